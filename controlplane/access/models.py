@@ -1,0 +1,68 @@
+"""Who may do what: teams, memberships with a role per environment, and the keys of machines."""
+
+from django.conf import settings
+from django.db import models
+
+
+class Role(models.TextChoices):
+    """What a person may do in one environment. Each role is a right of its own, not a rank; admin has all."""
+
+    VIEWER = "viewer", "viewer: sees everything"
+    EDITOR = "editor", "editor: writes versions, proposes rollouts"
+    APPROVER = "approver", "approver: approves what others proposed"
+    OPERATOR = "operator", "operator: starts, pauses, rolls back, pins"
+    ADMIN = "admin", "admin: everything, and keys and members"
+
+
+class Team(models.Model):
+    """The owners of workloads. Members may edit the workloads that their team owns."""
+
+    name = models.SlugField(max_length=64, unique=True)
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="pointsman_teams", blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """One role of one person in one environment; an empty environment means all of them."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    # By name, not by foreign key: access lies below policies_app and must not know its models.
+    environment = models.SlugField(max_length=64, blank=True, default="")
+    role = models.CharField(max_length=16, choices=Role.choices)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "environment", "role"], name="one_membership_each"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.role} in {self.environment or 'every environment'}"
+
+
+class Key(models.Model):
+    """A machine's key. The secret is shown once and never stored: the row keeps its SHA-256."""
+
+    class Kind(models.TextChoices):
+        ROUTER = "router", "router: polls snapshots, reports outcomes"
+        ADMIN = "admin", "admin: the API for scripts"
+
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    key_id = models.CharField(max_length=16, unique=True)  # the public part, found in the key itself
+    secret_sha256 = models.CharField(max_length=64)
+    label = models.CharField(max_length=120)
+    environment = models.SlugField(max_length=64, blank=True, default="")  # empty only for admin keys: every one
+    scopes = models.JSONField(default=list)  # roles (admin keys); routers have none
+    workloads = models.JSONField(default=list)  # names; empty: all of the environment
+    # The person behind it: what the key does counts as theirs (four eyes). Null for unattended routers.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, null=True, blank=True, related_name="keys"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)  # written at most once a minute
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.kind} key {self.key_id})"

@@ -1,0 +1,37 @@
+"""Who acts. Every write takes an `Actor`, keyword-only and never defaulted, so no change is anybody's."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+Kind = Literal["user", "key", "router", "system"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A person, a key, a router or the system itself, as the audit log writes it down.
+
+    `id` is stable and unique within `kind`; `label` is what a person reads, kept as text so that the entry
+    outlives its subject. `user_id` is the person behind an admin key: four eyes count people, not keys.
+    """
+
+    kind: Kind
+    id: str
+    label: str
+    user_id: str | None = None
+
+    @classmethod
+    def of_user(cls, user: "AbstractBaseUser") -> "Actor":
+        return cls("user", str(user.pk), user.get_username(), str(user.pk))
+
+    def is_same_person_as(self, other_user_id: str | None) -> bool:
+        """True when both act for one person, whether by session or by one of their keys."""
+        return self.user_id is not None and self.user_id == other_user_id
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.label}"
+
+
+SYSTEM = Actor("system", "pointsman", "Pointsman")

@@ -1,0 +1,55 @@
+"""The append-only log. Nothing but `controlplane.audit.log.record` writes these tables; triggers refuse the rest."""
+
+from django.db import models
+
+
+class Entry(models.Model):
+    """One change, or one refused attempt, chained to the entry before it. See `controlplane.audit.chain`."""
+
+    seq = models.BigIntegerField(unique=True)  # 1, 2, 3 … without a hole
+    body = models.BinaryField()  # the RFC 8785 bytes that were hashed, kept as bytes
+    prev_hash = models.CharField(max_length=64, unique=True)  # unique: a chain cannot fork
+    hash = models.CharField(max_length=64, unique=True)
+    # Copies of members of `body`, to filter by; `audit verify` checks that they agree with it.
+    at = models.DateTimeField(db_index=True)
+    actor_kind = models.CharField(max_length=8)
+    actor_id = models.CharField(max_length=64)
+    actor_label = models.CharField(max_length=200)
+    action = models.CharField(max_length=64, db_index=True)  # `rollout.roll_back`
+    target_kind = models.CharField(max_length=32)  # `rollout`
+    target_id = models.CharField(max_length=200)
+    environment = models.CharField(max_length=64, blank=True, default="")
+    workload = models.CharField(max_length=200, blank=True, default="")
+    outcome = models.CharField(max_length=8)  # `done` or `refused`
+    reason = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ["-seq"]
+        indexes = [models.Index(fields=["target_kind", "target_id"]), models.Index(fields=["actor_id"])]
+        verbose_name_plural = "entries"
+
+    def __str__(self) -> str:
+        return f"#{self.seq} {self.action} {self.target_kind} {self.target_id}"
+
+
+class Head(models.Model):
+    """The end of the chain: one row, locked last in every transaction that appends."""
+
+    chain = models.CharField(max_length=36, unique=True)
+    seq = models.BigIntegerField(default=0)
+    hash = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.chain} at {self.seq}"
+
+
+class Checkpoint(models.Model):
+    """A signed note (C2SP signed-note) over the head: later truncation below it can be proved."""
+
+    seq = models.BigIntegerField(unique=True)
+    hash = models.CharField(max_length=64)
+    note = models.TextField()
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"checkpoint at {self.seq}"

@@ -1,0 +1,210 @@
+"""What may be served (workloads, models, versions) and what is served now (assignments, revisions)."""
+
+from typing import Any, ClassVar, cast
+
+import msgspec
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+
+from controlplane.access.models import Team
+from controlplane.ids import uuid7
+
+
+def new_epoch() -> str:
+    return uuid7().hex
+
+
+class Environment(models.Model):
+    """Where routers live. Its row is locked to draw the next revision: no holes, never back."""
+
+    name = models.SlugField(max_length=64, unique=True)
+    description = models.CharField(max_length=200, blank=True, default="")
+    epoch = models.CharField(max_length=36, default=new_epoch)  # a restore from a backup starts a new one
+    revision = models.BigIntegerField(default=0)
+    four_eyes = models.BooleanField(default=True)  # a rollout here needs somebody else's approval
+    poll_interval_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(200)])
+    frozen_until = models.DateTimeField(null=True, blank=True)  # no start, no advance; rollback still works
+    freeze_reason = models.CharField(max_length=200, blank=True, default="")
+    version = models.PositiveIntegerField(default=1)  # for If-Match
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Workload(models.Model):
+    """A family of requests under one policy, with an owner and a quality bar."""
+
+    class Difficulty(models.TextChoices):
+        EASY = "easy"
+        MIXED = "mixed"
+        HARD = "hard"
+
+    class Unit(models.TextChoices):
+        """What stays on one arm: a conversation never changes model half way."""
+
+        REQUEST = "request"
+        CONVERSATION = "conversation"
+        USER = "user"
+        TENANT = "tenant"
+
+    class SuccessSignal(models.TextChoices):
+        ACCURACY_CHECK = "accuracy_check"
+        HUMAN_REVIEW = "human_review"
+        SATISFACTION = "satisfaction"
+        DOWNSTREAM = "downstream", "downstream completion"
+
+    name = models.SlugField(max_length=120, unique=True)
+    description = models.CharField(max_length=400, blank=True, default="")
+    task_type = models.CharField(max_length=64)
+    difficulty = models.CharField(max_length=8, choices=Difficulty.choices, default=Difficulty.MIXED)
+    # Share of tasks that must succeed, 0 … 1.
+    quality_bar = models.DecimalField(
+        max_digits=5, decimal_places=4, validators=[MinValueValidator(0), MaxValueValidator(1)]
+    )
+    latency_tolerance_ms = models.PositiveIntegerField(default=10_000)
+    retryable = models.BooleanField(default=True)
+    escalatable = models.BooleanField(default=True)
+    batchable = models.BooleanField(default=False)
+    owner = models.ForeignKey(Team, models.PROTECT, related_name="workloads")
+    unit = models.CharField(max_length=16, choices=Unit.choices, default=Unit.REQUEST)
+    success_signal = models.CharField(
+        max_length=16, choices=SuccessSignal.choices, default=SuccessSignal.ACCURACY_CHECK
+    )
+    # Seconds until an outcome may be judged: graders and users answer late.
+    outcome_lag_s = models.PositiveIntegerField(default=900, validators=[MaxValueValidator(86_400)])
+    version = models.PositiveIntegerField(default=1)  # for If-Match
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Model(models.Model):
+    """A provider's model in the catalogue. Price is not strength: `quality` is recorded on its own."""
+
+    name = models.CharField(max_length=120, unique=True)  # `openai/gpt-4o-mini`
+    input_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])  # nano-USD per 10⁶ tokens
+    output_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])
+    context_window = models.PositiveIntegerField(validators=[MinValueValidator(1)])  # tokens
+    quality = models.FloatField(null=True, blank=True)  # recorded share of successes, 0 … 1, where known
+    enabled = models.BooleanField(default=True)
+    version = models.PositiveIntegerField(default=1)  # for If-Match
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PolicyVersion(models.Model):
+    """An immutable, numbered document of one workload. Written once by `actions.add_version`; triggers refuse more."""
+
+    workload = models.ForeignKey(Workload, models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    digest = models.CharField(max_length=71)  # sha256:<64 hex> of `canonical`
+    canonical = models.TextField()  # RFC 8785 JSON: the very bytes that routers receive
+    note = models.CharField(max_length=400, blank=True, default="")
+    author_label = models.CharField(max_length=200)
+    author_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — null: no person wrote it
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["workload", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["workload", "number"], name="version_number_once"),
+            models.UniqueConstraint(fields=["workload", "digest"], name="version_digest_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workload.name} v{self.number}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", msgspec.json.decode(self.canonical))
+
+
+class Assignment(models.Model):
+    """What one environment serves for one workload now. Only `actions` of this app write it."""
+
+    class Mode(models.TextChoices):
+        SHADOW = "shadow"
+        PERCENTAGE = "percentage"
+        FULL = "full"
+
+    environment = models.ForeignKey(Environment, models.PROTECT, related_name="assignments")
+    workload = models.ForeignKey(Workload, models.PROTECT, related_name="assignments")
+    baseline = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="+")
+    candidate = models.ForeignKey(PolicyVersion, models.PROTECT, null=True, blank=True, related_name="+")
+    # The rollout that moves it, as routers see it. By value: this app does not know rollouts.
+    rollout = models.UUIDField(null=True, blank=True)
+    stage = models.PositiveSmallIntegerField(null=True, blank=True)
+    mode = models.CharField(max_length=16, choices=Mode.choices, blank=True, default="")
+    share_pcm = models.PositiveIntegerField(default=0, validators=[MaxValueValidator(100_000)])
+    mirror_pcm = models.PositiveIntegerField(default=0, validators=[MaxValueValidator(100_000)])
+    salt = models.CharField(max_length=64, blank=True, default="")
+    cost_cap_nusd = models.BigIntegerField(null=True, blank=True)
+    pin_model = models.CharField(max_length=120, blank=True, default="")  # empty: no pin
+    pin_reason = models.CharField(max_length=400, blank=True, default="")
+    revision = models.BigIntegerField()  # the environment's revision that made it what it is
+    # The workload's entry of the snapshot, ready to be joined: publishing one change costs one fragment.
+    fragment = models.TextField()
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "workload"], name="one_assignment_each"),
+            models.CheckConstraint(
+                name="candidate_comes_with_a_rollout",
+                condition=models.Q(candidate__isnull=True, rollout__isnull=True, mode="")
+                | models.Q(candidate__isnull=False, rollout__isnull=False, stage__isnull=False),
+            ),
+        ]
+        indexes = [models.Index(fields=["environment", "revision"])]
+
+    def __str__(self) -> str:
+        return f"{self.workload.name} in {self.environment.name} at {self.revision}"
+
+
+class Revision(models.Model):
+    """History: which change made each revision of an environment."""
+
+    environment = models.ForeignKey(Environment, models.PROTECT, related_name="revisions")
+    number = models.BigIntegerField()
+    workload = models.ForeignKey(Workload, models.PROTECT, related_name="+")
+    cause = models.CharField(max_length=64)  # the audited action: `rollout.advance`, `assignment.pin`
+    removed = models.BooleanField(default=False)  # the workload is no longer served
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["environment", "number"], name="revision_once")]
+
+    def __str__(self) -> str:
+        return f"{self.environment.name} r{self.number}: {self.cause}"
+
+
+class Router(models.Model):
+    """A router process as last seen. Buffered and written every few seconds by `fleet`."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="routers")
+    instance = models.CharField(max_length=128)
+    client = models.CharField(max_length=128, blank=True, default="")  # software/version
+    epoch = models.CharField(max_length=36, blank=True, default="")
+    revision = models.BigIntegerField(default=0)  # the last that it said it applied
+    polled_at = models.DateTimeField()
+    applied_at = models.DateTimeField(null=True, blank=True)
+    # The last refusal, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at": …}}
+    rejected = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["environment", "instance"], name="router_once")]
+        indexes: ClassVar = [models.Index(fields=["environment", "polled_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.instance} at {self.revision}"

@@ -1,0 +1,305 @@
+"""How an assignment moves (plans, rollouts, transitions) and what the routers report of it (outcomes)."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from controlplane.ids import uuid7
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app.states import ACTIVE, State
+
+
+class Plan(models.Model):
+    """A saved list of stages. A rollout copies it, so that editing a plan moves nothing under way."""
+
+    name = models.SlugField(max_length=64, unique=True)
+    description = models.CharField(max_length=200, blank=True, default="")
+    stages = models.JSONField()  # [{"mode", "share_pcm", "min_minutes", "min_tasks", "max_hours", …}]
+    version = models.PositiveIntegerField(default=1)  # for If-Match
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Guardrail(models.Model):
+    """A workload's own margin for a standard guardrail, or a guardrail of its own (an absolute bound)."""
+
+    workload = models.ForeignKey(Workload, models.CASCADE, related_name="guardrails")
+    metric = models.CharField(max_length=32)  # `guardrails.METRICS`
+    enabled = models.BooleanField(default=True)
+    margin = models.FloatField(null=True, blank=True)  # share (0.02 = 2 points) or ratio (0.10 = 10 %)
+    weight = models.FloatField(null=True, blank=True)
+    bound = models.FloatField(null=True, blank=True)  # set: absolute, judged without the baseline
+    version = models.PositiveIntegerField(default=1)  # for If-Match
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workload", "metric"], condition=Q(bound__isnull=True), name="one_margin_per_metric"
+            ),
+            models.UniqueConstraint(
+                fields=["workload", "metric"], condition=Q(bound__isnull=False), name="one_bound_per_metric"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workload.name}: {self.metric}"
+
+
+class Rollout(models.Model):
+    """The guarded move of an assignment from baseline to candidate. Only `actions` writes it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    environment = models.ForeignKey(Environment, models.PROTECT, related_name="rollouts")
+    workload = models.ForeignKey(Workload, models.PROTECT, related_name="rollouts")
+    # PROTECT and not null: the version to go back to can never be missing.
+    baseline = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="+")
+    candidate = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="rollouts")
+    plan_name = models.CharField(max_length=64)
+    stages = models.JSONField()  # the plan's stages, copied
+    guardrails = models.JSONField(default=list)  # margins and weights, copied when it starts
+    salt = models.CharField(max_length=64)
+    state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in State], default=State.DRAFT)
+    stage = models.PositiveSmallIntegerField(default=0)
+    version = models.PositiveIntegerField(default=1)  # grows with every transition; compare-and-swap
+    reason = models.TextField()  # why it is proposed
+    proposer_label = models.CharField(max_length=200)
+    proposer_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — null: no person
+    scheduled_for = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    stage_entered_at = models.DateTimeField(null=True, blank=True)
+    rolling_back_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    # What the last look saw: shown on the page, never decided upon again.
+    hold_code = models.CharField(max_length=40, blank=True, default="")
+    hold_sentence = models.TextField(blank=True, default="")
+    outlook = models.TextField(blank=True, default="")  # what would advance it
+    looked_at = models.DateTimeField(null=True, blank=True)
+    rollback_reason = models.TextField(blank=True, default="")
+    rollback_revision = models.BigIntegerField(null=True, blank=True)  # routers confirm having applied it
+    readback = models.JSONField(default=dict, blank=True)  # {"confirmed": 7, "of": 9, "stragglers": […]}
+    # Frozen at the start: p_ref, v_ref, deff, tail edges, cost cap, number of pre-rollout outcomes.
+    reference = models.JSONField(default=dict, blank=True)
+    # The engine's sums over closed strata, so that a look costs only what is new. `rollout_app.reconcile`.
+    evidence = models.JSONField(default=dict, blank=True)
+    reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment", "workload"],
+                condition=Q(state__in=sorted(s.value for s in ACTIVE)),
+                name="one_active_rollout",
+            ),
+        ]
+        indexes = [models.Index(fields=["state"])]
+
+    def __str__(self) -> str:
+        return f"{self.workload.name} v{self.baseline.number} → v{self.candidate.number}"
+
+
+class Approval(models.Model):
+    """One person's yes to exactly one thing: `binding` hashes what was approved, so any edit voids it."""
+
+    rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="approvals")
+    stage = models.PositiveSmallIntegerField(null=True, blank=True)  # null: the start; else: entering that stage
+    binding = models.CharField(max_length=64)
+    approver_label = models.CharField(max_length=200)
+    approver_user_id = models.CharField(max_length=64)
+    reason = models.TextField(blank=True, default="")
+    at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.approver_label} approves {self.rollout}"
+
+
+class Transition(models.Model):
+    """History is a row: each change of state or stage, numbered without a hole within its rollout."""
+
+    rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="transitions")
+    sequence = models.PositiveIntegerField()
+    event = models.CharField(max_length=24)
+    before_state = models.CharField(max_length=20)
+    before_stage = models.PositiveSmallIntegerField()
+    after_state = models.CharField(max_length=20)
+    after_stage = models.PositiveSmallIntegerField()
+    reason = models.TextField()
+    actor_kind = models.CharField(max_length=8)
+    actor_label = models.CharField(max_length=200)
+    revision = models.BigIntegerField(null=True, blank=True)  # the snapshot revision that it made, if any
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["sequence"]
+        constraints = [models.UniqueConstraint(fields=["rollout", "sequence"], name="transition_once")]
+
+    def __str__(self) -> str:
+        return f"{self.sequence}. {self.before_state}/{self.before_stage} → {self.after_state}/{self.after_stage}"
+
+
+class Verdict(models.Model):
+    """What the evidence said of one guardrail at one look, with all that is needed to compute it again."""
+
+    rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="verdicts")
+    stage = models.PositiveSmallIntegerField()
+    look = models.PositiveIntegerField()  # a look is written when new strata closed
+    guardrail = models.CharField(max_length=64)
+    verdict = models.CharField(max_length=12)  # pass, fail, inconclusive, no_data
+    data = models.JSONField()  # n, x, sums, estimate, interval, ln E harm and safe, margin, strata's range
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-look", "guardrail"]
+        constraints = [
+            models.UniqueConstraint(fields=["rollout", "look", "guardrail"], name="verdict_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.guardrail}: {self.verdict}"
+
+
+class Sums(models.Model):
+    """Figures that add up, of one key and one minute. Counts are of tasks; a task with two retries is one `retries`.
+
+    Money is exact: integer nano-USD. Sums of squares are floats. Histograms are OpenTelemetry exponential ones,
+    scale 4: {"zero": 3, "counts": {"301": 80}}.
+    """
+
+    minute = models.DateTimeField()
+    tasks = models.BigIntegerField(default=0)
+    successes = models.BigIntegerField(default=0)
+    failures = models.BigIntegerField(default=0)
+    ungraded = models.BigIntegerField(default=0)
+    errors = models.BigIntegerField(default=0)
+    escalations = models.BigIntegerField(default=0)
+    fallbacks = models.BigIntegerField(default=0)
+    retries = models.BigIntegerField(default=0)
+    attempts = models.BigIntegerField(default=0)
+    quality_n = models.BigIntegerField(default=0)
+    quality_sum = models.FloatField(default=0)
+    quality_sum_sq = models.FloatField(default=0)
+    confidence_n = models.BigIntegerField(default=0)
+    confidence_sum = models.FloatField(default=0)
+    confidence_sum_sq = models.FloatField(default=0)
+    cost_n = models.BigIntegerField(default=0)
+    cost_sum = models.BigIntegerField(default=0)  # nano-USD, all attempts
+    cost_sum_sq = models.FloatField(default=0)
+    cost_on_success = models.BigIntegerField(default=0)  # of the tasks that succeeded
+    capped_sum = models.BigIntegerField(default=0)  # each task's cost cut at the rollout's cost cap
+    capped_sum_sq = models.FloatField(default=0)
+    capped_on_success = models.BigIntegerField(default=0)
+    cost_histogram = models.JSONField(default=dict)
+    latency_histogram = models.JSONField(default=dict)  # milliseconds
+    groups = models.JSONField(default=dict)  # {"0"…"31": [tasks, failures]} by bucket(salt, unit) mod 32
+    tasks_by_model = models.JSONField(default=dict)  # {alias: tasks that it took part in}
+    errors_by_kind = models.JSONField(default=dict)
+    shadow = models.JSONField(default=dict)  # see the protocol; counts and nano-USD
+    mirror = models.JSONField(default=dict)
+
+    class Meta:
+        abstract = True
+
+
+class OutcomeBucket(Sums):
+    """One minute of one route: what the review breaks down by endpoint, rule and model. Pruned by age."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
+    workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
+    # Empty and -1 outside a rollout: NULLs would never collide in the unique key that upserts rest on.
+    rollout = models.CharField(max_length=36, blank=True, default="")
+    stage = models.SmallIntegerField(default=-1)
+    arm = models.CharField(max_length=9)  # baseline, candidate
+    version = models.PositiveIntegerField()  # the policy version's number
+    endpoint = models.CharField(max_length=200, blank=True, default="")
+    rule = models.CharField(max_length=120, blank=True, default="")
+    model = models.CharField(max_length=120, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "environment", "workload", "minute", "rollout", "stage", "arm", "version",
+                    "endpoint", "rule", "model",
+                ],
+                name="outcome_bucket_once",
+            ),
+        ]  # fmt: skip
+        indexes: ClassVar = [models.Index(fields=["minute"])]
+
+    def __str__(self) -> str:
+        return f"{self.workload_id} {self.arm} {self.endpoint} {self.minute:%H:%M}"
+
+
+class ArmTotals(Sums):
+    """One minute of one arm, over all its routes: what guardrails judge, without scanning buckets."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
+    workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
+    rollout = models.CharField(max_length=36, blank=True, default="")
+    stage = models.SmallIntegerField(default=-1)
+    arm = models.CharField(max_length=9)
+    version = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment", "workload", "rollout", "stage", "arm", "version", "minute"],
+                name="arm_totals_once",
+            ),
+        ]
+        verbose_name_plural = "arm totals"
+
+    def __str__(self) -> str:
+        return f"{self.workload_id} {self.arm} {self.minute:%H:%M}"
+
+
+class AcceptedBatch(models.Model):
+    """A batch (or single event) that was counted: the same id again is answered alike and counted no more.
+
+    Kept longer than the oldest minute that ingest accepts, so that a doubled batch always meets its first.
+    """
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
+    batch = models.CharField(max_length=64)  # `b:<uuid>` or `e:<event id>`
+    accepted = models.PositiveIntegerField()  # what was answered
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["environment", "batch"], name="batch_once")]
+
+    def __str__(self) -> str:
+        return self.batch
+
+
+class Feedback(models.Model):
+    """A later word on a task. One per decision and kind; a second is ignored."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
+    workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
+    decision_sha256 = models.CharField(max_length=64)
+    kind = models.CharField(max_length=16)  # human_review, satisfaction, downstream
+    success = models.BooleanField(null=True)
+    score = models.FloatField(null=True)
+    rollout = models.CharField(max_length=36, blank=True, default="")
+    arm = models.CharField(max_length=9)
+    version = models.PositiveIntegerField()
+    endpoint = models.CharField(max_length=200, blank=True, default="")
+    rule = models.CharField(max_length=120, blank=True, default="")
+    model = models.CharField(max_length=120, blank=True, default="")
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "decision_sha256", "kind"], name="feedback_once"),
+        ]
+        indexes = [models.Index(fields=["workload", "at"])]
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.decision_sha256[:8]}"
