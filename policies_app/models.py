@@ -1,6 +1,6 @@
 """What may be served (workloads, models, versions) and what is served now (assignments, revisions)."""
 
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import msgspec
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -204,7 +204,7 @@ class Router(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["environment", "instance"], name="router_once")]
-        indexes: ClassVar = [models.Index(fields=["environment", "polled_at"])]
+        indexes = [models.Index(fields=["environment", "polled_at"])]
 
     def __str__(self) -> str:
         return f"{self.instance} at {self.revision}"

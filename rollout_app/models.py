@@ -1,7 +1,5 @@
 """How an assignment moves (plans, rollouts, transitions) and what the routers report of it (outcomes)."""
 
-from typing import ClassVar
-
 from django.db import models
 from django.db.models import Q
 
@@ -109,7 +107,9 @@ class Approval(models.Model):
     """One person's yes to exactly one thing: `binding` hashes what was approved, so any edit voids it."""
 
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="approvals")
-    stage = models.PositiveSmallIntegerField(null=True, blank=True)  # null: the start; else: entering that stage
+    stage = models.PositiveSmallIntegerField(
+        null=True, blank=True
+    )  # null: the start; else: entering that stage
     binding = models.CharField(max_length=64)
     approver_label = models.CharField(max_length=200)
     approver_user_id = models.CharField(max_length=64)
@@ -231,7 +231,7 @@ class OutcomeBucket(Sums):
                 name="outcome_bucket_once",
             ),
         ]  # fmt: skip
-        indexes: ClassVar = [models.Index(fields=["minute"])]
+        indexes = [models.Index(fields=["minute"])]
 
     def __str__(self) -> str:
         return f"{self.workload_id} {self.arm} {self.endpoint} {self.minute:%H:%M}"

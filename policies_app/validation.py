@@ -1,0 +1,41 @@
+"""What the server knows beyond the document: the workload's permissions and the model catalogue."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from policies_app.models import Model, Workload
+from pointsman.policy import CatalogueModel, Problem, WorkloadRules, validate
+
+
+def problems_of(
+    document: Any, workload: Workload, *, locate: Callable[[str], tuple[int, int] | None] | None = None
+) -> list[Problem]:
+    """Every problem of a document at once, warnings included, as the router's own package finds them.
+
+    `locate` maps a path to (line, column) when the document came from text.
+    """
+    return validate(
+        document,
+        locate=locate,
+        workload=WorkloadRules(
+            name=workload.name,
+            escalatable=workload.escalatable,
+            retryable=workload.retryable,
+            batchable=workload.batchable,
+        ),
+        catalogue=catalogue(),
+    )
+
+
+def catalogue() -> Mapping[str, CatalogueModel]:
+    return {
+        model.name: CatalogueModel(
+            name=model.name,
+            input_nusd_per_mtok=model.input_nusd_per_mtok,
+            output_nusd_per_mtok=model.output_nusd_per_mtok,
+            context_window=model.context_window,
+            enabled=model.enabled,
+            quality=model.quality,
+        )
+        for model in Model.objects.all()
+    }
