@@ -1,0 +1,116 @@
+"""Shapes of /api/v1 for what may be served. They read and check input; every write is an action's."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from controlplane.access.models import Team
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
+
+
+class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
+    class Meta:
+        model = Environment
+        fields = [
+            "name", "description", "epoch", "revision", "four_eyes", "poll_interval_ms", "frozen_until",
+            "freeze_reason", "version",
+        ]  # fmt: skip
+        read_only_fields = ["epoch", "revision", "version"]
+
+
+class EnvironmentEditSerializer(EnvironmentSerializer):
+    class Meta(EnvironmentSerializer.Meta):
+        read_only_fields = [*EnvironmentSerializer.Meta.read_only_fields, "name"]
+
+
+class WorkloadSerializer(serializers.ModelSerializer[Workload]):
+    owner = serializers.SlugRelatedField(slug_field="name", queryset=Team.objects.all(), help_text="a team")
+
+    class Meta:
+        model = Workload
+        fields = [
+            "name", "description", "task_type", "difficulty", "quality_bar", "latency_tolerance_ms",
+            "retryable", "escalatable", "batchable", "owner", "unit", "success_signal", "outcome_lag_s",
+            "version", "created_at",
+        ]  # fmt: skip
+        read_only_fields = ["version", "created_at"]
+
+
+class WorkloadEditSerializer(WorkloadSerializer):
+    class Meta(WorkloadSerializer.Meta):
+        read_only_fields = [*WorkloadSerializer.Meta.read_only_fields, "name"]
+
+
+class ModelSerializer(serializers.ModelSerializer[Model]):
+    class Meta:
+        model = Model
+        fields = [
+            "name", "input_nusd_per_mtok", "output_nusd_per_mtok", "context_window", "quality", "enabled",
+            "version",
+        ]  # fmt: skip
+        read_only_fields = ["version"]
+
+
+class ModelEditSerializer(ModelSerializer):
+    class Meta(ModelSerializer.Meta):
+        read_only_fields = [*ModelSerializer.Meta.read_only_fields, "name"]
+
+
+class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
+    workload = serializers.CharField(source="workload.name", read_only=True)
+    policy = serializers.JSONField(source="document", read_only=True)
+
+    class Meta:
+        model = PolicyVersion
+        fields = ["workload", "number", "digest", "note", "author_label", "created_at", "policy"]
+        read_only_fields = fields
+
+
+class VersionInput(serializers.Serializer[Any]):
+    """A document, either as JSON under `policy` or as YAML or JSON text under `text` (problems then have lines)."""
+
+    policy = serializers.JSONField(required=False)
+    text = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
+    note = serializers.CharField(required=False, default="", allow_blank=True, max_length=400)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("policy" in attrs) == ("text" in attrs):
+            raise serializers.ValidationError(
+                "Give the document once: as JSON under `policy`, or as YAML or JSON text under `text`."
+            )
+        return attrs
+
+
+class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
+    environment = serializers.CharField(source="environment.name")
+    workload = serializers.CharField(source="workload.name")
+    baseline = serializers.IntegerField(source="baseline.number")
+    candidate = serializers.IntegerField(source="candidate.number", allow_null=True, default=None)
+    pin = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Assignment
+        fields = [
+            "environment", "workload", "baseline", "candidate", "rollout", "stage", "mode", "share_pcm",
+            "mirror_pcm", "cost_cap_nusd", "pin", "revision", "changed_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_pin(self, assignment: Assignment) -> dict[str, str] | None:
+        if not assignment.pin_model:
+            return None
+        return {"model": assignment.pin_model, "reason": assignment.pin_reason}
+
+
+class ServeInput(serializers.Serializer[Any]):
+    version = serializers.IntegerField(min_value=1)
+    reason = serializers.CharField(max_length=400)
+
+
+class PinInput(serializers.Serializer[Any]):
+    model = serializers.CharField(max_length=120, help_text="a name under `models` of the served policy")
+    reason = serializers.CharField(max_length=400)
+
+
+class ReasonInput(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=400)

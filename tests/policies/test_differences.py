@@ -1,0 +1,45 @@
+"""`differences`: what a reviewer is told about two documents."""
+
+from policies_app.differences import differences
+
+
+def rule(rule_id: str, when: str = "true", use: str = "large") -> dict[str, str]:
+    return {"id": rule_id, "when": when, "use": use}
+
+
+def found(before: dict[str, object], after: dict[str, object]) -> list[tuple[str, str, object, object]]:
+    return [(d.path, d.kind, d.before, d.after) for d in differences(before, after)]
+
+
+def test_it_finds_nothing_between_equals() -> None:
+    document: dict[str, object] = {"default": "small", "rules": [rule("a")], "models": {"small": {"model": "m"}}}
+    assert found(document, dict(reversed(document.items()))) == []
+
+
+def test_it_names_a_changed_value_by_its_path() -> None:
+    assert found({"escalate": {"max": 1}}, {"escalate": {"max": 2}}) == [("escalate.max", "changed", 1, 2)]
+
+
+def test_it_tells_added_from_changed_to_null() -> None:
+    assert found({}, {"note": None}) == [("note", "added", None, None)]
+    assert found({"note": 1}, {"note": None}) == [("note", "changed", 1, None)]
+
+
+def test_it_tells_true_from_one() -> None:
+    assert found({"batch": True}, {"batch": 1}) == [("batch", "changed", True, 1)]
+
+
+def test_it_matches_rules_by_id() -> None:
+    before: dict[str, object] = {"rules": [rule("a"), rule("b", "x > 1")]}
+    after: dict[str, object] = {"rules": [rule("b", "x > 2"), rule("c")]}
+    assert found(before, after) == [
+        ("rules[a]", "removed", rule("a"), None),
+        ("rules[b].when", "changed", "x > 1", "x > 2"),
+        ("rules[c]", "added", None, rule("c")),
+    ]
+
+
+def test_it_says_which_rules_moved_since_first_match_wins() -> None:
+    before: dict[str, object] = {"rules": [rule("a"), rule("b"), rule("c")]}
+    after: dict[str, object] = {"rules": [rule("b"), rule("a"), rule("c")]}
+    assert found(before, after) == [("rules[b]", "moved", 2, 1), ("rules[a]", "moved", 1, 2)]
