@@ -1,0 +1,153 @@
+"""What is served: the first version, moves, pins, and the revision that each of them draws."""
+
+import json
+
+import pytest
+from django.db import connection, transaction
+
+from controlplane.actors import SYSTEM
+from controlplane.audit.models import Entry
+from controlplane.errors import AlreadyExists, InvalidInput, NotServed, RolloutActive
+from controlplane.ids import uuid7
+from policies_app import actions
+from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def environment() -> Environment:
+    return builders.environment()
+
+
+@pytest.fixture
+def workload() -> Workload:
+    return builders.workload()
+
+
+@pytest.fixture
+def first(workload: Workload) -> PolicyVersion:
+    return builders.version(workload)
+
+
+@pytest.fixture
+def served(environment: Environment, first: PolicyVersion) -> Assignment:
+    return actions.serve_first(environment, first, actor=SYSTEM, reason="to begin with")
+
+
+def entry_of(assignment: Assignment) -> dict[str, object]:
+    assignment.refresh_from_db()
+    parsed = json.loads(assignment.fragment)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def move(assignment: Assignment, candidate: PolicyVersion) -> int:
+    with transaction.atomic():
+        return actions.set_assignment(
+            assignment.environment_id,
+            assignment.workload_id,
+            baseline=assignment.baseline,
+            candidate=candidate,
+            rollout=uuid7(),
+            stage=1,
+            mode="percentage",
+            share_pcm=5_000,
+            salt="s",
+            cause="rollout.advance",
+        )
+
+
+def test_it_serves_a_first_version_as_revision_one(served: Assignment, first: PolicyVersion) -> None:
+    entry = entry_of(served)
+    assert entry["revision"] == served.revision == 1
+    assert entry["baseline"] == {"version": 1, "digest": first.digest, "policy": first.document}
+    assert entry["candidate"] is entry["rollout"] is entry["pin"] is None
+
+
+def test_it_serves_only_one_first_version(served: Assignment, environment: Environment) -> None:
+    second = builders.version(served.workload)
+    with pytest.raises(AlreadyExists, match="propose a rollout"):
+        actions.serve_first(environment, second, actor=SYSTEM, reason="again")
+    environment.refresh_from_db()
+    assert environment.revision == 1  # the refused attempt drew none
+
+
+def test_it_draws_revisions_without_a_hole_across_workloads(environment: Environment) -> None:
+    for _ in range(3):
+        version = builders.version(builders.workload())
+        actions.serve_first(environment, version, actor=SYSTEM, reason="to begin with")
+    assert list(Revision.objects.values_list("number", flat=True)) == [3, 2, 1]
+
+
+def test_it_moves_with_everything_that_routers_need(served: Assignment) -> None:
+    candidate = builders.version(served.workload)
+    revision = move(served, candidate)
+    entry = entry_of(served)
+    assert entry["revision"] == revision == 2
+    assert entry["candidate"] == {"version": 2, "digest": candidate.digest, "policy": candidate.document}
+    assert entry["rollout"] == {
+        "id": str(served.rollout), "stage": 1, "mode": "percentage", "share_pcm": 5_000, "salt": "s",
+        "mirror_pcm": 0, "cost_cap_nusd": None,
+    }  # fmt: skip
+
+
+def test_it_refuses_to_move_what_is_not_served(environment: Environment, first: PolicyVersion) -> None:
+    with pytest.raises(NotServed), transaction.atomic():
+        actions.set_assignment(environment.pk, first.workload_id, baseline=first, cause="rollout.start")
+    environment.refresh_from_db()
+    assert environment.revision == 0
+
+
+def test_it_pins_to_a_model_of_the_served_policy_and_back(served: Assignment) -> None:
+    actions.pin(served, "large", actor=SYSTEM, reason="the small one is down")
+    assert entry_of(served)["pin"] == {"model": "large", "reason": "the small one is down"}
+    actions.unpin(served, actor=SYSTEM, reason="it is back")
+    assert entry_of(served)["pin"] is None
+    assert [entry.action for entry in Entry.objects.order_by("-seq")[:2]] == ["assignment.unpin", "assignment.pin"]
+
+
+def test_it_refuses_a_pin_that_routers_could_not_follow(served: Assignment) -> None:
+    with pytest.raises(InvalidInput, match="large, small"):
+        actions.pin(served, "huge", actor=SYSTEM, reason="why not")
+
+
+def test_it_keeps_the_pin_when_the_assignment_moves(served: Assignment) -> None:
+    actions.pin(served, "large", actor=SYSTEM, reason="the small one is down")
+    move(served, builders.version(served.workload))
+    assert entry_of(served)["pin"] == {"model": "large", "reason": "the small one is down"}
+
+
+def test_it_does_not_stop_serving_in_the_middle_of_a_rollout(served: Assignment) -> None:
+    move(served, builders.version(served.workload))
+    with pytest.raises(RolloutActive, match="roll it back first"):
+        actions.stop_serving(served, actor=SYSTEM, reason="enough")
+    assert Assignment.objects.filter(pk=served.pk).exists()
+
+
+def test_it_stops_serving_with_a_revision_that_says_so(served: Assignment) -> None:
+    actions.stop_serving(served, actor=SYSTEM, reason="retired")
+    latest = Revision.objects.first()
+    assert latest is not None
+    assert (latest.number, latest.removed) == (2, True)
+    assert not Assignment.objects.filter(pk=served.pk).exists()
+
+
+def test_it_publishes_a_new_unit_but_never_in_mid_rollout(served: Assignment) -> None:
+    actions.edit_workload(served.workload, actor=SYSTEM, unit="conversation")
+    assert entry_of(served)["unit"] == "conversation"
+    move(served, builders.version(served.workload))
+    with pytest.raises(RolloutActive, match="unit of assignment"):
+        actions.edit_workload(served.workload, actor=SYSTEM, unit="user")
+    served.workload.refresh_from_db()
+    assert served.workload.unit == "conversation"
+
+
+def test_the_database_refuses_a_candidate_without_a_rollout(served: Assignment) -> None:
+    from django.db import IntegrityError
+
+    candidate = builders.version(served.workload)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Assignment.objects.filter(pk=served.pk).update(candidate=candidate)
+    assert connection.is_usable()
