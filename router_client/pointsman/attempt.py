@@ -1,0 +1,94 @@
+"""What goes into `decision.next()` and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+__all__ = ["ANSWERED_BADLY", "UNREACHABLE", "Action", "Attempt", "Next", "error_kind"]
+
+Action = Literal["accept", "retry", "fallback", "escalate", "stop"]
+
+# The model could not be reached: another attempt or another model may help.
+UNREACHABLE = ("timeout", "rate_limited", "server_error", "connection", "unknown_model", "error")
+# It answered, and the answer is no good: a stronger model may help.
+ANSWERED_BADLY = ("refusal", "invalid_output", "empty_output", "tool_failure")
+
+
+class Attempt:
+    """How one call of a model ended, as the router saw it.
+
+    ok            it answered
+    error         when not ok (or answered badly): one of `UNREACHABLE` or `ANSWERED_BADLY`; any other word counts as `error`
+    confidence    0 … 1, if a scorer gave one
+    valid         False when the answer failed the caller's own check (the same as error `invalid_output`)
+    cost_nusd     what it cost, in nano-US-dollars
+    latency_ms    how long it took; without it the time since the last step is taken
+    output_tokens length of the answer, if known
+    """
+
+    __slots__ = ("confidence", "cost_nusd", "error", "latency_ms", "ok", "output_tokens", "valid")
+
+    def __init__(
+        self,
+        *,
+        ok: bool = True,
+        error: str | None = None,
+        confidence: float | None = None,
+        valid: bool | None = None,
+        cost_nusd: int = 0,
+        latency_ms: float | None = None,
+        output_tokens: int | None = None,
+    ) -> None:
+        self.ok = ok
+        self.error = error
+        self.confidence = confidence
+        self.valid = valid
+        self.cost_nusd = cost_nusd
+        self.latency_ms = latency_ms
+        self.output_tokens = output_tokens
+
+    def as_inputs(self) -> dict[str, Any]:
+        """The `response.*` inputs of a condition."""
+        return {
+            "confidence": self.confidence,
+            "latency_ms": self.latency_ms,
+            "output_tokens": self.output_tokens,
+        }
+
+
+class Next(NamedTuple):
+    """What to do now. `accept` and `stop` end the task; the others name the model to call, after `delay_ms`.
+
+    action      accept (use this answer), retry, fallback, escalate, or stop (there is no answer to give)
+    alias       the policy's own name of the model, as outcomes report it
+    model       the catalogue's name of the model, to call
+    params      the policy's parameters for it
+    code        the reason as a stable word, for metrics
+    reason      the reason in a sentence
+    delay_ms    wait before the call
+    timeout_ms  give the call at most this long; None: the policy sets no limit
+    """
+
+    action: Action
+    alias: str
+    model: str
+    params: Mapping[str, Any]
+    code: str
+    reason: str
+    delay_ms: int = 0
+    timeout_ms: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the task ends here."""
+        return self.action in ("accept", "stop")
+
+
+def error_kind(attempt: Attempt) -> str | None:
+    """The kind of failure in the policy's words, or None for an answer."""
+    if attempt.error is not None:
+        return attempt.error if attempt.error in UNREACHABLE or attempt.error in ANSWERED_BADLY else "error"
+    if not attempt.ok:
+        return "error"
+    return "invalid_output" if attempt.valid is False else None

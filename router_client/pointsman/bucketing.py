@@ -1,0 +1,36 @@
+"""Which arm a unit belongs to: integers only, so that every language agrees to the last unit.
+
+Shares are per 100,000 (`_pcm`). A unit's bucket depends on the rollout's salt and on nothing else, so whoever is in
+at 1 % is in at 5 %. Shared vectors: `tests/vectors/bucketing.json`.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+__all__ = ["BUCKETS", "bucket", "in_candidate", "mirrored"]
+
+BUCKETS = 100_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def bucket(salt: str, unit: str) -> int:
+    """The bucket 0 … 99,999 of a unit: the first 64 bits of SHA-256(salt ":" unit), scaled down without division."""
+    text = f"{salt}:{unit}"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8. It is replaced, as browsers do, because a request must never fail here.
+        data = _SURROGATE.sub("\ufffd", text).encode()
+    return int.from_bytes(sha256(data).digest()[:8], "big") * BUCKETS >> 64
+
+
+def in_candidate(mode: str, share_pcm: int, salt: str, unit: str) -> bool:
+    """Whether the candidate serves this unit: all in `full`, a share in `percentage`, none in `shadow`."""
+    return mode == "full" or (mode == "percentage" and bucket(salt, unit) < share_pcm)
+
+
+def mirrored(mirror_pcm: int, salt: str, unit: str) -> bool:
+    """Whether the other arm's model may also run for this unit. Salted apart, so the sample cuts across the slices."""
+    return mirror_pcm > 0 and bucket(f"{salt}/mirror", unit) < mirror_pcm

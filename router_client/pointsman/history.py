@@ -1,0 +1,89 @@
+"""What this router saw lately: how often the weakest model failed, and which conversations were escalated.
+
+Both live in one process and are bounded. No lock is taken: a decision must not wait for another thread.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from pointsman.recent import Recent
+
+if TYPE_CHECKING:
+    from pointsman.decision import Decision
+
+__all__ = ["FailureHistory", "LatchMemory", "Window"]
+
+SIZE = 200
+_EMPTY = 2
+
+
+class Window:
+    """The last 200 tasks of one workload and endpoint on the policy's weakest model.
+
+    A ring of bytes, each 0 (well), 1 (failed) or 2 (not yet used). There is no sum to keep in step with it: reading
+    counts the bytes in C, under the interpreter's lock, so it is always true of some moment.
+    """
+
+    __slots__ = ("_ring", "_turn")
+
+    def __init__(self) -> None:
+        self._ring = bytearray([_EMPTY]) * SIZE
+        self._turn = count()
+
+    def record(self, failed: bool) -> None:
+        """Add one task; the oldest of 200 falls out."""
+        self._ring[next(self._turn) % SIZE] = failed
+
+    def reading(self) -> tuple[float | None, int]:
+        """(failure rate 0 … 1, tasks 0 … 200); the rate is None as long as there was no task."""
+        ring = bytes(self._ring)
+        tasks = SIZE - ring.count(_EMPTY)
+        return (ring.count(1) / tasks if tasks else None), tasks
+
+
+class FailureHistory:
+    """The windows of a process: at least the 10,000 workload-endpoint pairs used last."""
+
+    __slots__ = ("_windows",)
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._windows: Recent[tuple[str, str], Window] = Recent(limit)
+
+    def window(self, workload: str, endpoint: str) -> Window | None:
+        """The window of a pair, or None before its first task."""
+        return self._windows.get((workload, endpoint))
+
+    def record(self, workload: str, endpoint: str, failed: bool) -> None:
+        """Add one task that began on the policy's weakest model."""
+        key = (workload, endpoint)
+        window = self._windows.get(key) or self._windows.put(key, Window())
+        window.record(failed)
+
+    def observe(self, decision: Decision, success: bool | None) -> None:
+        """Learn from a finished task. Counts only those that began on the weakest model and were graded or escalated.
+
+        An escalated task counts as failed, whatever the strong model then made of it: the weak one was not enough.
+        """
+        if not decision.weakest or (success is None and not decision.escalations):
+            return
+        failed = decision.escalations > 0 or not success
+        self.record(decision.workload, decision.endpoint, failed)
+
+
+class LatchMemory:
+    """Conversations that were escalated under a policy that says `latch: conversation`; the last 100,000 or more."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._held: Recent[tuple[str, str], bool] = Recent(limit)
+
+    def hold(self, workload: str, conversation: str) -> None:
+        """This conversation was escalated: it stays with the stronger model."""
+        self._held.put((workload, conversation), True)
+
+    def holds(self, workload: str, conversation: str) -> bool:
+        """Whether it was escalated earlier, as far as this process remembers."""
+        return self._held.get((workload, conversation)) is not None

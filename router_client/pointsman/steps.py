@@ -1,0 +1,252 @@
+"""The second stage: what follows when an attempt ends.
+
+The order, each step only when the one before it does not apply:
+1. an answer that is good enough is accepted;
+2. no further attempt when the total timeout or the task's budget is spent;
+3. retry the same model, when it could not be reached in a way that `retry.on` names;
+4. fall back to the next model, when it could not be reached;
+5. escalate to the stronger model, when it answered and the answer was not good enough (or nothing was left to reach).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pointsman.attempt import UNREACHABLE, Action, Attempt, Next, error_kind
+
+if TYPE_CHECKING:
+    from pointsman.evaluate import CompiledPolicy, Route
+
+__all__ = ["Steps", "ended", "next_step"]
+
+
+class Steps:
+    """The account of one task, from its first attempt to its end.
+
+    route        the model that is asked now (`alias`, `model`, `params`)
+    attempts, retries, fallbacks, escalations   counts
+    retried      retries of the model that is asked now
+    cost_nusd    of all attempts
+    latency_ms   of all attempts, with the waits between them
+    models       attempts by the policy's own model names
+    errors       failures by kind
+    unreachable  models that could not be reached in this task
+    answer       the last model whose answer was usable, though not good enough
+    blocked      `budget` or `timeout` when an attempt that was wanted was not made, else None
+    last         the last attempt
+    done         the end, once it came
+    """
+
+    __slots__ = (
+        "answer", "attempts", "blocked", "cost_nusd", "done", "errors", "escalations", "fallbacks", "last",
+        "latency_ms", "models", "retried", "retries", "route", "since", "unreachable",
+        "waited",
+    )  # fmt: skip
+
+    def __init__(self, route: Route, started: float) -> None:
+        self.route = route
+        self.attempts = self.retries = self.fallbacks = self.escalations = self.retried = 0
+        self.cost_nusd = 0
+        self.latency_ms = 0.0
+        self.models: dict[str, int] = {}
+        self.errors: dict[str, int] = {}
+        self.unreachable: set[str] = set()
+        self.answer: Route | None = None
+        self.blocked: str | None = None
+        self.last: Attempt | None = None
+        self.done: Next | None = None
+        self.since = started
+        self.waited = 0
+
+    def add(self, attempt: Attempt, kind: str | None) -> None:
+        """Enter one ended attempt."""
+        now = monotonic()
+        took = attempt.latency_ms
+        self.latency_ms += max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took
+        self.since = now
+        self.last = attempt
+        self.attempts += 1
+        self.cost_nusd += attempt.cost_nusd
+        self.models[self.route.alias] = self.models.get(self.route.alias, 0) + 1
+        if kind is not None:
+            self.errors[kind] = self.errors.get(kind, 0) + 1
+
+
+def next_step(
+    policy: CompiledPolicy,
+    steps: Steps,
+    attempt: Attempt,
+    request: Mapping[str, Any],
+    expected_cost_nusd: Mapping[str, int] | None = None,
+    available: Container[str] | None = None,
+) -> Next:
+    """Enter the ended attempt and say what follows. See the module's text for the order."""
+    kind = error_kind(attempt)
+    steps.add(attempt, kind)
+    complaint = _complaint(policy, steps, attempt, kind, request)
+    if not complaint.code:
+        return _end(steps, "accept", steps.route, "good_enough", complaint.why)
+    search = _Search(policy, steps, kind, complaint, expected_cost_nusd or {}, available)
+    if search.spent():
+        return search.end()
+    return search.retry() or search.fallback() or search.escalate() or search.end()
+
+
+def ended(steps: Steps, attempt: Attempt, error: Exception) -> Next:
+    """The end of a task whose bookkeeping broke: an answer is used, a failure stays one."""
+    action: Action = "accept" if getattr(attempt, "ok", False) is True else "stop"
+    why = f"the next step could not be worked out ({type(error).__name__}: {error})"
+    return _end(steps, action, steps.route, "internal_error", why)
+
+
+class _Complaint(NamedTuple):
+    """What is wrong with the attempt; an empty code: nothing."""
+
+    code: str
+    why: str
+
+
+def _complaint(
+    policy: CompiledPolicy, steps: Steps, attempt: Attempt, kind: str | None, request: Mapping[str, Any]
+) -> _Complaint:
+    alias, escalate = steps.route.alias, policy.escalate
+    if kind is not None:
+        verb = "could not be reached" if kind in UNREACHABLE else "gave no usable answer"
+        return _Complaint(kind, f"{alias} {verb} ({kind})")
+    if escalate is None or escalate.when is None:
+        return _Complaint("", f"{alias} answered")
+    if steps.route.rule == "pin" or not policy.stronger(escalate.to, alias):
+        return _Complaint("", f"{alias} answered, and the policy knows nothing stronger")
+    uncertain = escalate.when(request, attempt.as_inputs())
+    if uncertain is True:
+        return _Complaint("uncertain", f"{alias} answered, but {escalate.when.text}")
+    if uncertain is False or escalate.missing_confidence == "accept":
+        return _Complaint("", f"{alias} answered, and nothing asks for a stronger model")
+    return _Complaint("confidence_missing", f"{alias} answered, and whether {escalate.when.text} is not known")
+
+
+class _Search:
+    """The look for a further attempt after one that is not good enough."""
+
+    def __init__(
+        self,
+        policy: CompiledPolicy,
+        steps: Steps,
+        kind: str | None,
+        complaint: _Complaint,
+        costs: Mapping[str, int],
+        available: Container[str] | None,
+    ) -> None:
+        self.policy, self.steps, self.kind, self.complaint = policy, steps, kind, complaint
+        self.costs, self.available = costs, available
+        self.refusal: tuple[str, str] | None = None
+        if kind is None:
+            steps.answer = steps.route
+
+    def spent(self) -> bool:
+        """Whether the task has no time or money left at all."""
+        total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
+        if total is not None and self.steps.latency_ms >= total:
+            return self._refuse("timeout", f"the total timeout of {total} ms is spent")
+        if most is not None and self.steps.cost_nusd >= most:
+            return self._refuse("budget", f"the budget of {most} nano-dollars is spent")
+        return False
+
+    def retry(self) -> Next | None:
+        """The same model again, when `retry.on` names the failure and attempts are left."""
+        retry, steps = self.policy.retry, self.steps
+        if self.kind is None or not _names(retry.on, self.kind) or steps.retried >= retry.attempts:
+            return None
+        delay = retry.backoff_ms << steps.retried
+        if not self._affordable(steps.route, delay):
+            return None
+        steps.retries += 1
+        steps.retried += 1
+        return self._go("retry", steps.route, f"retry {steps.retried} of {retry.attempts}", delay)
+
+    def fallback(self) -> Next | None:
+        """Another model, when this one could not be reached: the first in order that was not asked in vain."""
+        steps, policy = self.steps, self.policy
+        if self.kind not in UNREACHABLE or steps.route.rule == "pin":
+            return None
+        steps.unreachable.add(steps.route.alias)
+        first = (policy.guard_unknown,) if self.kind == "unknown_model" else ()
+        for alias in (*first, *policy.fallback):
+            route = policy.routes[alias]
+            if alias not in steps.models and self._callable(route) and self._affordable(route):
+                steps.fallbacks += 1
+                return self._go("fallback", route, f"falling back to {alias}")
+        return None
+
+    def escalate(self) -> Next | None:
+        """The stronger model, when the answer was not good enough, or the failure is one that `escalate.on` names."""
+        steps, escalate = self.steps, self.policy.escalate
+        if escalate is None or steps.escalations >= escalate.max or steps.route.rule == "pin":
+            return None
+        if self.kind is not None and not _names(escalate.on, self.kind):
+            return None
+        route = self.policy.routes[escalate.to]
+        if not self.policy.stronger(route.alias, steps.route.alias) or route.alias in steps.unreachable:
+            return None
+        if not self._callable(route) or not self._affordable(route):
+            return None
+        steps.escalations += 1
+        return self._go("escalate", route, f"escalating to {route.alias}")
+
+    def end(self) -> Next:
+        """No further attempt: use the answer there is, even an earlier one, or report the failure."""
+        why = self.complaint.why
+        if self.refusal is not None:
+            self.steps.blocked = self.refusal[0]
+            code, because = self.refusal
+        else:
+            code, because = "no_option", "the policy has nothing else to ask"
+        answer = self.steps.answer
+        if answer is None:
+            return _end(self.steps, "stop", self.steps.route, code, f"{why}; {because}")
+        if answer is not self.steps.route:
+            because += f"; the earlier answer of {answer.alias} is used"
+        return _end(self.steps, "accept", answer, code, f"{why}; {because}")
+
+    def _refuse(self, code: str, because: str) -> bool:
+        self.refusal = self.refusal or (code, because)
+        return True
+
+    def _callable(self, route: Route) -> bool:
+        return self.available is None or route.model in self.available
+
+    def _affordable(self, route: Route, delay_ms: int = 0) -> bool:
+        """Whether the attempt fits into the time and, when its cost is known, into the budget. A no is kept as the reason."""
+        total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
+        if total is not None and self.steps.latency_ms + delay_ms >= total:
+            return not self._refuse("timeout", f"waiting {delay_ms} ms would pass the total timeout of {total} ms")
+        if most is not None and self.steps.cost_nusd + self.costs.get(route.alias, 0) > most:
+            return not self._refuse("budget", f"asking {route.alias} would pass the budget of {most} nano-dollars")
+        return True
+
+    def _go(self, action: Action, route: Route, what: str, delay_ms: int = 0) -> Next:
+        steps, timeouts = self.steps, self.policy.timeouts
+        if action != "retry":
+            steps.retried = 0
+        steps.route = route
+        steps.latency_ms += delay_ms
+        steps.waited = delay_ms
+        total = timeouts.get("total_ms")
+        left = [round(total - steps.latency_ms)] if total is not None else []
+        limits = [*left, *([timeouts["attempt_ms"]] if "attempt_ms" in timeouts else [])]
+        return Next(
+            action, route.alias, route.model, route.params, self.complaint.code, f"{self.complaint.why}; {what}",
+            delay_ms, max(1, min(limits)) if limits else None,
+        )  # fmt: skip
+
+
+def _names(kinds: Container[str], kind: str) -> bool:
+    """Whether a policy's list covers a kind; `error` stands for every way of not being reached."""
+    return kind in kinds or (kind in UNREACHABLE and "error" in kinds)
+
+
+def _end(steps: Steps, action: Action, route: Route, code: str, why: str) -> Next:
+    steps.done = Next(action, route.alias, route.model, route.params, code, why)
+    return steps.done
