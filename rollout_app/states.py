@@ -1,0 +1,96 @@
+"""The rollout's state machine: one table, one function, nothing else. Pure.
+
+    draft ── propose ──▶ awaiting_approval ── approve ──▶ scheduled ── start ──▶ running ── complete ──▶ completed
+                          └─ reject ─▶ rejected                          ▲  │ └─ advance (next stage)
+    draft, awaiting_approval, scheduled ── cancel ──▶ cancelled     resume  pause
+                                                                         │  ▼
+                                                                        paused
+    running, paused ── roll_back ──▶ rolling_back ── confirm_rollback ──▶ rolled_back
+    running, paused ── abort     ──▶ rolling_back ── confirm_abort    ──▶ aborted
+
+`rolling_back` means: the baseline is served again, and the fleet's readback is awaited. An abort is a person's
+rollback and takes the same path. No state has a way back into `running` except `paused`: a rollout that ended
+stays ended, a revert is a new one.
+"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    DRAFT = "draft"
+    AWAITING_APPROVAL = "awaiting_approval"
+    REJECTED = "rejected"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+class Event(StrEnum):
+    PROPOSE = "propose"
+    APPROVE = "approve"
+    REJECT = "reject"
+    CANCEL = "cancel"
+    START = "start"
+    ADVANCE = "advance"  # the next stage; the state stays `running`
+    PAUSE = "pause"
+    RESUME = "resume"
+    ROLL_BACK = "roll_back"  # on evidence, or because a person says that the candidate is bad
+    ABORT = "abort"  # a person stops the rollout
+    CONFIRM_ROLLBACK = "confirm_rollback"  # the fleet has read it back, or ten minutes have passed
+    CONFIRM_ABORT = "confirm_abort"
+    COMPLETE = "complete"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.DRAFT, Event.PROPOSE): State.AWAITING_APPROVAL,
+    (State.DRAFT, Event.CANCEL): State.CANCELLED,
+    (State.AWAITING_APPROVAL, Event.APPROVE): State.SCHEDULED,
+    (State.AWAITING_APPROVAL, Event.REJECT): State.REJECTED,
+    (State.AWAITING_APPROVAL, Event.CANCEL): State.CANCELLED,
+    (State.SCHEDULED, Event.START): State.RUNNING,
+    (State.SCHEDULED, Event.CANCEL): State.CANCELLED,
+    (State.RUNNING, Event.ADVANCE): State.RUNNING,
+    (State.RUNNING, Event.PAUSE): State.PAUSED,
+    (State.RUNNING, Event.COMPLETE): State.COMPLETED,
+    (State.RUNNING, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.RUNNING, Event.ABORT): State.ROLLING_BACK,
+    (State.PAUSED, Event.RESUME): State.RUNNING,
+    (State.PAUSED, Event.ROLL_BACK): State.ROLLING_BACK,
+    (State.PAUSED, Event.ABORT): State.ROLLING_BACK,
+    (State.ROLLING_BACK, Event.CONFIRM_ROLLBACK): State.ROLLED_BACK,
+    (State.ROLLING_BACK, Event.CONFIRM_ABORT): State.ABORTED,
+}
+
+# The candidate is, or may still be, served somewhere: at most one such rollout per environment and workload.
+ACTIVE = frozenset({State.RUNNING, State.PAUSED, State.ROLLING_BACK})
+# It will not move again by itself or by anybody.
+ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPLETED, State.CANCELLED})
+
+
+class IllegalTransition(Exception):
+    """An event that the state doesn't know. Carries what was tried (`state`, `event`) and what would be `allowed`."""
+
+    def __init__(self, state: State, event: Event) -> None:
+        self.state = state
+        self.event = event
+        self.allowed = allowed_events(state)
+        could = ", ".join(self.allowed) or "nothing: it has ended"
+        super().__init__(f"A rollout that is {state} can't {event}. Possible now: {could}.")
+
+
+def allowed_events(state: State) -> tuple[Event, ...]:
+    """What can happen in `state`, in the order of the table."""
+    return tuple(event for (before, event) in TRANSITIONS if before is state)
+
+
+def next_state(state: State, event: Event) -> State:
+    """The state after `event`. Raises IllegalTransition for a pair that isn't in TRANSITIONS."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalTransition(state, event) from None
