@@ -1,0 +1,140 @@
+"""How figures are written on a page: `{% load display %}`. Never for machines.
+
+Money comes in nano-US-dollars, shares in pcm (per 100,000), rates as fractions.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+from django import template
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+register = template.Library()
+
+NONE = "–"
+MINUS = "\N{MINUS SIGN}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+# (seconds, word): the largest that fits is shown
+_UNITS = ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s"))
+
+# How a state, a verdict or an outcome looks: good, bad, warn, live, quiet.
+_TONES = {
+    "running": "live", "completed": "good", "rolling_back": "bad", "rolled_back": "bad", "aborted": "bad",
+    "rejected": "bad", "paused": "warn", "awaiting_approval": "warn", "scheduled": "live",
+    "pass": "good", "fail": "bad", "inconclusive": "warn", "no_data": "quiet",
+    "done": "quiet", "refused": "bad", "error": "bad", "warning": "warn", "amber": "warn",
+    "added": "good", "removed": "bad", "changed": "live", "moved": "warn",
+}  # fmt: skip
+
+
+@register.filter
+def money(nusd: float | None) -> str:
+    """Nano-US-dollars as dollars: two decimals from a dollar up, three significant figures below."""
+    if nusd is None:
+        return NONE
+    dollars = Decimal(nusd) / 10**9
+    if dollars == 0 or abs(dollars) >= 1:
+        return _signed(f"${abs(dollars):,.2f}", dollars)
+    places = 2 - dollars.adjusted()
+    return _signed(f"${abs(dollars):.{places}f}", dollars)
+
+
+@register.filter
+def percent(fraction: float | None, places: int = 1) -> str:
+    """0.943 → 94.3 %"""
+    return NONE if fraction is None else _signed(f"{abs(fraction):.{places}%}".replace("%", f"{THIN}%"), fraction)
+
+
+@register.filter
+def share(pcm: int | None) -> str:
+    """A share per 100,000 as a percentage with no more decimals than it has: 5000 → 5 %"""
+    return NONE if pcm is None else f"{pcm / 1000:g}{THIN}%"
+
+
+@register.filter
+def count(number: float | None) -> str:
+    return NONE if number is None else f"{number:,.0f}"
+
+
+@register.filter
+def words(code: Any) -> str:
+    """A code as people read it: awaiting_approval → awaiting approval"""
+    return str(code).replace("_", " ")
+
+
+@register.filter
+def short_digest(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+@register.filter
+def span(seconds: float | timedelta | None) -> str:
+    """A length of time by its largest two units: 4 min 20 s"""
+    if seconds is None:
+        return NONE
+    left = int(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
+    parts = []
+    for size, word in _UNITS:
+        if left >= size:
+            parts.append(f"{left // size}{THIN}{_plural(word, left // size)}")
+            left %= size
+    return " ".join(parts[:2]) or f"0{THIN}s"
+
+
+@register.filter
+def ago(at: datetime | None) -> str:
+    """A moment relative to now, with the exact time in its title."""
+    if at is None:
+        return NONE
+    seconds = (timezone.now() - at).total_seconds()
+    size, word = next(((s, w) for s, w in _UNITS if abs(seconds) >= s), (1, "s"))
+    number = int(abs(seconds) // size)
+    text = f"{number}{THIN}{_plural(word, number)}"
+    text = "just now" if abs(seconds) < 2 else f"in {text}" if seconds < 0 else f"{text} ago"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S} UTC", text
+    )
+
+
+@register.filter
+def stamp(at: datetime | None) -> str:
+    return NONE if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@register.filter
+def badge(code: Any, tone: str = "") -> SafeString:
+    """A state or verdict as a small coloured label; its words carry the meaning, the colour only helps."""
+    tone = tone or _TONES.get(str(code), "quiet")
+    return format_html('<span class="pm-badge pm-{}">{}</span>', tone, words(code))
+
+
+@register.filter
+def tone(code: Any) -> str:
+    return _TONES.get(str(code), "quiet")
+
+
+@register.filter
+def plural(number: int, word: str) -> str:
+    """3 → 3 routers"""
+    return f"{count(number)} {word if number == 1 else word + 's'}"
+
+
+@register.simple_tag(takes_context=True)
+def with_query(context: template.Context, **changes: Any) -> str:
+    """This page's query string with some parameters changed; an empty value removes one."""
+    request: HttpRequest = context["request"]
+    kept = [(k, v) for k, values in request.GET.lists() if k not in changes for v in values]
+    return "?" + urlencode([*kept, *((k, v) for k, v in changes.items() if v != "")])
+
+
+def _plural(word: str, number: int) -> str:
+    return f"{word}s" if word == "day" and number != 1 else word
+
+
+def _signed(text: str, value: float | Decimal) -> str:
+    return f"{MINUS}{text}" if value < 0 else text
