@@ -1,10 +1,11 @@
 """Every write to what may be served and to what is served now. API, console, commands and tasks all come here.
 
 Each action runs in one transaction with its audit entry, which is appended last: the audit head is the most
-contended row, so it is locked for the shortest time.
+contended row, so it is locked for the shortest time. `log.attempt` is that transaction; what it refuses is
+rolled back and kept in the log as refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -51,11 +52,8 @@ def register_workload(name: str, *, actor: Actor, **fields: Any) -> Workload:
 def edit_workload(
     workload: Workload, *, expected: int | None = None, actor: Actor, reason: str = "", **changes: Any
 ) -> Workload:
-    with transaction.atomic():
-        workload = _edit(workload, "workload.edit", changes, expected=expected, actor=actor, reason=reason)
-        if "unit" in changes:
-            _redraw_assignments(workload)
-    return workload
+    then = _redraw_assignments if "unit" in changes else None
+    return _edit(workload, "workload.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
 
 
 def add_model(name: str, *, actor: Actor, **fields: Any) -> Model:
@@ -82,7 +80,8 @@ def add_version(
             f"The document has {len(errors)} problem{'s' if len(errors) > 1 else ''}; nothing was saved.",
             [problem.as_dict() for problem in problems],
         )
-    with transaction.atomic():
+    place = {"action": "version.add", "target": ("workload", workload.name), "workload": workload.name}
+    with log.attempt(actor=actor, reason=note, **place):
         Workload.objects.select_for_update().get(pk=workload.pk)  # one number at a time
         content = digest(document)
         if same := workload.versions.filter(digest=content).first():
@@ -117,7 +116,8 @@ def add_version(
 def serve_first(environment: Environment, version: PolicyVersion, *, actor: Actor, reason: str) -> Assignment:
     """Begin to serve a workload in an environment. Every later version comes by a rollout."""
     workload = version.workload
-    with transaction.atomic():
+    place = _place_of(environment, workload)
+    with log.attempt(actor=actor, action="assignment.serve_first", reason=reason, **place):
         revision = _draw_revision(environment.pk, workload.pk, "assignment.serve_first")
         if Assignment.objects.filter(environment=environment, workload=workload).exists():
             raise AlreadyExists(
@@ -129,13 +129,16 @@ def serve_first(environment: Environment, version: PolicyVersion, *, actor: Acto
         )
         assignment.fragment = snapshots.fragment(assignment)
         assignment.save(force_insert=True)
-        _record_assignment(assignment, "assignment.serve_first", before=None, actor=actor, reason=reason)
+        log.record(
+            actor=actor, action="assignment.serve_first", reason=reason, after=_served(assignment), **place
+        )
     return assignment
 
 
 def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
     """Take a workload out of an environment. Routers answer its tasks by their own default from then on."""
-    with transaction.atomic():
+    place = _place_of(assignment.environment, assignment.workload)
+    with log.attempt(actor=actor, action="assignment.stop_serving", reason=reason, **place):
         _draw_revision(
             assignment.environment_id, assignment.workload_id, "assignment.stop_serving", removed=True
         )
@@ -147,15 +150,7 @@ def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
             )
         before = _served(assignment)
         assignment.delete()
-        log.record(
-            actor=actor,
-            action="assignment.stop_serving",
-            target=("assignment", f"{assignment.environment.name}/{assignment.workload.name}"),
-            environment=assignment.environment.name,
-            workload=assignment.workload.name,
-            reason=reason,
-            before=before,
-        )
+        log.record(actor=actor, action="assignment.stop_serving", reason=reason, before=before, **place)
 
 
 def set_assignment(
@@ -208,13 +203,16 @@ def unpin(assignment: Assignment, *, actor: Actor, reason: str) -> Assignment:
 
 
 def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, actor: Actor) -> Assignment:
-    with transaction.atomic():
+    place = _place_of(assignment.environment, assignment.workload)
+    with log.attempt(actor=actor, action=action, reason=reason, **place):
         revision = _draw_revision(assignment.environment_id, assignment.workload_id, action)
         assignment = served_assignment(assignment.environment_id, assignment.workload_id)
         before = _served(assignment)
         assignment.pin_model, assignment.pin_reason = model, reason if model else ""
         _write(assignment, revision)
-        _record_assignment(assignment, action, before=before, actor=actor, reason=reason)
+        log.record(
+            actor=actor, action=action, reason=reason, before=before, after=_served(assignment), **place
+        )
     return assignment
 
 
@@ -285,19 +283,13 @@ def _served(assignment: Assignment) -> dict[str, Any]:
     }
 
 
-def _record_assignment(
-    assignment: Assignment, action: str, *, before: Mapping[str, Any] | None, actor: Actor, reason: str
-) -> None:
-    log.record(
-        actor=actor,
-        action=action,
-        target=("assignment", f"{assignment.environment.name}/{assignment.workload.name}"),
-        environment=assignment.environment.name,
-        workload=assignment.workload.name,
-        reason=reason,
-        before=before,
-        after=_served(assignment),
-    )
+def _place_of(environment: Environment, workload: Workload) -> dict[str, Any]:
+    """Where an assignment's entries belong in the log."""
+    return {
+        "target": ("assignment", f"{environment.name}/{workload.name}"),
+        "environment": environment.name,
+        "workload": workload.name,
+    }
 
 
 # --- one way to create, one way to edit --------------------------------------------------------------
@@ -306,23 +298,33 @@ def _record_assignment(
 def _create(row: Row, action: str, *, actor: Actor) -> Row:
     """Validate, insert and audit a new row; a taken name is a 409, never a 500."""
     _validate(row)
-    with transaction.atomic():
+    place = {"action": action, "target": (_kind(row), row.name), **_place(row)}
+    with log.attempt(actor=actor, **place):
         try:
             with transaction.atomic():
                 row.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(f"There is already {_kind(row)} called {row.name!r}.") from None
-        log.record(
-            actor=actor, action=action, target=(_kind(row), row.name), after=_fields(row), **_place(row)
-        )
+        log.record(actor=actor, after=_fields(row), **place)
     return row
 
 
 def _edit(
-    row: Row, action: str, changes: Mapping[str, Any], *, expected: int | None, actor: Actor, reason: str
+    row: Row,
+    action: str,
+    changes: Mapping[str, Any],
+    *,
+    expected: int | None,
+    actor: Actor,
+    reason: str,
+    then: Callable[[Row], None] | None = None,
 ) -> Row:
-    """Apply `changes` if the row is still at version `expected` (None: whatever it is), and audit the difference."""
-    with transaction.atomic():
+    """Apply `changes` if the row is still at version `expected` (None: whatever it is), and audit the difference.
+
+    `then` is what follows from the change; it runs before the audit entry, whose lock comes last.
+    """
+    place = {"action": action, "target": (_kind(row), row.name), **_place(row)}
+    with log.attempt(actor=actor, reason=reason, **place):
         fresh = type(row)._default_manager.select_for_update().get(pk=row.pk)
         if expected is not None and fresh.version != expected:
             raise StaleVersion(
@@ -335,15 +337,9 @@ def _edit(
         fresh.version += 1
         _validate(fresh)
         fresh.save(update_fields=[*changes, "version"])
-        log.record(
-            actor=actor,
-            action=action,
-            target=(_kind(row), fresh.name),
-            reason=reason,
-            before=before,
-            after=_fields(fresh),
-            **_place(fresh),
-        )
+        if then:
+            then(fresh)
+        log.record(actor=actor, reason=reason, before=before, after=_fields(fresh), **place)
     return fresh
 
 
@@ -363,7 +359,7 @@ def _kind(row: models.Model) -> str:
     return str(row._meta.verbose_name)
 
 
-def _place(row: models.Model) -> dict[str, str]:
+def _place(row: Row) -> dict[str, Any]:
     """Where an entry belongs in the log's filters."""
     return {_kind(row): row.name} if isinstance(row, Environment | Workload) else {}
 

@@ -7,162 +7,356 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('access', '0001_initial'),
+        ("access", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Environment',
+            name="Environment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(max_length=64, unique=True)),
-                ('description', models.CharField(blank=True, default='', max_length=200)),
-                ('epoch', models.CharField(default=policies_app.models.new_epoch, max_length=36)),
-                ('revision', models.BigIntegerField(default=0)),
-                ('four_eyes', models.BooleanField(default=True)),
-                ('poll_interval_ms', models.PositiveIntegerField(default=10000, validators=[django.core.validators.MinValueValidator(200)])),
-                ('frozen_until', models.DateTimeField(blank=True, null=True)),
-                ('freeze_reason', models.CharField(blank=True, default='', max_length=200)),
-                ('version', models.PositiveIntegerField(default=1)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.SlugField(max_length=64, unique=True)),
+                ("description", models.CharField(blank=True, default="", max_length=200)),
+                ("epoch", models.CharField(default=policies_app.models.new_epoch, max_length=36)),
+                ("revision", models.BigIntegerField(default=0)),
+                ("four_eyes", models.BooleanField(default=True)),
+                (
+                    "poll_interval_ms",
+                    models.PositiveIntegerField(
+                        default=10000, validators=[django.core.validators.MinValueValidator(200)]
+                    ),
+                ),
+                ("frozen_until", models.DateTimeField(blank=True, null=True)),
+                ("freeze_reason", models.CharField(blank=True, default="", max_length=200)),
+                ("version", models.PositiveIntegerField(default=1)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=120, unique=True)),
-                ('input_nusd_per_mtok', models.BigIntegerField(validators=[django.core.validators.MinValueValidator(0)])),
-                ('output_nusd_per_mtok', models.BigIntegerField(validators=[django.core.validators.MinValueValidator(0)])),
-                ('context_window', models.PositiveIntegerField(validators=[django.core.validators.MinValueValidator(1)])),
-                ('quality', models.FloatField(blank=True, null=True)),
-                ('enabled', models.BooleanField(default=True)),
-                ('version', models.PositiveIntegerField(default=1)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=120, unique=True)),
+                (
+                    "input_nusd_per_mtok",
+                    models.BigIntegerField(validators=[django.core.validators.MinValueValidator(0)]),
+                ),
+                (
+                    "output_nusd_per_mtok",
+                    models.BigIntegerField(validators=[django.core.validators.MinValueValidator(0)]),
+                ),
+                (
+                    "context_window",
+                    models.PositiveIntegerField(validators=[django.core.validators.MinValueValidator(1)]),
+                ),
+                ("quality", models.FloatField(blank=True, null=True)),
+                ("enabled", models.BooleanField(default=True)),
+                ("version", models.PositiveIntegerField(default=1)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Workload',
+            name="Workload",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(max_length=120, unique=True)),
-                ('description', models.CharField(blank=True, default='', max_length=400)),
-                ('task_type', models.CharField(max_length=64)),
-                ('difficulty', models.CharField(choices=[('easy', 'Easy'), ('mixed', 'Mixed'), ('hard', 'Hard')], default='mixed', max_length=8)),
-                ('quality_bar', models.DecimalField(decimal_places=4, max_digits=5, validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(1)])),
-                ('latency_tolerance_ms', models.PositiveIntegerField(default=10000)),
-                ('retryable', models.BooleanField(default=True)),
-                ('escalatable', models.BooleanField(default=True)),
-                ('batchable', models.BooleanField(default=False)),
-                ('unit', models.CharField(choices=[('request', 'Request'), ('conversation', 'Conversation'), ('user', 'User'), ('tenant', 'Tenant')], default='request', max_length=16)),
-                ('success_signal', models.CharField(choices=[('accuracy_check', 'Accuracy Check'), ('human_review', 'Human Review'), ('satisfaction', 'Satisfaction'), ('downstream', 'downstream completion')], default='accuracy_check', max_length=16)),
-                ('outcome_lag_s', models.PositiveIntegerField(default=900, validators=[django.core.validators.MaxValueValidator(86400)])),
-                ('version', models.PositiveIntegerField(default=1)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='workloads', to='access.team')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.SlugField(max_length=120, unique=True)),
+                ("description", models.CharField(blank=True, default="", max_length=400)),
+                ("task_type", models.CharField(max_length=64)),
+                (
+                    "difficulty",
+                    models.CharField(
+                        choices=[("easy", "Easy"), ("mixed", "Mixed"), ("hard", "Hard")],
+                        default="mixed",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "quality_bar",
+                    models.DecimalField(
+                        decimal_places=4,
+                        max_digits=5,
+                        validators=[
+                            django.core.validators.MinValueValidator(0),
+                            django.core.validators.MaxValueValidator(1),
+                        ],
+                    ),
+                ),
+                ("latency_tolerance_ms", models.PositiveIntegerField(default=10000)),
+                ("retryable", models.BooleanField(default=True)),
+                ("escalatable", models.BooleanField(default=True)),
+                ("batchable", models.BooleanField(default=False)),
+                (
+                    "unit",
+                    models.CharField(
+                        choices=[
+                            ("request", "Request"),
+                            ("conversation", "Conversation"),
+                            ("user", "User"),
+                            ("tenant", "Tenant"),
+                        ],
+                        default="request",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "success_signal",
+                    models.CharField(
+                        choices=[
+                            ("accuracy_check", "Accuracy Check"),
+                            ("human_review", "Human Review"),
+                            ("satisfaction", "Satisfaction"),
+                            ("downstream", "downstream completion"),
+                        ],
+                        default="accuracy_check",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "outcome_lag_s",
+                    models.PositiveIntegerField(
+                        default=900, validators=[django.core.validators.MaxValueValidator(86400)]
+                    ),
+                ),
+                ("version", models.PositiveIntegerField(default=1)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="workloads",
+                        to="access.team",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='PolicyVersion',
+            name="PolicyVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('digest', models.CharField(max_length=71)),
-                ('canonical', models.TextField()),
-                ('note', models.CharField(blank=True, default='', max_length=400)),
-                ('author_label', models.CharField(max_length=200)),
-                ('author_user_id', models.CharField(blank=True, max_length=64, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('workload', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='versions', to='policies_app.workload')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("digest", models.CharField(max_length=71)),
+                ("canonical", models.TextField()),
+                ("note", models.CharField(blank=True, default="", max_length=400)),
+                ("author_label", models.CharField(max_length=200)),
+                ("author_user_id", models.CharField(blank=True, max_length=64, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "workload",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="versions",
+                        to="policies_app.workload",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['workload', '-number'],
+                "ordering": ["workload", "-number"],
             },
         ),
         migrations.CreateModel(
-            name='Assignment',
+            name="Assignment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('rollout', models.UUIDField(blank=True, null=True)),
-                ('stage', models.PositiveSmallIntegerField(blank=True, null=True)),
-                ('mode', models.CharField(blank=True, choices=[('shadow', 'Shadow'), ('percentage', 'Percentage'), ('full', 'Full')], default='', max_length=16)),
-                ('share_pcm', models.PositiveIntegerField(default=0, validators=[django.core.validators.MaxValueValidator(100000)])),
-                ('mirror_pcm', models.PositiveIntegerField(default=0, validators=[django.core.validators.MaxValueValidator(100000)])),
-                ('salt', models.CharField(blank=True, default='', max_length=64)),
-                ('cost_cap_nusd', models.BigIntegerField(blank=True, null=True)),
-                ('pin_model', models.CharField(blank=True, default='', max_length=120)),
-                ('pin_reason', models.CharField(blank=True, default='', max_length=400)),
-                ('revision', models.BigIntegerField()),
-                ('fragment', models.TextField()),
-                ('changed_at', models.DateTimeField(auto_now=True)),
-                ('environment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to='policies_app.environment')),
-                ('baseline', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='policies_app.policyversion')),
-                ('candidate', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='policies_app.policyversion')),
-                ('workload', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to='policies_app.workload')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("rollout", models.UUIDField(blank=True, null=True)),
+                ("stage", models.PositiveSmallIntegerField(blank=True, null=True)),
+                (
+                    "mode",
+                    models.CharField(
+                        blank=True,
+                        choices=[("shadow", "Shadow"), ("percentage", "Percentage"), ("full", "Full")],
+                        default="",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "share_pcm",
+                    models.PositiveIntegerField(
+                        default=0, validators=[django.core.validators.MaxValueValidator(100000)]
+                    ),
+                ),
+                (
+                    "mirror_pcm",
+                    models.PositiveIntegerField(
+                        default=0, validators=[django.core.validators.MaxValueValidator(100000)]
+                    ),
+                ),
+                ("salt", models.CharField(blank=True, default="", max_length=64)),
+                ("cost_cap_nusd", models.BigIntegerField(blank=True, null=True)),
+                ("pin_model", models.CharField(blank=True, default="", max_length=120)),
+                ("pin_reason", models.CharField(blank=True, default="", max_length=400)),
+                ("revision", models.BigIntegerField()),
+                ("fragment", models.TextField()),
+                ("changed_at", models.DateTimeField(auto_now=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="assignments",
+                        to="policies_app.environment",
+                    ),
+                ),
+                (
+                    "baseline",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="policies_app.policyversion",
+                    ),
+                ),
+                (
+                    "candidate",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="policies_app.policyversion",
+                    ),
+                ),
+                (
+                    "workload",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="assignments",
+                        to="policies_app.workload",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Router',
+            name="Router",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('instance', models.CharField(max_length=128)),
-                ('client', models.CharField(blank=True, default='', max_length=128)),
-                ('epoch', models.CharField(blank=True, default='', max_length=36)),
-                ('revision', models.BigIntegerField(default=0)),
-                ('polled_at', models.DateTimeField()),
-                ('applied_at', models.DateTimeField(blank=True, null=True)),
-                ('rejected', models.JSONField(blank=True, default=dict)),
-                ('environment', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='routers', to='policies_app.environment')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("instance", models.CharField(max_length=128)),
+                ("client", models.CharField(blank=True, default="", max_length=128)),
+                ("epoch", models.CharField(blank=True, default="", max_length=36)),
+                ("revision", models.BigIntegerField(default=0)),
+                ("polled_at", models.DateTimeField()),
+                ("applied_at", models.DateTimeField(blank=True, null=True)),
+                ("rejected", models.JSONField(blank=True, default=dict)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="routers",
+                        to="policies_app.environment",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['environment', 'polled_at'], name='policies_ap_environ_2362f9_idx')],
-                'constraints': [models.UniqueConstraint(fields=('environment', 'instance'), name='router_once')],
+                "indexes": [
+                    models.Index(fields=["environment", "polled_at"], name="policies_ap_environ_2362f9_idx")
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("environment", "instance"), name="router_once")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Revision',
+            name="Revision",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.BigIntegerField()),
-                ('cause', models.CharField(max_length=64)),
-                ('removed', models.BooleanField(default=False)),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('environment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='revisions', to='policies_app.environment')),
-                ('workload', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='policies_app.workload')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.BigIntegerField()),
+                ("cause", models.CharField(max_length=64)),
+                ("removed", models.BooleanField(default=False)),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "environment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="revisions",
+                        to="policies_app.environment",
+                    ),
+                ),
+                (
+                    "workload",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="policies_app.workload",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-number'],
-                'constraints': [models.UniqueConstraint(fields=('environment', 'number'), name='revision_once')],
+                "ordering": ["-number"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("environment", "number"), name="revision_once")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='policyversion',
-            constraint=models.UniqueConstraint(fields=('workload', 'number'), name='version_number_once'),
+            model_name="policyversion",
+            constraint=models.UniqueConstraint(fields=("workload", "number"), name="version_number_once"),
         ),
         migrations.AddConstraint(
-            model_name='policyversion',
-            constraint=models.UniqueConstraint(fields=('workload', 'digest'), name='version_digest_once'),
+            model_name="policyversion",
+            constraint=models.UniqueConstraint(fields=("workload", "digest"), name="version_digest_once"),
         ),
         migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(fields=['environment', 'revision'], name='policies_ap_environ_7387f6_idx'),
+            model_name="assignment",
+            index=models.Index(fields=["environment", "revision"], name="policies_ap_environ_7387f6_idx"),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(fields=('environment', 'workload'), name='one_assignment_each'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                fields=("environment", "workload"), name="one_assignment_each"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('candidate__isnull', True), ('mode', ''), ('rollout__isnull', True)), models.Q(('candidate__isnull', False), ('rollout__isnull', False), ('stage__isnull', False)), _connector='OR'), name='candidate_comes_with_a_rollout'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("candidate__isnull", True), ("mode", ""), ("rollout__isnull", True)),
+                    models.Q(
+                        ("candidate__isnull", False), ("rollout__isnull", False), ("stage__isnull", False)
+                    ),
+                    _connector="OR",
+                ),
+                name="candidate_comes_with_a_rollout",
+            ),
         ),
     ]
