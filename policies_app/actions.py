@@ -1,4 +1,4 @@
-"""Every write to what may be served and to what is served now. API, console, commands and tasks all come here.
+"""Every write to what may be served and to what is served now: the API, console and commands all come here.
 
 Each action runs in one transaction with its audit entry, which is appended last: the audit head is the most
 contended row, so it is locked for the shortest time. `log.attempt` is that transaction; what it refuses is
@@ -319,7 +319,7 @@ def _edit(
     reason: str,
     then: Callable[[Row], None] | None = None,
 ) -> Row:
-    """Apply `changes` if the row is still at version `expected` (None: whatever it is), and audit the difference.
+    """Apply `changes` if the row is still at version `expected` (None: whichever), and audit the difference.
 
     `then` is what follows from the change; it runs before the audit entry, whose lock comes last.
     """

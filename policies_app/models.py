@@ -103,7 +103,7 @@ class Model(models.Model):
 
 
 class PolicyVersion(models.Model):
-    """An immutable, numbered document of one workload. Written once by `actions.add_version`; triggers refuse more."""
+    """An immutable, numbered document of one workload: `actions.add_version` writes it, triggers keep it."""
 
     workload = models.ForeignKey(Workload, models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()

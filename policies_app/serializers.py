@@ -67,7 +67,7 @@ class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
 
 
 class VersionInput(serializers.Serializer[Any]):
-    """A document, either as JSON under `policy` or as YAML or JSON text under `text` (problems then have lines)."""
+    """A document: JSON under `policy`, or YAML or JSON text under `text` (problems then have lines)."""
 
     policy = serializers.JSONField(required=False)
     text = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)

@@ -1,7 +1,7 @@
 """Builds what routers receive. `fragment` runs inside the change's transaction, `publish` after its commit.
 
-A snapshot is the environment's header and one fragment per workload. Keeping the fragments ready, as text, makes
-the cost of publishing a change the size of that change, not the size of the environment.
+A snapshot is the environment's header and one fragment per workload. Keeping the fragments ready, as text,
+makes the cost of publishing a change the size of that change, not the size of the environment.
 """
 
 import json
@@ -24,7 +24,7 @@ def on_publish(listener: Callable[[str, int], None]) -> None:
 
 
 def publish(environment: str, revision: int) -> None:
-    """Wake whoever serves this environment. Only a hint: every process also looks at the revision by itself."""
+    """Wake whoever serves this environment. A hint: every process also looks at the revision by itself."""
     for listener in _listeners:
         try:
             listener(environment, revision)
