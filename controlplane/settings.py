@@ -10,6 +10,7 @@ import secrets
 from pathlib import Path
 
 import environ
+from django.templatetags.static import static
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -42,8 +43,9 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 HTTPS = env.bool("HTTPS", default=False)
 
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    # Not "unfold" and "django.contrib.admin": those set up a site of their own.
+    "unfold.apps.BasicAppConfig",
+    "controlplane.apps.ConsoleConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -78,6 +80,7 @@ TEMPLATES = [
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
+            "libraries": {"display": "controlplane.display"},
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
@@ -142,6 +145,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
 STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "controlplane" / "static"]
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles"))
 WHITENOISE_USE_FINDERS = True  # `make run` needs no collectstatic
 X_FRAME_OPTIONS = "DENY"
@@ -159,7 +163,37 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
 }
 
+# --- Console ------------------------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "Pointsman",
+    "SITE_HEADER": "Pointsman",
+    "SITE_SUBHEADER": "Router policies, guarded",
+    "SITE_URL": None,
+    "SITE_ICON": lambda request: static("console/mark.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("console/mark.svg")}
+    ],
+    "STYLES": [lambda request: static("console/console.css")],
+    "BORDER_RADIUS": "7px",
+    "COLORS": {
+        "primary": {  # indigo: the candidate's colour in every figure, so that green and red stay verdicts
+            "50": "oklch(96.2% .018 272.314)",
+            "100": "oklch(93% .034 272.788)",
+            "200": "oklch(87% .065 274.039)",
+            "300": "oklch(78.5% .115 274.713)",
+            "400": "oklch(67.3% .182 276.935)",
+            "500": "oklch(58.5% .233 277.117)",
+            "600": "oklch(51.1% .262 276.966)",
+            "700": "oklch(45.7% .24 277.023)",
+            "800": "oklch(39.8% .195 277.366)",
+            "900": "oklch(35.9% .144 278.697)",
+            "950": "oklch(25.7% .09 281.288)",
+        },
+    },
+}
+
 # --- Pointsman ----------------------------------------------------------------------------------------
 # Ed25519 private key (base64 of 32 bytes) that signs snapshots and audit checkpoints; made at the first start.
 SIGNING_KEY = env.str("POINTSMAN_SIGNING_KEY", default="")
+CLOCK = "database"  # "process" only in tests that travel in time
 POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # what routers are told
