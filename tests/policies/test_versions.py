@@ -31,12 +31,12 @@ def test_it_keeps_the_digest_of_the_very_text_that_routers_get(workload: Workloa
 
 def test_it_remembers_the_person_behind_a_key(workload: Workload) -> None:
     key = Actor("key", "k1", "ci", user_id="7")
-    version = actions.add_version(workload, builders.policy(workload.name), actor=key)
+    version = actions.add_version(workload, builders.document(workload), actor=key)
     assert (version.author_label, version.author_user_id) == ("ci", "7")
 
 
 def test_it_refuses_the_same_content_twice_and_names_the_first(workload: Workload) -> None:
-    document = builders.policy(workload.name)
+    document = builders.document(workload)
     actions.add_version(workload, document, actor=SYSTEM)
     with pytest.raises(AlreadyExists, match="Version 1") as caught:
         actions.add_version(workload, dict(reversed(document.items())), actor=SYSTEM)
@@ -44,7 +44,7 @@ def test_it_refuses_the_same_content_twice_and_names_the_first(workload: Workloa
 
 
 def test_it_names_every_problem_at_once_and_saves_nothing(workload: Workload) -> None:
-    document = builders.policy(workload.name) | {"default": "smal", "fallback": ["lrge"]}
+    document = builders.document(workload) | {"default": "smal", "fallback": ["lrge"]}
     with pytest.raises(PolicyRefused) as caught:
         actions.add_version(workload, document, actor=SYSTEM)
     paths = {problem["path"] for problem in caught.value.extra["problems"] if problem["severity"] == "error"}
@@ -54,7 +54,7 @@ def test_it_names_every_problem_at_once_and_saves_nothing(workload: Workload) ->
 
 
 def test_it_refuses_a_model_that_the_catalogue_does_not_have(workload: Workload) -> None:
-    document = builders.policy(workload.name)
+    document = builders.document(workload)
     document["models"]["large"] = {"model": "acme/unknown"}
     with pytest.raises(PolicyRefused):
         actions.add_version(workload, document, actor=SYSTEM)
