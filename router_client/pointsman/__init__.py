@@ -1,0 +1,65 @@
+"""Pointsman's router client: follow a router policy with local decisions, the last known good on disk.
+
+    from pointsman import Attempt, Router
+
+Names are loaded when they are first used, so that `import pointsman` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pointsman.attempt import Attempt, Next
+    from pointsman.decision import Decision
+    from pointsman.errors import (
+        ConfigurationError,
+        PointsmanError,
+        PolicyInvalid,
+        SnapshotRefused,
+        TokenInvalid,
+    )
+    from pointsman.poller import Pace
+    from pointsman.router import Router
+    from pointsman.version import VERSION as __version__
+
+__all__ = [
+    "Attempt",
+    "ConfigurationError",
+    "Decision",
+    "Next",
+    "Pace",
+    "PointsmanError",
+    "PolicyInvalid",
+    "Router",
+    "SnapshotRefused",
+    "TokenInvalid",
+    "__version__",
+]
+
+_HOMES = {
+    "Attempt": "attempt",
+    "ConfigurationError": "errors",
+    "Decision": "decision",
+    "Next": "attempt",
+    "Pace": "poller",
+    "PointsmanError": "errors",
+    "PolicyInvalid": "errors",
+    "Router": "router",
+    "SnapshotRefused": "errors",
+    "TokenInvalid": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("pointsman.version").VERSION
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pointsman' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"pointsman.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,258 @@
+"""One minute's outcomes of one route, summed: the protocol's bucket, as plain integers and floats."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pointsman.histogram import Histogram
+
+
+class BucketKey(NamedTuple):
+    """What a bucket is about. `minute` is whole minutes since 1970, UTC; `stage` is None outside a rollout."""
+
+    minute: int
+    workload: str
+    rollout: str | None
+    stage: int | None
+    arm: str
+    version: int
+    endpoint: str
+    rule: str
+    model: str
+
+    def as_dict(self) -> dict[str, Any]:
+        minute = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(self.minute * 60))
+        return {**self._asdict(), "minute": minute}
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What the candidate would have chosen, beside what was served, by the policies' own names.
+
+    Two policies may give one catalogue model two names, so `agreed` is told. Costs are None when not known.
+    """
+
+    served: str
+    candidate: str
+    agreed: bool
+    served_cost_nusd: int | None = None
+    candidate_cost_nusd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Both arms' models ran for one task: how each ended."""
+
+    baseline_success: bool
+    candidate_success: bool
+    baseline_cost_nusd: int = 0
+    candidate_cost_nusd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one task, through all its attempts.
+
+    success             True, False, or None: nobody graded it
+    quality, confidence 0 … 1, None when unknown
+    cost_nusd           nano-US-dollars of all attempts together, None when unknown
+    latency_ms          until the final answer, None when unknown
+    error               the kind of error the task ended with (`timeout`, `rate_limited`, …), None if it was answered
+    models              every model that was asked, the policy's own names
+    group               bucket(salt, unit) mod 32, None when it is not kept
+    """
+
+    success: bool | None
+    quality: float | None = None
+    confidence: float | None = None
+    cost_nusd: int | None = None
+    latency_ms: float | None = None
+    error: str | None = None
+    escalations: int = 0
+    fallbacks: int = 0
+    retries: int = 0
+    attempts: int = 1
+    models: tuple[str, ...] = ()
+    group: int | None = None
+    shadow: Shadow | None = None
+    mirror: Mirror | None = None
+
+
+@dataclass(slots=True)
+class Moments:
+    """n, Σx and Σx² of a score between 0 and 1."""
+
+    n: int = 0
+    sum: float = 0.0
+    sum_sq: float = 0.0
+
+    def add(self, value: float) -> None:
+        self.n += 1
+        self.sum += value
+        self.sum_sq += value * value
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"n": self.n, "sum": self.sum, "sum_sq": self.sum_sq}
+
+
+@dataclass(slots=True)
+class MoneySums:
+    """Σ, Σ² and Σ over successes, in integers: money sums exactly."""
+
+    sum: int = 0
+    sum_sq: int = 0
+    sum_on_success: int = 0
+
+    def add(self, cost: int, success: bool) -> None:
+        self.sum += cost
+        self.sum_sq += cost * cost
+        if success:
+            self.sum_on_success += cost
+
+    def as_dict(self) -> dict[str, Any]:
+        # The square sum feeds a variance; as a float it stays readable for every JSON parser.
+        return {"sum": self.sum, "sum_sq": float(self.sum_sq), "sum_on_success": self.sum_on_success}
+
+
+@dataclass(slots=True)
+class Costs:
+    """Costs of the tasks that had one, as they were and cut at the rollout's cap."""
+
+    n: int = 0
+    exact: MoneySums = field(default_factory=MoneySums)
+    capped: MoneySums = field(default_factory=MoneySums)
+    histogram: Histogram = field(default_factory=Histogram)
+
+    def add(self, cost: int, success: bool, cap: int | None) -> None:
+        self.n += 1
+        self.exact.add(cost, success)
+        self.capped.add(cost if cap is None else min(cost, cap), success)
+        self.histogram.record(cost)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "n": self.n,
+            **self.exact.as_dict(),
+            "capped": self.capped.as_dict(),
+            "histogram": self.histogram.as_dict(),
+        }
+
+
+def _no_shadow() -> dict[str, int]:
+    return {"decisions": 0, "agreed": 0, "candidate_cost_nusd": 0, "baseline_cost_nusd": 0}
+
+
+def _no_mirror() -> dict[str, int]:
+    ends = ("n", "both", "only_candidate", "only_baseline", "neither")
+    return {**dict.fromkeys(ends, 0), "candidate_cost_nusd": 0, "baseline_cost_nusd": 0}
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The sums. `escalations`, `fallbacks` and `retries` count tasks with at least one, as their guardrails do.
+
+    `models` counts in how many tasks each model was asked, so it sums to more than `tasks` once one escalates.
+    """
+
+    tasks: int = 0
+    successes: int = 0
+    failures: int = 0
+    ungraded: int = 0
+    errors: int = 0
+    escalations: int = 0
+    fallbacks: int = 0
+    retries: int = 0
+    attempts: int = 0
+    quality: Moments = field(default_factory=Moments)
+    confidence: Moments = field(default_factory=Moments)
+    costs: Costs = field(default_factory=Costs)
+    latency: Histogram = field(default_factory=Histogram)
+    groups: dict[int, list[int]] = field(default_factory=dict)
+    models: dict[str, int] = field(default_factory=dict)
+    errors_by_kind: dict[str, int] = field(default_factory=dict)
+    routes: dict[str, int] = field(default_factory=dict)
+    shadow: dict[str, int] = field(default_factory=_no_shadow)
+    mirror: dict[str, int] = field(default_factory=_no_mirror)
+
+    def add(self, outcome: Outcome, cap: int | None) -> None:
+        """Fold one task in. `cap` is the rollout's `cost_cap_nusd`."""
+        self._count(outcome)
+        if outcome.quality is not None:
+            self.quality.add(outcome.quality)
+        if outcome.confidence is not None:
+            self.confidence.add(outcome.confidence)
+        if outcome.cost_nusd is not None:
+            self.costs.add(outcome.cost_nusd, outcome.success is True, cap)
+        if outcome.latency_ms is not None:
+            self.latency.record(outcome.latency_ms)
+        if outcome.shadow is not None:
+            self._add_shadow(outcome.shadow)
+        if outcome.mirror is not None:
+            self._add_mirror(outcome.mirror)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.tasks += 1
+        self.successes += outcome.success is True
+        self.failures += outcome.success is False
+        self.ungraded += outcome.success is None
+        self.escalations += outcome.escalations > 0
+        self.fallbacks += outcome.fallbacks > 0
+        self.retries += outcome.retries > 0
+        self.attempts += outcome.attempts
+        for model in dict.fromkeys(outcome.models):
+            _bump(self.models, model)
+        if outcome.error is not None:
+            self.errors += 1
+            _bump(self.errors_by_kind, outcome.error)
+        if outcome.group is not None:
+            group = self.groups.setdefault(outcome.group, [0, 0])
+            group[0] += 1
+            group[1] += outcome.success is False
+
+    def _add_shadow(self, shadow: Shadow) -> None:
+        self.shadow["decisions"] += 1
+        self.shadow["agreed"] += shadow.agreed
+        _bump(self.routes, f"{shadow.served}>{shadow.candidate}")
+        # Both or neither: a sum over different tasks on the two sides would compare nothing.
+        if shadow.served_cost_nusd is not None and shadow.candidate_cost_nusd is not None:
+            self.shadow["baseline_cost_nusd"] += shadow.served_cost_nusd
+            self.shadow["candidate_cost_nusd"] += shadow.candidate_cost_nusd
+
+    def _add_mirror(self, mirror: Mirror) -> None:
+        ends = {
+            (True, True): "both",
+            (True, False): "only_baseline",
+            (False, True): "only_candidate",
+            (False, False): "neither",
+        }
+        self.mirror["n"] += 1
+        self.mirror[ends[mirror.baseline_success, mirror.candidate_success]] += 1
+        self.mirror["baseline_cost_nusd"] += mirror.baseline_cost_nusd
+        self.mirror["candidate_cost_nusd"] += mirror.candidate_cost_nusd
+
+    def as_dict(self, key: BucketKey) -> dict[str, Any]:
+        """The protocol's bucket."""
+        counts = ("tasks", "successes", "failures", "ungraded", "errors")
+        attempts = ("escalations", "fallbacks", "retries", "attempts")
+        return {
+            **key.as_dict(),
+            **{name: getattr(self, name) for name in (*counts, *attempts)},
+            "quality": self.quality.as_dict(),
+            "confidence": self.confidence.as_dict(),
+            "cost_nusd": self.costs.as_dict(),
+            "latency_ms": self.latency.as_dict(),
+            "groups": {str(g): {"tasks": n, "failures": bad} for g, (n, bad) in sorted(self.groups.items())},
+            "models": _sorted(self.models),
+            "errors_by_kind": _sorted(self.errors_by_kind),
+            "shadow": {**self.shadow, "routes": _sorted(self.routes)},
+            "mirror": dict(self.mirror),
+        }
+
+
+def _bump(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

@@ -1,0 +1,160 @@
+"""The exponential histogram of cost and latency, OpenTelemetry's, at scale 4.
+
+Bucket i holds the values in (base^i, base^(i+1)], base = 2^(1/16): 16 buckets to a doubling, so a
+bucket's geometric middle is at most 2.2 % off any value in it. Values have no unit here; the caller's is
+kept (nano-US-dollars, milliseconds). Zero has a count of its own; below zero there is nothing.
+
+Router and control plane share this file. A bucket edge that one side put elsewhere would shift the share
+of slow or dear tasks without anybody seeing it, so `index` is exact: it compares against the doubles that
+lie next to each edge, found with integers, and never goes through a logarithm.
+
+Source: OpenTelemetry, metrics data model, "ExponentialHistogram".
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCALE = 4
+PER_DOUBLING = 1 << SCALE
+MIN_INDEX = -1075 * PER_DOUBLING  # below the smallest double
+MAX_INDEX = 1024 * PER_DOUBLING - 1  # holds the largest
+
+
+def _edge_mantissa(step: int) -> int:
+    """floor(2^(step/16) · 2^52), exactly: four nested integer square roots are a sixteenth root."""
+    root = 1 << (step + 52 * PER_DOUBLING)
+    for _ in range(SCALE):
+        root = math.isqrt(root)
+    return root
+
+
+_MANTISSAS = tuple(_edge_mantissa(step) for step in range(PER_DOUBLING))
+# For each edge inside a doubling: the largest double on it or below, the smallest double above it.
+_AT_OR_BELOW = tuple(math.ldexp(mantissa, -52) for mantissa in _MANTISSAS)
+_ABOVE = tuple(math.ldexp(mantissa + 1, -52) for mantissa in _MANTISSAS)
+
+
+def index(value: float) -> int | None:
+    """The bucket of a value; None for zero. A negative value, NaN or infinity is a ValueError."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"a histogram takes finite values from 0 up, not {value!r}")
+    if value == 0:
+        return None
+    mantissa, exponent = math.frexp(value)
+    return (exponent - 1) * PER_DOUBLING + bisect_right(_ABOVE, mantissa * 2) - 1
+
+
+def upper_edge(bucket: int) -> float:
+    """The largest double in the bucket: `index(upper_edge(i)) == i`. Infinity above the doubles."""
+    doublings, step = divmod(bucket + 1, PER_DOUBLING)
+    try:
+        return math.ldexp(_AT_OR_BELOW[step], doublings)
+    except OverflowError:
+        return math.inf
+
+
+def middle(bucket: int) -> float:
+    """The bucket's geometric middle, the best single guess for a value in it."""
+    return 2.0 ** ((bucket + 0.5) / PER_DOUBLING)
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts per bucket, sparse. Merging is addition, in any order."""
+
+    zero: int = 0
+    counts: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return self.zero + sum(self.counts.values())
+
+    def record(self, value: float, times: int = 1) -> None:
+        """Count a value. ValueError as in `index`."""
+        bucket = index(value)
+        if bucket is None:
+            self.zero += times
+        else:
+            self.counts[bucket] = self.counts.get(bucket, 0) + times
+
+    def merge(self, other: "Histogram") -> None:
+        self.zero += other.zero
+        for bucket, count in other.counts.items():
+            self.counts[bucket] = self.counts.get(bucket, 0) + count
+
+    def count_above(self, bucket: int) -> int:
+        """How many values lie above that bucket's upper edge."""
+        return sum(count for key, count in self.counts.items() if key > bucket)
+
+    def share_above(self, bucket: int) -> float | None:
+        """The share of values above that bucket's upper edge; None when nothing was counted."""
+        total = self.total
+        return self.count_above(bucket) / total if total else None
+
+    def tail_edge(self, share: float) -> int | None:
+        """The smallest bucket with at most `share` of the values above its upper edge.
+
+        None when nothing was counted, or when even the zeros reach that share alone: then no edge
+        above zero tells slow from fast.
+        """
+        allowed = share * self.total
+        above, edge = 0, None
+        for bucket in sorted(self.counts, reverse=True):
+            edge = bucket
+            above += self.counts[bucket]
+            if above > allowed:
+                return edge
+        return None
+
+    def quantile(self, q: float) -> float | None:
+        """The q-quantile (0 … 1), as its bucket's middle; None when nothing was counted."""
+        if not 0 <= q <= 1:
+            raise ValueError(f"a quantile lies between 0 and 1, not at {q!r}")
+        total = self.total
+        if not total:
+            return None
+        rank = max(1, math.ceil(q * total))
+        seen = self.zero
+        if rank <= seen:
+            return 0.0
+        for bucket in sorted(self.counts):
+            seen += self.counts[bucket]
+            if rank <= seen:
+                return middle(bucket)
+        raise AssertionError("the ranks of a histogram end at its total")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The protocol's form: `{"scale": 4, "zero": 0, "counts": {"301": 80}}`."""
+        counts = {str(bucket): self.counts[bucket] for bucket in sorted(self.counts)}
+        return {"scale": SCALE, "zero": self.zero, "counts": counts}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Histogram":
+        """Read the protocol's form. ValueError says what contradicts it."""
+        if data.get("scale") != SCALE:
+            raise ValueError(f"the histogram's scale must be {SCALE}, not {data.get('scale')!r}")
+        counts = data.get("counts")
+        if not isinstance(counts, Mapping):
+            raise ValueError("the histogram's counts must be an object of bucket to count")
+        read = {_bucket(key): _count(count, f"bucket {key}") for key, count in counts.items()}
+        return cls(zero=_count(data.get("zero"), "zero"), counts=read)
+
+
+def _count(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"the histogram's count at {where} must be a whole number from 0 up, not {value!r}")
+    return value
+
+
+def _bucket(key: Any) -> int:
+    text = str(key)
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 6):
+        raise ValueError(f"a histogram's bucket is a whole number, not {text[:20]!r}")
+    bucket = int(text)
+    if not MIN_INDEX <= bucket <= MAX_INDEX or str(bucket) != text:
+        raise ValueError(f"a histogram's bucket lies between {MIN_INDEX} and {MAX_INDEX}, not at {text!r}")
+    return bucket

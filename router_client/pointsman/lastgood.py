@@ -1,0 +1,113 @@
+"""The last known good snapshot, in memory and on disk: the one place where it is replaced."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from pointsman.errors import SnapshotRefused
+from pointsman.signature import PublicKeys
+from pointsman.snapshot import Snapshot, parse
+from pointsman.store import DiskStore, Received
+
+__all__ = ["LastGood"]
+
+log = logging.getLogger("pointsman")
+
+# A chain of deltas on disk is cut by asking for a full snapshot: past this many, or past the full one's size.
+_MAX_DELTAS = 64
+
+
+class LastGood:
+    """Holds `current`. The poller's thread alone writes; decisions read it once and keep what they read.
+
+    environment  refuse snapshots of another one; None follows whatever the key belongs to
+    keys         trust only what one of them signed; None trusts the connection
+    """
+
+    def __init__(
+        self, *, environment: str | None = None, keys: PublicKeys | None = None, store: DiskStore | None = None
+    ) -> None:
+        self.current: Snapshot | None = None
+        self.environment = environment
+        self.confirmed_at: float | None = None
+        self.store_problem: str | None = None
+        self.store_errors = 0
+        self._keys = keys
+        self._store = store
+        self._chain: list[Received] = []
+
+    @property
+    def since(self) -> int | None:
+        """The revision to ask a delta from; None to ask for a full snapshot."""
+        if self.current is None or self.current.etag is None:
+            return None
+        if self._store is None:
+            return self.current.revision
+        deltas = self._chain[1:]
+        grown = sum(len(delta.body) for delta in deltas)
+        short = self._chain and len(deltas) < _MAX_DELTAS and grown <= len(self._chain[0].body)
+        return self.current.revision if short else None
+
+    def receive(self, received: Received) -> Snapshot:
+        """Verify, parse, store, apply; in this order. Raises SnapshotRefused, and then `current` and its ETag stay.
+
+        A disk that refuses does not stop a snapshot: a rollback has to reach this router with a full disk too.
+        It is counted, and tried again with the next answer.
+        """
+        snapshot, full = self._next(received, self.current)
+        self._chain = [received] if full or not self._chain else [*self._chain, received]
+        self._save()
+        self.current = snapshot
+        self.confirmed_at = time.time()
+        return snapshot
+
+    def confirm(self) -> None:
+        """The control plane said that nothing is newer."""
+        self.confirmed_at = time.time()
+        if self.store_problem is not None:
+            self._save()
+        elif self._store is not None:
+            self._store.touch()
+
+    def load(self) -> Snapshot | None:
+        """Start from disk. What does not verify any more is left out, with everything that came after it."""
+        if self._store is None:
+            return None
+        loaded = self._store.load()
+        self.store_problem = self._store.problem
+        chain, snapshot = [], None
+        for received in loaded:
+            try:
+                snapshot, _ = self._next(received, snapshot)
+            except SnapshotRefused as error:
+                self.store_problem = f"{self._store.path}: {error}"
+                log.warning("the stored snapshot is not used: %s", self.store_problem)
+                break
+            chain.append(received)
+        self._chain, self.current = chain, snapshot
+        self.confirmed_at = self._store.confirmed_at if snapshot is not None else None
+        return snapshot
+
+    def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, bool]:
+        if self._keys is not None:
+            self._keys.verify(received.body, received.signature)
+        document = parse(received.body)
+        if self.environment is not None and document.environment != self.environment:
+            raise SnapshotRefused(
+                "environment_mismatch",
+                f"the snapshot is of environment {document.environment!r}, this router is set up for {self.environment!r}",
+            )
+        return Snapshot.of(document, current, received.etag), document.full
+
+    def _save(self) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.save(self._chain)
+            self.store_problem = None
+        except OSError as error:
+            if self.store_problem is None:
+                log.warning("the snapshot could not be stored, and is kept in memory: %s", error)
+            self.store_problem = str(error)
+            self.store_errors += 1

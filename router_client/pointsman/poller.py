@@ -1,0 +1,308 @@
+"""The one thread that talks to the control plane: polls snapshots, sends outcomes, feedback and acks.
+
+It runs an event loop of its own, so that a poll may hang for its 25 seconds while outcomes go out beside it, and
+so that stopping cancels the poll instead of waiting for it. Nothing a decision needs ever waits for this thread,
+and no error ends it: each round that fails is counted, told in `status()`, and followed by a longer wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+
+from pointsman.backoff import Backoff
+from pointsman.errors import SnapshotRefused
+from pointsman.feedback import FeedbackQueue
+from pointsman.lastgood import LastGood
+from pointsman.outcomes import OutcomeBuffer
+from pointsman.snapshot import Rejection, Snapshot
+from pointsman.store import Received
+from pointsman.transport import Answer, Connection, Transport, Unreachable
+
+__all__ = ["Pace", "Poller"]
+
+log = logging.getLogger("pointsman")
+
+# While nothing gets through, minutes are kept open this long, so that an outage does not cut them into small pieces.
+_SEAL_IN_OUTAGE_S = 60.0
+_ADOPT_EVERY_S = 60.0
+# Two snapshots in a row are not asked for faster than this.
+_BREATH_S = 0.05
+_ACK_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often. Seconds.
+
+    first_poll_within  the first poll comes after rand(0, this)
+    flush_every        outcomes are sent this often
+    stop_within        the last flush, and with it `close()`, takes at most this long
+    """
+
+    first_poll_within: float = 5.0
+    flush_every: float = 5.0
+    stop_within: float = 0.8
+
+
+class Poller:
+    """Start with `start()`, end with `stop()`. One thread; `stop` and `poke` may be called from any other."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        router: str,
+        good: LastGood,
+        outcomes: OutcomeBuffer,
+        feedback: FeedbackQueue,
+        pace: Pace,
+    ) -> None:
+        self._connection, self._router, self._pace = connection, router, pace
+        self._good, self._outcomes, self._feedback = good, outcomes, feedback
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running = threading.Event()
+        self._stopping = threading.Event()
+        self._poked = False
+        self.applied = threading.Event()
+        self.polls = self.poll_failures = self.snapshots_applied = self.snapshots_refused = 0
+        self.last_error: str | None = None
+        self._backoff = Backoff()
+        self._sending = Backoff()
+        self._want_full = False
+        self._told: set[Rejection] = set()
+        self._told_revision: tuple[str, int] | None = None
+        self._sealed_at = self._adopted_at = float("-inf")
+
+    @property
+    def failures_in_a_row(self) -> int:
+        return self._backoff.failures
+
+    def start(self) -> None:
+        """Start the thread. It is a daemon: a process that forgets to close its router still ends."""
+        self._thread = threading.Thread(target=self._work, name="pointsman-poller", daemon=True)
+        self._thread.start()
+
+    def poke(self) -> None:
+        """Poll now instead of at the end of the present wait."""
+        self._poked = True
+        self._call(lambda: self._wake.set())
+
+    def stop(self, timeout: float) -> bool:
+        """Cancel the poll, flush once, end the thread. False when it did not end in time."""
+        self._stopping.set()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        until = monotonic() + timeout
+        if self._running.wait(timeout):
+            self._call(lambda: self._stop.set())
+        thread.join(max(0.0, until - monotonic()))
+        return not thread.is_alive()
+
+    def _call(self, what: Callable[[], None]) -> None:
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # closed in the meantime
+                loop.call_soon_threadsafe(what)
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except Exception:
+            log.exception("the pointsman poller has ended; decisions go on with what there is")
+        finally:
+            self._running.set()
+
+    async def _main(self) -> None:
+        self._stop, self._wake, self._ack = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        async with Transport(self._connection, self._router) as transport:
+            self._loop = asyncio.get_running_loop()
+            self._running.set()
+            if self._stopping.is_set():
+                self._stop.set()
+            rounds = (self._poll_rounds(transport), self._flush_rounds(transport), self._ack_rounds(transport))
+            tasks = [asyncio.create_task(each) for each in rounds]
+            await self._stop.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.stop_within):
+                    self._outcomes.seal()
+                    await self._send(transport)
+
+    # Snapshots
+
+    async def _poll_rounds(self, transport: Transport) -> None:
+        if not self._poked:
+            await self._rest(self._backoff.first(self._pace.first_poll_within))
+        self._ack.set()  # for what came from disk
+        while True:
+            await self._rest(await self._round(lambda: self._poll(transport), self._poll_failed))
+
+    async def _rest(self, seconds: float) -> None:
+        self._wake.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    async def _round(self, work: Callable[[], Awaitable[float]], failed: Callable[[str], float]) -> float:
+        try:
+            return await work()
+        except Exception as error:  # An error nobody thought of must not end the thread.
+            log.exception("pointsman: %s", error)
+            return failed(f"{type(error).__name__}: {error}")
+
+    async def _poll(self, transport: Transport) -> float:
+        """One poll; the seconds to wait before the next."""
+        self.polls += 1
+        current, started = self._good.current, monotonic()
+        since = None if self._want_full else self._good.since
+        try:
+            answer = await transport.snapshot(current.etag if current else None, since)
+        except Unreachable as error:
+            return self._poll_failed(str(error))
+        except SnapshotRefused as error:
+            return self._refused(error, since)
+        if answer.status == 304 and current is not None:
+            self._good.confirm()
+            self._succeeded()
+            held = self._connection.wait_s > 0 and monotonic() - started >= 1
+            return 0.0 if held else self._interval(current)
+        if answer.status == 200:
+            return self._receive(answer, current, since)
+        return self._poll_failed(answer.describe(), answer.retry_after_s)
+
+    def _receive(self, answer: Answer, current: Snapshot | None, since: int | None) -> float:
+        try:
+            snapshot = self._good.receive(Received(answer.body, answer.etag, answer.signature))
+        except SnapshotRefused as error:
+            return self._refused(error, since)
+        self._succeeded()
+        self._want_full = False
+        self.snapshots_applied += 1
+        self.applied.set()
+        self._ack.set()
+        moved = current is None or (snapshot.epoch, snapshot.revision) != (current.epoch, current.revision)
+        # The same revision again, without a 304: something between us drops the ETag. Not a reason to spin.
+        return _BREATH_S if moved else self._interval(snapshot)
+
+    def _interval(self, snapshot: Snapshot) -> float:
+        return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
+
+    def _succeeded(self) -> None:
+        if self._backoff.failures:
+            log.info("the control plane answers again")
+        self._backoff.success()
+        self.last_error = None
+
+    def _refused(self, error: SnapshotRefused, since: int | None) -> float:
+        self.snapshots_refused += 1
+        self._want_full = since is not None
+        return self._poll_failed(f"snapshot refused, {error.code}: {error}")
+
+    def _poll_failed(self, why: str, retry_after_s: float | None = None) -> float:
+        if why != self.last_error:
+            log.warning("poll failed, going on with the last known good: %s", why)
+        self.poll_failures += 1
+        self.last_error = why
+        return self._backoff.failure(retry_after_s)
+
+    # Outcomes and feedback
+
+    async def _flush_rounds(self, transport: Transport) -> None:
+        while True:
+            await asyncio.sleep(self._sending.spread(self._pace.flush_every))
+            wait = await self._round(lambda: self._flush(transport), lambda _: self._sending.failure())
+            await asyncio.sleep(wait)
+
+    async def _flush(self, transport: Transport) -> float:
+        now = monotonic()
+        if not self._sending.failures or now - self._sealed_at >= _SEAL_IN_OUTAGE_S:
+            self._outcomes.seal()
+            self._sealed_at = now
+        if now - self._adopted_at >= _ADOPT_EVERY_S:
+            self._outcomes.adopt()
+            self._adopted_at = now
+        return await self._send(transport)
+
+    async def _send(self, transport: Transport) -> float:
+        """Send what waits; the seconds to wait when something did not get through, else 0."""
+        try:
+            while batch := self._outcomes.oldest():
+                answer = await transport.post("outcomes", batch.body, batch.router)
+                if 200 <= answer.status < 300:
+                    self._outcomes.accept(batch)
+                elif answer.status == 413:
+                    self._outcomes.split(batch)
+                elif answer.status in (400, 422):
+                    log.warning("outcome batch %s refused: %s", batch.id, answer.describe())
+                    self._outcomes.refuse(batch, answer.bad_buckets)
+                else:
+                    return self._sending.failure(answer.retry_after_s)
+            return await self._send_feedback(transport)
+        except Unreachable:
+            return self._sending.failure()
+
+    async def _send_feedback(self, transport: Transport) -> float:
+        while True:
+            position, words = self._feedback.head()
+            if not words:
+                break
+            answer = await transport.post("feedback", json.dumps({"feedback": words}).encode())
+            if 200 <= answer.status < 300:
+                self._feedback.accept(position, len(words))
+            elif answer.status in (400, 413, 422):
+                self._feedback.refuse(position, len(words))
+            else:
+                return self._sending.failure(answer.retry_after_s)
+        self._sending.success()
+        return 0.0
+
+    # Acks
+
+    async def _ack_rounds(self, transport: Transport) -> None:
+        while True:
+            await self._ack.wait()
+            self._ack.clear()
+            if await self._round(lambda: self._tell(transport), lambda _: _ACK_RETRY_S):
+                await asyncio.sleep(_ACK_RETRY_S)
+                self._ack.set()
+
+    async def _tell(self, transport: Transport) -> float:
+        """Say what was applied, and each rejected policy once. A rejection is said until it is heard."""
+        snapshot = self._good.current
+        if snapshot is None:
+            return 0.0
+        about = {"router": self._router, "revision": snapshot.revision, "epoch": snapshot.epoch}
+        self._told &= set(snapshot.rejected)
+        try:
+            if self._told_revision != (snapshot.epoch, snapshot.revision):
+                # Once: the next poll's If-None-Match says it again.
+                self._told_revision = (snapshot.epoch, snapshot.revision)
+                await transport.post("acks", json.dumps({**about, "state": "applied"}).encode())
+            for rejection in snapshot.rejected:
+                if rejection not in self._told:
+                    answer = await transport.post("acks", _rejected(about, rejection))
+                    if answer.status >= 500 or answer.status in (401, 403, 404, 429):
+                        return _ACK_RETRY_S
+                    self._told.add(rejection)
+        except Unreachable:
+            return _ACK_RETRY_S if set(snapshot.rejected) - self._told else 0.0
+        return 0.0
+
+
+def _rejected(about: dict[str, str | int], rejection: Rejection) -> bytes:
+    said = {
+        "state": "rejected",
+        "workload": rejection.workload,
+        "digest": rejection.digest,
+        "error": rejection.error[:1_000],
+    }
+    return json.dumps({**about, **said}).encode()

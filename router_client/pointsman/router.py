@@ -1,0 +1,373 @@
+"""The router's door: local decisions, outcomes on their way, and one thread that keeps the policy fresh.
+
+    router = Router("https://pointsman.example", key, store="/var/lib/gateway/pointsman")
+    decision = router.decide("support-summaries", {"prompt_tokens": 900}, {"conversation": "c-17"})
+    …call decision.model…
+    router.record(decision, success=True, cost_nusd=410_000, latency_ms=812)
+
+Safe to share between threads and coroutines; after a fork the child goes on with the policy it has and a thread of
+its own, and what the parent had recorded stays the parent's to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import logging
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable, Container, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pointsman.accounts import Ending, TypicalCosts, bucket_key, outcome_of
+from pointsman.errors import ConfigurationError
+from pointsman.feedback import FeedbackQueue
+from pointsman.history import FailureHistory, LatchMemory
+from pointsman.lastgood import LastGood
+from pointsman.metrics import Counter, register
+from pointsman.outcomes import OutcomeBuffer
+from pointsman.poller import Pace, Poller
+from pointsman.signature import PublicKeys
+from pointsman.spool import Spool
+from pointsman.standin import StandIns
+from pointsman.store import DiskStore
+from pointsman.transport import Connection
+from pointsman.version import VERSION
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
+
+    from pointsman.decision import Decision
+
+__all__ = ["FEEDBACK_KINDS", "Router"]
+
+log = logging.getLogger("pointsman")
+
+FEEDBACK_KINDS = ("human_review", "satisfaction", "downstream")
+_CLOSE_WITHIN_S = 1.0
+_numbers = itertools.count()
+_Path = str | os.PathLike[str]
+
+
+class Router:
+    """Follows one environment's policies.
+
+    url            the control plane, without `/router/v1`
+    key            the router key, or a function that gives the present one
+    environment    refuse snapshots of another environment; None: whatever the key belongs to
+    workloads      follow only these; empty: all that the key may see
+    store          a file for the last known good; without it a restart in an outage starts with `defaults`
+    spool          a directory for outcomes that wait; without it they wait in memory only
+    public_keys    `{key id: Ed25519 public key}`: trust only snapshots that one of them signed
+    defaults       what to do before the first snapshot: `{workload: model name or policy document}`
+    instance       names this process on the fleet page; made up when not given, and anew in a forked child
+    clock          Unix seconds, for tests and replays: stamps decisions
+    pace           how often to poll at first and to flush
+    wait_s         long poll, 0 … 30 seconds
+    max_bytes      the largest snapshot to accept
+    http           options for httpx.AsyncClient: `verify`, `cert`, `proxy`, …
+    start          False: no thread until `start()`
+
+    Raises ConfigurationError for what cannot work. Nothing here waits for the network; `wait_ready` does.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | Callable[[], str],
+        *,
+        environment: str | None = None,
+        workloads: tuple[str, ...] | list[str] = (),
+        store: _Path | DiskStore | None = None,
+        spool: _Path | Spool | None = None,
+        public_keys: Mapping[str, str | bytes] | None = None,
+        defaults: Mapping[str, str | Mapping[str, Any]] | None = None,
+        instance: str | None = None,
+        clock: Callable[[], float] | None = None,
+        pace: Pace | None = None,
+        wait_s: int = 25,
+        max_bytes: int = 64 << 20,
+        http: Mapping[str, Any] | None = None,
+        start: bool = True,
+    ) -> None:
+        self._connection = Connection(
+            _checked_url(url), key, f"pointsman-python/{VERSION}", tuple(workloads), wait_s, max_bytes, http or {}
+        )
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._named = instance
+        self.instance = _instance_name(instance)
+        self._good = LastGood(
+            environment=environment,
+            keys=PublicKeys(public_keys) if public_keys is not None else None,
+            store=store if isinstance(store, DiskStore) or store is None else DiskStore(store),
+        )
+        on_disk = spool if isinstance(spool, Spool) or spool is None else Spool(spool)
+        self._stand_ins = StandIns(defaults or {})
+        self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)
+        self._feedback = FeedbackQueue()
+        self._history, self._latch, self._costs = FailureHistory(), LatchMemory(), TypicalCosts()
+        self._count = _Counts()
+        self._started = self._closed = False
+        self._good.load()
+        self._poller = self._new_poller()
+        _routers.add(self)
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Start following the control plane; once is enough."""
+        if not self._started:
+            self._started = True
+            self._poller.start()
+
+    def decide(
+        self,
+        workload: str,
+        request: Mapping[str, Any] | None = None,
+        unit_ids: Mapping[str, str] | None = None,
+        *,
+        available: Container[str] | None = None,
+    ) -> Decision:
+        """Choose the model for one task: microseconds, no lock, no network, and it never raises.
+
+        request    the `request.*` inputs that are known: `{"prompt_tokens": 900, "attributes": {…}}`
+        unit_ids   ids by kind, so that a unit stays with its arm: `{"conversation": …, "user": …, "tenant": …}`
+        available  catalogue names that this router can call; None: all
+
+        Without a policy for the workload its default answers; without that `decision.model` is empty, so
+        `decision.model or "my-model"` always names one.
+        """
+        count = self._count
+        count.decisions.hit()
+        snapshot = self._good.current
+        assignment = snapshot.workloads.get(workload) if snapshot is not None else None
+        if assignment is None:
+            count.decisions_without_policy.hit()
+            assignment = self._stand_ins.assignment(workload)
+        decision = assignment.decide(
+            request, unit_ids, history=self._history, latch=self._latch, available=available
+        )
+        if decision.route.error:
+            count.evaluation_errors.hit()
+        if decision.unit_missing:
+            count.unit_missing.hit()
+        if self._clock is not None:
+            decision.at = self._clock()
+        return decision
+
+    def record(
+        self,
+        decision: Decision,
+        success: bool | None = None,
+        *,
+        quality: float | None = None,
+        confidence: float | None = None,
+        cost_nusd: float | None = None,
+        latency_ms: float | None = None,
+        error: str | None = None,
+        shadow_cost_nusd: float | None = None,
+        mirror_success: bool | None = None,
+        mirror_cost_nusd: float | None = None,
+    ) -> None:
+        """Say what came of a task, once, at its end. Never raises, never waits.
+
+        success     None: nobody graded it (yet; `feedback` may, later)
+        quality, confidence   0 … 1
+        cost_nusd   nano-US-dollars of all attempts; without it what `decision.next` was told
+        latency_ms  until the final answer; likewise
+        error       the kind, when the task ended without an answer; likewise
+        shadow_cost_nusd   in shadow: what the candidate's choice would have cost, if the caller can tell
+        mirror_success, mirror_cost_nusd   when `decision.mirror` asked for the other arm's model and it ran
+        """
+        given = Ending(
+            success, quality, confidence, cost_nusd, latency_ms, error,
+            shadow_cost_nusd, mirror_success, mirror_cost_nusd,
+        )  # fmt: skip
+        try:
+            self._record(decision, given)
+        except Exception:  # The caller's request must not fail because an outcome did.
+            if not self._count.outcomes_invalid.hit():
+                log.exception("an outcome could not be recorded; further ones are only counted")
+
+    def _record(self, decision: Decision, given: Ending) -> None:
+        outcome, left_out = outcome_of(decision, given, self._costs)
+        for _ in range(left_out):
+            self._count.figures_invalid.hit()
+        self._history.observe(decision, outcome.success)
+        if decision.version == 0:  # a stand-in's: the control plane knows no such version
+            self._count.outcomes_without_policy.hit()
+            return
+        rollout = decision.assignment.rollout
+        cap = rollout.cost_cap_nusd if rollout is not None else None
+        self._outcomes.record(bucket_key(decision), outcome, cap)
+
+    def feedback(
+        self, decision_id: str, kind: str, *, success: bool | None = None, score: float | None = None
+    ) -> None:
+        """A later word on a task: human review, satisfaction, downstream completion. One per decision and kind.
+
+        Raises ValueError for an unknown kind, a score outside 0 … 1, or nothing said at all.
+        """
+        if kind not in FEEDBACK_KINDS:
+            raise ValueError(f"feedback is one of {', '.join(FEEDBACK_KINDS)}, not {kind!r}")
+        if success is None and score is None:
+            raise ValueError("feedback says success, score, or both")
+        if score is not None and not 0 <= score <= 1:
+            raise ValueError(f"a score lies between 0 and 1, not at {score!r}")
+        word = {"decision_id": decision_id, "kind": kind, "success": success, "score": score}
+        self._feedback.put({name: value for name, value in word.items() if value is not None})
+
+    def wait_ready(self, timeout: float = 10.0) -> bool:
+        """Poll now, and wait until there is a snapshot, from disk or from the control plane. False after `timeout` s."""
+        if self._good.current is not None:
+            return True
+        self._poller.poke()
+        return self._poller.applied.wait(timeout)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a snapshot to follow."""
+        return self._good.current is not None
+
+    @property
+    def revision(self) -> int | None:
+        """The applied revision; None before the first snapshot."""
+        snapshot = self._good.current
+        return snapshot.revision if snapshot is not None else None
+
+    def status(self) -> dict[str, Any]:
+        """Everything an operator asks: what is applied, how stale it is, what waits, what was lost, what went wrong."""
+        good, poller, outcomes = self._good, self._poller, self._outcomes
+        snapshot, confirmed = good.current, good.confirmed_at
+        return {
+            "instance": self.instance,
+            "ready": snapshot is not None,
+            "environment": snapshot.environment if snapshot else good.environment,
+            "epoch": snapshot.epoch if snapshot else None,
+            "revision": snapshot.revision if snapshot else None,
+            "staleness_s": max(0.0, time.time() - confirmed) if snapshot and confirmed is not None else None,
+            "workloads": len(snapshot.workloads) if snapshot else 0,
+            "rejected_policies": len(snapshot.rejected) if snapshot else 0,
+            "rejected": [r.workload for r in snapshot.rejected] if snapshot else [],
+            "last_error": poller.last_error,
+            "failures_in_a_row": poller.failures_in_a_row,
+            "polls": poller.polls,
+            "poll_failures": poller.poll_failures,
+            "snapshots_applied": poller.snapshots_applied,
+            "snapshots_refused": poller.snapshots_refused,
+            "store_problem": good.store_problem,
+            "store_errors": good.store_errors,
+            "outcomes_waiting": outcomes.tasks_waiting,
+            "batches_waiting": outcomes.batches_waiting,
+            "outcomes_recorded": outcomes.recorded,
+            "outcomes_accepted": outcomes.accepted,
+            "outcomes_dropped": outcomes.dropped,
+            "outcomes_refused": outcomes.refused,
+            "feedback_waiting": len(self._feedback),
+            "feedback_dropped": self._feedback.dropped,
+            **self._count.values(),
+        }
+
+    def export_metrics(self, registry: CollectorRegistry | None = None) -> object:
+        """Export `status()` to Prometheus; returns the collector. Needs the extra `prometheus`."""
+        return register(self.status, registry)
+
+    def close(self) -> None:
+        """Stop within a second: cancel the poll, flush the outcomes, leave what is left in the spool. Decisions go on."""
+        if self._closed:
+            return
+        self._closed = True
+        _routers.discard(self)
+        if self._started and not self._poller.stop(_CLOSE_WITHIN_S):
+            log.warning("the poller did not end within %s s", _CLOSE_WITHIN_S)
+        self._outcomes.seal()
+        lost, words = self._outcomes.abandon(), self._feedback.abandon()
+        if lost or words:
+            log.warning("closed with %d outcomes and %d words of feedback not sent; a spool would keep outcomes", lost, words)
+
+    async def aclose(self) -> None:
+        """`close` for coroutines: the loop goes on meanwhile."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _new_poller(self) -> Poller:
+        return Poller(self._connection, self.instance, self._good, self._outcomes, self._feedback, self._pace)
+
+    def _after_fork_in_child(self) -> None:
+        """The parent's thread is not here, its locks may be held for ever, and its unsent outcomes are its own."""
+        self.instance = _instance_name(self._named)
+        self._outcomes.restart(self.instance)
+        self._feedback.restart()
+        self._count = _Counts()
+        self._poller = self._new_poller()
+        if self._started:
+            try:
+                self._poller.start()
+            except RuntimeError as error:  # a child of a process that is ending
+                log.warning("the forked process follows no policy changes: %s", error)
+
+
+class _Counts:
+    """What happens on the path of a request; counted without locks."""
+
+    def __init__(self) -> None:
+        self.decisions = Counter()
+        self.decisions_without_policy = Counter()
+        self.evaluation_errors = Counter()
+        self.unit_missing = Counter()
+        self.outcomes_invalid = Counter()
+        self.outcomes_without_policy = Counter()
+        self.figures_invalid = Counter()
+
+    def values(self) -> dict[str, int]:
+        return {name: counter.value for name, counter in vars(self).items()}
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigurationError(f"url must be like https://pointsman.example, not {url!r}")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigurationError("url holds only scheme, host, port and path; the key goes into `key`")
+    return url.rstrip("/").removesuffix("/router/v1")
+
+
+def _instance_name(given: str | None) -> str:
+    """At most 128 printable ASCII characters, as the protocol wants. A child that was given a name adds its pid."""
+    if given is None:
+        host = "".join(c for c in socket.gethostname() if c.isascii() and c.isprintable())[:80]
+        return f"{host or 'router'}-{os.getpid()}-{next(_numbers)}-{os.urandom(3).hex()}"
+    if not given or len(given) > 128 or not (given.isascii() and given.isprintable()):
+        raise ConfigurationError(f"instance must be 1 to 128 printable ASCII characters, not {given!r}")
+    return given
+
+
+_routers: weakref.WeakSet[Router] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for router in list(_routers):
+        router._after_fork_in_child()
+
+
+def _at_exit() -> None:
+    for router in list(_routers):
+        router.close()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,54 @@
+"""What decides before the first snapshot, and for workloads that nobody set up: the router's own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pointsman.assignment import Side, WorkloadAssignment
+from pointsman.errors import ConfigurationError, PolicyInvalid
+from pointsman.evaluate import CompiledPolicy, Route, compile_policy
+from pointsman.recent import Recent
+
+__all__ = ["StandIns"]
+
+_NOTHING = "no policy for this workload has been received, and the router was given no default"
+_DEFAULT = "no policy for this workload has been received, so the router's own default answers"
+
+
+class StandIns:
+    """Assignments of version 0, which outcomes never report. Made from `{workload: model name or policy document}`.
+
+    Raises ConfigurationError for a document that must not run.
+    """
+
+    def __init__(self, defaults: Mapping[str, str | Mapping[str, Any]]) -> None:
+        self._given = {name: _given(name, default) for name, default in defaults.items()}
+        # Names come from callers; one that makes them up must not fill the memory.
+        self._empty: Recent[str, WorkloadAssignment] = Recent(1_000)
+
+    def assignment(self, workload: str) -> WorkloadAssignment:
+        """The default of a workload, or one whose model is empty."""
+        given = self._given.get(workload) or self._empty.get(workload)
+        return given or self._empty.put(workload, _one_model(workload, "", _NOTHING))
+
+
+def _given(name: str, default: str | Mapping[str, Any]) -> WorkloadAssignment:
+    if isinstance(default, str):
+        return _one_model(name, default, _DEFAULT)
+    try:
+        return _assignment(name, compile_policy(default), None)
+    except PolicyInvalid as error:
+        raise ConfigurationError(f"the default policy of {name} must not run:\n{error}") from error
+
+
+def _one_model(name: str, model: str, reason: str) -> WorkloadAssignment:
+    entry = {model: {"model": model}}
+    policy = CompiledPolicy({"workload": name, "models": entry, "default": model, "fallback": [model]})
+    return _assignment(name, policy, Route("default", model, model, MappingProxyType({}), (), reason, False))
+
+
+def _assignment(name: str, policy: CompiledPolicy, fixed: Route | None) -> WorkloadAssignment:
+    side = Side("baseline", 0, "", policy, "the router's default")
+    return WorkloadAssignment(name, "", 0, "request", side, pinned=fixed)
