@@ -52,17 +52,54 @@ class Key(models.Model):
     key_id = models.CharField(max_length=16, unique=True)  # the public part, found in the key itself
     secret_sha256 = models.CharField(max_length=64)
     label = models.CharField(max_length=120)
-    environment = models.SlugField(max_length=64, blank=True, default="")  # empty only for admin keys: every one
+    environment = models.SlugField(
+        max_length=64, blank=True, default=""
+    )  # empty: every one (admin keys only)
     scopes = models.JSONField(default=list)  # roles (admin keys); routers have none
     workloads = models.JSONField(default=list)  # names; empty: all of the environment
     # The person behind it: what the key does counts as theirs (four eyes). Null for unattended routers.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, null=True, blank=True, related_name="keys"
     )
+    rotated_from = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, related_name="successors"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)  # written at most once a minute
 
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="router_key_has_an_environment",
+                condition=~models.Q(kind="router", environment=""),
+            ),
+        ]
+
     def __str__(self) -> str:
         return f"{self.label} ({self.kind} key {self.key_id})"
+
+
+class Answer(models.Model):
+    """The first answer to a POST with an `Idempotency-Key`, kept in that request's own transaction.
+
+    The row is inserted before the work: a second request with the same key waits for the first one's commit,
+    then finds its answer; if the first one failed, the row is gone with all it did, and the second does it.
+    """
+
+    principal = models.CharField(max_length=80)  # `key:4fXk0cYb2LqA`; one caller's keys never meet another's
+    idempotency_key = models.CharField(max_length=255)
+    request_sha256 = models.CharField(max_length=64)  # of method, path and body
+    status = models.PositiveSmallIntegerField(default=0)
+    body = models.JSONField(null=True)
+    headers = models.JSONField(default=dict)  # ETag and Location, where there were
+    at = models.DateTimeField(db_index=True)  # pruned after a day
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["principal", "idempotency_key"], name="answer_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.principal} {self.idempotency_key}: {self.status}"

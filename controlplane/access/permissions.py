@@ -1,0 +1,121 @@
+"""Who may do what, asked of the database at each call: a role taken away counts at once."""
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import Q
+
+from controlplane.access.models import Key, Membership, Role, Team
+from controlplane.actors import Actor
+from controlplane.errors import Forbidden, RoleMissing
+
+Principal = Actor | AbstractBaseUser | AnonymousUser | Key
+ANYWHERE = None  # in place of an environment: the role in any one of them will do
+
+
+def has_role(principal: Principal, role: Role | str, environment: str | None) -> bool:
+    """True if the principal holds the role in the environment, directly or as an admin of it.
+
+    Every role lets see, so any of them holds `viewer`; else no role holds another, but `admin` holds all.
+    `""` asks for a role in every environment, `ANYWHERE` for one in any.
+    A key has the roles of its scopes, and of these only what the person behind it has at this moment.
+    """
+    wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
+    match principal:
+        case Actor(kind="system"):
+            return True
+        case Actor(kind="key"):
+            key = Key.objects.select_related("user").filter(key_id=principal.id).first()
+            return key is not None and has_role(key, role, environment)
+        case Actor(kind="user"):
+            return _person_has(principal.id, wanted, environment)
+        case Key():
+            return _key_has(principal, wanted, role, environment)
+        case AbstractBaseUser() if principal.pk is not None:
+            return _person_has(str(principal.pk), wanted, environment)
+    return False
+
+
+def require_role(principal: Principal, role: Role | str, environment: str | None) -> None:
+    """Raise `RoleMissing`, with the role and the place in its sentence."""
+    if not has_role(principal, role, environment):
+        place = {ANYWHERE: "any environment", "": "every environment"}.get(environment, environment)
+        raise RoleMissing(
+            f"This needs the role {Role(role).value} in {place}; ask an admin of Pointsman to grant it.",
+            role=Role(role).value,
+            environment=environment or "",
+        )
+
+
+def may_edit_workload(principal: Principal, owner: Team, workload: str = "") -> bool:
+    """True for an editor on the owning team, and for an admin of every environment.
+
+    A key without a person behind it is on no team: it may edit the workloads that it was issued for.
+    """
+    if has_role(principal, Role.ADMIN, ""):
+        return True
+    if not has_role(principal, Role.EDITOR, ANYWHERE):
+        return False
+    key = _key_of(principal)
+    if key is not None and key.workloads and workload not in key.workloads:
+        return False
+    person = key.user_id if key is not None else _person_id(principal)
+    if person is None:
+        return key is not None and workload in key.workloads
+    return owner.members.filter(pk=person).exists()
+
+
+def require_workload_editor(principal: Principal, owner: Team, workload: str) -> None:
+    """Raise `Forbidden` naming the team that may edit the workload."""
+    if not may_edit_workload(principal, owner, workload):
+        raise Forbidden(
+            f"{workload} belongs to the team {owner.name}: only its editors may change it.", team=owner.name
+        )
+
+
+def visible_environments(principal: Principal) -> set[str] | None:
+    """The names of the environments that the principal may see; None: all of them."""
+    if has_role(principal, Role.VIEWER, ""):
+        return None
+    key = _key_of(principal)
+    if key is not None and (key.user_id is None or key.environment):
+        return {key.environment} if has_role(key, Role.VIEWER, key.environment) else set()
+    person = key.user_id if key is not None else _person_id(principal)
+    return set(Membership.objects.filter(user_id=person).values_list("environment", flat=True))
+
+
+def _person_has(user_id: str, wanted: set[str], environment: str | None) -> bool:
+    from django.contrib.auth import get_user_model
+
+    person = get_user_model().objects.filter(pk=user_id, is_active=True).first()
+    if person is None:
+        return False
+    if person.is_superuser:
+        return True
+    held = Membership.objects.filter(user=person, role__in=wanted)
+    if environment is not ANYWHERE:
+        held = held.filter(Q(environment="") | Q(environment=environment))
+    return held.exists()
+
+
+def _key_has(key: Key, wanted: set[str], role: Role | str, environment: str | None) -> bool:
+    if key.kind != Key.Kind.ADMIN or not wanted.intersection(key.scopes):
+        return False
+    if environment is ANYWHERE:
+        environment = key.environment or ANYWHERE
+    elif key.environment not in ("", environment):
+        return False
+    return key.user_id is None or has_role(Actor("user", str(key.user_id), ""), role, environment)
+
+
+def _key_of(principal: Principal) -> Key | None:
+    if isinstance(principal, Key):
+        return principal
+    if isinstance(principal, Actor) and principal.kind == "key":
+        return Key.objects.filter(key_id=principal.id).first()
+    return None
+
+
+def _person_id(principal: Principal) -> str | None:
+    if isinstance(principal, Actor):
+        return principal.user_id
+    pk = getattr(principal, "pk", None)
+    return None if pk is None else str(pk)

@@ -1,0 +1,105 @@
+"""The hash chain, and nothing else: no Django, so that its rules can be read and tested alone.
+
+    body = RFC 8785 bytes of the entry          leaf = SHA-256(0x00 ‖ body)
+    H0   = SHA-256("pointsman.audit.v1.genesis" ‖ 0x00 ‖ chain id)
+    Hn   = SHA-256("pointsman.audit.v1" ‖ 0x00 ‖ Hn−1 ‖ leaf)
+
+The prefixes keep the three kinds of hash apart: no body can be passed off as a link, nor one chain's start as
+another's (RFC 9162 §2.1 does the same for Merkle trees). `docs/verify_audit.py` says it without Pointsman.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import rfc8785
+
+VERSION = 1
+_GENESIS = b"pointsman.audit.v1.genesis\0"
+_LINK = b"pointsman.audit.v1\0"
+_SAFE_INTEGER = 2**53  # RFC 8785 serialises numbers as IEEE 754 doubles; beyond it they would be rounded
+
+
+def genesis(chain: str) -> str:
+    """The hash before the first entry (hex)."""
+    return hashlib.sha256(_GENESIS + chain.encode()).hexdigest()
+
+
+def link(previous: str, body: bytes) -> str:
+    """The hash of an entry (hex), from the hash before it (hex) and its body."""
+    leaf = hashlib.sha256(b"\0" + body).digest()
+    return hashlib.sha256(_LINK + bytes.fromhex(previous) + leaf).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """The RFC 8785 bytes of any value that `plain` can say in JSON."""
+    return rfc8785.dumps(plain(value))
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical bytes."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON that has one spelling and loses nothing: exact numbers and times become text."""
+    match value:
+        case None | bool():
+            return value
+        case Enum():
+            return plain(value.value)
+        case str():
+            return plain_text(value)
+        case int():
+            return value if abs(value) < _SAFE_INTEGER else str(value)
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case datetime():
+            return timestamp(value)
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case Mapping():
+            return {plain_text(str(key)): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case set() | frozenset():
+            return sorted(plain(item) for item in value)
+        case _:
+            return plain_text(str(value))  # UUIDs, model instances: their text
+
+
+def plain_text(value: str) -> str:
+    """Text that both databases and UTF-8 can hold: NUL and lone surrogates become U+FFFD."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, always with six decimals, so that text order is time order."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def difference(before: Any, after: Any, path: str = "") -> list[dict[str, Any]]:
+    """What changed, one item per place, as a JSON pointer with its `before` and `after`; absent says nothing.
+
+    Objects are entered; a list that changed is one change, because positions in it have no names.
+    """
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        changes = []
+        for key in sorted({*before, *after}):
+            there = path + "/" + key.replace("~", "~0").replace("/", "~1")
+            if key not in before:
+                changes.append({"path": there, "after": after[key]})
+            elif key not in after:
+                changes.append({"path": there, "before": before[key]})
+            else:
+                changes.extend(difference(before[key], after[key], there))
+        return changes
+    # `True == 1` in Python, and they are not the same in JSON.
+    same = before == after and isinstance(before, bool) == isinstance(after, bool)
+    return [] if same else [{"path": path, "before": before, "after": after}]
