@@ -77,6 +77,6 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator
         with transaction.atomic(), append_only.lifted():
             flush(self, sql_list)
 
-    operations.execute_sql_flush = flush_with_triggers_lifted  # type: ignore[method-assign]
+    operations.execute_sql_flush = flush_with_triggers_lifted  # type: ignore[assignment, method-assign]
     yield
     operations.execute_sql_flush = flush  # type: ignore[method-assign]

@@ -1,0 +1,63 @@
+# Each target sets up what it needs: a machine with Python 3.11 or newer and this checkout is enough.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The oldest that will do, so that everybody runs what the lock files were made for.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+BASE := .venv/base.stamp
+DEV := .venv/dev.stamp
+
+.PHONY: help demo run test check bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BASE) ## four rollouts over recorded tasks, before your eyes (DEMO="--fresh --approve" to begin anew, to approve)
+	@$(BIN)/python manage.py demo $(DEMO)
+
+run: $(BASE) ## an empty instance on http://127.0.0.1:8000, kept in var/
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@$(BIN)/python manage.py serve $(SERVE)
+
+test: $(DEV) ## the whole suite on SQLite, then on a real PostgreSQL and Redis that it brings itself
+	@mkdir -p var; failed=0; \
+	for db in sqlite postgres; do \
+	    $(BIN)/pytest --db $$db $(PYTEST) | tee var/test-$$db.log || failed=1; \
+	done; \
+	for db in sqlite postgres; do echo "$$db: $$(tail -n 1 var/test-$$db.log)"; done; \
+	exit $$failed
+
+check: $(DEV) ## style, types, imports, migrations, templates, security
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py check --fail-level WARNING
+	$(BIN)/djade --check --target-version 5.2 $$(find templates -name '*.html')
+	$(BIN)/bandit --quiet --severity-level medium --recursive --configfile pyproject.toml controlplane policies_app rollout_app router_client/pointsman
+
+bench: $(DEV) ## the benchmarks; each prints its table
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean: ## remove the virtual environment, caches and var/ (the instance's database with it)
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Everything is fetched by its hash, the router client's build tools included; nothing is resolved at install time.
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+
+$(BASE): requirements/base.txt router_client/pyproject.toml | .venv/bin/pip
+	$(PIP) --require-hashes -r requirements/base.txt
+	$(PIP) --no-deps --no-build-isolation -e router_client
+	@touch $@
+
+$(DEV): requirements/dev.txt router_client/pyproject.toml | .venv/bin/pip
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e router_client
+	@touch $@ $(BASE)
