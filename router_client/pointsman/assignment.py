@@ -73,7 +73,9 @@ class WorkloadAssignment:
             baseline = _side("baseline", entry["baseline"], make)
             candidate = _side("candidate", entry["candidate"], make) if entry.get("candidate") else None
             rollout = _rollout(entry["rollout"]) if entry.get("rollout") else None
-            pin, why = (entry["pin"]["model"], entry["pin"].get("reason", "")) if entry.get("pin") else (None, "")
+            pin, why = (
+                (entry["pin"]["model"], entry["pin"].get("reason", "")) if entry.get("pin") else (None, "")
+            )
             return cls(
                 name, environment, int(entry["revision"]), str(entry["unit"]), baseline, candidate, rollout,
                 pin, why, _pinned(baseline.policy, pin, why),
@@ -99,7 +101,11 @@ class WorkloadAssignment:
         available  catalogue names that can be called; a choice outside is answered by `guard.on_unknown_model`
         """
         decision = Decision(
-            self, self.baseline, request if request is not None else {}, unit_ids if unit_ids is not None else _NO_IDS, latch
+            self,
+            self.baseline,
+            request if request is not None else {},
+            unit_ids if unit_ids is not None else _NO_IDS,
+            latch,
         )
         try:
             self._choose(decision, history)
@@ -126,7 +132,9 @@ class WorkloadAssignment:
                 decision.mirror = mirrored(rollout.mirror_pcm, rollout.salt, decision.unit)
         decision.route = _route(decision.side.policy, decision, history)
 
-    def _override(self, decision: Decision, latch: LatchMemory | None, available: Container[str] | None) -> None:
+    def _override(
+        self, decision: Decision, latch: LatchMemory | None, available: Container[str] | None
+    ) -> None:
         if self.pinned is not None:
             return
         policy = decision.side.policy
@@ -148,13 +156,17 @@ def _route(policy: CompiledPolicy, decision: Decision, history: FailureHistory |
 def compile_checked(expected: str, data: Mapping[str, Any]) -> CompiledPolicy:
     """Compile a document after making sure that it is the one its digest names."""
     if (actual := digest(data)) != expected:
-        raise SnapshotRefused("digest_mismatch", f"the policy's digest is {actual}, the snapshot says {expected}")
+        raise SnapshotRefused(
+            "digest_mismatch", f"the policy's digest is {actual}, the snapshot says {expected}"
+        )
     return compile_policy(data)
 
 
 def _side(arm: str, entry: Mapping[str, Any], make: Compile) -> Side:
     version = int(entry["version"])
-    return Side(arm, version, entry["digest"], make(entry["digest"], entry["policy"]), f"{arm}, version {version}")
+    return Side(
+        arm, version, entry["digest"], make(entry["digest"], entry["policy"]), f"{arm}, version {version}"
+    )
 
 
 def _rollout(entry: Mapping[str, Any]) -> Rollout:

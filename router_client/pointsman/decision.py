@@ -260,7 +260,12 @@ class Decision:
     def _hold(self) -> None:
         escalate = self.side.policy.escalate
         conversation = self.unit_ids.get("conversation")
-        if self._latch is None or conversation is None or escalate is None or escalate.latch != "conversation":
+        if (
+            self._latch is None
+            or conversation is None
+            or escalate is None
+            or escalate.latch != "conversation"
+        ):
             return
         self._latch.hold(self.workload, str(conversation))
 

@@ -124,7 +124,9 @@ def _complaint(
         return _Complaint("uncertain", f"{alias} answered, but {escalate.when.text}")
     if uncertain is False or escalate.missing_confidence == "accept":
         return _Complaint("", f"{alias} answered, and nothing asks for a stronger model")
-    return _Complaint("confidence_missing", f"{alias} answered, and whether {escalate.when.text} is not known")
+    return _Complaint(
+        "confidence_missing", f"{alias} answered, and whether {escalate.when.text} is not known"
+    )
 
 
 class _Search:
@@ -221,9 +223,13 @@ class _Search:
         """Whether the attempt fits into the time and, when its cost is known, into the budget. A no is kept as the reason."""
         total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
         if total is not None and self.steps.latency_ms + delay_ms >= total:
-            return not self._refuse("timeout", f"waiting {delay_ms} ms would pass the total timeout of {total} ms")
+            return not self._refuse(
+                "timeout", f"waiting {delay_ms} ms would pass the total timeout of {total} ms"
+            )
         if most is not None and self.steps.cost_nusd + self.costs.get(route.alias, 0) > most:
-            return not self._refuse("budget", f"asking {route.alias} would pass the budget of {most} nano-dollars")
+            return not self._refuse(
+                "budget", f"asking {route.alias} would pass the budget of {most} nano-dollars"
+            )
         return True
 
     def _go(self, action: Action, route: Route, what: str, delay_ms: int = 0) -> Next:

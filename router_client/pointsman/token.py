@@ -52,7 +52,9 @@ class DecisionToken(NamedTuple):
     @classmethod
     def _fields_of(cls, token: str) -> list[object]:
         if not isinstance(token, str) or not token.startswith(_VERSION) or len(token) > _LONGEST:
-            raise ValueError(f'it must be a text of at most {_LONGEST} characters that begins with "{_VERSION}"')
+            raise ValueError(
+                f'it must be a text of at most {_LONGEST} characters that begins with "{_VERSION}"'
+            )
         text = token[len(_VERSION) :]
         packed = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         if packed[:4] != crc32(packed[4:]).to_bytes(4, "big"):

@@ -1,0 +1,123 @@
+"""Checks a document against the model catalogue: what exists, what it can hold, what it costs, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pointsman.conditions import FIRST_STAGE
+from pointsman.conditions.nodes import Node, Ref
+from pointsman.conditions.ranges import Range, bounds, domain
+from pointsman.policy.document import as_mapping
+from pointsman.policy.references import Reporter, uses
+from pointsman.policy.rules import Rule
+from pointsman.problems import did_you_mean
+
+__all__ = ["CatalogueModel", "check_catalogue"]
+
+_TOKENS = "request.prompt_tokens"
+_MTOK = 1_000_000
+# The call that a budget is held against where no rule says how long requests are: input and output tokens.
+TYPICAL_CALL = (1_000, 250)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueModel:
+    """One model of the catalogue. Prices are nano-US-dollars per million tokens, the window counts tokens.
+
+    quality is what was measured of it, on any scale where more is better, or None.
+    """
+
+    name: str
+    input_nusd_per_mtok: int
+    output_nusd_per_mtok: int
+    context_window: int
+    enabled: bool
+    quality: float | None = None
+
+    def price(self, tokens_in: float, tokens_out: float) -> float:
+        """What a call costs, in nano-US-dollars."""
+        return (tokens_in * self.input_nusd_per_mtok + tokens_out * self.output_nusd_per_mtok) / _MTOK
+
+
+def check_catalogue(
+    data: Mapping[str, Any], rules: list[Rule], catalogue: Mapping[str, CatalogueModel], report: Reporter
+) -> None:
+    """Report models that are not there, and rules that the models cannot serve."""
+    known: dict[str, CatalogueModel] = {}
+    for alias, entry in as_mapping(data.get("models")).items():
+        name, path = as_mapping(entry).get("model"), f"models.{alias}.model"
+        if not isinstance(name, str):
+            continue
+        model = catalogue.get(name)
+        if model is None:
+            report(path, "not_in_catalogue", f'the catalogue has no "{name}"{did_you_mean(name, catalogue)}')
+        elif not model.enabled:
+            report(
+                path, "model_disabled", f'"{name}" is disabled in the catalogue; enable it or choose another'
+            )
+        else:
+            known[alias] = model
+    budget = as_mapping(data.get("budget")).get("max_cost_per_task_nusd")
+    for rule in rules:
+        if rule.use in known and rule.node is not None:
+            _check_window(rule, rule.node, known[rule.use], report)
+    _check_budget(data, rules, known, budget, report)
+    _check_strength(data, known, report)
+
+
+def _tokens(node: Node | None) -> Range:
+    whole = domain(Ref(_TOKENS, 0), FIRST_STAGE[_TOKENS])
+    return whole if node is None else bounds(node, _TOKENS, whole)
+
+
+def _check_window(rule: Rule, node: Node, model: CatalogueModel, report: Reporter) -> None:
+    tokens, window, path = _tokens(node), model.context_window, f"{rule.path}.when"
+    if tokens.low >= window:
+        text = f"lets only prompts of {tokens.low:,.0f} tokens and more through to {model.name}, which holds {window:,}"
+        report(path, "context_too_small", text)
+    elif window < tokens.high < float("inf"):
+        text = (
+            f"lets prompts of up to {tokens.high:,.0f} tokens through to {model.name}, which holds {window:,}"
+        )
+        report(path, "context_too_small", text, 0, "warning")
+
+
+def _check_budget(
+    data: Mapping[str, Any],
+    rules: list[Rule],
+    known: Mapping[str, CatalogueModel],
+    budget: Any,
+    report: Reporter,
+) -> None:
+    """A budget below the smallest call that can get through is an error, below a usual one a warning."""
+    if not isinstance(budget, int) or isinstance(budget, bool):
+        return
+    path = "budget.max_cost_per_task_nusd"
+    least = {alias: 1.0 for _, alias in uses(data)}
+    least |= {rule.use: max(1.0, _tokens(rule.node).low) for rule in rules}
+    least[str(data.get("default"))] = 1.0
+    for alias, model in known.items():
+        if alias not in least:
+            continue
+        smallest = model.price(least[alias], 1)
+        usual = model.price(max(least[alias], TYPICAL_CALL[0]), TYPICAL_CALL[1])
+        if budget < smallest:
+            text = f"less than one call of {alias} costs ({smallest:,.0f} at {least[alias]:,.0f} tokens)"
+            report(path, "budget_too_small", text)
+        elif budget < usual:
+            text = f"less than a usual call of {alias} costs ({usual:,.0f}: {TYPICAL_CALL[0]:,} tokens in, {TYPICAL_CALL[1]} out)"
+            report(path, "budget_too_small", text, 0, "warning")
+
+
+def _check_strength(data: Mapping[str, Any], known: Mapping[str, CatalogueModel], report: Reporter) -> None:
+    """Price is not strength: ranks come from the order, and from quality where it was measured."""
+    default, to = str(data.get("default")), as_mapping(data.get("escalate")).get("to")
+    if isinstance(to, str) and to in known and default in known:
+        before, after = known[default].quality, known[to].quality
+        if before is not None and after is not None and after < before:
+            text = (
+                f"escalates from {default} (quality {before:g}) to {to} (quality {after:g}), which did worse"
+            )
+            report("escalate.to", "escalates_down", text, 0, "warning")

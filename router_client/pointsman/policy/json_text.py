@@ -1,0 +1,142 @@
+"""JSON into data with positions (RFC 8259), stricter than the standard library: no NaN, no duplicate name, bounded."""
+
+from __future__ import annotations
+
+import re
+from json import JSONDecodeError
+from json.decoder import scanstring
+from math import isinf
+from typing import Any
+
+from pointsman.policy.document import MAX_DEPTH, MAX_INTEGER, Source
+from pointsman.problems import join
+
+__all__ = ["TextError", "read_json"]
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_WORD = re.compile(r"-?[A-Za-z]+")
+_WORDS = {"true": True, "false": False, "null": None}
+_UNSAFE = re.compile("[\0\ud800-\udfff]")
+
+
+class TextError(Exception):
+    """The text cannot be read on from here."""
+
+    def __init__(self, at: int, code: str, message: str) -> None:
+        self.at, self.code = at, code
+        super().__init__(message)
+
+
+def read_json(source: Source) -> Any:
+    """The data. Fills the source's positions and problems; raises `TextError` where the syntax breaks."""
+    reader = _Reader(source)
+    value = reader.value(reader.skip(0), "", 0)
+    if reader.at != len(source.text):
+        raise TextError(reader.at, "syntax", "the document has ended, and more text follows")
+    return value
+
+
+class _Reader:
+    """Recursive, at most 32 deep. `at` is where reading goes on, white space passed over."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.text = source.text
+        self.at = 0
+
+    def skip(self, at: int) -> int:
+        match = _SPACE.match(self.text, at)
+        self.at = match.end() if match else at
+        return self.at
+
+    def value(self, at: int, path: str, depth: int) -> Any:
+        self.source.values[path] = at
+        char = self.text[at : at + 1]
+        if char in ("{", "[") and depth >= MAX_DEPTH:
+            raise TextError(at, "too_deep", f"nested more than {MAX_DEPTH} deep")
+        if char == "{":
+            return self.members(at, path, depth)
+        if char == "[":
+            return self.items(at, path, depth)
+        if char == '"':
+            return self.string(at, path)
+        return self.number(at, path) if char in "-0123456789" and char else self.word(at, path)
+
+    def members(self, at: int, path: str, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        self.skip(at + 1)
+        while not self.take("}"):
+            if found:
+                self.expect(",", 'or "}" after a member')
+            at = self.at
+            if self.text[at : at + 1] != '"':
+                raise TextError(at, "syntax", "expected a name in double quotes")
+            name = self.string(at, path)
+            inner = join(path, name)
+            if name in found:
+                self.source.problem(at, "duplicate_key", f'"{name}" stands here a second time', inner)
+            self.source.names[inner] = at
+            self.expect(":", "after a name")
+            found[name] = self.value(self.at, inner, depth + 1)
+        return found
+
+    def items(self, at: int, path: str, depth: int) -> list[Any]:
+        found: list[Any] = []
+        self.skip(at + 1)
+        while not self.take("]"):
+            if found:
+                self.expect(",", 'or "]" after an item')
+            found.append(self.value(self.at, join(path, len(found)), depth + 1))
+        return found
+
+    def string(self, at: int, path: str) -> str:
+        try:
+            value, end = scanstring(self.text, at + 1, True)
+        except JSONDecodeError as error:
+            raise TextError(min(error.pos, len(self.text)), "syntax", error.msg) from None
+        if _UNSAFE.search(value):
+            self.source.problem(at, "bad_character", "NUL and unpaired surrogates are refused", path)
+        self.skip(end)
+        return value
+
+    def number(self, at: int, path: str) -> int | float:
+        match = _NUMBER.match(self.text, at)
+        if match is None:
+            return self.word(at, path)
+        self.skip(match.end())
+        whole, fraction, exponent = match.groups()
+        if fraction or exponent:
+            value = float(match[0])
+            if isinf(value):
+                self.source.problem(at, "bad_number", "this number is too large for a double", path)
+            return value
+        # Measured before it is converted: Python refuses thousands of digits with an exception of its own.
+        if len(whole) > 17 or abs(int(whole)) > MAX_INTEGER:
+            self.source.problem(
+                at, "bad_number", "integers beyond 2^53 are not the same in every JSON reader", path
+            )
+            return 0
+        return int(whole)
+
+    def word(self, at: int, path: str) -> Any:
+        match = _WORD.match(self.text, at)
+        word = match[0] if match else ""
+        if match is None or word not in _WORDS:
+            if word.lstrip("-") in ("NaN", "Infinity"):
+                raise TextError(at, "bad_number", f"{word} is not JSON, and no policy needs it")
+            raise TextError(
+                at, "syntax", f"expected a value, found {ascii(word or self.text[at : at + 1]) or 'the end'}"
+            )
+        self.skip(match.end())
+        return _WORDS[word]
+
+    def take(self, char: str) -> bool:
+        if self.text[self.at : self.at + 1] != char:
+            return False
+        self.skip(self.at + 1)
+        return True
+
+    def expect(self, char: str, where: str) -> None:
+        if not self.take(char):
+            raise TextError(self.at, "syntax", f'expected "{char}" {where}')

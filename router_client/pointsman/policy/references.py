@@ -1,0 +1,135 @@
+"""Checks that names lead somewhere: aliases, ids, defaults; and that fallback and escalation change anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from pointsman.policy.document import KEY, as_mapping
+from pointsman.policy.schema import RESERVED_RULES
+from pointsman.problems import Severity, did_you_mean, join
+
+__all__ = ["Reporter", "check_references", "uses"]
+
+# Words that CEL keeps for itself, in any language's library.
+_RESERVED_INPUTS = frozenset(
+    "as break const continue else false for function if import in let loop namespace null package return true var void"
+    " while".split()
+)
+
+
+class Reporter(Protocol):
+    """Takes a finding: where, what kind, what to do about it."""
+
+    def __call__(
+        self, path: str, code: str, message: str, offset: int = 0, severity: Severity = "error"
+    ) -> None: ...
+
+
+def uses(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(path, alias) of every place that names a model. Malformed places are passed over."""
+    places: list[tuple[str, Any]] = [("default", data.get("default"))]
+    for kind, owner in (("rules", "use"), ("fallback", "")):
+        entries = data.get(kind)
+        for place, entry in enumerate(entries if isinstance(entries, list) else []):
+            path = join(kind, place)
+            places.append((join(path, owner), as_mapping(entry).get(owner)) if owner else (path, entry))
+    places.append(("escalate.to", as_mapping(data.get("escalate")).get("to")))
+    guard = as_mapping(data.get("guard"))
+    places += [(f"guard.{name}", guard.get(name)) for name in ("on_evaluation_error", "on_unknown_model")]
+    yield from ((path, alias) for path, alias in places if isinstance(alias, str))
+
+
+def check_references(data: Mapping[str, Any], report: Reporter) -> None:
+    """Report names that lead nowhere and second choices that are the first one again."""
+    models = as_mapping(data.get("models"))
+    named = dict(uses(data))
+    for path, alias in named.items():
+        if models and alias not in models:
+            report(path, "unknown_model", f'no model "{alias}" under models{did_you_mean(alias, models)}')
+    for alias in models:
+        if alias not in named.values():
+            text = f'"{alias}" is never used; remove it or use it'
+            report(join("models", alias), "unused_model", text, KEY, "warning")
+    _check_rank(data, models, report)
+    _check_ids(data, report)
+    _check_inputs(data, report)
+    _check_second_choices(data, models, report)
+
+
+def _check_rank(data: Mapping[str, Any], models: Mapping[str, Any], report: Reporter) -> None:
+    rank = data.get("rank")
+    if isinstance(rank, list) and all(isinstance(alias, str) for alias in rank) and set(rank) != set(models):
+        report("rank", "wrong_rank", "rank must list exactly the names under models, weakest first")
+
+
+def _check_ids(data: Mapping[str, Any], report: Reporter) -> None:
+    rules = data.get("rules")
+    seen: set[str] = set()
+    for place, rule in enumerate(rules if isinstance(rules, list) else []):
+        name, path = as_mapping(rule).get("id"), f"rules[{place}].id"
+        if not isinstance(name, str):
+            continue
+        if name in RESERVED_RULES:
+            report(
+                path,
+                "reserved_id",
+                f'"{name}" is what a decision says when no rule decided; choose another id',
+            )
+        if name in seen:
+            report(path, "duplicate_id", f'an earlier rule has the id "{name}" too')
+        seen.add(name)
+
+
+def _check_inputs(data: Mapping[str, Any], report: Reporter) -> None:
+    for name, entry in as_mapping(data.get("inputs")).items():
+        path = join("inputs", name)
+        if name in _RESERVED_INPUTS:
+            report(path, "bad_name", f'"{name}" is a reserved word of CEL; choose another name', KEY)
+        kind, default = as_mapping(entry).get("type"), as_mapping(entry).get("default")
+        if default is not None and isinstance(kind, str) and not _fits(default, kind):
+            report(join(path, "default"), "wrong_type", f"the default must be of the input's type, {kind}")
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    if kind == "int":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return isinstance(value, str) if kind == "string" else isinstance(value, int | float)
+
+
+def _check_second_choices(data: Mapping[str, Any], models: Mapping[str, Any], report: Reporter) -> None:
+    default, fallback = data.get("default"), data.get("fallback")
+    escalate, timeouts = as_mapping(data.get("escalate")), as_mapping(data.get("timeouts"))
+    if isinstance(fallback, list) and fallback and all(_same(alias, default, models) for alias in fallback):
+        report(
+            "fallback",
+            "fallback_is_default",
+            "fallback must reach another model than the default, or it helps nobody",
+        )
+    if "to" in escalate and _same(escalate["to"], default, models):
+        report(
+            "escalate.to",
+            "escalates_to_default",
+            "escalate.to is the default: there is nothing stronger to ask",
+        )
+    if escalate and escalate.get("max", 1) and not escalate.get("on") and not escalate.get("when"):
+        report("escalate", "never_escalates", "without `on` and `when` nothing ever escalates", 0, "warning")
+    attempt, total = timeouts.get("attempt_ms"), timeouts.get("total_ms")
+    if isinstance(attempt, int) and isinstance(total, int) and attempt > total:
+        report(
+            "timeouts.attempt_ms",
+            "timeouts_cross",
+            f"one attempt may take longer than the whole task ({total} ms)",
+        )
+
+
+def _same(alias: Any, other: Any, models: Mapping[str, Any]) -> bool:
+    """Whether two aliases are one model, be it under two names."""
+    if alias == other:
+        return True
+    if not isinstance(alias, str) or not isinstance(other, str):
+        return False
+    one, two = as_mapping(models.get(alias)), as_mapping(models.get(other))
+    return bool(one) and one == two

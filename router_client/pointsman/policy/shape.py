@@ -1,0 +1,163 @@
+"""Checks a document against the schema table, in words that say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+from pointsman.policy.document import KEY, MAX_DEPTH, MAX_INTEGER
+from pointsman.problems import did_you_mean, join
+
+__all__ = ["Report", "check_json", "check_shape"]
+
+# (path, code, message, offset within a text or KEY)
+Report = Callable[[str, str, str, int], None]
+
+_UNSAFE = re.compile("[\0\ud800-\udfff]")
+_KINDS: Mapping[str, str] = {
+    "object": "an object", "array": "a list", "string": "a text", "integer": "a whole number",
+    "number": "a number", "boolean": "true or false",
+}  # fmt: skip
+
+
+def check_json(data: Any, report: Report) -> bool:
+    """Whether the data is JSON that every database and reader can hold: depth, NUL, surrogates, NaN, huge integers."""
+    sound = True
+
+    def bad(path: str, code: str, message: str) -> None:
+        nonlocal sound
+        sound = False
+        report(path, code, message, 0)
+
+    stack: list[tuple[Any, str, int]] = [(data, "", 0)]
+    while stack:
+        value, path, depth = stack.pop()
+        if isinstance(value, Mapping | list):
+            if depth >= MAX_DEPTH:
+                bad(path, "too_deep", f"nested more than {MAX_DEPTH} deep")
+                continue
+            for step, member in value.items() if isinstance(value, Mapping) else enumerate(value):
+                if not isinstance(step, int | str) or (
+                    isinstance(value, Mapping) and not isinstance(step, str)
+                ):
+                    bad(path, "wrong_type", "the names of members are texts")
+                elif isinstance(step, str) and _UNSAFE.search(step):
+                    bad(path, "bad_character", "NUL and unpaired surrogates are refused")
+                else:
+                    stack.append((member, join(path, step), depth + 1))
+        elif isinstance(value, str):
+            if _UNSAFE.search(value):
+                bad(path, "bad_character", "NUL and unpaired surrogates are refused")
+        elif isinstance(value, float):
+            if not isfinite(value):
+                bad(path, "bad_number", "NaN and infinity are not JSON")
+        elif isinstance(value, int):
+            if abs(value) > MAX_INTEGER:
+                bad(path, "bad_number", "integers beyond 2^53 are not the same in every JSON reader")
+        elif value is not None:
+            bad(path, "wrong_type", f"{type(value).__name__} is not JSON")
+    return sound
+
+
+def check_shape(value: Any, schema: Mapping[str, Any], report: Report, path: str = "") -> None:
+    """Report everything in which the value differs from the schema."""
+    kinds = schema.get("type", ())
+    allowed = [kinds] if isinstance(kinds, str) else kinds
+    if allowed and not any(_is(value, kind) for kind in allowed):
+        report(
+            path,
+            "wrong_type",
+            f"expected {' or '.join(_KINDS[kind] for kind in allowed)}, found {_found(value)}",
+            0,
+        )
+        return
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if choices is not None and (value not in choices or isinstance(value, bool)):
+        expected = ", ".join(str(choice) for choice in choices)
+        report(
+            path,
+            "not_allowed",
+            f"expected {'one of ' * (len(choices) > 1)}{expected}{did_you_mean(value, choices)}",
+            0,
+        )
+    elif isinstance(value, Mapping):
+        _members(value, schema, report, path)
+    elif isinstance(value, list):
+        _items(value, schema, report, path)
+    elif isinstance(value, str):
+        _string(value, schema, report, path)
+    elif isinstance(value, int | float):
+        low, high = schema.get("minimum"), schema.get("maximum")
+        if low is not None and high is not None and not low <= value <= high:
+            report(path, "out_of_range", f"expected {low:,} to {high:,}, found {value:,}", 0)
+
+
+def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Report, path: str) -> None:
+    properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for name in schema.get("required", ()):
+        if name not in value:
+            report(path, "missing_key", f'"{name}" is required', 0)
+    if len(value) < schema.get("minProperties", 0):
+        report(path, "too_few", f"at least {schema['minProperties']} is needed", 0)
+    if len(value) > schema.get("maxProperties", len(value)):
+        report(path, "too_many", f"at most {schema['maxProperties']}, found {len(value)}", 0)
+        return
+    pattern = schema.get("propertyNames", {}).get("pattern")
+    for name, member in value.items():
+        inner = join(path, name)
+        if pattern is not None and not re.fullmatch(pattern.strip("^$"), name):
+            report(inner, "bad_name", f"a name must match {pattern}", KEY)
+        if name in properties:
+            check_shape(member, properties[name], report, inner)
+        elif other is False:
+            report(inner, "unknown_key", f'no "{name}" here{did_you_mean(name, properties)}', KEY)
+        elif isinstance(other, Mapping):
+            check_shape(member, other, report, inner)
+
+
+def _items(value: list[Any], schema: Mapping[str, Any], report: Report, path: str) -> None:
+    if len(value) < schema.get("minItems", 0):
+        report(path, "too_few", f"at least {schema['minItems']} is needed", 0)
+    if len(value) > schema.get("maxItems", len(value)):
+        report(path, "too_many", f"at most {schema['maxItems']}, found {len(value)}", 0)
+        return
+    for place, item in enumerate(value):
+        if "items" in schema:
+            check_shape(item, schema["items"], report, join(path, place))
+        if schema.get("uniqueItems") and isinstance(item, str) and item in value[:place]:
+            report(join(path, place), "duplicate_item", f'"{item}" stands here a second time', 0)
+
+
+def _string(value: str, schema: Mapping[str, Any], report: Report, path: str) -> None:
+    if len(value) < schema.get("minLength", 0):
+        report(path, "too_short", "this must not be empty", 0)
+    elif len(value) > schema.get("maxLength", len(value)):
+        report(path, "too_long", f"at most {schema['maxLength']:,} characters, found {len(value):,}", 0)
+    elif "pattern" in schema and not re.fullmatch(schema["pattern"].strip("^$"), value):
+        report(path, "bad_name", f"a name must match {schema['pattern']}", 0)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    match kind:
+        case "object":
+            return isinstance(value, Mapping)
+        case "array":
+            return isinstance(value, list)
+        case "string":
+            return isinstance(value, str)
+        case "integer":  # 1.0 is the integer 1, as in JSON Schema: canonical JSON writes both alike.
+            return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        case _:
+            return kind == "number" and isinstance(value, int | float)
+
+
+def _found(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    kinds = ("boolean", "string", "integer", "number", "array", "object")
+    kind = next((kind for kind in kinds if _is(value, kind)), None)
+    return _KINDS[kind] if kind else type(value).__name__

@@ -1,0 +1,58 @@
+"""Text into a `Document`: JSON or YAML, at most 64 KiB, with every problem that the text itself has."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pointsman.errors import PolicyInvalid
+from pointsman.policy.document import MAX_BYTES, Document, Source
+from pointsman.policy.json_text import TextError, read_json
+from pointsman.policy.yaml_text import read_yaml
+from pointsman.problems import Problem
+
+__all__ = ["parse"]
+
+_UNSAFE = re.compile("[\0\ud800-\udfff]")
+
+
+def parse(text: str | bytes, *, syntax: Literal["json", "yaml"] | None = None) -> Document:
+    """Read a document. Without `syntax` a text that begins with `{` is JSON, any other YAML.
+
+    Raises `PolicyInvalid` for what cannot be read: syntax, size, duplicate names, NUL, unpaired surrogates, NaN. What
+    was read may still be no policy: `validate` says.
+    """
+    source = Source(_decoded(text))
+    try:
+        if match := _UNSAFE.search(source.text):
+            raise TextError(match.start(), "bad_character", "NUL and unpaired surrogates are refused")
+        json = syntax == "json" or (syntax is None and source.text.lstrip().startswith("{"))
+        data = read_json(source) if json else read_yaml(source)
+        if not isinstance(data, dict):
+            raise TextError(
+                0, "wrong_type", "a policy document is an object, with `format`, `workload`, `models`, …"
+            )
+    except TextError as error:
+        source.problem(error.at, error.code, str(error))
+        raise PolicyInvalid(source.problems) from None
+    if source.problems:
+        raise PolicyInvalid(source.problems)
+    return Document(data, source)
+
+
+def _decoded(text: str | bytes) -> str:
+    if isinstance(text, str):
+        size = len(text.encode("utf-8", "surrogatepass"))
+    else:
+        size = len(text)
+    if size > MAX_BYTES:
+        message = f"a document has at most {MAX_BYTES // 1024} KiB, this one {size:,} bytes"
+        raise PolicyInvalid([Problem("", "too_large", message, "error", 1, 1)])
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PolicyInvalid(
+            [Problem("", "not_utf8", f"byte {error.start} is not UTF-8", "error", 1, 1)]
+        ) from None

@@ -1,0 +1,92 @@
+"""All problems of a document at once: its shape, its names, its conditions, its sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pointsman.errors import PolicyInvalid
+from pointsman.policy.canonical import canonical
+from pointsman.policy.catalogue import CatalogueModel, check_catalogue
+from pointsman.policy.document import MAX_BYTES, Locate
+from pointsman.policy.references import check_references
+from pointsman.policy.rules import check_conditions, read_rules
+from pointsman.policy.schema import SCHEMA
+from pointsman.policy.shape import check_json, check_shape
+from pointsman.policy.text import parse
+from pointsman.problems import Problem, Severity
+
+__all__ = ["WorkloadRules", "load", "validate"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRules:
+    """What the workload allows its policies."""
+
+    name: str
+    escalatable: bool
+    retryable: bool
+    batchable: bool
+
+
+def validate(
+    data: Any,
+    *,
+    locate: Locate | None = None,
+    workload: WorkloadRules | None = None,
+    catalogue: Mapping[str, CatalogueModel] | None = None,
+) -> list[Problem]:
+    """Every problem of a document, warnings included, in the order of the text when `locate` knows it.
+
+    data       as parsed; anything is allowed, nothing makes this raise
+    locate     `Document.locate`, for lines and columns
+    workload   what the workload allows; without it that is not checked
+    catalogue  the models that exist, by name; without it that is not checked
+    """
+    found: list[Problem] = []
+
+    def report(path: str, code: str, message: str, offset: int = 0, severity: Severity = "error") -> None:
+        line, column = (locate(path, offset) if locate is not None else None) or (None, None)
+        found.append(Problem(path, code, message, severity, line, column))
+
+    if not check_json(data, report):
+        return found
+    if len(canonical(data)) > MAX_BYTES:
+        report("", "too_large", f"a document has at most {MAX_BYTES // 1024} KiB")
+        return found
+    check_shape(data, SCHEMA, report)
+    if isinstance(data, Mapping):
+        check_references(data, report)
+        rules = read_rules(data)
+        check_conditions(data, rules, report)
+        if workload is not None:
+            _check_workload(data, workload, report)
+        if catalogue is not None:
+            check_catalogue(data, rules, catalogue, report)
+    return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
+
+
+def load(text: str | bytes) -> dict[str, Any]:
+    """Parse and validate. Raises `PolicyInvalid` with all problems when one of them is an error."""
+    document = parse(text)
+    problems = validate(document.data, locate=document.locate)
+    if any(problem.severity == "error" for problem in problems):
+        raise PolicyInvalid(problems)
+    return document.data
+
+
+def _check_workload(data: Mapping[str, Any], workload: WorkloadRules, report: Any) -> None:
+    if data.get("workload") != workload.name:
+        report("workload", "wrong_workload", f"this policy belongs to the workload {workload.name}")
+    escalate, retry = data.get("escalate"), data.get("retry")
+    if isinstance(escalate, Mapping) and escalate.get("max", 1) and not workload.escalatable:
+        report(
+            "escalate",
+            "not_escalatable",
+            f"the workload {workload.name} may not be escalated; leave this out",
+        )
+    if isinstance(retry, Mapping) and retry.get("attempts") and not workload.retryable:
+        report("retry", "not_retryable", f"the workload {workload.name} may not be retried; leave this out")
+    if data.get("batch") is True and not workload.batchable:
+        report("batch", "not_batchable", f"the workload {workload.name} may not be batched; set it to false")
