@@ -3,6 +3,8 @@
 Money comes in nano-US-dollars, shares in pcm (per 100,000), rates as fractions.
 """
 
+import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -122,6 +124,34 @@ def tone(code: Any) -> str:
 def plural(number: int, word: str) -> str:
     """3 → 3 routers"""
     return f"{count(number)} {word if number == 1 else word + 's'}"
+
+
+@register.filter
+def milliseconds(number: float | None) -> str:
+    """812 → 812 ms, 10000 → 10 s"""
+    if number is None:
+        return NONE
+    return f"{number / 1000:g}{THIN}s" if number >= 1000 else f"{number:.0f}{THIN}ms"
+
+
+@register.filter
+def minus(number: int, other: int) -> str:
+    return count(number - other)
+
+
+@register.filter
+def at(mapping: Mapping[Any, Any], key: Any) -> Any:
+    """mapping[key], or nothing."""
+    return mapping.get(key, ())
+
+
+@register.filter
+def value(thing: Any) -> str:
+    """A value of a document: text as it is, the rest as JSON on few lines."""
+    if isinstance(thing, str):
+        return thing
+    short = json.dumps(thing, ensure_ascii=False)
+    return short if len(short) <= 60 else json.dumps(thing, ensure_ascii=False, indent=2)
 
 
 @register.simple_tag(takes_context=True)

@@ -20,7 +20,7 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.contrib.auth.views import redirect_to_login
 from django.core.paginator import Page, Paginator
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -33,6 +33,7 @@ from controlplane.errors import NotFound, PointsmanError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M", bound=Model)
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 Crumb = tuple[str, str]  # label, address
 
@@ -125,16 +126,26 @@ def status_of(form: forms.Form) -> int:
 # --- what one may see ---------------------------------------------------------------------------------
 
 
-def may(request: HttpRequest, role: Role, environment: str) -> bool:
-    return permissions.has_role(person(request), role, environment)
+def may(request: HttpRequest, role: Role, environment: str | None) -> bool:
+    """Whether this person holds a role in an environment (`permissions.ANYWHERE`: in any); asked once a request."""
+    asked: dict[tuple[Role, str | None], bool] = request.__dict__.setdefault("_roles", {})
+    if (role, environment) not in asked:
+        asked[role, environment] = permissions.has_role(person(request), role, environment)
+    return asked[role, environment]
 
 
-def must(request: HttpRequest, role: Role | None, environment: str) -> None:
+def must(request: HttpRequest, role: Role | None, environment: str | None) -> None:
     """404 for what one may not see at all; `RoleMissing` for what one sees and may not do."""
     if not may(request, Role.VIEWER, environment):
         raise NotFound("There is no such page, or it is not yours to see.")
-    if role is not None:
+    if role is not None and not may(request, role, environment):
         permissions.require_role(person(request), role, environment)
+
+
+def seen(request: HttpRequest, rows: "QuerySet[M]", by: str) -> "QuerySet[M]":
+    """Only the rows of environments that this person may see; `by` is the field with the environment's name."""
+    names = permissions.visible_environments(person(request))
+    return rows if names is None else rows.filter(**{f"{by}__in": names})
 
 
 def paginated(request: HttpRequest, rows: "QuerySet[Any]", size: int = 50) -> "Page[Any]":

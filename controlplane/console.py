@@ -1,0 +1,91 @@
+"""The console's site under /console/: its pages' addresses, its navigation, its home page."""
+
+from typing import Any
+
+from django.contrib.auth.forms import AuthenticationForm
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, reverse
+from unfold.sites import UnfoldAdminSite
+from unfold.widgets import BASE_INPUT_CLASSES
+
+from controlplane.access.models import Role
+from controlplane.audit import console as audit
+from controlplane.audit.models import Entry
+from controlplane.pages import console_view, may, page, person
+from policies_app import console as policies
+from policies_app.models import Environment
+from rollout_app import console as rollouts
+from rollout_app.models import Rollout
+from rollout_app.states import State
+
+
+class LoginForm(AuthenticationForm):
+    """Anybody with an account may log in: what they see depends on their roles, not on Django's staff flag."""
+
+    required_css_class = "required"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
+
+
+class ConsoleSite(UnfoldAdminSite):
+    """Django's admin as a frame (log in, password, theme) around pages of our own.
+
+    No model is registered: Django's forms would write rows past the actions and past the audit log.
+    """
+
+    login_form = LoginForm
+    login_template = "console/login.html"
+    enable_nav_sidebar = True
+
+    def __init__(self, name: str = "console") -> None:
+        super().__init__(name)
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_active)
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        from django.urls import path
+
+        ours = [path("", home, name="index"), *policies.urlpatterns, *rollouts.urlpatterns, *audit.urlpatterns]
+        return [*ours, *super().get_urls()]
+
+    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
+        """One item per noun; the one whose address the page's begins with is the active one."""
+        moving = Rollout.objects.filter(state__in=[State.AWAITING_APPROVAL, State.ROLLING_BACK]).count()
+        items = [
+            ("Home", "home", "index", 0),
+            ("Workloads", "account_tree", "workloads", 0),
+            ("Rollouts", "alt_route", "rollouts", moving),
+            ("Fleet", "router", "fleet", 0),
+            ("Audit", "history_edu", "audit", 0),
+        ]
+        return [{"title": "", "items": [_navigation_item(request, *item) for item in items]}]
+
+
+def _navigation_item(request: HttpRequest, title: str, icon: str, name: str, badge: int) -> dict[str, Any]:
+    link = reverse(f"console:{name}")
+    active = request.path == link if name == "index" else request.path.startswith(link)
+    item = {"title": title, "icon": icon, "link": link, "active": active, "has_permission": True}
+    return item | ({"badge": badge, "badge_variant": "warning"} if badge else {})
+
+
+@console_view("GET")
+def home(request: HttpRequest) -> HttpResponse:
+    """What needs this person, what moves by itself, what changed last."""
+    seen = [e for e in Environment.objects.order_by("name") if may(request, Role.VIEWER, e.name)]
+    moving = Rollout.objects.filter(environment__in=seen).select_related(
+        "environment", "workload", "baseline", "candidate"
+    )
+    return page(
+        request,
+        "console/home.html",
+        title="Home",
+        waiting=[r for r in moving.filter(state=State.AWAITING_APPROVAL) if rollouts.may_approve(request, r)],
+        active=moving.filter(state__in=[State.ROLLING_BACK, State.RUNNING, State.PAUSED]).order_by("state"),
+        fleets=[(environment, policies.fleet_line(environment)) for environment in seen],
+        changes=Entry.objects.filter(environment__in=["", *(e.name for e in seen)])[:8],
+        person=person(request),
+    )

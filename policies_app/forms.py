@@ -1,0 +1,68 @@
+"""The input of the policies' pages. Forms read and check; every write is an action's."""
+
+from typing import Any
+
+from django import forms
+
+from policies_app.models import Assignment, PolicyVersion
+
+
+class ReasonForm(forms.Form):
+    """Why: kept in the audit log, read by whoever looks into it later."""
+
+    problems: list[dict[str, Any]] = []  # of a refused document, set by `controlplane.pages.attempt`
+    reason = forms.CharField(
+        max_length=400,
+        widget=forms.Textarea(attrs={"rows": 3, "placeholder": "What happened, and what this should change"}),
+        help_text="Kept in the audit log with your name.",
+    )
+
+
+class VersionForm(forms.Form):
+    """A document as text; YAML, or JSON, which is YAML too."""
+
+    problems: list[dict[str, Any]] = []
+    text = forms.CharField(
+        label="Policy document",
+        max_length=65_536,
+        strip=False,
+        widget=forms.Textarea(attrs={"class": "pm-code", "rows": 28, "spellcheck": "false", "wrap": "off"}),
+    )
+    note = forms.CharField(
+        required=False,
+        max_length=400,
+        widget=forms.TextInput(attrs={"placeholder": "What is new in this version"}),
+        help_text="Shown in the list of versions and to whoever approves a rollout of it.",
+    )
+
+
+class ServeForm(ReasonForm):
+    """The first version that an environment serves; later ones come by a rollout."""
+
+    version = forms.ModelChoiceField(PolicyVersion.objects.none(), empty_label=None)
+    field_order = ["version", "reason"]
+
+    def __init__(self, versions: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["version"].queryset = versions  # type: ignore[attr-defined]
+        self.fields["version"].label_from_instance = version_label  # type: ignore[attr-defined]
+
+
+class PinForm(ReasonForm):
+    """One model for everything, by its name in the served policy."""
+
+    model_alias = forms.ChoiceField(
+        label="Model", help_text="A name under models of the served baseline, the document every router has."
+    )
+    field_order = ["model_alias", "reason"]
+
+    def __init__(self, assignment: Assignment, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        models = assignment.baseline.document["models"]
+        self.fields["model_alias"].choices = [  # type: ignore[attr-defined]
+            (alias, f"{alias} — {models[alias]['model']}") for alias in models
+        ]
+
+
+def version_label(version: PolicyVersion) -> str:
+    return f"v{version.number}" + (f" — {version.note}" if version.note else "")

@@ -1,0 +1,148 @@
+"""What a person can do with a rollout from its page: one door per action, each with the role that opens it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils import timezone
+
+from controlplane.access.models import Role
+from controlplane.errors import NotFound
+from controlplane.pages import may, person
+from rollout_app import actions
+from rollout_app.models import Rollout
+from rollout_app.states import TRANSITIONS, Event, State
+
+REVERTIBLE = timedelta(hours=72)  # after it completed
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """`label` is on the button, `about` says what will happen, `said` what happened; `event` must be legal."""
+
+    name: str
+    label: str
+    role: Role
+    action: Callable[..., Rollout]
+    event: Event | None
+    about: str
+    said: str
+    tone: str = ""  # css of the button
+
+
+DOORS = {
+    door.name: door
+    for door in (
+        Door(
+            "approve", "Approve", Role.APPROVER, actions.approve_rollout, Event.APPROVE,
+            "Your yes is bound to exactly this: the candidate's digest, the baseline, the environment and the plan. "
+            "Any change of them voids it.",
+            "Approved. An operator can start it now.", "pm-primary",
+        ),
+        Door(
+            "reject", "Reject", Role.APPROVER, actions.reject_rollout, Event.REJECT,
+            "The rollout ends here. A better one is proposed anew.", "Rejected.", "pm-danger-line",
+        ),
+        Door(
+            "start", "Start", Role.OPERATOR, actions.start_rollout, Event.START,
+            "The first stage begins: routers get it with their next poll. It advances by itself when the evidence "
+            "says that it is safe, and rolls back by itself when it hurts.",
+            "Started.", "pm-primary",
+        ),
+        Door(
+            "advance", "Advance", Role.OPERATOR, actions.advance_rollout, Event.ADVANCE,
+            "The next stage begins now, without waiting for the evidence that would advance it.",
+            "Advanced to the next stage.",
+        ),
+        Door(
+            "pause", "Pause", Role.OPERATOR, actions.pause_rollout, Event.PAUSE,
+            "It stays at this stage: the candidate keeps its share, and nothing advances. Guardrails still watch.",
+            "Paused.",
+        ),
+        Door(
+            "resume", "Resume", Role.OPERATOR, actions.resume_rollout, Event.RESUME,
+            "The stage's clock goes on, and it may advance again.", "Resumed.", "pm-primary",
+        ),
+        Door(
+            "roll-back", "Roll back", Role.OPERATOR, actions.roll_back_rollout, Event.ROLL_BACK,
+            "The baseline is served to everybody again, at once, as a new revision. Nobody's approval is needed. "
+            "This page then shows how many routers have confirmed it.",
+            "Rolling back: the baseline is served again.", "pm-danger",
+        ),
+        Door(
+            "cancel", "Cancel", Role.EDITOR, actions.cancel_rollout, Event.CANCEL,
+            "The rollout is withdrawn before it moved anything.", "Cancelled.", "pm-danger-line",
+        ),
+        Door(
+            "revert", "Revert", Role.OPERATOR, actions.revert_rollout, None,
+            "A new rollout takes everything back to the version that was served before this one, at once.",
+            "Reverting: a new rollout goes back to the earlier version.", "pm-danger",
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A door that the rollout's state allows, and why this person may not go through it (empty: they may)."""
+
+    door: Door
+    why_not: str = ""
+
+
+def door_for(name: str) -> Door:
+    try:
+        return DOORS[name]
+    except KeyError:
+        raise NotFound(f"Nobody can {name!r} a rollout; what can be done is on its page.") from None
+
+
+def offers(request: HttpRequest, rollout: Rollout) -> list[Offer]:
+    """Every door that this state allows, each with the reason if it is closed to this person."""
+    return [
+        Offer(door, why_not(request, rollout, door)) for door in DOORS.values() if _is_legal(rollout, door)
+    ]
+
+
+def _is_legal(rollout: Rollout, door: Door) -> bool:
+    state = State(rollout.state)
+    if door.event is None:
+        ended = rollout.ended_at
+        return state is State.COMPLETED and ended is not None and timezone.now() - ended < REVERTIBLE
+    last = rollout.stage + 1 >= len(rollout.stages)
+    return (state, door.event) in TRANSITIONS and not (door.event is Event.ADVANCE and last)
+
+
+def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
+    environment = rollout.environment
+    if not may(request, door.role, environment.name):
+        return f"needs the role {door.role.value} in {environment.name}"
+    if door.event is Event.APPROVE and _is_own(request, rollout):
+        return "you wrote or proposed it, so somebody else must"
+    frozen = environment.frozen_until
+    if door.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
+        why = f": {environment.freeze_reason}" if environment.freeze_reason else ""
+        return f"{environment.name} is frozen until {frozen:%Y-%m-%d %H:%M} UTC{why}"
+    return ""
+
+
+def _is_own(request: HttpRequest, rollout: Rollout) -> bool:
+    mine = str(person(request).pk)
+    return mine in (rollout.proposer_user_id, rollout.candidate.author_user_id)
+
+
+def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
+    return rollout.state == State.AWAITING_APPROVAL and not why_not(request, rollout, DOORS["approve"])
+
+
+def sheet(rollout: Rollout, door: Door) -> dict[str, Any]:
+    """What the door's form says."""
+    where = f"{rollout.workload.name} in {rollout.environment.name}"
+    return {
+        "heading": f"{door.label} v{rollout.baseline.number} → v{rollout.candidate.number} of {where}",
+        "about": door.about,
+        "button": door.label,
+        "danger": "danger" in door.tone,
+    }

@@ -1,0 +1,73 @@
+"""The input of the rollouts' pages. Forms read and check; every write is an action's."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app.models import Plan
+
+
+class ReasonForm(forms.Form):
+    """Why, and at which version of the rollout the person looked when they decided."""
+
+    reason = forms.CharField(
+        max_length=2_000,
+        widget=forms.Textarea(attrs={"rows": 3, "placeholder": "Why now, and what you looked at"}),
+        help_text="Kept in the audit log with your name.",
+    )
+    seen = forms.IntegerField(widget=forms.HiddenInput)
+
+
+class ApproveForm(ReasonForm):
+    """A yes to exactly what was shown: `expected_binding` is its hash."""
+
+    expected_binding = forms.CharField(widget=forms.HiddenInput)
+
+
+class ProposeForm(forms.Form):
+    """Which version, where, by which plan, why."""
+
+    environment = forms.ModelChoiceField(Environment.objects.none(), empty_label=None)
+    candidate = forms.ModelChoiceField(PolicyVersion.objects.none(), empty_label=None, label="Candidate version")
+    plan = forms.ModelChoiceField(
+        Plan.objects.all(), empty_label=None, help_text="How fast. Whether a step is taken is the guardrails' word."
+    )
+    reason = forms.CharField(
+        max_length=2_000,
+        widget=forms.Textarea(attrs={"rows": 3, "placeholder": "What it should improve, and how you know"}),
+        help_text="Read by whoever approves it, and kept in the audit log.",
+    )
+    scheduled_for = forms.DateTimeField(
+        required=False,
+        label="Start at",
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
+        help_text="UTC. Empty: an operator starts it once it may start.",
+    )
+
+    def __init__(
+        self, workload: Workload, environments: QuerySet[Environment], *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        choices: dict[str, Any] = {"environment": environments, "candidate": workload.versions.defer("canonical")}
+        for name, rows in choices.items():
+            self.fields[name].queryset = rows  # type: ignore[attr-defined]
+        self.fields["candidate"].label_from_instance = _version  # type: ignore[attr-defined]
+        self.fields["plan"].label_from_instance = _plan  # type: ignore[attr-defined]
+
+    def clean_scheduled_for(self) -> datetime | None:
+        at: datetime | None = self.cleaned_data["scheduled_for"]
+        if at is not None and at.astimezone(UTC) < timezone.now():
+            raise forms.ValidationError("This is in the past. Leave it empty to start by hand.")
+        return at
+
+
+def _version(version: PolicyVersion) -> str:
+    return f"v{version.number}" + (f" — {version.note}" if version.note else "")
+
+
+def _plan(plan: Plan) -> str:
+    return f"{plan.name} — {plan.description}" if plan.description else plan.name
