@@ -5,11 +5,12 @@ listed in the README's table. What cannot work is refused at start by a system c
 (`controlplane.checks`), not found out by a request.
 """
 
-import os
 import secrets
 from pathlib import Path
 
 import environ
+
+from controlplane.secretfile import kept
 from django.templatetags.static import static
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -21,22 +22,8 @@ VAR_DIR = Path(env.str("POINTSMAN_VAR", default=str(BASE_DIR / "var")))
 VAR_DIR.mkdir(parents=True, exist_ok=True)
 
 
-def _kept_secret(name: str) -> str:
-    """A secret made at the first start and kept in VAR_DIR, so that a laptop needs none set.
-
-    `O_EXCL` makes two processes that start at once agree: the loser reads the winner's file.
-    """
-    path = VAR_DIR / name
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(50))
-    except FileExistsError:
-        pass
-    return path.read_text().strip()
-
-
 DEBUG = env.bool("DEBUG", default=False)
-SECRET_KEY = env.str("SECRET_KEY", default="") or _kept_secret("secret-key")
+SECRET_KEY = env.str("SECRET_KEY", default="") or kept(VAR_DIR / "secret-key", lambda: secrets.token_urlsafe(50))
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Off on a laptop, where there is no TLS; a deployment behind TLS sets it and gets HSTS and secure cookies.
@@ -80,7 +67,7 @@ TEMPLATES = [
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
-            "libraries": {"display": "controlplane.display"},
+            "libraries": {"display": "controlplane.display", "rollouts": "rollout_app.display"},
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",

@@ -27,7 +27,7 @@ from controlplane.errors import (
 from policies_app import snapshots
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Revision, Workload
 from policies_app.validation import problems_of
-from pointsman.policy.canonical import canonical, digest
+from pointsman.policy import canonical, digest
 
 Row = TypeVar("Row", Environment, Workload, Model)
 

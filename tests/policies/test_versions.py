@@ -8,7 +8,7 @@ from controlplane.audit.models import Entry
 from controlplane.errors import AlreadyExists, PolicyRefused
 from policies_app import actions
 from policies_app.models import PolicyVersion, Workload
-from pointsman.policy.canonical import digest
+from pointsman.policy import digest
 from tests import builders
 
 pytestmark = pytest.mark.django_db
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def workload() -> Workload:
+    builders.catalogue()
     return builders.workload()
 
 
