@@ -1,0 +1,365 @@
+"""A control plane for tests: it speaks the protocol over real HTTP on this machine, and keeps what it is told.
+
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", policy)
+        with plane.router() as router:
+            decision = router.decide("summaries", {"prompt_tokens": 900})
+            router.record(decision, success=True, cost_nusd=410_000)
+        assert plane.tasks("summaries") == 1
+
+It checks what routers send as the real one does, but for catalogue and clock. `outage`, `fail` and `tamper` make it
+misbehave. It decides nothing about rollouts: the test moves them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pointsman.batch import MAX_BUCKETS
+from pointsman.contradictions import contradiction
+from pointsman.fakeserver import FakeServer, Reply, Request, problem
+from pointsman.policy.canonical import digest
+from pointsman.poller import Pace
+from pointsman.router import Router
+from pointsman.signature import PREFIX
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = ["FakeControlPlane", "Reply", "Request"]
+
+_AT_ONCE = Pace(first_poll_within=0, flush_every=0.05)
+
+
+@dataclass
+class _Failure:
+    status: int
+    retry_after_s: float | None
+    times: int | None
+    path: str
+
+
+class FakeControlPlane:
+    """One environment, in memory. All methods may be called from any thread while routers are connected.
+
+    environment, key, epoch   what the snapshot says, and the key it asks for
+    sign      sign snapshots; `public_keys` is then what routers trust
+    journal   a file: batches are on it before they are acknowledged, and read back at the start
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: str = "test",
+        key: str = "pmr_test",
+        epoch: str | None = None,
+        sign: bool = False,
+        journal: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        self.environment, self.key = environment, key
+        self.epoch = epoch or uuid.uuid4().hex
+        self.revision = 0
+        self.poll_interval_ms = 1_000
+        self.batches: dict[str, list[dict[str, Any]]] = {}
+        self.deliveries: dict[str, int] = {}
+        self.feedback: list[dict[str, Any]] = []
+        self.acks: list[dict[str, Any]] = []
+        self.requests: list[Request] = []
+        self.tamper: Callable[[Request, Reply], Reply] | None = None
+        self.max_buckets = MAX_BUCKETS
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._removed: dict[str, int] = {}
+        self._changed = threading.Condition()
+        self._failure: _Failure | None = None
+        self._signing: Ed25519PrivateKey | None = _new_key() if sign else None
+        self._journal = journal
+        self._replay()
+        self._server = FakeServer(self._answer, port)
+
+    # What is served
+
+    def serve(self, workload: str, policy: Mapping[str, Any], *, version: int = 1, unit: str = "request") -> None:
+        """Make this the workload's baseline; a rollout of it ends, a pin stays."""
+        with self._change(workload) as entry:
+            entry.update(unit=unit, baseline=_version(version, policy), candidate=None, rollout=None)
+
+    def roll_out(
+        self,
+        workload: str,
+        policy: Mapping[str, Any],
+        *,
+        version: int = 2,
+        mode: str = "percentage",
+        share_pcm: int = 5_000,
+        stage: int = 0,
+        rollout: str = "rollout-1",
+        mirror_pcm: int = 0,
+        cost_cap_nusd: int | None = None,
+    ) -> None:
+        """Give the workload a candidate, or move its rollout to another stage."""
+        with self._change(workload) as entry:
+            entry["candidate"] = _version(version, policy)
+            entry["rollout"] = {
+                "id": rollout,
+                "stage": stage,
+                "mode": mode,
+                "share_pcm": share_pcm,
+                "salt": rollout,
+                "mirror_pcm": mirror_pcm,
+                "cost_cap_nusd": cost_cap_nusd,
+            }
+
+    def roll_back(self, workload: str) -> None:
+        """Take the candidate away: a new revision with the old content."""
+        with self._change(workload) as entry:
+            entry.update(candidate=None, rollout=None)
+
+    def pin(self, workload: str, model: str | None, reason: str = "") -> None:
+        """Pin the workload to one model; None takes the pin away."""
+        with self._change(workload) as entry:
+            entry["pin"] = None if model is None else {"model": model, "reason": reason}
+
+    def change(self, workload: str, **fields: Any) -> None:
+        """Put anything into a workload's entry, also what a real control plane never would."""
+        with self._change(workload) as entry:
+            entry.update(fields)
+
+    def remove(self, workload: str) -> None:
+        """Take the workload out of the environment."""
+        with self._changed:
+            self.revision += 1
+            del self._entries[workload]
+            self._removed[workload] = self.revision
+            self._changed.notify_all()
+
+    def restore(self, revision: int = 1) -> None:
+        """What a restore from a backup does: a new epoch, and a revision that may be lower."""
+        with self._changed:
+            self.epoch, self.revision = uuid.uuid4().hex, revision
+            self._changed.notify_all()
+
+    # How it misbehaves
+
+    def fail(
+        self, status: int = 503, *, retry_after_s: float | None = None, times: int | None = None, path: str = ""
+    ) -> None:
+        """Answer with an error, `times` or until `recover`, at paths that contain `path`."""
+        self._failure = _Failure(status, retry_after_s, times, path)
+        with self._changed:
+            self._changed.notify_all()
+
+    def recover(self) -> None:
+        """End what `fail` began."""
+        self._failure = None
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """Nobody listens: open connections are cut, new ones refused. The port stays the same."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.start()
+
+    # What it was told
+
+    def buckets(self, workload: str) -> list[dict[str, Any]]:
+        """The accepted outcome buckets of a workload."""
+        return [b for batch in list(self.batches.values()) for b in batch if b["workload"] == workload]
+
+    def tasks(self, workload: str, **where: Any) -> int:
+        """How many tasks were accepted; `where` narrows by a bucket's fields: `arm="candidate"`."""
+        found = [b for b in self.buckets(workload) if all(b[name] == value for name, value in where.items())]
+        return sum(bucket["tasks"] for bucket in found)
+
+    def wait_for(self, condition: Callable[[], object], timeout: float = 10.0) -> bool:
+        """Wait until something holds, looking again at every request. False after `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(condition()), timeout)
+
+    # Where it is
+
+    @property
+    def url(self) -> str:
+        """What routers connect to."""
+        return self._server.url
+
+    @property
+    def public_keys(self) -> dict[str, str]:
+        """What routers trust when `sign` is set."""
+        if self._signing is None:
+            return {}
+        return {"test-key": b64encode(self._signing.public_key().public_bytes_raw()).decode()}
+
+    def router(self, *, ready: bool = True, **options: Any) -> Router:
+        """A router of this control plane that polls at once; `ready` waits for its first snapshot."""
+        router = Router(self.url, self.key, **{"pace": _AT_ONCE, **options})
+        if ready and not router.wait_ready(10):
+            raise TimeoutError(f"no snapshot within 10 s: {router.status()['last_error']}")
+        return router
+
+    def __enter__(self) -> FakeControlPlane:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.stop()
+
+    # The protocol
+
+    @contextmanager
+    def _change(self, workload: str) -> Iterator[dict[str, Any]]:
+        with self._changed:
+            before = self._entries.get(workload) or {"candidate": None, "rollout": None, "pin": None}
+            entry = dict(before)
+            yield entry
+            self.revision += 1
+            self._entries[workload] = {**entry, "revision": self.revision}
+            self._removed.pop(workload, None)
+            self._changed.notify_all()
+
+    def _answer(self, request: Request) -> Reply:
+        reply = self._reply(request)
+        if self.tamper is not None:
+            reply = self.tamper(request, reply)
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+        return reply
+
+    def _reply(self, request: Request) -> Reply:
+        if (failed := self._failed(request)) is not None:
+            return failed
+        if request.headers.get("Authorization") != f"Bearer {self.key}":
+            return problem(401, "key_unknown")
+        if request.path == "/router/v1/snapshot":
+            return self._snapshot(request)
+        doors = {"outcomes": self._outcomes, "feedback": self._feedback, "acks": self._acks}
+        door = doors.get(request.path.removeprefix("/router/v1/"))
+        return door(request.json()) if door is not None else problem(404, "not_found")
+
+    def _failed(self, request: Request) -> Reply | None:
+        failure = self._failure
+        if failure is None or failure.path not in request.path:
+            return None
+        if failure.times is not None:
+            failure.times -= 1
+            if failure.times <= 0:
+                self._failure = None
+        reply = problem(failure.status, "made_to_fail")
+        if failure.retry_after_s is None:
+            return reply
+        return replace(reply, headers={**reply.headers, "Retry-After": f"{failure.retry_after_s:g}"})
+
+    def _snapshot(self, request: Request) -> Reply:
+        until = monotonic() + min(request.wait_s, 30)
+        seen = request.headers.get("If-None-Match", "")
+        with self._changed:
+            while f'"{self._version_tag()}' in seen:
+                left = until - monotonic()
+                if left <= 0 or self._failure is not None or not self._server.running:
+                    return replace(self._signed(self._body(None)), status=304, body=b"")
+                self._changed.wait(min(left, 0.5))
+            return self._signed(self._body(request.since))
+
+    def _body(self, since: int | None) -> bytes:
+        delta = since is not None and since <= self.revision
+        after = since if since is not None and delta else 0
+        entries = {n: e for n, e in self._entries.items() if e["revision"] > after}
+        data = {
+            "format": 1,
+            "environment": self.environment,
+            "epoch": self.epoch,
+            "revision": self.revision,
+            "full": not delta,
+            "poll_interval_ms": self.poll_interval_ms,
+            "workloads": entries,
+            "removed": [n for n, at in self._removed.items() if at > after] if delta else [],
+        }
+        return json.dumps(data).encode()
+
+    def _version_tag(self) -> str:
+        return f"{self.epoch}.{self.revision}."
+
+    def _signed(self, body: bytes) -> Reply:
+        tag = f'"{self._version_tag()}{hashlib.sha256(body).hexdigest()[:16]}"'
+        headers = {
+            "ETag": tag,
+            "Pointsman-Revision": str(self.revision),
+            "Content-Type": "application/json",
+            "Cache-Control": "private, max-age=1, stale-if-error=604800",
+        }
+        if self._signing is not None:
+            signature = b64encode(self._signing.sign(PREFIX + body)).decode()
+            headers["Pointsman-Signature"] = f"keyid=test-key, alg=ed25519, sig={signature}"
+        return Reply(200, body, headers)
+
+    def _outcomes(self, data: dict[str, Any]) -> Reply:
+        batch_id, buckets = str(uuid.UUID(data["batch_id"])), data["buckets"]
+        if len(buckets) > self.max_buckets:
+            return problem(413, "batch_too_large")
+        wrong = [(n, why) for n, bucket in enumerate(buckets) if (why := contradiction(bucket))]
+        if wrong:
+            return problem(422, "bad_buckets", errors=[{"index": n, "detail": why} for n, why in wrong])
+        with self._changed:
+            self.deliveries[batch_id] = self.deliveries.get(batch_id, 0) + 1
+            if batch_id not in self.batches:
+                self._write(data)
+                self.batches[batch_id] = buckets
+        return Reply(202, json.dumps({"accepted": len(buckets)}).encode())
+
+    def _feedback(self, data: dict[str, Any]) -> Reply:
+        with self._changed:
+            known = {(word["decision_id"], word["kind"]) for word in self.feedback}
+            self.feedback += [w for w in data["feedback"] if (w["decision_id"], w["kind"]) not in known]
+        return Reply(202, b"{}")
+
+    def _acks(self, data: dict[str, Any]) -> Reply:
+        with self._changed:
+            self.acks.append(data)
+        return Reply(204, b"")
+
+    # The journal
+
+    def _write(self, data: dict[str, Any]) -> None:
+        if self._journal is None:
+            return
+        with self._journal.open("ab") as file:
+            file.write(json.dumps(data).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _replay(self) -> None:
+        if self._journal is None or not self._journal.exists():
+            return
+        for line in self._journal.read_bytes().splitlines():
+            try:
+                data = json.loads(line)
+            except ValueError:  # cut by a kill; it was not acknowledged
+                continue
+            self.batches[data["batch_id"]] = data["buckets"]
+
+
+def _version(version: int, policy: Mapping[str, Any]) -> dict[str, Any]:
+    return {"version": version, "digest": digest(policy), "policy": dict(policy)}
+
+
+def _new_key() -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.generate()
