@@ -34,7 +34,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The running rollout as the snapshot tells it. Shares are per 100,000, the cap is nano-US-dollars per task."""
+    """The running rollout as the snapshot tells it.
+
+    Shares are per 100,000, the cap is nano-US-dollars per task.
+    """
 
     id: str
     stage: int
@@ -66,7 +69,8 @@ class WorkloadAssignment:
     ) -> WorkloadAssignment:
         """Build from a snapshot's entry. `compiled(digest, policy)` compiles, or answers from a cache.
 
-        Raises `PolicyInvalid` for a document that must not run and `SnapshotRefused` for an entry that is not one.
+        Raises `PolicyInvalid` for a document that must not run and `SnapshotRefused` for an entry that is not
+        one.
         """
         make = compiled or compile_checked
         try:
@@ -94,11 +98,11 @@ class WorkloadAssignment:
     ) -> Decision:
         """Choose the model for one task. Never raises, takes no lock, touches no network.
 
-        request    the `request.*` inputs: `{"task_type": …, "prompt_tokens": …, "attributes": {…}}`, what is known of them
+        request    the `request.*` inputs: `{"prompt_tokens": 12, "attributes": {…}}`, what is known of them
         unit_ids   ids by kind: `request`, `conversation`, `user`, `tenant`
         history    the process's failure history, for policies that ask for it
         latch      the process's memory of escalated conversations
-        available  catalogue names that can be called; a choice outside is answered by `guard.on_unknown_model`
+        available  catalogue names that can be called; for a choice outside `guard.on_unknown_model` answers
         """
         decision = Decision(
             self,
@@ -150,7 +154,8 @@ class WorkloadAssignment:
 def _route(policy: CompiledPolicy, decision: Decision, history: FailureHistory | None) -> Route:
     if history is None or not policy.uses_history:
         return policy.route(decision.request)
-    return policy.route(decision.request, history.window(decision.workload, decision.endpoint))
+    decision._history = history.window(decision.workload, decision.endpoint)
+    return policy.route(decision.request, decision._history)
 
 
 def compile_checked(expected: str, data: Mapping[str, Any]) -> CompiledPolicy:

@@ -19,7 +19,8 @@ class Attempt:
     """How one call of a model ended, as the router saw it.
 
     ok            it answered
-    error         when not ok (or answered badly): one of `UNREACHABLE` or `ANSWERED_BADLY`; any other word counts as `error`
+    error         when not ok (or answered badly): one of `UNREACHABLE` or `ANSWERED_BADLY`; another word
+                  counts as `error`
     confidence    0 … 1, if a scorer gave one
     valid         False when the answer failed the caller's own check (the same as error `invalid_output`)
     cost_nusd     what it cost, in nano-US-dollars

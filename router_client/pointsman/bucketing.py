@@ -1,7 +1,7 @@
 """Which arm a unit belongs to: integers only, so that every language agrees to the last unit.
 
-Shares are per 100,000 (`_pcm`). A unit's bucket depends on the rollout's salt and on nothing else, so whoever is in
-at 1 % is in at 5 %. Shared vectors: `tests/vectors/bucketing.json`.
+Shares are per 100,000 (`_pcm`). A unit's bucket depends on the rollout's salt and on nothing else, so whoever
+is in at 1 % is in at 5 %. Shared vectors: `tests/vectors/bucketing.json`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def bucket(salt: str, unit: str) -> int:
-    """The bucket 0 … 99,999 of a unit: the first 64 bits of SHA-256(salt ":" unit), scaled down without division."""
+    """The bucket 0 … 99,999 of a unit: the first 64 bits of SHA-256(salt ":" unit), scaled down without
+    division.
+    """
     text = f"{salt}:{unit}"
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        # A lone surrogate has no UTF-8. It is replaced, as browsers do, because a request must never fail here.
+        # A lone surrogate has no UTF-8. It is replaced, as browsers do: a request must not fail here.
         data = _SURROGATE.sub("\ufffd", text).encode()
     return int.from_bytes(sha256(data).digest()[:8], "big") * BUCKETS >> 64
 
@@ -32,5 +34,8 @@ def in_candidate(mode: str, share_pcm: int, salt: str, unit: str) -> bool:
 
 
 def mirrored(mirror_pcm: int, salt: str, unit: str) -> bool:
-    """Whether the other arm's model may also run for this unit. Salted apart, so the sample cuts across the slices."""
+    """Whether the other arm's model may also run for this unit.
+
+    Salted apart, so the sample cuts across the slices.
+    """
     return mirror_pcm > 0 and bucket(f"{salt}/mirror", unit) < mirror_pcm

@@ -16,7 +16,7 @@ from pointsman.token import DecisionToken
 if TYPE_CHECKING:
     from pointsman.assignment import Side, WorkloadAssignment
     from pointsman.evaluate import Route
-    from pointsman.history import LatchMemory
+    from pointsman.history import LatchMemory, Window
 
 __all__ = ["Attempt", "Decision", "DecisionToken", "Next"]
 
@@ -40,13 +40,15 @@ if hasattr(os, "register_at_fork"):
 
 
 class Decision:
-    """One task's decision. What is costly (the id, the reason, the unit's group) is made when it is asked for.
+    """One task's decision. What is costly (the id, the reason, the unit's group) is made when it is asked
+    for.
 
     A decision belongs to the one thread or coroutine that runs its task.
     """
 
     __slots__ = (
         "_bucket",
+        "_history",
         "_id",
         "_latch",
         "_nonce",
@@ -88,6 +90,7 @@ class Decision:
         self._sequence = next(_sequence)
         self._nonce = _process
         self._latch = latch
+        self._history: Window | None = None
         self._bucket = -1
         self._unit: str | None = None
         self._id: str | None = None
@@ -198,7 +201,9 @@ class Decision:
 
     @property
     def unit_missing(self) -> bool:
-        """Whether the caller left out the workload's unit, so that it may change arms within a conversation or user."""
+        """Whether the caller left out the workload's unit, so that it may change arms within a conversation
+        or user.
+        """
         kind = self.assignment.unit
         return kind != "request" and self.unit_ids.get(kind) is None
 
@@ -239,18 +244,19 @@ class Decision:
         expected_cost_nusd: Mapping[str, int] | None = None,
         available: Container[str] | None = None,
     ) -> Next:
-        """Say how the last attempt ended; learn what to do now. Never raises; after the end it repeats the end.
+        """Say how the last attempt ended; learn what to do now. Never raises; at the end it repeats itself.
 
-        expected_cost_nusd  what one call would cost, by the policy's own model names, if the router can tell. With it
-                            an attempt that would pass the budget is not made; without it only one that follows when
-                            the budget is already spent.
+        expected_cost_nusd  what one call would cost, by the policy's own names, if the router can tell.
+                            With it no attempt is made that would pass the budget; without it none is made
+                            once the budget is spent.
         available           catalogue names that can be called; others are passed over. None: all of them.
         """
         steps = self.steps
         if steps.done is not None:
             return steps.done
         try:
-            step = next_step(self.side.policy, steps, attempt, self.request, expected_cost_nusd, available)
+            policy, costs = self.side.policy, expected_cost_nusd or {}
+            step = next_step(policy, steps, attempt, self.request, self._history, costs, available)
             if step.action == "escalate":
                 self._hold()
             return step
@@ -271,7 +277,7 @@ class Decision:
 
     @property
     def steps(self) -> Steps:
-        """The task's account: `attempts`, `retries`, `fallbacks`, `escalations`, `cost_nusd`, `latency_ms`, …"""
+        """The account: `attempts`, `retries`, `fallbacks`, `escalations`, `cost_nusd`, `latency_ms` …"""
         if self._steps is None:
             self._steps = Steps(self.route, self._started)
         return self._steps
@@ -283,7 +289,9 @@ class Decision:
 
     @property
     def final_alias(self) -> str:
-        """The policy's own name of the model whose answer ended the task (of the one asked last, before the end)."""
+        """The policy's own name of the model whose answer ended the task (of the one asked last, before the
+        end).
+        """
         if self._steps is None:
             return self.route.alias
         return self._steps.done.alias if self._steps.done is not None else self._steps.route.alias

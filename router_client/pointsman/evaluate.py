@@ -1,7 +1,8 @@
 """A policy document, ready to run: the first rule that certainly holds decides.
 
-`compile_policy` turns all rules of a document into one function. It loads each input once, at the first rule that
-names it, and answers with a route made beforehand: on the usual path nothing is allocated and nothing can be raised.
+`compile_policy` turns all rules of a document into one function. It loads each input once, at the first rule
+that names it, and answers with a route made beforehand: on the usual path nothing is allocated and nothing
+can be raised.
 """
 
 from __future__ import annotations
@@ -75,14 +76,15 @@ class _Choose(Protocol):
 class CompiledPolicy:
     """A document that passed validation. Never changes.
 
-    `route(request, history=None)` gives the `Route` of the first rule that certainly holds, else the default's. It
-    never raises: should evaluation fail, `guard.on_evaluation_error` answers with `error` set. `history` is a `Window`
-    or `{"failure_rate": …, "tasks": …}`.
+    `route(request, history=None)` gives the `Route` of the first rule that certainly holds, else the
+    default's. It never raises: should evaluation fail, `guard.on_evaluation_error` answers with `error` set.
+    `history` is a `Window` or `{"failure_rate": …, "tasks": …}`.
     """
 
     __slots__ = (
-        "batch", "data", "escalate", "fallback", "guard_error", "guard_unknown", "latched", "max_cost_nusd", "models",
-        "rank", "retry", "route", "routes", "strongest", "timeouts", "uses_history", "weakest", "workload",
+        "batch", "data", "escalate", "fallback", "guard_error", "guard_unknown", "latched", "max_cost_nusd",
+        "models", "rank", "retry", "route", "routes", "strongest", "timeouts", "uses_history",
+        "weakest", "workload",
     )  # fmt: skip
 
     route: _Choose
@@ -96,7 +98,8 @@ class CompiledPolicy:
         }
         ranked = list(data.get("rank") or self.models)
         self.rank = {alias: place for place, alias in enumerate(ranked)}
-        self.weakest, self.strongest = ranked[0], ranked[-1]
+        self.weakest: str = ranked[0]
+        self.strongest: str = ranked[-1]
         guard = data.get("guard", {})
         self.guard_error: str = guard.get("on_evaluation_error", self.strongest)
         self.guard_unknown: str = guard.get("on_unknown_model", self.strongest)
@@ -109,14 +112,20 @@ class CompiledPolicy:
         self.escalate = _escalate(data)
         self.latched = self._latched()
         self.route, self.uses_history = _compile_rules(self, data)
+        if self.escalate is not None and self.escalate.when is not None:
+            names, _ = inputs_needed(self.escalate.when.node)
+            self.uses_history |= any(name.startswith("history.") for name in names)
 
     def stronger(self, alias: str, than: str) -> bool:
-        """Whether a model ranks above another one. A name that the policy does not know ranks above all of them."""
+        """Whether a model ranks above another one.
+
+        A name that the policy does not know ranks above all of them.
+        """
         return self.rank.get(alias, -1) > self.rank.get(than, len(self.rank))
 
     def broken(self, error: Exception) -> Route:
         """The answer when the policy could not be evaluated."""
-        why = f"the policy could not be evaluated ({type(error).__name__}), so its guard answers {self.guard_error}"
+        why = f"the policy could not be evaluated ({type(error).__name__}); its guard: {self.guard_error}"
         return self._to(self.guard_error, "guard", why)._replace(error=True)
 
     def unknown_model(self, chosen: Route) -> Route:

@@ -22,8 +22,8 @@ _EMPTY = 2
 class Window:
     """The last 200 tasks of one workload and endpoint on the policy's weakest model.
 
-    A ring of bytes, each 0 (well), 1 (failed) or 2 (not yet used). There is no sum to keep in step with it: reading
-    counts the bytes in C, under the interpreter's lock, so it is always true of some moment.
+    A ring of bytes, each 0 (well), 1 (failed) or 2 (not yet used). There is no sum to keep in step with it:
+    reading counts the bytes in C, under the interpreter's lock, so it is always true of some moment.
     """
 
     __slots__ = ("_ring", "_turn")
@@ -62,9 +62,11 @@ class FailureHistory:
         window.record(failed)
 
     def observe(self, decision: Decision, success: bool | None) -> None:
-        """Learn from a finished task. Counts only those that began on the weakest model and were graded or escalated.
+        """Learn from a finished task. Counts only those that began on the weakest model and were graded or
+        escalated.
 
-        An escalated task counts as failed, whatever the strong model then made of it: the weak one was not enough.
+        An escalated task counts as failed, whatever the strong model then made of it: the weak one was not
+        enough.
         """
         if not decision.weakest or (success is None and not decision.escalations):
             return
@@ -73,7 +75,9 @@ class FailureHistory:
 
 
 class LatchMemory:
-    """Conversations that were escalated under a policy that says `latch: conversation`; the last 100,000 or more."""
+    """Conversations that were escalated under a policy that says `latch: conversation`; the last 100,000 or
+    more.
+    """
 
     __slots__ = ("_held",)
 

@@ -14,7 +14,9 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `path` is like `rules[2].when` (empty: the whole document); lines and columns count from 1."""
+    """One finding. `path` is like `rules[2].when` (empty: the whole document); lines and columns count from
+    1.
+    """
 
     path: str
     code: str
@@ -44,7 +46,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def join(path: str, step: str | int) -> str:
-    """The path of a member: `join("rules", 2)` is `rules[2]`, `join("rules[2]", "when")` is `rules[2].when`."""
+    """The path of a member: ("rules", 2) is `rules[2]`, ("rules[2]", "when") is `rules[2].when`."""
     if isinstance(step, int):
         return f"{path}[{step}]"
     return f"{path}.{step}" if path else step

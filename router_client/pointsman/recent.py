@@ -13,9 +13,9 @@ V = TypeVar("V")
 class Recent(Generic[K, V]):
     """A mapping that holds at least the `limit` last used entries and at most twice as many.
 
-    Two generations: when the young one is full it becomes the old one, and the old one is dropped. Whatever is read
-    moves up. It takes no lock: each step is one dict operation, atomic in CPython, and a lost race costs an entry's
-    promotion, never a wrong value.
+    Two generations: when the young one is full it becomes the old one, and the old one is dropped. Whatever
+    is read moves up. It takes no lock: each step is one dict operation, atomic in CPython, and a lost race
+    costs an entry's promotion, never a wrong value.
     """
 
     __slots__ = ("_limit", "_old", "_young")
@@ -35,7 +35,9 @@ class Recent(Generic[K, V]):
         return value
 
     def put(self, key: K, value: V) -> V:
-        """Remember the value. Of two threads that put the same new key the first one's value stays; it is returned."""
+        """Remember the value. Of two threads that put the same new key the first one's value stays; it is
+        returned.
+        """
         young = self._young
         if len(young) >= self._limit and key not in young:
             self._old, self._young = young, {}

@@ -1,11 +1,10 @@
 """The second stage: what follows when an attempt ends.
 
-The order, each step only when the one before it does not apply:
-1. an answer that is good enough is accepted;
-2. no further attempt when the total timeout or the task's budget is spent;
-3. retry the same model, when it could not be reached in a way that `retry.on` names;
-4. fall back to the next model, when it could not be reached;
-5. escalate to the stronger model, when it answered and the answer was not good enough (or nothing was left to reach).
+The order, each step only when the one before it does not apply: 1. an answer that is good enough is accepted;
+2. no further attempt when the total timeout or the task's budget is spent; 3. retry the same model, when it
+could not be reached in a way that `retry.on` names; 4. fall back to the next model, when it could not be
+reached; 5. escalate to the stronger model, when it answered and the answer was not good enough (or nothing
+was left to reach).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pointsman.attempt import UNREACHABLE, Action, Attempt, Next, error_kind
 
 if TYPE_CHECKING:
     from pointsman.evaluate import CompiledPolicy, Route
+    from pointsman.history import Window
 
 __all__ = ["Steps", "ended", "next_step"]
 
@@ -79,16 +79,21 @@ def next_step(
     steps: Steps,
     attempt: Attempt,
     request: Mapping[str, Any],
-    expected_cost_nusd: Mapping[str, int] | None = None,
+    history: Window | None,
+    costs: Mapping[str, int],
     available: Container[str] | None = None,
 ) -> Next:
-    """Enter the ended attempt and say what follows. See the module's text for the order."""
+    """Enter the ended attempt and say what follows. See the module's text for the order.
+
+    request and history are what the first stage saw; costs (nano-US-dollars by alias) and available as in
+    `Decision.next`.
+    """
     kind = error_kind(attempt)
     steps.add(attempt, kind)
-    complaint = _complaint(policy, steps, attempt, kind, request)
+    complaint = _complaint(policy, steps, attempt, kind, request, history)
     if not complaint.code:
         return _end(steps, "accept", steps.route, "good_enough", complaint.why)
-    search = _Search(policy, steps, kind, complaint, expected_cost_nusd or {}, available)
+    search = _Search(policy, steps, kind, complaint, costs, available)
     if search.spent():
         return search.end()
     return search.retry() or search.fallback() or search.escalate() or search.end()
@@ -109,7 +114,12 @@ class _Complaint(NamedTuple):
 
 
 def _complaint(
-    policy: CompiledPolicy, steps: Steps, attempt: Attempt, kind: str | None, request: Mapping[str, Any]
+    policy: CompiledPolicy,
+    steps: Steps,
+    attempt: Attempt,
+    kind: str | None,
+    request: Mapping[str, Any],
+    history: Window | None,
 ) -> _Complaint:
     alias, escalate = steps.route.alias, policy.escalate
     if kind is not None:
@@ -119,7 +129,7 @@ def _complaint(
         return _Complaint("", f"{alias} answered")
     if steps.route.rule == "pin" or not policy.stronger(escalate.to, alias):
         return _Complaint("", f"{alias} answered, and the policy knows nothing stronger")
-    uncertain = escalate.when(request, attempt.as_inputs())
+    uncertain = escalate.when(request, attempt.as_inputs(), history)
     if uncertain is True:
         return _Complaint("uncertain", f"{alias} answered, but {escalate.when.text}")
     if uncertain is False or escalate.missing_confidence == "accept":
@@ -169,7 +179,7 @@ class _Search:
         return self._go("retry", steps.route, f"retry {steps.retried} of {retry.attempts}", delay)
 
     def fallback(self) -> Next | None:
-        """Another model, when this one could not be reached: the first in order that was not asked in vain."""
+        """Another model, when this one could not be reached: the first in order that was not yet asked."""
         steps, policy = self.steps, self.policy
         if self.kind not in UNREACHABLE or steps.route.rule == "pin":
             return None
@@ -183,7 +193,9 @@ class _Search:
         return None
 
     def escalate(self) -> Next | None:
-        """The stronger model, when the answer was not good enough, or the failure is one that `escalate.on` names."""
+        """The stronger model, when the answer was not good enough, or the failure is one that `escalate.on`
+        names.
+        """
         steps, escalate = self.steps, self.policy.escalate
         if escalate is None or steps.escalations >= escalate.max or steps.route.rule == "pin":
             return None
@@ -220,7 +232,10 @@ class _Search:
         return self.available is None or route.model in self.available
 
     def _affordable(self, route: Route, delay_ms: int = 0) -> bool:
-        """Whether the attempt fits into the time and, when its cost is known, into the budget. A no is kept as the reason."""
+        """Whether the attempt fits into the time and, when its cost is known, into the budget.
+
+        A no is kept as the reason.
+        """
         total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
         if total is not None and self.steps.latency_ms + delay_ms >= total:
             return not self._refuse(
@@ -243,8 +258,8 @@ class _Search:
         left = [round(total - steps.latency_ms)] if total is not None else []
         limits = [*left, *([timeouts["attempt_ms"]] if "attempt_ms" in timeouts else [])]
         return Next(
-            action, route.alias, route.model, route.params, self.complaint.code, f"{self.complaint.why}; {what}",
-            delay_ms, max(1, min(limits)) if limits else None,
+            action, route.alias, route.model, route.params, self.complaint.code,
+            f"{self.complaint.why}; {what}", delay_ms, max(1, min(limits)) if limits else None,
         )  # fmt: skip
 
 

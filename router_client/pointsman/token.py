@@ -1,7 +1,8 @@
 """The `decision_id`: all that feedback needs to find its arm, so that nobody has to look a decision up.
 
-Layout of version 1: `1.` and base64url (no padding) of CRC-32 (4 bytes, big-endian) ‖ a JSON array of the fields in
-the order of `DecisionToken`. The checksum finds a cut or mistyped id; it proves nothing about who made it.
+Layout of version 1: `1.` and base64url (no padding) of CRC-32 (4 bytes, big-endian) ‖ a JSON array of the
+fields in the order of `DecisionToken`. The checksum finds a cut or mistyped id; it proves nothing about who
+made it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ _LONGEST = 4096
 
 
 class DecisionToken(NamedTuple):
-    """What a `decision_id` says. `at` is Unix seconds; `model` is the policy's own name of the model chosen first."""
+    """What a `decision_id` says.
+
+    `at` is Unix seconds; `model` is the policy's own name of the model chosen first.
+    """
 
     environment: str
     workload: str
@@ -44,8 +48,7 @@ class DecisionToken(NamedTuple):
     def decode(cls, token: str) -> DecisionToken:
         """Read an id back. Raises `TokenInvalid` for anything that `encode` did not make."""
         try:
-            fields = cls._fields_of(token)
-            return cls(*fields)
+            return cls._make(cls._fields_of(token))
         except (ValueError, TypeError, RecursionError) as error:
             raise TokenInvalid(f"not a decision id: {error}") from None
 

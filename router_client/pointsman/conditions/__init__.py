@@ -1,9 +1,11 @@
 """Conditions: a subset of CEL whose cost is bounded and which cannot fail in the data plane.
 
-`||  &&  !  ==  !=  <  <=  >  >=  in [literals]  has(x)  size(x)  x.startsWith("…")  x.endsWith("…")  x.contains("…")`
-and parentheses, over typed inputs and literals (string, int, double, bool). Every condition is valid CEL with the same
-meaning (language definition: github.com/google/cel-spec), wherever CEL gives an answer; where CEL would fail because an
-input is absent, the answer is *unknown*. Limits: 2,000 characters, 16 nested parentheses or negations, 64 comparisons.
+    ||  &&  !  ==  !=  <  <=  >  >=  in [literals]  ( )
+    has(x)  size(x)  x.startsWith("a")  x.endsWith("a")  x.contains("a")
+
+over typed inputs and literals (string, int, double, bool). Every condition is valid CEL and means the same
+(github.com/google/cel-spec), wherever CEL gives an answer; where CEL fails because an input is absent, the
+answer is *unknown*. Limits: 2,000 characters, 64 comparisons, 16 parentheses or negations in one another.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from pointsman.errors import PolicyInvalid
 from pointsman.problems import Problem
 
 __all__ = [
-    "FIRST_STAGE", "SECOND_STAGE", "UNKNOWN", "Condition", "Finding", "Input", "Type", "compile_condition", "declared",
-    "define", "examine", "inputs_needed",
+    "FIRST_STAGE", "SECOND_STAGE", "UNKNOWN", "Condition", "Finding", "Input", "Type", "compile_condition",
+    "declared", "define", "examine", "inputs_needed",
 ]  # fmt: skip
 
 # The third truth value. `&&`, `||` and `!` treat it as Kleene's logic does.
@@ -30,10 +32,11 @@ UNKNOWN: Final = None
 
 
 class Condition:
-    """A compiled condition. Calling it gives True, False or `UNKNOWN`, and never raises for any value of an input.
+    """A compiled condition. Calling it gives True, False or `UNKNOWN`, and never raises for any value of an
+    input.
 
-    Shapes: request `{"prompt_tokens": 12, "attributes": {…}}`, response `{"confidence": 0.4}`, history a `Window` or
-    `{"failure_rate": 0.1, "tasks": 90}`. A value of another type than declared counts as absent.
+    Shapes: request `{"prompt_tokens": 12, "attributes": {…}}`, response `{"confidence": 0.4}`, history a
+    `Window` or `{"failure_rate": 0.1, "tasks": 90}`. A value of another type than declared counts as absent.
     """
 
     __slots__ = ("_evaluate", "node", "text")
@@ -60,7 +63,10 @@ def examine(text: str, inputs: Mapping[str, Input]) -> tuple[Node | None, list[F
 
 
 def compile_condition(text: str, inputs: Mapping[str, Input]) -> Condition:
-    """Compile a condition over the given inputs. Raises `PolicyInvalid`; lines and columns count within the text."""
+    """Compile a condition over the given inputs.
+
+    Raises `PolicyInvalid`; lines and columns count within the text.
+    """
     node, findings = examine(text, inputs)
     if node is None or any(finding.severity == "error" for finding in findings):
         raise PolicyInvalid([_problem(text, finding) for finding in findings])
@@ -98,7 +104,10 @@ def _refs(leaf: Node) -> list[Ref]:
 
 
 def define(name: str, parameters: str, lines: list[str], constants: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function with these lines as its body. They come from an `Emitter` and hold no text of any policy."""
+    """The function with these lines as its body.
+
+    They come from an `Emitter` and hold no text of any policy.
+    """
     source = f"def {name}({parameters}):\n" + "".join(f"    {line}\n" for line in lines)
     scope: dict[str, Any] = {"__builtins__": {"Exception": Exception}, **SUPPORT, **constants}
     exec(compile(source, f"<pointsman {name}>", "exec"), scope)  # noqa: S102  # nosec B102

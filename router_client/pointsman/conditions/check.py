@@ -116,7 +116,9 @@ def _compare(node: Compare, inputs: Inputs) -> list[Finding]:
         return [Finding(node.at, "constant", "both sides are literals: it says nothing of the request")]
     left, right = _type(node.left, inputs), _type(node.right, inputs)
     if not _comparable(left, right):
-        text = f"{_show(node.left)} is of type {left} and {_show(node.right)} of type {right}: they do not compare"
+        text = (
+            f"{_show(node.left)} is of type {left}, {_show(node.right)} of type {right}: they do not compare"
+        )
         return [Finding(node.at, "wrong_type", text)]
     if left == "bool" and node.op not in ("==", "!="):
         return [Finding(node.at, "wrong_type", f'bools have no order; use "==" or "!=", not "{node.op}"')]
@@ -136,7 +138,8 @@ def _listed(op: str, ref: Ref, known: Input, literal: Lit) -> list[Finding]:
     if literal.value in known.values:
         return []
     outcome = "never" if op == "==" else "always"
-    text = f"{ref.name} is one of {', '.join(known.values)}: this {outcome} holds{did_you_mean(literal.value, known.values)}"
+    hint = did_you_mean(literal.value, known.values)
+    text = f"{ref.name} is one of {', '.join(known.values)}: this {outcome} holds{hint}"
     return [Finding(literal.at, f"{outcome}_holds", text, "error" if op == "==" else "warning")]
 
 
@@ -166,7 +169,7 @@ def _in(node: In, inputs: Inputs) -> list[Finding]:
     found: list[Finding] = []
     for item in node.items:
         if not _comparable(kind, item.kind):
-            text = f"{_show(node.operand)} is of type {kind} and {_show(item)} of type {item.kind}: they are never equal"
+            text = f"{_show(node.operand)} is of type {kind}, {_show(item)} of type {item.kind}: never equal"
             found.append(Finding(item.at, "wrong_type", text))
         elif known.values and not node.operand.size:
             found += _listed("==", node.operand, known, item)

@@ -1,10 +1,12 @@
 """Turns conditions into Python source that evaluates them without a call or an exception on the usual path.
 
-Three-valued logic without a third value: a condition is emitted twice, as *certainly true* and as *certainly false*.
-An absent input (None) makes both of its comparisons false; when neither holds, the condition is unknown. A rule asks
-only the first; the second is looked at when an input was absent, to tell "no" from "not known".
+Three-valued logic without a third value: a condition is emitted twice, as *certainly true* and as *certainly
+false*. An absent input (None) makes both of its comparisons false; when neither holds, the condition is
+unknown. A rule asks only the first; the second is looked at when an input was absent, to tell "no" from "not
+known".
 
-No text of a policy gets into the source. Names are numbered (`v0`, `k0`), literals are passed beside it as constants.
+No text of a policy gets into the source. Names are numbered (`v0`, `k0`), literals are passed beside it as
+constants.
 """
 
 from __future__ import annotations
@@ -62,8 +64,8 @@ def _reading(history: Any) -> tuple[float | None, int | None]:
 
 SUPPORT: dict[str, Any] = {
     "to_string": _text, "to_int": _int, "to_double": _double, "to_bool": _bool,
-    "mapping": _mapping, "reading": _reading, "str": str, "int": int, "float": float, "bool": bool, "type": type,
-    "dict": dict, "len": len,
+    "mapping": _mapping, "reading": _reading, "str": str, "int": int, "float": float, "bool": bool,
+    "type": type, "dict": dict, "len": len,
 }  # fmt: skip
 _PYTHON: dict[Type, str] = {"string": "str", "int": "int", "double": "float", "bool": "bool"}
 _METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
@@ -85,7 +87,10 @@ class Emitter:
         return name
 
     def load(self, name: str) -> list[str]:
-        """Lines that load an input into its local, once per function. A value of another type counts as absent."""
+        """Lines that load an input into its local, once per function.
+
+        A value of another type counts as absent.
+        """
         if name in self.locals:
             return []
         local = self.locals[name] = f"v{len(self.locals)}"

@@ -60,7 +60,10 @@ _DECLARED: Mapping[str, Type] = {"string": "string", "int": "int", "number": "do
 
 
 def declared(inputs: Any, standard: Mapping[str, Input]) -> dict[str, Input]:
-    """The standard inputs and the workload's own, `request.attributes.<name>`. Malformed entries are passed over."""
+    """The standard inputs and the workload's own, `request.attributes.<name>`.
+
+    Malformed entries are passed over.
+    """
     known = dict(standard)
     for name, entry in inputs.items() if isinstance(inputs, Mapping) else ():
         kind = entry.get("type") if isinstance(entry, Mapping) else None

@@ -17,7 +17,10 @@ _NEGATED: Mapping[Op, Op] = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """An interval of numbers; an end is open or closed. `whole` ranges hold integers only, and are kept closed."""
+    """An interval of numbers; an end is open or closed.
+
+    `whole` ranges hold integers only, and are kept closed.
+    """
 
     low: float = -inf
     high: float = inf
@@ -87,7 +90,10 @@ def narrowed(op: Op, value: float) -> Range:
 
 
 def bounds(node: Node, name: str, start: Range, *, negated: bool = False) -> Range:
-    """The smallest interval of input `name` outside which the condition is not true. `start` is its domain."""
+    """The smallest interval of input `name` outside which the condition is not true.
+
+    `start` is its domain.
+    """
     if isinstance(node, Not):
         return bounds(node.part, name, start, negated=not negated)
     if isinstance(node, And | Or):

@@ -1,7 +1,8 @@
 """The one byte string of a document (RFC 8785, JSON Canonicalization Scheme), and its digest.
 
-Canonical JSON sorts the members of an object, and so loses the order of `models`, which is their rank. Therefore the
-canonical document always carries the order as a list, under `rank`: written down if the author left it to the order.
+Canonical JSON sorts the members of an object, and so loses the order of `models`, which is their rank.
+Therefore the canonical document always carries the order as a list, under `rank`: written down if the author
+left it to the order.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ def completed(data: Any) -> Any:
 
 
 def canonical(data: Any) -> bytes:
-    """Canonical JSON as UTF-8. Raises `ValueError` for what JSON cannot say: NaN, integers beyond 2^53, surrogates."""
+    """Canonical JSON as UTF-8.
+
+    Raises `ValueError` for what JSON cannot say: NaN, integers beyond 2^53, surrogates.
+    """
     return rfc8785.dumps(completed(data))
 
 
 def digest(data: Any) -> str:
-    """`sha256:` and 64 hex digits of the canonical bytes: the same for the same document, however it was written."""
+    """`sha256:` and 64 hex digits of the canonical bytes: the same for the same document, however it was
+    written.
+    """
     return f"sha256:{sha256(canonical(data)).hexdigest()}"

@@ -1,4 +1,6 @@
-"""Checks a document against the model catalogue: what exists, what it can hold, what it costs, how good it is."""
+"""Checks a document against the model catalogue: what exists, what it can hold, what it costs, how good it
+is.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,7 @@ def _tokens(node: Node | None) -> Range:
 def _check_window(rule: Rule, node: Node, model: CatalogueModel, report: Reporter) -> None:
     tokens, window, path = _tokens(node), model.context_window, f"{rule.path}.when"
     if tokens.low >= window:
-        text = f"lets only prompts of {tokens.low:,.0f} tokens and more through to {model.name}, which holds {window:,}"
+        text = f"all its prompts have {tokens.low:,.0f} tokens or more, and {model.name} holds {window:,}"
         report(path, "context_too_small", text)
     elif window < tokens.high < float("inf"):
         text = (
@@ -107,7 +109,7 @@ def _check_budget(
             text = f"less than one call of {alias} costs ({smallest:,.0f} at {least[alias]:,.0f} tokens)"
             report(path, "budget_too_small", text)
         elif budget < usual:
-            text = f"less than a usual call of {alias} costs ({usual:,.0f}: {TYPICAL_CALL[0]:,} tokens in, {TYPICAL_CALL[1]} out)"
+            text = f"less than a usual call of {alias} costs ({usual:,.0f} at {TYPICAL_CALL[0]:,} tokens in)"
             report(path, "budget_too_small", text, 0, "warning")
 
 

@@ -29,7 +29,7 @@ class Locate(Protocol):
 
 @dataclass(slots=True)
 class Source:
-    """The text and what was found in it: values and names by path, as offsets; and the problems on the way."""
+    """The text and what was found in it: values and names by path, as offsets; and the problems."""
 
     text: str
     values: dict[str, int] = field(default_factory=dict)
@@ -54,7 +54,10 @@ class Document:
     source: Source
 
     def locate(self, path: str, offset: int = 0, /) -> tuple[int, int] | None:
-        """Where a value stands, or with `offset` the character within a text. What is not there: its nearest parent."""
+        """Where a value stands, or with `offset` the character within a text.
+
+        What is not there: its nearest parent.
+        """
         found = path
         while found not in self.source.values:
             found = re.sub(r"(?:^|\.)[^.\[\]]*$|\[\d+\]$", "", found) if found else ""
@@ -66,7 +69,9 @@ class Document:
 
 
 def _within(text: str, start: int, offset: int) -> int:
-    """The offset of a text's n-th character in the source, quotes and escapes counted; block scalars: their start."""
+    """The offset of a text's n-th character in the source, quotes and escapes counted; block scalars: their
+    start.
+    """
     quote = text[start : start + 1]
     if not offset or quote in ("|", ">"):
         return start

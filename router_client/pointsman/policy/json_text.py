@@ -1,10 +1,11 @@
-"""JSON into data with positions (RFC 8259), stricter than the standard library: no NaN, no duplicate name, bounded."""
+"""JSON into data with positions (RFC 8259), stricter than the standard library: no NaN, no duplicate name,
+bounded.
+"""
 
 from __future__ import annotations
 
 import re
-from json import JSONDecodeError
-from json.decoder import scanstring
+from json import JSONDecodeError, JSONDecoder
 from math import isinf
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["TextError", "read_json"]
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"-?[A-Za-z]+")
+_STRINGS = JSONDecoder()
 _WORDS = {"true": True, "false": False, "null": None}
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 
@@ -92,18 +94,18 @@ class _Reader:
 
     def string(self, at: int, path: str) -> str:
         try:
-            value, end = scanstring(self.text, at + 1, True)
+            value, end = _STRINGS.raw_decode(self.text, at)
         except JSONDecodeError as error:
             raise TextError(min(error.pos, len(self.text)), "syntax", error.msg) from None
         if _UNSAFE.search(value):
             self.source.problem(at, "bad_character", "NUL and unpaired surrogates are refused", path)
         self.skip(end)
-        return value
+        return str(value)
 
     def number(self, at: int, path: str) -> int | float:
         match = _NUMBER.match(self.text, at)
         if match is None:
-            return self.word(at, path)
+            raise self.odd(at)
         self.skip(match.end())
         whole, fraction, exponent = match.groups()
         if fraction or exponent:
@@ -123,13 +125,17 @@ class _Reader:
         match = _WORD.match(self.text, at)
         word = match[0] if match else ""
         if match is None or word not in _WORDS:
-            if word.lstrip("-") in ("NaN", "Infinity"):
-                raise TextError(at, "bad_number", f"{word} is not JSON, and no policy needs it")
-            raise TextError(
-                at, "syntax", f"expected a value, found {ascii(word or self.text[at : at + 1]) or 'the end'}"
-            )
+            raise self.odd(at)
         self.skip(match.end())
         return _WORDS[word]
+
+    def odd(self, at: int) -> TextError:
+        """The error for something that is no value."""
+        match = _WORD.match(self.text, at)
+        found = match[0] if match else self.text[at : at + 1]
+        if found.lstrip("-") in ("NaN", "Infinity"):
+            return TextError(at, "bad_number", f"{found} is not JSON, and no policy needs it")
+        return TextError(at, "syntax", f"expected a value, found {ascii(found) if found else 'the end'}")
 
     def take(self, char: str) -> bool:
         if self.text[self.at : self.at + 1] != char:

@@ -1,4 +1,4 @@
-"""Checks that names lead somewhere: aliases, ids, defaults; and that fallback and escalation change anything."""
+"""Checks that names lead somewhere, and that fallback and escalation change anything."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ __all__ = ["Reporter", "check_references", "uses"]
 
 # Words that CEL keeps for itself, in any language's library.
 _RESERVED_INPUTS = frozenset(
-    "as break const continue else false for function if import in let loop namespace null package return true var void"
-    " while".split()
-)
+    [
+        "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let",
+        "loop", "namespace", "null", "package", "return", "true", "var", "void", "while",
+    ]
+)  # fmt: skip
 
 
 class Reporter(Protocol):

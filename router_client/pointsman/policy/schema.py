@@ -1,4 +1,7 @@
-"""The format's shape as JSON Schema (2020-12). The validator walks this very table, so the two cannot disagree."""
+"""The format's shape as JSON Schema (2020-12).
+
+The validator walks this very table, so the two cannot disagree.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +112,7 @@ SCHEMA: dict[str, Any] = {
             },
             "rank": {
                 "type": "array", "items": {"type": "string"}, "uniqueItems": True,
-                "description": "the names under `models`, weakest first (their written order); canonical JSON has it",
+                "description": "the names under `models`, weakest first (as written)",
             },
             "inputs": {
                 "type": "object", "maxProperties": 100, "additionalProperties": _INPUT,
@@ -119,8 +122,8 @@ SCHEMA: dict[str, Any] = {
             "default": _alias("the model when no rule matches"),
             "escalate": _ESCALATE,
             "fallback": {
-                "type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 50, "uniqueItems": True,
-                "description": "the chosen model cannot be reached: try these, in order",
+                "type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 50,
+                "uniqueItems": True, "description": "the chosen model cannot be reached: try these, in order",
             },
             "retry": _RETRY,
             "timeouts": _object(
@@ -140,8 +143,8 @@ SCHEMA: dict[str, Any] = {
             "guard": _object(
                 [],
                 {
-                    "on_evaluation_error": _alias("the model when the policy cannot be evaluated (the strongest)"),
-                    "on_unknown_model": _alias("the model when the chosen one is not known (the strongest)"),
+                    "on_evaluation_error": _alias("when the policy cannot be evaluated (the strongest)"),
+                    "on_unknown_model": _alias("when the chosen model is not known (the strongest)"),
                 },
                 "what answers when the policy cannot",
             ),
@@ -152,5 +155,8 @@ SCHEMA: dict[str, Any] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, for editors. It tells a document's shape; `validate` also checks names, conditions and sense."""
+    """The schema, for editors.
+
+    It tells a document's shape; `validate` also checks names, conditions and sense.
+    """
     return deepcopy(SCHEMA)

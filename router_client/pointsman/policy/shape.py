@@ -23,7 +23,9 @@ _KINDS: Mapping[str, str] = {
 
 
 def check_json(data: Any, report: Report) -> bool:
-    """Whether the data is JSON that every database and reader can hold: depth, NUL, surrogates, NaN, huge integers."""
+    """Whether the data is JSON that every database and reader can hold: depth, NUL, surrogates, NaN, huge
+    integers.
+    """
     sound = True
 
     def bad(path: str, code: str, message: str) -> None:

@@ -19,8 +19,8 @@ _UNSAFE = re.compile("[\0\ud800-\udfff]")
 def parse(text: str | bytes, *, syntax: Literal["json", "yaml"] | None = None) -> Document:
     """Read a document. Without `syntax` a text that begins with `{` is JSON, any other YAML.
 
-    Raises `PolicyInvalid` for what cannot be read: syntax, size, duplicate names, NUL, unpaired surrogates, NaN. What
-    was read may still be no policy: `validate` says.
+    Raises `PolicyInvalid` for what cannot be read: syntax, size, duplicate names, NUL, unpaired surrogates,
+    NaN. What was read may still be no policy: `validate` says.
     """
     source = Source(_decoded(text))
     try:
@@ -41,10 +41,7 @@ def parse(text: str | bytes, *, syntax: Literal["json", "yaml"] | None = None) -
 
 
 def _decoded(text: str | bytes) -> str:
-    if isinstance(text, str):
-        size = len(text.encode("utf-8", "surrogatepass"))
-    else:
-        size = len(text)
+    size = len(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     if size > MAX_BYTES:
         message = f"a document has at most {MAX_BYTES // 1024} KiB, this one {size:,} bytes"
         raise PolicyInvalid([Problem("", "too_large", message, "error", 1, 1)])

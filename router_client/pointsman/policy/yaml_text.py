@@ -1,7 +1,8 @@
 """YAML into data with positions: the part of YAML 1.2 that is JSON in another dress.
 
-Refused: anchors and aliases (a small text can stand for a huge document), tags (they construct objects), duplicate
-names, several documents. Plain words follow YAML 1.2's core schema; in YAML 1.1 the policy's `on:` would be `true:`.
+Refused: anchors and aliases (a small text can stand for a huge document), tags (they construct objects),
+duplicate names, several documents. Plain words follow YAML 1.2's core schema; in YAML 1.1 the policy's `on:`
+would be `true:`.
 """
 
 from __future__ import annotations
@@ -152,7 +153,10 @@ class _Builder:
 
 
 def _integer(text: str) -> int | None:
-    """The integer, or None when it is too large. Its length first: Python refuses to convert thousands of digits."""
+    """The integer, or None when it is too large.
+
+    Its length first: Python refuses to convert thousands of digits.
+    """
     if len(text) > 40:
         return None
     value = int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
