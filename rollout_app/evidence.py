@@ -81,15 +81,6 @@ class Stratum:
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
-    """An exponential histogram: `counts[i]` values in (2^(i/2^scale), 2^((i+1)/2^scale)], `zero` values at 0."""
-
-    counts: Mapping[int, int] = field(default_factory=dict)
-    zero: int = 0
-    scale: int = 4
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """One of the 32 hash groups of sticky units."""
 

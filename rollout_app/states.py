@@ -5,6 +5,8 @@
     draft, awaiting_approval, scheduled ── cancel ──▶ cancelled     resume  pause
                                                                          │  ▼
                                                                         paused
+    awaiting_approval, scheduled ── amend ──▶ awaiting_approval
+    awaiting_approval ── break_glass ──▶ running                draft ── revert ──▶ running
     running, paused ── roll_back ──▶ rolling_back ── confirm_rollback ──▶ rolled_back
     running, paused ── abort     ──▶ rolling_back ── confirm_abort    ──▶ aborted
 
@@ -32,10 +34,13 @@ class State(StrEnum):
 
 class Event(StrEnum):
     PROPOSE = "propose"
+    AMEND = "amend"  # another plan or baseline: what was approved is no longer what would start
     APPROVE = "approve"
     REJECT = "reject"
     CANCEL = "cancel"
     START = "start"
+    REVERT = "revert"  # the start of a rollout that undoes a completed one
+    BREAK_GLASS = "break_glass"  # a start that nobody approved: one person, loud
     ADVANCE = "advance"  # the next stage; the state stays `running`
     PAUSE = "pause"
     RESUME = "resume"
@@ -48,10 +53,14 @@ class Event(StrEnum):
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.DRAFT, Event.PROPOSE): State.AWAITING_APPROVAL,
+    (State.DRAFT, Event.REVERT): State.RUNNING,
     (State.DRAFT, Event.CANCEL): State.CANCELLED,
+    (State.AWAITING_APPROVAL, Event.AMEND): State.AWAITING_APPROVAL,
     (State.AWAITING_APPROVAL, Event.APPROVE): State.SCHEDULED,
+    (State.AWAITING_APPROVAL, Event.BREAK_GLASS): State.RUNNING,
     (State.AWAITING_APPROVAL, Event.REJECT): State.REJECTED,
     (State.AWAITING_APPROVAL, Event.CANCEL): State.CANCELLED,
+    (State.SCHEDULED, Event.AMEND): State.AWAITING_APPROVAL,
     (State.SCHEDULED, Event.START): State.RUNNING,
     (State.SCHEDULED, Event.CANCEL): State.CANCELLED,
     (State.RUNNING, Event.ADVANCE): State.RUNNING,

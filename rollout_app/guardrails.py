@@ -1,0 +1,248 @@
+"""judge(guardrail, what was seen) → Verdict. Pure.
+
+Four verdicts, and the unknown holds: `no_data` and `inconclusive` never let a rollout advance.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from rollout_app.evidence import Reference
+from rollout_app.measures import (
+    DEFAULT_V,
+    RATIOS,
+    Measure,
+    Metric,
+    RateBound,
+    RateDifference,
+    RatioBound,
+    RatioChange,
+)
+from rollout_app.stats.combine import ALPHA, LOG_ROLL_BACK, LOG_SAFE, restart
+from rollout_app.sums import Sums
+
+METRICS = tuple(Metric)
+RATE_CAP, RATIO_CAP = 0.20, 1.00  # no stage, however small, may bear more
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """A figure, the harm that is accepted (`margin`), and its weight in the decision to roll back.
+
+    margin: points as a fraction (0.02 = 2 points), or for ratios a fraction of the baseline's. With `bound` set, the
+    guardrail is absolute: the rate, nUSD per success or mean quality that the candidate must keep to; margin is unused.
+    """
+
+    metric: Metric
+    margin: float
+    weight: float
+    bound: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.metric.value if self.bound is None else f"{self.metric.value}_bound"
+
+    @property
+    def cap(self) -> float:
+        return RATIO_CAP if self.metric in RATIOS else RATE_CAP
+
+    @property
+    def gates(self) -> bool:
+        """Whether it must pass before an advance. The cost tail is too heavy to prove; it can only roll back."""
+        return self.metric is not Metric.COST_TAIL
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        return cls(Metric(data["metric"]), data["margin"], data["weight"], data.get("bound"))
+
+    def measure(self, reference: Reference, shares: Iterable[float]) -> Measure:
+        """How it is measured in a rollout that passes through `shares` (0 … 1)."""
+        ratio, bound = self.metric in RATIOS, self.bound
+        if not ratio:
+            if bound is None:
+                return RateDifference(self.metric, self.margin, self.cap, reference, shares)
+            return RateBound(self.metric, bound, self.cap, reference)
+        quality = self.metric is Metric.QUALITY
+        v_ref = reference.quality_v if quality else reference.cost_v
+        ref = reference.mean_quality if quality else reference.cost_per_success
+        kind = RatioChange if bound is None else RatioBound
+        return kind(
+            metric=self.metric,
+            threshold=self.margin if bound is None else bound,
+            cap=self.cap,
+            deff=reference.deff,
+            v_ref=v_ref or DEFAULT_V,
+            alpha_harm=ALPHA * self.weight,
+            alpha_safe=ALPHA,
+            ref=ref,
+        )
+
+    def applies(self, reference: Reference) -> bool:
+        """False where the baseline before the rollout never showed such a figure: there is nothing to compare with."""
+        match self.metric:
+            case Metric.LATENCY_TAIL:
+                return reference.latency_edge is not None
+            case Metric.COST_TAIL:
+                return reference.cost_edge is not None
+            case Metric.COST_PER_SUCCESS:
+                return reference.cost_per_success is not None or self.bound is not None
+            case Metric.QUALITY:
+                return reference.mean_quality is not None or self.bound is not None
+        return True
+
+
+DEFAULT_GUARDRAILS = (
+    Guardrail(Metric.FAILURE, 0.02, 0.25),
+    Guardrail(Metric.COST_PER_SUCCESS, 0.10, 0.20),
+    Guardrail(Metric.ERROR, 0.01, 0.10),
+    Guardrail(Metric.ESCALATION, 0.03, 0.10),
+    Guardrail(Metric.FALLBACK, 0.01, 0.10),
+    Guardrail(Metric.RETRY, 0.02, 0.10),
+    Guardrail(Metric.LATENCY_TAIL, 0.025, 0.10),
+    Guardrail(Metric.COST_TAIL, 0.025, 0.05),
+)
+_DEFAULTS = {guardrail.metric: guardrail for guardrail in DEFAULT_GUARDRAILS}
+_CUSTOM_MARGIN, _CUSTOM_WEIGHT = 0.02, 0.10
+
+
+def guardrails_for(overrides: Iterable[Mapping[str, Any]] = ()) -> tuple[Guardrail, ...]:
+    """The default guardrails with a workload's own: {"metric", "enabled", "margin", "weight", "bound"}.
+
+    None and missing mean the default. Weights are scaled to add up to 1: more, and the chance of a false rollback
+    would exceed alpha. Raises ValueError for a metric that is not in METRICS or a weight or margin out of range.
+    """
+    chosen = {guardrail.name: guardrail for guardrail in DEFAULT_GUARDRAILS}
+    for override in overrides:
+        guardrail = _overridden(override)
+        chosen.pop(guardrail.name, None)
+        if override.get("enabled") is not False:
+            chosen[guardrail.name] = guardrail
+    total = sum(guardrail.weight for guardrail in chosen.values())
+    if math.isclose(total, 1):
+        return tuple(chosen.values())
+    return tuple(replace(guardrail, weight=guardrail.weight / total) for guardrail in chosen.values())
+
+
+def _overridden(override: Mapping[str, Any]) -> Guardrail:
+    metric = Metric(override["metric"])
+    default = _DEFAULTS.get(metric, Guardrail(metric, _CUSTOM_MARGIN, _CUSTOM_WEIGHT))
+    margin, weight, bound = (override.get(key) for key in ("margin", "weight", "bound"))
+    guardrail = Guardrail(
+        metric,
+        default.margin if margin is None else float(margin),
+        default.weight if weight is None else float(weight),
+        None if bound is None else float(bound),
+    )
+    if not guardrail.margin > 0 or not guardrail.weight > 0:
+        raise ValueError(f"{guardrail.name}: margin and weight must be above 0")
+    if bound is not None and not 0 < float(bound) < (math.inf if metric in RATIOS else 1):
+        raise ValueError(f"{guardrail.name}: the bound {bound} is out of range")
+    return guardrail
+
+
+class VerdictResult(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    NO_DATA = "no_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the evidence says of one guardrail, with all that is needed to compute it again."""
+
+    name: str
+    metric: Metric
+    result: VerdictResult
+    n_candidate: float
+    n_baseline: float
+    estimate: float | None  # harm counted up: points, fraction of the baseline's, or the absolute figure
+    low: float | None  # for display, each side at 5 %
+    high: float | None
+    log_e_harm: float
+    log_e_safe: float
+    margin: float  # D, or the bound
+    stage_margin: float  # what must be excluded before the next stage
+    weight: float
+    counted: bool  # the estimate reaches the margin, so the harm counts towards a rollback
+    gates: bool  # must pass before an advance
+    needed_tasks: int | None = None  # about how many more candidate tasks until it passes; None: can't be told
+    sums: tuple[tuple[int, dict[str, Any]], ...] = ()  # (stage, sums) for a recomputation
+
+    def as_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["sums"] = [[stage, sums] for stage, sums in self.sums]
+        return data
+
+
+def judge(
+    guardrail: Guardrail,
+    measure: Measure,
+    by_stage: Mapping[int, Sums],
+    *,
+    restarts: Sequence[int],
+    next_share: float,
+    gates: bool = True,
+    detail: bool = True,
+) -> Verdict:
+    """The verdict on one guardrail from its sums per stage.
+
+    `restarts`: the up to three later stages from which harm is counted anew. `next_share` (0 … 1): the traffic that
+    an advance would give the candidate. `detail` adds what only people and the record need.
+    """
+    sums = _since(measure, by_stage, 0)
+    estimate = measure.estimate(sums)
+    since = (_since(measure, by_stage, stage) for stage in restarts if stage in by_stage)
+    harms = [measure.harm(sums), *(measure.harm(later) for later in since)]
+    log_e_harm = restart([*harms, *[0.0] * (4 - len(harms))])
+    margin = measure.margin_for(next_share)
+    log_e_safe = measure.safe(sums, margin)
+    counted = estimate is not None and measure.reached(estimate)
+    n_candidate, n_baseline = measure.tasks(sums)
+    result = VerdictResult.INCONCLUSIVE
+    if estimate is None and log_e_safe < LOG_SAFE:
+        result = VerdictResult.NO_DATA
+    elif counted and log_e_harm + math.log(guardrail.weight) >= LOG_ROLL_BACK:
+        result = VerdictResult.FAIL
+    elif log_e_safe >= LOG_SAFE:
+        result = VerdictResult.PASS
+    low, high = (measure.interval(sums) if detail else None) or (None, None)
+    needed = _needed_tasks(measure, sums, margin) if detail and result is VerdictResult.INCONCLUSIVE else None
+    return Verdict(
+        guardrail.name, guardrail.metric, result, n_candidate, n_baseline, estimate, low, high,
+        log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted, gates and guardrail.gates,
+        needed, tuple((stage, part.as_dict()) for stage, part in by_stage.items()) if detail else (),
+    )  # fmt: skip
+
+
+def _since(measure: Measure, by_stage: Mapping[int, Sums], stage: int) -> Any:
+    total = measure.empty()
+    for number, part in by_stage.items():
+        if number >= stage:
+            total.merge(part)
+    return total
+
+
+_FURTHEST = 1000.0  # times what was seen: beyond, a forecast is a guess
+
+
+def _needed_tasks(measure: Measure, sums: Any, margin: float) -> int | None:
+    """How many more candidate tasks, if what is to come is like what was: by stretching the sums until they pass."""
+    n = measure.tasks(sums)[0]
+    low, high = 1.0, 2.0
+    while measure.safe(sums.scaled(high), margin) < LOG_SAFE:
+        low, high = high, high * 2
+        if high > _FURTHEST or not n:
+            return None
+    while high - low > 0.02 * low:
+        middle = (low + high) / 2
+        if measure.safe(sums.scaled(middle), margin) < LOG_SAFE:
+            low = middle
+        else:
+            high = middle
+    return math.ceil((high - 1) * n)

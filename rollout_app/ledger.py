@@ -1,0 +1,172 @@
+"""The rollout's evidence, kept as sums: fed closed strata one by one, judged at any time, stored as JSON."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from rollout_app.evidence import SHARE_ALL, MinuteRow, Reference, Stage, Stratum
+from rollout_app.guardrails import Guardrail, Verdict, judge
+from rollout_app.stats.combine import LOG_ROLL_BACK, log_sum_exp
+from rollout_app.stats.srm import log_e_srm
+from rollout_app.strata import close_windows
+from rollout_app.sums import Sums
+
+FORMAT = 1
+_RESTARTS = 3
+
+
+@dataclass(slots=True)
+class StageTally:
+    """What was judged in one stage."""
+
+    candidate_tasks: int = 0
+    baseline_tasks: int = 0
+    strata: int = 0
+    first_minute: int | None = None
+    last_minute: int | None = None
+
+    def add(self, stratum: Stratum) -> None:
+        self.candidate_tasks += stratum.candidate.tasks
+        self.baseline_tasks += stratum.baseline.tasks
+        self.strata += 1
+        if self.first_minute is None or stratum.first_minute < self.first_minute:
+            self.first_minute = stratum.first_minute
+        if self.last_minute is None or stratum.last_minute > self.last_minute:
+            self.last_minute = stratum.last_minute
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All guardrails at one look. `log_e` is the rollout's evidence of harm: it rolls back at ln 20."""
+
+    verdicts: tuple[Verdict, ...]
+    log_e: float
+    srm_log_e: float
+    tallies: Mapping[int, StageTally]
+
+    @property
+    def roll_back(self) -> bool:
+        return self.log_e >= LOG_ROLL_BACK
+
+    @property
+    def harmful(self) -> tuple[Verdict, ...]:
+        """The verdicts that count towards a rollback, the strongest first."""
+        counted = [v for v in self.verdicts if v.counted and v.log_e_harm > 0]
+        return tuple(sorted(counted, key=lambda v: -(v.log_e_harm + math.log(v.weight))))
+
+    @property
+    def open(self) -> tuple[Verdict, ...]:
+        """The verdicts that keep the rollout from advancing."""
+        return tuple(v for v in self.verdicts if v.gates and v.result != "pass")
+
+    def candidate_tasks(self, stage: int) -> int:
+        return self.tallies[stage].candidate_tasks if stage in self.tallies else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the audit entry and the verdict rows. No evidence at all (-inf) is null: JSON has no infinity."""
+        return {
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "log_e": None if math.isinf(self.log_e) else self.log_e,
+            "srm_log_e": self.srm_log_e,
+            "strata": {str(stage): asdict(tally) for stage, tally in self.tallies.items()},
+        }
+
+
+class Ledger:
+    """Sums per guardrail and stage. The same strata in any order and any number of sittings give the same sums."""
+
+    def __init__(
+        self, guardrails: tuple[Guardrail, ...], stages: tuple[Stage, ...], reference: Reference
+    ) -> None:
+        self.guardrails = guardrails
+        self.stages = stages
+        self.reference = reference
+        self.compared = [i for i, stage in enumerate(stages) if stage.mode == "percentage"]
+        shares = {stage.share_pcm / SHARE_ALL for stage in stages if stage.mode == "percentage"}
+        self.measures = {g.name: g.measure(reference, shares) for g in guardrails}
+        self.sums: dict[str, dict[int, Sums]] = {g.name: {} for g in guardrails}
+        self.tallies: dict[int, StageTally] = {}
+        self.cursors: dict[int, int] = {}
+
+    @classmethod
+    def open(cls, guardrails: Iterable[Guardrail], stages: Iterable[Stage], reference: Reference) -> Self:
+        """An empty ledger for one rollout."""
+        return cls(tuple(guardrails), tuple(stages), reference)
+
+    def take(self, rows: Iterable[MinuteRow], *, before: int) -> list[Stratum]:
+        """Form the strata that closed before minute `before`, add them, and return them."""
+        strata, self.cursors = close_windows(rows, before=before, cursors=self.cursors)
+        for stratum in strata:
+            self.add(stratum)
+        return strata
+
+    def add(self, stratum: Stratum) -> None:
+        """Take in one closed stratum; cost and memory don't depend on how many came before."""
+        stage = stratum.stage
+        self.tallies.setdefault(stage, StageTally()).add(stratum)
+        if stage not in self.compared:
+            return
+        for name, measure in self.measures.items():
+            sums = self.sums[name].setdefault(stage, measure.empty())
+            measure.add(sums, stratum.candidate, stratum.baseline)
+
+    def judge(self, stage: int, *, detail: bool = True) -> Judgement:
+        """The verdicts for an advance from `stage` (its index) to the one after it."""
+        share = self._share_after(stage)
+        verdicts = tuple(
+            judge(
+                guardrail,
+                self.measures[guardrail.name],
+                self.sums[guardrail.name],
+                restarts=self.compared[1 : 1 + _RESTARTS],
+                next_share=share,
+                gates=guardrail.applies(self.reference),
+                detail=detail,
+            )
+            for guardrail in self.guardrails
+        )
+        log_e = log_sum_exp(math.log(v.weight) + v.log_e_harm for v in verdicts if v.counted)
+        return Judgement(verdicts, log_e, self._srm(), dict(self.tallies))
+
+    def _share_after(self, stage: int) -> float:
+        following = self.stages[stage + 1] if stage + 1 < len(self.stages) else None
+        return following.share_pcm / SHARE_ALL if following and following.mode == "percentage" else 1.0
+
+    def _srm(self) -> float:
+        tallies = ((i, self.tallies[i]) for i in self.compared if i in self.tallies)
+        segments = (
+            (self.stages[i].share_pcm / SHARE_ALL, t.candidate_tasks, t.baseline_tasks) for i, t in tallies
+        )
+        return log_e_srm(segments, self.reference.unit_spread)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "guardrails": [guardrail.as_dict() for guardrail in self.guardrails],
+            "stages": [asdict(stage) for stage in self.stages],
+            "reference": self.reference.as_dict(),
+            "sums": {
+                name: {str(stage): sums.dump() for stage, sums in by_stage.items()}
+                for name, by_stage in self.sums.items()
+            },
+            "tallies": {str(stage): asdict(tally) for stage, tally in self.tallies.items()},
+            "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises ValueError for sums of another format: open a new ledger and feed it the strata again."""
+        if data.get("format") != FORMAT:
+            raise ValueError(f"the evidence has format {data.get('format')!r}, this engine reads {FORMAT}")
+        ledger = cls(
+            tuple(Guardrail.from_dict(item) for item in data["guardrails"]),
+            tuple(Stage.from_dict(item) for item in data["stages"]),
+            Reference.from_dict(data["reference"]),
+        )
+        for name, by_stage in data["sums"].items():
+            measure = ledger.measures[name]
+            ledger.sums[name] = {int(stage): measure.load(sums) for stage, sums in by_stage.items()}
+        ledger.tallies = {int(stage): StageTally(**tally) for stage, tally in data["tallies"].items()}
+        ledger.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
+        return ledger

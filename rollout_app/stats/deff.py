@@ -1,0 +1,34 @@
+"""What it costs that tasks of one sticky unit resemble each other."""
+
+from collections.abc import Sequence
+
+# The index of dispersion of 32 groups of independent tasks exceeds this once in a thousand times (chi² / 31).
+_CHANCE = 1.98
+
+
+def design_effect(groups: Sequence[tuple[int, int]]) -> float:
+    """How many correlated tasks tell as much as one independent one: at least 1.
+
+    `groups` are (tasks, bad ones) by hash of the unit; one unit lies in one group. The groups' rates scatter by
+    sampling alone if tasks are independent; what they scatter more is the design effect.
+    """
+    used = [(n, x) for n, x in groups if n > 0]
+    n_all, x_all = sum(n for n, _ in used), sum(x for _, x in used)
+    if len(used) < 2 or not 0 < x_all < n_all:
+        return 1.0
+    p = x_all / n_all
+    scatter = sum((x - n * p) ** 2 / n for n, x in used)
+    return max(1.0, scatter / ((len(used) - 1) * p * (1 - p)))
+
+
+def unit_spread(tasks: Sequence[int]) -> float:
+    """The sum of squared traffic shares of the units (1 / how many equal ones it amounts to), from group sizes.
+
+    0 as long as the groups differ no more than single tasks would.
+    """
+    count, total = len(tasks), sum(tasks)
+    if count < 2 or not total:
+        return 0.0
+    mean = total / count
+    dispersion = sum((n - mean) ** 2 for n in tasks) / ((count - 1) * mean)
+    return (dispersion - 1) / total if dispersion > _CHANCE else 0.0

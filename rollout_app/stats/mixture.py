@@ -1,0 +1,67 @@
+"""The one-sided normal mixture: an e-process for a mean, and the interval that it gives.
+
+S is a sum with variance V under the hypothesis that its drift is at most 0.
+Source: Howard, Ramdas, McAuliffe, Sekhon: Time-uniform, nonparametric, nonasymptotic confidence sequences, 2021.
+"""
+
+import math
+from functools import lru_cache
+
+_LOG_2 = math.log(2)
+_FAR = -30.0  # below it `erfc` comes near the smallest double; the asymptotic series is exact to 1e-9 there
+
+
+def log_phi(z: float) -> float:
+    """ln of the standard normal distribution function, without underflow."""
+    if z > 0:
+        return math.log1p(-0.5 * math.erfc(z / math.sqrt(2)))
+    if z > _FAR:
+        return math.log(0.5 * math.erfc(-z / math.sqrt(2)))
+    inverse = 1 / (z * z)
+    series = math.log1p(-inverse + 3 * inverse**2 - 15 * inverse**3)
+    return -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi)) + series
+
+
+def log_e_normal(s: float, v: float, rho: float) -> float:
+    """ln E after sum `s` with variance `v`; `rho` says at which variance it is sharpest (`rho_for`)."""
+    scale = v + rho
+    return _LOG_2 + 0.5 * math.log(rho / scale) + s * s / (2 * scale) + log_phi(s / math.sqrt(scale))
+
+
+@lru_cache(maxsize=1024)
+def rho_for(v: float, alpha: float) -> float:
+    """The rho that makes the boundary at level `alpha` tightest around variance `v`."""
+    return v / (-_lambert_w_minus_1(-((2 * alpha) ** 2) / math.e) - 1)
+
+
+def bound_normal(v: float, alpha: float, rho: float) -> float:
+    """The sum at which ln E reaches ln(1/alpha), by bisection: S is out of bounds at every V with chance alpha."""
+    low, high, target = 0.0, math.sqrt(v + rho), -math.log(alpha)
+    while log_e_normal(high, v, rho) < target:
+        high *= 2
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        if log_e_normal(middle, v, rho) < target:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _lambert_w_minus_1(x: float) -> float:
+    """The lower real branch of Lambert's W on [-1/e, 0), by Halley's method from the series at the branch point."""
+    if x < -0.25:
+        p = -math.sqrt(max(0.0, 2 * (1 + math.e * x)))
+        w = -1 + p - p * p / 3
+    else:
+        w = math.log(-x) - math.log(-math.log(-x))
+    for _ in range(50):
+        e_w = math.exp(w)
+        f = w * e_w - x
+        if w == -1 or f == 0:
+            break
+        step = f / (e_w * (w + 1) - (w + 2) * f / (2 * w + 2))
+        w -= step
+        if abs(step) < 1e-14 * abs(w):
+            break
+    return w

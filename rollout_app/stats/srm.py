@@ -1,0 +1,33 @@
+"""Sample-ratio mismatch: is the candidate's share of the tasks what the router was told?
+
+A mismatch means that tasks are lost or counted twice in one arm, and then no comparison of the arms is to be trusted.
+"""
+
+import math
+from collections.abc import Iterable
+
+KAPPA = 100
+LOG_MISMATCH = math.log(1000)
+
+
+def log_e_srm(segments: Iterable[tuple[float, int, int]], unit_spread: float = 0.0) -> float:
+    """ln E against the planned share, over segments of constant share: (share 0 … 1, candidate n, baseline n).
+
+    Beta mixture with `KAPPA` pseudo-tasks around the plan. `unit_spread` is the sum of squared traffic shares of the
+    sticky units: with few or unequal tenants the share of *tasks* wanders although the share of tenants is right.
+    """
+    total = 0.0
+    for share, nt, nc in segments:
+        if 0 < share < 1:
+            total += _log_beta_binomial(share, nt, nc) / (1 + unit_spread * (nt + nc))
+    return total
+
+
+def _log_beta_binomial(share: float, nt: int, nc: int) -> float:
+    a, b = KAPPA * share, KAPPA * (1 - share)
+    mixture = _log_beta(a + nt, b + nc) - _log_beta(a, b)
+    return mixture - nt * math.log(share) - nc * math.log(1 - share)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
