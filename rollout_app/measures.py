@@ -275,8 +275,8 @@ class RatioBound(_RatioMeasure):
         return self._log_e(sums, margin, -self.sign, self.alpha_safe)
 
     def _error(self, sums: RatioSums) -> float | None:
-        v = sums.candidate.relative_variance
-        return self.deff * v / sums.candidate.n if v else None
+        se2 = sums.candidate.squared_error
+        return self.deff * se2 if se2 else None
 
     def _log_e(self, sums: RatioSums, bound: float, sign: int, alpha: float) -> float:
         se2, ratio = self._error(sums), self.estimate(sums)

@@ -65,10 +65,11 @@ def _capped_v(cost: Histogram, cap: int | None, arm: ArmSums) -> float | None:
     follows. Cost and success are taken as unrelated: this tunes the test and can't make it wrong.
     """
     graded = arm.successes + arm.failures
-    if cap is None or not arm.successes or not cost.total:
+    if cap is None or not arm.successes:
         return None
     ceiling = upper_edge(cap)
     values = [(min(middle(bucket), ceiling), times) for bucket, times in cost.counts.items()]
     mean = sum(value * times for value, times in values) / cost.total
     square = sum(value * value * times for value, times in values) / cost.total
-    return square / (mean * mean) - 1 + arm.failures / arm.successes if graded and mean > 0 else None
+    success = arm.successes / graded
+    return success * success * (square / (mean * mean) - 1) + success * (1 - success) if mean > 0 else None

@@ -41,8 +41,14 @@ class Moments:
         return self.y / self.d if self.d > 0 else None
 
     @property
+    def squared_error(self) -> float | None:
+        """Of ln(y/d) in this arm alone."""
+        v = self.relative_variance
+        return v * self.n / (self.d * self.d) if v else None
+
+    @property
     def relative_variance(self) -> float | None:
-        """Per task, of y/d relative to itself (delta method); None where it can't be told."""
+        """v: the variance per task of y - R d, in units of R² (delta method); None where it can't be told."""
         if self.d <= 0 or self.y <= 0 or self.n < 2:
             return None
         ratio = self.y / self.d
@@ -50,7 +56,7 @@ class Moments:
         var_y, var_d = self.yy / self.n - my * my, self.dd / self.n - md * md
         cov = self.yd / self.n - my * md
         spread = max(0.0, var_y - 2 * ratio * cov + ratio * ratio * var_d)
-        return spread / (my * my) * self.n / (self.n - 1)
+        return spread / (ratio * ratio) * self.n / (self.n - 1)
 
 
 @dataclass(frozen=True, slots=True)
