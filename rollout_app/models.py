@@ -2,6 +2,7 @@
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from controlplane.ids import uuid7
 from policies_app.models import Environment, PolicyVersion, Workload
@@ -72,6 +73,8 @@ class Rollout(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     stage_entered_at = models.DateTimeField(null=True, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_s = models.FloatField(default=0)  # seconds of this stage that earlier pauses took off its clock
     rolling_back_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     # What the last look saw: shown on the page, never decided upon again.
@@ -86,6 +89,7 @@ class Rollout(models.Model):
     reference = models.JSONField(default=dict, blank=True)
     # The engine's sums over closed strata, so that a look costs only what is new. `rollout_app.reconcile`.
     evidence = models.JSONField(default=dict, blank=True)
+    looks = models.PositiveIntegerField(default=0)  # grows with `evidence`; compare-and-swap of a look
     reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")
 
     class Meta:
@@ -246,6 +250,9 @@ class ArmTotals(Sums):
     stage = models.SmallIntegerField(default=-1)
     arm = models.CharField(max_length=9)
     version = models.PositiveIntegerField()
+    # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose routers
+    # stamp their minutes by another clock.
+    received_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [

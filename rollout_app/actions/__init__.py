@@ -1,0 +1,62 @@
+"""Every write to rollouts, plans and guardrails. API, console, tasks and commands all come through here.
+
+    proposals   propose_rollout  submit_rollout  amend_rollout  cancel_rollout
+    approvals   approve_rollout  approve_stage  reject_rollout  binding  standing_approval
+    stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout  resume_rollout
+    returns     roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
+    rules       add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
+
+Each takes the rollout (an instance is moved as its caller saw it, an id as it is now), the actor and the reason, and
+returns the rollout as it is after. `moving` is how all of them do it.
+"""
+
+from rollout_app.actions.approvals import (
+    approve_rollout,
+    approve_stage,
+    binding,
+    reject_rollout,
+    standing_approval,
+)
+from rollout_app.actions.proposals import amend_rollout, cancel_rollout, propose_rollout, submit_rollout
+from rollout_app.actions.returns import (
+    abort_rollout,
+    confirm_rolled_back,
+    revert_rollout,
+    roll_back_rollout,
+)
+from rollout_app.actions.rules import add_plan, edit_plan, remove_guardrail, remove_plan, set_guardrail
+from rollout_app.actions.stages import (
+    advance_rollout,
+    break_glass_start,
+    complete_rollout,
+    pause_rollout,
+    resume_rollout,
+    start_rollout,
+)
+
+__all__ = [
+    "abort_rollout",
+    "add_plan",
+    "advance_rollout",
+    "amend_rollout",
+    "approve_rollout",
+    "approve_stage",
+    "binding",
+    "break_glass_start",
+    "cancel_rollout",
+    "complete_rollout",
+    "confirm_rolled_back",
+    "edit_plan",
+    "pause_rollout",
+    "propose_rollout",
+    "reject_rollout",
+    "remove_guardrail",
+    "remove_plan",
+    "resume_rollout",
+    "revert_rollout",
+    "roll_back_rollout",
+    "set_guardrail",
+    "standing_approval",
+    "start_rollout",
+    "submit_rollout",
+]

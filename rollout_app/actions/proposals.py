@@ -1,0 +1,175 @@
+"""Before anything moves: propose, amend, submit, cancel."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from controlplane.actors import SYSTEM, Actor
+from controlplane.audit import log
+from controlplane.errors import Conflict, InvalidInput, NotFound
+from controlplane.ids import uuid7
+from policies_app.actions import served_assignment
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app import plans
+from rollout_app.actions.moving import checked_reason, door, loaded, move, place
+from rollout_app.models import Plan, Rollout
+from rollout_app.states import Event, State
+
+PlanLike = Plan | str | Sequence[Any]
+
+
+def propose_rollout(
+    environment: Environment,
+    workload: Workload,
+    candidate: PolicyVersion,
+    *,
+    plan: PlanLike,
+    reason: str,
+    actor: Actor,
+    scheduled_for: datetime | None = None,
+    draft: bool = False,
+) -> Rollout:
+    """Propose to move `environment`'s assignment of `workload` from what it serves now to `candidate`.
+
+    `plan` is a saved plan, its name, or a list of stages; it is copied. Where the environment asks for four eyes the
+    rollout waits for an approval, elsewhere it is ready to start. With `scheduled_for` it starts by itself then.
+    A rollout of the same candidate digest keeps the salt that it had, so that the same units see it first again.
+    Raises `NotServed`, `PlanRefused`, `NotFound` (no such plan) or `Conflict` (it is served already).
+    """
+    rollout = _new(environment, workload, candidate, plan, checked_reason(reason), actor, scheduled_for)
+    with door(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
+        rollout.baseline = served_assignment(environment.pk, workload.pk).baseline
+        if rollout.baseline.pk == candidate.pk:
+            raise Conflict(
+                f"{environment.name} serves version {candidate.number} of {workload.name} already; there is nothing "
+                "to move."
+            )
+        rollout.save(force_insert=True)
+        if not draft:
+            return submit(rollout, environment, actor=actor, reason=reason)
+        log.record(
+            actor=actor, action="rollout.draft", reason=reason, after=outline(rollout), **place(rollout)
+        )
+    return rollout
+
+
+def _new(
+    environment: Environment,
+    workload: Workload,
+    candidate: PolicyVersion,
+    plan: PlanLike,
+    reason: str,
+    actor: Actor,
+    scheduled_for: datetime | None,
+) -> Rollout:
+    if candidate.workload_id != workload.pk:
+        raise InvalidInput(f"Version {candidate.number} belongs to another workload than {workload.name}.")
+    name, stages = copied(plan)
+    before = Rollout.objects.filter(
+        environment=environment, workload=workload, candidate__digest=candidate.digest
+    ).order_by("created_at")
+    pk = uuid7()
+    return Rollout(
+        pk=pk,
+        environment=environment,
+        workload=workload,
+        candidate=candidate,
+        plan_name=name,
+        stages=stages,
+        salt=before.values_list("salt", flat=True).first() or str(pk),
+        reason=reason,
+        proposer_label=actor.label,
+        proposer_user_id=actor.user_id,
+        scheduled_for=scheduled_for,
+    )
+
+
+def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
+    """Put a draft forward."""
+    rollout = loaded(rollout)
+    with door(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
+        return submit(rollout, rollout.environment, actor=actor, reason=reason)
+
+
+def submit(rollout: Rollout, environment: Environment, *, actor: Actor, reason: str) -> Rollout:
+    evidence = outline(rollout)
+    rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, evidence=evidence)
+    return _pass_where_one_person_is_enough(rollout, environment)
+
+
+def _pass_where_one_person_is_enough(rollout: Rollout, environment: Environment) -> Rollout:
+    if environment.four_eyes:
+        return rollout
+    return move(
+        rollout, Event.APPROVE, actor=SYSTEM, reason=f"{environment.name} asks for no approval of a rollout."
+    )
+
+
+def amend_rollout(
+    rollout: Rollout | UUID | str,
+    *,
+    actor: Actor,
+    reason: str,
+    plan: PlanLike | None = None,
+    scheduled_for: datetime | None = None,
+) -> Rollout:
+    """Change a rollout that has not started: its plan (None: keeps it), its time, and its baseline to what is served
+    now. Whoever amends becomes the proposer, and what was approved before is void."""
+    rollout = loaded(rollout)
+    with door(rollout, "rollout.amend", actor=actor, reason=reason) as reason:
+        name, stages = (rollout.plan_name, rollout.stages) if plan is None else copied(plan)
+        baseline = served_assignment(rollout.environment_id, rollout.workload_id).baseline
+        if baseline.pk == rollout.candidate_id:
+            raise Conflict(f"Version {rollout.candidate.number} is served already; cancel the rollout.")
+        changes = {
+            "plan_name": name,
+            "stages": stages,
+            "baseline": baseline,
+            "scheduled_for": scheduled_for,
+            "proposer_label": actor.label,
+            "proposer_user_id": actor.user_id,
+        }
+        before = outline(rollout)
+        rollout = move(
+            rollout,
+            Event.AMEND,
+            actor=actor,
+            reason=reason,
+            changes=changes,
+            evidence={"before": before, "plan": name, "stages": stages, "baseline": baseline.number},
+        )
+        return _pass_where_one_person_is_enough(rollout, rollout.environment)
+
+
+def cancel_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
+    """Withdraw a rollout that has not started."""
+    rollout = loaded(rollout)
+    with door(rollout, "rollout.cancel", actor=actor, reason=reason) as reason:
+        return move(rollout, Event.CANCEL, actor=actor, reason=reason)
+
+
+def copied(plan: PlanLike) -> tuple[str, list[dict[str, Any]]]:
+    """(name, checked stages) of a saved plan, its name, or a list of stages."""
+    if isinstance(plan, str):
+        found = Plan.objects.filter(name=plan).first()
+        if found is None:
+            saved = ", ".join(Plan.objects.values_list("name", flat=True))
+            raise NotFound(f"There is no plan called {plan!r}; saved plans are {saved or 'none'}.")
+        plan = found
+    if isinstance(plan, Plan):
+        return plan.name, plans.check(plan.stages)
+    return "custom", plans.check(plan)
+
+
+def outline(rollout: Rollout) -> dict[str, Any]:
+    """What the audit log keeps of a proposal."""
+    return {
+        "baseline": rollout.baseline.number,
+        "candidate": rollout.candidate.number,
+        "candidate_digest": rollout.candidate.digest,
+        "plan": rollout.plan_name,
+        "stages": rollout.stages,
+        "scheduled_for": rollout.scheduled_for,
+        "state": State(rollout.state).value,
+    }

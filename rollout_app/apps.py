@@ -1,0 +1,25 @@
+"""The app, and what a new database begins with."""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class RolloutConfig(AppConfig):
+    name = "rollout_app"
+
+    def ready(self) -> None:
+        post_migrate.connect(_save_plans, sender=self, dispatch_uid="saved plans")
+
+
+def _save_plans(using: str, **_: Any) -> None:
+    """The standard plans, where there is none yet: whoever removed or changed one keeps it so."""
+    from rollout_app.models import Plan
+    from rollout_app.plans import SAVED
+
+    if not Plan.objects.using(using).exists():
+        Plan.objects.using(using).bulk_create(
+            Plan(name=name, description=description, stages=stages)
+            for name, (description, stages) in SAVED.items()
+        )

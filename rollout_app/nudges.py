@@ -1,0 +1,73 @@
+"""Something new came in for these rollouts: look at them soon, and at each only once however often it is said.
+
+A nudge is a hint. One that is lost costs the time until the next sweep, never a decision.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+logger = logging.getLogger(__name__)
+
+DEBOUNCE = 0.3  # seconds from a nudge to the look: what arrives in between is seen by the same look
+LOOK_EVERY = 0.05  # seconds a runner sleeps at most before it sees that something is due
+KEPT = 100_000  # rollouts; beyond it nudges are dropped and the sweep finds them
+
+_lock = threading.Lock()
+_wake = threading.Event()
+_due: dict[str, float] = {}  # rollout id: monotonic time of its look
+_listeners: list[Callable[[set[str]], None]] = []
+
+
+def on_nudge(listener: Callable[[set[str]], None]) -> None:
+    """Tell other processes too: called with the ids after each nudge, from the nudging thread."""
+    _listeners.append(listener)
+
+
+def nudge(rollout_ids: Iterable[object]) -> None:
+    """Outcomes of these rollouts were committed. Cheap, thread-safe, and never raises into the caller's answer."""
+    ids = {str(rollout_id) for rollout_id in rollout_ids}
+    if not ids:
+        return
+    note(ids)
+    for listener in _listeners:
+        try:
+            listener(ids)
+        except Exception:
+            logger.exception("a nudge did not reach other processes; the next sweep will look")
+
+
+def note(rollout_ids: Iterable[str]) -> None:
+    """Mark them due in this process only. The first nudge sets the time: a steady stream can't put a look off."""
+    at = time.monotonic() + DEBOUNCE
+    with _lock:
+        for rollout_id in rollout_ids:
+            if len(_due) < KEPT:
+                _due.setdefault(rollout_id, at)
+    _wake.set()
+
+
+def take_due() -> list[str]:
+    """The rollouts whose look is due, each handed out once, longest waiting first."""
+    now = time.monotonic()
+    with _lock:
+        ready = sorted((at, rollout_id) for rollout_id, at in _due.items() if at <= now)
+        for _, rollout_id in ready:
+            del _due[rollout_id]
+        if not _due:
+            _wake.clear()
+    return [rollout_id for _, rollout_id in ready]
+
+
+def run(look: Callable[[str], object], stop: threading.Event) -> None:
+    """The runner's loop: look at what is due until `stop`. An error in one look costs that look only."""
+    while not stop.is_set():
+        if not _wake.wait(timeout=1):
+            continue
+        for rollout_id in take_due():
+            try:
+                look(rollout_id)
+            except Exception:
+                logger.exception("the look at rollout %s failed; the next sweep repeats it", rollout_id)
+        stop.wait(LOOK_EVERY)
