@@ -1,0 +1,112 @@
+"""Recorded tasks that come with Pointsman. What they are, from where, and under which licence: SOURCES.md."""
+
+import csv
+import gzip
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollout_app.replay import Answer, Task
+
+WEAK, STRONG = "mistralai/mixtral-8x7b-instruct-v0.1", "openai/gpt-4-1106-preview"
+HAIKU, GEMINI = "anthropic/claude-3-haiku", "google/gemini-2.0-flash"
+# Nano-USD a token, input and output alike (SOURCES.md).
+TOKEN_NUSD = {WEAK: 240, STRONG: 24_700}
+CHARACTERS_A_TOKEN = 4
+# From this score on a RouterArena task counts as a success.
+SUCCESS_FROM = 0.5
+
+FAMILIES = {
+    "stem": (
+        "abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science"
+        " college_mathematics college_physics computer_security conceptual_physics electrical_engineering"
+        " elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science"
+        " high_school_mathematics high_school_physics high_school_statistics machine_learning"
+    ),
+    "humanities": (
+        "formal_logic high_school_european_history high_school_us_history high_school_world_history"
+        " international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory"
+        " professional_law world_religions"
+    ),
+    "social-sciences": (
+        "econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics"
+        " high_school_microeconomics high_school_psychology human_sexuality professional_psychology"
+        " public_relations security_studies sociology us_foreign_policy"
+    ),
+}  # every other subject: `other`, as MMLU groups them
+_FAMILY = {subject: family for family, subjects in FAMILIES.items() for subject in subjects.split()}
+
+
+def gsm8k() -> list[Task]:
+    """School mathematics: the weak model's confidence is known, and a second stage can act on it."""
+    return [
+        Task(
+            {"task_type": "reasoning", "endpoint": "/gsm8k", "prompt_tokens": _tokens(row["prompt_chars"])},
+            {
+                WEAK: Answer(
+                    row["weak_correct"] == "1",
+                    _cost(WEAK, row["prompt_chars"], row["weak_response_chars"]),
+                    confidence=float(row["weak_confidence"]),
+                ),
+                STRONG: Answer(
+                    row["strong_correct"] == "1",
+                    _cost(STRONG, row["prompt_chars"], row["strong_response_chars"]),
+                ),
+            },
+        )
+        for row in _rows("gsm8k")
+    ]
+
+
+def mmlu() -> list[Task]:
+    """Examination questions of 57 subjects. The endpoint is the subject's family, the subject an attribute."""
+    return [
+        Task(
+            {
+                "task_type": "classification",
+                "endpoint": f"/mmlu/{_FAMILY.get(row['subject'], 'other')}",
+                "prompt_tokens": _tokens(row["prompt_chars"]),
+                "attributes": {"subject": row["subject"]},
+            },
+            {
+                WEAK: Answer(row["weak_correct"] == "1", _cost(WEAK, row["prompt_chars"])),
+                STRONG: Answer(row["strong_correct"] == "1", _cost(STRONG, row["prompt_chars"])),
+            },
+        )
+        for row in _rows("mmlu")
+    ]
+
+
+def routerarena() -> list[Task]:
+    """A mix of benchmarks. The dearer model is the weaker one here. The endpoint is the benchmark."""
+    return [
+        Task(
+            {
+                "task_type": "mixed",
+                "endpoint": f"/routerarena/{row['dataset'].split('_')[0].lower()}",
+                "prompt_tokens": int(row["haiku_input_tokens"]),
+            },
+            {model: _scored(row, name) for name, model in (("haiku", HAIKU), ("gemini", GEMINI))},
+        )
+        for row in _rows("routerarena")
+    ]
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    packed = Path(__file__).with_name(f"{name}.csv.gz").read_bytes()
+    return csv.DictReader(io.StringIO(gzip.decompress(packed).decode()))
+
+
+def _tokens(characters: str) -> int:
+    return math.ceil(int(characters) / CHARACTERS_A_TOKEN)
+
+
+def _cost(model: str, *characters: str) -> int:
+    return TOKEN_NUSD[model] * sum(map(_tokens, characters))
+
+
+def _scored(row: dict[str, str], name: str) -> Answer:
+    score = float(row[f"{name}_score"])
+    quality = min(1.0, max(0.0, score))  # one recorded score lies slightly below 0
+    return Answer(score >= SUCCESS_FROM, round(float(row[f"{name}_cost_usd"]) * 1e9), quality=quality)

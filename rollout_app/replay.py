@@ -1,0 +1,149 @@
+"""Recorded tasks through real routers: what was recorded of each model is what comes of the task, nothing else.
+
+A task knows the outcome of every model that could be chosen for it. `Replay` draws tasks, lets a `pointsman.Router`
+decide as it would in a gateway, follows its second stage, and records the outcome, which reaches the control plane
+over HTTP like any other. No Django here: a replay is a client.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from pointsman import Router
+from pointsman.attempt import Attempt
+from pointsman.decision import Decision
+from pointsman.steps import Steps, next_step
+
+# How long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
+# microseconds of the replay for it.
+UNKNOWN = math.nan
+_CHUNKS = 10  # a minute's tasks are spread over it: a change of policy meets the minute's middle, as it would live
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one model's answer to one task was recorded to be."""
+
+    success: bool
+    cost_nusd: int
+    quality: float | None = None  # 0 … 1
+    confidence: float | None = None  # 0 … 1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One recorded task. `answers` is by catalogue model; `request` are the inputs that a policy may look at."""
+
+    request: Mapping[str, Any]
+    answers: Mapping[str, Answer]
+
+
+class Stamps:
+    """A clock that a replay moves by hand, a minute at a time: an hour of traffic passes in a minute.
+
+    It begins in the past and never runs ahead of the real one, because the control plane refuses minutes to come.
+    """
+
+    def __init__(self, start: float) -> None:
+        self._now = start
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self._now
+
+    def tick(self) -> None:
+        self._now = min(self._now + 60, time.time())
+
+
+class Replay:
+    """Sends `per_minute` tasks through `routers` in turn, and calls that a minute; each takes `pace_s` seconds.
+
+    draw   gives the next task
+    stamps the routers' clock; it moves on only when every outcome of the minute has been accepted, because the
+           control plane judges a minute once it has seen a later one
+    """
+
+    def __init__(
+        self,
+        routers: Sequence[Router],
+        workload: str,
+        draw: Callable[[], Task],
+        stamps: Stamps,
+        *,
+        per_minute: int,
+        pace_s: float = 1.0,
+    ) -> None:
+        self.routers, self.workload, self.draw, self.stamps = routers, workload, draw, stamps
+        self.per_minute, self.pace_s = per_minute, pace_s
+        self._numbers = count()
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Minute after minute until `stopped()`."""
+        while not stopped():
+            self.minute(stopped)
+
+    def minute(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        began = time.monotonic()
+        for chunk in range(_CHUNKS):
+            first, last = (self.per_minute * part // _CHUNKS for part in (chunk, chunk + 1))
+            for _ in range(first, last):
+                self._one()
+            if stopped():
+                return
+            # The last part of the second is left for the outcomes to arrive in.
+            _sleep_until(began + self.pace_s * 0.6 * (chunk + 1) / _CHUNKS)
+        while any(router.status()["outcomes_waiting"] for router in self.routers) and not stopped():
+            time.sleep(0.02)
+        self.stamps.tick()
+        _sleep_until(began + self.pace_s)
+
+    def _one(self) -> None:
+        number = next(self._numbers)
+        play(
+            self.routers[number % len(self.routers)], self.workload, self.draw(), f"{self.workload}-{number}"
+        )
+
+
+def play(router: Router, workload: str, task: Task, unit: str) -> None:
+    """One task, from the decision through its second stage to its outcome."""
+    decision = router.decide(workload, task.request, {"request": unit})
+    answer = task.answers[decision.model]
+    step = decision.next(_attempt(answer))
+    while not step.done:
+        answer = task.answers[step.model]
+        step = decision.next(_attempt(answer))
+    other = _candidate_would(decision, task)
+    router.record(
+        decision,
+        answer.success,
+        quality=answer.quality,
+        latency_ms=UNKNOWN,
+        shadow_cost_nusd=None if other is None else other[1],
+        mirror_success=other[0] if other is not None and decision.mirror else None,
+        mirror_cost_nusd=other[1] if other is not None and decision.mirror else None,
+    )
+
+
+def _candidate_would(decision: Decision, task: Task) -> tuple[bool, int] | None:
+    """In shadow: success and cost of the task had the candidate's policy been served, second stage included."""
+    candidate = decision.assignment.candidate
+    if decision.shadow is None or candidate is None:
+        return None
+    steps = Steps(decision.shadow, 0.0)
+    answer = task.answers[decision.shadow.model]
+    step = next_step(candidate.policy, steps, _attempt(answer), decision.request, None, None)
+    while not step.done:
+        answer = task.answers[step.model]
+        step = next_step(candidate.policy, steps, _attempt(answer), decision.request, None, None)
+    return answer.success, steps.cost_nusd
+
+
+def _attempt(answer: Answer) -> Attempt:
+    return Attempt(confidence=answer.confidence, cost_nusd=answer.cost_nusd, latency_ms=0)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
