@@ -1,4 +1,4 @@
-"""Makes `django.contrib.admin.site` the console, so that every page finds it without importing the pages above it."""
+"""Makes `django.contrib.admin.site` the console, so that a page finds it without importing what is above."""
 
 from django.contrib.admin.apps import SimpleAdminConfig
 

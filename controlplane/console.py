@@ -4,23 +4,22 @@ from typing import Any
 
 from django.contrib.auth.forms import AuthenticationForm
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, URLResolver, reverse
+from django.urls import URLPattern, URLResolver, path, reverse
+from django.utils import timezone
 from unfold.sites import UnfoldAdminSite
 from unfold.widgets import BASE_INPUT_CLASSES
 
-from controlplane.access.models import Role
-from controlplane.audit import console as audit
-from controlplane.audit.models import Entry
-from controlplane.pages import console_view, may, page, person
+from controlplane import audit_pages as audit
+from controlplane.pages import console_view, page
 from policies_app import console as policies
-from policies_app.models import Environment
 from rollout_app import console as rollouts
+from rollout_app.doors import may_approve
 from rollout_app.models import Rollout
-from rollout_app.states import State
+from rollout_app.states import ACTIVE, State
 
 
 class LoginForm(AuthenticationForm):
-    """Anybody with an account may log in: what they see depends on their roles, not on Django's staff flag."""
+    """Anybody with an account may log in: what they see depends on their roles, not on `is_staff`."""
 
     required_css_class = "required"
 
@@ -30,7 +29,7 @@ class LoginForm(AuthenticationForm):
             field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
 
 
-class ConsoleSite(UnfoldAdminSite):
+class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no types
     """Django's admin as a frame (log in, password, theme) around pages of our own.
 
     No model is registered: Django's forms would write rows past the actions and past the audit log.
@@ -47,10 +46,8 @@ class ConsoleSite(UnfoldAdminSite):
         return bool(request.user.is_active)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        from django.urls import path
-
-        ours = [path("", home, name="index"), *policies.urlpatterns, *rollouts.urlpatterns, *audit.urlpatterns]
-        return [*ours, *super().get_urls()]
+        pages = [*policies.urlpatterns, *rollouts.urlpatterns, *audit.urlpatterns]
+        return [path("", home, name="index"), *pages, *super().get_urls()]
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
         """One item per noun; the one whose address the page's begins with is the active one."""
@@ -75,17 +72,13 @@ def _navigation_item(request: HttpRequest, title: str, icon: str, name: str, bad
 @console_view("GET")
 def home(request: HttpRequest) -> HttpResponse:
     """What needs this person, what moves by itself, what changed last."""
-    seen = [e for e in Environment.objects.order_by("name") if may(request, Role.VIEWER, e.name)]
-    moving = Rollout.objects.filter(environment__in=seen).select_related(
-        "environment", "workload", "baseline", "candidate"
-    )
-    return page(
-        request,
-        "console/home.html",
-        title="Home",
-        waiting=[r for r in moving.filter(state=State.AWAITING_APPROVAL) if rollouts.may_approve(request, r)],
-        active=moving.filter(state__in=[State.ROLLING_BACK, State.RUNNING, State.PAUSED]).order_by("state"),
-        fleets=[(environment, policies.fleet_line(environment)) for environment in seen],
-        changes=Entry.objects.filter(environment__in=["", *(e.name for e in seen)])[:8],
-        person=person(request),
-    )
+    moving = rollouts.visible(request)
+    proposed = moving.filter(state=State.AWAITING_APPROVAL)
+    context = {
+        "waiting": [rollout for rollout in proposed if may_approve(request, rollout)],
+        "active": moving.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at"),
+        "fleets": policies.fleets(policies.environments_of(request)),
+        "changes": audit.visible(request)[:8],
+        "now": timezone.now(),
+    }
+    return page(request, "console/home.html", context, title="Home")

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
+import yaml
 from django import template
 from django.http import HttpRequest
 from django.utils import timezone
@@ -49,7 +50,9 @@ def money(nusd: float | None) -> str:
 @register.filter
 def percent(fraction: float | None, places: int = 1) -> str:
     """0.943 → 94.3 %"""
-    return NONE if fraction is None else _signed(f"{abs(fraction):.{places}%}".replace("%", f"{THIN}%"), fraction)
+    if fraction is None:
+        return NONE
+    return _signed(f"{abs(fraction) * 100:.{places}f}{THIN}%", round(fraction, places + 2))
 
 
 @register.filter
@@ -147,11 +150,13 @@ def at(mapping: Mapping[Any, Any], key: Any) -> Any:
 
 @register.filter
 def value(thing: Any) -> str:
-    """A value of a document: text as it is, the rest as JSON on few lines."""
+    """A value of a document: text as it is, small things as JSON on a line, the rest as YAML."""
     if isinstance(thing, str):
         return thing
     short = json.dumps(thing, ensure_ascii=False)
-    return short if len(short) <= 60 else json.dumps(thing, ensure_ascii=False, indent=2)
+    if len(short) <= 48:
+        return short
+    return yaml.safe_dump(thing, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 @register.simple_tag(takes_context=True)

@@ -8,10 +8,10 @@ A view is a guard, a form, an action, a response:
         form = PinForm(request.POST or None)
         if attempt(request, form, actions.pin, assignment):
             return done(request, "Pinned.", to=assignment.workload)
-        return page(request, "policies/pin.html", form=form)
+        return page(request, "policies/pin.html", {"form": form}, title="Pin")
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -56,7 +56,7 @@ def console_view(*methods: str) -> Callable[[View[P]], View[P]]:
             response.headers.setdefault("Cache-Control", "no-store")
             return response
 
-        return guarded
+        return cast("View[P]", guarded)
 
     return decorate
 
@@ -80,19 +80,26 @@ def actor(request: HttpRequest) -> Actor:
 def page(
     request: HttpRequest,
     template: str,
+    context: Mapping[str, Any],
     *,
     title: str,
     crumbs: Sequence[Crumb] = (),
     status: int = 200,
-    **context: Any,
 ) -> HttpResponse:
     """A whole page: the site's frame, its trail of `crumbs` (each with its address), and `context`."""
     frame = admin.site.each_context(request)
     return render(request, template, {**frame, "title": title, "crumbs": crumbs, **context}, status=status)
 
 
+def fragment(
+    request: HttpRequest, template: str, context: Mapping[str, Any], *, status: int = 200
+) -> HttpResponse:
+    """A part of a page, for htmx to put in its place: without the frame, and so without its queries."""
+    return render(request, template, dict(context), status=status)
+
+
 def refused(request: HttpRequest, error: PointsmanError) -> HttpResponse:
-    return page(request, "console/refused.html", title=error.title, error=error, status=error.status)
+    return page(request, "console/refused.html", {"error": error}, title=error.title, status=error.status)
 
 
 def done(request: HttpRequest, message: str, *, to: str) -> HttpResponse:
@@ -127,7 +134,7 @@ def status_of(form: forms.Form) -> int:
 
 
 def may(request: HttpRequest, role: Role, environment: str | None) -> bool:
-    """Whether this person holds a role in an environment (`permissions.ANYWHERE`: in any); asked once a request."""
+    """Whether this person holds a role in an environment (`ANYWHERE`: in any); asked once a request."""
     asked: dict[tuple[Role, str | None], bool] = request.__dict__.setdefault("_roles", {})
     if (role, environment) not in asked:
         asked[role, environment] = permissions.has_role(person(request), role, environment)
@@ -143,11 +150,10 @@ def must(request: HttpRequest, role: Role | None, environment: str | None) -> No
 
 
 def seen(request: HttpRequest, rows: "QuerySet[M]", by: str) -> "QuerySet[M]":
-    """Only the rows of environments that this person may see; `by` is the field with the environment's name."""
+    """The rows of environments that this person may see; `by` is the field with the environment's name."""
     names = permissions.visible_environments(person(request))
     return rows if names is None else rows.filter(**{f"{by}__in": names})
 
 
 def paginated(request: HttpRequest, rows: "QuerySet[Any]", size: int = 50) -> "Page[Any]":
     return Paginator(rows, size).get_page(request.GET.get("page"))
-

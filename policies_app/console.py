@@ -19,6 +19,7 @@ from controlplane.pages import (
     attempt,
     console_view,
     done,
+    fragment,
     may,
     must,
     page,
@@ -89,7 +90,7 @@ def workloads(request: HttpRequest) -> HttpResponse:
     rows = paginated(request, found)
     table = [(workload, _columns(workload.assignments.all(), environments)) for workload in rows]
     context = {"environments": environments, "rows": rows, "table": table}
-    return page(request, "policies/workloads.html", title="Workloads", **context)
+    return page(request, "policies/workloads.html", context, title="Workloads")
 
 
 @console_view("GET")
@@ -99,12 +100,13 @@ def workload_page(request: HttpRequest, name: str) -> HttpResponse:
     served = list(_served_in(environments).filter(workload=workload))
     context = {
         "workload": workload,
+        "environments": environments,
         "may_edit": _may_edit(request, workload),
         "places": [_place(request, *column) for column in _columns(served, environments)],
         "rows": paginated(request, workload.versions.defer("canonical").all(), 15),
         "where": _where(served),
     }
-    return page(request, "policies/workload.html", title=workload.name, crumbs=_trail(), **context)
+    return page(request, "policies/workload.html", context, title=workload.name, crumbs=_trail())
 
 
 def _served_in(environments: Sequence[Environment]) -> QuerySet[Assignment]:
@@ -178,7 +180,7 @@ def _editor(request: HttpRequest, workload: Workload, form: VersionForm, **conte
     context |= {"workload": workload, "form": form}
     trail, status = _trail(workload), status_of(form)
     return page(
-        request, "policies/new_version.html", title="New version", crumbs=trail, status=status, **context
+        request, "policies/new_version.html", context, title="New version", crumbs=trail, status=status
     )
 
 
@@ -202,7 +204,7 @@ def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
         "may_edit": _may_edit(request, workload),
     }
     title = f"Version {version.number}"
-    return page(request, "policies/version.html", title=title, crumbs=_trail(workload), **context)
+    return page(request, "policies/version.html", context, title=title, crumbs=_trail(workload))
 
 
 @console_view("GET")
@@ -217,9 +219,10 @@ def diff(request: HttpRequest, name: str) -> HttpResponse:
         "differences": differences(before.document, after.document),
         "rows": side_by_side(as_yaml(before.document), as_yaml(after.document)),
         "versions": workload.versions.defer("canonical"),
+        "may_edit": _may_edit(request, workload),
     }
     title = f"v{before.number} → v{after.number}"
-    return page(request, "policies/diff.html", title=title, crumbs=_trail(workload), **context)
+    return page(request, "policies/diff.html", context, title=title, crumbs=_trail(workload))
 
 
 # --- what is served -----------------------------------------------------------------------------------
@@ -267,7 +270,7 @@ def _sheet(request: HttpRequest, workload: Workload, form: forms.Form, **context
     context |= {"form": form, "back": address_of(workload)}
     trail, status = _trail(workload), status_of(form)
     return page(
-        request, "console/sheet.html", title=context["button"], crumbs=trail, status=status, **context
+        request, "console/sheet.html", context, title=context["button"], crumbs=trail, status=status
     )
 
 
@@ -279,12 +282,12 @@ def fleet_page(request: HttpRequest, name: str = "") -> HttpResponse:
     """One environment's routers: who applied what, and who lags."""
     environments = environments_of(request)
     if not (name or environments):
-        return page(request, "fleet/empty.html", title="Fleet")
+        return page(request, "fleet/empty.html", {}, title="Fleet")
     environment = environment_for(request, name or environments[0].name)
     context = {"environment": environment, "environments": environments, **_fleet(environment)}
-    fragment = bool(request.headers.get("HX-Request"))
-    template = "fleet/_live.html" if fragment else "fleet/fleet.html"
-    return page(request, template, title="Fleet", **context)
+    if request.headers.get("HX-Request"):
+        return fragment(request, "fleet/_live.html", context)
+    return page(request, "fleet/fleet.html", context, title="Fleet")
 
 
 def _fleet(environment: Environment) -> dict[str, Any]:
@@ -303,6 +306,16 @@ def _fleet(environment: Environment) -> dict[str, Any]:
         "current": {router.pk for router in current},
         "rejecting": [router for router in polling if router.rejected],
     }
+
+
+def fleets(environments: Sequence[Environment]) -> list[tuple[Environment, dict[str, int]]]:
+    """Each environment with how many routers poll, are up to date, and refuse something."""
+    found = []
+    for environment in environments:
+        figures = _fleet(environment)
+        counts = {name: len(figures[name]) for name in ("polling", "current", "rejecting")}
+        found.append((environment, counts))
+    return found
 
 
 urlpatterns = [

@@ -10,17 +10,17 @@ import yaml
 
 from controlplane.actors import Actor
 from controlplane.errors import PolicyRefused
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import Problem, parse
 from policies_app import actions
 from policies_app.models import PolicyVersion, Workload
 from policies_app.validation import problems_of
-from pointsman.errors import PolicyInvalid
-from pointsman.policy import Problem, parse
 
 # Canonical JSON sorts its keys; people read a policy from what it is for to what it does in an emergency.
 _ORDER = (
-    "format", "workload", "models", "inputs", "rules", "id", "max", "to", "attempts", "on", "when", "use", "note",
-    "type", "default", "escalate", "missing_confidence", "latch", "fallback", "retry", "timeouts", "budget",
-    "batch", "guard",
+    "format", "workload", "models", "inputs", "rules", "id", "max", "to", "attempts", "on", "when", "use",
+    "note", "type", "default", "escalate", "missing_confidence", "latch", "fallback", "retry", "timeouts",
+    "budget", "batch", "guard",
 )  # fmt: skip
 _CONTEXT = 3  # unchanged lines shown around a change
 
@@ -56,8 +56,12 @@ _Dumper.add_representer(list, _sequence)
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
-    """The document as YAML that parses back to the same content."""
-    return yaml.dump(_ordered(document), Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+    """The document as YAML that parses back to the same content. The order of `models` says their rank."""
+    rank = document.get("rank", [])
+    models = dict(sorted(document["models"].items(), key=lambda item: rank.index(item[0])))
+    written = _ordered({name: value for name, value in document.items() if name != "rank"} | {"models": {}})
+    written["models"] = {alias: _ordered(model) for alias, model in models.items()}
+    return yaml.dump(written, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
 
 
 def _ordered(value: Any) -> Any:
@@ -167,7 +171,8 @@ def _changed(left: list[str], right: list[str], i1: int, i2: int, j1: int, j2: i
         was, now = left[i1 + offset], right[j1 + offset]
         start = len(os.path.commonprefix([was, now]))
         end = len(os.path.commonprefix([was[start:][::-1], now[start:][::-1]]))
-        yield Row("changed", _marked(i1 + offset + 1, was, start, end), _marked(j1 + offset + 1, now, start, end))
+        left_side = _marked(i1 + offset + 1, was, start, end)
+        yield Row("changed", left_side, _marked(j1 + offset + 1, now, start, end))
     for i in range(i1 + both, i2):
         yield Row("removed", left=Side(i + 1, left[i]))
     for j in range(j1 + both, j2):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 560, 190
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 26  # room for the labels
+LEFT, RIGHT, TOP, BOTTOM = 70, 12, 12, 26  # room for the labels
 
 Point = tuple[float, float]
 
@@ -45,13 +45,15 @@ def chart(
     series: Mapping[str, Sequence[Point]],
     *,
     written: Callable[[float], str],
+    short: Callable[[float], str],
     when: Callable[[float], str],
     bound: float | None = None,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Chart | None:
     """Lines of (time, value) on common axes; None when there is nothing to draw.
 
-    `written` and `when` put a value and a time into words; the value axis stays within `limits`.
+    `written` puts a value into words, `short` a round one on the axis, `when` a time; the value axis stays
+    within `limits`.
     """
     points = [point for line in series.values() for point in line]
     if not points:
@@ -60,7 +62,8 @@ def chart(
     first, last = min(x for x, _ in points), max(x for x, _ in points)
 
     def across(x: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * ((x - first) / (last - first) if last > first else 0.5), 1)
+        part = (x - first) / (last - first) if last > first else 0.5
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * part, 1)
 
     def up(y: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low), 1)
@@ -70,7 +73,7 @@ def chart(
     return Chart(
         lines=[_line(name, line, across, up, written) for name, line in series.items() if line],
         across=[Tick(across(x), when(x)) for x in times],
-        up=[Tick(up(y), written(y)) for y in values],
+        up=[Tick(up(y), short(y)) for y in values],
         bound=None if bound is None else Tick(up(bound), written(bound)),
     )
 
@@ -115,12 +118,12 @@ class Interval:
 def interval(
     estimate: float, low: float, high: float, *, zero: float | None, margin: float, width: int = 168
 ) -> Interval:
-    """The axis holds the margin at three quarters of its width; what lies beyond is cut at the ends.
+    """No harm in the middle; the axis holds margin and estimate, an interval beyond is cut at the ends.
 
     So wide an interval as early data gives would otherwise squeeze everything that matters into one pixel.
     """
     origin = 0.0 if zero is None else zero
-    unit = abs(margin - origin) or 1.0
+    unit = max(abs(margin - origin), abs(estimate - origin) * 0.6) or 1.0
 
     def at(x: float) -> float:
         return round(min(max((x - origin) / unit * 0.25 + 0.5, 0.02), 0.98) * width, 1)

@@ -1,21 +1,22 @@
 """Pages of rollouts: propose one, watch it, decide."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from django import forms
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.errors import NotFound, RoleMissing
+from controlplane.errors import NotFound
 from controlplane.pages import (
     Crumb,
     attempt,
     console_view,
     done,
+    fragment,
     may,
     must,
     page,
@@ -24,13 +25,15 @@ from controlplane.pages import (
     status_of,
 )
 from policies_app.console import environments_of, workload_for
-from policies_app.models import Environment, Workload
+from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, overview
-from rollout_app.doors import door_for, offers, sheet, why_not
+from rollout_app.actions.approvals import binding
+from rollout_app.doors import Door, door_for, offers, sheet
 from rollout_app.forms import ApproveForm, ProposeForm, ReasonForm
-from rollout_app.models import Rollout
-from rollout_app.states import ACTIVE, ENDED, State
+from rollout_app.models import Plan, Rollout
+from rollout_app.states import ACTIVE, ENDED, Event, State
 
+STOP_POLLING = 286  # htmx's own status: take this, and ask no more
 _FILTERS = {
     "active": ("Under way", Q(state__in=sorted(ACTIVE))),
     "waiting": ("Waiting", Q(state__in=[State.DRAFT, State.AWAITING_APPROVAL, State.SCHEDULED])),
@@ -68,16 +71,13 @@ def rollouts(request: HttpRequest) -> HttpResponse:
     if workload := request.GET.get("workload"):
         found = found.filter(workload__name=workload)
     rows = paginated(request, found)
-    tabs = [(key, label) for key, (label, _) in _FILTERS.items()]
-    return page(
-        request,
-        "rollouts/rollouts.html",
-        title="Rollouts",
-        rows=rows,
-        listed=[(rollout, overview.served_share(rollout)) for rollout in rows],
-        tabs=tabs,
-        chosen=chosen,
-    )
+    context = {
+        "rows": rows,
+        "listed": [(rollout, overview.served_share(rollout)) for rollout in rows],
+        "tabs": [(key, label) for key, (label, _) in _FILTERS.items()],
+        "chosen": chosen,
+    }
+    return page(request, "rollouts/rollouts.html", context, title="Rollouts")
 
 
 @console_view("GET")
@@ -86,20 +86,23 @@ def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     rollout = rollout_for(request, pk)
     context = _live(request, rollout)
     if request.headers.get("HX-Request"):
-        return fragment(request, "rollouts/_live.html", **context)
+        status = STOP_POLLING if context["ended"] else 200
+        return fragment(request, "rollouts/_refresh.html", context, status=status)
     title = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
-    return page(request, "rollouts/rollout.html", title=title, crumbs=_trail(rollout), **context)
+    return page(request, "rollouts/rollout.html", context, title=title, crumbs=_trail(rollout))
 
 
 def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
+    offered = offers(request, rollout)
     return {
         "rollout": rollout,
-        "offers": offers(request, rollout),
+        "offers": offered,
+        "closed": [offer for offer in offered if offer.why_not],
         "ladder": overview.ladder(rollout),
         "served": overview.served_share(rollout),
         "arms": overview.arms(rollout),
         "verdicts": overview.verdicts(rollout),
-        "transitions": overview.history(rollout),
+        "moments": overview.history(rollout),
         "approvals": list(rollout.approvals.all()),
         "ended": rollout.state in ENDED,
     }
@@ -121,14 +124,94 @@ def address_of(rollout: Rollout) -> str:
 
 @console_view("GET", "POST")
 def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
-    """One of the doors: GET shows its form (beside the page, when the page asks), POST goes through it."""
+    """One of the doors: GET shows its form, POST goes through it."""
     rollout, door = rollout_for(request, pk), door_for(name)
     must(request, door.role, rollout.environment.name)
-    form = _form_of(request, rollout, name)
-    if moved := attempt(request, form, _as_seen(rollout, door.action)):
+    form = _form_of(request, rollout, door)
+    if moved := attempt(request, form, _as_seen(door), rollout):
         return done(request, door.said, to=address_of(moved))
     context = {**sheet(rollout, door), "form": form, "back": address_of(rollout), "action": request.path}
     if request.headers.get("HX-Request"):
-        return fragment(request, "console/_sheet.html", **context)
-    trail = [*_trail(rollout), ("Rollout", address_of(rollout))]
-    return page(request, "console/sheet.html", title=door.label, crumbs=trail, status=status_of(form), **context)
+        return fragment(request, "console/_sheet.html", context)
+    trail, status = [*_trail(rollout), ("Rollout", address_of(rollout))], status_of(form)
+    return page(request, "console/sheet.html", context, title=door.label, crumbs=trail, status=status)
+
+
+def _form_of(request: HttpRequest, rollout: Rollout, door: Door) -> ReasonForm:
+    shown = {"seen": rollout.version}
+    if door.event is not Event.APPROVE:
+        return ReasonForm(request.POST or None, initial=shown)
+    return ApproveForm(request.POST or None, initial={**shown, "expected_binding": binding(rollout)})
+
+
+def _as_seen(door: Door) -> Callable[..., Rollout]:
+    """The action on the rollout as the form showed it: if it moved since, nothing is done.
+
+    A step back is never refused for that: who rolls back means wherever it is by now.
+    """
+
+    def act_on(rollout: Rollout, *, seen: int, **values: Any) -> Rollout:
+        if door.event is not Event.ROLL_BACK:
+            rollout.version = seen
+        return door.action(rollout, **values)
+
+    return act_on
+
+
+@console_view("GET", "POST")
+def propose(request: HttpRequest) -> HttpResponse:
+    name = request.GET.get("workload", "")
+    if not name:
+        return _choose_workload(request)
+    workload = workload_for(request, name, edit=True)
+    places = _may_propose_in(request, workload)
+    form = ProposeForm(workload, places, request.POST or None, initial=_asked(request))
+    if rollout := attempt(request, form, _propose, workload):
+        return done(request, _said(rollout), to=address_of(rollout))
+    context = {"workload": workload, "form": form, "plans": Plan.objects.all()}
+    trail, status = _trail(), status_of(form)
+    return page(request, "rollouts/propose.html", context, title="Propose", crumbs=trail, status=status)
+
+
+def _choose_workload(request: HttpRequest) -> HttpResponse:
+    must(request, None, permissions.ANYWHERE)
+    served = Workload.objects.filter(assignments__environment__in=environments_of(request)).distinct()
+    return page(request, "rollouts/choose.html", {"workloads": served}, title="Propose", crumbs=_trail())
+
+
+def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Environment]:
+    """Where this person is an editor and something is served that a rollout could move."""
+    served = Environment.objects.filter(assignments__workload=workload).order_by("name")
+    return served.filter(name__in=[e.name for e in served if may(request, Role.EDITOR, e.name)])
+
+
+def _asked(request: HttpRequest) -> dict[str, Any]:
+    """What the link that led here has chosen already: `candidate` by number, `environment` by name."""
+    candidate = PolicyVersion.objects.filter(
+        workload__name=request.GET["workload"], number=_number(request.GET.get("candidate", ""))
+    ).first()
+    environment = Environment.objects.filter(name=request.GET.get("environment", "")).first()
+    plan = Plan.objects.filter(name="standard").first()
+    return {"candidate": candidate, "environment": environment, "plan": plan}
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
+def _propose(workload: Workload, *, environment: Environment, **values: Any) -> Rollout:
+    return actions.propose_rollout(environment, workload, values.pop("candidate"), **values)
+
+
+def _said(rollout: Rollout) -> str:
+    if rollout.state == State.AWAITING_APPROVAL:
+        return "Proposed. It waits for the approval of somebody else."
+    return f"Proposed. {rollout.environment.name} asks for no approval: it can be started."
+
+
+urlpatterns = [
+    path("rollouts/", rollouts, name="rollouts"),
+    path("rollouts/propose/", propose, name="propose"),
+    path("rollouts/<uuid:pk>/", rollout_page, name="rollout"),
+    path("rollouts/<uuid:pk>/<slug:name>/", act, name="act"),
+]

@@ -1,26 +1,25 @@
-"""What a person can do with a rollout from its page: one door per action, each with the role that opens it."""
+"""What a person can do with a rollout from its page: one door per action, each with its role."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.access.models import Role
 from controlplane.errors import NotFound
 from controlplane.pages import may, person
 from rollout_app import actions
+from rollout_app.actions.returns import REVERT_WITHIN
 from rollout_app.models import Rollout
 from rollout_app.states import TRANSITIONS, Event, State
-
-REVERTIBLE = timedelta(hours=72)  # after it completed
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """`label` is on the button, `about` says what will happen, `said` what happened; `event` must be legal."""
+    """`label` is on the button, `about` says what will happen, `said` what has; `event` must be legal."""
 
     name: str
     label: str
@@ -36,52 +35,99 @@ DOORS = {
     door.name: door
     for door in (
         Door(
-            "approve", "Approve", Role.APPROVER, actions.approve_rollout, Event.APPROVE,
-            "Your yes is bound to exactly this: the candidate's digest, the baseline, the environment and the plan. "
-            "Any change of them voids it.",
-            "Approved. An operator can start it now.", "pm-primary",
+            "approve",
+            "Approve",
+            Role.APPROVER,
+            actions.approve_rollout,
+            Event.APPROVE,
+            "Your yes is bound to exactly this: the candidate's digest, the baseline, the environment and "
+            "the plan. Any change of them voids it.",
+            "Approved. An operator can start it now.",
+            "pm-primary",
         ),
         Door(
-            "reject", "Reject", Role.APPROVER, actions.reject_rollout, Event.REJECT,
-            "The rollout ends here. A better one is proposed anew.", "Rejected.", "pm-danger-line",
+            "reject",
+            "Reject",
+            Role.APPROVER,
+            actions.reject_rollout,
+            Event.REJECT,
+            "The rollout ends here. A better one is proposed anew.",
+            "Rejected.",
+            "pm-danger-line",
         ),
         Door(
-            "start", "Start", Role.OPERATOR, actions.start_rollout, Event.START,
-            "The first stage begins: routers get it with their next poll. It advances by itself when the evidence "
-            "says that it is safe, and rolls back by itself when it hurts.",
-            "Started.", "pm-primary",
+            "start",
+            "Start",
+            Role.OPERATOR,
+            actions.start_rollout,
+            Event.START,
+            "The first stage begins: routers get it with their next poll. It advances by itself when the "
+            "evidence says that it is safe, and rolls back by itself when it hurts.",
+            "Started.",
+            "pm-primary",
         ),
         Door(
-            "advance", "Advance", Role.OPERATOR, actions.advance_rollout, Event.ADVANCE,
+            "advance",
+            "Advance",
+            Role.OPERATOR,
+            actions.advance_rollout,
+            Event.ADVANCE,
             "The next stage begins now, without waiting for the evidence that would advance it.",
             "Advanced to the next stage.",
         ),
         Door(
-            "pause", "Pause", Role.OPERATOR, actions.pause_rollout, Event.PAUSE,
-            "It stays at this stage: the candidate keeps its share, and nothing advances. Guardrails still watch.",
+            "pause",
+            "Pause",
+            Role.OPERATOR,
+            actions.pause_rollout,
+            Event.PAUSE,
+            "It stays at this stage: the candidate keeps its share, and nothing advances. The automatic "
+            "rollback stays armed.",
             "Paused.",
         ),
         Door(
-            "resume", "Resume", Role.OPERATOR, actions.resume_rollout, Event.RESUME,
-            "The stage's clock goes on, and it may advance again.", "Resumed.", "pm-primary",
+            "resume",
+            "Resume",
+            Role.OPERATOR,
+            actions.resume_rollout,
+            Event.RESUME,
+            "The stage's clock goes on, and it may advance again.",
+            "Resumed.",
+            "pm-primary",
         ),
         Door(
-            "roll-back", "Roll back", Role.OPERATOR, actions.roll_back_rollout, Event.ROLL_BACK,
-            "The baseline is served to everybody again, at once, as a new revision. Nobody's approval is needed. "
-            "This page then shows how many routers have confirmed it.",
-            "Rolling back: the baseline is served again.", "pm-danger",
+            "roll-back",
+            "Roll back",
+            Role.OPERATOR,
+            actions.roll_back_rollout,
+            Event.ROLL_BACK,
+            "The baseline is served to everybody again, at once, as a new revision. Nobody's approval is "
+            "needed. The page then shows how many routers have confirmed it.",
+            "Rolling back: the baseline is served again.",
+            "pm-danger",
         ),
         Door(
-            "cancel", "Cancel", Role.EDITOR, actions.cancel_rollout, Event.CANCEL,
-            "The rollout is withdrawn before it moved anything.", "Cancelled.", "pm-danger-line",
+            "cancel",
+            "Cancel",
+            Role.EDITOR,
+            actions.cancel_rollout,
+            Event.CANCEL,
+            "The rollout is withdrawn before it moved anything.",
+            "Cancelled.",
+            "pm-danger-line",
         ),
         Door(
-            "revert", "Revert", Role.OPERATOR, actions.revert_rollout, None,
+            "revert",
+            "Revert",
+            Role.OPERATOR,
+            actions.revert_rollout,
+            None,
             "A new rollout takes everything back to the version that was served before this one, at once.",
-            "Reverting: a new rollout goes back to the earlier version.", "pm-danger",
+            "Reverting: a new rollout goes back to the earlier version.",
+            "pm-danger",
         ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +135,7 @@ class Offer:
     """A door that the rollout's state allows, and why this person may not go through it (empty: they may)."""
 
     door: Door
+    address: str
     why_not: str = ""
 
 
@@ -102,7 +149,9 @@ def door_for(name: str) -> Door:
 def offers(request: HttpRequest, rollout: Rollout) -> list[Offer]:
     """Every door that this state allows, each with the reason if it is closed to this person."""
     return [
-        Offer(door, why_not(request, rollout, door)) for door in DOORS.values() if _is_legal(rollout, door)
+        Offer(door, reverse("console:act", args=[rollout.pk, door.name]), why_not(request, rollout, door))
+        for door in DOORS.values()
+        if _is_legal(rollout, door)
     ]
 
 
@@ -110,7 +159,7 @@ def _is_legal(rollout: Rollout, door: Door) -> bool:
     state = State(rollout.state)
     if door.event is None:
         ended = rollout.ended_at
-        return state is State.COMPLETED and ended is not None and timezone.now() - ended < REVERTIBLE
+        return state is State.COMPLETED and ended is not None and timezone.now() - ended < REVERT_WITHIN
     last = rollout.stage + 1 >= len(rollout.stages)
     return (state, door.event) in TRANSITIONS and not (door.event is Event.ADVANCE and last)
 

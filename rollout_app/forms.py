@@ -32,9 +32,13 @@ class ProposeForm(forms.Form):
     """Which version, where, by which plan, why."""
 
     environment = forms.ModelChoiceField(Environment.objects.none(), empty_label=None)
-    candidate = forms.ModelChoiceField(PolicyVersion.objects.none(), empty_label=None, label="Candidate version")
+    candidate = forms.ModelChoiceField(
+        PolicyVersion.objects.none(), empty_label=None, label="Candidate version"
+    )
     plan = forms.ModelChoiceField(
-        Plan.objects.all(), empty_label=None, help_text="How fast. Whether a step is taken is the guardrails' word."
+        Plan.objects.all(),
+        empty_label=None,
+        help_text="How fast. Whether a step is taken is the guardrails' word.",
     )
     reason = forms.CharField(
         max_length=2_000,
@@ -52,7 +56,8 @@ class ProposeForm(forms.Form):
         self, workload: Workload, environments: QuerySet[Environment], *args: Any, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        choices: dict[str, Any] = {"environment": environments, "candidate": workload.versions.defer("canonical")}
+        versions = workload.versions.defer("canonical")
+        choices: dict[str, Any] = {"environment": environments, "candidate": versions}
         for name, rows in choices.items():
             self.fields[name].queryset = rows  # type: ignore[attr-defined]
         self.fields["candidate"].label_from_instance = _version  # type: ignore[attr-defined]

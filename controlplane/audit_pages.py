@@ -23,12 +23,16 @@ _PAGES = {
 }
 
 
+def _text(example: str) -> forms.CharField:
+    return forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": example}))
+
+
 class FilterForm(forms.Form):
     """What the list is narrowed to. Days are whole days in UTC, both included."""
 
-    actor = forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": "Name"}))
-    action = forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": "rollout.roll_back"}))
-    target = forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": "Name or id"}))
+    actor = _text("Name")
+    action = _text("rollout.roll_back")
+    target = _text("Name or id")
     outcome = forms.ChoiceField(
         required=False, choices=[("", "Any"), ("done", "Done"), ("refused", "Refused")]
     )
@@ -66,9 +70,8 @@ def entries(request: HttpRequest) -> HttpResponse:
     rows = paginated(request, form.narrow(visible(request)))
     narrowed = any(request.GET.get(name) for name in form.fields)
     listed = [(entry, target_page(entry)) for entry in rows]
-    return page(
-        request, "audit/entries.html", title="Audit", form=form, rows=rows, listed=listed, narrowed=narrowed
-    )
+    context = {"form": form, "rows": rows, "listed": listed, "narrowed": narrowed}
+    return page(request, "audit/entries.html", context, title="Audit")
 
 
 @console_view("GET")
@@ -80,7 +83,7 @@ def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
     context = {"entry": entry, "body": body, "differences": differences(body), "address": target_page(entry)}
     context["evidence"] = body["evidence"] and json.dumps(body["evidence"], indent=2, ensure_ascii=False)
     trail = [("Audit", reverse("console:audit"))]
-    return page(request, "audit/entry.html", title=f"Entry {seq}", crumbs=trail, **context)
+    return page(request, "audit/entry.html", context, title=f"Entry {seq}", crumbs=trail)
 
 
 def differences(body: dict[str, Any]) -> list[dict[str, Any]]:
