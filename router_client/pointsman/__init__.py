@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from pointsman.poller import Pace
     from pointsman.router import Router
-    from pointsman.version import VERSION as __version__
+    from pointsman.version import VERSION as __version__  # noqa: N811
 
 __all__ = [
     "Attempt",

@@ -1,4 +1,4 @@
-"""From a decision and what the caller says of its end to an outcome, with nothing in it that the protocol refuses."""
+"""From a decision and what the caller says of its end to an outcome that the protocol takes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Ending(NamedTuple):
 class TypicalCosts:
     """What a task cost on average that began on a model: a moving mean over about the last 50.
 
-    A router knows no prices. In shadow this projects what the candidate's other choice would have cost, from this
-    process's own tasks; a model never seen has no figure, and such a task stays out of both cost sums.
+    A router knows no prices. In shadow this projects what the candidate's other choice would have cost, from
+    this process's own tasks; a model never seen has no figure, and such a task stays out of both cost sums.
     """
 
     _WEIGHT = 0.02
@@ -53,7 +53,7 @@ class TypicalCosts:
 
 
 def bucket_key(decision: Decision) -> BucketKey:
-    """Where the outcome counts: the minute of the decision, so that arms are compared at the same time of day."""
+    """Where the outcome counts: the minute of the decision, since arms are compared at one time of day."""
     return BucketKey(
         int(decision.at // 60),
         decision.workload,
@@ -68,14 +68,18 @@ def bucket_key(decision: Decision) -> BucketKey:
 
 
 def outcome_of(decision: Decision, ending: Ending, costs: TypicalCosts) -> tuple[Outcome, int]:
-    """The outcome, and how many of the caller's figures had to be left out because they are no such figures."""
+    """The outcome, and how many figures had to be left out because they are none."""
     steps = decision.steps
     tried = steps.attempts > 0
     figures = {
         "quality": _score(ending.quality),
-        "confidence": _score(ending.confidence if ending.confidence is not None else _last_confidence(decision)),
+        "confidence": _score(
+            ending.confidence if ending.confidence is not None else _last_confidence(decision)
+        ),
         "cost": _money(ending.cost_nusd if ending.cost_nusd is not None else steps.cost_nusd or None),
-        "latency": _duration(ending.latency_ms if ending.latency_ms is not None else steps.latency_ms if tried else None),
+        "latency": _duration(
+            ending.latency_ms if ending.latency_ms is not None else steps.latency_ms if tried else None
+        ),
     }
     left_out = sum(figure is _BAD for figure in figures.values())
     known = {name: None if figure is _BAD else figure for name, figure in figures.items()}
@@ -165,9 +169,11 @@ def _mirror(success: bool | None, cost: int | None, ending: Ending) -> Mirror | 
     if ending.mirror_success is None or success is None:
         return None
     other = _money(ending.mirror_cost_nusd)
-    return Mirror(success, bool(ending.mirror_success), cost or 0, 0 if other is None or other is _BAD else int(other))
+    return Mirror(
+        success, bool(ending.mirror_success), cost or 0, 0 if other is None or other is _BAD else int(other)
+    )
 
 
 def _printable(text: str) -> str:
-    """Without control characters and lone surrogates, which a control plane refuses, with the batch they are in."""
+    """Without control characters and lone surrogates: a control plane refuses the whole batch for them."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -9,7 +9,9 @@ from pointsman.histogram import Histogram
 
 
 class BucketKey(NamedTuple):
-    """What a bucket is about. `minute` is whole minutes since 1970, UTC; `stage` is None outside a rollout."""
+    """What a bucket is about. `minute` is whole minutes since 1970, UTC; `stage` is None outside a
+    rollout.
+    """
 
     minute: int
     workload: str
@@ -58,7 +60,8 @@ class Outcome:
     quality, confidence 0 … 1, None when unknown
     cost_nusd           nano-US-dollars of all attempts together, None when unknown
     latency_ms          until the final answer, None when unknown
-    error               the kind of error the task ended with (`timeout`, `rate_limited`, …), None if it was answered
+    error               the kind of error the task ended with (`timeout`, `rate_limited`, …), None if it was
+                        answered
     models              every model that was asked, the policy's own names
     group               bucket(salt, unit) mod 32, None when it is not kept
     """
@@ -150,9 +153,11 @@ def _no_mirror() -> dict[str, int]:
 
 @dataclass(slots=True)
 class Bucket:
-    """The sums. `escalations`, `fallbacks` and `retries` count tasks with at least one, as their guardrails do.
+    """The sums. `escalations`, `fallbacks` and `retries` count tasks with at least one, as their guardrails
+    do.
 
-    `models` counts in how many tasks each model was asked, so it sums to more than `tasks` once one escalates.
+    `models` counts in how many tasks each model was asked, so it sums to more than `tasks` once one
+    escalates.
     """
 
     tasks: int = 0

@@ -1,4 +1,6 @@
-"""The HTTP of the control plane for tests: threads, keep-alive, gzip, and an end that cuts every connection."""
+"""The HTTP of the control plane for tests: threads, keep-alive, gzip, and an end that cuts every
+connection.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def upper_edge(bucket: int) -> float:
 
 def middle(bucket: int) -> float:
     """The bucket's geometric middle, the best single guess for a value in it."""
-    return 2.0 ** ((bucket + 0.5) / PER_DOUBLING)
+    return math.pow(2.0, (bucket + 0.5) / PER_DOUBLING)
 
 
 @dataclass(slots=True)

@@ -26,7 +26,11 @@ class LastGood:
     """
 
     def __init__(
-        self, *, environment: str | None = None, keys: PublicKeys | None = None, store: DiskStore | None = None
+        self,
+        *,
+        environment: str | None = None,
+        keys: PublicKeys | None = None,
+        store: DiskStore | None = None,
     ) -> None:
         self.current: Snapshot | None = None
         self.environment = environment
@@ -50,10 +54,10 @@ class LastGood:
         return self.current.revision if short else None
 
     def receive(self, received: Received) -> Snapshot:
-        """Verify, parse, store, apply; in this order. Raises SnapshotRefused, and then `current` and its ETag stay.
+        """Verify, parse, store, apply; in this order. On SnapshotRefused `current` and its ETag stay.
 
-        A disk that refuses does not stop a snapshot: a rollback has to reach this router with a full disk too.
-        It is counted, and tried again with the next answer.
+        A disk that refuses does not stop a snapshot: a rollback has to reach this router with a full disk
+        too. It is counted, and tried again with the next answer.
         """
         snapshot, full = self._next(received, self.current)
         self._chain = [received] if full or not self._chain else [*self._chain, received]
@@ -96,7 +100,7 @@ class LastGood:
         if self.environment is not None and document.environment != self.environment:
             raise SnapshotRefused(
                 "environment_mismatch",
-                f"the snapshot is of environment {document.environment!r}, this router is set up for {self.environment!r}",
+                f"the snapshot is of {document.environment!r}, this router is set up for {self.environment!r}",
             )
         return Snapshot.of(document, current, received.etag), document.full
 

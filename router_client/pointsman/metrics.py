@@ -1,4 +1,6 @@
-"""What a router counts and tells: exact counters, and a Prometheus collector when that client is installed."""
+"""What a router counts and tells: exact counters, and a Prometheus collector when that client is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +42,30 @@ class Counter:
 # status() key → (Prometheus name, help). Counters end in _total by convention.
 _GAUGES = {
     "revision": ("pointsman_revision", "Revision of the applied snapshot"),
-    "staleness_s": ("pointsman_staleness_seconds", "Time since the control plane last confirmed the snapshot"),
+    "staleness_s": (
+        "pointsman_staleness_seconds",
+        "Time since the control plane last confirmed the snapshot",
+    ),
     "ready": ("pointsman_ready", "1 when a snapshot is applied"),
     "workloads": ("pointsman_workloads", "Workloads in the applied snapshot"),
-    "rejected_policies": ("pointsman_rejected_policies", "Policies of the snapshot that this router rejected"),
-    "failures_in_a_row": ("pointsman_poll_failures_in_a_row", "Polls that failed since the last that succeeded"),
+    "rejected_policies": (
+        "pointsman_rejected_policies",
+        "Policies of the snapshot that this router rejected",
+    ),
+    "failures_in_a_row": (
+        "pointsman_poll_failures_in_a_row",
+        "Polls that failed since the last that succeeded",
+    ),
     "outcomes_waiting": ("pointsman_outcomes_waiting", "Tasks recorded and not yet acknowledged"),
     "batches_waiting": ("pointsman_batches_waiting", "Outcome batches not yet acknowledged"),
     "feedback_waiting": ("pointsman_feedback_waiting", "Words of feedback not yet acknowledged"),
 }
 _COUNTERS = {
     "decisions": ("pointsman_decisions", "Decisions made"),
-    "decisions_without_policy": ("pointsman_decisions_without_policy", "Decisions for a workload without a policy"),
+    "decisions_without_policy": (
+        "pointsman_decisions_without_policy",
+        "Decisions for a workload without a policy",
+    ),
     "evaluation_errors": ("pointsman_evaluation_errors", "Decisions answered by guard.on_evaluation_error"),
     "unit_missing": ("pointsman_unit_missing", "Decisions without the workload's unit of assignment"),
     "polls": ("pointsman_polls", "Polls of the control plane"),
@@ -64,8 +78,14 @@ _COUNTERS = {
     "outcomes_dropped": ("pointsman_outcomes_dropped", "Tasks dropped for lack of room"),
     "outcomes_refused": ("pointsman_outcomes_refused", "Tasks that the control plane refused"),
     "outcomes_invalid": ("pointsman_outcomes_invalid", "Outcomes that could not be recorded"),
-    "outcomes_without_policy": ("pointsman_outcomes_without_policy", "Outcomes of tasks that no policy decided"),
-    "figures_invalid": ("pointsman_figures_invalid", "Costs, latencies and scores left out because they are none"),
+    "outcomes_without_policy": (
+        "pointsman_outcomes_without_policy",
+        "Outcomes of tasks that no policy decided",
+    ),
+    "figures_invalid": (
+        "pointsman_figures_invalid",
+        "Costs, latencies and scores left out because they are none",
+    ),
     "feedback_dropped": ("pointsman_feedback_dropped", "Words of feedback dropped or refused"),
 }
 

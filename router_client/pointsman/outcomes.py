@@ -24,7 +24,7 @@ log = logging.getLogger("pointsman")
 
 
 class OutcomeBuffer:
-    """Folds outcomes and holds batches until they are accepted. Safe from every thread; no call waits for the network.
+    """Folds outcomes and holds batches until they are accepted. Thread-safe; no call waits for the network.
 
     max_buckets  open minute buckets; a task that would need another is dropped
     max_bytes    waiting batches in memory; beyond, the oldest goes (with a spool it stays on disk)
@@ -45,7 +45,7 @@ class OutcomeBuffer:
         self.restart(router)
 
     def restart(self, router: str) -> None:
-        """Begin anew, empty: what a forked child does, because its parent goes on to send what it had recorded."""
+        """Begin anew, empty: a forked child does, because its parent sends what it had recorded."""
         self.router = router
         self._lock = threading.Lock()
         self._open: dict[BucketKey, Bucket] = {}
@@ -67,7 +67,7 @@ class OutcomeBuffer:
         return True
 
     def seal(self) -> None:
-        """Close the open buckets and put them in line as batches. A minute may be sealed in several parts: they add up."""
+        """Put the open buckets in line as batches. A minute sealed in several parts adds up."""
         with self._lock:
             sealed, self._open = self._open, {}
         # Only the thread that swapped the dict out holds it now; encoding needs no lock.
@@ -110,7 +110,7 @@ class OutcomeBuffer:
         self.accepted += batch.tasks
 
     def refuse(self, batch: Batch, bad: set[int]) -> None:
-        """The control plane will never take it. What is good in it goes on as a new batch, the rest is counted."""
+        """It will never be taken. What is good in it goes on as a new batch, the rest is counted."""
         rest = batch.without(bad) if bad else []
         self._replace(batch, rest)
         self.refused += batch.tasks - sum(part.tasks for part in rest)
@@ -123,7 +123,7 @@ class OutcomeBuffer:
             self.refused += batch.tasks
 
     def abandon(self) -> int:
-        """At the end: whatever is neither acknowledged nor on disk is dropped and counted. Returns how many tasks."""
+        """The end: drop and count what is neither acknowledged nor on disk. Returns how many tasks."""
         with self._lock:
             lost = [b.tasks for b in self._waiting.values() if self.spool is None or b.id not in self.spool]
             lost += [b.tasks for b in self._open.values()]
@@ -152,7 +152,7 @@ class OutcomeBuffer:
                     self.dropped += oldest.tasks
 
     def _replace(self, batch: Batch, parts: list[Batch]) -> None:
-        # The parts are on disk before the whole is removed: a crash between counts the whole again, refused again.
+        # The parts are on disk before the whole is removed; a crash between makes the same parts again.
         for part in parts:
             self._enqueue(part)
         self._forget(batch)

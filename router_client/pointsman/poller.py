@@ -1,8 +1,9 @@
 """The one thread that talks to the control plane: polls snapshots, sends outcomes, feedback and acks.
 
-It runs an event loop of its own, so that a poll may hang for its 25 seconds while outcomes go out beside it, and
-so that stopping cancels the poll instead of waiting for it. Nothing a decision needs ever waits for this thread,
-and no error ends it: each round that fails is counted, told in `status()`, and followed by a longer wait.
+It runs an event loop of its own, so that a poll may hang for its 25 seconds while outcomes go out beside it,
+and so that stopping cancels the poll instead of waiting for it. Nothing a decision needs ever waits for this
+thread, and no error ends it: each round that fails is counted, told in `status()`, and followed by a longer
+wait.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from pointsman.backoff import Backoff
 from pointsman.errors import SnapshotRefused
@@ -29,7 +32,7 @@ __all__ = ["Pace", "Poller"]
 
 log = logging.getLogger("pointsman")
 
-# While nothing gets through, minutes are kept open this long, so that an outage does not cut them into small pieces.
+# While nothing gets through, minutes stay open this long: an outage does not cut them into small pieces.
 _SEAL_IN_OUTAGE_S = 60.0
 _ADOPT_EVERY_S = 60.0
 # Two snapshots in a row are not asked for faster than this.
@@ -49,6 +52,18 @@ class Pace:
     first_poll_within: float = 5.0
     flush_every: float = 5.0
     stop_within: float = 0.8
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves names to the very end: once the interpreter goes down, the executor that usually does it takes
+    no work, and the last flush of a process that never closed its router would be lost.
+    """
+
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().getaddrinfo(*args, **options)
+        except RuntimeError:
+            return socket.getaddrinfo(*args, **options)
 
 
 class Poller:
@@ -114,7 +129,8 @@ class Poller:
 
     def _work(self) -> None:
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                runner.run(self._main())
         except Exception:
             log.exception("the pointsman poller has ended; decisions go on with what there is")
         finally:
@@ -127,7 +143,11 @@ class Poller:
             self._running.set()
             if self._stopping.is_set():
                 self._stop.set()
-            rounds = (self._poll_rounds(transport), self._flush_rounds(transport), self._ack_rounds(transport))
+            rounds = (
+                self._poll_rounds(transport),
+                self._flush_rounds(transport),
+                self._ack_rounds(transport),
+            )
             tasks = [asyncio.create_task(each) for each in rounds]
             await self._stop.wait()
             for task in tasks:
@@ -298,7 +318,7 @@ class Poller:
         return 0.0
 
 
-def _rejected(about: dict[str, str | int], rejection: Rejection) -> bytes:
+def _rejected(about: dict[str, object], rejection: Rejection) -> bytes:
     said = {
         "state": "rejected",
         "workload": rejection.workload,

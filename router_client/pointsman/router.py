@@ -5,8 +5,8 @@
     …call decision.model…
     router.record(decision, success=True, cost_nusd=410_000, latency_ms=812)
 
-Safe to share between threads and coroutines; after a fork the child goes on with the policy it has and a thread of
-its own, and what the parent had recorded stays the parent's to send.
+Safe to share between threads and coroutines; after a fork the child goes on with the policy it has and a
+thread of its own, and what the parent had recorded stays the parent's to send.
 """
 
 from __future__ import annotations
@@ -96,7 +96,13 @@ class Router:
         start: bool = True,
     ) -> None:
         self._connection = Connection(
-            _checked_url(url), key, f"pointsman-python/{VERSION}", tuple(workloads), wait_s, max_bytes, http or {}
+            _checked_url(url),
+            key,
+            f"pointsman-python/{VERSION}",
+            tuple(workloads),
+            wait_s,
+            max_bytes,
+            http or {},
         )
         self._pace = pace or Pace()
         self._clock = clock
@@ -137,7 +143,7 @@ class Router:
         """Choose the model for one task: microseconds, no lock, no network, and it never raises.
 
         request    the `request.*` inputs that are known: `{"prompt_tokens": 900, "attributes": {…}}`
-        unit_ids   ids by kind, so that a unit stays with its arm: `{"conversation": …, "user": …, "tenant": …}`
+        unit_ids   ids by kind, so that a unit stays with its arm: `{"conversation": …, "user": …}`
         available  catalogue names that this router can call; None: all
 
         Without a policy for the workload its default answers; without that `decision.model` is empty, so
@@ -210,7 +216,7 @@ class Router:
     def feedback(
         self, decision_id: str, kind: str, *, success: bool | None = None, score: float | None = None
     ) -> None:
-        """A later word on a task: human review, satisfaction, downstream completion. One per decision and kind.
+        """A later word on a task: review, satisfaction, downstream completion; one per decision and kind.
 
         Raises ValueError for an unknown kind, a score outside 0 … 1, or nothing said at all.
         """
@@ -224,7 +230,7 @@ class Router:
         self._feedback.put({name: value for name, value in word.items() if value is not None})
 
     def wait_ready(self, timeout: float = 10.0) -> bool:
-        """Poll now, and wait until there is a snapshot, from disk or from the control plane. False after `timeout` s."""
+        """Poll now and wait until there is a snapshot, from disk or network. False after `timeout` s."""
         if self._good.current is not None:
             return True
         self._poller.poke()
@@ -242,7 +248,7 @@ class Router:
         return snapshot.revision if snapshot is not None else None
 
     def status(self) -> dict[str, Any]:
-        """Everything an operator asks: what is applied, how stale it is, what waits, what was lost, what went wrong."""
+        """What an operator asks: what is applied, how stale it is, what waits, what was lost, what failed."""
         good, poller, outcomes = self._good, self._poller, self._outcomes
         snapshot, confirmed = good.current, good.confirmed_at
         return {
@@ -279,7 +285,7 @@ class Router:
         return register(self.status, registry)
 
     def close(self) -> None:
-        """Stop within a second: cancel the poll, flush the outcomes, leave what is left in the spool. Decisions go on."""
+        """Stop within a second: cancel the poll, flush the outcomes, spool what is left. Decisions go on."""
         if self._closed:
             return
         self._closed = True
@@ -289,7 +295,11 @@ class Router:
         self._outcomes.seal()
         lost, words = self._outcomes.abandon(), self._feedback.abandon()
         if lost or words:
-            log.warning("closed with %d outcomes and %d words of feedback not sent; a spool would keep outcomes", lost, words)
+            log.warning(
+                "closed with %d outcomes and %d words of feedback not sent; a spool would keep outcomes",
+                lost,
+                words,
+            )
 
     async def aclose(self) -> None:
         """`close` for coroutines: the loop goes on meanwhile."""
@@ -307,7 +317,7 @@ class Router:
         return Poller(self._connection, self.instance, self._good, self._outcomes, self._feedback, self._pace)
 
     def _after_fork_in_child(self) -> None:
-        """The parent's thread is not here, its locks may be held for ever, and its unsent outcomes are its own."""
+        """The parent's thread is not here, its locks may be held for ever, its outcomes are its own."""
         self.instance = _instance_name(self._named)
         self._outcomes.restart(self.instance)
         self._feedback.restart()
@@ -346,7 +356,7 @@ def _checked_url(url: str) -> str:
 
 
 def _instance_name(given: str | None) -> str:
-    """At most 128 printable ASCII characters, as the protocol wants. A child that was given a name adds its pid."""
+    """At most 128 printable ASCII characters, as the protocol wants; made up when none is given."""
     if given is None:
         host = "".join(c for c in socket.gethostname() if c.isascii() and c.isprintable())[:80]
         return f"{host or 'router'}-{os.getpid()}-{next(_numbers)}-{os.urandom(3).hex()}"

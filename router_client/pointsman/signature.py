@@ -1,8 +1,8 @@
-"""The control plane's signature over a snapshot: Ed25519 over the exact bytes, checked before they are parsed.
+"""The control plane's signature of a snapshot: Ed25519 over the exact bytes, checked before parsing.
 
 Header `Pointsman-Signature: keyid=<id>, alg=ed25519, sig=<base64>`; several may follow each other while keys
-are being changed. What is signed begins with `pointsman.snapshot.v1\\n`, so that a signature made for something
-else never fits a snapshot.
+are being changed. What is signed begins with `pointsman.snapshot.v1\\n`, so that a signature made for
+something else never fits a snapshot.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ _SIGNATURE = re.compile(r"keyid=([^,;\s]+)\s*,\s*alg=([a-z0-9]+)\s*,\s*sig=([A-Z
 class PublicKeys:
     """The keys a router trusts, by key id. Each is 32 raw bytes, those in base64, or PEM.
 
-    Raises ConfigurationError for a key that is none of these, or when `cryptography` is missing: a router that
-    was told to verify must not start without.
+    Raises ConfigurationError for a key that is none of these, or when `cryptography` is missing: a router
+    that was told to verify must not start without.
     """
 
     def __init__(self, keys: Mapping[str, str | bytes]) -> None:
         if not keys:
-            raise ConfigurationError("public_keys is empty: give at least one key, or None to trust the connection alone")
+            raise ConfigurationError(
+                "public_keys is empty: give at least one key, or None to trust the connection alone"
+            )
         self._keys = {keyid: _load(keyid, key) for keyid, key in keys.items()}
 
     def verify(self, body: bytes, header: str | None) -> None:
@@ -40,18 +42,24 @@ class PublicKeys:
         from cryptography.exceptions import InvalidSignature
 
         if not header:
-            raise SnapshotRefused("signature_missing", "the snapshot is not signed, and this router trusts signed ones only")
+            raise SnapshotRefused(
+                "signature_missing", "the snapshot is not signed, and this router trusts signed ones only"
+            )
         signatures = [(keyid, sig) for keyid, alg, sig in _SIGNATURE.findall(header) if alg == "ed25519"]
         known = [(self._keys[keyid], sig) for keyid, sig in signatures if keyid in self._keys]
         if not known:
             given = ", ".join(keyid for keyid, _ in signatures) or "none that can be read"
-            raise SnapshotRefused("signature_unknown", f"signed by {given}; this router trusts {', '.join(self._keys)}")
+            raise SnapshotRefused(
+                "signature_unknown", f"signed by {given}; this router trusts {', '.join(self._keys)}"
+            )
         for key, signature in known:
             try:
                 return key.verify(b64decode(signature), PREFIX + body)
             except (InvalidSignature, ValueError):
                 continue
-        raise SnapshotRefused("signature_invalid", "the signature does not fit the body: it was altered on its way")
+        raise SnapshotRefused(
+            "signature_invalid", "the signature does not fit the body: it was altered on its way"
+        )
 
 
 def _load(keyid: str, key: str | bytes) -> Ed25519PublicKey:
@@ -59,7 +67,9 @@ def _load(keyid: str, key: str | bytes) -> Ed25519PublicKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError as error:
-        raise ConfigurationError("verifying snapshots needs cryptography: pip install 'pointsman[signing]'") from error
+        raise ConfigurationError(
+            "verifying snapshots needs cryptography: pip install 'pointsman[signing]'"
+        ) from error
     try:
         raw = key.encode() if isinstance(key, str) else key
         if raw.lstrip().startswith(b"-----BEGIN"):

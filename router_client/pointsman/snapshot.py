@@ -3,8 +3,9 @@
     Received → PublicKeys.verify → parse → Snapshot.of(document, current) → one new, immutable Snapshot
 
 A delta is applied to the current snapshot's entries and gives a new snapshot like a full body would. A policy
-that this router cannot run is rejected alone: a bad candidate leaves its workload on the baseline that the same
-entry names, a bad baseline leaves the workload on its last good assignment, and all other workloads move on.
+that this router cannot run is rejected alone: a bad candidate leaves its workload on the baseline that the
+same entry names, a bad baseline leaves the workload on its last good assignment, and all other workloads move
+on.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """One workload: the entry as it came, the entry that is served (another one after a rejection), and both results."""
+    """One workload: the entry as it came, the one served (another after a rejection), and the results."""
 
     entry: Mapping[str, Any]
     served: Mapping[str, Any] | None
@@ -101,7 +102,9 @@ class Snapshot:
             revision=document.revision,
             etag=etag,
             poll_interval_ms=document.poll_interval_ms,
-            workloads=MappingProxyType({n: a.assignment for n, a in applied.items() if a.assignment is not None}),
+            workloads=MappingProxyType(
+                {n: a.assignment for n, a in applied.items() if a.assignment is not None}
+            ),
             rejected=tuple(rejection for a in applied.values() for rejection in a.rejections),
             _applied=MappingProxyType(applied),
         )
@@ -112,12 +115,15 @@ def parse(body: bytes) -> Document:
     try:
         data = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise SnapshotRefused("malformed", f"the body is not JSON: {error or type(error).__name__}") from error
+        raise SnapshotRefused(
+            "malformed", f"the body is not JSON: {error or type(error).__name__}"
+        ) from error
     if not isinstance(data, dict):
         raise SnapshotRefused("malformed", "the body is not a JSON object")
     if data.get("format") != FORMAT or isinstance(data.get("format"), bool):
         raise SnapshotRefused(
-            "unknown_format", f"snapshot format {data.get('format')!r}; this version of pointsman reads {FORMAT}"
+            "unknown_format",
+            f"snapshot format {data.get('format')!r}; this version of pointsman reads {FORMAT}",
         )
     return Document(
         environment=_typed(data, "environment", str),
@@ -133,8 +139,12 @@ def parse(body: bytes) -> Document:
 
 def _check_succession(document: Document, current: Snapshot | None, etag: str | None) -> None:
     parts = (etag or "").removeprefix("W/").strip('"').rsplit(".", 2)
-    # An ETag of another shape is a proxy's own. One that names another revision would confirm what is not applied.
-    if len(parts) == 3 and parts[1].isdigit() and (parts[0], int(parts[1])) != (document.epoch, document.revision):
+    # An ETag of another shape is a proxy's own; one of another revision would confirm what is not applied.
+    if (
+        len(parts) == 3
+        and parts[1].isdigit()
+        and (parts[0], int(parts[1])) != (document.epoch, document.revision)
+    ):
         raise SnapshotRefused("etag_mismatch", f"the ETag {etag} speaks of another revision than the body")
     if current is None:
         if not document.full:
@@ -143,7 +153,7 @@ def _check_succession(document: Document, current: Snapshot | None, etag: str | 
     if document.environment != current.environment:
         raise SnapshotRefused(
             "environment_mismatch",
-            f"the snapshot is of environment {document.environment!r}, this router follows {current.environment!r}",
+            f"the snapshot is of {document.environment!r}, this router follows {current.environment!r}",
         )
     same_epoch = document.epoch == current.epoch
     if same_epoch and document.revision < current.revision:
@@ -157,7 +167,7 @@ def _check_succession(document: Document, current: Snapshot | None, etag: str | 
 class _Policies:
     """Compiles each policy once for as long as it is served.
 
-    The digest alone is not enough to find it again: only content that was checked against the digest may be reused.
+    The digest alone does not find it again: only content that was checked against it may be reused.
     """
 
     def __init__(self, before: Mapping[str, _Applied]) -> None:
@@ -190,7 +200,11 @@ def _apply(
 ) -> _Applied:
     if before is not None and before.entry == entry:
         return before
-    bad = {arm: why for arm in ("baseline", "candidate") if (why := _rejection(name, entry.get(arm), arm, policies))}
+    bad = {
+        arm: why
+        for arm in ("baseline", "candidate")
+        if (why := _rejection(name, entry.get(arm), arm, policies))
+    }
     rejections = tuple(bad.values())
     served: Mapping[str, Any] | None = entry
     if "baseline" in bad:
@@ -253,7 +267,9 @@ def _whole(data: Mapping[str, Any], key: str, default: int | None = None) -> int
 def _objects(workloads: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     for name, entry in workloads.items():
         if not isinstance(entry, dict):
-            raise SnapshotRefused("malformed", f"workload {name} must be an object, not {type(entry).__name__}")
+            raise SnapshotRefused(
+                "malformed", f"workload {name} must be an object, not {type(entry).__name__}"
+            )
     return workloads
 
 

@@ -24,11 +24,22 @@ ORPHANED_AFTER_S = 60.0
 
 
 class Spool:
-    """A directory of batches that wait to be sent."""
+    """A directory of batches that wait to be sent.
 
-    def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 64 << 20) -> None:
+    max_bytes         of all files together
+    orphaned_after_s  a file that nobody has touched for so long is taken over
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int = 64 << 20,
+        orphaned_after_s: float = ORPHANED_AFTER_S,
+    ) -> None:
         self.path = Path(path)
         self.max_bytes = max_bytes
+        self.orphaned_after_s = orphaned_after_s
 
     def put(self, batch: Batch) -> list[Batch]:
         """Write a batch; raises OSError when the disk refuses. Returns the oldest ones, dropped for room."""
@@ -43,9 +54,9 @@ class Spool:
     def __contains__(self, batch_id: str) -> bool:
         return self._file(batch_id).exists()
 
-    def orphans(self, known: set[str], *, min_age_s: float = ORPHANED_AFTER_S) -> Iterator[Batch]:
+    def orphans(self, known: set[str]) -> Iterator[Batch]:
         """Batches that another process left behind, oldest first; damaged files are removed."""
-        newest = time.time() - min_age_s
+        newest = time.time() - self.orphaned_after_s
         for file, changed, _ in self._files():
             if file.stem not in known and changed <= newest and (batch := self._read(file)):
                 yield batch
@@ -63,7 +74,9 @@ class Spool:
                     yield batch
 
     def _files(self) -> list[tuple[Path, float, int]]:
-        """(file, changed at, bytes), oldest first. A file may vanish while we look: another process sent it."""
+        """(file, changed at, bytes), oldest first. A file may vanish while we look: another process sent
+        it.
+        """
         found = []
         with suppress(OSError):
             for file in self.path.glob("*.json"):

@@ -18,7 +18,8 @@ _DEFAULT = "no policy for this workload has been received, so the router's own d
 
 
 class StandIns:
-    """Assignments of version 0, which outcomes never report. Made from `{workload: model name or policy document}`.
+    """Assignments of version 0, which outcomes never report. Made from `{workload: model name or policy
+    document}`.
 
     Raises ConfigurationError for a document that must not run.
     """

@@ -1,4 +1,5 @@
-"""A control plane for tests: it speaks the protocol over real HTTP on this machine, and keeps what it is told.
+"""A control plane for tests: it speaks the protocol over real HTTP on this machine, and keeps what it is
+told.
 
     with FakeControlPlane() as plane:
         plane.serve("summaries", policy)
@@ -7,8 +8,8 @@
             router.record(decision, success=True, cost_nusd=410_000)
         assert plane.tasks("summaries") == 1
 
-It checks what routers send as the real one does, but for catalogue and clock. `outage`, `fail` and `tamper` make it
-misbehave. It decides nothing about rollouts: the test moves them.
+It checks what routers send as the real one does, but for catalogue and clock. `outage`, `fail` and `tamper`
+make it misbehave. It decides nothing about rollouts: the test moves them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ class FakeControlPlane:
 
     # What is served
 
-    def serve(self, workload: str, policy: Mapping[str, Any], *, version: int = 1, unit: str = "request") -> None:
+    def serve(
+        self, workload: str, policy: Mapping[str, Any], *, version: int = 1, unit: str = "request"
+    ) -> None:
         """Make this the workload's baseline; a rollout of it ends, a pin stays."""
         with self._change(workload) as entry:
             entry.update(unit=unit, baseline=_version(version, policy), candidate=None, rollout=None)
@@ -154,7 +157,12 @@ class FakeControlPlane:
     # How it misbehaves
 
     def fail(
-        self, status: int = 503, *, retry_after_s: float | None = None, times: int | None = None, path: str = ""
+        self,
+        status: int = 503,
+        *,
+        retry_after_s: float | None = None,
+        times: int | None = None,
+        path: str = "",
     ) -> None:
         """Answer with an error, `times` or until `recover`, at paths that contain `path`."""
         self._failure = _Failure(status, retry_after_s, times, path)

@@ -29,7 +29,7 @@ _POST_S = 10.0
 _LONGEST_RETRY_AFTER_S = 3_600.0
 
 
-class Unreachable(Exception):
+class Unreachable(Exception):  # noqa: N818 - a fact, told as one
     """No answer came, or none that is HTTP."""
 
 
@@ -127,7 +127,9 @@ class Transport:
         return await self._guarded(self._stream(headers, params), wait + _BODY_S)
 
     async def post(self, path: str, body: bytes, router: str | None = None) -> Answer:
-        """Send JSON to `/router/v1/<path>`. `router` when the body is another router's, left on a shared disk."""
+        """Send JSON to `/router/v1/<path>`. `router` when the body is another router's, left on a shared
+        disk.
+        """
         headers = {"Authorization": self._authorization(), "Content-Type": "application/json"}
         if router is not None:
             headers["Pointsman-Router"] = router

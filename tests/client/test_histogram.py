@@ -34,7 +34,9 @@ def test_it_keeps_an_edge_in_the_lower_bucket_and_the_next_double_in_the_upper(b
     assert index(math.nextafter(edge, math.inf)) == bucket + 1
 
 
-@pytest.mark.parametrize(("value", "bucket"), [(1, -1), (2, 15), (4, 31), (1.0000000000000002, 0), (0.5, -17)])
+@pytest.mark.parametrize(
+    ("value", "bucket"), [(1, -1), (2, 15), (4, 31), (1.0000000000000002, 0), (0.5, -17)]
+)
 def test_it_closes_powers_of_two_from_above(value: float, bucket: int) -> None:
     assert index(value) == bucket
 

@@ -16,14 +16,21 @@ from pointsman.outcomes import OutcomeBuffer
 from pointsman.spool import Spool
 
 KEY = BucketKey(29_393_265, "summaries", "r-1", 2, "candidate", 13, "/tickets", "default", "small")
-GOOD = Outcome(success=True, quality=0.9, confidence=0.8, cost_nusd=400_000, latency_ms=812, models=("small",), group=7)
+GOOD = Outcome(
+    success=True, quality=0.9, confidence=0.8, cost_nusd=400_000, latency_ms=812, models=("small",), group=7
+)
 
 
 def outcomes() -> st.SearchStrategy[Outcome]:
     score = st.none() | st.floats(0, 1)
     money = st.none() | st.integers(0, 10**12)
     shadow = st.none() | st.builds(
-        Shadow, st.sampled_from(["small", "large"]), st.sampled_from(["small", "large"]), st.booleans(), money, money
+        Shadow,
+        st.sampled_from(["small", "large"]),
+        st.sampled_from(["small", "large"]),
+        st.booleans(),
+        money,
+        money,
     )
     whole = st.integers(0, 10**9)
     return st.builds(
@@ -67,7 +74,9 @@ def test_it_never_makes_a_bucket_that_contradicts_itself(told: list[Outcome], ca
 def test_it_writes_the_bucket_of_the_protocol() -> None:
     bucket = Bucket()
     bucket.add(GOOD, 300_000)
-    failed = replace(GOOD, success=False, error="timeout", escalations=1, attempts=2, models=("small", "large"))
+    failed = replace(
+        GOOD, success=False, error="timeout", escalations=1, attempts=2, models=("small", "large")
+    )
     bucket.add(failed, 300_000)
     assert bucket.as_dict(KEY) == {
         "minute": "2025-11-19T23:45:00Z", "workload": "summaries", "rollout": "r-1", "stage": 2,
@@ -208,7 +217,7 @@ def test_it_keeps_a_batch_and_its_id_on_disk(tmp_path: Path) -> None:
     assert batch is not None
     assert before.abandon() == 0
     after = OutcomeBuffer("r-2", spool=Spool(tmp_path))
-    found = list(Spool(tmp_path).orphans(set(), min_age_s=0))
+    found = list(Spool(tmp_path, orphaned_after_s=0).orphans(set()))
     assert found == [batch]
     after.accept(found[0])
     assert list(tmp_path.iterdir()) == []
@@ -234,7 +243,7 @@ def test_it_bounds_the_spool_and_counts_what_goes(tmp_path: Path) -> None:
 
 def test_it_removes_a_damaged_file_from_the_spool(tmp_path: Path) -> None:
     (tmp_path / "5f0c7a60-0000-4000-8000-000000000000.json").write_bytes(b'{"batch_id": "5f0c')
-    assert list(Spool(tmp_path).orphans(set(), min_age_s=0)) == []
+    assert list(Spool(tmp_path, orphaned_after_s=0).orphans(set())) == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,308 @@
+"""Following a control plane over real HTTP."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from pointsman import Router
+from pointsman.backoff import LONGEST_S, Backoff
+from pointsman.poller import Pace
+from pointsman.testing import FakeControlPlane, Reply, Request
+from pointsman.transport import _retry_after
+from tests.client.policies import always, two_stage
+
+PACE = Pace(first_poll_within=0, flush_every=0.02)
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", two_stage())
+        yield plane
+
+
+def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def polls(plane: FakeControlPlane) -> list[Request]:
+    return [request for request in plane.requests if request.path.endswith("/snapshot")]
+
+
+def test_it_holds_one_poll_open_and_learns_of_a_change_at_once(plane: FakeControlPlane) -> None:
+    with plane.router() as router:
+        assert eventually(lambda: router.revision == 1)
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: router.revision == 2)
+        assert router.decide("summaries").model == "vendor/large"
+        assert len(polls(plane)) <= 3
+    first, second = polls(plane)[:2]
+    assert first.headers["Prefer"] == "wait=25"
+    assert "If-None-Match" not in first.headers
+    assert second.headers["If-None-Match"].startswith(f'"{plane.epoch}.1.')
+    assert second.since == 1
+    assert first.headers["Authorization"] == "Bearer pmr_test"
+    assert first.headers["Pointsman-Router"] == router.instance
+    assert first.headers["Pointsman-Client"].startswith("pointsman-python/")
+
+
+def test_it_applies_deltas_with_removed_workloads(plane: FakeControlPlane) -> None:
+    plane.serve("other", always("large"))
+    with plane.router() as router:
+        plane.remove("other")
+        assert eventually(lambda: router.revision == 3)
+        assert router.status()["workloads"] == 1
+        assert router.decide("summaries").model == "vendor/small"
+
+
+def test_it_polls_only_its_workloads(plane: FakeControlPlane) -> None:
+    with plane.router(workloads=["summaries", "a&b"]):
+        pass
+    assert polls(plane)[0].query["workload"] == ["summaries", "a&b"]
+
+
+def test_it_says_what_it_applied_and_what_it_rejected(plane: FakeControlPlane) -> None:
+    with plane.router() as router:
+        assert plane.wait_for(lambda: plane.acks)
+        plane.fail(503, path="/acks", times=2)  # the applied one, and the rejection's first try
+        plane.roll_out("summaries", two_stage(default="nobody"))
+        assert eventually(lambda: router.status()["rejected"] == ["summaries"])
+        assert plane.wait_for(lambda: any(ack["state"] == "rejected" for ack in plane.acks), 15)
+    applied, rejected = ([a for a in plane.acks if a["state"] == state] for state in ("applied", "rejected"))
+    assert {"router": router.instance, "revision": 1, "epoch": plane.epoch, "state": "applied"} in applied
+    assert len(rejected) == 1
+    assert (rejected[0]["workload"], rejected[0]["router"]) == ("summaries", router.instance)
+    assert rejected[0]["digest"].startswith("sha256:")
+    assert "nobody" in rejected[0]["error"]
+
+
+def test_it_does_not_advance_its_etag_past_a_body_that_it_refused(plane: FakeControlPlane) -> None:
+    def cut(request: Request, reply: Reply) -> Reply:
+        torn = request.path.endswith("/snapshot") and b'"revision": 2' in reply.body
+        return replace(reply, body=reply.body[:-20]) if torn else reply
+
+    with plane.router() as router:
+        plane.tamper = cut
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: router.status()["snapshots_refused"] > 0)
+        assert (router.revision, router.decide("summaries").model) == (1, "vendor/small")
+        assert "malformed" in router.status()["last_error"]
+        plane.tamper = None
+        assert eventually(lambda: router.revision == 2)
+    refused = [request for request in polls(plane)[2:] if request.since is None]
+    assert refused, "after a refused delta it asks for a full snapshot"
+    assert all(f".{1}." in request.headers["If-None-Match"] for request in refused)
+
+
+def test_it_stops_reading_a_body_over_its_limit(plane: FakeControlPlane) -> None:
+    plane.tamper = lambda request, reply: replace(reply, body=b" " * 1_000_000 + reply.body)
+    with plane.router(ready=False, max_bytes=100_000) as router:
+        assert eventually(lambda: router.status()["snapshots_refused"] > 0)
+        assert "too_large" in router.status()["last_error"]
+        assert not router.ready
+
+
+def test_it_goes_on_with_what_it_has_when_the_key_is_revoked(plane: FakeControlPlane) -> None:
+    with plane.router() as router:
+        plane.key = "another"
+        plane.fail(401)
+        assert eventually(lambda: "401" in (router.status()["last_error"] or ""))
+        assert router.decide("summaries").model == "vendor/small"
+        assert router.status()["staleness_s"] >= 0
+
+
+def test_it_asks_for_the_key_each_time_so_that_it_can_be_rotated(plane: FakeControlPlane) -> None:
+    keys = iter(["pmr_old"])
+    with Router(plane.url, lambda: next(keys, "pmr_test"), pace=PACE) as router:
+        assert router.wait_ready(10)
+        assert router.status()["poll_failures"] == 1
+
+
+def test_it_does_not_poll_in_a_tight_loop_when_the_server_holds_nothing(plane: FakeControlPlane) -> None:
+    plane.poll_interval_ms = 200
+    with plane.router(wait_s=0):
+        time.sleep(0.9)
+    assert 2 <= len(polls(plane)) <= 8
+
+
+def test_it_does_not_poll_in_a_tight_loop_when_a_proxy_drops_the_etag(plane: FakeControlPlane) -> None:
+    def no_etag(request: Request, reply: Reply) -> Reply:
+        return replace(reply, headers={k: v for k, v in reply.headers.items() if k != "ETag"})
+
+    plane.tamper = no_etag
+    plane.poll_interval_ms = 200
+    with plane.router():
+        time.sleep(0.9)
+    assert 2 <= len(polls(plane)) <= 8
+
+
+def test_it_waits_as_long_as_retry_after_says(plane: FakeControlPlane) -> None:
+    plane.fail(429, retry_after_s=30)
+    with plane.router(ready=False) as router:
+        assert eventually(lambda: router.status()["poll_failures"] == 1)
+        time.sleep(0.3)
+        assert router.status()["polls"] == 1
+        plane.recover()
+        assert router.wait_ready(5), "asking for it polls at once"
+
+
+def test_it_backs_off_with_full_jitter_up_to_300_seconds() -> None:
+    backoff = Backoff(Random(7))
+    waits = [backoff.failure() for _ in range(2_000)]
+    for failures, wait in enumerate(waits[:8]):
+        assert 0 <= wait <= 2**failures
+    late = waits[20:]
+    assert max(late) <= LONGEST_S
+    assert min(late) < 5 < 290 < max(late)
+    assert abs(sum(late) / len(late) - 150) < 10
+    assert 60 <= backoff.failure(60) <= 67
+    backoff.success()
+    assert backoff.failure() <= 1
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [(None, None), ("7", 7), ("-3", 0), ("nan", None), ("soon", None), ("1e9", 3_600)]
+)
+def test_it_reads_retry_after_in_seconds(header: str | None, seconds: float | None) -> None:
+    assert _retry_after(header) == seconds
+
+
+def test_it_reads_retry_after_as_a_date() -> None:
+    seconds = _retry_after(formatdate(time.time() + 90, usegmt=True))
+    assert seconds is not None
+    assert 85 < seconds <= 91
+
+
+def test_it_starts_the_first_poll_somewhere_within_its_first_seconds() -> None:
+    firsts = [Backoff(Random(seed)).first(5) for seed in range(200)]
+    assert min(firsts) < 0.3
+    assert 4.7 < max(firsts) <= 5
+
+
+def test_it_follows_a_new_epoch_after_a_restore(plane: FakeControlPlane) -> None:
+    with plane.router() as router:
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: router.revision == 2)
+        plane.restore(revision=1)
+        assert eventually(lambda: router.status()["epoch"] == plane.epoch, 15)
+        assert router.revision == 1
+
+
+def test_it_delivers_outcomes_while_a_poll_hangs(plane: FakeControlPlane) -> None:
+    with plane.router() as router:
+        router.record(router.decide("summaries"), success=True)
+        assert plane.wait_for(lambda: plane.tasks("summaries") == 1, 5)
+
+
+def test_it_counts_a_batch_once_however_often_it_is_sent(plane: FakeControlPlane) -> None:
+    def lose_answer(request: Request, reply: Reply) -> Reply:
+        lost = request.path.endswith("/outcomes") and sum(plane.deliveries.values()) <= 2
+        return replace(reply, status=503) if lost else reply
+
+    plane.tamper = lose_answer
+    with plane.router() as router:
+        router.record(router.decide("summaries"), success=True)
+        assert eventually(lambda: router.status()["outcomes_accepted"] == 1)
+    assert max(plane.deliveries.values()) == 3
+    assert plane.tasks("summaries") == 1
+
+
+def test_it_sends_in_halves_what_is_too_large_for_the_control_plane(plane: FakeControlPlane) -> None:
+    plane.max_buckets = 3
+    with plane.router(pace=replace(PACE, flush_every=0.3)) as router:
+        for number in range(10):
+            router.record(router.decide("summaries", {"endpoint": f"/{number}"}), success=True)
+        assert plane.wait_for(lambda: plane.tasks("summaries") == 10, 5)
+        assert router.status()["outcomes_refused"] == 0
+
+
+def test_it_drops_only_the_buckets_that_the_control_plane_names(plane: FakeControlPlane) -> None:
+    def refuse_one(request: Request, reply: Reply) -> Reply:
+        bad = [b["endpoint"] for b in request.json()["buckets"]] if request.path.endswith("/outcomes") else []
+        if "/bad" not in bad:
+            return reply
+        plane.batches.pop(request.json()["batch_id"], None)
+        return Reply(422, b'{"code": "bad_buckets", "errors": [{"index": %d}]}' % bad.index("/bad"))
+
+    plane.tamper = refuse_one
+    with plane.router(pace=replace(PACE, flush_every=0.3)) as router:
+        for endpoint in ("/a", "/bad", "/c"):
+            router.record(router.decide("summaries", {"endpoint": endpoint}), success=True)
+        assert plane.wait_for(lambda: plane.tasks("summaries") == 2, 5)
+        assert router.status()["outcomes_refused"] == 1
+
+
+def test_it_delivers_feedback_and_isolates_a_word_that_is_refused(plane: FakeControlPlane) -> None:
+    def refuse_bad(request: Request, reply: Reply) -> Reply:
+        bad = request.path.endswith("/feedback") and b'"bad"' in request.body
+        if bad:
+            plane.feedback.clear()
+        return Reply(422, b"{}") if bad else reply
+
+    plane.tamper = refuse_bad
+    with plane.router() as router:
+        for decision_id in ("a", "bad", "c"):
+            router.feedback(decision_id, "human_review", success=True, score=0.8)
+        assert eventually(lambda: router.status()["feedback_waiting"] == 0)
+        assert router.status()["feedback_dropped"] == 1
+    assert {"decision_id": "c", "kind": "human_review", "success": True, "score": 0.8} in plane.feedback
+
+
+def test_it_stops_within_a_second_while_a_poll_hangs_and_flushes(plane: FakeControlPlane) -> None:
+    router = plane.router(pace=Pace(first_poll_within=0, flush_every=60))
+    router.record(router.decide("summaries"), success=True)
+    began = time.monotonic()
+    router.close()
+    assert time.monotonic() - began < 1
+    assert plane.tasks("summaries") == 1
+    assert not any(thread.name == "pointsman-poller" for thread in threading.enumerate())
+
+
+def test_it_stops_within_a_second_when_the_control_plane_hangs_and_spools(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    router = plane.router(pace=Pace(first_poll_within=0, flush_every=60), spool=tmp_path)
+    router.record(router.decide("summaries"), success=True)
+    release = threading.Event()
+
+    def hang(request: Request, reply: Reply) -> Reply:
+        release.wait(5)
+        return Reply(503)
+
+    plane.tamper = hang
+    began = time.monotonic()
+    router.close()
+    assert time.monotonic() - began < 1.3
+    release.set()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert router.status()["outcomes_dropped"] == 0
+
+
+def test_it_stops_even_before_it_polled(plane: FakeControlPlane) -> None:
+    router = plane.router(ready=False, pace=Pace(first_poll_within=60))
+    began = time.monotonic()
+    router.close()
+    router.close()
+    assert time.monotonic() - began < 1
+
+
+def test_it_survives_an_error_nobody_thought_of(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plane.router() as router:
+        monkeypatch.setattr(router._good, "receive", lambda received: 1 / 0)
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: "ZeroDivisionError" in (router.status()["last_error"] or ""))
+        monkeypatch.undo()
+        assert eventually(lambda: router.revision == 2, 15)

@@ -1,0 +1,328 @@
+"""Snapshots: verified before parsed, applied as a whole or not at all."""
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pointsman import ConfigurationError, SnapshotRefused
+from pointsman.lastgood import LastGood
+from pointsman.policy.canonical import digest
+from pointsman.signature import PREFIX, PublicKeys
+from pointsman.snapshot import Snapshot, parse
+from pointsman.store import Received
+from tests.client.policies import always, two_stage
+
+KEY = Ed25519PrivateKey.generate()
+POLICIES = (two_stage(), always("small"), always("large"))
+
+
+def version(number: int, policy: dict[str, Any], named: str | None = None) -> dict[str, Any]:
+    return {"version": number, "digest": named or digest(policy), "policy": policy}
+
+
+def entry(revision: int, policy: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    baseline = version(1, policy or two_stage())
+    return {
+        "revision": revision, "unit": "request", "baseline": baseline, "candidate": None, "rollout": None,
+        "pin": None, **changes,
+    }  # fmt: skip
+
+
+def rolling(mode: str = "full") -> dict[str, Any]:
+    return {"id": "r-1", "stage": 1, "mode": mode, "share_pcm": 100_000, "salt": "s", "mirror_pcm": 0}
+
+
+def body(revision: Any = 1, workloads: Any = None, **changes: Any) -> bytes:
+    data = {
+        "format": 1, "environment": "production", "epoch": "e1", "revision": revision, "full": True,
+        "poll_interval_ms": 10_000, "removed": [],
+        "workloads": {"summaries": entry(1)} if workloads is None else workloads, **changes,
+    }  # fmt: skip
+    return json.dumps(data).encode()
+
+
+def signed(content: bytes, key: Ed25519PrivateKey = KEY, keyid: str = "k1") -> Received:
+    signature = b64encode(key.sign(PREFIX + content)).decode()
+    return Received(content, None, f"keyid={keyid}, alg=ed25519, sig={signature}")
+
+
+def trusting(*keyids: str) -> LastGood:
+    raw = KEY.public_key().public_bytes_raw()
+    return LastGood(keys=PublicKeys({keyid: b64encode(raw).decode() for keyid in keyids or ("k1",)}))
+
+
+def refusal(good: LastGood, received: Received) -> str:
+    before = good.current
+    with pytest.raises(SnapshotRefused) as caught:
+        good.receive(received)
+    assert good.current is before
+    return caught.value.code
+
+
+def model(snapshot: Snapshot | None, workload: str = "summaries") -> str:
+    assert snapshot is not None
+    return snapshot.workloads[workload].decide({}).model
+
+
+# Signatures
+
+
+def test_it_applies_what_a_trusted_key_signed() -> None:
+    good = trusting()
+    good.receive(signed(body()))
+    assert model(good.current) == "vendor/small"
+
+
+def test_it_accepts_either_signature_while_keys_are_changed() -> None:
+    old = signed(body(), Ed25519PrivateKey.generate(), "k0")
+    new = signed(body())
+    both = Received(new.body, None, f"{old.signature}, {new.signature}")
+    assert trusting().receive(both).revision == 1
+
+
+@pytest.mark.parametrize(
+    ("received", "code"),
+    [
+        (Received(body()), "signature_missing"),
+        (Received(body(), None, "nonsense"), "signature_unknown"),
+        (signed(body(), keyid="k9"), "signature_unknown"),
+        (signed(body(), Ed25519PrivateKey.generate()), "signature_invalid"),
+        (Received(body(2), None, signed(body(1)).signature), "signature_invalid"),
+        (Received(body(), None, "keyid=k1, alg=none, sig=AAAA"), "signature_unknown"),
+        (Received(body(), None, "keyid=k1, alg=ed25519, sig=AAA"), "signature_invalid"),
+    ],
+)
+def test_it_refuses_what_no_trusted_key_signed(received: Received, code: str) -> None:
+    assert refusal(trusting(), received) == code
+
+
+def test_it_does_not_take_a_signature_over_the_bare_body() -> None:
+    content = body()
+    bare = b64encode(KEY.sign(content)).decode()
+    assert (
+        refusal(trusting(), Received(content, None, f"keyid=k1, alg=ed25519, sig={bare}"))
+        == "signature_invalid"
+    )
+
+
+def test_it_verifies_before_it_parses() -> None:
+    assert refusal(trusting(), Received(b"[" * 100_000, None, signed(b"x").signature)) == "signature_invalid"
+
+
+def test_it_takes_keys_as_bytes_base64_and_pem() -> None:
+    raw = KEY.public_key().public_bytes_raw()
+    pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for key in (raw, b64encode(raw), b64encode(raw).decode(), pem, pem.decode()):
+        PublicKeys({"k1": key}).verify(body(), signed(body()).signature)
+
+
+@pytest.mark.parametrize("keys", [{}, {"k1": "short"}, {"k1": b"x" * 31}, {"k1": "-----BEGIN nothing"}])
+def test_it_does_not_start_with_a_key_that_is_none(keys: dict[str, str | bytes]) -> None:
+    with pytest.raises(ConfigurationError):
+        PublicKeys(keys)
+
+
+# What is no snapshot
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "malformed"),
+        (b"[]", "malformed"),
+        (b"[" * 100_000, "malformed"),
+        (b'{"format": 1, "format": 1}', "malformed"),
+        (b'{"format": NaN}', "malformed"),
+        (b"\xff\xfe\x00", "malformed"),
+        (body(format=2), "unknown_format"),
+        (body(format=True), "unknown_format"),
+        (body(format="1"), "unknown_format"),
+        (body(revision=-1), "malformed"),
+        (body(revision="1"), "malformed"),
+        (body(epoch=None), "malformed"),
+        (body(workloads=[]), "malformed"),
+        (body(workloads={"a": None}), "malformed"),
+        (body(removed=[1]), "malformed"),
+        (body(full="yes"), "malformed"),
+        (body(poll_interval_ms=1.5), "malformed"),
+    ],
+)
+def test_it_refuses_what_is_no_snapshot(content: bytes, code: str) -> None:
+    assert refusal(LastGood(), Received(content)) == code
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_it_refuses_any_other_bytes_without_an_error_of_its_own(content: bytes) -> None:
+    with pytest.raises(SnapshotRefused):
+        parse(content)
+
+
+# Succession
+
+
+def test_it_refuses_a_lower_revision_of_the_same_epoch() -> None:
+    good = LastGood()
+    good.receive(Received(body(7)))
+    assert refusal(good, Received(body(6))) == "lower_revision"
+
+
+def test_it_follows_a_new_epoch_to_any_revision() -> None:
+    good = LastGood()
+    good.receive(Received(body(7)))
+    assert good.receive(Received(body(1, epoch="e2"))).revision == 1
+
+
+def test_it_refuses_another_environment() -> None:
+    good = LastGood()
+    good.receive(Received(body(1)))
+    assert refusal(good, Received(body(2, environment="staging"))) == "environment_mismatch"
+    assert refusal(LastGood(environment="staging"), Received(body())) == "environment_mismatch"
+
+
+@pytest.mark.parametrize(
+    "etag", ['"e1.8.0123456789abcdef"', 'W/"e1.8.0123456789abcdef"', '"e0.7.0123456789abcdef"']
+)
+def test_it_refuses_an_etag_of_another_revision(etag: str) -> None:
+    assert refusal(LastGood(), Received(body(7), etag)) == "etag_mismatch"
+
+
+@pytest.mark.parametrize("etag", ['"e1.7.0123456789abcdef"', 'W/"e1.7.0123456789abcdef"', '"proxy"', None])
+def test_it_takes_an_etag_of_its_revision_or_a_proxys_own(etag: str | None) -> None:
+    assert LastGood().receive(Received(body(7), etag)).etag == etag
+
+
+# Deltas
+
+
+def test_it_refuses_a_delta_that_it_cannot_apply() -> None:
+    good = LastGood()
+    assert refusal(good, Received(body(full=False))) == "delta_without_base"
+    good.receive(Received(body(3)))
+    assert refusal(good, Received(body(5, full=False, since=4))) == "delta_mismatch"
+    assert refusal(good, Received(body(5, full=False, epoch="e2"))) == "delta_mismatch"
+
+
+def test_it_leaves_everything_as_it_was_when_a_delta_is_refused() -> None:
+    good = LastGood()
+    good.receive(Received(body(3)))
+    broken = {"summaries": entry(4, always("large")), "other": None}
+    assert refusal(good, Received(body(4, broken, full=False))) == "malformed"
+    assert model(good.current) == "vendor/small"
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+CHANGES = st.lists(st.tuples(NAMES, st.none() | st.integers(0, len(POLICIES) - 1)), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(CHANGES, min_size=1, max_size=5))
+def test_it_reaches_by_deltas_what_a_full_snapshot_gives(steps: list[list[tuple[str, int | None]]]) -> None:
+    by_delta = LastGood()
+    by_delta.receive(Received(body(1, {})))
+    workloads: dict[str, Any] = {}
+    for revision, changes in enumerate(steps, start=2):
+        for name, policy in changes:
+            if policy is None:
+                workloads.pop(name, None)
+            else:
+                workloads[name] = entry(revision, {**POLICIES[policy], "workload": name})
+        changed = {name: workloads[name] for name, _ in changes if name in workloads}
+        removed = [name for name, _ in changes if name not in workloads]
+        by_delta.receive(Received(body(revision, changed, full=False, removed=removed)))
+    full = LastGood().receive(Received(body(len(steps) + 1, workloads)))
+    current = by_delta.current
+    assert current is not None
+    assert current.entries == full.entries
+    assert {name: model(current, name) for name in current.workloads} == {
+        n: model(full, n) for n in full.workloads
+    }
+    assert (current.revision, current.rejected) == (full.revision, full.rejected)
+
+
+# Policies
+
+
+def test_it_compiles_a_policy_once_for_as_long_as_it_is_served() -> None:
+    good = LastGood()
+    first = good.receive(Received(body(1)))
+    second = good.receive(Received(body(2, {"summaries": entry(2, pin={"model": "large", "reason": ""})})))
+    policies = [snapshot.workloads["summaries"].baseline.policy for snapshot in (first, second)]
+    assert policies[0] is policies[1]
+    assert model(second) == "vendor/large"
+
+
+def test_it_rejects_a_bad_baseline_alone_and_keeps_the_last_good() -> None:
+    good = LastGood()
+    good.receive(Received(body(1, {"summaries": entry(1), "other": entry(1)})))
+    bad = two_stage(default="nobody")
+    after = good.receive(Received(body(2, {"summaries": entry(2, bad), "other": entry(2, always("large"))})))
+    assert (model(after), model(after, "other")) == ("vendor/small", "vendor/large")
+    assert [(r.workload, r.digest) for r in after.rejected] == [("summaries", digest(bad))]
+    assert "nobody" in after.rejected[0].error
+    healed = good.receive(Received(body(3, {"summaries": entry(3, always("large")), "other": entry(2)})))
+    assert (model(healed), healed.rejected) == ("vendor/large", ())
+
+
+def test_it_lets_the_pin_reach_a_workload_whose_new_baseline_is_bad() -> None:
+    good = LastGood()
+    good.receive(Received(body(1)))
+    pinned = entry(2, two_stage(default="nobody"), pin={"model": "large", "reason": "incident"})
+    assert model(good.receive(Received(body(2, {"summaries": pinned})))) == "vendor/large"
+
+
+def test_it_leaves_the_workload_on_the_entrys_own_baseline_when_the_candidate_is_bad() -> None:
+    good = LastGood()
+    good.receive(Received(body(1)))
+    bad = version(2, two_stage(format=99))
+    mixed = entry(2, always("large"), candidate=bad, rollout=rolling())
+    after = good.receive(Received(body(2, {"summaries": mixed})))
+    decision = after.workloads["summaries"].decide({})
+    assert (decision.model, decision.arm, decision.rollout) == ("vendor/large", "baseline", None)
+    assert [r.digest for r in after.rejected] == [bad["digest"]]
+
+
+def test_it_rejects_a_policy_that_is_not_the_one_its_digest_names() -> None:
+    good = LastGood()
+    forged = entry(1)
+    forged["baseline"] = version(1, always("large"), named=digest(two_stage()))
+    after = good.receive(Received(body(1, {"summaries": forged})))
+    assert dict(after.workloads) == {}
+    assert "digest" in after.rejected[0].error
+
+
+def test_it_does_not_reuse_a_compiled_policy_for_other_content_under_its_digest() -> None:
+    good = LastGood()
+    good.receive(Received(body(1)))
+    forged = entry(2)
+    forged["baseline"] = version(1, always("large"), named=digest(two_stage()))
+    after = good.receive(Received(body(2, {"summaries": forged})))
+    assert model(after) == "vendor/small"
+    assert len(after.rejected) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"baseline": None},
+        {"baseline": {}},
+        {"baseline": {"version": "x", "digest": 1, "policy": []}},
+        {"candidate": {"version": 2}, "rollout": {}},
+        {"candidate": version(2, always("large")), "rollout": {"id": "r"}},
+        {"candidate": version(2, always("large")), "rollout": rolling("sideways")},
+        {"pin": "large"},
+        {"pin": {"reason": "no model"}},
+    ],
+)
+def test_it_rejects_a_malformed_entry_alone(changes: dict[str, Any]) -> None:
+    good = LastGood()
+    good.receive(Received(body(1, {"summaries": entry(1), "other": entry(1)})))
+    workloads = {"summaries": entry(2, **changes), "other": entry(2, always("large"))}
+    after = good.receive(Received(body(2, workloads)))
+    assert (model(after), model(after, "other")) == ("vendor/small", "vendor/large")
+    assert {rejection.workload for rejection in after.rejected} == {"summaries"}
