@@ -18,6 +18,8 @@ __all__ = ["DecisionToken"]
 
 _VERSION = "1."
 _LONGEST = 4096
+# Made once: `json.dumps` would make an encoder for each id.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class DecisionToken(NamedTuple):
@@ -40,7 +42,7 @@ class DecisionToken(NamedTuple):
 
     def encode(self) -> str:
         """The opaque, url-safe form."""
-        body = json.dumps(self, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        body = _encode(self).encode("utf-8", "replace")
         packed = urlsafe_b64encode(crc32(body).to_bytes(4, "big") + body)
         return _VERSION + packed.rstrip(b"=").decode("ascii")
 

@@ -13,10 +13,17 @@ INPUTS = {
     **SECOND_STAGE,
     **{
         f"request.attributes.{entry.name}": entry
-        for entry in (Input("vip", "bool"), Input("value", "double"), Input("region", "string"), Input("seats", "int"))
+        for entry in (
+            Input("vip", "bool"),
+            Input("value", "double"),
+            Input("region", "string"),
+            Input("seats", "int"),
+        )
     },
 }
-INPUTS = {name: Input(name, entry.type) for name, entry in INPUTS.items()}  # without ranges: nothing is refused
+INPUTS = {
+    name: Input(name, entry.type) for name, entry in INPUTS.items()
+}  # without ranges: nothing is refused
 WORDS = ["", "a", "ab", "gold", "critical", "é", "ab😀", 'q"uote', "\\", "\n"]
 OPERATORS = ["==", "!=", "<", "<=", ">", ">="]
 # Between 2^53 and 2^63 the C++ library rounds an int before it compares it with a double; we compare exactly, as
@@ -32,7 +39,11 @@ def quoted(word: str) -> str:
 
 def number(random_: random.Random, kind: str) -> str:
     whole = random_.choice([0, 1, 2, 5, -3, 2**53, -(2**63), 2**63 - 1, 8000])
-    return str(whole) if kind == "int" else random_.choice(["0.0", "0.5", "1.0", "-2.5", "1e300", "9007199254740993.0", ".25"])
+    return (
+        str(whole)
+        if kind == "int"
+        else random_.choice(["0.0", "0.5", "1.0", "-2.5", "1e300", "9007199254740993.0", ".25"])
+    )
 
 
 def leaf(random_: random.Random) -> str:

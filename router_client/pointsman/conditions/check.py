@@ -80,7 +80,7 @@ def _refs(node: Node) -> list[Ref]:
 
 
 def _name(ref: Ref, inputs: Inputs) -> list[Finding]:
-    known = inputs.get(ref.name)
+    known, name = inputs.get(ref.name), ref.name[:100]
     if known is not None:
         if ref.size and known.type != "string":
             return [
@@ -88,11 +88,11 @@ def _name(ref: Ref, inputs: Inputs) -> list[Finding]:
             ]
         return []
     if ref.name in SECOND_STAGE:
-        text = f"{ref.name} is known only after an answer; it may stand in escalate.when"
+        text = f"{name} is known only after an answer; it may stand in escalate.when"
     elif ref.name.startswith("request.attributes."):
-        text = f"{ref.name} is not declared; declare it under inputs{did_you_mean(ref.name, inputs)}"
+        text = f"{name} is not declared; declare it under inputs{did_you_mean(ref.name, inputs)}"
     else:
-        text = f"no input {ref.name}{_suggestion(ref.name, inputs)}"
+        text = f"no input {name}{_suggestion(ref.name, inputs)}"
     return [Finding(ref.at, "unknown_input", text)]
 
 

@@ -11,7 +11,11 @@ from pointsman.conditions.nodes import And, Compare, In, Lit, Node, Not, Or, Ref
 from pointsman.policy.document import as_mapping
 from pointsman.policy.references import Reporter
 
-__all__ = ["Rule", "check_conditions", "implies", "read_rules"]
+__all__ = ["Rule", "check_conditions", "read_rules"]
+
+# Rules beyond so many findings are not read: the document is refused anyhow, and suggestions take time.
+_ENOUGH = 50
+_TRUE = Truth(Lit(True, 0, "bool"), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ def read_rules(data: Mapping[str, Any]) -> list[Rule]:
     # A list beyond its limit is a problem already; reading no further keeps a hostile one cheap.
     for place, entry in enumerate(entries[:50] if isinstance(entries, list) else []):
         when = as_mapping(entry).get("when")
-        if isinstance(when, str):
+        if isinstance(when, str) and sum(len(rule.findings) for rule in rules) <= _ENOUGH:
             node, findings = examine(when, inputs)
             rules.append(Rule(f"rules[{place}]", str(entry.get("id")), str(entry.get("use")), node, findings))
     return rules
@@ -48,8 +52,10 @@ def check_conditions(data: Mapping[str, Any], rules: list[Rule], report: Reporte
     if isinstance(when, str):
         for finding in examine(when, declared(data.get("inputs"), SECOND_STAGE))[1]:
             report("escalate.when", finding.code, finding.message, finding.at, finding.severity)
-    for place, rule in enumerate(rules):
-        earlier = next((other for other in rules[:place] if _covers(other.node, rule.node)), None)
+    shapes = _Shapes()
+    coded = [(rule, shapes.code(rule.node)) for rule in rules if rule.node is not None]
+    for place, (rule, code) in enumerate(coded):
+        earlier = next((other for other, before in coded[:place] if shapes.implies(code, before)), None)
         if earlier is not None:
             text = f'never reached: whatever matches it matches the earlier rule "{earlier.id}"'
             report(f"{rule.path}.when", "unreachable_rule", text)
@@ -75,20 +81,48 @@ def _names_critical(node: Node) -> bool:
     return not isinstance(node, Not) and any(_names_critical(part) for part in getattr(node, "parts", ()))
 
 
-def _covers(earlier: Node | None, later: Node | None) -> bool:
-    return earlier is not None and later is not None and implies(later, earlier)
+class _Shapes:
+    """Conditions as numbers: the same number, the same condition, whatever the order of its parts.
 
+    Whether one condition implies another is judged by shape alone, and only for so many steps: the question is
+    exponential in general, and a document must not be able to ask it.
+    """
 
-def implies(node: Node, other: Node) -> bool:
-    """Whether `other` certainly holds wherever `node` does, as far as their shape shows it."""
-    if node == other or (
-        isinstance(other, Truth) and isinstance(other.operand, Lit) and other.operand.value is True
-    ):
-        return True
-    if isinstance(node, Or):
-        return all(implies(part, other) for part in node.parts)
-    if isinstance(other, And):
-        return all(implies(node, part) for part in other.parts)
-    if isinstance(node, And) and any(implies(part, other) for part in node.parts):
-        return True
-    return isinstance(other, Or) and any(implies(node, part) for part in other.parts)
+    def __init__(self, steps: int = 20_000) -> None:
+        self.steps = steps
+        self._codes: dict[object, int] = {}
+        self._forms: list[tuple[type, frozenset[int]]] = []
+
+    def code(self, node: Node) -> int:
+        """The number of a condition."""
+        if isinstance(node, And | Or):
+            parts = frozenset(self.code(part) for part in node.parts)
+            return self._number((type(node), parts), parts, type(node))
+        if isinstance(node, Not):
+            part = self.code(node.part)
+            return self._number((Not, part), frozenset([part]), Not)
+        return self._number(node, frozenset(), type(node))
+
+    def _number(self, key: object, parts: frozenset[int], kind: type) -> int:
+        if key not in self._codes:
+            self._codes[key] = len(self._forms)
+            self._forms.append((kind, parts))
+        return self._codes[key]
+
+    def implies(self, one: int, other: int) -> bool:
+        """Whether `other` certainly holds wherever `one` does; no, when that would take too long to tell."""
+        if one == other or other == self._codes.get(_TRUE):
+            return True
+        self.steps -= 1
+        if self.steps < 0:
+            return False
+        (kind, parts), (other_kind, other_parts) = self._forms[one], self._forms[other]
+        if kind is Or:
+            return all(self.implies(part, other) for part in parts)
+        if other_kind is And:
+            return all(self.implies(one, part) for part in other_parts)
+        if (kind is And and other in parts) or (other_kind is Or and one in other_parts):
+            return True
+        if kind is And and any(self.implies(part, other) for part in parts):
+            return True
+        return other_kind is Or and any(self.implies(one, part) for part in other_parts)

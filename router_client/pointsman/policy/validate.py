@@ -10,7 +10,7 @@ from pointsman.errors import PolicyInvalid
 from pointsman.policy.canonical import canonical
 from pointsman.policy.catalogue import CatalogueModel, check_catalogue
 from pointsman.policy.document import MAX_BYTES, Locate
-from pointsman.policy.references import check_references
+from pointsman.policy.references import Reporter, check_references
 from pointsman.policy.rules import check_conditions, read_rules
 from pointsman.policy.schema import SCHEMA
 from pointsman.policy.shape import check_json, check_shape
@@ -18,6 +18,13 @@ from pointsman.policy.text import parse
 from pointsman.problems import Problem, Severity
 
 __all__ = ["WorkloadRules", "load", "validate"]
+
+# Nobody reads more at once, and a hostile document must not buy time by being wrong all over.
+MOST = 100
+
+
+class _Enough(Exception):
+    """So many problems were found that looking on would help nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +54,39 @@ def validate(
     found: list[Problem] = []
 
     def report(path: str, code: str, message: str, offset: int = 0, severity: Severity = "error") -> None:
+        if len(found) >= MOST:
+            raise _Enough
         line, column = (locate(path, offset) if locate is not None else None) or (None, None)
         found.append(Problem(path, code, message, severity, line, column))
 
+    try:
+        _check(data, report, workload, catalogue)
+    except _Enough:
+        found.append(Problem("", "more_problems", f"these are the first {MOST}; mend them and look again"))
+    return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
+
+
+def _check(
+    data: Any,
+    report: Reporter,
+    workload: WorkloadRules | None,
+    catalogue: Mapping[str, CatalogueModel] | None,
+) -> None:
     if not check_json(data, report):
-        return found
+        return
     if len(canonical(data)) > MAX_BYTES:
         report("", "too_large", f"a document has at most {MAX_BYTES // 1024} KiB")
-        return found
+        return
     check_shape(data, SCHEMA, report)
-    if isinstance(data, Mapping):
-        check_references(data, report)
-        rules = read_rules(data)
-        check_conditions(data, rules, report)
-        if workload is not None:
-            _check_workload(data, workload, report)
-        if catalogue is not None:
-            check_catalogue(data, rules, catalogue, report)
-    return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
+    if not isinstance(data, Mapping):
+        return
+    check_references(data, report)
+    rules = read_rules(data)
+    check_conditions(data, rules, report)
+    if workload is not None:
+        _check_workload(data, workload, report)
+    if catalogue is not None:
+        check_catalogue(data, rules, catalogue, report)
 
 
 def load(text: str | bytes) -> dict[str, Any]:
@@ -76,7 +98,7 @@ def load(text: str | bytes) -> dict[str, Any]:
     return document.data
 
 
-def _check_workload(data: Mapping[str, Any], workload: WorkloadRules, report: Any) -> None:
+def _check_workload(data: Mapping[str, Any], workload: WorkloadRules, report: Reporter) -> None:
     if data.get("workload") != workload.name:
         report("workload", "wrong_workload", f"this policy belongs to the workload {workload.name}")
     escalate, retry = data.get("escalate"), data.get("retry")

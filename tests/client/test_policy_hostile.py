@@ -1,0 +1,145 @@
+"""What an attacker or an accident might send: a problem each time, never a crash, never slow."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from pointsman.conditions import FIRST_STAGE, examine
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import parse, validate
+from tests.client.policies import two_stage
+
+LIMIT_S = 0.05
+T = TypeVar("T")
+
+CONDITIONS = {
+    "16,000 terms": " || ".join(["true"] * 16_000),
+    "100,000 parentheses": "(" * 100_000,
+    "1,990 parentheses": "(" * 1_990,
+    "1,990 negations": "!" * 1_990 + "true",
+    "1,990 dots": "a" + ".a" * 990,
+    "an endless list": "request.turns in [" + "1," * 900,
+    "an open text": '"' + "a" * 1_900,
+    "backslashes": '"' + "\\" * 1_901,
+    "a lone surrogate": '"\ud800"',
+    "a lone surrogate outside": "\udfff",
+    "an escaped surrogate": '"\\ud800"',
+    "1,990 digits": "request.turns > " + "9" * 1_980,
+    "a huge double": "request.confidence > 1e999999",
+    "NaN": "request.confidence > NaN",
+    "NUL": "request.turns > \0",
+    "nothing": "",
+    "blanks": " " * 1_999,
+    "an escape beyond Unicode": '"\\U00110000"',
+    "65 leaves": "true && " * 64 + "true",
+}
+
+
+def quickly(action: Callable[[], T]) -> T:
+    """The action's result, when the best of three runs keeps the promise: a denial-of-service guard, no benchmark."""
+    times: list[float] = []
+    for _ in range(3):
+        began = time.process_time()
+        result = action()
+        times.append(time.process_time() - began)
+        if times[-1] < LIMIT_S:
+            return result
+    pytest.fail(f"took {min(times):.3f} s of processor time")
+
+
+@pytest.mark.parametrize("text", CONDITIONS.values(), ids=CONDITIONS.keys())
+def test_it_refuses_a_hostile_condition(text: str) -> None:
+    _, findings = quickly(lambda: examine(text, FIRST_STAGE))
+    assert any(finding.severity == "error" for finding in findings)
+
+
+@pytest.mark.parametrize("text", CONDITIONS.values(), ids=CONDITIONS.keys())
+def test_it_refuses_a_document_with_a_hostile_condition(text: str) -> None:
+    document = two_stage(rules=[{"id": "a", "when": text, "use": "large"}])
+    problems = quickly(lambda: validate(document))
+    assert any(problem.severity == "error" for problem in problems)
+
+
+def test_it_checks_the_largest_conditions_at_once() -> None:
+    rule = " || ".join(f"request.prompt_tokens == {10_000 + n}" for n in range(55))
+    assert quickly(lambda: examine(rule, FIRST_STAGE))[1] == []
+
+
+DOCUMENTS: dict[str, Any] = {
+    "NaN": {"format": float("nan")},
+    "a huge int": two_stage(format=10**5_000),
+    "a surrogate": two_stage(workload="\ud800"),
+    "a surrogate as a name": {"\ud800": 1},
+    "NUL": two_stage(workload="a\0"),
+    "a number as a name": {1: 2},
+    "bytes": {"a": b"x"},
+    "a set": {"a": {1}},
+    "a text": "format: 1",
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("data", DOCUMENTS.values(), ids=DOCUMENTS.keys())
+def test_it_refuses_hostile_data(data: Any) -> None:
+    problems = quickly(lambda: validate(data))
+    assert any(problem.severity == "error" for problem in problems)
+
+
+def test_it_refuses_data_deeper_than_the_stack() -> None:
+    data: Any = []
+    for _ in range(sys.getrecursionlimit() * 3):
+        data = [data]
+    assert quickly(lambda: validate({"a": data}))[0].code == "too_deep"
+
+
+TEXTS = {
+    "60,000 brackets": "[" * 60_000,
+    "60,000 braces": '{"a":' * 12_000,
+    "yaml brackets": "a: " + "[" * 60_000,
+    "yaml indentation": "\n".join(" " * n + "a:" for n in range(330)),
+    "a long number": '{"a": ' + "9" * 60_000 + "}",
+    "a long yaml number": "a: " + "9" * 60_000,
+    "a long exponent": '{"a": 1e' + "9" * 60_000 + "}",
+    "billion laughs": "a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n",
+    "an object": "!!python/object/apply:os.system ['true']",
+    "an escaped surrogate": 'a: "\\ud83d"',
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_it_refuses_hostile_text(text: str) -> None:
+    def refused() -> bool:
+        with pytest.raises(PolicyInvalid):
+            parse(text)
+        return True
+
+    assert quickly(refused)
+
+
+def crowd(leaf: str, rules: int, leaves: int) -> dict[str, Any]:
+    """Many long rules that differ in their last comparison only: the costliest to compare with one another."""
+    shared = [leaf.format(n) for n in range(leaves - 1)]
+    whens = [" || ".join([*shared, f"request.turns == {1_000 + rule}"]) for rule in range(rules)]
+    return two_stage(rules=[{"id": f"r{n}", "when": when, "use": "large"} for n, when in enumerate(whens)])
+
+
+@pytest.mark.parametrize("leaf", ["abcdef{} == 1", "request.promt_tokens == {}"])
+def test_it_gives_up_early_on_a_crowd_of_mistakes(leaf: str) -> None:
+    document = crowd(leaf, 40, 40)
+    problems = quickly(lambda: validate(document))
+    assert 50 <= len(problems) <= 101
+
+
+def test_it_is_not_held_up_by_unknown_keys() -> None:
+    data = two_stage(**{f"fallbac{n}": 1 for n in range(4_000)})
+    problems = quickly(lambda: validate(data))
+    assert problems[-1].code == "more_problems" or problems[0].code == "more_problems"
+
+
+def test_it_compares_many_long_rules_in_bounded_steps() -> None:
+    assert validate(crowd("request.turns == {}", 40, 50)) == []
+    nested = crowd("(request.turns == {0} && request.tool_calls == {0})", 30, 25)
+    assert validate(nested) == []
