@@ -3,8 +3,9 @@
     python -m benchmarks.guardrails --runs 1000 --jobs 2
     python -m benchmarks.guardrails --runs 200 --only identical,success-5
 
-Every run forms strata, feeds the ledger, judges and decides at every look, exactly as a rollout does; only the
-traffic is made up. Beside it, on the same streams, what a plain threshold and a repeated z-test would have done.
+Every run forms strata, feeds the ledger, judges and decides at every look, exactly as a rollout does; only
+the traffic is made up. Beside it, on the same streams, what a plain threshold and a repeated z-test would
+have done.
 """
 
 import argparse
@@ -54,7 +55,11 @@ SCENARIOS = (
     Scenario("success -5 points, correlated users", success=-0.05, users=True),
     Scenario(
         "success -10 points, 20 tasks an hour",
-        success=-0.10, per_minute=1, step=20, looks=4_320, plan="low-traffic",
+        success=-0.10,
+        per_minute=1,
+        step=20,
+        looks=4_320,
+        plan="low-traffic",
     ),  # fmt: skip
     Scenario("cost per success +10 %", cost=1.10),
     Scenario("cost per success +25 %", cost=1.25),
@@ -62,7 +67,8 @@ SCENARIOS = (
     Scenario("p95 latency +20 %", latency=1.20),
     Scenario("p95 latency +50 %", latency=1.50),
 )
-# (rolled back, full, hold %, median, p95 candidate tasks until rollback): what the rules reached when designed.
+# (rolled back, full, hold %, median, p95 candidate tasks until rollback): what the rules reached when
+# designed.
 DESIGNED = {
     "identical": "2.5 / 97.5 / 0; full after 28 k",
     "identical, success drifts 95 to 89 %": "2.6 / 97.4 / 0",
@@ -138,7 +144,7 @@ _MARGINS = {g.metric: g.margin for g in guardrails_for()}
 
 
 class Rivals:
-    """What is commonly done instead, on the pooled sums: a threshold on the estimate, a z-test at every look."""
+    """What is done instead, on pooled sums: a threshold on the estimate, a z-test at every look."""
 
     def __init__(self) -> None:
         self.sums = {metric: [0, 0, 0, 0] for metric in _RATES}
@@ -212,8 +218,8 @@ def _table(rows: Iterator[dict[str, object]]) -> Iterator[str]:
         exposed = f"{row['median']:,.0f} / {row['p95']:,}" if row["p95"] is not None else ""
         until = f"{row['tasks_until_full']:,.0f}" if row["tasks_until_full"] is not None else ""
         yield (
-            f"| {row['scenario']} | {row['rolled_back']} / {row['full']} / {row['hold']} | {exposed} | {until} "
-            f"| {row['designed']} | {row['threshold']} / {row['threshold_any']} "
+            f"| {row['scenario']} | {row['rolled_back']} / {row['full']} / {row['hold']} | {exposed} "
+            f"| {until} | {row['designed']} | {row['threshold']} / {row['threshold_any']} "
             f"| {row['z_test']} / {row['z_test_any']} |"
         )
 
@@ -226,16 +232,16 @@ def _rows(scenarios: list[Scenario], runs: int, jobs: int) -> Iterator[dict[str,
     with Pool(jobs) as pool:
         for scenario in scenarios:
             began = time.monotonic()
-            row = summary(scenario.name, pool.map(_one, [(scenario, seed) for seed in range(runs)], chunksize=5))
+            done = pool.map(_one, [(scenario, seed) for seed in range(runs)], chunksize=5)
             print(f"{scenario.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-            yield row
+            yield summary(scenario.name, done)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=1_000, help="runs a scenario (1,000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--only", default="", help="scenarios whose name contains one of these, comma separated")
+    parser.add_argument("--only", default="", help="names or parts of names, comma separated")
     parser.add_argument("--plan", choices=sorted(PLANS), help="another plan for all scenarios")
     parser.add_argument("--json", type=Path, help="append each row to this file as well")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Simulated traffic for `benchmarks/guardrails.py`: what two arms of an LLM workload report, minute by minute."""
+"""Simulated traffic for `benchmarks/guardrails.py`: what both arms of a workload report, by the minute."""
 
 import math
 from dataclasses import dataclass
@@ -139,7 +139,9 @@ class _Users:
         self.place = rng.random(POOL)
         self.trouble = rng.random(POOL)  # the user's quantile of failing
 
-    def draw(self, tasks: int, share: float, p: float, harm: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    def draw(
+        self, tasks: int, share: float, p: float, harm: float
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
         """(n, failures) of candidate and baseline."""
         who, failed = self._requests(tasks, p)
         ours = self.place[who] < share

@@ -1,7 +1,8 @@
 """decide(rollout, evidence, fleet, now) → advance | hold(reason) | roll back(reason) | complete. Pure.
 
-Read from top to bottom: what takes the candidate back comes first, and is asked in every state and stage; then
-everything that can keep it where it is; only what passes all of it advances. Whatever is not known, holds.
+Read from top to bottom: what takes the candidate back comes first, and is asked in every state and stage;
+then everything that can keep it where it is; only what passes all of it advances. Whatever is not known,
+holds.
 """
 
 from collections.abc import Iterator
@@ -110,8 +111,8 @@ def _harm(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
     if missing_breach(telemetry.candidate_decisions, telemetry.candidate_outcomes):
         return RollBack(
             "telemetry",
-            f"{telemetry.candidate_decisions} candidate decisions are older than the outcome lag and not one outcome "
-            "has come: the candidate can't be judged.",
+            f"{telemetry.candidate_decisions} candidate decisions are older than the outcome lag and not one "
+            "outcome has come: the candidate can't be judged.",
         )
     return None
 
@@ -158,7 +159,7 @@ def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterat
 
 
 def _unhealthy(evidence: Evidence) -> str | None:
-    """The baseline does badly too: it is the provider, not the candidate, and no time to expose more traffic."""
+    """The baseline does badly too: it is the provider, and no time to go on."""
     margins = {v.metric: v.margin for v in evidence.judgement.verdicts if v.name == v.metric}
     for metric in (Metric.FAILURE, Metric.ERROR, Metric.FALLBACK):
         n, x = count(metric, evidence.baseline_last_hour)
@@ -224,7 +225,7 @@ def _fleet(fleet: FleetView) -> Iterator[HoldReason]:
     elif fleet.applied < FLEET_SHARE * fleet.routers:
         yield HoldReason(
             "fleet",
-            f"{fleet.applied} of {fleet.routers} routers have applied this stage; {FLEET_SHARE:.0%} must have.",
+            f"{fleet.applied} of {fleet.routers} routers have applied this stage, {FLEET_SHARE:.0%} must.",
         )
 
 
@@ -269,7 +270,9 @@ def _named(stage: Stage) -> str:
 def _amber(judgement: Judgement) -> str:
     worst = judgement.harmful
     what = evidence_of(worst[0]) if worst else "Several guardrails"
-    return f"{what}. Evidence of harm is {exp(judgement.log_e):.1f}: below 5 it may advance, from 20 it rolls back."
+    return (
+        f"{what}. Evidence of harm is {exp(judgement.log_e):.1f}; below 5 it advances, from 20 it rolls back."
+    )
 
 
 def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
@@ -278,4 +281,4 @@ def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
         return "The arms' shares of the tasks were not what the plan says; outcomes are lost or doubled."
     share = tally.candidate_tasks / (tally.candidate_tasks + tally.baseline_tasks)
     planned = rollout.current.share_pcm / SHARE_ALL
-    return f"The candidate's share of the tasks is {share:.1%} instead of {planned:.1%}: outcomes are lost or doubled."
+    return f"The candidate has {share:.1%} of the tasks, not {planned:.1%}: outcomes are lost or doubled."

@@ -1,7 +1,7 @@
 """What the decision looks at: plain data, no database. Whoever reads the database fills these in.
 
-Units: money in nano-US-dollars (integers, they sum exactly), shares in pcm (per 100,000), minutes as Unix minutes
-(seconds // 60), rates and margins as fractions (0.02 = 2 points; for ratios 0.10 = 10 %).
+Units: money in nano-US-dollars (integers, they sum exactly), shares in pcm (per 100,000), minutes as Unix
+minutes (seconds // 60), rates and margins as fractions (0.02 = 2 points; for ratios 0.10 = 10 %).
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,8 @@ class ArmSums:
     latency_above: int = 0  # tasks in histogram buckets above Reference.latency_edge
     cost_n: int = 0
     cost_above: int = 0  # the same for Reference.cost_edge
-    # Cost of all attempts of a task, each task capped at Reference.cost_cap_nusd (uncapped where no cap is set).
+    # Cost of all attempts of a task, each task capped at Reference.cost_cap_nusd (uncapped where no cap is
+    # set).
     cost: int = 0
     cost_sq: float = 0.0
     cost_on_success: int = 0
@@ -63,7 +64,7 @@ class MinuteRow:
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """A closed window: both arms over the same minutes, at one share. The only thing that is ever compared."""
+    """A closed window: both arms over the same minutes, at one share. Only such are ever compared."""
 
     stage: int
     first_minute: int

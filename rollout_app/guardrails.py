@@ -31,8 +31,9 @@ RATE_CAP, RATIO_CAP = 0.20, 1.00  # no stage, however small, may bear more
 class Guardrail:
     """A figure, the harm that is accepted (`margin`), and its weight in the decision to roll back.
 
-    margin: points as a fraction (0.02 = 2 points), or for ratios a fraction of the baseline's. With `bound` set, the
-    guardrail is absolute: the rate, nUSD per success or mean quality that the candidate must keep to; margin is unused.
+    margin: points as a fraction (0.02 = 2 points), or for ratios a fraction of the baseline's. With `bound`
+    set, the guardrail is absolute: the rate, nUSD per success or mean quality that the candidate must keep
+    to; margin is unused.
     """
 
     metric: Metric
@@ -50,7 +51,7 @@ class Guardrail:
 
     @property
     def gates(self) -> bool:
-        """Whether it must pass before an advance. The cost tail is too heavy to prove; it can only roll back."""
+        """Whether it must pass before an advance. Of the cost tail nothing can be proven."""
         return self.metric is not Metric.COST_TAIL
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Guardrail:
         )
 
     def applies(self, reference: Reference) -> bool:
-        """False where the baseline before the rollout never showed such a figure: there is nothing to compare with."""
+        """False where the baseline never showed such a figure: there is nothing to compare with."""
         match self.metric:
             case Metric.LATENCY_TAIL:
                 return reference.latency_edge is not None
@@ -113,8 +114,9 @@ _CUSTOM_MARGIN, _CUSTOM_WEIGHT = 0.02, 0.10
 def guardrails_for(overrides: Iterable[Mapping[str, Any]] = ()) -> tuple[Guardrail, ...]:
     """The default guardrails with a workload's own: {"metric", "enabled", "margin", "weight", "bound"}.
 
-    None and missing mean the default. Weights are scaled to add up to 1: more, and the chance of a false rollback
-    would exceed alpha. Raises ValueError for a metric that is not in METRICS or a weight or margin out of range.
+    None and missing mean the default. Weights are scaled to add up to 1: more, and the chance of a false
+    rollback would exceed alpha. Raises ValueError for a metric that is not in METRICS or a weight or margin
+    out of range.
     """
     chosen = {guardrail.name: guardrail for guardrail in DEFAULT_GUARDRAILS}
     for override in overrides:
@@ -146,7 +148,7 @@ def _overridden(override: Mapping[str, Any]) -> Guardrail:
 
 
 class VerdictResult(StrEnum):
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     NO_DATA = "no_data"
@@ -171,7 +173,8 @@ class Verdict:
     weight: float
     counted: bool  # the estimate reaches the margin, so the harm counts towards a rollback
     gates: bool  # must pass before an advance
-    needed_tasks: int | None = None  # about how many more candidate tasks until it passes; None: can't be told
+    # about how many more candidate tasks until it passes; None: can't be told
+    needed_tasks: int | None = None
     sums: tuple[tuple[int, dict[str, Any]], ...] = ()  # (stage, sums) for a recomputation
 
     def as_dict(self) -> dict[str, Any]:
@@ -192,8 +195,8 @@ def judge(
 ) -> Verdict:
     """The verdict on one guardrail from its sums per stage.
 
-    `restarts`: the up to three later stages from which harm is counted anew. `next_share` (0 … 1): the traffic that
-    an advance would give the candidate. `detail` adds what only people and the record need.
+    `restarts`: the up to three later stages from which harm is counted anew. `next_share` (0 … 1): the
+    traffic that an advance would give the candidate. `detail` adds what only people and the record need.
     """
     sums = _since(measure, by_stage, 0)
     estimate = measure.estimate(sums)
@@ -215,8 +218,9 @@ def judge(
     needed = _needed_tasks(measure, sums, margin) if detail and result is VerdictResult.INCONCLUSIVE else None
     return Verdict(
         guardrail.name, guardrail.metric, result, n_candidate, n_baseline, estimate, low, high,
-        log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted, gates and guardrail.gates,
-        needed, tuple((stage, part.as_dict()) for stage, part in by_stage.items()) if detail else (),
+        log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted, gates and
+        guardrail.gates, needed, tuple((stage, part.as_dict()) for stage, part in by_stage.items()) if detail
+        else (),
     )  # fmt: skip
 
 
@@ -232,7 +236,7 @@ _FURTHEST = 1000.0  # times what was seen: beyond, a forecast is a guess
 
 
 def _needed_tasks(measure: Measure, sums: Any, margin: float) -> int | None:
-    """How many more candidate tasks, if what is to come is like what was: by stretching the sums until they pass."""
+    """How many more candidate tasks, if they go like those so far: the sums are stretched until they pass."""
     n = measure.tasks(sums)[0]
     low, high = 1.0, 2.0
     while measure.safe(sums.scaled(high), margin) < LOG_SAFE:

@@ -64,7 +64,7 @@ class Judgement:
         return self.tallies[stage].candidate_tasks if stage in self.tallies else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For the audit entry and the verdict rows. No evidence at all (-inf) is null: JSON has no infinity."""
+        """For the audit entry. No evidence at all (-inf) is null: JSON has no infinity."""
         return {
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "log_e": None if math.isinf(self.log_e) else self.log_e,
@@ -74,7 +74,7 @@ class Judgement:
 
 
 class Ledger:
-    """Sums per guardrail and stage. The same strata in any order and any number of sittings give the same sums."""
+    """Sums per guardrail and stage. The same strata give the same sums in any order, in one go or many."""
 
     def __init__(
         self, guardrails: tuple[Guardrail, ...], stages: tuple[Stage, ...], reference: Reference

@@ -1,8 +1,8 @@
 """How each guardrail is measured: which figures it reads, its estimate, and the evidence for and against.
 
-Four measures, one shape: a difference of rates, a ratio of ratios, and both against an absolute bound. "Harm" is
-evidence against "the candidate is no worse"; "safe" is evidence against "it is worse by the margin or more".
-Logarithms throughout; 0 is no evidence.
+Four measures, one shape: a difference of rates, a ratio of ratios, and both against an absolute bound. "Harm"
+is evidence against "the candidate is no worse"; "safe" is evidence against "it is worse by the margin or
+more". Logarithms throughout; 0 is no evidence.
 """
 
 import math
@@ -16,7 +16,8 @@ from rollout_app.stats import rates, ratios
 from rollout_app.stats.combine import stage_margin
 from rollout_app.sums import RateSums, RatioSums
 
-DEFAULT_V = 3.3  # relative variance of cost per success where none was seen yet; tunes sharpness, never validity
+# relative variance of cost per success where none was seen yet; tunes sharpness, never validity
+DEFAULT_V = 3.3
 
 
 class Metric(StrEnum):
@@ -37,7 +38,7 @@ STEADY = frozenset({Metric.ERROR, Metric.FALLBACK, Metric.RETRY})
 
 
 def count(metric: Metric, arm: ArmSums) -> tuple[int, int]:
-    """(n, x): the tasks that a rate is over, and the bad ones among them. Ungraded tasks are left out of failure."""
+    """(n, x): the tasks that a rate is over, the bad ones among them. Failure leaves out ungraded tasks."""
     match metric:
         case Metric.FAILURE:
             return arm.successes + arm.failures, arm.failures
@@ -66,7 +67,7 @@ def moments(metric: Metric, arm: ArmSums) -> ratios.Moments:
 
 
 class Measure(Protocol):
-    """What a guardrail asks of its sums. `threshold` is the margin or the bound; `reached`: is the estimate as bad?"""
+    """What a guardrail asks of its sums. `threshold`: margin or bound; `reached`: is the estimate as bad?"""
 
     threshold: float
 
@@ -141,8 +142,8 @@ class RateDifference(_RateMeasure):
     def safe(self, sums: RateSums, margin: float) -> float:
         """By comparison, or because the candidate alone stays below what the margin allows; either suffices.
 
-        A candidate whose rate is below the margin can't be worse by it, whatever the baseline does. Without this
-        route, nothing failing in either arm would never be evidence.
+        A candidate whose rate is below the margin can't be worse by it, whatever the baseline does. Without
+        this route, nothing failing in either arm would never be evidence.
         """
         allowed = margin + (self.p_ref if self.metric in STEADY else 0.0)
         alone = rates.log_e_below(sums.nt, sums.xt, allowed, self.p_ref, self.deff)
@@ -181,7 +182,7 @@ class RateBound(_RateMeasure):
 
 @dataclass(slots=True)
 class _RatioMeasure:
-    """The bookkeeping that both ratio measures share. `sign` is -1 where a lower ratio is the harm (quality)."""
+    """The bookkeeping that both ratio measures share. `sign` is -1 where lower is the harm (quality)."""
 
     metric: Metric
     threshold: float
@@ -250,7 +251,7 @@ class RatioChange(_RatioMeasure):
 
 
 class RatioBound(_RatioMeasure):
-    """The candidate's ratio against an absolute bound: nUSD per success from above, mean quality from below."""
+    """The candidate's ratio against a bound: nUSD per success from above, mean quality from below."""
 
     def margin_for(self, share: float) -> float:
         """The bound itself at full traffic; before, as much more as keeps everybody's cost within it."""

@@ -27,7 +27,8 @@ def freeze(
 ) -> Reference:
     """The reference from the baseline's sums, histograms (milliseconds, nUSD) and hash groups.
 
-    With fewer than MIN_OUTCOMES it can be looked at, not relied on: `Reference.outcomes` says how many there were.
+    With fewer than MIN_OUTCOMES it can be looked at, not relied on: `Reference.outcomes` says how many there
+    were.
     """
     rates = {}
     for metric in Metric:
@@ -61,8 +62,8 @@ def freeze(
 def _capped_v(cost: Histogram, cap: int | None, arm: ArmSums) -> float | None:
     """The relative variance per task that cost per success will have once costs are capped.
 
-    The routers' own squares are of uncapped costs here, and a single huge one would make the test dull for all that
-    follows. Cost and success are taken as unrelated: this tunes the test and can't make it wrong.
+    The routers' own squares are of uncapped costs here, and a single huge one would make the test dull for
+    all that follows. Cost and success are taken as unrelated: this tunes the test and can't make it wrong.
     """
     graded = arm.successes + arm.failures
     if cap is None or not arm.successes:

@@ -1,7 +1,7 @@
 """The shadow stage as a gate, and what it reports to whoever approves. Pure.
 
-In shadow nothing of the candidate is enforced, so nothing can be harmed and nothing is rolled back on evidence; the
-gate only refuses to go on.
+In shadow nothing of the candidate is enforced, so nothing can be harmed and nothing is rolled back on
+evidence; the gate only refuses to go on.
 """
 
 from collections.abc import Mapping

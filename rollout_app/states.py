@@ -1,6 +1,7 @@
 """The rollout's state machine: one table, one function, nothing else. Pure.
 
-    draft ── propose ──▶ awaiting_approval ── approve ──▶ scheduled ── start ──▶ running ── complete ──▶ completed
+    draft ── propose ──▶ awaiting_approval ── approve ──▶ scheduled ── start ──▶ running ── complete ──▶
+    completed
                           └─ reject ─▶ rejected                          ▲  │ └─ advance (next stage)
     draft, awaiting_approval, scheduled ── cancel ──▶ cancelled     resume  pause
                                                                          │  ▼
@@ -10,9 +11,9 @@
     running, paused ── roll_back ──▶ rolling_back ── confirm_rollback ──▶ rolled_back
     running, paused ── abort     ──▶ rolling_back ── confirm_abort    ──▶ aborted
 
-`rolling_back` means: the baseline is served again, and the fleet's readback is awaited. An abort is a person's
-rollback and takes the same path. No state has a way back into `running` except `paused`: a rollout that ended
-stays ended, a revert is a new one.
+`rolling_back` means: the baseline is served again, and the fleet's readback is awaited. An abort is a
+person's rollback and takes the same path. No state has a way back into `running` except `paused`: a rollout
+that ended stays ended, a revert is a new one.
 """
 
 from enum import StrEnum
@@ -82,7 +83,7 @@ ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPL
 
 
 class IllegalTransition(Exception):
-    """An event that the state doesn't know. Carries what was tried (`state`, `event`) and what would be `allowed`."""
+    """An event that the state doesn't know: what was tried (`state`, `event`), what would be `allowed`."""
 
     def __init__(self, state: State, event: Event) -> None:
         self.state = state

@@ -1,8 +1,8 @@
 """Minutes become strata: closed windows in which both arms saw the same traffic.
 
-The minutes are the routers' stamps: data, not arrival. A window never spans two stages, because a comparison over two
-shares would mix the hour of the day with the arm. Its end depends on how many tasks there were and on the clock, never
-on how they went: otherwise one could close windows when they look good.
+The minutes are the routers' stamps: data, not arrival. A window never spans two stages, because a comparison
+over two shares would mix the hour of the day with the arm. Its end depends on how many tasks there were and
+on the clock, never on how they went: otherwise one could close windows when they look good.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,8 +18,9 @@ MAX_MINUTES = 60
 def closes_before(*, now: datetime, lag_s: float, newest_minute: int, last_received_at: datetime) -> int:
     """The first minute that is still open, as a Unix minute: every earlier one is older than the outcome lag.
 
-    While outcomes flow, time is what the routers stamp (never ahead of `now`): a replay that passes an hour in a minute
-    closes its windows by its own clock. Once nothing has arrived for the lag and a minute, the wall clock closes them.
+    While outcomes flow, time is what the routers stamp (never ahead of `now`): a replay that passes an hour
+    in a minute closes its windows by its own clock. Once nothing has arrived for the lag and a minute, the
+    wall clock closes them.
     """
     newest = min(newest_minute, int(now.timestamp() // 60))
     by_stamps = int((newest * 60 - lag_s) // 60)
@@ -33,8 +34,8 @@ def close_windows(
 ) -> tuple[list[Stratum], dict[int, int]]:
     """The strata that have closed, oldest first, and the new cursors (stage: first minute not judged yet).
 
-    Minutes join until they hold MIN_TASKS tasks or span an hour. Minutes before a cursor arrived too late and are
-    left out; minutes of a window that is still open stay for the next call.
+    Minutes join until they hold MIN_TASKS tasks or span an hour. Minutes before a cursor arrived too late and
+    are left out; minutes of a window that is still open stay for the next call.
     """
     strata: list[Stratum] = []
     moved = dict(cursors)

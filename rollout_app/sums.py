@@ -13,7 +13,7 @@ from rollout_app.stats.ratios import Contrast, Moments, contrast
 
 @dataclass(slots=True)
 class RateSums:
-    """x bad of n per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio of interest."""
+    """x bad of n per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio."""
 
     psis: tuple[float, ...]
     nt: int = 0

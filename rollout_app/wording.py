@@ -66,7 +66,7 @@ _OUTLOOKS = {
     "environment": "The baseline recovers.",
     "shadow": "More shadow decisions within the limits, or another candidate.",
     "mirror": "More mirrored tasks, if the candidate is as good.",
-    "amber": "More tasks: if the candidate is no worse, the evidence of harm falls; if it is, this rolls back.",
+    "amber": "More tasks: if the candidate is no worse, the evidence of harm falls.",
     "fleet": "The routers that lag or refuse catch up.",
     "approval": "A person who may approve says yes.",
 }
@@ -79,7 +79,7 @@ def _tasks_needed(judgement: Judgement) -> str:
     unknown = [figure(verdict.metric) for verdict in still if verdict.needed_tasks is None]
     if unknown:
         return (
-            f"How many more tasks it takes can't be told yet for {', '.join(unknown)}: at the rates seen so far "
+            f"How many more tasks it takes can't be told yet for {', '.join(unknown)}: at the rates so far "
             "the evidence does not grow."
         )
     needed = max(verdict.needed_tasks or 0 for verdict in still)
@@ -90,5 +90,5 @@ def _round(n: int) -> int:
     """To two digits: a forecast has no more."""
     if n < 100:
         return n
-    step = 10 ** (len(str(n)) - 2)
+    step = int(10 ** (len(str(n)) - 2))
     return math.ceil(n / step) * step

@@ -22,8 +22,8 @@ def log_sum_exp(values: Iterable[float]) -> float:
 def restart(log_es: Sequence[float], weights: Sequence[float] = RESTART_WEIGHTS) -> float:
     """Evidence since the start and since each later stage; 0 for one that has not begun.
 
-    Without restarts, a candidate that was good for three stages has saved up evidence in its favour, and a harm that
-    sets in late must first use it up.
+    Without restarts, a candidate that was good for three stages has saved up evidence in its favour, and a
+    harm that sets in late must first use it up.
     """
     return log_sum_exp(math.log(weight) + log_e for log_e, weight in zip(log_es, weights, strict=True))
 
@@ -31,8 +31,8 @@ def restart(log_es: Sequence[float], weights: Sequence[float] = RESTART_WEIGHTS)
 def rollout_evidence(guardrails: Iterable[tuple[float, float, float | None, float]]) -> float:
     """ln of the weighted sum over (ln E, weight, estimate, margin): an average of e-values is one.
 
-    A guardrail whose estimate is below its margin, or that has none, counts 0: a harm that is certain but smaller
-    than what the owner accepts is no reason to roll back.
+    A guardrail whose estimate is below its margin, or that has none, counts 0: a harm that is certain but
+    smaller than what the owner accepts is no reason to roll back.
     """
     return log_sum_exp(
         math.log(weight) + log_e
@@ -42,7 +42,7 @@ def rollout_evidence(guardrails: Iterable[tuple[float, float, float | None, floa
 
 
 def stage_margin(margin: float, cap: float, next_share: float) -> float:
-    """What must be excluded before `next_share` (0 … 1) of the traffic: harm to everybody stays within `margin`."""
+    """What must be excluded before `next_share` (0 … 1) of the traffic, so that all bear `margin` at most."""
     return min(cap, margin / next_share) if next_share > 0 else cap
 
 

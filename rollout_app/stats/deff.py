@@ -9,8 +9,8 @@ _CHANCE = 1.98
 def design_effect(groups: Sequence[tuple[int, int]]) -> float:
     """How many correlated tasks tell as much as one independent one: at least 1.
 
-    `groups` are (tasks, bad ones) by hash of the unit; one unit lies in one group. The groups' rates scatter by
-    sampling alone if tasks are independent; what they scatter more is the design effect.
+    `groups` are (tasks, bad ones) by hash of the unit; one unit lies in one group. The groups' rates scatter
+    by sampling alone if tasks are independent; what they scatter more is the design effect.
     """
     used = [(n, x) for n, x in groups if n > 0]
     n_all, x_all = sum(n for n, _ in used), sum(x for _, x in used)
@@ -22,7 +22,8 @@ def design_effect(groups: Sequence[tuple[int, int]]) -> float:
 
 
 def unit_spread(tasks: Sequence[int]) -> float:
-    """The sum of squared traffic shares of the units (1 / how many equal ones it amounts to), from group sizes.
+    """The sum of squared traffic shares of the units (1 / how many equal ones it amounts to), from group
+    sizes.
 
     0 as long as the groups differ no more than single tasks would.
     """

@@ -1,7 +1,8 @@
 """The one-sided normal mixture: an e-process for a mean, and the interval that it gives.
 
 S is a sum with variance V under the hypothesis that its drift is at most 0.
-Source: Howard, Ramdas, McAuliffe, Sekhon: Time-uniform, nonparametric, nonasymptotic confidence sequences, 2021.
+Source: Howard, Ramdas, McAuliffe, Sekhon: Time-uniform, nonparametric, nonasymptotic confidence sequences,
+2021.
 """
 
 import math
@@ -35,7 +36,7 @@ def rho_for(v: float, alpha: float) -> float:
 
 
 def bound_normal(v: float, alpha: float, rho: float) -> float:
-    """The sum at which ln E reaches ln(1/alpha), by bisection: S is out of bounds at every V with chance alpha."""
+    """The sum at which ln E reaches ln(1/alpha), by bisection."""
     low, high, target = 0.0, math.sqrt(v + rho), -math.log(alpha)
     while log_e_normal(high, v, rho) < target:
         high *= 2
@@ -49,7 +50,7 @@ def bound_normal(v: float, alpha: float, rho: float) -> float:
 
 
 def _lambert_w_minus_1(x: float) -> float:
-    """The lower real branch of Lambert's W on [-1/e, 0), by Halley's method from the series at the branch point."""
+    """The lower real branch of Lambert's W on [-1/e, 0), by Halley's method."""
     if x < -0.25:
         p = -math.sqrt(max(0.0, 2 * (1 + math.e * x)))
         w = -1 + p - p * p / 3

@@ -1,8 +1,8 @@
 """Mirrored tasks: both arms ran the same task, so each task is its own stratum.
 
 b = only the baseline succeeded, c = only the candidate did. One-sided, valid at every look, exact at any n.
-Sources: McNemar 1947 (the discordant pairs carry the difference); Waudby-Smith & Ramdas 2024, arXiv 2010.09686
-(betting on a bounded mean).
+Sources: McNemar 1947 (the discordant pairs carry the difference); Waudby-Smith & Ramdas 2024, arXiv
+2010.09686 (betting on a bounded mean).
 """
 
 import math

@@ -1,8 +1,8 @@
 """Rates: x bad of n in each arm, stratum by stratum, compared by the conditional odds ratio.
 
-Given how many were bad in both arms together, the candidate's share of them is hypergeometric under equality and
-Fisher's noncentral hypergeometric at odds ratio psi. What the rate itself does through the day cancels out.
-Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.03567; Mantel & Haenszel 1959.
+Given how many were bad in both arms together, the candidate's share of them is hypergeometric under equality
+and Fisher's noncentral hypergeometric at odds ratio psi. What the rate itself does through the day cancels
+out. Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.03567; Mantel & Haenszel 1959.
 """
 
 import math
@@ -22,8 +22,9 @@ _NEGLIGIBLE = 1e-17
 def stratum_llrs(nt: int, xt: int, nc: int, xc: int, psis: Sequence[float]) -> list[float]:
     """ln likelihood ratio of each odds ratio against 1: `xt ln psi - ln sum_j h(j) psi^j`.
 
-    nt, nc tasks and xt, xc bad ones of candidate and baseline; h is the hypergeometric probability of j bad ones
-    in the candidate. All 0 when an arm is empty, or when none or all are bad: then nothing is told apart.
+    nt, nc tasks and xt, xc bad ones of candidate and baseline; h is the hypergeometric probability of j bad
+    ones in the candidate. All 0 when an arm is empty, or when none or all are bad: then nothing is told
+    apart.
     """
     bad = xt + xc
     if not nt or not nc or not bad or bad == nt + nc:
@@ -59,7 +60,7 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
-    """The odds ratio that a difference of `margin` makes at `p_ref`; None where p_ref is 0 and no ratio exists."""
+    """The odds ratio that a difference of `margin` makes at `p_ref`; None where p_ref is 0."""
     if p_ref <= 0:
         return None
     # Above 1 there is no rate: half the room that is left stands in, which asks for more, never for less.
@@ -70,7 +71,7 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
 
 
 def log_e_harm(llr: Mapping[float, float], deff: float = 1.0) -> float:
-    """Against "odds ratio <= 1". `llr` maps each psi of HARM_GRID to the sum of `stratum_llrs` over strata."""
+    """Against "odds ratio <= 1". `llr`: for each psi of HARM_GRID the sum of `stratum_llrs` over strata."""
     return log_sum_exp((math.log(weight) + llr[psi] / deff) for psi, weight in HARM_GRID)
 
 
@@ -84,7 +85,7 @@ def log_e_safe(llr: Mapping[float, float], llr_margin: float, psi_margin: float,
 
 
 def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
-    """One arm alone, against "rate >= bound": sharpest if the rate is `expected` (at least a tenth of the bound)."""
+    """One arm alone, against "rate >= bound"; sharpest at `expected` (from a tenth of it up)."""
     if not n or not 0 < bound < 1:
         return 0.0
     guess = max(expected, bound / 10)
@@ -104,7 +105,7 @@ def log_e_above(n: int, x: int, bound: float, deff: float = 1.0) -> float:
 
 
 def mantel_haenszel(strata: Iterable[tuple[int, int, int, int]]) -> tuple[float, float]:
-    """Numerator and denominator of the stratified difference, candidate minus baseline, from (nt, xt, nc, xc)."""
+    """Numerator and denominator of the stratified difference of rates, from (nt, xt, nc, xc)."""
     numerator = denominator = 0.0
     for nt, xt, nc, xc in strata:
         if nt and nc:
@@ -118,8 +119,8 @@ def difference_interval(
 ) -> tuple[float, float]:
     """For display: both one-sided bounds of the difference at level alpha each, valid at every look.
 
-    `weight` is the Mantel-Haenszel denominator; x bad of n over both arms give the variance, with half a bad task
-    added so that zero failures are not certainty.
+    `weight` is the Mantel-Haenszel denominator; x bad of n over both arms give the variance, with half a bad
+    task added so that zero failures are not certainty.
     """
     p = (x + 0.5) / (n + 1)
     variance = p * (1 - p)

@@ -1,8 +1,8 @@
 """Ratios: cost per success (y = cost, d = successes) and mean quality (y = score, d = tasks).
 
-Both arms' ratio is compared within strata by Mantel-Haenszel-like sums A and B, so that a drift of price or success
-through the day cancels; its logarithm feeds the normal mixture.
-Sources: Howard et al. 2021; Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
+Both arms' ratio is compared within strata by Mantel-Haenszel-like sums A and B, so that a drift of price or
+success through the day cancels; its logarithm feeds the normal mixture. Sources: Howard et al. 2021;
+Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
 """
 
 import math
@@ -12,6 +12,9 @@ from rollout_app.stats.mixture import bound_normal, log_e_normal, rho_for
 from rollout_app.stats.rates import N_OPT
 
 N_MIN = 100  # tasks per arm below which the normal approximation is not trusted
+
+
+Errors = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,8 @@ def contrast(candidate: Moments, baseline: Moments) -> Contrast:
     return Contrast(candidate.y * wc, baseline.y * wt, wc * wc * candidate.n, wt * wt * baseline.n)
 
 
-def squared_errors(c: Contrast, candidate: Moments, baseline: Moments, deff: float) -> tuple[float, float] | None:
-    """Squared standard errors of ln ratio: as observed, and for a claim of safety. None where there is no ratio.
+def squared_errors(c: Contrast, candidate: Moments, baseline: Moments, deff: float) -> Errors | None:
+    """Squared standard errors of ln ratio: as observed, and for a claim of safety. None without a ratio.
 
     A safe claim never rests on a candidate that by luck varied less than the baseline.
     """
@@ -110,8 +113,10 @@ def log_e(log_ratio: float, log_bound: float, se2: float, v_ref: float, alpha: f
     return log_e_normal((log_ratio - log_bound) * v, v, rho_for(N_OPT / v_ref, alpha))
 
 
-def ratio_interval(ratio: float, own: float, safe: float, v_ref: float, alpha: float = 0.05) -> tuple[float, float]:
-    """For display: both one-sided bounds at level alpha each; the upper one with the variance of a safe claim."""
+def ratio_interval(
+    ratio: float, own: float, safe: float, v_ref: float, alpha: float = 0.05
+) -> tuple[float, float]:
+    """For display: one-sided bounds at level alpha each; the upper one with the variance of a safe claim."""
     rho = rho_for(N_OPT / v_ref, alpha)
     low, high = (bound_normal(1 / se2, alpha, rho) * se2 for se2 in (own, safe))
     return ratio * math.exp(-low), ratio * math.exp(high)

@@ -1,6 +1,7 @@
 """Sample-ratio mismatch: is the candidate's share of the tasks what the router was told?
 
-A mismatch means that tasks are lost or counted twice in one arm, and then no comparison of the arms is to be trusted.
+A mismatch means that tasks are lost or counted twice in one arm, and then no comparison of the arms is to be
+trusted.
 """
 
 import math
@@ -11,10 +12,12 @@ LOG_MISMATCH = math.log(1000)
 
 
 def log_e_srm(segments: Iterable[tuple[float, int, int]], unit_spread: float = 0.0) -> float:
-    """ln E against the planned share, over segments of constant share: (share 0 … 1, candidate n, baseline n).
+    """ln E against the planned share, over segments of constant share: (share 0 … 1, candidate n, baseline
+    n).
 
-    Beta mixture with `KAPPA` pseudo-tasks around the plan. `unit_spread` is the sum of squared traffic shares of the
-    sticky units: with few or unequal tenants the share of *tasks* wanders although the share of tenants is right.
+    Beta mixture with `KAPPA` pseudo-tasks around the plan. `unit_spread` is the sum of squared traffic shares
+    of the sticky units: with few or unequal tenants the share of *tasks* wanders although the share of
+    tenants is right.
     """
     total = 0.0
     for share, nt, nc in segments:
