@@ -31,9 +31,7 @@ class Backoff:
         return retry_after_s + min(wait, 0.1 * retry_after_s + 1)
 
     def spread(self, seconds: float) -> float:
-        """About `seconds`, a fifth to either side, so that a fleet that started together does not stay in
-        step.
-        """
+        """About `seconds`, a fifth to either side: a fleet that started together falls out of step."""
         return seconds * self._random.uniform(0.8, 1.2)
 
     def first(self, within_s: float) -> float:

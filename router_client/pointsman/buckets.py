@@ -9,9 +9,7 @@ from pointsman.histogram import Histogram
 
 
 class BucketKey(NamedTuple):
-    """What a bucket is about. `minute` is whole minutes since 1970, UTC; `stage` is None outside a
-    rollout.
-    """
+    """What a bucket is about. `minute`: whole minutes since 1970, UTC; `stage`: None outside a rollout."""
 
     minute: int
     workload: str
@@ -153,11 +151,9 @@ def _no_mirror() -> dict[str, int]:
 
 @dataclass(slots=True)
 class Bucket:
-    """The sums. `escalations`, `fallbacks` and `retries` count tasks with at least one, as their guardrails
-    do.
+    """The sums. `escalations`, `fallbacks`, `retries` count tasks with at least one, like their guardrails.
 
-    `models` counts in how many tasks each model was asked, so it sums to more than `tasks` once one
-    escalates.
+    `models` counts in how many tasks each was asked: more than `tasks` together once one escalates.
     """
 
     tasks: int = 0

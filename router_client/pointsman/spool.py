@@ -74,9 +74,7 @@ class Spool:
                     yield batch
 
     def _files(self) -> list[tuple[Path, float, int]]:
-        """(file, changed at, bytes), oldest first. A file may vanish while we look: another process sent
-        it.
-        """
+        """(file, changed at, bytes), oldest first. A file may vanish meanwhile: another process sent it."""
         found = []
         with suppress(OSError):
             for file in self.path.glob("*.json"):

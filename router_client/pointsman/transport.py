@@ -127,9 +127,7 @@ class Transport:
         return await self._guarded(self._stream(headers, params), wait + _BODY_S)
 
     async def post(self, path: str, body: bytes, router: str | None = None) -> Answer:
-        """Send JSON to `/router/v1/<path>`. `router` when the body is another router's, left on a shared
-        disk.
-        """
+        """Send JSON to `/router/v1/<path>`. `router`: whose body it is, if another's from a shared disk."""
         headers = {"Authorization": self._authorization(), "Content-Type": "application/json"}
         if router is not None:
             headers["Pointsman-Router"] = router

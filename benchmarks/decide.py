@@ -1,0 +1,415 @@
+"""How long one local decision takes, beside what feature-flag SDKs take for their nearest equal.
+
+    python benchmarks/decide.py [--venv DIR] [--rounds 60]
+
+Makes a virtual environment (a temporary one, unless `--venv` names one to keep), installs the router client and the
+SDKs from PyPI, and measures all of them in one process, in turns, offline, with their inputs built beforehand.
+
+- pointsman decides for one of 100 workloads with a five-rule policy, history, a running 50 % rollout and unit ids.
+- each SDK answers one of 100 boolean flags: three constraints (all hold), then a 50 % rollout by the same unit.
+- the closure is the same five rules written by hand: the limit of what an evaluator can reach.
+Before it is measured, each must send between 40 and 60 % of 1,000 units into its rollout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PACKAGES = (
+    "UnleashClient",
+    "launchdarkly-server-sdk",
+    "growthbook",
+    "openfeature-provider-flagd",
+    "statsig",
+)
+CLIENT = Path(__file__).resolve().parent.parent / "router_client"
+WORKLOADS = [f"workload-{number}" for number in range(100)]
+UNITS = [f"conversation-{number}" for number in range(1_000)]
+CALLS = 200  # a round; its mean is one sample
+
+Call = Callable[[int], Any]
+
+RULES = [
+    ("critical", 'request.priority == "critical" || request.customer_tier in ["enterprise", "gold"]'),
+    ("heavy", "request.prompt_tokens > 8000 || request.retrieved_chunks > 20 || request.tool_calls > 0"),
+    ("flaky", "history.failure_rate > 0.15 && history.tasks >= 50"),
+    ("unsure", "has(request.confidence) && request.confidence < 0.4"),
+    ("long", 'request.turns > 30 && request.language == "de"'),
+]
+REQUEST = {
+    "priority": "normal", "customer_tier": "free", "prompt_tokens": 900, "retrieved_chunks": 4, "tool_calls": 0,
+    "turns": 3, "language": "en", "endpoint": "/tickets/summary", "confidence": 0.8,
+}  # fmt: skip
+# What the flags' constraints look at; each holds.
+ATTRIBUTES = {"customer_tier": "gold", "prompt_tokens": 900, "turns": 3}
+
+
+class Contestant(NamedTuple):
+    """`call(n)` decides for the n-th unit and workload; `inside(result)` tells whether that was the rollout's side."""
+
+    name: str
+    package: str | None
+    call: Call
+    inside: Callable[[Any], bool] | None
+
+
+def policy(workload: str, default: str) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "workload": workload,
+        "models": {"small": {"model": "vendor/small"}, "large": {"model": "vendor/large"}},
+        "rules": [{"id": name, "when": when, "use": "large"} for name, when in RULES],
+        "default": default,
+        "fallback": ["large", "small"],
+    }
+
+
+# Pointsman
+
+
+def pointsman_decide() -> Contestant:
+    """The whole of it: router.decide with ids, history, rollout, counters."""
+    from pointsman import Router
+    from pointsman.policy.canonical import digest
+    from pointsman.store import DiskStore, Received
+
+    def entry(name: str) -> dict[str, Any]:
+        sides = {"baseline": policy(name, "small"), "candidate": {**policy(name, "small"), "batch": True}}
+        rollout = {"id": "r", "stage": 1, "mode": "percentage", "share_pcm": 50_000, "salt": name, "mirror_pcm": 0}
+        versions = {arm: {"version": 1, "digest": digest(data), "policy": data} for arm, data in sides.items()}
+        return {"revision": 1, "unit": "conversation", **versions, "rollout": rollout, "pin": None}
+
+    snapshot = {
+        "format": 1, "environment": "bench", "epoch": "e", "revision": 1, "full": True, "poll_interval_ms": 10_000,
+        "workloads": {name: entry(name) for name in WORKLOADS}, "removed": [],
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        store = DiskStore(Path(directory) / "snapshot")
+        store.save([Received(json.dumps(snapshot).encode())])
+        router = Router("http://127.0.0.1:9", "key", store=store, start=False)
+    for name in WORKLOADS:
+        for _ in range(200):
+            router.record(router.decide(name, REQUEST), success=True)
+    ids = [{"request": f"q-{unit}", "conversation": unit} for unit in UNITS]
+    decide = router.decide
+
+    def call(n: int) -> Any:
+        return decide(WORKLOADS[n % 100], REQUEST, ids[n % 1_000])
+
+    return Contestant("pointsman: decide()", "pointsman", call, lambda decision: decision.arm == "candidate")
+
+
+def pointsman_route() -> Contestant:
+    """Evaluation alone: the compiled policy, five rules, none holds."""
+    from pointsman.evaluate import compile_policy
+    from pointsman.history import Window
+
+    window = Window()
+    for _ in range(200):
+        window.record(False)
+    routes = [compile_policy(policy(name, "small")).route for name in WORKLOADS]
+    return Contestant("pointsman: evaluation", "pointsman", lambda n: routes[n % 100](REQUEST, window), None)
+
+
+def closure() -> Contestant:
+    """The same rules by hand, reading the same inputs."""
+    from pointsman.history import Window
+
+    window = Window()
+    for _ in range(200):
+        window.record(False)
+
+    def make() -> Callable[[dict[str, Any], Any], str]:
+        def route(request: dict[str, Any], history: Any) -> str:
+            if request.get("priority") == "critical" or request.get("customer_tier") in ("enterprise", "gold"):
+                return "large"
+            if (
+                request.get("prompt_tokens", 0) > 8_000
+                or request.get("retrieved_chunks", 0) > 20
+                or request.get("tool_calls", 0) > 0
+            ):
+                return "large"
+            failure_rate, tasks = history.reading()
+            if failure_rate is not None and failure_rate > 0.15 and tasks >= 50:
+                return "large"
+            confidence = request.get("confidence")
+            if confidence is not None and confidence < 0.4:
+                return "large"
+            if request.get("turns", 0) > 30 and request.get("language") == "de":
+                return "large"
+            return "small"
+
+        return route
+
+    routes = [make() for _ in WORKLOADS]
+    return Contestant("closure by hand", None, lambda n: routes[n % 100](REQUEST, window), None)
+
+
+# The flag SDKs
+
+
+def unleash() -> Contestant:
+    from UnleashClient import UnleashClient
+    from UnleashClient.cache import FileCache
+
+    constraints = [
+        {"contextName": "customer_tier", "operator": "IN", "values": ["gold", "enterprise"]},
+        {"contextName": "prompt_tokens", "operator": "NUM_LT", "value": "8000"},
+        {"contextName": "turns", "operator": "NUM_LT", "value": "30"},
+    ]
+    features = [
+        {
+            "name": name, "type": "release", "enabled": True, "project": "default", "variants": [],
+            "strategies": [{
+                "name": "flexibleRollout",
+                "parameters": {"rollout": "50", "stickiness": "userId", "groupId": name},
+                "constraints": constraints,
+            }],
+        }
+        for name in WORKLOADS
+    ]  # fmt: skip
+    cache = FileCache("bench", directory=tempfile.mkdtemp())
+    cache.bootstrap_from_dict({"version": 2, "features": features})
+    client = UnleashClient(
+        url="http://127.0.0.1:9", app_name="bench", cache=cache, disable_metrics=True, disable_registration=True
+    )
+    client.initialize_client(fetch_toggles=False)
+    properties = {name: str(value) for name, value in ATTRIBUTES.items()}
+    contexts = [{"userId": unit, "properties": properties} for unit in UNITS]
+
+    def call(n: int) -> Any:
+        return client.is_enabled(WORKLOADS[n % 100], contexts[n % 1_000])
+
+    return Contestant("UnleashClient", "UnleashClient", call, bool)
+
+
+def launchdarkly() -> Contestant:
+    import ldclient
+    from ldclient.config import Config
+    from ldclient.integrations import Files
+
+    clauses = [
+        {"attribute": "customer_tier", "op": "in", "values": ["gold", "enterprise"]},
+        {"attribute": "prompt_tokens", "op": "lessThan", "values": [8_000]},
+        {"attribute": "turns", "op": "lessThan", "values": [30]},
+    ]
+    halves = {"variations": [{"variation": 0, "weight": 50_000}, {"variation": 1, "weight": 50_000}]}
+    flags = {
+        name: {
+            "key": name, "version": 1, "on": True, "variations": [True, False], "offVariation": 1, "salt": name,
+            "fallthrough": {"variation": 1}, "rules": [{"id": "r", "clauses": clauses, "rollout": halves}],
+        }
+        for name in WORKLOADS
+    }  # fmt: skip
+    path = Path(tempfile.mkdtemp()) / "flags.json"
+    path.write_text(json.dumps({"flags": flags, "segments": {}}))
+    source = Files.new_data_source(paths=[str(path)], auto_update=False)
+    client = ldclient.LDClient(Config("sdk-key", update_processor_class=source, send_events=False))
+    contexts = [ldclient.Context.from_dict({"kind": "user", "key": unit, **ATTRIBUTES}) for unit in UNITS]
+
+    def call(n: int) -> Any:
+        return client.variation(WORKLOADS[n % 100], contexts[n % 1_000], False)
+
+    return Contestant("launchdarkly", "launchdarkly-server-sdk", call, bool)
+
+
+def growthbook() -> Contestant:
+    from growthbook import GrowthBook
+
+    condition = {
+        "customer_tier": {"$in": ["gold", "enterprise"]}, "prompt_tokens": {"$lt": 8_000}, "turns": {"$lt": 30},
+    }  # fmt: skip
+    rule = {"condition": condition, "force": True, "coverage": 0.5, "hashAttribute": "id"}
+    features = {name: {"defaultValue": False, "rules": [{**rule, "seed": name}]} for name in WORKLOADS}
+    books = GrowthBook(features=features)
+    attributes = [{"id": unit, **ATTRIBUTES} for unit in UNITS]
+
+    def call(n: int) -> Any:
+        books.set_attributes(attributes[n % 1_000])
+        return books.is_on(WORKLOADS[n % 100])
+
+    return Contestant("growthbook", "growthbook", call, bool)
+
+
+def flagd() -> Contestant:
+    from openfeature import api
+    from openfeature.contrib.provider.flagd import FlagdProvider
+    from openfeature.contrib.provider.flagd.config import ResolverType
+    from openfeature.evaluation_context import EvaluationContext
+
+    constraints = {"and": [
+        {"in": [{"var": "customer_tier"}, ["gold", "enterprise"]]},
+        {"<": [{"var": "prompt_tokens"}, 8_000]},
+        {"<": [{"var": "turns"}, 30]},
+    ]}  # fmt: skip
+    key = {"cat": [{"var": "$flagd.flagKey"}, {"var": "targetingKey"}]}
+    targeting = {"if": [constraints, {"fractional": [key, ["on", 50], ["off", 50]]}, "off"]}
+    flag = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off", "targeting": targeting}
+    path = Path(tempfile.mkdtemp()) / "flags.json"
+    path.write_text(json.dumps({"flags": dict.fromkeys(WORKLOADS, flag)}))
+    api.set_provider(FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(path)))
+    client = api.get_client()
+    contexts = [EvaluationContext(targeting_key=unit, attributes=dict(ATTRIBUTES)) for unit in UNITS]
+
+    def call(n: int) -> Any:
+        return client.get_boolean_value(WORKLOADS[n % 100], False, contexts[n % 1_000])
+
+    return Contestant("openfeature flagd", "openfeature-provider-flagd", call, bool)
+
+
+def statsig() -> Contestant:
+    from statsig import StatsigOptions, StatsigUser
+    from statsig import statsig as sdk
+
+    def condition(field: str, operator: str, target: Any) -> dict[str, Any]:
+        return {
+            "type": "user_field", "field": field, "operator": operator, "targetValue": target,
+            "additionalValues": {}, "isDeviceBased": False, "idType": "userID",
+        }  # fmt: skip
+
+    conditions = [
+        condition("customer_tier", "any", ["gold", "enterprise"]),
+        condition("prompt_tokens", "lt", 8_000),
+        condition("turns", "lt", 30),
+    ]
+    gates = [
+        {
+            "name": name, "type": "feature_gate", "entity": "feature_gate", "salt": name, "enabled": True,
+            "defaultValue": False, "idType": "userID", "isDeviceBased": False,
+            "rules": [{
+                "name": "r", "groupName": "r", "id": "r", "salt": name, "passPercentage": 50, "returnValue": True,
+                "conditions": conditions, "idType": "userID", "isDeviceBased": False,
+            }],
+        }
+        for name in WORKLOADS
+    ]  # fmt: skip
+    specs = {
+        "feature_gates": gates, "dynamic_configs": [], "layer_configs": [], "layers": {}, "id_lists": {},
+        "has_updates": True, "time": 1,
+    }  # fmt: skip
+    sdk.initialize("secret-bench", StatsigOptions(local_mode=True, bootstrap_values=json.dumps(specs)))
+    users = [StatsigUser(unit, custom=dict(ATTRIBUTES)) for unit in UNITS]
+
+    def call(n: int) -> Any:
+        return sdk.check_gate_with_exposure_logging_disabled(users[n % 1_000], WORKLOADS[n % 100])
+
+    return Contestant("statsig", "statsig", call, bool)
+
+
+MAKERS = (
+    pointsman_decide, pointsman_route, closure, unleash, launchdarkly, growthbook, flagd, statsig,
+)  # fmt: skip
+
+
+# Measuring
+
+
+def check(contestant: Contestant) -> str | None:
+    """Why a contestant does not take part, or None: what does not roll out measures nothing."""
+    if contestant.inside is None:
+        return None
+    inside = sum(contestant.inside(contestant.call(n)) for n in range(1_000))
+    return None if 400 <= inside <= 600 else f"{inside} of 1,000 units in its 50 % rollout"
+
+
+def sample(call: Call) -> float:
+    """Microseconds a call, the mean of one round."""
+    began = time.perf_counter_ns()
+    for n in range(CALLS):
+        call(n)
+    return (time.perf_counter_ns() - began) / CALLS / 1_000
+
+
+def measure(rounds: int) -> None:
+    contestants, absent = [], []
+    for maker in MAKERS:
+        try:
+            contestant = maker()
+            why = check(contestant)
+        except Exception as error:
+            contestant, why = None, f"{type(error).__name__}: {error}"
+        if why is None and contestant is not None:
+            contestants.append(contestant)
+        else:
+            absent.append(f"{maker.__name__}: {why}")
+    samples: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    for contestant in contestants:
+        sample(contestant.call)
+    gc.collect()
+    for _ in range(rounds):  # in turns: what else the machine does hits all of them alike
+        for contestant in contestants:
+            samples[contestant.name].append(sample(contestant.call))
+    report(contestants, samples, absent)
+
+
+def report(contestants: list[Contestant], samples: dict[str, list[float]], absent: list[str]) -> None:
+    medians = {name: statistics.median(taken) for name, taken in samples.items()}
+    whole = medians["pointsman: decide()"]
+    print(f"Python {platform.python_version()}, {platform.machine()}; microseconds a decision\n")
+    print(f"{'':24} {'version':>12} {'median':>9} {'p95':>9} {'/ decide()':>11}")
+    for contestant in contestants:
+        taken = sorted(samples[contestant.name])
+        p95 = taken[int(len(taken) * 0.95)]
+        median = medians[contestant.name]
+        release = released(contestant.package)
+        print(f"{contestant.name:24} {release:>12} {median:9.2f} {p95:9.2f} {median / whole:10.2f}×")
+    limit = medians["pointsman: evaluation"] / medians["closure by hand"]
+    print(f"\nevaluation / closure: {limit:.2f}×")
+    for line in absent:
+        print(f"not measured: {line}")
+
+
+def released(package: str | None) -> str:
+    try:
+        return version(package) if package else "—"
+    except PackageNotFoundError:
+        return "?"
+
+
+# The environment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time per decision, beside feature-flag SDKs.")
+    parser.add_argument("--venv", type=Path, help="a virtual environment to make or use again")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.rounds)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        home = options.venv or Path(temporary)
+        python = prepare(home)
+        command = [str(python), __file__, "--measure", "--rounds", str(options.rounds)]
+        sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def prepare(home: Path) -> Path:
+    """Make the environment; one package at a time, so that one that does not install stops no other."""
+    if not (home / "pyvenv.cfg").exists():
+        venv.create(home, with_pip=True)
+    python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    for package in (str(CLIENT), *PACKAGES):
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{package} does not install: {done.stderr.strip().splitlines()[-1]}")
+    return python
+
+
+if __name__ == "__main__":
+    main()
