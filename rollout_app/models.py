@@ -82,6 +82,9 @@ class Rollout(models.Model):
     hold_sentence = models.TextField(blank=True, default="")
     outlook = models.TextField(blank=True, default="")  # what would advance it
     looked_at = models.DateTimeField(null=True, blank=True)
+    wake_at = models.DateTimeField(
+        null=True, blank=True
+    )  # when the sweep looks though nothing came in; null: now
     rollback_reason = models.TextField(blank=True, default="")
     rollback_revision = models.BigIntegerField(null=True, blank=True)  # routers confirm having applied it
     readback = models.JSONField(default=dict, blank=True)  # {"confirmed": 7, "of": 9, "stragglers": […]}
@@ -252,7 +255,7 @@ class ArmTotals(Sums):
     version = models.PositiveIntegerField()
     # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose routers
     # stamp their minutes by another clock.
-    received_at = models.DateTimeField(db_default=Now())
+    received_at = models.DateTimeField(db_default=Now(), db_index=True)
 
     class Meta:
         constraints = [

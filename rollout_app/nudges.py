@@ -1,4 +1,4 @@
-"""Something new came in for these rollouts: look at them soon, and at each only once however often it is said.
+"""Something new came in for these rollouts: look at them soon, at each only once however often it is said.
 
 A nudge is a hint. One that is lost costs the time until the next sweep, never a decision.
 """
@@ -26,7 +26,7 @@ def on_nudge(listener: Callable[[set[str]], None]) -> None:
 
 
 def nudge(rollout_ids: Iterable[object]) -> None:
-    """Outcomes of these rollouts were committed. Cheap, thread-safe, and never raises into the caller's answer."""
+    """Something of these rollouts was committed. Cheap, thread-safe; never raises into the caller."""
     ids = {str(rollout_id) for rollout_id in rollout_ids}
     if not ids:
         return
@@ -39,7 +39,7 @@ def nudge(rollout_ids: Iterable[object]) -> None:
 
 
 def note(rollout_ids: Iterable[str]) -> None:
-    """Mark them due in this process only. The first nudge sets the time: a steady stream can't put a look off."""
+    """Mark them due in this process only. The first nudge sets the time: a stream can't put a look off."""
     at = time.monotonic() + DEBOUNCE
     with _lock:
         for rollout_id in rollout_ids:

@@ -1,6 +1,6 @@
 """Plans: what a list of stages must look like, and the saved ones that every instance begins with. Pure.
 
-A plan says *how fast*; whether a step is taken at all is the guardrails' word. So a plan never states a margin.
+A plan says *how fast*; whether a step is taken at all is the guardrails' word. So a plan states no margin.
 """
 
 from collections.abc import Mapping, Sequence

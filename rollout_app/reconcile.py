@@ -1,8 +1,9 @@
 """Look once at a rollout: evidence, decision, at most one action. Any number of lookers may look at once.
 
-A look is a list of early returns. It takes in the strata that closed since the last one, keeps what it saw (guarded
-by a compare-and-swap, so that of two lookers one keeps and the other's work is dropped), and does what `decide` says
-through the same actions as people use. What it leaves undone, by a crash or a lost race, the next look does.
+A look is a list of early returns. It takes in the strata that closed since the last one, keeps what it saw
+(guarded by a compare-and-swap, so that of two lookers one keeps and the other's work is dropped), and does
+what `decide` says through the same actions as people use. What it leaves undone, by a crash or a lost race,
+the next look does.
 """
 
 import logging
@@ -13,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 
 from controlplane import clock
 from controlplane.actors import SYSTEM
@@ -25,7 +26,7 @@ from rollout_app.decide import Advance, Complete, Decision, Evidence, Hold, Roll
 from rollout_app.evidence import FleetView, Reference, RolloutView, Stage
 from rollout_app.guardrails import Guardrail
 from rollout_app.ledger import Judgement, Ledger
-from rollout_app.models import Rollout, Verdict
+from rollout_app.models import ArmTotals, Rollout, Verdict
 from rollout_app.reference import MIN_OUTCOMES
 from rollout_app.states import State
 from rollout_app.strata import closes_before
@@ -33,6 +34,9 @@ from rollout_app.strata import closes_before
 logger = logging.getLogger(__name__)
 
 READBACK_FOR = timedelta(minutes=10)  # then a rollback ends with the stragglers named
+# How long a rollout is left alone when nothing came in: what only time or the fleet changes is seen this late.
+SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
+ARRIVALS = timedelta(minutes=3)  # a nudge that was lost is made up for within this
 ALL = 100_000  # pcm
 
 
@@ -79,13 +83,13 @@ def _read_back(rollout: Rollout, now: datetime) -> str:
     began = rollout.rolling_back_at or now
     readback = {"confirmed": seen.confirmed, "of": seen.of, "stragglers": list(seen.stragglers)}
     if seen.confirmed < seen.of and now - began < READBACK_FOR:
-        if readback != rollout.readback:
-            _write(rollout, readback=readback, looked_at=now)
+        _write(rollout, readback=readback, looked_at=now, wake_at=now + SOON)
         return "hold"
     missing = f"; without word of {', '.join(seen.stragglers)}" if seen.stragglers else ""
-    waited = "" if seen.confirmed >= seen.of else " 10 minutes have passed:"
-    reason = f"{waited} {seen.confirmed} of {seen.of} routers confirmed revision {rollout.rollback_revision}{missing}."
-    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason=reason.strip(), readback=readback)
+    waited = "" if seen.confirmed >= seen.of else "10 minutes have passed:"
+    counted = f"{seen.confirmed} of {seen.of} routers confirmed revision {rollout.rollback_revision}"
+    reason = f"{waited} {counted}{missing}.".strip()
+    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason=reason, readback=readback)
     return "confirm"
 
 
@@ -131,7 +135,7 @@ def _look(rollout: Rollout, now: datetime) -> _Seen:
         rows = totals.minute_rows(rollout, reference, ledger.cursors, before)
         taken = bool(ledger.take(rows, before=before))
     following = rollout.stage + 1
-    judgement = ledger.judge(stages[following].share_pcm if following < len(stages) else ALL)
+    judgement = ledger.judge(rollout.stage)
     shadow, mirror = totals.shadow_and_mirror(rollout)
     evidence = Evidence(
         judgement=judgement,
@@ -145,7 +149,7 @@ def _look(rollout: Rollout, now: datetime) -> _Seen:
 
 
 def _reference(rollout: Rollout, newest: datetime | None, now: datetime) -> tuple[Reference, bool]:
-    """The frozen reference, or one that is measured again as long as it rests on too little; and whether it is new.
+    """The frozen reference, or one measured again as long as it rests on too little; and whether it is new.
 
     Reopening the ledger over it loses nothing: every minute of the rollout is read again.
     """
@@ -242,10 +246,25 @@ def _act(rollout: Rollout, decision: Decision, seen: _Seen, now: datetime) -> st
 
 
 def _hold(rollout: Rollout, now: datetime, code: str, sentence: str, outlook: str = "") -> str:
-    said = {"hold_code": code, "hold_sentence": sentence, "outlook": outlook}
-    if any(getattr(rollout, name) != value for name, value in said.items()):
-        _write(rollout, **said, looked_at=now)
+    _write(
+        rollout,
+        hold_code=code,
+        hold_sentence=sentence,
+        outlook=outlook,
+        looked_at=now,
+        wake_at=_wake_at(rollout, now, code),
+    )
     return "hold"
+
+
+def _wake_at(rollout: Rollout, now: datetime, code: str) -> datetime:
+    """When to look again though nothing came in: the fleet soon, the stage's shortest time to the second."""
+    later = now + (SOON if code == "fleet" else LATER)
+    if rollout.stage_entered_at is None or rollout.paused_at is not None:
+        return later
+    minutes = Stage.from_dict(rollout.stages[rollout.stage]).min_minutes
+    done = rollout.stage_entered_at + timedelta(minutes=minutes, seconds=rollout.paused_s)
+    return min(done, later) if done > now else later
 
 
 def _write(rollout: Rollout, **values: Any) -> None:
@@ -263,17 +282,33 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sweep(*, now: datetime | None = None) -> dict[str, int]:
-    """Look at every rollout that could move. Returns how often each word came back; an error costs its look only."""
+    """Look at every rollout that could move; how often each word came back. An error costs its look only.
+
+    One query finds what came in of late, one the rollouts: those that nothing came in for, and that are not due
+    by time, cost nothing more.
+    """
     now = now or clock.now()
+    arrived = dict(
+        ArmTotals.objects.filter(received_at__gte=now - ARRIVALS)
+        .exclude(rollout="")
+        .values_list("rollout")
+        .annotate(Max("received_at"))
+    )
+    counts: dict[str, int] = {}
+    for pk, wake_at, looked_at in _could_move(now):
+        came_in = arrived.get(str(pk))
+        is_new = came_in is not None and (looked_at is None or came_in > looked_at)
+        word = look_safely(pk) if is_new or wake_at is None or wake_at <= now else "rest"
+        counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+def _could_move(now: datetime) -> list[tuple[UUID, datetime | None, datetime | None]]:
     due = Rollout.objects.filter(
         Q(state__in=[State.RUNNING, State.PAUSED, State.ROLLING_BACK])
         | Q(state=State.SCHEDULED, scheduled_for__lte=now)
     )
-    counts: dict[str, int] = {}
-    for rollout_id in due.order_by("pk").values_list("pk", flat=True):
-        word = look_safely(rollout_id)
-        counts[word] = counts.get(word, 0) + 1
-    return counts
+    return list(due.order_by("pk").values_list("pk", "wake_at", "looked_at"))
 
 
 def look_safely(rollout_id: UUID | str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Max, Q, QuerySet, Sum
 
 from pointsman.histogram import Histogram
 from policies_app.models import Workload
@@ -31,9 +31,9 @@ _HOUR = timedelta(hours=1)
 
 # What `ArmSums` is made of. The wide columns (groups, routes) are left in the database.
 _JUDGED = (
-    "stage", "arm", "minute", "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries",
-    "cost_n", "capped_sum", "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum", "quality_sum_sq",
-    "cost_histogram", "latency_histogram",
+    "stage", "arm", "minute", "tasks", "successes", "failures", "errors", "escalations", "fallbacks",
+    "retries", "capped_sum", "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum",
+    "quality_sum_sq", "cost_histogram", "latency_histogram",
 )  # fmt: skip
 
 
@@ -97,13 +97,18 @@ def newest(rollout: Rollout) -> tuple[datetime | None, datetime | None]:
 
 def telemetry(rollout: Rollout, before: int, received_at: datetime | None) -> Telemetry:
     """Candidate tasks older than the lag, and how many of the candidate's tasks were ever graded."""
-    due = graded = 0
-    for row in (
-        of(rollout).filter(arm="candidate").values("minute", "tasks", "successes", "failures").iterator()
-    ):
-        due += row["tasks"] if minute_of(row["minute"]) < before else 0
-        graded += row["successes"] + row["failures"]
-    return Telemetry(candidate_decisions=due, candidate_outcomes=graded, newest_outcome_at=received_at)
+    sums = (
+        of(rollout)
+        .filter(arm="candidate")
+        .aggregate(
+            due=Sum("tasks", filter=Q(minute__lt=moment(before))), good=Sum("successes"), bad=Sum("failures")
+        )
+    )
+    return Telemetry(
+        candidate_decisions=sums["due"] or 0,
+        candidate_outcomes=(sums["good"] or 0) + (sums["bad"] or 0),
+        newest_outcome_at=received_at,
+    )
 
 
 def baseline_last_hour(rollout: Rollout, newest_minute: datetime, reference: Reference) -> ArmSums:
@@ -122,7 +127,8 @@ def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
     candidate, baseline = _routes(shadow.get("routes") or {} for shadow in shadows)
     names = ("decisions", "agreed", "evaluation_errors", "candidate_cost_nusd", "baseline_cost_nusd")
     ends = (
-        "n", "both", "only_candidate", "only_baseline", "neither", "candidate_cost_nusd", "baseline_cost_nusd",
+        "n", "both", "only_candidate", "only_baseline", "neither", "candidate_cost_nusd",
+        "baseline_cost_nusd",
     )  # fmt: skip
     return (
         ShadowSums(**_added(shadows, names), candidate_routes=candidate, baseline_routes=baseline),
@@ -147,7 +153,7 @@ def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[st
 
 
 def arm_sums(row: Mapping[str, Any], reference: Reference | None) -> ArmSums:
-    """One row as the guardrails read it. Tails need the reference's frozen edges; without one they stay 0 of 0."""
+    """One row as the guardrails read it. Tails need the reference's edges; without them they are 0 of 0."""
     latency_n, latency_above = _tail(row["latency_histogram"], reference.latency_edge if reference else None)
     cost_n, cost_above = _tail(row["cost_histogram"], reference.cost_edge if reference else None)
     return ArmSums(

@@ -2,12 +2,13 @@
 
     proposals   propose_rollout  submit_rollout  amend_rollout  cancel_rollout
     approvals   approve_rollout  approve_stage  reject_rollout  binding  standing_approval
-    stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout  resume_rollout
+    stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout
+                resume_rollout
     returns     roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
     rules       add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
 
-Each takes the rollout (an instance is moved as its caller saw it, an id as it is now), the actor and the reason, and
-returns the rollout as it is after. `moving` is how all of them do it.
+Each takes the rollout (an instance is moved as its caller saw it, an id as it is now), the actor and the
+reason, and returns the rollout as it is after. `moving` is how all of them do it.
 """
 
 from rollout_app.actions.approvals import (

@@ -9,7 +9,7 @@ import rfc8785
 from controlplane.actors import Actor
 from controlplane.audit import log
 from controlplane.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
-from rollout_app.actions.moving import door, fresh_environment, loaded, move, place
+from rollout_app.actions.moving import door, fresh_environment, loaded, look_soon, move, place
 from rollout_app.models import Approval, Rollout
 from rollout_app.states import Event, State
 
@@ -29,7 +29,7 @@ def binding(rollout: Rollout, stage: int | None = None) -> str:
 def approve_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, expected_binding: str | None = None
 ) -> Rollout:
-    """Say yes to the start. `expected_binding` is what the approver saw; if it changed since, nothing is approved."""
+    """Say yes to the start. If `expected_binding`, what was shown, changed since, nothing is approved."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.approve", actor=actor, reason=reason) as reason:
         approval = _approve(rollout, None, actor, reason, expected_binding)
@@ -63,6 +63,7 @@ def approve_stage(
             approvals=[as_evidence(approval)],
             **place(rollout),
         )
+        look_soon(rollout)
     return rollout
 
 
@@ -95,7 +96,7 @@ def needed_approval(rollout: Rollout, stage: int | None = None) -> Approval:
 
 
 def start_approval(rollout: Rollout) -> Approval | None:
-    """The yes that the start needs: none where the environment asks for none. Checked again when it is applied."""
+    """The yes that the start needs (none where the environment asks for none), checked when it is applied."""
     return needed_approval(rollout) if fresh_environment(rollout).four_eyes else None
 
 
@@ -119,8 +120,8 @@ def _approve(
         raise Forbidden("An approval is a person's: use a session or a key that belongs to somebody.")
     if not _is_somebody_else(rollout, actor.user_id):
         raise SelfApproval(
-            f"{actor.label} wrote version {rollout.candidate.number} or proposed this rollout, or did so with a key: "
-            "somebody else must approve it."
+            f"{actor.label} wrote version {rollout.candidate.number} or proposed this rollout, or did so "
+            "with a key: somebody else must approve it."
         )
     return Approval.objects.create(
         rollout=rollout,

@@ -1,4 +1,4 @@
-"""How every action moves a rollout: the table, a compare-and-swap, a row of history, the assignment, the audit entry.
+"""How every action moves a rollout: table, compare-and-swap, row of history, assignment, audit entry.
 
 All of it commits together or not at all. Whoever lost a race gets `RolloutMoved` and has changed nothing.
 """
@@ -16,6 +16,7 @@ from controlplane.audit import log
 from controlplane.errors import Conflict, IllegalMove, InvalidInput, NotFound, RolloutActive, RolloutMoved
 from policies_app.actions import served_assignment, set_assignment
 from policies_app.models import Assignment, Environment, PolicyVersion
+from rollout_app import nudges
 from rollout_app.evidence import Stage
 from rollout_app.models import Rollout, Transition
 from rollout_app.states import Event, IllegalTransition, State, next_state
@@ -24,7 +25,7 @@ MAX_REASON = 2_000  # characters
 
 
 def loaded(rollout: "Rollout | UUID | str") -> Rollout:
-    """The rollout with all that a move needs. An instance is moved as its caller saw it, an id as it is now."""
+    """The rollout with all that a move needs. An instance is moved as it was read, an id as it is now."""
     if isinstance(rollout, Rollout):
         return rollout
     try:
@@ -37,7 +38,7 @@ def loaded(rollout: "Rollout | UUID | str") -> Rollout:
 
 @contextmanager
 def door(rollout: Rollout, action: str, *, actor: Actor, reason: str) -> Iterator[str]:
-    """The action's transaction, and the only place where a refused attempt is audited. Gives the clean reason.
+    """The action's transaction, and the only place where a refusal is audited. Gives the clean reason.
 
     A race that the system's own reconcilers lose among themselves is not an attempt of anybody's.
     """
@@ -80,21 +81,27 @@ def move(
 ) -> Rollout:
     """One transition, inside the caller's transaction.
 
-    `stage` is the stage after it (None: unchanged), `serve` what `set_assignment` shall serve from now on (None:
-    unchanged), `changes` further columns. Raises `IllegalMove`, `RolloutMoved`, or `RolloutActive` when another
-    rollout of this environment and workload is under way: the partial unique index is the judge of that.
+    `stage` is the stage after it (None: unchanged), `serve` what `set_assignment` shall serve from now on
+    (None: unchanged), `changes` further columns. Raises `IllegalMove`, `RolloutMoved`, or `RolloutActive`
+    when another rollout of this place is under way: the partial unique index is the judge of that.
     """
     before = {"state": rollout.state, "stage": rollout.stage, "version": rollout.version}
     after_state = _next_state(rollout, event)
     after_stage = rollout.stage if stage is None else stage
-    values = {**(changes or {}), "state": after_state, "stage": after_stage, "version": rollout.version + 1}
+    values = {
+        **(changes or {}),
+        "state": after_state,
+        "stage": after_stage,
+        "version": rollout.version + 1,
+        "wake_at": None,
+    }
     try:
         with transaction.atomic():
             moved = Rollout.objects.filter(pk=rollout.pk, **before).update(**values)
     except IntegrityError:
         raise RolloutActive(
-            f"Another rollout of {rollout.workload.name} is under way in {rollout.environment.name}; let it end "
-            "or roll it back first."
+            f"Another rollout of {rollout.workload.name} is under way in {rollout.environment.name}; let it "
+            "end or roll it back first."
         ) from None
     if not moved:
         raise _moved(rollout)
@@ -117,7 +124,15 @@ def move(
         approvals=approvals,
         **place(rollout),
     )
+    pk = rollout.pk
+    transaction.on_commit(lambda: nudges.nudge([pk]))
     return rollout
+
+
+def look_soon(rollout: Rollout) -> None:
+    """What holds the rollout may have changed: have it looked at before its time."""
+    Rollout.objects.filter(pk=rollout.pk).update(wake_at=None)
+    transaction.on_commit(lambda: nudges.nudge([rollout.pk]))
 
 
 def _next_state(rollout: Rollout, event: Event) -> State:
@@ -201,7 +216,7 @@ def still_on(rollout: Rollout, *, error: type[Conflict] = Conflict) -> Assignmen
     if assignment.baseline_id != rollout.baseline_id:
         raise error(
             f"{rollout.environment.name} now serves version {assignment.baseline.number} of "
-            f"{rollout.workload.name}, not version {rollout.baseline.number} that this rollout starts from; amend "
-            "the rollout, and it will be compared with what is served."
+            f"{rollout.workload.name}, not version {rollout.baseline.number} that this rollout starts from; "
+            "amend the rollout, and it will be compared with what is served."
         )
     return assignment

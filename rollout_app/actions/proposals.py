@@ -32,18 +32,18 @@ def propose_rollout(
 ) -> Rollout:
     """Propose to move `environment`'s assignment of `workload` from what it serves now to `candidate`.
 
-    `plan` is a saved plan, its name, or a list of stages; it is copied. Where the environment asks for four eyes the
-    rollout waits for an approval, elsewhere it is ready to start. With `scheduled_for` it starts by itself then.
-    A rollout of the same candidate digest keeps the salt that it had, so that the same units see it first again.
-    Raises `NotServed`, `PlanRefused`, `NotFound` (no such plan) or `Conflict` (it is served already).
+    `plan` is a saved plan, its name, or a list of stages; it is copied. Where the environment asks for four
+    eyes the rollout waits for an approval, elsewhere it is ready to start; with `scheduled_for` it starts by
+    itself then. A rollout of the same candidate digest keeps the salt that it had, so that the same units see
+    it first again. Raises `NotServed`, `PlanRefused`, `NotFound` (no such plan) or `Conflict` (it is served).
     """
     rollout = _new(environment, workload, candidate, plan, checked_reason(reason), actor, scheduled_for)
     with door(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
         rollout.baseline = served_assignment(environment.pk, workload.pk).baseline
         if rollout.baseline.pk == candidate.pk:
             raise Conflict(
-                f"{environment.name} serves version {candidate.number} of {workload.name} already; there is nothing "
-                "to move."
+                f"{environment.name} serves version {candidate.number} of {workload.name} already; there is "
+                "nothing to move."
             )
         rollout.save(force_insert=True)
         if not draft:
@@ -114,8 +114,8 @@ def amend_rollout(
     plan: PlanLike | None = None,
     scheduled_for: datetime | None = None,
 ) -> Rollout:
-    """Change a rollout that has not started: its plan (None: keeps it), its time, and its baseline to what is served
-    now. Whoever amends becomes the proposer, and what was approved before is void."""
+    """Change a rollout that has not started: its plan (None: keeps it), its time, and its baseline to what is
+    served now. Whoever amends becomes the proposer, and what was approved before is void."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.amend", actor=actor, reason=reason) as reason:
         name, stages = (rollout.plan_name, rollout.stages) if plan is None else copied(plan)

@@ -1,4 +1,4 @@
-"""Back: roll back, abort, and confirm that the fleet has followed; and the way back from a completed rollout."""
+"""Back: roll back, abort, confirm that the fleet has followed; and the way back from a completed rollout."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -25,7 +25,7 @@ REVERT_WITHIN = timedelta(hours=72)
 def roll_back_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None
 ) -> Rollout:
-    """Serve the baseline again, to everybody, at once. The rollout stays `rolling_back` until the fleet confirms."""
+    """Serve the baseline again, to everybody, at once. It stays `rolling_back` until the fleet confirms."""
     return _return(rollout, Event.ROLL_BACK, actor=actor, reason=reason, evidence=evidence)
 
 
@@ -59,7 +59,7 @@ def _return(
 def confirm_rolled_back(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, readback: Mapping[str, Any]
 ) -> Rollout:
-    """End a rollback: the fleet has applied it, or it was given long enough and `readback` names the stragglers."""
+    """End a rollback: the fleet has applied it, or had its time and `readback` names the stragglers."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.confirm", actor=actor, reason=reason) as reason:
         return move(
@@ -78,7 +78,7 @@ def _confirming(rollout: Rollout) -> Event:
 
 
 def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Undo a completed rollout: a new one, back to the version before, at full at once. One person, for 72 hours.
+    """Undo a completed rollout: a new one, back to the version before, at once. One person, for 72 hours.
 
     The earlier version was served to everybody, and approved when it was: nothing new comes into traffic.
     """
@@ -121,14 +121,14 @@ def _revertible(rollout: Rollout) -> None:
         )
     if clock.now() > rollout.ended_at + REVERT_WITHIN:
         raise Conflict(
-            "It was completed more than 72 hours ago: what it would bring back was not compared with today's traffic. "
-            "Propose a rollout to that version."
+            "It was completed more than 72 hours ago: what it would bring back was not compared with today's "
+            "traffic. Propose a rollout to that version."
         )
     if Rollout.objects.filter(~Q(state__in=[State.ROLLED_BACK, State.ABORTED]), reverts=rollout).exists():
         raise Conflict("It was reverted already.")
     served = served_assignment(rollout.environment_id, rollout.workload_id).baseline
     if served.pk != rollout.candidate_id:
         raise Conflict(
-            f"Version {served.number} is served now, not version {rollout.candidate.number} that this rollout brought; "
-            "revert the rollout that brought it."
+            f"Version {served.number} is served now, not version {rollout.candidate.number} that this "
+            "rollout brought; revert the rollout that brought it."
         )

@@ -86,7 +86,7 @@ def set_guardrail(
     weight: float | None = None,
     bound: float | None = None,
 ) -> Guardrail:
-    """A workload's own margin or weight of a standard guardrail (None: the default), or with `bound` an absolute one."""
+    """A workload's own margin or weight (None: the default) of a guardrail, or an absolute `bound`."""
     _checked(metric, margin, weight, bound)
     with transaction.atomic():
         Workload.objects.select_for_update().get(pk=workload.pk)  # one edit at a time

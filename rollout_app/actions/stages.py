@@ -80,7 +80,7 @@ def advance_rollout(
 ) -> Rollout:
     """Enter the next stage. Of the last one comes `complete_rollout`.
 
-    A person may advance past what holds the rollout, except for a freeze, a pin or a missing approval: `reason` says why.
+    A person may advance past what holds the rollout, except for a freeze, a pin or a missing approval.
     """
     rollout = loaded(rollout)
     with door(rollout, "rollout.advance", actor=actor, reason=reason) as reason:
@@ -164,8 +164,8 @@ def _not_frozen(rollout: Rollout, now: datetime) -> None:
     if environment.frozen_until and now < environment.frozen_until:
         because = f" ({environment.freeze_reason})" if environment.freeze_reason else ""
         raise Frozen(
-            f"{environment.name} is frozen until {environment.frozen_until:%Y-%m-%d %H:%M} UTC{because}: nothing "
-            "starts or advances. A rollback works.",
+            f"{environment.name} is frozen until {environment.frozen_until:%Y-%m-%d %H:%M} UTC{because}: "
+            "nothing starts or advances. A rollback works.",
             until=environment.frozen_until.isoformat(),
         )
 
@@ -173,6 +173,6 @@ def _not_frozen(rollout: Rollout, now: datetime) -> None:
 def _not_pinned(assignment: Assignment) -> None:
     if assignment.pin_model:
         raise Conflict(
-            f"{assignment.workload.name} is pinned to {assignment.pin_model} in {assignment.environment.name}: a new "
-            "stage would reach nobody. Unpin it first."
+            f"{assignment.workload.name} is pinned to {assignment.pin_model} in "
+            f"{assignment.environment.name}: a new stage would reach nobody. Unpin it first."
         )

@@ -106,4 +106,5 @@ def test_it_rolls_back_by_itself_and_waits_for_the_readback() -> None:
 def test_it_needs_nobody_where_one_person_is_enough() -> None:
     rollout = _proposed(four_eyes=False)
     assert rollout.state == State.SCHEDULED
-    assert rollout.transitions.last().actor_label == SYSTEM.label
+    approved = rollout.transitions.get(event="approve")
+    assert approved.actor_label == SYSTEM.label
