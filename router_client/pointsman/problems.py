@@ -42,7 +42,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     if not isinstance(word, str) or len(word) > 128:
         return ""
     letters = set(word)
-    # A cheap look first: difflib takes microseconds for each pair, and a hostile document has thousands of words.
+    # A cheap look first: difflib is slow, and a hostile document has thousands of misspelt words.
     alike = [name for name in known if abs(len(name) - len(word)) <= 3 and len(letters ^ set(name)) <= 4]
     near = difflib.get_close_matches(word, alike[:10], n=1)
     return f'; did you mean "{near[0]}"?' if near else ""

@@ -26,8 +26,8 @@ INPUTS = {
 }  # without ranges: nothing is refused
 WORDS = ["", "a", "ab", "gold", "critical", "é", "ab😀", 'q"uote', "\\", "\n"]
 OPERATORS = ["==", "!=", "<", "<=", ">", ">="]
-# Between 2^53 and 2^63 the C++ library rounds an int before it compares it with a double; we compare exactly, as
-# CEL's definition asks ("as if on a continuous number line"). Such pairs are not drawn.
+# Between 2^53 and 2^63 the C++ library rounds an int before it compares it with a double. We compare exactly,
+# as CEL's definition asks ("as if on a continuous number line"). Such pairs are not drawn.
 CASES = 4_000
 DRAWS = 6
 

@@ -39,7 +39,7 @@ CONDITIONS = {
 
 
 def quickly(action: Callable[[], T]) -> T:
-    """The action's result, when the best of three runs keeps the promise: a denial-of-service guard, no benchmark."""
+    """The action's result, when the best of three runs keeps the promise: a guard, not a benchmark."""
     times: list[float] = []
     for _ in range(3):
         began = time.process_time()
@@ -120,7 +120,7 @@ def test_it_refuses_hostile_text(text: str) -> None:
 
 
 def crowd(leaf: str, rules: int, leaves: int) -> dict[str, Any]:
-    """Many long rules that differ in their last comparison only: the costliest to compare with one another."""
+    """Many long rules that differ in their last comparison only: the costliest to compare."""
     shared = [leaf.format(n) for n in range(leaves - 1)]
     whens = [" || ".join([*shared, f"request.turns == {1_000 + rule}"]) for rule in range(rules)]
     return two_stage(rules=[{"id": f"r{n}", "when": when, "use": "large"} for n, when in enumerate(whens)])

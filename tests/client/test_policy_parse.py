@@ -130,7 +130,7 @@ def test_it_reads_json_as_the_standard_library_does(data: dict[str, Any]) -> Non
 def test_it_never_fails_on_any_text(text: str | bytes) -> None:
     for syntax in (None, "json", "yaml"):
         try:
-            validate(parse(text, syntax=syntax).data)  # type: ignore[arg-type]
+            validate(parse(text, syntax=syntax).data)
         except PolicyInvalid as invalid:
             assert invalid.problems
 

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import json_schema, parse, validate

@@ -84,8 +84,8 @@ def _names_critical(node: Node) -> bool:
 class _Shapes:
     """Conditions as numbers: the same number, the same condition, whatever the order of its parts.
 
-    Whether one condition implies another is judged by shape alone, and only for so many steps: the question is
-    exponential in general, and a document must not be able to ask it.
+    Whether one condition implies another is judged by shape alone, and only for so many steps: the question
+    is exponential in general, and a document must not be able to ask it.
     """
 
     def __init__(self, steps: int = 20_000) -> None:

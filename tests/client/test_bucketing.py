@@ -1,0 +1,45 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pointsman.bucketing import BUCKETS, bucket, in_candidate, mirrored
+from tests.client.vectors import vectors
+
+SHARES = st.integers(0, BUCKETS)
+
+
+@pytest.mark.parametrize("case", vectors("bucketing")["cases"], ids=lambda case: str(case["unit"])[:20])
+def test_it_agrees_with_every_language(case: dict[str, str]) -> None:
+    assert bucket(case["salt"], case["unit"]) == case["bucket"]
+
+
+@given(st.text(), st.text(), SHARES, SHARES)
+def test_it_keeps_whoever_is_in(salt: str, unit: str, one: int, other: int) -> None:
+    low, high = sorted((one, other))
+    if in_candidate("percentage", low, salt, unit):
+        assert in_candidate("percentage", high, salt, unit)
+    assert in_candidate("full", low, salt, unit)
+    assert not in_candidate("shadow", high, salt, unit)
+
+
+@given(st.text(st.characters()), st.text(st.characters(categories=["Cs"])))
+def test_it_takes_any_text_lone_surrogates_too(salt: str, unit: str) -> None:
+    assert 0 <= bucket(salt, unit) < BUCKETS
+
+
+def test_it_replaces_a_lone_surrogate_as_browsers_do() -> None:
+    assert bucket("s", "a\ud800") == bucket("s", "a\ufffd")
+
+
+def test_it_takes_the_border_as_out() -> None:
+    border = bucket("s", "u")
+    assert not in_candidate("percentage", border, "s", "u")
+    assert in_candidate("percentage", border + 1, "s", "u")
+
+
+def test_it_mirrors_across_the_slices() -> None:
+    units = [str(n) for n in range(4_000)]
+    sampled = [unit for unit in units if mirrored(50_000, "s", unit)]
+    assert len(sampled) == pytest.approx(2_000, abs=200)
+    assert sum(in_candidate("percentage", 50_000, "s", unit) for unit in sampled) == pytest.approx(1_000, abs=150)
+    assert not any(mirrored(0, "s", unit) for unit in units)
