@@ -148,7 +148,8 @@ class Transition(models.Model):
         constraints = [models.UniqueConstraint(fields=["rollout", "sequence"], name="transition_once")]
 
     def __str__(self) -> str:
-        return f"{self.sequence}. {self.before_state}/{self.before_stage} → {self.after_state}/{self.after_stage}"
+        before, after = (self.before_state, self.before_stage), (self.after_state, self.after_stage)
+        return f"{self.sequence}. {'/'.join(map(str, before))} → {'/'.join(map(str, after))}"
 
 
 class Verdict(models.Model):
@@ -173,10 +174,10 @@ class Verdict(models.Model):
 
 
 class Sums(models.Model):
-    """Figures that add up, of one key and one minute. Counts are of tasks; a task with two retries is one `retries`.
+    """Figures that add up, of one key and one minute. Counts are of tasks: one with two retries is one `retries`.
 
-    Money is exact: integer nano-USD. Sums of squares are floats. Histograms are OpenTelemetry exponential ones,
-    scale 4: {"zero": 3, "counts": {"301": 80}}.
+    Money is exact: integer nano-USD. Sums of squares are floats. Histograms are OpenTelemetry exponential
+    ones, scale 4: {"zero": 3, "counts": {"301": 80}}.
     """
 
     minute = models.DateTimeField()
@@ -253,8 +254,8 @@ class ArmTotals(Sums):
     stage = models.SmallIntegerField(default=-1)
     arm = models.CharField(max_length=9)
     version = models.PositiveIntegerField()
-    # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose routers
-    # stamp their minutes by another clock.
+    # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose
+    # routers stamp their minutes by another clock.
     received_at = models.DateTimeField(db_default=Now(), db_index=True)
 
     class Meta:

@@ -34,10 +34,9 @@ from rollout_app.strata import closes_before
 logger = logging.getLogger(__name__)
 
 READBACK_FOR = timedelta(minutes=10)  # then a rollback ends with the stragglers named
-# How long a rollout is left alone when nothing came in: what only time or the fleet changes is seen this late.
+# How long a rollout is left alone when nothing came in: what only time or the fleet changes is seen so late.
 SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
 ARRIVALS = timedelta(minutes=3)  # a nudge that was lost is made up for within this
-ALL = 100_000  # pcm
 
 
 def reconcile(rollout_id: UUID | str, *, now: datetime | None = None) -> str:
@@ -134,7 +133,6 @@ def _look(rollout: Rollout, now: datetime) -> _Seen:
         )
         rows = totals.minute_rows(rollout, reference, ledger.cursors, before)
         taken = bool(ledger.take(rows, before=before))
-    following = rollout.stage + 1
     judgement = ledger.judge(rollout.stage)
     shadow, mirror = totals.shadow_and_mirror(rollout)
     evidence = Evidence(
@@ -284,8 +282,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def sweep(*, now: datetime | None = None) -> dict[str, int]:
     """Look at every rollout that could move; how often each word came back. An error costs its look only.
 
-    One query finds what came in of late, one the rollouts: those that nothing came in for, and that are not due
-    by time, cost nothing more.
+    One query finds what came in of late, one the rollouts: those that nothing came in for, and that are not
+    due by time, cost nothing more.
     """
     now = now or clock.now()
     arrived = dict(

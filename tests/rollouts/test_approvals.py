@@ -1,0 +1,111 @@
+"""Four eyes: by person, to exactly one thing, checked again at the start."""
+
+import pytest
+
+from controlplane.actors import SYSTEM, Actor
+from controlplane.audit.models import Entry
+from controlplane.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
+from policies_app.actions import add_version
+from rollout_app import actions
+from rollout_app.models import Approval
+from rollout_app.states import State
+from tests import builders
+from tests.rollouts.places import ANNA, BEN, PLAN, approved, proposed, started
+
+pytestmark = pytest.mark.django_db
+
+ANNAS_KEY = Actor("key", "k-anna", "anna's script", ANNA.user_id)
+NOBODYS_KEY = Actor("key", "k-cron", "cron")
+
+
+@pytest.mark.parametrize("actor", [ANNA, ANNAS_KEY], ids=["session", "key"])
+def test_it_refuses_the_proposer(actor: Actor) -> None:
+    rollout = proposed()
+    with pytest.raises(SelfApproval):
+        actions.approve_rollout(rollout, actor=actor, reason="mine is fine")
+    assert not Approval.objects.exists()
+    refusal = Entry.objects.get(outcome="refused")
+    assert (refusal.action, refusal.actor_label) == ("rollout.approve", actor.label)
+
+
+def test_it_refuses_the_author_of_the_version() -> None:
+    environment, workload = builders.environment(four_eyes=True), builders.workload()
+    builders.served(environment, workload)
+    rule = {"id": "heavy", "when": "request.prompt_tokens > 9000", "use": "large"}
+    version = add_version(workload, builders.document(workload, rules=[rule]), actor=BEN)
+    rollout = actions.propose_rollout(
+        environment, workload, version, plan=PLAN, reason="ben's idea", actor=ANNA
+    )
+    with pytest.raises(SelfApproval):
+        actions.approve_rollout(rollout, actor=BEN, reason="good")
+
+
+def test_it_refuses_whoever_is_nobody() -> None:
+    with pytest.raises(Forbidden):
+        actions.approve_rollout(proposed(), actor=NOBODYS_KEY, reason="cron says yes")
+
+
+def test_it_refuses_a_yes_to_what_was_not_shown() -> None:
+    rollout = proposed()
+    shown = actions.binding(rollout)
+    amended = actions.amend_rollout(rollout, plan=PLAN[1:], actor=ANNA, reason="no shadow")
+    with pytest.raises(ApprovalStale):
+        actions.approve_rollout(amended, actor=BEN, reason="good", expected_binding=shown)
+
+
+def test_it_does_not_start_without_an_approval() -> None:
+    with pytest.raises(ApprovalMissing):
+        actions.start_rollout(proposed(), actor=BEN, reason="now")
+
+
+def test_it_voids_the_approval_when_the_plan_is_amended() -> None:
+    rollout = actions.amend_rollout(approved(), plan=PLAN[1:], actor=ANNA, reason="no shadow")
+    assert rollout.state == State.AWAITING_APPROVAL
+    with pytest.raises(ApprovalStale):
+        actions.start_rollout(rollout, actor=BEN, reason="now")
+
+
+def test_it_does_not_start_when_another_baseline_is_served_by_now() -> None:
+    rollout = approved(plan=[{"mode": "full"}])
+    other = actions.propose_rollout(
+        rollout.environment,
+        rollout.workload,
+        builders.version(rollout.workload),
+        plan=[{"mode": "full"}],
+        reason="first",
+        actor=ANNA,
+    )
+    other = actions.approve_rollout(other, actor=BEN, reason="yes")
+    actions.complete_rollout(actions.start_rollout(other, actor=BEN, reason="now"), actor=BEN, reason="done")
+    with pytest.raises(ApprovalStale):
+        actions.start_rollout(rollout, actor=BEN, reason="now")
+    amended = actions.amend_rollout(rollout, actor=ANNA, reason="compare with what is served")
+    assert amended.baseline == other.candidate
+
+
+def test_it_breaks_the_glass_and_the_log_says_so() -> None:
+    rollout = actions.break_glass_start(proposed(), actor=BEN, reason="the provider is gone")
+    assert rollout.state == State.RUNNING
+    entry = Entry.objects.get(action="rollout.break_glass", outcome="done")
+    assert (entry.actor_label, entry.reason) == ("ben", "the provider is gone")
+
+
+def test_it_breaks_no_glass_where_the_door_is_open() -> None:
+    with pytest.raises(IllegalMove):
+        actions.break_glass_start(approved(), actor=BEN, reason="hurry")
+
+
+def test_it_waits_for_a_stages_own_approval() -> None:
+    plan = [PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]]
+    rollout = started(plan=plan)
+    with pytest.raises(ApprovalMissing):
+        actions.advance_rollout(rollout, actor=BEN, reason="on")
+    with pytest.raises(SelfApproval):
+        actions.approve_stage(rollout, 1, actor=ANNA, reason="mine")
+    actions.approve_stage(rollout, 1, actor=BEN, reason="shadow looks right")
+    assert actions.advance_rollout(rollout, actor=SYSTEM, reason="on").stage == 1
+
+
+def test_it_approves_only_stages_ahead() -> None:
+    with pytest.raises(IllegalMove):
+        actions.approve_stage(started(), 0, actor=BEN, reason="late")

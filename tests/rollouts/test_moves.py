@@ -1,0 +1,256 @@
+"""What every move keeps: the table, one winner, one row of history, one audit entry, one revision."""
+
+from datetime import timedelta
+
+import pytest
+
+from controlplane import clock
+from controlplane.actors import SYSTEM
+from controlplane.audit.models import Entry
+from controlplane.errors import (
+    Conflict,
+    Frozen,
+    IllegalMove,
+    InvalidInput,
+    NotFound,
+    PlanRefused,
+    RolloutActive,
+    RolloutMoved,
+)
+from policies_app.actions import edit_environment, pin
+from policies_app.models import Revision
+from rollout_app import actions, plans
+from rollout_app.models import Plan, Rollout
+from rollout_app.reconcile import reconcile
+from rollout_app.states import State
+from tests import builders
+from tests.rollouts.places import ANNA, BEN, PLAN, approved, assignment, completed, proposed, router, started
+
+pytestmark = pytest.mark.django_db
+
+
+def test_it_lets_one_of_two_win() -> None:
+    rollout = started()
+    stale = Rollout.objects.get(pk=rollout.pk)
+    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    with pytest.raises(RolloutMoved) as refused:
+        actions.advance_rollout(stale, actor=BEN, reason="on")
+    assert refused.value.extra["stage"] == 1
+    assert Rollout.objects.get(pk=rollout.pk).stage == 1
+    assert Entry.objects.filter(action="rollout.advance", outcome="refused").count() == 1
+
+
+def test_it_changes_all_or_nothing() -> None:
+    rollout = started()
+    revisions, entries = Revision.objects.count(), Entry.objects.filter(outcome="done").count()
+    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    assert Revision.objects.count() == revisions + 1
+    assert Entry.objects.filter(outcome="done").count() == entries + 1
+    served, moved = assignment(rollout), rollout.transitions.get(event="advance")
+    assert (served.stage, served.mode, served.share_pcm) == (1, "percentage", 10_000)
+    assert moved.revision == served.revision
+
+
+def test_it_skips_no_stage_and_completes_only_at_the_last() -> None:
+    rollout = started()
+    with pytest.raises(IllegalMove):
+        actions.complete_rollout(rollout, actor=BEN, reason="all")
+    for _ in range(3):
+        rollout = actions.advance_rollout(rollout, actor=BEN, reason="on")
+    with pytest.raises(IllegalMove):
+        actions.advance_rollout(rollout, actor=BEN, reason="on")
+    rollout = actions.complete_rollout(rollout, actor=BEN, reason="all")
+    assert assignment(rollout).baseline == rollout.candidate
+    assert list(rollout.transitions.values_list("sequence", flat=True)) == list(range(1, 8))
+
+
+def test_it_allows_one_active_rollout_per_place() -> None:
+    first = started()
+    second = actions.propose_rollout(
+        first.environment,
+        first.workload,
+        builders.version(first.workload),
+        plan=PLAN,
+        reason="also",
+        actor=ANNA,
+    )
+    second = actions.approve_rollout(second, actor=BEN, reason="yes")
+    with pytest.raises(RolloutActive):
+        actions.start_rollout(second, actor=BEN, reason="now")
+    assert Rollout.objects.get(pk=second.pk).state == State.SCHEDULED
+    assert assignment(first).candidate == first.candidate
+
+
+def test_it_asks_why() -> None:
+    with pytest.raises(InvalidInput):
+        actions.roll_back_rollout(started(), actor=BEN, reason="  ")
+
+
+@pytest.mark.parametrize("action", [actions.roll_back_rollout, actions.abort_rollout])
+def test_it_goes_back_paused_frozen_and_pinned(action: object) -> None:
+    rollout = actions.advance_rollout(started(), actor=BEN, reason="on")
+    rollout = actions.pause_rollout(rollout, actor=BEN, reason="look")
+    later = clock.now() + timedelta(days=1)
+    edit_environment(rollout.environment, actor=BEN, frozen_until=later, freeze_reason="year end")
+    pin(assignment(rollout), "large", actor=BEN, reason="fire")
+    rollout = action(rollout, actor=BEN, reason="bad answers")  # type: ignore[operator]
+    served = assignment(rollout)
+    assert rollout.state == State.ROLLING_BACK
+    assert (served.candidate, served.baseline, served.revision) == (
+        None,
+        rollout.baseline,
+        rollout.rollback_revision,
+    )
+    router(rollout)
+    assert reconcile(rollout.pk) == "confirm"
+    rollout.refresh_from_db()
+    assert rollout.state == (State.ABORTED if action is actions.abort_rollout else State.ROLLED_BACK)
+
+
+def test_it_neither_starts_nor_advances_in_a_freeze() -> None:
+    waiting, running = approved(), started()
+    for rollout in (waiting, running):
+        edit_environment(rollout.environment, actor=BEN, frozen_until=clock.now() + timedelta(hours=1))
+    with pytest.raises(Frozen):
+        actions.start_rollout(waiting, actor=BEN, reason="now")
+    with pytest.raises(Frozen):
+        actions.advance_rollout(running, actor=BEN, reason="on")
+
+
+def test_it_does_not_advance_under_a_pin() -> None:
+    rollout = started()
+    pin(assignment(rollout), "large", actor=BEN, reason="fire")
+    with pytest.raises(Conflict, match="pinned"):
+        actions.advance_rollout(rollout, actor=BEN, reason="on")
+
+
+def test_it_stands_still_while_paused() -> None:
+    rollout = actions.pause_rollout(started(), actor=BEN, reason="look")
+    with pytest.raises(IllegalMove):
+        actions.advance_rollout(rollout, actor=BEN, reason="on")
+    assert assignment(rollout).candidate == rollout.candidate
+    rollout = actions.resume_rollout(rollout, actor=BEN, reason="on")
+    assert rollout.state == State.RUNNING
+    assert rollout.paused_s >= 0 and rollout.paused_at is None
+
+
+def test_it_keeps_the_salt_of_the_same_candidate() -> None:
+    first = started()
+    actions.abort_rollout(first, actor=BEN, reason="later")
+    again = actions.propose_rollout(
+        first.environment, first.workload, first.candidate, plan=PLAN, reason="again", actor=ANNA
+    )
+    other = actions.propose_rollout(
+        first.environment,
+        first.workload,
+        builders.version(first.workload),
+        plan=PLAN,
+        reason="other",
+        actor=ANNA,
+    )
+    assert again.salt == first.salt != other.salt
+
+
+def test_it_starts_by_itself_when_it_is_time() -> None:
+    at = clock.now() + timedelta(hours=1)
+    rollout = approved(scheduled_for=at)
+    assert reconcile(rollout.pk, now=at - timedelta(seconds=1)) == "idle"
+    assert reconcile(rollout.pk, now=at) == "start"
+    assert reconcile(rollout.pk, now=at) == "hold"
+
+
+def test_it_ends_a_readback_after_ten_minutes_and_names_the_stragglers() -> None:
+    rollout = actions.roll_back_rollout(started(), actor=BEN, reason="bad")
+    router(rollout)
+    router(rollout, revision=0, instance="r-slow")
+    began = rollout.rolling_back_at
+    assert began is not None
+    assert reconcile(rollout.pk, now=began + timedelta(minutes=10, seconds=-1)) == "hold"
+    assert reconcile(rollout.pk, now=began + timedelta(minutes=10)) == "confirm"
+    rollout.refresh_from_db()
+    assert rollout.state == State.ROLLED_BACK
+    assert rollout.readback == {"confirmed": 1, "of": 2, "stragglers": ["r-slow"]}
+    assert "r-slow" in rollout.transitions.get(event="confirm_rollback").reason
+
+
+def test_it_reverts_with_one_click_even_in_a_freeze() -> None:
+    rollout = completed()
+    edit_environment(rollout.environment, actor=BEN, frozen_until=clock.now() + timedelta(hours=1))
+    back = actions.revert_rollout(rollout, actor=BEN, reason="it was better before")
+    assert back.state == State.RUNNING
+    assert (back.candidate, back.baseline, back.reverts) == (rollout.baseline, rollout.candidate, rollout)
+    assert assignment(rollout).mode == "full"
+    with pytest.raises(Conflict):
+        actions.revert_rollout(rollout, actor=BEN, reason="twice")
+    router(back)
+    Plan.objects.all()
+    edit_environment(back.environment, actor=BEN, frozen_until=None)
+    assert reconcile(back.pk) == "complete"
+    assert assignment(rollout).baseline == rollout.baseline
+
+
+@pytest.mark.parametrize(("seconds", "works"), [(-1, True), (1, False)])
+def test_it_reverts_for_72_hours(seconds: int, works: bool) -> None:
+    rollout = completed()
+    ended = clock.now() - timedelta(hours=72) - timedelta(seconds=seconds)
+    Rollout.objects.filter(pk=rollout.pk).update(ended_at=ended)
+    rollout.refresh_from_db()
+    if works:
+        assert actions.revert_rollout(rollout, actor=BEN, reason="back").state == State.RUNNING
+    else:
+        with pytest.raises(Conflict, match="72 hours"):
+            actions.revert_rollout(rollout, actor=BEN, reason="back")
+
+
+def test_it_refuses_what_is_served_already_and_plans_that_are_unknown() -> None:
+    rollout = proposed()
+    with pytest.raises(Conflict):
+        actions.propose_rollout(
+            rollout.environment, rollout.workload, rollout.baseline, plan=PLAN, reason="same", actor=ANNA
+        )
+    with pytest.raises(NotFound):
+        actions.propose_rollout(
+            rollout.environment, rollout.workload, rollout.candidate, plan="bold", reason="x", actor=ANNA
+        )
+
+
+def test_it_has_the_saved_plans() -> None:
+    assert set(Plan.objects.values_list("name", flat=True)) == set(plans.SAVED)
+    for plan in Plan.objects.all():
+        assert plans.check(plan.stages) == plan.stages
+
+
+@pytest.mark.parametrize(
+    ("stages", "path"),
+    [
+        ([], None),
+        ("full", None),
+        ([{"mode": "percentage", "share_pcm": 5_000}], "stages[0]"),
+        ([{"mode": "percentage", "share_pcm": 5_000}, {"mode": "shadow"}, {"mode": "full"}], "stages[1]"),
+        ([{"mode": "percentage", "share_pcm": 50}, {"mode": "percentage", "share_pcm": 50}, {"mode": "full"}],
+         "stages[1]"),
+        ([{"mode": "full"}, {"mode": "full"}], "stages[0]"),
+        ([{"mode": "percentage", "share_pcm": 100_000}, {"mode": "full"}], "stages[0].share_pcm"),
+        ([{"mode": "percentage", "share_pcm": True}, {"mode": "full"}], "stages[0].share_pcm"),
+        ([{"mode": "full", "min_minutes": float("nan")}], "stages[0].min_minutes"),
+        ([{"mode": "full", "max_hours": 0}], "stages[0].max_hours"),
+        ([{"mode": "full", "colour": "red"}], "stages[0].colour"),
+        ([{"mode": "full", "mirror_pcm": 5}], "stages[0].mirror_pcm"),
+        ([{"mode": ["full"]}], "stages[0].mode"),
+        ([3], "stages[0]"),
+    ],
+)  # fmt: skip
+def test_it_refuses_a_plan_that_makes_no_sense(stages: object, path: str | None) -> None:
+    with pytest.raises(PlanRefused) as refused:
+        plans.check(stages)
+    problems = refused.value.extra.get("problems", [])
+    assert path is None or path in [problem["path"] for problem in problems]
+
+
+def test_it_lets_the_system_lose_a_race_without_a_word() -> None:
+    rollout = started()
+    stale = Rollout.objects.get(pk=rollout.pk)
+    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    with pytest.raises(RolloutMoved):
+        actions.advance_rollout(stale, actor=SYSTEM, reason="on")
+    assert not Entry.objects.filter(outcome="refused").exists()
