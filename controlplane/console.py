@@ -10,7 +10,9 @@ from unfold.sites import UnfoldAdminSite
 from unfold.widgets import BASE_INPUT_CLASSES
 
 from controlplane import audit_pages as audit
-from controlplane.pages import console_view, page
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.pages import console_view, may, page
 from policies_app import console as policies
 from rollout_app import console as rollouts
 from rollout_app.doors import may_approve
@@ -72,6 +74,8 @@ def _navigation_item(request: HttpRequest, title: str, icon: str, name: str, bad
 @console_view("GET")
 def home(request: HttpRequest) -> HttpResponse:
     """What needs this person, what moves by itself, what changed last."""
+    if not may(request, Role.VIEWER, permissions.ANYWHERE):
+        return page(request, "console/no_role.html", {}, title="Home")
     moving = rollouts.visible(request)
     proposed = moving.filter(state=State.AWAITING_APPROVAL)
     context = {

@@ -9,8 +9,8 @@ from django import forms
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
-from django.utils import timezone
 
+from controlplane import clock
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.errors import NotFound
@@ -28,13 +28,11 @@ from controlplane.pages import (
     seen,
     status_of,
 )
-from policies_app import actions
+from policies_app import actions, fleet
 from policies_app.differences import differences
 from policies_app.forms import PinForm, ReasonForm, ServeForm, VersionForm
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 from policies_app.text import FIRST_POLICY, add_version, as_yaml, problems_of_text, side_by_side
-
-POLLING = timedelta(minutes=2)  # a router that asked within it counts as alive
 
 # --- gates --------------------------------------------------------------------------------------------
 
@@ -269,9 +267,7 @@ def _sheet(request: HttpRequest, workload: Workload, form: forms.Form, **context
     """One form that does one thing, with what it will do above it."""
     context |= {"form": form, "back": address_of(workload)}
     trail, status = _trail(workload), status_of(form)
-    return page(
-        request, "console/sheet.html", context, title=context["button"], crumbs=trail, status=status
-    )
+    return page(request, "console/sheet.html", context, title=context["button"], crumbs=trail, status=status)
 
 
 # --- fleet --------------------------------------------------------------------------------------------
@@ -291,31 +287,22 @@ def fleet_page(request: HttpRequest, name: str = "") -> HttpResponse:
 
 
 def _fleet(environment: Environment) -> dict[str, Any]:
-    """The routers seen in the last day, and how many of those that still poll are up to date."""
-    now = timezone.now()
+    """The routers seen in the last day, and which of them still poll, are up to date, refuse something."""
+    now = clock.now()
     routers = list(environment.routers.filter(polled_at__gt=now - timedelta(days=1)).order_by("instance"))
-    polling = [router for router in routers if router.polled_at > now - POLLING]
-    current = [
-        router
-        for router in polling
-        if router.epoch in ("", environment.epoch) and router.revision >= environment.revision
-    ]
+    polling = [router for router in routers if router.polled_at >= now - fleet.SEEN_WITHIN]
+    view = fleet.view(environment, environment.revision)
     return {
         "routers": routers,
         "polling": {router.pk for router in polling},
-        "current": {router.pk for router in current},
+        "current": {router.pk for router in polling if router.instance not in view.stragglers},
         "rejecting": [router for router in polling if router.rejected],
     }
 
 
-def fleets(environments: Sequence[Environment]) -> list[tuple[Environment, dict[str, int]]]:
-    """Each environment with how many routers poll, are up to date, and refuse something."""
-    found = []
-    for environment in environments:
-        figures = _fleet(environment)
-        counts = {name: len(figures[name]) for name in ("polling", "current", "rejecting")}
-        found.append((environment, counts))
-    return found
+def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, fleet.FleetView]]:
+    """Each environment with how far its present revision has come."""
+    return [(environment, fleet.view(environment, environment.revision)) for environment in environments]
 
 
 urlpatterns = [

@@ -27,8 +27,7 @@ from controlplane.pages import (
 from policies_app.console import environments_of, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, overview
-from rollout_app.actions.approvals import binding
-from rollout_app.doors import Door, door_for, offers, sheet
+from rollout_app.doors import Door, bound, door_for, offers, sheet
 from rollout_app.forms import ApproveForm, ProposeForm, ReasonForm
 from rollout_app.models import Plan, Rollout
 from rollout_app.states import ACTIVE, ENDED, Event, State
@@ -138,10 +137,9 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
 
 
 def _form_of(request: HttpRequest, rollout: Rollout, door: Door) -> ReasonForm:
-    shown = {"seen": rollout.version}
-    if door.event is not Event.APPROVE:
-        return ReasonForm(request.POST or None, initial=shown)
-    return ApproveForm(request.POST or None, initial={**shown, "expected_binding": binding(rollout)})
+    approving = bound(rollout, door)
+    kind = ApproveForm if approving else ReasonForm
+    return kind(request.POST or None, initial={"seen": rollout.version, **approving})
 
 
 def _as_seen(door: Door) -> Callable[..., Rollout]:

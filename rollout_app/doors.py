@@ -12,6 +12,7 @@ from controlplane.access.models import Role
 from controlplane.errors import NotFound
 from controlplane.pages import may, person
 from rollout_app import actions
+from rollout_app.actions.approvals import binding, standing_approval
 from rollout_app.actions.returns import REVERT_WITHIN
 from rollout_app.models import Rollout
 from rollout_app.states import TRANSITIONS, Event, State
@@ -64,6 +65,28 @@ DOORS = {
             "The first stage begins: routers get it with their next poll. It advances by itself when the "
             "evidence says that it is safe, and rolls back by itself when it hurts.",
             "Started.",
+            "pm-primary",
+        ),
+        Door(
+            "break-glass",
+            "Start without approval",
+            Role.OPERATOR,
+            actions.break_glass_start,
+            Event.BREAK_GLASS,
+            "For an emergency: the first stage begins though nobody else has agreed, through a freeze too. The "
+            "audit log keeps it under your name, as a start without approval.",
+            "Started without an approval.",
+            "pm-danger-line",
+        ),
+        Door(
+            "approve-stage",
+            "Approve the next stage",
+            Role.APPROVER,
+            lambda rollout, **values: actions.approve_stage(rollout, rollout.stage + 1, **values),
+            None,
+            "The next stage asks for a person's yes. Yours is bound to exactly this: the candidate's digest, "
+            "the baseline, the environment, the plan and the stage.",
+            "The next stage is approved. It begins when the evidence allows.",
             "pm-primary",
         ),
         Door(
@@ -156,19 +179,24 @@ def offers(request: HttpRequest, rollout: Rollout) -> list[Offer]:
 
 
 def _is_legal(rollout: Rollout, door: Door) -> bool:
-    state = State(rollout.state)
-    if door.event is None:
-        ended = rollout.ended_at
-        return state is State.COMPLETED and ended is not None and timezone.now() - ended < REVERT_WITHIN
-    last = rollout.stage + 1 >= len(rollout.stages)
-    return (state, door.event) in TRANSITIONS and not (door.event is Event.ADVANCE and last)
+    state, following = State(rollout.state), rollout.stages[rollout.stage + 1 :]
+    match door.name:
+        case "revert":
+            ended = rollout.ended_at
+            return state is State.COMPLETED and ended is not None and timezone.now() < ended + REVERT_WITHIN
+        case "approve-stage":
+            asked = state in (State.RUNNING, State.PAUSED) and following and following[0].get("approval")
+            return bool(asked) and standing_approval(rollout, rollout.stage + 1) is None
+        case "advance" if not following:
+            return False
+    return (state, door.event) in TRANSITIONS
 
 
 def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
     environment = rollout.environment
     if not may(request, door.role, environment.name):
         return f"needs the role {door.role.value} in {environment.name}"
-    if door.event is Event.APPROVE and _is_own(request, rollout):
+    if door.name in ("approve", "approve-stage") and _is_own(request, rollout):
         return "you wrote or proposed it, so somebody else must"
     frozen = environment.frozen_until
     if door.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
@@ -184,6 +212,12 @@ def _is_own(request: HttpRequest, rollout: Rollout) -> bool:
 
 def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
     return rollout.state == State.AWAITING_APPROVAL and not why_not(request, rollout, DOORS["approve"])
+
+
+def bound(rollout: Rollout, door: Door) -> dict[str, str]:
+    """What an approving door's form must carry: the hash of what the person is looking at."""
+    stages = {"approve": None, "approve-stage": rollout.stage + 1}
+    return {"expected_binding": binding(rollout, stages[door.name])} if door.name in stages else {}
 
 
 def sheet(rollout: Rollout, door: Door) -> dict[str, Any]:

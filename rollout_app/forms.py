@@ -16,7 +16,9 @@ class ReasonForm(forms.Form):
 
     reason = forms.CharField(
         max_length=2_000,
-        widget=forms.Textarea(attrs={"rows": 3, "placeholder": "Why now, and what you looked at"}),
+        widget=forms.Textarea(
+            attrs={"rows": 3, "placeholder": "Why now, and what you looked at", "autofocus": True}
+        ),
         help_text="Kept in the audit log with your name.",
     )
     seen = forms.IntegerField(widget=forms.HiddenInput)
