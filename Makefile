@@ -9,6 +9,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 BASE := .venv/base.stamp
 DEV := .venv/dev.stamp
+# The demo keeps an instance of its own, whatever .env says of the real one.
+DEMO_INSTANCE := env POINTSMAN_VAR=$(CURDIR)/var/demo DATABASE_URL=sqlite:///$(CURDIR)/var/demo/pointsman.sqlite3 REDIS_URL=
 
 .PHONY: help demo run test check bench clean
 
@@ -16,10 +18,11 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## four rollouts over recorded tasks, before your eyes (DEMO="--fresh --approve" to begin anew, to approve)
-	@$(BIN)/python manage.py demo $(DEMO)
+	@$(DEMO_INSTANCE) $(BIN)/python manage.py demo $(DEMO)
 
 run: $(BASE) ## an empty instance on http://127.0.0.1:8000, kept in var/
 	@$(BIN)/python manage.py migrate --verbosity 0
+	@$(BIN)/python manage.py first_admin
 	@$(BIN)/python manage.py serve $(SERVE)
 
 test: $(DEV) ## the whole suite on SQLite, then on a real PostgreSQL and Redis that it brings itself

@@ -1,8 +1,8 @@
-"""Recorded tasks through real routers: what was recorded of each model is what comes of the task, nothing else.
+"""Recorded tasks through real routers: what was recorded of each model is what comes of a task, nothing else.
 
-A task knows the outcome of every model that could be chosen for it. `Replay` draws tasks, lets a `pointsman.Router`
-decide as it would in a gateway, follows its second stage, and records the outcome, which reaches the control plane
-over HTTP like any other. No Django here: a replay is a client.
+A task knows the outcome of every model that could be chosen for it. `Replay` draws tasks, lets a
+`pointsman.Router` decide as it would in a gateway, follows its second stage, and records the outcome, which
+reaches the control plane over HTTP like any other. No Django here: a replay is a client.
 """
 
 import math
@@ -20,7 +20,9 @@ from pointsman.steps import Steps, next_step
 # How long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
 # microseconds of the replay for it.
 UNKNOWN = math.nan
-_CHUNKS = 10  # a minute's tasks are spread over it: a change of policy meets the minute's middle, as it would live
+_CHUNKS = (
+    10  # a minute's tasks are spread over it: a change of policy meets the minute's middle, as it would live
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One recorded task. `answers` is by catalogue model; `request` are the inputs that a policy may look at."""
+    """One recorded task. `answers` is by catalogue model; `request` is what a policy may look at."""
 
     request: Mapping[str, Any]
     answers: Mapping[str, Answer]
@@ -44,7 +46,7 @@ class Task:
 class Stamps:
     """A clock that a replay moves by hand, a minute at a time: an hour of traffic passes in a minute.
 
-    It begins in the past and never runs ahead of the real one, because the control plane refuses minutes to come.
+    It begins in the past and never runs ahead of the real one: the control plane refuses minutes to come.
     """
 
     def __init__(self, start: float) -> None:
@@ -59,11 +61,11 @@ class Stamps:
 
 
 class Replay:
-    """Sends `per_minute` tasks through `routers` in turn, and calls that a minute; each takes `pace_s` seconds.
+    """Sends `per_minute` tasks through `routers` in turn and calls that a minute; it takes `pace_s` seconds.
 
     draw   gives the next task
-    stamps the routers' clock; it moves on only when every outcome of the minute has been accepted, because the
-           control plane judges a minute once it has seen a later one
+    stamps the routers' clock; it moves on only when every outcome of the minute has been accepted, because
+           the control plane judges a minute once it has seen a later one
     """
 
     def __init__(
@@ -128,16 +130,16 @@ def play(router: Router, workload: str, task: Task, unit: str) -> None:
 
 
 def _candidate_would(decision: Decision, task: Task) -> tuple[bool, int] | None:
-    """In shadow: success and cost of the task had the candidate's policy been served, second stage included."""
+    """In shadow: success and cost of the task had the candidate been served, second stage included."""
     candidate = decision.assignment.candidate
     if decision.shadow is None or candidate is None:
         return None
     steps = Steps(decision.shadow, 0.0)
     answer = task.answers[decision.shadow.model]
-    step = next_step(candidate.policy, steps, _attempt(answer), decision.request, None, None)
+    step = next_step(candidate.policy, steps, _attempt(answer), decision.request, {}, None)
     while not step.done:
         answer = task.answers[step.model]
-        step = next_step(candidate.policy, steps, _attempt(answer), decision.request, None, None)
+        step = next_step(candidate.policy, steps, _attempt(answer), decision.request, {}, None)
     return answer.success, steps.cost_nusd
 
 

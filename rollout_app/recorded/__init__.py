@@ -26,8 +26,8 @@ FAMILIES = {
     ),
     "humanities": (
         "formal_logic high_school_european_history high_school_us_history high_school_world_history"
-        " international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory"
-        " professional_law world_religions"
+        " international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy"
+        " prehistory professional_law world_religions"
     ),
     "social-sciences": (
         "econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics"
@@ -60,7 +60,7 @@ def gsm8k() -> list[Task]:
 
 
 def mmlu() -> list[Task]:
-    """Examination questions of 57 subjects. The endpoint is the subject's family, the subject an attribute."""
+    """Examination questions. The endpoint is the subject's family, the subject an attribute."""
     return [
         Task(
             {

@@ -1,0 +1,133 @@
+"""One story under way: routers that serve its recorded tasks, and the rollout that moves them."""
+
+import random
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import Max
+
+from controlplane import clock
+from pointsman import Pace, Router
+from rollout_app import actions
+from rollout_app.demo import instance
+from rollout_app.demo.instance import Served
+from rollout_app.demo.stories import Story
+from rollout_app.models import ArmTotals, Rollout
+from rollout_app.reference import MIN_OUTCOMES
+from rollout_app.replay import Replay, Stamps
+from rollout_app.states import ENDED, State
+
+ROUTERS = 2  # each story's gateway has two, so that a rollback has somebody to read back from
+# The stamps begin here, and pass a minute each second: half a day is enough for twelve real minutes.
+BEGIN_BEFORE = timedelta(hours=12)
+
+
+class Traffic(threading.Thread):
+    """Replays a story's tasks until `stop`; proposes its rollout once the baseline is known well enough."""
+
+    def __init__(self, story: Story, served: Served, url: str, key: str, per_second: int) -> None:
+        super().__init__(name=f"story {story.letter}", daemon=True)
+        self.story, self.served = story, served
+        self.error: Exception | None = None
+        self.began = time.monotonic()
+        self._url, self._key, self._per_second = url, key, per_second
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # shown by the main thread, which then ends the demo
+            self.error = error
+        finally:
+            connection.close()
+
+    def _run(self) -> None:
+        tasks = self.story.tasks()
+        stamps = Stamps(_begin(self.served))
+        # Not a secret: which recorded task comes next. With replacement, as many as it takes.
+        draw = random.Random(self.story.letter).choice  # noqa: S311
+        routers = [self._router(number, stamps) for number in range(1, ROUTERS + 1)]
+        try:
+            for router in routers:
+                if not router.wait_ready(30):
+                    raise RuntimeError(f"{router.instance} got no snapshot: {router.status()['last_error']}")
+            replay = Replay(
+                routers, self.story.workload, lambda: draw(tasks), stamps, per_minute=self._per_second
+            )
+            while not self._stop.is_set():
+                replay.minute(self._stop.is_set)
+                self._propose_when_known()
+        finally:
+            for router in routers:
+                router.close()
+
+    def _router(self, number: int, stamps: Stamps) -> Router:
+        # The same names in every run: the fleet page knows them again, and misses nobody.
+        return Router(
+            self._url,
+            self._key,
+            environment=self.story.environment,
+            instance=f"{self.story.workload}-gateway-{number}",
+            clock=stamps,
+            pace=Pace(first_poll_within=0, flush_every=0.2),
+        )
+
+    def _propose_when_known(self) -> None:
+        """Propose and start, once. With four eyes the reviewer approves the start: a shadow."""
+        if self.rollout() is not None or _graded(self.served) < MIN_OUTCOMES:
+            return
+        owner = instance.person(instance.OWNER)
+        rollout = actions.propose_rollout(
+            self.served.environment,
+            self.served.workload,
+            self.served.candidate,
+            plan=self.story.plan,
+            reason=self.story.why,
+            actor=owner,
+        )
+        if rollout.state == State.AWAITING_APPROVAL:
+            reviewer = instance.person(instance.REVIEWER)
+            rollout = actions.approve_rollout(
+                rollout, actor=reviewer, reason="A shadow enforces nothing: let us see what it would do."
+            )
+        actions.start_rollout(rollout, actor=owner, reason="The baseline is known well enough.")
+
+    def rollout(self) -> Rollout | None:
+        """The story's rollout: the newest of its candidate."""
+        return (
+            Rollout.objects.filter(environment=self.served.environment, candidate=self.served.candidate)
+            .order_by("-created_at")
+            .first()
+        )
+
+
+def waits_for_a_person(rollout: Rollout) -> bool:
+    return rollout.state == State.RUNNING and rollout.hold_code == "approval"
+
+
+def has_ended(rollout: Rollout | None) -> bool:
+    return rollout is not None and rollout.state in ENDED
+
+
+def _begin(served: Served) -> float:
+    """Unix seconds: half a day ago, or where an earlier run left off."""
+    start = clock.now() - BEGIN_BEFORE
+    last = _totals(served).aggregate(last=Max("minute"))["last"]
+    if last is not None:
+        start = max(start, last + timedelta(minutes=1))
+    return start.replace(second=0, microsecond=0).timestamp()
+
+
+def _graded(served: Served) -> int:
+    rows = _totals(served).values_list("successes", "failures")
+    return sum(successes + failures for successes, failures in rows)
+
+
+def _totals(served: Served) -> Any:
+    return ArmTotals.objects.filter(environment=served.environment, workload=served.workload)
