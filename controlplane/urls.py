@@ -1,11 +1,29 @@
-"""Where each kind of caller enters: /api/v1 for scripts, /console for people. /router/v1 never reaches Django:
-`controlplane.gateway` answers it in front."""
+"""Where each kind of caller enters: /api/v1 for scripts, /console for people, the rest for machines that watch.
+/router/v1 never reaches Django: `controlplane.gateway` answers it in front."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularJSONAPIView
+
+from controlplane import admin_api, health
+
+api_v1: list[object] = [
+    *admin_api.urlpatterns,
+    # Open to all: it says no more than the source does.
+    path("schema", SpectacularJSONAPIView.as_view(authentication_classes=[]), name="schema"),
+]
 
 urlpatterns: list[object] = [
     path("", RedirectView.as_view(pattern_name="console:index")),
     path("console/", admin.site.urls),
+    path("api/v1/", include((api_v1, "api"))),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.metrics),
 ]
+
+handler400 = "controlplane.problems.bad_request"
+handler403 = "controlplane.problems.permission_denied"
+handler404 = "controlplane.problems.not_found"
+handler500 = "controlplane.problems.server_error"

@@ -24,10 +24,10 @@ from controlplane.errors import (
     RolloutActive,
     StaleVersion,
 )
+from pointsman.policy import Locate, canonical, digest
 from policies_app import snapshots
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Revision, Workload
 from policies_app.validation import problems_of
-from pointsman.policy import canonical, digest
 
 Row = TypeVar("Row", Environment, Workload, Model)
 
@@ -67,7 +67,12 @@ def edit_model(
 
 
 def add_version(
-    workload: Workload, document: Mapping[str, Any], *, actor: Actor, note: str = "", locate: Any = None
+    workload: Workload,
+    document: Mapping[str, Any],
+    *,
+    actor: Actor,
+    note: str = "",
+    locate: Locate | None = None,
 ) -> PolicyVersion:
     """Keep a document as the workload's next version.
 
@@ -80,8 +85,8 @@ def add_version(
             f"The document has {len(errors)} problem{'s' if len(errors) > 1 else ''}; nothing was saved.",
             [problem.as_dict() for problem in problems],
         )
-    place = {"action": "version.add", "target": ("workload", workload.name), "workload": workload.name}
-    with log.attempt(actor=actor, reason=note, **place):
+    target = ("workload", workload.name)
+    with log.attempt(actor=actor, action="version.add", target=target, workload=workload.name, reason=note):
         Workload.objects.select_for_update().get(pk=workload.pk)  # one number at a time
         content = digest(document)
         if same := workload.versions.filter(digest=content).first():

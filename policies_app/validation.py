@@ -1,15 +1,13 @@
 """What the server knows beyond the document: the workload's permissions and the model catalogue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from pointsman.policy import CatalogueModel, Locate, Problem, WorkloadRules, validate
 from policies_app.models import Model, Workload
-from pointsman.policy import CatalogueModel, Problem, WorkloadRules, validate
 
 
-def problems_of(
-    document: Any, workload: Workload, *, locate: Callable[[str], tuple[int, int] | None] | None = None
-) -> list[Problem]:
+def problems_of(document: Any, workload: Workload, *, locate: Locate | None = None) -> list[Problem]:
     """Every problem of a document at once, warnings included, as the router's own package finds them.
 
     `locate` maps a path to (line, column) when the document came from text.

@@ -1,0 +1,267 @@
+"""/api/v1 of what may be served and what is served now. Each write calls one action."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers as fields
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.api import ApiView
+from controlplane.errors import PolicyRefused
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import Locate, digest, parse
+from policies_app import actions, serializers
+from policies_app.differences import differences
+from policies_app.gates import (
+    assignment_for,
+    environment_for,
+    environments_for,
+    model_for,
+    version_for,
+    workload_for,
+)
+from policies_app.models import Assignment, Model, Workload
+from policies_app.validation import problems_of
+
+# --- environments ------------------------------------------------------------------------------------
+
+
+class EnvironmentsView(ApiView):
+    @extend_schema(responses=serializers.EnvironmentSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return self.page(environments_for(self.actor), serializers.EnvironmentSerializer, "name")
+
+    @extend_schema(
+        request=serializers.EnvironmentSerializer, responses={201: serializers.EnvironmentSerializer}
+    )
+    def post(self, request: Request) -> Response:
+        self.require(Role.ADMIN, "")
+        data = self.validated(serializers.EnvironmentSerializer)
+        environment = actions.register_environment(actor=self.actor, **data)
+        return self.versioned(serializers.EnvironmentSerializer(environment), 201)
+
+
+class EnvironmentView(ApiView):
+    @extend_schema(responses=serializers.EnvironmentSerializer)
+    def get(self, request: Request, environment: str) -> Response:
+        return self.versioned(serializers.EnvironmentSerializer(environment_for(self.actor, environment)))
+
+    @extend_schema(
+        request=serializers.EnvironmentEditSerializer, responses=serializers.EnvironmentEditSerializer
+    )
+    def patch(self, request: Request, environment: str) -> Response:
+        found = environment_for(self.actor, environment, role=Role.ADMIN)
+        expected = self.expected_version()
+        data = self.validated(serializers.EnvironmentEditSerializer, partial=True)
+        edited = actions.edit_environment(found, expected=expected, actor=self.actor, **data)
+        return self.versioned(serializers.EnvironmentEditSerializer(edited))
+
+
+# --- workloads ---------------------------------------------------------------------------------------
+
+
+class WorkloadsView(ApiView):
+    @extend_schema(responses=serializers.WorkloadSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        rows = Workload.objects.select_related("owner")
+        return self.page(rows, serializers.WorkloadSerializer, "name")
+
+    @extend_schema(request=serializers.WorkloadSerializer, responses={201: serializers.WorkloadSerializer})
+    def post(self, request: Request) -> Response:
+        data = self.validated(serializers.WorkloadSerializer)
+        permissions.require_workload_editor(self.actor, data["owner"], data["name"])
+        workload = actions.register_workload(actor=self.actor, **data)
+        return self.versioned(serializers.WorkloadSerializer(workload), 201)
+
+
+class WorkloadView(ApiView):
+    @extend_schema(responses=serializers.WorkloadSerializer)
+    def get(self, request: Request, workload: str) -> Response:
+        return self.versioned(serializers.WorkloadSerializer(workload_for(self.actor, workload)))
+
+    @extend_schema(request=serializers.WorkloadEditSerializer, responses=serializers.WorkloadEditSerializer)
+    def patch(self, request: Request, workload: str) -> Response:
+        found = workload_for(self.actor, workload, edit=True)
+        expected = self.expected_version()
+        data = self.validated(serializers.WorkloadEditSerializer, partial=True)
+        if "owner" in data:  # to give a workload away takes being an editor of the team that gets it, too
+            permissions.require_workload_editor(self.actor, data["owner"], workload)
+        edited = actions.edit_workload(found, expected=expected, actor=self.actor, **data)
+        return self.versioned(serializers.WorkloadEditSerializer(edited))
+
+
+# --- the catalogue -----------------------------------------------------------------------------------
+
+
+class ModelsView(ApiView):
+    @extend_schema(responses=serializers.ModelSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return self.page(Model.objects.all(), serializers.ModelSerializer, "name")
+
+    @extend_schema(request=serializers.ModelSerializer, responses={201: serializers.ModelSerializer})
+    def post(self, request: Request) -> Response:
+        self.require(Role.ADMIN, "")
+        model = actions.add_model(actor=self.actor, **self.validated(serializers.ModelSerializer))
+        return self.versioned(serializers.ModelSerializer(model), 201)
+
+
+class ModelView(ApiView):
+    @extend_schema(responses=serializers.ModelSerializer)
+    def get(self, request: Request, model: str) -> Response:
+        return self.versioned(serializers.ModelSerializer(model_for(model)))
+
+    @extend_schema(request=serializers.ModelEditSerializer, responses=serializers.ModelEditSerializer)
+    def patch(self, request: Request, model: str) -> Response:
+        self.require(Role.ADMIN, "")
+        found, expected = model_for(model), self.expected_version()
+        data = self.validated(serializers.ModelEditSerializer, partial=True)
+        edited = actions.edit_model(found, expected=expected, actor=self.actor, **data)
+        return self.versioned(serializers.ModelEditSerializer(edited))
+
+
+# --- versions ----------------------------------------------------------------------------------------
+
+
+def _document(data: dict[str, Any]) -> tuple[Any, Locate | None]:
+    """The document of a `VersionInput` and where its parts stand; text that is no document is refused."""
+    if "policy" in data:
+        return data["policy"], None
+    try:
+        document = parse(data["text"])
+    except PolicyInvalid as error:
+        raise PolicyRefused(
+            "The text cannot be read; nothing was saved.", [problem.as_dict() for problem in error.problems]
+        ) from None
+    return document.data, document.locate
+
+
+class VersionsView(ApiView):
+    @extend_schema(responses=serializers.VersionSerializer(many=True))
+    def get(self, request: Request, workload: str) -> Response:
+        rows = workload_for(self.actor, workload).versions.select_related("workload")
+        return self.page(rows, serializers.VersionSerializer, "-number")
+
+    @extend_schema(request=serializers.VersionInput, responses={201: serializers.VersionSerializer})
+    def post(self, request: Request, workload: str) -> Response:
+        found = workload_for(self.actor, workload, edit=True)
+        data = self.validated(serializers.VersionInput)
+        document, locate = _document(data)
+        version = actions.add_version(found, document, actor=self.actor, note=data["note"], locate=locate)
+        where = f"{request.path}/{version.number}"
+        return Response(serializers.VersionSerializer(version).data, status=201, headers={"Location": where})
+
+
+class ValidationSerializer(fields.Serializer[Any]):
+    """What `validate` answers: `digest` is null for a document that could not be kept."""
+
+    valid = fields.BooleanField()
+    digest = fields.CharField(allow_null=True)
+    problems = fields.ListField(child=fields.DictField())
+
+
+class ValidateView(ApiView):
+    """Every problem of a document at once; nothing is saved."""
+
+    @extend_schema(request=serializers.VersionInput, responses=ValidationSerializer)
+    def post(self, request: Request, workload: str) -> Response:
+        found = workload_for(self.actor, workload)
+        document, locate = _document(self.validated(serializers.VersionInput))
+        problems = problems_of(document, found, locate=locate)
+        valid = all(problem.severity != "error" for problem in problems)
+        return Response(
+            {
+                "valid": valid,
+                "digest": digest(document) if valid else None,
+                "problems": [problem.as_dict() for problem in problems],
+            }
+        )
+
+
+class VersionView(ApiView):
+    @extend_schema(responses=serializers.VersionSerializer)
+    def get(self, request: Request, workload: str, number: int) -> Response:
+        version = version_for(workload_for(self.actor, workload), number)
+        return Response(serializers.VersionSerializer(version).data, headers={"ETag": f'"{version.digest}"'})
+
+
+class DifferenceSerializer(fields.Serializer[Any]):
+    path = fields.CharField()
+    kind = fields.ChoiceField(choices=["added", "removed", "changed", "moved"])
+    before = fields.JSONField(allow_null=True)
+    after = fields.JSONField(allow_null=True)
+
+
+class DiffView(ApiView):
+    """What changed from one version to another, by path; rules by their ids."""
+
+    @extend_schema(responses=DifferenceSerializer(many=True))
+    def get(self, request: Request, workload: str, number: int, other: int) -> Response:
+        found = workload_for(self.actor, workload)
+        before, after = version_for(found, number), version_for(found, other)
+        return Response({"items": [d.as_dict() for d in differences(before.document, after.document)]})
+
+
+# --- assignments -------------------------------------------------------------------------------------
+
+
+class AssignmentsView(ApiView):
+    @extend_schema(responses=serializers.AssignmentSerializer(many=True))
+    def get(self, request: Request, environment: str) -> Response:
+        rows = Assignment.objects.filter(environment=environment_for(self.actor, environment))
+        rows = rows.select_related("environment", "workload", "baseline", "candidate")
+        return self.page(rows, serializers.AssignmentSerializer, "pk")
+
+
+class AssignmentView(ApiView):
+    @extend_schema(responses=serializers.AssignmentSerializer)
+    def get(self, request: Request, environment: str, workload: str) -> Response:
+        return Response(
+            serializers.AssignmentSerializer(assignment_for(self.actor, environment, workload)).data
+        )
+
+
+class ServeView(ApiView):
+    """Serve a first version. Every later one comes by a rollout."""
+
+    @extend_schema(request=serializers.ServeInput, responses={201: serializers.AssignmentSerializer})
+    def post(self, request: Request, environment: str, workload: str) -> Response:
+        place = environment_for(self.actor, environment, role=Role.OPERATOR)
+        data = self.validated(serializers.ServeInput)
+        version = version_for(workload_for(self.actor, workload), data["version"])
+        assignment = actions.serve_first(place, version, actor=self.actor, reason=data["reason"])
+        return Response(serializers.AssignmentSerializer(assignment).data, status=201)
+
+
+class PinView(ApiView):
+    """The emergency switch: one model for everything, at once, without approval."""
+
+    @extend_schema(request=serializers.PinInput, responses=serializers.AssignmentSerializer)
+    def post(self, request: Request, environment: str, workload: str) -> Response:
+        assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
+        data = self.validated(serializers.PinInput)
+        pinned = actions.pin(assignment, data["model"], actor=self.actor, reason=data["reason"])
+        return Response(serializers.AssignmentSerializer(pinned).data)
+
+
+class UnpinView(ApiView):
+    @extend_schema(request=serializers.ReasonInput, responses=serializers.AssignmentSerializer)
+    def post(self, request: Request, environment: str, workload: str) -> Response:
+        assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
+        reason = self.validated(serializers.ReasonInput)["reason"]
+        return Response(
+            serializers.AssignmentSerializer(actions.unpin(assignment, actor=self.actor, reason=reason)).data
+        )
+
+
+class StopView(ApiView):
+    """Take the workload out of the environment."""
+
+    @extend_schema(request=serializers.ReasonInput, responses={204: None})
+    def post(self, request: Request, environment: str, workload: str) -> Response:
+        assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
+        reason = self.validated(serializers.ReasonInput)["reason"]
+        actions.stop_serving(assignment, actor=self.actor, reason=reason)
+        return Response(status=204)

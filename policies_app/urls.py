@@ -1,0 +1,25 @@
+"""Below /api/v1/."""
+
+from django.urls import path
+
+from policies_app import api
+
+urlpatterns = [
+    path("environments", api.EnvironmentsView.as_view()),
+    path("environments/<slug:environment>", api.EnvironmentView.as_view()),
+    path("environments/<slug:environment>/assignments", api.AssignmentsView.as_view()),
+    path("environments/<slug:environment>/assignments/<slug:workload>", api.AssignmentView.as_view()),
+    path("environments/<slug:environment>/assignments/<slug:workload>/serve", api.ServeView.as_view()),
+    path("environments/<slug:environment>/assignments/<slug:workload>/pin", api.PinView.as_view()),
+    path("environments/<slug:environment>/assignments/<slug:workload>/unpin", api.UnpinView.as_view()),
+    path("environments/<slug:environment>/assignments/<slug:workload>/stop", api.StopView.as_view()),
+    path("workloads", api.WorkloadsView.as_view()),
+    path("workloads/<slug:workload>", api.WorkloadView.as_view()),
+    path("workloads/<slug:workload>/versions", api.VersionsView.as_view()),
+    path("workloads/<slug:workload>/versions/validate", api.ValidateView.as_view()),
+    path("workloads/<slug:workload>/versions/<int:number>", api.VersionView.as_view()),
+    path("workloads/<slug:workload>/versions/<int:number>/diff/<int:other>", api.DiffView.as_view()),
+    path("models", api.ModelsView.as_view()),
+    # A model's name has a slash in it: provider/model.
+    path("models/<path:model>", api.ModelView.as_view()),
+]

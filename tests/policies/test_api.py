@@ -1,0 +1,224 @@
+"""/api/v1 of policies: who may, what is asked of a request, what comes back."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from controlplane.access.models import Membership, Role
+from controlplane.audit.models import Entry
+from policies_app.models import Environment, Model, PolicyVersion, Workload
+from tests import builders
+
+pytestmark = pytest.mark.django_db
+
+Api = Any
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def owner() -> User:
+    """An editor and operator everywhere, on no team yet."""
+    user = User.objects.create_user("owner")
+    for role in (Role.EDITOR, Role.OPERATOR):
+        Membership.objects.create(user=user, role=role)
+    return user
+
+
+@pytest.fixture
+def workload(owner: User) -> Workload:
+    builders.catalogue()
+    workload = builders.workload()
+    workload.owner.members.add(owner)
+    return workload
+
+
+@pytest.fixture
+def api(owner: User) -> Client:
+    return client_of(owner)
+
+
+@pytest.fixture
+def admin() -> Client:
+    return client_of(User.objects.create_superuser("root"))
+
+
+@pytest.fixture
+def stranger() -> Client:
+    return client_of(User.objects.create_user("stranger"))
+
+
+def send(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    call = getattr(client, method)
+    return call(f"/api/v1/{path}", body, content_type="application/json", headers=headers)
+
+
+# --- who may -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["environments", "workloads", "models"])
+def test_it_asks_who_is_asking(path: str) -> None:
+    response = Client().get(f"/api/v1/{path}")
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+    assert response["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["environments", "workloads", "models"])
+def test_it_shows_nothing_to_people_without_a_role(stranger: Client, path: str) -> None:
+    response = stranger.get(f"/api/v1/{path}")
+    assert (response.status_code, response.json()["code"]) == (403, "role_missing")
+
+
+def test_it_hides_environments_where_one_has_no_role(workload: Workload) -> None:
+    here, there = builders.environment(), builders.environment()
+    user = User.objects.create_user("local")
+    Membership.objects.create(user=user, role=Role.VIEWER, environment=here.name)
+    client = client_of(user)
+    assert [item["name"] for item in client.get("/api/v1/environments").json()["items"]] == [here.name]
+    assert client.get(f"/api/v1/environments/{there.name}").status_code == 404
+
+
+def test_it_lets_only_the_owning_team_add_versions(workload: Workload) -> None:
+    editor = User.objects.create_user("other-editor")
+    Membership.objects.create(user=editor, role=Role.EDITOR)
+    body = {"policy": builders.document(workload)}
+    response = send(client_of(editor), "post", f"workloads/{workload.name}/versions", body)
+    assert (response.status_code, response.json()["team"]) == (403, workload.owner.name)
+    assert not PolicyVersion.objects.exists()
+
+
+def test_it_lets_only_admins_touch_the_catalogue(api: Client) -> None:
+    body = {
+        "name": "acme/one", "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 1000
+    }  # fmt: skip
+    assert send(api, "post", "models", body).json()["code"] == "role_missing"
+    assert not Model.objects.filter(name="acme/one").exists()
+
+
+def test_it_requires_the_operator_role_to_pin(workload: Workload) -> None:
+    assignment = builders.served(builders.environment(), workload)
+    editor = User.objects.create_user("editor-only")
+    Membership.objects.create(user=editor, role=Role.EDITOR)
+    path = f"environments/{assignment.environment.name}/assignments/{workload.name}/pin"
+    response = send(client_of(editor), "post", path, {"model": "large", "reason": "x"})
+    assert (response.status_code, response.json()["role"]) == (403, "operator")
+
+
+# --- what is asked of a request, what comes back --------------------------------------------------------
+
+
+def test_it_registers_a_workload_and_gives_its_etag(api: Client, workload: Workload) -> None:
+    body = {"name": "fresh", "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
+    response = send(api, "post", "workloads", body)
+    assert (response.status_code, response["ETag"]) == (201, '"1"')
+    assert response.json()["unit"] == "request"
+
+
+def test_it_refuses_a_taken_name_and_keeps_the_attempt(api: Client, workload: Workload) -> None:
+    body = {"name": workload.name, "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
+    response = send(api, "post", "workloads", body)
+    assert response.status_code in (409, 422)
+    assert response.json()["code"] in ("already_exists", "invalid_input")
+
+
+def test_it_edits_only_what_the_caller_has_read(api: Client, workload: Workload) -> None:
+    path = f"workloads/{workload.name}"
+    assert send(api, "patch", path, {"description": "a"}).json()["code"] == "precondition_required"
+    assert send(api, "patch", path, {"description": "a"}, **{"If-Match": '"1"'})["ETag"] == '"2"'
+    stale = send(api, "patch", path, {"description": "b"}, **{"If-Match": '"1"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "stale_version")
+    workload.refresh_from_db()
+    assert workload.description == "a"
+    assert Entry.objects.filter(action="workload.edit", outcome="refused").exists()
+
+
+def test_it_never_renames(api: Client, workload: Workload) -> None:
+    send(api, "patch", f"workloads/{workload.name}", {"name": "other"}, **{"If-Match": "*"})
+    assert Workload.objects.filter(name=workload.name).exists()
+
+
+def test_it_adds_a_version_from_yaml_and_names_problems_by_line(api: Client, workload: Workload) -> None:
+    text = (
+        f"format: 1\nworkload: {workload.name}\nmodels:\n  small: {{model: openai/gpt-4o-mini}}\n"
+        "  large: {model: anthropic/claude-sonnet-4-5}\ndefault: smal\nfallback: [large]\n"
+    )
+    path = f"workloads/{workload.name}/versions"
+    refused = send(api, "post", path, {"text": text})
+    assert (refused.status_code, refused.json()["code"]) == (422, "policy_invalid")
+    (problem,) = [p for p in refused.json()["problems"] if p["path"] == "default"]
+    assert (problem["line"], "small" in problem["message"]) == (6, True)
+    created = send(api, "post", path, {"text": text.replace("smal\n", "small\n")})
+    assert (created.status_code, created["Location"]) == (201, f"/api/v1/{path}/1")
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"policy": {}, "text": "x"}, {"policy": []}, {"policy": "x"}, {"policy": {}}, {"text": "- ["}]
+)
+def test_it_refuses_what_is_no_document(api: Client, workload: Workload, body: dict[str, Any]) -> None:
+    for path in ("versions", "versions/validate"):
+        response = send(api, "post", f"workloads/{workload.name}/{path}", body)
+        if response.status_code == 200:
+            assert response.json()["valid"] is False
+        else:
+            assert response.status_code == 422
+    assert not workload.versions.exists()
+
+
+def test_it_validates_without_saving(api: Client, workload: Workload) -> None:
+    body = {"policy": builders.document(workload)}
+    answer = send(api, "post", f"workloads/{workload.name}/versions/validate", body).json()
+    assert (answer["valid"], answer["digest"][:7]) == (True, "sha256:")
+    assert not workload.versions.exists()
+
+
+def test_it_answers_a_repeated_post_once(api: Client, workload: Workload) -> None:
+    path, body = f"workloads/{workload.name}/versions", {"policy": builders.document(workload)}
+    first = send(api, "post", path, body, **{"Idempotency-Key": "abc"})
+    again = send(api, "post", path, body, **{"Idempotency-Key": "abc"})
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    other = send(api, "post", path, {"policy": {}}, **{"Idempotency-Key": "abc"})
+    assert other.json()["code"] == "idempotency_mismatch"
+
+
+def test_it_shows_the_difference_of_two_versions(api: Client, workload: Workload) -> None:
+    for _ in range(2):
+        builders.version(workload)
+    answer = api.get(f"/api/v1/workloads/{workload.name}/versions/1/diff/2").json()
+    assert [(item["path"], item["kind"]) for item in answer["items"]] == [("rules[heavy].when", "changed")]
+    assert api.get(f"/api/v1/workloads/{workload.name}/versions/1/diff/9").status_code == 404
+
+
+def test_it_serves_pins_unpins_and_stops(api: Client, workload: Workload) -> None:
+    environment = builders.environment()
+    builders.version(workload)
+    path = f"environments/{environment.name}/assignments/{workload.name}"
+    assert send(api, "post", f"{path}/serve", {"version": 1, "reason": "first"}).status_code == 201
+    pinned = send(api, "post", f"{path}/pin", {"model": "large", "reason": "outage"}).json()
+    assert pinned["pin"] == {"model": "large", "reason": "outage"}
+    assert send(api, "post", f"{path}/unpin", {"reason": "over"}).json()["pin"] is None
+    assert send(api, "post", f"{path}/stop", {"reason": "retired"}).status_code == 204
+    environment.refresh_from_db()
+    assert environment.revision == 4
+    assert api.get(f"/api/v1/{path}").status_code == 404
+
+
+def test_it_finds_a_model_by_its_name_with_the_slash(admin: Client, workload: Workload) -> None:
+    assert admin.get("/api/v1/models/openai/gpt-4o-mini").json()["context_window"] == 128_000
+    edited = send(admin, "patch", "models/openai/gpt-4o-mini", {"enabled": False}, **{"If-Match": '"1"'})
+    assert edited.json()["enabled"] is False
+
+
+def test_it_freezes_an_environment(admin: Client) -> None:
+    environment = builders.environment()
+    body = {"frozen_until": "2030-01-01T00:00:00Z", "freeze_reason": "holidays"}
+    send(admin, "patch", f"environments/{environment.name}", body, **{"If-Match": '"1"'})
+    environment = Environment.objects.get(pk=environment.pk)
+    assert environment.freeze_reason == "holidays"
+    assert environment.frozen_until is not None
