@@ -111,7 +111,7 @@ def simulate(scenario: Scenario, seed: int) -> Run:
     for look in range(scenario.looks):
         minute = look * scenario.step
         candidate, baseline = traffic.arms(look, stages[stage].share_pcm / SHARE_ALL, stage)
-        rows.append(MinuteRow(stage, minute, candidate, baseline))
+        rows.append(MinuteRow(stage, minute, candidate, baseline, traffic.groups))
         total += candidate.tasks + baseline.tasks
         candidate_total += candidate.tasks
         if not ledger.take(rows, before=minute + scenario.step - scenario.delay):

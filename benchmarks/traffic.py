@@ -9,6 +9,7 @@ from numpy.random import Generator
 from pointsman.histogram import Histogram
 from rollout_app.evidence import ArmSums, Group, Reference
 from rollout_app.reference import freeze
+from rollout_app.strata import merge_groups
 
 SUCCESS = 0.92
 RATES = {"errors": 0.01, "escalations": 0.12, "fallbacks": 0.01, "retries": 0.03}
@@ -46,6 +47,7 @@ class Traffic:
         self.rng: Generator = np.random.default_rng(seed)
         self.outage_at = int(self.rng.integers(20, 120)) if scenario.outage else -1_000
         self.users = _Users(self.rng) if scenario.users else None
+        self.groups: dict[int, Group] = {}
         self.reference = self._freeze()
         latency_top = 2 ** ((self.reference.latency_edge or 0) / 16 + 1 / 16)
         self.latency_z = math.log(latency_top / LATENCY_MS) / LATENCY_SIGMA
@@ -59,7 +61,7 @@ class Traffic:
         shift = scenario.success if harmed else 0.0
         success = self._success(look)
         if self.users is not None:
-            (nt, xt), (nc, xc) = self.users.draw(tasks, share, 1 - success, -shift)
+            (nt, xt), (nc, xc), self.groups = self.users.draw(tasks, share, 1 - success, -shift)
         else:
             nt = int(self.rng.binomial(tasks, share))
             nc = tasks - nt
@@ -130,6 +132,9 @@ class Traffic:
         return freeze(arm, latency=latency, cost=cost, groups=groups, unit_is_request=self.users is None)
 
 
+Drawn = tuple[tuple[int, int], tuple[int, int], dict[int, Group]]
+
+
 class _Users:
     """Users come, send ten requests each over about an hour, and go. A user keeps to one arm."""
 
@@ -139,27 +144,32 @@ class _Users:
         self.place = rng.random(POOL)
         self.trouble = rng.random(POOL)  # the user's quantile of failing
 
-    def draw(
-        self, tasks: int, share: float, p: float, harm: float
-    ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(n, failures) of candidate and baseline."""
+    def draw(self, tasks: int, share: float, p: float, harm: float) -> Drawn:
+        """(n, failures) of candidate and baseline, and the baseline's hash groups."""
         who, failed = self._requests(tasks, p)
         ours = self.place[who] < share
         failed |= ours & (self.rng.random(tasks) < harm / (1 - p))
-        counts = (int(ours.sum()), int(failed[ours].sum())), (int((~ours).sum()), int(failed[~ours].sum()))
+        groups = self._groups(who[~ours], failed[~ours])
         self._leave(who)
-        return counts
+        return (
+            (int(ours.sum()), int(failed[ours].sum())),
+            (int((~ours).sum()), int(failed[~ours].sum())),
+            groups,
+        )
 
     def before(self, tasks: int, p: float) -> tuple[dict[int, Group], int]:
-        """Hash groups and failures of the traffic before the rollout."""
-        n, x = np.zeros(32, int), np.zeros(32, int)
+        """Hash groups and failures of ten minutes before the rollout: one or two tasks a user."""
+        groups: dict[int, Group] = {}
         for _ in range(tasks // 200):
             who, failed = self._requests(200, p)
-            group = (self.place[who] * 100_000).astype(int) % 32
-            np.add.at(n, group, 1)
-            np.add.at(x, group, failed)
+            groups = merge_groups((groups, self._groups(who, failed)))
             self._leave(who)
-        return {i: Group(int(n[i]), int(x[i])) for i in range(32)}, int(x.sum())
+        return groups, sum(group.failures for group in groups.values())
+
+    def _groups(self, who: np.ndarray, failed: np.ndarray) -> dict[int, Group]:
+        group = (self.place[who] * 100_000).astype(int) % 32
+        n, x = np.bincount(group, minlength=32), np.bincount(group, weights=failed, minlength=32)
+        return {i: Group(int(n[i]), int(x[i])) for i in range(32)}
 
     def _requests(self, tasks: int, p: float) -> tuple[np.ndarray, np.ndarray]:
         who = self.rng.integers(0, POOL, tasks)

@@ -53,6 +53,14 @@ _ARM_FIELDS = tuple(f.name for f in fields(ArmSums))
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """One of the 32 hash groups of sticky units."""
+
+    tasks: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class MinuteRow:
     """What has arrived for one minute of one stage. `minute` is the routers' stamp, not the arrival."""
 
@@ -60,6 +68,7 @@ class MinuteRow:
     minute: int
     candidate: ArmSums
     baseline: ArmSums
+    groups: Mapping[int, Group] = field(default_factory=dict)  # of the baseline arm, where units are sticky
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Stratum:
     last_minute: int
     candidate: ArmSums
     baseline: ArmSums
+    groups: Mapping[int, Group] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,15 +88,8 @@ class Stratum:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         arms = {arm: ArmSums.from_dict(data[arm]) for arm in ("candidate", "baseline")}
-        return cls(**{**data, **arms})
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One of the 32 hash groups of sticky units."""
-
-    tasks: int
-    failures: int
+        groups = {int(key): Group(**group) for key, group in data.get("groups", {}).items()}
+        return cls(**{**data, **arms, "groups": groups})
 
 
 @dataclass(frozen=True, slots=True)

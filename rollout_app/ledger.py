@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from rollout_app.evidence import SHARE_ALL, MinuteRow, Reference, Stage, Stratum
+from rollout_app.evidence import SHARE_ALL, Group, MinuteRow, Reference, Stage, Stratum
 from rollout_app.guardrails import Guardrail, Verdict, judge
 from rollout_app.stats.combine import LOG_ROLL_BACK, log_sum_exp
+from rollout_app.stats.deff import design_effect
 from rollout_app.stats.srm import log_e_srm
-from rollout_app.strata import close_windows
+from rollout_app.strata import close_windows, merge_groups
 from rollout_app.sums import Sums
 
 FORMAT = 1
@@ -88,6 +89,7 @@ class Ledger:
         self.sums: dict[str, dict[int, Sums]] = {g.name: {} for g in guardrails}
         self.tallies: dict[int, StageTally] = {}
         self.cursors: dict[int, int] = {}
+        self.groups: dict[int, Group] = {}
 
     @classmethod
     def open(cls, guardrails: Iterable[Guardrail], stages: Iterable[Stage], reference: Reference) -> Self:
@@ -104,6 +106,7 @@ class Ledger:
     def add(self, stratum: Stratum) -> None:
         """Take in one closed stratum; cost and memory don't depend on how many came before."""
         stage = stratum.stage
+        self.groups = merge_groups((self.groups, stratum.groups))
         self.tallies.setdefault(stage, StageTally()).add(stratum)
         if stage not in self.compared:
             return
@@ -113,7 +116,9 @@ class Ledger:
 
     def judge(self, stage: int, *, detail: bool = True) -> Judgement:
         """The verdicts for an advance from `stage` (its index) to the one after it."""
-        share = self._share_after(stage)
+        share, deff = self._share_after(stage), self.deff
+        for measure in self.measures.values():
+            measure.deff = deff
         verdicts = tuple(
             judge(
                 guardrail,
@@ -128,6 +133,15 @@ class Ledger:
         )
         log_e = log_sum_exp(math.log(v.weight) + v.log_e_harm for v in verdicts if v.counted)
         return Judgement(verdicts, log_e, self._srm(), dict(self.tallies))
+
+    @property
+    def deff(self) -> float:
+        """The design effect: of the baseline before the rollout, or during it where that is greater.
+
+        Units that send ten tasks a day look independent in an hour's reference; in a rollout of days they are not.
+        """
+        seen = design_effect([(group.tasks, group.failures) for group in self.groups.values()])
+        return max(self.reference.deff, seen)
 
     def _share_after(self, stage: int) -> float:
         following = self.stages[stage + 1] if stage + 1 < len(self.stages) else None
@@ -152,6 +166,7 @@ class Ledger:
             },
             "tallies": {str(stage): asdict(tally) for stage, tally in self.tallies.items()},
             "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
+            "groups": {str(key): [group.tasks, group.failures] for key, group in self.groups.items()},
         }
 
     @classmethod
@@ -169,4 +184,5 @@ class Ledger:
             ledger.sums[name] = {int(stage): measure.load(sums) for stage, sums in by_stage.items()}
         ledger.tallies = {int(stage): StageTally(**tally) for stage, tally in data["tallies"].items()}
         ledger.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
+        ledger.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}
         return ledger

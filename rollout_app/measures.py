@@ -70,6 +70,7 @@ class Measure(Protocol):
     """What a guardrail asks of its sums. `threshold`: margin or bound; `reached`: is the estimate as bad?"""
 
     threshold: float
+    deff: float
 
     def empty(self) -> Any: ...
     def add(self, sums: Any, candidate: ArmSums, baseline: ArmSums) -> None: ...

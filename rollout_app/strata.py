@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 
-from rollout_app.evidence import ArmSums, MinuteRow, Stratum
+from rollout_app.evidence import ArmSums, Group, MinuteRow, Stratum
 
 MIN_TASKS = 50
 MAX_MINUTES = 60
@@ -59,6 +59,16 @@ def close_windows(
     return sorted(strata, key=lambda stratum: (stratum.first_minute, stratum.stage)), moved
 
 
+def merge_groups(parts: Iterable[Mapping[int, Group]]) -> dict[int, Group]:
+    """Hash groups added up."""
+    total: dict[int, Group] = {}
+    for part in parts:
+        for key, group in part.items():
+            kept = total.get(key)
+            total[key] = Group(kept.tasks + group.tasks, kept.failures + group.failures) if kept else group
+    return total
+
+
 def _join(window: list[MinuteRow]) -> Stratum:
     return Stratum(
         stage=window[0].stage,
@@ -66,4 +76,5 @@ def _join(window: list[MinuteRow]) -> Stratum:
         last_minute=window[-1].minute,
         candidate=sum((row.candidate for row in window), ArmSums()),
         baseline=sum((row.baseline for row in window), ArmSums()),
+        groups=merge_groups(row.groups for row in window),
     )

@@ -23,6 +23,7 @@ from rollout_app.evidence import (
 )
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.reference import freeze
+from rollout_app.strata import merge_groups
 
 REFERENCE_DAYS = (
     7  # how far back the baseline is measured: a whole week has every hour and every weekday once
@@ -72,15 +73,26 @@ def minute_rows(
     unjudged = Q(stage__gte=0)
     for stage, cursor in cursors.items():
         unjudged &= ~Q(stage=stage) | Q(minute__gte=moment(cursor))
-    rows = of(rollout).filter(unjudged, minute__lt=moment(before)).values(*_JUDGED)
+    sticky = rollout.workload.unit != Workload.Unit.REQUEST
+    columns = (*_JUDGED, "groups") if sticky else _JUDGED
+    rows = of(rollout).filter(unjudged, minute__lt=moment(before)).values(*columns)
     minutes: dict[tuple[int, int], dict[str, ArmSums]] = {}
+    groups: dict[tuple[int, int], dict[int, Group]] = {}
     for row in rows.iterator():
-        arms = minutes.setdefault((row["stage"], minute_of(row["minute"])), {})
+        key = (row["stage"], minute_of(row["minute"]))
+        arms = minutes.setdefault(key, {})
         arms[row["arm"]] = arms.get(row["arm"], ArmSums()) + arm_sums(row, reference)
+        if sticky and row["arm"] == "baseline":
+            groups[key] = merge_groups((groups.get(key, {}), _groups(row["groups"])))
+    none = ArmSums()
     return [
-        MinuteRow(stage, minute, arms.get("candidate", ArmSums()), arms.get("baseline", ArmSums()))
-        for (stage, minute), arms in sorted(minutes.items())
+        MinuteRow(*key, arms.get("candidate", none), arms.get("baseline", none), groups.get(key, {}))
+        for key, arms in sorted(minutes.items())
     ]
+
+
+def _groups(stored: Mapping[str, Any]) -> dict[int, Group]:
+    return {int(key): Group(*counts) for key, counts in stored.items()}
 
 
 def of(rollout: Rollout) -> QuerySet[ArmTotals]:

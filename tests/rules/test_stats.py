@@ -1,0 +1,127 @@
+"""The statistics against scipy, and their validity: an e-value's expectation under the null is at most 1."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from rollout_app.stats import deff, mixture, paired, rates, ratios, srm
+from rollout_app.stats.combine import log_sum_exp
+
+SMALL = st.integers(1, 60)
+
+
+@given(SMALL, SMALL, st.data(), st.sampled_from([0.65, 0.8, 1.1, 2.0, 25.0]))
+def test_it_sums_the_hypergeometric_as_scipy_does(nt: int, nc: int, data: st.DataObject, psi: float) -> None:
+    xt, xc = data.draw(st.integers(0, nt)), data.draw(st.integers(0, nc))
+    [llr] = rates.stratum_llrs(nt, xt, nc, xc, [psi])
+    bad = xt + xc
+    h = stats.hypergeom(nt + nc, bad, nt)
+    expected = xt * math.log(psi) - math.log(sum(h.pmf(j) * psi**j for j in range(min(bad, nt) + 1)))
+    assert llr == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("n", [10_000, 100_000])
+@pytest.mark.parametrize("psi", [0.65, 1.2, 6.0, 25.0])
+def test_it_sums_large_strata(n: int, psi: float) -> None:
+    nt, xt, xc = n // 4, n // 50, n // 20
+    [llr] = rates.stratum_llrs(nt, xt, n, xc, [psi])
+    j = np.arange(0, min(xt + xc, nt) + 1)
+    terms = stats.hypergeom(n + nt, xt + xc, nt).logpmf(j) + j * math.log(psi)
+    assert llr == pytest.approx(xt * math.log(psi) - special.logsumexp(terms), abs=1e-5)
+
+
+@pytest.mark.parametrize(("nt", "nc", "bad"), [(1, 9, 3), (7, 5, 4), (20, 20, 6)])
+def test_its_harm_is_an_e_value(nt: int, nc: int, bad: int) -> None:
+    """Given the number of bad ones, each psi's likelihood ratio has expectation 1 under equality, exactly."""
+    h = stats.hypergeom(nt + nc, bad, nt)
+    total = 0.0
+    for x in range(max(0, bad - nc), min(bad, nt) + 1):
+        psis = [psi for psi, _ in rates.HARM_GRID]
+        llr = dict(zip(psis, rates.stratum_llrs(nt, x, nc, bad - x, psis), strict=True))
+        total += h.pmf(x) * math.exp(rates.log_e_harm(llr))
+    assert total == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("true", [1.5, 2.0, 4.0])
+def test_its_safe_is_an_e_value(true: float) -> None:
+    """At the margin the expectation is 1; at a greater harm less."""
+    nt, nc, bad, margin = 12, 18, 8, 1.5
+    h = stats.nchypergeom_fisher(nt + nc, bad, nt, true)
+    psis = [*(psi for psi, _ in rates.SAFE_GRID), margin]
+    total = 0.0
+    for x in range(bad + 1):
+        llr = dict(zip(psis, rates.stratum_llrs(nt, x, nc, bad - x, psis), strict=True))
+        total += h.pmf(x) * math.exp(rates.log_e_safe(llr, llr[margin], margin))
+    assert total == pytest.approx(1, abs=1e-9) if true == margin else total < 1
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(0.1, 0.02), (0.1, 0.3), (0.02, 0.0)])
+def test_its_one_arm_forms_are_e_values_at_the_bound(bound: float, expected: float) -> None:
+    n = 40
+    binomial = stats.binom(n, bound)
+    safe = sum(binomial.pmf(x) * math.exp(rates.log_e_below(n, x, bound, expected)) for x in range(n + 1))
+    harm = sum(binomial.pmf(x) * math.exp(rates.log_e_above(n, x, bound)) for x in range(n + 1))
+    assert (safe, harm) == (pytest.approx(1), pytest.approx(1))
+
+
+@pytest.mark.parametrize("x", [-1e-300, -1e-9, -0.01, -0.2, -0.3, -0.3678])
+def test_it_inverts_lambert_as_scipy_does(x: float) -> None:
+    assert mixture._lambert_w_minus_1(x) == pytest.approx(special.lambertw(x, -1).real, rel=1e-9)
+
+
+@pytest.mark.parametrize("z", [-400, -38, -30.001, -29.999, -5, -1, 0, 1, 8, 40])
+def test_it_takes_the_normal_tail_without_underflow(z: float) -> None:
+    assert mixture.log_phi(z) == pytest.approx(special.log_ndtr(z), rel=1e-8, abs=1e-300)
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.1, 0.2])
+def test_its_mirror_forms_are_e_values(margin: float) -> None:
+    """Worst cases of each null: a fair coin among the discordant; a mean loss of exactly the margin."""
+    pairs = stats.binom(30, 0.5)
+    worse = sum(pairs.pmf(b) * math.exp(paired.log_e_worse(b, 30 - b)) for b in range(31))
+    assert worse == pytest.approx(1)
+    n, won = 12, 0.1
+    lost = won + margin
+    total = 0.0
+    for b, c in itertools.product(range(n + 1), repeat=2):
+        if b + c <= n:
+            chance = stats.multinomial(n, [lost, won, 1 - lost - won]).pmf([b, c, n - b - c])
+            total += chance * math.exp(paired.log_e_not_worse(n, b, c, margin))
+    assert total == pytest.approx(1)
+
+
+def test_it_asks_more_of_correlated_units() -> None:
+    rng = np.random.default_rng(1)
+    independent = [(100, int(x)) for x in rng.binomial(100, 0.1, 32)]
+    together = [(100, int(10 * x)) for x in rng.binomial(10, 0.1, 32)]
+    assert 1 <= deff.design_effect(independent) < 2
+    assert 5 < deff.design_effect(together) < 16
+    assert deff.design_effect([]) == deff.design_effect([(5, 0), (5, 0)]) == 1
+
+
+def test_it_expects_the_share_of_tasks_to_wander_with_few_tenants() -> None:
+    tenants = [1_000 if i % 4 else 6_000 for i in range(32)]
+    spread = deff.unit_spread(tenants)
+    assert spread > 0.01
+    assert deff.unit_spread([30, 31, 29, 30] * 8) == 0
+    off = [(0.5, 5_600, 4_400)]
+    assert srm.log_e_srm(off) >= srm.LOG_MISMATCH > srm.log_e_srm(off, spread)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(-700, 700), min_size=1, max_size=20))
+def test_it_adds_exponentials_without_overflow(values: list[float]) -> None:
+    assert log_sum_exp(values) == pytest.approx(special.logsumexp(values))
+
+
+def test_it_has_no_evidence_without_variance_or_success() -> None:
+    flat = ratios.Moments(n=200, y=2000, d=200, yy=20_000, yd=2000, dd=200)
+    assert ratios.squared_errors(ratios.contrast(flat, flat), flat, flat, 1) is None
+    none = ratios.Moments(n=200, y=2000, d=0, yy=20_000)
+    assert none.ratio is None and none.relative_variance is None
+    assert ratios.contrast(none, none) == ratios.Contrast()
