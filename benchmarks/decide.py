@@ -2,12 +2,12 @@
 
     python benchmarks/decide.py [--venv DIR] [--rounds 60]
 
-Makes a virtual environment (a temporary one, unless `--venv` names one to keep), installs the router client and the
-SDKs from PyPI, and measures all of them in one process, in turns, offline, with their inputs built beforehand.
+Makes a virtual environment (a temporary one, unless `--venv` names one to keep), installs the router client
+and the SDKs from PyPI, and measures them in one process, in turns, offline, with inputs built beforehand.
 
-- pointsman decides for one of 100 workloads with a five-rule policy, history, a running 50 % rollout and unit ids.
-- each SDK answers one of 100 boolean flags: three constraints (all hold), then a 50 % rollout by the same unit.
-- the closure is the same five rules written by hand: the limit of what an evaluator can reach.
+- pointsman decides for one of 100 workloads: five rules, history, a running 50 % rollout, unit ids.
+- each SDK answers one of 100 boolean flags: three constraints (all hold), then a 50 % rollout by the unit.
+- the closure is the same five rules by hand, the limit of an evaluator: 100 of them, each its own code.
 Before it is measured, each must send between 40 and 60 % of 1,000 units into its rollout.
 """
 
@@ -26,18 +26,22 @@ import venv
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FunctionType
+from typing import Any
 
-PACKAGES = (
-    "UnleashClient",
-    "launchdarkly-server-sdk",
-    "growthbook",
-    "openfeature-provider-flagd",
-    "statsig",
-)
+from flag_sdks import (
+    PACKAGES,
+    UNITS,
+    WORKLOADS,
+    Contestant,
+    flagd,
+    growthbook,
+    launchdarkly,
+    statsig,
+    unleash,
+)  # fmt: skip
+
 CLIENT = Path(__file__).resolve().parent.parent / "router_client"
-WORKLOADS = [f"workload-{number}" for number in range(100)]
-UNITS = [f"conversation-{number}" for number in range(1_000)]
 CALLS = 200  # a round; its mean is one sample
 
 Call = Callable[[int], Any]
@@ -50,29 +54,19 @@ RULES = [
     ("long", 'request.turns > 30 && request.language == "de"'),
 ]
 REQUEST = {
-    "priority": "normal", "customer_tier": "free", "prompt_tokens": 900, "retrieved_chunks": 4, "tool_calls": 0,
+    "priority": "normal", "customer_tier": "free", "prompt_tokens": 900, "retrieved_chunks": 4,
+    "tool_calls": 0,
     "turns": 3, "language": "en", "endpoint": "/tickets/summary", "confidence": 0.8,
 }  # fmt: skip
-# What the flags' constraints look at; each holds.
-ATTRIBUTES = {"customer_tier": "gold", "prompt_tokens": 900, "turns": 3}
 
 
-class Contestant(NamedTuple):
-    """`call(n)` decides for the n-th unit and workload; `inside(result)` tells whether that was the rollout's side."""
-
-    name: str
-    package: str | None
-    call: Call
-    inside: Callable[[Any], bool] | None
-
-
-def policy(workload: str, default: str) -> dict[str, Any]:
+def policy(workload: str) -> dict[str, Any]:
     return {
         "format": 1,
         "workload": workload,
         "models": {"small": {"model": "vendor/small"}, "large": {"model": "vendor/large"}},
         "rules": [{"id": name, "when": when, "use": "large"} for name, when in RULES],
-        "default": default,
+        "default": "small",
         "fallback": ["large", "small"],
     }
 
@@ -87,13 +81,15 @@ def pointsman_decide() -> Contestant:
     from pointsman.store import DiskStore, Received
 
     def entry(name: str) -> dict[str, Any]:
-        sides = {"baseline": policy(name, "small"), "candidate": {**policy(name, "small"), "batch": True}}
-        rollout = {"id": "r", "stage": 1, "mode": "percentage", "share_pcm": 50_000, "salt": name, "mirror_pcm": 0}
-        versions = {arm: {"version": 1, "digest": digest(data), "policy": data} for arm, data in sides.items()}
+        sides = {"baseline": policy(name), "candidate": {**policy(name), "batch": True}}
+        rollout = {"id": "r", "stage": 1, "mode": "percentage", "share_pcm": 50_000, "salt": name}
+        versions = {
+            arm: {"version": 1, "digest": digest(data), "policy": data} for arm, data in sides.items()
+        }
         return {"revision": 1, "unit": "conversation", **versions, "rollout": rollout, "pin": None}
 
     snapshot = {
-        "format": 1, "environment": "bench", "epoch": "e", "revision": 1, "full": True, "poll_interval_ms": 10_000,
+        "format": 1, "environment": "bench", "epoch": "e", "revision": 1, "full": True,
         "workloads": {name: entry(name) for name in WORKLOADS}, "removed": [],
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
@@ -120,7 +116,7 @@ def pointsman_route() -> Contestant:
     window = Window()
     for _ in range(200):
         window.record(False)
-    routes = [compile_policy(policy(name, "small")).route for name in WORKLOADS]
+    routes = [compile_policy(policy(name)).route for name in WORKLOADS]
     return Contestant("pointsman: evaluation", "pointsman", lambda n: routes[n % 100](REQUEST, window), None)
 
 
@@ -132,181 +128,28 @@ def closure() -> Contestant:
     for _ in range(200):
         window.record(False)
 
-    def make() -> Callable[[dict[str, Any], Any], str]:
-        def route(request: dict[str, Any], history: Any) -> str:
-            if request.get("priority") == "critical" or request.get("customer_tier") in ("enterprise", "gold"):
-                return "large"
-            if (
-                request.get("prompt_tokens", 0) > 8_000
-                or request.get("retrieved_chunks", 0) > 20
-                or request.get("tool_calls", 0) > 0
-            ):
-                return "large"
-            failure_rate, tasks = history.reading()
-            if failure_rate is not None and failure_rate > 0.15 and tasks >= 50:
-                return "large"
-            confidence = request.get("confidence")
-            if confidence is not None and confidence < 0.4:
-                return "large"
-            if request.get("turns", 0) > 30 and request.get("language") == "de":
-                return "large"
-            return "small"
+    def route(request: dict[str, Any], history: Any) -> str:
+        if request.get("priority") == "critical" or request.get("customer_tier") in ("enterprise", "gold"):
+            return "large"
+        if (
+            request.get("prompt_tokens", 0) > 8_000
+            or request.get("retrieved_chunks", 0) > 20
+            or request.get("tool_calls", 0) > 0
+        ):
+            return "large"
+        failure_rate, tasks = history.reading()
+        if failure_rate is not None and failure_rate > 0.15 and tasks >= 50:
+            return "large"
+        confidence = request.get("confidence")
+        if confidence is not None and confidence < 0.4:
+            return "large"
+        if request.get("turns", 0) > 30 and request.get("language") == "de":
+            return "large"
+        return "small"
 
-        return route
-
-    routes = [make() for _ in WORKLOADS]
+    # One code object for all would stay in the processor's cache, which 100 policies do not.
+    routes = [FunctionType(route.__code__.replace(co_name=f"route_{number}"), {}) for number in range(100)]
     return Contestant("closure by hand", None, lambda n: routes[n % 100](REQUEST, window), None)
-
-
-# The flag SDKs
-
-
-def unleash() -> Contestant:
-    from UnleashClient import UnleashClient
-    from UnleashClient.cache import FileCache
-
-    constraints = [
-        {"contextName": "customer_tier", "operator": "IN", "values": ["gold", "enterprise"]},
-        {"contextName": "prompt_tokens", "operator": "NUM_LT", "value": "8000"},
-        {"contextName": "turns", "operator": "NUM_LT", "value": "30"},
-    ]
-    features = [
-        {
-            "name": name, "type": "release", "enabled": True, "project": "default", "variants": [],
-            "strategies": [{
-                "name": "flexibleRollout",
-                "parameters": {"rollout": "50", "stickiness": "userId", "groupId": name},
-                "constraints": constraints,
-            }],
-        }
-        for name in WORKLOADS
-    ]  # fmt: skip
-    cache = FileCache("bench", directory=tempfile.mkdtemp())
-    cache.bootstrap_from_dict({"version": 2, "features": features})
-    client = UnleashClient(
-        url="http://127.0.0.1:9", app_name="bench", cache=cache, disable_metrics=True, disable_registration=True
-    )
-    client.initialize_client(fetch_toggles=False)
-    properties = {name: str(value) for name, value in ATTRIBUTES.items()}
-    contexts = [{"userId": unit, "properties": properties} for unit in UNITS]
-
-    def call(n: int) -> Any:
-        return client.is_enabled(WORKLOADS[n % 100], contexts[n % 1_000])
-
-    return Contestant("UnleashClient", "UnleashClient", call, bool)
-
-
-def launchdarkly() -> Contestant:
-    import ldclient
-    from ldclient.config import Config
-    from ldclient.integrations import Files
-
-    clauses = [
-        {"attribute": "customer_tier", "op": "in", "values": ["gold", "enterprise"]},
-        {"attribute": "prompt_tokens", "op": "lessThan", "values": [8_000]},
-        {"attribute": "turns", "op": "lessThan", "values": [30]},
-    ]
-    halves = {"variations": [{"variation": 0, "weight": 50_000}, {"variation": 1, "weight": 50_000}]}
-    flags = {
-        name: {
-            "key": name, "version": 1, "on": True, "variations": [True, False], "offVariation": 1, "salt": name,
-            "fallthrough": {"variation": 1}, "rules": [{"id": "r", "clauses": clauses, "rollout": halves}],
-        }
-        for name in WORKLOADS
-    }  # fmt: skip
-    path = Path(tempfile.mkdtemp()) / "flags.json"
-    path.write_text(json.dumps({"flags": flags, "segments": {}}))
-    source = Files.new_data_source(paths=[str(path)], auto_update=False)
-    client = ldclient.LDClient(Config("sdk-key", update_processor_class=source, send_events=False))
-    contexts = [ldclient.Context.from_dict({"kind": "user", "key": unit, **ATTRIBUTES}) for unit in UNITS]
-
-    def call(n: int) -> Any:
-        return client.variation(WORKLOADS[n % 100], contexts[n % 1_000], False)
-
-    return Contestant("launchdarkly", "launchdarkly-server-sdk", call, bool)
-
-
-def growthbook() -> Contestant:
-    from growthbook import GrowthBook
-
-    condition = {
-        "customer_tier": {"$in": ["gold", "enterprise"]}, "prompt_tokens": {"$lt": 8_000}, "turns": {"$lt": 30},
-    }  # fmt: skip
-    rule = {"condition": condition, "force": True, "coverage": 0.5, "hashAttribute": "id"}
-    features = {name: {"defaultValue": False, "rules": [{**rule, "seed": name}]} for name in WORKLOADS}
-    books = GrowthBook(features=features)
-    attributes = [{"id": unit, **ATTRIBUTES} for unit in UNITS]
-
-    def call(n: int) -> Any:
-        books.set_attributes(attributes[n % 1_000])
-        return books.is_on(WORKLOADS[n % 100])
-
-    return Contestant("growthbook", "growthbook", call, bool)
-
-
-def flagd() -> Contestant:
-    from openfeature import api
-    from openfeature.contrib.provider.flagd import FlagdProvider
-    from openfeature.contrib.provider.flagd.config import ResolverType
-    from openfeature.evaluation_context import EvaluationContext
-
-    constraints = {"and": [
-        {"in": [{"var": "customer_tier"}, ["gold", "enterprise"]]},
-        {"<": [{"var": "prompt_tokens"}, 8_000]},
-        {"<": [{"var": "turns"}, 30]},
-    ]}  # fmt: skip
-    key = {"cat": [{"var": "$flagd.flagKey"}, {"var": "targetingKey"}]}
-    targeting = {"if": [constraints, {"fractional": [key, ["on", 50], ["off", 50]]}, "off"]}
-    flag = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off", "targeting": targeting}
-    path = Path(tempfile.mkdtemp()) / "flags.json"
-    path.write_text(json.dumps({"flags": dict.fromkeys(WORKLOADS, flag)}))
-    api.set_provider(FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(path)))
-    client = api.get_client()
-    contexts = [EvaluationContext(targeting_key=unit, attributes=dict(ATTRIBUTES)) for unit in UNITS]
-
-    def call(n: int) -> Any:
-        return client.get_boolean_value(WORKLOADS[n % 100], False, contexts[n % 1_000])
-
-    return Contestant("openfeature flagd", "openfeature-provider-flagd", call, bool)
-
-
-def statsig() -> Contestant:
-    from statsig import StatsigOptions, StatsigUser
-    from statsig import statsig as sdk
-
-    def condition(field: str, operator: str, target: Any) -> dict[str, Any]:
-        return {
-            "type": "user_field", "field": field, "operator": operator, "targetValue": target,
-            "additionalValues": {}, "isDeviceBased": False, "idType": "userID",
-        }  # fmt: skip
-
-    conditions = [
-        condition("customer_tier", "any", ["gold", "enterprise"]),
-        condition("prompt_tokens", "lt", 8_000),
-        condition("turns", "lt", 30),
-    ]
-    gates = [
-        {
-            "name": name, "type": "feature_gate", "entity": "feature_gate", "salt": name, "enabled": True,
-            "defaultValue": False, "idType": "userID", "isDeviceBased": False,
-            "rules": [{
-                "name": "r", "groupName": "r", "id": "r", "salt": name, "passPercentage": 50, "returnValue": True,
-                "conditions": conditions, "idType": "userID", "isDeviceBased": False,
-            }],
-        }
-        for name in WORKLOADS
-    ]  # fmt: skip
-    specs = {
-        "feature_gates": gates, "dynamic_configs": [], "layer_configs": [], "layers": {}, "id_lists": {},
-        "has_updates": True, "time": 1,
-    }  # fmt: skip
-    sdk.initialize("secret-bench", StatsigOptions(local_mode=True, bootstrap_values=json.dumps(specs)))
-    users = [StatsigUser(unit, custom=dict(ATTRIBUTES)) for unit in UNITS]
-
-    def call(n: int) -> Any:
-        return sdk.check_gate_with_exposure_logging_disabled(users[n % 1_000], WORKLOADS[n % 100])
-
-    return Contestant("statsig", "statsig", call, bool)
 
 
 MAKERS = (
