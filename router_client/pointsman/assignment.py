@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Compile", "Rollout", "Side", "WorkloadAssignment", "compile_checked"]
 
 Compile = Callable[[str, Mapping[str, Any]], CompiledPolicy]
-_NO_IDS: Mapping[str, str] = {}
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +104,13 @@ class WorkloadAssignment:
         latch      the process's memory of escalated conversations
         available  catalogue names that can be called; for a choice outside `guard.on_unknown_model` answers
         """
-        decision = Decision(
-            self,
-            self.baseline,
-            request if request is not None else {},
-            unit_ids if unit_ids is not None else _NO_IDS,
-            latch,
-        )
+        decision = Decision(self, self.baseline, _given(request), _given(unit_ids), latch)
         try:
             self._choose(decision, history)
             if latch is not None or available is not None:
                 self._override(decision, latch, available)
         except Exception as error:  # The caller's request must not fail because routing did.
+            decision.side = self.baseline
             decision.route = self.baseline.policy.broken(error)
         return decision
 
@@ -149,6 +144,11 @@ class WorkloadAssignment:
                 decision.route = policy.latched
         if available is not None and decision.route.model not in available:
             decision.route = policy.unknown_model(decision.route)
+
+
+def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What the caller gave, if it is a mapping; nothing is known otherwise."""
+    return values if type(values) is dict or isinstance(values, Mapping) else _NOTHING
 
 
 def _route(policy: CompiledPolicy, decision: Decision, history: FailureHistory | None) -> Route:

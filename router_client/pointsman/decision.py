@@ -156,6 +156,11 @@ class Decision:
         return self.side.policy.timeouts
 
     @property
+    def batch(self) -> bool:
+        """Whether the task may be deferred to a batch API."""
+        return self.side.policy.batch
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Inputs that were absent and left a rule undecided."""
         return self.route.missing

@@ -68,7 +68,7 @@ class Steps:
         self.since = now
         self.last = attempt
         self.attempts += 1
-        self.cost_nusd += attempt.cost_nusd
+        self.cost_nusd += attempt.cost_nusd or 0
         self.models[self.route.alias] = self.models.get(self.route.alias, 0) + 1
         if kind is not None:
             self.errors[kind] = self.errors.get(kind, 0) + 1

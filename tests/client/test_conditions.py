@@ -10,10 +10,34 @@ from pointsman.conditions.emit import Emitter
 from pointsman.conditions.parser import parse_condition
 from pointsman.errors import PolicyInvalid
 
-ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.lists(st.integers())
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.lists(st.integers())
+)
 SNIPPETS = st.lists(
     st.sampled_from(
-        ["request.turns", "request.language", "has(", "size(", ")", "(", "!", "&&", "||", "==", "<", "in", "[", "]", ","]
+        [
+            "request.turns",
+            "request.language",
+            "has(",
+            "size(",
+            ")",
+            "(",
+            "!",
+            "&&",
+            "||",
+            "==",
+            "<",
+            "in",
+            "[",
+            "]",
+            ",",
+        ]
         + ['"a"', "1", "1.5", "-", "true", ".", "startsWith", " ", "\n", "response.confidence", "'", "\\"]
     ),
     max_size=30,
@@ -127,9 +151,15 @@ def test_it_fills_in_defaults() -> None:
 
 
 def test_it_puts_no_text_of_a_policy_into_its_source() -> None:
-    node = parse_condition('request.language == "__import__" || request.turns in [31337] || request.endpoint.contains("os")')
+    node = parse_condition(
+        'request.language == "__import__" || request.turns in [31337] || request.endpoint.contains("os")'
+    )
     emitter = Emitter(FIRST_STAGE)
-    lines = [line for name in ("request.language", "request.turns", "request.endpoint") for line in emitter.load(name)]
+    lines = [
+        line
+        for name in ("request.language", "request.turns", "request.endpoint")
+        for line in emitter.load(name)
+    ]
     source = "\n".join([*lines, emitter.true(node), emitter.false(node)])
     assert not any(word in source for word in ("__", "31337", "os", "language", "turns", "endpoint"))
     assert "__import__" in emitter.constants.values()
@@ -143,11 +173,15 @@ def test_it_never_fails_on_any_text(text: str) -> None:
         assert compile_condition(text, FIRST_STAGE)({}) in (True, False, UNKNOWN)
 
 
-@given(st.dictionaries(st.sampled_from([name.rpartition(".")[2] for name in SECOND_STAGE]), ANYTHING), ANYTHING)
+@given(
+    st.dictionaries(st.sampled_from([name.rpartition(".")[2] for name in SECOND_STAGE]), ANYTHING), ANYTHING
+)
 def test_it_never_fails_on_any_input(values: dict[str, Any], attributes: Any) -> None:
     random_ = random.Random(str(values))
     names = random_.sample(list(SECOND_STAGE), 4)
     tests = {"string": '{} in ["a"] || size({}) > 1', "int": "{} > 1", "double": "{} <= 0.5"}
-    text = " && ".join(f"({tests[SECOND_STAGE[name].type].replace('{}', name)})" for name in names if "priority" not in name)
+    text = " && ".join(
+        f"({tests[SECOND_STAGE[name].type].replace('{}', name)})" for name in names if "priority" not in name
+    )
     condition = compile_condition(text, SECOND_STAGE)
     assert condition({**values, "attributes": attributes}, values, values) in (True, False, UNKNOWN)

@@ -29,9 +29,13 @@ def test_it_routes_as_every_language_does(case: dict[str, Any], policies: dict[s
 @pytest.mark.parametrize("case", VECTORS["tasks"], ids=named)
 def test_it_goes_on_as_every_language_does(case: dict[str, Any]) -> None:
     decision = assigned(entry(VECTORS["policies"][case["policy"]])).decide(case["request"])
-    steps = [decision.next(Attempt(**a), expected_cost_nusd=case["expected_cost_nusd"]) for a in case["attempts"]]
+    steps = [
+        decision.next(Attempt(**a), expected_cost_nusd=case["expected_cost_nusd"]) for a in case["attempts"]
+    ]
     found = [(step.action, step.alias, step.code, step.delay_ms) for step in steps]
-    assert found == [(step["action"], step["model"], step["code"], step["delay_ms"]) for step in case["steps"]]
+    assert found == [
+        (step["action"], step["model"], step["code"], step["delay_ms"]) for step in case["steps"]
+    ]
     assert decision.steps.blocked == case["blocked"]
     assert all(step.reason for step in steps)
     assert steps[-1].done

@@ -71,7 +71,8 @@ def check_catalogue(
 
 def _tokens(node: Node | None) -> Range:
     whole = domain(Ref(_TOKENS, 0), FIRST_STAGE[_TOKENS])
-    return whole if node is None else bounds(node, _TOKENS, whole)
+    found = whole if node is None else bounds(node, _TOKENS, whole)
+    return whole if found.empty else found  # what never holds is a problem of its own
 
 
 def _check_window(rule: Rule, node: Node, model: CatalogueModel, report: Reporter) -> None:
@@ -93,13 +94,13 @@ def _check_budget(
     budget: Any,
     report: Reporter,
 ) -> None:
-    """A budget below the smallest call that can get through is an error, below a usual one a warning."""
+    """A budget that some rule's smallest call passes is an error, one that a usual call passes a warning."""
     if not isinstance(budget, int) or isinstance(budget, bool):
         return
     path = "budget.max_cost_per_task_nusd"
     least = {alias: 1.0 for _, alias in uses(data)}
-    least |= {rule.use: max(1.0, _tokens(rule.node).low) for rule in rules}
-    least[str(data.get("default"))] = 1.0
+    for rule in rules:
+        least[rule.use] = max(least.get(rule.use, 1.0), _tokens(rule.node).low)
     for alias, model in known.items():
         if alias not in least:
             continue

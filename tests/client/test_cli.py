@@ -1,0 +1,80 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from pointsman.cli import main
+from pointsman.policy import digest
+from tests.client.policies import two_stage
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    path = tmp_path / "good.json"
+    path.write_text(json.dumps(two_stage()))
+    return str(path)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "format: 1\nworkload: w\nmodels: {small: {model: a/b}}\ndefault: smal\nfallback: [small]\n"
+    )
+    return str(path)
+
+
+def test_it_validates_files(good: str, bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", good]) == 0
+    assert main(["validate", good, bad]) == 1
+    assert (
+        f'{bad}: error: default (line 4, column 10): no model "smal" under models' in capsys.readouterr().out
+    )
+
+
+def test_it_lists_problems_as_json(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--json", bad]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)
+    assert (problem["file"], problem["path"], problem["line"]) == (bad, "default", 4)
+
+
+def test_it_prints_the_digest_and_the_canonical_form(good: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digest", good]) == 0
+    assert capsys.readouterr().out.strip() == digest(two_stage())
+    assert main(["digest", "--canonical", good]) == 0
+    assert json.loads(capsys.readouterr().out)["rank"] == ["small", "large"]
+
+
+def test_it_refuses_the_digest_of_a_bad_policy(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digest", bad]) == 1
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_it_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"]["format"]["const"] == 1
+
+
+def test_it_explains_a_route(
+    good: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["explain", good, '{"prompt_tokens": 9000}']) == 0
+    route = json.loads(capsys.readouterr().out)
+    assert (route["rule"], route["alias"], route["model"]) == ("heavy", "large", "vendor/large")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
+    assert main(["explain", good, "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == ["request.prompt_tokens"]
+
+
+@pytest.mark.parametrize("request_", ["{", "[]"])
+def test_it_says_what_is_wrong_with_a_request(
+    good: str, request_: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", good, request_]) == 2
+    assert "the request is" in capsys.readouterr().err
+
+
+def test_it_says_when_a_file_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "nowhere.yaml"]) == 2
+    assert "nowhere.yaml" in capsys.readouterr().err
