@@ -15,7 +15,6 @@ from typing import Any
 from pointsman import Router
 from pointsman.attempt import Attempt
 from pointsman.decision import Decision
-from pointsman.steps import Steps, next_step
 
 # How long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
 # microseconds of the replay for it.
@@ -112,35 +111,37 @@ class Replay:
 def play(router: Router, workload: str, task: Task, unit: str) -> None:
     """One task, from the decision through its second stage to its outcome."""
     decision = router.decide(workload, task.request, {"request": unit})
-    answer = task.answers[decision.model]
-    step = decision.next(_attempt(answer))
-    while not step.done:
-        answer = task.answers[step.model]
-        step = decision.next(_attempt(answer))
-    other = _candidate_would(decision, task)
+    answer = _follow(decision, task)
+    would = _candidates_own(decision)
+    other = None if would is None else _follow(would, task)
+    cost = None if would is None else would.steps.cost_nusd
     router.record(
         decision,
         answer.success,
         quality=answer.quality,
         latency_ms=UNKNOWN,
-        shadow_cost_nusd=None if other is None else other[1],
-        mirror_success=other[0] if other is not None and decision.mirror else None,
-        mirror_cost_nusd=other[1] if other is not None and decision.mirror else None,
+        shadow_cost_nusd=cost,
+        mirror_success=other.success if other is not None and decision.mirror else None,
+        mirror_cost_nusd=cost if decision.mirror else None,
     )
 
 
-def _candidate_would(decision: Decision, task: Task) -> tuple[bool, int] | None:
-    """In shadow: success and cost of the task had the candidate been served, second stage included."""
-    candidate = decision.assignment.candidate
-    if decision.shadow is None or candidate is None:
-        return None
-    steps = Steps(decision.shadow, 0.0)
-    answer = task.answers[decision.shadow.model]
-    step = next_step(candidate.policy, steps, _attempt(answer), decision.request, {}, None)
-    while not step.done:
+def _follow(decision: Decision, task: Task) -> Answer:
+    """Attempt after attempt, until the policy is done; returns the answer that ended it."""
+    answer = task.answers[decision.model]
+    while not (step := decision.next(_attempt(answer))).done:
         answer = task.answers[step.model]
-        step = next_step(candidate.policy, steps, _attempt(answer), decision.request, {}, None)
-    return answer.success, steps.cost_nusd
+    return answer
+
+
+def _candidates_own(decision: Decision) -> Decision | None:
+    """In shadow: the decision that the candidate would have served, to follow through its second stage too."""
+    side = decision.assignment.candidate
+    if decision.shadow is None or side is None:
+        return None
+    would = Decision(decision.assignment, side, decision.request, decision.unit_ids, None)
+    would.route = decision.shadow
+    return would
 
 
 def _attempt(answer: Answer) -> Attempt:

@@ -17,9 +17,9 @@ from rollout_app.recorded import GEMINI, HAIKU, STRONG, WEAK
 KEY_LABEL = "the demo's routers"
 OWNER, REVIEWER = "ines", "omar"
 
-# US dollars per million tokens in and out, and the context window: the providers' list prices as published in
-# 2025 (openai.com/api/pricing, docs.anthropic.com/en/docs/about-claude/pricing,
-# ai.google.dev/gemini-api/docs/pricing). The two models of RouteLLM's recordings are at the prices of its paper
+# US dollars per million tokens in and out, and the context window: the providers' list prices as published
+# in 2025 (openai.com/api/pricing, docs.anthropic.com/en/docs/about-claude/pricing,
+# ai.google.dev/gemini-api/docs/pricing). RouteLLM's two models are at the prices of its paper
 # (arXiv 2406.18665), which blends in and out.
 CATALOGUE = {
     "openai/gpt-4.1": (2.00, 8.00, 1_047_576),

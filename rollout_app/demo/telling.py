@@ -201,6 +201,7 @@ def _mirrored(rollout: Rollout) -> str:
     one, other = mirror.both + mirror.only_baseline, mirror.both + mirror.only_candidate
     saved = mirror.candidate_cost_nusd / mirror.baseline_cost_nusd - 1 if mirror.baseline_cost_nusd else 0.0
     return (
-        f"shadow: {report.decisions:,} decisions, {mirror.n:,} of them run on both: {percent(one / mirror.n)} "
-        f"succeed on the baseline, {percent(other / mirror.n)} on the candidate, which costs {saved:+.1%}."
+        f"shadow: {report.decisions:,} decisions, {mirror.n:,} of them run on both: "
+        f"{percent(one / mirror.n)} succeed on the baseline, {percent(other / mirror.n)} on the candidate, which costs "
+        f"{saved:+.1%}."
     )

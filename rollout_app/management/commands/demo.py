@@ -95,8 +95,8 @@ class Command(BaseCommand):
             waiting = [t for t in stories if (r := t.rollout()) is not None and waits_for_a_person(r)]
             for traffic in waiting:
                 self.stdout.write(
-                    f"\n({traffic.story.letter}) waits for you: log in as {first_admin.NAME} and approve its next stage "
-                    "on its page, or run `make demo DEMO=--approve`."
+                    f"\n({traffic.story.letter}) waits for you: log in as {first_admin.NAME} and "
+                    "approve its next stage on its page, or run `make demo DEMO=--approve`."
                 )
             if not leave:
                 self.stdout.write("The server goes on, and so does the traffic. Ctrl-C ends all of it.\n")
