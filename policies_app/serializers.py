@@ -7,6 +7,9 @@ from rest_framework import serializers
 from controlplane.access.models import Team
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 
+# That a name is taken is the action's to say, as a 409: asked here, two callers at once both hear "free".
+_NAME: dict[str, Any] = {"name": {"validators": []}}
+
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     class Meta:
@@ -16,6 +19,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "freeze_reason", "version",
         ]  # fmt: skip
         read_only_fields = ["epoch", "revision", "version"]
+        extra_kwargs = _NAME
 
 
 class EnvironmentEditSerializer(EnvironmentSerializer):
@@ -34,6 +38,7 @@ class WorkloadSerializer(serializers.ModelSerializer[Workload]):
             "version", "created_at",
         ]  # fmt: skip
         read_only_fields = ["version", "created_at"]
+        extra_kwargs = _NAME
 
 
 class WorkloadEditSerializer(WorkloadSerializer):
@@ -49,6 +54,7 @@ class ModelSerializer(serializers.ModelSerializer[Model]):
             "version",
         ]  # fmt: skip
         read_only_fields = ["version"]
+        extra_kwargs = _NAME
 
 
 class ModelEditSerializer(ModelSerializer):

@@ -123,8 +123,18 @@ def test_it_registers_a_workload_and_gives_its_etag(api: Client, workload: Workl
 def test_it_refuses_a_taken_name_and_keeps_the_attempt(api: Client, workload: Workload) -> None:
     body = {"name": workload.name, "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
     response = send(api, "post", "workloads", body)
-    assert response.status_code in (409, 422)
-    assert response.json()["code"] in ("already_exists", "invalid_input")
+    assert (response.status_code, response.json()["code"]) == (409, "already_exists")
+    assert Entry.objects.filter(action="workload.register", outcome="refused").exists()
+
+
+@pytest.mark.parametrize("name", ["", "with space", "a/b", "ü", "x" * 121, None, 5, ["x"]])
+def test_it_refuses_names_that_no_address_could_hold(api: Client, workload: Workload, name: Any) -> None:
+    body = {"name": name, "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
+    response = send(api, "post", "workloads", body)
+    if name == 5:
+        assert response.json()["name"] == "5"  # a number is taken for its digits
+    else:
+        assert (response.status_code, response.json()["problems"][0]["path"]) == (422, "name")
 
 
 def test_it_edits_only_what_the_caller_has_read(api: Client, workload: Workload) -> None:
@@ -158,7 +168,8 @@ def test_it_adds_a_version_from_yaml_and_names_problems_by_line(api: Client, wor
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"policy": {}, "text": "x"}, {"policy": []}, {"policy": "x"}, {"policy": {}}, {"text": "- ["}]
+    "body",
+    [{}, {"policy": {}, "text": "x"}, {"policy": []}, {"policy": "x"}, {"policy": {}}, {"text": "- ["}],
 )
 def test_it_refuses_what_is_no_document(api: Client, workload: Workload, body: dict[str, Any]) -> None:
     for path in ("versions", "versions/validate"):

@@ -12,7 +12,7 @@ def found(before: dict[str, object], after: dict[str, object]) -> list[tuple[str
 
 
 def test_it_finds_nothing_between_equals() -> None:
-    document: dict[str, object] = {"default": "small", "rules": [rule("a")], "models": {"small": {"model": "m"}}}
+    document: dict[str, object] = {"default": "small", "rules": [rule("a")], "batch": False}
     assert found(document, dict(reversed(document.items()))) == []
 
 

@@ -6,9 +6,9 @@ from django.db import DatabaseError, transaction
 from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
 from controlplane.errors import AlreadyExists, PolicyRefused
+from pointsman.policy import digest
 from policies_app import actions
 from policies_app.models import PolicyVersion, Workload
-from pointsman.policy import digest
 from tests import builders
 
 pytestmark = pytest.mark.django_db
