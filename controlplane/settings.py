@@ -6,12 +6,13 @@ listed in the README's table. What cannot work is refused at start by a system c
 """
 
 import secrets
+import sys
 from pathlib import Path
 
 import environ
+from django.templatetags.static import static
 
 from controlplane.secretfile import kept
-from django.templatetags.static import static
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -23,7 +24,9 @@ VAR_DIR.mkdir(parents=True, exist_ok=True)
 
 
 DEBUG = env.bool("DEBUG", default=False)
-SECRET_KEY = env.str("SECRET_KEY", default="") or kept(VAR_DIR / "secret-key", lambda: secrets.token_urlsafe(50))
+SECRET_KEY = env.str("SECRET_KEY", default="") or kept(
+    VAR_DIR / "secret-key", lambda: secrets.token_urlsafe(50)
+)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Off on a laptop, where there is no TLS; a deployment behind TLS sets it and gets HSTS and secure cookies.
@@ -48,6 +51,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "controlplane.access.middleware.origin",  # first: what the others log carries its id
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -148,6 +152,31 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
+    "EXCEPTION_HANDLER": "controlplane.problems.exception_handler",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Pointsman",
+    "DESCRIPTION": "The admin API. Errors are RFC 9457 problem details with a stable `code`.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+}
+CSRF_FAILURE_VIEW = "controlplane.problems.csrf_failure"
+
+# --- Logs ---------------------------------------------------------------------------------------------
+# json: one object a line, for machines. text: for eyes. By default whichever the error stream is read by.
+LOG_FORMAT = env.str("LOG_FORMAT", default="text" if sys.stderr.isatty() else "json")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "json": {"()": "controlplane.logs.JsonFormatter"},
+        "text": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    # Django's own handlers would say everything twice, and mail it.
+    "loggers": {"django": {"handlers": [], "propagate": True}},
 }
 
 # --- Console ------------------------------------------------------------------------------------------

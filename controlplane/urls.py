@@ -1,4 +1,4 @@
-"""Where each kind of caller enters: /api/v1 for scripts, /console for people, the rest for machines that watch.
+"""Where each kind of caller enters: /api/v1 for scripts, /console for people, the rest for watchers.
 /router/v1 never reaches Django: `controlplane.gateway` answers it in front."""
 
 from django.contrib import admin
@@ -18,6 +18,8 @@ urlpatterns: list[object] = [
     path("", RedirectView.as_view(pattern_name="console:index")),
     path("console/", admin.site.urls),
     path("api/v1/", include((api_v1, "api"))),
+    path("api/v1/", include("policies_app.urls")),
+    path("api/v1/", include("rollout_app.urls")),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),

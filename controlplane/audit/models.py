@@ -1,4 +1,4 @@
-"""The append-only log. Only `audit.log` and `audit.checkpoints` write these tables; triggers refuse the rest."""
+"""The append-only log. Only `audit.log` and `audit.checkpoints` write these tables; triggers refuse more."""
 
 from django.db import models
 

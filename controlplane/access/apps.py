@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class AccessConfig(AppConfig):
+    name = "controlplane.access"
+
+    def ready(self) -> None:
+        from controlplane import checks, openapi  # noqa: F401 — registered by being imported

@@ -1,0 +1,64 @@
+"""Who calls the admin API: a person with a session, or a script with an admin key."""
+
+from datetime import timedelta
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import Q
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.request import Request
+
+from controlplane import clock
+from controlplane.access.keys import check, parse_key
+from controlplane.access.models import Key
+from controlplane.actors import Actor
+from controlplane.errors import KeyRevoked, Unauthenticated, WrongKeyKind
+
+TOUCH_EVERY = timedelta(minutes=1)  # how exact `last_used_at` is; each request would be a write otherwise
+
+
+class KeyAuthentication(BaseAuthentication):
+    """An admin key. Its roles are asked of `permissions` with each action, not here."""
+
+    def authenticate(self, request: Request) -> tuple[User | AnonymousUser, Key] | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            return None
+        scheme, _, text = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("This API takes `Authorization: Bearer <admin key>`, or a session.")
+        key = admin_key(text.strip())
+        return key.user or AnonymousUser(), key
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="pointsman"'
+
+
+def admin_key(text: str) -> Key:
+    """The live admin key of this text. Raises `Unauthenticated`, its kin, or `WrongKeyKind`."""
+    parsed = parse_key(text)
+    key = parsed and Key.objects.select_related("user").filter(key_id=parsed.key_id).first()
+    now = clock.now()
+    check(parsed, key, now)
+    if key is None:  # `check` has refused it; this tells the type checker
+        raise Unauthenticated("This key is not known.")
+    if key.kind != Key.Kind.ADMIN:
+        raise WrongKeyKind("This is a router key; the admin API needs an admin key (pma_…).")
+    if key.user is not None and not key.user.is_active:
+        raise KeyRevoked(f"The account behind key {key.key_id} is no longer active.")
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - TOUCH_EVERY)
+    if key.last_used_at is None or key.last_used_at < now - TOUCH_EVERY:
+        Key.objects.filter(stale, pk=key.pk).update(last_used_at=now)
+    return key
+
+
+def actor_of(request: Request) -> Actor:
+    """Who acts in an authenticated request. A key acts under its own name, and counts as its person."""
+    if isinstance(request.auth, Key):
+        key = request.auth
+        return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
+    if request.user is None or not request.user.is_authenticated:
+        raise Unauthenticated("Log in, or send an admin key as `Authorization: Bearer pma_…`.")
+    return Actor.of_user(request.user)
+
+
+__all__ = ["KeyAuthentication", "SessionAuthentication", "actor_of", "admin_key"]

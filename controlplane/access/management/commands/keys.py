@@ -1,0 +1,75 @@
+"""manage.py keys create | revoke | list | public"""
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from controlplane import clock, signing
+from controlplane.access import actions
+from controlplane.access.models import Key, Role
+from controlplane.actors import SYSTEM
+from controlplane.audit.context import request_context
+from controlplane.errors import PointsmanError
+
+
+class Command(BaseCommand):
+    help = "Make, end and list the keys of machines; print the key that routers verify snapshots with."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        what = parser.add_subparsers(dest="what", required=True)
+        create = what.add_parser("create", help="make a key; it is printed this once")
+        create.add_argument("kind", choices=Key.Kind.values)
+        create.add_argument("label", help="what it is for")
+        create.add_argument("--environment", default="", help="a router key needs one")
+        create.add_argument(
+            "--scope", action="append", default=[], choices=Role.values, help="admin keys only"
+        )
+        create.add_argument("--workload", action="append", default=[], help="narrow it to these")
+        create.add_argument("--user", default="", help="the person that an admin key acts for")
+        create.add_argument("--days", type=int, help="how long it lives (default: until it is revoked)")
+        revoke = what.add_parser("revoke", help="end a key now")
+        revoke.add_argument("key_id")
+        revoke.add_argument("--reason", required=True)
+        what.add_parser("list", help="every key, without its secret")
+        what.add_parser("public", help="the instance's public key, for Router(public_keys=…)")
+
+    def handle(self, *args: Any, what: str, **options: Any) -> None:
+        try:
+            with request_context(source="command keys"):
+                getattr(self, what)(**options)
+        except PointsmanError as error:
+            reasons = [f"{p['path']} {p['message']}" for p in error.extra.get("problems", [])]
+            raise CommandError("; ".join([error.detail, *reasons])) from None
+
+    def create(self, *, kind: str, label: str, environment: str, days: int | None, **options: Any) -> None:
+        person = actions.people([options["user"]])[0] if options["user"] else None
+        _, text = actions.issue_key(
+            kind,
+            environment,
+            label,
+            actor=SYSTEM,
+            user=person,
+            scopes=options["scope"],
+            workloads=options["workload"],
+            expires_at=None if days is None else clock.now() + timedelta(days=days),
+        )
+        self.stdout.write(text)
+
+    def revoke(self, *, key_id: str, reason: str, **options: Any) -> None:
+        key = actions.revoke_key(key_id, actor=SYSTEM, reason=reason)
+        self.stdout.write(f"{key.key_id} is revoked since {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
+
+    def list(self, **options: Any) -> None:
+        for key in Key.objects.order_by("pk"):
+            if key.revoked_at:
+                state = f"revoked {key.revoked_at:%Y-%m-%d}"
+            else:
+                state = f"expires {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
+            rights = ",".join(key.scopes) or "-"
+            where = key.environment or "*"
+            self.stdout.write(f"{key.key_id}  {key.kind:6}  {where:16}  {rights:24}  {state:18}  {key.label}")
+
+    def public(self, **options: Any) -> None:
+        self.stdout.write(signing.public_key_text())

@@ -1,0 +1,7 @@
+"""Periodic jobs of the audit log. See `controlplane.periodic`."""
+
+from controlplane.audit import checkpoints
+
+
+def checkpoint() -> None:
+    checkpoints.make()

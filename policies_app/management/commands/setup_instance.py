@@ -1,0 +1,37 @@
+"""manage.py setup_instance: what a new instance needs before its first use. A second run changes nothing."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from controlplane.access import first_admin
+from controlplane.actors import SYSTEM
+from controlplane.audit.context import request_context
+from policies_app import actions
+from policies_app.models import Environment
+
+# Routers of both live apart; a rollout in production needs a second person.
+ENVIRONMENTS = {"production": True, "staging": False}
+
+
+class Command(BaseCommand):
+    help = "Make the first administrator (password printed once), and production and staging."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with request_context(source="command setup_instance"):
+            password = first_admin.make_first_admin()
+            made = [name for name, four_eyes in ENVIRONMENTS.items() if self._environment(name, four_eyes)]
+        if password:
+            self.stdout.write(f"Administrator: {first_admin.NAME}  password: {password}  (shown this once)")
+        if made:
+            self.stdout.write(f"Environments: {', '.join(made)}")
+        self.stdout.write(
+            "Next: `manage.py keys create router my-router --environment staging` prints a router's key;\n"
+            "the console is at /console/, the API at /api/v1/schema."
+        )
+
+    def _environment(self, name: str, four_eyes: bool) -> bool:
+        if Environment.objects.filter(name=name).exists():
+            return False
+        actions.register_environment(name, actor=SYSTEM, four_eyes=four_eyes)
+        return True
