@@ -22,7 +22,7 @@ demo: $(BASE) ## four rollouts over recorded tasks, before your eyes (DEMO="--fr
 
 run: $(BASE) ## an empty instance on http://127.0.0.1:8000, kept in var/
 	@$(BIN)/python manage.py migrate --verbosity 0
-	@$(BIN)/python manage.py first_admin
+	@$(BIN)/python manage.py setup_instance
 	@$(BIN)/python manage.py serve $(SERVE)
 
 test: $(DEV) ## the whole suite on SQLite, then on a real PostgreSQL and Redis that it brings itself
