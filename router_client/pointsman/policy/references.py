@@ -116,6 +116,12 @@ def _check_second_choices(data: Mapping[str, Any], models: Mapping[str, Any], re
             "escalates_to_default",
             "escalate.to is the default: there is nothing stronger to ask",
         )
+    ranked = data.get("rank") if isinstance(data.get("rank"), list) else list(models)
+    if _ranks_above(default, escalate.get("to"), ranked):
+        text = (
+            "escalate.to ranks below the default, so the default never escalates; models stand weakest first"
+        )
+        report("escalate.to", "escalates_down", text, 0, "warning")
     if escalate and escalate.get("max", 1) and not escalate.get("on") and not escalate.get("when"):
         report("escalate", "never_escalates", "without `on` and `when` nothing ever escalates", 0, "warning")
     attempt, total = timeouts.get("attempt_ms"), timeouts.get("total_ms")
@@ -125,6 +131,10 @@ def _check_second_choices(data: Mapping[str, Any], models: Mapping[str, Any], re
             "timeouts_cross",
             f"one attempt may take longer than the whole task ({total} ms)",
         )
+
+
+def _ranks_above(alias: Any, other: Any, ranked: Any) -> bool:
+    return alias in ranked and other in ranked and bool(ranked.index(alias) > ranked.index(other))
 
 
 def _same(alias: Any, other: Any, models: Mapping[str, Any]) -> bool:
