@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "rest_framework",
     "drf_spectacular",
+    "controlplane.apps.ControlplaneConfig",
     "controlplane.access",
     "controlplane.audit",
     "policies_app",
@@ -213,3 +214,9 @@ UNFOLD = {
 SIGNING_KEY = env.str("POINTSMAN_SIGNING_KEY", default="")
 CLOCK = "database"  # "process" only in tests that travel in time
 POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # what routers are told
+HOST = env.str("HOST", default="127.0.0.1")
+PORT = env.int("PORT", default=8000)
+WORKERS = env.int("WORKERS", default=1)  # server processes; more than one needs PostgreSQL
+MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000)  # long polls, per process
+OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)  # by endpoint, rule and model
+TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400)  # by arm; feedback

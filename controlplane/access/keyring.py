@@ -1,0 +1,105 @@
+"""The keys of machines, held in memory so that a request costs no query.
+
+The data plane's watcher reads them all every second and swaps the whole map, so that a revoked key is dead in every
+process within two. A key that is not in the map may be younger than the last read: `Keyring.missing` tells such a
+key from a mistyped one by its checksum, and only the former is worth another read.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from controlplane.access.keys import ParsedKey, check, parse_key
+from controlplane.access.models import Key
+from controlplane.clock import now
+from controlplane.errors import Unauthenticated, WrongKeyKind
+
+_SCHEME = b"bearer "
+_NOBODY = "The request needs `Authorization: Bearer <router key>`."
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The key that a request carries, as it was at the last read."""
+
+    pk: int
+    kind: str
+    key_id: str
+    environment: str
+    secret_sha256: str
+    workloads: frozenset[str] | None  # None: all of the environment
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    dies_at: float  # Unix seconds of expiry or revocation, infinity for neither: all that a warm request asks
+
+    def may_report(self, workload: str) -> bool:
+        return self.workloads is None or workload in self.workloads
+
+
+class Keyring:
+    """All keys, by the hash of their text. One per process; read by the event loop, replaced by the watcher."""
+
+    def __init__(self) -> None:
+        self._by_secret: dict[str, Caller] = {}
+        self._ahead = 0.0  # seconds by which the database's clock is ahead of this process's
+
+    def reload(self) -> None:
+        """Read every key. Called by the watcher's thread."""
+        rows = Key.objects.values_list(
+            "pk", "kind", "key_id", "environment", "secret_sha256", "workloads", "expires_at", "revoked_at"
+        )
+        fresh = {caller.secret_sha256: caller for caller in (_caller(*row) for row in rows.iterator())}
+        self._ahead = now().timestamp() - time.time()
+        self._by_secret = fresh
+
+    def router(self, authorization: bytes | None) -> Caller:
+        """The router key of an `Authorization` header. Raises `Unauthenticated` or `WrongKeyKind`."""
+        if authorization is None or authorization[:7].lower() != _SCHEME:
+            raise Unauthenticated(_NOBODY)
+        caller = self._by_secret.get(hashlib.sha256(authorization[7:].strip()).hexdigest())
+        if caller is None or caller.dies_at <= time.time() + self._ahead:
+            self._refuse(authorization, caller)
+        assert caller is not None
+        if caller.kind != Key.Kind.ROUTER:
+            raise WrongKeyKind(f"This is an {caller.kind} key; routers need a router key (pmr_…).")
+        return caller
+
+    def still_good(self, caller: Caller) -> Caller:
+        """The same key as of now, for a request that has waited. Raises as `router` does."""
+        known = self._by_secret.get(caller.secret_sha256)
+        if known is None or known.dies_at <= time.time() + self._ahead:
+            parsed = ParsedKey(caller.kind, caller.environment, caller.key_id, caller.secret_sha256)
+            check(parsed, known, self._now())
+        assert known is not None
+        return known
+
+    def missing(self, authorization: bytes | None) -> bool:
+        """True for a well-formed key that was not there at the last read: it may have been issued since."""
+        if authorization is None or authorization[:7].lower() != _SCHEME:
+            return False
+        parsed = parse_key(authorization[7:].strip().decode("latin-1"))
+        return parsed is not None and parsed.secret_sha256 not in self._by_secret
+
+    def _refuse(self, authorization: bytes, caller: Caller | None) -> None:
+        """Say why: the slow path, with the one rule that the admin API follows too."""
+        check(parse_key(authorization[7:].strip().decode("latin-1")), caller, self._now())
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(time.time() + self._ahead, UTC)
+
+
+def _caller(
+    pk: int,
+    kind: str,
+    key_id: str,
+    environment: str,
+    secret_sha256: str,
+    workloads: list[str],
+    expires_at: datetime | None,
+    revoked_at: datetime | None,
+) -> Caller:
+    ends = [moment.timestamp() for moment in (expires_at, revoked_at) if moment is not None]
+    names = frozenset(workloads) or None
+    dies_at = min(ends, default=float("inf"))
+    return Caller(pk, kind, key_id, environment, secret_sha256, names, expires_at, revoked_at, dies_at)

@@ -1,0 +1,53 @@
+"""What the server runs: the gateway in front, Django behind, and what lives and dies with the process."""
+
+import asyncio
+import os
+import signal
+import threading
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+django.setup(set_prefix=False)
+
+from django.conf import settings  # noqa: E402 — needs the settings
+from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
+
+from controlplane import periodic  # noqa: E402
+from controlplane.gateway import Gateway  # noqa: E402
+from controlplane.gateway.bridge import Bridge  # noqa: E402
+from controlplane.replies import Receive, Send  # noqa: E402
+from rollout_app import nudges, tasks  # noqa: E402
+
+bridge = Bridge(WSGIHandler())
+gateway = Gateway(bridge)
+# `manage.py serve` sends it before it asks the process to end: what comes now must still be answered.
+DRAIN = signal.SIGUSR1
+
+
+async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    elif scope["type"] == "http":
+        await gateway(scope, receive, send)
+
+
+def _follow_nudges(stopping: threading.Event) -> None:
+    nudges.run(tasks.look, stopping)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    await receive()
+    asyncio.get_running_loop().add_signal_handler(DRAIN, gateway.drain)
+    await gateway.start()
+    runner = periodic.Runner(watch=[_follow_nudges]) if settings.EMBEDDED_RUNNER else None
+    if runner:
+        runner.start()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    if runner:
+        await asyncio.to_thread(runner.stop)
+    await gateway.stop()
+    await asyncio.to_thread(bridge.close)
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,86 @@
+"""Which workloads, versions and rollouts there are: asked once, then remembered, since none of them ever goes away."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
+
+from policies_app.models import PolicyVersion, Workload
+from rollout_app.models import Rollout
+
+
+class KnownRollout(NamedTuple):
+    environment: int
+    workload: int
+    versions: dict[str, int]  # arm → the version's number
+    stages: int
+
+
+class Wanted(NamedTuple):
+    """What one bucket names."""
+
+    workload: str
+    version: int
+    arm: str
+    rollout: str | None
+    stage: int | None
+
+
+class Known:
+    """One per process. Read by the event loop; `load` runs in a thread and only ever adds."""
+
+    def __init__(self) -> None:
+        self.workloads: dict[str, int] = {}
+        self._versions: dict[int, set[int]] = {}
+        self._rollouts: dict[str, KnownRollout] = {}
+
+    def lacks(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+        """Those that have to be looked up: not known, or not known yet."""
+        return [item for item in wanted if self._is_new(item)]
+
+    def _is_new(self, item: Wanted) -> bool:
+        pk = self.workloads.get(item.workload)
+        if pk is None or item.version not in self._versions[pk]:
+            return True
+        return item.rollout is not None and item.rollout not in self._rollouts
+
+    def load(self, wanted: list[Wanted]) -> None:
+        names = {item.workload for item in wanted}
+        pks = dict(Workload.objects.filter(name__in=names).values_list("name", "pk"))
+        versions: dict[int, set[int]] = {pk: set() for pk in pks.values()}
+        for pk, number in PolicyVersion.objects.filter(workload__in=versions).values_list(
+            "workload", "number"
+        ):
+            versions[pk].add(number)
+        rollouts = Rollout.objects.filter(pk__in={uuid for item in wanted if (uuid := _uuid(item.rollout))})
+        for rollout in rollouts.select_related("baseline", "candidate"):
+            arms = {"baseline": rollout.baseline.number, "candidate": rollout.candidate.number}
+            known = KnownRollout(rollout.environment_id, rollout.workload_id, arms, len(rollout.stages))
+            self._rollouts[str(rollout.pk)] = known
+        self._versions.update(versions)  # before the names, by which the event loop finds them
+        self.workloads.update(pks)
+
+    def objection(self, environment: int, item: Wanted) -> tuple[str, str] | None:
+        """(field, sentence) for what is not there, None when all of it is."""
+        pk = self.workloads.get(item.workload)
+        if pk is None:
+            return "workload", f"there is no workload {item.workload!r}"
+        if item.version not in self._versions[pk]:
+            return "version", f"{item.workload} has no version {item.version}"
+        if item.rollout is None:
+            return None
+        rollout = self._rollouts.get(item.rollout)
+        if rollout is None or (rollout.environment, rollout.workload) != (environment, pk):
+            return "rollout", f"{item.workload} has no rollout {item.rollout!r} in this environment"
+        if rollout.versions[item.arm] != item.version:
+            return "version", f"the {item.arm} of that rollout is version {rollout.versions[item.arm]}"
+        if item.stage is not None and item.stage >= rollout.stages:
+            return "stage", f"that rollout has {rollout.stages} stages, counted from 0"
+        return None
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        uuid = UUID(text or "")
+    except ValueError:
+        return None
+    return uuid if str(uuid) == text else None
