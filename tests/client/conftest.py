@@ -1,5 +1,5 @@
 from hypothesis import settings
 
-# No deadline per example: a busy machine is slow, and that is no fault of the code. What must be fast has a test.
+# No deadline per example: a busy machine is slow, and that is no fault of the code.
 settings.register_profile("client", deadline=None)
 settings.load_profile("client")
