@@ -41,7 +41,7 @@ def money(nusd: float | None) -> str:
     if nusd is None:
         return NONE
     dollars = Decimal(nusd) / 10**9
-    if dollars == 0 or abs(dollars) >= 1:
+    if dollars == 0 or abs(dollars) >= Decimal("0.9995"):
         return _signed(f"${abs(dollars):,.2f}", dollars)
     places = 2 - dollars.adjusted()
     return _signed(f"${abs(dollars):.{places}f}", dollars)

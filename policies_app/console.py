@@ -292,11 +292,14 @@ def _fleet(environment: Environment) -> dict[str, Any]:
     routers = list(environment.routers.filter(polled_at__gt=now - timedelta(days=1)).order_by("instance"))
     polling = [router for router in routers if router.polled_at >= now - fleet.SEEN_WITHIN]
     view = fleet.view(environment, environment.revision)
+    refusals = defaultdict(list)
+    for refusal in view.rejected:
+        refusals[refusal.router].append(refusal)
     return {
         "routers": routers,
         "polling": {router.pk for router in polling},
         "current": {router.pk for router in polling if router.instance not in view.stragglers},
-        "rejecting": [router for router in polling if router.rejected],
+        "refusals": dict(refusals),
     }
 
 

@@ -73,8 +73,8 @@ DOORS = {
             Role.OPERATOR,
             actions.break_glass_start,
             Event.BREAK_GLASS,
-            "For an emergency: the first stage begins though nobody else has agreed, through a freeze too. The "
-            "audit log keeps it under your name, as a start without approval.",
+            "For an emergency: the first stage begins though nobody else has agreed, through a freeze too. "
+            "The audit log keeps it under your name, as a start without approval.",
             "Started without an approval.",
             "pm-danger-line",
         ),

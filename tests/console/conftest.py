@@ -1,0 +1,35 @@
+"""What the console's tests begin with. Models are imported late: this is read before the settings."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from policies_app.models import Environment, Workload
+    from tests.console.people import People
+
+
+@pytest.fixture
+def people(db: None) -> "People":
+    """`people("tom", "approver", "operator")` is tom's browser, logged in, with these roles."""
+    from tests.console.people import logged_in
+
+    return logged_in
+
+
+@pytest.fixture
+def production(db: None) -> "Environment":
+    from tests import builders
+
+    return builders.environment("production", four_eyes=True)
+
+
+@pytest.fixture
+def summaries(production: "Environment") -> "Workload":
+    """A workload that production serves at version 1, and that has a version 2."""
+    from tests import builders
+
+    workload = builders.workload("summaries")
+    builders.served(production, workload)
+    builders.version(workload)
+    return workload

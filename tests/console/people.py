@@ -1,0 +1,48 @@
+"""People, and what they look at."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.test import Client
+
+from controlplane.access.models import Membership, Team
+from controlplane.actors import SYSTEM, Actor
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.models import Rollout
+
+People = Callable[..., Client]
+ONE_STEP: list[dict[str, Any]] = [{"mode": "percentage", "share_pcm": 5_000}, {"mode": "full"}]
+
+
+def logged_in(name: str, *roles: str, environment: str = "", team: Team | None = None) -> Client:
+    """This person's browser, with these roles in the environment (empty: everywhere), on that team."""
+    user, _ = User.objects.get_or_create(username=name)
+    for role in roles:
+        Membership.objects.get_or_create(user=user, environment=environment, role=role)
+    if team is not None:
+        team.members.add(user)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def actor_of(name: str) -> Actor:
+    return Actor.of_user(User.objects.get_or_create(username=name)[0])
+
+
+def proposed(workload: Workload, environment: Environment, by: str = "maria") -> Rollout:
+    """A rollout of the newest version, waiting for an approval where the environment asks for one."""
+    newest = workload.versions.first()
+    assert newest is not None
+    return actions.propose_rollout(
+        environment, workload, newest, plan=ONE_STEP, reason="cheaper", actor=actor_of(by)
+    )
+
+
+def running(workload: Workload, environment: Environment) -> Rollout:
+    rollout = proposed(workload, environment)
+    if environment.four_eyes:
+        actions.approve_rollout(rollout, actor=actor_of("eva"), reason="looks right")
+    return actions.start_rollout(rollout, actor=SYSTEM, reason="now")

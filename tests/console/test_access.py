@@ -1,0 +1,102 @@
+"""Who gets in, and what they get instead."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from policies_app.models import Environment, Workload
+from tests.console.people import People, proposed
+
+PAGES = [
+    ("index", []),
+    ("workloads", []),
+    ("workload", ["summaries"]),
+    ("new_version", ["summaries"]),
+    ("version", ["summaries", 1]),
+    ("diff", ["summaries"]),
+    ("serve", ["summaries", "production"]),
+    ("pin", ["summaries", "production"]),
+    ("unpin", ["summaries", "production"]),
+    ("fleet", []),
+    ("fleet_of", ["production"]),
+    ("rollouts", []),
+    ("propose", []),
+    ("rollout", ["01930000-0000-7000-8000-000000000000"]),
+    ("act", ["01930000-0000-7000-8000-000000000000", "pause"]),
+    ("audit", []),
+    ("entry", [1]),
+]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("name", "args"), PAGES, ids=[name for name, _ in PAGES])
+def test_it_sends_whoever_is_not_logged_in_to_the_login(name: str, args: list[object]) -> None:
+    address = reverse(f"console:{name}", args=args)
+    response = Client().get(address)
+    assert response.status_code == 302
+    assert response.headers["Location"] == f"{reverse('console:login')}?next={address}"
+
+
+@pytest.mark.parametrize(("name", "args"), PAGES[1:], ids=[name for name, _ in PAGES[1:]])
+def test_it_shows_nothing_to_whoever_holds_no_role(
+    people: People, summaries: Workload, name: str, args: list[object]
+) -> None:
+    response = people("stranger").get(reverse(f"console:{name}", args=args))
+    assert response.status_code == (200 if name == "fleet" else 404)
+    assert "summaries" not in response.content.decode().replace("/summaries/", "")
+
+
+def test_it_tells_whoever_holds_no_role_what_to_do(people: People) -> None:
+    assert b"You hold no role yet" in people("stranger").get(reverse("console:index")).content
+
+
+@pytest.mark.django_db
+def test_it_lets_in_a_person_who_is_not_on_the_staff() -> None:
+    User.objects.create_user("maria", password="the right one")
+    client = Client()
+    form = {"username": "maria", "password": "the right one", "next": reverse("console:audit")}
+    response = client.post(reverse("console:login"), form)
+    assert response.headers["Location"] == reverse("console:audit")
+    assert client.get(reverse("console:index")).status_code == 200
+
+
+@pytest.mark.django_db
+def test_it_says_so_when_the_password_is_wrong() -> None:
+    User.objects.create_user("maria", password="the right one")
+    response = Client().post(reverse("console:login"), {"username": "maria", "password": "another"})
+    assert response.status_code == 200
+    assert b"Please enter a correct username and password" in response.content
+
+
+@pytest.mark.django_db
+def test_a_polling_fragment_of_an_ended_session_reloads_the_page() -> None:
+    response = Client().get(reverse("console:fleet"), headers={"HX-Request": "true"})
+    assert response.headers["HX-Refresh"] == "true"
+
+
+def test_it_refuses_a_form_without_its_token(people: People, summaries: Workload) -> None:
+    people("tom", "operator")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.get(username="tom"))
+    form = {"model_alias": "large", "reason": "incident"}
+    assert client.post(reverse("console:pin", args=["summaries", "production"]), form).status_code == 403
+    assert not summaries.assignments.get().pin_model
+
+
+def test_it_refuses_a_method_that_a_page_has_not(people: People, production: Environment) -> None:
+    assert people("tom", "viewer").post(reverse("console:workloads")).status_code == 405
+
+
+def test_it_hides_rollouts_of_other_environments(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = proposed(summaries, production)
+    client = people("sam", "admin", environment="staging")
+    assert client.get(reverse("console:rollout", args=[rollout.pk])).status_code == 404
+    assert str(rollout.pk) not in client.get(reverse("console:rollouts")).content.decode()
+
+
+def test_no_page_is_kept_by_the_browser(people: People, production: Environment) -> None:
+    response = people("tom", "viewer").get(reverse("console:fleet"))
+    assert response.headers["Cache-Control"] == "no-store"

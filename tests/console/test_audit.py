@@ -1,0 +1,116 @@
+"""The audit list, its filters, and the page of an entry."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from controlplane.actors import SYSTEM
+from controlplane.audit.models import Entry
+from policies_app import actions
+from policies_app.models import Environment, Workload
+from tests import builders
+from tests.console.people import People, running
+from tests.console.test_workloads import text
+
+LIST = "/console/audit/"
+
+
+def listed(response: Any) -> set[str]:
+    return {entry.action for entry, _ in response.context["listed"]}
+
+
+@pytest.fixture
+def history(summaries: Workload, production: Environment) -> None:
+    actions.pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="incident 231")
+    actions.unpin(summaries.assignments.get(), actor=SYSTEM, reason="over")
+    running(summaries, production)
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"action": "assignment.pin"}, {"assignment.pin"}),
+        ({"action": "rollout."}, {"rollout.propose", "rollout.approve", "rollout.start"}),
+        ({"actor": "EVA"}, {"rollout.approve"}),
+        ({"target": "production/summaries", "action": "assignment.u"}, {"assignment.unpin"}),
+        ({"outcome": "refused"}, set()),
+        ({"until": "2020-01-01"}, set()),
+        (
+            {"action": "rollout.start", "since": f"{timezone.now() - timedelta(days=1):%Y-%m-%d}"},
+            {"rollout.start"},
+        ),
+    ],
+)
+def test_it_filters(people: People, query: dict[str, str], found: set[str]) -> None:
+    assert listed(people("tom", "viewer").get(LIST, query)) == found
+
+
+@pytest.mark.usefixtures("history")
+def test_it_says_when_nothing_matches(people: People) -> None:
+    assert "No entry matches" in text(people("tom", "viewer").get(LIST, {"actor": "nobody"}))
+
+
+@pytest.mark.usefixtures("history")
+def test_a_date_that_is_none_is_named(people: People) -> None:
+    response = people("tom", "viewer").get(LIST, {"since": "yesterday"})
+    assert response.status_code == 200
+    assert "Enter a valid date" in text(response)
+
+
+def test_it_hides_entries_of_environments_one_may_not_see(people: People, summaries: Workload) -> None:
+    builders.environment("staging")
+    response = people("sam", "viewer", environment="staging").get(LIST)
+    assert "assignment.serve_first" not in listed(response)
+    assert "version.add" in listed(response)
+    hidden = Entry.objects.get(action="assignment.serve_first")
+    assert people("sam").get(reverse("console:entry", args=[hidden.seq])).status_code == 404
+
+
+def test_it_turns_pages_in_few_queries(
+    people: People, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(60):
+        actions.edit_environment(production, actor=SYSTEM, description=f"edit {number}")
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(20):
+        first = text(client.get(LIST, {"action": "environment.edit"}))
+    assert "1–50 of 60" in first
+    assert "?action=environment.edit&amp;page=2" in first
+    assert "51–60 of 60" in text(client.get(LIST, {"action": "environment.edit", "page": "2"}))
+    assert client.get(LIST, {"page": "x"}).status_code == 200
+
+
+def test_an_entry_shows_before_and_after(people: People, summaries: Workload) -> None:
+    actions.pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="incident 231")
+    entry = Entry.objects.get(action="assignment.pin")
+    response = people("tom", "viewer").get(reverse("console:entry", args=[entry.seq]))
+    change = next(c for c in response.context["differences"] if c["path"] == "pin")
+    assert (change["kind"], change["before"], change["after"]) == ("changed", "", "large")
+    page = text(response)
+    assert entry.hash in page and entry.prev_hash in page
+    assert "incident 231" in page
+    assert reverse("console:workload", args=["summaries"]) in page
+
+
+def test_a_refusal_says_that_nothing_changed(people: People, summaries: Workload) -> None:
+    form = {"version": summaries.versions.get(number=2).pk, "reason": "again"}
+    people("tom", "operator").post("/console/workloads/summaries/production/serve/", form)
+    entry = Entry.objects.get(outcome="refused")
+    page = text(people("tom").get(reverse("console:entry", args=[entry.seq])))
+    assert "nothing changed" in page
+    assert "already_exists" in page
+
+
+@pytest.mark.usefixtures("history")
+def test_every_entry_has_a_page(people: People) -> None:
+    client = people("tom", "admin")
+    for entry in Entry.objects.all():
+        assert client.get(reverse("console:entry", args=[entry.seq])).status_code == 200
+
+
+def test_there_is_no_page_of_an_entry_that_is_not(people: People, production: Environment) -> None:
+    assert people("tom", "viewer").get(reverse("console:entry", args=[999])).status_code == 404

@@ -1,0 +1,232 @@
+"""What a person can do with a rollout: each door asks for its role and a reason, and does one thing."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from django.utils import timezone
+
+from controlplane.actors import SYSTEM
+from controlplane.audit.models import Entry
+from policies_app import actions as policies
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.doors import DOORS
+from rollout_app.models import Rollout
+from rollout_app.states import State
+from tests.console.people import ONE_STEP, People, actor_of, proposed, running
+from tests.console.test_workloads import text
+
+
+def door(rollout: Rollout, name: str) -> str:
+    return reverse("console:act", args=[rollout.pk, name])
+
+
+def through(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
+    """Open the door's form and send it as it came, with a reason."""
+    form = client.get(door(rollout, name)).context["form"]
+    return client.post(door(rollout, name), {**form.initial, "reason": "because", **values}, follow=True)
+
+
+def in_state(name: str, workload: Workload, environment: Environment) -> Rollout:
+    """A rollout to which the door `name` is open."""
+    if name in ("approve", "reject", "cancel", "break-glass"):
+        return proposed(workload, environment)
+    if name == "start":
+        return actions.approve_rollout(proposed(workload, environment), actor=actor_of("eva"), reason="yes")
+    if name == "approve-stage":
+        plan = [ONE_STEP[0], {**ONE_STEP[1], "approval": True}]
+        rollout = actions.amend_rollout(
+            proposed(workload, environment), actor=actor_of("maria"), reason="careful", plan=plan
+        )
+        actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+        return actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    rollout = running(workload, environment)
+    if name == "resume":
+        return actions.pause_rollout(rollout, actor=SYSTEM, reason="wait")
+    if name == "revert":
+        actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
+        return actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
+    return rollout
+
+
+AFTER = {
+    "approve": (State.SCHEDULED, 0),
+    "reject": (State.REJECTED, 0),
+    "start": (State.RUNNING, 0),
+    "break-glass": (State.RUNNING, 0),
+    "approve-stage": (State.RUNNING, 0),
+    "advance": (State.RUNNING, 1),
+    "pause": (State.PAUSED, 0),
+    "resume": (State.RUNNING, 0),
+    "roll-back": (State.ROLLING_BACK, 0),
+    "cancel": (State.CANCELLED, 0),
+    "revert": (State.COMPLETED, 1),
+}
+
+
+def test_every_door_is_tested() -> None:
+    assert set(AFTER) == set(DOORS)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_it_does_one_thing_and_says_so(
+    people: People, summaries: Workload, production: Environment, name: str
+) -> None:
+    rollout = in_state(name, summaries, production)
+    before = Entry.objects.count()
+    response = through(people("tom", DOORS[name].role), rollout, name)
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.stage) == AFTER[name]
+    assert DOORS[name].said in text(response)
+    entry = Entry.objects.order_by("seq")[before:].get()
+    assert (entry.actor_label, entry.reason, entry.outcome) == ("tom", "because", "done")
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_it_requires_its_role(
+    people: People, summaries: Workload, production: Environment, name: str
+) -> None:
+    rollout = in_state(name, summaries, production)
+    others = {"viewer", "editor", "approver", "operator"} - {DOORS[name].role.value}
+    client = people("tom", *others)
+    response = client.post(door(rollout, name), {"reason": "because", "seen": rollout.version})
+    assert response.status_code == 403
+    assert f"needs the role {DOORS[name].role.value} in production" in text(response)
+    assert client.get(door(rollout, name)).status_code == 403
+    assert Rollout.objects.get(pk=rollout.pk).version == rollout.version
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("reason", ["", " \n "])
+def test_it_requires_a_reason(
+    people: People, summaries: Workload, production: Environment, name: str, reason: str
+) -> None:
+    rollout = in_state(name, summaries, production)
+    response = through(people("tom", DOORS[name].role), rollout, name, reason=reason)
+    assert response.status_code == 422
+    assert "This field is required" in text(response)
+    assert Rollout.objects.get(pk=rollout.pk).version == rollout.version
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_its_button_shows_where_it_is_open(
+    people: People, summaries: Workload, production: Environment, name: str
+) -> None:
+    rollout = in_state(name, summaries, production)
+    page = people("tom", DOORS[name].role).get(reverse("console:rollout", args=[rollout.pk]))
+    assert f'href="{door(rollout, name)}"' in page.content.decode()
+
+
+def test_nobody_approves_their_own(people: People, summaries: Workload, production: Environment) -> None:
+    rollout = proposed(summaries, production, by="maria")
+    client = people("maria", "approver", "editor")
+    page = text(client.get(reverse("console:rollout", args=[rollout.pk])))
+    assert "you wrote or proposed it, so somebody else must" in page
+    assert door(rollout, "approve") not in page
+    response = through(client, rollout, "approve")
+    assert response.status_code == 422
+    assert "somebody else must approve it" in text(response)
+    assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
+    assert Entry.objects.get(outcome="refused").actor_label == "maria"
+
+
+def test_not_even_a_superuser_approves_their_own(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = proposed(summaries, production, by="root")
+    client = people("root")
+    User.objects.filter(username="root").update(is_superuser=True)
+    assert through(client, rollout, "approve").status_code == 422
+    assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
+
+
+def test_an_approval_is_for_what_was_shown(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = proposed(summaries, production)
+    client = people("tom", "approver")
+    form = client.get(door(rollout, "approve")).context["form"].initial
+    actions.amend_rollout(rollout, actor=actor_of("maria"), reason="all at once", plan="immediate")
+    form |= {"reason": "fine", "seen": Rollout.objects.get(pk=rollout.pk).version}
+    response = client.post(door(rollout, "approve"), form)
+    assert response.status_code == 422
+    assert "It changed since you looked" in text(response)
+    assert not rollout.approvals.exists()
+
+
+def test_what_moved_since_it_was_shown_is_not_advanced(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    plan = [{"mode": "percentage", "share_pcm": share} for share in (1_000, 5_000)] + [{"mode": "full"}]
+    rollout = proposed(summaries, production)
+    actions.amend_rollout(rollout, actor=actor_of("maria"), reason="slower", plan=plan)
+    actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+    actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    client = people("tom", "operator")
+    form = client.get(door(rollout, "advance")).context["form"].initial
+    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
+    response = client.post(door(rollout, "advance"), {**form, "reason": "hurry"})
+    assert response.status_code == 422
+    assert "Look again" in text(response)
+    assert Rollout.objects.get(pk=rollout.pk).stage == 1
+
+
+def test_a_rollback_works_wherever_the_rollout_is_by_now(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    client = people("tom", "operator")
+    form = client.get(door(rollout, "roll-back")).context["form"].initial
+    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
+    client.post(door(rollout, "roll-back"), {**form, "reason": "it hurts"})
+    assert Rollout.objects.get(pk=rollout.pk).state == State.ROLLING_BACK
+    assert summaries.assignments.get().candidate is None
+
+
+@pytest.mark.parametrize("name", ["advance", "pause", "resume", "roll-back"])
+def test_what_the_state_does_not_allow_is_refused_on_the_page(
+    people: People, summaries: Workload, production: Environment, name: str
+) -> None:
+    rollout = proposed(summaries, production)
+    response = through(people("tom", "operator"), rollout, name)
+    assert response.status_code == 422
+    assert "Possible now" in text(response)
+    assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
+
+
+def test_a_freeze_closes_the_door_and_says_until_when(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = in_state("start", summaries, production)
+    until = timezone.now().replace(year=timezone.now().year + 1)
+    policies.edit_environment(production, actor=SYSTEM, frozen_until=until, freeze_reason="year end")
+    client = people("tom", "operator")
+    page = text(client.get(reverse("console:rollout", args=[rollout.pk])))
+    assert f"frozen until {until:%Y-%m-%d %H:%M} UTC: year end" in page
+    assert "is frozen until" in text(through(client, rollout, "start"))
+    assert Rollout.objects.get(pk=rollout.pk).state == State.SCHEDULED
+
+
+def test_a_revert_leads_to_its_own_page(people: People, summaries: Workload, production: Environment) -> None:
+    rollout = in_state("revert", summaries, production)
+    response = through(people("tom", "operator"), rollout, "revert")
+    back = rollout.reverted_by.get()
+    assert response.redirect_chain[0][0] == reverse("console:rollout", args=[back.pk])
+    assert summaries.assignments.get().candidate == summaries.versions.get(number=1)
+
+
+def test_the_form_comes_alone_when_the_page_asks(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    address = door(rollout, "pause")
+    page = text(people("tom", "operator").get(address, headers={"HX-Request": "true"}))
+    assert "<html" not in page
+    assert f'action="{address}"' in page
+
+
+def test_there_is_no_other_door(people: People, summaries: Workload, production: Environment) -> None:
+    rollout = proposed(summaries, production)
+    assert people("tom", "admin").get(door(rollout, "delete")).status_code == 404

@@ -1,0 +1,126 @@
+"""How figures are written and drawn."""
+
+import math
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from controlplane import display
+from rollout_app.charts import chart, interval
+from rollout_app.overview import points
+
+
+@pytest.mark.parametrize(
+    ("nusd", "written"),
+    [
+        (None, "–"),
+        (0, "$0.00"),
+        (1_234_560_000_000, "$1,234.56"),
+        (1_000_000_000, "$1.00"),
+        (410_000, "$0.000410"),
+        (12_300_000, "$0.0123"),
+        (-410_000, "−$0.000410"),
+        (999_600_000, "$1.00"),
+    ],
+)
+def test_money(nusd: int | None, written: str) -> None:
+    assert display.money(nusd) == written
+
+
+@pytest.mark.parametrize(
+    ("fraction", "written"),
+    [(None, "–"), (0.943, "94.3"), (1, "100.0"), (-0.0006, "−0.1"), (-0.0004, "0.0")],
+)
+def test_percent(fraction: float | None, written: str) -> None:
+    assert display.percent(fraction).removesuffix("\u202f%") == written
+
+
+@pytest.mark.parametrize(
+    ("pcm", "written"), [(0, "0"), (1, "0.001"), (500, "0.5"), (5_000, "5"), (100_000, "100")]
+)
+def test_share(pcm: int, written: str) -> None:
+    assert display.share(pcm) == f"{written}\u202f%"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0, "0 s"), (59, "59 s"), (60, "1 min"), (260, "4 min 20 s"), (7_200, "2 h"), (90_061, "1 day 1 h")],
+)
+def test_span(seconds: int, written: str) -> None:
+    assert display.span(seconds).replace("\u202f", " ") == written
+
+
+@pytest.mark.parametrize(
+    ("before", "written"),
+    [
+        (timedelta(seconds=1), "just now"),
+        (timedelta(seconds=30), "30 s ago"),
+        (timedelta(minutes=3), "3 min ago"),
+        (timedelta(days=2), "2 days ago"),
+        (timedelta(minutes=-3, seconds=-1), "in 3 min"),
+    ],
+)
+def test_ago_carries_the_exact_time(before: timedelta, written: str) -> None:
+    at = timezone.now() - before
+    shown = display.ago(at).replace("\u202f", " ")
+    assert f">{written}<" in shown
+    assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in shown
+
+
+def test_ago_of_nothing_is_a_dash() -> None:
+    assert display.ago(None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("difference", "written"), [(0.021, "+2.1"), (-0.021, "−2.1"), (0.0, "0.0"), (0.0001, "0.0")]
+)
+def test_points(difference: float, written: str) -> None:
+    assert points(difference) == f"{written}\u202fpoints"
+
+
+def test_a_badge_escapes_what_it_shows() -> None:
+    assert display.badge("<b>") == '<span class="pm-badge pm-quiet">&lt;b&gt;</span>'
+
+
+def draw(points: list[tuple[float, float]], **options: float) -> object:
+    bound = options.get("bound")
+    return chart({"baseline": points}, written=str, short=str, when=str, bound=bound, limits=(0, 1))
+
+
+def test_a_chart_of_nothing_is_none() -> None:
+    assert draw([]) is None
+
+
+@pytest.mark.parametrize(
+    "points", [[(0.0, 0.5)], [(0.0, 0.5), (60.0, 0.5)], [(0.0, 0.0), (60.0, 1.0)], [(0.0, 1.0), (60.0, 1.0)]]
+)
+def test_a_chart_keeps_every_point_within_its_frame(points: list[tuple[float, float]]) -> None:
+    drawn = chart({"a": points}, written=str, short=str, when=str, bound=0.9, limits=(0, 1))
+    assert drawn is not None and drawn.bound is not None
+    numbers = [float(n) for n in drawn.lines[0].path.replace("M", "").replace("L", "").split()]
+    assert all(drawn.left <= x <= drawn.right for x in numbers[::2])
+    assert all(drawn.top <= y <= drawn.bottom for y in numbers[1::2])
+    assert drawn.top <= drawn.bound.at <= drawn.bottom
+    assert 2 <= len(drawn.up) <= 7
+
+
+def test_a_charts_axis_stays_within_its_limits() -> None:
+    drawn = chart({"a": [(0.0, 0.99), (1.0, 1.0)]}, written=str, short=str, when=str, limits=(0, 1))
+    assert drawn is not None
+    assert float(drawn.up[-1].label) == pytest.approx(1)
+
+
+def test_an_interval_shows_harm_to_the_right_of_none() -> None:
+    drawn = interval(0.01, -0.005, 0.025, zero=0.0, margin=0.02)
+    assert drawn.low < drawn.zero < drawn.estimate < drawn.margin < drawn.high
+
+
+def test_an_interval_is_cut_at_the_ends_and_its_estimate_is_not() -> None:
+    drawn = interval(0.5, -9.0, 9.0, zero=0.0, margin=0.02)
+    assert 0 < drawn.low < drawn.zero < drawn.margin < drawn.estimate < drawn.high < drawn.width
+
+
+def test_an_interval_without_width_is_drawn() -> None:
+    drawn = interval(0.0, 0.0, 0.0, zero=None, margin=0.0)
+    assert math.isfinite(drawn.estimate)

@@ -1,0 +1,61 @@
+"""The fleet page: who applied what, and who lags."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from policies_app.models import Environment, Router, Workload
+from tests.console.people import People
+from tests.console.test_workloads import text
+
+FLEET = "/console/fleet/production/"
+
+
+@pytest.fixture
+def routers(summaries: Workload, production: Environment) -> None:
+    now = timezone.now()
+    production.revision = 5
+    production.save(update_fields=["revision"])
+    served = summaries.assignments.get().baseline.digest
+    common = {"environment": production, "epoch": production.epoch, "applied_at": now}
+    Router.objects.create(**common, instance="current", revision=5, polled_at=now)
+    Router.objects.create(**common, instance="behind", revision=3, polled_at=now)
+    Router.objects.create(**common, instance="silent", revision=5, polled_at=now - timedelta(minutes=3))
+    Router.objects.create(**common, instance="gone", revision=1, polled_at=now - timedelta(days=2))
+    rejected = {"summaries": {"digest": served, "error": "unknown field"}}
+    Router.objects.create(**common, instance="refusing", revision=4, polled_at=now, rejected=rejected)
+
+
+@pytest.mark.usefixtures("routers")
+def test_it_counts_who_still_polls(people: People, django_assert_max_num_queries: Any) -> None:
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(20):
+        page = text(client.get(FLEET))
+    assert "1 of 3" in page
+    assert "gone" not in page
+    for state in ("up to date", "behind", "silent", "rejecting"):
+        assert f">{state}</span>" in page
+    assert "refused summaries: unknown field" in page
+
+
+@pytest.mark.usefixtures("routers")
+def test_home_says_it_in_one_line(people: People) -> None:
+    page = text(people("tom", "viewer").get("/console/"))
+    assert "1 of 3 routers" in page
+    assert "1 document refused" in page
+
+
+def test_its_fragment_comes_alone(people: People, production: Environment) -> None:
+    page = text(people("tom", "viewer").get(FLEET, headers={"HX-Request": "true"}))
+    assert "<html" not in page
+    assert "No router has asked yet" in page
+
+
+def test_it_is_not_for_people_of_other_environments(people: People, production: Environment) -> None:
+    assert people("sam", "admin", environment="staging").get(FLEET).status_code == 404
+
+
+def test_without_an_environment_it_says_what_to_do(people: People) -> None:
+    assert "No environment that you may see" in text(people("tom", "admin").get("/console/fleet/"))

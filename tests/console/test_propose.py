@@ -1,0 +1,106 @@
+"""Propose a rollout from a page."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from policies_app.models import Environment, Workload
+from rollout_app.models import Plan, Rollout
+from rollout_app.states import State
+from tests import builders
+from tests.console.people import People
+from tests.console.test_workloads import text
+
+PROPOSE = "/console/rollouts/propose/?workload=summaries"
+
+
+def filled(workload: Workload, environment: Environment, **changes: Any) -> dict[str, Any]:
+    return {
+        "environment": environment.pk,
+        "candidate": workload.versions.get(number=2).pk,
+        "plan": Plan.objects.get(name="standard").pk,
+        "reason": "cheaper",
+    } | changes
+
+
+@pytest.mark.parametrize("roles", [["viewer"], ["approver", "operator"], ["editor"]])
+def test_it_requires_an_editor_of_the_owning_team(
+    people: People, summaries: Workload, production: Environment, roles: list[str]
+) -> None:
+    response = people("tom", *roles).post(PROPOSE, filled(summaries, production))
+    assert response.status_code == 403
+    assert not Rollout.objects.exists()
+
+
+def test_it_requires_the_editor_role_in_that_environment(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    builders.environment("staging")
+    client = people("maria", "editor", environment="staging", team=summaries.owner)
+    assert "There is nothing to move" in text(client.get(PROPOSE))
+    assert client.post(PROPOSE, filled(summaries, production)).status_code == 422
+    assert not Rollout.objects.exists()
+
+
+def test_it_proposes_and_says_what_it_waits_for(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    response = client.post(PROPOSE, filled(summaries, production), follow=True)
+    rollout = Rollout.objects.get()
+    assert (rollout.state, rollout.plan_name, rollout.proposer_label) == (
+        State.AWAITING_APPROVAL,
+        "standard",
+        "maria",
+    )
+    assert "It waits for the approval of somebody else" in text(response)
+
+
+def test_it_schedules(people: People, summaries: Workload, production: Environment) -> None:
+    at = (timezone.now() + timedelta(days=2)).replace(second=0, microsecond=0)
+    form = filled(summaries, production, scheduled_for=f"{at:%Y-%m-%dT%H:%M}")
+    people("maria", "editor", team=summaries.owner).post(PROPOSE, form)
+    assert Rollout.objects.get().scheduled_for == at
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reason": " "}, "This field is required"),
+        ({"plan": 0}, "Select a valid choice"),
+        ({"candidate": 0}, "Select a valid choice"),
+        ({"scheduled_for": "2020-01-01T00:00"}, "This is in the past"),
+        ({"scheduled_for": "soon"}, "Enter a valid date/time"),
+    ],
+)
+def test_it_refuses_what_makes_no_proposal(
+    people: People, summaries: Workload, production: Environment, changes: dict[str, Any], said: str
+) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    response = client.post(PROPOSE, filled(summaries, production, **changes))
+    assert response.status_code == 422
+    assert said in text(response)
+    assert not Rollout.objects.exists()
+
+
+def test_it_refuses_what_is_served_already(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    form = filled(summaries, production, candidate=summaries.versions.get(number=1).pk)
+    response = people("maria", "editor", team=summaries.owner).post(PROPOSE, form)
+    assert response.status_code == 422
+    assert "serves version 1 of summaries already" in text(response)
+
+
+def test_it_begins_with_the_version_that_the_link_names(people: People, summaries: Workload) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    form = client.get(f"{PROPOSE}&candidate=2&environment=production").context["form"]
+    assert form.initial["candidate"].number == 2
+    assert form.initial["environment"].name == "production"
+
+
+def test_without_a_workload_it_asks_for_one(people: People, summaries: Workload) -> None:
+    page = text(people("maria", "editor").get("/console/rollouts/propose/"))
+    assert "?workload=summaries" in page

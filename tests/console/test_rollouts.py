@@ -1,0 +1,203 @@
+"""The list of rollouts, the page of one, and the part of it that keeps itself fresh."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from controlplane.actors import SYSTEM
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.states import State
+from tests.console.people import People, proposed, running
+from tests.console.test_workloads import text
+
+LIVE = {"HX-Request": "true"}
+
+
+def page_of(rollout: Rollout) -> str:
+    return reverse("console:rollout", args=[rollout.pk])
+
+
+def outcomes(rollout: Rollout, arm: str, tasks: int, successes: int, cost: int) -> None:
+    """One minute of one arm, as the fold would have written it."""
+    ArmTotals.objects.create(
+        environment=rollout.environment,
+        workload=rollout.workload,
+        rollout=str(rollout.pk),
+        stage=0,
+        arm=arm,
+        version=1 if arm == "baseline" else 2,
+        minute=timezone.now().replace(second=0, microsecond=0),
+        tasks=tasks,
+        successes=successes,
+        failures=tasks - successes,
+        cost_n=tasks,
+        cost_sum=cost,
+    )
+
+
+@pytest.mark.parametrize(
+    ("show", "shown"),
+    [("", True), ("active", False), ("waiting", True), ("ended", False), ("nonsense", True)],
+)
+def test_the_list_is_narrowed_by_state(
+    people: People, summaries: Workload, production: Environment, show: str, shown: bool
+) -> None:
+    rollout = proposed(summaries, production)
+    page = text(people("tom", "viewer").get("/console/rollouts/", {"show": show}))
+    assert (page_of(rollout) in page) is shown
+
+
+def test_the_list_says_why_a_rollout_holds(
+    people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    rollout = running(summaries, production)
+    Rollout.objects.filter(pk=rollout.pk).update(hold_code="evidence", hold_sentence="not enough tasks yet")
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(20):
+        page = text(client.get("/console/rollouts/"))
+    assert "not enough tasks yet" in page
+    assert "5\u202f% of tasks" in page
+
+
+def test_the_page_shows_stages_arms_and_what_happened(
+    people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    rollout = running(summaries, production)
+    outcomes(rollout, "baseline", 1_000, 900, 400_000_000)
+    outcomes(rollout, "candidate", 50, 40, 10_000_000)
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(25):
+        page = text(client.get(page_of(rollout)))
+    assert "90.0\u202f%" in page and "80.0\u202f%" in page
+    assert "−10.0\u202fpoints" in page
+    assert "$0.000444" in page and "$0.000250" in page  # per success, not per task
+    assert "Started" in page and "looks right" in page
+    assert page.count('<svg class="pm-chart"') == 2
+
+
+def test_the_page_shows_the_verdicts_of_the_last_look_only(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    for look, verdict, estimate in ((1, "inconclusive", 0.01), (2, "fail", 0.124)):
+        data = {
+            "name": "failure", "metric": "failure", "estimate": estimate, "low": 0.05, "high": 0.19,
+            "log_e_harm": 5.0, "log_e_safe": 0.0, "margin": 0.02, "weight": 0.25, "counted": True,
+            "gates": True, "needed_tasks": None,
+        }  # fmt: skip
+        Verdict.objects.create(
+            rollout=rollout, stage=0, look=look, guardrail="failure", verdict=verdict, data=data,
+            at=timezone.now(),
+        )  # fmt: skip
+    page = text(people("tom", "viewer").get(page_of(rollout)))
+    assert "+12.4\u202fpoints" in page
+    assert "+5.0 to +19.0\u202fpoints" in page
+    assert ">fail<" in page
+    assert "inconclusive" not in page
+
+
+def test_the_page_lists_guardrails_before_the_first_look(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    page = text(people("tom", "viewer").get(page_of(running(summaries, production))))
+    assert page.count(">no data<") == 8
+    assert "No outcome yet" in page
+
+
+def test_the_fragment_is_small_and_needs_few_queries(
+    people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    rollout = running(summaries, production)
+    client = people("tom", "approver", "operator")
+    with django_assert_max_num_queries(16):
+        response = client.get(page_of(rollout), headers=LIVE)
+    assert response.status_code == 200
+    assert "<html" not in text(response)
+    assert 'hx-swap-oob="innerHTML"' in text(response)  # the buttons follow the state
+
+
+def test_the_fragment_of_an_ended_rollout_stops_the_polling(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    actions.roll_back_rollout(rollout, actor=SYSTEM, reason="worse")
+    client = people("tom", "viewer")
+    assert client.get(page_of(rollout), headers=LIVE).status_code == 200
+    actions.confirm_rolled_back(
+        rollout, actor=SYSTEM, reason="all of them", readback={"confirmed": 0, "of": 0}
+    )
+    assert client.get(page_of(rollout), headers=LIVE).status_code == 286
+
+
+def test_a_rollback_shows_its_readback_and_its_reason(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    actions.roll_back_rollout(rollout, actor=SYSTEM, reason="failures +12.4 points")
+    readback = {"confirmed": 7, "of": 9, "stragglers": ["gateway-8", "gateway-9"]}
+    Rollout.objects.filter(pk=rollout.pk).update(readback=readback)
+    page = text(people("tom", "viewer").get(page_of(rollout)))
+    assert "Rolling back: 7 of 9 routers confirmed" in page
+    assert "failures +12.4 points" in page
+    assert "gateway-8, gateway-9" in page
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_state_has_its_words(
+    people: People, summaries: Workload, production: Environment, state: State
+) -> None:
+    rollout = running(summaries, production)
+    now = timezone.now()
+    Rollout.objects.filter(pk=rollout.pk).update(state=state, paused_at=now, ended_at=now)
+    page = text(people("tom", "viewer").get(page_of(rollout)))
+    assert page.count('<div class="pm-note') == 1
+
+
+def test_home_lists_what_waits_for_this_person_and_not_their_own(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    proposed(summaries, production, by="maria")
+    assert "1 rollout waits for you" in text(people("tom", "approver").get("/console/"))
+    assert "waits for you" not in text(people("maria", "approver").get("/console/"))
+    assert "waits for you" not in text(people("eva", "viewer").get("/console/"))
+
+
+def test_home_shows_what_moves_and_what_changed(
+    people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    rollout = running(summaries, production)
+    Rollout.objects.filter(pk=rollout.pk).update(hold_sentence="calibrating")
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(20):
+        page = text(client.get("/console/"))
+    assert "1 rollout under way" in page
+    assert "Holds: calibrating" in page
+    assert "rollout.start" in page
+
+
+def test_charts_of_a_long_rollout_are_grouped(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    start = timezone.now() - timedelta(days=3)
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=start)
+    row = {
+        "environment": production,
+        "workload": summaries,
+        "rollout": str(rollout.pk),
+        "stage": 0,
+        "version": 1,
+    }
+    ArmTotals.objects.bulk_create(
+        ArmTotals(
+            **row, arm="baseline", minute=start + timedelta(minutes=n), tasks=1, successes=1, cost_sum=9
+        )
+        for n in range(0, 3 * 1440, 20)
+    )
+    chart = people("tom", "viewer").get(page_of(rollout)).context["arms"].success
+    assert 70 <= chart.lines[0].path.count(" L") <= 75  # hours, not minutes

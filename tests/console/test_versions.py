@@ -1,0 +1,113 @@
+"""Write a version, look at one, compare two."""
+
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from controlplane.audit.models import Entry
+from policies_app.models import Workload
+from policies_app.text import as_yaml
+from tests.console.people import People
+from tests.console.test_workloads import text
+
+NEW = "/console/workloads/summaries/versions/new/"
+CHECK = "/console/workloads/summaries/versions/check/"
+
+
+@pytest.fixture
+def draft(summaries: Workload) -> str:
+    """The newest version's text with one border moved."""
+    newest = summaries.versions.first()
+    assert newest is not None
+    return as_yaml(newest.document).replace("prompt_tokens > 8", "prompt_tokens > 9")
+
+
+@pytest.mark.parametrize("roles", [["viewer"], ["approver", "operator"], ["editor"]])
+def test_it_requires_an_editor_of_the_owning_team(
+    people: People, summaries: Workload, draft: str, roles: list[str]
+) -> None:
+    response = people("tom", *roles).post(NEW, {"text": draft})
+    assert response.status_code == 403
+    assert summaries.owner.name in text(response)
+    assert summaries.versions.count() == 2
+
+
+def test_it_keeps_a_version_with_its_note_and_author(people: People, summaries: Workload, draft: str) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    response = client.post(NEW, {"text": draft, "note": "later"}, follow=True)
+    version = summaries.versions.get(number=3)
+    assert (version.note, version.author_label) == ("later", "maria")
+    assert response.redirect_chain[0][0] == reverse("console:version", args=["summaries", 3])
+    assert "Version 3 is kept" in text(response)
+    assert Entry.objects.filter(action="version.add", target_id="summaries/3").count() == 1
+
+
+def test_it_shows_problems_at_their_line_and_keeps_nothing(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    wrong = draft.replace("default: small", "default: smal")
+    line = 1 + wrong[: wrong.index("default: smal")].count("\n")
+    response = people("maria", "editor", team=summaries.owner).post(NEW, {"text": wrong})
+    page = text(response)
+    assert response.status_code == 422
+    assert f">{line}:10<" in page
+    assert "did you mean &quot;small&quot;?" in page
+    assert "default: smal " in page  # what was typed is still there
+    assert summaries.versions.count() == 2
+
+
+def test_it_says_where_a_text_is_no_document(people: People, summaries: Workload) -> None:
+    response = people("maria", "editor", team=summaries.owner).post(NEW, {"text": "format: [1"})
+    assert response.status_code == 422
+    assert "1 problem" in text(response)
+
+
+def test_it_names_the_version_that_has_the_same_content(people: People, summaries: Workload) -> None:
+    same = as_yaml(summaries.versions.get(number=1).document)
+    response = people("maria", "editor", team=summaries.owner).post(NEW, {"text": same})
+    assert response.status_code == 422
+    assert "Version 1 of summaries has exactly this content" in text(response)
+
+
+def test_a_check_keeps_nothing(people: People, summaries: Workload, draft: str) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    assert "No problem found" in text(client.post(CHECK, {"text": draft}))
+    assert "did you mean" in text(client.post(CHECK, {"text": draft.replace("use: large", "use: lrge")}))
+    assert summaries.versions.count() == 2
+
+
+def test_the_editor_starts_with_the_version_asked_for(people: People, summaries: Workload) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    first = as_yaml(summaries.versions.get(number=1).document)
+    form = client.get(NEW, {"from": "1"}).context["form"]
+    assert form.initial["text"] == first
+
+
+def test_the_page_shows_the_document_and_its_digest(people: People, summaries: Workload) -> None:
+    version = summaries.versions.get(number=2)
+    page = text(people("tom", "viewer").get(reverse("console:version", args=["summaries", 2])))
+    assert version.digest in page
+    assert "rules:" in page
+
+
+@pytest.mark.parametrize("number", [3, 99_999_999])
+def test_there_is_no_page_of_an_unknown_version(people: People, summaries: Workload, number: int) -> None:
+    response = people("tom", "viewer").get(reverse("console:version", args=["summaries", number]))
+    assert response.status_code == 404
+
+
+def test_a_diff_names_rules_by_id(people: People, summaries: Workload) -> None:
+    client = people("tom", "viewer")
+    page = text(client.get(reverse("console:diff", args=["summaries"]), {"before": 1, "after": 2}))
+    assert "rules[heavy].when" in page
+    assert "1 difference;" in page
+    assert "<mark>" in page
+
+
+@pytest.mark.parametrize("query", [{}, {"before": "1"}, {"before": "1", "after": "x"}, {"before": "-1"}])
+def test_a_diff_of_unknown_versions_is_not_found(
+    people: People, summaries: Workload, query: dict[str, Any]
+) -> None:
+    address = reverse("console:diff", args=["summaries"])
+    assert people("tom", "viewer").get(address, query).status_code == 404

@@ -1,0 +1,98 @@
+"""The list of workloads and the page of one."""
+
+import re
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from controlplane.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Environment, Workload
+from tests import builders
+from tests.console.people import People, running
+
+LIST = "/console/workloads/"
+
+
+def text(response: Any) -> str:
+    """The page's words, white space made one blank (the narrow one between figure and unit stays)."""
+    return re.sub(r"[ \n]+", " ", response.content.decode())
+
+
+def test_the_list_shows_what_is_served_and_what_moves(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    running(summaries, production)
+    page = text(people("tom", "viewer").get(LIST))
+    assert "summaries" in page
+    assert "v1</a>" in page
+    assert "→ v2 5\u202f%" in page
+
+
+def test_the_list_shows_a_pin(people: People, summaries: Workload) -> None:
+    actions.pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="incident 231")
+    page = text(people("tom", "viewer").get(LIST))
+    assert "pinned: large" in page
+    assert "incident 231" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("summ", True), ("nobody", False), ("SUMMARIES", True), ("summary", True)]
+)
+def test_the_list_searches(people: People, summaries: Workload, words: str, found: bool) -> None:
+    page = text(people("tom", "viewer").get(LIST, {"q": words}))
+    assert ('href="/console/workloads/summaries/"' in page) is found
+    assert ("Nothing matches" in page) is not found
+
+
+def test_the_list_has_columns_only_for_environments_one_may_see(people: People, summaries: Workload) -> None:
+    builders.environment("staging")
+    page = text(people("sam", "viewer", environment="staging").get(LIST))
+    assert "staging</th>" in page
+    assert "production</th>" not in page
+
+
+def test_an_empty_list_says_what_to_do(people: People) -> None:
+    assert "No workload yet" in text(people("tom", "viewer").get(LIST))
+
+
+def test_the_list_needs_few_queries_however_long_it_is(
+    people: People, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    for _ in range(12):
+        builders.served(production, builders.workload())
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(20):
+        assert client.get(LIST).status_code == 200
+
+
+def test_the_page_shows_versions_margins_and_rollouts(
+    people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
+) -> None:
+    rollout = running(summaries, production)
+    client = people("tom", "viewer")
+    with django_assert_max_num_queries(25):
+        page = text(client.get(reverse("console:workload", args=["summaries"])))
+    assert "production (candidate)" in page
+    assert "2.0\u202fpoints" in page  # the margin of failure
+    assert reverse("console:rollout", args=[rollout.pk]) in page
+    assert "New version" not in page  # a viewer writes nothing
+    assert "no operator role" in page
+
+
+def test_the_page_offers_what_the_person_may_do(people: People, summaries: Workload) -> None:
+    page = text(
+        people("maria", "editor", "operator", team=summaries.owner).get(
+            reverse("console:workload", args=["summaries"])
+        )
+    )
+    assert "New version" in page
+    assert "Pin a model" in page
+    assert "Propose a rollout" in page
+
+
+def test_there_is_no_page_of_an_unknown_workload(people: People) -> None:
+    response = people("tom", "viewer").get(reverse("console:workload", args=["nope"]))
+    assert response.status_code == 404
+    assert "There is no workload called" in text(response)
