@@ -138,7 +138,7 @@ class Ledger:
     def deff(self) -> float:
         """The design effect: of the baseline before the rollout, or during it where that is greater.
 
-        Units that send ten tasks a day look independent in an hour's reference; in a rollout of days they are not.
+        Units that send ten tasks a day look independent in an hour's reference; over days they are not.
         """
         seen = design_effect([(group.tasks, group.failures) for group in self.groups.values()])
         return max(self.reference.deff, seen)

@@ -4,6 +4,7 @@ In shadow nothing of the candidate is enforced, so nothing can be harmed and not
 evidence; the gate only refuses to go on.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,7 +73,8 @@ def gate(shadow: ShadowSums, *, min_decisions: int, cost_margin: float | None) -
             f"The candidate's policy failed to evaluate in {shadow.evaluation_errors} of {report.decisions} "
             f"decisions ({report.error_rate:.2%}; at most {MAX_ERROR_RATE:.1%} may)."
         )
-    if cost_margin is not None and report.cost_change is not None and report.cost_change > cost_margin:
+    limit = math.inf if cost_margin is None else shadow.baseline_cost_nusd * (1 + cost_margin)
+    if report.cost_change is not None and shadow.candidate_cost_nusd > limit:
         return (
             f"The candidate's projected cost per task is {report.cost_change:+.1%} against the baseline's; "
             f"the margin is {cost_margin:+.0%}."

@@ -1,0 +1,243 @@
+"""The decision: what takes the candidate back, what holds it, and what lets it on."""
+
+import json
+import math
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout_app.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
+from rollout_app.evidence import ArmSums, FleetView, MirrorSums, RolloutView, ShadowSums, Stage, Telemetry
+from rollout_app.guardrails import Verdict, VerdictResult
+from rollout_app.ledger import Judgement, StageTally
+from rollout_app.measures import Metric
+from rollout_app.states import State
+from tests.rules.evidence_builders import FLEET, NOW, REFERENCE, STAGES, arm, evidence, ledger, view
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "statistics.json").read_text())["decide"]
+GOOD = ledger(looks=20).judge(1)
+BAD = ledger(looks=20, failure=0.25).judge(1)
+SHADOW = ShadowSums(decisions=400, agreed=350, candidate_cost_nusd=80_000, baseline_cost_nusd=100_000)
+
+
+def code(decision: Decision) -> str:
+    match decision:
+        case Hold():
+            return f"hold:{decision.reason.code}"
+        case RollBack():
+            return f"roll_back:{decision.code}"
+    return type(decision).__name__.lower()
+
+
+def decided(rollout: RolloutView, seen: Evidence, fleet: FleetView = FLEET) -> str:
+    return code(decide(rollout, seen, fleet, NOW))
+
+
+def verdict(result: VerdictResult, *, log_e: float = 0.0) -> Verdict:
+    return Verdict(
+        "failure", Metric.FAILURE, result, 80, 1_000, 0.03, None, None, log_e, 0.0, 0.02, 0.08, 1.0,
+        counted=log_e > 0, gates=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=lambda case: str(case["out"]))
+def test_it_decides_as_agreed(case: dict[str, Any]) -> None:
+    given = case["in"]
+    one = verdict(
+        VerdictResult.PASS if given["all_safe"] else VerdictResult.INCONCLUSIVE, log_e=given["log_E"]
+    )
+    tally = StageTally(given["n_stage"], 1_000, 9, 0, 9)
+    judgement = Judgement((one,), given["log_E"], given["srm_log_e"], {1: tally})
+    sick = given.get("baseline_unhealthy", False)
+    seen = evidence(
+        judgement,
+        telemetry=Telemetry(20, 0 if given["missing_breach"] else 20, NOW),
+        baseline_last_hour=arm(1_000, failure=0.4 if sick else 0.08),
+    )
+    minutes = 80 * 60 if given["timed_out"] else 20 if given["baked"] else 5
+    decision = decide(view(minutes=minutes), seen, FLEET, NOW)
+    kind, _, reason = case["out"].partition(":")
+    assert {"ADVANCE": Advance, "HOLD": Hold, "ROLL_BACK": RollBack}[kind] is type(decision)
+    if reason:
+        assert code(decision).endswith(f":{reason}")
+
+
+def test_it_advances_when_all_is_well() -> None:
+    decision = decide(view(), evidence(GOOD), FLEET, NOW)
+    assert isinstance(decision, Advance)
+    assert decision.reason == "All 7 guardrails are safe for 25 % after 2,000 candidate tasks at 5 %."
+
+
+def test_it_rolls_back_with_the_verdicts_and_the_figures() -> None:
+    decision = decide(view(), evidence(BAD), FLEET, NOW)
+    assert isinstance(decision, RollBack)
+    assert decision.verdicts[0].name == "failure"
+    assert "Failures +17.0 points on 2,000 against 38,000 tasks, margin +2.0 points" in decision.reason
+
+
+@pytest.mark.parametrize(
+    "held_back_by",
+    [
+        {"freeze": "the freeze 'year end'"},
+        {"state": State.PAUSED},
+        {"minutes": 0},
+    ],
+)
+def test_it_rolls_back_whatever_else_holds(held_back_by: dict[str, Any]) -> None:
+    nobody = FleetView(routers=0, applied=0)
+    assert decided(view(**held_back_by), evidence(BAD), nobody) == "roll_back:guardrail"
+
+
+def test_it_rolls_back_while_calibrating() -> None:
+    young = replace(REFERENCE, outcomes=10)
+    assert decided(view(), evidence(BAD, reference=young)) == "roll_back:guardrail"
+
+
+@pytest.mark.parametrize(("decisions", "outcomes", "back"), [(19, 0, False), (20, 0, True), (20, 1, False)])
+def test_it_rolls_back_a_candidate_that_is_not_heard_of(decisions: int, outcomes: int, back: bool) -> None:
+    seen = evidence(ledger().judge(1), telemetry=Telemetry(decisions, outcomes, NOW))
+    assert (decided(view(), seen) == "roll_back:telemetry") is back
+
+
+@pytest.mark.parametrize(
+    ("rollout", "changes", "fleet", "expected"),
+    [
+        (view(state=State.PAUSED), {}, FLEET, "hold:paused"),
+        (view(freeze="a freeze until Monday"), {}, FLEET, "hold:freeze"),
+        (view(), {"reference": replace(REFERENCE, outcomes=999)}, FLEET, "hold:calibrating"),
+        (view(), {"reference": replace(REFERENCE, outcomes=1_000)}, FLEET, "advance"),
+        (view(), {"telemetry": Telemetry(5, 5, NOW - timedelta(seconds=601))}, FLEET, "hold:telemetry"),
+        (view(), {"telemetry": Telemetry(5, 5, NOW - timedelta(seconds=600))}, FLEET, "advance"),
+        (view(), {"telemetry": Telemetry()}, FLEET, "hold:telemetry"),
+        (view(), {"baseline_last_hour": arm(1_000, failure=0.141)}, FLEET, "hold:environment"),
+        (view(), {"baseline_last_hour": arm(1_000, failure=0.14)}, FLEET, "advance"),
+        (view(), {"baseline_last_hour": arm(1_000, error=0.05)}, FLEET, "hold:environment"),
+        (view(), {"baseline_last_hour": arm(10, failure=0.9)}, FLEET, "advance"),
+        (view(minutes=14.9), {}, FLEET, "hold:evidence"),
+        (view(minutes=15), {}, FLEET, "advance"),
+        (view(minutes=20, paused_seconds=600), {}, FLEET, "hold:evidence"),
+        (view(), {}, FleetView(0, 0), "hold:fleet"),
+        (view(), {}, FleetView(100, 94), "hold:fleet"),
+        (view(), {}, FleetView(100, 95), "advance"),
+        (view(), {}, FleetView(100, 100, rejected=("r-7",)), "hold:fleet"),
+    ],
+)
+def test_it_holds_at_each_border(
+    rollout: RolloutView, changes: dict[str, Any], fleet: FleetView, expected: str
+) -> None:
+    assert decided(rollout, evidence(GOOD, **changes), fleet) == expected
+
+
+def test_it_holds_without_traffic() -> None:
+    decision = decide(view(), evidence(ledger().judge(1)), FLEET, NOW)
+    assert isinstance(decision, Hold)
+    assert decision.reason.code == "evidence"
+    assert "nothing to judge by yet (0 against 0 tasks)" in decision.reason.sentence
+    assert "can't be told yet" in decision.outlook
+
+
+def test_it_says_what_would_advance_it() -> None:
+    decision = decide(view(3), evidence(ledger(3, looks=5, n=(100, 100)).judge(3)), FLEET, NOW)
+    assert isinstance(decision, Hold)
+    assert "has evidence" in decision.reason.sentence
+    assert decision.outlook.startswith("About ")
+    assert decision.outlook.endswith("more candidate tasks, if they go like those so far.")
+
+
+def test_it_holds_for_too_few_tasks_in_this_stage() -> None:
+    """All evidence may come from earlier stages; the stage itself must still be seen."""
+    assert decided(view(2), evidence(ledger(1, looks=200).judge(2))) == "hold:evidence"
+
+
+def test_it_asks_for_the_next_stage_s_approval() -> None:
+    stages = (*STAGES[:2], replace(STAGES[2], approval=True), *STAGES[3:])
+    assert decided(view(stages=stages), evidence(GOOD)) == "hold:approval"
+    assert decided(view(stages=stages, next_stage_approved=True), evidence(GOOD)) == "advance"
+
+
+@pytest.mark.parametrize(
+    ("on_timeout", "hours", "expected"),
+    [
+        ("hold", 71.9, "hold:evidence"),
+        ("hold", 72, "hold:timeout"),
+        ("roll_back", 71.9, "hold:evidence"),
+        ("roll_back", 72, "roll_back:timeout"),
+    ],
+)
+def test_it_does_what_the_plan_says_when_time_is_up(on_timeout: Any, hours: float, expected: str) -> None:
+    stages = (STAGES[0], replace(STAGES[1], on_timeout=on_timeout), *STAGES[2:])
+    seen = evidence(ledger(looks=1, n=(5, 95)).judge(1))
+    assert decided(view(stages=stages, minutes=hours * 60), seen) == expected
+
+
+def test_it_never_ships_because_time_is_up() -> None:
+    assert decided(view(minutes=1e6), evidence(ledger().judge(1))) == "hold:timeout"
+    assert decided(view(minutes=1e6), evidence(GOOD)) == "advance"
+
+
+def test_it_completes_after_the_full_stage() -> None:
+    seen = evidence(ledger().judge(5), baseline_last_hour=ArmSums())
+    assert decided(view(5, minutes=14), seen) == "hold:evidence"
+    assert isinstance(decide(view(5, minutes=15), seen, FLEET, NOW), Complete)
+
+
+def test_it_completes_an_immediate_plan_without_evidence() -> None:
+    rollout = view(0, stages=(Stage("full"),), minutes=0)
+    seen = Evidence(ledger().judge(5), replace(REFERENCE, outcomes=0), Telemetry())
+    assert decided(rollout, seen) == "complete"
+
+
+class TestShadow:
+    def seen(self, **changes: Any) -> Evidence:
+        return evidence(ledger().judge(0), **{"shadow": SHADOW, **changes})
+
+    def test_it_advances_within_its_limits(self) -> None:
+        assert decided(view(0), self.seen()) == "advance"
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"decisions": 49}, "hold:shadow"),
+            ({"decisions": 50}, "advance"),
+            ({"decisions": 1_000, "evaluation_errors": 1}, "advance"),
+            ({"decisions": 1_000, "evaluation_errors": 2}, "hold:shadow"),
+            ({"candidate_cost_nusd": 110_001}, "hold:shadow"),
+            ({"candidate_cost_nusd": 110_000}, "advance"),
+        ],
+    )
+    def test_it_is_a_gate(self, changes: dict[str, Any], expected: str) -> None:
+        assert decided(view(0), self.seen(shadow=replace(SHADOW, **changes))) == expected
+
+    def test_it_calibrates(self) -> None:
+        young = replace(REFERENCE, outcomes=500)
+        assert decided(view(0), self.seen(reference=young)) == "hold:calibrating"
+
+    @pytest.mark.parametrize(
+        ("mirror", "expected"),
+        [
+            (MirrorSums(), "hold:mirror"),
+            (MirrorSums(10, 9, 0, 0, 1), "hold:mirror"),
+            (MirrorSums(200, 170, 8, 8, 14), "advance"),
+            (MirrorSums(200, 100, 2, 60, 38), "hold:mirror"),
+        ],
+    )
+    def test_it_compares_mirrored_tasks(self, mirror: MirrorSums, expected: str) -> None:
+        stages = (replace(STAGES[0], mirror_pcm=10_000), *STAGES[1:])
+        assert decided(view(0, stages=stages), self.seen(mirror=mirror)) == expected
+
+    def test_it_rolls_nothing_back(self) -> None:
+        assert decided(view(0), self.seen(telemetry=Telemetry(500, 0, NOW))) == "advance"
+
+
+def test_its_sentences_are_whole() -> None:
+    """No figure is missing, whatever the verdict."""
+    for judgement in (GOOD, BAD, ledger().judge(1), ledger(looks=3, cost=1.2, n=(40, 60)).judge(1)):
+        for state in (State.RUNNING, State.PAUSED):
+            decision = decide(view(state=state), evidence(judgement), FLEET, NOW)
+            text = decision.reason.sentence if isinstance(decision, Hold) else decision.reason
+            assert text.endswith((".", ")."))
+            assert not any(odd in text for odd in ("nan", "None", "inf ", "{", "}"))
+            assert not math.isnan(judgement.srm_log_e)

@@ -1,0 +1,194 @@
+"""Guardrails: the defaults, a workload's own, and the verdict on each kind of harm."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rollout_app.evidence import ArmSums, Reference
+from rollout_app.guardrails import DEFAULT_GUARDRAILS, Guardrail, Verdict, VerdictResult, guardrails_for
+from rollout_app.ledger import Ledger
+from rollout_app.measures import Metric
+from rollout_app.stats.combine import LOG_ROLL_BACK, LOG_SAFE
+from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
+
+
+def verdict_of(seen: Ledger, name: str, stage: int = 1) -> Verdict:
+    return next(verdict for verdict in seen.judge(stage).verdicts if verdict.name == name)
+
+
+def custom(guardrail: Guardrail, looks: int, reference: Reference = REFERENCE, **bad: float) -> Verdict:
+    opened = Ledger.open([guardrail], STAGES, reference)
+    for minute in range(looks):
+        opened.add(stratum(4, minute, arm(1_000, **bad), arm(1_000)))
+    return opened.judge(4).verdicts[0]
+
+
+def test_it_has_the_agreed_defaults() -> None:
+    agreed = {
+        "failure": (0.02, 0.25),
+        "cost_per_success": (0.10, 0.20),
+        "error": (0.01, 0.10),
+        "escalation": (0.03, 0.10),
+        "fallback": (0.01, 0.10),
+        "retry": (0.02, 0.10),
+        "latency_tail": (0.025, 0.10),
+        "cost_tail": (0.025, 0.05),
+    }
+    assert {g.name: (g.margin, g.weight) for g in DEFAULT_GUARDRAILS} == agreed
+    assert [g.name for g in DEFAULT_GUARDRAILS if not g.gates] == ["cost_tail"]
+
+
+def test_it_takes_a_workload_s_own() -> None:
+    own = guardrails_for(
+        [
+            {"metric": "failure", "margin": 0.05},
+            {"metric": "escalation", "enabled": False},
+            {"metric": "quality", "bound": 0.7, "weight": 0.3},
+        ]
+    )
+    by_name = {g.name: g for g in own}
+    assert by_name["failure"].margin == 0.05
+    assert "escalation" not in by_name
+    assert by_name["quality_bound"].bound == 0.7
+    assert sum(g.weight for g in own) == pytest.approx(1)
+    assert [Guardrail.from_dict(g.as_dict()) for g in own] == list(own)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metric": "speed"},
+        {"metric": "failure", "margin": 0},
+        {"metric": "failure", "weight": -1},
+        {"metric": "failure", "bound": 1.2},
+        {"metric": "quality", "bound": 0},
+    ],
+)
+def test_it_refuses_what_can_t_be_judged(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"speed|margin and weight|out of range"):
+        guardrails_for([wrong])
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("failure", {"failure": 0.2}),
+        ("cost_per_success", {"cost": 1.5}),
+        ("error", {"error": 0.08}),
+        ("escalation", {"escalation": 0.25}),
+        ("fallback", {"fallback": 0.08}),
+        ("retry", {"retry": 0.12}),
+        ("latency_tail", {"latency_tail": 0.2}),
+        ("cost_tail", {"cost_tail": 0.2}),
+    ],
+)
+def test_it_fails_on_its_own_harm_only(name: str, bad: dict[str, Any]) -> None:
+    seen = ledger(looks=20, **bad)
+    failed = [verdict.name for verdict in seen.judge(1).verdicts if verdict.result is VerdictResult.FAIL]
+    also = {"cost_per_success"} if name == "failure" else set()  # fewer successes make each one dearer
+    assert name in failed
+    assert set(failed) <= {name} | also
+
+
+def test_it_passes_all_that_gate_when_nothing_is_worse() -> None:
+    judgement = ledger(looks=20).judge(1)
+    assert judgement.open == ()
+    assert not judgement.roll_back
+
+
+def test_it_has_no_data_without_tasks() -> None:
+    judgement = ledger().judge(1)
+    assert {verdict.result for verdict in judgement.verdicts} == {VerdictResult.NO_DATA}
+    assert judgement.log_e == -math.inf
+    assert len(judgement.open) == 7
+
+
+def test_it_has_no_data_without_a_baseline() -> None:
+    opened = ledger()
+    opened.add(stratum(1, 0, arm(3, failure=1.0), ArmSums()))
+    assert verdict_of(opened, "failure").result is VerdictResult.NO_DATA
+    assert verdict_of(opened, "failure").log_e_harm == pytest.approx(0)
+
+
+def test_it_never_takes_no_success_for_a_cheap_one() -> None:
+    verdict = verdict_of(ledger(looks=20, failure=1.0), "cost_per_success")
+    assert (verdict.estimate, verdict.result) == (None, VerdictResult.NO_DATA)
+    assert verdict.log_e_harm == pytest.approx(0)
+
+
+def test_it_takes_nothing_failing_for_evidence() -> None:
+    """Neither arm ever escalates: comparison is silent, the candidate's own zero is not."""
+    opened = Ledger.open(guardrails_for(), STAGES, replace(REFERENCE, rates={}))
+    for minute in range(20):
+        opened.add(stratum(1, minute, arm(100, escalation=0), arm(1_900, escalation=0)))
+    verdict = verdict_of(opened, "escalation")
+    assert verdict.log_e_safe >= LOG_SAFE
+    assert verdict.result is VerdictResult.PASS
+
+
+def test_it_counts_a_harm_only_from_its_margin_on() -> None:
+    """One point worse on a great many tasks: certain, and accepted."""
+    seen = ledger(stage=3, looks=80, n=(2_000, 2_000), failure=0.09)
+    verdict = verdict_of(seen, "failure", stage=3)
+    assert verdict.log_e_harm > LOG_ROLL_BACK
+    assert not verdict.counted
+    assert not seen.judge(3).roll_back
+
+
+def test_it_sees_a_harm_that_sets_in_late() -> None:
+    """Three good stages must not pay for a bad fourth."""
+    seen = ledger(stage=1, looks=60)
+    for stage in (2, 3):
+        for minute in range(60):
+            seen.add(stratum(stage, 100 * stage + minute, arm(200, failure=0.05), arm(200)))
+    for minute in range(30):
+        seen.add(stratum(4, 900 + minute, arm(190, failure=0.16), arm(100)))
+    assert verdict_of(seen, "failure", 4).log_e_harm > LOG_ROLL_BACK
+    assert seen.sums["failure"].keys() == {1, 2, 3, 4}
+
+
+def test_it_says_about_how_many_more_tasks_it_takes() -> None:
+    few = verdict_of(ledger(stage=3, looks=5, n=(100, 100)), "failure", 3)
+    assert few.result is VerdictResult.INCONCLUSIVE
+    assert few.needed_tasks is not None
+    enough = ledger(stage=3, looks=5 + math.ceil(few.needed_tasks / 100), n=(100, 100))
+    assert verdict_of(enough, "failure", 3).result is VerdictResult.PASS
+
+
+def test_it_says_that_it_can_t_tell_when_the_evidence_does_not_grow() -> None:
+    verdict = verdict_of(ledger(stage=4, looks=5, n=(100, 100), failure=0.12), "failure", 4)
+    assert verdict.needed_tasks is None
+
+
+@pytest.mark.parametrize(
+    ("guardrail", "good", "bad"),
+    [
+        (Guardrail(Metric.FAILURE, 0.02, 1, bound=0.10), {"failure": 0.06}, {"failure": 0.14}),
+        (
+            Guardrail(Metric.LATENCY_TAIL, 0.025, 1, bound=0.08),
+            {"latency_tail": 0.04},
+            {"latency_tail": 0.15},
+        ),
+        (Guardrail(Metric.COST_PER_SUCCESS, 0.1, 1, bound=1_200), {"cost": 0.9}, {"cost": 1.6}),
+        (Guardrail(Metric.QUALITY, 0.02, 1, bound=0.7), {"quality": 0.8}, {"quality": 0.6}),
+        (Guardrail(Metric.QUALITY, 0.05, 1), {"quality": 0.8}, {"quality": 0.7}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Guardrail) else "",
+)
+def test_it_judges_custom_guardrails(
+    guardrail: Guardrail, good: dict[str, float], bad: dict[str, float]
+) -> None:
+    assert custom(guardrail, 10, **good).result is VerdictResult.PASS
+    failed = custom(guardrail, 10, **bad)
+    assert failed.result is VerdictResult.FAIL
+    assert failed.low is not None and failed.high is not None and failed.estimate is not None
+    assert failed.low < failed.estimate < failed.high
+    assert custom(guardrail, 0).result is VerdictResult.NO_DATA
+
+
+def test_it_does_not_wait_for_a_figure_that_the_baseline_never_had() -> None:
+    opened = Ledger.open(guardrails_for(), STAGES, replace(REFERENCE, latency_edge=None))
+    assert "latency_tail" not in [verdict.name for verdict in opened.judge(1).open]
+    assert "failure" in [verdict.name for verdict in opened.judge(1).open]

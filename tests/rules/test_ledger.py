@@ -1,0 +1,99 @@
+"""The ledger: sums, not history."""
+
+import json
+import random
+
+import pytest
+
+from rollout_app.evidence import ArmSums, Group, MinuteRow, Stratum
+from rollout_app.guardrails import guardrails_for
+from rollout_app.ledger import Ledger
+from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
+
+RNG = random.Random(7)
+
+
+def strata() -> list[Stratum]:
+    made = []
+    for minute in range(60):
+        stage = 1 + minute // 20
+        n = RNG.randint(0, 40), RNG.randint(20, 300)
+        bad = {"failure": RNG.random() / 5, "cost": 0.5 + RNG.random()}
+        made.append(stratum(stage, minute, arm(n[0], **bad), arm(n[1])))
+    return made
+
+
+def test_it_judges_alike_in_one_go_and_bit_by_bit_through_json() -> None:
+    every = strata()
+    at_once = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    bit_by_bit = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    for one in every:
+        at_once.add(one)
+        bit_by_bit.add(Stratum.from_dict(json.loads(json.dumps(one.as_dict()))))
+        bit_by_bit = Ledger.from_dict(json.loads(json.dumps(bit_by_bit.as_dict())))
+    assert bit_by_bit.judge(3).as_dict() == at_once.judge(3).as_dict()
+
+
+def test_it_does_not_care_for_the_order() -> None:
+    every = strata()
+    forward, backward = (Ledger.open(guardrails_for(), STAGES, REFERENCE) for _ in range(2))
+    for one in every:
+        forward.add(one)
+    for one in reversed(every):
+        backward.add(one)
+    for a, b in zip(forward.judge(3).verdicts, backward.judge(3).verdicts, strict=True):
+        assert (a.result, a.n_candidate) == (b.result, b.n_candidate)
+        assert [a.log_e_harm, a.log_e_safe] == pytest.approx([b.log_e_harm, b.log_e_safe])
+
+
+def test_it_takes_each_minute_once() -> None:
+    opened = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    rows = [MinuteRow(1, minute, arm(10), arm(90)) for minute in range(5)]
+    assert len(opened.take(rows, before=3)) == 3
+    assert len(opened.take(rows, before=5)) == 2
+    assert opened.take(rows, before=5) == []
+    assert opened.judge(1).candidate_tasks(1) == 50
+
+
+def test_a_verdict_can_be_computed_again_from_what_it_keeps() -> None:
+    data = json.loads(json.dumps(ledger(looks=10, failure=0.2).judge(1).as_dict()))
+    verdict = next(v for v in data["verdicts"] if v["name"] == "failure")
+    [[stage, sums]] = verdict["sums"]
+    numerator, denominator = sums["mh"]
+    assert stage == 1
+    assert verdict["estimate"] == pytest.approx(numerator / denominator)
+    assert (verdict["n_candidate"], sums["candidate"]) == (1_000, {"n": 1_000, "x": 200})
+    assert data["strata"]["1"] == {
+        "candidate_tasks": 1_000,
+        "baseline_tasks": 19_000,
+        "strata": 10,
+        "first_minute": 0,
+        "last_minute": 9,
+    }
+
+
+def test_it_sees_lost_outcomes_as_a_mismatch_of_shares() -> None:
+    assert ledger(looks=10, n=(100, 1_900)).judge(1).srm_log_e < 0
+    assert ledger(looks=10, n=(60, 1_900)).judge(1).srm_log_e > 7
+
+
+def test_it_asks_more_once_units_turn_out_to_be_alike() -> None:
+    opened = ledger(looks=10, failure=0.2)
+    before = opened.judge(1).log_e
+    groups = {i: Group(100, 40 if i % 4 == 0 else 0) for i in range(32)}
+    opened.add(Stratum(1, 99, 99, ArmSums(), ArmSums(tasks=3_200), groups))
+    assert opened.deff > 10
+    assert opened.judge(1).log_e < before / 5
+
+
+def test_it_refuses_sums_of_another_format() -> None:
+    with pytest.raises(ValueError, match="format 99"):
+        Ledger.from_dict({**ledger().as_dict(), "format": 99})
+
+
+def test_it_compares_nothing_in_shadow_and_in_full() -> None:
+    opened = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    opened.add(stratum(0, 1, ArmSums(), arm(500)))
+    opened.add(stratum(5, 2, arm(500), ArmSums()))
+    assert not any(opened.sums.values())
+    assert opened.judge(5).candidate_tasks(5) == 500

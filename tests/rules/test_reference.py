@@ -1,0 +1,70 @@
+"""The baseline before the rollout, frozen."""
+
+import json
+
+import pytest
+
+from pointsman.histogram import Histogram, index
+from rollout_app.evidence import ArmSums, Group, Reference
+from rollout_app.reference import freeze
+
+ARM = ArmSums(
+    tasks=1_200, successes=900, failures=100, errors=12, escalations=240, fallbacks=6, retries=36,
+    cost_n=1_200, cost=1_200_000, cost_on_success=900_000,
+)  # fmt: skip
+
+
+def histogram(*values: float) -> Histogram:
+    filled = Histogram()
+    for value in values:
+        filled.record(value)
+    return filled
+
+
+LATENCY = histogram(*[100.0] * 960, *[900.0] * 40)
+COST = histogram(*[800.0] * 950, *[4_000.0] * 45, *[90_000.0] * 5)
+
+
+def test_it_takes_the_rates_over_what_was_graded_or_seen() -> None:
+    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    assert frozen.outcomes == 1_000
+    assert frozen.rates["failure"] == 0.1
+    assert frozen.rates["error"] == 0.01
+    assert frozen.rates["escalation"] == 0.2
+    assert frozen.cost_per_success == pytest.approx(1_200_000 / 900)
+
+
+def test_it_puts_the_edges_where_five_and_one_percent_lie_above() -> None:
+    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    assert frozen.latency_edge == index(100.0)
+    assert frozen.rates["latency_tail"] == 0.04
+    assert frozen.cost_edge == index(800.0)
+    assert frozen.cost_cap_nusd is not None
+    assert 4_000 <= frozen.cost_cap_nusd < 4_200
+
+
+def test_it_measures_spread_as_the_capped_costs_will_have_it() -> None:
+    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    calm = freeze(ARM, latency=LATENCY, cost=histogram(*[800.0] * 1_000))
+    assert calm.cost_v == pytest.approx(0.09, abs=0.001)  # only success varies: .9 * .1
+    assert frozen.cost_v is not None and 0.4 < frozen.cost_v < 1
+
+
+def test_it_corrects_for_sticky_units_only() -> None:
+    groups = {i: Group(40, 30 if i % 8 == 0 else 1) for i in range(32)}
+    assert freeze(ARM, latency=LATENCY, cost=COST, groups=groups).deff == 1
+    sticky = freeze(ARM, latency=LATENCY, cost=COST, groups=groups, unit_is_request=False)
+    assert sticky.deff > 10
+    assert sticky.unit_spread == 0
+
+
+def test_it_freezes_nothing_from_nothing() -> None:
+    frozen = freeze(ArmSums(), latency=Histogram(), cost=Histogram())
+    assert frozen.outcomes == 0
+    assert (frozen.cost_v, frozen.cost_per_success, frozen.mean_quality) == (None, None, None)
+    assert (frozen.latency_edge, frozen.cost_edge, frozen.cost_cap_nusd) == (None, None, None)
+
+
+def test_it_survives_json() -> None:
+    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    assert Reference.from_dict(json.loads(json.dumps(frozen.as_dict()))) == frozen
