@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Ending", "TypicalCosts", "bucket_key", "outcome_of"]
 
-_MODEL_LENGTH = 200
+# Bounds of the protocol: a longer name or a higher cost would have its whole bucket refused.
+_MODEL_LENGTH = 120
+_HIGHEST_COST_NUSD = 10**12  # a thousand dollars a task
 
 
 class Ending(NamedTuple):
@@ -63,7 +65,7 @@ def bucket_key(decision: Decision) -> BucketKey:
         decision.version,
         _printable(decision.endpoint),
         decision.rule,
-        _printable(_final_alias(decision)[:_MODEL_LENGTH]),
+        _model(_final_alias(decision)),
     )
 
 
@@ -101,7 +103,7 @@ def outcome_of(decision: Decision, ending: Ending, costs: TypicalCosts) -> tuple
         fallbacks=steps.fallbacks,
         retries=steps.retries,
         attempts=max(1, steps.attempts),
-        models=tuple(_printable(alias) for alias in steps.models) or (_printable(decision.alias),),
+        models=tuple(_model(alias) for alias in steps.models) or (_model(decision.alias),),
         group=decision.group,
         shadow=_shadow(decision, ending, cost, costs),
         mirror=_mirror(success, cost, ending),
@@ -121,7 +123,7 @@ def _score(value: float | None) -> float | None:
 def _money(value: float | None) -> float | None:
     if value is None:
         return None
-    return round(value) if 0 <= value < 2**53 else _BAD
+    return round(value) if 0 <= value <= _HIGHEST_COST_NUSD else _BAD
 
 
 def _duration(value: float | None) -> float | None:
@@ -161,7 +163,8 @@ def _shadow(decision: Decision, ending: Ending, cost: int | None, costs: Typical
     else:
         projected = cost if agreed else costs.of(decision.workload, shadow.model)
     known = None if projected is None or projected is _BAD else int(projected)
-    return Shadow(decision.alias, shadow.alias, agreed, cost, known)
+    served, chosen = _model(decision.alias)[:99], _model(shadow.alias)[:99]
+    return Shadow(served, chosen, agreed, cost, known, shadow.error)
 
 
 def _mirror(success: bool | None, cost: int | None, ending: Ending) -> Mirror | None:
@@ -172,6 +175,10 @@ def _mirror(success: bool | None, cost: int | None, ending: Ending) -> Mirror | 
     return Mirror(
         success, bool(ending.mirror_success), cost or 0, 0 if other is None or other is _BAD else int(other)
     )
+
+
+def _model(alias: str) -> str:
+    return _printable(alias[:_MODEL_LENGTH])
 
 
 def _printable(text: str) -> str:

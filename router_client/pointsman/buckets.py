@@ -38,6 +38,7 @@ class Shadow:
     agreed: bool
     served_cost_nusd: int | None = None
     candidate_cost_nusd: int | None = None
+    error: bool = False  # the candidate could not be evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,8 @@ class Bucket:
     def _add_shadow(self, shadow: Shadow) -> None:
         self.shadow["decisions"] += 1
         self.shadow["agreed"] += shadow.agreed
+        if shadow.error:
+            _bump(self.shadow, "evaluation_errors")
         _bump(self.routes, f"{shadow.served}>{shadow.candidate}")
         # Both or neither: a sum over different tasks on the two sides would compare nothing.
         if shadow.served_cost_nusd is not None and shadow.candidate_cost_nusd is not None:

@@ -100,7 +100,7 @@ class LastGood:
         if self.environment is not None and document.environment != self.environment:
             raise SnapshotRefused(
                 "environment_mismatch",
-                f"the snapshot is of {document.environment!r}, this router is set up for {self.environment!r}",
+                f"the snapshot is of {document.environment!r}, this router follows {self.environment!r}",
             )
         return Snapshot.of(document, current, received.etag), document.full
 

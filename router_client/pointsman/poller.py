@@ -91,6 +91,7 @@ class Poller:
         self._backoff = Backoff()
         self._sending = Backoff()
         self._want_full = False
+        self._repeated = 0
         self._told: set[Rejection] = set()
         self._told_revision: tuple[str, int] | None = None
         self._sealed_at = self._adopted_at = float("-inf")
@@ -210,8 +211,10 @@ class Poller:
         self.applied.set()
         self._ack.set()
         moved = current is None or (snapshot.epoch, snapshot.revision) != (current.epoch, current.revision)
-        # The same revision again, without a 304: something between us drops the ETag. Not a reason to spin.
-        return _BREATH_S if moved else self._interval(snapshot)
+        # The same revision once more is what a full snapshot after many deltas looks like. Again and again it
+        # means that something between us drops the ETag: no reason to spin.
+        self._repeated = 0 if moved else self._repeated + 1
+        return _BREATH_S if self._repeated < 2 else self._interval(snapshot)
 
     def _interval(self, snapshot: Snapshot) -> float:
         return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
@@ -323,6 +326,6 @@ def _rejected(about: dict[str, object], rejection: Rejection) -> bytes:
         "state": "rejected",
         "workload": rejection.workload,
         "digest": rejection.digest,
-        "error": rejection.error[:1_000],
+        "error": rejection.error[:1_000].replace("\0", "\ufffd") or "rejected",
     }
     return json.dumps({**about, **said}).encode()

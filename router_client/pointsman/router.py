@@ -32,7 +32,7 @@ from pointsman.lastgood import LastGood
 from pointsman.metrics import Counter, register
 from pointsman.outcomes import OutcomeBuffer
 from pointsman.poller import Pace, Poller
-from pointsman.signature import PublicKeys
+from pointsman.signature import PublicKeys, Trusted
 from pointsman.spool import Spool
 from pointsman.standin import StandIns
 from pointsman.store import DiskStore
@@ -63,7 +63,7 @@ class Router:
     workloads      follow only these; empty: all that the key may see
     store          a file for the last known good; without it a restart in an outage starts with `defaults`
     spool          a directory for outcomes that wait; without it they wait in memory only
-    public_keys    `{key id: Ed25519 public key}`: trust only snapshots that one of them signed
+    public_keys    `{key id: Ed25519 public key}` or "key id:base64": trust only what one of them signed
     defaults       what to do before the first snapshot: `{workload: model name or policy document}`
     instance       names this process on the fleet page; made up when not given, and anew in a forked child
     clock          Unix seconds, for tests and replays: stamps decisions
@@ -85,7 +85,7 @@ class Router:
         workloads: tuple[str, ...] | list[str] = (),
         store: _Path | DiskStore | None = None,
         spool: _Path | Spool | None = None,
-        public_keys: Mapping[str, str | bytes] | None = None,
+        public_keys: Trusted | None = None,
         defaults: Mapping[str, str | Mapping[str, Any]] | None = None,
         instance: str | None = None,
         clock: Callable[[], float] | None = None,

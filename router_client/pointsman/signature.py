@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from pointsman.errors import ConfigurationError, SnapshotRefused
@@ -17,25 +17,30 @@ from pointsman.errors import ConfigurationError, SnapshotRefused
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["PREFIX", "PublicKeys"]
+__all__ = ["PREFIX", "PublicKeys", "Trusted"]
+
+Trusted = Mapping[str, str | bytes] | Iterable[str]
 
 PREFIX = b"pointsman.snapshot.v1\n"
 _SIGNATURE = re.compile(r"keyid=([^,;\s]+)\s*,\s*alg=([a-z0-9]+)\s*,\s*sig=([A-Za-z0-9+/]+={0,2})")
 
 
 class PublicKeys:
-    """The keys a router trusts, by key id. Each is 32 raw bytes, those in base64, or PEM.
+    """The keys a router trusts: `{key id: key}`, a key being 32 raw bytes, those in base64, or PEM.
+
+    Also as text: `"<key id>:<base64>"`, one or several.
 
     Raises ConfigurationError for a key that is none of these, or when `cryptography` is missing: a router
     that was told to verify must not start without.
     """
 
-    def __init__(self, keys: Mapping[str, str | bytes]) -> None:
-        if not keys:
+    def __init__(self, keys: Trusted) -> None:
+        named = _named(keys)
+        if not named:
             raise ConfigurationError(
                 "public_keys is empty: give at least one key, or None to trust the connection alone"
             )
-        self._keys = {keyid: _load(keyid, key) for keyid, key in keys.items()}
+        self._keys = {keyid: _load(keyid, key) for keyid, key in named.items()}
 
     def verify(self, body: bytes, header: str | None) -> None:
         """Return when one trusted key signed these bytes; else raise SnapshotRefused."""
@@ -60,6 +65,13 @@ class PublicKeys:
         raise SnapshotRefused(
             "signature_invalid", "the signature does not fit the body: it was altered on its way"
         )
+
+
+def _named(keys: Trusted) -> Mapping[str, str | bytes]:
+    if isinstance(keys, Mapping):
+        return keys
+    pairs = [text.partition(":") for text in ([keys] if isinstance(keys, str) else keys)]
+    return {keyid.strip(): key.strip() for keyid, _, key in pairs}
 
 
 def _load(keyid: str, key: str | bytes) -> Ed25519PublicKey:

@@ -113,6 +113,12 @@ def test_it_leaves_a_shadow_cost_out_on_both_sides_when_one_is_unknown() -> None
     assert (shadow["baseline_cost_nusd"], shadow["candidate_cost_nusd"]) == (400_000, 900_000)
 
 
+def test_it_counts_a_candidate_that_could_not_be_evaluated() -> None:
+    bucket = Bucket()
+    bucket.add(replace(GOOD, shadow=Shadow("small", "large", False, error=True)), None)
+    assert bucket.as_dict(KEY)["shadow"]["evaluation_errors"] == 1
+
+
 def test_it_keeps_money_exact_beyond_what_doubles_hold() -> None:
     bucket = Bucket()
     for _ in range(3):

@@ -122,8 +122,16 @@ def test_it_takes_keys_as_bytes_base64_and_pem() -> None:
         PublicKeys({"k1": key}).verify(body(), signed(body()).signature)
 
 
-@pytest.mark.parametrize("keys", [{}, {"k1": "short"}, {"k1": b"x" * 31}, {"k1": "-----BEGIN nothing"}])
-def test_it_does_not_start_with_a_key_that_is_none(keys: dict[str, str | bytes]) -> None:
+def test_it_takes_keys_as_the_control_plane_prints_them() -> None:
+    text = f"k1:{b64encode(KEY.public_key().public_bytes_raw()).decode()}"
+    for keys in (text, [text, "k2" + text[2:]]):
+        PublicKeys(keys).verify(body(), signed(body()).signature)
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, [], "no colon", {"k1": "short"}, {"k1": b"x" * 31}, {"k1": "-----BEGIN nothing"}]
+)
+def test_it_does_not_start_with_a_key_that_is_none(keys: Any) -> None:
     with pytest.raises(ConfigurationError):
         PublicKeys(keys)
 
