@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rollout_app.evidence import ArmSums, Reference
+from rollout_app.evidence import ArmSums
 from rollout_app.guardrails import DEFAULT_GUARDRAILS, Guardrail, Verdict, VerdictResult, guardrails_for
 from rollout_app.ledger import Ledger
 from rollout_app.measures import Metric
@@ -18,8 +18,8 @@ def verdict_of(seen: Ledger, name: str, stage: int = 1) -> Verdict:
     return next(verdict for verdict in seen.judge(stage).verdicts if verdict.name == name)
 
 
-def custom(guardrail: Guardrail, looks: int, reference: Reference = REFERENCE, **bad: float) -> Verdict:
-    opened = Ledger.open([guardrail], STAGES, reference)
+def custom(guardrail: Guardrail, looks: int, **bad: float) -> Verdict:
+    opened = Ledger.open([guardrail], STAGES, REFERENCE)
     for minute in range(looks):
         opened.add(stratum(4, minute, arm(1_000, **bad), arm(1_000)))
     return opened.judge(4).verdicts[0]
