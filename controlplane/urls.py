@@ -2,19 +2,19 @@
 /router/v1 never reaches Django: `controlplane.gateway` answers it in front."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from controlplane import admin_api, health
 
-api_v1: list[object] = [
+api_v1: list[URLPattern | URLResolver] = [
     *admin_api.urlpatterns,
     # Open to all: it says no more than the source does.
     path("schema", SpectacularJSONAPIView.as_view(authentication_classes=[]), name="schema"),
 ]
 
-urlpatterns: list[object] = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="console:index")),
     path("console/", admin.site.urls),
     path("api/v1/", include((api_v1, "api"))),

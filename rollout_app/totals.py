@@ -48,20 +48,17 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
     ).filter(
         Q(arm="baseline") | ~Q(rollout=str(rollout.pk))
     )  # it was a candidate once, and became the baseline
-    arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, list[int]]()
+    arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, Group]()
     for row in rows.values(*_JUDGED, "groups").iterator():
         arm += arm_sums(row, None)
         latency.merge(histogram(row["latency_histogram"]))
         cost.merge(histogram(row["cost_histogram"]))
-        for key, (tasks, failures) in row["groups"].items():
-            kept = groups.setdefault(int(key), [0, 0])
-            kept[0] += tasks
-            kept[1] += failures
+        groups = merge_groups((groups, hash_groups(row["groups"])))
     return freeze(
         arm,
         latency=latency,
         cost=cost,
-        groups={key: Group(*counts) for key, counts in groups.items()} or None,
+        groups=groups or None,
         unit_is_request=rollout.workload.unit == Workload.Unit.REQUEST,
     )
 
@@ -194,6 +191,11 @@ def _tail(stored: Mapping[str, Any], edge: int | None) -> tuple[int, int]:
         return 0, 0
     read = histogram(stored)
     return read.total, read.count_above(edge)
+
+
+def hash_groups(stored: Mapping[str, Any]) -> dict[int, Group]:
+    """The 32 hash groups as stored: {"7": [tasks, failures]}."""
+    return {int(key): Group(tasks, failures) for key, (tasks, failures) in stored.items()}
 
 
 def histogram(stored: Mapping[str, Any]) -> Histogram:

@@ -1,0 +1,305 @@
+"""/api/v1 of rollouts, plans, guardrails and the review. Each write calls one action."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane import clock
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.api import ApiView
+from controlplane.errors import InvalidInput, StaleVersion
+from policies_app.gates import environment_for, version_for, workload_for
+from rollout_app import actions, serializers, totals
+from rollout_app.dryrun import dry_run
+from rollout_app.gates import plan_for, rollout_for, rollouts_for
+from rollout_app.models import Plan, Rollout
+from rollout_app.review import review
+from rollout_app.shadow import shadow_report
+from rollout_app.states import State
+
+MOST_DAYS = 90
+
+
+class PlansView(ApiView):
+    @extend_schema(responses=serializers.PlanSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return self.page(Plan.objects.all(), serializers.PlanSerializer, "name")
+
+    @extend_schema(request=serializers.PlanSerializer, responses={201: serializers.PlanSerializer})
+    def post(self, request: Request) -> Response:
+        self.require(Role.EDITOR, permissions.ANYWHERE)
+        data = self.validated(serializers.PlanSerializer)
+        plan = actions.add_plan(actor=self.actor, **data)
+        return self.versioned(serializers.PlanSerializer(plan), 201)
+
+
+class PlanView(ApiView):
+    @extend_schema(responses=serializers.PlanSerializer)
+    def get(self, request: Request, plan: str) -> Response:
+        return self.versioned(serializers.PlanSerializer(plan_for(plan)))
+
+    @extend_schema(request=serializers.PlanEditInput, responses=serializers.PlanSerializer)
+    def patch(self, request: Request, plan: str) -> Response:
+        self.require(Role.EDITOR, "")
+        expected = self.expected_version()
+        data = self.validated(serializers.PlanEditInput)
+        edited = actions.edit_plan(plan, actor=self.actor, expected=expected, **data)
+        return self.versioned(serializers.PlanSerializer(edited))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, plan: str) -> Response:
+        self.require(Role.EDITOR, "")
+        actions.remove_plan(plan, actor=self.actor, expected=self.expected_version())
+        return Response(status=204)
+
+
+class RolloutsView(ApiView):
+    @extend_schema(
+        parameters=[
+            OpenApiParameter(name, str, description="only these")
+            for name in ("environment", "workload", "state")
+        ],
+        responses=serializers.RolloutSerializer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        rows = rollouts_for(self.actor)
+        for name, column in (("environment", "environment__name"), ("workload", "workload__name")):
+            if value := request.query_params.get(name):
+                rows = rows.filter(**{column: value})
+        if state := request.query_params.get("state"):
+            rows = rows.filter(state=_state(state))
+        return self.page(rows, serializers.RolloutSerializer, "-id")
+
+    @extend_schema(request=serializers.ProposeInput, responses={201: serializers.RolloutSerializer})
+    def post(self, request: Request) -> Response:
+        data = self.validated(serializers.ProposeInput)
+        environment = environment_for(self.actor, data["environment"], role=Role.EDITOR)
+        workload = workload_for(self.actor, data["workload"], edit=True)
+        candidate = version_for(workload, data["candidate"])
+        kept = {name: data[name] for name in ("reason", "scheduled_for", "draft")}
+        plan = serializers.PlanChoice.chosen(data)
+        rollout = actions.propose_rollout(
+            environment, workload, candidate, plan=plan, actor=self.actor, **kept
+        )
+        return self.versioned(serializers.RolloutSerializer(rollout), 201)
+
+
+def _state(value: str) -> State:
+    try:
+        return State(value)
+    except ValueError:
+        raise InvalidInput(f"There is no state {value!r}; one of {', '.join(State)}.") from None
+
+
+class RolloutView(ApiView):
+    @extend_schema(responses=serializers.RolloutSerializer)
+    def get(self, request: Request, rollout: UUID) -> Response:
+        return self.versioned(serializers.RolloutSerializer(rollout_for(self.actor, rollout)))
+
+    @extend_schema(request=serializers.AmendInput, responses=serializers.RolloutSerializer)
+    def patch(self, request: Request, rollout: UUID) -> Response:
+        found = rollout_for(self.actor, rollout, role=Role.EDITOR)
+        permissions.require_workload_editor(self.actor, found.workload.owner, found.workload.name)
+        _unchanged(found, self.expected_version())
+        data = self.validated(serializers.AmendInput)
+        amended = actions.amend_rollout(
+            found,
+            actor=self.actor,
+            reason=data["reason"],
+            plan=serializers.PlanChoice.chosen(data),
+            scheduled_for=data["scheduled_for"],
+        )
+        return self.versioned(serializers.RolloutSerializer(amended))
+
+
+def _unchanged(rollout: Rollout, expected: int | None) -> None:
+    if expected is not None and rollout.version != expected:
+        raise StaleVersion(
+            f"The rollout is at version {rollout.version} ({rollout.state}, stage {rollout.stage}), not "
+            f"{expected}; read it again."
+        )
+
+
+class MoveView(ApiView):
+    """A person's move. `If-Match` is needed, but not for what stops a candidate or takes it out of traffic:
+    nobody in an emergency has to read first."""
+
+    action: ClassVar[Callable[..., Rollout]]
+    role: ClassVar[Role] = Role.OPERATOR
+    urgent: ClassVar[bool] = False
+
+    @extend_schema(request=serializers.ReasonInput, responses=serializers.RolloutSerializer)
+    def post(self, request: Request, rollout: UUID) -> Response:
+        found = rollout_for(self.actor, rollout, role=self.role)
+        if not self.urgent or "If-Match" in request.headers:
+            _unchanged(found, self.expected_version())
+        data = self.validated(serializers.ReasonInput)
+        moved = type(self).action(found, actor=self.actor, **data)
+        return self.versioned(serializers.RolloutSerializer(moved))
+
+
+class SubmitView(MoveView):
+    action, role = actions.submit_rollout, Role.EDITOR
+
+
+class RejectView(MoveView):
+    action, role = actions.reject_rollout, Role.APPROVER
+
+
+class CancelView(MoveView):
+    action, role = actions.cancel_rollout, Role.EDITOR
+
+
+class StartView(MoveView):
+    action = actions.start_rollout
+
+
+class BreakGlassView(MoveView):
+    action = actions.break_glass_start
+
+
+class AdvanceView(MoveView):
+    action = actions.advance_rollout
+
+
+class CompleteView(MoveView):
+    action = actions.complete_rollout
+
+
+class PauseView(MoveView):
+    action, urgent = actions.pause_rollout, True
+
+
+class ResumeView(MoveView):
+    action = actions.resume_rollout
+
+
+class RollBackView(MoveView):
+    action, urgent = actions.roll_back_rollout, True
+
+
+class AbortView(MoveView):
+    action, urgent = actions.abort_rollout, True
+
+
+class RevertView(MoveView):
+    action, urgent = actions.revert_rollout, True
+
+
+class ApproveView(ApiView):
+    """A yes to the start, or to entering a stage. `binding` says what was seen: a 409 if it changed."""
+
+    @extend_schema(request=serializers.ApproveInput, responses=serializers.RolloutSerializer)
+    def post(self, request: Request, rollout: UUID, stage: int | None = None) -> Response:
+        found = rollout_for(self.actor, rollout, role=Role.APPROVER)
+        _unchanged(found, self.expected_version())
+        data = self.validated(serializers.ApproveInput)
+        given = {"actor": self.actor, "reason": data["reason"], "expected_binding": data.get("binding")}
+        if stage is None:
+            approved = actions.approve_rollout(found, **given)
+        else:
+            approved = actions.approve_stage(found, stage, **given)
+        return self.versioned(serializers.RolloutSerializer(approved))
+
+
+class TransitionsView(ApiView):
+    @extend_schema(responses=serializers.TransitionSerializer(many=True))
+    def get(self, request: Request, rollout: UUID) -> Response:
+        rows = rollout_for(self.actor, rollout).transitions.all()
+        return self.page(rows, serializers.TransitionSerializer, "sequence")
+
+
+class ApprovalsView(ApiView):
+    @extend_schema(responses=serializers.ApprovalSerializer(many=True))
+    def get(self, request: Request, rollout: UUID) -> Response:
+        return self.page(rollout_for(self.actor, rollout).approvals.all(), serializers.ApprovalSerializer)
+
+
+class VerdictsView(ApiView):
+    """Newest first; `?look=7` gives one look whole."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter("look", int)], responses=serializers.VerdictSerializer(many=True)
+    )
+    def get(self, request: Request, rollout: UUID) -> Response:
+        rows = rollout_for(self.actor, rollout).verdicts.all()
+        if "look" in request.query_params:
+            rows = rows.filter(look=_whole(request, "look", 0, 0, 2**31 - 1))
+        return self.page(rows, serializers.VerdictSerializer)
+
+
+class ShadowView(ApiView):
+    """What the shadow stage reports to whoever approves: agreement, projected cost, route mix, mirror."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, rollout: UUID) -> Response:
+        report = shadow_report(*totals.shadow_and_mirror(rollout_for(self.actor, rollout)))
+        return Response(asdict(report))
+
+
+class DryRunView(ApiView):
+    """What other margins would have done with the outcomes of this rollout. Changes nothing."""
+
+    @extend_schema(request=serializers.DryRunInput, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request, rollout: UUID) -> Response:
+        found = rollout_for(self.actor, rollout)
+        data = self.validated(serializers.DryRunInput)
+        return Response(dry_run(found, data["guardrails"]))
+
+
+class GuardrailsView(ApiView):
+    @extend_schema(responses=serializers.GuardrailSerializer(many=True))
+    def get(self, request: Request, workload: str) -> Response:
+        rows = workload_for(self.actor, workload).guardrails.all()
+        return self.page(rows, serializers.GuardrailSerializer, "pk")
+
+
+class GuardrailView(ApiView):
+    """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail beside it."""
+
+    @extend_schema(request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer)
+    def put(self, request: Request, workload: str, metric: str) -> Response:
+        found = workload_for(self.actor, workload, edit=True)
+        data = self.validated(serializers.GuardrailInput)
+        row = actions.set_guardrail(found, metric, actor=self.actor, **data)
+        return self.versioned(serializers.GuardrailSerializer(row))
+
+    @extend_schema(parameters=[OpenApiParameter("absolute", bool)], responses={204: None})
+    def delete(self, request: Request, workload: str, metric: str) -> Response:
+        found = workload_for(self.actor, workload, edit=True)
+        absolute = request.query_params.get("absolute") == "true"
+        actions.remove_guardrail(found, metric, absolute=absolute, actor=self.actor)
+        return Response(status=204)
+
+
+class ReviewView(ApiView):
+    """Route mix, quality, cost and owner, by endpoint, model, arm, version and rule; now and before."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter("days", int, description=f"1 to {MOST_DAYS}; 7 if not given")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, environment: str, workload: str) -> Response:
+        place = environment_for(self.actor, environment)
+        found = workload_for(self.actor, workload)
+        length = timedelta(days=_whole(request, "days", 7, 1, MOST_DAYS))
+        return Response(review(place, found, end=clock.now(), length=length))
+
+
+def _whole(request: Request, name: str, default: int, low: int, high: int) -> int:
+    value: Any = request.query_params.get(name, default)
+    try:
+        number = int(value)
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise InvalidInput(f"{name} is a whole number from {low} to {high}, not {str(value)[:40]!r}.")
+    return number

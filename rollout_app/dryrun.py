@@ -1,0 +1,46 @@
+"""What other margins would have done to a rollout that has run: the same minutes, judged anew. Reads only."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controlplane.errors import InvalidInput
+from rollout_app import totals
+from rollout_app.evidence import Reference, Stage, Stratum
+from rollout_app.guardrails import guardrails_for
+from rollout_app.ledger import Judgement, Ledger
+from rollout_app.models import Rollout
+from rollout_app.strata import close_windows
+
+_NEVER = 2**31  # a Unix minute that no outcome reaches
+
+
+def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Judge every stratum of `rollout` in turn with the default guardrails and `overrides`.
+
+    Says when it would have rolled back, if ever, and the verdicts at that moment or at the end. The traffic
+    is the one that was: a plan that would have stopped earlier would have shown the candidate to fewer.
+    """
+    try:
+        guardrails = guardrails_for(overrides)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"These guardrails cannot be judged: {error}") from None
+    reference = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
+    stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
+    ledger = Ledger.open(guardrails, stages, reference)
+    rows = totals.minute_rows(rollout, reference, {}, _NEVER)
+    strata, _ = close_windows(rows, before=_NEVER, cursors={})
+    for stratum in strata:
+        ledger.add(stratum)
+        if stages[stratum.stage].mode == "percentage" and ledger.judge(stratum.stage, detail=False).roll_back:
+            return _told(ledger.judge(stratum.stage), len(strata), stratum)
+    return _told(ledger.judge(rollout.stage), len(strata), None)
+
+
+def _told(judgement: Judgement, strata: int, at: Stratum | None) -> dict[str, Any]:
+    rolled_back = at and {
+        "at": totals.moment(at.last_minute + 1),
+        "stage": at.stage,
+        "candidate_tasks": sum(tally.candidate_tasks for tally in judgement.tallies.values()),
+        "guardrails": [verdict.name for verdict in judgement.harmful],
+    }
+    return {"strata": strata, "rolled_back": rolled_back, **judgement.as_dict()}

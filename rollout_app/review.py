@@ -1,0 +1,180 @@
+"""The attribution review: what went where, how well, at what cost, whose it is. Reads only.
+
+Figures of one window beside those of the window of equal length before it. Money in nano-USD, shares 0 … 1.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import QuerySet, Sum
+
+from policies_app.actions import served_assignment
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app.diagnosis import Diagnosis, PolicyFigures, diagnose
+from rollout_app.evidence import ArmSums
+from rollout_app.models import OutcomeBucket
+
+WINDOWS = 6  # parts of the window in which a trend is looked for
+MOST_ROWS = 500  # endpoints, models … that are listed; the rest is in the totals
+MIN_STRONG_TASKS = 30  # fewer say too little of what the strong model costs
+_COUNTS = (
+    "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "attempts",
+    "cost_n", "cost_sum", "quality_n", "quality_sum",
+)  # fmt: skip
+BREAKDOWNS = ("endpoint", "model", "arm", "version", "rule")
+
+Counts = Mapping[str, Any]
+
+
+def review(
+    environment: Environment, workload: Workload, *, end: datetime, length: timedelta
+) -> dict[str, Any]:
+    """The window of `length` up to `end`: whole, by endpoint, model, arm, version and rule; its diagnosis."""
+    now = _window(environment, workload, end - length, end)
+    before = _window(environment, workload, end - 2 * length, end - length)
+    served = served_assignment(environment.pk, workload.pk)
+    diagnosis = diagnosed(now, before, served.candidate or served.baseline, workload, end - length, length)
+    return {
+        "environment": environment.name,
+        "workload": workload.name,
+        "owner": workload.owner.name,
+        "quality_bar": float(workload.quality_bar),
+        "start": end - length,
+        "end": end,
+        "now": figures(_sum(now)),
+        "before": figures(_sum(before)),
+        **{f"by_{key}": breakdown(now, before, key) for key in BREAKDOWNS},
+        "diagnosis": asdict(diagnosis),
+    }
+
+
+def _window(
+    environment: Environment, workload: Workload, start: datetime, end: datetime
+) -> QuerySet[OutcomeBucket]:
+    return OutcomeBucket.objects.filter(
+        environment=environment, workload=workload, minute__gte=start, minute__lt=end
+    )
+
+
+def _sum(rows: QuerySet[OutcomeBucket]) -> dict[str, Any]:
+    sums = rows.aggregate(**{f"{name}_": Sum(name) for name in _COUNTS})
+    return {name: sums[f"{name}_"] or 0 for name in _COUNTS}
+
+
+def breakdown(
+    now: QuerySet[OutcomeBucket], before: QuerySet[OutcomeBucket], key: str
+) -> list[dict[str, Any]]:
+    """One row for each value of `key`, the most tasks first, with its share and what it was before."""
+    ours, theirs = _by(now, key), _by(before, key)
+    all_ours, all_theirs = (sum(row["tasks"] for row in rows.values()) for rows in (ours, theirs))
+    empty = dict.fromkeys(_COUNTS, 0)
+    rows = [
+        {
+            key: value,
+            "now": figures(ours.get(value, empty), of=all_ours),
+            "before": figures(theirs.get(value, empty), of=all_theirs),
+        }
+        for value in {**ours, **theirs}
+    ]
+    return sorted(rows, key=lambda row: (-row["now"]["tasks"], str(row[key])))[:MOST_ROWS]
+
+
+def _by(rows: QuerySet[OutcomeBucket], key: str) -> dict[Any, Counts]:
+    grouped = rows.order_by().values(key).annotate(**{f"{name}_": Sum(name) for name in _COUNTS})
+    return {row[key]: {name: row[f"{name}_"] or 0 for name in _COUNTS} for row in grouped}
+
+
+def figures(sums: Counts, of: int | None = None) -> dict[str, Any]:
+    """Rates and costs of some sums; None where there is nothing to divide by, as cost per success of none."""
+    tasks, graded = sums["tasks"], sums["successes"] + sums["failures"]
+    return {
+        "tasks": tasks,
+        "share": _ratio(tasks, tasks if of is None else of),
+        "success": _ratio(sums["successes"], graded),
+        "ungraded": _ratio(sums["ungraded"], tasks),
+        "cost_nusd": sums["cost_sum"],
+        "cost_per_task_nusd": _ratio(sums["cost_sum"], sums["cost_n"]),
+        "cost_per_success_nusd": _ratio(sums["cost_sum"], sums["successes"]),
+        "quality": _ratio(sums["quality_sum"], sums["quality_n"]),
+        "attempts_per_task": _ratio(sums["attempts"], tasks),
+        **{
+            name: _ratio(sums[total], tasks)
+            for name, total in (
+                ("error", "errors"),
+                ("escalation", "escalations"),
+                ("fallback", "fallbacks"),
+                ("retry", "retries"),
+            )
+        },
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+# --- the diagnosis -------------------------------------------------------------------------------------
+
+
+def diagnosed(
+    now: QuerySet[OutcomeBucket],
+    before: QuerySet[OutcomeBucket],
+    version: PolicyVersion,
+    workload: Workload,
+    start: datetime,
+    length: timedelta,
+) -> Diagnosis:
+    """What `version` does in the window, against what was there before it.
+
+    Without tasks of another version in the window it is compared with the window before.
+    """
+    policy, other = now.filter(version=version.number), now.exclude(version=version.number)
+    against = _sum(other) if other.exists() else _sum(before)
+    part = length / WINDOWS
+    parts = (
+        _sum(policy.filter(minute__gte=start + at * part, minute__lt=start + (at + 1) * part))
+        for at in range(WINDOWS)
+    )
+    strong_tasks, strong_cost = _strong(policy, version)
+    return diagnose(
+        PolicyFigures(
+            policy=_arm(_sum(policy)),
+            before=_arm(against),
+            strong_tasks=strong_tasks,
+            always_strong_cost=strong_cost,
+            quality_bar=float(workload.quality_bar),
+            windows=[_arm(sums) for sums in parts if sums["tasks"]],
+        )
+    )
+
+
+def _strong(policy: QuerySet[OutcomeBucket], version: PolicyVersion) -> tuple[int, int | None]:
+    """Tasks that a rule sent past the weakest model at once; what all would have cost on the strongest.
+
+    The latter is the mean cost of the tasks that went to the strongest at once, times all tasks: a
+    projection, and None where those are too few to project from.
+    """
+    document = version.document
+    ranks = document["rank"]  # weakest first
+    chosen = {rule["id"]: rule["use"] for rule in document.get("rules", ())} | {
+        "default": document["default"]
+    }
+    past_weakest = [rule for rule, alias in chosen.items() if alias != ranks[0]]
+    at_strongest = [rule for rule, alias in chosen.items() if alias == ranks[-1]]
+    strong = _sum(policy.filter(rule__in=at_strongest, model=ranks[-1], escalations=0))
+    tasks = _sum(policy)["tasks"]
+    if strong["cost_n"] < MIN_STRONG_TASKS or len(ranks) < 2:
+        return _sum(policy.filter(rule__in=past_weakest))["tasks"], None
+    cost = round(strong["cost_sum"] / strong["cost_n"] * tasks)
+    return _sum(policy.filter(rule__in=past_weakest))["tasks"], cost
+
+
+def _arm(sums: Counts) -> ArmSums:
+    shared: Sequence[str] = (
+        "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "cost_n",
+        "quality_n",
+    )  # fmt: skip
+    same: Iterable[tuple[str, Any]] = ((name, sums[name]) for name in shared)
+    return ArmSums(**dict(same), cost=sums["cost_sum"], quality=sums["quality_sum"])

@@ -1,0 +1,149 @@
+"""Shapes of /api/v1 for rollouts. They read and check input; every write is an action's."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from rollout_app.actions import binding
+from rollout_app.models import Approval, Guardrail, Plan, Rollout, Transition, Verdict
+from rollout_app.states import State, allowed_events
+
+
+class PlanSerializer(serializers.ModelSerializer[Plan]):
+    name = serializers.SlugField(max_length=64)  # a taken one is the action's to refuse: 409
+    stages = serializers.JSONField(help_text="a list of stages; checked whole")
+
+    class Meta:
+        model = Plan
+        fields = ["name", "description", "stages", "version"]
+        read_only_fields = ["version"]
+
+
+class PlanEditInput(serializers.Serializer[Any]):
+    description = serializers.CharField(required=False, allow_blank=True, max_length=200)
+    stages = serializers.JSONField(required=False)
+    reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=2_000)
+
+
+class RolloutSerializer(serializers.ModelSerializer[Rollout]):
+    environment = serializers.CharField(source="environment.name")
+    workload = serializers.CharField(source="workload.name")
+    baseline = serializers.IntegerField(source="baseline.number")
+    candidate = serializers.IntegerField(source="candidate.number")
+    candidate_digest = serializers.CharField(source="candidate.digest")
+    binding = serializers.SerializerMethodField(help_text="what an approval of the start is a yes to")
+    can = serializers.SerializerMethodField(help_text="events that the present state allows")
+
+    class Meta:
+        model = Rollout
+        fields = [
+            "id", "environment", "workload", "baseline", "candidate", "candidate_digest", "plan_name",
+            "stages", "guardrails", "salt", "state", "stage", "version", "reason", "proposer_label",
+            "scheduled_for",
+            "created_at", "started_at", "stage_entered_at", "paused_at", "rolling_back_at", "ended_at",
+            "hold_code", "hold_sentence", "outlook", "looked_at", "rollback_reason", "rollback_revision",
+            "readback", "reference", "reverts", "binding", "can",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_binding(self, rollout: Rollout) -> str:
+        return binding(rollout)
+
+    def get_can(self, rollout: Rollout) -> list[str]:
+        return [event.value for event in allowed_events(State(rollout.state))]
+
+
+class PlanChoice(serializers.Serializer[Any]):
+    """A saved plan by `plan`, or one's own `stages`."""
+
+    plan = serializers.CharField(required=False, max_length=64)
+    stages = serializers.JSONField(required=False)
+
+    @staticmethod
+    def chosen(attrs: dict[str, Any]) -> Any:
+        return attrs["plan"] if "plan" in attrs else attrs.get("stages")
+
+
+class ProposeInput(PlanChoice):
+    environment = serializers.CharField(max_length=64)
+    workload = serializers.CharField(max_length=120)
+    candidate = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="the version's number")
+    reason = serializers.CharField(max_length=2_000)
+    scheduled_for = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    draft = serializers.BooleanField(required=False, default=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("plan" in attrs) == ("stages" in attrs):
+            raise serializers.ValidationError("Give either `plan`, a saved plan's name, or `stages`.")
+        return attrs
+
+
+class AmendInput(PlanChoice):
+    reason = serializers.CharField(max_length=2_000)
+    scheduled_for = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "plan" in attrs and "stages" in attrs:
+            raise serializers.ValidationError("Give `plan` or `stages`, not both; neither keeps the plan.")
+        return attrs
+
+
+class ReasonInput(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=2_000)
+
+
+class ApproveInput(ReasonInput):
+    binding = serializers.CharField(
+        required=False, max_length=64, help_text="the rollout's `binding` as you read it"
+    )
+
+
+class TransitionSerializer(serializers.ModelSerializer[Transition]):
+    class Meta:
+        model = Transition
+        fields = [
+            "sequence", "event", "before_state", "before_stage", "after_state", "after_stage", "reason",
+            "actor_kind", "actor_label", "revision", "at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class ApprovalSerializer(serializers.ModelSerializer[Approval]):
+    class Meta:
+        model = Approval
+        fields = ["stage", "binding", "approver_label", "reason", "at"]
+        read_only_fields = fields
+
+
+class VerdictSerializer(serializers.ModelSerializer[Verdict]):
+    class Meta:
+        model = Verdict
+        fields = ["look", "stage", "guardrail", "verdict", "data", "at"]
+        read_only_fields = fields
+
+
+class GuardrailSerializer(serializers.ModelSerializer[Guardrail]):
+    class Meta:
+        model = Guardrail
+        fields = ["metric", "enabled", "margin", "weight", "bound", "version"]
+        read_only_fields = ["metric", "version"]
+
+
+class GuardrailInput(serializers.Serializer[Any]):
+    enabled = serializers.BooleanField(required=False, default=True)
+    margin = serializers.FloatField(required=False, allow_null=True, default=None)
+    weight = serializers.FloatField(required=False, allow_null=True, default=None)
+    bound = serializers.FloatField(required=False, allow_null=True, default=None)
+    reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=2_000)
+
+
+class GuardrailOverride(serializers.Serializer[Any]):
+    metric = serializers.CharField(max_length=32)
+    enabled = serializers.BooleanField(required=False, default=True)
+    margin = serializers.FloatField(required=False, allow_null=True, default=None)
+    weight = serializers.FloatField(required=False, allow_null=True, default=None)
+    bound = serializers.FloatField(required=False, allow_null=True, default=None)
+
+
+class DryRunInput(serializers.Serializer[Any]):
+    guardrails = GuardrailOverride(many=True, required=False, default=list, max_length=32)  # type: ignore[call-arg]

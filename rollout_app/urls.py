@@ -1,0 +1,38 @@
+"""Below /api/v1/."""
+
+from django.urls import path
+
+from rollout_app import api
+
+_MOVES = {
+    "submit": api.SubmitView,
+    "reject": api.RejectView,
+    "cancel": api.CancelView,
+    "start": api.StartView,
+    "break-glass": api.BreakGlassView,
+    "advance": api.AdvanceView,
+    "complete": api.CompleteView,
+    "pause": api.PauseView,
+    "resume": api.ResumeView,
+    "roll-back": api.RollBackView,
+    "abort": api.AbortView,
+    "revert": api.RevertView,
+}
+
+urlpatterns = [
+    path("plans", api.PlansView.as_view()),
+    path("plans/<slug:plan>", api.PlanView.as_view()),
+    path("rollouts", api.RolloutsView.as_view()),
+    path("rollouts/<uuid:rollout>", api.RolloutView.as_view()),
+    path("rollouts/<uuid:rollout>/approve", api.ApproveView.as_view()),
+    path("rollouts/<uuid:rollout>/stages/<int:stage>/approve", api.ApproveView.as_view()),
+    *(path(f"rollouts/<uuid:rollout>/{name}", view.as_view()) for name, view in _MOVES.items()),
+    path("rollouts/<uuid:rollout>/transitions", api.TransitionsView.as_view()),
+    path("rollouts/<uuid:rollout>/approvals", api.ApprovalsView.as_view()),
+    path("rollouts/<uuid:rollout>/verdicts", api.VerdictsView.as_view()),
+    path("rollouts/<uuid:rollout>/shadow", api.ShadowView.as_view()),
+    path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
+    path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
+    path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),
+    path("environments/<slug:environment>/review/<slug:workload>", api.ReviewView.as_view()),
+]

@@ -1,0 +1,238 @@
+"""/api/v1 of rollouts: who may, what is asked of a request, what comes back."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from controlplane import clock
+from controlplane.access.models import Membership, Role
+from controlplane.audit.models import Entry
+from rollout_app import actions
+from rollout_app.models import OutcomeBucket, Rollout
+from rollout_app.states import State
+from tests import builders
+from tests.rollouts import places
+from tests.rollouts.places import BEN, PLAN
+from tests.rollouts.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+
+MOVES = {
+    "submit": Role.EDITOR,
+    "cancel": Role.EDITOR,
+    "reject": Role.APPROVER,
+    "approve": Role.APPROVER,
+    "start": Role.OPERATOR,
+    "break-glass": Role.OPERATOR,
+    "advance": Role.OPERATOR,
+    "complete": Role.OPERATOR,
+    "pause": Role.OPERATOR,
+    "resume": Role.OPERATOR,
+    "roll-back": Role.OPERATOR,
+    "abort": Role.OPERATOR,
+    "revert": Role.OPERATOR,
+}
+
+
+def person(name: str, *roles: Role, environment: str = "") -> Client:
+    user = User.objects.create_user(name)
+    for role in roles:
+        Membership.objects.create(user=user, role=role, environment=environment)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def send(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    call = getattr(client, method)
+    return call(f"/api/v1/{path}", body, content_type="application/json", headers=headers)
+
+
+def move(client: Client, rollout: Rollout, name: str, **headers: str) -> Any:
+    return send(client, "post", f"rollouts/{rollout.pk}/{name}", {"reason": "because"}, **headers)
+
+
+def test_it_walks_a_rollout_from_proposal_to_completion() -> None:
+    environment, workload = builders.environment(four_eyes=True), builders.workload()
+    builders.served(environment, workload)
+    candidate = builders.version(workload)
+    editor = person("editor", Role.EDITOR, Role.OPERATOR)
+    workload.owner.members.add(User.objects.get(username="editor"))
+    approver = person("approver", Role.APPROVER)
+    body = {
+        "environment": environment.name,
+        "workload": workload.name,
+        "candidate": candidate.number,
+        "plan": "immediate",
+        "reason": "cheaper",
+    }
+    answer = send(editor, "post", "rollouts", body)
+    assert answer.status_code == 201, answer.json()
+    rollout = Rollout.objects.get(pk=answer.json()["id"])
+    assert move(editor, rollout, "approve").status_code == 403
+    seen = send(approver, "get", f"rollouts/{rollout.pk}")
+    approval = {"reason": "good", "binding": seen.json()["binding"]}
+    path = f"rollouts/{rollout.pk}/approve"
+    answer = send(approver, "post", path, approval, **{"If-Match": seen["ETag"]})
+    assert (answer.status_code, answer.json()["state"]) == (200, "scheduled")
+    assert move(editor, rollout, "start", **{"If-Match": seen["ETag"]}).status_code == 412
+    answer = move(editor, rollout, "start", **{"If-Match": answer["ETag"]})
+    assert (answer.status_code, answer.json()["state"]) == (200, "running")
+    answer = move(editor, rollout, "complete", **{"If-Match": answer["ETag"]})
+    assert (answer.status_code, answer.json()["state"]) == (200, "completed")
+    transitions = send(editor, "get", f"rollouts/{rollout.pk}/transitions").json()["items"]
+    assert [item["event"] for item in transitions] == ["propose", "approve", "start", "complete"]
+
+
+@pytest.mark.parametrize(("name", "role"), MOVES.items())
+def test_it_requires_the_role(name: str, role: Role) -> None:
+    rollout = places.proposed()
+    client = person("somebody", *(set(Role) - {role, Role.ADMIN}))
+    answer = move(client, rollout, name, **{"If-Match": "*"})
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "role_missing"
+
+
+def test_it_shows_nothing_of_other_environments() -> None:
+    rollout = places.proposed()
+    client = person("elsewhere", Role.ADMIN, environment="another")
+    assert send(client, "get", f"rollouts/{rollout.pk}").status_code == 404
+    assert send(client, "get", "rollouts").json()["items"] == []
+    assert move(client, rollout, "roll-back").status_code == 404
+
+
+def test_it_wants_if_match_except_in_an_emergency() -> None:
+    rollout = places.started()
+    client = person("operator", Role.OPERATOR)
+    assert move(client, rollout, "advance").status_code == 428
+    assert move(client, rollout, "advance", **{"If-Match": '"1"'}).status_code == 412
+    assert move(client, rollout, "roll-back").json()["state"] == "rolling_back"
+
+
+def test_it_says_what_is_possible_when_a_move_is_not() -> None:
+    rollout = places.started()
+    answer = move(person("operator", Role.OPERATOR), rollout, "resume", **{"If-Match": "*"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "illegal_transition")
+    assert "pause" in answer.json()["allowed"]
+    assert Entry.objects.filter(outcome="refused", action="rollout.resume").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_input"),
+        ({"plan": "standard", "stages": []}, "invalid_input"),
+        ({"stages": [{"mode": "shadow"}]}, "plan_invalid"),
+        ({"plan": "bold"}, "not_found"),
+        ({"plan": "standard", "candidate": 99}, "not_found"),
+        ({"plan": "standard", "workload": "nobody"}, "not_found"),
+        ({"plan": "standard", "candidate": 2**63}, "invalid_input"),
+        ({"plan": "standard", "reason": " "}, "invalid_input"),
+    ],
+)
+def test_it_refuses_a_bad_proposal(body: dict[str, Any], code: str) -> None:
+    environment, workload = builders.environment(), builders.workload()
+    builders.served(environment, workload)
+    root = Client()
+    root.force_login(User.objects.create_superuser("root"))
+    candidate = builders.version(workload).number
+    good = {
+        "environment": environment.name,
+        "workload": workload.name,
+        "candidate": candidate,
+        "reason": "x",
+    }
+    answer = send(root, "post", "rollouts", good | body)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["code"] == code
+    assert not Rollout.objects.exists()
+
+
+def test_it_keeps_plans_and_asks_for_their_etag() -> None:
+    editor = person("editor", Role.EDITOR)
+    answer = send(editor, "post", "plans", {"name": "mine", "stages": PLAN})
+    assert answer.status_code == 201, answer.json()
+    assert send(editor, "post", "plans", {"name": "mine", "stages": PLAN}).status_code == 409
+    assert send(editor, "patch", "plans/mine", {"stages": PLAN[1:]}).status_code == 428
+    etag = {"If-Match": answer["ETag"]}
+    assert send(editor, "patch", "plans/mine", {"stages": PLAN[1:]}, **etag).json()["version"] == 2
+    assert send(editor, "delete", "plans/mine", **etag).status_code == 412
+    assert send(editor, "delete", "plans/mine", **{"If-Match": '"2"'}).status_code == 204
+    bad = send(editor, "post", "plans", {"name": "bad", "stages": [{"mode": "full", "colour": 1}]})
+    assert (bad.status_code, bad.json()["problems"][0]["path"]) == (422, "stages[0].colour")
+
+
+def test_it_keeps_a_workloads_guardrails() -> None:
+    workload = builders.workload()
+    owner = person("owner", Role.EDITOR)
+    path = f"workloads/{workload.name}/guardrails/failure"
+    assert send(owner, "put", path, {"margin": 0.01}).status_code == 403
+    workload.owner.members.add(User.objects.get(username="owner"))
+    assert send(owner, "put", path, {"margin": 0.01}).json()["margin"] == 0.01
+    assert send(owner, "put", path, {"bound": 0.2}).json()["bound"] == 0.2
+    assert send(owner, "put", path, {"margin": -1}).status_code == 422
+    assert send(owner, "put", f"workloads/{workload.name}/guardrails/vibes", {}).status_code == 422
+    listed = send(owner, "get", f"workloads/{workload.name}/guardrails").json()["items"]
+    assert [(row["margin"], row["bound"]) for row in listed] == [(0.01, None), (None, 0.2)]
+    assert send(owner, "delete", path).status_code == 204
+    assert send(owner, "delete", path).status_code == 404
+    assert send(owner, "delete", f"{path}?absolute=true").status_code == 204
+
+
+def test_it_tells_what_other_margins_would_have_done() -> None:
+    rollout = places.started(plan=PLAN[1:])
+    rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
+    traffic = Traffic(rollout, start=clock.now() - timedelta(hours=10))
+    traffic.minutes(60, tasks=400, candidate=0.85)
+    viewer = person("viewer", Role.VIEWER)
+    path = f"rollouts/{rollout.pk}/dry-run"
+    strict = send(viewer, "post", path, {}).json()
+    assert strict["rolled_back"]["guardrails"] == ["failure"]
+    lax = {"guardrails": [{"metric": "failure", "margin": 0.5}]}
+    assert send(viewer, "post", path, lax).json()["rolled_back"] is None
+    bad = send(viewer, "post", path, {"guardrails": [{"metric": "vibes"}]})
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_input")
+    assert Rollout.objects.get(pk=rollout.pk).state == State.PAUSED
+
+
+def test_it_reviews_by_endpoint_with_what_was_before() -> None:
+    environment, workload = builders.environment(), builders.workload()
+    version = builders.served(environment, workload).baseline
+    now = clock.now()
+    for days, endpoint, tasks, good in [(1, "/a", 300, 290), (1, "/b", 100, 50), (9, "/a", 200, 190)]:
+        OutcomeBucket.objects.create(
+            environment=environment,
+            workload=workload,
+            minute=now - timedelta(days=days),
+            arm="baseline",
+            version=version.number,
+            endpoint=endpoint,
+            rule="default",
+            model="small",
+            tasks=tasks,
+            successes=good,
+            failures=tasks - good,
+            attempts=tasks,
+            cost_n=tasks,
+            cost_sum=tasks * 1_000,
+        )
+    path = f"environments/{environment.name}/review/{workload.name}"
+    told = send(person("viewer", Role.VIEWER), "get", path).json()
+    assert told["now"]["tasks"] == 400
+    assert told["now"]["cost_per_success_nusd"] == pytest.approx(400_000 / 340)
+    first, second = told["by_endpoint"]
+    assert (first["endpoint"], first["now"]["share"], first["before"]["tasks"]) == ("/a", 0.75, 200)
+    assert (second["endpoint"], second["now"]["success"], second["before"]["success"]) == ("/b", 0.5, None)
+    assert told["diagnosis"]["code"] == "too_aggressive"  # all on the cheap model, 85 % under a bar of 90 %
+
+
+def test_it_reports_the_shadow_stage() -> None:
+    rollout = places.started()
+    Traffic(rollout, start=clock.now() - timedelta(hours=1)).minutes(2)
+    told = send(person("viewer", Role.VIEWER), "get", f"rollouts/{rollout.pk}/shadow").json()
+    assert (told["decisions"], told["agreement"]) == (400, 0.5)
+    assert told["cost_change"] == pytest.approx(-0.3)
+    assert told["shifts"] == {"large": -1.0, "small": 1.0}
