@@ -198,11 +198,9 @@ def judge(
     `restarts`: the up to three later stages from which harm is counted anew. `next_share` (0 … 1): the
     traffic that an advance would give the candidate. `detail` adds what only people and the record need.
     """
-    sums = _since(measure, by_stage, 0)
+    sums, since = _added(measure, by_stage, restarts)
     estimate = measure.estimate(sums)
-    since = (_since(measure, by_stage, stage) for stage in restarts if stage in by_stage)
-    harms = [measure.harm(sums), *(measure.harm(later) for later in since)]
-    log_e_harm = restart([*harms, *[0.0] * (4 - len(harms))])
+    log_e_harm = restart([measure.harm(sums), *since, *[0.0] * (3 - len(since))])
     margin = measure.margin_for(next_share)
     log_e_safe = measure.safe(sums, margin)
     counted = estimate is not None and measure.reached(estimate)
@@ -224,12 +222,16 @@ def judge(
     )  # fmt: skip
 
 
-def _since(measure: Measure, by_stage: Mapping[int, Sums], stage: int) -> Any:
-    total = measure.empty()
-    for number, part in by_stage.items():
-        if number >= stage:
-            total.merge(part)
-    return total
+def _added(
+    measure: Measure, by_stage: Mapping[int, Sums], restarts: Sequence[int]
+) -> tuple[Any, list[float]]:
+    """The sums since the start, and ln E of harm since each restart that has begun."""
+    total, since = measure.empty(), []
+    for stage in sorted(by_stage, reverse=True):
+        total.merge(by_stage[stage])
+        if stage in restarts:
+            since.append(measure.harm(total))
+    return total, since
 
 
 _FURTHEST = 1000.0  # times what was seen: beyond, a forecast is a guess

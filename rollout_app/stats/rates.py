@@ -17,6 +17,7 @@ SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
 N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
+_SHORT = 32  # terms: 25^32 and the binomials beside it stay far below the largest double
 
 
 def stratum_llrs(nt: int, xt: int, nc: int, xc: int, psis: Sequence[float]) -> list[float]:
@@ -29,7 +30,26 @@ def stratum_llrs(nt: int, xt: int, nc: int, xc: int, psis: Sequence[float]) -> l
     bad = xt + xc
     if not nt or not nc or not bad or bad == nt + nc:
         return [0.0] * len(psis)
+    if min(bad, nt) - max(0, bad - nc) <= _SHORT:
+        return _short_llrs(nt, xt, nc, bad, psis)
     return [xt * math.log(psi) - _log_tilted_sum(nt, nc, bad, psi) for psi in psis]
+
+
+def _short_llrs(nt: int, xt: int, nc: int, bad: int, psis: Sequence[float]) -> list[float]:
+    """The same for few terms: their weights once, up to a factor, then a polynomial in each psi."""
+    low, high = max(0, bad - nc), min(bad, nt)
+    weights = [1.0]
+    for j in range(low, high):
+        weights.append(weights[-1] * ((bad - j) * (nt - j)) / ((j + 1) * (nc - bad + j + 1)))
+    log_total = math.log(sum(weights))
+    weights.reverse()
+    llrs = []
+    for psi in psis:
+        tilted = 0.0
+        for weight in weights:
+            tilted = tilted * psi + weight
+        llrs.append((xt - low) * math.log(psi) - math.log(tilted) + log_total)
+    return llrs
 
 
 def _log_tilted_sum(nt: int, nc: int, bad: int, psi: float) -> float:

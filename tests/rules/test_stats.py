@@ -35,6 +35,12 @@ def test_it_sums_large_strata(n: int, psi: float) -> None:
     assert llr == pytest.approx(xt * math.log(psi) - special.logsumexp(terms), abs=1e-5)
 
 
+@pytest.mark.parametrize("strata", [(32, 5, 10**7, 10**7 - 1), (10**7, 10**7 - 1, 32, 5), (32, 32, 10**7, 0)])
+def test_it_neither_overflows_nor_underflows(strata: tuple[int, int, int, int]) -> None:
+    psis = [psi for psi, _ in (*rates.HARM_GRID, *rates.SAFE_GRID)]
+    assert all(math.isfinite(llr) for llr in rates.stratum_llrs(*strata, psis))
+
+
 @pytest.mark.parametrize(("nt", "nc", "bad"), [(1, 9, 3), (7, 5, 4), (20, 20, 6)])
 def test_its_harm_is_an_e_value(nt: int, nc: int, bad: int) -> None:
     """Given the number of bad ones, each psi's likelihood ratio has expectation 1 under equality, exactly."""
