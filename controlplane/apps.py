@@ -1,5 +1,5 @@
-"""The project as an app, for its commands; and the console as `django.contrib.admin.site`, so that a page finds it
-without importing what is above."""
+"""The project as an app, for its commands; and the console as `django.contrib.admin.site`, so that a page
+finds it without importing what is above."""
 
 from django.apps import AppConfig
 from django.contrib.admin.apps import SimpleAdminConfig

@@ -1,4 +1,4 @@
-"""What a data plane handler is given and gives back: no framework, so that an answer costs no more than its bytes."""
+"""What a data plane handler is given and gives back. No framework: an answer costs no more than its bytes."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,7 +50,7 @@ class Request:
 
 
 class Reply:
-    """A whole answer, as the two ASGI messages that it is sent as. Made once, it may be sent any number of times."""
+    """A whole answer, as the ASGI messages that carry it. Made once, it may be sent any number of times."""
 
     __slots__ = ("body", "end", "start")
 

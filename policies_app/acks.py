@@ -11,7 +11,7 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,128}$")]
 
 
 class Ack(msgspec.Struct, forbid_unknown_fields=True):
-    """`{"state": "applied", "revision": 1842, …}` or `{"state": "rejected", "workload": …, "digest": …, "error": …}`."""
+    """`{"state": "applied", "revision": 1842, …}` or `{"state": "rejected", "workload": …, …}`."""
 
     state: Literal["applied", "rejected"]
     router: _Name | None = None

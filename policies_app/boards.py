@@ -1,8 +1,8 @@
 """What each environment serves, held in memory: immutable generations, swapped whole.
 
-A generation is the environment at one revision. It is read from the database in a single statement, which sees one
-revision even while the next is being committed, and it keeps each workload's ready-made fragment, so that a new
-generation costs what changed and shares the rest with the one before.
+A generation is the environment at one revision. It is read from the database in a single statement, which
+sees one revision even while the next is being committed, and it keeps each workload's ready-made fragment, so
+that a new generation costs what changed and shares the rest with the one before.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A body before it is compressed, with the headers that 200 and 304 share, and the answers made of them."""
+    """A body before compression, with the headers that 200 and 304 share, and the answers made of them."""
 
     body: bytes
     etag: bytes
@@ -57,8 +57,9 @@ class Answer:
 class Generation:
     """One environment at one revision. Its content never changes; the rest is made when first asked for.
 
-    `answers` are the bytes, `unchanged` the 304 of each tag that stands for this revision, `flights` what is being
-    built just now, `waiters` the long polls that it holds: they are woken when the next one takes its place.
+    `answers` are the bytes, `unchanged` the 304 of each tag that stands for this revision, `flights` what is
+    being built just now, `waiters` the long polls that it holds: they are woken when the next one takes its
+    place.
     """
 
     look: Look
@@ -70,7 +71,7 @@ class Generation:
     waiters: set["asyncio.Future[None]"] = field(default_factory=set)
 
     def selected(self, question: Question) -> list[tuple[str, bytes]]:
-        """The (name, fragment) pairs to send, in the order of their names: every process builds the same bytes."""
+        """The (name, fragment) pairs to send, by name, so that every process builds the same bytes."""
         entries, (selection, since) = self.entries, question
         names = entries.keys() if selection is None else entries.keys() & selection
         if since is not None:
@@ -93,16 +94,21 @@ def looks() -> dict[str, Look]:
 
 # One statement, so one moment: with two, the revision of the first could miss a change that the second sees.
 # The names in it are those of our own tables; values are bound.
-_READ = f"""
-SELECT 0, e.epoch, e.revision, e.poll_interval_ms, '', 0, '' FROM {Environment._meta.db_table} e WHERE e.id = %s
+_READ = """
+SELECT 0, e.epoch, e.revision, e.poll_interval_ms, '', 0, '' FROM {environment} e WHERE e.id = %s
 UNION ALL
-SELECT 1, '', 0, 0, w.name, a.revision, a.fragment
-  FROM {Assignment._meta.db_table} a JOIN {Workload._meta.db_table} w ON w.id = a.workload_id WHERE a.environment_id = %s AND a.revision > %s
+SELECT 1, '', 0, 0, w.name, a.revision, a.fragment FROM {assignment} a
+  JOIN {workload} w ON w.id = a.workload_id WHERE a.environment_id = %s AND a.revision > %s
 UNION ALL
-SELECT 2, '', 0, 0, w.name, r.number, ''
-  FROM {Revision._meta.db_table} r JOIN {Workload._meta.db_table} w ON w.id = r.workload_id
+SELECT 2, '', 0, 0, w.name, r.number, '' FROM {revision} r JOIN {workload} w ON w.id = r.workload_id
  WHERE r.environment_id = %s AND r.removed AND r.number > %s
 """
+_TABLES = {
+    "environment": Environment._meta.db_table,
+    "assignment": Assignment._meta.db_table,
+    "workload": Workload._meta.db_table,
+    "revision": Revision._meta.db_table,
+}
 
 
 def read(look: Look, known: Generation | None) -> Generation | None:
@@ -121,7 +127,7 @@ def _read(
     look: Look, entries: Mapping[str, Entry], removed: Mapping[str, int], low: int
 ) -> Generation | None:
     with connection.cursor() as cursor:
-        cursor.execute(_READ, [look.pk, look.pk, low, look.pk, low])
+        cursor.execute(_READ.format_map(_TABLES), [look.pk, look.pk, low, look.pk, low])
         rows = cursor.fetchall()
     header = next((row for row in rows if row[0] == 0), None)
     if header is None:

@@ -1,7 +1,7 @@
 """Which router applied what, and when. Heard on every poll, kept in memory, written every two seconds.
 
-A row is written when something in it changed, else every `REWRITTEN_AFTER_S`: a fleet that polls quietly costs the
-database a row per router and half a minute, whatever the poll interval.
+A row is written when something in it changed, else every `REWRITTEN_AFTER_S`: a fleet that polls quietly
+costs the database a row per router and half a minute, whatever the poll interval.
 """
 
 import logging
@@ -108,7 +108,7 @@ class Fleet:
 
 
 def _write(heard: dict[Place, Seen]) -> None:
-    """Upsert in the order of (environment, instance): two processes that write the same routers never deadlock."""
+    """Upsert in the order of (environment, instance), so that two processes never deadlock."""
     living = set(Environment.objects.values_list("pk", flat=True)) if heard else set()
     places = sorted(place for place in heard if place[0] in living)
     before = _rejections(places)
@@ -126,7 +126,6 @@ def _write(heard: dict[Place, Seen]) -> None:
                 revision=seen.revision,
                 polled_at=at,
                 applied_at=at if seen.revision else None,
-                # A refusal of an older revision than the applied one is over, if its workload has moved since.
                 rejected=rejected,
             )
         )

@@ -64,7 +64,8 @@ class Subscriber(threading.Thread):
         client = redis.Redis.from_url(
             settings.REDIS_URL, socket_connect_timeout=_PATIENCE_S, health_check_interval=5
         )
-        with client.pubsub(ignore_subscribe_messages=True) as subscription:
+        # redis-py leaves `pubsub` without types.
+        with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
             subscription.subscribe(CHANNEL)
             self.connected = True
             self._poke()

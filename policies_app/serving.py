@@ -1,7 +1,7 @@
 """GET /router/v1/snapshot and POST /router/v1/acks, answered from memory: no query on the way.
 
-`boards` holds the current generation of each environment; the watcher's thread reads the next one and hands it to
-`swap`. Everything else here runs on the event loop, so that between two awaits nothing moves.
+`boards` holds the current generation of each environment; the watcher's thread reads the next one and hands
+it to `swap`. Everything else here runs on the event loop, so that between two awaits nothing moves.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 30
-# Waiters woken between two turns of the event loop: each costs some 0.1 ms, and other requests come in between.
+# Waiters woken between two turns of the event loop, so that other requests come in between.
 WOKEN_AT_ONCE = 32
 # Bodies up to this size are built on the event loop: a thread would cost more than it spares.
 BUILT_INLINE = 128 * 1024  # bytes
@@ -131,7 +131,7 @@ class Serving:
         caller, loop = request.caller, asyncio.get_running_loop()
         if self.held[caller.key_id] >= settings.MAX_WAITERS_PER_KEY:
             raise Unavailable(
-                f"Key {caller.key_id} holds {settings.MAX_WAITERS_PER_KEY} long polls already; poll without waiting.",
+                f"Key {caller.key_id} holds {settings.MAX_WAITERS_PER_KEY} long polls; poll without waiting.",
                 retry_after=random.randint(5, 15),  # noqa: S311 — spreads load, hides nothing
             )
         deadline = loop.time() + wait
@@ -259,7 +259,7 @@ async def _gone(receive: Receive) -> None:
 
 @lru_cache(maxsize=8_192)
 def _condition(header: bytes) -> Condition:
-    """RFC 9110 §13.1.2. Weak comparison: the protocol's tags are strong, a proxy on the way may weaken them."""
+    """RFC 9110 §13.1.2, by weak comparison: our tags are strong, but a proxy may weaken them."""
     tags = tuple(_TAG.findall(header))
     ours = [(int(match[2]), match[1].decode("latin-1")) for tag in tags if (match := _OURS.fullmatch(tag))]
     revision, epoch = max(ours, default=(0, ""))

@@ -15,6 +15,7 @@ import zstandard
 
 from controlplane import signing
 from controlplane.replies import Header, Reply
+from policies_app import notices
 from policies_app.boards import Answer, Generation, Question
 from policies_app.models import Assignment, PolicyVersion
 
@@ -30,9 +31,14 @@ def on_publish(listener: Callable[[str, int], None]) -> None:
     _listeners.append(listener)
 
 
+def off_publish(listener: Callable[[str, int], None]) -> None:
+    _listeners.remove(listener)
+
+
 def publish(environment: str, revision: int) -> None:
     """Wake whoever serves this environment. A hint: every process also looks at the revision by itself."""
-    for listener in _listeners:
+    notices.send(environment, revision)
+    for listener in list(_listeners):
         try:
             listener(environment, revision)
         except Exception:

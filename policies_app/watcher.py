@@ -1,8 +1,8 @@
 """The thread that looks at the database, so that requests need not: revisions, and the keys.
 
-It looks every 200 ms; at once when this process commits a change; and when Redis carries the notice of another
-process. With Redis the look goes on every two seconds all the same, because a notice can be lost, and every 200 ms
-for as long as Redis cannot be reached.
+It looks every 200 ms; at once when this process commits a change; and when Redis carries the notice of
+another process. With Redis the look goes on every two seconds all the same, because a notice can be lost, and
+every 200 ms for as long as Redis cannot be reached.
 """
 
 import asyncio

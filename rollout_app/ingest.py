@@ -1,8 +1,8 @@
 """POST /router/v1/outcomes, events and feedback: check, queue, commit in groups, and only then 202.
 
-One thread writes. While it commits one group the next gathers, so the busier it is the larger the groups: a commit
-costs the same for one request and for 256. What it cannot take in time is refused at the door with 429, so memory
-stays bounded and the router, which keeps its batch, tries again.
+One thread writes. While it commits one group the next gathers, so the busier it is the larger the groups: a
+commit costs the same for one request and for 256. What it cannot take in time is refused at the door with
+429, so memory stays bounded and the router, which keeps its batch, tries again.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from django.db import DataError, Error, connection
 
@@ -31,10 +32,8 @@ from rollout_app.batches import (
     Event,
     Problem,
     Word,
-    contradictions,
     details,
     event_bucket,
-    event_problems,
     numbers,
     read_batch,
     read_events,
@@ -44,7 +43,9 @@ from rollout_app.batches import (
 from rollout_app.known import Known, Wanted
 from rollout_app.models import Feedback
 from rollout_app.outcomes import Contribution, Key, Submission
+from rollout_app.soundness import contradictions, event_problems
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 GROUP = 256  # requests in one transaction at most
@@ -74,14 +75,14 @@ class Writer(threading.Thread):
         self._shared = False  # the last group had company
 
     def submit(self, submission: Submission, parts: int) -> "Future[int]":
-        """Queue one request. Raises `TooMany` when too much waits, `Unavailable` when the process is ending."""
+        """Queue one request. Raises `TooMany` (too much waits) or `Unavailable` (the process is ending)."""
         waiting = _Waiting(submission, parts)
         with self._changed:
             if self._ending:
                 raise Unavailable("This process is ending; send the batch again.", retry_after=1)
             if len(self._waiting) >= MOST_WAITING or self._parts + parts > MOST_WAITING_PARTS:
                 raise TooMany(
-                    f"{len(self._waiting)} batches wait to be counted already; keep this one and send it again.",
+                    f"{len(self._waiting)} batches wait to be counted; keep this one and send it again.",
                     retry_after=random.randint(1, 5),  # noqa: S311 — spreads load, hides nothing
                 )
             self._waiting.append(waiting)
@@ -274,7 +275,7 @@ class Ingest:
         return json_reply(202, {"accepted": accepted})
 
 
-async def _read(reader, body: bytes):  # type: ignore[no-untyped-def]
+async def _read(reader: Callable[[bytes], T], body: bytes) -> T:
     return reader(body) if len(body) <= READ_INLINE else await asyncio.to_thread(reader, body)
 
 

@@ -1,4 +1,4 @@
-"""Which workloads, versions and rollouts there are: asked once, then remembered, since none of them ever goes away."""
+"""Which workloads, versions and rollouts there are: asked once, then remembered: none ever goes away."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -1,14 +1,16 @@
 """Counts what routers report: each batch once, folded in memory, added in one transaction. Prunes by age.
 
-A group of submissions is one transaction in a fixed order: (1) the ids, inserted in their order, where another
-process with the same id makes us wait or drop ours; (2) on PostgreSQL one advisory lock per environment, in order;
-(3) the sums, upserted in the order of their keys. Nobody waits backwards, so nobody deadlocks. The lock makes "read
-the histograms, add, write" safe without a function in the database; SQLite has one writer by nature.
+A group of submissions is one transaction in a fixed order: (1) the ids, inserted in their order, where
+another process with the same id makes us wait or drop ours; (2) on PostgreSQL one advisory lock per
+environment, in order; (3) the sums, upserted in the order of their keys. Nobody waits backwards, so nobody
+deadlocks. The lock makes "read the histograms, add, write" safe without a function in the database; SQLite
+has one writer by nature.
 
-Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, written in the same transaction.
+Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, written in the same
+transaction.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import starmap
@@ -27,7 +29,8 @@ T = TypeVar("T")
 NUMBERS = (
     "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "attempts",
     "quality_n", "quality_sum", "quality_sum_sq", "confidence_n", "confidence_sum", "confidence_sum_sq",
-    "cost_n", "cost_sum", "cost_sum_sq", "cost_on_success", "capped_sum", "capped_sum_sq", "capped_on_success",
+    "cost_n", "cost_sum", "cost_sum_sq", "cost_on_success",
+    "capped_sum", "capped_sum_sq", "capped_on_success",
 )  # fmt: skip
 DETAILS = (
     "cost_histogram", "latency_histogram", "groups", "tasks_by_model", "errors_by_kind", "shadow", "mirror",
@@ -76,7 +79,7 @@ class Contribution(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One request: its parts are counted each once by id (`b:<uuid>` or `e:<event id>`), and answered as a whole."""
+    """One request: its parts each count once by id (`b:<uuid>`, `e:<event id>`); it is answered whole."""
 
     environment_id: int
     parts: Mapping[str, Sequence[Contribution]]
@@ -101,7 +104,7 @@ class Sums:
 
 
 def add_into(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Add maps of figures: numbers by name, maps within maps, lists place by place. Leaves `other` as it was."""
+    """Add maps of figures: numbers by name, maps within maps, lists by place. Leaves `other` alone."""
     for name, value in other.items():
         kind = type(value)
         if kind is int or kind is float:
@@ -128,43 +131,34 @@ def accept(submissions: Sequence[Submission]) -> Accepted:
 
 def _accept(submissions: Sequence[Submission]) -> Accepted:
     fresh = _claim(submissions)
-    buckets: dict[Key, Sums] = {}
-    for submission in submissions:
-        for part, contributions in submission.parts.items():
-            place = (submission.environment_id, part)
-            if place in fresh:
-                fresh.discard(place)  # the same id twice within the group
-                for key, numbers, details in contributions:
-                    sums = buckets.get(key)
-                    if sums is None:
-                        sums = buckets[key] = Sums()
-                    sums.add(numbers, details)
+    buckets = _folded(submissions, fresh)
     arms: dict[ArmKey, Sums] = {}
     for key, sums in buckets.items():
-        arms.setdefault(key.of_arm(), Sums()).add(sums.numbers, sums.details)
+        arm = arms.get(key.of_arm())
+        if arm is None:
+            arm = arms[key.of_arm()] = Sums()
+        arm.add(sums.numbers, sums.details)
     if buckets:
         _lock({key.environment_id for key in buckets})
         _upsert(OutcomeBucket, Key._fields, buckets)
         _upsert(ArmTotals, ArmKey._fields, arms)
     _keep_feedback(submissions)
     rollouts = {key.rollout for key in arms if key.rollout}
-    return Accepted(_answers(submissions), rollouts)
+    return Accepted(_answers(submissions, fresh), rollouts)
 
 
 def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     """Insert the ids in order and return those that were not there: the others were counted before."""
     at = connection.ops.adapt_datetimefield_value(datetime.now(UTC))
-    rows = sorted(
-        {
-            (submission.environment_id, part): (submission.environment_id, part, submission.accepted, at)
-            for submission in submissions
-            for part in submission.parts
-        }.values()
-    )
+    claims = {
+        (submission.environment_id, part): (submission.environment_id, part, submission.accepted, at)
+        for submission in submissions
+        for part in submission.parts
+    }
     fresh: set[tuple[int, str]] = set()
     table = AcceptedBatch._meta.db_table
     with connection.cursor() as cursor:
-        for chunk in _chunks(rows, 2_000):
+        for chunk in _chunks([claims[place] for place in sorted(claims)], 2_000):
             # Only our own table's name is formatted in; values are bound.
             statement = (
                 f"INSERT INTO {table} (environment_id, batch, accepted, at) VALUES {_places(chunk)} "  # noqa: S608
@@ -175,13 +169,33 @@ def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     return fresh
 
 
-def _answers(submissions: Sequence[Submission]) -> list[int]:
-    """What each was told the first time: a batch of one id is answered alike, whatever its body is now."""
-    ids = [part for s in submissions for part in s.parts if part.startswith("b:")]
-    environments = {s.environment_id for s in submissions}
-    rows = AcceptedBatch.objects.filter(environment__in=environments, batch__in=ids)
-    told = {(e, b): n for e, b, n in rows.values_list("environment_id", "batch", "accepted")} if ids else {}
-    return [told.get((s.environment_id, next(iter(s.parts), "")), s.accepted) for s in submissions]
+def _folded(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> dict[Key, Sums]:
+    """The sums of what is new, each id once."""
+    buckets: dict[Key, Sums] = {}
+    left = set(fresh)
+    for submission in submissions:
+        for part, contributions in submission.parts.items():
+            place = (submission.environment_id, part)
+            if place not in left:
+                continue
+            left.discard(place)  # the same id again within the group adds nothing
+            for key, numbers, details in contributions:
+                sums = buckets.get(key)
+                if sums is None:
+                    sums = buckets[key] = Sums()
+                sums.add(numbers, details)
+    return buckets
+
+
+def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> list[int]:
+    """What each is told. A batch that was counted before is answered alike, whatever its body is now."""
+    places = [(s.environment_id, next(iter(s.parts), "")) for s in submissions]
+    again = [
+        batch for environment, batch in places if batch[:2] == "b:" and (environment, batch) not in fresh
+    ]
+    rows = AcceptedBatch.objects.filter(batch__in=again) if again else AcceptedBatch.objects.none()
+    told = {(e, b): accepted for e, b, accepted in rows.values_list("environment_id", "batch", "accepted")}
+    return [told.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
 
 
 def _lock(environments: Iterable[int]) -> None:
@@ -260,7 +274,7 @@ def _keep_feedback(submissions: Sequence[Submission]) -> None:
 
 
 def prune(now: datetime | None = None) -> dict[str, int]:
-    """Delete what is older than its retention, a few thousand rows at a time so that nobody waits long for a lock."""
+    """Delete what is past its retention, a few thousand rows at a time so that no lock lasts."""
     now = now or clock.now()
     kept = timedelta(days=settings.OUTCOME_RETENTION_DAYS)
     totals_kept = timedelta(days=settings.TOTALS_RETENTION_DAYS)

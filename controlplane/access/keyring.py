@@ -1,8 +1,8 @@
 """The keys of machines, held in memory so that a request costs no query.
 
-The data plane's watcher reads them all every second and swaps the whole map, so that a revoked key is dead in every
-process within two. A key that is not in the map may be younger than the last read: `Keyring.missing` tells such a
-key from a mistyped one by its checksum, and only the former is worth another read.
+The data plane's watcher reads them all every second and swaps the whole map, so that a revoked key is dead in
+every process within two. A key that is not in the map may be younger than the last read: `Keyring.missing`
+tells such a key from a mistyped one by its checksum, and only the former is worth another read.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Caller:
 
 
 class Keyring:
-    """All keys, by the hash of their text. One per process; read by the event loop, replaced by the watcher."""
+    """All keys, by the hash of their text. One per process, replaced whole by the watcher."""
 
     def __init__(self) -> None:
         self._by_secret: dict[str, Caller] = {}
@@ -59,8 +59,7 @@ class Keyring:
             raise Unauthenticated(_NOBODY)
         caller = self._by_secret.get(hashlib.sha256(authorization[7:].strip()).hexdigest())
         if caller is None or caller.dies_at <= time.time() + self._ahead:
-            self._refuse(authorization, caller)
-        assert caller is not None
+            raise self._refusal(parse_key(authorization[7:].strip().decode("latin-1")), caller)
         if caller.kind != Key.Kind.ROUTER:
             raise WrongKeyKind(f"This is an {caller.kind} key; routers need a router key (pmr_…).")
         return caller
@@ -70,8 +69,7 @@ class Keyring:
         known = self._by_secret.get(caller.secret_sha256)
         if known is None or known.dies_at <= time.time() + self._ahead:
             parsed = ParsedKey(caller.kind, caller.environment, caller.key_id, caller.secret_sha256)
-            check(parsed, known, self._now())
-        assert known is not None
+            raise self._refusal(parsed, known)
         return known
 
     def missing(self, authorization: bytes | None) -> bool:
@@ -81,12 +79,13 @@ class Keyring:
         parsed = parse_key(authorization[7:].strip().decode("latin-1"))
         return parsed is not None and parsed.secret_sha256 not in self._by_secret
 
-    def _refuse(self, authorization: bytes, caller: Caller | None) -> None:
-        """Say why: the slow path, with the one rule that the admin API follows too."""
-        check(parse_key(authorization[7:].strip().decode("latin-1")), caller, self._now())
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(time.time() + self._ahead, UTC)
+    def _refusal(self, parsed: ParsedKey | None, caller: Caller | None) -> Unauthenticated:
+        """Why not, by the one rule that the admin API follows too."""
+        try:
+            check(parsed, caller, datetime.fromtimestamp(time.time() + self._ahead, UTC))
+        except Unauthenticated as refusal:
+            return refusal
+        return Unauthenticated("This key is dead.")  # it died between the two looks at the clock
 
 
 def _caller(

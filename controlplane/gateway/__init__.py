@@ -1,7 +1,7 @@
 """The data plane's ASGI door, in front of Django: routes, keys, limits. No Django request cycle, no DRF.
 
-Routers poll by the thousand; a Django view costs 20 to 100 times what it takes to answer them from memory. What is
-not under /router/v1 goes on to the application behind.
+Routers poll by the thousand; a Django view costs 20 to 100 times what it takes to answer them from memory.
+What is not under /router/v1 goes on to the application behind.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ class Bodies:
         self._held = 0
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
-        """The body. Raises `BodyTooLarge`, `MalformedBody` when it comes too slowly, `TooMany` when memory is short."""
+        """The body. Raises `BodyTooLarge`, `MalformedBody` (it came too slowly) or `TooMany`."""
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from granian import Granian
+from django.db import connections
 from granian.constants import HTTPModes, Interfaces, Loops
+from granian.log import LogLevels
+from granian.server.mp import MPServer
 
 from controlplane.asgi import DRAIN
 
@@ -16,14 +18,14 @@ BACKLOG = 4_096  # connections that wait to be accepted
 CONNECTIONS = 20_000  # held by one worker at once: long polls, mostly
 
 
-class _Server(Granian):
+class _Server(MPServer):
     """Granian that tells its workers to drain before it ends them."""
 
     grace_s = 1.0
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         for worker in self.wrks:
-            if worker.is_alive():
+            if worker.inner.is_alive():
                 os.kill(worker.inner.pid, DRAIN)
         threading.Timer(self.grace_s, super().signal_handler_interrupt).start()
 
@@ -58,11 +60,10 @@ class Command(BaseCommand):
             websockets=False,
             respawn_failed_workers=True,
             workers_kill_timeout=60,
-            log_level="warning",
+            log_level=LogLevels.warning,
         )
         server.grace_s = options["grace"]
-        self.stdout.write(
-            f"Pointsman is served at http://{'localhost' if host == '0.0.0.0' else host}:{port}/"
-        )  # noqa: S104
+        self.stdout.write(f"Pointsman is served at http://{host}:{port}/")
         self.stdout.flush()
+        connections.close_all()  # none is to be shared with the workers
         server.serve()

@@ -1,0 +1,30 @@
+"""A gateway and something that it serves. Imports wait for the fixtures: settings are not chosen yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.dataplane.plane import Plane, Served
+
+
+@pytest.fixture
+def served(transactional_db: None) -> Served:
+    """An environment that serves one workload, and a router's key for it."""
+    from tests import builders
+    from tests.dataplane.plane import Served, router_key
+
+    environment = builders.environment()
+    assignment = builders.served(environment, builders.workload())
+    return Served(environment, assignment, router_key(environment.name))
+
+
+@pytest.fixture
+def plane(served: Served) -> Iterator[Plane]:
+    from tests.dataplane.plane import Plane
+
+    with Plane() as plane:
+        yield plane

@@ -1,0 +1,206 @@
+"""One process's gateway in a thread of this one, called without a network; and whole servers as processes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+from django.conf import settings
+from django.db import connection
+
+from controlplane.access.actions import issue_key
+from controlplane.access.models import Key
+from controlplane.actors import SYSTEM
+from controlplane.gateway import Gateway
+from controlplane.replies import Message, Receive, Send
+from policies_app.models import Assignment, Environment
+from tests.services import free_port
+
+T = TypeVar("T")
+PATIENCE_S = 20
+
+
+@dataclass
+class Served:
+    """An environment that serves one workload, and a router's key for it."""
+
+    environment: Environment
+    assignment: Assignment
+    key: str
+
+
+@dataclass
+class Answered:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def code(self) -> str:
+        """The problem's code."""
+        assert self.headers["content-type"] == "application/problem+json"
+        return str(self.json()["code"])
+
+
+@dataclass
+class Caller:
+    """One request's connection: what it sends, when it hangs up, what it was sent."""
+
+    messages: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
+    start: Message = field(default_factory=dict)
+    body: bytes = b""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.start = message
+        else:
+            self.body += message["body"]
+
+
+async def _django(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Stands for what is behind the gateway."""
+    await send({"type": "http.response.start", "status": 418, "headers": []})
+    await send({"type": "http.response.body", "body": b"behind"})
+
+
+class Plane:
+    """`with Plane() as plane`: the gateway as one process has it, on an event loop in a thread."""
+
+    def __enter__(self) -> "Plane":
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.gateway = Gateway(_django)
+        self.run(self.gateway.start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self.gateway.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+
+    def begin(
+        self,
+        path: str,
+        key: str = "",
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+        caller: Caller | None = None,
+        **headers: str,
+    ) -> "Future[Answered]":
+        """Send a request; its answer comes later. `if_none_match="…"` sets a header."""
+        path, _, query = path.partition("?")
+        given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        if key:
+            given.append((b"authorization", b"Bearer " + key.encode()))
+        scope = {
+            "type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": given,
+        }  # fmt: skip
+        return asyncio.run_coroutine_threadsafe(self._call(scope, body, caller), self.loop)
+
+    async def _call(self, scope: dict[str, Any], body: bytes | None, caller: Caller | None) -> Answered:
+        caller = caller or Caller()
+        if body is not None or caller.messages.empty():
+            caller.messages.put_nowait({"type": "http.request", "body": body or b"", "more_body": False})
+        await self.gateway(scope, caller.messages.get, caller.send)
+        headers = {name.decode(): value.decode() for name, value in caller.start["headers"]}
+        return Answered(caller.start["status"], headers, caller.body)
+
+    def get(self, path: str, key: str = "", **headers: str) -> Answered:
+        return self.begin(path, key, **headers).result(PATIENCE_S)
+
+    def post(self, path: str, key: str, document: Any, **headers: str) -> Answered:
+        body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+        return self.begin(path, key, method="POST", body=body, **headers).result(PATIENCE_S)
+
+    def snapshot(self, key: str, query: str = "", **headers: str) -> Answered:
+        return self.get(f"/router/v1/snapshot{query}", key, **headers)
+
+    def until(self, condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
+        """Wait for what another thread brings about."""
+        return until(condition, seconds)
+
+
+def until(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+    return result
+
+
+def router_key(environment: str, **options: Any) -> str:
+    return issue_key("router", environment, "a router", actor=SYSTEM, **options)[1]
+
+
+def key_row(text: str) -> Key:
+    return Key.objects.get(key_id=text.split("_")[2])
+
+
+class Server:
+    """`manage.py serve` on the test database, as a process. `with Server() as server`."""
+
+    def __init__(self, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = {
+            **os.environ,
+            "DATABASE_URL": _database_url(),
+            "REDIS_URL": settings.REDIS_URL,
+            "POINTSMAN_VAR": str(settings.VAR_DIR),
+            "EMBEDDED_RUNNER": "false",
+            **environment,
+        }
+
+    def __enter__(self) -> "Server":
+        manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
+        self.process = subprocess.Popen(
+            [*manage, "serve", "--port", str(self.port)],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            process_group=0,
+        )
+        until(self._answers, 60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the server did not start"
+        try:
+            return httpx.get(f"{self.url}/router/v1/snapshot", timeout=5).status_code == 401
+        except httpx.HTTPError:
+            return False
+
+
+def _database_url() -> str:
+    database = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{database['NAME']}"
+    password = f":{database['PASSWORD']}" if database["PASSWORD"] else ""
+    place = f"{database['USER']}{password}@{database['HOST']}:{database['PORT']}"
+    return f"postgres://{place}/{database['NAME']}"

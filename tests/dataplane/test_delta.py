@@ -1,0 +1,84 @@
+"""GET /router/v1/snapshot?since=: what changed, and no more."""
+
+from controlplane.actors import SYSTEM
+from controlplane.ids import uuid7
+from policies_app import actions
+from policies_app.models import Environment
+from tests import builders
+from tests.dataplane.plane import Answered, Plane, Served
+
+
+def _at(plane: Plane, served: Served, revision: int, query: str = "", **headers: str) -> Answered:
+    """The answer, once the gateway serves that revision."""
+
+    def answer() -> Answered | None:
+        given = plane.snapshot(served.key, query, **headers)
+        return given if given.headers.get("pointsman-revision") == str(revision) else None
+
+    result = plane.until(answer)
+    assert result is not None
+    return result
+
+
+def test_it_sends_what_changed_after_the_revision(plane: Plane, served: Served) -> None:
+    second = builders.served(served.environment, builders.workload())
+    third = builders.served(served.environment, builders.workload())
+    delta = _at(plane, served, 3, "?since=1").json()
+    assert delta["full"] is False
+    assert set(delta["workloads"]) == {second.workload.name, third.workload.name}
+    assert set(_at(plane, served, 3, "?since=2").json()["workloads"]) == {third.workload.name}
+
+
+def test_it_names_what_was_removed(plane: Plane, served: Served) -> None:
+    name = served.assignment.workload.name
+    actions.stop_serving(served.assignment, actor=SYSTEM, reason="retired")
+    delta = _at(plane, served, 2, "?since=1").json()
+    assert (delta["workloads"], delta["removed"]) == ({}, [name])
+    assert _at(plane, served, 2).json()["removed"] == []
+    assert _at(plane, served, 2, "?since=1&workload=other").json()["removed"] == []
+
+
+def test_it_serves_again_what_came_back(plane: Plane, served: Served) -> None:
+    actions.stop_serving(served.assignment, actor=SYSTEM, reason="retired")
+    actions.serve_first(
+        served.environment, served.assignment.baseline, actor=SYSTEM, reason="not retired after all"
+    )
+    delta = _at(plane, served, 3, "?since=1").json()
+    assert (set(delta["workloads"]), delta["removed"]) == ({served.assignment.workload.name}, [])
+
+
+def test_it_answers_304_to_who_holds_this_revision(plane: Plane, served: Served) -> None:
+    first = plane.snapshot(served.key).headers["etag"]
+    builders.served(served.environment, builders.workload())
+    delta = _at(plane, served, 2, "?since=1", if_none_match=first)
+    again = plane.snapshot(served.key, "?since=2", if_none_match=delta.headers["etag"])
+    assert (again.status, again.headers["etag"]) == (304, delta.headers["etag"])
+    assert again.headers["pointsman-signature"] == delta.headers["pointsman-signature"]
+    # A tag of the same revision from a process that was restarted since stands for the same content.
+    elsewhere = f'"{served.environment.epoch}.2.0123456789abcdef"'
+    assert plane.snapshot(served.key, "?since=2", if_none_match=elsewhere).status == 304
+    assert plane.snapshot(served.key, "?since=1", if_none_match=elsewhere).status == 200
+
+
+def test_it_falls_back_to_everything_beyond_its_own_revision(plane: Plane, served: Served) -> None:
+    assert plane.snapshot(served.key, "?since=99").json()["full"] is True
+
+
+def test_it_falls_back_to_everything_after_a_restore(plane: Plane, served: Served) -> None:
+    tag = plane.snapshot(served.key).headers["etag"]
+    epoch = uuid7().hex
+    Environment.objects.filter(pk=served.environment.pk).update(epoch=epoch)
+    answer = plane.until(
+        lambda: (a := plane.snapshot(served.key, "?since=1", if_none_match=tag)).status == 200 and a
+    )
+    assert isinstance(answer, Answered)
+    assert (answer.json()["full"], answer.json()["epoch"]) == (True, epoch)
+
+
+def test_it_costs_what_changed_not_the_size_of_the_environment(plane: Plane, served: Served) -> None:
+    for _ in range(30):
+        builders.served(served.environment, builders.workload())
+    full = _at(plane, served, 31)
+    delta = _at(plane, served, 31, "?since=30")
+    assert len(delta.json()["workloads"]) == 1
+    assert len(delta.body) < len(full.body) / 15

@@ -1,0 +1,105 @@
+"""Prefer: wait=N: held until there is something newer, or the time is over."""
+
+import time
+
+import pytest
+from pytest_django.fixtures import SettingsWrapper
+
+from controlplane.access import actions as keys
+from controlplane.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Environment
+from tests.dataplane.plane import PATIENCE_S, Caller, Plane, Served, key_row
+
+SNAPSHOT = "/router/v1/snapshot"
+
+
+def _tag(plane: Plane, served: Served) -> str:
+    return plane.snapshot(served.key).headers["etag"]
+
+
+def _held(plane: Plane) -> int:
+    return sum(plane.gateway.serving.held.values())
+
+
+def test_it_answers_at_once_when_there_is_something_newer(plane: Plane, served: Served) -> None:
+    began = time.monotonic()
+    assert plane.snapshot(served.key, prefer="wait=20").status == 200
+    assert plane.snapshot(served.key, if_none_match='"old"', prefer="wait=20").status == 200
+    assert time.monotonic() - began < 10
+
+
+def test_it_holds_until_the_time_is_over(plane: Plane, served: Served) -> None:
+    began = time.monotonic()
+    answer = plane.snapshot(served.key, if_none_match=_tag(plane, served), prefer="respond-async, wait=1")
+    assert (answer.status, answer.headers["preference-applied"]) == (304, "wait=1")
+    assert time.monotonic() - began >= 1
+
+
+def test_it_caps_the_wait(plane: Plane, served: Served) -> None:
+    poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=9999")
+    plane.until(lambda: _held(plane) == 1)
+    plane.loop.call_soon_threadsafe(plane.gateway.drain)
+    assert poll.result(PATIENCE_S).headers["preference-applied"] == "wait=30"
+
+
+def test_it_wakes_every_waiter_with_the_change(plane: Plane, served: Served) -> None:
+    tag = _tag(plane, served)
+    polls = [
+        plane.begin(f"{SNAPSHOT}?since=1", served.key, if_none_match=tag, prefer="wait=30")
+        for _ in range(100)
+    ]
+    plane.until(lambda: _held(plane) == 100)
+    actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
+    answers = [poll.result(PATIENCE_S) for poll in polls]
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.json()["revision"] for answer in answers} == {2}
+    assert len({answer.headers["etag"] for answer in answers}) == 1
+    assert _held(plane) == 0
+
+
+def test_it_wakes_for_a_change_that_it_was_told_nothing_of(plane: Plane, served: Served) -> None:
+    poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
+    plane.until(lambda: _held(plane) == 1)
+    # As another process commits it, its notice lost.
+    Environment.objects.filter(pk=served.environment.pk).update(revision=2)
+    assert poll.result(PATIENCE_S).json()["revision"] == 2
+
+
+def test_it_answers_401_when_the_key_dies_meanwhile(plane: Plane, served: Served) -> None:
+    poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
+    plane.until(lambda: _held(plane) == 1)
+    keys.revoke_key(key_row(served.key), actor=SYSTEM, reason="leaked")
+    plane.until(lambda: plane.snapshot(served.key).status == 401)
+    actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
+    answer = poll.result(PATIENCE_S)
+    assert (answer.status, answer.code) == (401, "key_revoked")
+
+
+def test_it_bounds_the_waiters_of_a_key(plane: Plane, served: Served, settings: SettingsWrapper) -> None:
+    settings.MAX_WAITERS_PER_KEY = 2
+    tag = _tag(plane, served)
+    polls = [plane.begin(SNAPSHOT, served.key, if_none_match=tag, prefer="wait=30") for _ in range(2)]
+    plane.until(lambda: _held(plane) == 2)
+    refused = plane.snapshot(served.key, if_none_match=tag, prefer="wait=30")
+    assert (refused.status, refused.code) == (503, "unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
+    plane.loop.call_soon_threadsafe(plane.gateway.drain)
+    assert {poll.result(PATIENCE_S).status for poll in polls} == {304}
+
+
+def test_it_lets_go_of_a_router_that_hung_up(plane: Plane, served: Served) -> None:
+    caller = Caller()
+    tag = _tag(plane, served)
+    poll = plane.begin(SNAPSHOT, served.key, caller=caller, if_none_match=tag, prefer="wait=30")
+    plane.until(lambda: _held(plane) == 1)
+    plane.loop.call_soon_threadsafe(caller.messages.put_nowait, {"type": "http.disconnect"})
+    poll.result(5)
+    assert _held(plane) == 0
+
+
+@pytest.mark.parametrize("prefer", ["wait=0", "wait=x", "handling=strict", "await=5", ""])
+def test_it_does_not_hold_without_a_wait(plane: Plane, served: Served, prefer: str) -> None:
+    began = time.monotonic()
+    assert plane.snapshot(served.key, if_none_match=_tag(plane, served), prefer=prefer).status == 304
+    assert time.monotonic() - began < 5

@@ -1,0 +1,171 @@
+"""GET /router/v1/snapshot: bytes, tags, signature, encodings, selections."""
+
+import base64
+import gzip
+import hashlib
+import re
+from concurrent.futures import Future
+
+import pytest
+import zstandard
+from django.test.utils import CaptureQueriesContext
+
+from controlplane import signing
+from controlplane.actors import SYSTEM
+from policies_app import actions, boards, snapshots
+from tests import builders
+from tests.dataplane.plane import Answered, Plane, Served, router_key
+
+
+def test_it_serves_the_environment_as_the_protocol_says(plane: Plane, served: Served) -> None:
+    answer = plane.snapshot(served.key)
+    document = answer.json()
+    served.environment.refresh_from_db()
+
+    assert answer.status == 200
+    assert document["format"] == 1
+    assert document["environment"] == served.environment.name
+    assert (document["epoch"], document["revision"]) == (served.environment.epoch, 1)
+    assert (document["full"], document["removed"], document["poll_interval_ms"]) == (True, [], 10_000)
+    entry = document["workloads"][served.assignment.workload.name]
+    assert entry["baseline"]["policy"] == served.assignment.baseline.document
+    assert (entry["candidate"], entry["rollout"], entry["pin"]) == (None, None, None)
+
+
+def test_it_tags_and_signs_the_exact_body(plane: Plane, served: Served) -> None:
+    answer = plane.snapshot(served.key)
+    digest = hashlib.sha256(answer.body).hexdigest()[:16]
+    signature = re.fullmatch(r"keyid=(\w+), alg=ed25519, sig=(\S+)", answer.headers["pointsman-signature"])
+
+    assert answer.headers["etag"] == f'"{served.environment.epoch}.1.{digest}"'
+    assert answer.headers["cache-control"] == "private, max-age=1, stale-if-error=604800"
+    assert answer.headers["pointsman-revision"] == "1"
+    assert signature
+    assert signature[1] == signing.key_id()
+    public = signing.private_key().public_key()
+    public.verify(base64.b64decode(signature[2]), b"pointsman.snapshot.v1\n" + answer.body)
+
+
+@pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*", '"a.b", W/{}'])
+def test_it_answers_304_when_the_tag_matches(plane: Plane, served: Served, form: str) -> None:
+    full = plane.snapshot(served.key)
+    answer = plane.snapshot(served.key, if_none_match=form.format(full.headers["etag"]))
+
+    assert (answer.status, answer.body) == (304, b"")
+    shared = ("etag", "cache-control", "pointsman-revision", "pointsman-signature")
+    assert {name: answer.headers[name] for name in shared} == {name: full.headers[name] for name in shared}
+
+
+@pytest.mark.parametrize("tag", ['"x"', "", "nonsense", '"0.1.0123456789abcdef"'])
+def test_it_answers_200_when_no_tag_matches(plane: Plane, served: Served, tag: str) -> None:
+    assert plane.snapshot(served.key, if_none_match=tag).status == 200
+
+
+def test_it_makes_a_new_tag_for_each_revision(plane: Plane, served: Served) -> None:
+    first = plane.snapshot(served.key).headers["etag"]
+    actions.pin(served.assignment, "large", actor=SYSTEM, reason="the small one is down")
+    answer = plane.until(lambda: (a := plane.snapshot(served.key, if_none_match=first)).status == 200 and a)
+
+    assert isinstance(answer, Answered)
+    entry = answer.json()["workloads"][served.assignment.workload.name]
+    assert entry["pin"] == {"model": "large", "reason": "the small one is down"}
+    assert answer.headers["etag"].split(".")[1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip", "gzip"),
+        ("gzip, zstd", "zstd"),
+        ("zstd;q=0, gzip", "gzip"),
+        ("br", None),
+        ("gzip;q=0.0", None),
+    ],
+)
+def test_it_compresses_as_the_router_accepts(
+    plane: Plane, served: Served, accepted: str, encoding: str | None
+) -> None:
+    plain = plane.snapshot(served.key)
+    answer = plane.snapshot(served.key, accept_encoding=accepted)
+    decompress = {"gzip": gzip.decompress, "zstd": zstandard.decompress, None: bytes}[encoding]
+
+    assert answer.headers.get("content-encoding") == encoding
+    assert decompress(answer.body) == plain.body
+    assert answer.headers["etag"] == plain.headers["etag"]
+    assert int(answer.headers["content-length"]) == len(answer.body)
+
+
+def test_it_serves_only_the_workloads_asked_for(plane: Plane, served: Served) -> None:
+    other = builders.served(served.environment, builders.workload()).workload.name
+    mine = served.assignment.workload.name
+    plane.until(lambda: len(plane.snapshot(served.key).json()["workloads"]) == 2)
+
+    one = plane.snapshot(served.key, f"?workload={mine}")
+    both = plane.snapshot(served.key, f"?workload={mine}&workload={other}&workload=nobody")
+    assert set(one.json()["workloads"]) == {mine}
+    assert set(both.json()["workloads"]) == {mine, other}
+    # The tag covers the selection.
+    assert plane.snapshot(served.key, if_none_match=one.headers["etag"]).status == 200
+    assert plane.snapshot(served.key, f"?workload={mine}", if_none_match=one.headers["etag"]).status == 304
+
+
+def test_it_serves_a_limited_key_its_workloads_only(plane: Plane, served: Served) -> None:
+    other = builders.served(served.environment, builders.workload()).workload.name
+    mine = served.assignment.workload.name
+    limited = router_key(served.environment.name, workloads=[mine])
+    plane.until(lambda: len(plane.snapshot(served.key).json()["workloads"]) == 2)
+
+    assert set(plane.snapshot(limited).json()["workloads"]) == {mine}
+    assert plane.snapshot(limited, f"?workload={other}").json()["workloads"] == {}
+
+
+def test_it_asks_the_database_nothing(plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = plane.snapshot(served.key)
+    monkeypatch.setattr(snapshots, "body", None)  # nor builds anything
+    again = plane.snapshot(served.key)
+    unchanged = plane.snapshot(served.key, if_none_match=full.headers["etag"])
+    assert (again.body, unchanged.status) == (full.body, 304)
+
+
+def test_it_builds_a_large_body_once_for_all_who_ask(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies_app.serving.BUILT_INLINE", 0)
+    built = []
+    real = snapshots.answer
+    monkeypatch.setattr(snapshots, "answer", lambda *args: built.append(args) or real(*args))  # type: ignore[func-returns-value]
+    asked: list[Future[Answered]] = [plane.begin("/router/v1/snapshot", served.key) for _ in range(20)]
+
+    assert {answer.result(10).status for answer in asked} == {200}
+    assert len(built) == 1
+
+
+def test_it_reads_header_and_fragments_in_one_statement(served: Served) -> None:
+    from django.db import connection
+
+    look = boards.looks()[served.environment.name]
+    with CaptureQueriesContext(connection) as queries:
+        generation = boards.read(look, None)
+    assert generation is not None
+    assert generation.look.revision == 1
+    assert len(queries) == 1
+
+
+def test_it_hides_an_environment_that_is_gone(plane: Plane, served: Served) -> None:
+    key = router_key("nowhere")
+    answer = plane.snapshot(key)
+    assert (answer.status, answer.code) == (404, "not_found")
+
+
+@pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=" + "9" * 30])
+def test_it_refuses_a_since_that_is_no_revision(plane: Plane, served: Served, query: str) -> None:
+    answer = plane.snapshot(served.key, query)
+    assert (answer.status, answer.code) == (422, "invalid_input")
+
+
+def test_it_leaves_the_rest_to_django(plane: Plane, served: Served) -> None:
+    assert plane.get("/console/").status == 418
+    assert plane.get("/router/v2/snapshot").status == 418
+    assert plane.get("/router/v1/nothing", served.key).code == "not_found"
+    wrong = plane.post("/router/v1/snapshot", served.key, {})
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET")
