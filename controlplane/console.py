@@ -16,7 +16,6 @@ from controlplane.pages import console_view, may, page
 from policies_app import console as policies
 from rollout_app import console as rollouts
 from rollout_app.doors import may_approve
-from rollout_app.models import Rollout
 from rollout_app.states import ACTIVE, State
 
 
@@ -53,7 +52,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
         """One item per noun; the one whose address the page's begins with is the active one."""
-        moving = Rollout.objects.filter(state__in=[State.AWAITING_APPROVAL, State.ROLLING_BACK]).count()
+        seen = rollouts.visible(request)
+        moving = seen.filter(state__in=[State.AWAITING_APPROVAL, State.ROLLING_BACK]).count()
         items = [
             ("Home", "home", "index", 0),
             ("Workloads", "account_tree", "workloads", 0),

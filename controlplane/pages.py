@@ -20,7 +20,7 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.contrib.auth.views import redirect_to_login
 from django.core.paginator import Page, Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -33,7 +33,6 @@ from controlplane.errors import NotFound, PointsmanError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-M = TypeVar("M", bound=Model)
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 Crumb = tuple[str, str]  # label, address
 
@@ -147,12 +146,6 @@ def must(request: HttpRequest, role: Role | None, environment: str | None) -> No
         raise NotFound("There is no such page, or it is not yours to see.")
     if role is not None and not may(request, role, environment):
         permissions.require_role(person(request), role, environment)
-
-
-def seen(request: HttpRequest, rows: "QuerySet[M]", by: str) -> "QuerySet[M]":
-    """The rows of environments that this person may see; `by` is the field with the environment's name."""
-    names = permissions.visible_environments(person(request))
-    return rows if names is None else rows.filter(**{f"{by}__in": names})
 
 
 def paginated(request: HttpRequest, rows: "QuerySet[Any]", size: int = 50) -> "Page[Any]":

@@ -137,7 +137,6 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "controlplane" / "static"]
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles"))
 WHITENOISE_USE_FINDERS = True  # `make run` needs no collectstatic
 X_FRAME_OPTIONS = "DENY"

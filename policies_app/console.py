@@ -13,7 +13,6 @@ from django.urls import path, reverse
 from controlplane import clock
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.errors import NotFound
 from controlplane.pages import (
     Crumb,
     attempt,
@@ -25,10 +24,9 @@ from controlplane.pages import (
     page,
     paginated,
     person,
-    seen,
     status_of,
 )
-from policies_app import actions, fleet
+from policies_app import actions, fleet, gates
 from policies_app.differences import differences
 from policies_app.forms import PinForm, ReasonForm, ServeForm, VersionForm
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
@@ -40,37 +38,25 @@ from policies_app.text import FIRST_POLICY, add_version, as_yaml, problems_of_te
 def workload_for(request: HttpRequest, name: str, *, edit: bool = False) -> Workload:
     """The workload, for anybody with a role anywhere; to edit it, for its owners."""
     must(request, None, permissions.ANYWHERE)
-    workload = Workload.objects.select_related("owner").filter(name=name).first()
-    if workload is None:
-        raise NotFound(f"There is no workload called {name!r}.")
-    if edit:
-        permissions.require_workload_editor(person(request), workload.owner, workload.name)
-    return workload
+    return gates.workload_for(person(request), name, edit=edit)
 
 
-def environment_for(request: HttpRequest, name: str, *, role: Role | None = None) -> Environment:
-    must(request, role, name)
-    environment = Environment.objects.filter(name=name).first()
-    if environment is None:
-        raise NotFound(f"There is no environment called {name!r}.")
-    return environment
-
-
-def assignment_for(request: HttpRequest, workload: str, environment: str, *, role: Role) -> Assignment:
-    place = environment_for(request, environment, role=role)
-    return actions.served_assignment(place.pk, workload_for(request, workload).pk)
-
-
-def version_for(workload: Workload, number: str | int) -> PolicyVersion:
-    version = workload.versions.filter(number=number).first() if str(number).isdecimal() else None
-    if version is None:
-        raise NotFound(f"{workload.name} has no version {number}.")
-    version.workload = workload
-    return version
+def environment_for(request: HttpRequest, name: str, *, role: Role = Role.VIEWER) -> Environment:
+    return gates.environment_for(person(request), name, role=role)
 
 
 def environments_of(request: HttpRequest) -> list[Environment]:
-    return list(seen(request, Environment.objects.order_by("name"), by="name"))
+    return list(gates.environments_for(person(request)).order_by("name"))
+
+
+def assignment_for(request: HttpRequest, workload: str, environment: str, *, role: Role) -> Assignment:
+    return gates.assignment_for(person(request), environment, workload, role=role)
+
+
+def version_asked(request: HttpRequest, workload: Workload, parameter: str) -> PolicyVersion:
+    """The version whose number is in the address's query."""
+    number = request.GET.get(parameter, "")
+    return gates.version_for(workload, int(number) if number.isdecimal() and len(number) < 10 else 0)
 
 
 # --- workloads ----------------------------------------------------------------------------------------
@@ -184,15 +170,15 @@ def _editor(request: HttpRequest, workload: Workload, form: VersionForm, **conte
 
 def _starting_text(request: HttpRequest, workload: Workload) -> str:
     """The version asked for by `?from=`, else the newest, else a first policy to fill in."""
-    number = request.GET.get("from", "")
-    version = version_for(workload, number) if number else workload.versions.first()
+    asked = "from" in request.GET
+    version = version_asked(request, workload, "from") if asked else workload.versions.first()
     return as_yaml(version.document) if version else FIRST_POLICY.format(workload=workload.name)
 
 
 @console_view("GET")
 def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
     workload = workload_for(request, name)
-    version = version_for(workload, number)
+    version = gates.version_for(workload, number)
     context = {
         "workload": workload,
         "version": version,
@@ -209,7 +195,7 @@ def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
 def diff(request: HttpRequest, name: str) -> HttpResponse:
     """`?before=3&after=4`: by path for what it means, side by side for how it reads."""
     workload = workload_for(request, name)
-    before, after = (version_for(workload, request.GET.get(side, "")) for side in ("before", "after"))
+    before, after = (version_asked(request, workload, side) for side in ("before", "after"))
     context = {
         "workload": workload,
         "before": before,

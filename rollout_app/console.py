@@ -10,7 +10,6 @@ from django.urls import path, reverse
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.errors import NotFound
 from controlplane.pages import (
     Crumb,
     attempt,
@@ -21,12 +20,12 @@ from controlplane.pages import (
     must,
     page,
     paginated,
-    seen,
+    person,
     status_of,
 )
 from policies_app.console import environments_of, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
-from rollout_app import actions, overview
+from rollout_app import actions, gates, overview
 from rollout_app.doors import Door, bound, door_for, offers, sheet
 from rollout_app.forms import ApproveForm, ProposeForm, ReasonForm
 from rollout_app.models import Plan, Rollout
@@ -45,17 +44,13 @@ _FILTERS = {
 
 
 def visible(request: HttpRequest) -> QuerySet[Rollout]:
-    """The rollouts of the environments that this person may see."""
-    rows = Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
+    """The rollouts of the environments that this person may see, without their heavy columns."""
     heavy = ("evidence", "baseline__canonical", "candidate__canonical")
-    return seen(request, rows.defer(*heavy), by="environment__name")
+    return gates.rollouts_for(person(request)).defer(*heavy)
 
 
-def rollout_for(request: HttpRequest, pk: UUID) -> Rollout:
-    rollout = visible(request).filter(pk=pk).first()
-    if rollout is None:
-        raise NotFound("There is no such rollout, or it is not yours to see.")
-    return rollout
+def rollout_for(request: HttpRequest, pk: UUID, *, role: Role = Role.VIEWER) -> Rollout:
+    return gates.rollout_for(person(request), pk, role=role)
 
 
 # --- look ---------------------------------------------------------------------------------------------
@@ -124,8 +119,8 @@ def address_of(rollout: Rollout) -> str:
 @console_view("GET", "POST")
 def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     """One of the doors: GET shows its form, POST goes through it."""
-    rollout, door = rollout_for(request, pk), door_for(name)
-    must(request, door.role, rollout.environment.name)
+    door = door_for(name)
+    rollout = rollout_for(request, pk, role=door.role)
     form = _form_of(request, rollout, door)
     if moved := attempt(request, form, _as_seen(door), rollout):
         return done(request, door.said, to=address_of(moved))

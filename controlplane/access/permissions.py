@@ -1,6 +1,6 @@
 """Who may do what, asked of the database at each call: a role taken away counts at once."""
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AbstractBaseUser, AbstractUser, AnonymousUser
 from django.db.models import Q
 
 from controlplane.access.models import Key, Membership, Role, Team
@@ -29,8 +29,8 @@ def has_role(principal: Principal, role: Role | str, environment: str | None) ->
             return _person_has(principal.id, wanted, environment)
         case Key():
             return _key_has(principal, wanted, role, environment)
-        case AbstractBaseUser() if principal.pk is not None:
-            return _person_has(str(principal.pk), wanted, environment)
+        case AbstractUser() if principal.pk is not None:
+            return _holds(principal, wanted, environment)
     return False
 
 
@@ -79,18 +79,24 @@ def visible_environments(principal: Principal) -> set[str] | None:
     if key is not None and (key.user_id is None or key.environment):
         return {key.environment} if has_role(key, Role.VIEWER, key.environment) else set()
     person = key.user_id if key is not None else _person_id(principal)
+    if person is None:
+        return set()
     return set(Membership.objects.filter(user_id=person).values_list("environment", flat=True))
 
 
 def _person_has(user_id: str, wanted: set[str], environment: str | None) -> bool:
     from django.contrib.auth import get_user_model
 
-    person = get_user_model().objects.filter(pk=user_id, is_active=True).first()
-    if person is None:
+    person = get_user_model().objects.filter(pk=user_id).first()
+    return person is not None and _holds(person, wanted, environment)
+
+
+def _holds(person: AbstractUser, wanted: set[str], environment: str | None) -> bool:
+    if not person.is_active:
         return False
     if person.is_superuser:
         return True
-    held = Membership.objects.filter(user=person, role__in=wanted)
+    held = Membership.objects.filter(user_id=person.pk, role__in=wanted)
     if environment is not ANYWHERE:
         held = held.filter(Q(environment="") | Q(environment=environment))
     return held.exists()

@@ -71,7 +71,7 @@ def test_the_page_shows_stages_arms_and_what_happened(
     outcomes(rollout, "baseline", 1_000, 900, 400_000_000)
     outcomes(rollout, "candidate", 50, 40, 10_000_000)
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(25):
+    with django_assert_max_num_queries(20):
         page = text(client.get(page_of(rollout)))
     assert "90.0\u202f%" in page and "80.0\u202f%" in page
     assert "−10.0\u202fpoints" in page
@@ -114,7 +114,7 @@ def test_the_fragment_is_small_and_needs_few_queries(
 ) -> None:
     rollout = running(summaries, production)
     client = people("tom", "approver", "operator")
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(12):
         response = client.get(page_of(rollout), headers=LIVE)
     assert response.status_code == 200
     assert "<html" not in text(response)

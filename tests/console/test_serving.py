@@ -82,5 +82,5 @@ def test_a_second_first_version_is_refused_with_the_way_to_go(people: People, su
 def test_a_pin_of_what_is_not_served_is_refused(people: People, production: Environment) -> None:
     builders.workload("triage")
     response = people("tom", "operator").get("/console/workloads/triage/production/pin/")
-    assert response.status_code == 409
-    assert "serves nothing for this workload yet" in text(response)
+    assert response.status_code == 404
+    assert "production serves nothing for" in text(response)

@@ -1,0 +1,66 @@
+"""A real Chromium in front of a real server. Without one these tests are skipped, and say so."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+if TYPE_CHECKING:
+    from pytest_django.live_server_helper import LiveServer
+
+ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+ARGS += ["--disable-component-update", "--disable-sync"]
+PASSWORD = "a long enough word"
+
+
+def program() -> str | None:
+    """POINTSMAN_CHROMIUM, else the first Chromium in the path."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return os.environ.get("POINTSMAN_CHROMIUM") or next(filter(None, found), None)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    path = program()
+    if path is None:
+        pytest.skip("there is no Chromium; install one, or name it in POINTSMAN_CHROMIUM")
+    # Playwright runs an event loop in this thread, so that Django takes the test for a coroutine that blocks;
+    # not for longer than this module: the loop ends with it.
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        browser = playwright.chromium.launch(executable_path=path, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable[..., Page]]:
+    """`as_person("tom", "approver")` logs in by the form. A script's error on any page fails the test."""
+    from django.contrib.auth.models import User
+
+    from tests.console.people import logged_in
+
+    contexts, errors = [], []
+
+    def open_page(name: str, *roles: str, team: Any = None, **options: Any) -> Page:
+        logged_in(name, *roles, team=team)
+        user = User.objects.get(username=name)
+        user.set_password(PASSWORD)
+        user.save(update_fields=["password"])
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1440, "height": 900}, **options}))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{live_server.url}/console/")
+        page.fill("#id_username", name)
+        page.fill("#id_password", PASSWORD)
+        page.click("button:has-text('Log in')")
+        page.wait_for_url(f"{live_server.url}/console/")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
