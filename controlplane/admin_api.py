@@ -1,7 +1,7 @@
 """/api/v1 of the control plane itself: keys, memberships, teams, the audit log."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from django.contrib.auth.models import User
@@ -43,7 +43,7 @@ class NewKeySerializer(KeySerializer):
 class KeyInput(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(Key.Kind.choices)
     environment = serializers.SlugField(max_length=64, default="", allow_blank=True)
-    label = serializers.CharField(max_length=120)
+    label = serializers.CharField(max_length=120)  # type: ignore[assignment]  # a key's, not the field's
     scopes = serializers.ListField(child=serializers.ChoiceField(Role.choices), default=list, max_length=5)
     workloads = serializers.ListField(
         child=serializers.SlugField(max_length=120), default=list, max_length=500
@@ -74,7 +74,9 @@ class TeamSerializer(serializers.ModelSerializer[Team]):
     class Meta:
         model = Team
         fields = ["name", "members"]
-        extra_kwargs = {"name": {"validators": []}}  # a taken name is the action's 409
+        extra_kwargs: ClassVar[dict[str, Any]] = {
+            "name": {"validators": []}
+        }  # a taken name is the action's 409
 
 
 class MembersInput(serializers.Serializer[Any]):

@@ -102,14 +102,14 @@ def check_database(
         if connection.vendor == "postgresql" and connection.pg_version < OLDEST_POSTGRESQL:  # type: ignore[attr-defined]
             found.append(Error("PostgreSQL is too old; 14 or newer is needed.", id="pointsman.E005"))
         # A warning: the migration that brings the triggers must still be able to run.
-        found += [
-            Warning(
-                f"The trigger {name} is missing: the table could be rewritten.",
-                hint="Run `manage.py migrate`; a migration that alters the table must end with AppendOnly.",
-                id="pointsman.W001",
+        if missing := triggers.missing(connection):
+            found.append(
+                Warning(
+                    f"Tables could be rewritten: the triggers {', '.join(missing)} are missing.",
+                    hint="Run `manage.py migrate`; a migration that alters a table ends with AppendOnly.",
+                    id="pointsman.W001",
+                )
             )
-            for name in triggers.missing(connection)
-        ]
     return found
 
 

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from controlplane.audit.context import request_context
 
 logger = logging.getLogger(__name__)
+Loop = Callable[[threading.Event], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,10 @@ class Runner:
     `watch` are loops of another kind, that wait for something: each is given the event that ends it.
     """
 
-    def __init__(
-        self, table: Sequence[Job] = TABLE, watch: Sequence[Callable[[threading.Event], object]] = ()
-    ) -> None:
+    def __init__(self, table: Sequence[Job] = TABLE, watch: Sequence[Loop] = ()) -> None:
         for job in table:
             import_string(job.path)  # a wrong path fails here, at the start
-        self._loops = [(job.path, self._turns(job)) for job in table]
+        self._loops: list[tuple[str, Loop]] = [(job.path, self._turns(job)) for job in table]
         self._loops += [(getattr(loop, "__name__", "watch"), loop) for loop in watch]
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -85,14 +84,14 @@ class Runner:
             thread.join(max(0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self, loop: Callable[[threading.Event], object]) -> None:
+    def _run(self, loop: Loop) -> None:
         try:
             loop(self._stopping)
         finally:
             connections.close_all()
 
     @staticmethod
-    def _turns(job: Job) -> Callable[[threading.Event], None]:
+    def _turns(job: Job) -> Loop:
         def turns(stopping: threading.Event) -> None:
             delay = min(
                 job.every, 1

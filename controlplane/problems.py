@@ -77,7 +77,7 @@ def _ours(error: Exception) -> PointsmanError | None:
         case exceptions.NotFound() | Http404():
             return NotFound("There is nothing here, or it is not yours to see.")
         case exceptions.Throttled():
-            return TooMany(str(error.detail), retry_after=int(error.wait or 1))
+            return TooMany(str(error.detail), retry_after=int(getattr(error, "wait", None) or 1))
         case RequestDataTooBig():
             return BodyTooLarge("The body is too large; at most 256 kB are read.")
         case DataError():

@@ -36,7 +36,8 @@ class KeyAuthentication(BaseAuthentication):
 def admin_key(text: str) -> Key:
     """The live admin key of this text. Raises `Unauthenticated`, its kin, or `WrongKeyKind`."""
     parsed = parse_key(text)
-    key = parsed and Key.objects.select_related("user").filter(key_id=parsed.key_id).first()
+    keys = Key.objects.select_related("user")
+    key = keys.filter(key_id=parsed.key_id).first() if parsed is not None else None
     now = clock.now()
     check(parsed, key, now)
     if key is None:  # `check` has refused it; this tells the type checker

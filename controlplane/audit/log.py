@@ -85,7 +85,10 @@ def columns(body: Mapping[str, Any]) -> dict[str, str]:
         "target_kind": body["target"]["kind"],
         "target_id": body["target"]["id"],
     } | {name: body[name] for name in ("action", "environment", "workload", "outcome", "reason")}
-    return {name: value[: Entry._meta.get_field(name).max_length] for name, value in values.items()}
+    return {name: value[: _LENGTHS.get(name)] for name, value in values.items()}
+
+
+_LENGTHS = {field.name: field.max_length for field in Entry._meta.fields}
 
 
 def locked_head() -> Head:

@@ -73,12 +73,10 @@ class AppendOnly(Operation):
 
 
 def missing(connection: BaseDatabaseWrapper) -> list[str]:
-    """The triggers that should stand in the database and do not (or, on PostgreSQL, are not always on)."""
-    wanted = {
-        f"{PREFIX}_{apps.get_model(label)._meta.db_table}_{event}"
-        for label in APPEND_ONLY
-        for event in _EVENTS[connection.vendor]
-    }
+    """The triggers that the tables there are should have and have not (PostgreSQL: or not always on)."""
+    tables = {apps.get_model(label)._meta.db_table for label in APPEND_ONLY}
+    tables &= set(connection.introspection.table_names())
+    wanted = {f"{PREFIX}_{table}_{event}" for table in tables for event in _EVENTS[connection.vendor]}
     query = {
         "postgresql": "SELECT tgname FROM pg_trigger WHERE tgenabled = 'A'",
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",

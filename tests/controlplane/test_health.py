@@ -1,0 +1,202 @@
+"""Liveness, readiness, figures, system checks, pages for what went wrong, log lines."""
+
+import json
+import logging
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import OperationalError, connection
+from django.test import Client
+
+from controlplane import checks, clock, health, problems, signing
+from controlplane.audit.context import request_context
+from controlplane.audit.models import Head
+from controlplane.logs import JsonFormatter
+
+
+def test_it_is_alive_without_a_database(client: Client) -> None:
+    assert client.get("/healthz").content == b"ok\n"
+
+
+@pytest.mark.django_db
+def test_it_is_ready_when_all_is_there(client: Client) -> None:
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["ready"]) == (200, True), response.json()
+
+
+@pytest.mark.django_db
+def test_it_is_not_ready_without_its_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(clock, "now", away)
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["checks"]["database"] == "OperationalError: connection refused"
+
+
+@pytest.mark.django_db
+def test_it_is_not_ready_without_an_append_only_trigger(client: Client) -> None:
+    with connection.cursor() as cursor:
+        on = " ON audit_entry" if connection.vendor == "postgresql" else ""
+        name = "append_only_audit_entry_" + ("row" if on else "update")
+        cursor.execute(f"DROP TRIGGER {name}{on}")
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert name in response.json()["checks"]["append_only"]
+    found = checks.check_database(None, databases=["default"])
+    assert [message.id for message in found] == ["pointsman.W001"]
+
+
+@pytest.mark.django_db
+def test_the_figures_are_prometheus_text(client: Client) -> None:
+    response = client.get("/metrics")
+    assert response["Content-Type"].startswith("text/plain")
+    assert b"pointsman_audit_entries 0.0\n" in response.content
+
+
+def test_a_scrape_goes_on_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Head, "objects", None)
+    assert list(health.AuditFigures().collect()) == []
+
+
+@pytest.mark.django_db
+def test_the_clock_is_the_databases() -> None:
+    first, second = clock.now(), clock.now()
+    assert first <= second
+    assert first.utcoffset() is not None
+    assert first.microsecond or second.microsecond or clock.now().microsecond
+
+
+# --- system checks -----------------------------------------------------------------------------------
+
+
+def ids(found: list[Any]) -> list[str]:
+    return [message.id for message in found]
+
+
+def test_a_good_installation_passes() -> None:
+    assert checks.check_signing_key(None) == checks.check_directory(None) == []
+    assert checks.check_database_kind(None) == checks.check_poll_interval(None) == []
+
+
+@pytest.mark.parametrize("text", ["no base64!", "c2hvcnQ="])
+def test_a_signing_key_that_cannot_be_read_is_found(settings: Any, text: str) -> None:
+    settings.SIGNING_KEY = text
+    signing.private_key.cache_clear()
+    signing.key_id.cache_clear()
+    try:
+        assert ids(checks.check_signing_key(None)) == ["pointsman.E001"]
+    finally:
+        signing.private_key.cache_clear()
+        signing.key_id.cache_clear()
+
+
+def test_a_directory_that_cannot_be_written_is_found(settings: Any) -> None:
+    settings.VAR_DIR = "/proc/nowhere"
+    assert ids(checks.check_directory(None)) == ["pointsman.E002"]
+
+
+def test_another_database_is_found(settings: Any) -> None:
+    settings.DATABASES = {"default": {"ENGINE": "django.db.backends.mysql"}}
+    assert ids(checks.check_database_kind(None)) == ["pointsman.E003"]
+
+
+@pytest.mark.parametrize(("url", "found"), [("http://x", ["pointsman.E006"]), ("redis://x", []), ("", [])])
+def test_a_wrong_redis_address_is_found(settings: Any, url: str, found: list[str]) -> None:
+    settings.REDIS_URL = url
+    assert ids(checks.check_redis_url(None)) == found
+
+
+@pytest.mark.parametrize(
+    ("interval", "good"), [(199, False), (200, True), (3_600_000, True), (3_600_001, False)]
+)
+def test_a_poll_interval_out_of_range_is_found(settings: Any, interval: int, good: bool) -> None:
+    settings.POLL_INTERVAL_MS = interval
+    assert ids(checks.check_poll_interval(None)) == ([] if good else ["pointsman.E007"])
+
+
+def test_plain_http_is_found_before_a_deployment(settings: Any) -> None:
+    settings.HTTPS = False
+    assert ids(checks.check_https(None)) == ["pointsman.W002"]
+    settings.HTTPS = True
+    assert checks.check_https(None) == []
+
+
+# --- what went wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_person_gets_a_page_and_a_machine_a_problem(client: Client) -> None:
+    page = client.get("/nowhere")
+    assert (page.status_code, page["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert b"not_found" in page.content
+    assert client.get("/api/nowhere").json()["code"] == "not_found"
+
+
+def test_a_failure_of_ours_names_the_request_and_says_no_more(rf: Any) -> None:
+    with request_context("r-77"):
+        response = problems.server_error(rf.get("/api/v1/x"))
+    assert response.status_code == 500
+    assert json.loads(response.content)["request_id"] == "r-77"
+
+
+def test_a_database_that_is_away_is_a_503_with_a_time_to_come_back() -> None:
+    problem, headers = problems.as_problem(OperationalError("gone"))
+    assert problem is not None
+    assert (problem["status"], problem["code"], headers["Retry-After"]) == (503, "unavailable", "5")
+
+
+def test_an_unknown_failure_is_no_problem_of_the_callers() -> None:
+    assert problems.as_problem(ZeroDivisionError()) == (None, {})
+
+
+def test_a_log_line_is_one_json_object_with_its_request() -> None:
+    record = logging.LogRecord("pointsman", logging.ERROR, "f", 1, "lost %s\nfor good", ("it",), None)
+    record.rollout = "r1"
+    with request_context("r-1", "api"):
+        line = JsonFormatter().format(record)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert {
+        "level": "error",
+        "message": "lost it\nfor good",
+        "request_id": "r-1",
+        "rollout": "r1",
+    }.items() <= (found.items())
+
+
+# --- commands ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_setting_up_twice_makes_everything_once() -> None:
+    first, second = StringIO(), StringIO()
+    call_command("setup_instance", stdout=first)
+    call_command("setup_instance", stdout=second)
+    assert "password:" in first.getvalue()
+    assert "production, staging" in first.getvalue()
+    assert "password" not in second.getvalue()
+    assert second.getvalue().startswith("Next:")
+
+
+@pytest.mark.django_db
+def test_the_keys_command_makes_lists_and_ends_a_key() -> None:
+    out = StringIO()
+    call_command("keys", "create", "router", "edge", "--environment", "staging", stdout=out)
+    key_id = out.getvalue().split("_")[2]
+    call_command("keys", "list", stdout=out)
+    call_command("keys", "revoke", key_id, "--reason", "done", stdout=out)
+    call_command("keys", "list", stdout=out)
+    lines = out.getvalue().splitlines()
+    assert lines[1].split()[:5] == [key_id, "router", "staging", "-", "live"]
+    assert "revoked" in lines[3]
+
+
+def test_the_public_key_is_printed_as_routers_take_it() -> None:
+    out = StringIO()
+    call_command("keys", "public", stdout=out)
+    assert out.getvalue().strip() == f"{signing.key_id()}:" + out.getvalue().strip().partition(":")[2]
+    assert len(signing.public_bytes()) == 32

@@ -1,0 +1,143 @@
+"""Keys of machines: their text, when they are good, who may make and end them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane import clock
+from controlplane.access import actions, keys
+from controlplane.access.models import Key, Role
+from controlplane.actors import SYSTEM, Actor
+from controlplane.audit.models import Entry
+from controlplane.errors import Conflict, Forbidden, InvalidInput, KeyExpired, KeyRevoked, Unauthenticated
+
+
+def test_a_key_says_what_it_is() -> None:
+    key_id, text = keys.new_key_text("router", "production")
+    parsed = keys.parse_key(text)
+    assert parsed == keys.ParsedKey("router", "production", key_id, keys.secret_hash(text))
+    assert text.startswith(f"pmr_production_{key_id}_")
+    assert len(text) == len(f"pmr_production_{key_id}_") + 43 + 6
+
+
+@pytest.mark.parametrize("environment", ["", "a_b", "staging-eu_2"])
+def test_an_environments_name_may_hold_separators(environment: str) -> None:
+    parsed = keys.parse_key(keys.new_key_text("admin", environment)[1])
+    assert parsed is not None
+    assert (parsed.kind, parsed.environment) == ("admin", environment)
+
+
+@given(st.data())
+def test_a_changed_character_is_found_without_a_look_up(data: st.DataObject) -> None:
+    text = keys.new_key_text("router", "staging")[1]
+    at = data.draw(st.integers(0, len(text) - 1))
+    other = data.draw(st.characters().filter(lambda c: c != text[at]))
+    assert keys.parse_key(text[:at] + other + text[at + 1 :]) is None
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text: str) -> None:
+    assert keys.parse_key(text) is None
+    assert keys.parse_key(f"pmr_{text}") is None
+
+
+@pytest.mark.django_db
+class TestIssuedKeys:
+    def issue(self, **fields: Any) -> tuple[Key, str]:
+        return actions.issue_key("router", "production", "a router", actor=SYSTEM, **fields)
+
+    def check(self, key: Key, text: str) -> None:
+        keys.check(keys.parse_key(text), Key.objects.get(pk=key.pk), clock.now())
+
+    def test_it_is_good_and_its_secret_is_not_kept(self) -> None:
+        key, text = self.issue()
+        self.check(key, text)
+        assert text not in repr(Key.objects.values().get())
+        assert text[-49:].encode() not in b"".join(bytes(entry.body) for entry in Entry.objects.all())
+
+    def test_it_refuses_another_secret_under_the_same_id(self) -> None:
+        key, _ = self.issue()
+        start = f"pmr_production_{key.key_id}_" + "x" * 43
+        forged = start + keys._checksum(start)
+        assert keys.parse_key(forged) is not None
+        with pytest.raises(Unauthenticated):
+            self.check(key, forged)
+
+    def test_it_refuses_a_revoked_key(self) -> None:
+        key, text = self.issue()
+        actions.revoke_key(key.key_id, actor=SYSTEM, reason="lost")
+        with pytest.raises(KeyRevoked):
+            self.check(key, text)
+
+    def test_it_expires_at_its_time(self, settings: Any) -> None:
+        settings.CLOCK = "process"
+        with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
+            key, text = self.issue(expires_at=clock.now() + timedelta(hours=1))
+            now.shift(timedelta(hours=1) - timedelta(microseconds=1))
+            self.check(key, text)
+            now.shift(timedelta(microseconds=1))
+            with pytest.raises(KeyExpired):
+                self.check(key, text)
+
+    def test_a_second_revocation_says_nothing(self) -> None:
+        key, _ = self.issue()
+        first = actions.revoke_key(key.key_id, actor=SYSTEM, reason="lost")
+        second = actions.revoke_key(key.key_id, actor=SYSTEM, reason="lost")
+        assert first.revoked_at == second.revoked_at
+        assert Entry.objects.filter(action="key.revoke").count() == 1
+
+    def test_a_rotated_key_goes_on_for_the_overlap(self, settings: Any) -> None:
+        settings.CLOCK = "process"
+        with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
+            key, text = self.issue()
+            successor, new_text = actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(days=7))
+            now.shift(timedelta(days=7) - timedelta(seconds=1))
+            self.check(key, text)
+            now.shift(timedelta(seconds=1))
+            self.check(successor, new_text)
+            with pytest.raises(KeyExpired):
+                self.check(key, text)
+
+    def test_an_overlap_is_at_most_seven_days(self) -> None:
+        key, _ = self.issue()
+        with pytest.raises(InvalidInput):
+            actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(days=7, microseconds=1))
+
+    def test_a_key_is_rotated_once_so_two_are_alive_at_most(self) -> None:
+        key, _ = self.issue()
+        actions.rotate_key(key.key_id, actor=SYSTEM)
+        with pytest.raises(Conflict):
+            actions.rotate_key(key.key_id, actor=SYSTEM)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"kind": "router", "environment": ""},
+            {"kind": "router", "scopes": ["viewer"]},
+            {"kind": "admin", "scopes": []},
+            {"kind": "admin", "scopes": ["root"]},
+            {"kind": "other"},
+            {"environment": "no slug"},
+            {"label": " "},
+        ],
+    )
+    def test_it_refuses_a_key_that_makes_no_sense(self, fields: dict[str, Any]) -> None:
+        wanted = {"kind": "router", "environment": "production", "label": "x"} | fields
+        with pytest.raises(InvalidInput):
+            actions.issue_key(**wanted, actor=SYSTEM)
+        assert not Key.objects.exists()
+        assert not Entry.objects.exists()
+
+    def test_nobody_hands_out_a_role_that_they_do_not_hold(self) -> None:
+        person = User.objects.create_user("ann")
+        actions.grant_role(person, Role.EDITOR, "staging", actor=SYSTEM)
+        actor = Actor.of_user(person)
+        actions.issue_key("admin", "staging", "mine", actor=actor, scopes=["editor"], user=person)
+        for environment, scope in (("staging", "approver"), ("production", "editor"), ("", "editor")):
+            with pytest.raises(Forbidden):
+                actions.issue_key("admin", environment, "x", actor=actor, scopes=[scope], user=person)
