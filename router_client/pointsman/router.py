@@ -50,6 +50,7 @@ log = logging.getLogger("pointsman")
 
 FEEDBACK_KINDS = ("human_review", "satisfaction", "downstream")
 _CLOSE_WITHIN_S = 1.0
+_CLIENT = f"pointsman-python/{VERSION}"
 _numbers = itertools.count()
 _Path = str | os.PathLike[str]
 
@@ -96,24 +97,14 @@ class Router:
         start: bool = True,
     ) -> None:
         self._connection = Connection(
-            _checked_url(url),
-            key,
-            f"pointsman-python/{VERSION}",
-            tuple(workloads),
-            wait_s,
-            max_bytes,
-            http or {},
+            _checked_url(url), key, _CLIENT, tuple(workloads), wait_s, max_bytes, http or {}
         )
-        self._pace = pace or Pace()
-        self._clock = clock
-        self._named = instance
+        self._pace, self._clock, self._named = pace or Pace(), clock, instance
         self.instance = _instance_name(instance)
-        self._good = LastGood(
-            environment=environment,
-            keys=PublicKeys(public_keys) if public_keys is not None else None,
-            store=store if isinstance(store, DiskStore) or store is None else DiskStore(store),
-        )
-        on_disk = spool if isinstance(spool, Spool) or spool is None else Spool(spool)
+        keys = PublicKeys(public_keys) if public_keys is not None else None
+        kept = DiskStore(store) if isinstance(store, str | os.PathLike) else store
+        self._good = LastGood(environment=environment, keys=keys, store=kept)
+        on_disk = Spool(spool) if isinstance(spool, str | os.PathLike) else spool
         self._stand_ins = StandIns(defaults or {})
         self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)
         self._feedback = FeedbackQueue()

@@ -1,0 +1,100 @@
+"""Starting from disk, and what an earlier process left there."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pointsman import Pace, Router
+from pointsman.spool import Spool
+from pointsman.testing import FakeControlPlane
+from tests.client.policies import always, two_stage
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", two_stage(), unit="conversation")
+        yield plane
+
+
+def offline(**options: Any) -> Router:
+    return Router("http://127.0.0.1:9", "pmr_test", start=False, **options)
+
+
+def test_it_starts_from_disk_while_the_control_plane_is_away(plane: FakeControlPlane, tmp_path: Path) -> None:
+    store = tmp_path / "snapshot"
+    plane.router(store=store).close()
+    with plane.outage(), plane.router(store=store, ready=False) as router:
+        assert router.ready
+        assert router.wait_ready(0)
+        assert (router.revision, router.decide("summaries").model) == (1, "vendor/small")
+    restarted = plane.router(store=store)
+    plane.requests.clear()
+    plane.serve("summaries", always("large"), version=2)
+    while restarted.revision != 2:
+        time.sleep(0.005)
+    restarted.close()
+    assert offline(store=store).decide("summaries").model == "vendor/large"
+
+
+def test_it_restores_a_chain_of_signed_deltas_and_verifies_each(tmp_path: Path) -> None:
+    store = tmp_path / "snapshot"
+    with FakeControlPlane(sign=True) as plane:
+        plane.serve("summaries", two_stage())
+        plane.serve(
+            "padding",
+            two_stage(rules=[{"id": "r", "when": "request.turns > 3", "use": "large", "note": "n" * 900}]),
+        )
+        with plane.router(store=store, public_keys=plane.public_keys) as router:
+            plane.serve("summaries", always("large"), version=2)
+            while router.revision != 3:
+                time.sleep(0.005)
+        assert store.read_bytes().count(b'"signature"') == 2
+        again = offline(store=store, public_keys=plane.public_keys)
+        assert (again.revision, again.decide("summaries").model) == (3, "vendor/large")
+        stranger = {"test-key": FakeControlPlane(sign=True).public_keys["test-key"]}
+        refused = offline(store=store, public_keys=stranger)
+        assert not refused.ready
+        assert "altered" in refused.status()["store_problem"]
+
+
+def test_it_asks_for_a_full_snapshot_before_the_chain_on_disk_outgrows_it(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    with plane.router(store=tmp_path / "snapshot") as router:
+        for version in range(2, 12):
+            plane.serve("summaries", always("large" if version % 2 else "small"), version=version)
+            while router.revision != version:
+                time.sleep(0.005)
+    asked = [request.since for request in plane.requests if request.path.endswith("/snapshot")]
+    assert None in asked[1:]
+    assert any(since is not None for since in asked)
+    assert (tmp_path / "snapshot").stat().st_size < 10_000
+
+
+def test_it_applies_a_snapshot_even_when_the_disk_refuses(plane: FakeControlPlane, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with plane.router(store=tmp_path / "file" / "snapshot") as router:
+        assert router.revision == 1
+        status = router.status()
+        assert status["store_errors"] >= 1
+        assert status["store_problem"]
+
+
+def test_it_sends_what_an_earlier_process_left_in_the_spool(plane: FakeControlPlane, tmp_path: Path) -> None:
+    router = plane.router(spool=tmp_path, pace=Pace(first_poll_within=0, flush_every=60))
+    router.record(router.decide("summaries"), success=True)
+    with plane.outage():
+        router.close()
+    (left,) = tmp_path.iterdir()
+    body = json.loads(left.read_bytes())
+    with plane.router(spool=Spool(tmp_path, orphaned_after_s=0)):
+        assert plane.wait_for(lambda: plane.tasks("summaries") == 1, 10)
+    assert list(plane.batches) == [body["batch_id"]]
+    sent = [request for request in plane.requests if request.path.endswith("/outcomes")]
+    assert sent[0].headers["Pointsman-Router"] == body["router"]
+    assert list(tmp_path.iterdir()) == []
