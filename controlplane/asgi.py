@@ -37,17 +37,22 @@ def _follow_nudges(stopping: threading.Event) -> None:
     nudges.run(tasks.look, stopping)
 
 
+def _hand_on_nudges(stopping: threading.Event) -> None:
+    nudges.run(tasks.look_later, stopping)
+
+
 async def _live(receive: Receive, send: Send) -> None:
     await receive()
     asyncio.get_running_loop().add_signal_handler(DRAIN, gateway.drain)
     await gateway.start()
-    runner = periodic.Runner(watch=[_follow_nudges]) if settings.EMBEDDED_RUNNER else None
-    if runner:
-        runner.start()
+    if settings.EMBEDDED_RUNNER:
+        runner = periodic.Runner(watch=[_follow_nudges])
+    else:  # workers keep the table; what came in here is looked at there
+        runner = periodic.Runner(table=(), watch=[_hand_on_nudges])
+    runner.start()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    if runner:
-        await asyncio.to_thread(runner.stop)
+    await asyncio.to_thread(runner.stop)
     await gateway.stop()
     await asyncio.to_thread(bridge.close)
     await send({"type": "lifespan.shutdown.complete"})

@@ -49,7 +49,7 @@ def test_it_refuses_a_well_formed_key_that_nobody_issued(plane: Plane, served: S
 
 def test_it_refuses_a_revoked_key_within_two_seconds(plane: Plane, served: Served) -> None:
     assert plane.snapshot(served.key).status == 200
-    keys.revoke_key(key_row(served.key), actor=SYSTEM, reason="leaked")
+    keys.revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
     until(lambda: plane.snapshot(served.key).status == 401, 2)
     assert plane.snapshot(served.key).code == "key_revoked"
 

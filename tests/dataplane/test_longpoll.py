@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from django.test import override_settings
 
 from controlplane.access import actions as keys
 from controlplane.actors import SYSTEM
@@ -69,15 +69,15 @@ def test_it_wakes_for_a_change_that_it_was_told_nothing_of(plane: Plane, served:
 def test_it_answers_401_when_the_key_dies_meanwhile(plane: Plane, served: Served) -> None:
     poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
     plane.until(lambda: _held(plane) == 1)
-    keys.revoke_key(key_row(served.key), actor=SYSTEM, reason="leaked")
+    keys.revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
     plane.until(lambda: plane.snapshot(served.key).status == 401)
     actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
     answer = poll.result(PATIENCE_S)
     assert (answer.status, answer.code) == (401, "key_revoked")
 
 
-def test_it_bounds_the_waiters_of_a_key(plane: Plane, served: Served, settings: SettingsWrapper) -> None:
-    settings.MAX_WAITERS_PER_KEY = 2
+@override_settings(MAX_WAITERS_PER_KEY=2)
+def test_it_bounds_the_waiters_of_a_key(plane: Plane, served: Served) -> None:
     tag = _tag(plane, served)
     polls = [plane.begin(SNAPSHOT, served.key, if_none_match=tag, prefer="wait=30") for _ in range(2)]
     plane.until(lambda: _held(plane) == 2)

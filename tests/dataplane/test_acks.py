@@ -1,0 +1,131 @@
+"""POST /router/v1/acks, and what polls say: who has applied what."""
+
+from typing import Any
+
+import pytest
+
+from controlplane.actors import SYSTEM
+from policies_app import actions, fleet
+from policies_app.models import Router
+from tests import builders
+from tests.dataplane.plane import Plane, Served, until
+
+DOOR = "/router/v1/acks"
+
+
+def _row(instance: str) -> Router | None:
+    return Router.objects.filter(instance=instance).first()
+
+
+def test_it_understands_applied_from_the_tag(plane: Plane, served: Served) -> None:
+    tag = plane.snapshot(served.key, pointsman_router="r-1", pointsman_client="pointsman/1.0").headers["etag"]
+    plane.snapshot(served.key, if_none_match=tag, pointsman_router="r-1", pointsman_client="pointsman/1.0")
+    row = until(lambda: (row := _row("r-1")) and row.revision == 1 and row)
+    assert isinstance(row, Router)
+    assert (row.client, row.epoch) == ("pointsman/1.0", served.environment.epoch)
+    assert row.applied_at is not None
+
+
+def test_it_counts_a_nameless_router_under_its_key(plane: Plane, served: Served) -> None:
+    plane.snapshot(served.key, pointsman_router="caf\u00e9")
+    assert until(lambda: _row(f"key {served.key.split('_')[2]}"))
+
+
+def test_it_keeps_an_applied_ack(plane: Plane, served: Served) -> None:
+    answer = plane.post(DOOR, served.key, {"router": "r-2", "revision": 1, "state": "applied"})
+    assert (answer.status, answer.body) == (204, b"")
+    view = until(lambda: (v := fleet.view(served.environment, 1)).of and v)
+    assert isinstance(view, fleet.FleetView)
+    assert (view.confirmed, view.of, view.stragglers, view.rejected) == (1, 1, [], [])
+    assert fleet.view(served.environment, 2).stragglers == ["r-2"]
+
+
+def test_it_does_not_count_an_ack_of_another_epoch(plane: Plane, served: Served) -> None:
+    plane.post(DOOR, served.key, {"router": "r-3", "revision": 9, "epoch": "older", "state": "applied"})
+    until(lambda: _row("r-3"))
+    assert fleet.view(served.environment, 1).confirmed == 0
+
+
+def test_it_shows_a_refusal_while_the_document_is_served(plane: Plane, served: Served) -> None:
+    name, digest = served.assignment.workload.name, served.assignment.baseline.digest
+    refusal = {
+        "router": "r-4",
+        "state": "rejected",
+        "workload": name,
+        "digest": digest,
+        "error": "no such rule",
+    }
+    assert plane.post(DOOR, served.key, refusal).status == 204
+    view = until(lambda: (v := fleet.view(served.environment, 1)).rejected and v)
+    assert isinstance(view, fleet.FleetView)
+    assert view.rejected == [fleet.Refusal("r-4", name, digest, "no")]
+
+    actions.stop_serving(served.assignment, actor=SYSTEM, reason="it does not work")
+    assert fleet.view(served.environment, 2).rejected == []
+
+
+def test_it_keeps_a_refusal_through_later_polls(plane: Plane, served: Served) -> None:
+    name, digest = served.assignment.workload.name, served.assignment.baseline.digest
+    refusal = {"router": "r-5", "state": "rejected", "workload": name, "digest": digest, "error": "no"}
+    plane.post(DOOR, served.key, refusal)
+    until(lambda: fleet.view(served.environment, 1).rejected)
+    plane.post(DOOR, served.key, {"router": "r-5", "revision": 1, "state": "applied"})
+    until(lambda: fleet.view(served.environment, 1).confirmed)
+    assert len(fleet.view(served.environment, 1).rejected) == 1
+
+
+def test_it_forgets_routers_that_fell_silent(plane: Plane, served: Served) -> None:
+    plane.post(DOOR, served.key, {"router": "r-6", "revision": 1, "state": "applied"})
+    until(lambda: _row("r-6"))
+    Router.objects.update(polled_at="2020-01-01T00:00:00Z")
+    assert fleet.view(served.environment, 1).of == 0
+    assert fleet.prune() == 1
+
+
+def test_it_writes_a_quiet_fleet_seldom(served: Served) -> None:
+    heard = fleet.Fleet()
+    for _ in range(3):
+        heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 1)
+        heard.flush()
+    first = Router.objects.get(instance="r-7").polled_at
+    heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 1)
+    heard.flush()
+    assert Router.objects.get(instance="r-7").polled_at == first
+    heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 2)
+    heard.flush()
+    assert Router.objects.get(instance="r-7").revision == 2
+
+
+def test_it_survives_an_environment_that_was_deleted_meanwhile(served: Served) -> None:
+    heard = fleet.Fleet()
+    heard.polled(987_654, "r-8", "", "e", 1)
+    other = builders.environment()
+    heard.polled(other.pk, "r-9", "", other.epoch, 1)
+    heard.flush()
+    assert [row.instance for row in Router.objects.all()] == ["r-9"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"state": "maybe"},
+        {"state": "applied"},
+        {"state": "applied", "revision": -1},
+        {"state": "applied", "revision": 2**63},
+        {"state": "applied", "revision": 1, "router": "caf\u00e9"},
+        {"state": "applied", "revision": 1, "epoch": "nul\0"},
+        {"state": "rejected", "workload": "w"},
+        {"state": "rejected", "workload": "w", "digest": "d", "error": "nul\0"},
+        {"state": "rejected", "workload": "w", "digest": "d", "error": "x" * 2_001},
+        {"state": "applied", "revision": 1, "surprise": 1},
+    ],
+)
+def test_it_refuses_what_is_no_ack(plane: Plane, served: Served, document: dict[str, Any]) -> None:
+    answer = plane.post(DOOR, served.key, document)
+    assert (answer.status, answer.code) == (422, "invalid_input")
+
+
+def test_it_refuses_a_body_that_is_no_json(plane: Plane, served: Served) -> None:
+    assert plane.post(DOOR, served.key, b"{").code == "malformed_body"
+    assert plane.post(DOOR, served.key, b" " * 20_000).code == "body_too_large"

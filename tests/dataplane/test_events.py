@@ -1,0 +1,79 @@
+"""POST /router/v1/events: single outcomes, each counted once, folded by the server."""
+
+from typing import Any
+
+import pytest
+
+from rollout_app.models import ArmTotals, OutcomeBucket
+from tests.dataplane.plane import Plane, Served
+from tests.dataplane.reports import event
+
+DOOR = "/router/v1/events"
+AT = "2026-11-24T05:00:30Z"
+
+
+def test_it_folds_events_into_buckets(plane: Plane, served: Served) -> None:
+    at = event(served.assignment)["at"]
+    good = event(served.assignment, at=at)
+    bad = event(
+        served.assignment, at=at, success=False, error="timeout", retries=2, attempts=3, escalated=True,
+        quality=None, cost_nusd=0, latency_ms=0,
+    )  # fmt: skip
+    ungraded = event(served.assignment, at=at, success=None, fallback=True, cost_nusd=None, latency_ms=None)
+    answer = plane.post(DOOR, served.key, {"events": [good, bad, ungraded]})
+    row = OutcomeBucket.objects.get()
+    assert (answer.status, answer.json()) == (202, {"accepted": 3})
+    assert (row.tasks, row.successes, row.failures, row.ungraded) == (3, 1, 1, 1)
+    assert (row.errors, row.escalations, row.fallbacks, row.retries, row.attempts) == (1, 1, 1, 1, 5)
+    assert (row.quality_n, row.confidence_n, row.cost_n) == (2, 3, 2)
+    assert (row.cost_sum, row.cost_on_success, row.capped_sum) == (410_000, 410_000, 410_000)
+    assert row.cost_histogram == {"zero": 1, "counts": {"298": 1}}
+    assert row.latency_histogram == {"zero": 1, "counts": {"154": 1}}
+    assert row.errors_by_kind == {"timeout": 1}
+    assert row.minute.second == 0
+
+
+def test_it_counts_each_event_once(plane: Plane, served: Served) -> None:
+    one, two, three = (event(served.assignment) for _ in range(3))
+    plane.post(DOOR, served.key, {"events": [one, two, two]})
+    answer = plane.post(DOOR, served.key, {"events": [one, two, three]})
+    assert answer.json() == {"accepted": 3}
+    assert sum(row.tasks for row in ArmTotals.objects.all()) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("event_id", ""),
+        ("event_id", "x" * 63),
+        ("event_id", "nul\0"),
+        ("at", "yesterday"),
+        ("at", "2020-01-01T00:00:00Z"),
+        ("workload", "nobody"),
+        ("version", 99),
+        ("arm", "candidate"),
+        ("quality", 1.1),
+        ("confidence", -0.1),
+        ("cost_nusd", -1),
+        ("cost_nusd", 0.5),
+        ("latency_ms", -1),
+        ("latency_ms", 1e300),
+        ("retries", -1),
+        ("success", "yes"),
+        ("error", "nul\0"),
+        ("surprise", 1),
+    ],
+)
+def test_it_refuses_an_event_that_cannot_be(plane: Plane, served: Served, field: str, value: Any) -> None:
+    events = [event(served.assignment), event(served.assignment, **{field: value})]
+    answer = plane.post(DOOR, served.key, {"events": events})
+    assert (answer.status, answer.code) == (422, "invalid_input")
+    assert {problem["index"] for problem in answer.json()["problems"]} == {1}
+    assert not OutcomeBucket.objects.exists()
+
+
+def test_it_takes_a_thousand_and_no_more(plane: Plane, served: Served) -> None:
+    events = [event(served.assignment, event_id=str(n)) for n in range(1_001)]
+    assert plane.post(DOOR, served.key, {"events": events}).status == 422
+    assert plane.post(DOOR, served.key, {"events": events[:1_000]}).json() == {"accepted": 1_000}
+    assert sum(row.tasks for row in ArmTotals.objects.all()) == 1_000

@@ -1,0 +1,60 @@
+"""Clients that send a byte a second, or read as slowly: they cost the others nothing."""
+
+import socket
+import time
+
+import httpx
+import pytest
+
+from controlplane.gateway import bodies
+from tests.dataplane.plane import Caller, Plane, Served, Server
+
+SLOW = 500
+
+
+def test_it_serves_others_while_500_clients_drip(served: Served) -> None:
+    headers = {"Authorization": f"Bearer {served.key}"}
+    with Server() as server:
+        request = (
+            "POST /router/v1/outcomes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+            f"Authorization: Bearer {served.key}\r\n\r\n{{"
+        ).encode()
+        dripping = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(SLOW)]
+        try:
+            for connection in dripping:
+                connection.sendall(request)
+            slowest = 0.0
+            with httpx.Client(headers=headers) as client:
+                for _ in range(3):
+                    for connection in dripping:
+                        connection.sendall(b" ")
+                    for _ in range(20):
+                        began = time.monotonic()
+                        assert client.get(f"{server.url}/router/v1/snapshot").status_code == 200
+                        slowest = max(slowest, time.monotonic() - began)
+                    time.sleep(0.5)
+            assert slowest < 2
+        finally:
+            for connection in dripping:
+                connection.close()
+
+
+def test_it_gives_up_on_a_body_that_does_not_come(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.2)
+    caller = Caller()
+    caller.messages.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
+    answer = plane.begin("/router/v1/outcomes", served.key, method="POST", caller=caller).result(5)
+    assert (answer.status, answer.code) == (400, "malformed_body")
+    assert "did not arrive" in answer.json()["detail"]
+
+
+def test_it_bounds_what_all_bodies_hold_together(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "HELD_BYTES", 1_000)
+    refused = plane.post("/router/v1/outcomes", served.key, b" " * 2_000)
+    assert (refused.status, refused.code) == (429, "too_many_requests")
+    # What was held is let go.
+    assert plane.post("/router/v1/outcomes", served.key, b" " * 900).status == 400
