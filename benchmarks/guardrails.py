@@ -1,7 +1,7 @@
 """How often the engine is right: the real pure engine over simulated rollouts.
 
     python -m benchmarks.guardrails --runs 1000 --jobs 2
-    python -m benchmarks.guardrails --runs 200 --only identical,success-5
+    python -m benchmarks.guardrails --runs 200 --only "identical;success -5"
 
 Every run forms strata, feeds the ledger, judges and decides at every look, exactly as a rollout does; only
 the traffic is made up. Beside it, on the same streams, what a plain threshold and a repeated z-test would
@@ -210,15 +210,15 @@ def summary(name: str, runs: list[Run]) -> dict[str, object]:
 
 def _table(rows: Iterator[dict[str, object]]) -> Iterator[str]:
     yield (
-        "| scenario | rolled back / full / hold, % | candidate tasks until rollback, median / p95 "
+        "| scenario | runs | rolled back / full / hold, % | candidate tasks until rollback, median / p95 "
         "| tasks until full | as designed | threshold: failures / any | z-test: failures / any |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         exposed = f"{row['median']:,.0f} / {row['p95']:,}" if row["p95"] is not None else ""
         until = f"{row['tasks_until_full']:,.0f}" if row["tasks_until_full"] is not None else ""
         yield (
-            f"| {row['scenario']} | {row['rolled_back']} / {row['full']} / {row['hold']} | {exposed} "
+            f"| {row['scenario']} | {row['runs']:,} | {row['rolled_back']} / {row['full']} / {row['hold']} | {exposed} "
             f"| {until} | {row['designed']} | {row['threshold']} / {row['threshold_any']} "
             f"| {row['z_test']} / {row['z_test_any']} |"
         )
@@ -241,11 +241,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=1_000, help="runs a scenario (1,000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--only", default="", help="names or parts of names, comma separated")
+    parser.add_argument("--only", default="", help="names or parts of names, separated by ;")
     parser.add_argument("--plan", choices=sorted(PLANS), help="another plan for all scenarios")
     parser.add_argument("--json", type=Path, help="append each row to this file as well")
+    parser.add_argument("--table", type=Path, help="run nothing: print the table of rows that --json kept")
     options = parser.parse_args()
-    wanted = [part.strip() for part in options.only.split(",") if part.strip()]
+    if options.table:
+        kept = {row["scenario"]: row for row in map(json.loads, options.table.read_text().splitlines())}
+        print("\n".join(_table(kept[s.name] for s in SCENARIOS if s.name in kept)))
+        return
+    wanted = [part.strip() for part in options.only.split(";") if part.strip()]
     chosen = [s for s in SCENARIOS if not wanted or any(part in s.name for part in wanted)]
     if options.plan:
         chosen = [replace(scenario, plan=options.plan) for scenario in chosen]
