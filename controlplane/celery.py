@@ -10,7 +10,7 @@ from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
-app = Celery("pointsman")
+app = Celery("pointsman", include=["rollout_app.tasks"])
 app.config_from_object("django.conf:settings", namespace="CELERY")
 
 

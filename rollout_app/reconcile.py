@@ -186,7 +186,8 @@ def _fleet(rollout: Rollout) -> FleetView:
         rollout.transitions.filter(revision__isnull=False).values_list("revision", flat=True).last() or 0
     )
     seen = fleet.view(rollout.environment, revision)
-    return FleetView(routers=seen.of, applied=seen.confirmed, rejected=tuple(map(str, seen.rejected)))
+    refused = tuple(str(no) for no in seen.rejected if no.digest == rollout.candidate.digest)
+    return FleetView(routers=seen.of, applied=seen.confirmed, rejected=refused)
 
 
 # --- what comes of it ----------------------------------------------------------------------------------

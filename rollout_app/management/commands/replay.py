@@ -1,0 +1,149 @@
+"""`manage.py replay`: rehearse a plan. Recorded tasks go through real routers and the real HTTP doors of this
+instance, many times faster than real time, with harm injected where you say.
+
+    manage.py replay tasks.csv --environment staging --workload support --candidate 13 \\
+        --plan standard --times 60 --harm success:-5 --at 0.4
+
+The CSV has a row for each task: `<model>:success` (0 or 1) and `<model>:cost_usd`, for every catalogue model
+that the policies may choose; optionally `<model>:confidence`; any other column is an input of that name.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from controlplane.access.actions import issue_key, revoke_key
+from controlplane.actors import SYSTEM, Actor
+from controlplane.errors import PointsmanError
+from pointsman import Router
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app import actions, rehearsal
+from rollout_app.models import Rollout
+from rollout_app.replay import Replay, Stamps
+from rollout_app.states import ENDED, State
+
+_OPERATOR = Actor("system", "replay", "manage.py replay")
+
+
+class Command(BaseCommand):
+    help = "Rehearse a rollout plan on recorded tasks, through real routers and this instance's HTTP doors."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("tasks", help="CSV of recorded tasks (see the manual: rollouts)")
+        parser.add_argument("--url", default="http://127.0.0.1:8000", help="this instance's server")
+        parser.add_argument("--environment", required=True, help="where: one that no real router serves from")
+        parser.add_argument("--workload", required=True)
+        parser.add_argument("--candidate", type=int, required=True, help="the version's number")
+        parser.add_argument("--plan", default="standard")
+        parser.add_argument("--times", type=float, default=60, help="how many times faster than real time")
+        parser.add_argument("--per-minute", type=int, default=300, help="tasks a minute")
+        parser.add_argument("--hours", type=float, default=12, help="of traffic at most")
+        parser.add_argument("--harm", type=_harm, help="success:-5 (points) or cost:+25 (per cent)")
+        parser.add_argument("--at", type=float, default=0.0, help="from which share of the tasks on, 0 … 1")
+        parser.add_argument("--routers", type=int, default=2)
+        parser.add_argument("--seed", type=int, default=1)
+
+    def handle(self, **options: Any) -> None:
+        try:
+            self._rehearse(options)
+        except PointsmanError as error:
+            raise CommandError(error.detail) from None
+        except (OSError, ValueError) as error:
+            raise CommandError(str(error)) from None
+
+    def _rehearse(self, options: dict[str, Any]) -> None:
+        tasks = rehearsal.read_tasks(options["tasks"])
+        rollout = _proposed(options)
+        minutes = round(options["hours"] * 60)
+        total = minutes * options["per_minute"]
+        chance = random.Random(options["seed"])  # noqa: S311 — a rehearsal is to be repeated, not secret
+        after = round(options["at"] * total / options["routers"])
+        stamps = Stamps((time.time() - minutes * 60) // 60 * 60)
+        with _routers(options, stamps) as routers:
+            replay = Replay(
+                [
+                    rehearsal.harmed(router, options["harm"], after, options["seed"] + at, tasks)
+                    for at, router in enumerate(routers)
+                ],
+                options["workload"],
+                lambda: chance.choice(tasks),
+                stamps,
+                per_minute=options["per_minute"],
+                pace_s=60 / options["times"],
+            )
+            try:
+                self._watch(rollout, replay, minutes, stamps)
+            finally:
+                self._leave(rollout)
+
+    def _watch(self, rollout: Rollout, replay: Replay, minutes: int, stamps: Stamps) -> None:
+        said, began = "", stamps()
+        for _ in range(minutes):
+            replay.minute()
+            rollout.refresh_from_db()
+            line = rehearsal.told(rollout)
+            if line != said:
+                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {line}")
+                said = line
+            if State(rollout.state) in ENDED | {State.ROLLING_BACK}:
+                break
+        self.stdout.write(rehearsal.summary(rollout))
+
+    def _leave(self, rollout: Rollout) -> None:
+        """A rehearsal that was cut short must not go on by itself."""
+        with suppress(PointsmanError):
+            actions.abort_rollout(rollout.pk, actor=_OPERATOR, reason="The rehearsal is over.")
+
+
+def _proposed(options: dict[str, Any]) -> Rollout:
+    environment = Environment.objects.filter(name=options["environment"]).first()
+    workload = Workload.objects.filter(name=options["workload"]).first()
+    if environment is None or workload is None:
+        raise CommandError("There is no such environment or workload.")
+    candidate = PolicyVersion.objects.filter(workload=workload, number=options["candidate"]).first()
+    if candidate is None:
+        raise CommandError(f"{workload.name} has no version {options['candidate']}.")
+    if environment.four_eyes:
+        raise CommandError(f"{environment.name} asks for four eyes; rehearse where nobody's traffic is.")
+    rollout = actions.propose_rollout(
+        environment, workload, candidate, plan=options["plan"], reason="A rehearsal.", actor=_OPERATOR
+    )
+    return actions.start_rollout(rollout, actor=_OPERATOR, reason="A rehearsal.")
+
+
+@contextmanager
+def _routers(options: dict[str, Any], stamps: Stamps) -> Iterator[list[Router]]:
+    key, secret = issue_key("router", options["environment"], "rehearsal", actor=SYSTEM)
+    with tempfile.TemporaryDirectory() as home:
+        routers = [
+            Router(
+                options["url"],
+                secret,
+                store=f"{home}/{at}",
+                instance=f"rehearsal-{at + 1}",
+                clock=stamps,
+                pace=rehearsal.PACE,
+            )
+            for at in range(options["routers"])
+        ]
+        try:
+            if not all(router.wait_ready(20) for router in routers):
+                raise CommandError(f"No snapshot from {options['url']}: is the server running (make run)?")
+            yield routers
+        finally:
+            for router in routers:
+                router.close()
+            revoke_key(key.key_id, actor=SYSTEM, reason="The rehearsal is over.")
+
+
+def _harm(text: str) -> tuple[str, float]:
+    try:
+        return rehearsal.parse_harm(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

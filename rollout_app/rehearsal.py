@@ -1,0 +1,139 @@
+"""What `manage.py replay` is made of: recorded tasks from a CSV, harm done to the candidate, the telling."""
+
+import csv
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pointsman import Pace, Router
+from pointsman.decision import Decision
+from rollout_app.evidence import SHARE_ALL
+from rollout_app.models import Rollout
+from rollout_app.replay import Answer, Task
+
+PACE = Pace(first_poll_within=0, flush_every=0.2)
+NUSD = 10**9
+_FIGURES = ("success", "cost_usd", "confidence")
+_HARMS = ("success", "cost")
+Harm = tuple[str, float]  # ("success", -0.05): points as a fraction; ("cost", 0.25): a fraction of the cost
+
+
+def read_tasks(path: str) -> list[Task]:
+    """The CSV's rows. `ValueError` says which line is wrong and why; `OSError` when it can't be read."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        models = sorted({name.rpartition(":")[0] for name in reader.fieldnames or () if _is_figure(name)})
+        if not models:
+            raise ValueError(f"{path} has no column `<model>:success`; nothing is known of any model.")
+        tasks = [_task(row, models, f"{path}, line {at}") for at, row in enumerate(reader, start=2)]
+    if not tasks:
+        raise ValueError(f"{path} has no tasks.")
+    return tasks
+
+
+def _is_figure(name: str) -> bool:
+    model, _, figure = name.rpartition(":")
+    return bool(model) and figure in _FIGURES
+
+
+def _task(row: Mapping[str, str | None], models: list[str], where: str) -> Task:
+    try:
+        answers = {model: _answer(row, model) for model in models}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+    inputs = {name: _input(value) for name, value in row.items() if value and not _is_figure(name)}
+    return Task(inputs, answers)
+
+
+def _answer(row: Mapping[str, str | None], model: str) -> Answer:
+    success, cost = row.get(f"{model}:success"), row.get(f"{model}:cost_usd")
+    if success not in ("0", "1") or not cost:
+        raise ValueError(f"{model} needs success (0 or 1) and cost_usd, not {success!r} and {cost!r}")
+    dollars = float(cost)
+    if not 0 <= dollars < 1e6:
+        raise ValueError(f"{model} cost_usd is {cost!r}; 0 or more is meant")
+    confidence = row.get(f"{model}:confidence")
+    return Answer(success == "1", round(dollars * NUSD), confidence=float(confidence) if confidence else None)
+
+
+def _input(value: str) -> Any:
+    """A number where it reads as one."""
+    for kind in (int, float):
+        try:
+            number = kind(value)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else value
+    return value
+
+
+def parse_harm(text: str) -> Harm:
+    """`success:-5` (points) or `cost:+25` (per cent). ValueError says what is meant."""
+    what, _, amount = text.partition(":")
+    try:
+        value = float(amount) / 100
+    except ValueError:
+        value = math.nan
+    if what not in _HARMS or not -1 <= value <= 10:
+        raise ValueError(f"{text!r}: write success:-5 (points) or cost:+25 (per cent)")
+    return what, value
+
+
+class Harmed:
+    """A router whose candidate does worse from the `after`-th recorded task on. All else is the router's own.
+
+    Success falls by the points on average: of the candidate's successes, the share that makes it so fails.
+    """
+
+    def __init__(self, router: Router, harm: Harm, after: int, chance: random.Random, rate: float) -> None:
+        self._router, self._harm, self._after, self._chance = router, harm, after, chance
+        self._rate = rate  # of success, which the points are taken from
+        self._recorded = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._router, name)
+
+    def record(self, decision: Decision, success: bool, **figures: Any) -> None:
+        self._recorded += 1
+        if self._recorded > self._after and decision.arm == "candidate":
+            success, figures = self._worse(decision, success, figures)
+        self._router.record(decision, success, **figures)
+
+    def _worse(
+        self, decision: Decision, success: bool, figures: dict[str, Any]
+    ) -> tuple[bool, dict[str, Any]]:
+        what, amount = self._harm
+        if what == "cost":
+            return success, {**figures, "cost_nusd": round(decision.steps.cost_nusd * (1 + amount))}
+        return success and self._chance.random() >= -amount / self._rate, figures
+
+
+def harmed(router: Router, harm: Harm | None, after: int, seed: int, tasks: list[Task]) -> Router:
+    """The router, with `harm` if there is one."""
+    if harm is None:
+        return router
+    verdicts = [answer.success for task in tasks for answer in task.answers.values()]
+    rate = max(sum(verdicts) / len(verdicts), 0.01)
+    chance = random.Random(seed)  # noqa: S311 — to be repeated, not secret
+    return cast("Router", Harmed(router, harm, after, chance, rate))
+
+
+def told(rollout: Rollout) -> str:
+    """Where it is and what holds it, in one line."""
+    stage = rollout.stages[rollout.stage]
+    name = f"{stage['share_pcm'] * 100 / SHARE_ALL:g} %" if stage["mode"] == "percentage" else stage["mode"]
+    return f"{rollout.state} {name}" + (f" [{rollout.hold_code}]" if rollout.hold_code else "")
+
+
+def summary(rollout: Rollout) -> str:
+    """What would have happened: every step with its reason, and what holds it at the end."""
+    lines = ["", f"{rollout}: {rollout.state}"]
+    lines += [
+        f"  {moved.sequence}. {moved.event} → {moved.after_state}/{moved.after_stage}: {moved.reason}"
+        for moved in rollout.transitions.all()
+    ]
+    if rollout.hold_sentence:
+        lines.append(f"  held: {rollout.hold_sentence} {rollout.outlook}".rstrip())
+    return "\n".join(lines)
