@@ -4,17 +4,18 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.core.management.base import OutputWrapper
-from django.db.models import Sum
+from django.db.models import Max, Min, Sum
 from django.urls import reverse
 
 from controlplane.display import money, percent
 from rollout_app import totals
 from rollout_app.demo.traffic import Traffic, waits_for_a_person
-from rollout_app.diagnosis import PolicyFigures, diagnose
-from rollout_app.evidence import ArmSums, Stage
+from rollout_app.evidence import Stage
 from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
+from rollout_app.review import diagnosed
 from rollout_app.shadow import shadow_report
 from rollout_app.states import ENDED, State
 
@@ -38,6 +39,7 @@ class Teller:
         self.began = time.monotonic()
         self.ended: dict[str, float] = {}  # seconds until the story's end, or until it waited for a person
         self._said: dict[str, str] = {}
+        self._introduced: set[str] = set()
         self._figures_at = 0.0
         self._live = out.isatty()
 
@@ -51,12 +53,23 @@ class Teller:
             if self._said.get(letter) != news:
                 self._said[letter] = news
                 self._line(f"({letter}) {traffic.story.workload}: {news}")
-                if rollout is not None and rollout.transitions.count() <= 3:
-                    self._line(f"    {self.page(rollout)}")
-            if rollout is not None and (rollout.state in ENDED or waits_for_a_person(rollout)):
-                self.ended.setdefault(letter, time.monotonic() - self.began)
+            if rollout is not None:
+                self._introduce(letter, rollout)
+                self._keep_the_end(letter, rollout)
             shares.append(f"({letter}) {_short(rollout)}")
         self._progress(" · ".join(shares))
+
+    def _introduce(self, letter: str, rollout: Rollout) -> None:
+        if letter not in self._introduced:
+            self._introduced.add(letter)
+            self._line(f"    watch it at {self.page(rollout)}")
+
+    def _keep_the_end(self, letter: str, rollout: Rollout) -> None:
+        """When it ended, or came to wait for a person; a wait that is over counts no more."""
+        if rollout.state in ENDED or waits_for_a_person(rollout):
+            self.ended.setdefault(letter, time.monotonic() - self.began)
+        else:
+            self.ended.pop(letter, None)
 
     def page(self, rollout: Rollout) -> str:
         return self.url + reverse("console:rollout", args=[rollout.pk])
@@ -160,37 +173,16 @@ def _compared(before: Figures, after: Figures) -> str:
 
 
 def _diagnosis(rollout: Rollout) -> str:
-    """The product's own word on the candidate, over the stages in which it served."""
-    rows = totals.of(rollout).filter(stage__gte=1)
-    arms = {arm: _arm(rows.filter(arm=arm)) for arm in ("candidate", "baseline")}
-    candidate, baseline = arms["candidate"], arms["baseline"]
-    if not candidate.tasks or not baseline.tasks:
+    """The product's own word on the candidate, over the slices in which both arms served."""
+    slices = OutcomeBucket.objects.filter(
+        environment=rollout.environment_id, rollout=str(rollout.pk), stage__gte=1
+    )
+    time = slices.aggregate(first=Min("minute"), last=Max("minute"))
+    if time["first"] is None:
         return ""
-    strongest = list(rollout.candidate.document["models"])[-1]
-    on_strong = (
-        OutcomeBucket.objects.filter(
-            environment=rollout.environment_id, rollout=str(rollout.pk), arm="candidate", model=strongest
-        ).aggregate(tasks=Sum("tasks"))["tasks"]
-        or 0
-    )
-    said = diagnose(
-        PolicyFigures(
-            policy=candidate,
-            before=baseline,
-            strong_tasks=max(0, on_strong - candidate.escalations),
-            # The baseline sends everything to one model: its cost per task is what "always" costs.
-            always_strong_cost=round(baseline.cost / baseline.tasks * candidate.tasks),
-            quality_bar=float(rollout.workload.quality_bar),
-        )
-    )
+    length = time["last"] - time["first"] + timedelta(minutes=1)
+    said = diagnosed(slices, slices, rollout.candidate, rollout.workload, time["first"], length)
     return f"{said.code.replace('_', ' ').capitalize()}: {said.sentence}"
-
-
-def _arm(rows: object) -> ArmSums:
-    names = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "cost_sum")
-    sums = rows.aggregate(*(Sum(name) for name in names))  # type: ignore[attr-defined]
-    values = {name.removesuffix("_sum"): sums[f"{name}__sum"] or 0 for name in names}
-    return ArmSums(**values)
 
 
 def _mirrored(rollout: Rollout) -> str:

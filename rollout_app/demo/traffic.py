@@ -34,10 +34,10 @@ class Traffic(threading.Thread):
         self.error: Exception | None = None
         self.began = time.monotonic()
         self._url, self._key, self._per_second = url, key, per_second
-        self._stop = threading.Event()
+        self._over = threading.Event()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._over.set()
 
     def run(self) -> None:
         try:
@@ -60,8 +60,8 @@ class Traffic(threading.Thread):
             replay = Replay(
                 routers, self.story.workload, lambda: draw(tasks), stamps, per_minute=self._per_second
             )
-            while not self._stop.is_set():
-                replay.minute(self._stop.is_set)
+            while not self._over.is_set():
+                replay.minute(self._over.is_set)
                 self._propose_when_known()
         finally:
             for router in routers:

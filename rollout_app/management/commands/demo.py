@@ -1,9 +1,10 @@
 """`make demo`: four rollouts on recorded tasks, through the real server, real routers and the real engine."""
 
+import logging
 import signal
 import time
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,7 @@ from rollout_app.demo.stories import STORIES
 from rollout_app.demo.telling import Teller
 from rollout_app.demo.traffic import Traffic, has_ended, waits_for_a_person
 
+Done = Callable[[Sequence[Traffic]], bool]
 LINGER_S = 10  # traffic goes on after the last end, so that one sees it served
 
 
@@ -47,6 +49,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _only_in_its_own_instance()
         signal.signal(signal.SIGTERM, _as_ctrl_c)
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # the routers' every request, otherwise
         if options["fresh"]:
             _begin_anew()
         call_command("migrate", verbosity=0)
@@ -89,7 +92,7 @@ class Command(BaseCommand):
         try:
             for traffic in stories:
                 traffic.start()
-            self._until(teller, server, stories, _settled, approve=approve)
+            self._until(teller, server, stories, _settled(approve), approve=approve)
             self._until(teller, server, stories, _after(LINGER_S), approve=approve)
             self._sum_up(teller)
             waiting = [t for t in stories if (r := t.rollout()) is not None and waits_for_a_person(r)]
@@ -110,7 +113,7 @@ class Command(BaseCommand):
                 instance.forget_router_keys(name)
 
     def _until(
-        self, teller: Teller, server: Server, stories: Sequence[Traffic], done: Any, *, approve: bool
+        self, teller: Teller, server: Server, stories: Sequence[Traffic], done: Done, *, approve: bool
     ) -> None:
         while not done(stories):
             if not server.is_up:
@@ -129,15 +132,17 @@ class Command(BaseCommand):
         call_command("audit", "verify", stdout=self.stdout)
 
 
-def _settled(stories: Sequence[Traffic]) -> bool:
-    """Every story has ended, or waits for a person."""
-    found = [traffic.rollout() for traffic in stories]
-    return all(
-        rollout is not None and (has_ended(rollout) or waits_for_a_person(rollout)) for rollout in found
-    )
+def _settled(approve: bool) -> Done:
+    """Every story has ended, or waits for a person, unless that person is us."""
+
+    def settled(stories: Sequence[Traffic]) -> bool:
+        found = [traffic.rollout() for traffic in stories]
+        return all(has_ended(r) or (r is not None and waits_for_a_person(r) and not approve) for r in found)
+
+    return settled
 
 
-def _after(seconds: float) -> Any:
+def _after(seconds: float) -> Done:
     end = time.monotonic() + seconds
     return lambda _: time.monotonic() >= end
 
@@ -170,9 +175,11 @@ def _only_in_its_own_instance() -> None:
 
 
 def _begin_anew() -> None:
+    """Forget the instance, except for its secrets, which this process has read already."""
     connection.close()
-    for path in settings.VAR_DIR.glob("pointsman.sqlite3*"):
-        path.unlink()
+    for path in settings.VAR_DIR.iterdir():
+        if path.is_file() and not path.name.endswith("-key"):
+            path.unlink()
 
 
 def _as_ctrl_c(signum: int, frame: FrameType | None) -> None:
