@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from controlplane.access import actions, permissions
 from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.actors import Actor
-from controlplane.api import ApiView
+from controlplane.api import ApiView, Pages
 from controlplane.audit.models import Entry
 from controlplane.errors import NotFound
 
@@ -192,10 +192,15 @@ _FILTERS = (
 )
 
 
+_ENTRY = {"type": "object", "description": "what was hashed (RFC 8785), with `hash` and `prev_hash`"}
+_ENTRIES = Pages().get_paginated_response_schema({"type": "array", "items": _ENTRY})
+
+
 class AuditView(ApiView):
     @extend_schema(
+        operation_id="audit_list",
         parameters=[OpenApiParameter(name, str) for name in _FILTERS],
-        responses={200: {"type": "object"}},
+        responses={200: _ENTRIES},
     )
     def get(self, request: Request) -> Response:
         # Equality on names of ours only: a caller's key is never expanded into a query.
@@ -206,7 +211,7 @@ class AuditView(ApiView):
 
 
 class EntryView(ApiView):
-    @extend_schema(responses={200: {"type": "object"}})
+    @extend_schema(responses={200: _ENTRY})
     def get(self, request: Request, seq: int) -> Response:
         entry = entries_visible_to(self.actor).filter(seq=seq).first()
         if entry is None:

@@ -80,6 +80,7 @@ class ApiView(APIView):
     permission_classes = ()
     parser_classes = (StrictJSONParser,)
     renderer_classes = (JSONRenderer,)
+    pagination_class = Pages  # for the schema: what is listed comes in pages
     # Members of an answer that are shown once: the copy kept for an `Idempotency-Key` has null instead.
     shown_once: ClassVar[tuple[str, ...]] = ()
 

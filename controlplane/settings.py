@@ -86,7 +86,7 @@ TEMPLATES = [
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'pointsman.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
-        # IMMEDIATE: a transaction that will write takes the write lock at BEGIN. With the default, two readers
+        # IMMEDIATE: a transaction that will write takes the write lock at BEGIN. By default, two readers
         # that both try to write deadlock, and SQLite fails one at once, whatever the busy timeout says.
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,  # seconds to wait for the lock
@@ -160,6 +160,10 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "RoleEnum": "controlplane.access.models.Role",
+        "KeyKindEnum": "controlplane.access.models.Key.Kind",
+    },
 }
 CSRF_FAILURE_VIEW = "controlplane.problems.csrf_failure"
 
@@ -209,7 +213,7 @@ UNFOLD = {
 }
 
 # --- Pointsman ----------------------------------------------------------------------------------------
-# Ed25519 private key (base64 of 32 bytes) that signs snapshots and audit checkpoints; made at the first start.
+# Ed25519 private key (base64 of 32 bytes), signs snapshots and audit checkpoints; made at the first start.
 SIGNING_KEY = env.str("POINTSMAN_SIGNING_KEY", default="")
 CLOCK = "database"  # "process" only in tests that travel in time
 POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # what routers are told
@@ -217,5 +221,6 @@ HOST = env.str("HOST", default="127.0.0.1")
 PORT = env.int("PORT", default=8000)
 WORKERS = env.int("WORKERS", default=1)  # server processes; more than one needs PostgreSQL
 MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000)  # long polls, per process
-OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)  # by endpoint, rule and model
+# Days that outcomes are kept by endpoint, rule and model.
+OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)
 TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400)  # by arm; feedback

@@ -194,10 +194,14 @@ class DifferenceSerializer(fields.Serializer[Any]):
     after = fields.JSONField(allow_null=True)
 
 
+class DifferencesSerializer(fields.Serializer[Any]):
+    items = DifferenceSerializer(many=True)
+
+
 class DiffView(ApiView):
     """What changed from one version to another, by path; rules by their ids."""
 
-    @extend_schema(responses=DifferenceSerializer(many=True))
+    @extend_schema(responses=DifferencesSerializer)
     def get(self, request: Request, workload: str, number: int, other: int) -> Response:
         found = workload_for(self.actor, workload)
         before, after = version_for(found, number), version_for(found, other)

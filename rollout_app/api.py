@@ -132,7 +132,7 @@ class MoveView(ApiView):
     """A person's move. `If-Match` is needed, but not for what stops a candidate or takes it out of traffic:
     nobody in an emergency has to read first."""
 
-    action: ClassVar[Callable[..., Rollout]]
+    move: ClassVar[Callable[..., Rollout]]
     role: ClassVar[Role] = Role.OPERATOR
     urgent: ClassVar[bool] = False
 
@@ -142,56 +142,56 @@ class MoveView(ApiView):
         if not self.urgent or "If-Match" in request.headers:
             _unchanged(found, self.expected_version())
         data = self.validated(serializers.ReasonInput)
-        moved = type(self).action(found, actor=self.actor, **data)
+        moved = type(self).move(found, actor=self.actor, **data)
         return self.versioned(serializers.RolloutSerializer(moved))
 
 
 class SubmitView(MoveView):
-    action, role = actions.submit_rollout, Role.EDITOR
+    move, role = actions.submit_rollout, Role.EDITOR
 
 
 class RejectView(MoveView):
-    action, role = actions.reject_rollout, Role.APPROVER
+    move, role = actions.reject_rollout, Role.APPROVER
 
 
 class CancelView(MoveView):
-    action, role = actions.cancel_rollout, Role.EDITOR
+    move, role = actions.cancel_rollout, Role.EDITOR
 
 
 class StartView(MoveView):
-    action = actions.start_rollout
+    move = actions.start_rollout
 
 
 class BreakGlassView(MoveView):
-    action = actions.break_glass_start
+    move = actions.break_glass_start
 
 
 class AdvanceView(MoveView):
-    action = actions.advance_rollout
+    move = actions.advance_rollout
 
 
 class CompleteView(MoveView):
-    action = actions.complete_rollout
+    move = actions.complete_rollout
 
 
 class PauseView(MoveView):
-    action, urgent = actions.pause_rollout, True
+    move, urgent = actions.pause_rollout, True
 
 
 class ResumeView(MoveView):
-    action = actions.resume_rollout
+    move = actions.resume_rollout
 
 
 class RollBackView(MoveView):
-    action, urgent = actions.roll_back_rollout, True
+    move, urgent = actions.roll_back_rollout, True
 
 
 class AbortView(MoveView):
-    action, urgent = actions.abort_rollout, True
+    move, urgent = actions.abort_rollout, True
 
 
 class RevertView(MoveView):
-    action, urgent = actions.revert_rollout, True
+    move, urgent = actions.revert_rollout, True
 
 
 class ApproveView(ApiView):

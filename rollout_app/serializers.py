@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from rollout_app.actions import binding
@@ -88,10 +89,12 @@ class AmendInput(PlanChoice):
         return attrs
 
 
+@extend_schema_serializer(component_name="RolloutReason")
 class ReasonInput(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=2_000)
 
 
+@extend_schema_serializer(component_name="RolloutApproveInput")
 class ApproveInput(ReasonInput):
     binding = serializers.CharField(
         required=False, max_length=64, help_text="the rollout's `binding` as you read it"

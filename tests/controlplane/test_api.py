@@ -1,10 +1,13 @@
 """The admin API's base, seen through its own doors: who gets in, what is read, what is done only once."""
 
 import json
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 
 from controlplane import strictjson
@@ -327,6 +330,15 @@ def test_the_audit_log_shows_only_environments_that_one_may_see() -> None:
     actions.issue_key("router", "staging", "r", actor=SYSTEM)
     items = call("GET", "audit?action=key.issue").json()["items"]
     assert {item["environment"] for item in items} == {"staging"}
+
+
+def test_the_schema_describes_every_door(client: Client) -> None:
+    errors = StringIO()
+    with redirect_stderr(errors):
+        call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+    assert errors.getvalue() == ""
+    paths = client.get("/api/v1/schema").json()["paths"]
+    assert {"/api/v1/audit/{seq}", "/api/v1/keys", "/api/v1/memberships", "/api/v1/teams"} <= set(paths)
 
 
 def test_every_answer_carries_its_request_id(call: Caller) -> None:

@@ -1,0 +1,86 @@
+"""Several at once: the chain has no fork and no hole, and a doubled request is done once."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from controlplane.access import answers
+from controlplane.access.models import Team
+from controlplane.actors import SYSTEM
+from controlplane.audit import checkpoints, log
+from controlplane.audit.models import Checkpoint, Entry, Head
+
+pytestmark = pytest.mark.django_db(transaction=True)
+THREADS, EACH = 4, 10
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(settings: Any, tmp_path: Path) -> None:
+    settings.VAR_DIR = tmp_path
+
+
+def at_once(work: Callable[[int], object]) -> list[BaseException]:
+    """Run `work` in several threads that start together; returns what they raised."""
+    start, errors = threading.Barrier(THREADS), list[BaseException]()
+
+    def run(number: int) -> None:
+        try:
+            start.wait()
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_the_chain_has_no_fork_and_no_hole() -> None:
+    def work(number: int) -> None:
+        for turn in range(EACH):
+            with transaction.atomic():
+                log.record(actor=SYSTEM, action="test", target=("thing", f"{number}/{turn}"))
+                if turn % 3 == 2:
+                    transaction.set_rollback(True)
+
+    assert at_once(work) == []
+    kept = THREADS * sum(turn % 3 != 2 for turn in range(EACH))
+    assert list(Entry.objects.order_by("seq").values_list("seq", flat=True)) == list(range(1, kept + 1))
+    assert list(Entry.objects.order_by("seq").values_list("at")) == list(
+        Entry.objects.order_by("at", "seq").values_list("at")
+    )
+    assert checkpoints.verify().findings == []
+    assert Head.objects.count() == 1
+
+
+def test_checkpoints_made_at_once_are_one() -> None:
+    with transaction.atomic():
+        log.record(actor=SYSTEM, action="test", target=("thing", "1"))
+    assert at_once(lambda number: checkpoints.make()) == []
+    assert Checkpoint.objects.count() == 1
+    assert checkpoints.verify().findings == []
+
+
+def test_a_doubled_request_is_done_once_and_answered_alike() -> None:
+    replies: list[answers.Reply] = []
+
+    def create() -> answers.Reply:
+        team = Team.objects.create(name=f"team-{Team.objects.count()}")
+        return answers.Reply(201, {"name": team.name}, {})
+
+    def work(number: int) -> None:
+        replies.append(answers.answer_once(SYSTEM, "key", "0" * 64, create))
+
+    assert at_once(work) == []
+    assert Team.objects.count() == 1
+    assert {(reply.status, reply.body["name"]) for reply in replies} == {(201, "team-0")}
+    assert sorted(reply.repeated for reply in replies) == [False, True, True, True]
