@@ -23,7 +23,7 @@ from policies_app import fleet
 from policies_app.models import Environment
 from rollout_app import actions, totals
 from rollout_app.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
-from rollout_app.evidence import FleetView, Reference, RolloutView, Stage
+from rollout_app.evidence import FleetView, MirrorSums, Reference, RolloutView, ShadowSums, Stage
 from rollout_app.guardrails import Guardrail
 from rollout_app.ledger import Judgement, Ledger
 from rollout_app.models import ArmTotals, Rollout, Verdict
@@ -134,12 +134,13 @@ def _look(rollout: Rollout, now: datetime) -> _Seen:
         rows = totals.minute_rows(rollout, reference, ledger.cursors, before)
         taken = bool(ledger.take(rows, before=before))
     judgement = ledger.judge(rollout.stage)
-    shadow, mirror = totals.shadow_and_mirror(rollout)
+    in_shadow = stages[rollout.stage].mode == "shadow"  # later on nobody decides on it
+    shadow, mirror = totals.shadow_and_mirror(rollout) if in_shadow else (ShadowSums(), MirrorSums())
     evidence = Evidence(
         judgement=judgement,
         reference=reference,
         telemetry=totals.telemetry(rollout, before, received),
-        baseline_last_hour=totals.baseline_last_hour(rollout, newest or now, reference),
+        baseline_last_hour=totals.baseline_last_hour(rollout, newest or now),
         shadow=shadow,
         mirror=mirror,
     )
@@ -159,16 +160,17 @@ def _reference(rollout: Rollout, newest: datetime | None, now: datetime) -> tupl
 
 
 def _view(rollout: Rollout, now: datetime) -> RolloutView:
+    stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
     following = rollout.stage + 1
+    asks = following < len(stages) and stages[following].approval
     paused = rollout.paused_s + ((now - rollout.paused_at).total_seconds() if rollout.paused_at else 0.0)
     return RolloutView(
         state=State(rollout.state),
-        stages=tuple(Stage.from_dict(stage) for stage in rollout.stages),
+        stages=stages,
         stage=rollout.stage,
         stage_entered_at=rollout.stage_entered_at or now,
         paused_seconds=paused,
-        next_stage_approved=following < len(rollout.stages)
-        and actions.standing_approval(rollout, following) is not None,
+        next_stage_approved=asks and actions.standing_approval(rollout, following) is not None,
         freeze=_freeze(rollout.environment, now),
     )
 

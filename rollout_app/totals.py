@@ -37,6 +37,8 @@ _JUDGED = (
     "quality_sum_sq", "cost_histogram", "latency_histogram",
 )  # fmt: skip
 
+_HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
+
 
 def reference(rollout: Rollout, now: datetime) -> Reference:
     """The baseline as its last days were, this rollout's own baseline arm included."""
@@ -120,10 +122,11 @@ def telemetry(rollout: Rollout, before: int, received_at: datetime | None) -> Te
     )
 
 
-def baseline_last_hour(rollout: Rollout, newest_minute: datetime, reference: Reference) -> ArmSums:
-    """The baseline arm over the hour up to the newest stamped minute."""
-    rows = of(rollout).filter(arm="baseline", minute__gt=newest_minute - _HOUR).values(*_JUDGED)
-    return sum((arm_sums(row, reference) for row in rows.iterator()), ArmSums())
+def baseline_last_hour(rollout: Rollout, newest_minute: datetime) -> ArmSums:
+    """The baseline arm's counts over the hour up to the newest stamped minute; costs and tails are left out."""
+    rows = of(rollout).filter(arm="baseline", minute__gt=newest_minute - _HOUR)
+    sums = rows.aggregate(**{f"{name}_": Sum(name) for name in _HEALTH})
+    return ArmSums(**{name: sums[f"{name}_"] or 0 for name in _HEALTH})
 
 
 def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
