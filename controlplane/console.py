@@ -16,7 +16,7 @@ from controlplane.pages import console_view, may, page
 from policies_app import console as policies
 from rollout_app import console as rollouts
 from rollout_app.doors import may_approve
-from rollout_app.states import ACTIVE, State
+from rollout_app.states import ACTIVE, ENDED, State
 
 
 class LoginForm(AuthenticationForm):
@@ -77,9 +77,8 @@ def home(request: HttpRequest) -> HttpResponse:
     if not may(request, Role.VIEWER, permissions.ANYWHERE):
         return page(request, "console/no_role.html", {}, title="Home")
     moving = rollouts.visible(request)
-    proposed = moving.filter(state=State.AWAITING_APPROVAL)
     context = {
-        "waiting": [rollout for rollout in proposed if may_approve(request, rollout)],
+        "waiting": [r for r in moving.exclude(state__in=sorted(ENDED)) if may_approve(request, r)],
         "active": moving.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at"),
         "fleets": policies.fleets(policies.environments_of(request)),
         "changes": audit.visible(request)[:8],

@@ -124,6 +124,16 @@ def tone(code: Any) -> str:
 
 
 @register.filter
+def points(difference: float) -> str:
+    """-0.021 → −2.1 points"""
+    return signed(f"{abs(difference) * 100:.1f}{THIN}points", round(difference, 3))
+
+
+def signed(text: str, value: float) -> str:
+    return f"{'+' if value > 0 else MINUS if value < 0 else ''}{text}"
+
+
+@register.filter
 def plural(number: int, word: str) -> str:
     """3 → 3 routers"""
     return f"{count(number)} {word if number == 1 else word + 's'}"

@@ -196,17 +196,22 @@ def diff(request: HttpRequest, name: str) -> HttpResponse:
     """`?before=3&after=4`: by path for what it means, side by side for how it reads."""
     workload = workload_for(request, name)
     before, after = (version_asked(request, workload, side) for side in ("before", "after"))
-    context = {
+    context = _compared(before, after) | {
         "workload": workload,
-        "before": before,
-        "after": after,
-        "differences": differences(before.document, after.document),
-        "rows": side_by_side(as_yaml(before.document), as_yaml(after.document)),
         "versions": workload.versions.defer("canonical"),
         "may_edit": _may_edit(request, workload),
     }
     title = f"v{before.number} → v{after.number}"
     return page(request, "policies/diff.html", context, title=title, crumbs=_trail(workload))
+
+
+def _compared(before: PolicyVersion, after: PolicyVersion) -> dict[str, Any]:
+    return {
+        "before": before,
+        "after": after,
+        "differences": differences(before.document, after.document),
+        "rows": side_by_side(as_yaml(before.document), as_yaml(after.document)),
+    }
 
 
 # --- what is served -----------------------------------------------------------------------------------

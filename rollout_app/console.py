@@ -26,6 +26,7 @@ from controlplane.pages import (
 from policies_app.console import environments_of, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, gates, overview
+from rollout_app.arms import arms as compared
 from rollout_app.doors import Door, bound, door_for, offers, sheet
 from rollout_app.forms import ApproveForm, ProposeForm, ReasonForm
 from rollout_app.models import Plan, Rollout
@@ -59,19 +60,22 @@ def rollout_for(request: HttpRequest, pk: UUID, *, role: Role = Role.VIEWER) -> 
 @console_view("GET")
 def rollouts(request: HttpRequest) -> HttpResponse:
     must(request, None, permissions.ANYWHERE)
-    chosen = request.GET.get("show", "")
-    _, condition = _FILTERS.get(chosen, _FILTERS[""])
-    found = visible(request).filter(condition)
-    if workload := request.GET.get("workload"):
-        found = found.filter(workload__name=workload)
-    rows = paginated(request, found)
+    rows = paginated(request, _narrowed(request))
     context = {
         "rows": rows,
         "listed": [(rollout, overview.served_share(rollout)) for rollout in rows],
         "tabs": [(key, label) for key, (label, _) in _FILTERS.items()],
-        "chosen": chosen,
+        "chosen": request.GET.get("show", ""),
     }
     return page(request, "rollouts/rollouts.html", context, title="Rollouts")
+
+
+def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
+    """`?show=` by state, `?workload=` by name; what is unknown narrows nothing."""
+    _, condition = _FILTERS.get(request.GET.get("show", ""), _FILTERS[""])
+    if workload := request.GET.get("workload"):
+        condition &= Q(workload__name=workload)
+    return visible(request).filter(condition)
 
 
 @console_view("GET")
@@ -94,8 +98,9 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "closed": [offer for offer in offered if offer.why_not],
         "ladder": overview.ladder(rollout),
         "served": overview.served_share(rollout),
-        "arms": overview.arms(rollout),
+        "arms": compared(rollout),
         "verdicts": overview.verdicts(rollout),
+        "shadow": overview.shadow(rollout),
         "moments": overview.history(rollout),
         "approvals": list(rollout.approvals.all()),
         "ended": rollout.state in ENDED,

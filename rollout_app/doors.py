@@ -202,6 +202,8 @@ def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
     if door.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
         why = f": {environment.freeze_reason}" if environment.freeze_reason else ""
         return f"{environment.name} is frozen until {frozen:%Y-%m-%d %H:%M} UTC{why}"
+    if door.name == "advance" and _is_legal(rollout, DOORS["approve-stage"]):
+        return "the next stage asks for an approval and has none yet"
     return ""
 
 
@@ -211,7 +213,9 @@ def _is_own(request: HttpRequest, rollout: Rollout) -> bool:
 
 
 def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
-    return rollout.state == State.AWAITING_APPROVAL and not why_not(request, rollout, DOORS["approve"])
+    """Whether the rollout waits for a yes, to its start or to its next stage, that this person can give."""
+    doors = (DOORS[name] for name in ("approve", "approve-stage"))
+    return any(_is_legal(rollout, door) and not why_not(request, rollout, door) for door in doors)
 
 
 def bound(rollout: Rollout, door: Door) -> dict[str, str]:

@@ -1,29 +1,19 @@
-"""What a rollout's page shows, read in few queries: its ladder, its arms, its verdicts. Reads only."""
+"""What a rollout's page shows, in few queries: its ladder, its shadow, its verdicts, its history. Reads only."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Sum
-from django.db.models.functions import TruncDay, TruncHour, TruncMinute
-from django.utils import timezone
-
-from controlplane.display import MINUS, NONE, THIN, count, money, percent, share, span
-from rollout_app.charts import Chart, Interval, chart, interval
+from controlplane.display import NONE, THIN, count, money, percent, points, share, signed, span
+from rollout_app import totals
+from rollout_app.charts import Interval, interval
 from rollout_app.guardrails import Guardrail
 from rollout_app.measures import RATIOS
-from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
+from rollout_app.models import Rollout, Transition, Verdict
+from rollout_app.shadow import shadow_report
 from rollout_app.states import State
 from rollout_app.stats.combine import LOG_ROLL_BACK
-
-_DAY = timedelta(days=1)
-ARMS = ("baseline", "candidate")
-_SUMS = (
-    "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "cost_sum",
-)  # fmt: skip
-
 
 # --- the ladder ---------------------------------------------------------------------------------------
 
@@ -73,125 +63,37 @@ def served_share(rollout: Rollout) -> str:
     return "no traffic: its decisions are only compared" if stage["mode"] == "shadow" else "everything"
 
 
-# --- the arms -----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Arm:
-    """One arm's sums since the rollout began, and the figures made of them."""
-
-    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        for name in _SUMS:
-            self.sums[name] += row[f"{name}_"]
-
-    def rate(self, name: str, of: str = "tasks") -> float | None:
-        return self.sums[name] / self.sums[of] if self.sums[of] else None
-
-    @property
-    def success(self) -> float | None:
-        """Of the graded tasks: what nobody has judged yet is neither good nor bad."""
-        graded = self.sums["successes"] + self.sums["failures"]
-        return self.sums["successes"] / graded if graded else None
-
-    @property
-    def cost_per_success(self) -> float | None:
-        return self.rate("cost_sum", "successes")
+# --- the shadow ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One line of the two arms side by side."""
+class Shadow:
+    """What was decided and not enforced: figures with their words, and how the route mix would shift."""
 
-    label: str
-    baseline: str
-    candidate: str
-    difference: str
+    facts: list[tuple[str, str]]
+    shifts: list[tuple[str, str]]  # model, change of its share
 
 
-@dataclass(frozen=True, slots=True)
-class Arms:
-    lines: list[Comparison]
-    success: Chart | None
-    cost: Chart | None
-    any: bool
-
-
-def arms(rollout: Rollout) -> Arms:
-    """Both arms compared, and over time. One query, grouped as coarsely as the rollout is long."""
-    totals = {arm: Arm() for arm in ARMS}
-    slots: dict[str, dict[datetime, Arm]] = {arm: {} for arm in ARMS}
-    for row in _rows(rollout):
-        totals[row["arm"]].add(row)
-        slots[row["arm"]].setdefault(row["slot"], Arm()).add(row)
-    bar, when, up = float(rollout.workload.quality_bar), _clock(rollout), math.inf
-    success = _series(slots, lambda arm: arm.success)
-    cost = _series(slots, lambda arm: arm.cost_per_success)
-    return Arms(
-        lines=_compared(**totals),
-        success=chart(success, written=percent, short=_short_percent, when=when, bound=bar, limits=(0, 1)),
-        cost=chart(cost, written=money, short=_short_money, when=when, limits=(0, up)),
-        any=any(total.sums["tasks"] for total in totals.values()),
-    )
-
-
-def _rows(rollout: Rollout) -> Iterable[Mapping[str, Any]]:
-    length = _length(rollout)
-    slot = TruncMinute if length < timedelta(hours=3) else TruncHour if length < 14 * _DAY else TruncDay
-    grouped = ArmTotals.objects.filter(rollout=str(rollout.pk)).annotate(slot=slot("minute"))
-    return grouped.values("arm", "slot").annotate(**{f"{n}_": Sum(n) for n in _SUMS}).order_by("slot")
-
-
-def _length(rollout: Rollout) -> timedelta:
-    return (rollout.ended_at or timezone.now()) - (rollout.started_at or rollout.created_at)
-
-
-def _series(
-    slots: Mapping[str, Mapping[datetime, Arm]], figure: Callable[[Arm], float | None]
-) -> dict[str, list[tuple[float, float]]]:
-    """A figure per arm over time, without the slots that have none."""
-    return {
-        arm: [(at.timestamp(), value) for at, sums in line.items() if (value := figure(sums)) is not None]
-        for arm, line in slots.items()
-    }
-
-
-def _clock(rollout: Rollout) -> Callable[[float], str]:
-    form = "%d %b %H:%M" if _length(rollout) > _DAY else "%H:%M"
-    return lambda x: datetime.fromtimestamp(x, UTC).strftime(form)
-
-
-def _short_percent(fraction: float) -> str:
-    return f"{fraction * 100:g}{THIN}%"
-
-
-def _short_money(nusd: float) -> str:
-    return f"${nusd / 1e9:.9f}".rstrip("0").rstrip(".")
-
-
-def _compared(baseline: Arm, candidate: Arm) -> list[Comparison]:
-    lines = [
-        Comparison("Tasks", count(baseline.sums["tasks"]), count(candidate.sums["tasks"]), ""),
-        _points("Success", baseline.success, candidate.success),
-        _relative("Cost per success", baseline.cost_per_success, candidate.cost_per_success),
-        _relative("Cost per task", baseline.rate("cost_sum"), candidate.rate("cost_sum")),
+def shadow(rollout: Rollout) -> Shadow | None:
+    """None when the rollout has no shadow stage, or nothing was reported of it yet."""
+    report = shadow_report(*totals.shadow_and_mirror(rollout))
+    if not report.decisions:
+        return None
+    costs = f"{money(report.baseline_cost)} → {money(report.candidate_cost)}"
+    facts = [
+        ("Decisions compared", count(report.decisions)),
+        ("Both chose the same", percent(report.agreement)),
+        ("Would move to another model", percent(report.route_shift)),
+        ("Projected cost per task", costs),
+        ("Evaluation errors", percent(report.error_rate, 2)),
     ]
-    rates = {"Escalation": "escalations", "Fallback": "fallbacks", "Retry": "retries", "Error": "errors"}
-    lines += [_points(label, baseline.rate(name), candidate.rate(name)) for label, name in rates.items()]
-    if baseline.sums["ungraded"] or candidate.sums["ungraded"]:
-        lines.append(_points("Ungraded", baseline.rate("ungraded"), candidate.rate("ungraded")))
-    return lines
-
-
-def _points(label: str, was: float | None, now: float | None) -> Comparison:
-    both = was is not None and now is not None
-    return Comparison(label, percent(was), percent(now), points(now - was) if both else NONE)  # type: ignore[operator]
-
-
-def _relative(label: str, was: float | None, now: float | None) -> Comparison:
-    change = signed(percent(abs(now / was - 1)), now / was - 1) if was and now is not None else NONE
-    return Comparison(label, money(was), money(now), change)
+    if report.cost_change is not None:
+        facts.insert(4, ("Change of cost", signed(percent(abs(report.cost_change)), report.cost_change)))
+    if report.mirror_difference is not None:
+        facts.append(
+            (f"Success on {count(report.mirror_n)} mirrored tasks", points(report.mirror_difference))
+        )
+    return Shadow(facts, [(model, points(change)) for model, change in report.shifts.items()])
 
 
 # --- the verdicts -------------------------------------------------------------------------------------
@@ -320,12 +222,3 @@ def _moment(rollout: Rollout, transition: Transition) -> Moment:
 
 def stage_name(stage: Mapping[str, Any]) -> str:
     return share(stage["share_pcm"]) if stage["mode"] == "percentage" else str(stage["mode"])
-
-
-def points(difference: float) -> str:
-    """-0.021 → −2.1 points"""
-    return signed(f"{abs(difference) * 100:.1f}{THIN}points", round(difference, 3))
-
-
-def signed(text: str, value: float) -> str:
-    return f"{'+' if value > 0 else MINUS if value < 0 else ''}{text}"

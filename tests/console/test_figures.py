@@ -8,7 +8,6 @@ from django.utils import timezone
 
 from controlplane import display
 from rollout_app.charts import chart, interval
-from rollout_app.overview import points
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_ago_of_nothing_is_a_dash() -> None:
     ("difference", "written"), [(0.021, "+2.1"), (-0.021, "−2.1"), (0.0, "0.0"), (0.0001, "0.0")]
 )
 def test_points(difference: float, written: str) -> None:
-    assert points(difference) == f"{written}\u202fpoints"
+    assert display.points(difference) == f"{written}\u202fpoints"
 
 
 def test_a_badge_escapes_what_it_shows() -> None:

@@ -12,7 +12,7 @@ from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.models import ArmTotals, Rollout, Verdict
 from rollout_app.states import State
-from tests.console.people import People, proposed, running
+from tests.console.people import ONE_STEP, People, actor_of, proposed, running
 from tests.console.test_workloads import text
 
 LIVE = {"HX-Request": "true"}
@@ -167,6 +167,21 @@ def test_home_lists_what_waits_for_this_person_and_not_their_own(
     assert "waits for you" not in text(people("eva", "viewer").get("/console/"))
 
 
+def test_home_lists_a_stage_that_waits_for_a_yes(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    plan = [ONE_STEP[0], {**ONE_STEP[1], "approval": True}]
+    rollout = proposed(summaries, production)
+    actions.amend_rollout(rollout, actor=actor_of("maria"), reason="careful", plan=plan)
+    actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+    actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    client = people("tom", "approver", "operator")
+    assert "1 rollout waits for you" in text(client.get("/console/"))
+    assert "asks for an approval and has none yet" in text(client.get(page_of(rollout)))
+    actions.approve_stage(rollout, 1, actor=actor_of("eva"), reason="yes")
+    assert "waits for you" not in text(client.get("/console/"))
+
+
 def test_home_shows_what_moves_and_what_changed(
     people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
 ) -> None:
@@ -200,4 +215,5 @@ def test_charts_of_a_long_rollout_are_grouped(
         for n in range(0, 3 * 1440, 20)
     )
     chart = people("tom", "viewer").get(page_of(rollout)).context["arms"].success
-    assert 70 <= chart.lines[0].path.count(" L") <= 75  # hours, not minutes
+    # 72 hours of 3 tasks each: a point for every 50 tasks, the rest with the last.
+    assert chart.lines[0].path.count(" L") == 3
