@@ -1,8 +1,8 @@
 """From the commit of the deciding outcomes to the published revision without the candidate: how long?
 
 `python benchmarks/reaction.py [times]` — the embedded runner's own loop in a thread, real actions, a rollout
-each time; the last minutes that make the harm certain are committed, and the clock runs until the new revision
-is announced to the servers of snapshots. Prints the median, p95, p99 and the worst.
+each time; the last minutes that make the harm certain are committed, and the clock runs until the new
+revision is announced to the servers of snapshots. Prints the median, p95, p99 and the worst.
 """
 
 import os

@@ -123,7 +123,7 @@ def telemetry(rollout: Rollout, before: int, received_at: datetime | None) -> Te
 
 
 def baseline_last_hour(rollout: Rollout, newest_minute: datetime) -> ArmSums:
-    """The baseline arm's counts over the hour up to the newest stamped minute; costs and tails are left out."""
+    """The baseline arm's counts over the hour up to the newest stamped minute; no costs and no tails."""
     rows = of(rollout).filter(arm="baseline", minute__gt=newest_minute - _HOUR)
     sums = rows.aggregate(**{f"{name}_": Sum(name) for name in _HEALTH})
     return ArmSums(**{name: sums[f"{name}_"] or 0 for name in _HEALTH})

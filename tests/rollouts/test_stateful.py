@@ -331,7 +331,7 @@ class Rollouts(RuleBasedStateMachine):
 @pytest.mark.timeout(7_200)
 def test_it_agrees_with_the_model_whatever_is_done() -> None:
     runs, steps = map(int, os.environ.get("POINTSMAN_STATEFUL", "25x40").split("x"))
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Rollouts,
         settings=settings(
             max_examples=runs,
