@@ -1,4 +1,4 @@
-"""What a rollout's page shows, in few queries: its ladder, its shadow, its verdicts, its history. Reads only."""
+"""What a rollout's page shows, in few queries: its ladder, shadow, verdicts and history. Reads only."""
 
 import math
 from collections.abc import Callable, Mapping
