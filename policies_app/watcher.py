@@ -21,8 +21,8 @@ from policies_app.serving import Serving
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-LOOK_WITH_NOTICES_S = 1.0
-KEYS_S = 1.0  # a revoked key is dead within two
+LOOK_WITH_NOTICES_S = 0.5
+KEYS_S = 0.8  # a revoked key is dead within two
 KEYS_AT_MOST_S = 0.1  # between two reads that unknown keys asked for
 
 

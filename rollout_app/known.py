@@ -44,7 +44,8 @@ class Known:
         return item.rollout is not None and item.rollout not in self._rollouts
 
     def load(self, wanted: list[Wanted]) -> None:
-        names = {item.workload for item in wanted}
+        # PostgreSQL refuses to be asked for a text with a NUL; nothing has such a name.
+        names = {item.workload for item in wanted if "\0" not in item.workload}
         pks = dict(Workload.objects.filter(name__in=names).values_list("name", "pk"))
         versions: dict[int, set[int]] = {pk: set() for pk in pks.values()}
         for pk, number in PolicyVersion.objects.filter(workload__in=versions).values_list(

@@ -123,10 +123,10 @@ class Plane:
         headers = {name.decode(): value.decode() for name, value in caller.start["headers"]}
         return Answered(caller.start["status"], headers, caller.body)
 
-    def get(self, path: str, key: str = "", **headers: str) -> Answered:
+    def get(self, path: str, key: str = "", **headers: Any) -> Answered:
         return self.begin(path, key, **headers).result(PATIENCE_S)
 
-    def post(self, path: str, key: str, document: Any, **headers: str) -> Answered:
+    def post(self, path: str, key: str, document: Any, **headers: Any) -> Answered:
         body = document if isinstance(document, bytes) else msgspec.json.encode(document)
         return self.begin(path, key, method="POST", body=body, **headers).result(PATIENCE_S)
 

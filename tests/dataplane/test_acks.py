@@ -53,7 +53,7 @@ def test_it_shows_a_refusal_while_the_document_is_served(plane: Plane, served: S
         "state": "rejected",
         "workload": name,
         "digest": digest,
-        "error": "no such rule",
+        "error": "no",
     }
     assert plane.post(DOOR, served.key, refusal).status == 204
     view = until(lambda: (v := fleet.view(served.environment, 1)).rejected and v)

@@ -1,6 +1,7 @@
 """Who may pass: every door of the data plane, every kind of bad key."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ DOORS = [
 @pytest.mark.parametrize(("method", "door"), DOORS)
 @pytest.mark.parametrize("header", ["", "Basic abc", "Bearer ", "Bearer pmr_x", "Bearer \xff"])
 def test_it_requires_a_router_key(plane: Plane, method: str, door: str, header: str) -> None:
-    headers = {"authorization": header} if header else {}
+    headers: dict[str, Any] = {"authorization": header} if header else {}
     answer = plane.begin(f"/router/v1/{door}", method=method, body=b"{}", **headers).result(10)
     assert (answer.status, answer.code) == (401, "unauthenticated")
     assert "Bearer" in answer.headers["www-authenticate"]
