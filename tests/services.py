@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,13 +46,24 @@ def _start_postgres() -> str:
         shutil.chown(home, user)
     data, port = home / "data", free_port()
     # No fsync: what is tested is what survives a killed process, not a lost power supply.
-    initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    initdb = [
+        str(programs / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
     subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, user=user, cwd=home, env=_plain_env(home))
     options = {
         "listen_addresses": "127.0.0.1", "unix_socket_directories": home, "max_connections": 200,
         "fsync": "off", "full_page_writes": "off", "timezone": "UTC",
     }  # fmt: skip
-    command = [programs / "postgres", "-D", data, "-p", str(port)]
+    command = [str(programs / "postgres"), "-D", str(data), "-p", str(port)]
     command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     url = f"postgres://postgres@127.0.0.1:{port}/postgres"
     log = _run_until_exit(command, home, user=user)
@@ -108,13 +119,12 @@ def _plain_env(home: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C"}
 
 
-def _run_until_exit(command: list[object], home: Path, *, user: str | None = None) -> Path:
+def _run_until_exit(command: Sequence[str | Path], home: Path, *, user: str | None = None) -> Path:
     """Start a server that ends with this process; returns its log. SIGINT is PostgreSQL's fast shutdown."""
     log = home / "log"
-    words = [str(word) for word in command]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            words, stdout=output, stderr=output, user=user, cwd=home, env=_plain_env(home), process_group=0
+            command, stdout=output, stderr=output, user=user, cwd=home, env=_plain_env(home), process_group=0
         )
 
     def stop() -> None:

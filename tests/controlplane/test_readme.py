@@ -1,0 +1,29 @@
+"""README.md says what is true: its settings are those of settings.py, its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_it_lists_exactly_the_settings_that_are_read() -> None:
+    source = (ROOT / "controlplane" / "settings.py").read_text()
+    read = set(re.findall(r'env\.(?:str|int|bool|list|db|float|url|json)\(\s*"([A-Z_]+)"', source))
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
+    assert listed == read
+
+
+def test_it_links_to_what_is_there() -> None:
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in t]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_it_names_targets_that_make_has() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"make (demo|run|test|check|bench|clean)\b", README))
+    assert {"demo", "run", "test", "check", "bench"} <= named
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
