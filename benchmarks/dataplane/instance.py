@@ -1,0 +1,119 @@
+"""An instance of one's own in a temporary directory, filled with as many workloads as one likes."""
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+ENVIRONMENT = "production"
+
+
+def prepare(database_url: str = "") -> Path:
+    """Point the settings at a new database and migrate it. Call once, before anything of Django's."""
+    import django
+
+    home = Path(tempfile.mkdtemp(prefix="pointsman-bench-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ.update(
+        POINTSMAN_VAR=str(home), DATABASE_URL=database_url or f"sqlite:///{home / 'bench.sqlite3'}",
+        REDIS_URL="", EMBEDDED_RUNNER="false", DJANGO_SETTINGS_MODULE="controlplane.settings",
+    )  # fmt: skip
+    subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "migrate", "-v0"], check=True, stderr=subprocess.DEVNULL
+    )
+    django.setup()
+    return home
+
+
+def durable_postgres() -> str:
+    """A PostgreSQL that waits for the disk, unlike the tests'."""
+    import psycopg
+
+    from tests import services
+
+    url = services.postgres_url()
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"ALTER SYSTEM SET {name} = on")
+        connection.execute("SELECT pg_reload_conf()")
+    return url
+
+
+def fill(workloads: int) -> str:
+    """Serve that many workloads of about 2 kB each; returns a router's key. Written in bulk, not by actions."""
+    from controlplane.access.actions import issue_key
+    from controlplane.access.models import Team
+    from controlplane.actors import SYSTEM
+    from pointsman.policy import canonical, digest
+    from policies_app.models import Assignment, Environment, PolicyVersion, Workload
+    from policies_app.snapshots import fragment
+
+    environment = Environment.objects.create(name=ENVIRONMENT, revision=workloads)
+    owner = Team.objects.create(name="bench")
+    rows = Workload.objects.bulk_create(
+        Workload(name=f"w{n}", task_type="summary", quality_bar="0.9", owner=owner) for n in range(workloads)
+    )
+    documents = [document(row.name) for row in rows]
+    versions = PolicyVersion.objects.bulk_create(
+        PolicyVersion(
+            workload=row,
+            number=1,
+            digest=digest(data),
+            canonical=canonical(data).decode(),
+            author_label="bench",
+        )
+        for row, data in zip(rows, documents, strict=True)
+    )
+    assignments = [
+        Assignment(environment=environment, workload=row, baseline=version, revision=number)
+        for number, (row, version) in enumerate(zip(rows, versions, strict=True), start=1)
+    ]
+    for assignment in assignments:
+        assignment.fragment = fragment(assignment)
+    Assignment.objects.bulk_create(assignments, batch_size=500)
+    return issue_key("router", ENVIRONMENT, "bench", actor=SYSTEM)[1]
+
+
+def document(workload: str) -> dict[str, object]:
+    """A policy of about 2 kB."""
+    rules = [
+        {
+            "id": f"rule-{n}",
+            "when": f"request.prompt_tokens > {8_000 + n} && request.tool_calls > {n}",
+            "use": "large",
+        }
+        for n in range(17)
+    ]
+    return {
+        "format": 1, "workload": workload, "rules": rules, "default": "small", "fallback": ["large", "small"],
+        "models": {
+            "small": {"model": "openai/gpt-4o-mini"}, "large": {"model": "anthropic/claude-sonnet-4-5"},
+        },
+    }  # fmt: skip
+
+
+def report(buckets: int, router: int, minute: str) -> bytes:
+    """A batch of a router: so many buckets of 100 tasks, each of another workload (0 … buckets − 1)."""
+    import uuid
+
+    one = {
+        "minute": minute, "arm": "baseline", "version": 1, "rule": "default", "model": "small",
+        "tasks": 100, "successes": 92, "failures": 8, "ungraded": 0, "errors": 1, "escalations": 9,
+        "fallbacks": 1, "retries": 2, "attempts": 112,
+        "quality": {"n": 100, "sum": 90.0, "sum_sq": 82.0}, "confidence": {"n": 100, "sum": 75.0, "sum_sq": 60.0},
+        "cost_nusd": {
+            "n": 100, "sum": 43_000_000, "sum_sq": 2.4e13, "sum_on_success": 40_000_000,
+            "histogram": {"scale": 4, "zero": 0, "counts": {str(290 + n): 10 for n in range(10)}},
+        },
+        "latency_ms": {"scale": 4, "zero": 0, "counts": {str(95 + n): 10 for n in range(10)}},
+        "groups": {str((router + n) % 32): {"tasks": 10, "failures": 1} for n in range(8)},
+        "models": {"small": 100, "large": 9}, "errors_by_kind": {"timeout": 1},
+    }  # fmt: skip
+    parts = [{**one, "workload": f"w{n}", "endpoint": f"/service/{n}"} for n in range(buckets)]
+    return json.dumps({"batch_id": str(uuid.uuid4()), "router": f"r-{router}", "buckets": parts}).encode()
