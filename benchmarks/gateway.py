@@ -123,8 +123,6 @@ def _publishing(url: str, auth: dict[str, str], tag: str, revision: int) -> str:
     from policies_app.models import Assignment
 
     took, sizes, acting = [], [], []
-    assignment = Assignment.objects.select_related("workload", "environment", "baseline").last()
-    assert assignment is not None
     for number in range(15):
         answered: list[Any] = []
         headers = {**auth, "If-None-Match": tag, "Prefer": "wait=30"}
@@ -137,6 +135,7 @@ def _publishing(url: str, auth: dict[str, str], tag: str, revision: int) -> str:
         waiting = threading.Thread(target=poll)
         waiting.start()
         time.sleep(0.3)
+        assignment = Assignment.objects.select_related("workload", "environment", "baseline").latest("pk")
         began = time.perf_counter()
         if number % 2:
             actions.unpin(assignment, actor=SYSTEM, reason="bench")
