@@ -62,6 +62,7 @@ SCENARIOS = (
         plan="low-traffic",
     ),  # fmt: skip
     Scenario("cost per success +10 %", cost=1.10),
+    Scenario("cost per success +11.2 %: +10 % once capped", cost=1.112),
     Scenario("cost per success +25 %", cost=1.25),
     Scenario("cost per success +25 %, sigma 2", cost=1.25, sigma=2.0),
     Scenario("p95 latency +20 %", latency=1.20),
@@ -218,8 +219,8 @@ def _table(rows: Iterator[dict[str, object]]) -> Iterator[str]:
         exposed = f"{row['median']:,.0f} / {row['p95']:,}" if row["p95"] is not None else ""
         until = f"{row['tasks_until_full']:,.0f}" if row["tasks_until_full"] is not None else ""
         yield (
-            f"| {row['scenario']} | {row['runs']:,} | {row['rolled_back']} / {row['full']} / {row['hold']} | {exposed} "
-            f"| {until} | {row['designed']} | {row['threshold']} / {row['threshold_any']} "
+            f"| {row['scenario']} | {row['runs']:,} | {row['rolled_back']} / {row['full']} / {row['hold']} "
+            f"| {exposed} | {until} | {row['designed']} | {row['threshold']} / {row['threshold_any']} "
             f"| {row['z_test']} / {row['z_test_any']} |"
         )
 

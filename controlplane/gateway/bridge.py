@@ -1,7 +1,7 @@
 """Runs Django's WSGI application under the ASGI server, in threads of its own.
 
 Django's ASGI handler starts an event loop's worth of machinery for each synchronous view and its middleware;
-the same page through WSGI costs a fraction (figures in docs/scaling.md). And the console's work then never
+the same page through WSGI is meant to cost less (not measured here). And the console's work then never
 sits on the event loop that answers routers.
 """
 
