@@ -1,5 +1,6 @@
 """Write a version, look at one, compare two."""
 
+import re
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def draft(summaries: Workload) -> str:
     """The newest version's text with one border moved."""
     newest = summaries.versions.first()
     assert newest is not None
-    return as_yaml(newest.document).replace("prompt_tokens > 8", "prompt_tokens > 9")
+    return re.sub(r"prompt_tokens > \d+", "prompt_tokens > 7000", as_yaml(newest.document))
 
 
 @pytest.mark.parametrize("roles", [["viewer"], ["approver", "operator"], ["editor"]])
