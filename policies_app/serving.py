@@ -170,24 +170,37 @@ class Serving:
 
     async def _built(self, generation: Generation, question: Question) -> Answer:
         size = sum(len(fragment) for _, fragment in generation.selected(question))
-        answer = await _once(generation, question, size, lambda: snapshots.answer(generation, question))
-        answers = generation.answers
-        answers[question] = answer
-        generation.unchanged[answer.etag] = answer.unchanged
-        while len(answers) > KEPT_ANSWERS or (
-            len(answers) > 1 and sum(len(kept.body) for kept in answers.values()) > KEPT_BYTES
-        ):
-            answers.pop(next(iter(answers)))
-        return answer
+        return await _once(
+            generation,
+            question,
+            size,
+            build=lambda: snapshots.answer(generation, question),
+            keep=lambda answer: _keep(generation, question, answer),
+        )
 
     async def _encoded(
         self, generation: Generation, question: Question, answer: Answer, encoding: str
     ) -> Reply:
         size = len(answer.body) if encoding else 0
         flight = (question, encoding)
-        reply = await _once(generation, flight, size, lambda: snapshots.encoded(answer, encoding))
-        answer.by_encoding[encoding] = reply
-        return reply
+        return await _once(
+            generation,
+            flight,
+            size,
+            build=lambda: snapshots.encoded(answer, encoding),
+            keep=lambda reply: answer.by_encoding.__setitem__(encoding, reply),
+        )
+
+
+def _keep(generation: Generation, question: Question, answer: Answer) -> None:
+    """Keep an answer for the next that asks, and let go of the oldest beyond the limits."""
+    answers = generation.answers
+    answers[question] = answer
+    generation.unchanged[answer.etag] = answer.unchanged
+    while len(answers) > KEPT_ANSWERS or (
+        len(answers) > 1 and sum(len(kept.body) for kept in answers.values()) > KEPT_BYTES
+    ):
+        answers.pop(next(iter(answers)))
 
 
 def _known_unchanged(generation: Generation, question: Question, condition: Condition) -> Reply | None:
@@ -211,17 +224,31 @@ def _known_unchanged(generation: Generation, question: Question, condition: Cond
     return generation.unchanged[tag]
 
 
-async def _once(generation: Generation, flight: Any, size: int, build: Callable[[], T]) -> T:
-    """Build it once, however many ask at the same time; large ones in a thread."""
+async def _once(
+    generation: Generation, flight: Any, size: int, *, build: Callable[[], T], keep: Callable[[T], None]
+) -> T:
+    """Build and keep it once, however many ask at the same time; large ones in a thread.
+
+    It is kept in the very step that ends the flight: one that asked between the two would build it again.
+    """
     if size <= BUILT_INLINE:
-        return build()
+        built = build()
+        keep(built)
+        return built
+
+    async def fly() -> T:
+        try:
+            built = await asyncio.to_thread(build)
+            keep(built)
+            return built
+        finally:
+            generation.flights.pop(flight, None)
+
     task = generation.flights.get(flight)
     if task is None:
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(build))
-        generation.flights[flight] = task
-        task.add_done_callback(lambda _: generation.flights.pop(flight, None))
-    built: T = await asyncio.shield(task)  # one that leaves must not take it from the others
-    return built
+        task = generation.flights[flight] = asyncio.get_running_loop().create_task(fly())
+    landed: T = await asyncio.shield(task)  # one that leaves must not take it from the others
+    return landed
 
 
 async def _next(generation: Generation, seconds: float, gone: "asyncio.Task[None]") -> None:

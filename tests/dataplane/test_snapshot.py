@@ -1,5 +1,6 @@
 """GET /router/v1/snapshot: bytes, tags, signature, encodings, selections."""
 
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -14,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from controlplane import signing
 from controlplane.actors import SYSTEM
 from policies_app import actions, boards, snapshots
+from policies_app.serving import Serving
 from tests import builders
 from tests.dataplane.plane import Answered, Plane, Served, router_key
 
@@ -139,6 +141,28 @@ def test_it_builds_a_large_body_once_for_all_who_ask(
 
     assert {answer.result(10).status for answer in asked} == {200}
     assert len(built) == 1
+
+
+def test_a_built_body_is_never_neither_kept_nor_on_its_way(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that asks in the very moment when it lands must find it: in between, it would be built again."""
+    monkeypatch.setattr("policies_app.serving.BUILT_INLINE", 0)
+    generation = boards.read(boards.looks()[served.environment.name], None)
+    assert generation is not None
+    question = boards.Question(None, None)
+    found = []
+
+    async def ask() -> None:
+        first = asyncio.create_task(Serving._built(object(), generation, question))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        generation.flights[question].add_done_callback(
+            lambda _: found.append(question in generation.answers or question in generation.flights)
+        )
+        await first
+
+    asyncio.run(ask())
+    assert found == [True]
 
 
 def test_it_reads_header_and_fragments_in_one_statement(served: Served) -> None:
