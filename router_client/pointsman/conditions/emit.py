@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 from operator import index
+from sys import intern
 from typing import Any
 
 from pointsman.conditions.inputs import Input, Type
 from pointsman.conditions.nodes import And, Compare, Has, In, Lit, Node, Not, Operand, Or, Ref, Test, Truth
+from pointsman.history import Window
 
 __all__ = ["SUPPORT", "Emitter"]
 
@@ -65,7 +67,7 @@ def _reading(history: Any) -> tuple[float | None, int | None]:
 SUPPORT: dict[str, Any] = {
     "to_string": _text, "to_int": _int, "to_double": _double, "to_bool": _bool,
     "mapping": _mapping, "reading": _reading, "str": str, "int": int, "float": float, "bool": bool,
-    "type": type, "dict": dict, "len": len,
+    "type": type, "dict": dict, "len": len, "Window": Window,
 }  # fmt: skip
 _PYTHON: dict[Type, str] = {"string": "str", "int": "int", "double": "float", "bool": "bool"}
 _METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
@@ -100,7 +102,7 @@ class Emitter:
             return [*self._root(root), f"{local} = {'rate' if key == 'failure_rate' else 'tasks'}"]
         lines = [
             *self._root(root),
-            f"{local} = {_GETTERS[root]}({self.constant(key)})",
+            f"{local} = {_GETTERS[root]}({self.constant(intern(key))})",
             f"if type({local}) is not {_PYTHON[known.type]}: {local} = to_{known.type}({local})",
         ]
         if known.default is not None:
@@ -199,5 +201,6 @@ _ROOTS = {
         "attribute = (attributes if type(attributes) is dict else mapping(attributes)).get",
     ],
     "response": ["answer = response.get"],
-    "history": ["rate, tasks = reading(history)"],
+    # A router's own window is asked directly: a call and a look at an abstract class less.
+    "history": ["rate, tasks = history.reading() if type(history) is Window else reading(history)"],
 }
