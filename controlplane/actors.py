@@ -26,10 +26,6 @@ class Actor:
     def of_user(cls, user: "AbstractBaseUser") -> "Actor":
         return cls("user", str(user.pk), user.get_username(), str(user.pk))
 
-    def is_same_person_as(self, other_user_id: str | None) -> bool:
-        """True when both act for one person, whether by session or by one of their keys."""
-        return self.user_id is not None and self.user_id == other_user_id
-
     def __str__(self) -> str:
         return f"{self.kind}:{self.label}"
 

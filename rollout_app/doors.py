@@ -196,7 +196,8 @@ def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
     environment = rollout.environment
     if not may(request, door.role, environment.name):
         return f"needs the role {door.role.value} in {environment.name}"
-    if door.name in ("approve", "approve-stage") and _is_own(request, rollout):
+    approves = door.name in ("approve", "approve-stage")
+    if approves and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must"
     frozen = environment.frozen_until
     if door.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
@@ -205,11 +206,6 @@ def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
     if door.name == "advance" and _is_legal(rollout, DOORS["approve-stage"]):
         return "the next stage asks for an approval and has none yet"
     return ""
-
-
-def _is_own(request: HttpRequest, rollout: Rollout) -> bool:
-    mine = str(person(request).pk)
-    return mine in (rollout.proposer_user_id, rollout.candidate.author_user_id)
 
 
 def may_approve(request: HttpRequest, rollout: Rollout) -> bool:

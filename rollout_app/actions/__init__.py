@@ -2,6 +2,7 @@
 
     proposals   propose_rollout  submit_rollout  amend_rollout  cancel_rollout
     approvals   approve_rollout  approve_stage  reject_rollout  binding  standing_approval
+                is_somebody_else
     stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout
                 resume_rollout
     returns     roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
@@ -15,6 +16,7 @@ from rollout_app.actions.approvals import (
     approve_rollout,
     approve_stage,
     binding,
+    is_somebody_else,
     reject_rollout,
     standing_approval,
 )
@@ -48,6 +50,7 @@ __all__ = [
     "complete_rollout",
     "confirm_rolled_back",
     "edit_plan",
+    "is_somebody_else",
     "pause_rollout",
     "propose_rollout",
     "reject_rollout",

@@ -77,7 +77,7 @@ def reject_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
 def standing_approval(rollout: Rollout, stage: int | None = None) -> Approval | None:
     """The newest yes that still stands: to exactly this, by somebody who neither wrote nor proposed it."""
     for approval in rollout.approvals.filter(stage=stage, binding=binding(rollout, stage)).order_by("-pk"):
-        if _is_somebody_else(rollout, approval.approver_user_id):
+        if is_somebody_else(rollout, approval.approver_user_id):
             return approval
     return None
 
@@ -118,7 +118,7 @@ def _approve(
         raise ApprovalStale("It changed since you looked: read it again and approve what it is now.")
     if actor.user_id is None:
         raise Forbidden("An approval is a person's: use a session or a key that belongs to somebody.")
-    if not _is_somebody_else(rollout, actor.user_id):
+    if not is_somebody_else(rollout, actor.user_id):
         raise SelfApproval(
             f"{actor.label} wrote version {rollout.candidate.number} or proposed this rollout, or did so "
             "with a key: somebody else must approve it."
@@ -133,5 +133,6 @@ def _approve(
     )
 
 
-def _is_somebody_else(rollout: Rollout, user_id: str) -> bool:
+def is_somebody_else(rollout: Rollout, user_id: str) -> bool:
+    """Four eyes: neither who wrote the candidate nor who proposed it, by session or by key."""
     return user_id not in (rollout.candidate.author_user_id, rollout.proposer_user_id)
