@@ -14,10 +14,11 @@ django.setup(set_prefix=False)
 from django.conf import settings  # noqa: E402 — needs the settings
 from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
 
-from controlplane import periodic  # noqa: E402
+from controlplane import celery, periodic  # noqa: E402
 from controlplane.gateway import Gateway  # noqa: E402
 from controlplane.gateway.bridge import Bridge  # noqa: E402
 from controlplane.replies import Receive, Send  # noqa: E402
+from policies_app import publishing  # noqa: E402
 from rollout_app import nudges, tasks  # noqa: E402
 
 bridge = Bridge(WSGIHandler())
@@ -41,14 +42,23 @@ def _hand_on_nudges(stopping: threading.Event) -> None:
     nudges.run(tasks.look_later, stopping)
 
 
+def _publish(stopping: threading.Event) -> None:
+    job = periodic.job("policies_app.publishing.sweep")
+    publishing.follow(lambda: periodic.run_once(job), stopping)
+
+
+def _publish_later(stopping: threading.Event) -> None:
+    publishing.follow(lambda: celery.run_later("policies_app.publishing.sweep"), stopping)
+
+
 async def _live(receive: Receive, send: Send) -> None:
     await receive()
     asyncio.get_running_loop().add_signal_handler(DRAIN, gateway.drain)
     await gateway.start()
     if settings.EMBEDDED_RUNNER:
-        runner = periodic.Runner(watch=[_follow_nudges])
+        runner = periodic.Runner(watch=[_follow_nudges, _publish])
     else:  # workers keep the table; what came in here is looked at there
-        runner = periodic.Runner(table=(), watch=[_hand_on_nudges])
+        runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later])
     runner.start()
     await send({"type": "lifespan.startup.complete"})
     await receive()

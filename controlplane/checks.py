@@ -3,13 +3,15 @@
 E001  the signing key cannot be read          E005  PostgreSQL is older than 14
 E002  the instance's directory is read-only   E006  REDIS_URL is no Redis address
 E003  the database is neither SQLite nor PostgreSQL
-E004  SQLite is older than 3.35               W001  an append-only trigger is missing
-E007  the poll interval is out of range       W002  people log in over plain HTTP (--deploy)
+E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
+E007  the poll interval is out of range       W001  an append-only trigger is missing
+                                              W002  people log in over plain HTTP (--deploy)
 """
 
 import os
 import sqlite3
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings
@@ -89,6 +91,19 @@ def check_poll_interval(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register()
+def check_bucket(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not settings.SNAPSHOT_BUCKET or all(find_spec(name) for name in ("storages", "boto3")):
+        return []
+    return [
+        Error(
+            "SNAPSHOT_BUCKET is set, and django-storages with boto3 is not installed.",
+            hint="pip install --require-hashes -r requirements/s3.txt",
+            id="pointsman.E008",
+        )
+    ]
 
 
 @register(Tags.database)

@@ -30,6 +30,7 @@ class Job:
 
 TABLE: tuple[Job, ...] = (
     Job("rollout_app.tasks.sweep", every=2),
+    Job("policies_app.publishing.sweep", every=2),
     Job("controlplane.audit.tasks.checkpoint", every=60),
     Job("controlplane.access.tasks.prune", every=3600),
     Job("rollout_app.outcomes.prune", every=3600),

@@ -224,3 +224,11 @@ MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000)  
 # Days that outcomes are kept by endpoint, rule and model.
 OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)
 TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400)  # by arm; feedback
+
+# --- Snapshots by a CDN: optional (docs/scaling.md) -----------------------------------------------------
+# A bucket that speaks S3; empty: off. Its keys come from where boto3 looks for them.
+SNAPSHOT_BUCKET = env.str("SNAPSHOT_BUCKET", default="")
+SNAPSHOT_PREFIX = env.str("SNAPSHOT_PREFIX", default="")
+SNAPSHOT_MAX_AGE = env.int("SNAPSHOT_MAX_AGE", default=5)  # seconds that a CDN may keep one
+AWS_S3_ENDPOINT_URL = env.str("AWS_S3_ENDPOINT_URL", default="")
+AWS_S3_REGION_NAME = env.str("AWS_S3_REGION_NAME", default="")

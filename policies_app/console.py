@@ -26,7 +26,7 @@ from controlplane.pages import (
     person,
     status_of,
 )
-from policies_app import actions, fleet, gates
+from policies_app import actions, fleet, gates, publishing
 from policies_app.differences import differences
 from policies_app.forms import PinForm, ReasonForm, ServeForm, VersionForm
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
@@ -291,6 +291,7 @@ def _fleet(environment: Environment) -> dict[str, Any]:
         "polling": {router.pk for router in polling},
         "current": {router.pk for router in polling if router.instance not in view.stragglers},
         "refusals": dict(refusals),
+        "published": next(iter(publishing.states(environment.pk)), None),
     }
 
 

@@ -208,3 +208,30 @@ class Router(models.Model):
 
     def __str__(self) -> str:
         return f"{self.instance} at {self.revision}"
+
+
+class Published(models.Model):
+    """What the bucket of snapshots holds of one environment. Only `publishing` writes it."""
+
+    environment = models.OneToOneField(Environment, models.CASCADE, related_name="published")
+    address = models.CharField(max_length=400, blank=True, default="")  # bucket/key
+    epoch = models.CharField(max_length=36, blank=True, default="")
+    revision = models.BigIntegerField(default=-1)  # -1: nothing was published yet
+    poll_interval_ms = models.PositiveIntegerField(
+        default=0
+    )  # is in the body, and changes without a revision
+    key_id = models.CharField(max_length=16, blank=True, default="")  # of the key that signed it
+    tag = models.CharField(max_length=200, blank=True, default="")  # the store's own, of our write
+    published_at = models.DateTimeField(null=True, blank=True)
+    looked_at = models.DateTimeField(null=True, blank=True)  # the object was last seen to be that
+    # Failures in a row, 0: all is well; the next try, and what was said last.
+    failures = models.PositiveIntegerField(default=0)
+    failing_since = models.DateTimeField(null=True, blank=True)
+    retry_at = models.DateTimeField(null=True, blank=True)
+    error = models.CharField(max_length=400, blank=True, default="")
+    # Who is at it, and until when that is believed.
+    claim = models.UUIDField(null=True, blank=True)
+    claimed_until = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.address} at {self.revision}"

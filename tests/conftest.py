@@ -64,6 +64,15 @@ def _touches_database(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """A store that speaks S3 (`tests.buckets.S3`)."""
+    from tests import buckets
+
+    with buckets.running() as s3:
+        yield s3
+
+
+@pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator[None]:
     """Let a transactional test be cleaned up, though append-only tables refuse to be emptied."""
     from django.db import connection, transaction

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from policies_app.models import Environment, Router, Workload
+from policies_app.models import Environment, Published, Router, Workload
 from tests.console.people import People
 from tests.console.test_workloads import text
 
@@ -59,3 +59,13 @@ def test_it_is_not_for_people_of_other_environments(people: People, production: 
 
 def test_without_an_environment_it_says_what_to_do(people: People) -> None:
     assert "No environment that you may see" in text(people("tom", "admin").get("/console/fleet/"))
+
+
+def test_it_says_what_the_bucket_holds(people: People, production: Environment, settings: Any) -> None:
+    client = people("tom", "viewer")
+    assert "Published" not in text(client.get(FLEET))
+    settings.SNAPSHOT_BUCKET = "snapshots"
+    assert "Published" in text(client.get(FLEET))
+    Published.objects.create(environment=production, revision=1, failures=3, error="AccessDenied: no")
+    page = text(client.get(FLEET))
+    assert "AccessDenied: no" in page

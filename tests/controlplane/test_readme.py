@@ -9,10 +9,10 @@ README = (ROOT / "README.md").read_text()
 
 def test_it_lists_exactly_the_settings_that_are_read() -> None:
     source = (ROOT / "controlplane" / "settings.py").read_text()
-    read = set(re.findall(r'env\.(?:str|int|bool|list|db|float|url|json)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'env\.(?:str|int|bool|list|db|float|url|json)\(\s*"([A-Z0-9_]+)"', source))
     table = README.partition("## Settings")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
-    listed = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
+    listed = {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row)}
     assert listed == read
 
 

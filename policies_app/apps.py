@@ -1,0 +1,14 @@
+"""The app, and its figures for Prometheus."""
+
+from django.apps import AppConfig
+
+
+class PoliciesConfig(AppConfig):
+    name = "policies_app"
+
+    def ready(self) -> None:
+        from prometheus_client import REGISTRY
+
+        from policies_app.figures import PublishedFigures
+
+        REGISTRY.register(PublishedFigures())

@@ -1,0 +1,71 @@
+"""A bucket that speaks S3: moto's server in this process, on a port of its own, which may be stopped and started."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from tests.builders import next_name
+from tests.services import free_port
+
+REGION = "us-east-1"
+
+
+class S3:
+    """`url` is where it answers; objects live on while it is stopped."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server: Any = None
+
+    def start(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+        self._server = None
+
+    def bucket(self) -> str:
+        """A new one, which anybody may read: without a key, as a CDN would be let in."""
+        name = next_name("snapshots")
+        anybody = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{name}/*",
+        }
+        policy = {"Version": "2012-10-17", "Statement": [anybody]}
+        self.client().create_bucket(Bucket=name)
+        self.client().put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+        return name
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client("s3", endpoint_url=self.url, region_name=REGION)
+
+    def get(self, address: str, **headers: str) -> httpx.Response:
+        """An object as a router gets it: over plain HTTP, without a key."""
+        return httpx.get(f"{self.url}/{address}", headers=headers, timeout=10)
+
+
+@contextmanager
+def running() -> Iterator[S3]:
+    # Keys where boto3 looks for them; moto takes any.
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
+    s3 = S3()
+    s3.start()
+    try:
+        yield s3
+    finally:
+        s3.stop()
