@@ -1,177 +1,231 @@
-"""Polls: processor time per request of the gateway, beside the limit (a bare ASGI app on the same server) and nginx.
+"""Polls: the gateway's processor time per request beside a bare ASGI app on the same server, and nginx.
 
-    python benchmarks/gateway.py [workloads …]        default: 1 10 100 1000 10000
+    python benchmarks/gateway.py [workloads …]        default: 1 100 1000 10000
 
-The server has one core, the load the other, 64 connections. nginx is left out where it is not installed.
-Also: publishing one change among all workloads, from its commit to the awaited answer, and the delta's size.
+The servers share one core, the load has the other, with 64 connections. Every server is up at once and they are
+measured in turn, round after round, so that what else runs on the machine falls on all of them; a figure is the
+median of the rounds, a ratio the median of the ratios within each round. nginx serves a file of as many bytes, and
+is left out where it is not installed. The last table: polls while 500 clients send a byte a second each.
 """
 
-import json
 import shutil
+import socket
 import statistics
 import sys
 import tempfile
 import threading
-import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.dataplane import instance, load
+from benchmarks.dataplane import instance, load, table
+from tests.services import free_port
 
-COUNT = 20_000
-GRANIAN = [
-    sys.executable, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--no-ws",
-    "--backpressure", "20000", "--backlog", "4096", "--log-level", "error",
-]  # fmt: skip
+ROUNDS = 9
+COUNT = 4_000  # requests a round, fewer where they are large
+BYTES = 40_000_000  # a round, at most
+SNAPSHOT = "/router/v1/snapshot"
+SLOW = 500
+
+
+class Case(NamedTuple):
+    """A server and what it is asked; the answer's status and bytes."""
+
+    server: load.Server
+    port: int
+    request: bytes
+    status: int
+    size: int
+
+    def measure(self, connections: int = 64) -> load.Measured:
+        count = max(16, min(COUNT, BYTES // max(self.size, 1)))
+        measured = load.measure(self.server, self.port, self.request, count, min(connections, count))
+        assert set(measured.statuses) == {self.status}, measured.statuses
+        return measured
+
+
+class Gateway(NamedTuple):
+    """A gateway in front of so many workloads."""
+
+    server: load.Server
+    port: int
+    workloads: int
+    headers: dict[str, str]
+
+    def case(self, query: str, *, cached: bool, since: bool = False) -> Case:
+        tag, size = load.tag(f"http://127.0.0.1:{self.port}{SNAPSHOT}{query}", self.headers)
+        held = {"If_None_Match": tag} if cached else {}
+        path = f"{SNAPSHOT}?since={self.workloads}" if since else SNAPSHOT + query
+        request = load.request("GET", path, **self.headers, **held)
+        return Case(self.server, self.port, request, 304 if cached else 200, 0 if cached else size)
 
 
 def main(sizes: list[int]) -> None:
-    rows: list[tuple[str, float, float]] = []
-    for size in (2_000, 20_000):
-        rows += limit(size)
-    rows += nginx()
-    bare = {"304": rows[0][1], "2 kB": rows[1][1], "20 kB": rows[3][1]}
-    for workloads in sizes:
-        rows += [(f"{name}, {workloads} workloads", cpu, rate) for name, cpu, rate in run_apart(workloads)]
-    print(f"{'':46}{'CPU µs':>9}{'req/s':>9}{'× bare':>9}")
-    for name, cpu, rate in rows:
-        reference = bare["304"] if "304" in name else bare["20 kB" if "20 kB" in name else "2 kB"]
-        print(f"{name:46}{cpu:9.1f}{rate:9.0f}{cpu / reference:9.2f}")
+    with ExitStack() as stack:
+        bare = stack.enter_context(load.bare())
+        nginx = stack.enter_context(_nginx())
+        gateways = [stack.enter_context(_gateway(size)) for size in sizes]
+        _small(gateways, bare, nginx)
+        _whole(gateways, bare, nginx)
+        _slow(gateways[-1])
 
 
-def limit(size: int) -> list[tuple[str, float, float]]:
-    port, found = _port(), []
-    command = [*GRANIAN, "--port", str(port), "benchmarks.dataplane.bare:application"]
-    with load.served(command, f"http://127.0.0.1:{port}/", BARE_BODY=str(size)) as server:
-        for name, headers in (("304", {"If_None_Match": '"limit"'}), (f"200 {size // 1000} kB", {})):
-            asked = load.request("GET", "/", Authorization="Bearer " + "x" * 80, **headers)
-            measured = _best(server, port, asked)
-            found.append((f"bare ASGI app, {name}", measured.cpu_us, measured.per_second))
-    return found
+def _small(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx | None") -> None:
+    """The same question to every size of environment: is it near the limit, and is it flat?"""
+    ten = "&".join(f"workload=w{n}" for n in range(10))
+    rows = []
+    for name, query, cached, since, least in (
+        ("304, all workloads", "", True, False, 1),
+        ("304, `?since=`", "", True, True, 1),
+        ("200, one workload (`?workload=`)", "?workload=w0", False, False, 1),
+        ("200, ten workloads (`?workload=` ten times)", f"?{ten}", False, False, 10),
+    ):
+        asked = [
+            g.case(query, cached=cached, since=since) if g.workloads >= least else None for g in gateways
+        ]
+        size = max(case.size for case in asked if case)
+        measured = _in_turn([_bare_case(bare, size, cached), nginx and nginx.case(size, cached), *asked])
+        limit, peer, *ours = measured
+        known = [m for m in ours if m]
+        worst = max(known, key=_cpu)
+        flat = _cpu(worst) / min(map(_cpu, known))
+        rate = statistics.median(m.per_second for m in worst)
+        rows.append([name, size, *map(_shown, measured), _ratio(worst, limit), flat, rate])
+        if peer is None:
+            rows[-1][3] = "–"
+    sizes = [f"{g.workloads:,}" for g in gateways]
+    columns = [
+        "CPU µs per request",
+        "bytes",
+        "bare app",
+        "nginx",
+        *sizes,
+        "worst × bare",
+        "worst × best",
+        "req/s",
+    ]
+    table.show("Polls, by the number of workloads in the environment", columns, rows)
 
 
-def nginx() -> list[tuple[str, float, float]]:
+def _whole(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx | None") -> None:
+    """The first 200 of a router that asks for everything."""
+    rows = []
+    for gateway in gateways:
+        case = gateway.case("", cached=False)
+        measured = _in_turn(
+            [_bare_case(bare, case.size, False), nginx and nginx.case(case.size, False), case]
+        )
+        rate = statistics.median(m.per_second for m in measured[2] or [])
+        row = [f"{gateway.workloads:,}", case.size, *map(_shown, measured)]
+        rows.append([*row, _ratio(measured[2], measured[0]), rate])
+    columns = ["workloads", "bytes", "bare app, CPU µs", "nginx", "gateway", "× bare", "req/s"]
+    table.show("200 with all workloads, uncompressed", columns, rows)
+
+
+def _slow(gateway: Gateway) -> None:
+    """Polls of eight routers, alone and while 500 clients send a byte of a report each second."""
+    case, rows = gateway.case("", cached=True), []
+    head = load.request("POST", "/router/v1/outcomes", b"", **gateway.headers, Content_Length="5000")
+    for name, slow in (("alone", 0), (f"with {SLOW} slow clients", SLOW), ("alone again", 0)):
+        with _dripping(gateway.port, head, slow):
+            found = [case.measure(connections=8) for _ in range(ROUNDS)]
+        middle = [statistics.median(values) for values in zip(*(m[:4] for m in found), strict=True)]
+        rows.append([name, *middle])
+    table.show("Polls (304) beside slow clients", ["", "CPU µs", "req/s", "p50 ms", "p99 ms"], rows)
+
+
+def _in_turn(cases: "list[Case | None]") -> list[list[load.Measured] | None]:
+    rounds = [[case and case.measure() for case in cases] for _ in range(ROUNDS)]
+    columns = zip(*rounds, strict=True)
+    return [[m for m in column if m] or None for column in columns]
+
+
+def _cpu(measured: list[load.Measured]) -> float:
+    return statistics.median(m.cpu_us for m in measured)
+
+
+def _shown(measured: list[load.Measured] | None) -> object:
+    return _cpu(measured) if measured else "–"
+
+
+def _ratio(ours: list[load.Measured] | None, limit: list[load.Measured] | None) -> float:
+    return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(ours or [], limit or [], strict=True))
+
+
+def _bare_case(bare: tuple[load.Server, int], size: int, cached: bool) -> Case:
+    held = {"If_None_Match": '"limit"'} if cached else {}
+    request = load.request("GET", f"/{size}", Authorization="Bearer " + "x" * 80, **held)
+    return Case(*bare, request, 304 if cached else 200, size)
+
+
+@contextmanager
+def _gateway(workloads: int) -> Iterator[Gateway]:
+    port = free_port()
+    with instance.filled(workloads) as made:
+        url = f"http://127.0.0.1:{port}{SNAPSHOT}"
+        with load.served([*instance.SERVE, "--port", str(port)], url, **made.environment) as server:
+            yield Gateway(server, port, workloads, {"Authorization": f"Bearer {made.key}"})
+
+
+class Nginx(NamedTuple):
+    server: load.Server
+    port: int
+    home: Path
+
+    def case(self, size: int, cached: bool) -> Case:
+        (self.home / str(size)).write_bytes(b"x" * size)
+        tag, _ = load.tag(f"http://127.0.0.1:{self.port}/{size}", {})
+        held = {"If_None_Match": tag} if cached else {}
+        request = load.request("GET", f"/{size}", Authorization="Bearer " + "x" * 80, **held)
+        return Case(self.server, self.port, request, 304 if cached else 200, size)
+
+
+@contextmanager
+def _nginx() -> Iterator[Nginx | None]:
     if not shutil.which("nginx"):
         print("nginx is not installed: left out (apt install nginx-light)")
-        return []
-    port, home = _port(), Path(tempfile.mkdtemp())
-    home.chmod(0o755)
-    (home / "snapshot").write_bytes(b"x" * 2_000)
-    (home / "nginx.conf").write_text(
-        f"daemon off; worker_processes 1; pid {home}/pid; error_log /dev/null; user root;"
-        "events { worker_connections 1024; } http { access_log off; keepalive_requests 10000000; "
-        f"server {{ listen 127.0.0.1:{port}; root {home}; }} }}"
-    )
-    with load.served(
-        ["nginx", "-c", str(home / "nginx.conf")], f"http://127.0.0.1:{port}/snapshot"
-    ) as server:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/snapshot") as answer:  # noqa: S310
-            tag = answer.headers["ETag"]
-        cached = _best(server, port, load.request("GET", "/snapshot", If_None_Match=tag))
-        full = _best(server, port, load.request("GET", "/snapshot"))
-    return [
-        ("nginx, static file, 304", cached.cpu_us, cached.per_second),
-        ("nginx, static file, 200 2 kB", full.cpu_us, full.per_second),
-    ]
-
-
-def run_apart(workloads: int) -> list[tuple[str, float, float]]:
-    """Each size in a process of its own: settings are read once."""
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", str(workloads)], check=True, stdout=subprocess.PIPE
-    )
-    *said, rows = done.stdout.decode().splitlines()
-    for line in said:
-        print(line)
-    return [tuple(row) for row in json.loads(rows)]
-
-
-def one(workloads: int) -> None:
-    instance.prepare()
-    key, port, found = instance.fill(workloads), _port(), []
-    command = [sys.executable, str(instance.ROOT / "manage.py"), "serve", "--port", str(port)]
-    auth = {"Authorization": f"Bearer {key}"}
-    url = f"http://127.0.0.1:{port}/router/v1/snapshot"
-    with load.served(command, url) as server:
-        tag, size = _tag(url, auth)
-        asked = {"304": load.request("GET", "/router/v1/snapshot", **auth, If_None_Match=tag)}
-        since = f"/router/v1/snapshot?since={workloads}"
-        asked["304 with since"] = load.request("GET", since, **auth, If_None_Match=tag)
-        asked["200 2 kB (delta of one)"] = load.request(
-            "GET", f"/router/v1/snapshot?since={workloads - 1}", **auth
+        yield None
+        return
+    port = free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        home.chmod(0o755)
+        (home / "nginx.conf").write_text(
+            f"daemon off; worker_processes 1; pid {home}/pid; error_log /dev/null; user root;"
+            "events { worker_connections 1024; } http { access_log off; keepalive_requests 10000000; "
+            f"server {{ listen 127.0.0.1:{port}; root {home}; }} }}"
         )
-        if size < 100_000:
-            asked[f"200 {size / 1000:.0f} kB (all)"] = load.request("GET", "/router/v1/snapshot", **auth)
-        for name, sent in asked.items():
-            measured = _best(server, port, sent)
-            assert set(measured.statuses) == {int(name[:3])}, measured.statuses
-            found.append((f"gateway, {name}", measured.cpu_us, measured.per_second))
-        print(
-            f"{workloads} workloads: the full body is {size / 1e6:.2f} MB; {_publishing(url, auth, tag, workloads)}"
-        )
-    print(json.dumps(found))
+        command = ["nginx", "-c", str(home / "nginx.conf")]
+        with load.served(command, f"http://127.0.0.1:{port}/nginx.conf") as server:
+            yield Nginx(server, port, home)
 
 
-def _publishing(url: str, auth: dict[str, str], tag: str, revision: int) -> str:
-    """Pin a workload 15 times; how long until a waiting router of that server has its delta."""
-    from controlplane.actors import SYSTEM
-    from policies_app import actions
-    from policies_app.models import Assignment
+@contextmanager
+def _dripping(port: int, head: bytes, number: int) -> Iterator[None]:
+    """So many clients that have sent the head of a report, and send its body a byte a second."""
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(number)]
+    ended = threading.Event()
 
-    took, sizes, acting = [], [], []
-    for number in range(15):
-        answered: list[Any] = []
-        headers = {**auth, "If-None-Match": tag, "Prefer": "wait=30"}
-        asked = urllib.request.Request(f"{url}?since={revision + number}", headers=headers)  # noqa: S310
+    def drip() -> None:
+        for client in clients:
+            client.sendall(head)
+        while not ended.wait(1):
+            for client in clients:
+                client.sendall(b" ")
 
-        def poll(asked: Any = asked, answered: list[Any] = answered) -> None:
-            with urllib.request.urlopen(asked) as answer:  # noqa: S310
-                answered.append((time.perf_counter(), answer.headers["ETag"], len(answer.read())))
-
-        waiting = threading.Thread(target=poll)
-        waiting.start()
-        time.sleep(0.3)
-        assignment = Assignment.objects.select_related("workload", "environment", "baseline").latest("pk")
-        began = time.perf_counter()
-        if number % 2:
-            actions.unpin(assignment, actor=SYSTEM, reason="bench")
-        else:
-            actions.pin(assignment, "large", actor=SYSTEM, reason="bench")
-        committed = time.perf_counter()
-        waiting.join()
-        at, tag, size = answered[0]
-        took.append((at - committed) * 1e3)
-        acting.append((committed - began) * 1e3)
-        sizes.append(size)
-    return (
-        f"a change takes {statistics.median(acting):.0f} ms to commit, and reaches a waiting router of another "
-        f"process (no Redis: looked at every 200 ms) {statistics.median(took):.0f} ms later (worst {max(took):.0f}), "
-        f"as a delta of {max(sizes)} bytes"
-    )
-
-
-def _best(server: load.Server, port: int, asked: bytes) -> load.Measured:
-    """The best of three: what else runs on the machine can only add."""
-    return min(load.measure(server, port, asked, COUNT) for _ in range(3))
-
-
-def _tag(url: str, headers: dict[str, str]) -> tuple[str, int]:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:  # noqa: S310
-        return answer.headers["ETag"], len(answer.read())
-
-
-def _port() -> int:
-    from tests.services import free_port
-
-    return free_port()
+    thread = threading.Thread(target=drip)
+    thread.start()
+    ended.wait(1.5)  # all of them are in
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for client in clients:
+            client.close()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        one(int(sys.argv[2]))
-    else:
-        main([int(size) for size in sys.argv[1:]] or [1, 10, 100, 1_000, 10_000])
+    main([int(size) for size in sys.argv[1:]] or [1, 100, 1_000, 10_000])

@@ -1,9 +1,13 @@
 """Long polls: memory of each that is held, and the time from a promotion's commit to every router's answer.
 
-python benchmarks/longpolls.py [number …]         default: 500 5000
+    python benchmarks/longpolls.py [number …]         default: 500 5000
+
+The limit, measured in the same run: a bare ASGI app on the same server, held by as many requests until they hang up.
+Memory is the growth of the server's resident set, divided by the number; each router has a name of its own.
 """
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -13,7 +17,10 @@ from typing import cast
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import uvloop
 
-from benchmarks.dataplane import instance, load
+from benchmarks.dataplane import instance, load, table
+
+WORKLOADS = 100
+SETTLES_S = 3.0  # until the first routers were written down, once
 
 
 class Poll(asyncio.Protocol):
@@ -24,7 +31,8 @@ class Poll(asyncio.Protocol):
         self.answered: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).write(self._request)
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if not self.answered.done():
@@ -35,62 +43,84 @@ class Poll(asyncio.Protocol):
         if not self.answered.done():
             self.answered.set_exception(error or ConnectionError("the server hung up"))
 
-
-def one(number: int) -> None:
-    import httpx
-
-    from tests.services import free_port
-
-    instance.prepare()
-    key, port = instance.fill(100), free_port()
-    command = [sys.executable, str(instance.ROOT / "manage.py"), "serve", "--port", str(port)]
-    url = f"http://127.0.0.1:{port}/router/v1/snapshot"
-    with load.served(command, url) as server:
-        tag = httpx.get(url, headers={"Authorization": f"Bearer {key}"}).headers["etag"]
-        before = server.rss()
-        took, after, committed_ms = uvloop.run(hold(number, port, key, tag, server))
-        took.sort()
-        print(
-            f"{number:6} held: {(after - before) / number / 1000:6.1f} kB each; promotion to answer "
-            f"p50 {took[number // 2] * 1e3:4.0f} ms, p99 {took[int(number * 0.99)] * 1e3:4.0f} ms, "
-            f"last {took[-1] * 1e3:4.0f} ms (from the commit, which took {committed_ms:.0f} ms)"
-        )
+    def hang_up(self) -> None:
+        self.answered.cancel()
+        self._transport.abort()
 
 
-async def hold(
-    number: int, port: int, key: str, tag: str, server: load.Server
-) -> tuple[list[float], int, float]:
+async def hold(number: int, port: int, path: str, key: str, tag: str) -> list[Poll]:
+    """So many routers, each on a connection of its own, all waiting."""
+    loop, polls = asyncio.get_running_loop(), []
+    for router in range(number):
+        request = load.request(
+            "GET", path, Authorization=f"Bearer {key}", If_None_Match=tag, Prefer="wait=30",
+            Pointsman_Router=f"r-{router}", Pointsman_Client="bench/1",
+        )  # fmt: skip
+        _, poll = await loop.create_connection(lambda request=request: Poll(request), "127.0.0.1", port)  # type: ignore[misc]
+        polls.append(poll)
+    await asyncio.sleep(SETTLES_S)
+    return polls
+
+
+async def bare(number: int, server: load.Server, port: int) -> float:
+    """Bytes of resident memory for each request that the bare app holds."""
+    before = server.rss()
+    polls = await hold(number, port, "/hold", "x" * 80, '"limit"')
+    each = (server.rss() - before) / number
+    for poll in polls:
+        poll.hang_up()
+    return each
+
+
+async def gateway(
+    number: int, server: load.Server, port: int, key: str, tag: str
+) -> tuple[float, list[float]]:
+    """Bytes for each long poll, and the sorted seconds from the commit of a pin to each answer."""
+    before = server.rss()
+    polls = await hold(number, port, f"/router/v1/snapshot?since={WORKLOADS}", key, tag)
+    each = (server.rss() - before) / number
+    committed = await asyncio.to_thread(_promote)
+    answered = await asyncio.gather(*(poll.answered for poll in polls))
+    return each, sorted(at - committed for at in answered)
+
+
+def _promote() -> float:
     from controlplane.actors import SYSTEM
     from policies_app import actions
     from policies_app.models import Assignment
 
-    loop = asyncio.get_running_loop()
-    polls = []
-    for router in range(number):
-        request = load.request(
-            "GET", "/router/v1/snapshot?since=100", Authorization=f"Bearer {key}", If_None_Match=tag,
-            Prefer="wait=30", Pointsman_Router=f"r-{router}", Pointsman_Client="bench/1",
-        )  # fmt: skip
-        _, poll = await loop.create_connection(lambda request=request: Poll(request), "127.0.0.1", port)  # type: ignore[misc]
-        polls.append(poll)
-    await asyncio.sleep(3)
-    after = server.rss()
+    assignment = Assignment.objects.select_related("workload", "environment", "baseline").first()
+    assert assignment is not None
+    actions.pin(assignment, "large", actor=SYSTEM, reason="bench")
+    return time.perf_counter()
 
-    def promote() -> tuple[float, float]:
-        assignment = Assignment.objects.select_related("workload", "environment", "baseline").first()
-        assert assignment is not None
-        began = time.perf_counter()
-        actions.pin(assignment, "large", actor=SYSTEM, reason="bench")
-        return began, time.perf_counter()
 
-    began, committed = await asyncio.to_thread(promote)
-    answered = await asyncio.gather(*(poll.answered for poll in polls))
-    return [at - committed for at in answered], after, (committed - began) * 1e3
+def one(number: int) -> None:
+    from tests.services import free_port
+
+    instance.prepare()
+    key, port = instance.fill(WORKLOADS), free_port()
+    with load.bare() as (server, bare_port):
+        limit = uvloop.run(bare(number, server, bare_port))
+    url = f"http://127.0.0.1:{port}/router/v1/snapshot"
+    with load.served([*instance.SERVE, "--port", str(port)], url) as server:
+        tag, _ = load.tag(url, {"Authorization": f"Bearer {key}"})
+        each, took = uvloop.run(gateway(number, server, port, key, tag))
+    at = [took[min(int(share * number), number - 1)] * 1e3 for share in (0.5, 0.99, 1)]
+    print(json.dumps([number, limit / 1e3, each / 1e3, each / limit, *at]))
+
+
+def main(numbers: list[str]) -> None:
+    rows = []
+    for number in numbers:
+        command = [sys.executable, __file__, "--one", number]
+        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    columns = ["held", "bare app, kB each", "gateway, kB each", "× bare", "p50 ms", "p99 ms", "last ms"]
+    table.show("Long polls: memory, and from a pin's commit in another process to the answers", columns, rows)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         one(int(sys.argv[2]))
     else:
-        for number in sys.argv[1:] or ["500", "5000"]:
-            subprocess.run([sys.executable, __file__, "--one", number], check=True)
+        main(sys.argv[1:] or ["500", "5000"])

@@ -1,4 +1,7 @@
-"""An instance of one's own in a temporary directory, filled with as many workloads as one likes."""
+"""An instance of one's own in a temporary directory, filled with as many workloads as one likes.
+
+In this process by `prepare` and `fill`; or, as settings are read once, in one of its own by `filled`.
+"""
 
 import atexit
 import json
@@ -7,14 +10,53 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 ENVIRONMENT = "production"
+SERVE = [sys.executable, str(ROOT / "manage.py"), "serve"]
 
 
-def prepare(database_url: str = "") -> Path:
+class Filled:
+    """An instance that another process has made: `environment` is what its servers need to be given."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        said = self._heard()
+        self.key: str = said["key"]
+        self.environment: dict[str, str] = said["environment"]
+
+    def change(self) -> tuple[float, float]:
+        """Pin a workload, or let go of it; `time.perf_counter()` before the change and after its commit."""
+        assert self._process.stdin is not None
+        print("change", file=self._process.stdin, flush=True)
+        began, committed = self._heard()
+        return began, committed
+
+    def _heard(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def filled(workloads: int, database_url: str = "", redis_url: str = "") -> Iterator[Filled]:
+    """As many instances at a time as a benchmark wants; each is gone with its block."""
+    command = [sys.executable, "-m", "benchmarks.dataplane.instance", str(workloads), database_url, redis_url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as child:
+        try:
+            yield Filled(child)
+        finally:
+            child.communicate()
+
+
+def prepare(database_url: str = "", redis_url: str = "") -> Path:
     """Point the settings at a new database and migrate it. Call once, before anything of Django's."""
     import django
 
@@ -22,7 +64,7 @@ def prepare(database_url: str = "") -> Path:
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ.update(
         POINTSMAN_VAR=str(home), DATABASE_URL=database_url or f"sqlite:///{home / 'bench.sqlite3'}",
-        REDIS_URL="", EMBEDDED_RUNNER="false", DJANGO_SETTINGS_MODULE="controlplane.settings",
+        REDIS_URL=redis_url, EMBEDDED_RUNNER="false", DJANGO_SETTINGS_MODULE="controlplane.settings",
     )  # fmt: skip
     subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), "migrate", "-v0"], check=True, stderr=subprocess.DEVNULL
@@ -117,3 +159,28 @@ def report(buckets: int, router: int, minute: str) -> bytes:
     }  # fmt: skip
     parts = [{**one, "workload": f"w{n}", "endpoint": f"/service/{n}"} for n in range(buckets)]
     return json.dumps({"batch_id": str(uuid.uuid4()), "router": f"r-{router}", "buckets": parts}).encode()
+
+
+def _obey(workloads: int, database_url: str, redis_url: str) -> None:
+    """The process behind `Filled`: a line in is a change to make, until there are no more."""
+    prepare(database_url, redis_url)
+    key = fill(workloads)
+    names = ("POINTSMAN_VAR", "DATABASE_URL", "REDIS_URL", "EMBEDDED_RUNNER")
+    print(json.dumps({"key": key, "environment": {name: os.environ[name] for name in names}}), flush=True)
+
+    from controlplane.actors import SYSTEM
+    from policies_app import actions
+    from policies_app.models import Assignment
+
+    for number, _ in enumerate(sys.stdin):
+        assignment = Assignment.objects.select_related("workload", "environment", "baseline").latest("pk")
+        began = time.perf_counter()
+        if number % 2:
+            actions.unpin(assignment, actor=SYSTEM, reason="bench")
+        else:
+            actions.pin(assignment, "large", actor=SYSTEM, reason="bench")
+        print(json.dumps([began, time.perf_counter()]), flush=True)
+
+
+if __name__ == "__main__":
+    _obey(int(sys.argv[1]), sys.argv[2], sys.argv[3])
