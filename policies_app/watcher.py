@@ -2,7 +2,8 @@
 
 It looks every 200 ms; at once when this process commits a change; and when Redis carries the notice of
 another process. With Redis the look goes on every two seconds all the same, because a notice can be lost, and
-every 200 ms for as long as Redis cannot be reached.
+every 200 ms for as long as Redis cannot be reached. The keys have a clock of their own: no notice tells of a key
+that was revoked, and it has to be dead within two seconds.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ from policies_app.serving import Serving
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-LOOK_WITH_NOTICES_S = 0.5
-KEYS_S = 0.8  # a revoked key is dead within two
+LOOK_WITH_NOTICES_S = 2.0
+KEYS_S = 0.8
 KEYS_AT_MOST_S = 0.1  # between two reads that unknown keys asked for
 
 
@@ -34,23 +35,31 @@ class Watcher(threading.Thread):
         self._serving, self._keyring, self._loop = serving, keyring, loop
         self._generations: dict[str, Generation] = {}
         self._looks: dict[str, Look] = {}
-        self._poked = threading.Event()
+        self._woken = threading.Event()
+        self._told = 1  # how often something may have changed
+        self._looked_for = 0  # as of the last whole look
         self._ending = False
-        self._keys_at = 0.0
+        self._keys_at = float("-inf")  # of the last read, by the monotonic clock
         self._key_reads = 0
         self._keys_wanted = False
         self._subscriber = notices.Subscriber(self.poke) if settings.REDIS_URL else None
-        self.looked = False  # True once everything was read: the process is ready
+        self.looked_at: float | None = None  # of the last whole look, by the monotonic clock
+
+    @property
+    def looked(self) -> bool:
+        """True once everything was read: the process is ready."""
+        return self.looked_at is not None
 
     def poke(self, *_: object) -> None:
         """Look now."""
-        self._poked.set()
+        self._told += 1
+        self._woken.set()
 
     async def keys_read(self) -> None:
         """Until the keys were read again: for a request whose key may have been issued a moment ago."""
         target = self._key_reads + 1
         self._keys_wanted = True
-        self.poke()
+        self._woken.set()
         deadline = self._loop.time() + 2 * KEYS_S
         while self._key_reads < target and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
@@ -68,7 +77,7 @@ class Watcher(threading.Thread):
         if self._subscriber:
             self._subscriber.start()
         while not self._ending:
-            self._poked.clear()
+            self._woken.clear()
             try:
                 self.look()
                 failed = False
@@ -77,27 +86,42 @@ class Watcher(threading.Thread):
                 log.warning("the database cannot be looked at; serving what is known", exc_info=True)
                 connection.close()
                 failed = True
-            noticed = self._subscriber is not None and self._subscriber.connected and not failed
-            self._poked.wait(LOOK_WITH_NOTICES_S if noticed else LOOK_S)
+            self._woken.wait(LOOK_S if failed else min(self._keys_due(), self._look_due()))
         connection.close()
 
     def look(self) -> None:
-        """Read the keys when it is time, and every environment that has changed."""
-        now = time.monotonic()
-        if now - self._keys_at >= (KEYS_AT_MOST_S if self._keys_wanted else KEYS_S):
-            self._keys_wanted = False
+        """Read the keys when it is time; when it is, or something was told, every environment that has changed."""
+        read = self._keys_due() <= 0
+        if read:
+            wanted, self._keys_wanted = self._keys_wanted, False
+            self._told += wanted  # the environment may be as young as its key
             self._keyring.reload()
-            self._keys_at = now
-            self._key_reads += 1
-        elif self._keys_wanted:
-            self._loop.call_soon_threadsafe(self._loop.call_later, KEYS_AT_MOST_S, self.poke)
-        looks = boards.looks()
-        for name, look in looks.items():
-            if look != self._looks.get(name):
-                self._take(name, boards.read(look, self._generations.get(name)))
-        for name in self._generations.keys() - looks.keys():
-            self._take(name, None)
-        self.looked = True
+            self._keys_at = time.monotonic()
+        told = self._told
+        if told != self._looked_for or self._look_due() <= 0:
+            looks = boards.looks()
+            for name, look in looks.items():
+                if look != self._looks.get(name):
+                    self._take(name, boards.read(look, self._generations.get(name)))
+            for name in self._generations.keys() - looks.keys():
+                self._take(name, None)
+            self._looked_for, self.looked_at = told, time.monotonic()
+        if read:  # said on the event loop, so that what was found is in place there
+            self._loop.call_soon_threadsafe(self._say_keys_read)
+
+    def _say_keys_read(self) -> None:
+        self._key_reads += 1
+
+    def _keys_due(self) -> float:
+        """Seconds until the keys are read again; an unknown key asks for it sooner."""
+        every = KEYS_AT_MOST_S if self._keys_wanted else KEYS_S
+        return self._keys_at + every - time.monotonic()
+
+    def _look_due(self) -> float:
+        if self.looked_at is None:
+            return 0
+        noticed = self._subscriber is not None and self._subscriber.connected
+        return self.looked_at + (LOOK_WITH_NOTICES_S if noticed else LOOK_S) - time.monotonic()
 
     def _take(self, name: str, generation: Generation | None) -> None:
         if generation is None:

@@ -1,0 +1,94 @@
+"""When the watcher looks at the database, and at the keys: each by a clock of its own."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from django.db import OperationalError
+from django.test import override_settings
+
+from policies_app import boards, watcher
+from policies_app.notices import Subscriber
+from policies_app.watcher import Watcher
+
+
+class Times:
+    """A watcher whose thread is not started, on a clock that stands still; `passed` looks as the thread would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, redis: bool) -> None:
+        self.now, self.looks, self.key_reads = 100.0, 0, 0
+        monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(boards, "looks", self._looked)
+        keyring: Any = SimpleNamespace(reload=self._read)
+        serving: Any = None
+        loop: Any = SimpleNamespace(call_soon_threadsafe=lambda call, *given: call(*given))
+        with override_settings(REDIS_URL="redis://127.0.0.1" if redis else ""):
+            self.watcher = Watcher(serving, keyring, loop)
+        if redis:
+            self.subscriber = cast(Subscriber, self.watcher._subscriber)
+            self.subscriber.connected = True
+        self.watcher.look()
+
+    def passed(self, seconds: float) -> tuple[int, int]:
+        """Looks, and reads of the keys, so far."""
+        for _ in range(round(seconds * 20)):
+            self.now += 0.05
+            self.watcher.look()
+        return self.looks, self.key_reads
+
+    def _looked(self) -> dict[str, boards.Look]:
+        self.looks += 1
+        return {}
+
+    def _read(self) -> None:
+        self.key_reads += 1
+
+
+def test_it_looks_every_200_ms_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, key_reads = Times(monkeypatch, redis=False).passed(4)
+    assert 16 <= looks <= 21
+    assert 4 <= key_reads <= 6
+
+
+def test_it_looks_every_two_seconds_while_notices_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(monkeypatch, redis=True)
+    assert times.passed(1.9)[0] == 1
+    assert times.passed(0.2)[0] == 2
+
+
+def test_it_reads_the_keys_more_often_than_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, key_reads = Times(monkeypatch, redis=True).passed(1.8)
+    assert (looks, key_reads) == (1, 3)
+
+
+def test_it_looks_at_once_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(monkeypatch, redis=True)
+    times.watcher.poke()
+    assert times.passed(0.05)[0] == 2
+
+
+def test_it_looks_every_200_ms_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(monkeypatch, redis=True)
+    times.subscriber.connected = False
+    assert times.passed(1)[0] >= 5
+
+
+def test_an_unknown_key_asks_for_keys_and_environments_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(monkeypatch, redis=True)
+    times.watcher._keys_wanted = True
+    assert times.passed(0.05) == (1, 1)  # read a moment ago
+    assert times.passed(0.1) == (2, 2)
+
+
+def test_it_tries_again_what_it_was_told_while_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = Times(monkeypatch, redis=True)
+    times.watcher.poke()
+
+    def away() -> dict[str, boards.Look]:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(boards, "looks", away)
+    with pytest.raises(OperationalError):
+        times.watcher.look()
+    monkeypatch.setattr(boards, "looks", times._looked)
+    assert times.passed(0.05)[0] == 2
