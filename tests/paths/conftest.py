@@ -1,0 +1,21 @@
+"""A small town to walk through. Imports wait for the fixtures: settings are not chosen yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.paths.town import Town
+
+
+@pytest.fixture
+def town(transactional_db: None, tmp_path: Path) -> Iterator[Town]:
+    """A server as `make run` has it, and one workload that it serves in `production`."""
+    from tests.paths.town import Town
+
+    with Town(tmp_path) as town:
+        yield town

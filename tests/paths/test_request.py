@@ -1,0 +1,39 @@
+"""The path of a request: poller → gateway → serving → bytes in memory → verified → kept → decided, no network."""
+
+import httpx
+import pytest
+
+from controlplane.actors import SYSTEM
+from policies_app import actions
+from tests.dataplane.plane import until
+from tests.paths.town import LARGE, NAME, SMALL, Town
+
+
+def test_a_request_is_decided_from_the_snapshot(town: Town) -> None:
+    short, long = {"prompt_tokens": 900}, {"prompt_tokens": 1_000_000}
+    with town.router(store=town.home / "last-good", wait_s=25) as router:
+        # The router polls, verifies the signature, parses, keeps, and only then decides by it.
+        assert router.wait_ready(10)
+        decision = router.decide(NAME, short)
+        assert (decision.model, decision.rule, decision.version) == (SMALL, "default", town.first.number)
+        assert (router.decide(NAME, long).model, router.decide(NAME, long).rule) == (LARGE, "heavy")
+
+        # What it asked for: a body under a tag, and nothing under the same tag again.
+        address, headers = f"{town.server.url}/router/v1/snapshot", {"Authorization": f"Bearer {town.key}"}
+        whole = httpx.get(address, headers=headers)
+        assert (whole.status_code, whole.json()["revision"]) == (200, 1)
+        same = httpx.get(address, headers=headers | {"If-None-Match": whole.headers["etag"]})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", whole.headers["etag"])
+
+        # A change is a new revision, and the poll that waits for it is answered.
+        actions.pin(town.assignment(), "large", actor=SYSTEM, reason="the small one is down")
+        until(lambda: router.decide(NAME, short).model == LARGE, 10)
+        assert router.status()["revision"] == 2
+
+        # Without the control plane it goes on.
+        town.server.__exit__()
+        assert router.decide(NAME, short).model == LARGE
+    with town.router(store=town.home / "last-good") as restarted:
+        assert restarted.decide(NAME, short).model == LARGE
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address)
