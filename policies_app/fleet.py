@@ -79,6 +79,11 @@ class Fleet:
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
 
+    @property
+    def buffered(self) -> int:
+        """Routers that were heard since the last write."""
+        return len(self._seen)
+
     def used(self, key: int) -> None:
         self._used.add(key)
 

@@ -53,6 +53,7 @@ class Serving:
     def __init__(self, keyring: Keyring, fleet: Fleet) -> None:
         self.boards: dict[str, Generation] = {}
         self.held: Counter[str] = Counter()  # long polls by key id
+        self.built = 0  # bodies, since the process began
         self.draining = False
         self._keyring = keyring
         self._fleet = fleet
@@ -175,8 +176,19 @@ class Serving:
             question,
             size,
             build=lambda: snapshots.answer(generation, question),
-            keep=lambda answer: _keep(generation, question, answer),
+            keep=lambda answer: self._keep(generation, question, answer),
         )
+
+    def _keep(self, generation: Generation, question: Question, answer: Answer) -> None:
+        """Keep an answer for the next that asks, and let go of the oldest beyond the limits."""
+        self.built += 1
+        answers = generation.answers
+        answers[question] = answer
+        generation.unchanged[answer.etag] = answer.unchanged
+        while len(answers) > KEPT_ANSWERS or (
+            len(answers) > 1 and sum(len(kept.body) for kept in answers.values()) > KEPT_BYTES
+        ):
+            answers.pop(next(iter(answers)))
 
     async def _encoded(
         self, generation: Generation, question: Question, answer: Answer, encoding: str
@@ -190,17 +202,6 @@ class Serving:
             build=lambda: snapshots.encoded(answer, encoding),
             keep=lambda reply: answer.by_encoding.__setitem__(encoding, reply),
         )
-
-
-def _keep(generation: Generation, question: Question, answer: Answer) -> None:
-    """Keep an answer for the next that asks, and let go of the oldest beyond the limits."""
-    answers = generation.answers
-    answers[question] = answer
-    generation.unchanged[answer.etag] = answer.unchanged
-    while len(answers) > KEPT_ANSWERS or (
-        len(answers) > 1 and sum(len(kept.body) for kept in answers.values()) > KEPT_BYTES
-    ):
-        answers.pop(next(iter(answers)))
 
 
 def _known_unchanged(generation: Generation, question: Question, condition: Condition) -> Reply | None:

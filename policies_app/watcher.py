@@ -39,7 +39,7 @@ class Watcher(threading.Thread):
         self._told = 1  # how often something may have changed
         self._looked_for = 0  # as of the last whole look
         self._ending = False
-        self._keys_at = float("-inf")  # of the last read, by the monotonic clock
+        self.keys_at: float | None = None  # of their last read, by the monotonic clock
         self._key_reads = 0
         self._keys_wanted = False
         self._subscriber = notices.Subscriber(self.poke) if settings.REDIS_URL else None
@@ -96,7 +96,7 @@ class Watcher(threading.Thread):
             wanted, self._keys_wanted = self._keys_wanted, False
             self._told += wanted  # the environment may be as young as its key
             self._keyring.reload()
-            self._keys_at = time.monotonic()
+            self.keys_at = time.monotonic()
         told = self._told
         if told != self._looked_for or self._look_due() <= 0:
             looks = boards.looks()
@@ -114,8 +114,10 @@ class Watcher(threading.Thread):
 
     def _keys_due(self) -> float:
         """Seconds until the keys are read again; an unknown key asks for it sooner."""
+        if self.keys_at is None:
+            return 0
         every = KEYS_AT_MOST_S if self._keys_wanted else KEYS_S
-        return self._keys_at + every - time.monotonic()
+        return self.keys_at + every - time.monotonic()
 
     def _look_due(self) -> float:
         if self.looked_at is None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from django.db import DataError, Error, connection
 
@@ -63,6 +63,15 @@ class _Waiting:
     done: "Future[int]" = field(default_factory=Future)
 
 
+class Load(NamedTuple):
+    """What waits now, and what was committed together since the process began."""
+
+    waiting: int  # requests
+    waiting_parts: int  # buckets, events
+    groups: int  # transactions tried
+    grouped: int  # requests in them
+
+
 class Writer(threading.Thread):
     """The one thread of a process that counts outcomes."""
 
@@ -73,6 +82,7 @@ class Writer(threading.Thread):
         self._changed = threading.Condition()
         self._ending = False
         self._shared = False  # the last group had company
+        self._groups = self._grouped = 0
 
     def submit(self, submission: Submission, parts: int) -> "Future[int]":
         """Queue one request. Raises `TooMany` (too much waits) or `Unavailable` (the process is ending)."""
@@ -89,6 +99,10 @@ class Writer(threading.Thread):
             self._parts += parts
             self._changed.notify()
         return waiting.done
+
+    def load(self) -> Load:
+        with self._changed:
+            return Load(len(self._waiting), self._parts, self._groups, self._grouped)
 
     def stop(self) -> None:
         """Take no more, commit what waits, end."""
@@ -118,6 +132,8 @@ class Writer(threading.Thread):
                 parts += group[-1].parts
             self._parts -= parts
             self._shared = len(group) > 1
+            self._groups += bool(group)
+            self._grouped += len(group)
             return group
 
     def _count(self, group: Sequence[_Waiting]) -> None:
@@ -165,6 +181,9 @@ class Ingest:
         self._writer.stop()
         self._lookups.submit(connection.close)
         self._lookups.shutdown()
+
+    def load(self) -> Load:
+        return self._writer.load()
 
     async def outcomes(self, request: Request, body: bytes) -> Reply:
         batch, buckets = await _read(read_batch, body)

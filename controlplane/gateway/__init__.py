@@ -6,12 +6,16 @@ What is not under /router/v1 goes on to the application behind.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
+
+from prometheus_client import REGISTRY
 
 from controlplane.access.keyring import Caller, Keyring
 from controlplane.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
 from controlplane.gateway.bodies import Bodies
+from controlplane.gateway.figures import ProcessFigures
 from controlplane.replies import Receive, Reply, Request, Send, json_reply, problem
 from policies_app.fleet import Fleet, Scribe
 from policies_app.serving import Serving
@@ -31,6 +35,7 @@ class Route(NamedTuple):
     method: str
     handler: Handler
     body_limit: int  # bytes
+    answered: Counter[int]  # answers by status, since the process began
 
 
 class Gateway:
@@ -44,14 +49,16 @@ class Gateway:
         self.serving = Serving(self._keyring, self._fleet)
         self.ingest = Ingest(self.serving.boards)
         self._routes = {
-            PREFIX + "snapshot": Route("GET", self._snapshot, 0),
-            PREFIX + "acks": Route("POST", self.serving.ack, 16 * 1024),
-            PREFIX + "outcomes": Route("POST", self.ingest.outcomes, 1024 * 1024),
-            PREFIX + "events": Route("POST", self.ingest.events, 1024 * 1024),
-            PREFIX + "feedback": Route("POST", self.ingest.feedback, 1024 * 1024),
+            PREFIX + "snapshot": Route("GET", self._snapshot, 0, Counter()),
+            PREFIX + "acks": Route("POST", self.serving.ack, 16 * 1024, Counter()),
+            PREFIX + "outcomes": Route("POST", self.ingest.outcomes, 1024 * 1024, Counter()),
+            PREFIX + "events": Route("POST", self.ingest.events, 1024 * 1024, Counter()),
+            PREFIX + "feedback": Route("POST", self.ingest.feedback, 1024 * 1024, Counter()),
         }
+        self._elsewhere: Counter[int] = Counter()  # answers at paths under the prefix that lead nowhere
         self._watcher: Watcher | None = None
         self._scribe: Scribe | None = None
+        self._figures: ProcessFigures | None = None
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -62,6 +69,10 @@ class Gateway:
         self._watcher.start()
         self._scribe.start()
         self.ingest.start()
+        doors = {path.removeprefix(PREFIX): route.answered for path, route in self._routes.items()}
+        doors["none"] = self._elsewhere
+        self._figures = ProcessFigures(doors, self.serving, self.ingest, self._fleet, self._watcher)
+        REGISTRY.register(self._figures)
         for _ in range(500):
             if self._watcher.looked:
                 return
@@ -75,6 +86,8 @@ class Gateway:
     async def stop(self) -> None:
         """Commit what was taken in, write the fleet, end the threads."""
         self.drain()
+        if self._figures is not None:
+            REGISTRY.unregister(self._figures)
         for part in (self.ingest, self._watcher, self._scribe):
             if part is not None:
                 await asyncio.to_thread(part.stop)
@@ -103,6 +116,7 @@ class Gateway:
         except Exception:
             log.exception("%s %s failed", scope["method"], path)
             reply = problem(PointsmanError("Something went wrong here; it was written to the server's log."))
+        (route.answered if route else self._elsewhere)[reply.status] += 1
         await _send(reply, send)
 
     async def _reply(self, route: Route | None, scope: Scope, receive: Receive) -> Reply:

@@ -13,8 +13,10 @@ import zstandard
 from django.test.utils import CaptureQueriesContext
 
 from controlplane import signing
+from controlplane.access.keyring import Keyring
 from controlplane.actors import SYSTEM
 from policies_app import actions, boards, snapshots
+from policies_app.fleet import Fleet
 from policies_app.serving import Serving
 from tests import builders
 from tests.dataplane.plane import Answered, Plane, Served, router_key
@@ -150,11 +152,11 @@ def test_a_built_body_is_never_neither_kept_nor_on_its_way(
     monkeypatch.setattr("policies_app.serving.BUILT_INLINE", 0)
     generation = boards.read(boards.looks()[served.environment.name], None)
     assert generation is not None
-    question = boards.Question(None, None)
+    question, serving = boards.Question(None, None), Serving(Keyring(), Fleet())
     found = []
 
     async def ask() -> None:
-        first = asyncio.create_task(Serving._built(object(), generation, question))  # type: ignore[arg-type]
+        first = asyncio.create_task(serving._built(generation, question))
         await asyncio.sleep(0)
         generation.flights[question].add_done_callback(
             lambda _: found.append(question in generation.answers or question in generation.flights)
