@@ -7,7 +7,7 @@ import time
 
 from pointsman.errors import SnapshotRefused
 from pointsman.signature import PublicKeys
-from pointsman.snapshot import Snapshot, parse
+from pointsman.snapshot import Document, Snapshot, parse
 from pointsman.store import DiskStore, Received
 
 __all__ = ["LastGood"]
@@ -20,6 +20,10 @@ _MAX_DELTAS = 64
 
 class LastGood:
     """Holds `current`. The poller's thread alone writes; decisions read it once and keep what they read.
+
+    What is applied and what is stored are two things. A rollback has to reach a router with a full disk at
+    once, so a snapshot is applied before it is stored; but `etag`, by which the control plane is asked for
+    what is newer, stays on the last one that the disk took: whoever reads it sees what a restart starts with.
 
     environment  refuse snapshots of another one; None follows whatever the key belongs to
     keys         trust only what one of them signed; None trusts the connection
@@ -40,6 +44,18 @@ class LastGood:
         self._keys = keys
         self._store = store
         self._chain: list[Received] = []
+        self._stored: Snapshot | None = None
+
+    @property
+    def etag(self) -> str | None:
+        """What to ask with: the ETag of the last snapshot that was stored, or applied where none is kept."""
+        stored = self.current if self._store is None else self._stored
+        return stored.etag if stored is not None else None
+
+    @property
+    def unstored(self) -> bool:
+        """Whether the disk has not taken what is applied."""
+        return self._store is not None and self._stored is not self.current
 
     @property
     def since(self) -> int | None:
@@ -54,25 +70,44 @@ class LastGood:
         return self.current.revision if short else None
 
     def receive(self, received: Received) -> Snapshot:
-        """Verify, parse, store, apply; in this order. On SnapshotRefused `current` and its ETag stay.
+        """Verify, parse, apply, store; in this order. On SnapshotRefused `current` and its ETag stay.
 
-        A disk that refuses does not stop a snapshot: a rollback has to reach this router with a full disk
-        too. It is counted, and tried again with the next answer.
+        A disk that refuses is counted; `store` tries again.
         """
-        snapshot, full = self._next(received, self.current)
-        self._chain = [received] if full or not self._chain else [*self._chain, received]
-        self._save()
-        self.current = snapshot
+        before = self.current
+        snapshot, document = self._next(received, before)
         self.confirmed_at = time.time()
+        if before is not None and _says_nothing(document, before):
+            return before  # Kept, it would make the chain grow with each round that the disk refuses.
+        self._chain = [received] if document.full or not self._chain else [*self._chain, received]
+        self.current = snapshot
+        self.store()
         return snapshot
 
     def confirm(self) -> None:
-        """The control plane said that nothing is newer."""
+        """The control plane said that nothing is newer than `etag`."""
+        if self.unstored:
+            return  # It was asked about an older one, so this says nothing of what is applied.
         self.confirmed_at = time.time()
         if self.store_problem is not None:
-            self._save()
+            self.store()
         elif self._store is not None:
             self._store.touch()
+
+    def store(self) -> None:
+        """Write what is applied to disk."""
+        if self._store is None:
+            return
+        try:
+            self._store.save(self._chain)
+        except OSError as error:
+            if self.store_problem is None:
+                log.warning("the snapshot could not be stored, and is kept in memory: %s", error)
+            self.store_problem = str(error)
+            self.store_errors += 1
+        else:
+            self.store_problem = None
+            self._stored = self.current
 
     def load(self) -> Snapshot | None:
         """Start from disk. What does not verify any more is left out, with everything that came after it."""
@@ -89,11 +124,11 @@ class LastGood:
                 log.warning("the stored snapshot is not used: %s", self.store_problem)
                 break
             chain.append(received)
-        self._chain, self.current = chain, snapshot
+        self._chain, self.current, self._stored = chain, snapshot, snapshot
         self.confirmed_at = self._store.confirmed_at if snapshot is not None else None
         return snapshot
 
-    def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, bool]:
+    def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, Document]:
         if self._keys is not None:
             self._keys.verify(received.body, received.signature)
         document = parse(received.body)
@@ -102,16 +137,10 @@ class LastGood:
                 "environment_mismatch",
                 f"the snapshot is of {document.environment!r}, this router follows {self.environment!r}",
             )
-        return Snapshot.of(document, current, received.etag), document.full
+        return Snapshot.of(document, current, received.etag), document
 
-    def _save(self) -> None:
-        if self._store is None:
-            return
-        try:
-            self._store.save(self._chain)
-            self.store_problem = None
-        except OSError as error:
-            if self.store_problem is None:
-                log.warning("the snapshot could not be stored, and is kept in memory: %s", error)
-            self.store_problem = str(error)
-            self.store_errors += 1
+
+def _says_nothing(document: Document, current: Snapshot) -> bool:
+    """Whether it is an empty delta to the very revision that is applied."""
+    same = (document.epoch, document.revision) == (current.epoch, current.revision)
+    return same and not (document.full or document.workloads or document.removed)

@@ -17,27 +17,28 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
+from pointsman.acks import Acks
 from pointsman.backoff import Backoff
 from pointsman.errors import SnapshotRefused
 from pointsman.feedback import FeedbackQueue
 from pointsman.lastgood import LastGood
 from pointsman.outcomes import OutcomeBuffer
-from pointsman.snapshot import Rejection, Snapshot
+from pointsman.snapshot import Snapshot
 from pointsman.store import Received
 from pointsman.transport import Answer, Connection, Transport, Unreachable
 
 __all__ = ["Pace", "Poller"]
 
 log = logging.getLogger("pointsman")
+T = TypeVar("T")
 
 # While nothing gets through, minutes stay open this long: an outage does not cut them into small pieces.
 _SEAL_IN_OUTAGE_S = 60.0
 _ADOPT_EVERY_S = 60.0
 # Two snapshots in a row are not asked for faster than this.
 _BREATH_S = 0.05
-_ACK_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,9 @@ class Poller:
         self.last_error: str | None = None
         self._backoff = Backoff()
         self._sending = Backoff()
+        self._acks = Acks(router, good)
         self._want_full = False
         self._repeated = 0
-        self._told: set[Rejection] = set()
-        self._told_revision: tuple[str, int] | None = None
         self._sealed_at = self._adopted_at = float("-inf")
 
     @property
@@ -138,7 +138,7 @@ class Poller:
             self._running.set()
 
     async def _main(self) -> None:
-        self._stop, self._wake, self._ack = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stop, self._wake = asyncio.Event(), asyncio.Event()
         async with Transport(self._connection, self._router) as transport:
             self._loop = asyncio.get_running_loop()
             self._running.set()
@@ -164,16 +164,15 @@ class Poller:
     async def _poll_rounds(self, transport: Transport) -> None:
         if not self._poked:
             await self._rest(self._backoff.first(self._pace.first_poll_within))
-        self._ack.set()  # for what came from disk
+        self._acks.due.set()  # for what came from disk
         while True:
             await self._rest(await self._round(lambda: self._poll(transport), self._poll_failed))
 
     async def _rest(self, seconds: float) -> None:
         self._wake.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+        await _until(self._wake, seconds)
 
-    async def _round(self, work: Callable[[], Awaitable[float]], failed: Callable[[str], float]) -> float:
+    async def _round(self, work: Callable[[], Awaitable[T]], failed: Callable[[str], T]) -> T:
         try:
             return await work()
         except Exception as error:  # An error nobody thought of must not end the thread.
@@ -183,18 +182,22 @@ class Poller:
     async def _poll(self, transport: Transport) -> float:
         """One poll; the seconds to wait before the next."""
         self.polls += 1
-        current, started = self._good.current, monotonic()
-        since = None if self._want_full else self._good.since
+        if self._good.unstored:
+            self._good.store()
+        started, since = monotonic(), None if self._want_full else self._good.since
+        # A long poll that asks with the ETag of an older snapshot is answered at once, again and again.
+        wait_s = 0 if self._good.unstored else self._connection.wait_s
         try:
-            answer = await transport.snapshot(current.etag if current else None, since)
+            answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
             return self._poll_failed(str(error))
         except SnapshotRefused as error:
             return self._refused(error, since)
+        current = self._good.current
         if answer.status == 304 and current is not None:
             self._good.confirm()
             self._succeeded()
-            held = self._connection.wait_s > 0 and monotonic() - started >= 1
+            held = wait_s > 0 and monotonic() - started >= 1
             return 0.0 if held else self._interval(current)
         if answer.status == 200:
             return self._receive(answer, current, since)
@@ -205,16 +208,18 @@ class Poller:
             snapshot = self._good.receive(Received(answer.body, answer.etag, answer.signature))
         except SnapshotRefused as error:
             return self._refused(error, since)
+        moved = current is None or (snapshot.epoch, snapshot.revision) != (current.epoch, current.revision)
         self._succeeded()
         self._want_full = False
-        self.snapshots_applied += 1
+        self.snapshots_applied += moved
         self.applied.set()
-        self._ack.set()
-        moved = current is None or (snapshot.epoch, snapshot.revision) != (current.epoch, current.revision)
+        self._acks.due.set()
         # The same revision once more is what a full snapshot after many deltas looks like. Again and again it
         # means that something between us drops the ETag: no reason to spin.
         self._repeated = 0 if moved else self._repeated + 1
-        return _BREATH_S if self._repeated < 2 else self._interval(snapshot)
+        if self._repeated >= 2 or self._good.unstored:
+            return self._interval(snapshot)
+        return _BREATH_S
 
     def _interval(self, snapshot: Snapshot) -> float:
         return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
@@ -291,41 +296,17 @@ class Poller:
     # Acks
 
     async def _ack_rounds(self, transport: Transport) -> None:
+        wait: float | None = None
         while True:
-            await self._ack.wait()
-            self._ack.clear()
-            if await self._round(lambda: self._tell(transport), lambda _: _ACK_RETRY_S):
-                await asyncio.sleep(_ACK_RETRY_S)
-                self._ack.set()
-
-    async def _tell(self, transport: Transport) -> float:
-        """Say what was applied, and each rejected policy once. A rejection is said until it is heard."""
-        snapshot = self._good.current
-        if snapshot is None:
-            return 0.0
-        about = {"router": self._router, "revision": snapshot.revision, "epoch": snapshot.epoch}
-        self._told &= set(snapshot.rejected)
-        try:
-            if self._told_revision != (snapshot.epoch, snapshot.revision):
-                # Once: the next poll's If-None-Match says it again.
-                self._told_revision = (snapshot.epoch, snapshot.revision)
-                await transport.post("acks", json.dumps({**about, "state": "applied"}).encode())
-            for rejection in snapshot.rejected:
-                if rejection not in self._told:
-                    answer = await transport.post("acks", _rejected(about, rejection))
-                    if answer.status >= 500 or answer.status in (401, 403, 404, 429):
-                        return _ACK_RETRY_S
-                    self._told.add(rejection)
-        except Unreachable:
-            return _ACK_RETRY_S if set(snapshot.rejected) - self._told else 0.0
-        return 0.0
+            await _until(self._acks.due, wait)
+            wait = await self._round(lambda: self._acks.tell(transport), lambda _: self._acks.failed())
 
 
-def _rejected(about: dict[str, object], rejection: Rejection) -> bytes:
-    said = {
-        "state": "rejected",
-        "workload": rejection.workload,
-        "digest": rejection.digest,
-        "error": rejection.error[:1_000].replace("\0", "\ufffd") or "rejected",
-    }
-    return json.dumps({**about, **said}).encode()
+async def _until(event: asyncio.Event, seconds: float | None) -> None:
+    """Until the event, or at most so long; None: however long.
+
+    `asyncio.wait_for` would lose a cancellation that comes together with the event, and `stop` would wait.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

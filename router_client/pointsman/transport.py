@@ -112,19 +112,20 @@ class Transport:
     ) -> None:
         await self._client.aclose()
 
-    async def snapshot(self, etag: str | None, since: int | None) -> Answer:
-        """Ask for what is newer. Raises Unreachable, and SnapshotRefused for a body over the limit."""
-        wait = self._connection.wait_s
-        headers = {"Authorization": self._authorization(), "Prefer": f"wait={wait}"}
-        if not wait:
-            del headers["Prefer"]
+    async def snapshot(self, etag: str | None, since: int | None, wait_s: int) -> Answer:
+        """Ask for what is newer, at most `wait_s` long. Raises Unreachable, and SnapshotRefused for a body over
+        the limit.
+        """
+        headers = {"Authorization": self._authorization()}
+        if wait_s:
+            headers["Prefer"] = f"wait={wait_s}"
         if etag is not None:
             headers["If-None-Match"] = etag
         params: list[tuple[str, str | int | float | bool | None]] = []
         params += [("workload", name) for name in self._connection.workloads]
         if since is not None:
             params.append(("since", since))
-        return await self._guarded(self._stream(headers, params), wait + _BODY_S)
+        return await self._guarded(self._stream(headers, params, wait_s), wait_s + _BODY_S)
 
     async def post(self, path: str, body: bytes, router: str | None = None) -> Answer:
         """Send JSON to `/router/v1/<path>`. `router`: whose body it is, if another's from a shared disk."""
@@ -133,10 +134,10 @@ class Transport:
             headers["Pointsman-Router"] = router
         return await self._guarded(self._post(path, body, headers), _POST_S)
 
-    async def _stream(self, headers: Mapping[str, str], params: list[Any]) -> Answer:
+    async def _stream(self, headers: Mapping[str, str], params: list[Any], wait_s: int) -> Answer:
         import httpx
 
-        timeout = httpx.Timeout(_POST_S, read=self._connection.wait_s + _GRACE_S)
+        timeout = httpx.Timeout(_POST_S, read=wait_s + _GRACE_S)
         request = self._client.stream(
             "GET", "/router/v1/snapshot", headers=headers, params=params, timeout=timeout
         )

@@ -1,0 +1,81 @@
+"""What a router says of the snapshot that it applied: `POST /router/v1/acks`, until it is heard.
+
+Mostly the next poll's If-None-Match says it again, so that one ack is enough. Where it does not, because the
+disk refuses what was applied, the ack is said again and again: the control plane believes an ack against an
+older If-None-Match for a while only, since the process may have been restarted from its disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from pointsman.backoff import Backoff
+from pointsman.lastgood import LastGood
+from pointsman.snapshot import Rejection
+from pointsman.transport import Answer, Transport, Unreachable
+
+__all__ = ["Acks"]
+
+# More often than the control plane forgets an ack: it believes one for 90 s.
+_AGAIN_S = 60.0
+
+
+class Acks:
+    """What was said and what is to say. `due` asks for a round at once; `tell` is that round."""
+
+    def __init__(self, router: str, good: LastGood) -> None:
+        self.due = asyncio.Event()
+        self._router, self._good = router, good
+        self._backoff = Backoff()
+        self._applied: tuple[str, int] | None = None
+        self._rejections: set[Rejection] = set()
+
+    async def tell(self, transport: Transport) -> float | None:
+        """Say what is new; the seconds until the next round, None when there is nothing to say before `due`."""
+        self.due.clear()
+        snapshot = self._good.current
+        if snapshot is None:
+            return None
+        about = {"router": self._router, "revision": snapshot.revision, "epoch": snapshot.epoch}
+        repeating = self._good.unstored
+        self._rejections &= set(snapshot.rejected)
+        try:
+            if repeating or self._applied != (snapshot.epoch, snapshot.revision):
+                answer = await _say(transport, {**about, "state": "applied"})
+                if not _heard(answer):
+                    return self.failed(answer.retry_after_s)
+                self._applied = (snapshot.epoch, snapshot.revision)
+            for rejection in snapshot.rejected:
+                if rejection not in self._rejections:
+                    answer = await _say(transport, {**about, **_rejected(rejection)})
+                    if not _heard(answer):
+                        return self.failed(answer.retry_after_s)
+                    self._rejections.add(rejection)
+        except Unreachable:
+            return self.failed()
+        self._backoff.success()
+        return self._backoff.spread(_AGAIN_S) if repeating else None
+
+    def failed(self, retry_after_s: float | None = None) -> float:
+        """Count a round that was not heard; the seconds until the next."""
+        return self._backoff.failure(retry_after_s)
+
+
+async def _say(transport: Transport, word: dict[str, Any]) -> Answer:
+    return await transport.post("acks", json.dumps(word).encode())
+
+
+def _heard(answer: Answer) -> bool:
+    """Whether to leave it at that: taken, or refused for ever."""
+    return answer.status < 500 and answer.status not in (401, 403, 404, 408, 429)
+
+
+def _rejected(rejection: Rejection) -> dict[str, str]:
+    return {
+        "state": "rejected",
+        "workload": rejection.workload,
+        "digest": rejection.digest,
+        "error": rejection.error[:1_000].replace("\0", "\ufffd") or "rejected",
+    }

@@ -1,0 +1,221 @@
+"""A disk that refuses what was applied: the router follows, and its ETag waits for the disk."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pointsman import Router
+from pointsman.errors import SnapshotRefused
+from pointsman.lastgood import LastGood
+from pointsman.store import DiskStore, Received
+from pointsman.testing import FakeControlPlane, Request
+from tests.client.policies import always, two_stage
+
+
+PADDED = two_stage(rules=[{"id": "r", "when": "request.turns > 3", "use": "large", "note": "n" * 2_000}])
+
+
+class FullDisk(DiskStore):
+    """Refuses while `full`, and says how often it was asked."""
+
+    full = False
+    tries = 0
+
+    def save(self, chain: Sequence[Received]) -> None:
+        self.tries += 1
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().save(chain)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> FullDisk:
+    return FullDisk(tmp_path / "snapshot")
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    with FakeControlPlane() as plane:
+        plane.poll_interval_ms = 200
+        plane.serve("summaries", two_stage())
+        plane.serve("other", PADDED)  # deltas stay smaller than the whole
+        yield plane
+
+
+def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def polls(plane: FakeControlPlane) -> list[Request]:
+    return [request for request in plane.requests if request.path.endswith("/snapshot")]
+
+
+def asked_from(request: Request) -> str:
+    """The revision that If-None-Match names, "" without."""
+    tag = request.headers.get("If-None-Match", "")
+    return tag.split(".")[1] if tag else ""
+
+
+def applied(plane: FakeControlPlane) -> list[int]:
+    return [ack["revision"] for ack in plane.acks if ack["state"] == "applied"]
+
+
+def rolled_out_onto_a_full_disk(plane: FakeControlPlane, disk: FullDisk) -> Router:
+    """Revision 2 is on disk, revision 3 found no room there."""
+    router = plane.router(store=disk)
+    disk.full = True
+    plane.roll_out("summaries", always("large"), mode="full")
+    assert eventually(lambda: router.revision == 3)
+    assert router.decide("summaries").model == "vendor/large"
+    return router
+
+
+def next_poll(plane: FakeControlPlane, router: Router) -> Request:
+    """The poll that begins once the disk has taken everything; a change ends it."""
+    assert eventually(lambda: router.status()["store_problem"] is None)
+    time.sleep(0.1)  # a short one may have been on its way
+    revision = plane.revision + 1
+    plane.pin("other", "large")
+    assert eventually(lambda: router.revision == revision)
+    return next(request for request in reversed(polls(plane)) if asked_from(request) != str(revision))
+
+
+def test_a_rollback_reaches_it_at_once_while_its_etag_stays_on_what_is_stored(
+    plane: FakeControlPlane, disk: FullDisk
+) -> None:
+    with rolled_out_onto_a_full_disk(plane, disk) as router:
+        plane.roll_back("summaries")
+        assert eventually(lambda: router.revision == 4)
+        assert router.decide("summaries").model == "vendor/small"
+        seen = len(polls(plane))
+        assert plane.wait_for(lambda: len(polls(plane)) >= seen + 2)
+        last = polls(plane)[-1]
+        assert (asked_from(last), last.since) == ("2", 4)
+        assert DiskStore(disk.path).load()[-1].etag == last.headers["If-None-Match"]
+        assert router.status()["store_errors"] >= 2
+
+
+def test_its_etag_advances_once_the_disk_takes_it(plane: FakeControlPlane, disk: FullDisk) -> None:
+    with rolled_out_onto_a_full_disk(plane, disk) as router:
+        disk.full = False
+        poll = next_poll(plane, router)
+        assert (asked_from(poll), poll.wait_s, poll.since) == ("3", 25, 3)
+    assert Router(plane.url, "k", store=disk.path, start=False).revision == 4
+
+
+def test_a_restart_begins_with_what_was_stored(plane: FakeControlPlane, disk: FullDisk) -> None:
+    rolled_out_onto_a_full_disk(plane, disk).close()
+    with plane.outage(), plane.router(store=disk.path, ready=False) as router:
+        assert (router.revision, router.decide("summaries").model) == (2, "vendor/small")
+
+
+def test_it_goes_at_the_poll_interval_while_the_disk_refuses(plane: FakeControlPlane, disk: FullDisk) -> None:
+    with rolled_out_onto_a_full_disk(plane, disk) as router:
+        before = len(polls(plane))
+        time.sleep(1.0)
+        more = polls(plane)[before:]
+        status = router.status()
+    assert 2 <= len(more) <= 8
+    assert {request.wait_s for request in more} == {0.0}
+    assert {(asked_from(request), request.since) for request in more} == {("2", 3)}
+    assert status["snapshots_applied"] == 2, "the same revision again is no progress"
+    assert (status["last_error"], status["poll_failures"]) == (None, 0)
+
+
+def test_it_asks_without_an_etag_while_nothing_was_ever_stored(
+    plane: FakeControlPlane, disk: FullDisk
+) -> None:
+    disk.full = True
+    with plane.router(store=disk) as router:
+        assert router.ready
+        assert plane.wait_for(lambda: len(polls(plane)) >= 3)
+        assert {asked_from(request) for request in polls(plane)} == {""}
+        disk.full = False
+        assert asked_from(next_poll(plane, router)) == "2"
+
+
+def test_it_follows_a_restore_while_the_disk_refuses(plane: FakeControlPlane, disk: FullDisk) -> None:
+    with rolled_out_onto_a_full_disk(plane, disk) as router:
+        plane.restore(revision=1)
+        assert eventually(lambda: router.status()["epoch"] == plane.epoch, 15)
+        assert router.revision == 1
+        disk.full = False
+        assert plane.epoch in next_poll(plane, router).headers["If-None-Match"]
+
+
+def test_it_says_again_what_it_applied_for_as_long_as_its_etag_cannot(
+    plane: FakeControlPlane, disk: FullDisk
+) -> None:
+    with rolled_out_onto_a_full_disk(plane, disk) as router:
+        assert plane.wait_for(lambda: applied(plane).count(3) >= 3)
+        disk.full = False
+        next_poll(plane, router)
+        said = applied(plane).count(3)
+        time.sleep(0.6)
+        assert applied(plane).count(3) == said
+
+
+def test_it_says_an_ack_again_that_was_not_heard(plane: FakeControlPlane) -> None:
+    plane.fail(503, path="/acks", times=2)
+    with plane.router():
+        assert plane.wait_for(lambda: applied(plane) == [2], 15)
+
+
+def test_it_says_an_ack_once_that_was_heard(plane: FakeControlPlane) -> None:
+    with plane.router(wait_s=0):
+        assert plane.wait_for(lambda: len(polls(plane)) >= 4)
+    assert applied(plane) == [2]
+
+
+# What is kept in memory meanwhile
+
+
+def body(revision: int, *, full: bool, **changes: Any) -> Received:
+    document = {
+        "padding": " " * 1_000 if full else "",
+        "format": 1, "environment": "test", "epoch": "e", "revision": revision, "full": full,
+        "workloads": {}, "removed": [], **changes,
+    }  # fmt: skip
+    return Received(json.dumps(document).encode(), f'"e.{revision}.0123456789abcdef"')
+
+
+def test_it_keeps_nothing_of_a_delta_that_says_nothing(disk: FullDisk) -> None:
+    good = LastGood(store=disk)
+    good.receive(body(1, full=True))
+    disk.full = True
+    good.receive(body(2, full=False, removed=["other"]))
+    for _ in range(100):
+        good.receive(body(2, full=False))
+    assert good.since == 2
+    disk.full = False
+    good.store()
+    assert len(disk.load()) == 2
+    assert (good.etag, good.unstored) == ('"e.2.0123456789abcdef"', False)
+
+
+def test_it_has_no_word_of_what_it_applied_from_a_304_to_an_older_etag(disk: FullDisk) -> None:
+    good = LastGood(store=disk)
+    good.receive(body(1, full=True))
+    disk.full = True
+    good.receive(body(2, full=False))
+    heard = good.confirmed_at
+    good.confirm()
+    assert good.confirmed_at == heard
+
+
+def test_its_etag_is_the_applied_one_where_nothing_is_stored() -> None:
+    good = LastGood()
+    good.receive(body(1, full=True))
+    assert (good.etag, good.unstored) == ('"e.1.0123456789abcdef"', False)
+    with pytest.raises(SnapshotRefused):
+        good.receive(body(0, full=True))
+    assert good.etag == '"e.1.0123456789abcdef"'
