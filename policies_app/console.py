@@ -289,6 +289,7 @@ def _fleet(environment: Environment) -> dict[str, Any]:
     return {
         "routers": routers,
         "polling": {router.pk for router in polling},
+        "revisions": {router.pk: fleet.applied(router, now).revision for router in routers},
         "current": {router.pk for router in polling if router.instance not in view.stragglers},
         "refusals": dict(refusals),
         "published": next(iter(publishing.states(environment.pk)), None),

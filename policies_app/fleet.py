@@ -7,12 +7,13 @@ costs the database a row per router and half a minute, whatever the poll interva
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 
 from controlplane import clock
 from controlplane.access.models import Key
@@ -26,20 +27,35 @@ REWRITTEN_AFTER_S = 30.0
 KEY_USE_AFTER_S = 60.0
 WINDOW_S = 120
 SEEN_WITHIN = timedelta(seconds=WINDOW_S)  # a router that polled within it belongs to the fleet
+# How long an ack outweighs an older If-None-Match. A router repeats it every minute for as long as its disk
+# refuses what it applied; one that was restarted from that disk must not be taken at its old word for long.
+ACK_STANDS = timedelta(seconds=90)
 FORGOTTEN_AFTER = timedelta(days=7)
 MOST_BUFFERED = 100_000  # routers; beyond it new names wait until the next write
 
 Place = tuple[int, str]  # environment's primary key, router instance
 
 
-@dataclass(slots=True)
-class Seen:
-    """What was heard of one router since the last write."""
+class At(NamedTuple):
+    """Where a router says it is. The empty epoch: it has applied nothing."""
 
-    client: str
     epoch: str
     revision: int
-    at: float  # Unix seconds
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was heard of one router since the last write; times are Unix seconds.
+
+    Tag and ack are kept apart down to the row: gateways are several processes, and one that hears only tags
+    must not write over what another heard in an ack.
+    """
+
+    client: str
+    at: float
+    tag: At | None = None
+    ack: At | None = None
+    acked_at: float = 0.0
     refusals: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -50,34 +66,42 @@ class Fleet:
         self._lock = threading.Lock()
         self._seen: dict[Place, Seen] = {}
         self._used: set[int] = set()
-        self._written: dict[Place, tuple[str, str, int, float]] = {}
+        self._written: dict[Place, tuple[str, At | None, float]] = {}  # client, tag, when
         self._used_at: dict[int, float] = {}
 
-    def polled(
-        self, environment: int, instance: str, client: str, epoch: str, revision: int, *, said: bool = False
-    ) -> None:
-        """A router asked, and its tag says what it has applied; with `said` it told so in an ack."""
-        place = (environment, instance)
+    def polled(self, environment: int, instance: str, client: str, epoch: str, revision: int) -> None:
+        """A router asked, and its tag says what it has applied and stored."""
         with self._lock:
-            seen = self._seen.get(place)
-            if seen is None:
-                if len(self._seen) < MOST_BUFFERED:
-                    self._seen[place] = Seen(client, epoch, revision, time.time())
-                return
-            if not said or (epoch, revision) > (seen.epoch, seen.revision):
-                seen.epoch, seen.revision = epoch, revision
-            seen.client, seen.at = client or seen.client, time.time()
+            if seen := self._see(environment, instance, client):
+                seen.tag = At(epoch, revision)
+
+    def acked(self, environment: int, instance: str, client: str, epoch: str, revision: int) -> None:
+        """A router told that it has applied this, whether or not its disk has taken it."""
+        with self._lock:
+            if seen := self._see(environment, instance, client):
+                seen.ack, seen.acked_at = At(epoch, revision), seen.at
 
     def refused(self, environment: int, instance: str, client: str, revision: int, ack: Ack) -> None:
         """A router keeps its older policy of one workload and says why."""
         with self._lock:
-            seen = self._seen.setdefault((environment, instance), Seen(client, "", 0, time.time()))
-            seen.refusals[ack.workload or ""] = {
-                "digest": ack.digest,
-                "error": ack.error,
-                "revision": ack.revision or revision,
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            if seen := self._see(environment, instance, client):
+                seen.refusals[ack.workload or ""] = {
+                    "digest": ack.digest,
+                    "error": ack.error,
+                    "revision": ack.revision or revision,
+                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                }
+
+    def _see(self, environment: int, instance: str, client: str) -> Seen | None:
+        """Its entry, made if there is room: None when there is none, and its next request tells it again."""
+        place = (environment, instance)
+        seen = self._seen.get(place)
+        if seen is None:
+            if len(self._seen) >= MOST_BUFFERED:
+                return None
+            seen = self._seen[place] = Seen(client, 0.0)
+        seen.client, seen.at = client or seen.client, time.time()
+        return seen
 
     @property
     def buffered(self) -> int:
@@ -97,51 +121,63 @@ class Fleet:
         stale = sorted(key for key in used if now - self._used_at.get(key, 0) > KEY_USE_AFTER_S)
         if not due and not stale:
             return
-        with transaction.atomic():
-            _write(due)
-            Key.objects.filter(pk__in=stale).update(last_used_at=clock.now())
+        _write(due)
+        Key.objects.filter(pk__in=stale).update(last_used_at=clock.now())
         self._used_at.update(dict.fromkeys(stale, now))
         for place, seen in due.items():
-            self._written[place] = (seen.client, seen.epoch, seen.revision, now)
+            self._written[place] = (seen.client, seen.tag or self._written_tag(place), now)
         if len(self._written) > 2 * MOST_BUFFERED:
             self._written.clear()
 
     def _is_due(self, place: Place, seen: Seen, now: float) -> bool:
-        client, epoch, revision, at = self._written.get(place, ("", "", -1, 0.0))
-        changed = (client, epoch, revision) != (seen.client, seen.epoch, seen.revision)
-        return changed or bool(seen.refusals) or now - at > REWRITTEN_AFTER_S
+        client, tag, at = self._written.get(place, ("", None, 0.0))
+        if seen.client != client or (seen.tag is not None and seen.tag != tag):
+            return True
+        # An ack counts by its age, so that each is written.
+        return seen.ack is not None or bool(seen.refusals) or now - at > REWRITTEN_AFTER_S
+
+    def _written_tag(self, place: Place) -> At | None:
+        return self._written.get(place, ("", None, 0.0))[1]
 
 
 def _write(heard: dict[Place, Seen]) -> None:
-    """Upsert in the order of (environment, instance), so that two processes never deadlock."""
+    """Upsert, each row with those columns only of which something was heard.
+
+    In the order of (environment, instance) and one transaction for each set of columns, so that two processes
+    never deadlock.
+    """
     living = set(Environment.objects.values_list("pk", flat=True)) if heard else set()
     places = sorted(place for place in heard if place[0] in living)
-    before = _rejections(places)
-    rows = []
-    for environment, instance in places:
-        seen = heard[environment, instance]
-        at = datetime.fromtimestamp(seen.at, UTC)
-        rejected = {**before.get((environment, instance), {}), **seen.refusals}
-        rows.append(
-            Router(
-                environment_id=environment,
-                instance=instance,
-                client=seen.client,
-                epoch=seen.epoch,
-                revision=seen.revision,
-                polled_at=at,
-                applied_at=at if seen.revision else None,
-                rejected=rejected,
-            )
+    before = _rejections(place for place in places if heard[place].refusals)
+    rows: dict[tuple[str, ...], list[Router]] = defaultdict(list)
+    for place in places:
+        seen = heard[place]
+        columns = _columns(seen)
+        if seen.refusals:
+            columns["rejected"] = {**before.get(place, {}), **seen.refusals}
+        row = Router(environment_id=place[0], instance=place[1], **columns)
+        rows[tuple(columns)].append(row)
+    for columns_heard, of_these in rows.items():
+        Router.objects.bulk_create(
+            of_these,
+            batch_size=500,
+            update_conflicts=True,
+            unique_fields=["environment", "instance"],
+            update_fields=columns_heard,
         )
-    fields = ["client", "epoch", "revision", "polled_at", "applied_at", "rejected"]
-    Router.objects.bulk_create(
-        rows,
-        batch_size=500,
-        update_conflicts=True,
-        unique_fields=["environment", "instance"],
-        update_fields=fields,
-    )
+
+
+def _columns(seen: Seen) -> dict[str, Any]:
+    at = datetime.fromtimestamp(seen.at, UTC)
+    columns: dict[str, Any] = {"client": seen.client, "polled_at": at}
+    if seen.tag is not None:
+        columns |= {"epoch": seen.tag.epoch, "revision": seen.tag.revision}
+    if seen.ack is not None:
+        acked_at = datetime.fromtimestamp(seen.acked_at, UTC)
+        columns |= {"acked_epoch": seen.ack.epoch, "acked_revision": seen.ack.revision, "acked_at": acked_at}
+    if (seen.tag and seen.tag.revision) or (seen.ack and seen.ack.revision):
+        columns["applied_at"] = at
+    return columns
 
 
 def _rejections(places: Iterable[Place]) -> dict[Place, dict[str, Any]]:
@@ -198,13 +234,25 @@ class FleetView:
     rejected: list[Refusal]
 
 
+def applied(router: Router, now: datetime) -> At:
+    """What a router has applied: what its tag says, or its ack while that is young and says more.
+
+    Of two epochs neither is the later by itself; there the ack is believed, which is sent with each change.
+    """
+    tag, ack = At(router.epoch, router.revision), At(router.acked_epoch, router.acked_revision)
+    young = router.acked_at is not None and now - router.acked_at < ACK_STANDS
+    return ack if young and (ack.epoch != tag.epoch or ack.revision > tag.revision) else tag
+
+
 def view(environment: Environment, revision: int, window_s: int = WINDOW_S) -> FleetView:
     """The fleet of an environment against a revision of its present epoch."""
-    since = clock.now() - timedelta(seconds=window_s)
+    now = clock.now()
+    since = now - timedelta(seconds=window_s)
     served = _served_digests(environment)
     confirmed, stragglers, rejected = 0, [], []
     for router in environment.routers.filter(polled_at__gte=since).order_by("instance"):
-        if router.epoch == environment.epoch and router.revision >= revision:
+        at = applied(router, now)
+        if at.epoch == environment.epoch and at.revision >= revision:
             confirmed += 1
         else:
             stragglers.append(router.instance)

@@ -195,8 +195,13 @@ class Router(models.Model):
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="routers")
     instance = models.CharField(max_length=128)
     client = models.CharField(max_length=128, blank=True, default="")  # software/version
+    # What its If-None-Match named: applied and, where it keeps a store, on its disk. `fleet.applied` weighs
+    # this against its last ack, which may be ahead while the disk refuses.
     epoch = models.CharField(max_length=36, blank=True, default="")
-    revision = models.BigIntegerField(default=0)  # the last that it said it applied
+    revision = models.BigIntegerField(default=0)
+    acked_epoch = models.CharField(max_length=36, blank=True, default="")
+    acked_revision = models.BigIntegerField(default=0)
+    acked_at = models.DateTimeField(null=True, blank=True)
     polled_at = models.DateTimeField()
     applied_at = models.DateTimeField(null=True, blank=True)
     # The last refusal, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at": …}}

@@ -102,7 +102,7 @@ class Serving:
         instance = ack.router or request.instance()
         if ack.state == "applied":
             epoch, revision = ack.epoch or look.epoch, ack.revision or 0
-            self._fleet.polled(look.pk, instance, request.client(), epoch, revision, said=True)
+            self._fleet.acked(look.pk, instance, request.client(), epoch, revision)
         elif not request.caller.may_report(ack.workload or ""):
             raise InvalidInput(f"This key knows no workload {ack.workload!r}.")
         else:

@@ -75,7 +75,7 @@ def test_it_polls_only_its_workloads(plane: FakeControlPlane) -> None:
 def test_it_says_what_it_applied_and_what_it_rejected(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         assert plane.wait_for(lambda: plane.acks)
-        plane.fail(503, path="/acks", times=2)  # the applied one, and the rejection's first try
+        plane.fail(503, path="/acks", times=2)  # the applied one's first tries
         plane.roll_out("summaries", two_stage(default="nobody"))
         assert eventually(lambda: router.status()["rejected"] == ["summaries"])
         assert plane.wait_for(lambda: any(ack["state"] == "rejected" for ack in plane.acks), 15)

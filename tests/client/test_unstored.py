@@ -15,7 +15,6 @@ from pointsman.store import DiskStore, Received
 from pointsman.testing import FakeControlPlane, Request
 from tests.client.policies import always, two_stage
 
-
 PADDED = two_stage(rules=[{"id": "r", "when": "request.turns > 3", "use": "large", "note": "n" * 2_000}])
 
 
