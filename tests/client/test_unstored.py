@@ -19,13 +19,11 @@ PADDED = two_stage(rules=[{"id": "r", "when": "request.turns > 3", "use": "large
 
 
 class FullDisk(DiskStore):
-    """Refuses while `full`, and says how often it was asked."""
+    """Refuses while `full`."""
 
     full = False
-    tries = 0
 
     def save(self, chain: Sequence[Received]) -> None:
-        self.tries += 1
         if self.full:
             raise OSError(28, "No space left on device")
         super().save(chain)

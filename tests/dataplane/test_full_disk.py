@@ -154,7 +154,7 @@ def test_a_rollback_with_a_full_disk_is_confirmed_by_the_readback(tmp_path: Path
         environment.refresh_from_db()
         until(lambda: router.revision == environment.revision)
         assert router.decide(name).arm == "baseline"
-        assert router.status()["store_errors"] > 0
+        until(lambda: router.status()["store_errors"] > 0)
         until(lambda: reconcile(rollout.pk) == "confirm")
         rollout.refresh_from_db()
         assert rollout.state == State.ROLLED_BACK
