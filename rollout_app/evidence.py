@@ -109,11 +109,14 @@ class Reference:
     cost_cap_nusd: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in _REFERENCE_FIELDS} | {"rates": dict(self.rates)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         return cls(**data)
+
+
+_REFERENCE_FIELDS = tuple(f.name for f in fields(Reference))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,13 @@ class Stage:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+        return cls(**{key: value for key, value in data.items() if key in _STAGE_FIELDS})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _STAGE_FIELDS}
+
+
+_STAGE_FIELDS = tuple(f.name for f in fields(Stage))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Four verdicts, and the unknown holds: `no_data` and `inconclusive` never let a r
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -55,7 +55,7 @@ class Guardrail:
         return self.metric is not Metric.COST_TAIL
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"metric": self.metric, "margin": self.margin, "weight": self.weight, "bound": self.bound}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -178,9 +178,12 @@ class Verdict:
     sums: tuple[tuple[int, dict[str, Any]], ...] = ()  # (stage, sums) for a recomputation
 
     def as_dict(self) -> dict[str, Any]:
-        data = asdict(self)
+        data = {name: getattr(self, name) for name in _VERDICT_FIELDS}
         data["sums"] = [[stage, sums] for stage, sums in self.sums]
         return data
+
+
+_VERDICT_FIELDS = tuple(field.name for field in fields(Verdict))
 
 
 def judge(
@@ -234,21 +237,35 @@ def _added(
     return total, since
 
 
-_FURTHEST = 1000.0  # times what was seen: beyond, a forecast is a guess
+_FURTHEST = 512.0  # times what was seen: beyond, a forecast is a guess
+_CLOSE = 0.02  # of the answer: it is rounded anyway
 
 
 def _needed_tasks(measure: Measure, sums: Any, margin: float) -> int | None:
-    """How many more candidate tasks, if they go like those so far: the sums are stretched until they pass."""
+    """How many more candidate tasks, if they go like those so far: the sums are stretched until they pass.
+
+    ln E over the stretch starts at 0 and bends upwards or is straight, so the chord through two points crosses
+    the threshold left of it, and a step past that crossing lies right of it.
+    """
     n = measure.tasks(sums)[0]
-    low, high = 1.0, 2.0
-    while measure.safe(sums.scaled(high), margin) < LOG_SAFE:
-        low, high = high, high * 2
-        if high > _FURTHEST or not n:
+
+    def log_e(stretch: float) -> float:
+        return measure.safe(sums.scaled(stretch), margin) - LOG_SAFE
+
+    low, below = 1.0, measure.safe(sums, margin) - LOG_SAFE
+    high = min(LOG_SAFE / (below + LOG_SAFE), _FURTHEST) if below > -LOG_SAFE else _FURTHEST
+    above = log_e(high)
+    while above < 0:
+        if high >= _FURTHEST or not n:
             return None
-    while high - low > 0.02 * low:
-        middle = (low + high) / 2
-        if measure.safe(sums.scaled(middle), margin) < LOG_SAFE:
-            low = middle
+        low, below, high = high, above, min(2 * high, _FURTHEST)
+        above = log_e(high)
+    while above > _CLOSE * LOG_SAFE and high - low > _CLOSE * low:
+        chord = low + (high - low) * -below / (above - below)
+        middle = min(chord * (1 + _CLOSE / 2), (low + 3 * high) / 4)
+        found = log_e(middle)
+        if found < 0:
+            low, below = middle, found
         else:
-            high = middle
+            high, above = middle, found
     return math.ceil((high - 1) * n)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from rollout_app.evidence import SHARE_ALL, Group, MinuteRow, Reference, Stage, Stratum
@@ -26,15 +26,23 @@ class StageTally:
     strata: int = 0
     first_minute: int | None = None
     last_minute: int | None = None
+    candidate_graded: int = 0  # of the candidate's tasks, those whose success is known
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _TALLY_FIELDS}
 
     def add(self, stratum: Stratum) -> None:
         self.candidate_tasks += stratum.candidate.tasks
         self.baseline_tasks += stratum.baseline.tasks
+        self.candidate_graded += stratum.candidate.successes + stratum.candidate.failures
         self.strata += 1
         if self.first_minute is None or stratum.first_minute < self.first_minute:
             self.first_minute = stratum.first_minute
         if self.last_minute is None or stratum.last_minute > self.last_minute:
             self.last_minute = stratum.last_minute
+
+
+_TALLY_FIELDS = tuple(field.name for field in fields(StageTally))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Judgement:
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "log_e": None if math.isinf(self.log_e) else self.log_e,
             "srm_log_e": self.srm_log_e,
-            "strata": {str(stage): asdict(tally) for stage, tally in self.tallies.items()},
+            "strata": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
         }
 
 
@@ -158,13 +166,13 @@ class Ledger:
         return {
             "format": FORMAT,
             "guardrails": [guardrail.as_dict() for guardrail in self.guardrails],
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [stage.as_dict() for stage in self.stages],
             "reference": self.reference.as_dict(),
             "sums": {
                 name: {str(stage): sums.dump() for stage, sums in by_stage.items()}
                 for name, by_stage in self.sums.items()
             },
-            "tallies": {str(stage): asdict(tally) for stage, tally in self.tallies.items()},
+            "tallies": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
             "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
             "groups": {str(key): [group.tasks, group.failures] for key, group in self.groups.items()},
         }

@@ -4,7 +4,7 @@ A sum over strata is the same in one go or one by one, and it is a few dozen num
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from rollout_app.stats.rates import mantel_haenszel, stratum_llrs
@@ -96,13 +96,12 @@ class RatioSums:
 
     def scaled(self, k: float) -> "RatioSums":
         """As if k times as much had been seen of the same kind."""
-        candidate, baseline = (
-            Moments(*(k * value for value in astuple(arm))) for arm in (self.candidate, self.baseline)
-        )
-        return RatioSums(candidate, baseline, Contrast(*(k * value for value in astuple(self.contrast))))
+        parts = (self.candidate.figures, self.baseline.figures, self.contrast.figures)
+        candidate, baseline, between = ([k * value for value in part] for part in parts)
+        return RatioSums(Moments(*candidate), Moments(*baseline), Contrast(*between))
 
     def dump(self) -> list[float]:
-        return [*astuple(self.candidate), *astuple(self.baseline), *astuple(self.contrast)]
+        return [*self.candidate.figures, *self.baseline.figures, *self.contrast.figures]
 
     @classmethod
     def load(cls, data: Sequence[Any]) -> Self:
@@ -112,9 +111,9 @@ class RatioSums:
         """For a verdict: names instead of positions."""
         names = ("n", "y", "d", "yy", "yd", "dd")
         return {
-            "candidate": dict(zip(names, astuple(self.candidate), strict=True)),
-            "baseline": dict(zip(names, astuple(self.baseline), strict=True)),
-            "contrast": dict(zip(("a", "b", "qa", "qb"), astuple(self.contrast), strict=True)),
+            "candidate": dict(zip(names, self.candidate.figures, strict=True)),
+            "baseline": dict(zip(names, self.baseline.figures, strict=True)),
+            "contrast": dict(zip(("a", "b", "qa", "qb"), self.contrast.figures, strict=True)),
         }
 
 

@@ -9,6 +9,7 @@ import math
 from functools import lru_cache
 
 _LOG_2 = math.log(2)
+_SQRT_2, _SQRT_2_PI = math.sqrt(2), math.sqrt(2 * math.pi)
 _FAR = -30.0  # below it `erfc` comes near the smallest double; the asymptotic series is exact to 1e-9 there
 
 
@@ -36,17 +37,22 @@ def rho_for(v: float, alpha: float) -> float:
 
 
 def bound_normal(v: float, alpha: float, rho: float) -> float:
-    """The sum at which ln E reaches ln(1/alpha), by bisection."""
-    low, high, target = 0.0, math.sqrt(v + rho), -math.log(alpha)
-    while log_e_normal(high, v, rho) < target:
-        high *= 2
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        if log_e_normal(middle, v, rho) < target:
-            low = middle
-        else:
-            high = middle
-    return high
+    """The sum at which ln E reaches ln(1/alpha).
+
+    By Newton's method in z = s / sqrt(v + rho), from the right: there ln E grows and bends upwards, so that
+    each step stays on the right of the root. The start is on the right because ln Phi(z) >= -ln 2 for z >= 0.
+    """
+    scale = v + rho
+    target = -math.log(alpha) - _LOG_2 - 0.5 * math.log(rho / scale)
+    z = math.sqrt(2 * (target + _LOG_2))
+    for _ in range(50):
+        phi = 0.5 * math.erfc(-z / _SQRT_2)
+        density = math.exp(-z * z / 2) / _SQRT_2_PI
+        step = (z * z / 2 + math.log(phi) - target) / (z + density / phi)
+        z -= step
+        if abs(step) < 1e-12 * z:
+            break
+    return z * math.sqrt(scale)
 
 
 def _lambert_w_minus_1(x: float) -> float:

@@ -28,6 +28,11 @@ class Moments:
     yd: float = 0
     dd: float = 0
 
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """In the order of the fields; `astuple` copies deeply, and a look asks for this often."""
+        return self.n, self.y, self.d, self.yy, self.yd, self.dd
+
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(
             self.n + other.n,
@@ -70,6 +75,10 @@ class Contrast:
     b: float = 0.0
     qa: float = 0.0
     qb: float = 0.0
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        return self.a, self.b, self.qa, self.qb
 
     def __add__(self, other: "Contrast") -> "Contrast":
         return Contrast(self.a + other.a, self.b + other.b, self.qa + other.qa, self.qb + other.qb)

@@ -69,6 +69,7 @@ def test_a_verdict_can_be_computed_again_from_what_it_keeps() -> None:
         "strata": 10,
         "first_minute": 0,
         "last_minute": 9,
+        "candidate_graded": 1_000,
     }
 
 
