@@ -1,20 +1,37 @@
-"""How long one process needs to sweep 10,000 active rollouts. `python benchmarks/sweep.py [rollouts]`
+"""How long one process needs to sweep its active rollouts, on SQLite and on PostgreSQL.
 
-Four sweeps over the same rollouts, each 40 minutes into its second stage: the first look after a restart of
-everything (all evidence read), one with a new stratum for every rollout, one with a new stratum for one in
-twenty, and one in which nothing came in. A database of its own (SQLite, or on DATABASE_URL's server) is made
-and dropped.
+`python benchmarks/sweep.py [rollouts …]` (1,000 and 10,000 without) on both; on the server of TEST_DATABASE_URL,
+else on a PostgreSQL that the tests bring (without fsync). Every rollout has a baseline of its own, and is 40
+minutes into its second stage. Sweeps: the first look after a restart of everything (all evidence read), one
+with a new stratum for every rollout, some with a new stratum for one in thirty (the steady state: each has one
+a minute, a sweep is every two seconds), and one in which nothing came in. Seconds are of the wall, and of this
+process's processor. A database of its own is made and dropped.
 """
 
+import copy
 import os
+import random
+import subprocess
 import sys
 import tempfile
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+if "--on" not in sys.argv:  # one process for each database and size: settings are read once
+    from tests.services import postgres_url
+
+    for url in ("", postgres_url()):
+        for size in sys.argv[1:] or ("1000", "10000"):
+            subprocess.run([sys.executable, __file__, size, "--on", url], check=True)
+    sys.exit()
 
 os.environ["POINTSMAN_VAR"] = tempfile.mkdtemp(prefix="pointsman-sweep-")
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))  # noqa: PTH100,PTH118,PTH120
+os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
+os.environ["REDIS_URL"] = ""
+os.environ["DATABASE_URL"] = sys.argv[3] or f"sqlite:///{os.environ['POINTSMAN_VAR']}/unused.sqlite3"
 
 import django  # noqa: E402
 
@@ -37,27 +54,41 @@ PLAN = [
     {"mode": "percentage", "share_pcm": 50_000, "min_minutes": 1_000},
     {"mode": "full"},
 ]
-TASKS, MINUTES = 60, 40
-REFERENCE = Reference(
-    outcomes=5_000,
-    rates={"failure": 0.08, "error": 0.01, "escalation": 0.1, "fallback": 0.01, "retry": 0.02},
-    cost_v=1.5,
-    cost_per_success=1_000_000.0,
-    latency_edge=160,
-    cost_edge=330,
-    cost_cap_nusd=3_000_000,
-)
+STAGE, TASKS, MINUTES = 1, 60, 40
+IN_A_MINUTE = 30  # sweeps
 
 
-def totals(rollout: Rollout, arm: str, minute: datetime, tasks: int) -> ArmTotals:
-    good, latency, cost = round(tasks * 0.92), Histogram(), Histogram()
-    latency.record(700, tasks)
-    cost.record(1_000_000, tasks)
+def reference(seed: int) -> Reference:
+    """No two baselines are alike."""
+    rng = random.Random(seed)
+    means = {
+        "failure": 0.08, "error": 0.01, "escalation": 0.1, "fallback": 0.01, "retry": 0.02,
+        "latency_tail": 0.04, "cost_tail": 0.04,
+    }  # fmt: skip
+    return Reference(
+        outcomes=rng.randint(2_000, 90_000),
+        rates={name: mean * rng.uniform(0.7, 1.3) for name, mean in means.items()},
+        cost_v=rng.uniform(0.5, 3),
+        cost_per_success=rng.uniform(1e5, 1e7),
+        latency_edge=160,
+        cost_edge=330,
+        cost_cap_nusd=3_000_000,
+    )
+
+
+def totals(rollout: Rollout, arm: str, minute: datetime, tasks: int, rng: random.Random) -> ArmTotals:
+    def bad(rate: float) -> int:
+        return sum(rng.random() < rate for _ in range(tasks))
+
+    good, latency, cost = tasks - bad(0.08), Histogram(), Histogram()
+    for _ in range(tasks):
+        latency.record(rng.lognormvariate(6.5, 0.6))
+        cost.record(rng.lognormvariate(13.8, 0.7))
     return ArmTotals(
         environment_id=rollout.environment_id,
         workload_id=rollout.workload_id,
         rollout=str(rollout.pk),
-        stage=0,
+        stage=STAGE,
         arm=arm,
         version=1,
         minute=minute,
@@ -65,28 +96,44 @@ def totals(rollout: Rollout, arm: str, minute: datetime, tasks: int) -> ArmTotal
         successes=good,
         failures=tasks - good,
         attempts=tasks,
+        errors=bad(0.01),
+        escalations=bad(0.1),
+        fallbacks=bad(0.01),
+        retries=bad(0.02),
         cost_n=tasks,
         capped_sum=tasks * 10**6,
-        capped_sum_sq=tasks * 1e12,
+        capped_sum_sq=tasks * 1.6e12,
         capped_on_success=good * 10**6,
         cost_histogram=cost.as_dict(),
         latency_histogram=latency.as_dict(),
     )
 
 
-def minute_of_all(rollouts: list[Rollout], minute: datetime) -> None:
-    ours = round(TASKS * 0.3)
+def minute_of_all(rollouts: list[Rollout], minute: datetime, seed: int) -> None:
+    """A minute of both arms for each, at the second stage's share. One of 97 samples: making them is slow."""
+    rng, ours = random.Random(seed), round(TASKS * 0.5)
+    some = rollouts[:97]
+    samples = [
+        (
+            totals(rollout, "candidate", minute, ours, rng),
+            totals(rollout, "baseline", minute, TASKS - ours, rng),
+        )
+        for rollout in some
+    ]
     ArmTotals.objects.bulk_create(
         (
             row
-            for rollout in rollouts
-            for row in (
-                totals(rollout, "candidate", minute, ours),
-                totals(rollout, "baseline", minute, TASKS - ours),
-            )
+            for at, rollout in enumerate(rollouts)
+            for row in (of(rollout, sample) for sample in samples[at % len(samples)])
         ),
         batch_size=500,
     )
+
+
+def of(rollout: Rollout, sample: ArmTotals) -> ArmTotals:
+    row = copy.copy(sample)
+    row.rollout, row.workload_id = str(rollout.pk), rollout.workload_id
+    return row
 
 
 def many(count: int) -> list[Rollout]:
@@ -119,46 +166,56 @@ def many(count: int) -> list[Rollout]:
         "guardrails": [guardrail.as_dict() for guardrail in guardrails_for()],
         "salt": "x",
         "state": "running",
+        "stage": STAGE,
         "reason": "x",
         "proposer_label": "x",
         "started_at": clock.now(),
         "stage_entered_at": clock.now(),
-        "reference": REFERENCE.as_dict(),
     }
     return Rollout.objects.bulk_create(
-        (Rollout(workload=workload, **common) for workload in workloads), batch_size=500
+        (
+            Rollout(workload=workload, reference=reference(seed).as_dict(), **common)
+            for seed, workload in enumerate(workloads)
+        ),
+        batch_size=500,
     )
 
 
-def timed(what: str, count: int) -> None:
-    began = time.perf_counter()
+def timed(what: str) -> float:
+    began, worked = time.perf_counter(), time.process_time()
     words = reconcile.sweep()
-    took = time.perf_counter() - began
+    took, worked = time.perf_counter() - began, time.process_time() - worked
     looked = sum(times for word, times in words.items() if word != "rest")
-    each = f", {took / looked * 1000:.2f} ms a look" if looked else ""
-    print(f"{what:44} {took:8.2f} s   {looked:6} looks of {count}{each}   {words}", flush=True)
+    each = (
+        f"{took / looked * 1000:6.2f} ms a look ({worked / looked * 1000:.2f} of them ours)" if looked else ""
+    )
+    print(f"  {what:32} {took:7.2f} s  {looked:6} looks  {each}  {words}", flush=True)
+    return took
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    count = int(sys.argv[1])
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = f"{os.environ['POINTSMAN_VAR']}/sweep.sqlite3"
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     try:
         rollouts = many(count)
-        Rollout.objects.exclude(pk__in=[r.pk for r in rollouts[:1]]).filter(
-            workload__name__startswith="workload"
-        ).update(state="aborted")
+        Rollout.objects.filter(workload__name__startswith="workload").update(state="aborted")
         start = clock.now() - timedelta(hours=2)
         for at in range(MINUTES):
-            minute_of_all(rollouts, start + timedelta(minutes=at))
-        print(f"{count} rollouts on {connection.vendor}, {MINUTES} strata each, 8 guardrails")
-        timed("first look: all evidence read", count)
-        minute_of_all(rollouts, start + timedelta(minutes=MINUTES))
-        timed("a new stratum for each", count)
-        minute_of_all(rollouts[::20], start + timedelta(minutes=MINUTES + 1))
-        timed("a new stratum for one in twenty", count)
+            minute_of_all(rollouts, start + timedelta(minutes=at), at)
+        print(f"{count} rollouts on {connection.vendor}, {MINUTES} minutes each, 8 guardrails", flush=True)
+        timed("first look: all evidence read")
+        for at in (MINUTES, MINUTES + 1):
+            minute_of_all(rollouts, start + timedelta(minutes=at), at)
+            timed("a new stratum for each")
         Rollout.objects.update(wake_at=F("looked_at") + timedelta(hours=1))
-        ArmTotals.objects.update(received_at=start)
-        timed("nothing came in", count)
+        steady = 0.0
+        for at in range(3):
+            minute_of_all(rollouts[at::IN_A_MINUTE], start + timedelta(minutes=MINUTES + 2), at)
+            steady += timed("steady: one in thirty")
+        print(f"  steady state: {steady / 3:.3f} s of every 2 s, {steady / 6:.1%} of one process")
+        timed("nothing came in")
     finally:
         connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
 

@@ -7,6 +7,7 @@ costs the database a row per router and half a minute, whatever the poll interva
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -244,23 +245,42 @@ def applied(router: Router, now: datetime) -> At:
     return ack if young and (ack.epoch != tag.epoch or ack.revision > tag.revision) else tag
 
 
-def view(environment: Environment, revision: int, window_s: int = WINDOW_S) -> FleetView:
-    """The fleet of an environment against a revision of its present epoch."""
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An environment's routers that polled within the window, read once for any number of questions."""
+
+    applied: list[tuple[int, str]]  # (revision, instance), sorted; revision -1: of another epoch
+    rejected: list[Refusal]
+
+    def view(self, revision: int) -> FleetView:
+        """The fleet against a revision of the environment's present epoch."""
+        behind = bisect_left(self.applied, (revision,))
+        stragglers = sorted(instance for _, instance in self.applied[:behind])
+        return FleetView(len(self.applied) - behind, len(self.applied), stragglers, self.rejected)
+
+
+def present(environment: Environment, window_s: int = WINDOW_S) -> Present:
     now = clock.now()
     since = now - timedelta(seconds=window_s)
-    served = _served_digests(environment)
-    confirmed, stragglers, rejected = 0, [], []
-    for router in environment.routers.filter(polled_at__gte=since).order_by("instance"):
-        at = applied(router, now)
-        if at.epoch == environment.epoch and at.revision >= revision:
-            confirmed += 1
-        else:
-            stragglers.append(router.instance)
-        for workload, refusal in sorted(router.rejected.items()):
+    routers = list(environment.routers.filter(polled_at__gte=since).order_by("instance"))
+    at = [(applied(router, now), router.instance) for router in routers]
+    refusing = [router for router in routers if router.rejected]
+    served = _served_digests(environment) if refusing else set()
+    return Present(
+        sorted((was.revision if was.epoch == environment.epoch else -1, name) for was, name in at),
+        [
+            Refusal(router.instance, workload, refusal["digest"], refusal["error"])
+            for router in refusing
+            for workload, refusal in sorted(router.rejected.items())
             # A refusal stands for as long as the refused document is served.
-            if (workload, refusal["digest"]) in served:
-                rejected.append(Refusal(router.instance, workload, refusal["digest"], refusal["error"]))
-    return FleetView(confirmed, confirmed + len(stragglers), stragglers, rejected)
+            if (workload, refusal["digest"]) in served
+        ],
+    )
+
+
+def view(environment: Environment, revision: int, window_s: int = WINDOW_S) -> FleetView:
+    """The fleet of an environment against a revision of its present epoch."""
+    return present(environment, window_s).view(revision)
 
 
 def _served_digests(environment: Environment) -> set[tuple[str, str]]:

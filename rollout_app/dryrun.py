@@ -4,14 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controlplane.errors import InvalidInput
+from policies_app.models import Workload
 from rollout_app import totals
 from rollout_app.evidence import Reference, Stage, Stratum
 from rollout_app.guardrails import guardrails_for
 from rollout_app.ledger import Judgement, Ledger
 from rollout_app.models import Rollout
 from rollout_app.strata import close_windows
-
-_NEVER = 2**31  # a Unix minute that no outcome reaches
 
 
 def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -27,8 +26,10 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
     reference = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
     stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
     ledger = Ledger.open(guardrails, stages, reference)
-    rows = totals.minute_rows(rollout, reference, {}, _NEVER)
-    strata, _ = close_windows(rows, before=_NEVER, cursors={})
+    name, sticky = str(rollout.pk), rollout.workload.unit != Workload.Unit.REQUEST
+    windows = tuple(totals.Window(name, stage, 0, totals.NEVER) for stage in range(len(stages)))
+    rows = totals.minute_rows([totals.Reading(reference, sticky, windows)])[name]
+    strata, _ = close_windows(rows, before=totals.NEVER, cursors={})
     for stratum in strata:
         ledger.add(stratum)
         if stages[stratum.stage].mode == "percentage" and ledger.judge(stratum.stage, detail=False).roll_back:

@@ -7,6 +7,7 @@ minutes (seconds // 60), rates and margins as fractions (0.02 = 2 points; for ra
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from operator import add, attrgetter
 from typing import Any, Literal, Self
 
 from rollout_app.states import State
@@ -39,7 +40,7 @@ class ArmSums:
     quality_sq: float = 0.0
 
     def __add__(self, other: "ArmSums") -> "ArmSums":
-        return ArmSums(*(getattr(self, name) + getattr(other, name) for name in _ARM_FIELDS))
+        return ArmSums(*map(add, _arm_figures(self), _arm_figures(other)))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +50,7 @@ class ArmSums:
         return cls(**data)
 
 
-_ARM_FIELDS = tuple(f.name for f in fields(ArmSums))
+_arm_figures = attrgetter(*(f.name for f in fields(ArmSums)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,69 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowSums:
+    """What the routers report of decisions that were made and not enforced."""
+
+    decisions: int = 0
+    agreed: int = 0
+    evaluation_errors: int = 0
+    candidate_cost_nusd: int = 0  # projected, over these decisions
+    baseline_cost_nusd: int = 0
+    candidate_routes: Mapping[str, int] = field(default_factory=dict)  # model: decisions
+    baseline_routes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What the gate asks for, in the order of the fields; the routes are for the report."""
+        return (
+            self.decisions,
+            self.agreed,
+            self.evaluation_errors,
+            self.candidate_cost_nusd,
+            self.baseline_cost_nusd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSums:
+    """Tasks that both arms really ran, by which of them succeeded."""
+
+    n: int = 0
+    both: int = 0
+    only_candidate: int = 0
+    only_baseline: int = 0
+    neither: int = 0
+    candidate_cost_nusd: int = 0
+    baseline_cost_nusd: int = 0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return (
+            self.n,
+            self.both,
+            self.only_candidate,
+            self.only_baseline,
+            self.neither,
+            self.candidate_cost_nusd,
+            self.baseline_cost_nusd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """The shadow stage's counts over some time, without routes. They add up with `+`."""
+
+    shadow: ShadowSums = ShadowSums()
+    mirror: MirrorSums = MirrorSums()
+
+    def __add__(self, other: "Rehearsed") -> "Rehearsed":
+        return Rehearsed(
+            ShadowSums(*map(add, self.shadow.counts, other.shadow.counts)),
+            MirrorSums(*map(add, self.mirror.counts, other.mirror.counts)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class MinuteRow:
     """What has arrived for one minute of one stage. `minute` is the routers' stamp, not the arrival."""
 
@@ -69,6 +133,7 @@ class MinuteRow:
     candidate: ArmSums
     baseline: ArmSums
     groups: Mapping[int, Group] = field(default_factory=dict)  # of the baseline arm, where units are sticky
+    rehearsed: Rehearsed | None = None  # in the shadow stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,29 +245,3 @@ class Telemetry:
     candidate_decisions: int = 0  # in this rollout, older than the outcome lag
     candidate_outcomes: int = 0  # ever, in this rollout
     newest_outcome_at: datetime | None = None  # arrival of this rollout's newest outcome, either arm
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowSums:
-    """What the routers report of decisions that were made and not enforced."""
-
-    decisions: int = 0
-    agreed: int = 0
-    evaluation_errors: int = 0
-    candidate_cost_nusd: int = 0  # projected, over these decisions
-    baseline_cost_nusd: int = 0
-    candidate_routes: Mapping[str, int] = field(default_factory=dict)  # model: decisions
-    baseline_routes: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class MirrorSums:
-    """Tasks that both arms really ran, by which of them succeeded."""
-
-    n: int = 0
-    both: int = 0
-    only_candidate: int = 0
-    only_baseline: int = 0
-    neither: int = 0
-    candidate_cost_nusd: int = 0
-    baseline_cost_nusd: int = 0

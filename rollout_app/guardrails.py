@@ -216,7 +216,8 @@ def judge(
     elif log_e_safe >= LOG_SAFE:
         result = VerdictResult.PASS
     low, high = (measure.interval(sums) if detail else None) or (None, None)
-    needed = _needed_tasks(measure, sums, margin) if detail and result is VerdictResult.INCONCLUSIVE else None
+    inconclusive = result is VerdictResult.INCONCLUSIVE
+    needed = _needed_tasks(measure, sums, margin, log_e_safe) if detail and inconclusive else None
     return Verdict(
         guardrail.name, guardrail.metric, result, n_candidate, n_baseline, estimate, low, high,
         log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted, gates and
@@ -241,7 +242,7 @@ _FURTHEST = 512.0  # times what was seen: beyond, a forecast is a guess
 _CLOSE = 0.02  # of the answer: it is rounded anyway
 
 
-def _needed_tasks(measure: Measure, sums: Any, margin: float) -> int | None:
+def _needed_tasks(measure: Measure, sums: Any, margin: float, log_e_safe: float) -> int | None:
     """How many more candidate tasks, if they go like those so far: the sums are stretched until they pass.
 
     ln E over the stretch starts at 0 and bends upwards or is straight, so the chord through two points crosses
@@ -252,8 +253,8 @@ def _needed_tasks(measure: Measure, sums: Any, margin: float) -> int | None:
     def log_e(stretch: float) -> float:
         return measure.safe(sums.scaled(stretch), margin) - LOG_SAFE
 
-    low, below = 1.0, measure.safe(sums, margin) - LOG_SAFE
-    high = min(LOG_SAFE / (below + LOG_SAFE), _FURTHEST) if below > -LOG_SAFE else _FURTHEST
+    low, below = 1.0, log_e_safe - LOG_SAFE
+    high = min(LOG_SAFE / log_e_safe, _FURTHEST) if log_e_safe > 0 else _FURTHEST
     above = log_e(high)
     while above < 0:
         if high >= _FURTHEST or not n:

@@ -1,11 +1,21 @@
 """The rollout's evidence, kept as sums: fed closed strata one by one, judged at any time, stored as JSON."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from rollout_app.evidence import SHARE_ALL, Group, MinuteRow, Reference, Stage, Stratum
+from rollout_app.evidence import (
+    SHARE_ALL,
+    Group,
+    MinuteRow,
+    MirrorSums,
+    Reference,
+    Rehearsed,
+    ShadowSums,
+    Stage,
+    Stratum,
+)
 from rollout_app.guardrails import Guardrail, Verdict, judge
 from rollout_app.stats.combine import LOG_ROLL_BACK, log_sum_exp
 from rollout_app.stats.deff import design_effect
@@ -13,7 +23,7 @@ from rollout_app.stats.srm import log_e_srm
 from rollout_app.strata import close_windows, merge_groups
 from rollout_app.sums import Sums
 
-FORMAT = 1
+FORMAT = 2
 _RESTARTS = 3
 
 
@@ -98,17 +108,23 @@ class Ledger:
         self.tallies: dict[int, StageTally] = {}
         self.cursors: dict[int, int] = {}
         self.groups: dict[int, Group] = {}
+        self.rehearsed = Rehearsed()  # of the shadow stage's closed minutes
 
     @classmethod
     def open(cls, guardrails: Iterable[Guardrail], stages: Iterable[Stage], reference: Reference) -> Self:
         """An empty ledger for one rollout."""
         return cls(tuple(guardrails), tuple(stages), reference)
 
-    def take(self, rows: Iterable[MinuteRow], *, before: int) -> list[Stratum]:
+    def take(self, rows: Sequence[MinuteRow], *, before: int) -> list[Stratum]:
         """Form the strata that closed before minute `before`, add them, and return them."""
-        strata, self.cursors = close_windows(rows, before=before, cursors=self.cursors)
+        cursors = self.cursors
+        strata, self.cursors = close_windows(rows, before=before, cursors=cursors)
         for stratum in strata:
             self.add(stratum)
+        for row in rows:
+            closed = cursors.get(row.stage, row.minute) <= row.minute < self.cursors.get(row.stage, 0)
+            if row.rehearsed and closed:
+                self.rehearsed += row.rehearsed
         return strata
 
     def add(self, stratum: Stratum) -> None:
@@ -174,6 +190,7 @@ class Ledger:
             },
             "tallies": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
             "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
+            "rehearsed": [self.rehearsed.shadow.counts, self.rehearsed.mirror.counts],
             "groups": {str(key): [group.tasks, group.failures] for key, group in self.groups.items()},
         }
 
@@ -192,5 +209,7 @@ class Ledger:
             ledger.sums[name] = {int(stage): measure.load(sums) for stage, sums in by_stage.items()}
         ledger.tallies = {int(stage): StageTally(**tally) for stage, tally in data["tallies"].items()}
         ledger.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
+        shadow, mirror = data["rehearsed"]
+        ledger.rehearsed = Rehearsed(ShadowSums(*shadow), MirrorSums(*mirror))
         ledger.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}
         return ledger

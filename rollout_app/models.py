@@ -256,13 +256,22 @@ class ArmTotals(Sums):
     version = models.PositiveIntegerField()
     # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose
     # routers stamp their minutes by another clock.
-    received_at = models.DateTimeField(db_default=Now(), db_index=True)
+    received_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
                 fields=["environment", "workload", "rollout", "stage", "arm", "version", "minute"],
                 name="arm_totals_once",
+            ),
+        ]
+        # What a look asks for, of the rollouts' rows only: the newest minutes of a stage, the newest arrival.
+        indexes = [
+            models.Index(
+                fields=["rollout", "stage", "minute"], condition=~Q(rollout=""), name="arm_totals_by_stage"
+            ),
+            models.Index(
+                fields=["rollout", "received_at"], condition=~Q(rollout=""), name="arm_totals_by_arrival"
             ),
         ]
         verbose_name_plural = "arm totals"

@@ -60,14 +60,14 @@ def take_due() -> list[str]:
     return [rollout_id for _, rollout_id in ready]
 
 
-def run(look: Callable[[str], object], stop: threading.Event) -> None:
-    """The runner's loop: look at what is due until `stop`. An error in one look costs that look only."""
+def run(look: Callable[[list[str]], object], stop: threading.Event) -> None:
+    """The runner's loop: look at what is due until `stop`."""
     while not stop.is_set():
         if not _wake.wait(timeout=1):
             continue
-        for rollout_id in take_due():
+        if due := take_due():
             try:
-                look(rollout_id)
+                look(due)
             except Exception:
-                logger.exception("the look at rollout %s failed; the next sweep repeats it", rollout_id)
+                logger.exception("the look at %d rollouts failed; the next sweep repeats it", len(due))
         stop.wait(LOOK_EVERY)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import starmap
 from operator import add
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from django.conf import settings
@@ -23,9 +23,9 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from controlplane import clock
+from rollout_app.bulk import chunks, flat, places
 from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket
 
-T = TypeVar("T")
 NUMBERS = (
     "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "attempts",
     "quality_n", "quality_sum", "quality_sum_sq", "confidence_n", "confidence_sum", "confidence_sum_sq",
@@ -158,13 +158,13 @@ def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     fresh: set[tuple[int, str]] = set()
     table = AcceptedBatch._meta.db_table
     with connection.cursor() as cursor:
-        for chunk in _chunks([claims[place] for place in sorted(claims)], 2_000):
+        for chunk in chunks([claims[place] for place in sorted(claims)], 2_000):
             # Only our own table's name is formatted in; values are bound.
             statement = (
-                f"INSERT INTO {table} (environment_id, batch, accepted, at) VALUES {_places(chunk)} "  # noqa: S608
+                f"INSERT INTO {table} (environment_id, batch, accepted, at) VALUES {places(chunk)} "  # noqa: S608
                 "ON CONFLICT (environment_id, batch) DO NOTHING RETURNING environment_id, batch"
             )
-            cursor.execute(statement, _flat(chunk))
+            cursor.execute(statement, flat(chunk))
             fresh.update(cursor.fetchall())
     return fresh
 
@@ -189,13 +189,11 @@ def _folded(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> d
 
 def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> list[int]:
     """What each is told. A batch that was counted before is answered alike, whatever its body is now."""
-    places = [(s.environment_id, next(iter(s.parts), "")) for s in submissions]
-    again = [
-        batch for environment, batch in places if batch[:2] == "b:" and (environment, batch) not in fresh
-    ]
+    asked = [(s.environment_id, next(iter(s.parts), "")) for s in submissions]
+    again = [batch for environment, batch in asked if batch[:2] == "b:" and (environment, batch) not in fresh]
     rows = AcceptedBatch.objects.filter(batch__in=again) if again else AcceptedBatch.objects.none()
     told = {(e, b): accepted for e, b, accepted in rows.values_list("environment_id", "batch", "accepted")}
-    return [told.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
+    return [told.get(place, s.accepted) for place, s in zip(asked, submissions, strict=True)]
 
 
 def _lock(environments: Iterable[int]) -> None:
@@ -212,16 +210,16 @@ def _upsert(model: type[Model], key_fields: Sequence[str], sums: Mapping[Any, Su
     columns = [*key_fields, *NUMBERS, *DETAILS]
     updates = [f"{name} = {table}.{name} + excluded.{name}" for name in NUMBERS]
     updates += [f"{name} = excluded.{name}" for name in DETAILS]
-    for keys in _chunks(sorted(sums), _ROWS):
+    for keys in chunks(sorted(sums), _ROWS):
         _add_stored_details(table, key_fields, keys, sums)
         rows = [_row(key, sums[key]) for key in keys]
         # Names of our own tables and columns only; values are bound.
         statement = (
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {_places(rows)} "  # noqa: S608
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places(rows)} "  # noqa: S608
             f"ON CONFLICT ({', '.join(key_fields)}) DO UPDATE SET {', '.join(updates)}"
         )
         with connection.cursor() as cursor:
-            cursor.execute(statement, _flat(rows))
+            cursor.execute(statement, flat(rows))
 
 
 def _add_stored_details(
@@ -232,10 +230,10 @@ def _add_stored_details(
     rows = [(number, *_stored(key)) for number, key in enumerate(keys)]
     statement = (
         f"SELECT v.column1, {', '.join(f't.{name}' for name in DETAILS)} "  # noqa: S608 — our own names
-        f"FROM (VALUES {_places(rows)}) AS v JOIN {table} t ON {matches}"
+        f"FROM (VALUES {places(rows)}) AS v JOIN {table} t ON {matches}"
     )
     with connection.cursor() as cursor:
-        cursor.execute(statement, _flat(rows))
+        cursor.execute(statement, flat(rows))
         for number, *stored in cursor.fetchall():
             details = sums[keys[number]].details
             for mine, text in zip(details, stored, strict=True):
@@ -251,19 +249,6 @@ def _stored(key: Any) -> tuple[Any, ...]:
 def _row(key: Any, sums: Sums) -> tuple[Any, ...]:
     details = [msgspec.json.encode(value).decode() if value else "{}" for value in sums.details]
     return (*_stored(key), *sums.numbers, *details)
-
-
-def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def _places(rows: Sequence[Sequence[Any]]) -> str:
-    one = f"({', '.join(['%s'] * len(rows[0]))})"
-    return ", ".join([one] * len(rows))
-
-
-def _flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
-    return [value for row in rows for value in row]
 
 
 def _keep_feedback(submissions: Sequence[Submission]) -> None:

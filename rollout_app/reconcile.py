@@ -1,34 +1,35 @@
-"""Look once at a rollout: evidence, decision, at most one action. Any number of lookers may look at once.
+"""Look once at rollouts: evidence, decision, at most one action each. Any number of lookers may look at once.
 
-A look is a list of early returns. It takes in the strata that closed since the last one, keeps what it saw
-(guarded by a compare-and-swap, so that of two lookers one keeps and the other's work is dropped), and does
-what `decide` says through the same actions as people use. What it leaves undone, by a crash or a lost race,
-the next look does.
+A look takes in the strata that closed since the last one, decides, keeps what it saw (guarded by a
+compare-and-swap, so that of two lookers one keeps and the other's work is dropped), and does what was decided
+through the same actions as people use. What it leaves undone, by a crash or a lost race, the next look does.
+
+One rollout after a nudge, or ten thousand in a sweep: the same code, in batches of one or of many. `looks`
+reads and keeps for a batch; only the few that act are taken one by one.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
-
-from django.db import transaction
-from django.db.models import Max, Q
 
 from controlplane import clock
 from controlplane.actors import SYSTEM
 from controlplane.errors import Conflict, RolloutMoved
 from policies_app import fleet
 from policies_app.models import Environment
-from rollout_app import actions, totals
+from rollout_app import actions, looks, totals
+from rollout_app.bulk import chunks
 from rollout_app.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
-from rollout_app.evidence import FleetView, MirrorSums, Reference, RolloutView, ShadowSums, Stage
-from rollout_app.guardrails import Guardrail
-from rollout_app.ledger import Judgement, Ledger
-from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Telemetry
+from rollout_app.ledger import Ledger
+from rollout_app.looks import Look, Subject
+from rollout_app.models import Rollout
 from rollout_app.reference import MIN_OUTCOMES
 from rollout_app.states import State
+from rollout_app.stats.combine import missing_breach
 from rollout_app.strata import closes_before
 
 logger = logging.getLogger(__name__)
@@ -36,31 +37,100 @@ logger = logging.getLogger(__name__)
 READBACK_FOR = timedelta(minutes=10)  # then a rollback ends with the stragglers named
 # How long a rollout is left alone when nothing came in: what only time or the fleet changes is seen so late.
 SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
-ARRIVALS = timedelta(minutes=3)  # a nudge that was lost is made up for within this
+BATCH = 200  # rollouts read together, and kept in one transaction: some 50 ms in which SQLite has its writer
+_MINUTES_OF_HEALTH = 60
+
+
+@dataclass(slots=True)
+class Fleets:
+    """The routers of each environment, read once for all the looks of a sweep."""
+
+    _present: dict[int, fleet.Present] = field(default_factory=dict)
+
+    def view(self, subject: Subject) -> FleetView:
+        present = self._present.get(subject.environment_id)
+        if present is None:
+            present = self._present[subject.environment_id] = fleet.present(subject.environment)
+        seen = present.view(subject.revision or 0)
+        refused = tuple(str(no) for no in seen.rejected if no.digest == subject.digest)
+        return FleetView(routers=seen.of, applied=seen.confirmed, rejected=refused)
 
 
 def reconcile(rollout_id: UUID | str, *, now: datetime | None = None) -> str:
     """One look; returns what came of it in a word: `advance`, `hold`, `roll_back`, … or `idle`."""
-    rollout = (
-        Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
-        .filter(pk=rollout_id)
-        .first()
-    )
-    if rollout is None:
-        return "idle"
-    now = now or clock.now()
+    return _look([rollout_id], now or clock.now(), Fleets()).get(str(rollout_id), "idle")
+
+
+def look(
+    ids: Iterable[UUID | str], *, now: datetime | None = None, fleets: Fleets | None = None
+) -> list[str]:
+    """A look at each, in batches; the words in no order. One's bad data must not cost the others their look."""
+    fleets = fleets or Fleets()
+    words: list[str] = []
+    for some in chunks(list(ids), BATCH):
+        words += _look_safely(some, now, fleets)
+    return words
+
+
+def _look_safely(ids: Sequence[UUID | str], now: datetime | None, fleets: Fleets) -> list[str]:
+    """A look may be done twice, so a batch that fails is looked at again in halves, down to the one at fault."""
     try:
-        match State(rollout.state):
-            case State.SCHEDULED:
-                return _start_when_due(rollout, now)
-            case State.ROLLING_BACK:
-                return _read_back(rollout, now)
+        return list(_look(ids, now or clock.now(), fleets).values())
+    except Exception:
+        if len(ids) == 1:
+            logger.exception("the look at rollout %s failed; the next sweep repeats it", ids[0])
+            return ["error"]
+    half = len(ids) // 2
+    return [*_look_safely(ids[:half], now, fleets), *_look_safely(ids[half:], now, fleets)]
+
+
+def sweep(*, now: datetime | None = None) -> dict[str, int]:
+    """Look at every rollout that could move; how often each word came back.
+
+    One query finds them all: those that nothing came in for, and that are not due by time, cost no more.
+    """
+    due, words = [], []
+    began = now or clock.now()
+    for pk, wake_at, looked_at, received in looks.could_move(began):
+        is_new = received is not None and (looked_at is None or received > looked_at)
+        if is_new or wake_at is None or wake_at <= began:
+            due.append(pk)
+        else:
+            words.append("rest")
+    words += look(due, now=now)
+    return {word: words.count(word) for word in dict.fromkeys(words)}
+
+
+def _look(ids: Sequence[UUID | str], now: datetime, fleets: Fleets) -> dict[str, str]:
+    words: dict[str, str] = {}
+    judged = []
+    for subject in looks.read(ids):
+        match subject.state:
             case State.RUNNING | State.PAUSED:
-                return _judge(rollout, now)
+                judged.append(subject)
+            case State.SCHEDULED | State.ROLLING_BACK:
+                words[subject.name] = _by_itself(subject, now)
             case _:
-                return "idle"
+                words[subject.name] = "idle"
+    seen = _see(judged, now, fleets)
+    kept = looks.keep(seen, now)
+    for one in seen:
+        words[one.subject.name] = _act(one, now) if one.subject.pk in kept else "moved"
+    return words
+
+
+def _by_itself(subject: Subject, now: datetime) -> str:
+    rollout = _rollout(subject.pk)
+    try:
+        if rollout.state == State.SCHEDULED:
+            return _start_when_due(rollout, now)
+        return _read_back(rollout, now) if rollout.state == State.ROLLING_BACK else "moved"
     except RolloutMoved:
         return "moved"  # another looker or a person was first; what they did gets its own look
+
+
+def _rollout(pk: UUID) -> Rollout:
+    return Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(pk=pk)
 
 
 def _start_when_due(rollout: Rollout, now: datetime) -> str:
@@ -96,82 +166,114 @@ def _read_back(rollout: Rollout, now: datetime) -> str:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What one look saw."""
+class _Opened:
+    """A look under way: the sums so far, and up to which minute they may grow."""
 
-    reference: Reference
+    subject: Subject
     ledger: Ledger
-    judgement: Judgement
-    evidence: Evidence
-    is_new: bool  # strata closed, or the reference was frozen: there is something to keep
+    frozen_now: bool
+    before: int  # Unix minute; 0 as long as nothing came in
 
+    @property
+    def in_shadow(self) -> bool:
+        return self.ledger.stages[self.subject.stage].mode == "shadow"
 
-def _judge(rollout: Rollout, now: datetime) -> str:
-    seen = _look(rollout, now)
-    decision = decide(_view(rollout, now), seen.evidence, _fleet(rollout), now)
-    if seen.is_new and not _keep(rollout, seen, now):
-        return "moved"
-    return _act(rollout, decision, seen, now)
-
-
-def _look(rollout: Rollout, now: datetime) -> _Seen:
-    newest, received = totals.newest(rollout)
-    reference, frozen_now = _reference(rollout, newest, now)
-    stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
-    if rollout.evidence and not frozen_now:
-        ledger = Ledger.from_dict(rollout.evidence)
-    else:
-        guardrails = tuple(Guardrail.from_dict(kept) for kept in rollout.guardrails)
-        ledger = Ledger.open(guardrails, stages, reference)
-    before, taken = 0, False
-    if newest is not None and received is not None:
-        before = closes_before(
-            now=now,
-            lag_s=rollout.workload.outcome_lag_s,
-            newest_minute=totals.minute_of(newest),
-            last_received_at=received,
+    def reading(self) -> totals.Reading:
+        """The minutes that no window has taken yet. The shadow gate counts open minutes too."""
+        before = totals.NEVER if self.in_shadow else self.before
+        cursors = self.ledger.cursors
+        windows = tuple(
+            totals.Window(self.subject.name, stage, cursors.get(stage, 0), before)
+            for stage in range(self.subject.stage + 1)
         )
-        rows = totals.minute_rows(rollout, reference, ledger.cursors, before)
-        taken = bool(ledger.take(rows, before=before))
-    judgement = ledger.judge(rollout.stage)
-    in_shadow = stages[rollout.stage].mode == "shadow"  # later on nobody decides on it
-    shadow, mirror = totals.shadow_and_mirror(rollout) if in_shadow else (ShadowSums(), MirrorSums())
+        return totals.Reading(self.ledger.reference, self.subject.sticky, windows)
+
+    def last_hour(self) -> list[totals.Window]:
+        newest = self.subject.newest_minute
+        end = totals.minute_of(newest) + 1 if newest else 0
+        begin = end - _MINUTES_OF_HEALTH
+        stages = range(self.subject.stage + 1)
+        return [totals.Window(self.subject.name, stage, begin, end) for stage in stages] if end else []
+
+
+def _see(subjects: Sequence[Subject], now: datetime, fleets: Fleets) -> list[Look]:
+    opened = [_open(subject, now) for subject in subjects]
+    heard = [one for one in opened if one.subject.newest_minute]
+    rows = totals.minute_rows([one.reading() for one in heard])
+    hours = totals.baseline_sums([window for one in heard for window in one.last_hour()])
+    seen = []
+    for one in opened:
+        name = one.subject.name
+        seen.append(_seen(one, rows.get(name, []), hours.get(name, ArmSums()), now, fleets))
+    return seen
+
+
+def _open(subject: Subject, now: datetime) -> _Opened:
+    ledger = subject.open()
+    newest, received = subject.newest_minute, subject.received_at
+    if newest is None or received is None:
+        return _Opened(subject, ledger, False, 0)
+    frozen_now = False
+    if ledger.reference.outcomes < MIN_OUTCOMES:
+        # Measured again as long as it rests on too little. Reopening the ledger over it loses nothing: every
+        # minute of the rollout is read again.
+        measured = totals.reference(_rollout(subject.pk), now)
+        if frozen_now := measured.outcomes >= MIN_OUTCOMES:
+            ledger = subject.reopened(measured)
+    before = closes_before(
+        now=now, lag_s=subject.lag_s, newest_minute=totals.minute_of(newest), last_received_at=received
+    )
+    return _Opened(subject, ledger, frozen_now, before)
+
+
+def _seen(
+    one: _Opened, rows: list[MinuteRow], baseline_last_hour: ArmSums, now: datetime, fleets: Fleets
+) -> Look:
+    subject, ledger = one.subject, one.ledger
+    taken = bool(ledger.take(rows, before=one.before))
+    judgement = ledger.judge(subject.stage)
+    still_open = [row for row in rows if row.minute >= ledger.cursors.get(row.stage, 0)]
+    rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), ledger.rehearsed)
     evidence = Evidence(
         judgement=judgement,
-        reference=reference,
-        telemetry=totals.telemetry(rollout, before, received),
-        baseline_last_hour=totals.baseline_last_hour(rollout, newest or now),
-        shadow=shadow,
-        mirror=mirror,
+        reference=ledger.reference,
+        telemetry=_telemetry(one, still_open),
+        baseline_last_hour=baseline_last_hour,
+        shadow=rehearsed.shadow,
+        mirror=rehearsed.mirror,
     )
-    return _Seen(reference, ledger, judgement, evidence, is_new=taken or frozen_now)
+    decision = decide(_view(one, now), evidence, fleets.view(subject), now)
+    wake_at = _wake_at(one, decision, now)
+    return Look(
+        subject, ledger, judgement, evidence, decision, wake_at, taken or one.frozen_now, one.frozen_now
+    )
 
 
-def _reference(rollout: Rollout, newest: datetime | None, now: datetime) -> tuple[Reference, bool]:
-    """The frozen reference, or one measured again as long as it rests on too little; and whether it is new.
+def _telemetry(one: _Opened, still_open: list[MinuteRow]) -> Telemetry:
+    """Counted from the sums. A late outcome of a judged minute is not in them, so a silence is read in full."""
+    tallies = one.ledger.tallies.values()
+    due = sum(row.candidate.tasks for row in still_open if row.minute < one.before)
+    graded = sum(row.candidate.successes + row.candidate.failures for row in still_open)
+    due += sum(tally.candidate_tasks for tally in tallies)
+    graded += sum(tally.candidate_graded for tally in tallies)
+    if missing_breach(due, graded):
+        return totals.telemetry(one.subject.name, one.before, one.subject.received_at)
+    return Telemetry(due, graded, one.subject.received_at)
 
-    Reopening the ledger over it loses nothing: every minute of the rollout is read again.
-    """
-    kept = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
-    if kept.outcomes >= MIN_OUTCOMES or newest is None:
-        return kept, False
-    measured = totals.reference(rollout, now)
-    return (measured, True) if measured.outcomes >= MIN_OUTCOMES else (kept, False)
 
-
-def _view(rollout: Rollout, now: datetime) -> RolloutView:
-    stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
-    following = rollout.stage + 1
+def _view(one: _Opened, now: datetime) -> RolloutView:
+    subject, stages = one.subject, one.ledger.stages
+    following = subject.stage + 1
     asks = following < len(stages) and stages[following].approval
-    paused = rollout.paused_s + ((now - rollout.paused_at).total_seconds() if rollout.paused_at else 0.0)
+    paused = subject.paused_s + ((now - subject.paused_at).total_seconds() if subject.paused_at else 0.0)
     return RolloutView(
-        state=State(rollout.state),
+        state=subject.state,
         stages=stages,
-        stage=rollout.stage,
-        stage_entered_at=rollout.stage_entered_at or now,
+        stage=subject.stage,
+        stage_entered_at=subject.stage_entered_at or now,
         paused_seconds=paused,
-        next_stage_approved=asks and actions.standing_approval(rollout, following) is not None,
-        freeze=_freeze(rollout.environment, now),
+        next_stage_approved=asks and actions.standing_approval(_rollout(subject.pk), following) is not None,
+        freeze=_freeze(subject.environment, now),
     )
 
 
@@ -183,50 +285,33 @@ def _freeze(environment: Environment, now: datetime) -> str | None:
     return f"{name} until {until:%Y-%m-%d %H:%M} UTC"
 
 
-def _fleet(rollout: Rollout) -> FleetView:
-    revision = (
-        rollout.transitions.filter(revision__isnull=False).values_list("revision", flat=True).last() or 0
-    )
-    seen = fleet.view(rollout.environment, revision)
-    refused = tuple(str(no) for no in seen.rejected if no.digest == rollout.candidate.digest)
-    return FleetView(routers=seen.of, applied=seen.confirmed, rejected=refused)
+def _wake_at(one: _Opened, decision: Decision, now: datetime) -> datetime:
+    """When to look again though nothing came in: the fleet soon, the stage's shortest time to the second."""
+    code = decision.reason.code if isinstance(decision, Hold) else ""
+    later = now + (SOON if code == "fleet" else LATER)
+    subject = one.subject
+    if subject.stage_entered_at is None or subject.paused_at is not None:
+        return later
+    minutes = one.ledger.stages[subject.stage].min_minutes
+    done = subject.stage_entered_at + timedelta(minutes=minutes, seconds=subject.paused_s)
+    return min(done, later) if done > now else later
 
 
 # --- what comes of it ----------------------------------------------------------------------------------
 
 
-def _keep(rollout: Rollout, seen: _Seen, now: datetime) -> bool:
-    """Keep the look, unless the rollout moved or another looker kept its own first."""
-    look = rollout.looks + 1
-    kept = {"evidence": seen.ledger.as_dict(), "reference": seen.reference.as_dict(), "looks": look}
-    with transaction.atomic():
-        mine = Rollout.objects.filter(pk=rollout.pk, version=rollout.version, looks=rollout.looks)
-        if not mine.update(**kept, looked_at=now):
-            return False
-        Verdict.objects.bulk_create(
-            Verdict(
-                rollout=rollout,
-                stage=rollout.stage,
-                look=look,
-                guardrail=verdict.name,
-                verdict=verdict.result,
-                data=verdict.as_dict(),
-                at=now,
-            )
-            for verdict in seen.judgement.verdicts
-        )
-    for name, value in kept.items():
-        setattr(rollout, name, value)
-    return True
-
-
-def _act(rollout: Rollout, decision: Decision, seen: _Seen, now: datetime) -> str:
+def _act(one: Look, now: datetime) -> str:
+    """What was decided; a hold is kept with the look itself."""
+    decision = one.decision
     if isinstance(decision, Hold):
-        return _hold(rollout, now, decision.reason.code, decision.reason.sentence, decision.outlook)
+        return "hold"
+    rollout = _rollout(one.subject.pk)
+    if (rollout.version, rollout.looks) != (one.subject.version, one.number):
+        return "moved"
     evidence = {
         "look": rollout.looks,
-        "judgement": seen.judgement.as_dict(),
-        "telemetry": _plain(asdict(seen.evidence.telemetry)),
+        "judgement": one.judgement.as_dict(),
+        "telemetry": _plain(asdict(one.evidence.telemetry)),
     }
     try:
         match decision:
@@ -241,31 +326,21 @@ def _act(rollout: Rollout, decision: Decision, seen: _Seen, now: datetime) -> st
                 actions.roll_back_rollout(rollout, actor=SYSTEM, reason=decision.reason, evidence=evidence)
                 return "roll_back"
     except RolloutMoved:
-        raise
+        return "moved"  # another looker or a person was first; what they did gets its own look
     except Conflict as error:  # a freeze, a pin, an approval voided since the evidence was read
         return _hold(rollout, now, error.code, error.detail)
 
 
-def _hold(rollout: Rollout, now: datetime, code: str, sentence: str, outlook: str = "") -> str:
+def _hold(rollout: Rollout, now: datetime, code: str, sentence: str) -> str:
     _write(
         rollout,
         hold_code=code,
         hold_sentence=sentence,
-        outlook=outlook,
+        outlook="",
         looked_at=now,
-        wake_at=_wake_at(rollout, now, code),
+        wake_at=now + LATER,
     )
     return "hold"
-
-
-def _wake_at(rollout: Rollout, now: datetime, code: str) -> datetime:
-    """When to look again though nothing came in: the fleet soon, the stage's shortest time to the second."""
-    later = now + (SOON if code == "fleet" else LATER)
-    if rollout.stage_entered_at is None or rollout.paused_at is not None:
-        return later
-    minutes = Stage.from_dict(rollout.stages[rollout.stage]).min_minutes
-    done = rollout.stage_entered_at + timedelta(minutes=minutes, seconds=rollout.paused_s)
-    return min(done, later) if done > now else later
 
 
 def _write(rollout: Rollout, **values: Any) -> None:
@@ -277,45 +352,3 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
     }
-
-
-# --- all of them ---------------------------------------------------------------------------------------
-
-
-def sweep(*, now: datetime | None = None) -> dict[str, int]:
-    """Look at every rollout that could move; how often each word came back. An error costs its look only.
-
-    One query finds what came in of late, one the rollouts: those that nothing came in for, and that are not
-    due by time, cost nothing more.
-    """
-    now = now or clock.now()
-    arrived = dict(
-        ArmTotals.objects.filter(received_at__gte=now - ARRIVALS)
-        .exclude(rollout="")
-        .values_list("rollout")
-        .annotate(Max("received_at"))
-    )
-    counts: dict[str, int] = {}
-    for pk, wake_at, looked_at in _could_move(now):
-        came_in = arrived.get(str(pk))
-        is_new = came_in is not None and (looked_at is None or came_in > looked_at)
-        word = look_safely(pk) if is_new or wake_at is None or wake_at <= now else "rest"
-        counts[word] = counts.get(word, 0) + 1
-    return counts
-
-
-def _could_move(now: datetime) -> list[tuple[UUID, datetime | None, datetime | None]]:
-    due = Rollout.objects.filter(
-        Q(state__in=[State.RUNNING, State.PAUSED, State.ROLLING_BACK])
-        | Q(state=State.SCHEDULED, scheduled_for__lte=now)
-    )
-    return list(due.order_by("pk").values_list("pk", "wake_at", "looked_at"))
-
-
-def look_safely(rollout_id: UUID | str) -> str:
-    """`reconcile`, with its error logged: one rollout's bad data must not keep the others from their look."""
-    try:
-        return reconcile(rollout_id)
-    except Exception:
-        logger.exception("the look at rollout %s failed; the next sweep repeats it", rollout_id)
-        return "error"

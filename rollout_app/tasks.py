@@ -4,28 +4,32 @@ The plain functions serve the embedded runner. With a broker, `look_later` hands
 `controlplane.periodic.TABLE` names `sweep`.
 """
 
+from collections.abc import Sequence
+
 from django.db import close_old_connections
 
 from controlplane.audit.context import request_context
 from controlplane.celery import app
 from rollout_app import reconcile
+from rollout_app.bulk import chunks
 
 
-def look(rollout_id: str) -> str:
-    """One look, after a nudge. A connection that the database closed meanwhile is made anew."""
+def look(rollout_ids: Sequence[str]) -> list[str]:
+    """A look at each, after a nudge. A connection that the database closed meanwhile is made anew."""
     close_old_connections()
     with request_context(source="look"):
-        return reconcile.look_safely(rollout_id)
+        return reconcile.look(rollout_ids)
 
 
-def look_later(rollout_id: str) -> None:
-    """The same, by a worker. After ten seconds the sweep has done it, so the message may go."""
-    looked_at_by_a_worker.apply_async(args=[rollout_id], expires=10)
+def look_later(rollout_ids: Sequence[str]) -> None:
+    """The same, by workers. After ten seconds the sweep has done it, so the message may go."""
+    for some in chunks(rollout_ids, reconcile.BATCH):
+        looked_at_by_a_worker.apply_async(args=[list(some)], expires=10)
 
 
 @app.task(name="pointsman.look")  # type: ignore[untyped-decorator]
-def looked_at_by_a_worker(rollout_id: str) -> str:
-    return look(rollout_id)
+def looked_at_by_a_worker(rollout_ids: list[str]) -> list[str]:
+    return look(rollout_ids)
 
 
 def sweep() -> dict[str, int]:

@@ -3,20 +3,25 @@
 Money is in nano-USD; minutes are Unix minutes as the routers stamped them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import Max, Q, QuerySet, Sum
+import msgspec
+from django.db import connection
+from django.db.models import Q, Sum
 
 from pointsman.histogram import Histogram
 from policies_app.models import Workload
+from rollout_app.bulk import chunks, flat, places
 from rollout_app.evidence import (
     ArmSums,
     Group,
     MinuteRow,
     MirrorSums,
     Reference,
+    Rehearsed,
     ShadowSums,
     Stage,
     Telemetry,
@@ -28,16 +33,18 @@ from rollout_app.strata import merge_groups
 REFERENCE_DAYS = (
     7  # how far back the baseline is measured: a whole week has every hour and every weekday once
 )
-_HOUR = timedelta(hours=1)
 
-# What `ArmSums` is made of. The wide columns (groups, routes) are left in the database.
-_JUDGED = (
-    "stage", "arm", "minute", "tasks", "successes", "failures", "errors", "escalations", "fallbacks",
-    "retries", "capped_sum", "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum",
-    "quality_sum_sq", "cost_histogram", "latency_histogram",
+# What `ArmSums` is made of.
+_FIGURES = (
+    "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "capped_sum",
+    "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum", "quality_sum_sq", "cost_histogram",
+    "latency_histogram",
 )  # fmt: skip
-
+_MAPS = ("groups", "shadow", "mirror")
 _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
+NEVER = 60 * 24 * 365 * 200  # a Unix minute that no outcome reaches (in 2170)
+_ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
+_TABLE = ArmTotals._meta.db_table
 
 
 def reference(rollout: Rollout, now: datetime) -> Reference:
@@ -51,8 +58,8 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
         Q(arm="baseline") | ~Q(rollout=str(rollout.pk))
     )  # it was a candidate once, and became the baseline
     arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, Group]()
-    for row in rows.values(*_JUDGED, "groups").iterator():
-        arm += arm_sums(row, None)
+    for row in rows.values(*_FIGURES, "groups").iterator():
+        arm += arm_sums(row)
         latency.merge(histogram(row["latency_histogram"]))
         cost.merge(histogram(row["cost_histogram"]))
         groups = merge_groups((groups, hash_groups(row["groups"])))
@@ -65,55 +72,102 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
     )
 
 
-def minute_rows(
-    rollout: Rollout, reference: Reference, cursors: Mapping[int, int], before: int
-) -> list[MinuteRow]:
-    """The minutes before `before` that no window has taken yet, both arms side by side."""
-    unjudged = Q(stage__gte=0)
-    for stage, cursor in cursors.items():
-        unjudged &= ~Q(stage=stage) | Q(minute__gte=moment(cursor))
-    sticky = rollout.workload.unit != Workload.Unit.REQUEST
-    columns = (*_JUDGED, "groups") if sticky else _JUDGED
-    rows = of(rollout).filter(unjudged, minute__lt=moment(before)).values(*columns)
-    minutes: dict[tuple[int, int], dict[str, ArmSums]] = {}
-    groups: dict[tuple[int, int], dict[int, Group]] = {}
-    for row in rows.iterator():
-        key = (row["stage"], minute_of(row["minute"]))
-        arms = minutes.setdefault(key, {})
-        arms[row["arm"]] = arms.get(row["arm"], ArmSums()) + arm_sums(row, reference)
-        if sticky and row["arm"] == "baseline":
-            groups[key] = merge_groups((groups.get(key, {}), _groups(row["groups"])))
-    none = ArmSums()
-    return [
-        MinuteRow(*key, arms.get("candidate", none), arms.get("baseline", none), groups.get(key, {}))
-        for key, arms in sorted(minutes.items())
-    ]
+class Window(NamedTuple):
+    """The minutes of one stage of a rollout to read: from `first` up to, not including, `before`."""
+
+    rollout: str
+    stage: int
+    first: int
+    before: int
 
 
-def _groups(stored: Mapping[str, Any]) -> dict[int, Group]:
-    return {int(key): Group(*counts) for key, counts in stored.items()}
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a rollout's minutes are read: tails by its reference's edges, hash groups where units are sticky."""
+
+    reference: Reference
+    sticky: bool
+    windows: tuple[Window, ...]
 
 
-def of(rollout: Rollout) -> QuerySet[ArmTotals]:
-    return ArmTotals.objects.filter(
-        environment=rollout.environment_id, workload=rollout.workload_id, rollout=str(rollout.pk)
-    )
+def minute_rows(readings: Sequence[Reading]) -> dict[str, list[MinuteRow]]:
+    """By rollout, the minutes of its windows in order, both arms side by side."""
+    by_name = {reading.windows[0].rollout: reading for reading in readings}
+    minutes: dict[str, dict[tuple[int, int], _Minute]] = {name: {} for name in by_name}
+    names = ("arm", "minute", *_FIGURES, *_MAPS)
+    windows = [window for reading in readings for window in reading.windows]
+    for rollout, stage, *values in _within(windows, ", ".join(f"t.{name}" for name in names)):
+        row = dict(zip(names, values, strict=True))
+        key = (stage, minute_of(stored_moment(row["minute"])))
+        minutes[rollout].setdefault(key, _Minute()).add(row, by_name[rollout])
+    return {
+        name: [minute.row(*key) for key, minute in sorted(found.items())] for name, found in minutes.items()
+    }
 
 
-def newest(rollout: Rollout) -> tuple[datetime | None, datetime | None]:
-    """(newest stamped minute, when the last new minute came in) of the rollout, or None before its first."""
-    found = of(rollout).aggregate(minute=Max("minute"), received=Max("received_at"))
-    return found["minute"], found["received"]
+@dataclass(slots=True)
+class _Minute:
+    """One minute of one stage, being put together from its arms' rows."""
+
+    arms: dict[str, ArmSums] = field(default_factory=dict)
+    groups: dict[int, Group] = field(default_factory=dict)
+    rehearsed: Rehearsed | None = None
+
+    def add(self, row: Mapping[str, Any], reading: Reading) -> None:
+        arm, sums = row["arm"], arm_sums(row, reading.reference)
+        self.arms[arm] = self.arms[arm] + sums if arm in self.arms else sums
+        if reading.sticky and arm == "baseline":
+            self.groups = merge_groups((self.groups, hash_groups(msgspec.json.decode(row["groups"]))))
+        if row["shadow"] != "{}" or row["mirror"] != "{}":
+            shadow, mirror = _SHADOW.decode(row["shadow"]), _MIRROR.decode(row["mirror"])
+            self.rehearsed = (self.rehearsed or Rehearsed()) + Rehearsed(shadow, mirror)
+
+    def row(self, stage: int, minute: int) -> MinuteRow:
+        candidate, baseline = self.arms.get("candidate", _NONE), self.arms.get("baseline", _NONE)
+        return MinuteRow(stage, minute, candidate, baseline, self.groups, self.rehearsed)
 
 
-def telemetry(rollout: Rollout, before: int, received_at: datetime | None) -> Telemetry:
-    """Candidate tasks older than the lag, and how many of the candidate's tasks were ever graded."""
-    sums = (
-        of(rollout)
-        .filter(arm="candidate")
-        .aggregate(
-            due=Sum("tasks", filter=Q(minute__lt=moment(before))), good=Sum("successes"), bad=Sum("failures")
+_NONE = ArmSums()
+_SHADOW, _MIRROR = msgspec.json.Decoder(ShadowSums), msgspec.json.Decoder(MirrorSums)  # routes are left out
+
+
+def baseline_sums(windows: Sequence[Window]) -> dict[str, ArmSums]:
+    """By rollout, the baseline arm's counts over its windows; no costs and no tails."""
+    sums = ", ".join(f"SUM(t.{name})" for name in _HEALTH)
+    found: dict[str, ArmSums] = {}
+    for rollout, _, *counts in _within(windows, sums, "AND t.arm = 'baseline' GROUP BY v.column1, v.column2"):
+        counted = ArmSums(*map(int, counts))
+        found[rollout] = found[rollout] + counted if rollout in found else counted
+    return found
+
+
+def _within(windows: Sequence[Window], columns: str, tail: str = "") -> Iterator[tuple[Any, ...]]:
+    """(rollout, stage, *columns) of what lies in the windows. Each is one range of the index by stage."""
+    for some in chunks(windows, _ROWS):
+        rows = [
+            (name, stage, _stored(moment(first)), _stored(moment(before)))
+            for name, stage, first, before in some
+        ]
+        # Names of our own table and columns only; values are bound.
+        statement = (
+            f"SELECT v.column1, v.column2, {columns} FROM (VALUES {places(rows)}) AS v "  # noqa: S608
+            # A cross join: SQLite would read the whole table and seek in the windows.
+            f"CROSS JOIN {_TABLE} t WHERE t.rollout = v.column1 AND t.stage = v.column2 AND NOT (t.rollout = '') "
+            f"AND t.minute >= v.column3 AND t.minute < v.column4 {tail}"
         )
+        with connection.cursor() as cursor:
+            cursor.execute(statement, flat(rows))
+            yield from cursor.fetchall()
+
+
+def _stored(at: datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(at)
+
+
+def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:
+    """Candidate tasks older than the lag, and how many of the candidate's tasks were ever graded: all read."""
+    sums = ArmTotals.objects.filter(rollout=rollout, arm="candidate").aggregate(
+        due=Sum("tasks", filter=Q(minute__lt=moment(before))), good=Sum("successes"), bad=Sum("failures")
     )
     return Telemetry(
         candidate_decisions=sums["due"] or 0,
@@ -122,18 +176,12 @@ def telemetry(rollout: Rollout, before: int, received_at: datetime | None) -> Te
     )
 
 
-def baseline_last_hour(rollout: Rollout, newest_minute: datetime) -> ArmSums:
-    """The baseline arm's counts over the hour up to the newest stamped minute; no costs and no tails."""
-    rows = of(rollout).filter(arm="baseline", minute__gt=newest_minute - _HOUR)
-    sums = rows.aggregate(**{f"{name}_": Sum(name) for name in _HEALTH})
-    return ArmSums(**{name: sums[f"{name}_"] or 0 for name in _HEALTH})
-
-
 def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
     """What was decided and not enforced, and what ran on both arms, in the rollout's shadow stage."""
     shadows, mirrors = [], []
     if Stage.from_dict(rollout.stages[0]).mode == "shadow":
-        for row in of(rollout).filter(stage=0).values("shadow", "mirror").iterator():
+        rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=0)
+        for row in rows.values("shadow", "mirror").iterator():
             shadows.append(row["shadow"] or {})
             mirrors.append(row["mirror"] or {})
     candidate, baseline = _routes(shadow.get("routes") or {} for shadow in shadows)
@@ -164,7 +212,7 @@ def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[st
     return candidate, baseline
 
 
-def arm_sums(row: Mapping[str, Any], reference: Reference | None) -> ArmSums:
+def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmSums:
     """One row as the guardrails read it. Tails need the reference's edges; without them they are 0 of 0."""
     latency_n, latency_above = _tail(row["latency_histogram"], reference.latency_edge if reference else None)
     cost_n, cost_above = _tail(row["cost_histogram"], reference.cost_edge if reference else None)
@@ -189,11 +237,23 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None) -> ArmSums:
     )
 
 
-def _tail(stored: Mapping[str, Any], edge: int | None) -> tuple[int, int]:
+class _Stored(msgspec.Struct):
+    """A histogram as it is stored; `{}` is an empty one."""
+
+    zero: int = 0
+    counts: dict[int, int] = {}
+
+
+_HISTOGRAM = msgspec.json.Decoder(_Stored)
+
+
+def _tail(stored: str, edge: int | None) -> tuple[int, int]:
+    """How many there are, and how many above the edge."""
     if edge is None:
         return 0, 0
-    read = histogram(stored)
-    return read.total, read.count_above(edge)
+    read = _HISTOGRAM.decode(stored)
+    above = sum(count for bucket, count in read.counts.items() if bucket > edge)
+    return read.zero + sum(read.counts.values()), above
 
 
 def hash_groups(stored: Mapping[str, Any]) -> dict[int, Group]:
@@ -215,3 +275,9 @@ def minute_of(at: datetime) -> int:
 
 def moment(minute: int) -> datetime:
     return datetime.fromtimestamp(minute * 60, UTC)
+
+
+def stored_moment(value: Any) -> datetime:
+    """A time as a cursor returns it: SQLite keeps text in UTC."""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at

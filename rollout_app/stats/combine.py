@@ -16,7 +16,7 @@ def log_sum_exp(values: Iterable[float]) -> float:
     top = max(values, default=-math.inf)
     if math.isinf(top):
         return top
-    return top + math.log(sum(math.exp(value - top) for value in values))
+    return top + math.log(sum([math.exp(value - top) for value in values]))
 
 
 def restart(log_es: Sequence[float], weights: Sequence[float] = RESTART_WEIGHTS) -> float:
@@ -25,7 +25,7 @@ def restart(log_es: Sequence[float], weights: Sequence[float] = RESTART_WEIGHTS)
     Without restarts, a candidate that was good for three stages has saved up evidence in its favour, and a
     harm that sets in late must first use it up.
     """
-    return log_sum_exp(math.log(weight) + log_e for log_e, weight in zip(log_es, weights, strict=True))
+    return log_sum_exp([math.log(weight) + log_e for log_e, weight in zip(log_es, weights, strict=True)])
 
 
 def rollout_evidence(guardrails: Iterable[tuple[float, float, float | None, float]]) -> float:

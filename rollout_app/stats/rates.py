@@ -14,6 +14,7 @@ from rollout_app.stats.mixture import bound_normal, rho_for
 # (odds ratio, weight): small harms that many tasks show, down to a candidate that answers nothing.
 HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
 SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
+_HARM_LOGS = tuple((psi, math.log(weight)) for psi, weight in HARM_GRID)
 N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
@@ -92,16 +93,16 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
 
 def log_e_harm(llr: Mapping[float, float], deff: float = 1.0) -> float:
     """Against "odds ratio <= 1". `llr`: for each psi of HARM_GRID the sum of `stratum_llrs` over strata."""
-    return log_sum_exp((math.log(weight) + llr[psi] / deff) for psi, weight in HARM_GRID)
+    return log_sum_exp([log_weight + llr[psi] / deff for psi, log_weight in _HARM_LOGS])
 
 
 def log_e_safe(llr: Mapping[float, float], llr_margin: float, psi_margin: float, deff: float = 1.0) -> float:
     """Against "odds ratio >= psi_margin"; only alternatives below it count, their weights add up to 1."""
     grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_margin]
-    total = sum(weight for _, weight in grid)
+    total = sum([weight for _, weight in grid])
     if not total:
         return 0.0
-    return log_sum_exp(math.log(weight / total) + (llr[psi] - llr_margin) / deff for psi, weight in grid)
+    return log_sum_exp([math.log(weight / total) + (llr[psi] - llr_margin) / deff for psi, weight in grid])
 
 
 def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:

@@ -1,0 +1,246 @@
+"""What a look reads of its rollouts, and what it keeps: hundreds of rollouts in a few statements.
+
+`reconcile` looks, decides and acts; here is only the traffic with the database. Each read is bounded by what
+is new since the last look, whatever the rollout's age. Each rollout is kept or not by itself: a
+compare-and-swap on its version and number of looks, though many share a transaction.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.db import connection, transaction
+from django.db.models import CharField, Func, OuterRef, Q, QuerySet, Subquery, TextField
+from django.db.models.functions import Cast
+
+from policies_app.models import Environment, Workload
+from rollout_app.bulk import chunks, flat, places
+from rollout_app.decide import Decision, Evidence, Hold
+from rollout_app.evidence import Reference, Stage
+from rollout_app.guardrails import Guardrail
+from rollout_app.ledger import Judgement, Ledger
+from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
+from rollout_app.states import State
+
+_ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
+
+
+class _Name(Func):
+    """A rollout's id as the outcomes carry it: with dashes, which SQLite keeps ids without."""
+
+    template = "%(expressions)s::text"
+    output_field = CharField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        sql, params = compiler.compile(self.source_expressions[0])
+        cuts = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+        return " || '-' || ".join(f"substr({sql}, {at}, {n})" for at, n in cuts), [*params] * len(cuts)
+
+
+def _newest(field: str, *order: str) -> Subquery:
+    rows = ArmTotals.objects.exclude(rollout="").filter(rollout=_Name(OuterRef("pk")))
+    return Subquery(rows.order_by(*order).values(field)[:1])
+
+
+# --- read ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Subject:
+    """A rollout as a look found it. JSON is text until somebody asks for it."""
+
+    pk: UUID
+    environment_id: int
+    environment: Environment
+    state: State
+    stage: int
+    version: int
+    looks: int
+    digest: str  # of the candidate
+    lag_s: int
+    sticky: bool
+    stage_entered_at: datetime | None
+    paused_at: datetime | None
+    paused_s: float
+    evidence: str
+    reference: str
+    stages: str
+    guardrails: str
+    revision: int | None  # that the last transition made
+    newest_minute: datetime | None  # stamped by the routers, of the newest stage that was heard of
+    received_at: datetime | None  # when the newest minute came in
+
+    @property
+    def name(self) -> str:
+        return str(self.pk)
+
+    def open(self) -> Ledger:
+        """The sums as they were kept, or none: then every minute of the rollout is read."""
+        if self.evidence != "{}":
+            try:
+                return Ledger.from_dict(msgspec.json.decode(self.evidence))
+            except ValueError:  # of an engine with another format
+                pass
+        return self.reopened(self.frozen)
+
+    def reopened(self, reference: Reference) -> Ledger:
+        guardrails = map(Guardrail.from_dict, msgspec.json.decode(self.guardrails))
+        return Ledger.open(guardrails, map(Stage.from_dict, msgspec.json.decode(self.stages)), reference)
+
+    @property
+    def frozen(self) -> Reference:
+        kept = msgspec.json.decode(self.reference)
+        return Reference.from_dict(kept) if kept else Reference(outcomes=0)
+
+
+def read(ids: Iterable[UUID | str]) -> list[Subject]:
+    """The rollouts, in one query and one for their environments."""
+    revision = Transition.objects.filter(rollout=OuterRef("pk"), revision__isnull=False)
+    texts = {f"{name}_text": Cast(name, TextField()) for name in ("evidence", "reference", "stages")}
+    rows = list(
+        Rollout.objects.filter(pk__in=list(ids))
+        .order_by("pk")
+        .annotate(
+            **texts,
+            guardrails_text=Cast("guardrails", TextField()),
+            revision=Subquery(revision.order_by("-sequence").values("revision")[:1]),
+            newest_minute=_newest("minute", "-stage", "-minute"),
+            received=_newest("received_at", "-received_at"),
+        )
+        .values_list(
+            "pk", "environment_id", "state", "stage", "version", "looks", "candidate__digest",
+            "workload__outcome_lag_s", "workload__unit", "stage_entered_at", "paused_at", "paused_s",
+            "evidence_text", "reference_text", "stages_text", "guardrails_text", "revision",
+            "newest_minute", "received",
+        )
+    )  # fmt: skip
+    environments = Environment.objects.in_bulk({row[1] for row in rows})
+    return [
+        Subject(
+            pk, environment, environments[environment], State(state), stage, version, looks, digest, lag_s,
+            unit != Workload.Unit.REQUEST, *rest,
+        )
+        for pk, environment, state, stage, version, looks, digest, lag_s, unit, *rest in rows
+    ]  # fmt: skip
+
+
+def could_move(now: datetime) -> QuerySet[Rollout, tuple[UUID, datetime | None, datetime | None, Any]]:
+    """(id, when to look though nothing came in, last look, newest arrival) of every rollout under way."""
+    due = Rollout.objects.filter(
+        Q(state__in=[State.RUNNING, State.PAUSED, State.ROLLING_BACK])
+        | Q(state=State.SCHEDULED, scheduled_for__lte=now)
+    )
+    arrivals = due.annotate(received=_newest("received_at", "-received_at"))
+    return arrivals.order_by("pk").values_list("pk", "wake_at", "looked_at", "received")
+
+
+# --- keep ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Look:
+    """One rollout's look: what it saw, and what is to be done."""
+
+    subject: Subject
+    ledger: Ledger
+    judgement: Judgement
+    evidence: Evidence
+    decision: Decision
+    wake_at: datetime
+    is_new: bool  # strata closed, or the reference was frozen: there is something to keep
+    frozen_now: bool
+
+    @property
+    def number(self) -> int:
+        return self.subject.looks + self.is_new
+
+
+def keep(looks: Sequence[Look], now: datetime) -> set[UUID]:
+    """Keep the looks in one transaction; returns the rollouts that had not moved and were not looked at since.
+
+    Who holds a row just now is moving it: its look is dropped, and nobody waits for anybody.
+    """
+    if not looks:
+        return set()
+    by_id = {look.subject.pk: look for look in looks}
+    with transaction.atomic():
+        locked = Rollout.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=by_id)
+        rows = locked.order_by("pk").values_list("pk", "version", "looks")
+        won = [by_id[pk] for pk, version, count in rows if _is_as_seen(by_id[pk], version, count)]
+        new = [look for look in won if look.is_new]
+        _write(Rollout, ("evidence", "looks", "looked_at"), [_sums(look, now) for look in new])
+        _write(Rollout, _HELD, [row for look in won if (row := _held(look, now))])
+        for look in new:
+            if look.frozen_now:
+                reference = look.ledger.reference.as_dict()
+                Rollout.objects.filter(pk=look.subject.pk).update(reference=reference)
+        _insert_verdicts(new, now)
+    return {look.subject.pk for look in won}
+
+
+def _is_as_seen(look: Look, version: int, count: int) -> bool:
+    return version == look.subject.version and (count == look.subject.looks or not look.is_new)
+
+
+def _sums(look: Look, now: datetime) -> tuple[Any, ...]:
+    return look.subject.pk, _json(look.ledger.as_dict()), look.number, _stored(now)
+
+
+_HELD = ("hold_code", "hold_sentence", "outlook", "looked_at", "wake_at")
+
+
+def _held(look: Look, now: datetime) -> tuple[Any, ...] | None:
+    decision = look.decision
+    if not isinstance(decision, Hold):
+        return None
+    reason = decision.reason
+    words = (reason.code, reason.sentence, decision.outlook)
+    return look.subject.pk, *words, _stored(now), _stored(look.wake_at)
+
+
+def _write(model: type[Rollout], columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Set the columns of each row by its id, which comes first in it."""
+    table, key = model._meta.db_table, model._meta.pk
+    cast = "::jsonb" if connection.vendor == "postgresql" else ""
+    sets = ", ".join(
+        f"{name} = v.column{at}{cast if name == 'evidence' else ''}" for at, name in enumerate(columns, 2)
+    )
+    for some in chunks(rows, _ROWS):
+        values = [(key.get_db_prep_value(pk, connection), *rest) for pk, *rest in some]
+        # Names of our own table and columns only; values are bound.
+        statement = (
+            f"UPDATE {table} SET {sets} FROM (VALUES {places(values)}) AS v WHERE {table}.id = v.column1"  # noqa: S608
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(statement, flat(values))
+
+
+def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
+    key, at = Rollout._meta.pk, _stored(now)
+    rows = [
+        (
+            key.get_db_prep_value(look.subject.pk, connection), look.subject.stage, look.number, verdict.name,
+            verdict.result.value, _json(verdict), at,
+        )
+        for look in looks
+        for verdict in look.judgement.verdicts
+    ]  # fmt: skip
+    for some in chunks(rows, _ROWS):
+        statement = (
+            f"INSERT INTO {Verdict._meta.db_table} "  # noqa: S608 — our own table; values are bound
+            f"(rollout_id, stage, look, guardrail, verdict, data, at) VALUES {places(some)}"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(statement, flat(some))
+
+
+def _json(value: Any) -> str:
+    """As text, fast; infinities become null: JSON has none."""
+    return msgspec.json.encode(value).decode()
+
+
+def _stored(at: datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(at)

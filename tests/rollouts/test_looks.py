@@ -1,0 +1,169 @@
+"""Looks in batches: the same as one by one, each kept by itself, and bounded by what is new."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from controlplane import clock
+from rollout_app import looks, reconcile, totals
+from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.states import State
+from tests.rollouts import places
+from tests.rollouts.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50}, {"mode": "full"}]
+
+
+def running(candidate: float = 0.92, *, minutes: int = 3, plan: Any = PLAN) -> tuple[Rollout, Traffic]:
+    rollout = places.started(plan=plan)
+    places.router(rollout)
+    return rollout, more(
+        Traffic(rollout, start=clock.now() - timedelta(hours=5)), candidate=candidate, minutes=minutes
+    )
+
+
+def more(traffic: Traffic, **given: Any) -> Traffic:
+    return traffic.minutes(**given)
+
+
+def seen(rollout: Rollout) -> Any:
+    """What a look left behind, without times."""
+    row = Rollout.objects.get(pk=rollout.pk)
+    verdicts = Verdict.objects.filter(rollout=rollout).order_by("look", "guardrail")
+    return (
+        row.state, row.stage, row.looks, row.hold_code, row.hold_sentence, row.outlook, row.evidence["sums"],
+        list(verdicts.values_list("look", "stage", "guardrail", "verdict", "data")),
+    )  # fmt: skip
+
+
+def test_it_sees_many_as_it_sees_each() -> None:
+    in_batch = [running(candidate)[0] for candidate in (0.92, 0.9, 0.2)]
+    alone = [running(candidate)[0] for candidate in (0.92, 0.9, 0.2)]
+    now = clock.now()
+    assert sorted(reconcile.look([rollout.pk for rollout in in_batch], now=now)) == sorted(
+        [reconcile.reconcile(rollout.pk, now=now) for rollout in alone]
+    )
+    assert [seen(rollout) for rollout in in_batch] == [seen(rollout) for rollout in alone]
+    assert {row.state for row in Rollout.objects.all()} == {State.RUNNING, State.ROLLING_BACK}
+
+
+def test_it_asks_the_database_as_often_for_many_as_for_one() -> None:
+    def queries(rollouts: list[Rollout]) -> int:
+        with CaptureQueriesContext(
+            connection,
+        ) as asked:
+            assert set(reconcile.look([rollout.pk for rollout in rollouts])) == {"hold"}
+        return len(asked)
+
+    one, many = [running()[0]], [running()[0] for _ in range(4)]
+    environments = {rollout.environment_id for rollout in many}
+    # Beside the routers of each environment: the clock, and who polled.
+    assert queries(many) - queries(one) <= 2 * (len(environments) - 1)
+
+
+def test_it_takes_in_a_minute_once_whatever_the_batches() -> None:
+    rollout, traffic = running(minutes=1)
+    for _ in range(4):
+        reconcile.reconcile(rollout.pk)
+        reconcile.look([rollout.pk])
+        more(traffic)
+    row = Rollout.objects.get(pk=rollout.pk)
+    judged = sum(tally["candidate_tasks"] for tally in row.evidence["tallies"].values())
+    minutes = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate").order_by("minute")
+    closed = [minute.tasks for minute in minutes][:-2]  # the last was not looked at, the one before is open
+    assert judged == sum(closed)
+    assert row.looks == Verdict.objects.filter(rollout=rollout).values("look").distinct().count()
+
+
+def test_ones_bad_data_costs_nobody_else_the_look(caplog: pytest.LogCaptureFixture) -> None:
+    rollouts = [running()[0] for _ in range(5)]
+    Rollout.objects.filter(pk=rollouts[2].pk).update(evidence={"format": 2, "guardrails": [{}]})
+    words = reconcile.sweep()
+    assert words == {"hold": 4, "error": 1}
+    assert f"the look at rollout {rollouts[2].pk} failed" in caplog.text
+    assert Verdict.objects.values("rollout").distinct().count() == 4
+
+
+def test_it_reads_everything_again_after_sums_of_another_format() -> None:
+    rollout, _ = running()
+    reconcile.reconcile(rollout.pk)
+    kept = Rollout.objects.get(pk=rollout.pk).evidence
+    Rollout.objects.filter(pk=rollout.pk).update(evidence={**kept, "format": 1, "sums": {}})
+    reconcile.reconcile(rollout.pk)
+    assert Rollout.objects.get(pk=rollout.pk).evidence["sums"] == kept["sums"]
+
+
+def test_it_keeps_one_of_two_looks_at_the_same() -> None:
+    rollout, _ = running()
+    now = clock.now()
+    subjects = looks.read([rollout.pk])
+    first, second = (reconcile._see(looks.read([rollout.pk]), now, reconcile.Fleets()) for _ in range(2))
+    assert looks.keep(first, now) == {rollout.pk}
+    assert looks.keep(second, now) == set()
+    assert Rollout.objects.get(pk=rollout.pk).looks == subjects[0].looks + 1
+    assert Verdict.objects.filter(rollout=rollout).values("look").distinct().count() == 1
+
+
+def test_it_drops_the_look_at_a_rollout_that_moved_and_keeps_the_others() -> None:
+    (moved, _), (still, _) = running(), running()
+    now = clock.now()
+    taken = reconcile._see(looks.read([moved.pk, still.pk]), now, reconcile.Fleets())
+    Rollout.objects.filter(pk=moved.pk).update(version=moved.version + 7)
+    assert looks.keep(taken, now) == {still.pk}
+    assert set(Verdict.objects.values_list("rollout", flat=True)) == {still.pk}
+    assert Rollout.objects.get(pk=moved.pk).looked_at is None
+
+
+def silent(rollout: Rollout, traffic: Traffic) -> None:
+    """Two more minutes, and of the candidate's 15 tasks in each not one outcome."""
+    more(traffic, minutes=2)
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
+    rows.filter(successes__gt=10).update(tasks=15, ungraded=15, successes=0, failures=0)
+
+
+def test_it_rolls_back_a_candidate_that_is_not_heard_of() -> None:
+    rollout, traffic = running(minutes=0)
+    silent(rollout, traffic)
+    assert reconcile.reconcile(rollout.pk) == "hold"  # 15 tasks are judged
+    silent(rollout, traffic)
+    assert reconcile.reconcile(rollout.pk) == "roll_back"
+    assert "not one outcome has come" in Rollout.objects.get(pk=rollout.pk).rollback_reason
+
+
+def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence() -> None:
+    rollout, traffic = running(minutes=0)
+    silent(rollout, traffic)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    silent(rollout, traffic)
+    first = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate").earliest("minute")
+    ArmTotals.objects.filter(pk=first.pk).update(ungraded=5, successes=10)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    tally = Rollout.objects.get(pk=rollout.pk).evidence["tallies"]["0"]
+    assert tally["candidate_tasks"] > 20 and tally["candidate_graded"] == 0  # late is not judged
+
+
+def test_it_adds_up_the_shadow_stage_without_reading_it_again() -> None:
+    rollout, traffic = running(plan=places.PLAN, minutes=2)
+    for _ in range(3):
+        reconcile.reconcile(rollout.pk)
+        more(traffic, minutes=2)
+    [subject] = looks.read([rollout.pk])
+    assert sum(subject.open().rehearsed.shadow.counts) > 0
+    [look] = reconcile._see([subject], clock.now(), reconcile.Fleets())
+    every, _ = totals.shadow_and_mirror(rollout)
+    assert look.evidence.shadow.counts == every.counts
+
+
+def test_it_lets_rest_what_nothing_came_in_for() -> None:
+    (quiet, _), (busy, traffic) = running(), running()
+    assert reconcile.sweep() == {"hold": 2}
+    assert reconcile.sweep() == {"rest": 2}
+    more(traffic)
+    looked_at = Rollout.objects.get(pk=quiet.pk).looked_at
+    ArmTotals.objects.filter(rollout=str(busy.pk)).update(received_at=clock.now() + timedelta(seconds=1))
+    assert reconcile.sweep() == {"rest": 1, "hold": 1}
+    assert Rollout.objects.get(pk=quiet.pk).looked_at == looked_at
