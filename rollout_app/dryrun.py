@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controlplane.errors import InvalidInput
-from policies_app.models import Workload
 from rollout_app import totals
 from rollout_app.evidence import Reference, Stage, Stratum
 from rollout_app.guardrails import guardrails_for
@@ -26,9 +25,7 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
     reference = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
     stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
     ledger = Ledger.open(guardrails, stages, reference)
-    name, sticky = str(rollout.pk), rollout.workload.unit != Workload.Unit.REQUEST
-    windows = tuple(totals.Window(name, stage, 0, totals.NEVER) for stage in range(len(stages)))
-    rows = totals.minute_rows([totals.Reading(reference, sticky, windows)])[name]
+    rows = totals.all_minutes(rollout, reference)
     strata, _ = close_windows(rows, before=totals.NEVER, cursors={})
     for stratum in strata:
         ledger.add(stratum)

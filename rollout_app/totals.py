@@ -105,6 +105,13 @@ def minute_rows(readings: Sequence[Reading]) -> dict[str, list[MinuteRow]]:
     }
 
 
+def all_minutes(rollout: Rollout, reference: Reference, before: int = NEVER) -> list[MinuteRow]:
+    """Every minute of one rollout up to, not including, `before`."""
+    name, sticky = str(rollout.pk), rollout.workload.unit != Workload.Unit.REQUEST
+    windows = tuple(Window(name, stage, 0, before) for stage in range(len(rollout.stages)))
+    return minute_rows([Reading(reference, sticky, windows)])[name]
+
+
 @dataclass(slots=True)
 class _Minute:
     """One minute of one stage, being put together from its arms' rows."""

@@ -74,7 +74,7 @@ def _adds_up(rollout: Rollout, evidence: dict[str, Any]) -> None:
         reference,
     )
     before = judgement["strata"]["0"]["last_minute"] + 1
-    ledger.take(totals.minute_rows(rollout, reference, {}, before), before=before)
+    ledger.take(totals.all_minutes(rollout, reference, before), before=before)
     again = ledger.judge(0)
     assert again.log_e == _about(judgement["log_e"])
     assert [verdict.name for verdict in again.verdicts if verdict.counted] == [v["name"] for v in counted]
