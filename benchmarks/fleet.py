@@ -1,0 +1,59 @@
+"""What a fleet costs the database's side: writing down who polled, and counting who is up to date.
+
+    python benchmarks/fleet.py [routers …]           default: 1000 10000
+A gateway writes each of its routers every 30 s; the engine counts them at every look at a running rollout.
+Processor time of this process (PostgreSQL's is its own), and the time that passed; medians of the rounds.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.dataplane import instance, table
+
+ROUNDS = 5
+
+
+def main(numbers: list[int]) -> None:
+    instance.prepare(instance.durable_postgres())
+    instance.fill(10)
+    rows = [row for number in numbers for row in _measured(number)]
+    columns = ["what", "routers", "µs of CPU a router", "ms in all"]
+    table.show("The fleet in PostgreSQL", columns, rows)
+
+
+def _measured(number: int) -> list[list[object]]:
+    from policies_app import fleet
+    from policies_app.models import Environment, Router
+
+    environment = Environment.objects.get()
+    Router.objects.all().delete()
+
+    def write() -> None:
+        heard = fleet.Fleet()
+        for n in range(number):
+            heard.polled(environment.pk, f"router-{n}", "pointsman-python/0.1.0", environment.epoch, 1)
+        heard.flush()
+
+    def count() -> None:
+        assert fleet.view(environment, 0).confirmed == number
+
+    return [_row("written down", number, write), _row("counted", number, count)]
+
+
+def _row(what: str, number: int, work: Callable[[], None]) -> list[object]:
+    work()
+    cpu, wall = [], []
+    for _ in range(ROUNDS):
+        began, cpu_began = time.perf_counter(), time.process_time()
+        work()
+        cpu.append((time.process_time() - cpu_began) / number * 1e6)
+        wall.append((time.perf_counter() - began) * 1e3)
+    return [what, number, statistics.median(cpu), statistics.median(wall)]
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]] or [1_000, 10_000])
