@@ -12,6 +12,7 @@ import httpx
 import pytest
 import redis
 from django.conf import settings
+from django.db.models import Sum
 
 from controlplane.access.actions import revoke_key
 from controlplane.actors import SYSTEM
@@ -50,7 +51,7 @@ def test_it_is_one_control_plane(served: Served) -> None:
             pool.submit(httpx.post, f"{u}/outcomes", headers=headers, json=b, timeout=30) for u, b in sent
         ]
         assert {answer.result(PATIENCE_S).status_code for answer in reports} == {202}
-        assert ArmTotals.objects.get().tasks == 16 * 118
+        assert _counted() == 16 * 118
 
         # A revoked key is dead in each within two seconds.
         revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
@@ -75,12 +76,18 @@ def test_a_batch_survives_the_gateway_that_took_it(served: Served) -> None:
         until(lambda: any(answer.done() for answer in answers))
         os.killpg(first.process.pid, signal.SIGKILL)
         heard = [answer.result(PATIENCE_S) for answer in answers]
-        promised = heard.count(202)
-        assert promised
-        assert ArmTotals.objects.get().tasks >= promised * 118
-        again = [pool.submit(send, second, document) for document in batches]
-        assert {answer.result(PATIENCE_S) for answer in again} == {202}
-        assert ArmTotals.objects.get().tasks == len(batches) * 118
+        assert 202 in heard
+        # What was promised is in, though nobody sends it again; the rest is sent, in or not.
+        rest = [document for document, status in zip(batches, heard, strict=True) if status != 202]
+        assert {send(second, document) for document in rest} <= {202}
+        until(lambda: _counted() == len(batches) * 118, 40)
+        assert {send(second, document) for document in batches} == {202}
+        time.sleep(1.5)  # as long as a process may keep a group before it is in the sums
+        assert _counted() == len(batches) * 118
+
+
+def _counted() -> int:
+    return ArmTotals.objects.aggregate(tasks=Sum("tasks"))["tasks"] or 0
 
 
 # --- Redis carries notices, and no more ----------------------------------------------------------------
