@@ -1,8 +1,8 @@
 """What a router says of the snapshot that it applied: `POST /router/v1/acks`, until it is heard.
 
 Mostly the next poll's If-None-Match says it again, so that one ack is enough. Where it does not, because the
-disk refuses what was applied, the ack is said again and again: the control plane believes an ack against an
-older If-None-Match for a while only, since the process may have been restarted from its disk.
+disk refuses what was applied or because a CDN is polled, the ack is said again and again: the control plane
+believes an ack for a while only, since the process may have been restarted from an older disk.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from pointsman.transport import Answer, Transport, Unreachable
 __all__ = ["Acks"]
 
 # More often than the control plane forgets an ack: it believes one for 90 s.
-_AGAIN_S = 60.0
+AGAIN_S = 60.0
 
 
 class Acks:
-    """What was said and what is to say. `due` asks for a round at once; `tell` is that round."""
+    """What was said and what is to say. `due` asks for a round at once; `tell` is that round.
 
-    def __init__(self, router: str, good: LastGood) -> None:
+    alone   nothing else tells the control plane: snapshots are polled elsewhere
+    """
+
+    def __init__(self, router: str, good: LastGood, *, alone: bool = False) -> None:
         self.due = asyncio.Event()
-        self._router, self._good = router, good
+        self._router, self._good, self._alone = router, good, alone
         self._backoff = Backoff()
         self._applied: tuple[str, int] | None = None
         self._rejections: set[Rejection] = set()
@@ -39,7 +42,7 @@ class Acks:
         if snapshot is None:
             return None
         about = {"router": self._router, "revision": snapshot.revision, "epoch": snapshot.epoch}
-        repeating = self._good.unstored
+        repeating = self._alone or self._good.unstored
         self._rejections &= set(snapshot.rejected)
         try:
             if repeating or self._applied != (snapshot.epoch, snapshot.revision):
@@ -56,7 +59,7 @@ class Acks:
         except Unreachable:
             return self.failed()
         self._backoff.success()
-        return self._backoff.spread(_AGAIN_S) if repeating else None
+        return self._backoff.spread(AGAIN_S) if repeating else None
 
     def failed(self, retry_after_s: float | None = None) -> float:
         """Count a round that was not heard; the seconds until the next."""

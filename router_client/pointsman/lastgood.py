@@ -137,7 +137,7 @@ class LastGood:
                 "environment_mismatch",
                 f"the snapshot is of {document.environment!r}, this router follows {self.environment!r}",
             )
-        return Snapshot.of(document, current, received.etag), document
+        return Snapshot.of(document, current, received.etag, received.validator), document
 
 
 def _says_nothing(document: Document, current: Snapshot) -> bool:

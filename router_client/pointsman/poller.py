@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 
 from pointsman.acks import Acks
 from pointsman.backoff import Backoff
+from pointsman.connection import Connection
 from pointsman.errors import SnapshotRefused
 from pointsman.feedback import FeedbackQueue
 from pointsman.lastgood import LastGood
 from pointsman.outcomes import OutcomeBuffer
 from pointsman.snapshot import Snapshot
 from pointsman.store import Received
-from pointsman.transport import Answer, Connection, Transport, Unreachable
+from pointsman.transport import Answer, Transport, Unreachable
 
 __all__ = ["Pace", "Poller"]
 
@@ -91,7 +92,7 @@ class Poller:
         self.last_error: str | None = None
         self._backoff = Backoff()
         self._sending = Backoff()
-        self._acks = Acks(router, good)
+        self._acks = Acks(router, good, alone=connection.snapshots_url is not None)
         self._want_full = False
         self._repeated = 0
         self._sealed_at = self._adopted_at = float("-inf")
@@ -185,8 +186,7 @@ class Poller:
         if self._good.unstored:
             self._good.store()
         started, since = monotonic(), None if self._want_full else self._good.since
-        # A long poll that asks with the ETag of an older snapshot is answered at once, again and again.
-        wait_s = 0 if self._good.unstored else self._connection.wait_s
+        wait_s = self._wait_s
         try:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
@@ -205,7 +205,9 @@ class Poller:
 
     def _receive(self, answer: Answer, current: Snapshot | None, since: int | None) -> float:
         try:
-            snapshot = self._good.receive(Received(answer.body, answer.etag, answer.signature))
+            snapshot = self._good.receive(
+                Received(answer.body, answer.etag, answer.signature, answer.validator)
+            )
         except SnapshotRefused as error:
             return self._refused(error, since)
         moved = current is None or (snapshot.epoch, snapshot.revision) != (current.epoch, current.revision)
@@ -217,9 +219,15 @@ class Poller:
         # The same revision once more is what a full snapshot after many deltas looks like. Again and again it
         # means that something between us drops the ETag: no reason to spin.
         self._repeated = 0 if moved else self._repeated + 1
-        if self._repeated >= 2 or self._good.unstored:
-            return self._interval(snapshot)
-        return _BREATH_S
+        return _BREATH_S if self._wait_s and self._repeated < 2 else self._interval(snapshot)
+
+    @property
+    def _wait_s(self) -> int:
+        """How long the next poll may hang; 0 for plain polling."""
+        if self._connection.snapshots_url is not None:
+            return 0  # files do not wait
+        # Asked with the ETag of an older snapshot, a long poll would be answered at once, again and again.
+        return 0 if self._good.unstored else self._connection.wait_s
 
     def _interval(self, snapshot: Snapshot) -> float:
         return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)

@@ -22,9 +22,9 @@ import weakref
 from collections.abc import Callable, Container, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pointsman.accounts import Ending, TypicalCosts, bucket_key, outcome_of
+from pointsman.connection import Connection
 from pointsman.errors import ConfigurationError
 from pointsman.feedback import FeedbackQueue
 from pointsman.history import FailureHistory, LatchMemory
@@ -36,7 +36,6 @@ from pointsman.signature import PublicKeys, Trusted
 from pointsman.spool import Spool
 from pointsman.standin import StandIns
 from pointsman.store import DiskStore
-from pointsman.transport import Connection
 from pointsman.version import VERSION
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ class Router:
 
     url            the control plane, without `/router/v1`
     key            the router key, or a function that gives the present one
+    snapshots_url  where snapshots are published, a CDN in front of a bucket: polled there, without the key and
+                   without long polls; outcomes, feedback and acks still go to `url`. Needs `public_keys`
     environment    refuse snapshots of another environment; None: whatever the key belongs to
     workloads      follow only these; empty: all that the key may see
     store          a file for the last known good; without it a restart in an outage starts with `defaults`
@@ -82,6 +83,7 @@ class Router:
         url: str,
         key: str | Callable[[], str],
         *,
+        snapshots_url: str | None = None,
         environment: str | None = None,
         workloads: tuple[str, ...] | list[str] = (),
         store: _Path | DiskStore | None = None,
@@ -96,8 +98,19 @@ class Router:
         http: Mapping[str, Any] | None = None,
         start: bool = True,
     ) -> None:
+        if snapshots_url is not None and public_keys is None:
+            raise ConfigurationError(
+                "snapshots_url needs public_keys: what lies in a bucket is trusted by its signature alone"
+            )
         self._connection = Connection(
-            _checked_url(url), key, _CLIENT, tuple(workloads), wait_s, max_bytes, http or {}
+            url,
+            key,
+            _CLIENT,
+            snapshots_url=snapshots_url,
+            workloads=tuple(workloads),
+            wait_s=wait_s,
+            max_bytes=max_bytes,
+            options=http or {},
         )
         self._pace, self._clock, self._named = pace or Pace(), clock, instance
         self.instance = _instance_name(instance)
@@ -335,15 +348,6 @@ class _Counts:
 
     def values(self) -> dict[str, int]:
         return {name: counter.value for name, counter in vars(self).items()}
-
-
-def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError(f"url must be like https://pointsman.example, not {url!r}")
-    if parts.username or parts.query or parts.fragment:
-        raise ConfigurationError("url holds only scheme, host, port and path; the key goes into `key`")
-    return url.rstrip("/").removesuffix("/router/v1")
 
 
 def _instance_name(given: str | None) -> str:

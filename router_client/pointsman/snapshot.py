@@ -67,7 +67,7 @@ class Snapshot:
 
     workloads  the assignments by name, those of rejected policies as explained above
     rejected   every policy of this snapshot that this router does not run
-    etag       confirms this snapshot at the control plane; None when it gave none
+    etag       confirms this snapshot where it came from; None when it came without
     """
 
     environment: str
@@ -85,8 +85,14 @@ class Snapshot:
         return {name: applied.entry for name, applied in self._applied.items()}
 
     @classmethod
-    def of(cls, document: Document, current: Snapshot | None, etag: str | None) -> Snapshot:
-        """The snapshot that follows `current`. Raises SnapshotRefused, and then nothing has changed."""
+    def of(
+        cls, document: Document, current: Snapshot | None, etag: str | None, validator: str | None = None
+    ) -> Snapshot:
+        """The snapshot that follows `current`. Raises SnapshotRefused, and then nothing has changed.
+
+        etag       the control plane's, which must speak of this revision
+        validator  confirms it instead, where it did not come from the control plane
+        """
         _check_succession(document, current, etag)
         before = current._applied if current is not None else {}
         kept = {} if document.full else {n: a for n, a in before.items() if n not in document.removed}
@@ -100,7 +106,7 @@ class Snapshot:
             environment=document.environment,
             epoch=document.epoch,
             revision=document.revision,
-            etag=etag,
+            etag=validator or etag,
             poll_interval_ms=document.poll_interval_ms,
             workloads=MappingProxyType(
                 {n: a.assignment for n, a in applied.items() if a.assignment is not None}

@@ -27,11 +27,15 @@ MAGIC = b"pointsman.store.v1 "
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A snapshot body as it came: the exact bytes and the headers that speak of them."""
+    """A snapshot body as it came: the exact bytes and the headers that speak of them.
+
+    validator   what If-None-Match takes where it came from, when that is not `etag`
+    """
 
     body: bytes
     etag: str | None = None
     signature: str | None = None
+    validator: str | None = None
 
 
 class DiskStore:
@@ -47,7 +51,10 @@ class DiskStore:
 
     def save(self, chain: Sequence[Received]) -> None:
         """Replace the file: a full snapshot first, then its deltas in the order they were applied."""
-        index = [{"etag": r.etag, "signature": r.signature, "length": len(r.body)} for r in chain]
+        index = [
+            {"etag": r.etag, "signature": r.signature, "validator": r.validator, "length": len(r.body)}
+            for r in chain
+        ]
         rest = json.dumps(index).encode() + b"\n" + b"".join(r.body for r in chain)
         checksum = hashlib.sha256(rest).hexdigest().encode()
         write_whole(self.path, MAGIC + checksum + b"\n" + rest)
@@ -87,7 +94,7 @@ def _read(content: bytes) -> list[Received]:
     chain, start = [], 0
     for entry in json.loads(index):
         end = start + entry["length"]
-        chain.append(Received(bodies[start:end], entry["etag"], entry["signature"]))
+        chain.append(Received(bodies[start:end], entry["etag"], entry["signature"], entry.get("validator")))
         start = end
     return chain
 

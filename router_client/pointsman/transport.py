@@ -1,4 +1,7 @@
-"""The protocol's four requests over HTTP, one connection pool, no retries of their own.
+"""The protocol's four requests over HTTP, without retries of their own.
+
+Snapshots may come from another place, a CDN in front of a bucket: no more than a file server, so that it is asked
+without a key, and nothing that a file server does not know.
 
 httpx is imported when the connection opens, in the poller's thread: `import pointsman` stays cheap.
 """
@@ -9,24 +12,27 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pointsman.connection import Connection
 from pointsman.errors import SnapshotRefused
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "Connection", "Transport", "Unreachable"]
+__all__ = ["Answer", "Transport", "Unreachable"]
 
 # Beyond the long poll's own wait: time for the headers, and for a large body over a slow line.
 _GRACE_S = 10.0
 _BODY_S = 120.0
 _POST_S = 10.0
 _LONGEST_RETRY_AFTER_S = 3_600.0
+# Options of httpx.AsyncClient that say who we are: no business of whoever publishes snapshots.
+_NOT_LENT = frozenset({"auth", "cert", "cookies", "event_hooks", "params"})
 
 
 class Unreachable(Exception):  # noqa: N818 - a fact, told as one
@@ -34,32 +40,17 @@ class Unreachable(Exception):  # noqa: N818 - a fact, told as one
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """Where the control plane is and who asks.
-
-    key        the router key, or a function that gives the present one (keys are rotated while routers run)
-    workloads  poll only these; empty for all that the key may see
-    wait_s     long poll; 0 turns it off
-    max_bytes  a snapshot body beyond this is refused while it streams in
-    options    for httpx.AsyncClient: `verify`, `cert`, `proxy`, `transport`, …
-    """
-
-    url: str
-    key: str | Callable[[], str]
-    client: str
-    workloads: tuple[str, ...] = ()
-    wait_s: int = 25
-    max_bytes: int = 64 << 20
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """What the control plane said. `retry_after_s` and `code` (of a problem document) when it gave them."""
+    """What the control plane said; what it did not say is None.
+
+    etag        the control plane's own: epoch, revision, digest
+    validator   what If-None-Match takes instead: object stores make ETags of their own
+    """
 
     status: int
     body: bytes = b""
     etag: str | None = None
+    validator: str | None = None
     signature: str | None = None
     retry_after_s: float | None = None
 
@@ -93,39 +84,43 @@ class Transport:
         self._connection = connection
         self._router = router
         self._client: httpx.AsyncClient
+        self._published: httpx.AsyncClient | None
 
     async def __aenter__(self) -> Transport:
         import httpx
 
-        self._client = httpx.AsyncClient(
-            base_url=self._connection.url,
-            # A redirect would carry the key to wherever it points.
-            follow_redirects=False,
-            headers={"Pointsman-Router": self._router, "Pointsman-Client": self._connection.client},
-            timeout=httpx.Timeout(_POST_S),
-            **self._connection.options,
-        )
+        options = self._connection.options
+        # A redirect would carry the key to wherever it points.
+        common: dict[str, Any] = {"follow_redirects": False, "timeout": httpx.Timeout(_POST_S)}
+        headers = {"Pointsman-Router": self._router, "Pointsman-Client": self._connection.client}
+        self._client = httpx.AsyncClient(base_url=self._connection.url, headers=headers, **common, **options)
+        self._published = None
+        if self._connection.snapshots_url is not None:
+            lent = {name: option for name, option in options.items() if name not in _NOT_LENT}
+            self._published = httpx.AsyncClient(base_url=self._connection.snapshots_url, **common, **lent)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.aclose()
+        if self._published is not None:
+            await self._published.aclose()
 
     async def snapshot(self, etag: str | None, since: int | None, wait_s: int) -> Answer:
         """Ask for what is newer, at most `wait_s` long. Raises Unreachable, and SnapshotRefused for a body over
-        the limit.
+        the limit. Where snapshots are published, `since` and `wait_s` mean nothing and are not sent.
         """
-        headers = {"Authorization": self._authorization()}
+        headers = {} if etag is None else {"If-None-Match": etag}
+        if self._published is not None:
+            return await self._guarded(self._stream(self._published, headers, [], 0), _BODY_S)
+        headers["Authorization"] = self._authorization()
         if wait_s:
             headers["Prefer"] = f"wait={wait_s}"
-        if etag is not None:
-            headers["If-None-Match"] = etag
-        params: list[tuple[str, str | int | float | bool | None]] = []
-        params += [("workload", name) for name in self._connection.workloads]
+        params: list[tuple[str, str | int]] = [("workload", name) for name in self._connection.workloads]
         if since is not None:
             params.append(("since", since))
-        return await self._guarded(self._stream(headers, params, wait_s), wait_s + _BODY_S)
+        return await self._guarded(self._stream(self._client, headers, params, wait_s), wait_s + _BODY_S)
 
     async def post(self, path: str, body: bytes, router: str | None = None) -> Answer:
         """Send JSON to `/router/v1/<path>`. `router`: whose body it is, if another's from a shared disk."""
@@ -134,12 +129,14 @@ class Transport:
             headers["Pointsman-Router"] = router
         return await self._guarded(self._post(path, body, headers), _POST_S)
 
-    async def _stream(self, headers: Mapping[str, str], params: list[Any], wait_s: int) -> Answer:
+    async def _stream(
+        self, client: httpx.AsyncClient, headers: Mapping[str, str], params: list[Any], wait_s: int
+    ) -> Answer:
         import httpx
 
         timeout = httpx.Timeout(_POST_S, read=wait_s + _GRACE_S)
-        request = self._client.stream(
-            "GET", "/router/v1/snapshot", headers=headers, params=params, timeout=timeout
+        request = client.stream(
+            "GET", "/router/v1/snapshot", headers=headers, params=params or None, timeout=timeout
         )
         async with request as response:
             return _answer(response, await self._limited(response))
@@ -174,13 +171,22 @@ class Transport:
 
 
 def _answer(response: httpx.Response, body: bytes) -> Answer:
+    headers = response.headers
+    own, named = headers.get("ETag"), _metadata(headers, "pointsman-etag")
     return Answer(
         status=response.status_code,
         body=body,
-        etag=response.headers.get("ETag"),
-        signature=response.headers.get("Pointsman-Signature"),
-        retry_after_s=_retry_after(response.headers.get("Retry-After")),
+        etag=named or own,
+        validator=own if named else None,
+        signature=headers.get("Pointsman-Signature") or _metadata(headers, "pointsman-signature"),
+        retry_after_s=_retry_after(headers.get("Retry-After")),
     )
+
+
+def _metadata(headers: httpx.Headers, name: str) -> str | None:
+    """What was stored beside an object, as S3 and Google's store give it back."""
+    found: str | None = headers.get(f"x-amz-meta-{name}") or headers.get(f"x-goog-meta-{name}")
+    return found
 
 
 def _retry_after(value: str | None) -> float | None:

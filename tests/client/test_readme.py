@@ -21,7 +21,7 @@ def examples() -> list[str]:
 
 def test_it_runs_the_two_stage_and_the_testing_examples() -> None:
     names: dict[str, Any] = {"POLICY": POLICY}
-    _, two_stages, tests = examples()
+    _, two_stages, _, tests = examples()
     exec(two_stages, names)  # noqa: S102 - our own README
     exec(tests, names)  # noqa: S102
     names["test_our_gateway_escalates_uncertain_answers"]()

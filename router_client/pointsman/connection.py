@@ -1,0 +1,58 @@
+"""Where a router's requests go, checked when the router is made and not at its first poll."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from pointsman.errors import ConfigurationError
+
+__all__ = ["Connection"]
+
+# Options of httpx.AsyncClient that the protocol sets.
+_OURS = frozenset({"base_url", "follow_redirects", "headers", "timeout"})
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the control plane is and who asks. Raises ConfigurationError for what cannot work.
+
+    url        of the control plane, with or without `/router/v1`
+    key        the router key, or a function that gives the present one (keys are rotated while routers run)
+    snapshots_url   where snapshots are published; None: the control plane gives them itself
+    workloads  poll only these; empty for all that the key may see
+    wait_s     long poll; 0 turns it off
+    max_bytes  a snapshot body beyond this is refused while it streams in
+    options    for httpx.AsyncClient: `verify`, `cert`, `proxy`, `transport`, …
+    """
+
+    url: str
+    key: str | Callable[[], str]
+    client: str
+    snapshots_url: str | None = None
+    workloads: tuple[str, ...] = ()
+    wait_s: int = 25
+    max_bytes: int = 64 << 20
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", _checked("url", self.url))
+        if self.snapshots_url is not None:
+            object.__setattr__(self, "snapshots_url", _checked("snapshots_url", self.snapshots_url))
+            if self.workloads:
+                raise ConfigurationError(
+                    "workloads cannot be chosen with snapshots_url: a published snapshot is of all of them"
+                )
+        if ours := sorted(_OURS & set(self.options)):
+            raise ConfigurationError(f"http cannot set {', '.join(ours)}: the protocol does")
+
+
+def _checked(name: str, url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigurationError(f"{name} must be like https://pointsman.example, not {url!r}")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigurationError(f"{name} holds only scheme, host, port and path; the key goes into `key`")
+    return url.rstrip("/").removesuffix("/router/v1")
