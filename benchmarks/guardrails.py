@@ -46,6 +46,7 @@ SCENARIOS = (
     Scenario("identical, cost lognormal sigma 2", sigma=2.0),
     Scenario("identical, outcomes 15 minutes late", delay=15),
     Scenario("identical, 20 tasks an hour, 60 days", per_minute=1, step=20, looks=4_320, plan="low-traffic"),
+    Scenario("success -1 point (half the margin)", success=-0.01),
     Scenario("success -2 points (the margin)", success=-0.02),
     Scenario("success -5 points", success=-0.05),
     Scenario("success -10 points", success=-0.10),
@@ -61,10 +62,13 @@ SCENARIOS = (
         looks=4_320,
         plan="low-traffic",
     ),  # fmt: skip
+    Scenario("cost per success +5 % (half the margin)", cost=1.05),
     Scenario("cost per success +10 %", cost=1.10),
-    Scenario("cost per success +11.2 %: +10 % once capped", cost=1.112),
     Scenario("cost per success +25 %", cost=1.25),
     Scenario("cost per success +25 %, sigma 2", cost=1.25, sigma=2.0),
+    Scenario("cost per success +10 %, sigma 2", cost=1.10, sigma=2.0),
+    Scenario("cost per success +10 %: 1.4 % of tasks cost eightfold", dear=0.1 / 7),
+    Scenario("cost per success +25 %: 3.6 % of tasks cost eightfold", dear=0.25 / 7),
     Scenario("p95 latency +20 %", latency=1.20),
     Scenario("p95 latency +50 %", latency=1.50),
 )

@@ -33,10 +33,14 @@ class Scenario:
     outage: bool = False  # five minutes of the provider, both arms
     delay: int = 0  # minutes until an outcome is judged; 5 % come later still
     sigma: float = COST_SIGMA
+    dear: float = 0.0  # the share of the candidate's tasks that cost eight times as much, taken at random
     per_minute: int = 200
     step: int = 1  # minutes a look
     looks: int = 450
     plan: str = "cautious"
+
+
+_UNHARMED = Scenario("")
 
 
 class Traffic:
@@ -68,18 +72,20 @@ class Traffic:
             xt = int(self.rng.binomial(nt, min(1.0, 1 - success - shift)))
             xc = int(self.rng.binomial(nc, 1 - success))
         kept = 1 - 0.05 * bool(scenario.delay)
-        cost, latency = (scenario.cost, scenario.latency) if harmed else (1.0, 1.0)
         out = self._out(look)
-        return self._arm(nt, xt, kept, cost, latency, out), self._arm(nc, xc, kept, 1.0, 1.0, out)
+        candidate = self._arm(nt, xt, kept, scenario if harmed else _UNHARMED, out)
+        return candidate, self._arm(nc, xc, kept, _UNHARMED, out)
 
-    def _arm(self, n: int, failures: int, kept: float, cost: float, latency: float, out: bool) -> ArmSums:
+    def _arm(self, n: int, failures: int, kept: float, harm: Scenario, out: bool) -> ArmSums:
         rng, cap = self.rng, self.reference.cost_cap_nusd or 0
         if kept < 1:
             n, failures = (int(rng.binomial(k, kept)) for k in (n - failures, failures))
             n += failures
-        spend = np.rint(rng.lognormal(math.log(COST_NUSD * cost), self.scenario.sigma, n)).astype(np.int64)
+        spend = np.rint(rng.lognormal(math.log(COST_NUSD * harm.cost), self.scenario.sigma, n)).astype(np.int64)
+        if harm.dear:
+            spend[rng.random(n) < harm.dear] *= 8
         capped = np.minimum(spend, cap)
-        tail = 0.5 * math.erfc((self.latency_z - math.log(latency) / LATENCY_SIGMA) / math.sqrt(2))
+        tail = 0.5 * math.erfc((self.latency_z - math.log(harm.latency) / LATENCY_SIGMA) / math.sqrt(2))
         rates = {**RATES, "errors": 0.6, "fallbacks": 0.3} if out else RATES
         counts = {name: int(rng.binomial(n, rate)) for name, rate in rates.items()}
         return ArmSums(
@@ -94,6 +100,7 @@ class Traffic:
             cost=int(capped.sum()),
             cost_sq=float((capped.astype(float) ** 2).sum()),
             cost_on_success=int(capped[failures:].sum()),
+            cost_whole=int(spend.sum()),
         )
 
     def _volume(self, look: int) -> float:

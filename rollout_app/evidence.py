@@ -35,6 +35,7 @@ class ArmSums:
     cost: int = 0
     cost_sq: float = 0.0
     cost_on_success: int = 0
+    cost_whole: int = 0  # the same as `cost`, no task capped
     quality_n: int = 0
     quality: float = 0.0
     quality_sq: float = 0.0
@@ -172,13 +173,23 @@ class Reference:
     latency_edge: int | None = None  # histogram bucket index; a tail task lies in a higher bucket
     cost_edge: int | None = None
     cost_cap_nusd: int | None = None
+    # (true factor on every task's cost, what it comes to once costs are capped), ascending: `stats.capped`
+    cost_curve: tuple[tuple[float, float], ...] = ()
+    cost_kept: float = 1.0  # the share of the cost that is left once each task is capped
+    cost_whole_v: float | None = None  # as cost_v, before any cap
+
+    @property
+    def tail_noise(self) -> float:
+        """How many times the variance of capped costs that of whole costs is; at least 1."""
+        return max(1.0, self.cost_whole_v / self.cost_v) if self.cost_v and self.cost_whole_v else 1.0
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REFERENCE_FIELDS} | {"rates": dict(self.rates)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**data)
+        curve = tuple((float(true), float(seen)) for true, seen in data.get("cost_curve", ()))
+        return cls(**{**data, "cost_curve": curve})
 
 
 _REFERENCE_FIELDS = tuple(f.name for f in fields(Reference))

@@ -20,7 +20,7 @@ from rollout_app.measures import (
     RatioBound,
     RatioChange,
 )
-from rollout_app.stats.combine import ALPHA, LOG_ROLL_BACK, LOG_SAFE, restart
+from rollout_app.stats.combine import ALPHA, LOG_ROLL_BACK, LOG_SAFE, RESTART_WEIGHTS, log_sum_exp, restart
 from rollout_app.sums import Sums
 
 METRICS = tuple(Metric)
@@ -80,6 +80,9 @@ class Guardrail:
             v_ref=v_ref or DEFAULT_V,
             alpha_harm=ALPHA * self.weight,
             alpha_safe=ALPHA,
+            curve=() if quality else reference.cost_curve,
+            kept=reference.cost_kept,
+            noise=1.0 if quality else reference.tail_noise,
             ref=ref,
         )
 
@@ -171,15 +174,20 @@ class Verdict:
     margin: float  # D, or the bound
     stage_margin: float  # what must be excluded before the next stage
     weight: float
-    counted: bool  # the estimate reaches the margin, so the harm counts towards a rollback
+    counted: bool  # an estimate reaches the margin, so its harm counts towards a rollback
     gates: bool  # must pass before an advance
     # about how many more candidate tasks until it passes; None: can't be told
     needed_tasks: int | None = None
     sums: tuple[tuple[int, dict[str, Any]], ...] = ()  # (stage, sums) for a recomputation
+    log_e_counted: float = -math.inf  # ln E of the harm that counts
+    counted_since: int | None = None  # the stage since which most of it was seen; None: since the start
+    counted_estimate: float | None = None  # the estimate since then
 
     def as_dict(self) -> dict[str, Any]:
         data = {name: getattr(self, name) for name in _VERDICT_FIELDS}
         data["sums"] = [[stage, sums] for stage, sums in self.sums]
+        if math.isinf(self.log_e_counted):
+            data["log_e_counted"] = None  # JSON has no infinity
         return data
 
 
@@ -201,17 +209,18 @@ def judge(
     `restarts`: the up to three later stages from which harm is counted anew. `next_share` (0 … 1): the
     traffic that an advance would give the candidate. `detail` adds what only people and the record need.
     """
-    sums, since = _added(measure, by_stage, restarts)
-    estimate = measure.estimate(sums)
-    log_e_harm = restart([measure.harm(sums), *since, *[0.0] * (3 - len(since))])
+    sums, since = _since(measure, by_stage, restarts)
+    start, unbegun = since[0], [0.0] * (_RESTARTS + 1 - len(since))
+    log_e_harm = restart([*(part.log_e for part in since), *unbegun])
+    log_e_counted = _counted(since)
+    counted = max((part for part in since if part.reached), key=lambda part: part.log_e, default=None)
     margin = measure.margin_for(next_share)
     log_e_safe = measure.safe(sums, margin)
-    counted = estimate is not None and measure.reached(estimate)
     n_candidate, n_baseline = measure.tasks(sums)
     result = VerdictResult.INCONCLUSIVE
-    if estimate is None and log_e_safe < LOG_SAFE:
+    if start.estimate is None and log_e_safe < LOG_SAFE:
         result = VerdictResult.NO_DATA
-    elif counted and log_e_harm + math.log(guardrail.weight) >= LOG_ROLL_BACK:
+    elif log_e_counted + math.log(guardrail.weight) >= LOG_ROLL_BACK:
         result = VerdictResult.FAIL
     elif log_e_safe >= LOG_SAFE:
         result = VerdictResult.PASS
@@ -219,23 +228,53 @@ def judge(
     inconclusive = result is VerdictResult.INCONCLUSIVE
     needed = _needed_tasks(measure, sums, margin, log_e_safe) if detail and inconclusive else None
     return Verdict(
-        guardrail.name, guardrail.metric, result, n_candidate, n_baseline, estimate, low, high,
-        log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted, gates and
+        guardrail.name, guardrail.metric, result, n_candidate, n_baseline, start.estimate, low, high,
+        log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted is not None, gates and
         guardrail.gates, needed, tuple((stage, part.as_dict()) for stage, part in by_stage.items()) if detail
-        else (),
+        else (), log_e_counted, counted.stage if counted else None, counted.estimate if counted else None,
     )  # fmt: skip
 
 
-def _added(
+_RESTARTS = len(RESTART_WEIGHTS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Since:
+    """Harm since one stage (None: since the start), and whether its own estimate reaches the margin."""
+
+    stage: int | None
+    log_e: float
+    estimate: float | None
+    reached: bool
+
+
+def _since(
     measure: Measure, by_stage: Mapping[int, Sums], restarts: Sequence[int]
-) -> tuple[Any, list[float]]:
-    """The sums since the start, and ln E of harm since each restart that has begun."""
+) -> tuple[Any, list[_Since]]:
+    """The sums since the start, and what harm they show since then and since each restart that has begun."""
     total, since = measure.empty(), []
     for stage in sorted(by_stage, reverse=True):
         total.merge(by_stage[stage])
         if stage in restarts:
-            since.append(measure.harm(total))
-    return total, since
+            since.append(_harm(measure, total, stage))
+    return total, [_harm(measure, total, None), *since]
+
+
+def _harm(measure: Measure, sums: Any, stage: int | None) -> _Since:
+    estimate = measure.estimate(sums)
+    reached = estimate is not None and measure.reached(estimate)
+    return _Since(stage, measure.harm(sums), estimate, reached)
+
+
+def _counted(since: Sequence[_Since]) -> float:
+    """ln E of what counts towards a rollback: each part of the evidence while its own estimate reaches the
+    margin.
+
+    Leaving a part out only lowers E, so the chance of a false rollback stays bounded whatever the rule. One
+    estimate over all stages would let good early ones hide what the later ones show.
+    """
+    weighed = zip(RESTART_WEIGHTS, since, strict=False)
+    return log_sum_exp(math.log(weight) + part.log_e for weight, part in weighed if part.reached)
 
 
 _FURTHEST = 512.0  # times what was seen: beyond, a forecast is a guess

@@ -18,7 +18,7 @@ from rollout_app.evidence import (
 )
 from rollout_app.guardrails import Guardrail, Verdict, judge
 from rollout_app.stats.combine import LOG_ROLL_BACK, log_sum_exp
-from rollout_app.stats.deff import design_effect
+from rollout_app.stats.deff import design_effect, unit_spread
 from rollout_app.stats.srm import log_e_srm
 from rollout_app.strata import close_windows, merge_groups
 from rollout_app.sums import Sums
@@ -72,7 +72,7 @@ class Judgement:
     def harmful(self) -> tuple[Verdict, ...]:
         """The verdicts that count towards a rollback, the strongest first."""
         counted = [v for v in self.verdicts if v.counted and v.log_e_harm > 0]
-        return tuple(sorted(counted, key=lambda v: -(v.log_e_harm + math.log(v.weight))))
+        return tuple(sorted(counted, key=lambda v: -(v.log_e_counted + math.log(v.weight))))
 
     @property
     def open(self) -> tuple[Verdict, ...]:
@@ -155,7 +155,7 @@ class Ledger:
             )
             for guardrail in self.guardrails
         )
-        log_e = log_sum_exp(math.log(v.weight) + v.log_e_harm for v in verdicts if v.counted)
+        log_e = log_sum_exp(math.log(v.weight) + v.log_e_counted for v in verdicts)
         return Judgement(verdicts, log_e, self._srm(), dict(self.tallies))
 
     @property
@@ -176,7 +176,9 @@ class Ledger:
         segments = (
             (self.stages[i].share_pcm / SHARE_ALL, t.candidate_tasks, t.baseline_tasks) for i, t in tallies
         )
-        return log_e_srm(segments, self.reference.unit_spread)
+        # As with the design effect: units that come and go look alone in a short reference.
+        seen = unit_spread([group.tasks for group in self.groups.values()])
+        return log_e_srm(segments, max(self.reference.unit_spread, seen))
 
     def as_dict(self) -> dict[str, Any]:
         return {

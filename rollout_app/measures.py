@@ -13,11 +13,13 @@ from typing import Any, Protocol
 
 from rollout_app.evidence import ArmSums, Reference
 from rollout_app.stats import rates, ratios
+from rollout_app.stats.capped import Curve, seen, true
 from rollout_app.stats.combine import stage_margin
 from rollout_app.sums import RateSums, RatioSums
 
 # relative variance of cost per success where none was seen yet; tunes sharpness, never validity
 DEFAULT_V = 3.3
+_CLOSE = 0.05  # the relative standard error at which an absolute figure is taken from whole costs
 
 
 class Metric(StrEnum):
@@ -121,9 +123,10 @@ class RateDifference(_RateMeasure):
         self.p_ref = reference.rates.get(metric, 0.0)
         margins = {self.margin_for(share) for share in (*shares, 1.0)}
         self.psi_at = {m: rates.margin_odds_ratio(self.p_ref, m) for m in margins}
-        grid = {psi for psi, _ in (*rates.HARM_GRID, *rates.SAFE_GRID)}
-        bounds = {psi for psi in self.psi_at.values() if psi is not None}
-        super().__init__(metric, sorted(grid | bounds), reference.deff)
+        safe = [psi for psi, _ in rates.SAFE_GRID]
+        bounds = sorted(psi for psi in self.psi_at.values() if psi is not None)
+        super().__init__(metric, dict.fromkeys((*rates.HARM_PSIS, *safe, *bounds)), reference.deff)
+        self._place = {psi: i for i, psi in enumerate(self.psis)}
 
     def margin_for(self, share: float) -> float:
         return stage_margin(self.threshold, self.cap, share)
@@ -138,7 +141,8 @@ class RateDifference(_RateMeasure):
         return rates.difference_interval(sums.difference, sums.mh_denominator, n, x, self.deff)
 
     def harm(self, sums: RateSums) -> float:
-        return rates.log_e_harm(sums.llr, self.deff)
+        llrs = sums.llr[: len(rates.HARM_PSIS)]  # they come first
+        return rates.log_mixture(llrs, rates.HARM_LOG_WEIGHTS, self.deff)
 
     def safe(self, sums: RateSums, margin: float) -> float:
         """By comparison, or because the candidate alone stays below what the margin allows; either suffices.
@@ -151,7 +155,10 @@ class RateDifference(_RateMeasure):
         psi = self.psi_at[margin]
         if psi is None:
             return alone
-        return max(alone, rates.log_e_safe(sums.llr, sums.llr[psi], psi, self.deff))
+        psis, log_weights = rates.safe_alternatives(psi)
+        at_margin = sums.llr[self._place[psi]]
+        llrs = [sums.llr[self._place[alternative]] - at_margin for alternative in psis]
+        return max(alone, rates.log_mixture(llrs, log_weights, self.deff)) if psis else alone
 
 
 class RateBound(_RateMeasure):
@@ -192,6 +199,9 @@ class _RatioMeasure:
     v_ref: float
     alpha_harm: float
     alpha_safe: float
+    curve: Curve = ()  # what capping makes of a change; () where nothing is capped
+    kept: float = 1.0  # the share of the baseline's cost that capping leaves
+    noise: float = 1.0  # how many times the squared error of whole costs is that of capped ones
     ref: float | None = None  # the baseline's ratio before the rollout; only an absolute bound asks for it
 
     @property
@@ -205,10 +215,16 @@ class _RatioMeasure:
         return RatioSums.load(data)
 
     def add(self, sums: RatioSums, candidate: ArmSums, baseline: ArmSums) -> None:
-        sums.add(moments(self.metric, candidate), moments(self.metric, baseline))
+        whole = None
+        if self.metric is Metric.COST_PER_SUCCESS:
+            whole = candidate.cost_whole, baseline.cost_whole
+        sums.add(moments(self.metric, candidate), moments(self.metric, baseline), whole)
 
     def reached(self, estimate: float) -> bool:
         return estimate >= self.threshold
+
+    def _precise(self, se2: float, error: float) -> bool:
+        return self.noise * se2 <= error * error
 
     def tasks(self, sums: RatioSums) -> tuple[float, float]:
         return sums.candidate.n, sums.baseline.n
@@ -221,25 +237,37 @@ class RatioChange(_RatioMeasure):
         return stage_margin(self.threshold, self.cap, share)
 
     def estimate(self, sums: RatioSums) -> float | None:
-        ratio = sums.contrast.ratio
-        return None if ratio is None else self.sign * (ratio - 1)
+        """Of the whole cost, which is what the margin is about, once it is precise enough to tell the margin.
+
+        Until then, and under tails so heavy that it never is, of capped costs translated back.
+        """
+        ratio, errors = sums.contrast.ratio, self._errors(sums)
+        if ratio is None:
+            return None
+        if self.curve and errors and sums.whole_ratio and self._precise(errors[0], self.threshold / 2):
+            return self.sign * (sums.whole_ratio - 1)
+        return self.sign * (true(self.curve, ratio) - 1)
 
     def interval(self, sums: RatioSums) -> tuple[float, float] | None:
-        errors = self._errors(sums)
-        if errors is None or sums.contrast.ratio is None:
+        """From capped costs, translated back; stretched to the estimate where the two do not agree."""
+        errors, estimate = self._errors(sums), self.estimate(sums)
+        if errors is None or sums.contrast.ratio is None or estimate is None:
             return None
-        low, high = ratios.ratio_interval(sums.contrast.ratio, *errors, self.v_ref)
-        return (low - 1, high - 1) if self.sign > 0 else (1 - high, 1 - low)
+        bounds = ratios.ratio_interval(sums.contrast.ratio, *errors, self.v_ref)
+        low, high = sorted(self.sign * (true(self.curve, bound) - 1) for bound in bounds)
+        return min(low, estimate), max(high, estimate)
 
     def harm(self, sums: RatioSums) -> float:
         errors = self._errors(sums, gate=True)
         return self._log_e(sums, errors[0], 0.0, self.sign, self.alpha_harm) if errors else 0.0
 
     def safe(self, sums: RatioSums, margin: float) -> float:
-        errors = self._errors(sums, gate=True)
-        if not errors or self.sign * margin <= -1:
+        """Nothing is called safe against the plain estimate: harm in the dearest tasks hides under the cap."""
+        errors, estimate = self._errors(sums, gate=True), self.estimate(sums)
+        if not errors or estimate is None or estimate >= margin or self.sign * margin <= -1:
             return 0.0
-        return self._log_e(sums, errors[1], math.log1p(self.sign * margin), -self.sign, self.alpha_safe)
+        bound = math.log(seen(self.curve, 1 + self.sign * margin))
+        return self._log_e(sums, errors[1], bound, -self.sign, self.alpha_safe)
 
     def _errors(self, sums: RatioSums, *, gate: bool = False) -> tuple[float, float] | None:
         if gate and not ratios.enough(sums.candidate, sums.baseline):
@@ -261,19 +289,28 @@ class RatioBound(_RatioMeasure):
         return self.ref * (1 + stage_margin(self.threshold / self.ref - 1, self.cap, share))
 
     def estimate(self, sums: RatioSums) -> float | None:
-        return sums.candidate.ratio
+        ratio, se2 = sums.candidate.ratio, self._error(sums)
+        if ratio and se2 and self.curve and sums.whole_y and self._precise(se2, _CLOSE):
+            return sums.whole_y / sums.candidate.d
+        return None if ratio is None else self._whole(ratio)
 
     def reached(self, estimate: float) -> bool:
         return self.sign * estimate >= self.sign * self.threshold
 
     def interval(self, sums: RatioSums) -> tuple[float, float] | None:
-        se2, ratio = self._error(sums), self.estimate(sums)
-        return ratios.ratio_interval(ratio, se2, se2, self.v_ref) if se2 and ratio else None
+        se2, ratio, estimate = self._error(sums), sums.candidate.ratio, self.estimate(sums)
+        if not se2 or not ratio or estimate is None:
+            return None
+        low, high = (self._whole(bound) for bound in ratios.ratio_interval(ratio, se2, se2, self.v_ref))
+        return min(low, estimate), max(high, estimate)
 
     def harm(self, sums: RatioSums) -> float:
         return self._log_e(sums, self.threshold, self.sign, self.alpha_harm)
 
     def safe(self, sums: RatioSums, margin: float) -> float:
+        estimate = self.estimate(sums)
+        if estimate is None or self.sign * estimate >= self.sign * margin:
+            return 0.0
         return self._log_e(sums, margin, -self.sign, self.alpha_safe)
 
     def _error(self, sums: RatioSums) -> float | None:
@@ -281,7 +318,20 @@ class RatioBound(_RatioMeasure):
         return self.deff * se2 if se2 else None
 
     def _log_e(self, sums: RatioSums, bound: float, sign: int, alpha: float) -> float:
-        se2, ratio = self._error(sums), self.estimate(sums)
+        se2, ratio = self._error(sums), sums.candidate.ratio
         if not se2 or not ratio or self.tasks(sums)[0] < ratios.N_MIN or bound <= 0:
             return 0.0
-        return ratios.log_e(sign * math.log(ratio), sign * math.log(bound), se2, self.v_ref, alpha)
+        log_bound = math.log(self._capped(bound))
+        return ratios.log_e(sign * math.log(ratio), sign * log_bound, se2, self.v_ref, alpha)
+
+    def _capped(self, ratio: float) -> float:
+        """What a cost per success comes to once capped, if it is the baseline's times a factor."""
+        if not self.curve or not self.ref:
+            return ratio
+        return self.ref * self.kept * seen(self.curve, ratio / self.ref)
+
+    def _whole(self, capped: float) -> float:
+        """The other way round."""
+        if not self.curve or not self.ref:
+            return capped
+        return self.ref * true(self.curve, capped / (self.ref * self.kept))

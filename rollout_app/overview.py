@@ -153,6 +153,7 @@ def _verdict_line(row: Verdict) -> VerdictLine:
     zero = None if absolute else 0.0
     known = None not in (estimate, low, high)
     tone = {"pass": "good", "fail": "bad", "inconclusive": "warn"}.get(row.verdict, "quiet")
+    counts = data.get("log_e_counted", data["log_e_harm"]) if data["counted"] else None
     return VerdictLine(
         label=LABELS[data["metric"]] + (" (absolute)" if absolute else ""),
         verdict=row.verdict,
@@ -161,7 +162,7 @@ def _verdict_line(row: Verdict) -> VerdictLine:
         margin=write(limit).lstrip("+"),
         picture=interval(estimate, low, high, zero=zero, margin=limit) if known else None,
         tone=tone,
-        harm=_hundredths(data["log_e_harm"] + math.log(data["weight"]) if data["counted"] else 0.0),
+        harm=_hundredths(None if counts is None else counts + math.log(data["weight"])),
         safe=_hundredths(data["log_e_safe"]),
         gates=data["gates"],
         needed=data["needed_tasks"],

@@ -36,9 +36,9 @@ REFERENCE_DAYS = (
 
 # What `ArmSums` is made of.
 _FIGURES = (
-    "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "capped_sum",
-    "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum", "quality_sum_sq", "cost_histogram",
-    "latency_histogram",
+    "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "cost_sum",
+    "capped_sum", "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum", "quality_sum_sq",
+    "cost_histogram", "latency_histogram",
 )  # fmt: skip
 _MAPS = ("groups", "shadow", "mirror")
 _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
@@ -238,6 +238,7 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
         cost=row["capped_sum"],
         cost_sq=row["capped_sum_sq"],
         cost_on_success=row["capped_on_success"],
+        cost_whole=row["cost_sum"],
         quality_n=row["quality_n"],
         quality=row["quality_sum"],
         quality_sq=row["quality_sum_sq"],

@@ -45,10 +45,17 @@ def evidence_of(verdict: Verdict) -> str:
         return f"{what}: nothing to judge by yet ({n})"
     seen = f"{what} {change(verdict, verdict.estimate)} on {n}"
     if verdict.result is VerdictResult.FAIL or verdict.counted:
-        return f"{seen}, margin {change(verdict, verdict.margin)}"
+        return f"{seen}{_later(verdict)}, margin {change(verdict, verdict.margin)}"
     safe = math.exp(min(verdict.log_e_safe, 700))
     asked = change(verdict, verdict.stage_margin)
     return f"{seen}; that it is below {asked} has evidence {safe:.1f} of 20"
+
+
+def _later(verdict: Verdict) -> str:
+    """A harm that set in with a later stage: what was seen since then."""
+    if verdict.counted_since is None:
+        return ""
+    return f" ({change(verdict, verdict.counted_estimate)} since stage {verdict.counted_since + 1})"
 
 
 def outlook_of(code: str, judgement: Judgement) -> str:

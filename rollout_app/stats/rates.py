@@ -7,6 +7,7 @@ out. Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.0
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from rollout_app.stats.combine import log_sum_exp
 from rollout_app.stats.mixture import bound_normal, rho_for
@@ -14,7 +15,8 @@ from rollout_app.stats.mixture import bound_normal, rho_for
 # (odds ratio, weight): small harms that many tasks show, down to a candidate that answers nothing.
 HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
 SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
-_HARM_LOGS = tuple((psi, math.log(weight)) for psi, weight in HARM_GRID)
+HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
+HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
 N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
@@ -93,16 +95,28 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
 
 def log_e_harm(llr: Mapping[float, float], deff: float = 1.0) -> float:
     """Against "odds ratio <= 1". `llr`: for each psi of HARM_GRID the sum of `stratum_llrs` over strata."""
-    return log_sum_exp([log_weight + llr[psi] / deff for psi, log_weight in _HARM_LOGS])
+    return log_mixture([llr[psi] for psi in HARM_PSIS], HARM_LOG_WEIGHTS, deff)
 
 
 def log_e_safe(llr: Mapping[float, float], llr_margin: float, psi_margin: float, deff: float = 1.0) -> float:
     """Against "odds ratio >= psi_margin"; only alternatives below it count, their weights add up to 1."""
+    psis, log_weights = safe_alternatives(psi_margin)
+    return log_mixture([llr[psi] - llr_margin for psi in psis], log_weights, deff) if psis else 0.0
+
+
+@lru_cache(maxsize=1024)
+def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
     grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_margin]
-    total = sum([weight for _, weight in grid])
-    if not total:
-        return 0.0
-    return log_sum_exp([math.log(weight / total) + (llr[psi] - llr_margin) / deff for psi, weight in grid])
+    total = sum(weight for _, weight in grid)
+    return tuple(psi for psi, _ in grid), tuple(math.log(weight / total) for _, weight in grid)
+
+
+def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:
+    """ln of the weighted sum of likelihood ratios: an average of e-values is one."""
+    logs = [log_weight + llr / deff for llr, log_weight in zip(llrs, log_weights, strict=True)]
+    top = max(logs)
+    return top + math.log(sum([math.exp(log - top) for log in logs]))
 
 
 def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
