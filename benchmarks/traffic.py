@@ -81,7 +81,8 @@ class Traffic:
         if kept < 1:
             n, failures = (int(rng.binomial(k, kept)) for k in (n - failures, failures))
             n += failures
-        spend = np.rint(rng.lognormal(math.log(COST_NUSD * harm.cost), self.scenario.sigma, n)).astype(np.int64)
+        drawn = rng.lognormal(math.log(COST_NUSD * harm.cost), self.scenario.sigma, n)
+        spend = np.rint(drawn).astype(np.int64)
         if harm.dear:
             spend[rng.random(n) < harm.dear] *= 8
         capped = np.minimum(spend, cap)

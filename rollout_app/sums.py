@@ -61,7 +61,8 @@ class RateSums:
 
     @classmethod
     def load(cls, psis: tuple[float, ...], data: Sequence[Any]) -> Self:
-        return cls(psis, *data[:6], list(data[6:]))
+        nt, xt, nc, xc, numerator, denominator = data[:6]
+        return cls(psis, nt, xt, nc, xc, numerator, denominator, list(data[6:]))
 
     def as_dict(self) -> dict[str, Any]:
         """For a verdict: names instead of positions."""

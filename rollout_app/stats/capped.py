@@ -15,7 +15,28 @@ from collections.abc import Iterable, Sequence
 
 Curve = tuple[tuple[float, float], ...]
 
-_FACTORS = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.25, 1.4, 1.7, 2.0, 3.0, 5.0, 10.0)
+_FACTORS = (
+    0.1,
+    0.25,
+    0.5,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    1.05,
+    1.1,
+    1.15,
+    1.25,
+    1.4,
+    1.7,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    5.0,
+    7.0,
+    10.0,
+)
 
 
 def curve(values: Iterable[tuple[float, float]], cap: float) -> Curve:
@@ -50,4 +71,4 @@ def _read(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     (x0, x1), (y0, y1) = xs[i - 1 : i + 1], ys[i - 1 : i + 1]
     if x1 <= x0:
         return y0
-    return y0 * (y1 / y0) ** (math.log(x / x0) / math.log(x1 / x0))
+    return y0 * math.pow(y1 / y0, math.log(x / x0) / math.log(x1 / x0))

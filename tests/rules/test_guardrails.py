@@ -11,6 +11,7 @@ from rollout_app.guardrails import DEFAULT_GUARDRAILS, Guardrail, Verdict, Verdi
 from rollout_app.ledger import Ledger
 from rollout_app.measures import Metric
 from rollout_app.stats.combine import LOG_ROLL_BACK, LOG_SAFE
+from rollout_app.wording import evidence_of
 from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 
@@ -147,6 +148,31 @@ def test_it_sees_a_harm_that_sets_in_late() -> None:
         seen.add(stratum(4, 900 + minute, arm(190, failure=0.16), arm(100)))
     assert verdict_of(seen, "failure", 4).log_e_harm > LOG_ROLL_BACK
     assert seen.sums["failure"].keys() == {1, 2, 3, 4}
+
+
+def test_it_counts_a_late_harm_by_its_own_stages() -> None:
+    """Good early stages keep the estimate since the start below the margin; the harm is certain since then."""
+    seen = ledger(stage=2, looks=60, n=(500, 1_500), failure=0.05)
+    for minute in range(40):
+        seen.add(stratum(4, 900 + minute, arm(500, failure=0.11), arm(500)))
+    verdict = verdict_of(seen, "failure", 4)
+    assert verdict.estimate is not None and verdict.estimate < verdict.margin
+    assert verdict.counted_since == 4
+    assert verdict.counted_estimate == pytest.approx(0.03)
+    assert verdict.result is VerdictResult.FAIL
+    assert seen.judge(4).roll_back
+    assert "+3.0 points since stage 5" in evidence_of(verdict)
+
+
+def test_it_counts_no_part_of_the_evidence_whose_own_estimate_is_small() -> None:
+    """What counts is at most all there is, so the chance of a false rollback stays bounded."""
+    seen = ledger(stage=2, looks=10, n=(50, 150), failure=0.2)
+    for minute in range(12):
+        seen.add(stratum(4, 900 + minute, arm(500, failure=0.095), arm(500)))
+    verdict = verdict_of(seen, "failure", 4)
+    assert verdict.counted and verdict.counted_since is None
+    assert verdict.log_e_counted < verdict.log_e_harm
+    assert verdict_of(ledger(looks=20), "failure").log_e_counted == -math.inf
 
 
 def test_it_says_about_how_many_more_tasks_it_takes() -> None:

@@ -78,6 +78,15 @@ def test_it_sees_lost_outcomes_as_a_mismatch_of_shares() -> None:
     assert ledger(looks=10, n=(60, 1_900)).judge(1).srm_log_e > 7
 
 
+def test_it_lets_the_share_of_tasks_wander_once_units_turn_out_to_be_few() -> None:
+    """A reference of minutes sees each unit once; the rollout's own baseline arm sees that they are few."""
+    opened = ledger(looks=10, n=(60, 1_900))
+    before = opened.judge(1).srm_log_e
+    groups = {i: Group(20 if i % 4 else 600, 0) for i in range(32)}
+    opened.add(Stratum(2, 99, 99, ArmSums(), ArmSums(), groups))
+    assert before > 7 > opened.judge(1).srm_log_e
+
+
 def test_it_asks_more_once_units_turn_out_to_be_alike() -> None:
     opened = ledger(looks=10, failure=0.2)
     before = opened.judge(1).log_e

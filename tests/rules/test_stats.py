@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special, stats
+from scipy import integrate, special, stats
 
 from rollout_app.stats import deff, mixture, paired, rates, ratios, srm
 from rollout_app.stats.combine import log_sum_exp
@@ -131,3 +131,57 @@ def test_it_has_no_evidence_without_variance_or_success() -> None:
     none = ratios.Moments(n=200, y=2000, d=0, yy=20_000)
     assert none.ratio is None and none.relative_variance is None
     assert ratios.contrast(none, none) == ratios.Contrast()
+
+
+@given(SMALL, SMALL, st.data())
+def test_its_harm_never_claims_more_than_fisher_s_exact_test(nt: int, nc: int, data: st.DataObject) -> None:
+    """E grows with the candidate's bad ones, so by Markov a single look's p-value is at most 1/E."""
+    xt, xc = data.draw(st.integers(0, nt)), data.draw(st.integers(0, nc))
+    llr = dict(zip(rates.HARM_PSIS, rates.stratum_llrs(nt, xt, nc, xc, rates.HARM_PSIS), strict=True))
+    p = stats.fisher_exact([[xt, nt - xt], [xc, nc - xc]], alternative="greater").pvalue
+    assert p <= math.exp(-rates.log_e_harm(llr)) * (1 + 1e-9)
+
+
+@given(st.integers(0, 80), st.integers(0, 80))
+def test_its_mirror_never_claims_more_than_mcnemar_s_exact_test(lost: int, won: int) -> None:
+    p = stats.binomtest(lost, lost + won, 0.5, alternative="greater").pvalue if lost + won else 1.0
+    assert p <= math.exp(-paired.log_e_worse(lost, won)) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("s", "v", "rho"), [(0.0, 10.0, 3.0), (25.0, 40.0, 8.0), (-12.0, 30.0, 5.0)])
+def test_its_normal_mixture_is_the_integral_over_positive_drifts(s: float, v: float, rho: float) -> None:
+    """E = the average of exp(drift s - drift² v / 2) over a half-normal drift of variance 1 / rho."""
+    half_normal = stats.halfnorm(scale=1 / math.sqrt(rho))
+    averaged, _ = integrate.quad(
+        lambda drift: half_normal.pdf(drift) * math.exp(drift * s - drift**2 * v / 2), 0, 8
+    )
+    assert mixture.log_e_normal(s, v, rho) == pytest.approx(math.log(averaged), abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "nt", "nc"), [(0.05, 40, 1_000), (0.5, 700, 300), (0.95, 5_000, 260)])
+def test_its_share_is_weighed_as_a_beta_binomial_against_a_binomial(share: float, nt: int, nc: int) -> None:
+    mixed = stats.betabinom(nt + nc, srm.KAPPA * share, srm.KAPPA * (1 - share)).logpmf(nt)
+    assert srm.log_e_srm([(share, nt, nc)]) == pytest.approx(
+        mixed - stats.binom(nt + nc, share).logpmf(nt), abs=1e-6
+    )
+
+
+def test_its_design_effect_is_pearson_s_dispersion() -> None:
+    rng = np.random.default_rng(3)
+    n = rng.integers(50, 150, 32)
+    x = rng.binomial(n, rng.beta(2, 18, 32))
+    pearson = stats.chi2_contingency([x, n - x], correction=False).statistic
+    groups = [(int(tasks), int(bad)) for tasks, bad in zip(n, x, strict=True)]
+    assert deff.design_effect(groups) == pytest.approx(pearson / 31)
+
+
+def test_its_ratio_varies_as_the_residuals_do() -> None:
+    """The delta method's variance is that of y - R d, from sums alone."""
+    rng = np.random.default_rng(4)
+    d = rng.random(500) < 0.8
+    y = rng.lognormal(0, 1, 500) * (1 + d)
+    seen = ratios.Moments(500, y.sum(), int(d.sum()), (y * y).sum(), (y * d).sum(), int(d.sum()))
+    ratio = y.sum() / d.sum()
+    assert seen.relative_variance == pytest.approx(np.var(y - ratio * d, ddof=1) / ratio**2)
+    error = stats.sem(y - ratio * d) / y.mean()
+    assert seen.squared_error == pytest.approx(error**2)
