@@ -23,7 +23,7 @@ from rollout_app.stats.srm import log_e_srm
 from rollout_app.strata import close_windows, merge_groups
 from rollout_app.sums import Sums
 
-FORMAT = 2
+FORMAT = 3
 _RESTARTS = 3
 
 
