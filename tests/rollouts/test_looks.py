@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane import clock
 from rollout_app import looks, reconcile, totals
+from rollout_app.ledger import FORMAT
 from rollout_app.models import ArmTotals, Rollout, Verdict
 from rollout_app.states import State
 from tests.rollouts import places
@@ -81,7 +82,7 @@ def test_it_takes_in_a_minute_once_whatever_the_batches() -> None:
 
 def test_ones_bad_data_costs_nobody_else_the_look(caplog: pytest.LogCaptureFixture) -> None:
     rollouts = [running()[0] for _ in range(5)]
-    Rollout.objects.filter(pk=rollouts[2].pk).update(evidence={"format": 2, "guardrails": [{}]})
+    Rollout.objects.filter(pk=rollouts[2].pk).update(evidence={"format": FORMAT, "guardrails": [{}]})
     words = reconcile.sweep()
     assert words == {"hold": 4, "error": 1}
     assert f"the look at rollout {rollouts[2].pk} failed" in caplog.text
