@@ -1,6 +1,7 @@
 """One process's gateway in a thread of this one, called without a network; and whole servers as processes."""
 
 import asyncio
+import base64
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import msgspec
 from django.conf import settings
 from django.db import connection
 
+from controlplane import signing
 from controlplane.access.actions import issue_key
 from controlplane.access.models import Key
 from controlplane.actors import SYSTEM
@@ -195,6 +197,11 @@ class Server:
             return httpx.get(f"{self.url}/router/v1/snapshot", timeout=5).status_code == 401
         except httpx.HTTPError:
             return False
+
+
+def signing_key() -> str:
+    """This instance's own, for a server in another directory: as `POINTSMAN_SIGNING_KEY` takes it."""
+    return base64.b64encode(signing.private_key().private_bytes_raw()).decode()
 
 
 def _database_url() -> str:

@@ -4,7 +4,6 @@ The server is `manage.py serve` with its runner in it, as `make run` starts it; 
 a gateway would use. Only time is made: a minute of tasks passes as soon as its outcomes are committed.
 """
 
-import base64
 import random
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from policies_app.models import Assignment, PolicyVersion
 from rollout_app.models import Rollout
 from rollout_app.replay import Stamps
 from tests import builders
-from tests.dataplane.plane import Server, router_key, until
+from tests.dataplane.plane import Server, router_key, signing_key, until
 
 SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
 NAME = "support-summaries"
@@ -49,7 +48,7 @@ class Town:
         self.server = Server(
             EMBEDDED_RUNNER="true",
             POINTSMAN_VAR=str(home / "var"),
-            POINTSMAN_SIGNING_KEY=base64.b64encode(signing.private_key().private_bytes_raw()).decode(),
+            POINTSMAN_SIGNING_KEY=signing_key(),
         )
         self._numbers, self._chance = count(), random.Random(7)
 
