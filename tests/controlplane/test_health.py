@@ -14,6 +14,7 @@ from controlplane import checks, clock, health, problems, signing
 from controlplane.audit.context import request_context
 from controlplane.audit.models import Head
 from controlplane.logs import JsonFormatter
+from tests.services import free_port
 
 
 def test_it_is_alive_without_a_database(client: Client) -> None:
@@ -35,6 +36,19 @@ def test_it_is_not_ready_without_its_database(client: Client, monkeypatch: pytes
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json()["checks"]["database"] == "OperationalError: connection refused"
+
+
+@pytest.mark.django_db
+def test_it_is_ready_without_redis_and_says_so(client: Client, settings: Any) -> None:
+    """Changes are found by looking then: one Redis that is away must not take every gateway out of service."""
+    settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
+    settings.CACHES = {
+        "default": {**settings.CACHES["default"], "LOCATION": settings.REDIS_URL}
+        | {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
+    }
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["ready"]) == (200, True)
+    assert response.json()["checks"]["redis"].startswith("ConnectionError")
 
 
 @pytest.mark.django_db
