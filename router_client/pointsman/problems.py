@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["Problem", "Severity", "did_you_mean", "join"]
+__all__ = ["Near", "Problem", "Severity", "did_you_mean", "join"]
 
 Severity = Literal["error", "warning"]
+Near = tuple[object, Collection[str]]  # a word that is not known, and those that are
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,16 @@ class Problem:
         return f"{where}: {self.message} [{self.code}]"
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """`; did you mean "large"?`, or nothing when no known word is near."""
+def did_you_mean(word: object, known: Collection[str]) -> str:
+    """`; did you mean "large"?`, or nothing when no known word is near. A last part counts for the whole:
+    `priority` means `request.priority`.
+    """
     # A long word is no misspelling, and comparing it would take quadratic time.
     if not isinstance(word, str) or len(word) > 128:
         return ""
+    whole = next((name for name in known if name.endswith(word) and name.rpartition(".")[2] == word), None)
+    if whole is not None:
+        return f'; did you mean "{whole}"?'
     letters = set(word)
     # A cheap look first: difflib is slow, and a hostile document has thousands of misspelt words.
     alike = [name for name in known if abs(len(name) - len(word)) <= 3 and len(letters ^ set(name)) <= 4]

@@ -140,3 +140,10 @@ def test_it_never_fails_on_any_data(data: Any) -> None:
     assert isinstance(validate(data), list)
     changed = two_stage(**data) if isinstance(data, dict) else data
     assert isinstance(validate(changed), list)
+
+
+@pytest.mark.parametrize("before", ["", "\\u0041", "\\n\\n", "\\ud83d\\ude00", "é"])
+def test_it_counts_columns_in_the_text_as_it_is_written(before: str) -> None:
+    text = f'{{"rules": [{{"when": "has(\'{before}\') || nope"}}]}}'
+    when = "has('" + json.loads(f'"{before}"') + "') || "
+    assert parse(text).locate("rules[0].when", len(when)) == (1, text.index("nope") + 1)

@@ -20,7 +20,7 @@ from pointsman.conditions.lexer import ConditionError
 from pointsman.conditions.nodes import Compare, Finding, In, Node, Ref, Test, Truth
 from pointsman.conditions.parser import parse_condition
 from pointsman.errors import PolicyInvalid
-from pointsman.problems import Problem
+from pointsman.problems import Problem, did_you_mean
 
 __all__ = [
     "FIRST_STAGE", "SECOND_STAGE", "UNKNOWN", "Condition", "Finding", "Input", "Type", "compile_condition",
@@ -79,7 +79,8 @@ def compile_condition(text: str, inputs: Mapping[str, Input]) -> Condition:
 def _problem(text: str, finding: Finding) -> Problem:
     before = text[: finding.at]
     line, column = before.count("\n") + 1, finding.at - (before.rfind("\n") + 1) + 1
-    return Problem("", finding.code, finding.message, finding.severity, line, column)
+    message = finding.message + (did_you_mean(*finding.near) if finding.near else "")
+    return Problem("", finding.code, message, finding.severity, line, column)
 
 
 def _names(node: Node) -> list[str]:

@@ -21,7 +21,7 @@ from pointsman.conditions.nodes import (
     Truth,
 )
 from pointsman.conditions.ranges import Range, domain, flipped, narrowed
-from pointsman.problems import did_you_mean
+from pointsman.problems import Severity
 
 __all__ = ["check", "leaves"]
 
@@ -89,16 +89,10 @@ def _name(ref: Ref, inputs: Inputs) -> list[Finding]:
         return []
     if ref.name in SECOND_STAGE:
         text = f"{name} is known only after an answer; it may stand in escalate.when"
-    elif ref.name.startswith("request.attributes."):
-        text = f"{name} is not declared; declare it under inputs{did_you_mean(ref.name, inputs)}"
-    else:
-        text = f"no input {name}{_suggestion(ref.name, inputs)}"
-    return [Finding(ref.at, "unknown_input", text)]
-
-
-def _suggestion(name: str, inputs: Inputs) -> str:
-    same = [known for known in inputs if known.rpartition(".")[2] == name]
-    return f'; did you mean "{same[0]}"?' if same else did_you_mean(name, inputs)
+        return [Finding(ref.at, "unknown_input", text)]
+    declared = name.startswith("request.attributes.")
+    text = f"{name} is not declared; declare it under inputs" if declared else f"no input {name}"
+    return [Finding(ref.at, "unknown_input", text, near=(ref.name, inputs))]
 
 
 def _type(operand: Operand, inputs: Inputs) -> str:
@@ -138,9 +132,9 @@ def _listed(op: str, ref: Ref, known: Input, literal: Lit) -> list[Finding]:
     if literal.value in known.values:
         return []
     outcome = "never" if op == "==" else "always"
-    hint = did_you_mean(literal.value, known.values)
-    text = f"{ref.name} is one of {', '.join(known.values)}: this {outcome} holds{hint}"
-    return [Finding(literal.at, f"{outcome}_holds", text, "error" if op == "==" else "warning")]
+    text = f"{ref.name} is one of {', '.join(known.values)}: this {outcome} holds"
+    severity: Severity = "error" if op == "==" else "warning"
+    return [Finding(literal.at, f"{outcome}_holds", text, severity, (literal.value, known.values))]
 
 
 def _ranged(node: Compare, whole: Range, left: Range, ref: Ref) -> list[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pointsman.conditions.inputs import Value
+from pointsman.problems import Near
 
 __all__ = [
     "And",
@@ -29,12 +30,16 @@ Op = Literal["==", "!=", "<", "<=", ">", ">="]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem within a condition's text; `at` is an offset in characters."""
+    """A problem within a condition's text; `at` is an offset in characters.
+
+    near   a misspelt word and the known ones, for whoever shows the message to add a suggestion
+    """
 
     at: int
     code: str
     message: str
     severity: Literal["error", "warning"] = "error"
+    near: Near | None = field(default=None, compare=False)
 
 
 # `at` never takes part in equality: two conditions are the same if they say the same, wherever they stand.

@@ -12,9 +12,9 @@ from pointsman.conditions import FIRST_STAGE
 from pointsman.conditions.nodes import Node, Ref
 from pointsman.conditions.ranges import Range, bounds, domain
 from pointsman.policy.document import as_mapping
-from pointsman.policy.references import Reporter, uses
+from pointsman.policy.references import uses
 from pointsman.policy.rules import Rule
-from pointsman.problems import did_you_mean
+from pointsman.policy.shape import Reporter
 
 __all__ = ["CatalogueModel", "check_catalogue"]
 
@@ -54,7 +54,7 @@ def check_catalogue(
             continue
         model = catalogue.get(name)
         if model is None:
-            report(path, "not_in_catalogue", f'the catalogue has no "{name}"{did_you_mean(name, catalogue)}')
+            report(path, "not_in_catalogue", f'the catalogue has no "{name}"', near=(name, catalogue))
         elif not model.enabled:
             report(
                 path, "model_disabled", f'"{name}" is disabled in the catalogue; enable it or choose another'

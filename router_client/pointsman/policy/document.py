@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,7 +19,13 @@ MAX_INTEGER = 2**53 - 1
 
 # Ask for the place of a member's name instead of its value.
 KEY = -1
-_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|.)|.", re.DOTALL)
+# One character of a quoted text; two halves of a surrogate pair are one.
+_CHARACTER = re.compile(
+    r"\\(?:u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}"
+    r"|x[0-9A-Fa-f]{2}|.)|.",
+    re.DOTALL,
+)
+_QUOTED = re.compile(r'(?:[^"\\]|\\.)*', re.DOTALL)
 
 
 class Locate(Protocol):
@@ -35,10 +42,37 @@ class Source:
     values: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    _lines: list[int] = field(default_factory=list)  # where each line begins
+    _characters: dict[int, list[int]] = field(default_factory=dict)  # of quoted texts with escapes, by start
 
     def place(self, at: int) -> tuple[int, int]:
         """Line and column of an offset."""
-        return self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at)
+        if not self._lines:
+            self._lines = [0, *(match.end() for match in re.finditer("\n", self.text))]
+        line = bisect_right(self._lines, at)
+        return line, at - self._lines[line - 1] + 1
+
+    def within(self, start: int, offset: int) -> int:
+        """Where the n-th character of the text at `start` stands, quotes and escapes counted; of a block
+        scalar its start.
+        """
+        quote = self.text[start : start + 1]
+        if not offset or quote in ("|", ">"):
+            return start
+        plain = start + 1 + offset
+        if quote == "'":
+            return plain + self.text[start + 1 : plain].count("''")
+        if quote != '"':
+            return start + offset
+        if "\\" not in self.text[start + 1 : plain]:
+            return plain
+        characters = self._characters.get(start)
+        if characters is None:
+            whole = _QUOTED.match(self.text, start + 1)
+            end = whole.end() if whole else start
+            found = _CHARACTER.finditer(self.text, start + 1, end)
+            characters = self._characters[start] = [match.start() for match in found]
+        return characters[offset] if offset < len(characters) else start
 
     def problem(self, at: int, code: str, message: str, path: str = "") -> None:
         """Note a problem at an offset."""
@@ -65,27 +99,7 @@ class Document:
             return self.source.place(self.source.values[found])
         if offset == KEY:
             return self.source.place(self.source.names.get(path, self.source.values[path]))
-        return self.source.place(_within(self.source.text, self.source.values[path], offset))
-
-
-def _within(text: str, start: int, offset: int) -> int:
-    """The offset of a text's n-th character in the source, quotes and escapes counted; block scalars: their
-    start.
-    """
-    quote = text[start : start + 1]
-    if not offset or quote in ("|", ">"):
-        return start
-    if quote == '"':
-        at = start + 1
-        for _ in range(offset):
-            match = _ESCAPE.match(text, at)
-            if match is None:
-                return start
-            at = match.end()
-        return at
-    if quote == "'":
-        return start + 1 + offset + text[start + 1 : start + 1 + offset].count("''")
-    return start + offset
+        return self.source.place(self.source.within(self.source.values[path], offset))
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:

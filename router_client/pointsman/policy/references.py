@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pointsman.policy.document import KEY, as_mapping
 from pointsman.policy.schema import RESERVED_RULES
-from pointsman.problems import Severity, did_you_mean, join
+from pointsman.policy.shape import Reporter
+from pointsman.problems import join
 
-__all__ = ["Reporter", "check_references", "uses"]
+__all__ = ["check_references", "uses"]
 
 # Words that CEL keeps for itself, in any language's library.
 _RESERVED_INPUTS = frozenset(
@@ -18,14 +19,6 @@ _RESERVED_INPUTS = frozenset(
         "loop", "namespace", "null", "package", "return", "true", "var", "void", "while",
     ]
 )  # fmt: skip
-
-
-class Reporter(Protocol):
-    """Takes a finding: where, what kind, what to do about it."""
-
-    def __call__(
-        self, path: str, code: str, message: str, offset: int = 0, severity: Severity = "error"
-    ) -> None: ...
 
 
 def uses(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -48,7 +41,7 @@ def check_references(data: Mapping[str, Any], report: Reporter) -> None:
     named = dict(uses(data))
     for path, alias in named.items():
         if models and alias not in models:
-            report(path, "unknown_model", f'no model "{alias}" under models{did_you_mean(alias, models)}')
+            report(path, "unknown_model", f'no model "{alias}" under models', near=(alias, models))
     for alias in models:
         if alias not in named.values():
             text = f'"{alias}" is never used; remove it or use it'

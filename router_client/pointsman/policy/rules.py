@@ -9,12 +9,12 @@ from typing import Any
 from pointsman.conditions import FIRST_STAGE, SECOND_STAGE, Finding, declared, examine
 from pointsman.conditions.nodes import And, Compare, In, Lit, Node, Not, Or, Ref, Truth
 from pointsman.policy.document import as_mapping
-from pointsman.policy.references import Reporter
+from pointsman.policy.shape import Reporter
 
 __all__ = ["Rule", "check_conditions", "read_rules"]
 
-# Rules beyond so many findings are not read: the document is refused anyhow, and suggestions take time.
-_ENOUGH = 50
+# A document has at most 50 rules; with more it is refused, and comparing each with each would take time.
+_COMPARED = 50
 _TRUE = Truth(Lit(True, 0, "bool"), 0)
 
 
@@ -34,10 +34,9 @@ def read_rules(data: Mapping[str, Any]) -> list[Rule]:
     inputs = declared(data.get("inputs"), FIRST_STAGE)
     entries = data.get("rules")
     rules: list[Rule] = []
-    # A list beyond its limit is a problem already; reading no further keeps a hostile one cheap.
-    for place, entry in enumerate(entries[:50] if isinstance(entries, list) else []):
+    for place, entry in enumerate(entries if isinstance(entries, list) else []):
         when = as_mapping(entry).get("when")
-        if isinstance(when, str) and sum(len(rule.findings) for rule in rules) <= _ENOUGH:
+        if isinstance(when, str):
             node, findings = examine(when, inputs)
             rules.append(Rule(f"rules[{place}]", str(entry.get("id")), str(entry.get("use")), node, findings))
     return rules
@@ -47,19 +46,23 @@ def check_conditions(data: Mapping[str, Any], rules: list[Rule], report: Reporte
     """Report what is wrong in each condition, and rules that an earlier one leaves nothing."""
     for rule in rules:
         for finding in rule.findings:
-            report(f"{rule.path}.when", finding.code, finding.message, finding.at, finding.severity)
+            _pass_on(f"{rule.path}.when", finding, report)
     when = as_mapping(data.get("escalate")).get("when")
     if isinstance(when, str):
         for finding in examine(when, declared(data.get("inputs"), SECOND_STAGE))[1]:
-            report("escalate.when", finding.code, finding.message, finding.at, finding.severity)
+            _pass_on("escalate.when", finding, report)
     shapes = _Shapes()
-    coded = [(rule, shapes.code(rule.node)) for rule in rules if rule.node is not None]
+    coded = [(rule, shapes.code(rule.node)) for rule in rules[:_COMPARED] if rule.node is not None]
     for place, (rule, code) in enumerate(coded):
         earlier = next((other for other, before in coded[:place] if shapes.implies(code, before)), None)
         if earlier is not None:
             text = f'never reached: whatever matches it matches the earlier rule "{earlier.id}"'
             report(f"{rule.path}.when", "unreachable_rule", text)
     _check_critical(data, rules, report)
+
+
+def _pass_on(path: str, finding: Finding, report: Reporter) -> None:
+    report(path, finding.code, finding.message, finding.at, finding.severity, finding.near)
 
 
 def _check_critical(data: Mapping[str, Any], rules: list[Rule], report: Reporter) -> None:

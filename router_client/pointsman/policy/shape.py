@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 from pointsman.policy.document import KEY, MAX_DEPTH, MAX_INTEGER
-from pointsman.problems import did_you_mean, join
+from pointsman.problems import Near, Severity, join
 
-__all__ = ["Report", "check_json", "check_shape"]
+__all__ = ["Reporter", "check_json", "check_shape"]
 
-# (path, code, message, offset within a text or KEY)
-Report = Callable[[str, str, str, int], None]
+
+class Reporter(Protocol):
+    """Takes a finding: where (`offset` within a text, or KEY), what kind, what to do about it.
+
+    near   a misspelt word and the known ones: the message gets a suggestion
+    """
+
+    def __call__(
+        self,
+        path: str,
+        code: str,
+        message: str,
+        offset: int = 0,
+        severity: Severity = "error",
+        near: Near | None = None,
+    ) -> None: ...
+
 
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _KINDS: Mapping[str, str] = {
@@ -22,7 +37,7 @@ _KINDS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def check_json(data: Any, report: Report) -> bool:
+def check_json(data: Any, report: Reporter) -> bool:
     """Whether the data is JSON that every database and reader can hold: depth, NUL, surrogates, NaN, huge
     integers.
     """
@@ -63,7 +78,7 @@ def check_json(data: Any, report: Report) -> bool:
     return sound
 
 
-def check_shape(value: Any, schema: Mapping[str, Any], report: Report, path: str = "") -> None:
+def check_shape(value: Any, schema: Mapping[str, Any], report: Reporter, path: str = "") -> None:
     """Report everything in which the value differs from the schema."""
     kinds = schema.get("type", ())
     allowed = [kinds] if isinstance(kinds, str) else kinds
@@ -81,8 +96,8 @@ def check_shape(value: Any, schema: Mapping[str, Any], report: Report, path: str
         report(
             path,
             "not_allowed",
-            f"expected {'one of ' * (len(choices) > 1)}{expected}{did_you_mean(value, choices)}",
-            0,
+            f"expected {'one of ' * (len(choices) > 1)}{expected}",
+            near=(value, [choice for choice in choices if isinstance(choice, str)]),
         )
     elif isinstance(value, Mapping):
         _members(value, schema, report, path)
@@ -96,7 +111,7 @@ def check_shape(value: Any, schema: Mapping[str, Any], report: Report, path: str
             report(path, "out_of_range", f"expected {low:,} to {high:,}, found {value:,}", 0)
 
 
-def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Report, path: str) -> None:
+def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Reporter, path: str) -> None:
     properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name in schema.get("required", ()):
         if name not in value:
@@ -114,12 +129,12 @@ def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Report
         if name in properties:
             check_shape(member, properties[name], report, inner)
         elif other is False:
-            report(inner, "unknown_key", f'no "{name}" here{did_you_mean(name, properties)}', KEY)
+            report(inner, "unknown_key", f'no "{name}" here', KEY, near=(name, properties))
         elif isinstance(other, Mapping):
             check_shape(member, other, report, inner)
 
 
-def _items(value: list[Any], schema: Mapping[str, Any], report: Report, path: str) -> None:
+def _items(value: list[Any], schema: Mapping[str, Any], report: Reporter, path: str) -> None:
     if len(value) < schema.get("minItems", 0):
         report(path, "too_few", f"at least {schema['minItems']} is needed", 0)
     if len(value) > schema.get("maxItems", len(value)):
@@ -132,7 +147,7 @@ def _items(value: list[Any], schema: Mapping[str, Any], report: Report, path: st
             report(join(path, place), "duplicate_item", f'"{item}" stands here a second time', 0)
 
 
-def _string(value: str, schema: Mapping[str, Any], report: Report, path: str) -> None:
+def _string(value: str, schema: Mapping[str, Any], report: Reporter, path: str) -> None:
     if len(value) < schema.get("minLength", 0):
         report(path, "too_short", "this must not be empty", 0)
     elif len(value) > schema.get("maxLength", len(value)):

@@ -10,21 +10,18 @@ from pointsman.errors import PolicyInvalid
 from pointsman.policy.canonical import canonical
 from pointsman.policy.catalogue import CatalogueModel, check_catalogue
 from pointsman.policy.document import MAX_BYTES, Locate
-from pointsman.policy.references import Reporter, check_references
+from pointsman.policy.references import check_references
 from pointsman.policy.rules import check_conditions, read_rules
 from pointsman.policy.schema import SCHEMA
-from pointsman.policy.shape import check_json, check_shape
+from pointsman.policy.shape import Reporter, check_json, check_shape
 from pointsman.policy.text import parse
-from pointsman.problems import Problem, Severity
+from pointsman.problems import Near, Problem, Severity, did_you_mean
 
 __all__ = ["WorkloadRules", "load", "validate"]
 
-# Nobody reads more at once, and a hostile document must not buy time by being wrong all over.
-MOST = 100
-
-
-class _Enough(Exception):
-    """So many problems were found that looking on would help nobody."""
+# Suggestions cost far more than problems, so a hostile document must not buy them without end: when misspelt
+# words have been held against so many known ones, further problems come without.
+_HELD_AGAINST = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +49,24 @@ def validate(
     catalogue  the models that exist, by name; without it that is not checked
     """
     found: list[Problem] = []
+    left = _HELD_AGAINST
 
-    def report(path: str, code: str, message: str, offset: int = 0, severity: Severity = "error") -> None:
-        if len(found) >= MOST:
-            raise _Enough
+    def report(
+        path: str,
+        code: str,
+        message: str,
+        offset: int = 0,
+        severity: Severity = "error",
+        near: Near | None = None,
+    ) -> None:
+        nonlocal left
+        if near is not None and left > 0:
+            left -= len(near[1])
+            message += did_you_mean(*near)
         line, column = (locate(path, offset) if locate is not None else None) or (None, None)
         found.append(Problem(path, code, message, severity, line, column))
 
-    try:
-        _check(data, report, workload, catalogue)
-    except _Enough:
-        found.append(Problem("", "more_problems", f"these are the first {MOST}; mend them and look again"))
+    _check(data, report, workload, catalogue)
     return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
 
 
