@@ -1,4 +1,4 @@
-"""A batch of outcome buckets: what is sent, retried and counted as one, known by its id."""
+"""What is sent, retried and kept as one, known by its id: a batch of outcome buckets, or of words of feedback."""
 
 import json
 import uuid
@@ -13,12 +13,15 @@ MAX_BYTES = (1 << 20) - 1_024
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The request's body, made once: every retry sends the same bytes under the same id."""
+    """Outcome buckets as a request's body, made once: every retry sends the same bytes under the same id.
+
+    count   the tasks in it
+    """
 
     id: str
     router: str
     body: bytes
-    tasks: int
+    count: int
 
     def without(self, bad: set[int]) -> list["Batch"]:
         """What is left when the control plane refused some buckets, as a new batch.
@@ -30,7 +33,7 @@ class Batch:
         kept = [bucket for position, bucket in enumerate(buckets) if position not in bad]
         if not kept or len(kept) == len(buckets):
             return []
-        return [_batch(self.router, kept, self._child(f"without {sorted(bad)}"))]
+        return [_batch(self.router, kept, _child(self.id, f"without {sorted(bad)}"))]
 
     def halves(self) -> list["Batch"]:
         """The batch in two, for a control plane that takes less at once; empty when it cannot be cut."""
@@ -39,12 +42,36 @@ class Batch:
             return []
         middle = len(buckets) // 2
         return [
-            _batch(self.router, buckets[:middle], self._child("first half")),
-            _batch(self.router, buckets[middle:], self._child("second half")),
+            _batch(self.router, buckets[:middle], _child(self.id, "first half")),
+            _batch(self.router, buckets[middle:], _child(self.id, "second half")),
         ]
 
-    def _child(self, name: str) -> str:
-        return str(uuid.uuid5(uuid.UUID(self.id), name))
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words of feedback as a request's body. The protocol has no id for it, since it keeps one word per decision
+    and kind: this one names it on disk.
+
+    count   the words in it
+    """
+
+    id: str
+    body: bytes
+    count: int
+
+    def halves(self) -> list["Words"]:
+        """The words in two, to find the one that is refused; empty when there is only one."""
+        words = [_encode(word) for word in json.loads(self.body)["feedback"]]
+        middle = len(words) // 2
+        if not middle:
+            return []
+        parts = {"first half": words[:middle], "second half": words[middle:]}
+        return [words_of(part, _child(self.id, name)) for name, part in parts.items()]
+
+
+def words_of(words: Sequence[bytes], batch_id: str) -> Words:
+    """These words, each JSON already."""
+    return Words(batch_id, b'{"feedback":[' + b",".join(words) + b"]}", len(words))
 
 
 def batches(router: str, buckets: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
@@ -70,6 +97,10 @@ def tasks_of(buckets: Sequence[Mapping[str, Any]]) -> int:
 def _batch(router: str, buckets: Sequence[Mapping[str, Any]], batch_id: str) -> Batch:
     body = _encode({"batch_id": batch_id, "router": router, "buckets": buckets})
     return Batch(batch_id, router, body, tasks_of(buckets))
+
+
+def _child(batch_id: str, name: str) -> str:
+    return str(uuid.uuid5(uuid.UUID(batch_id), name))
 
 
 def _encode(data: Mapping[str, Any]) -> bytes:

@@ -1,13 +1,22 @@
-"""Feedback on its way: later words on a task, bounded, in the order they were given.
+"""Feedback on its way: later words on a task, in the order they were given.
+
+    put → words not yet sealed → seal → `Outbox` (memory, or the spool directory) → 202 → forgotten
 
 Sending one twice is harmless: the control plane keeps one word per decision and kind.
 """
 
 from __future__ import annotations
 
+import json
 import threading
+import uuid
 from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from pointsman.batch import MAX_BYTES, Words, words_of
+from pointsman.outbox import Outbox
+from pointsman.spool import FeedbackDrawer
 
 __all__ = ["FeedbackQueue"]
 
@@ -15,61 +24,85 @@ _MOST_AT_ONCE = 500
 
 
 class FeedbackQueue:
-    """Words not yet acknowledged, at most `limit`; the oldest go first when there is no room."""
+    """Words until they are acknowledged. Thread-safe; no call waits for the network.
 
-    def __init__(self, limit: int = 10_000) -> None:
-        self._limit = limit
+    limit      words not yet sealed; beyond, the oldest are dropped
+    max_bytes  sealed ones in memory; beyond, the oldest go (with a spool they stay on disk)
+    """
+
+    def __init__(
+        self, *, limit: int = 10_000, max_bytes: int = 4 << 20, spool: FeedbackDrawer | None = None
+    ) -> None:
+        self._limit, self._max_bytes, self._spool = limit, max_bytes, spool
         self.restart()
 
     def restart(self) -> None:
         """Begin anew, empty: a forked child's parent sends what it was given."""
         self._lock = threading.Lock()
-        self._words: deque[dict[str, Any]] = deque()
-        self._at_once = _MOST_AT_ONCE
-        self._first = 0
-        self.dropped = 0
+        self._words: deque[bytes] = deque()
+        self._outbox: Outbox[Words] = Outbox(self._max_bytes, self._spool)
+        self._dropped = 0
 
-    def put(self, word: dict[str, Any]) -> None:
-        """Add a word."""
+    def put(self, word: Mapping[str, Any]) -> None:
+        """Add a word. Raises TypeError or ValueError for what is no JSON."""
+        encoded = json.dumps(word, separators=(",", ":"), allow_nan=False).encode()
         with self._lock:
-            self._words.append(word)
+            self._words.append(encoded)
             if len(self._words) > self._limit:
-                self._shift(1)
-                self.dropped += 1
+                self._words.popleft()
+                self._dropped += 1
 
-    def head(self) -> tuple[int, list[dict[str, Any]]]:
-        """(position, words to send next); they stay until they are accepted or refused."""
+    def seal(self) -> None:
+        """Put the words in line."""
         with self._lock:
-            return self._first, [word for word, _ in zip(self._words, range(self._at_once), strict=False)]
+            sealed, self._words = self._words, deque()
+        for part in _parts(sealed):
+            self._outbox.put(words_of(part, str(uuid.uuid4())))
 
-    def accept(self, position: int, number: int) -> None:
+    def adopt(self) -> None:
+        """Take over words in the spool that another process left, or that memory had no room for."""
+        self._outbox.adopt()
+
+    def oldest(self) -> Words | None:
+        """The words to send next; they stay in line until they are accepted or refused."""
+        return self._outbox.oldest()
+
+    def accept(self, words: Words) -> None:
         """The control plane took these."""
-        with self._lock:
-            self._shift(position + number - self._first)
-            self._at_once = min(_MOST_AT_ONCE, self._at_once * 2)
+        self._outbox.forget(words)
 
-    def refuse(self, position: int, number: int) -> None:
-        """The control plane will not take these. Halving the next request finds the one that it means."""
-        with self._lock:
-            if number > 1:
-                self._at_once = number // 2
-                return
-            if position >= self._first:
-                self._shift(1)
-                self.dropped += 1
+    def refuse(self, words: Words) -> None:
+        """The control plane will not take these. Halving them finds the one that it means."""
+        halves = words.halves()
+        self._outbox.replace(words, halves)
+        if not halves:
+            self._dropped += words.count
 
     def abandon(self) -> int:
-        """At the end: drop what is left, count it, and say how much that was."""
+        """The end: drop and count what is neither acknowledged nor on disk. Returns how many words."""
         with self._lock:
-            left = len(self._words)
-            self._shift(left)
-            self.dropped += left
-            return left
+            lost, self._words = len(self._words), deque()
+            self._dropped += lost
+        return lost + self._outbox.abandon()
+
+    @property
+    def dropped(self) -> int:
+        """Words that found no room, were refused, or left at the end."""
+        return self._dropped + self._outbox.dropped
 
     def __len__(self) -> int:
-        return len(self._words)
+        return len(self._words) + self._outbox.count
 
-    def _shift(self, number: int) -> None:
-        for _ in range(number):
-            self._words.popleft()
-            self._first += 1
+
+def _parts(words: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Cut within the protocol's limits."""
+    part: list[bytes] = []
+    size = 0
+    for word in words:
+        if part and (len(part) == _MOST_AT_ONCE or size + len(word) > MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(word)
+        size += len(word) + 1
+    if part:
+        yield part

@@ -9,7 +9,6 @@ wait.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import threading
@@ -157,7 +156,7 @@ class Poller:
             await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.stop_within):
-                    self._outcomes.seal()
+                    self._seal()
                     await self._send(transport)
 
     # Snapshots
@@ -261,12 +260,17 @@ class Poller:
     async def _flush(self, transport: Transport) -> float:
         now = monotonic()
         if not self._sending.failures or now - self._sealed_at >= _SEAL_IN_OUTAGE_S:
-            self._outcomes.seal()
+            self._seal()
             self._sealed_at = now
         if now - self._adopted_at >= _ADOPT_EVERY_S:
             self._outcomes.adopt()
+            self._feedback.adopt()
             self._adopted_at = now
         return await self._send(transport)
+
+    def _seal(self) -> None:
+        self._outcomes.seal()
+        self._feedback.seal()
 
     async def _send(self, transport: Transport) -> float:
         """Send what waits; the seconds to wait when something did not get through, else 0."""
@@ -287,15 +291,12 @@ class Poller:
             return self._sending.failure()
 
     async def _send_feedback(self, transport: Transport) -> float:
-        while True:
-            position, words = self._feedback.head()
-            if not words:
-                break
-            answer = await transport.post("feedback", json.dumps({"feedback": words}).encode())
+        while words := self._feedback.oldest():
+            answer = await transport.post("feedback", words.body)
             if 200 <= answer.status < 300:
-                self._feedback.accept(position, len(words))
+                self._feedback.accept(words)
             elif answer.status in (400, 413, 422):
-                self._feedback.refuse(position, len(words))
+                self._feedback.refuse(words)
             else:
                 return self._sending.failure(answer.retry_after_s)
         self._sending.success()

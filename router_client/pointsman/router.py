@@ -64,7 +64,7 @@ class Router:
     environment    refuse snapshots of another environment; None: whatever the key belongs to
     workloads      follow only these; empty: all that the key may see
     store          a file for the last known good; without it a restart in an outage starts with `defaults`
-    spool          a directory for outcomes that wait; without it they wait in memory only
+    spool          a directory for outcomes and feedback that wait; without it they wait in memory only
     public_keys    `{key id: Ed25519 public key}` or "key id:base64": trust only what one of them signed
     defaults       what to do before the first snapshot: `{workload: model name or policy document}`
     instance       names this process on the fleet page; made up when not given, and anew in a forked child
@@ -120,7 +120,7 @@ class Router:
         on_disk = Spool(spool) if isinstance(spool, str | os.PathLike) else spool
         self._stand_ins = StandIns(defaults or {})
         self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)
-        self._feedback = FeedbackQueue()
+        self._feedback = FeedbackQueue(spool=on_disk.feedback() if on_disk is not None else None)
         self._history, self._latch, self._costs = FailureHistory(), LatchMemory(), TypicalCosts()
         self._count = _Counts()
         self._started = self._closed = False
@@ -222,7 +222,8 @@ class Router:
     ) -> None:
         """A later word on a task: review, satisfaction, downstream completion; one per decision and kind.
 
-        Raises ValueError for an unknown kind, a score outside 0 … 1, or nothing said at all.
+        Raises ValueError for an unknown kind, a score outside 0 … 1, or nothing said at all; TypeError for what
+        is no text, true or false, or number.
         """
         if kind not in FEEDBACK_KINDS:
             raise ValueError(f"feedback is one of {', '.join(FEEDBACK_KINDS)}, not {kind!r}")
@@ -297,10 +298,11 @@ class Router:
         if self._started and not self._poller.stop(_CLOSE_WITHIN_S):
             log.warning("the poller did not end within %s s", _CLOSE_WITHIN_S)
         self._outcomes.seal()
+        self._feedback.seal()
         lost, words = self._outcomes.abandon(), self._feedback.abandon()
         if lost or words:
             log.warning(
-                "closed with %d outcomes and %d words of feedback not sent; a spool would keep outcomes",
+                "closed with %d outcomes and %d words of feedback not sent; a spool would keep them",
                 lost,
                 words,
             )

@@ -1,10 +1,11 @@
-"""Outcome batches on disk, one file each, named by the batch's id.
+"""Outcomes and feedback on disk: one file for each batch, named by its id.
 
-A batch keeps its id on disk, so sending it twice (after a crash, or from two processes that share the
-directory) is harmless: the control plane counts a batch id once. Bounded: beyond `max_bytes` the oldest
+Sending one twice (after a crash, or from two processes that share the directory) is harmless: the control
+plane counts a batch id once, and keeps one word per decision and kind. Bounded: beyond `max_bytes` the oldest
 files go, and what they held is counted as dropped.
 
-    <batch id>.json     {"batch_id": …, "router": …, "buckets": […]}     the request's body, as it is sent
+    <batch id>.json       {"batch_id": …, "router": …, "buckets": […]}     the request's body, as it is sent
+    <id>.feedback         {"feedback": […]}                                likewise
 """
 
 import json
@@ -14,8 +15,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
-from pointsman.batch import Batch, tasks_of
+from pointsman.batch import Batch, Words, tasks_of
+from pointsman.outbox import Parcel
 from pointsman.store import write_whole
 
 # A process writes its own batches and sends them itself. Only files that nobody has touched for a while
@@ -23,12 +26,17 @@ from pointsman.store import write_whole
 ORPHANED_AFTER_S = 60.0
 
 
-class Spool:
-    """A directory of batches that wait to be sent.
+P = TypeVar("P", bound=Parcel)
 
-    max_bytes         of all files together
+
+class Drawer(Generic[P]):
+    """One kind of files in a directory.
+
+    max_bytes         of all of them together
     orphaned_after_s  a file that nobody has touched for so long is taken over
     """
+
+    suffix: ClassVar[str]
 
     def __init__(
         self,
@@ -41,27 +49,27 @@ class Spool:
         self.max_bytes = max_bytes
         self.orphaned_after_s = orphaned_after_s
 
-    def put(self, batch: Batch) -> list[Batch]:
-        """Write a batch; raises OSError when the disk refuses. Returns the oldest ones, dropped for room."""
-        write_whole(self._file(batch.id), batch.body)
-        return list(self._make_room(keep=batch.id))
+    def put(self, parcel: P) -> list[P]:
+        """Write it; raises OSError when the disk refuses. Returns the oldest ones, dropped for room."""
+        write_whole(self._file(parcel.id), parcel.body)
+        return list(self._make_room(keep=parcel.id))
 
-    def remove(self, batch_id: str) -> None:
-        """The batch was accepted or given up."""
+    def remove(self, parcel_id: str) -> None:
+        """It was accepted or given up."""
         with suppress(OSError):
-            self._file(batch_id).unlink()
+            self._file(parcel_id).unlink()
 
-    def __contains__(self, batch_id: str) -> bool:
-        return self._file(batch_id).exists()
+    def __contains__(self, parcel_id: str) -> bool:
+        return self._file(parcel_id).exists()
 
-    def orphans(self, known: set[str]) -> Iterator[Batch]:
-        """Batches that another process left behind, oldest first; damaged files are removed."""
+    def orphans(self, known: set[str]) -> Iterator[P]:
+        """What another process left behind, oldest first; damaged files are removed."""
         newest = time.time() - self.orphaned_after_s
         for file, changed, _ in self._files():
-            if file.stem not in known and changed <= newest and (batch := self._read(file)):
-                yield batch
+            if file.stem not in known and changed <= newest and (parcel := self._read(file)):
+                yield parcel
 
-    def _make_room(self, keep: str) -> Iterator[Batch]:
+    def _make_room(self, keep: str) -> Iterator[P]:
         files = self._files()
         total = sum(size for _, _, size in files)
         for file, _, size in files:
@@ -69,27 +77,25 @@ class Spool:
                 return
             if file.stem != keep:
                 total -= size
-                if batch := self._read(file):
-                    self.remove(batch.id)
-                    yield batch
+                if parcel := self._read(file):
+                    self.remove(parcel.id)
+                    yield parcel
 
     def _files(self) -> list[tuple[Path, float, int]]:
         """(file, changed at, bytes), oldest first. A file may vanish meanwhile: another process sent it."""
         found = []
         with suppress(OSError):
-            for file in self.path.glob("*.json"):
+            for file in self.path.glob(f"*{self.suffix}"):
                 with suppress(OSError):
                     stat = file.stat()
                     found.append((file, stat.st_mtime, stat.st_size))
         return sorted(found, key=lambda entry: (entry[1], entry[0].name))
 
-    def _read(self, file: Path) -> Batch | None:
+    def _read(self, file: Path) -> P | None:
         try:
-            body = file.read_bytes()
-            data = json.loads(body)
-            if data["batch_id"] != file.stem or str(uuid.UUID(file.stem)) != file.stem:
-                raise ValueError("the name and the id differ")
-            return Batch(data["batch_id"], data["router"], body, tasks_of(data["buckets"]))
+            if str(uuid.UUID(file.stem)) != file.stem:
+                raise ValueError("not a name that was given here")
+            return self._parse(file.stem, file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -97,5 +103,34 @@ class Spool:
                 file.unlink()
             return None
 
-    def _file(self, batch_id: str) -> Path:
-        return self.path / f"{batch_id}.json"
+    def _parse(self, parcel_id: str, body: bytes) -> P:
+        raise NotImplementedError
+
+    def _file(self, parcel_id: str) -> Path:
+        return self.path / f"{parcel_id}{self.suffix}"
+
+
+class Spool(Drawer[Batch]):
+    """The directory of a router, `Router(spool=Spool(path, max_bytes=…))`; by itself its outcome batches."""
+
+    suffix = ".json"
+
+    def feedback(self) -> "FeedbackDrawer":
+        """The words of feedback in the same directory."""
+        limit = max(self.max_bytes // 8, 1)
+        return FeedbackDrawer(self.path, max_bytes=limit, orphaned_after_s=self.orphaned_after_s)
+
+    def _parse(self, parcel_id: str, body: bytes) -> Batch:
+        data = json.loads(body)
+        if data["batch_id"] != parcel_id:
+            raise ValueError("the name and the id differ")
+        return Batch(parcel_id, data["router"], body, tasks_of(data["buckets"]))
+
+
+class FeedbackDrawer(Drawer[Words]):
+    """Words of feedback."""
+
+    suffix = ".feedback"
+
+    def _parse(self, parcel_id: str, body: bytes) -> Words:
+        return Words(parcel_id, body, len(json.loads(body)["feedback"]))

@@ -142,7 +142,7 @@ def test_it_cuts_batches_at_the_protocols_limits() -> None:
     bucket = Bucket()
     bucket.add(GOOD, None)
     cut = list(batches("r-1", [bucket.as_dict(key) for key in keys]))
-    assert sum(batch.tasks for batch in cut) == len(keys)
+    assert sum(batch.count for batch in cut) == len(keys)
     for batch in cut:
         assert len(batch.body) <= MAX_BYTES + 1_024
         assert len(json.loads(batch.body)["buckets"]) <= MAX_BUCKETS
@@ -209,7 +209,7 @@ def test_it_halves_a_batch_that_is_too_large() -> None:
     for endpoint in "abc":
         buffer.record(KEY._replace(endpoint=endpoint), GOOD)
     buffer.seal()
-    while (batch := buffer.oldest()) and batch.tasks > 1:
+    while (batch := buffer.oldest()) and batch.count > 1:
         buffer.split(batch)
     assert buffer.tasks_waiting == 3
     assert buffer.refused == 0

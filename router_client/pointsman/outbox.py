@@ -1,0 +1,120 @@
+"""What waits to be acknowledged: in memory, and on disk where there is a spool. Bounded in both, and counted.
+
+Nothing leaves before it was taken, refused or crowded out; what is crowded out of memory stays on disk, and
+is taken up again when there is room. The oldest goes first, because the newest evidence is what a running
+rollout is judged by.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from pointsman.spool import Drawer
+
+__all__ = ["Outbox", "Parcel"]
+
+log = logging.getLogger("pointsman")
+
+
+class Parcel(Protocol):
+    """A request's body, sent as it is at every try. `count`: how many things are in it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def count(self) -> int: ...
+
+
+P = TypeVar("P", bound=Parcel)
+
+
+class Outbox(Generic[P]):
+    """Parcels in line. Thread-safe; no call waits for the network.
+
+    max_bytes   of bodies in memory
+    dropped     how many things found no room, or were left at the end
+    """
+
+    def __init__(self, max_bytes: int, spool: Drawer[P] | None = None) -> None:
+        self.dropped = 0
+        self._max_bytes, self._spool = max_bytes, spool
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[str, P] = OrderedDict()
+        self._bytes = 0
+
+    def put(self, parcel: P) -> None:
+        """Put it in line, on disk first."""
+        if self._spool is not None:
+            try:
+                gone = sum(old.count for old in self._spool.put(parcel))
+                with self._lock:
+                    self.dropped += gone
+            except OSError as error:
+                log.warning("%s stays in memory only: %s", parcel.id, error)
+        self._hold(parcel)
+
+    def adopt(self) -> None:
+        """Take up what another process left on disk, or what memory had no room for."""
+        if self._spool is None:
+            return
+        for parcel in self._spool.orphans(set(self._waiting)):
+            if self._bytes + len(parcel.body) > self._max_bytes:
+                return
+            self._hold(parcel)
+
+    def oldest(self) -> P | None:
+        """What to send next; it stays in line until it is forgotten or replaced."""
+        with self._lock:
+            return next(iter(self._waiting.values()), None)
+
+    def forget(self, parcel: P) -> None:
+        """It was taken, or never will be."""
+        with self._lock, suppress(KeyError):
+            del self._waiting[parcel.id]
+            self._bytes -= len(parcel.body)
+        if self._spool is not None:
+            self._spool.remove(parcel.id)
+
+    def replace(self, parcel: P, parts: list[P]) -> None:
+        """Send these instead. They are on disk before the whole is removed: a crash between the two makes the
+        same parts again.
+        """
+        for part in parts:
+            self.put(part)
+        self.forget(parcel)
+
+    def abandon(self) -> int:
+        """The end: drop and count what is not on disk. Returns how many things that were."""
+        with self._lock:
+            lost = sum(
+                p.count for p in self._waiting.values() if self._spool is None or p.id not in self._spool
+            )
+            self._waiting, self._bytes = OrderedDict(), 0
+            self.dropped += lost
+        return lost
+
+    @property
+    def count(self) -> int:
+        """How many things wait in memory."""
+        with self._lock:
+            return sum(parcel.count for parcel in self._waiting.values())
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def _hold(self, parcel: P) -> None:
+        with self._lock:
+            self._waiting[parcel.id] = parcel
+            self._bytes += len(parcel.body)
+            while self._bytes > self._max_bytes and len(self._waiting) > 1:
+                _, oldest = self._waiting.popitem(last=False)
+                self._bytes -= len(oldest.body)
+                if self._spool is None or oldest.id not in self._spool:
+                    self.dropped += oldest.count

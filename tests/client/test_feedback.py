@@ -1,0 +1,167 @@
+"""Feedback kept until it is acknowledged: in memory, in the spool, in bounds."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pointsman import Pace
+from pointsman.feedback import FeedbackQueue
+from pointsman.spool import Spool
+from pointsman.testing import FakeControlPlane
+from tests.client.policies import two_stage
+
+PATIENT = Pace(first_poll_within=0, flush_every=60)
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", two_stage())
+        yield plane
+
+
+def word(number: int) -> dict[str, Any]:
+    return {"decision_id": f"1.{number}", "kind": "satisfaction", "score": 0.5}
+
+
+def sent(queue: FeedbackQueue) -> list[dict[str, Any]]:
+    queue.seal()
+    found = []
+    while words := queue.oldest():
+        found += json.loads(words.body)["feedback"]
+        queue.accept(words)
+    return found
+
+
+def test_it_gives_back_the_words_in_order_and_within_the_protocols_limits() -> None:
+    queue = FeedbackQueue()
+    for number in range(1_234):
+        queue.put(word(number))
+    queue.seal()
+    first = queue.oldest()
+    assert first is not None
+    assert first.count == 500
+    assert len(queue) == 1_234
+    assert sent(queue) == [word(number) for number in range(1_234)]
+    assert (len(queue), queue.dropped) == (0, 0)
+
+
+def test_it_cuts_by_size_too() -> None:
+    queue = FeedbackQueue()
+    for _ in range(600):
+        queue.put({"decision_id": "x" * 4_000, "kind": "satisfaction", "score": 1})
+    queue.seal()
+    while words := queue.oldest():
+        assert len(words.body) <= 1 << 20
+        queue.accept(words)
+
+
+def test_it_keeps_the_newest_when_there_is_no_room() -> None:
+    queue = FeedbackQueue(limit=10)
+    for number in range(25):
+        queue.put(word(number))
+    assert (len(queue), queue.dropped) == (10, 15)
+    assert sent(queue) == [word(number) for number in range(15, 25)]
+
+
+def test_it_bounds_what_waits_in_memory() -> None:
+    queue = FeedbackQueue(max_bytes=2_000)
+    for number in range(100):
+        queue.put(word(number))
+        queue.seal()
+    assert len(queue) < 40
+    assert len(queue) + queue.dropped == 100
+    assert sent(queue)[-1] == word(99)
+
+
+def test_it_drops_the_one_word_that_is_refused() -> None:
+    queue = FeedbackQueue()
+    for number in range(50):
+        queue.put(word(number))
+    queue.seal()
+    taken = []
+    while words := queue.oldest():
+        said = json.loads(words.body)["feedback"]
+        if word(13) in said:
+            queue.refuse(words)
+        else:
+            taken += said
+            queue.accept(words)
+    assert sorted(w["decision_id"] for w in taken) == sorted(f"1.{n}" for n in range(50) if n != 13)
+    assert queue.dropped == 1
+
+
+def test_it_keeps_on_disk_what_memory_has_no_room_for(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, orphaned_after_s=0)
+    queue = FeedbackQueue(max_bytes=300, spool=spool.feedback())
+    for number in range(20):
+        queue.put(word(number))
+        queue.seal()
+    assert queue.dropped == 0
+    found = sent(queue)
+    while len(found) < 20:
+        queue.adopt()
+        found += sent(queue)
+    assert sorted(w["decision_id"] for w in found) == sorted(f"1.{n}" for n in range(20))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_bounds_the_disk_and_counts_what_goes(tmp_path: Path) -> None:
+    queue = FeedbackQueue(spool=Spool(tmp_path, max_bytes=8_000).feedback())
+    for number in range(50):
+        queue.put(word(number))
+        queue.seal()
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1_000
+    assert queue.dropped > 0
+
+
+def test_it_removes_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "0b0e8a30-0000-4000-8000-000000000000.feedback").write_text('{"feedback": [')
+    (tmp_path / "notes.feedback").write_text('{"feedback": []}')
+    queue = FeedbackQueue(spool=Spool(tmp_path, orphaned_after_s=0).feedback())
+    queue.adopt()
+    assert (queue.oldest(), list(tmp_path.iterdir())) == (None, [])
+
+
+def test_it_goes_on_in_memory_when_the_disk_refuses(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    queue = FeedbackQueue(spool=Spool(tmp_path / "file").feedback())
+    queue.put(word(1))
+    assert sent(queue) == [word(1)]
+
+
+def test_it_refuses_what_is_no_json_where_it_is_given() -> None:
+    queue = FeedbackQueue()
+    with pytest.raises(TypeError):
+        queue.put({"decision_id": object(), "kind": "satisfaction"})
+    assert len(queue) == 0
+
+
+def test_a_router_spools_it_in_an_outage_and_the_next_one_sends_it(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    router = plane.router(spool=tmp_path, pace=PATIENT)
+    router.feedback("1.a", "human_review", success=True)
+    router.feedback("1.a", "satisfaction", score=0.25)
+    with plane.outage():
+        router.close()
+    assert router.status()["feedback_dropped"] == 0
+    assert [file.suffix for file in tmp_path.iterdir()] == [".feedback"]
+    with plane.router(spool=Spool(tmp_path, orphaned_after_s=0)):
+        assert plane.wait_for(lambda: len(plane.feedback) == 2)
+    assert {(w["decision_id"], w["kind"]) for w in plane.feedback} == {
+        ("1.a", "human_review"),
+        ("1.a", "satisfaction"),
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_router_without_a_spool_counts_what_it_could_not_send(plane: FakeControlPlane) -> None:
+    router = plane.router(pace=PATIENT)
+    router.feedback("1.a", "human_review", success=True)
+    with plane.outage():
+        router.close()
+    assert router.status()["feedback_dropped"] == 1
