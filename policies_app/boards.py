@@ -6,8 +6,10 @@ that a new generation costs what changed and shares the rest with the one before
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db import connection
@@ -63,7 +65,7 @@ class Generation:
     """
 
     look: Look
-    entries: Mapping[str, Entry]
+    entries: dict[str, Entry]  # in the order of their revisions, so that a delta reads only its own end of it
     removed: Mapping[str, int]  # name → the revision that removed it
     answers: dict[Question, Answer] = field(default_factory=dict)
     unchanged: dict[bytes, Reply] = field(default_factory=dict)
@@ -72,11 +74,18 @@ class Generation:
 
     def selected(self, question: Question) -> list[tuple[str, bytes]]:
         """The (name, fragment) pairs to send, by name, so that every process builds the same bytes."""
+        return [(name, self.entries[name].fragment) for name in sorted(self._names(question))]
+
+    def size(self, question: Question) -> int:
+        """Bytes of those fragments."""
+        return sum(len(self.entries[name].fragment) for name in self._names(question))
+
+    def _names(self, question: Question) -> Iterable[str]:
         entries, (selection, since) = self.entries, question
-        names = entries.keys() if selection is None else entries.keys() & selection
-        if since is not None:
-            names = {name for name in names if entries[name].revision > since}
-        return [(name, entries[name].fragment) for name in sorted(names)]
+        if since is None:
+            return entries.keys() if selection is None else entries.keys() & selection
+        newer = takewhile(lambda name: entries[name].revision > since, reversed(entries))
+        return [name for name in newer if selection is None or name in selection]
 
     def removed_since(self, question: Question) -> list[str]:
         selection, since = question
@@ -123,9 +132,7 @@ def read(look: Look, known: Generation | None) -> Generation | None:
     return _read(look, {}, {}, -1)
 
 
-def _read(
-    look: Look, entries: Mapping[str, Entry], removed: Mapping[str, int], low: int
-) -> Generation | None:
+def _read(look: Look, entries: dict[str, Entry], removed: Mapping[str, int], low: int) -> Generation | None:
     with connection.cursor() as cursor:
         cursor.execute(_READ.format_map(_TABLES), [look.pk, look.pk, low, look.pk, low])
         rows = cursor.fetchall()
@@ -133,8 +140,9 @@ def _read(
     if header is None:
         return None
     served, gone = dict(entries), dict(removed)
-    for kind, _, _, _, name, number, fragment in rows:
+    for kind, _, _, _, name, number, fragment in sorted(rows, key=itemgetter(5)):
         if kind == 1:
+            served.pop(name, None)  # what changed goes to the end
             served[name] = Entry(number, fragment.encode())
         elif kind == 2:
             gone[name] = max(number, gone.get(name, 0))

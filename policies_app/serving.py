@@ -170,11 +170,10 @@ class Serving:
         return reply or await self._encoded(generation, question, answer, encoding)
 
     async def _built(self, generation: Generation, question: Question) -> Answer:
-        size = sum(len(fragment) for _, fragment in generation.selected(question))
         return await _once(
             generation,
             question,
-            size,
+            generation.size(question),
             build=lambda: snapshots.answer(generation, question),
             keep=lambda answer: self._keep(generation, question, answer),
         )

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,21 @@ def durable_postgres() -> str:
             connection.execute(f"ALTER SYSTEM SET {name} = on")
         connection.execute("SELECT pg_reload_conf()")
     return url
+
+
+_postgres = cache(durable_postgres)
+
+
+def new_database() -> str:
+    """One more database in the PostgreSQL of this run."""
+    import uuid
+
+    import psycopg
+
+    url, name = _postgres(), f"bench_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{url.rpartition('/')[0]}/{name}"
 
 
 def fill(workloads: int) -> str:

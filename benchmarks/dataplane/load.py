@@ -152,11 +152,15 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(error or ConnectionError("the server hung up"))
 
 
+def stay_off_the_servers_core() -> None:
+    os.sched_setaffinity(0, {LOAD_CORE})
+
+
 def measure(
     server: Server, port: int, requests: "list[bytes] | bytes", count: int, connections: int = 64
 ) -> Measured:
     """Send `count` requests over so many connections; a list is sent in turn, a single one again and again."""
-    os.sched_setaffinity(0, {LOAD_CORE})
+    stay_off_the_servers_core()
     given = [requests] if isinstance(requests, bytes) else requests
     numbers = iter(range(count))
     seen: list[float] = []
