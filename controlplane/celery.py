@@ -23,8 +23,12 @@ def run(path: str) -> bool:
 
 
 def run_later(path: str) -> None:
-    """A hint to do it now, by a worker. After ten seconds its turn has come anyway, so the message may go."""
-    run.apply_async(args=[path], expires=10)
+    """A hint to do it now, by a worker. After ten seconds its turn has come anyway, so the message may go.
+
+    Without a broker nobody is there to take it: another process, with the embedded runner in it, finds it by itself.
+    """
+    if app.conf.broker_url:
+        run.apply_async(args=[path], expires=10)
 
 
 @app.on_after_configure.connect  # type: ignore[untyped-decorator]

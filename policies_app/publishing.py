@@ -181,7 +181,8 @@ def _keep(look: Look) -> bool:
     except DatabaseError:
         raise  # the claim runs out by itself
     except Exception as error:
-        log.exception("%s could not be published", look.name)
+        if not row.failures:
+            log.exception("%s could not be published", look.name)
         _failed(look.name, row, claim, f"{type(error).__name__}: {error}")
         return False
     if row.failures:
