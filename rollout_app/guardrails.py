@@ -225,8 +225,8 @@ def judge(
     elif log_e_safe >= LOG_SAFE:
         result = VerdictResult.PASS
     low, high = (measure.interval(sums) if detail else None) or (None, None)
-    inconclusive = result is VerdictResult.INCONCLUSIVE
-    needed = _needed_tasks(measure, sums, margin, log_e_safe) if detail and inconclusive else None
+    waits = result is VerdictResult.INCONCLUSIVE and gates and guardrail.gates
+    needed = _needed_tasks(measure, sums, margin, log_e_safe) if detail and waits else None
     return Verdict(
         guardrail.name, guardrail.metric, result, n_candidate, n_baseline, start.estimate, low, high,
         log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted is not None, gates and

@@ -5,7 +5,7 @@ is new since the last look, whatever the rollout's age. Each rollout is kept or 
 compare-and-swap on its version and number of looks, though many share a transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,10 +18,10 @@ from django.db.models.functions import Cast
 
 from policies_app.models import Environment, Workload
 from rollout_app.bulk import chunks, flat, places
-from rollout_app.decide import Decision, Evidence, Hold
+from rollout_app.decide import Decision, Hold
 from rollout_app.evidence import Reference, Stage
 from rollout_app.guardrails import Guardrail
-from rollout_app.ledger import Judgement, Ledger
+from rollout_app.ledger import FORMAT, Ledger
 from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
 from rollout_app.states import State
 
@@ -77,23 +77,41 @@ class Subject:
     def name(self) -> str:
         return str(self.pk)
 
-    def open(self) -> Ledger:
-        """The sums as they were kept, or none: then every minute of the rollout is read."""
-        if self.evidence != "{}":
-            try:
-                return Ledger.from_dict(msgspec.json.decode(self.evidence))
-            except ValueError:  # of an engine with another format
-                pass
-        return self.reopened(self.frozen)
+    def kept(self) -> "Kept":
+        """What was taken in so far. Of an engine with another format: nothing, and all is read again."""
+        head = _HEAD.decode(self.evidence)
+        reference = Reference.from_dict(msgspec.json.decode(self.reference) or {"outcomes": 0})
+        return Kept(reference, head.cursors if head.format == FORMAT else {}, head.format == FORMAT)
 
-    def reopened(self, reference: Reference) -> Ledger:
+    def open(self, kept: "Kept") -> Ledger:
+        if kept.has_sums:
+            return Ledger.from_dict(msgspec.json.decode(self.evidence))
         guardrails = map(Guardrail.from_dict, msgspec.json.decode(self.guardrails))
-        return Ledger.open(guardrails, map(Stage.from_dict, msgspec.json.decode(self.stages)), reference)
+        return Ledger.open(guardrails, map(Stage.from_dict, self.plan), kept.reference)
 
     @property
-    def frozen(self) -> Reference:
-        kept = msgspec.json.decode(self.reference)
-        return Reference.from_dict(kept) if kept else Reference(outcomes=0)
+    def plan(self) -> list[dict[str, Any]]:
+        stages: list[dict[str, Any]] = msgspec.json.decode(self.stages)
+        return stages
+
+
+class _Head(msgspec.Struct):
+    """Of the sums, only what says how far they go: a batch holds hundreds, and opens one at a time."""
+
+    format: int = 0
+    cursors: dict[int, int] = {}
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How far the sums go: (stage: first minute not judged yet), and what they are measured from."""
+
+    reference: Reference
+    cursors: Mapping[int, int]
+    has_sums: bool
 
 
 def read(ids: Iterable[UUID | str]) -> list[Subject]:
@@ -142,16 +160,23 @@ def could_move(now: datetime) -> QuerySet[Rollout, tuple[UUID, datetime | None, 
 
 @dataclass(slots=True)
 class Look:
-    """One rollout's look: what it saw, and what is to be done."""
+    """One rollout's look: what is to be done, and what is to be kept, as text already.
+
+    A batch is hundreds of these, and as objects their sums would keep the garbage collector busy for a fifth
+    of the time.
+    """
 
     subject: Subject
-    ledger: Ledger
-    judgement: Judgement
-    evidence: Evidence
     decision: Decision
     wake_at: datetime
-    is_new: bool  # strata closed, or the reference was frozen: there is something to keep
-    frozen_now: bool
+    sums: str | None  # JSON; None: no stratum closed, and there is nothing to keep
+    verdicts: list[tuple[str, str, str]]  # guardrail, result, JSON
+    reference: dict[str, Any] | None  # if it was frozen by this look
+    evidence: dict[str, Any] | None  # for the audit entry of what is not a hold
+
+    @property
+    def is_new(self) -> bool:
+        return self.sums is not None
 
     @property
     def number(self) -> int:
@@ -174,9 +199,8 @@ def keep(looks: Sequence[Look], now: datetime) -> set[UUID]:
         _write(Rollout, ("evidence", "looks", "looked_at"), [_sums(look, now) for look in new])
         _write(Rollout, _HELD, [row for look in won if (row := _held(look, now))])
         for look in new:
-            if look.frozen_now:
-                reference = look.ledger.reference.as_dict()
-                Rollout.objects.filter(pk=look.subject.pk).update(reference=reference)
+            if look.reference is not None:
+                Rollout.objects.filter(pk=look.subject.pk).update(reference=look.reference)
         _insert_verdicts(new, now)
     return {look.subject.pk for look in won}
 
@@ -186,7 +210,7 @@ def _is_as_seen(look: Look, version: int, count: int) -> bool:
 
 
 def _sums(look: Look, now: datetime) -> tuple[Any, ...]:
-    return look.subject.pk, _json(look.ledger.as_dict()), look.number, _stored(now)
+    return look.subject.pk, look.sums, look.number, _stored(now)
 
 
 _HELD = ("hold_code", "hold_sentence", "outlook", "looked_at", "wake_at")
@@ -222,11 +246,10 @@ def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
     key, at = Rollout._meta.pk, _stored(now)
     rows = [
         (
-            key.get_db_prep_value(look.subject.pk, connection), look.subject.stage, look.number, verdict.name,
-            verdict.result.value, _json(verdict), at,
+            key.get_db_prep_value(look.subject.pk, connection), look.subject.stage, look.number, *verdict, at,
         )
         for look in looks
-        for verdict in look.judgement.verdicts
+        for verdict in look.verdicts
     ]  # fmt: skip
     for some in chunks(rows, _ROWS):
         statement = (
@@ -237,7 +260,7 @@ def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
             cursor.execute(statement, flat(some))
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """As text, fast; infinities become null: JSON has none."""
     return msgspec.json.encode(value).decode()
 

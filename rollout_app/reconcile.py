@@ -23,9 +23,9 @@ from policies_app.models import Environment
 from rollout_app import actions, looks, totals
 from rollout_app.bulk import chunks
 from rollout_app.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
-from rollout_app.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Telemetry
+from rollout_app.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
 from rollout_app.ledger import Ledger
-from rollout_app.looks import Look, Subject
+from rollout_app.looks import Kept, Look, Subject
 from rollout_app.models import Rollout
 from rollout_app.reference import MIN_OUTCOMES
 from rollout_app.states import State
@@ -167,26 +167,22 @@ def _read_back(rollout: Rollout, now: datetime) -> str:
 
 @dataclass(slots=True)
 class _Opened:
-    """A look under way: the sums so far, and up to which minute they may grow."""
+    """A look under way: how far the sums go, and up to which minute they may grow."""
 
     subject: Subject
-    ledger: Ledger
+    kept: Kept
     frozen_now: bool
     before: int  # Unix minute; 0 as long as nothing came in
 
-    @property
-    def in_shadow(self) -> bool:
-        return self.ledger.stages[self.subject.stage].mode == "shadow"
-
     def reading(self) -> totals.Reading:
         """The minutes that no window has taken yet. The shadow gate counts open minutes too."""
-        before = totals.NEVER if self.in_shadow else self.before
-        cursors = self.ledger.cursors
+        subject, cursors = self.subject, self.kept.cursors
+        before = totals.NEVER if subject.plan[subject.stage]["mode"] == "shadow" else self.before
         windows = tuple(
-            totals.Window(self.subject.name, stage, cursors.get(stage, 0), before)
-            for stage in range(self.subject.stage + 1)
+            totals.Window(subject.name, stage, cursors.get(stage, 0), before)
+            for stage in range(subject.stage + 1)
         )
-        return totals.Reading(self.ledger.reference, self.subject.sticky, windows)
+        return totals.Reading(self.kept.reference, subject.sticky, windows)
 
     def last_hour(self) -> list[totals.Window]:
         newest = self.subject.newest_minute
@@ -209,49 +205,57 @@ def _see(subjects: Sequence[Subject], now: datetime, fleets: Fleets) -> list[Loo
 
 
 def _open(subject: Subject, now: datetime) -> _Opened:
-    ledger = subject.open()
+    kept = subject.kept()
     newest, received = subject.newest_minute, subject.received_at
     if newest is None or received is None:
-        return _Opened(subject, ledger, False, 0)
+        return _Opened(subject, kept, False, 0)
     frozen_now = False
-    if ledger.reference.outcomes < MIN_OUTCOMES:
+    if kept.reference.outcomes < MIN_OUTCOMES:
         # Measured again as long as it rests on too little. Reopening the ledger over it loses nothing: every
         # minute of the rollout is read again.
         measured = totals.reference(_rollout(subject.pk), now)
         if frozen_now := measured.outcomes >= MIN_OUTCOMES:
-            ledger = subject.reopened(measured)
+            kept = Kept(measured, {}, has_sums=False)
     before = closes_before(
         now=now, lag_s=subject.lag_s, newest_minute=totals.minute_of(newest), last_received_at=received
     )
-    return _Opened(subject, ledger, frozen_now, before)
+    return _Opened(subject, kept, frozen_now, before)
 
 
 def _seen(
     one: _Opened, rows: list[MinuteRow], baseline_last_hour: ArmSums, now: datetime, fleets: Fleets
 ) -> Look:
-    subject, ledger = one.subject, one.ledger
-    taken = bool(ledger.take(rows, before=one.before))
+    subject, ledger = one.subject, one.subject.open(one.kept)
+    is_new = bool(ledger.take(rows, before=one.before)) or one.frozen_now
     judgement = ledger.judge(subject.stage)
     still_open = [row for row in rows if row.minute >= ledger.cursors.get(row.stage, 0)]
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), ledger.rehearsed)
     evidence = Evidence(
         judgement=judgement,
         reference=ledger.reference,
-        telemetry=_telemetry(one, still_open),
+        telemetry=_telemetry(one, ledger, still_open),
         baseline_last_hour=baseline_last_hour,
         shadow=rehearsed.shadow,
         mirror=rehearsed.mirror,
     )
-    decision = decide(_view(one, now), evidence, fleets.view(subject), now)
-    wake_at = _wake_at(one, decision, now)
+    decision = decide(_view(subject, ledger.stages, now), evidence, fleets.view(subject), now)
+    told = None
+    if not isinstance(decision, Hold):
+        told = {"judgement": judgement.as_dict(), "telemetry": _plain(asdict(evidence.telemetry))}
     return Look(
-        subject, ledger, judgement, evidence, decision, wake_at, taken or one.frozen_now, one.frozen_now
+        subject,
+        decision,
+        _wake_at(subject, ledger.stages[subject.stage], decision, now),
+        sums=looks.as_json(ledger.as_dict()) if is_new else None,
+        verdicts=[(v.name, v.result.value, looks.as_json(v)) for v in judgement.verdicts] if is_new else [],
+        reference=ledger.reference.as_dict() if one.frozen_now else None,
+        evidence=told,
     )
 
 
-def _telemetry(one: _Opened, still_open: list[MinuteRow]) -> Telemetry:
+def _telemetry(one: _Opened, ledger: Ledger, still_open: list[MinuteRow]) -> Telemetry:
     """Counted from the sums. A late outcome of a judged minute is not in them, so a silence is read in full."""
-    tallies = one.ledger.tallies.values()
+    tallies = ledger.tallies.values()
     due = sum(row.candidate.tasks for row in still_open if row.minute < one.before)
     graded = sum(row.candidate.successes + row.candidate.failures for row in still_open)
     due += sum(tally.candidate_tasks for tally in tallies)
@@ -261,8 +265,7 @@ def _telemetry(one: _Opened, still_open: list[MinuteRow]) -> Telemetry:
     return Telemetry(due, graded, one.subject.received_at)
 
 
-def _view(one: _Opened, now: datetime) -> RolloutView:
-    subject, stages = one.subject, one.ledger.stages
+def _view(subject: Subject, stages: tuple[Stage, ...], now: datetime) -> RolloutView:
     following = subject.stage + 1
     asks = following < len(stages) and stages[following].approval
     paused = subject.paused_s + ((now - subject.paused_at).total_seconds() if subject.paused_at else 0.0)
@@ -285,15 +288,13 @@ def _freeze(environment: Environment, now: datetime) -> str | None:
     return f"{name} until {until:%Y-%m-%d %H:%M} UTC"
 
 
-def _wake_at(one: _Opened, decision: Decision, now: datetime) -> datetime:
+def _wake_at(subject: Subject, stage: Stage, decision: Decision, now: datetime) -> datetime:
     """When to look again though nothing came in: the fleet soon, the stage's shortest time to the second."""
     code = decision.reason.code if isinstance(decision, Hold) else ""
     later = now + (SOON if code == "fleet" else LATER)
-    subject = one.subject
     if subject.stage_entered_at is None or subject.paused_at is not None:
         return later
-    minutes = one.ledger.stages[subject.stage].min_minutes
-    done = subject.stage_entered_at + timedelta(minutes=minutes, seconds=subject.paused_s)
+    done = subject.stage_entered_at + timedelta(minutes=stage.min_minutes, seconds=subject.paused_s)
     return min(done, later) if done > now else later
 
 
@@ -308,11 +309,7 @@ def _act(one: Look, now: datetime) -> str:
     rollout = _rollout(one.subject.pk)
     if (rollout.version, rollout.looks) != (one.subject.version, one.number):
         return "moved"
-    evidence = {
-        "look": rollout.looks,
-        "judgement": one.judgement.as_dict(),
-        "telemetry": _plain(asdict(one.evidence.telemetry)),
-    }
+    evidence = {"look": rollout.looks, **(one.evidence or {})}
     try:
         match decision:
             case Advance():

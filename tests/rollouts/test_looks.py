@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane import clock
 from rollout_app import looks, reconcile, totals
+from rollout_app.decide import Evidence, decide
 from rollout_app.ledger import FORMAT
 from rollout_app.models import ArmTotals, Rollout, Verdict
 from rollout_app.states import State
@@ -147,16 +148,22 @@ def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence
     assert tally["candidate_tasks"] > 20 and tally["candidate_graded"] == 0  # late is not judged
 
 
-def test_it_adds_up_the_shadow_stage_without_reading_it_again() -> None:
-    rollout, traffic = running(plan=places.PLAN, minutes=2)
+def test_it_adds_up_the_shadow_stage_without_reading_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Evidence] = []
+
+    def watched(view: Any, evidence: Evidence, *others: Any) -> Any:
+        given.append(evidence)
+        return decide(view, evidence, *others)
+
+    monkeypatch.setattr(reconcile, "decide", watched)
+    rollout, traffic = running(plan=[{"mode": "shadow", "min_tasks": 9_000}, {"mode": "full"}], minutes=2)
     for _ in range(3):
-        reconcile.reconcile(rollout.pk)
+        assert reconcile.reconcile(rollout.pk) == "hold"
+        every, _ = totals.shadow_and_mirror(rollout)
+        assert given[-1].shadow.counts == every.counts
         more(traffic, minutes=2)
-    [subject] = looks.read([rollout.pk])
-    assert sum(subject.open().rehearsed.shadow.counts) > 0
-    [look] = reconcile._see([subject], clock.now(), reconcile.Fleets())
-    every, _ = totals.shadow_and_mirror(rollout)
-    assert look.evidence.shadow.counts == every.counts
+    shadow, _ = Rollout.objects.get(pk=rollout.pk).evidence["rehearsed"]
+    assert 0 < shadow[0] < every.decisions
 
 
 def test_it_lets_rest_what_nothing_came_in_for() -> None:
