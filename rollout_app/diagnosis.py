@@ -27,9 +27,9 @@ class PolicyFigures:
     """One policy over some time, beside what it replaces.
 
     Costs in the sums are those of all attempts, in nUSD. `strong_tasks`: tasks that a rule sent to the strong
-    model at once (escalations come on top). `always_strong_cost`: what the same tasks would have cost on the
-    strong model; None where nothing says. `quality_bar`: the least success rate. `windows`: the policy's last
-    windows, oldest first.
+    model at once (escalations come on top). `always_strong_cost`, `always_weak_cost`: what the same tasks would
+    have cost on the model ranked strongest, and weakest; None where nothing says. `quality_bar`: the least
+    success rate. `windows`: the policy's last windows, oldest first.
     """
 
     policy: ArmSums
@@ -37,6 +37,7 @@ class PolicyFigures:
     strong_tasks: int
     always_strong_cost: int | None
     quality_bar: float
+    always_weak_cost: int | None = None
     retry_margin: float = 0.02
     windows: Sequence[ArmSums] = ()
 
@@ -52,6 +53,7 @@ def diagnose(figures: PolicyFigures) -> Diagnosis:
         or _too_conservative(figures)
         or _not_a_win(figures)
         or _healthy(figures)
+        or _nothing_to_save(figures)
         or Diagnosis("unknown", "Cost per success has not moved enough to say more.")
     )
 
@@ -80,7 +82,7 @@ def _too_aggressive(figures: PolicyFigures) -> Diagnosis | None:
 
 
 def _too_conservative(figures: PolicyFigures) -> Diagnosis | None:
-    if not figures.always_strong_cost:
+    if not figures.always_strong_cost or not _could_save(figures):
         return None
     saving = 1 - figures.policy.cost / figures.always_strong_cost
     if saving >= LEAST_SAVING:
@@ -126,6 +128,28 @@ def _healthy(figures: PolicyFigures) -> Diagnosis | None:
             f"{figures.quality_bar:.1%}.",
         )
     return None
+
+
+def _nothing_to_save(figures: PolicyFigures) -> Diagnosis | None:
+    """Within the bar, and asking the strongest less would save next to nothing: rank is strength, not price."""
+    strong, weak, success = figures.always_strong_cost, figures.always_weak_cost, _success(figures.policy)
+    if not strong or not weak or _could_save(figures) or success < figures.quality_bar:
+        return None
+    price = (
+        f"The model ranked strongest costs {1 - strong / weak:.1%} less than the one ranked weakest"
+        if strong < weak
+        else f"The one ranked weakest costs {1 - weak / strong:.1%} less than the one ranked strongest"
+    )
+    return Diagnosis(
+        "healthy",
+        f"Success {success:.1%} is within the bar of {figures.quality_bar:.1%}. {price}: there is little to save.",
+    )
+
+
+def _could_save(figures: PolicyFigures) -> bool:
+    """Whether any policy could save a tenth against always asking the strongest; yes where nothing says no."""
+    strong, weak = figures.always_strong_cost, figures.always_weak_cost
+    return not strong or weak is None or 1 - weak / strong >= LEAST_SAVING
 
 
 def _strong_share(figures: PolicyFigures) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import QuerySet, Sum
 
 from policies_app.actions import served_assignment
-from policies_app.models import Environment, PolicyVersion, Workload
+from policies_app.models import Environment, Model, PolicyVersion, Workload
 from rollout_app.diagnosis import Diagnosis, PolicyFigures, diagnose
 from rollout_app.evidence import ArmSums
 from rollout_app.models import OutcomeBucket
@@ -137,24 +137,27 @@ def diagnosed(
         _sum(policy.filter(minute__gte=start + at * part, minute__lt=start + (at + 1) * part))
         for at in range(WINDOWS)
     )
-    strong_tasks, strong_cost = _strong(policy, version)
+    strong_tasks, strong_cost, weak_cost = _at_the_ends(policy, version)
     return diagnose(
         PolicyFigures(
             policy=_arm(_sum(policy)),
             before=_arm(against),
             strong_tasks=strong_tasks,
             always_strong_cost=strong_cost,
+            always_weak_cost=weak_cost,
             quality_bar=float(workload.quality_bar),
             windows=[_arm(sums) for sums in parts if sums["tasks"]],
         )
     )
 
 
-def _strong(policy: QuerySet[OutcomeBucket], version: PolicyVersion) -> tuple[int, int | None]:
-    """Tasks that a rule sent past the weakest model at once; what all would have cost on the strongest.
+def _at_the_ends(
+    policy: QuerySet[OutcomeBucket], version: PolicyVersion
+) -> tuple[int, int | None, int | None]:
+    """Tasks that a rule sent past the weakest model at once; what all would have cost on the strongest, the weakest.
 
-    The latter is the mean cost of the tasks that went to the strongest at once, times all tasks: a
-    projection, and None where those are too few to project from.
+    The costs are the mean of the tasks that went to that model at once, times all tasks: a projection, and None
+    where those are too few to project from. The weakest's then follows from the strongest's by list prices.
     """
     document = version.document
     ranks = document["rank"]  # weakest first
@@ -162,13 +165,32 @@ def _strong(policy: QuerySet[OutcomeBucket], version: PolicyVersion) -> tuple[in
         "default": document["default"]
     }
     past_weakest = [rule for rule, alias in chosen.items() if alias != ranks[0]]
-    at_strongest = [rule for rule, alias in chosen.items() if alias == ranks[-1]]
-    strong = _sum(policy.filter(rule__in=at_strongest, model=ranks[-1], escalations=0))
+    strong_tasks = _sum(policy.filter(rule__in=past_weakest))["tasks"]
+    if len(ranks) < 2:
+        return strong_tasks, None, None
     tasks = _sum(policy)["tasks"]
-    if strong["cost_n"] < MIN_STRONG_TASKS or len(ranks) < 2:
-        return _sum(policy.filter(rule__in=past_weakest))["tasks"], None
-    cost = round(strong["cost_sum"] / strong["cost_n"] * tasks)
-    return _sum(policy.filter(rule__in=past_weakest))["tasks"], cost
+
+    def always(alias: str) -> int | None:
+        rules = [rule for rule, used in chosen.items() if used == alias]
+        at_once = _sum(policy.filter(rule__in=rules, model=alias, escalations=0))
+        if at_once["cost_n"] < MIN_STRONG_TASKS:
+            return None
+        return round(at_once["cost_sum"] / at_once["cost_n"] * tasks)
+
+    strong, weak = always(ranks[-1]), always(ranks[0])
+    if strong is not None and weak is None:
+        ratio = _price_ratio(document["models"][ranks[0]]["model"], document["models"][ranks[-1]]["model"])
+        weak = None if ratio is None else round(strong * ratio)
+    return strong_tasks, strong, weak
+
+
+def _price_ratio(one: str, other: str) -> float | None:
+    """List prices of one model over another's, input and output taken together; None where one is unknown."""
+    rows = Model.objects.filter(name__in=(one, other)).values_list(
+        "name", "input_nusd_per_mtok", "output_nusd_per_mtok"
+    )
+    prices = {name: tokens_in + tokens_out for name, tokens_in, tokens_out in rows}
+    return prices[one] / prices[other] if one in prices and prices.get(other) else None
 
 
 def _arm(sums: Counts) -> ArmSums:

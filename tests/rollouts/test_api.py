@@ -229,6 +229,46 @@ def test_it_reviews_by_endpoint_with_what_was_before() -> None:
     assert told["diagnosis"]["code"] == "too_aggressive"  # all on the cheap model, 85 % under a bar of 90 %
 
 
+@pytest.mark.parametrize(
+    ("strongest", "code", "says"),
+    [
+        ("openai/gpt-4o-mini", "healthy", "The model ranked strongest costs 95.8% less"),
+        ("anthropic/claude-sonnet-4-5", "too_conservative", "it saves 0.0% against always asking it"),
+    ],
+)
+def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
+    strongest: str, code: str, says: str
+) -> None:
+    environment, workload = builders.environment(), builders.workload()
+    weakest = next(name for name in builders.CATALOGUE if name != strongest)
+    version = builders.served(
+        environment,
+        workload,
+        models={"small": {"model": weakest}, "large": {"model": strongest}},
+        rank=["small", "large"],
+        rules=[],
+        default="large",
+    ).baseline
+    OutcomeBucket.objects.create(
+        environment=environment,
+        workload=workload,
+        minute=clock.now() - timedelta(days=1),
+        arm="baseline",
+        version=version.number,
+        rule="default",
+        model="large",
+        tasks=500,
+        successes=470,
+        failures=30,
+        attempts=500,
+        cost_n=500,
+        cost_sum=500_000,
+    )
+    path = f"environments/{environment.name}/review/{workload.name}"
+    told = send(person("viewer", Role.VIEWER), "get", path).json()["diagnosis"]
+    assert (told["code"], says in told["sentence"]) == (code, True), told["sentence"]
+
+
 def test_it_reports_the_shadow_stage() -> None:
     rollout = places.started()
     Traffic(rollout, start=clock.now() - timedelta(hours=1)).minutes(2)

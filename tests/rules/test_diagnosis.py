@@ -44,6 +44,42 @@ FIGURES = PolicyFigures(
             "too_conservative",
             "90% of the tasks end on the strong model",
         ),
+        # The model ranked strongest is the cheaper one, as haiku and gemini in RouterArena: nothing to save.
+        (
+            replace(
+                FIGURES, policy=arm(cost=100, escalations=700), before=arm(cost=160), always_weak_cost=150_000
+            ),
+            "healthy",
+            "Cost per success is 37.5% lower",
+        ),
+        (
+            replace(FIGURES, policy=arm(cost=100), before=arm(cost=100), always_weak_cost=150_000),
+            "healthy",
+            "The model ranked strongest costs 33.3% less than the one ranked weakest",
+        ),
+        # It is dearer, but by so little that no policy could save a tenth.
+        (
+            replace(FIGURES, policy=arm(cost=99), before=arm(cost=98), always_weak_cost=95_000),
+            "healthy",
+            "The one ranked weakest costs 5.0% less than the one ranked strongest: there is little to save",
+        ),
+        (
+            replace(
+                FIGURES,
+                policy=arm(success=0.88, cost=99),
+                before=arm(cost=98),
+                always_weak_cost=95_000,
+                strong_tasks=900,
+            ),
+            "unknown",
+            "not moved enough",
+        ),
+        # It is dearer, and most tasks go there all the same.
+        (
+            replace(FIGURES, policy=arm(cost=92, escalations=700), always_weak_cost=5_000),
+            "too_conservative",
+            "it saves 8.0% against always asking it",
+        ),
         (
             replace(FIGURES, policy=arm(success=0.55, cost=60), quality_bar=0.5),
             "not_a_win",
