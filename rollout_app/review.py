@@ -175,7 +175,8 @@ def _at_the_ends(
         at_once = _sum(policy.filter(rule__in=rules, model=alias, escalations=0))
         if at_once["cost_n"] < MIN_STRONG_TASKS:
             return None
-        return round(at_once["cost_sum"] / at_once["cost_n"] * tasks)
+        cost: int = round(at_once["cost_sum"] / at_once["cost_n"] * tasks)
+        return cost
 
     strong, weak = always(ranks[-1]), always(ranks[0])
     if strong is not None and weak is None:

@@ -246,8 +246,6 @@ def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
         workload,
         models={"small": {"model": weakest}, "large": {"model": strongest}},
         rank=["small", "large"],
-        rules=[],
-        default="large",
     ).baseline
     OutcomeBucket.objects.create(
         environment=environment,
@@ -255,7 +253,7 @@ def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
         minute=clock.now() - timedelta(days=1),
         arm="baseline",
         version=version.number,
-        rule="default",
+        rule="heavy",
         model="large",
         tasks=500,
         successes=470,
