@@ -16,6 +16,7 @@ import tempfile
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -59,6 +60,14 @@ IN_A_MINUTE = 30  # sweeps
 MADE = 97  # rollouts with outcomes of their own; making them is slow
 
 
+class Place(NamedTuple):
+    """Where a rollout's outcomes go. The rollouts themselves are let go: they would be the collector's work."""
+
+    environment: int
+    workload: int
+    rollout: str
+
+
 def reference(seed: int) -> Reference:
     """No two baselines are alike."""
     rng = random.Random(seed)
@@ -77,7 +86,7 @@ def reference(seed: int) -> Reference:
     )
 
 
-def totals(rollout: Rollout, arm: str, minute: datetime, tasks: int, rng: random.Random) -> ArmTotals:
+def totals(place: Place, arm: str, minute: datetime, tasks: int, rng: random.Random) -> ArmTotals:
     def bad(rate: float) -> int:
         return sum(rng.random() < rate for _ in range(tasks))
 
@@ -86,9 +95,9 @@ def totals(rollout: Rollout, arm: str, minute: datetime, tasks: int, rng: random
         latency.record(rng.lognormvariate(6.5, 0.6))
         cost.record(rng.lognormvariate(13.8, 0.7))
     return ArmTotals(
-        environment_id=rollout.environment_id,
-        workload_id=rollout.workload_id,
-        rollout=str(rollout.pk),
+        environment_id=place.environment,
+        workload_id=place.workload,
+        rollout=place.rollout,
         stage=STAGE,
         arm=arm,
         version=1,
@@ -110,7 +119,7 @@ def totals(rollout: Rollout, arm: str, minute: datetime, tasks: int, rng: random
     )
 
 
-def minutes_of(rollouts: list[Rollout], first: datetime, minutes: int, seed: int) -> None:
+def minutes_of(rollouts: list[Place], first: datetime, minutes: int, seed: int) -> None:
     """Minutes of both arms for each, at the second stage's share: made for some, copied to the others."""
     rng, ours = random.Random(seed), round(TASKS * 0.5)
     made, copied = rollouts[:MADE], rollouts[MADE:]
@@ -125,7 +134,7 @@ def minutes_of(rollouts: list[Rollout], first: datetime, minutes: int, seed: int
     names, table = ", ".join(columns), ArmTotals._meta.db_table
     same = ", ".join(f"t.{column}" for column in columns)
     for some in chunks(copied, 500):
-        values = [(str(r.pk), r.workload_id, str(made[at % MADE].pk)) for at, r in enumerate(some)]
+        values = [(place.rollout, place.workload, made[at % MADE].rollout) for at, place in enumerate(some)]
         with connection.cursor() as cursor:
             cursor.execute(
                 f"INSERT INTO {table} (rollout, workload_id, {names}) "  # noqa: S608 — our own names
@@ -136,7 +145,7 @@ def minutes_of(rollouts: list[Rollout], first: datetime, minutes: int, seed: int
             )
 
 
-def many(count: int) -> list[Rollout]:
+def many(count: int) -> list[Place]:
     """`count` running rollouts: one by the real actions, the rest as copies of its rows."""
     from tests import builders
 
@@ -172,13 +181,15 @@ def many(count: int) -> list[Rollout]:
         "started_at": clock.now(),
         "stage_entered_at": clock.now(),
     }
-    return Rollout.objects.bulk_create(
+    rollouts = Rollout.objects.bulk_create(
         (
             Rollout(workload=workload, reference=reference(seed).as_dict(), **common)
             for seed, workload in enumerate(workloads)
         ),
         batch_size=500,
     )
+    Rollout.objects.filter(pk=made.pk).update(state="aborted")
+    return [Place(environment.pk, rollout.workload_id, str(rollout.pk)) for rollout in rollouts]
 
 
 def timed(what: str) -> float:
@@ -200,7 +211,6 @@ def main() -> None:
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     try:
         rollouts = many(count)
-        Rollout.objects.filter(workload__name__startswith="workload").update(state="aborted")
         start = clock.now() - timedelta(hours=2)
         minutes_of(rollouts, start, MINUTES, 0)
         connection.cursor().execute("ANALYZE")  # as any database that has run for a day

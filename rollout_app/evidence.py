@@ -43,6 +43,19 @@ class ArmSums:
     def __add__(self, other: "ArmSums") -> "ArmSums":
         return ArmSums(*map(add, _arm_figures(self), _arm_figures(other)))
 
+    @property
+    def health(self) -> tuple[int, ...]:
+        """The counts of tasks, in the order of the fields: what tells whether the provider is well."""
+        return (
+            self.tasks,
+            self.successes,
+            self.failures,
+            self.errors,
+            self.escalations,
+            self.fallbacks,
+            self.retries,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from rollout_app.evidence import (
     SHARE_ALL,
+    ArmSums,
     Group,
     MinuteRow,
     MirrorSums,
@@ -20,10 +21,10 @@ from rollout_app.guardrails import Guardrail, Verdict, judge
 from rollout_app.stats.combine import LOG_ROLL_BACK, log_sum_exp
 from rollout_app.stats.deff import design_effect, unit_spread
 from rollout_app.stats.srm import log_e_srm
-from rollout_app.strata import close_windows, merge_groups
+from rollout_app.strata import MAX_MINUTES, close_windows, merge_groups
 from rollout_app.sums import Sums
 
-FORMAT = 3
+FORMAT = 4
 _RESTARTS = 3
 
 
@@ -109,6 +110,7 @@ class Ledger:
         self.cursors: dict[int, int] = {}
         self.groups: dict[int, Group] = {}
         self.rehearsed = Rehearsed()  # of the shadow stage's closed minutes
+        self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline, over the last closed hour
 
     @classmethod
     def open(cls, guardrails: Iterable[Guardrail], stages: Iterable[Stage], reference: Reference) -> Self:
@@ -122,10 +124,23 @@ class Ledger:
         for stratum in strata:
             self.add(stratum)
         for row in rows:
-            closed = cursors.get(row.stage, row.minute) <= row.minute < self.cursors.get(row.stage, 0)
-            if row.rehearsed and closed:
-                self.rehearsed += row.rehearsed
+            if cursors.get(row.stage, row.minute) <= row.minute < self.cursors.get(row.stage, 0):
+                self._note(row)
+        if strata:
+            since = max(stratum.last_minute for stratum in strata) - MAX_MINUTES
+            self.recent = [noted for noted in self.recent if noted[0] > since]
         return strata
+
+    def _note(self, row: MinuteRow) -> None:
+        if row.rehearsed:
+            self.rehearsed += row.rehearsed
+        if row.baseline.tasks:
+            self.recent.append([row.minute, *row.baseline.health])
+
+    def baseline_since(self, minute: int) -> ArmSums:
+        """The baseline's counts of the closed minutes from `minute` on, an hour at most; no costs, no tails."""
+        counts = [noted[1:] for noted in self.recent if noted[0] >= minute]
+        return ArmSums(*map(sum, zip(*counts, strict=True)))
 
     def add(self, stratum: Stratum) -> None:
         """Take in one closed stratum; cost and memory don't depend on how many came before."""
@@ -192,6 +207,7 @@ class Ledger:
             },
             "tallies": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
             "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
+            "recent": self.recent,
             "rehearsed": [self.rehearsed.shadow.counts, self.rehearsed.mirror.counts],
             "groups": {str(key): [group.tasks, group.failures] for key, group in self.groups.items()},
         }
@@ -211,6 +227,7 @@ class Ledger:
             ledger.sums[name] = {int(stage): measure.load(sums) for stage, sums in by_stage.items()}
         ledger.tallies = {int(stage): StageTally(**tally) for stage, tally in data["tallies"].items()}
         ledger.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
+        ledger.recent = data["recent"]
         shadow, mirror = data["rehearsed"]
         ledger.rehearsed = Rehearsed(ShadowSums(*shadow), MirrorSums(*mirror))
         ledger.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}

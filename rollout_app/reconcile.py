@@ -184,23 +184,28 @@ class _Opened:
         )
         return totals.Reading(self.kept.reference, subject.sticky, windows)
 
-    def last_hour(self) -> list[totals.Window]:
+    @property
+    def hour(self) -> range:
+        """The hour up to the newest stamped minute."""
         newest = self.subject.newest_minute
         end = totals.minute_of(newest) + 1 if newest else 0
-        begin = end - _MINUTES_OF_HEALTH
-        stages = range(self.subject.stage + 1)
-        return [totals.Window(self.subject.name, stage, begin, end) for stage in stages] if end else []
+        return range(end - _MINUTES_OF_HEALTH, end)
+
+    def young(self) -> list[totals.Window]:
+        """The part of the hour that is not due yet: of the rest the ledger knows."""
+        first, stages = max(self.before, self.hour.start), range(self.subject.stage + 1)
+        return [totals.Window(self.subject.name, stage, first, self.hour.stop) for stage in stages]
 
 
 def _see(subjects: Sequence[Subject], now: datetime, fleets: Fleets) -> list[Look]:
     opened = [_open(subject, now) for subject in subjects]
     heard = [one for one in opened if one.subject.newest_minute]
     rows = totals.minute_rows([one.reading() for one in heard])
-    hours = totals.baseline_sums([window for one in heard for window in one.last_hour()])
+    young = totals.baseline_sums([window for one in heard for window in one.young()])
     seen = []
     for one in opened:
         name = one.subject.name
-        seen.append(_seen(one, rows.get(name, []), hours.get(name, ArmSums()), now, fleets))
+        seen.append(_seen(one, rows.get(name, []), young.get(name, ArmSums()), now, fleets))
     return seen
 
 
@@ -222,9 +227,7 @@ def _open(subject: Subject, now: datetime) -> _Opened:
     return _Opened(subject, kept, frozen_now, before)
 
 
-def _seen(
-    one: _Opened, rows: list[MinuteRow], baseline_last_hour: ArmSums, now: datetime, fleets: Fleets
-) -> Look:
+def _seen(one: _Opened, rows: list[MinuteRow], young: ArmSums, now: datetime, fleets: Fleets) -> Look:
     subject, ledger = one.subject, one.subject.open(one.kept)
     is_new = bool(ledger.take(rows, before=one.before)) or one.frozen_now
     judgement = ledger.judge(subject.stage)
@@ -234,7 +237,7 @@ def _seen(
         judgement=judgement,
         reference=ledger.reference,
         telemetry=_telemetry(one, ledger, still_open),
-        baseline_last_hour=baseline_last_hour,
+        baseline_last_hour=_last_hour(one, ledger, still_open, young),
         shadow=rehearsed.shadow,
         mirror=rehearsed.mirror,
     )
@@ -251,6 +254,12 @@ def _seen(
         reference=ledger.reference.as_dict() if one.frozen_now else None,
         evidence=told,
     )
+
+
+def _last_hour(one: _Opened, ledger: Ledger, still_open: list[MinuteRow], young: ArmSums) -> ArmSums:
+    """The baseline over the last hour: closed minutes, those that wait for their window, and young ones."""
+    waiting = (row.baseline for row in still_open if one.hour.start <= row.minute < one.before)
+    return sum(waiting, ledger.baseline_since(one.hour.start)) + young
 
 
 def _telemetry(one: _Opened, ledger: Ledger, still_open: list[MinuteRow]) -> Telemetry:

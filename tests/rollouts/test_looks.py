@@ -8,6 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from controlplane import clock
+from policies_app.models import Workload
 from rollout_app import looks, reconcile, totals
 from rollout_app.decide import Evidence, decide
 from rollout_app.ledger import FORMAT
@@ -148,14 +149,36 @@ def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence
     assert tally["candidate_tasks"] > 20 and tally["candidate_graded"] == 0  # late is not judged
 
 
-def test_it_adds_up_the_shadow_stage_without_reading_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Evidence] = []
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[Evidence]:
+    """The evidence that each look gives to `decide`."""
+    seen: list[Evidence] = []
 
     def watched(view: Any, evidence: Evidence, *others: Any) -> Any:
-        given.append(evidence)
+        seen.append(evidence)
         return decide(view, evidence, *others)
 
     monkeypatch.setattr(reconcile, "decide", watched)
+    return seen
+
+
+@pytest.mark.parametrize("lag_s", [0, 900])
+def test_it_knows_the_baselines_last_hour_without_reading_it_again(given: list[Evidence], lag_s: int) -> None:
+    rollout, traffic = running(minutes=0, plan=[{"mode": "percentage", "share_pcm": 20_000, "min_minutes": 9_000},
+                                                {"mode": "full"}])  # fmt: skip
+    Workload.objects.update(outcome_lag_s=lag_s)
+    for tasks in (200, 20, 200):  # a minute of 20 tasks waits for others
+        for _ in range(30):
+            more(traffic, tasks=tasks)
+            reconcile.reconcile(rollout.pk)
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="baseline").order_by("-minute")[:60]
+    names = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
+    assert given[-1].baseline_last_hour.health == tuple(
+        sum(getattr(row, name) for row in rows) for name in names
+    )
+
+
+def test_it_adds_up_the_shadow_stage_without_reading_it_again(given: list[Evidence]) -> None:
     rollout, traffic = running(plan=[{"mode": "shadow", "min_tasks": 9_000}, {"mode": "full"}], minutes=2)
     for _ in range(3):
         assert reconcile.reconcile(rollout.pk) == "hold"
