@@ -192,8 +192,9 @@ class _Opened:
         return range(end - _MINUTES_OF_HEALTH, end)
 
     def young(self) -> list[totals.Window]:
-        """The part of the hour that is not due yet: of the rest the ledger knows."""
-        first, stages = max(self.before, self.hour.start), range(self.subject.stage + 1)
+        """The part of the hour that is not due yet, of this stage and the last: of the rest the ledger knows."""
+        first, stage = max(self.before, self.hour.start), self.subject.stage
+        stages = range(max(0, stage - 1), stage + 1)
         return [totals.Window(self.subject.name, stage, first, self.hour.stop) for stage in stages]
 
 
