@@ -51,7 +51,7 @@ def freeze(
         outcomes=arm.successes + arm.failures,
         rates=rates,
         cost_v=None if cap is None else _relative_v(cost, upper_edge(cap), arm),
-        cost_per_success=spend.ratio,
+        cost_per_success=spend.ratio or None,  # 0: no cost was reported
         quality_v=quality.relative_variance,
         mean_quality=quality.ratio,
         deff=1.0 if unit_is_request else design_effect([(g.tasks, g.failures) for _, g in used]),

@@ -1,12 +1,16 @@
 """The baseline before the rollout, frozen."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pointsman.histogram import Histogram, index
 from rollout_app.evidence import ArmSums, Group, Reference
+from rollout_app.guardrails import guardrails_for
+from rollout_app.ledger import Ledger
 from rollout_app.reference import freeze
+from tests.rules.evidence_builders import STAGES, arm, stratum
 
 ARM = ArmSums(
     tasks=1_200, successes=900, failures=100, errors=12, escalations=240, fallbacks=6, retries=36,
@@ -56,6 +60,18 @@ def test_it_corrects_for_sticky_units_only() -> None:
     sticky = freeze(ARM, latency=LATENCY, cost=COST, groups=groups, unit_is_request=False)
     assert sticky.deff > 10
     assert sticky.unit_spread == 0
+
+
+def test_it_has_no_cost_per_success_where_no_cost_was_reported() -> None:
+    """None, not 0: then the rollout does not wait for evidence that can't come."""
+    free = freeze(replace(ARM, cost_n=0, cost=0, cost_on_success=0), latency=LATENCY, cost=Histogram())
+    assert free.cost_per_success is None
+    opened = Ledger.open(guardrails_for(), STAGES, free)
+    for minute in range(20):
+        opened.add(
+            stratum(1, minute, replace(arm(100), cost_n=0, cost=0), replace(arm(1_900), cost_n=0, cost=0))
+        )
+    assert "cost_per_success" not in [verdict.name for verdict in opened.judge(1).open]
 
 
 def test_it_freezes_nothing_from_nothing() -> None:
