@@ -76,17 +76,18 @@ def words_of(words: Sequence[bytes], batch_id: str) -> Words:
 
 def batches(router: str, buckets: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
     """Cut buckets into batches within the protocol's limits. A bucket too large by itself goes alone."""
-    part: list[Mapping[str, Any]] = []
-    size = 0
+    part: list[bytes] = []
+    size = tasks = 0
     for bucket in buckets:
-        length = len(_encode(bucket)) + 1
-        if part and (len(part) == MAX_BUCKETS or size + length > MAX_BYTES):
-            yield _batch(router, part, str(uuid.uuid4()))
-            part, size = [], 0
-        part.append(bucket)
-        size += length
+        encoded = _encode(bucket)
+        if part and (len(part) == MAX_BUCKETS or size + len(encoded) > MAX_BYTES):
+            yield _framed(router, part, str(uuid.uuid4()), tasks)
+            part, size, tasks = [], 0, 0
+        part.append(encoded)
+        size += len(encoded) + 1
+        tasks += bucket["tasks"]
     if part:
-        yield _batch(router, part, str(uuid.uuid4()))
+        yield _framed(router, part, str(uuid.uuid4()), tasks)
 
 
 def tasks_of(buckets: Sequence[Mapping[str, Any]]) -> int:
@@ -95,8 +96,12 @@ def tasks_of(buckets: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _batch(router: str, buckets: Sequence[Mapping[str, Any]], batch_id: str) -> Batch:
-    body = _encode({"batch_id": batch_id, "router": router, "buckets": buckets})
-    return Batch(batch_id, router, body, tasks_of(buckets))
+    return _framed(router, [_encode(bucket) for bucket in buckets], batch_id, tasks_of(buckets))
+
+
+def _framed(router: str, buckets: Sequence[bytes], batch_id: str, tasks: int) -> Batch:
+    frame = _encode({"batch_id": batch_id, "router": router, "buckets": []})
+    return Batch(batch_id, router, frame.removesuffix(b"]}") + b",".join(buckets) + b"]}", tasks)
 
 
 def _child(batch_id: str, name: str) -> str:

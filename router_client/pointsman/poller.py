@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pointsman.acks import Acks
 from pointsman.backoff import Backoff
@@ -24,6 +23,7 @@ from pointsman.connection import Connection
 from pointsman.errors import SnapshotRefused
 from pointsman.feedback import FeedbackQueue
 from pointsman.lastgood import LastGood
+from pointsman.loop import Loop
 from pointsman.outcomes import OutcomeBuffer
 from pointsman.snapshot import Snapshot
 from pointsman.store import Received
@@ -39,6 +39,8 @@ _SEAL_IN_OUTAGE_S = 60.0
 _ADOPT_EVERY_S = 60.0
 # Two snapshots in a row are not asked for faster than this.
 _BREATH_S = 0.05
+# A fork is not held up longer, say by a disk that hangs.
+_FORK_WAITS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +55,6 @@ class Pace:
     first_poll_within: float = 5.0
     flush_every: float = 5.0
     stop_within: float = 0.8
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """Resolves names to the very end: once the interpreter goes down, the executor that usually does it takes
-    no work, and the last flush of a process that never closed its router would be lost.
-    """
-
-    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
-        try:
-            return await super().getaddrinfo(*args, **options)
-        except RuntimeError:
-            return socket.getaddrinfo(*args, **options)
 
 
 class Poller:
@@ -82,6 +72,8 @@ class Poller:
         self._connection, self._router, self._pace = connection, router, pace
         self._good, self._outcomes, self._feedback = good, outcomes, feedback
         self._thread: threading.Thread | None = None
+        self._busy = threading.Lock()
+        self._paused = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = threading.Event()
         self._stopping = threading.Event()
@@ -122,6 +114,19 @@ class Poller:
         thread.join(max(0.0, until - monotonic()))
         return not thread.is_alive()
 
+    def pause(self) -> None:
+        """Before a fork: wait for a moment in which the thread holds no lock and writes nothing. The child would
+        find the lock held for ever; of a log's stream, it would be refused every line.
+        """
+        if self._thread is not threading.current_thread():
+            self._paused = self._busy.acquire(timeout=_FORK_WAITS_S)
+
+    def resume(self) -> None:
+        """After a fork, in the parent."""
+        if self._paused:
+            self._paused = False
+            self._busy.release()
+
     def _call(self, what: Callable[[], None]) -> None:
         loop = self._loop
         if loop is not None:
@@ -130,7 +135,7 @@ class Poller:
 
     def _work(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=_Loop) as runner:
+            with self._busy, asyncio.Runner(loop_factory=lambda: Loop(self._busy)) as runner:
                 runner.run(self._main())
         except Exception:
             log.exception("the pointsman poller has ended; decisions go on with what there is")

@@ -370,6 +370,16 @@ def _after_fork_in_child() -> None:
         router._after_fork_in_child()
 
 
+def _before_fork() -> None:
+    for router in list(_routers):
+        router._poller.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for router in list(_routers):
+        router._poller.resume()
+
+
 def _at_exit() -> None:
     for router in list(_routers):
         router.close()
@@ -377,4 +387,6 @@ def _at_exit() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

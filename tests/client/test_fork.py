@@ -1,11 +1,16 @@
 """Prefork servers: the child has a thread of its own, and its parent's outcomes stay its parent's."""
 
+import io
+import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +63,7 @@ def test_it_gives_the_child_a_thread_and_leaves_the_parent_its_outcomes(plane: F
         until = time.monotonic() + 10
         while router.revision != 2 and time.monotonic() < until:
             time.sleep(0.01)
-        assert router.decide("summaries").model == "vendor/large"
+        assert router.decide("summaries").model == "vendor/large", router.status()
         for _ in range(3):
             router.record(router.decide("summaries"), success=True)
         router.close()
@@ -125,3 +130,78 @@ def test_it_starts_no_thread_in_a_child_of_a_router_that_has_none() -> None:
         router.close()
 
     assert ended_well(in_child(child))
+
+
+class SlowLog(io.RawIOBase):
+    """Takes its time over each line, and says when it is at it."""
+
+    def __init__(self) -> None:
+        self.writing = threading.Event()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, line: object) -> int:
+        self.writing.set()
+        time.sleep(0.1)
+        self.writing.clear()
+        return len(line)  # type: ignore[arg-type]
+
+
+def test_a_fork_waits_until_the_poller_writes_no_log(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SlowLog()
+    logger = logging.getLogger("httpx")
+    handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(slow)))
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [handler])
+    plane.poll_interval_ms = 100
+    with plane.router(wait_s=0) as router:
+
+        def child() -> None:
+            until = time.monotonic() + 10
+            while router.revision != 2 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert router.revision == 2, router.status()
+
+        pids = []
+        for _ in range(3):
+            slow.writing.clear()
+            assert slow.writing.wait(10)
+            pids.append(in_child(child))
+        plane.serve("summaries", always("large"), version=2)
+        assert {ended_well(pid) for pid in pids} == {True}
+
+
+def test_it_serves_in_workers_that_a_preloading_master_forks_and_replaces(plane: FakeControlPlane) -> None:
+    script = Path(__file__).with_name("prefork_process.py")
+    master = subprocess.Popen(
+        [sys.executable, str(script), plane.url, "3"], stdout=subprocess.PIPE, text=True
+    )
+    assert master.stdout is not None
+    try:
+        first = [int(master.stdout.readline()) for _ in range(3)]
+        assert plane.wait_for(lambda: workers(plane) >= set(first))
+        os.kill(first[0], signal.SIGKILL)
+        replacement = int(master.stdout.readline())
+        plane.serve("summaries", always("large"), version=2)
+        alive = {*first[1:], replacement}
+        assert plane.wait_for(lambda: workers(plane, version=2) >= alive, 20)
+        # Each process polls for itself, and says what it applied.
+        said = {ack["router"] for ack in plane.acks if ack["revision"] == 2}
+        assert {pid for pid in alive if any(f"-{pid}-" in name for name in said)} == alive
+    finally:
+        master.send_signal(signal.SIGTERM)
+        assert master.wait(20) == 0
+        master.stdout.close()
+    sums = {pid: plane.tasks("summaries", endpoint=f"/{pid}") for pid in {*first, replacement}}
+    assert min(sums.values()) > 0
+
+
+def workers(plane: FakeControlPlane, **where: int) -> set[int]:
+    """Those whose outcomes have arrived."""
+    found = [b for b in plane.buckets("summaries") if all(b[name] == value for name, value in where.items())]
+    return {int(bucket["endpoint"].removeprefix("/")) for bucket in found}

@@ -1,5 +1,6 @@
 """Following a control plane over real HTTP."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -287,6 +288,27 @@ def test_it_stops_within_a_second_when_the_control_plane_hangs_and_spools(
     release.set()
     assert len(list(tmp_path.iterdir())) == 1
     assert router.status()["outcomes_dropped"] == 0
+
+
+def test_it_stops_while_a_name_cannot_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        asked.set()
+        release.wait(30)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    router = Router("http://pointsman.example", "pmr_x", pace=PACE)
+    assert asked.wait(10)
+    began = time.monotonic()
+    router.close()
+    assert time.monotonic() - began < 1
+    assert not any(thread.name == "pointsman-poller" for thread in threading.enumerate())
+    assert not any(
+        thread.name == "pointsman-resolver" and not thread.daemon for thread in threading.enumerate()
+    )
+    release.set()
 
 
 def test_it_stops_even_before_it_polled(plane: FakeControlPlane) -> None:

@@ -1,0 +1,60 @@
+"""A server as gunicorn preloads it: `prefork_process.py <url> <workers>`. The master makes the router, forks
+workers, and replaces each that dies; SIGTERM ends them all.
+
+Each worker prints its process id when it starts. It ends as Python ends, so that what runs at exit runs.
+"""
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+
+from pointsman import Pace, Router
+
+router: Router
+ending = False
+
+
+def work() -> None:
+    """Serve until SIGTERM: one task each few milliseconds, its endpoint this worker's own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(os.getpid(), flush=True)
+    while True:
+        decision = router.decide("summaries", {"endpoint": f"/{os.getpid()}"})
+        router.record(decision, success=True, cost_nusd=1_000)
+        time.sleep(0.005)
+
+
+def fork() -> int:
+    """A worker; its process id."""
+    pid = os.fork()
+    if not pid:
+        work()
+    return pid
+
+
+def main(url: str, workers: int) -> None:
+    """Keep so many workers running until SIGTERM."""
+    global router
+    router = Router(url, "pmr_test", pace=Pace(first_poll_within=0, flush_every=0.1))
+    if not router.wait_ready(20):
+        sys.exit(1)
+    running = {fork() for _ in range(workers)}
+
+    def end(*_: int | FrameType | None) -> None:
+        global ending
+        ending = True
+        for pid in running:
+            os.kill(pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    while running:
+        pid, _ = os.wait()
+        running.discard(pid)
+        if not ending:
+            running.add(fork())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
