@@ -1,0 +1,96 @@
+"""Soundness: the quick yes or no, and the sentences, say the same of every bucket."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout_app import soundness
+from rollout_app.batches import Bucket, Capped, Cost, Group, Histogram, Mirror, Moments, Shadow
+
+NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC)
+# Few and small, so that figures meet, exceed and just miss one another often.
+figures = st.integers(0, 4)
+reals = st.sampled_from([0.0, 0.5, 1.0, 1.999, 2.0, 2.5, 4.0, 5.0, 16.0])
+indexes = st.sampled_from(["0", "-0", "7", "07", "+7", "-17200", "-17201", "16383", "16384", "x", "", "٣", "1 "])
+names = st.sampled_from(["small", "large", "", "nul\0"])
+moments = st.builds(Moments, figures, reals, reals)
+histograms = st.builds(Histogram, st.just(4), figures, st.dictionaries(indexes, figures, max_size=2))
+capped = st.none() | st.builds(Capped, figures, reals, figures)
+minutes = st.sampled_from(
+    [
+        NOW.replace(second=0), NOW, NOW.replace(tzinfo=None, second=0),
+        NOW - timedelta(days=7, seconds=30), NOW - timedelta(days=6, hours=23, seconds=30),
+        NOW + timedelta(minutes=4, seconds=30), NOW + timedelta(minutes=5, seconds=30),
+    ]
+)  # fmt: skip
+members: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("errors", "escalations", "fallbacks", "retries", "attempts"), figures),
+    "minute": minutes, "arm": st.sampled_from(["baseline", "candidate"]),
+    "rollout": st.none() | st.just("0192") | st.just("\0"), "stage": st.none() | st.just(0),
+    **dict.fromkeys(("endpoint", "rule", "model", "workload"), names),
+    "quality": moments, "confidence": moments, "latency_ms": histograms,
+    "cost_nusd": st.builds(Cost, figures, figures, reals, figures, capped, histograms),
+    "groups": st.dictionaries(st.sampled_from(["0", "31", "32"]), st.builds(Group, figures, figures), max_size=2),
+    "models": st.dictionaries(names, figures, max_size=2),
+    "errors_by_kind": st.dictionaries(names, figures, max_size=2),
+    "shadow": st.builds(
+        Shadow, figures, figures, routes=st.dictionaries(names, figures, max_size=2), evaluation_errors=figures
+    ),
+    "mirror": st.builds(Mirror, figures, figures, figures, figures, figures),
+}  # fmt: skip
+
+
+def _good(**changes: Any) -> Bucket:
+    """Four tasks of which everything is told."""
+    return Bucket(**{
+        "minute": NOW.replace(second=0), "workload": "w", "arm": "baseline", "version": 1,
+        "tasks": 4, "successes": 2, "failures": 1, "ungraded": 1, "errors": 1,
+        "quality": Moments(4, 2.0, 1.999), "cost_nusd": Cost(4, 4, 4.0, 2, None, Histogram(4, 1, {"7": 3})),
+        "latency_ms": Histogram(4, 0, {"-17200": 1, "16383": 2}),
+        "groups": {"0": Group(2, 1)}, "models": {"small": 4}, "errors_by_kind": {"timeout": 1},
+        "shadow": Shadow(4, 3, routes={"a": 4}), "mirror": Mirror(3, 1, 1, 1, 0), **changes,
+    })  # fmt: skip
+
+
+@given(st.fixed_dictionaries({}, optional=members))
+def test_it_is_quick_and_thorough_about_the_same(changes: dict[str, Any]) -> None:
+    _agree(_good(**changes))
+
+
+@pytest.mark.parametrize("member", sorted(members))
+def test_it_is_quick_and_thorough_about_each_member(member: str) -> None:
+    """A single member replaced, so that no other one's fault hides its own."""
+
+    @given(members[member])
+    def about(value: Any) -> None:
+        _agree(_good(**{member: value}))
+
+    about()
+
+
+def test_it_finds_nothing_in_a_sound_bucket() -> None:
+    assert soundness.is_sound(_good(), NOW)
+    assert _sentences(_good()) == []
+
+
+def _agree(bucket: Bucket) -> None:
+    found = _sentences(bucket)
+    assert soundness.is_sound(bucket, NOW) == (not found), found
+    assert [(p.field, p.message) for p in soundness.contradictions(3, bucket, NOW)] == found
+
+
+def _sentences(bucket: Bucket) -> soundness.Found:
+    """What the slow way finds, without asking the quick one."""
+    parts: list[Callable[[], soundness.Found]] = [
+        lambda: soundness._counts(bucket),
+        lambda: soundness._moments(bucket),
+        lambda: soundness._costs(bucket.cost_nusd, bucket.tasks),
+        lambda: soundness._histogram("latency_ms", bucket.latency_ms, bucket.tasks, exact=False),
+        lambda: soundness._details(bucket),
+        lambda: soundness._place(bucket, NOW),
+    ]
+    return [sentence for part in parts for sentence in part()]
