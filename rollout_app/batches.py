@@ -25,25 +25,25 @@ Name = Annotated[str, Meta(max_length=120)]
 Arm = Literal["baseline", "candidate"]
 
 
-class Moments(Struct, forbid_unknown_fields=True):
+class Moments(Struct, forbid_unknown_fields=True, gc=False):
     n: Count = 0
     sum: Real = 0.0
     sum_sq: Real = 0.0
 
 
-class Histogram(Struct, forbid_unknown_fields=True):
+class Histogram(Struct, forbid_unknown_fields=True, gc=False):
     scale: Literal[4] = 4
     zero: Count = 0
     counts: dict[str, Count] = {}
 
 
-class Capped(Struct, forbid_unknown_fields=True):
+class Capped(Struct, forbid_unknown_fields=True, gc=False):
     sum: Money
     sum_sq: Real
     sum_on_success: Money
 
 
-class Cost(Struct, forbid_unknown_fields=True):
+class Cost(Struct, forbid_unknown_fields=True, gc=False):
     n: Count = 0
     sum: Money = 0
     sum_sq: Real = 0.0
@@ -52,12 +52,12 @@ class Cost(Struct, forbid_unknown_fields=True):
     histogram: Histogram = msgspec.field(default_factory=Histogram)
 
 
-class Group(Struct, forbid_unknown_fields=True):
+class Group(Struct, forbid_unknown_fields=True, gc=False):
     tasks: Count
     failures: Count
 
 
-class Shadow(Struct, forbid_unknown_fields=True):
+class Shadow(Struct, forbid_unknown_fields=True, gc=False):
     decisions: Count = 0
     agreed: Count = 0
     candidate_cost_nusd: Money = 0
@@ -66,7 +66,7 @@ class Shadow(Struct, forbid_unknown_fields=True):
     routes: dict[Text, Count] = {}
 
 
-class Mirror(Struct, forbid_unknown_fields=True):
+class Mirror(Struct, forbid_unknown_fields=True, gc=False):
     n: Count = 0
     both: Count = 0
     only_candidate: Count = 0
@@ -76,7 +76,7 @@ class Mirror(Struct, forbid_unknown_fields=True):
     baseline_cost_nusd: Money = 0
 
 
-class Bucket(Struct, forbid_unknown_fields=True):
+class Bucket(Struct, forbid_unknown_fields=True, gc=False):
     """One minute of one route. `errors`, `escalations`, … `retries` count tasks with at least one."""
 
     minute: datetime
@@ -108,7 +108,7 @@ class Bucket(Struct, forbid_unknown_fields=True):
     mirror: Mirror = msgspec.field(default_factory=Mirror)
 
 
-class Event(Struct, forbid_unknown_fields=True):
+class Event(Struct, forbid_unknown_fields=True, gc=False):
     """One task, for a router that cannot aggregate. `success` null: nobody graded it."""
 
     event_id: Annotated[str, Meta(min_length=1, max_length=62)]
@@ -133,7 +133,7 @@ class Event(Struct, forbid_unknown_fields=True):
     error: Name | None = None
 
 
-class Word(Struct, forbid_unknown_fields=True):
+class Word(Struct, forbid_unknown_fields=True, gc=False):
     """A later word on a decision."""
 
     decision_id: Annotated[str, Meta(min_length=1, max_length=4_096)]
@@ -151,31 +151,31 @@ class Problem:
     message: str
 
 
-class _Batch(Struct, forbid_unknown_fields=True):
+class _Batch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[Bucket], Meta(max_length=MOST)]
     router: Annotated[str, Meta(max_length=128)] = ""
 
 
-class _RawBatch(Struct, forbid_unknown_fields=True):
+class _RawBatch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
     router: Annotated[str, Meta(max_length=128)] = ""
 
 
-class _Events(Struct, forbid_unknown_fields=True):
+class _Events(Struct, forbid_unknown_fields=True, gc=False):
     events: Annotated[list[Event], Meta(max_length=MOST)]
 
 
-class _RawEvents(Struct, forbid_unknown_fields=True):
+class _RawEvents(Struct, forbid_unknown_fields=True, gc=False):
     events: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
 
 
-class _Feedback(Struct, forbid_unknown_fields=True):
+class _Feedback(Struct, forbid_unknown_fields=True, gc=False):
     feedback: Annotated[list[Word], Meta(max_length=MOST)]
 
 
-class _RawFeedback(Struct, forbid_unknown_fields=True):
+class _RawFeedback(Struct, forbid_unknown_fields=True, gc=False):
     feedback: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
 
 
