@@ -1,7 +1,7 @@
 """Which workloads, versions and rollouts there are: asked once, then remembered: none ever goes away."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from policies_app.models import PolicyVersion, Workload
@@ -15,14 +15,19 @@ class KnownRollout(NamedTuple):
     stages: int
 
 
-class Wanted(NamedTuple):
-    """What one bucket names."""
+class Named(Protocol):
+    """What names a workload and all that belongs to it: a bucket, an event, a decision."""
 
-    workload: str
-    version: int
-    arm: str
-    rollout: str | None
-    stage: int | None
+    @property
+    def workload(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def arm(self) -> str: ...
+    @property
+    def rollout(self) -> str | None: ...
+    @property
+    def stage(self) -> int | None: ...
 
 
 class Known:
@@ -32,18 +37,26 @@ class Known:
         self.workloads: dict[str, int] = {}
         self._versions: dict[int, set[int]] = {}
         self._rollouts: dict[str, KnownRollout] = {}
+        # Whole names to which there was no objection; as many as there are versions and stages.
+        self._found: set[tuple[int, str, int, str, str | None, int | None]] = set()
 
-    def lacks(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+    def is_found(self, environment: int, item: Named) -> bool:
+        """True when all of it is known to be there; else `objection` says what is wrong, if anything."""
+        return (
+            environment, item.workload, item.version, item.arm, item.rollout, item.stage,
+        ) in self._found  # fmt: skip
+
+    def lacks(self, wanted: Iterable[Named]) -> list[Named]:
         """Those that have to be looked up: not known, or not known yet."""
         return [item for item in wanted if self._is_new(item)]
 
-    def _is_new(self, item: Wanted) -> bool:
+    def _is_new(self, item: Named) -> bool:
         pk = self.workloads.get(item.workload)
         if pk is None or item.version not in self._versions[pk]:
             return True
         return item.rollout is not None and item.rollout not in self._rollouts
 
-    def load(self, wanted: list[Wanted]) -> None:
+    def load(self, wanted: list[Named]) -> None:
         # PostgreSQL refuses to be asked for a text with a NUL; nothing has such a name.
         names = {item.workload for item in wanted if "\0" not in item.workload}
         pks = dict(Workload.objects.filter(name__in=names).values_list("name", "pk"))
@@ -60,8 +73,14 @@ class Known:
         self._versions.update(versions)  # before the names, by which the event loop finds them
         self.workloads.update(pks)
 
-    def objection(self, environment: int, item: Wanted) -> tuple[str, str] | None:
+    def objection(self, environment: int, item: Named) -> tuple[str, str] | None:
         """(field, sentence) for what is not there, None when all of it is."""
+        found = self._objection(environment, item)
+        if found is None:
+            self._found.add((environment, item.workload, item.version, item.arm, item.rollout, item.stage))
+        return found
+
+    def _objection(self, environment: int, item: Named) -> tuple[str, str] | None:
         pk = self.workloads.get(item.workload)
         if pk is None:
             return "workload", f"there is no workload {item.workload!r}"

@@ -1,80 +1,46 @@
-"""Counts what routers report: each batch once, folded in memory, added in one transaction. Prunes by age.
+"""Counts what routers report: each batch once, folded in memory, in the same transaction as its id. Prunes by age.
 
-A group of submissions is one transaction in a fixed order: (1) the ids, inserted in their order, where
-another process with the same id makes us wait or drop ours; (2) on PostgreSQL one advisory lock per
-environment, in order; (3) the sums, upserted in the order of their keys. Nobody waits backwards, so nobody
-deadlocks. The lock makes "read the histograms, add, write" safe without a function in the database; SQLite
-has one writer by nature.
+A few submissions at a time are added to their rows at once (`count`). Under load that would rewrite the same
+rows a hundred times a second, so there each group is kept as one `UncountedGroup`, which is all that its
+answer waits for, and added up in this process's memory as well (`keep`); once a second or so the sum of many
+groups is added to the rows, in the transaction that deletes them (`settle`). The row of a group is what it
+counts by: whoever deletes it counts it. So a group of a process that was killed waits until another counts
+it (`settle_left`), and one that two would count is counted by one.
+
+Every transaction goes in one order: (1) the ids of the batches, in their order, where another process with
+the same id makes us wait or drop ours; (2) the rows of groups, of which those that another one holds are
+passed by; (3) on PostgreSQL one advisory lock per environment, in order; (4) the sums, in the order of their
+keys. Nobody waits backwards, so nobody deadlocks. The lock makes "read the rows, add, write" safe without a
+function in the database; SQLite has one writer by nature.
 
 Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, written in the same
 transaction.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import starmap
-from operator import add
-from typing import Any, NamedTuple
 
 import msgspec
+import zstandard
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Model
 
 from controlplane import clock
-from rollout_app.bulk import chunks, flat, places
-from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket
+from rollout_app.counting import Contribution, Key, Sums, add_up, by_arm
+from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket, UncountedGroup
+from rollout_app.upserts import add_to_rows, chunks, encode, rows_of
 
-NUMBERS = (
-    "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "attempts",
-    "quality_n", "quality_sum", "quality_sum_sq", "confidence_n", "confidence_sum", "confidence_sum_sq",
-    "cost_n", "cost_sum", "cost_sum_sq", "cost_on_success",
-    "capped_sum", "capped_sum_sq", "capped_on_success",
-)  # fmt: skip
-DETAILS = (
-    "cost_histogram", "latency_histogram", "groups", "tasks_by_model", "errors_by_kind", "shadow", "mirror",
-)  # fmt: skip
 # Longer than the oldest minute that ingest takes (7 days): a doubled batch always meets its first.
 BATCHES_KEPT = timedelta(days=8)
-_ROWS = 400  # of one statement; SQLite takes 32,766 parameters
+# A process that lives settles its groups much sooner; taking one from it would only cost it a turn.
+LEFT_AFTER = timedelta(seconds=15)
+_LEFT_AT_ONCE = 20  # groups of one transaction
+_IDS = 2_000  # of one statement
 _LOCK = 0x706F696E  # our advisory locks are (this, environment)
-
-
-class Key(NamedTuple):
-    """A bucket's place. The order is that of the upserts."""
-
-    environment_id: int
-    workload_id: int
-    minute: datetime
-    rollout: str
-    stage: int
-    arm: str
-    version: int
-    endpoint: str
-    rule: str
-    model: str
-
-    def of_arm(self) -> "ArmKey":
-        return ArmKey(*self[:7])
-
-
-class ArmKey(NamedTuple):
-    environment_id: int
-    workload_id: int
-    minute: datetime
-    rollout: str
-    stage: int
-    arm: str
-    version: int
-
-
-class Contribution(NamedTuple):
-    """What one bucket adds, in the order of `NUMBERS` and `DETAILS`."""
-
-    key: Key
-    numbers: list[float]
-    details: tuple[Mapping[str, Any], ...]
+_group_decoder = msgspec.msgpack.Decoder(list[Contribution])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +53,6 @@ class Submission:
     accepted: int = 0  # what is answered
 
 
-class Sums:
-    """The figures of one key, adding up."""
-
-    __slots__ = ("details", "numbers")
-
-    def __init__(self) -> None:
-        self.numbers: list[float] = [0] * len(NUMBERS)
-        self.details: list[dict[str, Any]] = [{} for _ in DETAILS]
-
-    def add(self, numbers: Sequence[float], details: Sequence[Mapping[str, Any]]) -> None:
-        self.numbers = list(map(add, self.numbers, numbers))
-        for mine, other in zip(self.details, details, strict=True):
-            if other:
-                add_into(mine, other)
-
-
-def add_into(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Add maps of figures: numbers by name, maps within maps, lists by place. Leaves `other` alone."""
-    for name, value in other.items():
-        kind = type(value)
-        if kind is int or kind is float:
-            mine[name] = mine.get(name, 0) + value
-        elif kind is list:
-            mine[name] = list(starmap(add, zip(mine.get(name, [0] * len(value)), value, strict=True)))
-        else:
-            add_into(mine.setdefault(name, {}), value)
-
-
 @dataclass(slots=True)
 class Accepted:
     """What a group came to: an answer per submission, and the rollouts whose figures moved."""
@@ -123,77 +61,140 @@ class Accepted:
     rollouts: set[str] = field(default_factory=set)
 
 
-def accept(submissions: Sequence[Submission]) -> Accepted:
+class Tally:
+    """The groups that this process has kept and not settled, and their sums. For one thread."""
+
+    def __init__(self) -> None:
+        self.groups: list[int] = []
+        self.sums: dict[Key, Sums] = {}
+        self.began = 0.0  # monotonic time of the first group
+
+    def add(self, group: int, contributions: Iterable[Contribution]) -> None:
+        if not self.groups:
+            self.began = time.monotonic()
+        self.groups.append(group)
+        add_up(contributions, self.sums)
+
+    def forget(self) -> None:
+        self.groups, self.sums = [], {}
+
+
+# --- taking in ----------------------------------------------------------------------------------------
+
+
+def count(submissions: Sequence[Submission]) -> Accepted:
     """Count a group in one transaction. Returns after the commit, or raises with nothing counted."""
     with transaction.atomic():
-        return _accept(submissions)
+        fresh = _claim(submissions)
+        sums: dict[Key, Sums] = {}
+        add_up(_new(submissions, fresh), sums)
+        rollouts = _add(sums)
+        _keep_feedback(submissions)
+        return Accepted(_answers(submissions, fresh), rollouts)
 
 
-def _accept(submissions: Sequence[Submission]) -> Accepted:
-    fresh = _claim(submissions)
-    buckets = _folded(submissions, fresh)
-    arms: dict[ArmKey, Sums] = {}
-    for key, sums in buckets.items():
-        arm = arms.get(key.of_arm())
-        if arm is None:
-            arm = arms[key.of_arm()] = Sums()
-        arm.add(sums.numbers, sums.details)
-    if buckets:
-        _lock({key.environment_id for key in buckets})
-        _upsert(OutcomeBucket, Key._fields, buckets)
-        _upsert(ArmTotals, ArmKey._fields, arms)
-    _keep_feedback(submissions)
-    rollouts = {key.rollout for key in arms if key.rollout}
-    return Accepted(_answers(submissions, fresh), rollouts)
+def keep(submissions: Sequence[Submission], tally: Tally) -> Accepted:
+    """Keep a group, to be counted by `settle`. Returns after the commit, or raises with nothing kept."""
+    with transaction.atomic():
+        fresh = _claim(submissions)
+        contributions = list(_new(submissions, fresh))
+        group = UncountedGroup.objects.create(body=_packed(contributions)).pk if contributions else None
+        _keep_feedback(submissions)
+        accepted = Accepted(_answers(submissions, fresh))
+    if group is not None:
+        tally.add(group, contributions)
+    return accepted
+
+
+def settle(tally: Tally) -> set[str]:
+    """Count what was kept; returns the rollouts whose figures moved. The tally is empty afterwards, in any case.
+
+    When it fails, or nobody knows whether it did, nothing is lost and nothing doubled: what counts is which rows
+    of groups are there, and `settle_left` finds them.
+    """
+    try:
+        with transaction.atomic():
+            deleted, _ = UncountedGroup.objects.filter(pk__in=tally.groups).delete()
+            if deleted == len(tally.groups):
+                return _add(tally.sums)
+            # Another process took one for left behind and counted it: our sums are too large.
+            transaction.set_rollback(True)
+            return set()
+    finally:
+        tally.forget()
+
+
+def settle_left(now: datetime | None = None) -> tuple[int, set[str]]:
+    """Count some groups that nobody settled; returns how many, and the rollouts whose figures moved."""
+    before = (now or clock.now()) - LEFT_AFTER
+    with transaction.atomic():
+        left = UncountedGroup.objects.select_for_update(skip_locked=True).filter(at__lt=before)
+        groups = dict(left.order_by("pk").values_list("pk", "body")[:_LEFT_AT_ONCE])
+        UncountedGroup.objects.filter(pk__in=groups).delete()
+        sums: dict[Key, Sums] = {}
+        for body in groups.values():
+            add_up(_unpacked(body), sums)
+        return len(groups), _add(sums)
+
+
+# --- inside -------------------------------------------------------------------------------------------
 
 
 def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
-    """Insert the ids in order and return those that were not there: the others were counted before."""
-    at = connection.ops.adapt_datetimefield_value(datetime.now(UTC))
+    """Insert the ids in order and return those that were not there: the others came before."""
     claims = {
-        (submission.environment_id, part): (submission.environment_id, part, submission.accepted, at)
+        (submission.environment_id, part): submission.accepted
         for submission in submissions
         for part in submission.parts
     }
     fresh: set[tuple[int, str]] = set()
-    table = AcceptedBatch._meta.db_table
+    columns = ("environment_id", "batch", "accepted")
+    at = connection.ops.adapt_datetimefield_value(datetime.now(UTC))
+    # Only names of our own table and columns are formatted in; values are bound.
+    statement = (
+        f"INSERT INTO {AcceptedBatch._meta.db_table} ({', '.join(columns)}, at) "  # noqa: S608
+        f"SELECT {', '.join(columns)}, %s FROM {rows_of(AcceptedBatch, columns)} WHERE true "
+        "ON CONFLICT (environment_id, batch) DO NOTHING RETURNING environment_id, batch"
+    )
     with connection.cursor() as cursor:
-        for chunk in chunks([claims[place] for place in sorted(claims)], 2_000):
-            # Only our own table's name is formatted in; values are bound.
-            statement = (
-                f"INSERT INTO {table} (environment_id, batch, accepted, at) VALUES {places(chunk)} "  # noqa: S608
-                "ON CONFLICT (environment_id, batch) DO NOTHING RETURNING environment_id, batch"
-            )
-            cursor.execute(statement, flat(chunk))
+        for places in chunks(sorted(claims), _IDS):
+            rows = [dict(zip(columns, (*place, claims[place]), strict=True)) for place in places]
+            cursor.execute(statement, [at, encode(rows)])
             fresh.update(cursor.fetchall())
     return fresh
 
 
-def _folded(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> dict[Key, Sums]:
-    """The sums of what is new, each id once."""
-    buckets: dict[Key, Sums] = {}
+def _new(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> Iterator[Contribution]:
+    """The contributions of what is new, each id once."""
     left = set(fresh)
     for submission in submissions:
         for part, contributions in submission.parts.items():
             place = (submission.environment_id, part)
-            if place not in left:
-                continue
-            left.discard(place)  # the same id again within the group adds nothing
-            for key, numbers, details in contributions:
-                sums = buckets.get(key)
-                if sums is None:
-                    sums = buckets[key] = Sums()
-                sums.add(numbers, details)
-    return buckets
+            if place in left:
+                left.discard(place)  # the same id again within the group adds nothing
+                yield from contributions
 
 
 def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> list[int]:
-    """What each is told. A batch that was counted before is answered alike, whatever its body is now."""
-    asked = [(s.environment_id, next(iter(s.parts), "")) for s in submissions]
-    again = [batch for environment, batch in asked if batch[:2] == "b:" and (environment, batch) not in fresh]
+    """What each is told. A batch that came before is answered alike, whatever its body is now."""
+    places = [(s.environment_id, next(iter(s.parts), "")) for s in submissions]
+    again = [
+        batch for environment, batch in places if batch[:2] == "b:" and (environment, batch) not in fresh
+    ]
     rows = AcceptedBatch.objects.filter(batch__in=again) if again else AcceptedBatch.objects.none()
     told = {(e, b): accepted for e, b, accepted in rows.values_list("environment_id", "batch", "accepted")}
-    return [told.get(place, s.accepted) for place, s in zip(asked, submissions, strict=True)]
+    return [told.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
+
+
+def _add(sums: Mapping[Key, Sums]) -> set[str]:
+    """Add the sums to their rows, and those of the arms; returns the rollouts among them."""
+    if not sums:
+        return set()
+    arms = by_arm(sums)
+    _lock({key.environment_id for key in sums})
+    add_to_rows(OutcomeBucket, sums)
+    add_to_rows(ArmTotals, arms)
+    return {key.rollout for key in arms if key.rollout}
 
 
 def _lock(environments: Iterable[int]) -> None:
@@ -204,51 +205,13 @@ def _lock(environments: Iterable[int]) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, environment])
 
 
-def _upsert(model: type[Model], key_fields: Sequence[str], sums: Mapping[Any, Sums]) -> None:
-    """Add the sums to their rows, in the order of the keys."""
-    table = model._meta.db_table
-    columns = [*key_fields, *NUMBERS, *DETAILS]
-    updates = [f"{name} = {table}.{name} + excluded.{name}" for name in NUMBERS]
-    updates += [f"{name} = excluded.{name}" for name in DETAILS]
-    for keys in chunks(sorted(sums), _ROWS):
-        _add_stored_details(table, key_fields, keys, sums)
-        rows = [_row(key, sums[key]) for key in keys]
-        # Names of our own tables and columns only; values are bound.
-        statement = (
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places(rows)} "  # noqa: S608
-            f"ON CONFLICT ({', '.join(key_fields)}) DO UPDATE SET {', '.join(updates)}"
-        )
-        with connection.cursor() as cursor:
-            cursor.execute(statement, flat(rows))
+def _packed(contributions: Sequence[Contribution]) -> bytes:
+    # At level 1 it costs a few microseconds a batch, and the disk is written a tenth as much.
+    return zstandard.ZstdCompressor(level=1).compress(msgspec.msgpack.encode(contributions))
 
 
-def _add_stored_details(
-    table: str, key_fields: Sequence[str], keys: Sequence[Any], sums: Mapping[Any, Sums]
-) -> None:
-    """Maps cannot be added by the upsert: read those on record and add them here, under the lock."""
-    matches = " AND ".join(f"t.{name} = v.column{place}" for place, name in enumerate(key_fields, start=2))
-    rows = [(number, *_stored(key)) for number, key in enumerate(keys)]
-    statement = (
-        f"SELECT v.column1, {', '.join(f't.{name}' for name in DETAILS)} "  # noqa: S608 — our own names
-        f"FROM (VALUES {places(rows)}) AS v JOIN {table} t ON {matches}"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, flat(rows))
-        for number, *stored in cursor.fetchall():
-            details = sums[keys[number]].details
-            for mine, text in zip(details, stored, strict=True):
-                if text != "{}":
-                    add_into(mine, msgspec.json.decode(text))
-
-
-def _stored(key: Any) -> tuple[Any, ...]:
-    minute = connection.ops.adapt_datetimefield_value(key.minute)
-    return (*key[:2], minute, *key[3:])
-
-
-def _row(key: Any, sums: Sums) -> tuple[Any, ...]:
-    details = [msgspec.json.encode(value).decode() if value else "{}" for value in sums.details]
-    return (*_stored(key), *sums.numbers, *details)
+def _unpacked(body: bytes | memoryview) -> list[Contribution]:
+    return _group_decoder.decode(zstandard.ZstdDecompressor().decompress(body))
 
 
 def _keep_feedback(submissions: Sequence[Submission]) -> None:

@@ -7,7 +7,18 @@ sentences are made for one that is not. Both ask the same rules, each of which s
 from datetime import datetime, timedelta
 
 from pointsman.histogram import MAX_INDEX, MIN_INDEX
-from rollout_app.batches import Bucket, Capped, Cost, Event, Group, Histogram, Mirror, Moments, Problem, Shadow
+from rollout_app.batches import (
+    Bucket,
+    Capped,
+    Cost,
+    Event,
+    Group,
+    Histogram,
+    Mirror,
+    Moments,
+    Problem,
+    Shadow,
+)
 
 OLDEST = timedelta(days=7)
 NEWEST = timedelta(minutes=5)
@@ -85,9 +96,7 @@ def _are_shares(moments: Moments) -> bool:
     """Values between 0 and 1: Σx² ≤ Σx ≤ n, and (Σx)² ≤ n Σx² (Cauchy-Schwarz)."""
     n, total, squares = moments.n, moments.sum, moments.sum_sq
     slack = _SLACK * (n + 1)
-    return (
-        total <= n + slack and squares <= total + slack and total * total <= n * squares + slack * (n + 1)
-    )
+    return total <= n + slack and squares <= total + slack and total * total <= n * squares + slack * (n + 1)
 
 
 def _impossible(n: int, total: int, squares: float) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from django.db import DataError, OperationalError
 
-from rollout_app import ingest, outcomes
+from rollout_app import outcomes, writer
 from rollout_app.models import AcceptedBatch, ArmTotals, OutcomeBucket
 from tests import builders
 from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served
@@ -229,13 +229,13 @@ def test_it_accepts_an_empty_batch(plane: Plane, served: Served) -> None:
 
 def test_it_commits_before_it_answers(plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    real = outcomes.accept
+    real = outcomes.count
 
     def held(group: Any) -> outcomes.Accepted:
         released.wait(PATIENCE_S)
         return real(group)
 
-    monkeypatch.setattr(outcomes, "accept", held)
+    monkeypatch.setattr(outcomes, "count", held)
     body = msgspec.json.encode(batch(bucket(served.assignment)))
     answer = plane.begin(DOOR, served.key, method="POST", body=body)
     with pytest.raises(TimeoutError):
@@ -253,7 +253,7 @@ def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
 
     sent = batch(bucket(served.assignment))
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes, "accept", away)
+        patched.setattr(outcomes, "count", away)
         refused = plane.post(DOOR, served.key, sent)
     assert (refused.status, refused.code) == (503, "unavailable")
     assert refused.headers["retry-after"] == "5"
@@ -264,7 +264,7 @@ def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
 def test_it_fails_no_batch_for_another_ones_fault(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = outcomes._folded
+    real = outcomes._new
     bad = str(uuid.uuid4())
 
     def overflowing(submissions: Any, fresh: Any) -> Any:
@@ -272,7 +272,7 @@ def test_it_fails_no_batch_for_another_ones_fault(
             raise DataError("bigint out of range")
         return real(submissions, fresh)
 
-    monkeypatch.setattr(outcomes, "_folded", overflowing)
+    monkeypatch.setattr(outcomes, "_new", overflowing)
     documents = [batch(bucket(served.assignment), batch_id=bad if n == 7 else "") for n in range(20)]
     answers = [
         plane.begin(DOOR, served.key, method="POST", body=msgspec.json.encode(document))
@@ -287,14 +287,14 @@ def test_it_pushes_back_when_too_much_waits(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
-    real = outcomes.accept
+    real = outcomes.count
 
     def held(group: Any) -> outcomes.Accepted:
         released.wait(PATIENCE_S)
         return real(group)
 
-    monkeypatch.setattr(outcomes, "accept", held)
-    monkeypatch.setattr(ingest, "MOST_WAITING", 3)
+    monkeypatch.setattr(outcomes, "count", held)
+    monkeypatch.setattr(writer, "MOST_WAITING", 3)
     answers = []
     for _ in range(10):
         body = msgspec.json.encode(batch(bucket(served.assignment)))

@@ -15,7 +15,9 @@ NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC)
 # Few and small, so that figures meet, exceed and just miss one another often.
 figures = st.integers(0, 4)
 reals = st.sampled_from([0.0, 0.5, 1.0, 1.999, 2.0, 2.5, 4.0, 5.0, 16.0])
-indexes = st.sampled_from(["0", "-0", "7", "07", "+7", "-17200", "-17201", "16383", "16384", "x", "", "٣", "1 "])
+indexes = st.sampled_from(
+    ["0", "-0", "7", "07", "+7", "-17200", "-17201", "16383", "16384", "x", "", "٣", "1 "]
+)
 names = st.sampled_from(["small", "large", "", "nul\0"])
 moments = st.builds(Moments, figures, reals, reals)
 histograms = st.builds(Histogram, st.just(4), figures, st.dictionaries(indexes, figures, max_size=2))
