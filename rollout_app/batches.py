@@ -4,7 +4,7 @@ Pure: nothing here looks at the database. `soundness` says whether a report cont
 whether what it names exists.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -272,7 +272,7 @@ def _single(value: float, index_of: Any) -> Histogram:
 
 
 def numbers(bucket: Bucket) -> list[float]:
-    """The bucket's figures in the order of `outcomes.NUMBERS`."""
+    """The bucket's figures in the order of `counting.NUMBERS`."""
     quality, confidence, cost = bucket.quality, bucket.confidence, bucket.cost_nusd
     capped = cost.capped or cost
     return [
@@ -284,8 +284,8 @@ def numbers(bucket: Bucket) -> list[float]:
     ]  # fmt: skip
 
 
-def details(bucket: Bucket) -> tuple[Mapping[str, Any], ...]:
-    """The bucket's maps in the order of `outcomes.DETAILS`, as stored; empty where there is nothing."""
+def details(bucket: Bucket) -> tuple[Any, ...]:
+    """The bucket's maps in the order of `counting.DETAILS`; empty where there is nothing."""
     cost, latency, shadow, mirror = (
         bucket.cost_nusd.histogram,
         bucket.latency_ms,
@@ -295,7 +295,7 @@ def details(bucket: Bucket) -> tuple[Mapping[str, Any], ...]:
     return (
         {"zero": cost.zero, "counts": cost.counts} if bucket.cost_nusd.n else {},
         {"zero": latency.zero, "counts": latency.counts} if latency.zero or latency.counts else {},
-        {key: [group.tasks, group.failures] for key, group in bucket.groups.items()},
+        bucket.groups,
         bucket.models,
         bucket.errors_by_kind,
         msgspec.structs.asdict(shadow) if shadow.decisions or shadow.evaluation_errors else {},

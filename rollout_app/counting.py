@@ -8,6 +8,8 @@ from datetime import datetime
 from operator import add
 from typing import Any, NamedTuple
 
+from rollout_app.batches import Group
+
 # Groups that a killed process left behind are read in this order: before it changes, let all be counted.
 NUMBERS = (
     "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "attempts",
@@ -48,12 +50,17 @@ class ArmKey(NamedTuple):
     version: int
 
 
+Counts = dict[str, Any]  # {name: figure}; of a shadow also {"routes": {route: n}}
+# In the order of `DETAILS`. A histogram is {"zero": n, "counts": {index: n}}.
+Details = tuple[Counts, Counts, dict[str, Group], Counts, Counts, Counts, Counts]
+
+
 class Contribution(NamedTuple):
-    """What one bucket adds, in the order of `NUMBERS` and `DETAILS`."""
+    """What one bucket adds."""
 
     key: Key
-    numbers: list[int | float]
-    details: tuple[Mapping[str, Any], ...]
+    numbers: list[int | float]  # in the order of `NUMBERS`
+    details: Details
 
 
 class Sums:
@@ -63,9 +70,9 @@ class Sums:
 
     def __init__(self) -> None:
         self.numbers: list[int | float] = [0] * len(NUMBERS)
-        self.details: list[dict[str, Any]] = [{} for _ in DETAILS]
+        self.details: Details = ({}, {}, {}, {}, {}, {}, {})
 
-    def add(self, numbers: Sequence[int | float], details: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, numbers: Sequence[int | float], details: Details) -> None:
         """Leaves what it is given alone."""
         self.numbers = list(map(add, self.numbers, numbers))
         for adder, mine, other in zip(_ADDERS, self.details, details, strict=True):
@@ -95,20 +102,16 @@ def by_arm(buckets: Mapping[Key, Sums]) -> dict[ArmKey, Sums]:
 # --- the maps, each kind added in its own way ---------------------------------------------------------
 
 
-def _add_counts(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """{name: figure}."""
-    if not mine:
+def _add_counts(mine: Counts, other: Counts) -> None:
+    if mine:
+        known = mine.get
+        for name, figure in other.items():
+            mine[name] = known(name, 0) + figure
+    else:
         mine.update(other)
-        return
-    for name, figure in other.items():
-        if name in mine:
-            mine[name] += figure
-        else:
-            mine[name] = figure
 
 
-def _add_histogram(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """{"zero": n, "counts": {index: n}}."""
+def _add_histogram(mine: Counts, other: Counts) -> None:
     if mine:
         mine["zero"] += other["zero"]
         _add_counts(mine["counts"], other["counts"])
@@ -116,20 +119,25 @@ def _add_histogram(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
         mine.update(zero=other["zero"], counts=dict(other["counts"]))
 
 
-def _add_groups(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """{group: [tasks, failures]}. A pair is replaced, never written into: it may be another's."""
-    for group, pair in other.items():
-        mine[group] = [mine[group][0] + pair[0], mine[group][1] + pair[1]] if group in mine else pair
+def _add_groups(mine: dict[str, Group], other: dict[str, Group]) -> None:
+    known = mine.get
+    for name, group in other.items():
+        own = known(name)
+        if own is None:
+            mine[name] = Group(group.tasks, group.failures)
+        else:
+            own.tasks += group.tasks
+            own.failures += group.failures
 
 
-def _add_shadow(mine: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """{name: figure, "routes": {route: n}}."""
-    routes = dict(mine.get("routes", {}))
-    _add_counts(routes, other.get("routes", {}))
-    _add_counts(mine, {name: figure for name, figure in other.items() if name != "routes"})
-    mine["routes"] = routes
+def _add_shadow(mine: Counts, other: Counts) -> None:
+    for name, figure in other.items():
+        if name == "routes":
+            _add_counts(mine.setdefault("routes", {}), figure)
+        else:
+            mine[name] = mine.get(name, 0) + figure
 
 
-_ADDERS: tuple[Callable[[dict[str, Any], Mapping[str, Any]], None], ...] = (
+_ADDERS: tuple[Callable[[Any, Any], None], ...] = (
     _add_histogram, _add_histogram, _add_groups, _add_counts, _add_counts, _add_shadow, _add_counts,
 )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from django.db import Error, connection
 
@@ -29,7 +29,7 @@ from rollout_app.batches import (
     read_feedback,
     refusal,
 )
-from rollout_app.counting import Contribution, Key
+from rollout_app.counting import Contribution, Details, Key
 from rollout_app.known import Known, Named
 from rollout_app.models import Feedback
 from rollout_app.outcomes import Submission
@@ -145,7 +145,7 @@ class Ingest:
             bucket.rule,
             bucket.model,
         )
-        return Contribution(key, numbers(bucket), details(bucket))
+        return Contribution(key, numbers(bucket), cast(Details, details(bucket)))
 
     def _word(self, environment: int, word: Word, token: DecisionToken, now: datetime) -> Feedback:
         return Feedback(

@@ -29,9 +29,10 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from controlplane import clock
+from rollout_app.bulk import chunks
 from rollout_app.counting import Contribution, Key, Sums, add_up, by_arm
 from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket, UncountedGroup
-from rollout_app.upserts import add_to_rows, chunks, encode, rows_of
+from rollout_app.upserts import add_to_rows, encode, rows_of
 
 # Longer than the oldest minute that ingest takes (7 days): a doubled batch always meets its first.
 BATCHES_KEPT = timedelta(days=8)

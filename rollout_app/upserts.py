@@ -4,18 +4,22 @@ The maps (histograms, groups) cannot be added by the database, so the rows on re
 written back whole. That is safe because whoever writes these tables holds the lock that `outcomes` takes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import msgspec
 from django.db import connection
 from django.db.models import Model
 
-from rollout_app.counting import DETAILS, NUMBERS, Sums
+from rollout_app.batches import Group
+from rollout_app.bulk import chunks
+from rollout_app.counting import DETAILS, NUMBERS, Details, Sums
 
-T = TypeVar("T")
 ROWS = 1_000  # of one statement: some 3 MB
+_GROUPS = len(NUMBERS) + DETAILS.index(
+    "groups"
+)  # the place of the groups in a row: {group: [tasks, failures]}
 LARGEST = 2**63 - 1  # what a column holds; a sum that would pass it stops there
 
 
@@ -25,10 +29,7 @@ def add_to_rows(model: type[Model], sums: Mapping[Any, Sums]) -> None:
         fields = keys[0]._fields
         _add_stored(model, fields, keys, sums)
         columns = (*fields, *NUMBERS, *DETAILS)
-        rows = [
-            dict(zip(columns, (*_stored(key), *_clipped(sums[key].numbers), *sums[key].details), strict=True))
-            for key in keys
-        ]
+        rows = [dict(zip(columns, (*_stored(key), *_as_row(sums[key])), strict=True)) for key in keys]
         with connection.cursor() as cursor:
             cursor.execute(_upsert(model, fields), [encode(rows)])
 
@@ -42,8 +43,7 @@ def _add_stored(
     with connection.cursor() as cursor:
         cursor.execute(_select(model, fields), [encode(rows)])
         for number, *row in cursor.fetchall():
-            details = [_decode(text) for text in row[len(NUMBERS) :]]
-            sums[keys[number]].add(row[: len(NUMBERS)], details)
+            sums[keys[number]].add(*_from_row(row))
 
 
 def _stored(key: Any) -> tuple[Any, ...]:
@@ -51,8 +51,18 @@ def _stored(key: Any) -> tuple[Any, ...]:
     return (*key[:2], connection.ops.adapt_datetimefield_value(key.minute), *key[3:])
 
 
-def _clipped(numbers: Sequence[int | float]) -> list[int | float]:
-    return [min(number, LARGEST) if type(number) is int else number for number in numbers]
+def _as_row(sums: Sums) -> list[Any]:
+    numbers = [min(number, LARGEST) if type(number) is int else number for number in sums.numbers]
+    row: list[Any] = [*numbers, *sums.details]
+    row[_GROUPS] = {name: (group.tasks, group.failures) for name, group in row[_GROUPS].items()}
+    return row
+
+
+def _from_row(row: Sequence[Any]) -> tuple[Sequence[int | float], Details]:
+    details = [{} if text == "{}" else msgspec.json.decode(text) for text in row[len(NUMBERS) :]]
+    place = _GROUPS - len(NUMBERS)
+    details[place] = {name: Group(*pair) for name, pair in details[place].items()}
+    return row[: len(NUMBERS)], cast(Details, tuple(details))
 
 
 # --- the statements -----------------------------------------------------------------------------------
@@ -99,16 +109,5 @@ def _type(model: type[Model], column: str) -> str:
     return "integer"
 
 
-# --- small ones ---------------------------------------------------------------------------------------
-
-
 def encode(document: Sequence[Any]) -> str:
     return msgspec.json.encode(document).decode()
-
-
-def _decode(text: str) -> Any:
-    return {} if text == "{}" else msgspec.json.decode(text)
-
-
-def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))

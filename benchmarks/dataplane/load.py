@@ -72,7 +72,7 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
 
 
 @contextmanager
-def bare() -> Iterator[tuple[Server, int]]:
+def bare(application: str = "benchmarks.dataplane.bare:application") -> Iterator[tuple[Server, int]]:
     """The limit (`bare.py`) on the server that the gateway has, set as it is there; with its port."""
     from tests.services import free_port
 
@@ -80,7 +80,7 @@ def bare() -> Iterator[tuple[Server, int]]:
     command = [
         sys.executable, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws",
         "--backpressure", "20000", "--backlog", "4096", "--log-level", "error", "--port", str(port),
-        "benchmarks.dataplane.bare:application",
+        application,
     ]  # fmt: skip
     with served(command, f"http://127.0.0.1:{port}/") as server:
         yield server, port

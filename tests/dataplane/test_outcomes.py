@@ -317,6 +317,7 @@ def test_it_never_deadlocks_with_another_process(served: Served) -> None:
                 body = msgspec.json.encode(batch(*order[turn % 5 :]))
                 answers.append(plane.begin(DOOR, served.key, method="POST", body=body))
         assert {answer.result(60).status for answer in answers} == {202}
+    # Both have ended, so what they kept is counted.
     expected = sum(2 * (20 - turn % 5) for turn in range(20))
     assert ArmTotals.objects.get().tasks == expected * 118
     assert sum(row.tasks for row in OutcomeBucket.objects.all()) == expected * 118

@@ -5,7 +5,7 @@ from django.db.models.functions import Now
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rollout_app", "0003_transitions_only_grow")]
+    dependencies = [("rollout_app", "0004_what_a_look_asks_for")]
     operations = [
         migrations.CreateModel(
             name="UncountedGroup",

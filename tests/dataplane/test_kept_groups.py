@@ -1,0 +1,205 @@
+"""Outcomes under load: a group is kept, counted a moment later, and counted once whoever does it and whatever fails."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from django.db import OperationalError, connection
+from django.db.models import Sum
+
+from controlplane import clock
+from rollout_app import outcomes, writer
+from rollout_app.batches import Group
+from rollout_app.counting import NUMBERS, Contribution, Details, Key
+from rollout_app.models import ArmTotals, OutcomeBucket, UncountedGroup
+from rollout_app.outcomes import LEFT_AFTER, Submission, Tally
+from rollout_app.upserts import LARGEST
+from tests.dataplane.plane import PATIENCE_S, Plane, Served, until
+from tests.dataplane.reports import batch, bucket
+
+DOOR = "/router/v1/outcomes"
+DETAILS: Details = (
+    {"zero": 1, "counts": {"301": 2}}, {"zero": 0, "counts": {"95": 3}}, {"7": Group(3, 1)},
+    {"small": 3}, {"timeout": 1}, {"decisions": 3, "agreed": 2, "routes": {"a>b": 3}}, {"n": 1, "both": 1},
+)  # fmt: skip
+
+
+def _submission(
+    served: Served, *endpoints: str, figure: int = 3, batch_id: str = "", rollout: str = ""
+) -> Submission:
+    """A batch with a bucket at each endpoint, every number of which is `figure`."""
+    minute = datetime.now(UTC).replace(second=0, microsecond=0)
+    place = (served.environment.pk, served.assignment.workload_id, minute, rollout, -1, "baseline", 1)
+    contributions = [
+        Contribution(Key(*place, endpoint, "default", "small"), [figure] * len(NUMBERS), DETAILS)
+        for endpoint in endpoints or ("/a",)
+    ]
+    return Submission(
+        served.environment.pk, {f"b:{batch_id or uuid.uuid4()}": contributions}, accepted=len(contributions)
+    )
+
+
+def _counted() -> int:
+    """Tasks in the totals, which both tables agree on."""
+    by_arm = ArmTotals.objects.aggregate(tasks=Sum("tasks"))["tasks"] or 0
+    assert by_arm == (OutcomeBucket.objects.aggregate(tasks=Sum("tasks"))["tasks"] or 0)
+    return int(by_arm)
+
+
+def _later() -> datetime:
+    return clock.now() + LEFT_AFTER + timedelta(seconds=1)
+
+
+def test_it_counts_what_it_kept(served: Served) -> None:
+    tally = Tally()
+    for _ in range(2):
+        assert outcomes.keep([_submission(served, "/a", "/b"), _submission(served)], tally).answers == [2, 1]
+    assert (UncountedGroup.objects.count(), _counted()) == (2, 0)
+    outcomes.settle(tally)
+    assert (UncountedGroup.objects.count(), tally.groups, tally.sums) == (0, [], {})
+    kept = list(OutcomeBucket.objects.order_by("endpoint").values())
+    OutcomeBucket.objects.all().delete()
+    ArmTotals.objects.all().delete()
+    for _ in range(2):
+        outcomes.count([_submission(served, "/a", "/b"), _submission(served)])
+    at_once = list(OutcomeBucket.objects.order_by("endpoint").values())
+    assert [row | {"id": 0} for row in kept] == [row | {"id": 0} for row in at_once]
+    assert _counted() == 18
+
+
+def test_it_tells_which_rollouts_moved_when_it_counts(served: Served) -> None:
+    tally = Tally()
+    assert outcomes.keep([_submission(served, rollout="r-1")], tally).rollouts == set()
+    assert outcomes.settle(tally) == {"r-1"}
+    assert outcomes.count([_submission(served, rollout="r-1")]).rollouts == {"r-1"}
+
+
+def test_it_keeps_a_batch_once(served: Served) -> None:
+    tally, one = Tally(), _submission(served, "/a", "/b", batch_id="one")
+    assert outcomes.keep([one, one], tally).answers == [2, 2]
+    again = _submission(served, batch_id="one")
+    assert outcomes.keep([again], tally).answers == [2]
+    assert outcomes.count([again]).answers == [2]
+    assert UncountedGroup.objects.count() == 1  # a group with nothing new is not kept at all
+    outcomes.settle(tally)
+    assert _counted() == 6
+
+
+@pytest.mark.parametrize(
+    ("waited", "counted"), [(timedelta(milliseconds=-1), 0), (timedelta(milliseconds=1), 3)]
+)
+def test_it_counts_what_a_killed_process_left(served: Served, waited: timedelta, counted: int) -> None:
+    outcomes.keep([_submission(served, rollout="r-1")], Tally())
+    at = UncountedGroup.objects.get().at
+    answer = outcomes.settle_left(at + LEFT_AFTER + waited)
+    assert answer == ((1, {"r-1"}) if counted else (0, set()))
+    assert (_counted(), UncountedGroup.objects.count()) == (counted, 0 if counted else 1)
+    assert outcomes.settle_left(_later())[0] == (0 if counted else 1)
+    assert _counted() == 3
+
+
+def test_it_counts_a_group_once_although_another_took_it_for_left(served: Served) -> None:
+    tally = Tally()
+    outcomes.keep([_submission(served)], tally)
+    outcomes.settle_left(_later())
+    outcomes.keep([_submission(served)], tally)
+    assert outcomes.settle(tally) == set()  # one of the two is counted: these sums are too large
+    assert (_counted(), tally.groups) == (3, [])
+    outcomes.settle_left(_later())
+    assert _counted() == 6
+
+
+def test_it_loses_nothing_when_it_cannot_count(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("the database is gone")
+
+    tally = Tally()
+    outcomes.keep([_submission(served)], tally)
+    with monkeypatch.context() as patched:
+        patched.setattr(outcomes, "add_to_rows", away)
+        with pytest.raises(OperationalError):
+            outcomes.settle(tally)
+    assert (_counted(), UncountedGroup.objects.count(), tally.sums) == (0, 1, {})
+    outcomes.settle_left(_later())
+    assert _counted() == 3
+
+
+def test_it_stops_at_the_largest_figure(served: Served) -> None:
+    """Beyond any honest figure; a sum that the column cannot hold must not keep the others from being counted."""
+    for _ in range(3):
+        outcomes.count([_submission(served, figure=2**62), _submission(served, "/b")])
+    rows = {row.endpoint: row for row in OutcomeBucket.objects.all()}
+    assert (rows["/a"].tasks, rows["/a"].cost_sum, rows["/b"].tasks) == (LARGEST, LARGEST, 9)
+    assert ArmTotals.objects.get().cost_sum == LARGEST
+
+
+def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> None:
+    """Threads as processes: each keeps, counts at once and settles the same keys, all take what others left."""
+    errors: list[Exception] = []
+    turns, endpoints = 12, [f"/{n}" for n in range(30)]
+
+    def work(number: int) -> None:
+        tally = Tally()
+        order = endpoints if number % 2 else endpoints[::-1]
+        try:
+            for turn in range(turns):
+                outcomes.keep([_submission(served, *order[turn:])], tally)
+                outcomes.count([_submission(served, *order[: turn + 1])])
+                outcomes.settle_left(_later())
+                if turn % 3 == 2:
+                    outcomes.settle(tally)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    while outcomes.settle_left(_later())[0]:
+        pass
+    assert errors == []
+    assert _counted() == 4 * 3 * sum(len(endpoints[turn:]) + turn + 1 for turn in range(turns))
+
+
+def test_it_keeps_large_groups_and_counts_small_ones_at_once(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    real = outcomes.keep
+
+    def recording(group: Any, tally: Tally) -> outcomes.Accepted:
+        kept.append(len(group))
+        return real(group, tally)
+
+    monkeypatch.setattr(outcomes, "keep", recording)
+    buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(30)]
+    assert plane.post(DOOR, served.key, batch(*buckets)).status == 202
+    assert (_counted(), kept) == (30 * 118, [])  # one request: in the totals when it is answered
+    bodies = [msgspec.json.encode(batch(*buckets)) for _ in range(40)]
+    answers = [plane.begin(DOOR, served.key, method="POST", body=body) for body in bodies]
+    assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
+    assert kept
+    until(lambda: not UncountedGroup.objects.exists())
+    assert _counted() == 41 * 30 * 118
+
+
+def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "SETTLE_S", 60.0)
+    monkeypatch.setattr(writer, "SETTLE_LATEST_S", 60.0)
+    monkeypatch.setattr(writer, "KEEP_FROM", 2)
+    with Plane() as plane:
+        bodies = [msgspec.json.encode(batch(bucket(served.assignment))) for _ in range(40)]
+        answers = [plane.begin(DOOR, served.key, method="POST", body=body) for body in bodies]
+        assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
+        assert UncountedGroup.objects.exists()
+    assert (UncountedGroup.objects.count(), _counted()) == (0, 40 * 118)
+
+
+def test_it_looks_for_what_others_left(served: Served) -> None:
+    outcomes.keep([_submission(served)], Tally())
+    UncountedGroup.objects.update(at=clock.now() - 2 * LEFT_AFTER)
+    with Plane():
+        until(lambda: _counted() == 3)
