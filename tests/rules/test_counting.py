@@ -13,10 +13,14 @@ from rollout_app.counting import NUMBERS, Contribution, Key, Sums, add_up, by_ar
 
 figures = st.integers(0, 2**40)
 counts = st.dictionaries(st.sampled_from(["290", "291", "-3", "große Modelle"]), figures, max_size=3)
-histograms = st.just({}) | st.builds(lambda zero, counts: {"zero": zero, "counts": counts}, figures, counts)
+histograms: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.builds(
+    lambda zero, counts: {"zero": zero, "counts": counts}, figures, counts
+)
 small = st.integers(0, 10**9)  # what one bucket may say of a group
 groups = st.dictionaries(st.sampled_from(["0", "7", "31"]), st.builds(Group, small, small), max_size=3)
-shadows = st.just({}) | st.builds(lambda n, routes: {"decisions": n, "routes": routes}, figures, counts)
+shadows: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.builds(
+    lambda n, routes: {"decisions": n, "routes": routes}, figures, counts
+)
 
 
 @st.composite
