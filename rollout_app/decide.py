@@ -54,6 +54,7 @@ class HoldReason:
 
     code: str
     sentence: str
+    outlook: str = ""  # what would end it, where the code alone does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
     hold = next(_holds(rollout, evidence, fleet, now), None)
     if hold is None:
         return _onward(rollout, evidence)
-    return _timed_out(rollout, hold, now) or Hold(hold, outlook_of(hold.code, evidence.judgement))
+    return _timed_out(rollout, hold, now) or Hold(
+        hold, hold.outlook or outlook_of(hold.code, evidence.judgement)
+    )
 
 
 def _harm(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
@@ -206,11 +209,17 @@ def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Itera
     stage = rollout.current
     tasks = evidence.judgement.candidate_tasks(rollout.stage)
     if stage.mode == "percentage" and tasks < stage.min_tasks:
-        yield HoldReason("evidence", f"{tasks} of {stage.min_tasks} candidate tasks judged in this stage.")
+        yield HoldReason(
+            "evidence",
+            f"{tasks} of {stage.min_tasks} candidate tasks judged in this stage.",
+            f"{stage.min_tasks - tasks} more candidate tasks.",
+        )
     minutes = _minutes_in_stage(rollout, now)
     if minutes < stage.min_minutes:
         yield HoldReason(
-            "evidence", f"{minutes:.0f} of {stage.min_minutes:g} minutes in this stage have passed."
+            "evidence",
+            f"{int(minutes)} of {stage.min_minutes:g} minutes in this stage have passed.",
+            f"Only time: the stage's shortest ends in {stage.min_minutes - minutes:.1f} minutes.",
         )
 
 

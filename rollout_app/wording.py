@@ -83,6 +83,9 @@ def _tasks_needed(judgement: Judgement) -> str:
     still = judgement.open
     if not still:
         return "The stage's own least tasks and minutes."
+    unheard = [figure(verdict.metric) for verdict in still if verdict.result is VerdictResult.NO_DATA]
+    if unheard:
+        return f"First outcomes to judge by: of {', '.join(unheard)} nothing has been reported yet."
     unknown = [figure(verdict.metric) for verdict in still if verdict.needed_tasks is None]
     if unknown:
         return (

@@ -136,7 +136,15 @@ def test_it_holds_without_traffic() -> None:
     assert isinstance(decision, Hold)
     assert decision.reason.code == "evidence"
     assert "nothing to judge by yet (0 against 0 tasks)" in decision.reason.sentence
-    assert "can't be told yet" in decision.outlook
+    assert decision.outlook.startswith("First outcomes to judge by: of failures, cost per success")
+
+
+def test_it_says_that_only_time_is_missing_where_it_is_only_time() -> None:
+    rollout = replace(view(), stage_entered_at=NOW - timedelta(minutes=14, seconds=54))
+    decision = decide(rollout, evidence(GOOD), FLEET, NOW)
+    assert isinstance(decision, Hold)
+    assert decision.reason.sentence == "14 of 15 minutes in this stage have passed."
+    assert decision.outlook == "Only time: the stage's shortest ends in 0.1 minutes."
 
 
 def test_it_says_what_would_advance_it() -> None:
