@@ -1,15 +1,16 @@
 """What other margins would have done to a rollout that has run: the same minutes, judged anew. Reads only."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from controlplane.errors import InvalidInput
 from rollout_app import totals
-from rollout_app.evidence import Reference, Stage, Stratum
+from rollout_app.evidence import SHARE_ALL, Reference, Stage, Stratum
 from rollout_app.guardrails import guardrails_for
 from rollout_app.ledger import Judgement, Ledger
 from rollout_app.models import Rollout
 from rollout_app.strata import close_windows
+from rollout_app.wording import change, evidence_of, figure
 
 
 def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -30,15 +31,34 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
     for stratum in strata:
         ledger.add(stratum)
         if stages[stratum.stage].mode == "percentage" and ledger.judge(stratum.stage, detail=False).roll_back:
-            return _told(ledger.judge(stratum.stage), len(strata), stratum)
-    return _told(ledger.judge(rollout.stage), len(strata), None)
+            return _told(ledger.judge(stratum.stage), stages, len(strata), stratum)
+    return _told(ledger.judge(rollout.stage), stages, len(strata), None)
 
 
-def _told(judgement: Judgement, strata: int, at: Stratum | None) -> dict[str, Any]:
-    rolled_back = at and {
-        "at": totals.moment(at.last_minute + 1),
-        "stage": at.stage,
-        "candidate_tasks": sum(tally.candidate_tasks for tally in judgement.tallies.values()),
-        "guardrails": [verdict.name for verdict in judgement.harmful],
-    }
-    return {"strata": strata, "rolled_back": rolled_back, **judgement.as_dict()}
+def _told(judgement: Judgement, stages: Sequence[Stage], strata: int, at: Stratum | None) -> dict[str, Any]:
+    rolled_back = (
+        None
+        if at is None
+        else {
+            "at": totals.moment(at.last_minute + 1),
+            "stage": at.stage,
+            "candidate_tasks": sum(tally.candidate_tasks for tally in judgement.tallies.values()),
+            "guardrails": [verdict.name for verdict in judgement.harmful],
+        }
+    )
+    sentence = _sentence(judgement, stages, strata, rolled_back)
+    return {"strata": strata, "rolled_back": rolled_back, "sentence": sentence, **judgement.as_dict()}
+
+
+def _sentence(
+    judgement: Judgement, stages: Sequence[Stage], strata: int, rolled_back: Mapping[str, Any] | None
+) -> str:
+    margins = ", ".join(f"{figure(v.metric)} {change(v, v.margin)}" for v in judgement.verdicts)
+    if rolled_back is None:
+        return f"With these margins it would not have rolled back in {strata} windows ({margins})."
+    stage = stages[rolled_back["stage"]]
+    why = "; ".join(evidence_of(verdict) for verdict in judgement.harmful[:3])
+    return (
+        f"With these margins it would have rolled back at {rolled_back['at']:%Y-%m-%d %H:%M} UTC, at "
+        f"{stage.share_pcm * 100 / SHARE_ALL:g} % and after {rolled_back['candidate_tasks']:,} candidate tasks: {why}."
+    )

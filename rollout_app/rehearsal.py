@@ -3,21 +3,33 @@
 import csv
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from django.db.models import Sum
+
 from pointsman import Pace, Router
 from pointsman.decision import Decision
+from rollout_app import recorded
 from rollout_app.evidence import SHARE_ALL
-from rollout_app.models import Rollout
+from rollout_app.models import ArmTotals, Rollout
 from rollout_app.replay import Answer, Task
 
 PACE = Pace(first_poll_within=0, flush_every=0.2)
 NUSD = 10**9
 _FIGURES = ("success", "cost_usd", "confidence")
 _HARMS = ("success", "cost")
+_ATTRIBUTE = "attributes."
 Harm = tuple[str, float]  # ("success", -0.05): points as a fraction; ("cost", 0.25): a fraction of the cost
+
+
+RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recorded.routerarena}
+
+
+def tasks_of(source: str) -> list[Task]:
+    """A set that comes with Pointsman, by its name, or a CSV's rows. Errors as in `read_tasks`."""
+    return RECORDED[source]() if source in RECORDED else read_tasks(source)
 
 
 def read_tasks(path: str) -> list[Task]:
@@ -44,7 +56,9 @@ def _task(row: Mapping[str, str | None], models: list[str], where: str) -> Task:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
     inputs = {name: _input(value) for name, value in row.items() if value and not _is_figure(name)}
-    return Task(inputs, answers)
+    within = [name for name in inputs if name.startswith(_ATTRIBUTE)]
+    attributes = {name.removeprefix(_ATTRIBUTE): inputs.pop(name) for name in within}
+    return Task({**inputs, "attributes": attributes} if attributes else inputs, answers)
 
 
 def _answer(row: Mapping[str, str | None], model: str) -> Answer:
@@ -79,6 +93,12 @@ def parse_harm(text: str) -> Harm:
     if what not in _HARMS or not -1 <= value <= 10:
         raise ValueError(f"{text!r}: write success:-5 (points) or cost:+25 (per cent)")
     return what, value
+
+
+def announced(harm: Harm, minute: float) -> str:
+    what, amount = harm
+    worse = f"succeeds {amount * 100:+g} points" if what == "success" else f"costs {amount * 100:+g} %"
+    return f"From minute {minute:.0f} on the candidate {worse}, in every stage that it serves."
 
 
 class Harmed:
@@ -120,20 +140,63 @@ def harmed(router: Router, harm: Harm | None, after: int, seed: int, tasks: list
     return cast("Router", Harmed(router, harm, after, chance, rate))
 
 
+def hurried(stages: Iterable[Mapping[str, Any]], times: float) -> list[dict[str, Any]]:
+    """The plan with its times as much shorter as the traffic is faster: stages wait by the wall clock."""
+    return [
+        {
+            **stage,
+            "min_minutes": stage.get("min_minutes", 0) / times,
+            "max_hours": None if stage.get("max_hours") is None else max(stage["max_hours"] / times, 0.01),
+        }
+        for stage in stages
+    ]
+
+
 def told(rollout: Rollout) -> str:
     """Where it is and what holds it, in one line."""
-    stage = rollout.stages[rollout.stage]
-    name = f"{stage['share_pcm'] * 100 / SHARE_ALL:g} %" if stage["mode"] == "percentage" else stage["mode"]
-    return f"{rollout.state} {name}" + (f" [{rollout.hold_code}]" if rollout.hold_code else "")
+    held = f": {rollout.hold_sentence}" if rollout.hold_sentence else ""
+    return f"{rollout.state.replace('_', ' ')}, {_stage(rollout, rollout.stage)}{held}"
+
+
+def phase(rollout: Rollout) -> tuple[str, int, str]:
+    """What must change before another line is told: figures change with every look."""
+    return rollout.state, rollout.stage, rollout.hold_code
+
+
+def _stage(rollout: Rollout, at: int) -> str:
+    stage = rollout.stages[at]
+    return (
+        f"{stage['share_pcm'] * 100 / SHARE_ALL:g} %" if stage["mode"] == "percentage" else str(stage["mode"])
+    )
 
 
 def summary(rollout: Rollout) -> str:
-    """What would have happened: every step with its reason, and what holds it at the end."""
-    lines = ["", f"{rollout}: {rollout.state}"]
+    """What would have happened: every step with its reason, what holds it at the end, and each arm's figures."""
+    lines = ["", f"{rollout.workload.name}, {rollout}: it is {rollout.state.replace('_', ' ')}."]
     lines += [
-        f"  {moved.sequence}. {moved.event} → {moved.after_state}/{moved.after_stage}: {moved.reason}"
+        f"  {moved.sequence}. {moved.event.replace('_', ' ')} → {moved.after_state.replace('_', ' ')}, "
+        f"{_stage(rollout, moved.after_stage)}: {moved.reason}"
         for moved in rollout.transitions.all()
     ]
     if rollout.hold_sentence:
-        lines.append(f"  held: {rollout.hold_sentence} {rollout.outlook}".rstrip())
-    return "\n".join(lines)
+        lines += [f"  Held by: {rollout.hold_sentence}", f"  What would move it: {rollout.outlook}"]
+    return "\n".join([*lines, "", *map(_figures, *_arms(rollout))])
+
+
+def _arms(rollout: Rollout) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk))
+    names = ("tasks", "successes", "failures", "cost_sum")
+    arms = ("baseline", "candidate")
+    return arms, [
+        rows.filter(arm=arm).aggregate(**{name: Sum(name, default=0) for name in names}) for arm in arms
+    ]
+
+
+def _figures(arm: str, sums: Mapping[str, Any]) -> str:
+    graded, good = sums["successes"] + sums["failures"], sums["successes"]
+    if not good:
+        return f"  {arm}: {sums['tasks']:,} tasks, none successful"
+    return (
+        f"  {arm}: {sums['tasks']:,} tasks, {good / graded:.1%} successful, "
+        f"${sums['cost_sum'] / good / NUSD:.6f} a success"
+    )

@@ -1,15 +1,22 @@
 """The parts of `manage.py replay` that need no server."""
 
 import random
+import re
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from controlplane import clock
 from pointsman import Router
 from pointsman.decision import Decision
-from rollout_app.rehearsal import Harmed, parse_harm, read_tasks
+from rollout_app.plans import SAVED, check
+from rollout_app.reconcile import reconcile
+from rollout_app.rehearsal import Harmed, hurried, parse_harm, read_tasks, summary, tasks_of, told
+from tests.rollouts import places
+from tests.rollouts.traffic import Traffic
 
 CSV = "prompt_tokens,endpoint,a/small:success,a/small:cost_usd,a/small:confidence\n900,/x,1,0.0004,0.8\n"
 
@@ -25,6 +32,40 @@ def test_it_reads_tasks_with_inputs_and_answers(tmp_path: Path) -> None:
     assert task.request == {"prompt_tokens": 900, "endpoint": "/x"}
     answer = task.answers["a/small"]
     assert (answer.success, answer.cost_nusd, answer.confidence) == (True, 400_000, 0.8)
+
+
+def test_it_reads_attributes_by_their_path(tmp_path: Path) -> None:
+    (task,) = read_tasks(written(tmp_path, CSV.replace("endpoint", "attributes.subject")))
+    assert task.request == {"prompt_tokens": 900, "attributes": {"subject": "/x"}}
+
+
+def test_it_knows_the_sets_that_come_along_by_name() -> None:
+    assert len(tasks_of("gsm8k")) == 1_307
+
+
+def test_it_shortens_the_plans_times_as_the_traffic_is_faster() -> None:
+    for name, (_, stages) in SAVED.items():
+        plan = check(stages)
+        fast = check(hurried(plan, 60))
+        assert [stage["min_minutes"] * 60 for stage in fast] == [stage["min_minutes"] for stage in plan], name
+        assert [stage["share_pcm"] for stage in fast] == [stage["share_pcm"] for stage in plan], name
+
+
+@pytest.mark.django_db
+def test_it_tells_where_it_is_what_holds_it_and_each_arms_figures() -> None:
+    rollout = places.started(
+        plan=[{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 500}, {"mode": "full"}]
+    )
+    places.router(rollout)
+    Traffic(rollout, start=clock.now() - timedelta(hours=1)).minutes(5)
+    reconcile(rollout.pk)
+    rollout.refresh_from_db()
+    assert told(rollout) == f"running, 20 %: {rollout.hold_sentence}"
+    whole = summary(rollout)
+    assert "3. start → running, 20 %: now" in whole
+    assert f"Held by: {rollout.hold_sentence}" in whole and f"What would move it: {rollout.outlook}" in whole
+    assert re.search(r"baseline: 800 tasks, 9\d\.\d% successful, \$0\.0010\d+ a success", whole)
+    assert re.search(r"candidate: 200 tasks, \d\d\.\d% successful, \$0\.0007\d+ a success", whole)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ instance, many times faster than real time, with harm injected where you say.
         --plan standard --times 60 --harm success:-5 --at 0.4
 
 The CSV has a row for each task: `<model>:success` (0 or 1) and `<model>:cost_usd`, for every catalogue model
-that the policies may choose; optionally `<model>:confidence`; any other column is an input of that name.
+that the policies may choose; optionally `<model>:confidence`; any other column is an input of that name
+(`attributes.subject` one of the attributes). `gsm8k`, `mmlu` and `routerarena` are sets that come along.
 """
 
 import argparse
+import logging
 import random
 import tempfile
 import time
@@ -24,7 +26,7 @@ from controlplane.errors import PointsmanError
 from pointsman import Router
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, rehearsal
-from rollout_app.models import Rollout
+from rollout_app.models import Plan, Rollout
 from rollout_app.replay import Replay, Stamps
 from rollout_app.states import ENDED, State
 
@@ -35,7 +37,7 @@ class Command(BaseCommand):
     help = "Rehearse a rollout plan on recorded tasks, through real routers and this instance's HTTP doors."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("tasks", help="CSV of recorded tasks (see the manual: rollouts)")
+        parser.add_argument("tasks", help="CSV of recorded tasks, or gsm8k, mmlu, routerarena")
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="this instance's server")
         parser.add_argument("--environment", required=True, help="where: one that no real router serves from")
         parser.add_argument("--workload", required=True)
@@ -58,13 +60,16 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _rehearse(self, options: dict[str, Any]) -> None:
-        tasks = rehearsal.read_tasks(options["tasks"])
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the routers
+        tasks = rehearsal.tasks_of(options["tasks"])
         rollout = _proposed(options)
         minutes = round(options["hours"] * 60)
         total = minutes * options["per_minute"]
         chance = random.Random(options["seed"])  # noqa: S311 — a rehearsal is to be repeated, not secret
         after = round(options["at"] * total / options["routers"])
         stamps = Stamps((time.time() - minutes * 60) // 60 * 60)
+        if options["harm"]:
+            self.stdout.write(rehearsal.announced(options["harm"], options["at"] * minutes))
         with _routers(options, stamps) as routers:
             replay = Replay(
                 [
@@ -83,16 +88,17 @@ class Command(BaseCommand):
                 self._leave(rollout)
 
     def _watch(self, rollout: Rollout, replay: Replay, minutes: int, stamps: Stamps) -> None:
-        said, began = "", stamps()
+        said, began = None, stamps()
         for _ in range(minutes):
             replay.minute()
             rollout.refresh_from_db()
-            line = rehearsal.told(rollout)
-            if line != said:
-                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {line}")
-                said = line
+            if (phase := rehearsal.phase(rollout)) != said:
+                said = phase
+                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {rehearsal.told(rollout)}")
             if State(rollout.state) in ENDED | {State.ROLLING_BACK}:
                 break
+        else:
+            self.stdout.write(f"The traffic is over ({minutes / 60:g} hours): --hours gives it more.")
         self.stdout.write(rehearsal.summary(rollout))
 
     def _leave(self, rollout: Rollout) -> None:
@@ -111,8 +117,16 @@ def _proposed(options: dict[str, Any]) -> Rollout:
         raise CommandError(f"{workload.name} has no version {options['candidate']}.")
     if environment.four_eyes:
         raise CommandError(f"{environment.name} asks for four eyes; rehearse where nobody's traffic is.")
+    saved = Plan.objects.filter(name=options["plan"]).first()
+    if saved is None:
+        raise CommandError(f"There is no plan called {options['plan']!r}.")
     rollout = actions.propose_rollout(
-        environment, workload, candidate, plan=options["plan"], reason="A rehearsal.", actor=_OPERATOR
+        environment,
+        workload,
+        candidate,
+        plan=rehearsal.hurried(saved.stages, options["times"]),
+        reason=f"A rehearsal of the plan {saved.name}.",
+        actor=_OPERATOR,
     )
     return actions.start_rollout(rollout, actor=_OPERATOR, reason="A rehearsal.")
 

@@ -1,0 +1,47 @@
+"""`manage.py dry_run`: what other margins would have done to a rollout that has run. Reads only.
+
+    manage.py dry_run 0199… --margin failure:1 --margin cost_per_success:5 --off latency_tail
+
+A margin is in points (failure, error, escalation, fallback, retry, latency_tail, cost_tail) or in per cent
+(cost_per_success, quality). What is not named is as the defaults are, not as the workload's own.
+"""
+
+import argparse
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from controlplane.errors import PointsmanError
+from rollout_app.dryrun import dry_run
+from rollout_app.models import Rollout
+
+
+class Command(BaseCommand):
+    help = "Judge a past rollout's outcomes again, with other margins."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("rollout", help="its id")
+        parser.add_argument("--margin", type=_margin, action="append", default=[], help="failure:1 (points)")
+        parser.add_argument("--off", action="append", default=[], help="a guardrail to leave out")
+
+    def handle(self, **options: Any) -> None:
+        try:
+            rollout = Rollout.objects.select_related("workload").get(pk=options["rollout"])
+        except (Rollout.DoesNotExist, ValidationError, ValueError):
+            raise CommandError(f"There is no rollout {options['rollout']}.") from None
+        off = [{"metric": metric, "enabled": False} for metric in options["off"]]
+        try:
+            told = dry_run(rollout, [*options["margin"], *off])
+        except PointsmanError as error:
+            raise CommandError(error.detail) from None
+        self.stdout.write(f"{rollout.workload.name}, {rollout}: it is {rollout.state.replace('_', ' ')}.")
+        self.stdout.write(told["sentence"])
+
+
+def _margin(text: str) -> dict[str, Any]:
+    metric, _, amount = text.partition(":")
+    try:
+        return {"metric": metric, "margin": float(amount) / 100}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write failure:1 (points or per cent)") from None
