@@ -97,8 +97,10 @@ def parse_harm(text: str) -> Harm:
 
 def announced(harm: Harm, minute: float) -> str:
     what, amount = harm
-    worse = f"succeeds {amount * 100:+g} points" if what == "success" else f"costs {amount * 100:+g} %"
-    return f"From minute {minute:.0f} on the candidate {worse}, in every stage that it serves."
+    by = f"{amount * 100:+g} points" if what == "success" else f"{amount * 100:+g} %"
+    return (
+        f"From minute {minute:.0f} on the candidate's {what} changes by {by}, in every stage that it serves."
+    )
 
 
 class Harmed:

@@ -1,0 +1,157 @@
+"""What the engine does by itself, in states in which a person might think that it rests; and all or nothing."""
+
+import json
+import math
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from controlplane import clock
+from controlplane.actors import SYSTEM
+from controlplane.audit.models import Entry
+from policies_app.actions import edit_environment
+from policies_app.models import Revision
+from rollout_app import actions
+from rollout_app.models import Rollout, Transition, Verdict
+from rollout_app.reconcile import reconcile
+from rollout_app.states import ACTIVE, State
+from rollout_app.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, margin_odds_ratio
+from tests import builders
+from tests.rollouts import places
+from tests.rollouts.places import ANNA, BEN
+from tests.rollouts.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+PLAN = [
+    {"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50},
+    {"mode": "percentage", "share_pcm": 50_000},
+    {"mode": "full"},
+]
+
+
+def running(**traffic: Any) -> Rollout:
+    rollout = places.started(plan=PLAN)
+    places.router(rollout)
+    Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(**({"minutes": 6} | traffic))
+    return rollout
+
+
+def test_it_rolls_back_by_itself_while_paused() -> None:
+    rollout = actions.pause_rollout(running(candidate=0.2), actor=BEN, reason="look")
+    assert reconcile(rollout.pk) == "roll_back"
+    rollout.refresh_from_db()
+    assert rollout.state == State.ROLLING_BACK
+    assert [t.event for t in rollout.transitions.all()][-2:] == ["pause", "roll_back"]
+    assert rollout.transitions.last().actor_label == SYSTEM.label
+
+
+def test_it_rolls_back_by_itself_in_a_freeze() -> None:
+    rollout = running(candidate=0.2)
+    edit_environment(rollout.environment, actor=BEN, frozen_until=clock.now() + timedelta(days=1))
+    assert reconcile(rollout.pk) == "roll_back"
+
+
+def test_it_holds_while_paused_whatever_the_evidence_for_it() -> None:
+    rollout = actions.pause_rollout(running(minutes=60), actor=BEN, reason="look")
+    assert reconcile(rollout.pk) == "hold"
+    assert Rollout.objects.get(pk=rollout.pk).hold_code == "paused"
+
+
+def test_it_waits_with_a_scheduled_start_for_the_end_of_a_freeze() -> None:
+    at = clock.now() + timedelta(hours=1)
+    rollout = places.approved(plan=PLAN, scheduled_for=at)
+    edit_environment(rollout.environment, actor=BEN, frozen_until=clock.now() + timedelta(hours=3))
+    assert reconcile(rollout.pk, now=at) == "hold"
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.hold_code) == (State.SCHEDULED, "frozen")
+    edit_environment(rollout.environment, actor=BEN, frozen_until=None)
+    assert reconcile(rollout.pk, now=at) == "start"
+
+
+def test_it_enters_a_stage_that_asks_for_a_yes_only_with_it() -> None:
+    asking = [PLAN[0], {**PLAN[1], "approval": True}, PLAN[2]]
+    rollout = places.started(plan=asking)
+    places.router(rollout)
+    Traffic(rollout, start=clock.now() - timedelta(hours=20)).minutes(90, tasks=400)
+    assert reconcile(rollout.pk) == "hold"
+    assert Rollout.objects.get(pk=rollout.pk).hold_code == "approval"
+    actions.approve_stage(rollout.pk, 1, actor=BEN, reason="on with it")
+    assert reconcile(rollout.pk) == "advance"
+
+
+@pytest.mark.parametrize("written", ["assignment", "history", "entry"])
+@pytest.mark.parametrize("move", [actions.advance_rollout, actions.roll_back_rollout])
+def test_it_does_nothing_when_it_dies_half_way(
+    written: str, move: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State, assignment, revision, history and audit entry commit together or not at all."""
+    rollout = places.started(plan=PLAN)
+    before = (
+        Rollout.objects.filter(pk=rollout.pk).values().get(), places.assignment(rollout).revision,
+        Revision.objects.count(), Transition.objects.count(), Entry.objects.filter(outcome="done").count(),
+    )  # fmt: skip
+
+    def dies(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    next_step = {
+        "assignment": "rollout_app.actions.moving.keep_history",
+        "history": "rollout_app.actions.moving.log.record",
+        "entry": "rollout_app.actions.moving.transaction.on_commit",
+    }
+    monkeypatch.setattr(next_step[written], dies)
+    with pytest.raises(KeyboardInterrupt):
+        move(Rollout.objects.get(pk=rollout.pk), actor=SYSTEM, reason="on")
+    monkeypatch.undo()
+    assert before == (
+        Rollout.objects.filter(pk=rollout.pk).values().get(), places.assignment(rollout).revision,
+        Revision.objects.count(), Transition.objects.count(), Entry.objects.filter(outcome="done").count(),
+    )  # fmt: skip
+    move(Rollout.objects.get(pk=rollout.pk), actor=SYSTEM, reason="on")
+
+
+@pytest.mark.parametrize("state", sorted(ACTIVE))
+def test_the_database_refuses_a_second_active_rollout_of_a_place(state: State) -> None:
+    first = places.started(plan=PLAN)
+    second = actions.propose_rollout(
+        first.environment, first.workload, builders.version(first.workload), plan=PLAN, reason="x", actor=ANNA
+    )
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Rollout.objects.filter(pk=second.pk).update(state=state)
+
+
+def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
+    """By the formulas of the manual, from the row's JSON and the frozen reference; no ledger, no measures."""
+    rollout = running(minutes=30, candidate=0.86)
+    reconcile(rollout.pk)
+    row = Verdict.objects.filter(rollout=rollout, guardrail="failure").latest("look")
+    stored = json.loads(json.dumps(row.data))
+    reference = Rollout.objects.get(pk=rollout.pk).reference
+    [[stage, sums]] = stored["sums"]
+    assert (row.stage, stage) == (0, 0)
+    llr = dict(sums["llr"])
+
+    numerator, denominator = sums["mh"]
+    assert stored["estimate"] == pytest.approx(numerator / denominator)
+    since = math.fsum(weight * math.exp(llr[psi] / reference["deff"]) for psi, weight in HARM_GRID)
+    assert stored["log_e_harm"] == pytest.approx(math.log(0.7 * since + 0.3))
+
+    margin = min(0.2, 0.02 / 0.5)  # what the next stage's half of the traffic may bear
+    assert stored["stage_margin"] == pytest.approx(margin)
+    border = margin_odds_ratio(reference["rates"]["failure"], margin)
+    assert border is not None
+    psi_m = min(llr, key=lambda psi: abs(psi - border))
+    grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_m]
+    total = sum(weight for _, weight in grid)
+    compared = math.log(
+        sum(w / total * math.exp((llr[psi] - llr[psi_m]) / reference["deff"]) for psi, w in grid)
+    )
+    n, x = sums["candidate"]["n"], sums["candidate"]["x"]
+    alone = log_e_below(n, x, margin, reference["rates"]["failure"], reference["deff"])
+    assert stored["log_e_safe"] == pytest.approx(max(compared, alone))
+    harmful = stored["estimate"] >= 0.02 and stored["log_e_harm"] + math.log(0.25) >= math.log(20)
+    assert row.verdict == (
+        "fail" if harmful else "pass" if stored["log_e_safe"] >= math.log(20) else "inconclusive"
+    )
