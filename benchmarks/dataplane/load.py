@@ -93,7 +93,7 @@ def tag(url: str, headers: dict[str, str]) -> tuple[str, int]:
 
 
 def _wait_for(url: str) -> None:
-    for _ in range(300):
+    for _ in range(900):
         try:
             urllib.request.urlopen(url, timeout=30).close()  # noqa: S310 — our own server
             return

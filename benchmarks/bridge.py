@@ -1,0 +1,71 @@
+"""Pages for people: Django behind the gateway's WSGI bridge, under its own ASGI handler, under granian's WSGI.
+
+    python benchmarks/bridge.py [requests a round]    default: 100
+
+Processor time of the server for each request of the same page of the same instance, on one core; the three are up
+at once and measured in turn, the medians of the rounds are shown. Four connections: a console is not a fleet.
+"""
+
+import statistics
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.dataplane import instance, load, table
+from tests.services import free_port
+
+ROUNDS = 7
+CONNECTIONS = 4
+WORKLOADS = 100
+PAGES = ("/healthz", "/console/", "/console/workloads/w1/")
+GRANIAN = [sys.executable, "-m", "granian", "--http", "1", "--no-ws", "--log-level", "error"]
+SERVERS = {
+    "gateway's bridge": instance.SERVE,
+    "ASGI handler": [*GRANIAN, "--interface", "asginl", "--loop", "uvloop", "benchmarks.dataplane.console:asgi"],
+    "granian's WSGI": [
+        *GRANIAN, "--interface", "wsgi", "--blocking-threads", "8", "benchmarks.dataplane.console:wsgi",
+    ],
+}  # fmt: skip
+
+
+def main(count: int) -> None:
+    instance.prepare()
+    instance.fill(WORKLOADS)
+    cookie = f"sessionid={_session()}"
+    with ExitStack() as stack:
+        servers = []
+        for command in SERVERS.values():
+            port = free_port()
+            started = load.served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/healthz")
+            servers.append((stack.enter_context(started), port))
+        rows = [[f"`{page}`", *_measured(servers, page, cookie, count)] for page in PAGES]
+    columns = ["CPU ms per request", *SERVERS, "bridge ÷ ASGI", "bridge ÷ WSGI"]
+    table.show("Django's pages, by what stands in front of it", columns, rows)
+
+
+def _measured(servers: list[tuple[load.Server, int]], page: str, cookie: str, count: int) -> list[float]:
+    asked = load.request("GET", page, Cookie=cookie)
+    rounds = []
+    for number in range(ROUNDS + 1):
+        found = [load.measure(server, port, asked, count, CONNECTIONS) for server, port in servers]
+        for measured in found:
+            assert set(measured.statuses) == {200}, (page, measured.statuses)
+        if number:  # the first one loads templates
+            rounds.append([measured.cpu_us / 1e3 for measured in found])
+    middle = [statistics.median(side) for side in zip(*rounds, strict=True)]
+    return [*middle, *(statistics.median(r[0] / r[other] for r in rounds) for other in (1, 2))]
+
+
+def _session() -> str:
+    """The session of an administrator who has logged in."""
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    client = Client()
+    client.force_login(User.objects.create_superuser("bench"))
+    return client.cookies["sessionid"].value
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
