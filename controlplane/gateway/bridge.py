@@ -1,8 +1,8 @@
 """Runs Django's WSGI application under the ASGI server, in threads of its own.
 
-Django's ASGI handler starts an event loop's worth of machinery for each synchronous view and its middleware;
-the same page through WSGI is meant to cost less (not measured here). And the console's work then never
-sits on the event loop that answers routers.
+Django's ASGI handler starts an event loop's worth of machinery for each synchronous view and its middleware:
+through here a bare view costs a third of that, and a page, which is mostly its own queries and template, a tenth
+less (benchmarks/bridge.py). And the console's work never sits on the event loop that answers routers.
 """
 
 import asyncio
