@@ -82,7 +82,7 @@ class Serving:
 
     # --- the doors ------------------------------------------------------------------------------------
 
-    async def snapshot(self, request: Request) -> Reply:
+    async def snapshot(self, request: Request, body: bytes = b"") -> Reply:
         caller, headers = request.caller, request.headers
         generation = self._board(caller)
         condition = _condition(headers[b"if-none-match"]) if b"if-none-match" in headers else None

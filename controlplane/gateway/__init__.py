@@ -49,7 +49,7 @@ class Gateway:
         self.serving = Serving(self._keyring, self._fleet)
         self.ingest = Ingest(self.serving.boards)
         self._routes = {
-            PREFIX + "snapshot": Route("GET", self._snapshot, 0, Counter()),
+            PREFIX + "snapshot": Route("GET", self.serving.snapshot, 0, Counter()),
             PREFIX + "acks": Route("POST", self.serving.ack, 16 * 1024, Counter()),
             PREFIX + "outcomes": Route("POST", self.ingest.outcomes, 1024 * 1024, Counter()),
             PREFIX + "events": Route("POST", self.ingest.events, 1024 * 1024, Counter()),
@@ -121,7 +121,10 @@ class Gateway:
 
     async def _reply(self, route: Route | None, scope: Scope, receive: Receive) -> Reply:
         headers = dict(scope["headers"])
-        caller = await self._caller(headers.get(b"authorization"))
+        try:
+            caller = self._keyring.router(headers.get(b"authorization"))
+        except Unauthenticated:
+            caller = await self._issued_since(headers.get(b"authorization"))
         if route is None:
             raise NotFound(
                 f"There is nothing at {scope['path']}; the router protocol is at {PREFIX}snapshot."
@@ -131,19 +134,13 @@ class Gateway:
         body = await self._bodies.read(receive, headers, route.body_limit) if route.body_limit else b""
         return await route.handler(Request(caller, headers, scope["query_string"], receive), body)
 
-    async def _caller(self, authorization: bytes | None) -> Caller:
-        try:
-            return self._keyring.router(authorization)
-        except Unauthenticated:
-            if self._watcher is None or not self._keyring.missing(authorization):
-                raise
-        if not self._watcher.looked:
-            raise Unavailable("The keys have not been read yet.", retry_after=1)
-        await self._watcher.keys_read()  # issued a moment ago, perhaps
+    async def _issued_since(self, authorization: bytes | None) -> Caller:
+        """A key that is younger than the last read of the keys. Raises as `Keyring.router` does."""
+        if self._watcher is not None and self._keyring.missing(authorization):
+            if not self._watcher.looked:
+                raise Unavailable("The keys have not been read yet.", retry_after=1)
+            await self._watcher.keys_read()
         return self._keyring.router(authorization)
-
-    async def _snapshot(self, request: Request, _: bytes) -> Reply:
-        return await self.serving.snapshot(request)
 
 
 def _wrong_method(allowed: str) -> Reply:
