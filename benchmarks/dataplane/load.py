@@ -60,6 +60,8 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         process_group=0, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
     )  # fmt: skip
+    # A benchmark that is told to end takes its servers with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     try:
         _wait_for(url)
         yield Server(process)
