@@ -74,11 +74,6 @@ class OutcomeBuffer:
         self._outbox.adopt()
 
     @property
-    def open_buckets(self) -> int:
-        """Minute buckets not yet sealed."""
-        return len(self._open)
-
-    @property
     def batches_waiting(self) -> int:
         """Batches not yet acknowledged, in memory."""
         return len(self._outbox)

@@ -118,13 +118,13 @@ class Poller:
         """Before a fork: wait for a moment in which the thread holds no lock and writes nothing. The child would
         find the lock held for ever; of a log's stream, it would be refused every line.
         """
-        if self._thread is not threading.current_thread():
-            self._paused = self._busy.acquire(timeout=_FORK_WAITS_S)
+        if self._thread is not threading.current_thread() and self._busy.acquire(timeout=_FORK_WAITS_S):
+            self._paused = True
 
     def resume(self) -> None:
         """After a fork, in the parent."""
-        if self._paused:
-            self._paused = False
+        paused, self._paused = self._paused, False
+        if paused:
             self._busy.release()
 
     def _call(self, what: Callable[[], None]) -> None:

@@ -176,6 +176,19 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
         assert {ended_well(pid) for pid in pids} == {True}
 
 
+def test_the_parent_goes_on_after_two_forks_at_once(plane: FakeControlPlane) -> None:
+    with plane.router() as router:
+        for _ in range(2):
+            router._poller.pause()
+        for _ in range(2):
+            router._poller.resume()
+        plane.serve("summaries", always("large"), version=2)
+        until = time.monotonic() + 10
+        while router.revision != 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert router.revision == 2
+
+
 def test_it_serves_in_workers_that_a_preloading_master_forks_and_replaces(plane: FakeControlPlane) -> None:
     script = Path(__file__).with_name("prefork_process.py")
     master = subprocess.Popen(

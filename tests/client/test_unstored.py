@@ -4,13 +4,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pointsman import Router
 from pointsman.errors import SnapshotRefused
 from pointsman.lastgood import LastGood
+from pointsman.policy import digest
 from pointsman.store import DiskStore, Received
 from pointsman.testing import FakeControlPlane, Request
 from tests.client.policies import always, two_stage
@@ -216,3 +220,46 @@ def test_its_etag_is_the_applied_one_where_nothing_is_stored() -> None:
     with pytest.raises(SnapshotRefused):
         good.receive(body(0, full=True))
     assert good.etag == '"e.1.0123456789abcdef"'
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "c"]), st.none() | st.integers(1, 3)), min_size=1, max_size=4
+)
+
+
+@given(st.lists(st.tuples(CHANGES, st.booleans(), st.booleans()), min_size=1, max_size=8))
+def test_what_is_on_disk_is_what_its_etag_says(steps: list[tuple[Any, bool, bool]]) -> None:
+    """Each step: what changes, whether it comes as a full snapshot, whether the disk is full."""
+    with TemporaryDirectory() as directory:
+        disk = FullDisk(Path(directory) / "snapshot")
+        good = LastGood(store=disk)
+        good.receive(body(1, full=True))
+        workloads: dict[str, Any] = {}
+        for revision, (changes, full, disk.full) in enumerate(steps, start=2):
+            for name, version in changes:
+                workloads[name] = None if version is None else entry(version, name)
+            changed = dict(changes)
+            told = {n: e for n, e in workloads.items() if e is not None and (full or n in changed)}
+            removed = [n for n in changed if workloads[n] is None and not full]
+            good.receive(body(revision, full=full, workloads=told, removed=removed))
+            assert good.current is not None
+            assert good.current.entries == {n: e for n, e in workloads.items() if e is not None}
+            restarted = LastGood(store=DiskStore(disk.path)).load()
+            assert restarted is not None
+            assert restarted.etag == good.etag
+            assert good.unstored is disk.full
+            if not disk.full:
+                assert (restarted.revision, restarted.entries) == (revision, good.current.entries)
+
+
+def entry(version: int, name: str) -> dict[str, Any]:
+    policy = {**always("large" if version % 2 else "small"), "workload": name}
+    side = {"version": version, "digest": digest(policy), "policy": policy}
+    return {
+        "revision": 1,
+        "unit": "request",
+        "baseline": side,
+        "candidate": None,
+        "rollout": None,
+        "pin": None,
+    }

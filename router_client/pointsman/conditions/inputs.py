@@ -24,11 +24,6 @@ class Input:
     values: tuple[str, ...] = ()
     default: Value | None = None
 
-    @property
-    def numeric(self) -> bool:
-        """Whether it compares with numbers; int and double compare with each other."""
-        return self.type in ("int", "double")
-
 
 def _table(*inputs: Input) -> dict[str, Input]:
     return {entry.name: entry for entry in inputs}
