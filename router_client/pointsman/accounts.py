@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pointsman.attempt import ANSWERED_BADLY, UNREACHABLE, error_kind
@@ -17,6 +18,7 @@ __all__ = ["Ending", "TypicalCosts", "bucket_key", "outcome_of"]
 # Bounds of the protocol: a longer name or a higher cost would have its whole bucket refused.
 _MODEL_LENGTH = 120
 _HIGHEST_COST_NUSD = 10**12  # a thousand dollars a task
+_KINDS = frozenset((*UNREACHABLE, *ANSWERED_BADLY))
 
 
 class Ending(NamedTuple):
@@ -65,7 +67,7 @@ def bucket_key(decision: Decision) -> BucketKey:
         decision.version,
         _printable(decision.endpoint),
         decision.rule,
-        _model(_final_alias(decision)),
+        _model(decision.final_alias),
     )
 
 
@@ -114,28 +116,37 @@ def outcome_of(decision: Decision, ending: Ending, costs: TypicalCosts) -> tuple
 _BAD = math.nan
 
 
-def _score(value: float | None) -> float | None:
+def _figure(value: object, highest: float) -> float | None:
+    """The number from 0 to `highest`; `_BAD` for any other and for what is none."""
     if value is None:
         return None
-    return float(value) if 0 <= value <= 1 else _BAD
+    if isinstance(value, str | bytes):
+        return _BAD
+    try:
+        number = float(value)  # type: ignore[arg-type]  # whatever the caller gave
+    except (TypeError, ValueError, OverflowError):
+        return _BAD
+    return number if 0 <= number <= highest else _BAD
 
 
-def _money(value: float | None) -> float | None:
-    if value is None:
-        return None
-    return round(value) if 0 <= value <= _HIGHEST_COST_NUSD else _BAD
+def _score(value: object) -> float | None:
+    return _figure(value, 1)
 
 
-def _duration(value: float | None) -> float | None:
-    if value is None:
-        return None
-    return float(value) if 0 <= value < math.inf else _BAD
+def _money(value: object) -> float | None:
+    amount = _figure(value, _HIGHEST_COST_NUSD)
+    return amount if amount is None or amount is _BAD else round(amount)
+
+
+def _duration(value: object) -> float | None:
+    return _figure(value, sys.float_info.max)
 
 
 def _error(decision: Decision, ending: Ending) -> str | None:
     if ending.error is not None:
         # Kinds are a closed list: free words would each become a counter of their own.
-        return ending.error if ending.error in UNREACHABLE or ending.error in ANSWERED_BADLY else "error"
+        known = isinstance(ending.error, str) and ending.error in _KINDS
+        return ending.error if known else "error"
     steps = decision.steps
     if steps.done is None or steps.done.action != "stop" or steps.last is None:
         return None
@@ -145,12 +156,6 @@ def _error(decision: Decision, ending: Ending) -> str | None:
 def _last_confidence(decision: Decision) -> float | None:
     last = decision.steps.last
     return last.confidence if last is not None else None
-
-
-def _final_alias(decision: Decision) -> str:
-    # An accepted answer may be an earlier model's, when the stronger one could not be reached.
-    done = decision.steps.done
-    return done.alias if done is not None else decision.final_alias
 
 
 def _shadow(decision: Decision, ending: Ending, cost: int | None, costs: TypicalCosts) -> Shadow | None:

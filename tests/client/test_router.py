@@ -171,13 +171,14 @@ def test_it_never_raises_into_the_callers_request(plane: FakeControlPlane, reque
     [
         {"cost_nusd": -1}, {"cost_nusd": math.nan}, {"cost_nusd": 10**12 + 1}, {"latency_ms": math.inf},
         {"latency_ms": -5}, {"quality": 1.01}, {"quality": math.nan}, {"confidence": -0.1},
+        {"quality": "0.9"}, {"confidence": {}}, {"latency_ms": object()}, {"cost_nusd": 10**400},
     ],
 )  # fmt: skip
 def test_it_leaves_out_and_counts_a_figure_that_is_none(
-    plane: FakeControlPlane, figures: dict[str, float]
+    plane: FakeControlPlane, figures: dict[str, Any]
 ) -> None:
     with plane.router() as router:
-        router.record(router.decide("summaries"), success=True, **figures)  # type: ignore[arg-type]
+        router.record(router.decide("summaries"), success=True, **figures)
         assert router.status()["figures_invalid"] == 1
     bucket = only(plane)
     assert bucket["tasks"] == 1
@@ -187,7 +188,7 @@ def test_it_leaves_out_and_counts_a_figure_that_is_none(
 def test_it_counts_an_outcome_that_cannot_be_read() -> None:
     router = offline()
     router.record("not a decision", success=True)  # type: ignore[arg-type]
-    router.record(router.decide("x"), success=True, quality="good")  # type: ignore[arg-type]
+    router.record(None, success=True)  # type: ignore[arg-type]
     assert router.status()["outcomes_invalid"] == 2
 
 
