@@ -164,11 +164,7 @@ def _texts_hold_nul(item: Bucket | Event) -> bool:
 
 
 def _names_hold_nul(bucket: Bucket) -> bool:
-    for names in (bucket.models, bucket.errors_by_kind, bucket.shadow.routes):
-        for name in names:
-            if "\0" in name:
-                return True
-    return False
+    return "\0" in "".join((*bucket.models, *bucket.errors_by_kind, *bucket.shadow.routes))
 
 
 # --- the sentences ------------------------------------------------------------------------------------

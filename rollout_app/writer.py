@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,14 +29,14 @@ log = logging.getLogger(__name__)
 
 GROUP = 256  # requests in one transaction at most
 GROUP_PARTS = 20_000  # buckets and events in one transaction at most
-LINGER_S = 0.02  # how long a group may gather when the one before was shared
+LINGER_S = 0.01  # how long a group may gather when the one before was shared
 MOST_WAITING = 4_096  # requests
 MOST_WAITING_PARTS = 100_000  # buckets and events: some 200 MB
 KEEP_FROM = 200  # buckets and events: a shared group of as many is kept, a smaller one counted at once
-SETTLE_S = 1.0  # from the first group kept to the transaction that counts it
+SETTLE_S = 2.0  # from the first group kept to the transaction that counts it
 SETTLE_SHARE = 0.2  # of the time may go into settling; with very many routes it comes less often instead
 SETTLE_LATEST_S = 8.0
-MOST_KEPT = 20_000  # routes and minutes added up in memory: some 150 MB; beyond it is settled at once
+MOST_KEPT = 20_000  # routes and minutes added up in memory: some 120 MB; beyond it is settled at once
 LOOK_S = 5.0  # between looks for groups that a killed process left
 
 
@@ -82,7 +83,9 @@ class Writer(threading.Thread):
                 )
             self._waiting.append(waiting)
             self._parts += parts
-            self._changed.notify()
+            # Not for each one: to wake a thread that only gathers costs as much as to read a batch.
+            if len(self._waiting) in (1, GROUP):
+                self._changed.notify()
         return waiting.answer
 
     def load(self) -> Load:
@@ -204,10 +207,10 @@ def _tell(group: Sequence[_Waiting], accepted: Accepted) -> None:
 
     def answer() -> None:
         for waiting, number in zip(group, accepted.answers, strict=True):
-            if not waiting.answer.done():  # a router that hung up has cancelled it; its batch is counted
+            if not waiting.answer.done():  # a router that hung up has cancelled it; its batch counts
                 waiting.answer.set_result(number)
 
-    group[0].answer.get_loop().call_soon_threadsafe(answer)
+    _on_loop(group[0], answer)
 
 
 def _refuse(waiting: _Waiting, error: PointsmanError) -> None:
@@ -215,4 +218,9 @@ def _refuse(waiting: _Waiting, error: PointsmanError) -> None:
         if not waiting.answer.done():
             waiting.answer.set_exception(error)
 
-    waiting.answer.get_loop().call_soon_threadsafe(answer)
+    _on_loop(waiting, answer)
+
+
+def _on_loop(waiting: _Waiting, callback: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        waiting.answer.get_loop().call_soon_threadsafe(callback)
