@@ -147,7 +147,7 @@ def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterat
     if rollout.current.mode != "full" and outcomes < MIN_OUTCOMES:
         yield HoldReason(
             "calibrating",
-            f"{outcomes:,} of {MIN_OUTCOMES:,} graded outcomes of the baseline before the rollout.",
+            f"Margins are measured from {MIN_OUTCOMES:,} graded outcomes of the baseline; {outcomes:,} are known.",
         )
     if rollout.current.mode == "percentage" and evidence.judgement.srm_log_e >= LOG_MISMATCH:
         yield HoldReason("srm", _mismatch(rollout, evidence.judgement))

@@ -48,7 +48,7 @@ def evidence_of(verdict: Verdict) -> str:
         return f"{seen}{_later(verdict)}, margin {change(verdict, verdict.margin)}"
     safe = math.exp(min(verdict.log_e_safe, 700))
     asked = change(verdict, verdict.stage_margin)
-    return f"{seen}; that it is below {asked} has evidence {safe:.1f} of 20"
+    return f"{seen}; the evidence that it stays below {asked} is {safe:.1f}, and 20 is needed"
 
 
 def _later(verdict: Verdict) -> str:

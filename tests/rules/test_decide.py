@@ -150,7 +150,7 @@ def test_it_says_that_only_time_is_missing_where_it_is_only_time() -> None:
 def test_it_says_what_would_advance_it() -> None:
     decision = decide(view(3), evidence(ledger(3, looks=5, n=(100, 100)).judge(3)), FLEET, NOW)
     assert isinstance(decision, Hold)
-    assert "has evidence" in decision.reason.sentence
+    assert "the evidence that it stays below" in decision.reason.sentence
     assert decision.outlook.startswith("About ")
     assert decision.outlook.endswith("more candidate tasks, if they go like those so far.")
 
