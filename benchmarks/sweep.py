@@ -1,7 +1,7 @@
 """How long one process needs to sweep its active rollouts, on SQLite and on PostgreSQL.
 
 `python benchmarks/sweep.py [rollouts …]` (1,000 and 10,000 without) on both; on the server of TEST_DATABASE_URL,
-else on a PostgreSQL that the tests bring (without fsync). Every rollout has a baseline of its own, and is 40
+else on a PostgreSQL that the tests bring (without fsync). Every rollout has a baseline of its own, and is 20
 minutes into its second stage. Sweeps: the first look after a restart of everything (all evidence read), one
 with a new stratum for every rollout, some with a new stratum for one in thirty (the steady state: each has one
 a minute, a sweep is every two seconds), and one in which nothing came in. Seconds are of the wall, and of this
@@ -24,8 +24,17 @@ if "--on" not in sys.argv:  # one process for each database and size: settings a
     from tests.services import postgres_url
 
     for url in ("", postgres_url()):
+        each = []
         for size in sys.argv[1:] or ("1000", "10000"):
-            subprocess.run([sys.executable, __file__, size, "--on", url], check=True)
+            command = [sys.executable, __file__, size, "--on", url]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+                for line in child.stdout or ():
+                    print(line, end="", flush=True)
+            each.append(float(line.split()[-2]))  # of its last line: so many ms a look
+        print(
+            f"growth from the fewest to the most rollouts: {each[-1] / each[0]:.2f} times as long a look\n",
+            flush=True,
+        )
     sys.exit()
 
 os.environ["POINTSMAN_VAR"] = tempfile.mkdtemp(prefix="pointsman-sweep-")
@@ -55,7 +64,7 @@ PLAN = [
     {"mode": "percentage", "share_pcm": 50_000, "min_minutes": 1_000},
     {"mode": "full"},
 ]
-STAGE, TASKS, MINUTES = 1, 60, 40
+STAGE, TASKS, MINUTES = 1, 60, 20
 IN_A_MINUTE = 30  # sweeps
 MADE = 97  # rollouts with outcomes of their own; making them is slow
 
@@ -192,7 +201,8 @@ def many(count: int) -> list[Place]:
     return [Place(environment.pk, rollout.workload_id, str(rollout.pk)) for rollout in rollouts]
 
 
-def timed(what: str) -> float:
+def timed(what: str) -> tuple[float, float]:
+    """Seconds of the wall, and milliseconds of our processor a look."""
     began, worked = time.perf_counter(), time.process_time()
     words = reconcile.sweep()
     took, worked = time.perf_counter() - began, time.process_time() - worked
@@ -201,7 +211,7 @@ def timed(what: str) -> float:
         f"{took / looked * 1000:6.2f} ms a look ({worked / looked * 1000:.2f} of them ours)" if looked else ""
     )
     print(f"  {what:32} {took:7.2f} s  {looked:6} looks  {each}  {words}", flush=True)
-    return took
+    return took, worked / max(looked, 1) * 1000
 
 
 def main() -> None:
@@ -218,14 +228,15 @@ def main() -> None:
         timed("first look: all evidence read")
         for at in (MINUTES, MINUTES + 1):
             minutes_of(rollouts, start + timedelta(minutes=at), 1, at)
-            timed("a new stratum for each")
+            each = timed("a new stratum for each")[1]
         Rollout.objects.update(wake_at=F("looked_at") + timedelta(hours=1))
         steady = 0.0
         for at in range(3):
             minutes_of(rollouts[at::IN_A_MINUTE], start + timedelta(minutes=MINUTES + 2), 1, at)
-            steady += timed("steady: one in thirty")
-        print(f"  steady state: {steady / 3:.3f} s of every 2 s, {steady / 6:.1%} of one process")
+            steady += timed("steady: one in thirty")[0]
+        print(f"  steady state: {steady / 3:.3f} s of every 2 s, {steady / 6:.1%} of one process", flush=True)
         timed("nothing came in")
+        print(f"  with a new stratum for each, our processor has {each:.2f} ms a look", flush=True)
     finally:
         connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
 
