@@ -1,11 +1,11 @@
-"""Counts what routers report: each batch once, folded in memory, in the same transaction as its id. Prunes by age.
+"""Counts what routers report: each batch once, folded in memory, added to the totals. Prunes by age.
 
-A few submissions at a time are added to their rows at once (`count`). Under load that would rewrite the same
-rows a hundred times a second, so there each group is kept as one `UncountedGroup`, which is all that its
-answer waits for, and added up in this process's memory as well (`keep`); once a second or so the sum of many
-groups is added to the rows, in the transaction that deletes them (`settle`). The row of a group is what it
-counts by: whoever deletes it counts it. So a group of a process that was killed waits until another counts
-it (`settle_left`), and one that two would count is counted by one.
+A few submissions at a time are added to their rows at once, in the transaction that keeps their ids (`count`).
+Under load that would rewrite the same rows a hundred times a second. There a group is kept as one
+`UncountedGroup`, with its ids, which is all that its answer waits for, and added up in this process's memory as
+well (`keep`); every few seconds the sum of many groups is added to the rows, in the transaction that deletes
+them (`settle`). Whoever deletes a group's row counts it, and nobody else: so what a killed process has kept is
+counted by another (`settle_left`), and what two would count is counted by one.
 
 Every transaction goes in one order: (1) the ids of the batches, in their order, where another process with
 the same id makes us wait or drop ours; (2) the rows of groups, of which those that another one holds are

@@ -31,11 +31,11 @@ GROUP = 256  # requests in one transaction at most
 GROUP_PARTS = 20_000  # buckets and events in one transaction at most
 LINGER_S = 0.01  # how long a group may gather when the one before was shared
 MOST_WAITING = 4_096  # requests
-MOST_WAITING_PARTS = 100_000  # buckets and events: some 200 MB
+MOST_WAITING_PARTS = 50_000  # buckets and events: some 250 MB
 KEEP_FROM = 200  # buckets and events: a shared group of as many is kept, a smaller one counted at once
 SETTLE_S = 2.0  # from the first group kept to the transaction that counts it
 SETTLE_SHARE = 0.2  # of the time may go into settling; with very many routes it comes less often instead
-SETTLE_LATEST_S = 8.0
+SETTLE_LATEST_S = 8.0  # well before others take the groups for left behind
 MOST_KEPT = 20_000  # routes and minutes added up in memory: some 120 MB; beyond it is settled at once
 LOOK_S = 5.0  # between looks for groups that a killed process left
 

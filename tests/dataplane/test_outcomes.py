@@ -283,8 +283,9 @@ def test_it_fails_no_batch_for_another_ones_fault(
     assert ArmTotals.objects.get().tasks == 19 * 118
 
 
+@pytest.mark.parametrize("bound", ["MOST_WAITING", "MOST_WAITING_PARTS"])
 def test_it_pushes_back_when_too_much_waits(
-    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     released = threading.Event()
     real = outcomes.count
@@ -294,7 +295,7 @@ def test_it_pushes_back_when_too_much_waits(
         return real(group)
 
     monkeypatch.setattr(outcomes, "count", held)
-    monkeypatch.setattr(writer, "MOST_WAITING", 3)
+    monkeypatch.setattr(writer, bound, 3)
     answers = []
     for _ in range(10):
         body = msgspec.json.encode(batch(bucket(served.assignment)))
