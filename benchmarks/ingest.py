@@ -22,7 +22,7 @@ from benchmarks.dataplane.family import Family
 from benchmarks.dataplane.reports import TASKS, Fleet
 
 BUCKETS = 10
-SECONDS = 6
+SECONDS = 4
 WARM = 1_000  # batches before any that is measured
 MOST = 15_000  # batches of one measurement: they are made beforehand, and held in memory
 ROUTERS = (64, 640)
@@ -46,7 +46,7 @@ def one(database: str, routes: int, workers: int) -> None:
         return [load.request("POST", "/router/v1/outcomes", body, **auth) for body in bodies]
 
     with load.bare("benchmarks.dataplane.decoding:application") as (server, its_port):
-        sent = requests(3_000, 64)
+        sent = requests(2_000, 64)
         limit = [load.measure(server, its_port, sent, len(sent)).cpu_us for _ in range(3)][-1]
     command = [*instance.SERVE, "--port", str(port), "--workers", str(workers)]
     accepted = 0
