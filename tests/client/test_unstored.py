@@ -1,6 +1,7 @@
 """A disk that refuses what was applied: the router follows, and its ETag waits for the disk."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -103,6 +104,17 @@ def test_a_rollback_reaches_it_at_once_while_its_etag_stays_on_what_is_stored(
         assert (asked_from(last), last.since) == ("2", 4)
         assert DiskStore(disk.path).load()[-1].etag == last.headers["If-None-Match"]
         assert router.status()["store_errors"] >= 2
+
+
+def test_a_rollback_does_not_wait_for_a_disk_that_hangs(
+    plane: FakeControlPlane, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plane.router(store=disk) as router:
+        release = threading.Event()
+        monkeypatch.setattr(disk, "save", lambda chain: release.wait(10))
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: router.decide("summaries").model == "vendor/large", 5)
+        release.set()
 
 
 def test_its_etag_advances_once_the_disk_takes_it(plane: FakeControlPlane, disk: FullDisk) -> None:
