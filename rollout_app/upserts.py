@@ -17,9 +17,7 @@ from rollout_app.bulk import chunks
 from rollout_app.counting import DETAILS, NUMBERS, Details, Sums
 
 ROWS = 1_000  # of one statement: some 3 MB
-_GROUPS = len(NUMBERS) + DETAILS.index(
-    "groups"
-)  # the place of the groups in a row: {group: [tasks, failures]}
+_GROUPS = DETAILS.index("groups")  # a row has them as {group: [tasks, failures]}
 LARGEST = 2**63 - 1  # what a column holds; a sum that would pass it stops there
 
 
@@ -53,15 +51,14 @@ def _stored(key: Any) -> tuple[Any, ...]:
 
 def _as_row(sums: Sums) -> list[Any]:
     numbers = [min(number, LARGEST) if type(number) is int else number for number in sums.numbers]
-    row: list[Any] = [*numbers, *sums.details]
-    row[_GROUPS] = {name: (group.tasks, group.failures) for name, group in row[_GROUPS].items()}
-    return row
+    details: list[Any] = list(sums.details)
+    details[_GROUPS] = {name: (group.tasks, group.failures) for name, group in details[_GROUPS].items()}
+    return numbers + details
 
 
 def _from_row(row: Sequence[Any]) -> tuple[Sequence[int | float], Details]:
     details = [{} if text == "{}" else msgspec.json.decode(text) for text in row[len(NUMBERS) :]]
-    place = _GROUPS - len(NUMBERS)
-    details[place] = {name: Group(*pair) for name, pair in details[place].items()}
+    details[_GROUPS] = {name: Group(*pair) for name, pair in details[_GROUPS].items()}
     return row[: len(NUMBERS)], cast(Details, tuple(details))
 
 
