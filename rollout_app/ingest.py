@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
@@ -65,7 +65,7 @@ class Ingest:
         batch, buckets = await _read(read_batch, body)
         environment, now = self._environment(request), datetime.now(UTC)
         problems = [p for i, bucket in enumerate(buckets) for p in contradictions(i, bucket, now)]
-        await self._refuse_unknown("buckets", request.caller, environment, buckets, problems)
+        await self._refuse_unknown("buckets", request.caller, environment, enumerate(buckets), problems)
         contributions = [self._contribution(environment, bucket) for bucket in buckets]
         submission = Submission(environment, {f"b:{batch}": contributions}, accepted=len(buckets))
         return await self._counted(submission, len(buckets))
@@ -74,7 +74,7 @@ class Ingest:
         events = await _read(read_events, body)
         environment, now = self._environment(request), datetime.now(UTC)
         problems = [p for i, event in enumerate(events) for p in event_problems(i, event, now)]
-        await self._refuse_unknown("events", request.caller, environment, events, problems)
+        await self._refuse_unknown("events", request.caller, environment, enumerate(events), problems)
         parts: dict[str, list[Contribution]] = {}
         for event in events:
             part = [self._contribution(environment, event_bucket(event, index))]
@@ -86,11 +86,9 @@ class Ingest:
         environment, now = self._environment(request), datetime.now(UTC)
         problems: list[Problem] = []
         tokens = [_token(i, word, request.caller.environment, problems) for i, word in enumerate(words)]
-        said = [(word, token) for word, token in zip(words, tokens, strict=True) if token is not None]
-        await self._refuse_unknown(
-            "feedback", request.caller, environment, [token for _, token in said], problems
-        )
-        rows = [self._word(environment, word, token, now) for word, token in said]
+        said = [(number, token) for number, token in enumerate(tokens) if token is not None]
+        await self._refuse_unknown("feedback", request.caller, environment, said, problems)
+        rows = [self._word(environment, words[number], token, now) for number, token in said]
         return await self._counted(Submission(environment, {}, rows, len(words)), len(words))
 
     # --- inside ---------------------------------------------------------------------------------------
@@ -102,12 +100,17 @@ class Ingest:
             raise InvalidInput(f"There is no environment {request.caller.environment!r} any more.") from None
 
     async def _refuse_unknown(
-        self, member: str, caller: Caller, environment: int, items: Sequence[Named], problems: list[Problem]
+        self,
+        member: str,
+        caller: Caller,
+        environment: int,
+        items: Iterable[tuple[int, Named]],
+        problems: list[Problem],
     ) -> None:
         """Look up what is named for the first time, and raise the 422 if anything is wrong."""
         strange = [
             (number, item)
-            for number, item in enumerate(items)
+            for number, item in items
             if not self._known.is_found(environment, item) or not caller.may_report(item.workload)
         ]
         if lacking := self._known.lacks(item for _, item in strange):

@@ -79,3 +79,11 @@ def test_it_refuses_what_is_no_word(plane: Plane, served: Served, change: dict[s
     word = {"decision_id": _token(served), "kind": "downstream", "success": True} | change
     answer = _say(plane, served, word)
     assert (answer.status, answer.json()["problems"][0]["index"]) == (422, 0)
+
+
+def test_it_names_each_bad_word_by_its_own_index(plane: Plane, served: Served) -> None:
+    """One that cannot be read does not shift those after it."""
+    decisions = ["no token", _token(served), _token(served, version=99), _token(served, arm="other")]
+    answer = _say(plane, served, *({"decision_id": token, "kind": "downstream"} for token in decisions))
+    found = [(problem["index"], problem["field"]) for problem in answer.json()["problems"]]
+    assert (answer.status, found) == (422, [(0, "decision_id"), (2, "version"), (3, "decision_id")])
