@@ -215,13 +215,15 @@ def _known_unchanged(generation: Generation, question: Question, condition: Cond
         look.revision,
     ):
         return None
+    for tag in condition.tags:
+        if (known := generation.unchanged.get(tag)) is not None:
+            return known
     mine = b'"%s.%d.' % (look.epoch.encode(), look.revision)
     tag = next(tag for tag in condition.tags if tag.startswith(mine))
-    if tag not in generation.unchanged:
-        if len(generation.unchanged) >= KEPT_ANSWERS:
-            generation.unchanged.clear()
-        generation.unchanged[tag] = snapshots.unsigned_304(tag, look.revision)
-    return generation.unchanged[tag]
+    if len(generation.unchanged) >= KEPT_ANSWERS:
+        generation.unchanged.clear()
+    generation.unchanged[tag] = reply = snapshots.unsigned_304(tag, look.revision)
+    return reply
 
 
 async def _once(
