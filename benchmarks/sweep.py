@@ -30,7 +30,7 @@ if "--on" not in sys.argv:  # one process for each database and size: settings a
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
                 for line in child.stdout or ():
                     print(line, end="", flush=True)
-            each.append(float(line.split()[-2]))  # of its last line: so many ms a look
+            each.append(float(line.split()[-1]))  # its last line ends with ms a look
         print(
             f"growth from the fewest to the most rollouts: {each[-1] / each[0]:.2f} times as long a look\n",
             flush=True,
@@ -236,7 +236,7 @@ def main() -> None:
             steady += timed("steady: one in thirty")[0]
         print(f"  steady state: {steady / 3:.3f} s of every 2 s, {steady / 6:.1%} of one process", flush=True)
         timed("nothing came in")
-        print(f"  with a new stratum for each, our processor has {each:.2f} ms a look", flush=True)
+        print(f"  with a new stratum for each, ms of our processor a look: {each:.2f}", flush=True)
     finally:
         connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
 
