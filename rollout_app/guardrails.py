@@ -252,6 +252,10 @@ def _since(
     measure: Measure, by_stage: Mapping[int, Sums], restarts: Sequence[int]
 ) -> tuple[Any, list[_Since]]:
     """The sums since the start, and what harm they show since then and since each restart that has begun."""
+    if len(by_stage) == 1:  # nothing to add up, and since then is since the start
+        [(stage, only)] = by_stage.items()
+        whole = _harm(measure, only, None)
+        return only, [whole, replace(whole, stage=stage)] if stage in restarts else [whole]
     total, since = measure.empty(), []
     for stage in sorted(by_stage, reverse=True):
         total.merge(by_stage[stage])
