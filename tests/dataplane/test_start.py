@@ -1,0 +1,14 @@
+"""What a process does before its first request."""
+
+import gc
+
+
+def test_it_takes_what_is_loaded_out_of_the_garbage_collectors_sight() -> None:
+    from controlplane import asgi
+
+    assert gc.get_freeze_count() == 0
+    try:
+        asgi._settle()
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
