@@ -93,7 +93,7 @@ def test_it_fails_no_decision_and_loses_no_outcome_through_outages(
             recorded[worker] += 1
             time.sleep(0.002)
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in (0, 1)]
     for worker in workers:
         worker.start()
     _kill_and_restart(plane, random.Random(11), SECONDS)
