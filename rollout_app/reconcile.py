@@ -35,6 +35,8 @@ from rollout_app.strata import closes_before
 logger = logging.getLogger(__name__)
 
 READBACK_FOR = timedelta(minutes=10)  # then a rollback ends with the stragglers named
+# What a gateway hears is written every few seconds: until then an empty fleet is only one not heard of yet.
+HEARD_WITHIN = timedelta(seconds=10)
 # How long a rollout is left alone when nothing came in: what only time or the fleet changes is seen so late.
 SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
 BATCH = 200  # rollouts read together, and kept in one transaction: some 50 ms in which SQLite has its writer
@@ -151,15 +153,22 @@ def _read_back(rollout: Rollout, now: datetime) -> str:
     seen = fleet.view(rollout.environment, rollout.rollback_revision or 0)
     began = rollout.rolling_back_at or now
     readback = {"confirmed": seen.confirmed, "of": seen.of, "stragglers": list(seen.stragglers)}
-    if seen.confirmed < seen.of and now - began < READBACK_FOR:
+    followed = seen.of > 0 and seen.confirmed >= seen.of
+    if not followed and now - began < (READBACK_FOR if seen.of else HEARD_WITHIN):
         _write(rollout, readback=readback, looked_at=now, wake_at=now + SOON)
         return "hold"
-    missing = f"; without word of {', '.join(seen.stragglers)}" if seen.stragglers else ""
-    waited = "" if seen.confirmed >= seen.of else "10 minutes have passed:"
-    counted = f"{seen.confirmed} of {seen.of} routers confirmed revision {rollout.rollback_revision}"
-    reason = f"{waited} {counted}{missing}.".strip()
+    reason = _readback_said(seen, rollout.rollback_revision)
     actions.confirm_rolled_back(rollout, actor=SYSTEM, reason=reason, readback=readback)
     return "confirm"
+
+
+def _readback_said(seen: fleet.FleetView, revision: int | None) -> str:
+    if not seen.of:
+        return f"No router has polled in the last two minutes: nobody had to follow revision {revision}."
+    counted = f"{seen.confirmed} of {seen.of} routers confirmed revision {revision}"
+    if seen.confirmed >= seen.of:
+        return f"{counted}."
+    return f"10 minutes have passed: {counted}; without word of {', '.join(seen.stragglers)}."
 
 
 # --- the evidence --------------------------------------------------------------------------------------

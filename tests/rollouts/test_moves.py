@@ -173,6 +173,16 @@ def test_it_ends_a_readback_after_ten_minutes_and_names_the_stragglers() -> None
     assert "r-slow" in rollout.transitions.get(event="confirm_rollback").reason
 
 
+def test_it_does_not_take_a_fleet_that_nobody_has_heard_yet_for_one_that_followed() -> None:
+    rollout = actions.roll_back_rollout(started(), actor=BEN, reason="bad")
+    began = rollout.rolling_back_at
+    assert began is not None
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=9)) == "hold"
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=10)) == "confirm"
+    reason = rollout.transitions.get(event="confirm_rollback").reason
+    assert reason.startswith("No router has polled")
+
+
 def test_it_reverts_with_one_click_even_in_a_freeze() -> None:
     rollout = completed()
     edit_environment(rollout.environment, actor=BEN, frozen_until=clock.now() + timedelta(hours=1))
