@@ -302,6 +302,7 @@ class UncountedGroup(models.Model):
     """Batches that were accepted under load, and are not in the sums yet; deleted by whoever counts them."""
 
     body = models.BinaryField()  # what they add: see `outcomes`
+    # When it was kept; later, for one that could not be read: when it is tried again.
     at = models.DateTimeField(db_default=Now(), db_index=True)
 
     def __str__(self) -> str:

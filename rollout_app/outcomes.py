@@ -17,6 +17,7 @@ Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, w
 transaction.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -34,10 +35,13 @@ from rollout_app.counting import Contribution, Key, Sums, add_up, by_arm
 from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket, UncountedGroup
 from rollout_app.upserts import add_to_rows, encode, rows_of
 
+log = logging.getLogger(__name__)
+
 # Longer than the oldest minute that ingest takes (7 days): a doubled batch always meets its first.
 BATCHES_KEPT = timedelta(days=8)
 # A process that lives settles its groups much sooner; taking one from it would only cost it a turn.
 LEFT_AFTER = timedelta(seconds=15)
+TRIED_AGAIN_AFTER = timedelta(hours=1)
 _LEFT_AT_ONCE = 20  # groups of one transaction
 _IDS = 2_000  # of one statement
 _LOCK = 0x706F696E  # our advisory locks are (this, environment)
@@ -126,16 +130,25 @@ def settle(tally: Tally) -> set[str]:
 
 
 def settle_left(now: datetime | None = None) -> tuple[int, set[str]]:
-    """Count some groups that nobody settled; returns how many, and the rollouts whose figures moved."""
-    before = (now or clock.now()) - LEFT_AFTER
+    """Count some groups that nobody settled; returns how many, and the rollouts whose figures moved.
+
+    One that cannot be read is set aside for `TRIED_AGAIN_AFTER`: it was promised, so it is not thrown away.
+    """
+    now = now or clock.now()
     with transaction.atomic():
-        left = UncountedGroup.objects.select_for_update(skip_locked=True).filter(at__lt=before)
+        left = UncountedGroup.objects.select_for_update(skip_locked=True).filter(at__lt=now - LEFT_AFTER)
         groups = dict(left.order_by("pk").values_list("pk", "body")[:_LEFT_AT_ONCE])
-        UncountedGroup.objects.filter(pk__in=groups).delete()
         sums: dict[Key, Sums] = {}
-        for body in groups.values():
-            add_up(_unpacked(body), sums)
-        return len(groups), _add(sums)
+        unread = set()
+        for pk, body in groups.items():
+            try:
+                add_up(_unpacked(body), sums)
+            except (msgspec.MsgspecError, zstandard.ZstdError):
+                log.exception("group %d of outcomes cannot be read; it is kept and tried again", pk)
+                unread.add(pk)
+        UncountedGroup.objects.filter(pk__in=unread).update(at=now + TRIED_AGAIN_AFTER)
+        UncountedGroup.objects.filter(pk__in=groups.keys() - unread).delete()
+        return len(groups) - len(unread), _add(sums)
 
 
 # --- inside -------------------------------------------------------------------------------------------

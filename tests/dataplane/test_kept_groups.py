@@ -127,6 +127,18 @@ def test_it_loses_nothing_when_it_cannot_count(served: Served, monkeypatch: pyte
     assert _counted() == 3
 
 
+def test_it_sets_aside_what_it_cannot_read(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A torn group, or one of a release that wrote them otherwise: it must not keep the others from being counted."""
+    torn = UncountedGroup.objects.create(body=b"torn")
+    outcomes.keep([_submission(served)], Tally())
+    assert outcomes.settle_left(_later())[0] == 1
+    assert (_counted(), list(UncountedGroup.objects.all())) == (3, [torn])
+    assert f"group {torn.pk} of outcomes cannot be read" in caplog.text
+    assert outcomes.settle_left(_later()) == (0, set())  # not at once again
+    assert outcomes.settle_left(_later() + outcomes.TRIED_AGAIN_AFTER) == (0, set())
+    assert UncountedGroup.objects.get() == torn
+
+
 def test_it_stops_at_the_largest_figure(served: Served) -> None:
     """Beyond any honest figure; a sum that the column cannot hold must not keep the others from being counted."""
     for _ in range(3):
