@@ -157,8 +157,11 @@ def _within(windows: Sequence[Window], columns: str, tail: str = "") -> Iterator
         ]
         # Names of our own table and columns only; values are bound.
         statement = (
-            f"SELECT v.column1, v.column2, {columns} FROM (VALUES {places(rows)}) AS v "  # noqa: S608
-            # A cross join: SQLite would read the whole table and seek in the windows.
+            # The limit tells SQLite how few windows there are: it expects a million, and would read the whole index
+            # into a Bloom filter first.
+            f"SELECT v.column1, v.column2, {columns} "  # noqa: S608
+            f"FROM (SELECT * FROM (VALUES {places(rows)}) AS w LIMIT {len(rows)}) AS v "
+            # A cross join: it would read the whole table and seek in the windows.
             f"CROSS JOIN {_TABLE} t WHERE t.rollout = v.column1 AND t.stage = v.column2 AND NOT (t.rollout = '') "
             f"AND t.minute >= v.column3 AND t.minute < v.column4 {tail}"
         )
