@@ -126,7 +126,7 @@ def simulate(scenario: Scenario, seed: int) -> Run:
         now = START + timedelta(minutes=minute + scenario.step)
         view = RolloutView(State.RUNNING, stages, stage, START + timedelta(minutes=entered))
         evidence = Evidence(
-            ledger.judge(stage, detail=False),
+            ledger.judge(stage, forecast=False, detail=False),
             traffic.reference,
             Telemetry(0, 1, now),
             rivals.last_hour(max(1, 60 // scenario.step)),

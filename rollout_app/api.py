@@ -17,7 +17,7 @@ from controlplane.access.models import Role
 from controlplane.api import ApiView
 from controlplane.errors import InvalidInput, StaleVersion
 from policies_app.gates import environment_for, version_for, workload_for
-from rollout_app import actions, serializers, totals
+from rollout_app import actions, looks, serializers, totals
 from rollout_app.dryrun import dry_run
 from rollout_app.gates import plan_for, rollout_for, rollouts_for
 from rollout_app.models import Plan, Rollout
@@ -223,8 +223,16 @@ class ApprovalsView(ApiView):
         return self.page(rollout_for(self.actor, rollout).approvals.all(), serializers.ApprovalSerializer)
 
 
+class JudgementView(ApiView):
+    """What the evidence says now of each guardrail, with the sums to compute it again."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, rollout: UUID) -> Response:
+        return Response(looks.judged(rollout_for(self.actor, rollout)).as_dict())
+
+
 class VerdictsView(ApiView):
-    """Newest first; `?look=7` gives one look whole."""
+    """The looks at which a verdict was another or something was done, newest first; `?look=7` gives one whole."""
 
     @extend_schema(
         parameters=[OpenApiParameter("look", int)], responses=serializers.VerdictSerializer(many=True)

@@ -30,7 +30,9 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
     strata, _ = close_windows(rows, before=totals.NEVER, cursors={})
     for stratum in strata:
         ledger.add(stratum)
-        if stages[stratum.stage].mode == "percentage" and ledger.judge(stratum.stage, detail=False).roll_back:
+        if stages[stratum.stage].mode != "percentage":
+            continue
+        if ledger.judge(stratum.stage, forecast=False, detail=False).roll_back:
             return _told(ledger.judge(stratum.stage), stages, len(strata), stratum)
     return _told(ledger.judge(rollout.stage), stages, len(strata), None)
 

@@ -202,12 +202,13 @@ def judge(
     restarts: Sequence[int],
     next_share: float,
     gates: bool = True,
-    detail: bool = True,
+    forecast: bool = True,
 ) -> Verdict:
     """The verdict on one guardrail from its sums per stage.
 
     `restarts`: the up to three later stages from which harm is counted anew. `next_share` (0 … 1): the
-    traffic that an advance would give the candidate. `detail` adds what only people and the record need.
+    traffic that an advance would give the candidate. `forecast`: say how many more tasks it takes. What only a
+    page or the record asks for comes by `detailed`.
     """
     sums, since = _since(measure, by_stage, restarts)
     start, unbegun = since[0], [0.0] * (_RESTARTS + 1 - len(since))
@@ -224,15 +225,24 @@ def judge(
         result = VerdictResult.FAIL
     elif log_e_safe >= LOG_SAFE:
         result = VerdictResult.PASS
-    low, high = (measure.interval(sums) if detail else None) or (None, None)
     waits = result is VerdictResult.INCONCLUSIVE and gates and guardrail.gates
-    needed = _needed_tasks(measure, sums, margin, log_e_safe) if detail and waits else None
+    needed = _needed_tasks(measure, sums, margin, log_e_safe) if forecast and waits else None
     return Verdict(
-        guardrail.name, guardrail.metric, result, n_candidate, n_baseline, start.estimate, low, high,
+        guardrail.name, guardrail.metric, result, n_candidate, n_baseline, start.estimate, None, None,
         log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted is not None, gates and
-        guardrail.gates, needed, tuple((stage, part.as_dict()) for stage, part in by_stage.items()) if detail
-        else (), log_e_counted, counted.stage if counted else None, counted.estimate if counted else None,
+        guardrail.gates, needed, (), log_e_counted, counted.stage if counted else None,
+        counted.estimate if counted else None,
     )  # fmt: skip
+
+
+def detailed(verdict: Verdict, measure: Measure, by_stage: Mapping[int, Sums]) -> Verdict:
+    """The verdict with its interval and sums: what a page shows, and what a record needs to be computed again."""
+    total = measure.empty()
+    for sums in by_stage.values():
+        total.merge(sums)
+    low, high = measure.interval(total) or (None, None)
+    parts = tuple((stage, sums.as_dict()) for stage, sums in by_stage.items())
+    return replace(verdict, low=low, high=high, sums=parts)
 
 
 _RESTARTS = len(RESTART_WEIGHTS) - 1
@@ -255,7 +265,8 @@ def _since(
     if len(by_stage) == 1:  # nothing to add up, and since then is since the start
         [(stage, only)] = by_stage.items()
         whole = _harm(measure, only, None)
-        return only, [whole, replace(whole, stage=stage)] if stage in restarts else [whole]
+        again = _Since(stage, whole.log_e, whole.estimate, whole.reached)
+        return only, [whole, again] if stage in restarts else [whole]
     total, since = measure.empty(), []
     for stage in sorted(by_stage, reverse=True):
         total.merge(by_stage[stage])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from rollout_app.evidence import (
@@ -17,7 +17,7 @@ from rollout_app.evidence import (
     Stage,
     Stratum,
 )
-from rollout_app.guardrails import Guardrail, Verdict, judge
+from rollout_app.guardrails import Guardrail, Verdict, detailed, judge
 from rollout_app.stats.combine import LOG_ROLL_BACK, log_sum_exp
 from rollout_app.stats.deff import design_effect, unit_spread
 from rollout_app.stats.srm import log_e_srm
@@ -153,8 +153,11 @@ class Ledger:
             sums = self.sums[name].setdefault(stage, measure.empty())
             measure.add(sums, stratum.candidate, stratum.baseline)
 
-    def judge(self, stage: int, *, detail: bool = True) -> Judgement:
-        """The verdicts for an advance from `stage` (its index) to the one after it."""
+    def judge(self, stage: int, *, forecast: bool = True, detail: bool = True) -> Judgement:
+        """The verdicts for an advance from `stage` (its index) to the one after it.
+
+        `forecast` and `detail` are for people and for the record; no decision needs them.
+        """
         share, deff = self._share_after(stage), self.deff
         for measure in self.measures.values():
             measure.deff = deff
@@ -166,12 +169,21 @@ class Ledger:
                 restarts=self.compared[1 : 1 + _RESTARTS],
                 next_share=share,
                 gates=guardrail.applies(self.reference),
-                detail=detail,
+                forecast=forecast,
             )
             for guardrail in self.guardrails
         )
         log_e = log_sum_exp(math.log(v.weight) + v.log_e_counted for v in verdicts)
-        return Judgement(verdicts, log_e, self._srm(), dict(self.tallies))
+        judgement = Judgement(verdicts, log_e, self._srm(), dict(self.tallies))
+        return self.detailed(judgement) if detail else judgement
+
+    def detailed(self, judgement: Judgement) -> Judgement:
+        """The judgement, just made, with each verdict's interval and sums."""
+        verdicts = (
+            detailed(verdict, self.measures[verdict.name], self.sums[verdict.name])
+            for verdict in judgement.verdicts
+        )
+        return replace(judgement, verdicts=tuple(verdicts))
 
     @property
     def deff(self) -> float:

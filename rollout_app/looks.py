@@ -6,7 +6,7 @@ compare-and-swap on its version and number of looks, though many share a transac
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from rollout_app.bulk import chunks, flat, places
 from rollout_app.decide import Decision, Hold
 from rollout_app.evidence import Reference, Stage
 from rollout_app.guardrails import Guardrail
-from rollout_app.ledger import FORMAT, Ledger
+from rollout_app.ledger import FORMAT, Judgement, Ledger
 from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
 from rollout_app.states import State
 
@@ -81,7 +81,9 @@ class Subject:
         """What was taken in so far. Of an engine with another format: nothing, and all is read again."""
         head = _HEAD.decode(self.evidence)
         reference = Reference.from_dict(msgspec.json.decode(self.reference) or {"outcomes": 0})
-        return Kept(reference, head.cursors if head.format == FORMAT else {}, head.format == FORMAT)
+        if head.format != FORMAT:
+            return Kept(reference, {}, {}, has_sums=False)
+        return Kept(reference, head.cursors, head.results, has_sums=True)
 
     def open(self, kept: "Kept") -> Ledger:
         if kept.has_sums:
@@ -100,6 +102,7 @@ class _Head(msgspec.Struct):
 
     format: int = 0
     cursors: dict[int, int] = {}
+    results: dict[str, str] = {}
 
 
 _HEAD = msgspec.json.Decoder(_Head)
@@ -111,6 +114,7 @@ class Kept:
 
     reference: Reference
     cursors: Mapping[int, int]
+    results: Mapping[str, str]  # guardrail: its verdict at the last look
     has_sums: bool
 
 
@@ -169,10 +173,11 @@ class Look:
     subject: Subject
     decision: Decision
     wake_at: datetime
-    sums: str | None  # JSON; None: no stratum closed, and there is nothing to keep
-    verdicts: list[tuple[str, str, str]]  # guardrail, result, JSON
-    reference: dict[str, Any] | None  # if it was frozen by this look
-    evidence: dict[str, Any] | None  # for the audit entry of what is not a hold
+    sums: str | None = None  # JSON; None: no stratum closed, and there is nothing to keep
+    # guardrail, result, JSON; none where the results are what they were
+    verdicts: list[tuple[str, str, str]] = field(default_factory=list)
+    reference: dict[str, Any] | None = None  # if it was frozen by this look
+    evidence: dict[str, Any] | None = None  # for the audit entry of what is not a hold
 
     @property
     def is_new(self) -> bool:
@@ -258,6 +263,19 @@ def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
         )
         with connection.cursor() as cursor:
             cursor.execute(statement, flat(some))
+
+
+def judged(rollout: Rollout) -> Judgement:
+    """What the evidence says now: the sums of the last look, judged for the stage that comes next."""
+    try:
+        ledger = Ledger.from_dict(rollout.evidence)
+    except ValueError:  # nothing was kept yet, or by an engine with another format
+        guardrails, stages = (
+            map(Guardrail.from_dict, rollout.guardrails),
+            map(Stage.from_dict, rollout.stages),
+        )
+        ledger = Ledger.open(guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0}))
+    return ledger.judge(rollout.stage)
 
 
 def as_json(value: Any) -> str:

@@ -157,7 +157,7 @@ class Verdict(models.Model):
 
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="verdicts")
     stage = models.PositiveSmallIntegerField()
-    look = models.PositiveIntegerField()  # a look is written when new strata closed
+    look = models.PositiveIntegerField()  # is written when a verdict is another, or when it makes a move
     guardrail = models.CharField(max_length=64)
     verdict = models.CharField(max_length=12)  # pass, fail, inconclusive, no_data
     data = models.JSONField()  # n, x, sums, estimate, interval, ln E harm and safe, margin, strata's range

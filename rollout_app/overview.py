@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.display import NONE, THIN, count, money, percent, points, share, signed, span
-from rollout_app import totals
+from rollout_app import looks, totals
 from rollout_app.charts import Interval, interval
-from rollout_app.guardrails import Guardrail
+from rollout_app.guardrails import Guardrail, Verdict
 from rollout_app.measures import RATIOS
-from rollout_app.models import Rollout, Transition, Verdict
+from rollout_app.models import Rollout, Transition
 from rollout_app.shadow import shadow_report
 from rollout_app.states import State
 from rollout_app.stats.combine import LOG_ROLL_BACK
@@ -130,11 +130,10 @@ class VerdictLine:
 
 def verdicts(rollout: Rollout) -> list[VerdictLine]:
     """The guardrails at the last look, in the order of their weight; before the first, what it will be."""
-    last = rollout.verdicts.order_by("-look").values("look")[:1]
-    rows = list(rollout.verdicts.filter(look=last)) if rollout.started_at else []
-    if not rows:
+    if not rollout.evidence:
         return [_unjudged(Guardrail.from_dict(data)) for data in rollout.guardrails]
-    return [_verdict_line(row) for row in sorted(rows, key=lambda row: (-row.data["weight"], row.guardrail))]
+    judged = looks.judged(rollout).verdicts
+    return [_verdict_line(verdict) for verdict in sorted(judged, key=lambda v: (-v.weight, v.name))]
 
 
 def _unjudged(guardrail: Guardrail) -> VerdictLine:
@@ -145,27 +144,27 @@ def _unjudged(guardrail: Guardrail) -> VerdictLine:
     return VerdictLine(label, "no_data", NONE, "", margin, None, "quiet", 0, 0, guardrail.gates, None)
 
 
-def _verdict_line(row: Verdict) -> VerdictLine:
-    data = row.data
-    absolute = data["name"].endswith("_bound")
-    write = writer(data["metric"], absolute=absolute)
-    estimate, low, high, limit = (data[key] for key in ("estimate", "low", "high", "margin"))
-    zero = None if absolute else 0.0
-    known = None not in (estimate, low, high)
-    tone = {"pass": "good", "fail": "bad", "inconclusive": "warn"}.get(row.verdict, "quiet")
-    counts = data.get("log_e_counted", data["log_e_harm"]) if data["counted"] else None
+def _verdict_line(verdict: Verdict) -> VerdictLine:
+    absolute = verdict.name != verdict.metric
+    write = writer(verdict.metric, absolute=absolute)
+    estimate, low, high, limit = verdict.estimate, verdict.low, verdict.high, verdict.margin
+    between, picture = "", None
+    if estimate is not None and low is not None and high is not None:
+        between = f"{write(low)} to {write(high)}".replace(f"{THIN}points to", " to")
+        picture = interval(estimate, low, high, zero=None if absolute else 0.0, margin=limit)
+    counts = verdict.log_e_counted + math.log(verdict.weight) if verdict.counted else None
     return VerdictLine(
-        label=LABELS[data["metric"]] + (" (absolute)" if absolute else ""),
-        verdict=row.verdict,
+        label=LABELS[verdict.metric] + (" (absolute)" if absolute else ""),
+        verdict=verdict.result,
         estimate=NONE if estimate is None else write(estimate),
-        between=f"{write(low)} to {write(high)}".replace(f"{THIN}points to", " to") if known else "",
+        between=between,
         margin=write(limit).lstrip("+"),
-        picture=interval(estimate, low, high, zero=zero, margin=limit) if known else None,
-        tone=tone,
-        harm=_hundredths(None if counts is None else counts + math.log(data["weight"])),
-        safe=_hundredths(data["log_e_safe"]),
-        gates=data["gates"],
-        needed=data["needed_tasks"],
+        picture=picture,
+        tone={"pass": "good", "fail": "bad", "inconclusive": "warn"}.get(verdict.result, "quiet"),
+        harm=_hundredths(counts),
+        safe=_hundredths(verdict.log_e_safe),
+        gates=verdict.gates,
+        needed=verdict.needed_tasks,
     )
 
 

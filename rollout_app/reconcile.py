@@ -230,7 +230,7 @@ def _open(subject: Subject, now: datetime) -> _Opened:
         # minute of the rollout is read again.
         measured = totals.reference(_rollout(subject.pk), now)
         if frozen_now := measured.outcomes >= MIN_OUTCOMES:
-            kept = Kept(measured, {}, has_sums=False)
+            kept = Kept(measured, {}, {}, has_sums=False)
     before = closes_before(
         now=now, lag_s=subject.lag_s, newest_minute=totals.minute_of(newest), last_received_at=received
     )
@@ -240,7 +240,7 @@ def _open(subject: Subject, now: datetime) -> _Opened:
 def _seen(one: _Opened, rows: list[MinuteRow], young: ArmSums, now: datetime, fleets: Fleets) -> Look:
     subject, ledger = one.subject, one.subject.open(one.kept)
     is_new = bool(ledger.take(rows, before=one.before)) or one.frozen_now
-    judgement = ledger.judge(subject.stage)
+    judgement = ledger.judge(subject.stage, detail=False)
     still_open = [row for row in rows if row.minute >= ledger.cursors.get(row.stage, 0)]
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), ledger.rehearsed)
     evidence = Evidence(
@@ -252,18 +252,23 @@ def _seen(one: _Opened, rows: list[MinuteRow], young: ArmSums, now: datetime, fl
         mirror=rehearsed.mirror,
     )
     decision = decide(_view(subject, ledger.stages, now), evidence, fleets.view(subject), now)
-    told = None
-    if not isinstance(decision, Hold):
-        told = {"judgement": judgement.as_dict(), "telemetry": _plain(asdict(evidence.telemetry))}
-    return Look(
-        subject,
-        decision,
-        _wake_at(subject, ledger.stages[subject.stage], decision, now),
-        sums=looks.as_json(ledger.as_dict()) if is_new else None,
-        verdicts=[(v.name, v.result.value, looks.as_json(v)) for v in judgement.verdicts] if is_new else [],
-        reference=ledger.reference.as_dict() if one.frozen_now else None,
-        evidence=told,
-    )
+    results = {verdict.name: verdict.result.value for verdict in judgement.verdicts}
+    look = Look(subject, decision, _wake_at(subject, ledger.stages[subject.stage], decision, now))
+    if is_new:
+        look.sums = looks.as_json(ledger.as_dict() | {"results": results})
+        look.reference = ledger.reference.as_dict() if one.frozen_now else None
+    acts = not isinstance(decision, Hold)
+    # Told when something is done or a verdict is another: a row for each look would be megabytes a day of
+    # nothing new, and the sums give the present verdicts at any time (`looks.judged`).
+    if acts or (is_new and results != one.kept.results):
+        judgement = ledger.detailed(judgement)
+        told = [
+            (verdict.name, verdict.result.value, looks.as_json(verdict)) for verdict in judgement.verdicts
+        ]
+        look.verdicts = told if is_new else []
+    if acts:
+        look.evidence = {"judgement": judgement.as_dict(), "telemetry": _plain(asdict(evidence.telemetry))}
+    return look
 
 
 def _last_hour(one: _Opened, ledger: Ledger, still_open: list[MinuteRow], young: ArmSums) -> ArmSums:

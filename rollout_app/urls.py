@@ -29,6 +29,7 @@ urlpatterns = [
     *(path(f"rollouts/<uuid:rollout>/{name}", view.as_view()) for name, view in _MOVES.items()),
     path("rollouts/<uuid:rollout>/transitions", api.TransitionsView.as_view()),
     path("rollouts/<uuid:rollout>/approvals", api.ApprovalsView.as_view()),
+    path("rollouts/<uuid:rollout>/judgement", api.JudgementView.as_view()),
     path("rollouts/<uuid:rollout>/verdicts", api.VerdictsView.as_view()),
     path("rollouts/<uuid:rollout>/shadow", api.ShadowView.as_view()),
     path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),

@@ -10,10 +10,11 @@ from django.utils import timezone
 from controlplane.actors import SYSTEM
 from policies_app.models import Environment, Workload
 from rollout_app import actions
-from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.models import ArmTotals, Rollout
 from rollout_app.states import State
 from tests.console.people import ONE_STEP, People, actor_of, proposed, running
 from tests.console.test_workloads import text
+from tests.rules.evidence_builders import ledger
 
 LIVE = {"HX-Request": "true"}
 
@@ -80,25 +81,18 @@ def test_the_page_shows_stages_arms_and_what_happened(
     assert page.count('<svg class="pm-chart"') == 2
 
 
-def test_the_page_shows_the_verdicts_of_the_last_look_only(
+def test_the_page_shows_the_verdicts_of_the_last_look(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
-    for look, verdict, estimate in ((1, "inconclusive", 0.01), (2, "fail", 0.124)):
-        data = {
-            "name": "failure", "metric": "failure", "estimate": estimate, "low": 0.05, "high": 0.19,
-            "log_e_harm": 5.0, "log_e_safe": 0.0, "margin": 0.02, "weight": 0.25, "counted": True,
-            "gates": True, "needed_tasks": None,
-        }  # fmt: skip
-        Verdict.objects.create(
-            rollout=rollout, stage=0, look=look, guardrail="failure", verdict=verdict, data=data,
-            at=timezone.now(),
-        )  # fmt: skip
+    seen = ledger(looks=3, failure=0.2)
+    failing = next(verdict for verdict in seen.judge(0).verdicts if verdict.name == "failure")
+    assert failing.estimate is not None and failing.low is not None and failing.high is not None
+    Rollout.objects.filter(pk=rollout.pk).update(evidence=seen.as_dict())
     page = text(people("tom", "viewer").get(page_of(rollout)))
-    assert "+12.4\u202fpoints" in page
-    assert "+5.0 to +19.0\u202fpoints" in page
-    assert ">fail<" in page
-    assert "inconclusive" not in page
+    assert f"+{failing.estimate * 100:.1f}\u202fpoints" in page
+    assert f"{failing.low * 100:+.1f} to {failing.high * 100:+.1f}\u202fpoints" in page
+    assert page.count(">fail<") == 1
 
 
 def test_the_page_lists_guardrails_before_the_first_look(

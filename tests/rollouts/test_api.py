@@ -14,6 +14,7 @@ from controlplane.access.models import Membership, Role
 from controlplane.audit.models import Entry
 from rollout_app import actions
 from rollout_app.models import OutcomeBucket, Rollout
+from rollout_app.reconcile import reconcile
 from rollout_app.states import State
 from tests import builders
 from tests.rollouts import places
@@ -291,6 +292,20 @@ def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
     path = f"environments/{environment.name}/review/{workload.name}"
     told = send(person("viewer", Role.VIEWER), "get", path).json()["diagnosis"]
     assert (told["code"], says in told["sentence"]) == (code, True), told["sentence"]
+
+
+def test_it_tells_what_the_evidence_says_now_and_when_it_changed() -> None:
+    rollout = places.started(plan=[{"mode": "percentage", "share_pcm": 20_000}, {"mode": "full"}])
+    client = person("viewer", Role.VIEWER)
+    now = send(client, "get", f"rollouts/{rollout.pk}/judgement").json()
+    assert {verdict["result"] for verdict in now["verdicts"]} == {"no_data"}
+    Traffic(rollout, start=clock.now() - timedelta(hours=1)).minutes(10)
+    assert reconcile(rollout.pk) == "hold"
+    now = send(client, "get", f"rollouts/{rollout.pk}/judgement").json()
+    told = send(client, "get", f"rollouts/{rollout.pk}/verdicts?look=1").json()["items"]
+    assert {verdict["name"]: verdict for verdict in now["verdicts"]} == {
+        row["guardrail"]: row["data"] for row in told
+    }
 
 
 def test_it_reports_the_shadow_stage() -> None:

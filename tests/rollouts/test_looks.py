@@ -1,5 +1,6 @@
 """Looks in batches: the same as one by one, each kept by itself, and bounded by what is new."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -79,7 +80,37 @@ def test_it_takes_in_a_minute_once_whatever_the_batches() -> None:
     minutes = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate").order_by("minute")
     closed = [minute.tasks for minute in minutes][:-2]  # the last was not looked at, the one before is open
     assert judged == sum(closed)
-    assert row.looks == Verdict.objects.filter(rollout=rollout).values("look").distinct().count()
+    assert row.looks == len(closed)  # a look that takes nothing in is not counted
+
+
+def test_it_tells_a_verdict_when_it_is_another_one() -> None:
+    """Not at every look: that would be megabytes a day of each rollout, and nothing new."""
+    rollout, traffic = running(minutes=2)
+    told: dict[int, dict[str, str]] = {}
+    before: dict[str, str] = {}
+    for _ in range(25):
+        assert reconcile.reconcile(rollout.pk) in ("hold", "advance")
+        row = Rollout.objects.get(pk=rollout.pk)
+        now = {verdict.name: verdict.result.value for verdict in looks.judged(row).verdicts}
+        if now != before:
+            told[row.looks] = before = now
+        if row.stage:
+            break
+        more(traffic)
+    rows = Verdict.objects.filter(rollout=rollout, look__in=told)
+    assert told == {look: dict(rows.filter(look=look).values_list("guardrail", "verdict")) for look in told}
+    acted = 1 if row.stage else 0  # what it did is told too
+    assert 1 < Verdict.objects.filter(rollout=rollout).values("look").distinct().count() <= len(told) + acted
+    assert len(told) < row.looks
+
+
+def test_the_present_verdicts_are_those_that_were_told_last() -> None:
+    rollout, _ = running(0.2)
+    assert reconcile.reconcile(rollout.pk) == "roll_back"
+    row = Rollout.objects.get(pk=rollout.pk)
+    told = {v.guardrail: v.data for v in Verdict.objects.filter(rollout=rollout, look=row.looks)}
+    assert told == {v.name: json.loads(looks.as_json(v)) for v in looks.judged(row).verdicts}
+    assert told["failure"]["result"] == "fail" and told["failure"]["low"] is not None
 
 
 def test_ones_bad_data_costs_nobody_else_the_look(caplog: pytest.LogCaptureFixture) -> None:
