@@ -200,13 +200,13 @@ def keep(looks: Sequence[Look], now: datetime) -> set[UUID]:
         locked = Rollout.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=by_id)
         rows = locked.order_by("pk").values_list("pk", "version", "looks")
         won = [by_id[pk] for pk, version, count in rows if _is_as_seen(by_id[pk], version, count)]
-        new = [look for look in won if look.is_new]
-        _write(Rollout, ("evidence", "looks", "looked_at"), [_sums(look, now) for look in new])
-        _write(Rollout, _HELD, [row for look in won if (row := _held(look, now))])
-        for look in new:
-            if look.reference is not None:
-                Rollout.objects.filter(pk=look.subject.pk).update(reference=look.reference)
-        _insert_verdicts(new, now)
+        by_columns: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+        for look in won:
+            if values := _values(look, now):
+                by_columns.setdefault(tuple(values), []).append((look.subject.pk, *values.values()))
+        for columns, changed in by_columns.items():
+            _write(columns, changed)
+        _insert_verdicts([look for look in won if look.verdicts], now)
     return {look.subject.pk for look in won}
 
 
@@ -214,28 +214,30 @@ def _is_as_seen(look: Look, version: int, count: int) -> bool:
     return version == look.subject.version and (count == look.subject.looks or not look.is_new)
 
 
-def _sums(look: Look, now: datetime) -> tuple[Any, ...]:
-    return look.subject.pk, look.sums, look.number, _stored(now)
+def _values(look: Look, now: datetime) -> dict[str, Any]:
+    """The columns that the look changes."""
+    values: dict[str, Any] = {}
+    if look.is_new:
+        values = {"evidence": look.sums, "looks": look.number, "looked_at": _stored(now)}
+    if look.reference is not None:
+        values["reference"] = as_json(look.reference)
+    if isinstance(look.decision, Hold):
+        reason = look.decision.reason
+        values |= {
+            "hold_code": reason.code,
+            "hold_sentence": reason.sentence,
+            "outlook": look.decision.outlook,
+        }
+        values |= {"looked_at": _stored(now), "wake_at": _stored(look.wake_at)}
+    return values
 
 
-_HELD = ("hold_code", "hold_sentence", "outlook", "looked_at", "wake_at")
-
-
-def _held(look: Look, now: datetime) -> tuple[Any, ...] | None:
-    decision = look.decision
-    if not isinstance(decision, Hold):
-        return None
-    reason = decision.reason
-    words = (reason.code, reason.sentence, decision.outlook)
-    return look.subject.pk, *words, _stored(now), _stored(look.wake_at)
-
-
-def _write(model: type[Rollout], columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Set the columns of each row by its id, which comes first in it."""
-    table, key = model._meta.db_table, model._meta.pk
-    cast = "::jsonb" if connection.vendor == "postgresql" else ""
+def _write(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Set the columns of each rollout by its id, which comes first in its row."""
+    table, key = Rollout._meta.db_table, Rollout._meta.pk
+    json = {"evidence", "reference"} if connection.vendor == "postgresql" else set()
     sets = ", ".join(
-        f"{name} = v.column{at}{cast if name == 'evidence' else ''}" for at, name in enumerate(columns, 2)
+        f"{name} = v.column{at}{'::jsonb' if name in json else ''}" for at, name in enumerate(columns, 2)
     )
     for some in chunks(rows, _ROWS):
         values = [(key.get_db_prep_value(pk, connection), *rest) for pk, *rest in some]
