@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -17,6 +17,7 @@ from pointsman.poller import Pace
 from pointsman.testing import FakeControlPlane, Reply, Request
 from pointsman.transport import _retry_after
 from tests.client.policies import always, two_stage
+from tests.client.watching import eventually, polls
 
 PACE = Pace(first_poll_within=0, flush_every=0.02)
 
@@ -26,19 +27,6 @@ def plane() -> Iterator[FakeControlPlane]:
     with FakeControlPlane() as plane:
         plane.serve("summaries", two_stage())
         yield plane
-
-
-def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
-    until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
-
-
-def polls(plane: FakeControlPlane) -> list[Request]:
-    return [request for request in plane.requests if request.path.endswith("/snapshot")]
 
 
 def test_it_holds_one_poll_open_and_learns_of_a_change_at_once(plane: FakeControlPlane) -> None:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pointsman import acks as acks_of
 from pointsman.fakeserver import FakeServer, Reply, Request
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always, two_stage
+from tests.client.watching import eventually
 
 
 @dataclass
@@ -85,15 +86,6 @@ def bucket(plane: FakeControlPlane) -> Iterator[Bucket]:
 
 def follow(plane: FakeControlPlane, bucket: Bucket, **options: Any) -> Router:
     return plane.router(**{"snapshots_url": bucket.url, "public_keys": plane.public_keys, **options})
-
-
-def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
-    until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
 
 
 def test_it_polls_there_and_reports_to_the_control_plane(plane: FakeControlPlane, bucket: Bucket) -> None:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +19,7 @@ from pointsman.policy import digest
 from pointsman.store import DiskStore, Received
 from pointsman.testing import FakeControlPlane, Request
 from tests.client.policies import always, two_stage
+from tests.client.watching import eventually, polls
 
 PADDED = two_stage(rules=[{"id": "r", "when": "request.turns > 3", "use": "large", "note": "n" * 2_000}])
 
@@ -46,19 +47,6 @@ def plane() -> Iterator[FakeControlPlane]:
         plane.serve("summaries", two_stage())
         plane.serve("other", PADDED)  # deltas stay smaller than the whole
         yield plane
-
-
-def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
-    until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
-
-
-def polls(plane: FakeControlPlane) -> list[Request]:
-    return [request for request in plane.requests if request.path.endswith("/snapshot")]
 
 
 def asked_from(request: Request) -> str:

@@ -1,0 +1,19 @@
+"""What a test watches: something that comes about in another thread, and what a router asked for."""
+
+import time
+from collections.abc import Callable
+
+from pointsman.testing import FakeControlPlane, Request
+
+
+def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def polls(plane: FakeControlPlane) -> list[Request]:
+    return [request for request in plane.requests if request.path.endswith("/snapshot")]
