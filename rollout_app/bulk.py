@@ -1,7 +1,10 @@
 """Many rows in one statement: `VALUES` lists, the same on PostgreSQL and SQLite."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
+
+from django.db import connection
 
 T = TypeVar("T")
 
@@ -18,3 +21,8 @@ def places(rows: Sequence[Sequence[Any]]) -> str:
 
 def flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
     return [value for row in rows for value in row]
+
+
+def stored(at: datetime) -> Any:
+    """A time as the database's driver takes it."""
+    return connection.ops.adapt_datetimefield_value(at)

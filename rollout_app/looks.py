@@ -17,7 +17,7 @@ from django.db.models import CharField, Func, OuterRef, Q, QuerySet, Subquery, T
 from django.db.models.functions import Cast
 
 from policies_app.models import Environment, Workload
-from rollout_app.bulk import chunks, flat, places
+from rollout_app.bulk import chunks, flat, places, stored
 from rollout_app.decide import Decision, Hold
 from rollout_app.evidence import Reference, Stage
 from rollout_app.guardrails import Guardrail
@@ -218,7 +218,7 @@ def _values(look: Look, now: datetime) -> dict[str, Any]:
     """The columns that the look changes."""
     values: dict[str, Any] = {}
     if look.is_new:
-        values = {"evidence": look.sums, "looks": look.number, "looked_at": _stored(now)}
+        values = {"evidence": look.sums, "looks": look.number, "looked_at": stored(now)}
     if look.reference is not None:
         values["reference"] = as_json(look.reference)
     if isinstance(look.decision, Hold):
@@ -228,7 +228,7 @@ def _values(look: Look, now: datetime) -> dict[str, Any]:
             "hold_sentence": reason.sentence,
             "outlook": look.decision.outlook,
         }
-        values |= {"looked_at": _stored(now), "wake_at": _stored(look.wake_at)}
+        values |= {"looked_at": stored(now), "wake_at": stored(look.wake_at)}
     return values
 
 
@@ -250,7 +250,7 @@ def _write(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
 
 
 def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
-    key, at = Rollout._meta.pk, _stored(now)
+    key, at = Rollout._meta.pk, stored(now)
     rows = [
         (
             key.get_db_prep_value(look.subject.pk, connection), look.subject.stage, look.number, *verdict, at,
@@ -283,7 +283,3 @@ def judged(rollout: Rollout) -> Judgement:
 def as_json(value: Any) -> str:
     """As text, fast; infinities become null: JSON has none."""
     return msgspec.json.encode(value).decode()
-
-
-def _stored(at: datetime) -> Any:
-    return connection.ops.adapt_datetimefield_value(at)

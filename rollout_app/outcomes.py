@@ -30,7 +30,7 @@ from django.db import connection, transaction
 from django.db.models import Model
 
 from controlplane import clock
-from rollout_app.bulk import chunks
+from rollout_app.bulk import chunks, stored
 from rollout_app.counting import Contribution, Key, Sums, add_up, by_arm
 from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket, UncountedGroup
 from rollout_app.upserts import add_to_rows, encode, rows_of
@@ -163,7 +163,7 @@ def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     }
     fresh: set[tuple[int, str]] = set()
     columns = ("environment_id", "batch", "accepted")
-    at = connection.ops.adapt_datetimefield_value(datetime.now(UTC))
+    at = stored(datetime.now(UTC))
     # Only names of our own table and columns are formatted in; values are bound.
     statement = (
         f"INSERT INTO {AcceptedBatch._meta.db_table} ({', '.join(columns)}, at) "  # noqa: S608

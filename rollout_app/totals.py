@@ -14,7 +14,7 @@ from django.db.models import Q, Sum
 
 from pointsman.histogram import Histogram
 from policies_app.models import Workload
-from rollout_app.bulk import chunks, flat, places
+from rollout_app.bulk import chunks, flat, places, stored
 from rollout_app.evidence import (
     ArmSums,
     Group,
@@ -152,7 +152,7 @@ def _within(windows: Sequence[Window], columns: str, tail: str = "") -> Iterator
     """(rollout, stage, *columns) of what lies in the windows. Each is one range of the index by stage."""
     for some in chunks(windows, _ROWS):
         rows = [
-            (name, stage, _stored(moment(first)), _stored(moment(before)))
+            (name, stage, stored(moment(first)), stored(moment(before)))
             for name, stage, first, before in some
         ]
         # Names of our own table and columns only; values are bound.
@@ -168,10 +168,6 @@ def _within(windows: Sequence[Window], columns: str, tail: str = "") -> Iterator
         with connection.cursor() as cursor:
             cursor.execute(statement, flat(rows))
             yield from cursor.fetchall()
-
-
-def _stored(at: datetime) -> Any:
-    return connection.ops.adapt_datetimefield_value(at)
 
 
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:

@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import Model
 
 from rollout_app.batches import Group
-from rollout_app.bulk import chunks
+from rollout_app.bulk import chunks, stored
 from rollout_app.counting import DETAILS, NUMBERS, Details, Sums
 
 ROWS = 1_000  # of one statement: some 3 MB
@@ -46,7 +46,7 @@ def _add_stored(
 
 def _stored(key: Any) -> tuple[Any, ...]:
     """The key as the database writes it: SQLite compares times as texts."""
-    return (*key[:2], connection.ops.adapt_datetimefield_value(key.minute), *key[3:])
+    return (*key[:2], stored(key.minute), *key[3:])
 
 
 def _as_row(sums: Sums) -> list[Any]:
