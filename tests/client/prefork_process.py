@@ -19,7 +19,8 @@ ending = False
 def work() -> None:
     """Serve until SIGTERM: one task each few milliseconds, its endpoint this worker's own."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    print(os.getpid(), flush=True)
+    # One write for the line: with PYTHONUNBUFFERED, print() makes two, and the workers' would mix.
+    os.write(sys.stdout.fileno(), f"{os.getpid()}\n".encode())
     while True:
         decision = router.decide("summaries", {"endpoint": f"/{os.getpid()}"})
         router.record(decision, success=True, cost_nusd=1_000)
