@@ -115,7 +115,7 @@ class RolloutView(ApiView):
             actor=self.actor,
             reason=data["reason"],
             plan=serializers.PlanChoice.chosen(data),
-            scheduled_for=data["scheduled_for"],
+            scheduled_for=data.get("scheduled_for", found.scheduled_for),
         )
         return self.versioned(serializers.RolloutSerializer(amended))
 

@@ -81,7 +81,9 @@ class ProposeInput(PlanChoice):
 
 class AmendInput(PlanChoice):
     reason = serializers.CharField(max_length=2_000)
-    scheduled_for = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    scheduled_for = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="null: started by hand; left out: as it was"
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "plan" in attrs and "stages" in attrs:

@@ -315,3 +315,19 @@ def test_it_reports_the_shadow_stage() -> None:
     assert (told["decisions"], told["agreement"]) == (400, 0.5)
     assert told["cost_change"] == pytest.approx(-0.3)
     assert told["shifts"] == {"large": -1.0, "small": 1.0}
+
+
+def test_it_keeps_the_planned_start_of_a_rollout_whose_plan_is_amended() -> None:
+    at = clock.now() + timedelta(days=1)
+    rollout = places.proposed(scheduled_for=at)
+    editor = person("editor", Role.EDITOR)
+    rollout.workload.owner.members.add(User.objects.get(username="editor"))
+    body: dict[str, Any] = {"reason": "slower", "plan": "cautious"}
+    path = f"rollouts/{rollout.pk}"
+    assert send(editor, "patch", path, body, **{"If-Match": '"2"'}).status_code == 200
+    rollout.refresh_from_db()
+    assert (rollout.plan_name, rollout.scheduled_for) == ("cautious", at)
+    body = {"reason": "by hand", "scheduled_for": None}
+    assert send(editor, "patch", path, body, **{"If-Match": '"3"'}).status_code == 200
+    rollout.refresh_from_db()
+    assert rollout.scheduled_for is None
