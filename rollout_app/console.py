@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
+from django.utils import timezone
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
@@ -104,6 +105,7 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "moments": overview.history(rollout),
         "approvals": list(rollout.approvals.all()),
         "ended": rollout.state in ENDED,
+        "now": timezone.now(),
     }
 
 
@@ -145,11 +147,11 @@ def _form_of(request: HttpRequest, rollout: Rollout, door: Door) -> ReasonForm:
 def _as_seen(door: Door) -> Callable[..., Rollout]:
     """The action on the rollout as the form showed it: if it moved since, nothing is done.
 
-    A step back is never refused for that: who rolls back means wherever it is by now.
+    A pause and a step back are never refused for that: who asks for them means wherever it is by now.
     """
 
     def act_on(rollout: Rollout, *, seen: int, **values: Any) -> Rollout:
-        if door.event is not Event.ROLL_BACK:
+        if door.event not in (Event.ROLL_BACK, Event.PAUSE):
             rollout.version = seen
         return door.action(rollout, **values)
 

@@ -36,6 +36,16 @@ DOORS = {
     door.name: door
     for door in (
         Door(
+            "submit",
+            "Propose",
+            Role.EDITOR,
+            actions.submit_rollout,
+            Event.PROPOSE,
+            "The draft is put forward: it waits for an approval, or where none is asked for it can be started.",
+            "Proposed.",
+            "pm-primary",
+        ),
+        Door(
             "approve",
             "Approve",
             Role.APPROVER,
@@ -82,7 +92,7 @@ DOORS = {
             "approve-stage",
             "Approve the next stage",
             Role.APPROVER,
-            lambda rollout, **values: actions.approve_stage(rollout, rollout.stage + 1, **values),
+            lambda rollout, **values: actions.approve_stage(rollout, next_stage(rollout), **values),
             None,
             "The next stage asks for a person's yes. Yours is bound to exactly this: the candidate's digest, "
             "the baseline, the environment, the plan and the stage.",
@@ -97,6 +107,16 @@ DOORS = {
             Event.ADVANCE,
             "The next stage begins now, without waiting for the evidence that would advance it.",
             "Advanced to the next stage.",
+        ),
+        Door(
+            "complete",
+            "Complete",
+            Role.OPERATOR,
+            actions.complete_rollout,
+            Event.COMPLETE,
+            "The candidate becomes the baseline now, without waiting for the end of the last stage. From then on "
+            "the way back is a revert.",
+            "Completed: the candidate is the baseline now.",
         ),
         Door(
             "pause",
@@ -153,6 +173,11 @@ DOORS = {
 }
 
 
+def next_stage(rollout: Rollout) -> int:
+    """The stage that the rollout would enter next: the first of a ready one."""
+    return 0 if rollout.state == State.SCHEDULED else rollout.stage + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A door that the rollout's state allows, and why this person may not go through it (empty: they may)."""
@@ -185,11 +210,21 @@ def _is_legal(rollout: Rollout, door: Door) -> bool:
             ended = rollout.ended_at
             return state is State.COMPLETED and ended is not None and timezone.now() < ended + REVERT_WITHIN
         case "approve-stage":
-            asked = state in (State.RUNNING, State.PAUSED) and following and following[0].get("approval")
-            return bool(asked) and standing_approval(rollout, rollout.stage + 1) is None
+            return state in _APPROVABLE and _asks(rollout, next_stage(rollout))
         case "advance" if not following:
             return False
+        case "complete" if following:
+            return False
     return (state, door.event) in TRANSITIONS
+
+
+_APPROVABLE = (State.SCHEDULED, State.RUNNING, State.PAUSED)
+
+
+def _asks(rollout: Rollout, stage: int) -> bool:
+    """Whether the stage asks for an approval that it has not got."""
+    asked = stage < len(rollout.stages) and rollout.stages[stage].get("approval")
+    return bool(asked) and standing_approval(rollout, stage) is None
 
 
 def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
@@ -203,7 +238,7 @@ def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
     if door.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
         why = f": {environment.freeze_reason}" if environment.freeze_reason else ""
         return f"{environment.name} is frozen until {frozen:%Y-%m-%d %H:%M} UTC{why}"
-    if door.name == "advance" and _is_legal(rollout, DOORS["approve-stage"]):
+    if door.name in ("start", "advance") and _asks(rollout, next_stage(rollout)):
         return "the next stage asks for an approval and has none yet"
     return ""
 
@@ -216,7 +251,7 @@ def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
 
 def bound(rollout: Rollout, door: Door) -> dict[str, str]:
     """What an approving door's form must carry: the hash of what the person is looking at."""
-    stages = {"approve": None, "approve-stage": rollout.stage + 1}
+    stages = {"approve": None, "approve-stage": next_stage(rollout)}
     return {"expected_binding": binding(rollout, stages[door.name])} if door.name in stages else {}
 
 

@@ -32,12 +32,14 @@ def actor_of(name: str) -> Actor:
     return Actor.of_user(User.objects.get_or_create(username=name)[0])
 
 
-def proposed(workload: Workload, environment: Environment, by: str = "maria") -> Rollout:
+def proposed(
+    workload: Workload, environment: Environment, by: str = "maria", *, draft: bool = False
+) -> Rollout:
     """A rollout of the newest version, waiting for an approval where the environment asks for one."""
     newest = workload.versions.first()
     assert newest is not None
     return actions.propose_rollout(
-        environment, workload, newest, plan=ONE_STEP, reason="cheaper", actor=actor_of(by)
+        environment, workload, newest, plan=ONE_STEP, reason="cheaper", actor=actor_of(by), draft=draft
     )
 
 

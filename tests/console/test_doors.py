@@ -31,6 +31,8 @@ def through(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
 
 def in_state(name: str, workload: Workload, environment: Environment) -> Rollout:
     """A rollout to which the door `name` is open."""
+    if name == "submit":
+        return proposed(workload, environment, draft=True)
     if name in ("approve", "reject", "cancel", "break-glass"):
         return proposed(workload, environment)
     if name == "start":
@@ -45,13 +47,16 @@ def in_state(name: str, workload: Workload, environment: Environment) -> Rollout
     rollout = running(workload, environment)
     if name == "resume":
         return actions.pause_rollout(rollout, actor=SYSTEM, reason="wait")
-    if name == "revert":
+    if name in ("complete", "revert"):
         actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
+    if name == "revert":
         return actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
     return rollout
 
 
 AFTER = {
+    "submit": (State.AWAITING_APPROVAL, 0),
+    "complete": (State.COMPLETED, 1),
     "approve": (State.SCHEDULED, 0),
     "reject": (State.REJECTED, 0),
     "start": (State.RUNNING, 0),
@@ -183,6 +188,35 @@ def test_a_rollback_works_wherever_the_rollout_is_by_now(
     client.post(door(rollout, "roll-back"), {**form, "reason": "it hurts"})
     assert Rollout.objects.get(pk=rollout.pk).state == State.ROLLING_BACK
     assert summaries.assignments.get().candidate is None
+
+
+def test_a_pause_works_wherever_the_rollout_is_by_now(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    client = people("tom", "operator")
+    form = client.get(door(rollout, "pause")).context["form"].initial
+    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
+    client.post(door(rollout, "pause"), {**form, "reason": "wait"})
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.stage) == (State.PAUSED, 1)
+
+
+def test_a_first_stage_that_asks_for_a_yes_gets_it_on_the_page(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    plan = [{**ONE_STEP[0], "approval": True}, ONE_STEP[1]]
+    rollout = proposed(summaries, production)
+    actions.amend_rollout(rollout, actor=actor_of("maria"), reason="careful", plan=plan)
+    rollout = actions.approve_rollout(rollout.pk, actor=actor_of("eva"), reason="yes")
+    operator = people("tom", "operator")
+    page = text(operator.get(reverse("console:rollout", args=[rollout.pk])))
+    assert (
+        "the next stage asks for an approval and has none yet" in page and door(rollout, "start") not in page
+    )
+    assert "is approved" in text(through(people("eva", "approver"), rollout, "approve-stage"))
+    through(operator, rollout, "start")
+    assert Rollout.objects.get(pk=rollout.pk).state == State.RUNNING
 
 
 @pytest.mark.parametrize("name", ["advance", "pause", "resume", "roll-back"])

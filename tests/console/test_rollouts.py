@@ -211,3 +211,21 @@ def test_charts_of_a_long_rollout_are_grouped(
     chart = people("tom", "viewer").get(page_of(rollout)).context["arms"].success
     # 72 hours of 3 tasks each: a point for every 50 tasks, the rest with the last.
     assert chart.lines[0].path.count(" L") == 3
+
+
+def test_a_ready_one_says_when_it_starts_and_what_keeps_it_from_starting(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = actions.approve_rollout(proposed(summaries, production), actor=actor_of("eva"), reason="yes")
+    later = timezone.now() + timedelta(hours=3)
+    Rollout.objects.filter(pk=rollout.pk).update(scheduled_for=later)
+    client = people("tom", "viewer")
+    page = text(client.get(page_of(rollout)))
+    assert "It starts by itself <time" in page and f"{later:%Y-%m-%d %H:%M:%S} UTC" in page
+    sentence = "production is frozen until tomorrow: nothing starts or advances."
+    Rollout.objects.filter(pk=rollout.pk).update(
+        scheduled_for=later - timedelta(hours=4), hold_code="frozen", hold_sentence=sentence
+    )
+    page = " ".join(text(client.get(page_of(rollout))).split())
+    assert "and does as soon as nothing holds it." in page
+    assert f"Holds:</strong> {sentence}" in page
