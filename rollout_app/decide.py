@@ -18,7 +18,6 @@ from rollout_app.evidence import (
     Reference,
     RolloutView,
     ShadowSums,
-    Stage,
     Telemetry,
 )
 from rollout_app.guardrails import RATE_CAP, Verdict, VerdictResult
@@ -136,9 +135,7 @@ def _holds(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
     yield from _fleet(fleet)
     following = rollout.following
     if following and following.approval and not rollout.next_stage_approved:
-        yield HoldReason(
-            "approval", f"{_named(following).capitalize()} asks for an approval and has none yet."
-        )
+        yield HoldReason("approval", f"{following.named.capitalize()} asks for an approval and has none yet.")
 
 
 def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterator[HoldReason]:
@@ -259,21 +256,13 @@ def _onward(rollout: RolloutView, evidence: Evidence) -> Advance | Complete:
     gating = [verdict for verdict in evidence.judgement.verdicts if verdict.gates]
     tasks = evidence.judgement.candidate_tasks(rollout.stage)
     return Advance(
-        f"All {len(gating)} guardrails are safe for {_named(following)} after {tasks:,} candidate tasks at "
-        f"{_named(rollout.current)}."
+        f"All {len(gating)} guardrails are safe for {following.named} after {tasks:,} candidate tasks at "
+        f"{rollout.current.named}."
     )
 
 
 def _minutes_in_stage(rollout: RolloutView, now: datetime) -> float:
     return ((now - rollout.stage_entered_at).total_seconds() - rollout.paused_seconds) / 60
-
-
-def _named(stage: Stage) -> str:
-    return (
-        f"{stage.share_pcm * 100 / SHARE_ALL:g} %"
-        if stage.mode == "percentage"
-        else f"the {stage.mode} stage"
-    )
 
 
 def _amber(judgement: Judgement) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from controlplane.errors import InvalidInput
 from rollout_app import totals
-from rollout_app.evidence import SHARE_ALL, Reference, Stage, Stratum
+from rollout_app.evidence import Reference, Stage, Stratum
 from rollout_app.guardrails import guardrails_for
 from rollout_app.ledger import Judgement, Ledger
 from rollout_app.models import Rollout
@@ -62,5 +62,5 @@ def _sentence(
     why = "; ".join(evidence_of(verdict) for verdict in judgement.harmful[:3])
     return (
         f"With these margins it would have rolled back at {rolled_back['at']:%Y-%m-%d %H:%M} UTC, at "
-        f"{stage.share_pcm * 100 / SHARE_ALL:g} % and after {rolled_back['candidate_tasks']:,} candidate tasks: {why}."
+        f"{stage.label} and after {rolled_back['candidate_tasks']:,} candidate tasks: {why}."
     )

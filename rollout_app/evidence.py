@@ -228,6 +228,16 @@ class Stage:
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _STAGE_FIELDS}
 
+    @property
+    def label(self) -> str:
+        """What people call it: "25 %", "shadow", "full"."""
+        return f"{self.share_pcm * 100 / SHARE_ALL:g} %" if self.mode == "percentage" else self.mode
+
+    @property
+    def named(self) -> str:
+        """The same in a sentence: "25 %", "the full stage"."""
+        return self.label if self.mode == "percentage" else f"the {self.mode} stage"
+
 
 _STAGE_FIELDS = tuple(f.name for f in fields(Stage))
 

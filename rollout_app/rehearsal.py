@@ -12,7 +12,7 @@ from django.db.models import Sum
 from pointsman import Pace, Router
 from pointsman.decision import Decision
 from rollout_app import recorded
-from rollout_app.evidence import SHARE_ALL
+from rollout_app.evidence import Stage
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.replay import Answer, Task
 
@@ -166,10 +166,7 @@ def phase(rollout: Rollout) -> tuple[str, int, str]:
 
 
 def _stage(rollout: Rollout, at: int) -> str:
-    stage = rollout.stages[at]
-    return (
-        f"{stage['share_pcm'] * 100 / SHARE_ALL:g} %" if stage["mode"] == "percentage" else str(stage["mode"])
-    )
+    return Stage.from_dict(rollout.stages[at]).label
 
 
 def summary(rollout: Rollout) -> str:

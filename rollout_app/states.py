@@ -80,22 +80,34 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 ACTIVE = frozenset({State.RUNNING, State.PAUSED, State.ROLLING_BACK})
 # It will not move again by itself or by anybody.
 ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPLETED, State.CANCELLED})
+# Nobody does these to a rollout: a revert begins as another one, and the readback confirms itself.
+BY_ITSELF = frozenset({Event.REVERT, Event.CONFIRM_ROLLBACK, Event.CONFIRM_ABORT})
 
 
 class IllegalTransition(Exception):
-    """An event that the state doesn't know: what was tried (`state`, `event`), what would be `allowed`."""
+    """An event that the state doesn't know: what was tried (`state`, `event`), what somebody can do (`allowed`)."""
 
     def __init__(self, state: State, event: Event) -> None:
         self.state = state
         self.event = event
         self.allowed = allowed_events(state)
-        could = ", ".join(self.allowed) or "nothing: it has ended"
-        super().__init__(f"A rollout that is {state} can't {event}. Possible now: {could}.")
+        could = _words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing: it has ended")
+        super().__init__(f"A rollout that is {_words(state)} can't {_words(event)}. Possible now: {could}.")
+
+
+_NOTHING = {
+    State.ROLLING_BACK: "nothing by hand: it ends when the routers have confirmed, or after ten minutes",
+    State.COMPLETED: "nothing: it has ended; for 72 hours it can be reverted",
+}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def allowed_events(state: State) -> tuple[Event, ...]:
-    """What can happen in `state`, in the order of the table."""
-    return tuple(event for (before, event) in TRANSITIONS if before is state)
+    """What somebody can do in `state`, in the order of the table."""
+    return tuple(event for before, event in TRANSITIONS if before is state and event not in BY_ITSELF)
 
 
 def next_state(state: State, event: Event) -> State:

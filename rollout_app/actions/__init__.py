@@ -8,8 +8,9 @@
     returns     roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
     rules       add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
 
-Each takes the rollout (an instance is moved as its caller saw it, an id as it is now), the actor and the
-reason, and returns the rollout as it is after. `moving` is how all of them do it.
+Each takes the rollout (an instance is moved as its caller saw it, an id as it is now; a person's pause,
+rollback and abort reach it wherever it is), the actor and the reason, and returns the rollout as it is after.
+`moving` is how all of them do it.
 """
 
 from rollout_app.actions.approvals import (

@@ -9,7 +9,8 @@ import rfc8785
 from controlplane.actors import Actor
 from controlplane.audit import log
 from controlplane.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
-from rollout_app.actions.moving import door, fresh_environment, loaded, look_soon, move, place
+from rollout_app.actions.moving import door, fresh_environment, legal, loaded, look_soon, move, place
+from rollout_app.evidence import Stage
 from rollout_app.models import Approval, Rollout
 from rollout_app.states import Event, State
 
@@ -32,6 +33,7 @@ def approve_rollout(
     """Say yes to the start. If `expected_binding`, what was shown, changed since, nothing is approved."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.approve", actor=actor, reason=reason) as reason:
+        legal(rollout, Event.APPROVE)
         approval = _approve(rollout, None, actor, reason, expected_binding)
         return move(rollout, Event.APPROVE, actor=actor, reason=reason, approvals=[as_evidence(approval)])
 
@@ -50,10 +52,7 @@ def approve_stage(
         if State(rollout.state) not in (State.SCHEDULED, State.RUNNING, State.PAUSED) or not (
             rollout.stage < stage < len(rollout.stages) or (stage == 0 and rollout.state == State.SCHEDULED)
         ):
-            raise IllegalMove(
-                f"Stage {stage} is not ahead: the rollout is {rollout.state} at stage {rollout.stage} of "
-                f"{len(rollout.stages)}."
-            )
+            raise IllegalMove(_not_ahead(rollout, stage))
         approval = _approve(rollout, stage, actor, reason, expected_binding)
         log.record(
             actor=actor,
@@ -86,7 +85,7 @@ def needed_approval(rollout: Rollout, stage: int | None = None) -> Approval:
     """`standing_approval`, or the refusal that says what is missing."""
     if approval := standing_approval(rollout, stage):
         return approval
-    what = "the start" if stage is None else f"entering stage {stage}"
+    what = "the start" if stage is None else f"entering {_stage(rollout, stage).named}"
     if rollout.approvals.filter(stage=stage).exists():
         raise ApprovalStale(
             f"What was approved for {what} is not what would happen now: the candidate, the baseline, the "
@@ -98,6 +97,20 @@ def needed_approval(rollout: Rollout, stage: int | None = None) -> Approval:
 def start_approval(rollout: Rollout) -> Approval | None:
     """The yes that the start needs (none where the environment asks for none), checked when it is applied."""
     return needed_approval(rollout) if fresh_environment(rollout).four_eyes else None
+
+
+def _stage(rollout: Rollout, at: int) -> Stage:
+    return Stage.from_dict(rollout.stages[at])
+
+
+def _not_ahead(rollout: Rollout, stage: int) -> str:
+    state = rollout.state.replace("_", " ")
+    if not 0 <= stage < len(rollout.stages):
+        return f"There is no stage {stage}: the plan has {len(rollout.stages)}, counted from 0."
+    if State(rollout.state) not in (State.SCHEDULED, State.RUNNING, State.PAUSED):
+        return f"A stage is approved once the start is, and until the end; this rollout is {state}."
+    now = _stage(rollout, rollout.stage).named
+    return f"{_stage(rollout, stage).named.capitalize()} is not ahead: the rollout is {state} at {now}."
 
 
 def as_evidence(approval: Approval) -> dict[str, Any]:

@@ -36,6 +36,18 @@ def loaded(rollout: "Rollout | UUID | str") -> Rollout:
         raise NotFound(f"There is no rollout {rollout}.") from None
 
 
+def as_it_is(rollout: Rollout, actor: Actor) -> Rollout:
+    """Inside the action's transaction: the rollout wherever it is by now, held there.
+
+    Whoever pauses or takes back means that, and must not be told to look again because the engine advanced in
+    the same moment. The engine itself acts on what it has seen, and on nothing else.
+    """
+    if actor.kind == SYSTEM.kind:
+        return rollout
+    rows = Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
+    return rows.select_for_update(of=("self",)).get(pk=rollout.pk)
+
+
 @contextmanager
 def door(rollout: Rollout, action: str, *, actor: Actor, reason: str) -> Iterator[str]:
     """The action's transaction, and the only place where a refusal is audited. Gives the clean reason.
@@ -86,7 +98,7 @@ def move(
     when another rollout of this place is under way: the partial unique index is the judge of that.
     """
     before = {"state": rollout.state, "stage": rollout.stage, "version": rollout.version}
-    after_state = _next_state(rollout, event)
+    after_state = legal(rollout, event)
     after_stage = rollout.stage if stage is None else stage
     values = {
         **(changes or {}),
@@ -135,7 +147,9 @@ def look_soon(rollout: Rollout) -> None:
     transaction.on_commit(lambda: nudges.nudge([rollout.pk]))
 
 
-def _next_state(rollout: Rollout, event: Event) -> State:
+def legal(rollout: Rollout, event: Event) -> State:
+    """The state after `event`, or `IllegalMove`. A door that asks for more asks this first: of a rollout that
+    has ended, "nobody has approved it" or "amend it" is true and no help."""
     try:
         return next_state(State(rollout.state), event)
     except IllegalTransition as error:
@@ -145,10 +159,15 @@ def _next_state(rollout: Rollout, event: Event) -> State:
 def _moved(rollout: Rollout) -> RolloutMoved:
     now = Rollout.objects.values("state", "stage", "version").get(pk=rollout.pk)
     return RolloutMoved(
-        f"The rollout is now {now['state']} at stage {now['stage']} (version {now['version']}); it was "
-        f"{rollout.state} at stage {rollout.stage} (version {rollout.version}) when you decided. Look again.",
+        f"The rollout is now {_where(rollout, **now)}; it was "
+        f"{_where(rollout, rollout.state, rollout.stage, rollout.version)} when you decided. Look again.",
         **now,
     )
+
+
+def _where(rollout: Rollout, state: str, stage: int, version: int) -> str:
+    at = Stage.from_dict(rollout.stages[stage]).named
+    return f"{state.replace('_', ' ')} at {at} (version {version})"
 
 
 def keep_history(

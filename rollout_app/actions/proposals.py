@@ -12,7 +12,7 @@ from controlplane.ids import uuid7
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import plans
-from rollout_app.actions.moving import checked_reason, door, loaded, move, place
+from rollout_app.actions.moving import checked_reason, door, legal, loaded, move, place
 from rollout_app.models import Plan, Rollout
 from rollout_app.states import Event, State
 
@@ -118,6 +118,7 @@ def amend_rollout(
     served now. Whoever amends becomes the proposer, and what was approved before is void."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.amend", actor=actor, reason=reason) as reason:
+        legal(rollout, Event.AMEND)
         name, stages = (rollout.plan_name, rollout.stages) if plan is None else copied(plan)
         baseline = served_assignment(rollout.environment_id, rollout.workload_id).baseline
         if baseline.pk == rollout.candidate_id:

@@ -12,11 +12,11 @@ from controlplane.actors import Actor
 from controlplane.errors import Conflict
 from controlplane.ids import uuid7
 from policies_app.actions import served_assignment
-from rollout_app.actions.moving import door, loaded, move, serving_only, serving_stage
+from rollout_app.actions.moving import as_it_is, door, loaded, move, serving_only, serving_stage
 from rollout_app.actions.proposals import copied, outline
 from rollout_app.actions.stages import CLEARED
 from rollout_app.models import Rollout
-from rollout_app.states import Event, State
+from rollout_app.states import ACTIVE, ENDED, Event, State
 
 REVERT_WITHIN = timedelta(hours=72)
 # What brings a candidate back out of traffic works always: no approval, no freeze, no pin, one person.
@@ -39,6 +39,7 @@ def _return(
 ) -> Rollout:
     rollout = loaded(rollout)
     with door(rollout, f"rollout.{event}", actor=actor, reason=reason) as reason:
+        rollout = as_it_is(rollout, actor)
         return move(
             rollout,
             event,
@@ -116,8 +117,13 @@ def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
 
 def _revertible(rollout: Rollout) -> None:
     if rollout.state != State.COMPLETED or rollout.ended_at is None:
+        state, instead = State(rollout.state), ""
+        if state in ACTIVE - {State.ROLLING_BACK}:
+            instead = ": roll it back"
+        elif state not in ENDED | ACTIVE:
+            instead = ": cancel it"
         raise Conflict(
-            f"Only a completed rollout can be reverted; this one is {rollout.state}: roll it back."
+            f"Only a completed rollout can be reverted; this one is {state.replace('_', ' ')}{instead}."
         )
     if clock.now() > rollout.ended_at + REVERT_WITHIN:
         raise Conflict(

@@ -11,8 +11,10 @@ from policies_app.models import Assignment
 from rollout_app import totals
 from rollout_app.actions.approvals import as_evidence, needed_approval, start_approval
 from rollout_app.actions.moving import (
+    as_it_is,
     door,
     fresh_environment,
+    legal,
     loaded,
     move,
     serving_only,
@@ -45,6 +47,7 @@ def break_glass_start(rollout: Rollout | UUID | str, *, actor: Actor, reason: st
 def _start(
     rollout: Rollout, event: Event, *, actor: Actor, reason: str, approvals: list[Approval | None]
 ) -> Rollout:
+    legal(rollout, event)
     now = clock.now()
     if event is not Event.BREAK_GLASS:
         _not_frozen(rollout, now)
@@ -84,20 +87,21 @@ def advance_rollout(
     """
     rollout = loaded(rollout)
     with door(rollout, "rollout.advance", actor=actor, reason=reason) as reason:
+        legal(rollout, Event.ADVANCE)
         following = rollout.stage + 1
-        if following >= len(rollout.stages) and rollout.state == State.RUNNING:
+        if following >= len(rollout.stages):
             raise IllegalMove("It is at its last stage already; what comes next is to complete it.")
         now = clock.now()
         _not_frozen(rollout, now)
         _not_pinned(still_on(rollout))
-        approval = _stage_approval(rollout, following) if following < len(rollout.stages) else None
+        approval = _stage_approval(rollout, following)
         return move(
             rollout,
             Event.ADVANCE,
             actor=actor,
             reason=reason,
             stage=following,
-            serve=serving_stage(rollout, following) if following < len(rollout.stages) else None,
+            serve=serving_stage(rollout, following),
             changes=_entering(now),
             evidence=evidence,
             approvals=[as_evidence(approval)] if approval else None,
@@ -110,10 +114,10 @@ def complete_rollout(
     """Make the candidate the baseline. From here the way back is a revert."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.complete", actor=actor, reason=reason) as reason:
-        if rollout.state == State.RUNNING and rollout.stage + 1 < len(rollout.stages):
-            raise IllegalMove(
-                f"It is at stage {rollout.stage} of {len(rollout.stages)}; only the last one completes."
-            )
+        legal(rollout, Event.COMPLETE)
+        if rollout.stage + 1 < len(rollout.stages):
+            at = Stage.from_dict(rollout.stages[rollout.stage]).named
+            raise IllegalMove(f"It is at {at}, and only the plan's last stage completes. Advance it.")
         still_on(rollout)
         return move(
             rollout,
@@ -133,6 +137,7 @@ def pause_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -
     """
     rollout = loaded(rollout)
     with door(rollout, "rollout.pause", actor=actor, reason=reason) as reason:
+        rollout = as_it_is(rollout, actor)
         return move(rollout, Event.PAUSE, actor=actor, reason=reason, changes={"paused_at": clock.now()})
 
 

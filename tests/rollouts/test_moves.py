@@ -1,6 +1,7 @@
 """What every move keeps: the table, one winner, one row of history, one audit entry, one revision."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,27 @@ def test_it_lets_one_of_two_win() -> None:
     assert refused.value.extra["stage"] == 1
     assert Rollout.objects.get(pk=rollout.pk).stage == 1
     assert Entry.objects.filter(action="rollout.advance", outcome="refused").count() == 1
+
+
+@pytest.mark.parametrize("action", [actions.roll_back_rollout, actions.abort_rollout, actions.pause_rollout])
+def test_it_stops_a_rollout_wherever_it_is_by_now(action: Any) -> None:
+    """The engine advances in the moment in which a person, who saw the stage before, says stop."""
+    rollout = started()
+    seen = Rollout.objects.get(pk=rollout.pk)
+    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
+    stopped = action(seen, actor=BEN, reason="stop")
+    assert (stopped.state, stopped.stage) == (
+        State.PAUSED if action is actions.pause_rollout else State.ROLLING_BACK,
+        1,
+    )
+
+
+def test_it_takes_nothing_back_by_itself_that_has_moved_since_it_looked() -> None:
+    rollout = started()
+    seen = Rollout.objects.get(pk=rollout.pk)
+    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    with pytest.raises(RolloutMoved):
+        actions.roll_back_rollout(seen, actor=SYSTEM, reason="evidence of another stage")
 
 
 def test_it_changes_all_or_nothing() -> None:

@@ -1,0 +1,133 @@
+"""Every action from every state: what the table has, happens; all else is refused in words that help."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from controlplane.audit.models import Entry
+from controlplane.errors import Conflict, IllegalMove
+from rollout_app import actions
+from rollout_app.models import Approval, Rollout
+from rollout_app.serializers import RolloutSerializer
+from rollout_app.states import TRANSITIONS, Event, State, allowed_events
+from tests.rollouts import places
+from tests.rollouts.places import ANNA, BEN
+
+pytestmark = pytest.mark.django_db
+PLAN: list[dict[str, Any]] = [
+    {"mode": "percentage", "share_pcm": 10_000},
+    {"mode": "full", "approval": True},
+]
+BACK: dict[str, Any] = {"actor": BEN, "reason": "bad answers"}
+BY_EVENT: dict[Event, Callable[..., Rollout]] = {
+    Event.PROPOSE: actions.submit_rollout,
+    Event.AMEND: actions.amend_rollout,
+    Event.APPROVE: actions.approve_rollout,
+    Event.REJECT: actions.reject_rollout,
+    Event.CANCEL: actions.cancel_rollout,
+    Event.START: actions.start_rollout,
+    Event.BREAK_GLASS: actions.break_glass_start,
+    Event.ADVANCE: actions.advance_rollout,
+    Event.PAUSE: actions.pause_rollout,
+    Event.RESUME: actions.resume_rollout,
+    Event.ROLL_BACK: actions.roll_back_rollout,
+    Event.ABORT: actions.abort_rollout,
+    Event.COMPLETE: actions.complete_rollout,
+}
+
+
+def running() -> Rollout:
+    return places.started(plan=PLAN, calibrated=False)
+
+
+def read_back(rollout: Rollout) -> Rollout:
+    return actions.confirm_rolled_back(rollout, actor=BEN, reason="all confirmed", readback={})
+
+
+def completed() -> Rollout:
+    rollout = actions.approve_stage(running(), 1, actor=BEN, reason="yes")
+    return actions.complete_rollout(actions.advance_rollout(rollout, **BACK), **BACK)
+
+
+IN: dict[State, Callable[[], Rollout]] = {
+    State.DRAFT: lambda: places.proposed(plan=PLAN, draft=True),
+    State.AWAITING_APPROVAL: lambda: places.proposed(plan=PLAN),
+    State.REJECTED: lambda: actions.reject_rollout(places.proposed(plan=PLAN), **BACK),
+    State.SCHEDULED: lambda: places.approved(plan=PLAN),
+    State.RUNNING: running,
+    State.PAUSED: lambda: actions.pause_rollout(running(), **BACK),
+    State.ROLLING_BACK: lambda: actions.roll_back_rollout(running(), **BACK),
+    State.ROLLED_BACK: lambda: read_back(actions.roll_back_rollout(running(), **BACK)),
+    State.ABORTED: lambda: read_back(actions.abort_rollout(running(), **BACK)),
+    State.COMPLETED: completed,
+    State.CANCELLED: lambda: actions.cancel_rollout(places.approved(plan=PLAN), **BACK),
+}
+MAY_BE_APPROVED = (State.SCHEDULED, State.RUNNING, State.PAUSED)
+
+
+@pytest.mark.parametrize("state", State)
+def test_it_refuses_what_the_state_does_not_know_and_says_what_it_does(state: State) -> None:
+    rollout = IN[state]()
+    assert rollout.state == state
+    before = Rollout.objects.filter(pk=rollout.pk).values().get()
+    approvals = Approval.objects.count()
+    for event, action in BY_EVENT.items():
+        if (state, event) in TRANSITIONS or (state is State.AWAITING_APPROVAL and event is Event.START):
+            continue
+        with pytest.raises(IllegalMove) as refused:
+            action(rollout, actor=BEN, reason="let us see")
+        assert str(refused.value).startswith(f"A rollout that is {state.replace('_', ' ')} can't "), event
+        assert refused.value.extra["allowed"] == list(allowed_events(state))
+        assert Entry.objects.filter(outcome="refused").latest("seq").reason == "let us see"
+    assert Rollout.objects.filter(pk=rollout.pk).values().get() == before
+    assert Approval.objects.count() == approvals
+
+
+@pytest.mark.parametrize("state", State)
+def test_it_offers_only_what_somebody_can_do(state: State) -> None:
+    """`can` in the API: each of them is let through by the state (an approval may still be missing)."""
+    can = RolloutSerializer(IN[state]()).data["can"]
+    assert set(can) <= set(BY_EVENT)
+    for event in can:
+        try:
+            BY_EVENT[event](IN[state](), actor=BEN, reason="so be it")
+        except IllegalMove as refused:
+            assert event == Event.COMPLETE and "only the plan's last stage completes" in str(refused)
+        except Conflict as refused:
+            assert (event, refused.code) == (Event.ADVANCE, "approval_missing")
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - set(MAY_BE_APPROVED)))
+def test_it_approves_no_stage_that_will_not_come(state: State) -> None:
+    with pytest.raises(IllegalMove, match=f"this rollout is {state.replace('_', ' ')}"):
+        actions.approve_stage(IN[state](), 1, actor=BEN, reason="yes")
+    assert not Approval.objects.filter(stage=1).exclude(rollout__state=State.COMPLETED).exists()
+
+
+@pytest.mark.parametrize("stage", [-1, 2])
+def test_it_approves_no_stage_that_is_not_in_the_plan(stage: int) -> None:
+    with pytest.raises(IllegalMove, match=f"There is no stage {stage}: the plan has 2, counted from 0"):
+        actions.approve_stage(running(), stage, actor=BEN, reason="yes")
+
+
+def test_it_calls_stages_by_their_names() -> None:
+    rollout = running()
+    with pytest.raises(Conflict, match="Nobody has approved entering the full stage yet"):
+        actions.advance_rollout(rollout, actor=BEN, reason="on")
+    with pytest.raises(IllegalMove, match="10 % is not ahead: the rollout is running at 10 %"):
+        actions.approve_stage(rollout, 0, actor=BEN, reason="yes")
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (State.DRAFT, "this one is draft: cancel it."),
+        (State.RUNNING, "this one is running: roll it back."),
+        (State.ROLLING_BACK, "this one is rolling back."),
+        (State.ROLLED_BACK, "this one is rolled back."),
+    ],
+)
+def test_it_reverts_nothing_but_what_was_completed(state: State, says: str) -> None:
+    with pytest.raises(Conflict, match=says):
+        actions.revert_rollout(IN[state](), actor=ANNA, reason="back")
