@@ -182,10 +182,14 @@ class Verdict:
     log_e_counted: float = -math.inf  # ln E of the harm that counts
     counted_since: int | None = None  # the stage since which most of it was seen; None: since the start
     counted_estimate: float | None = None  # the estimate since then
+    deff: float = 1.0  # the design effect that divides the evidence
+    # what was judged: (stage, strata, first and last Unix minute)
+    strata: tuple[tuple[int, int, int, int], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         data = {name: getattr(self, name) for name in _VERDICT_FIELDS}
         data["sums"] = [[stage, sums] for stage, sums in self.sums]
+        data["strata"] = [list(judged) for judged in self.strata]
         if math.isinf(self.log_e_counted):
             data["log_e_counted"] = None  # JSON has no infinity
         return data
@@ -231,7 +235,7 @@ def judge(
         guardrail.name, guardrail.metric, result, n_candidate, n_baseline, start.estimate, None, None,
         log_e_harm, log_e_safe, measure.threshold, margin, guardrail.weight, counted is not None, gates and
         guardrail.gates, needed, (), log_e_counted, counted.stage if counted else None,
-        counted.estimate if counted else None,
+        counted.estimate if counted else None, measure.deff,
     )  # fmt: skip
 
 

@@ -178,9 +178,14 @@ class Ledger:
         return self.detailed(judgement) if detail else judgement
 
     def detailed(self, judgement: Judgement) -> Judgement:
-        """The judgement, just made, with each verdict's interval and sums."""
+        """The judgement, just made, with each verdict's interval, its sums and which strata are in them."""
+        strata = tuple(
+            (stage, tally.strata, tally.first_minute or 0, tally.last_minute or 0)
+            for stage, tally in sorted(self.tallies.items())
+            if stage in self.compared
+        )
         verdicts = (
-            detailed(verdict, self.measures[verdict.name], self.sums[verdict.name])
+            replace(detailed(verdict, self.measures[verdict.name], self.sums[verdict.name]), strata=strata)
             for verdict in judgement.verdicts
         )
         return replace(judgement, verdicts=tuple(verdicts))

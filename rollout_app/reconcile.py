@@ -267,7 +267,12 @@ def _seen(one: _Opened, rows: list[MinuteRow], young: ArmSums, now: datetime, fl
         ]
         look.verdicts = told if is_new else []
     if acts:
-        look.evidence = {"judgement": judgement.as_dict(), "telemetry": _plain(asdict(evidence.telemetry))}
+        # With what the verdicts were measured from: it may have been frozen long after the start's own entry.
+        look.evidence = {
+            "judgement": judgement.as_dict(),
+            "reference": ledger.reference.as_dict(),
+            "telemetry": _plain(asdict(evidence.telemetry)),
+        }
     return look
 
 

@@ -1,0 +1,204 @@
+"""Anybody can compute a verdict again: by the formulas of the manual, from what the API answers, without the engine.
+
+`docs/recompute_verdicts.py` is that anybody: it shares no line with the engine. A stratum's own log likelihood ratio is
+computed here from the outcomes' minutes, with exact binomials.
+"""
+
+import importlib.util
+import json
+import math
+import random
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from controlplane import clock
+from controlplane.access.models import Role
+from controlplane.audit.models import Entry
+from policies_app.models import Workload
+from rollout_app import actions
+from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.reconcile import reconcile
+from tests.rollouts import places
+from tests.rollouts.places import BEN
+from tests.rollouts.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+SCRIPT = Path(__file__).parents[2] / "docs" / "recompute_verdicts.py"
+PLAN: list[dict[str, Any]] = [
+    {"mode": "percentage", "share_pcm": 20_000},
+    {"mode": "percentage", "share_pcm": 40_000},
+    {"mode": "percentage", "share_pcm": 60_000},
+    {"mode": "full"},
+]
+BOUNDS = {"failure": 0.15, "cost_per_success": 1_300_000, "quality": 0.8, "error": 0.02}
+
+
+def recompute() -> Any:
+    spec = importlib.util.spec_from_file_location("recompute_verdicts", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def lively(rollout: Rollout, seed: int) -> None:
+    """Give the minutes all that a guardrail reads: rare events, scores, dear tasks, units that resemble each other."""
+    chance = random.Random(seed)
+    for row in ArmTotals.objects.filter(workload=rollout.workload):
+        tasks, worse = row.tasks, 1.5 if row.arm == "candidate" else 1.0
+        row.errors, row.retries = (
+            sum(chance.random() < p * worse for _ in range(tasks)) for p in (0.01, 0.03)
+        )
+        row.escalations, row.fallbacks = (
+            sum(chance.random() < p for _ in range(tasks)) for p in (0.1, 0.005)
+        )
+        scores = [chance.betavariate(9, 1) for _ in range(tasks)]
+        row.quality_n, row.quality_sum = tasks, sum(scores)
+        row.quality_sum_sq = sum(score * score for score in scores)
+        row.cost_sum_sq, row.capped_sum_sq = 3.0 * row.cost_sum_sq, 2.0 * row.capped_sum_sq
+        row.capped_sum, row.capped_on_success = row.capped_sum * 9 // 10, row.capped_on_success * 9 // 10
+        row.groups = groups(chance, tasks, row.failures)
+        row.save()
+
+
+def groups(chance: random.Random, tasks: int, failures: int) -> dict[str, list[int]]:
+    """By hash group, [tasks, failures]; the units of every fourth group fail more than the others'."""
+    found = {str(group): [tasks // 32 + (group < tasks % 32), 0] for group in range(32)}
+    while failures:
+        group = str(chance.choices(range(32), [3, 1, 1, 1] * 8)[0])
+        if found[group][1] < found[group][0]:
+            found[group][1] += 1
+            failures -= 1
+    return found
+
+
+def under_way(**traffic: Any) -> Rollout:
+    """In its third stage, judged in each, with sticky units and with guardrails of its own."""
+    rollout = places.approved(plan=PLAN)
+    Workload.objects.filter(pk=rollout.workload_id).update(unit=Workload.Unit.USER)
+    for metric, bound in BOUNDS.items():
+        actions.set_guardrail(rollout.workload, metric, actor=BEN, bound=bound)
+    actions.set_guardrail(rollout.workload, "quality", actor=BEN)
+    rollout = Rollout.objects.get(pk=rollout.pk)
+    minutes = Traffic(rollout, start=clock.now() - timedelta(hours=9)).before()
+    lively(rollout, 1)
+    rollout = actions.start_rollout(rollout, actor=BEN, reason="now")
+    places.router(rollout)
+    minutes.minutes(3)
+    rollout = actions.advance_rollout(rollout, actor=BEN, reason="on")
+    minutes.minutes(3)
+    rollout = actions.advance_rollout(rollout, actor=BEN, reason="on")
+    minutes.minutes(12, **traffic)
+    lively(rollout, 2)
+    return rollout
+
+
+def answered(rollout: Rollout, path: str) -> Any:
+    """What the API says, as it comes over the wire."""
+    from tests.rollouts.test_api import person, send
+
+    client: Client = person(f"reader-{path.strip('/?=0')}", Role.VIEWER)
+    answer = send(client, "get", f"rollouts/{rollout.pk}{path}")
+    assert answer.status_code == 200, answer.content
+    return json.loads(answer.content)
+
+
+@pytest.mark.parametrize("candidate", [0.92, 0.7, 0.0])
+def test_it_comes_out_again_for_every_guardrail(candidate: float) -> None:
+    rollout = under_way(candidate=candidate)
+    word = reconcile(rollout.pk)
+    script, told = recompute(), answered(rollout, "")
+    rows = answered(rollout, "/verdicts")["items"]
+    assert {row["guardrail"] for row in rows} >= {
+        "failure",
+        "latency_tail",
+        "failure_bound",
+        "quality_bound",
+        "quality",
+    }
+    assert max(row["data"]["deff"] for row in rows) > 1.2
+    for row in rows:
+        assert script.differences(told, row) == {}, row["guardrail"]
+    evidence = script.ln_sum(
+        (row["data"]["weight"], row["data"]["log_e_counted"])
+        for row in rows
+        if row["data"]["log_e_counted"] is not None
+    )
+    assert (word == "roll_back") is (evidence is not None and evidence >= math.log(20))
+
+
+def test_it_tells_a_row_that_was_changed() -> None:
+    rollout = under_way(candidate=0.7)
+    reconcile(rollout.pk)
+    rows = answered(rollout, "/verdicts")["items"]
+    [row] = [row for row in rows if row["guardrail"] == "failure"]
+    row["data"]["sums"][0][1]["candidate"]["x"] += 40
+    row["data"]["sums"][0][1]["mh"][0] += 40
+    assert "estimate" in recompute().differences(answered(rollout, ""), row)
+
+
+def test_the_audit_entry_of_a_rollback_carries_all_that_it_takes() -> None:
+    """Without the rollout's row: verdicts, what they were measured from, and the plan by the start's entry."""
+    rollout = under_way(candidate=0.5)
+    assert reconcile(rollout.pk) == "roll_back"
+    evidence = json.loads(bytes(Entry.objects.get(action="rollout.roll_back", outcome="done").body))[
+        "evidence"
+    ]
+    proposal = json.loads(bytes(Entry.objects.get(action="rollout.propose", outcome="done").body))["evidence"]
+    kept = {"reference": evidence["reference"], "stages": proposal["stages"]}
+    script = recompute()
+    for data in evidence["judgement"]["verdicts"]:
+        row = {"stage": 2, "verdict": data["result"], "data": data}
+        assert script.differences(kept, row) == {}, data["name"]
+
+
+@pytest.mark.parametrize("guardrail", ["failure", "escalation"])
+def test_its_sums_come_out_of_the_minutes(guardrail: str) -> None:
+    """Strata of at least 50 tasks, and exact hypergeometric likelihoods."""
+    rollout = under_way(candidate=0.9)
+    reconcile(rollout.pk)
+    row = Verdict.objects.filter(rollout=rollout, guardrail=guardrail).latest("look")
+    column = {"failure": "failures", "escalation": "escalations"}[guardrail]
+    for stage, sums in row.data["sums"]:
+        rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=stage)
+        minutes = sorted(set(rows.values_list("minute", flat=True)))
+        if stage == 2:
+            minutes.pop()  # the newest minute is still open
+        [judged] = [part for part in row.data["strata"] if part[0] == stage]
+        assert judged[2:] == [int(minutes[0].timestamp() // 60), int(minutes[-1].timestamp() // 60)]
+        assert judged[1] == len(minutes)  # each holds more than 50 tasks, and is a stratum
+        likelihood = dict.fromkeys((psi for psi, _ in sums["llr"]), 0.0)
+        for minute in minutes:
+            (nt, xt), (nc, xc) = (
+                rows.filter(minute=minute, arm=arm).values_list("tasks", column).get()
+                for arm in ("candidate", "baseline")
+            )
+            for psi in likelihood:
+                likelihood[psi] += log_likelihood_ratio(nt, xt, nc, xc, psi)
+        for psi, llr in sums["llr"]:
+            assert llr == pytest.approx(likelihood[psi], abs=1e-6), psi
+
+
+def log_likelihood_ratio(nt: int, xt: int, nc: int, xc: int, psi: float) -> float:
+    bad = xt + xc
+    ways = {j: math.comb(nt, j) * math.comb(nc, bad - j) for j in range(max(0, bad - nc), min(nt, bad) + 1)}
+    total = sum(ways.values())
+    return xt * math.log(psi) - math.log(math.fsum(way / total * psi**j for j, way in ways.items()))
+
+
+def test_the_script_runs_alone(tmp_path: Path) -> None:
+    rollout = under_way(candidate=0.7)
+    reconcile(rollout.pk)
+    one, two = tmp_path / "rollout.json", tmp_path / "verdicts.json"
+    one.write_text(json.dumps(answered(rollout, "")))
+    two.write_text(json.dumps(answered(rollout, "/verdicts")))
+    command = [sys.executable, "-I", str(SCRIPT), str(one), str(two)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failure: fail comes out again" in done.stdout
