@@ -1,83 +1,96 @@
-"""What the server runs: the gateway in front, Django behind, and what lives and dies with the process."""
+"""The door for any ASGI server, such as one that speaks HTTP/2 or TLS by itself. `manage.py serve` has its own.
+
+It costs a poll two to three times what that one does, and a long poll a task more (benchmarks/servers.py).
+"""
 
 import asyncio
-import gc
-import os
-import signal
-import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import django
+from controlplane.process import Life, gateway
+from controlplane.replies import Header, Reply, Request, joined
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-django.setup(set_prefix=False)
-
-from django.conf import settings  # noqa: E402 — needs the settings
-from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
-from django.urls import get_resolver  # noqa: E402
-
-from controlplane import celery, periodic  # noqa: E402
-from controlplane.gateway import Gateway  # noqa: E402
-from controlplane.gateway.bridge import Bridge  # noqa: E402
-from controlplane.replies import Receive, Send  # noqa: E402
-from policies_app import publishing  # noqa: E402
-from rollout_app import nudges, tasks  # noqa: E402
-
-bridge = Bridge(WSGIHandler())
-gateway = Gateway(bridge)
-# `manage.py serve` sends it before it asks the process to end: what comes now must still be answered.
-DRAIN = signal.SIGUSR1
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
-        await _live(receive, send)
+        await receive()
+        async with Life():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            gateway.drain()
+        await send({"type": "lifespan.shutdown.complete"})
     elif scope["type"] == "http":
-        await gateway(scope, receive, send)
+        await _answer(scope, receive, send)
 
 
-def _follow_nudges(stopping: threading.Event) -> None:
-    nudges.run(tasks.look, stopping)
+async def _answer(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    line = _Line(scope, receive, send)
+    request = Request(scope["method"], scope["path"], scope["query_string"], _joined(scope["headers"]), line)
+    answer = gateway.answer(request)
+    try:
+        reply = answer if isinstance(answer, Reply) else await answer
+        if reply is not None:
+            await line.begin(reply.status, reply.headers)
+            await line.write(b"" if request.method == "HEAD" else reply.body, more=False)
+        else:
+            await line.write(b"", more=False)
+    except ConnectionResetError:
+        return
+    finally:
+        line.when_gone(None)
 
 
-def _hand_on_nudges(stopping: threading.Event) -> None:
-    nudges.run(tasks.look_later, stopping)
+class _Line:
+    """A request's connection, as ASGI tells of it."""
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self.gone = False
+        self._scope, self._receive, self._send = scope, receive, send
+        self._complete = False
+        self._watching: asyncio.Task[None] | None = None
+
+    def when_gone(self, callback: Callable[[], None] | None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = None
+        if callback is not None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(callback))
+
+    async def _watch(self, callback: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        callback()
+
+    async def piece(self) -> bytes:
+        while not self._complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ConnectionResetError
+            self._complete = not message.get("more_body")
+            if piece := message.get("body"):
+                return bytes(piece)
+        return b""
+
+    async def begin(self, status: int, headers: list[Header]) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, piece: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    def address(self) -> tuple[str, tuple[str, int], str]:
+        client = self._scope.get("client") or ("", 0)
+        server = self._scope.get("server") or ("localhost", 80)
+        return client[0], (server[0], server[1] or 0), self._scope.get("scheme", "http")
 
 
-def _publish(stopping: threading.Event) -> None:
-    job = periodic.job("policies_app.publishing.sweep")
-    publishing.follow(lambda: periodic.run_once(job), stopping)
-
-
-def _publish_later(stopping: threading.Event) -> None:
-    publishing.follow(lambda: celery.run_later("policies_app.publishing.sweep"), stopping)
-
-
-def _settle() -> None:
-    """Load every page's code now, and take all that is loaded out of the garbage collector's sight.
-
-    Else each full collection walks it, some 100 ms during which no router is answered. And a batch of outcomes
-    is a thousand objects: at the usual threshold the collector takes a third of the time that ingest has.
-    """
-    _ = get_resolver().url_patterns  # reading it imports them
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    await receive()
-    asyncio.get_running_loop().add_signal_handler(DRAIN, gateway.drain)
-    await gateway.start()
-    if settings.EMBEDDED_RUNNER:
-        runner = periodic.Runner(watch=[_follow_nudges, _publish])
-    else:  # workers keep the table; what came in here is looked at there
-        runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later])
-    runner.start()
-    _settle()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await asyncio.to_thread(runner.stop)
-    await gateway.stop()
-    await asyncio.to_thread(bridge.close)
-    await send({"type": "lifespan.shutdown.complete"})
+def _joined(headers: list[Header]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found[name] = joined(name, found[name], value) if name in found else value
+    return found

@@ -9,15 +9,15 @@ import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Coroutine
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 
 from controlplane.access.keyring import Caller, Keyring
 from controlplane.errors import InvalidInput, NotFound, Unavailable
-from controlplane.replies import Receive, Reply, Request
+from controlplane.replies import Line, Reply, Request, parameters
 from policies_app import snapshots
 from policies_app.acks import read_ack
 from policies_app.boards import Answer, Generation, Question
@@ -82,21 +82,24 @@ class Serving:
 
     # --- the doors ------------------------------------------------------------------------------------
 
-    async def snapshot(self, request: Request, body: bytes = b"") -> Reply:
+    def snapshot(self, request: Request, body: bytes = b"") -> Reply | Coroutine[Any, Any, Reply]:
+        """At once where it is known; else what to await: a body to be built, or something newer."""
         caller, headers = request.caller, request.headers
         generation = self._board(caller)
-        condition = _condition(headers[b"if-none-match"]) if b"if-none-match" in headers else None
+        tags = headers.get(b"if-none-match")
+        condition = _condition(tags) if tags is not None else None
         question = self._question(request, generation, condition)
         epoch, revision = (condition.epoch, condition.revision) if condition else ("", 0)
         self._fleet.polled(generation.look.pk, request.instance(), request.client(), epoch, revision)
         self._fleet.used(caller.pk)
         wait = _wait(headers[b"prefer"]) if b"prefer" in headers else 0
         if wait and condition is not None:
-            reply = await self._hold(request, question, condition, wait)
-            return reply.with_headers((b"preference-applied", b"wait=%d" % wait))
-        return await self._reply(generation, question, condition, headers.get(b"accept-encoding", b""))
+            return self._hold(request, question, condition, wait)
+        encoding = _encoding(headers.get(b"accept-encoding", b""))
+        known = _known(generation, question, condition, encoding)
+        return known or self._reply(generation, question, condition, encoding)
 
-    async def ack(self, request: Request, body: bytes) -> Reply:
+    def ack(self, request: Request, body: bytes) -> Reply:
         ack = read_ack(body)
         look = self._board(request.caller).look
         instance = ack.router or request.instance()
@@ -135,9 +138,8 @@ class Serving:
                 f"Key {caller.key_id} holds {settings.MAX_WAITERS_PER_KEY} long polls; poll without waiting.",
                 retry_after=random.randint(5, 15),  # noqa: S311 — spreads load, hides nothing
             )
-        deadline = loop.time() + wait
-        encoding = request.headers.get(b"accept-encoding", b"")
-        gone = loop.create_task(_gone(request.receive))
+        deadline, line = loop.time() + wait, request.line
+        encoding = _encoding(request.headers.get(b"accept-encoding", b""))
         self.held[caller.key_id] += 1
         try:
             while True:
@@ -146,28 +148,25 @@ class Serving:
                 question = self._question(request, generation, condition)
                 reply = await self._reply(generation, question, condition, encoding)
                 left = deadline - loop.time()
-                if reply.status != 304 or left <= 0 or self.draining or gone.done():
-                    return reply
+                if reply.status != 304 or left <= 0 or self.draining or line.gone:
+                    return reply.with_headers((b"preference-applied", b"wait=%d" % wait))
                 if self.boards.get(caller.environment) is generation:
-                    await _next(generation, left, gone)
+                    await _next(generation, left, line)
                 caller = self._keyring.still_good(caller)
         finally:
-            gone.cancel()
             self.held[caller.key_id] -= 1
 
     async def _reply(
-        self, generation: Generation, question: Question, condition: Condition | None, accept: bytes
+        self, generation: Generation, question: Question, condition: Condition | None, encoding: str
     ) -> Reply:
-        if condition is not None and (reply := _known_unchanged(generation, question, condition)):
-            return reply
+        if known := _known(generation, question, condition, encoding):
+            return known
         answer = generation.answers.get(question)
         if answer is None:
             answer = await self._built(generation, question)
             if condition is not None and (condition.anything or answer.etag in condition.tags):
                 return answer.unchanged
-        encoding = _encoding(accept) if accept else ""
-        reply = answer.by_encoding.get(encoding)
-        return reply or await self._encoded(generation, question, answer, encoding)
+        return answer.by_encoding.get(encoding) or await self._encoded(generation, question, answer, encoding)
 
     async def _built(self, generation: Generation, question: Question) -> Answer:
         return await _once(
@@ -203,13 +202,23 @@ class Serving:
         )
 
 
-def _known_unchanged(generation: Generation, question: Question, condition: Condition) -> Reply | None:
-    """The 304, when that can be told without building anything."""
+def _known(
+    generation: Generation, question: Question, condition: Condition | None, encoding: str
+) -> Reply | None:
+    """The answer, when it can be told without building anything."""
     answer = generation.answers.get(question)
-    if answer is not None and (condition.anything or answer.etag in condition.tags):
-        return answer.unchanged
+    if condition is not None:
+        if answer is not None and (condition.anything or answer.etag in condition.tags):
+            return answer.unchanged
+        if unchanged := _known_unchanged(generation, question, condition):
+            return unchanged
+    return answer.by_encoding.get(encoding) if answer is not None else None
+
+
+def _known_unchanged(generation: Generation, question: Question, condition: Condition) -> Reply | None:
+    """The 304 of a router that follows deltas, whose own bytes may never have been built here."""
     look = generation.look
-    # A router that follows deltas holds this very revision, whatever bytes brought it there.
+    # It holds this very revision, whatever bytes brought it there.
     if question.since != look.revision or (condition.epoch, condition.revision) != (
         look.epoch,
         look.revision,
@@ -253,37 +262,31 @@ async def _once(
     return landed
 
 
-async def _next(generation: Generation, seconds: float, gone: "asyncio.Task[None]") -> None:
+async def _next(generation: Generation, seconds: float, line: Line) -> None:
     """Until the generation is replaced, the time is over, or the router has hung up."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
-
-    def finish(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
     generation.waiters.add(waiter)
-    timer = loop.call_later(seconds, finish)
-    gone.add_done_callback(finish)
+    timer = loop.call_later(seconds, _finish, waiter)
+    line.when_gone(partial(_finish, waiter))
     try:
         await waiter
     finally:
         timer.cancel()
-        gone.remove_done_callback(finish)
+        line.when_gone(None)
         generation.waiters.discard(waiter)
+
+
+def _finish(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def _release(waiters: list["asyncio.Future[None]"]) -> None:
     for start in range(0, len(waiters), WOKEN_AT_ONCE):
         for waiter in waiters[start : start + WOKEN_AT_ONCE]:
-            if not waiter.done():
-                waiter.set_result(None)
+            _finish(waiter)
         await asyncio.sleep(0)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 @lru_cache(maxsize=8_192)
@@ -301,9 +304,8 @@ def _other_epoch(condition: Condition | None, epoch: str) -> bool:
 
 @lru_cache(maxsize=1_024)
 def _parsed_query(query: bytes) -> Question:
-    request = Request(None, {}, query, None)  # type: ignore[arg-type]
     names, since = [], None
-    for name, value in request.parameters():
+    for name, value in parameters(query):
         if name == "workload":
             names.append(value)
         elif name == "since":

@@ -1,13 +1,14 @@
-"""The data plane's ASGI door, in front of Django: routes, keys, limits. No Django request cycle, no DRF.
+"""The data plane in front of Django: routes, keys, limits. No Django request cycle, no DRF.
 
 Routers poll by the thousand; a Django view costs 20 to 100 times what it takes to answer them from memory.
-What is not under /router/v1 goes on to the application behind.
+What is not under /router/v1 goes on to what is behind. Requests come by a door, of which there are two:
+`controlplane.gateway.http1`, which `manage.py serve` has, and `controlplane.asgi` for any other server.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY
@@ -16,7 +17,7 @@ from controlplane.access.keyring import Caller, Keyring
 from controlplane.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
 from controlplane.gateway.bodies import Bodies
 from controlplane.gateway.figures import ProcessFigures
-from controlplane.replies import Receive, Reply, Request, Send, json_reply, problem
+from controlplane.replies import Reply, Request, json_reply, problem
 from policies_app.fleet import Fleet, Scribe
 from policies_app.serving import Serving
 from policies_app.watcher import Watcher
@@ -24,11 +25,13 @@ from rollout_app.ingest import Ingest
 
 log = logging.getLogger(__name__)
 
-Scope = dict[str, Any]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Handler = Callable[[Request, bytes], Awaitable[Reply]]
+# What can be told at once is: a task of its own would cost a third of a poll's time.
+Answer = Reply | Coroutine[Any, Any, Reply]
+# None: it was given piece by piece, over the request's line.
+Anything = Reply | Coroutine[Any, Any, Reply | None]
+Handler = Callable[[Request, bytes], Answer]
+Behind = Callable[[Request], Coroutine[Any, Any, Reply | None]]
 PREFIX = "/router/v1/"
-CHUNK = 256 * 1024  # bytes of a large answer handed over at once
 
 
 class Route(NamedTuple):
@@ -39,9 +42,9 @@ class Route(NamedTuple):
 
 
 class Gateway:
-    """One per process. `start` and `stop` are called by the lifespan, in `controlplane.asgi`."""
+    """One per process. `start` and `stop` are called by `controlplane.process`."""
 
-    def __init__(self, behind: Application) -> None:
+    def __init__(self, behind: Behind) -> None:
         self._behind = behind
         self._keyring = Keyring()
         self._fleet = Fleet()
@@ -98,49 +101,73 @@ class Gateway:
 
     # --- requests -------------------------------------------------------------------------------------
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
+    def answer(self, request: Request) -> Anything:
+        """The answer, or what to await for it. Neither raises, but for `ConnectionResetError` of the line."""
+        path = request.path
         route = self._routes.get(path)
         if route is None and not path.startswith(PREFIX):
             if path == "/readyz" and not self.ready:
-                await _send(problem(Unavailable("This process is starting or ending.", retry_after=1)), send)
-            else:
-                await self._behind(scope, receive, send)
-            return
+                return problem(Unavailable("This process is starting or ending.", retry_after=1))
+            return self._behind(request)
         try:
-            reply = await self._reply(route, scope, receive)
-        except PointsmanError as error:
-            reply = problem(error)
+            answer = self._answer(route, request)
+        except Exception as error:
+            answer = _refused(error, request)
+        if not isinstance(answer, Reply):
+            return self._later(answer, route, request)
+        (route.answered if route else self._elsewhere)[answer.status] += 1
+        return answer
+
+    async def _later(
+        self, answer: Coroutine[Any, Any, Reply], route: Route | None, request: Request
+    ) -> Reply:
+        try:
+            reply = await answer
         except ConnectionResetError:
-            return  # the router hung up before it had sent its body
-        except Exception:
-            log.exception("%s %s failed", scope["method"], path)
-            reply = problem(PointsmanError("Something went wrong here; it was written to the server's log."))
+            raise  # the router hung up before it had sent its body
+        except Exception as error:
+            reply = _refused(error, request)
         (route.answered if route else self._elsewhere)[reply.status] += 1
-        await _send(reply, send)
+        return reply
 
-    async def _reply(self, route: Route | None, scope: Scope, receive: Receive) -> Reply:
-        headers = dict(scope["headers"])
+    def _answer(self, route: Route | None, request: Request) -> Answer:
+        authorization = request.headers.get(b"authorization")
         try:
-            caller = self._keyring.router(headers.get(b"authorization"))
+            caller = self._keyring.router(authorization)
         except Unauthenticated:
-            caller = await self._issued_since(headers.get(b"authorization"))
-        if route is None:
-            raise NotFound(
-                f"There is nothing at {scope['path']}; the router protocol is at {PREFIX}snapshot."
-            )
-        if scope["method"] != route.method:
-            return _wrong_method(route.method)
-        body = await self._bodies.read(receive, headers, route.body_limit) if route.body_limit else b""
-        return await route.handler(Request(caller, headers, scope["query_string"], receive), body)
+            if self._watcher is None or not self._keyring.missing(authorization):
+                raise
+            return self._by_new_key(self._watcher, authorization, route, request)
+        return self._by(caller, route, request)
 
-    async def _issued_since(self, authorization: bytes | None) -> Caller:
-        """A key that is younger than the last read of the keys. Raises as `Keyring.router` does."""
-        if self._watcher is not None and self._keyring.missing(authorization):
-            if not self._watcher.looked:
-                raise Unavailable("The keys have not been read yet.", retry_after=1)
-            await self._watcher.keys_read()
-        return self._keyring.router(authorization)
+    async def _by_new_key(
+        self, watcher: Watcher, authorization: bytes | None, route: Route | None, request: Request
+    ) -> Reply:
+        """For a key that is younger than the last read of the keys."""
+        if not watcher.looked:
+            raise Unavailable("The keys have not been read yet.", retry_after=1)
+        await watcher.keys_read()
+        answer = self._by(self._keyring.router(authorization), route, request)
+        return answer if isinstance(answer, Reply) else await answer
+
+    def _by(self, caller: Caller, route: Route | None, request: Request) -> Answer:
+        request.caller = caller
+        if route is None:
+            raise NotFound(f"There is nothing at {request.path}; the router protocol is at {PREFIX}snapshot.")
+        if request.method != route.method and (request.method, route.method) != ("HEAD", "GET"):
+            return _wrong_method(route.method)
+        return self._with_body(route, request) if route.body_limit else route.handler(request, b"")
+
+    async def _with_body(self, route: Route, request: Request) -> Reply:
+        answer = route.handler(request, await self._bodies.read(request, route.body_limit))
+        return answer if isinstance(answer, Reply) else await answer
+
+
+def _refused(error: Exception, request: Request) -> Reply:
+    if isinstance(error, PointsmanError):
+        return problem(error)
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return problem(PointsmanError("Something went wrong here; it was written to the server's log."))
 
 
 def _wrong_method(allowed: str) -> Reply:
@@ -152,16 +179,3 @@ def _wrong_method(allowed: str) -> Reply:
         "detail": f"Only {allowed} is understood here.",
     }
     return json_reply(405, document, (b"allow", allowed.encode()), content_type=b"application/problem+json")
-
-
-async def _send(reply: Reply, send: Send) -> None:
-    await send(reply.start)
-    if len(reply.body) <= CHUNK:
-        await send(reply.end)
-        return
-    # Piece by piece, so that a slow reader of a large snapshot holds a piece and not a copy of it all.
-    view = memoryview(reply.body)
-    for start in range(0, len(view), CHUNK):
-        more = start + CHUNK < len(view)
-        piece = bytes(view[start : start + CHUNK])
-        await send({"type": "http.response.body", "body": piece, "more_body": more})

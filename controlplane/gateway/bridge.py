@@ -1,4 +1,4 @@
-"""Runs Django's WSGI application under the ASGI server, in threads of its own.
+"""Runs Django's WSGI application behind the gateway, in threads of its own.
 
 Django's ASGI handler starts an event loop's worth of machinery for each synchronous view and its middleware:
 through here a bare view costs a third of that, and a page, which is mostly its own queries and template, a tenth
@@ -8,13 +8,13 @@ less (benchmarks/bridge.py). And the console's work never sits on the event loop
 import asyncio
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from controlplane.errors import PointsmanError
 from controlplane.gateway.bodies import Bodies
-from controlplane.replies import Receive, Send, problem
+from controlplane.replies import Header, Reply, Request, problem
 
 Environ = dict[str, Any]
 WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -23,102 +23,92 @@ BODY_LIMIT = 4 * 1024 * 1024  # bytes; Django's own limits lie below
 
 
 class Bridge:
-    """An ASGI application that answers with a WSGI one."""
+    """Answers the gateway's requests with a WSGI application."""
 
     def __init__(self, application: WsgiApplication, threads: int = THREADS) -> None:
         self._application = application
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
         self._bodies = Bodies()
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request) -> Reply | None:
+        """The answer; None when it was sent in pieces. Raises `ConnectionResetError`."""
         try:
-            body = await self._bodies.read(receive, _declared(scope), BODY_LIMIT)
-        except ConnectionResetError:
-            return
+            body = await self._bodies.read(request, BODY_LIMIT)
         except PointsmanError as error:
-            reply = problem(error)
-            await send(reply.start)
-            await send(reply.end)
-            return
+            return problem(error)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._run, environ(scope, body), send, loop)
+        return await loop.run_in_executor(self._threads, self._run, request, body, loop)
 
     def close(self) -> None:
         """Wait for what runs."""
         self._threads.shutdown()
 
-    def _run(self, environ: Environ, send: Send, loop: asyncio.AbstractEventLoop) -> None:
-        def say(message: dict[str, Any]) -> None:
-            asyncio.run_coroutine_threadsafe(_as_coroutine(send, message), loop).result()
-
+    def _run(self, request: Request, body: bytes, loop: asyncio.AbstractEventLoop) -> Reply | None:
         started: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
-            started.update(
-                type="http.response.start",
-                status=int(status[:3]),
-                headers=[
-                    (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
-                ],
-            )
+            encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            started.update(status=int(status[:3]), headers=encoded)
 
-        response = self._application(environ, start_response)
+        def wait_for(step: Coroutine[Any, Any, None]) -> None:
+            asyncio.run_coroutine_threadsafe(step, loop).result()
+
+        response = self._application(environ(request, body), start_response)
         try:
-            _answer(response, started, say)
+            pieces = iter(response)
+            first, second = next(pieces, b""), next(pieces, None)
+            status, headers = started["status"], started["headers"]
+            if second is None and (request.method != "HEAD" or _is_sized(headers)):
+                return Reply(status, headers, bytes(first))
+            wait_for(request.line.begin(status, headers))
+            if request.method != "HEAD":
+                for piece in _all(first, second, pieces):
+                    wait_for(request.line.write(bytes(piece)))
+            return None
         finally:
             if hasattr(response, "close"):
                 response.close()
 
 
-def _answer(
-    response: Iterable[bytes], started: dict[str, Any], say: Callable[[dict[str, Any]], None]
-) -> None:
-    """Send a response's pieces as they come; a single one, the usual case, goes out in one message."""
-    pieces = iter(response)
-    piece: bytes | None = next(pieces, b"")
-    say(started)
-    while piece is not None:
-        following = next(pieces, None)
-        say({"type": "http.response.body", "body": bytes(piece), "more_body": following is not None})
-        piece = following
+def _is_sized(headers: list[Header]) -> bool:
+    return any(name == b"content-length" for name, _ in headers)
 
 
-async def _as_coroutine(send: Send, message: dict[str, Any]) -> None:
-    await send(message)
+def _all(first: bytes, second: bytes | None, others: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    if second is not None:
+        yield second
+    yield from others
 
 
-def _declared(scope: dict[str, Any]) -> dict[bytes, bytes]:
-    return {name: value for name, value in scope["headers"] if name == b"content-length"}
-
-
-def environ(scope: dict[str, Any], body: bytes) -> Environ:
-    """The WSGI environment (PEP 3333) of an ASGI request whose body was read."""
-    server = scope.get("server") or ("localhost", 80)
+def environ(request: Request, body: bytes) -> Environ:
+    """The WSGI environment (PEP 3333) of a request whose body was read."""
+    client, server, scheme = request.line.address()
     values: Environ = {
-        "REQUEST_METHOD": scope["method"],
+        "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": scope["path"].encode("utf-8").decode("latin-1"),
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "PATH_INFO": request.path.encode("utf-8").decode("latin-1"),
+        "QUERY_STRING": request.query.decode("latin-1"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
         "SERVER_NAME": server[0],
-        "SERVER_PORT": str(server[1] or 0),
+        "SERVER_PORT": str(server[1]),
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.url_scheme": scheme,
         "wsgi.input": io.BytesIO(body),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
-    if scope.get("client"):
-        values["REMOTE_ADDR"] = scope["client"][0]
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+    if client:
+        values["REMOTE_ADDR"] = client
+    for raw_name, raw_value in request.headers.items():
+        name = raw_name.decode("latin-1")
         if "_" in name:
             continue  # `X_Forwarded_For` would pass for `X-Forwarded-For`
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
-        values[key] = f"{values[key]},{value}" if key in values and key != "HTTP_COOKIE" else value
+        values[key] = raw_value.decode("latin-1")
     values["CONTENT_LENGTH"] = str(len(body))
     return values

@@ -1,20 +1,22 @@
-"""One process's gateway in a thread of this one, called without a network; and whole servers as processes."""
+"""One process's gateway in a thread of this one, behind the door that `serve` has; and whole servers as processes."""
 
 import asyncio
 import base64
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
+import uvloop
 from django.conf import settings
 from django.db import connection
 
@@ -23,7 +25,8 @@ from controlplane.access.actions import issue_key
 from controlplane.access.models import Key
 from controlplane.actors import SYSTEM
 from controlplane.gateway import Gateway
-from controlplane.replies import Message, Receive, Send
+from controlplane.gateway.http1 import Door
+from controlplane.replies import Reply, Request
 from policies_app.models import Assignment, Environment
 from tests.services import free_port
 
@@ -56,74 +59,75 @@ class Answered:
         return str(self.json()["code"])
 
 
-@dataclass
-class Caller:
-    """One request's connection: what it sends, when it hangs up, what it was sent."""
-
-    messages: "asyncio.Queue[Message]" = field(default_factory=asyncio.Queue)
-    start: Message = field(default_factory=dict)
-    body: bytes = b""
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.start = message
-        else:
-            self.body += message["body"]
-
-
-async def _django(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+async def _django(request: Request) -> Reply:
     """Stands for what is behind the gateway."""
-    await send({"type": "http.response.start", "status": 418, "headers": []})
-    await send({"type": "http.response.body", "body": b"behind"})
+    return Reply(418, [], b"behind")
+
+
+class Asked(Future[Answered]):
+    """An answer that will come, and the connection that it will come on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hang_up: Callable[[], None] = lambda: None
 
 
 class Plane:
     """`with Plane() as plane`: the gateway as one process has it, on an event loop in a thread."""
 
     def __enter__(self) -> "Plane":
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.gateway = Gateway(_django)
-        self.run(self.gateway.start())
+        self.run(self._open())
         return self
 
     def __exit__(self, *_: object) -> None:
         self.run(self.gateway.stop())
+        self.run(self.door.close(within_s=0))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    async def _open(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        self.door = Door(self.gateway.answer)
+        await self.door.open(listener)
+        await self.gateway.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
 
     def begin(
-        self,
-        path: str,
-        key: str = "",
-        *,
-        method: str = "GET",
-        body: bytes | None = None,
-        caller: Caller | None = None,
-        **headers: str,
-    ) -> "Future[Answered]":
+        self, path: str, key: str = "", *, method: str = "GET", body: bytes | None = None, **headers: str
+    ) -> Asked:
         """Send a request; its answer comes later. `if_none_match="…"` sets a header."""
-        path, _, query = path.partition("?")
-        given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        given = {"host": "localhost", **headers}
         if key:
-            given.append((b"authorization", b"Bearer " + key.encode()))
-        scope = {
-            "type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": given,
-        }  # fmt: skip
-        return asyncio.run_coroutine_threadsafe(self._call(scope, body, caller), self.loop)
+            given["authorization"] = f"Bearer {key}"
+        if body is not None:
+            given.setdefault("content_length", str(len(body)))
+        lines = [f"{method} {path} HTTP/1.1", *(f"{n.replace('_', '-')}: {v}" for n, v in given.items())]
+        return self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b""))
 
-    async def _call(self, scope: dict[str, Any], body: bytes | None, caller: Caller | None) -> Answered:
-        caller = caller or Caller()
-        if body is not None or caller.messages.empty():
-            caller.messages.put_nowait({"type": "http.request", "body": body or b"", "more_body": False})
-        await self.gateway(scope, caller.messages.get, caller.send)
-        headers = {name.decode(): value.decode() for name, value in caller.start["headers"]}
-        return Answered(caller.start["status"], headers, caller.body)
+    def send(self, data: bytes) -> Asked:
+        """These very bytes, on a connection of their own."""
+        asked = Asked()
+
+        async def ask() -> None:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                asked.hang_up = lambda: self.loop.call_soon_threadsafe(writer.transport.abort) and None
+                writer.write(data)
+                asked.set_result(await answered(reader))
+                writer.close()
+            except BaseException as error:
+                asked.set_exception(error)
+
+        asyncio.run_coroutine_threadsafe(ask(), self.loop)
+        return asked
 
     def get(self, path: str, key: str = "", **headers: Any) -> Answered:
         return self.begin(path, key, **headers).result(PATIENCE_S)
@@ -146,6 +150,20 @@ def until(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.02)
     return result
+
+
+async def answered(reader: asyncio.StreamReader) -> Answered:
+    """The next answer on a connection. Raises `asyncio.IncompleteReadError` when it ends before."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name: value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+    body = b""
+    if headers.get("transfer-encoding") == "chunked":
+        while size := int(await reader.readline(), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Answered(int(head[0].split()[1]), headers, body)
 
 
 def router_key(environment: str, **options: Any) -> str:

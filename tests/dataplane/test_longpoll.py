@@ -9,7 +9,7 @@ from controlplane.access import actions as keys
 from controlplane.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment
-from tests.dataplane.plane import PATIENCE_S, Caller, Plane, Served, key_row
+from tests.dataplane.plane import PATIENCE_S, Plane, Served, key_row
 
 SNAPSHOT = "/router/v1/snapshot"
 
@@ -89,13 +89,11 @@ def test_it_bounds_the_waiters_of_a_key(plane: Plane, served: Served) -> None:
 
 
 def test_it_lets_go_of_a_router_that_hung_up(plane: Plane, served: Served) -> None:
-    caller = Caller()
-    tag = _tag(plane, served)
-    poll = plane.begin(SNAPSHOT, served.key, caller=caller, if_none_match=tag, prefer="wait=30")
+    poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
     plane.until(lambda: _held(plane) == 1)
-    plane.loop.call_soon_threadsafe(caller.messages.put_nowait, {"type": "http.disconnect"})
-    poll.result(5)
-    assert _held(plane) == 0
+    poll.hang_up()
+    plane.until(lambda: _held(plane) == 0, 10)
+    plane.until(lambda: not plane.door.connections)
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=x", "handling=strict", "await=5", ""])

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from controlplane.gateway import bodies
-from tests.dataplane.plane import Caller, Plane, Served, Server
+from tests.dataplane.plane import PATIENCE_S, Plane, Served, Server
 
 SLOW = 500
 
@@ -43,9 +43,8 @@ def test_it_gives_up_on_a_body_that_does_not_come(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "PATIENCE_S", 0.2)
-    caller = Caller()
-    caller.messages.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
-    answer = plane.begin("/router/v1/outcomes", served.key, method="POST", caller=caller).result(5)
+    asked = plane.begin("/router/v1/outcomes", served.key, method="POST", body=b"{", content_length="5000")
+    answer = asked.result(PATIENCE_S)
     assert (answer.status, answer.code) == (400, "malformed_body")
     assert "did not arrive" in answer.json()["detail"]
 

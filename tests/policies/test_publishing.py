@@ -319,7 +319,7 @@ import django
 django.setup()
 from django.core.management import call_command
 from policies_app import publishing
-import controlplane.asgi
+import controlplane.process
 call_command("check")
 print(publishing.sweep())
 """
