@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")
         headers = self._headers
         headers[name] = joined(name, headers[name], value) if name in headers else value
 
@@ -201,11 +201,13 @@ class Connection(asyncio.Protocol):
         headers, parser = self._headers, self._parser
         self._headers = {}  # trailers are nobody's
         self._size = 0
+        version = parser.get_http_version()
+        if objection := _objection(headers, version):
+            self._refuse(MalformedBody(objection))
+            return
         path, query = _split(self._url)
         request = Request(parser.get_method().decode("ascii"), path, query, headers, self)
-        self._keep = parser.should_keep_alive() and not parser.should_upgrade()
-        if self._keep and parser.get_http_version() == "1.0":
-            self._keep = False
+        self._keep = version == "1.1" and parser.should_keep_alive() and not parser.should_upgrade()
         if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
             self._body, self._complete = [], False
             self._expects = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -383,6 +385,15 @@ class Connection(asyncio.Protocol):
     def _wake(waiting: "asyncio.Future[None] | None") -> None:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+
+
+def _objection(headers: dict[bytes, bytes], version: str) -> str | None:
+    """What the parser lets pass and RFC 9112 does not (§3.2, §6.1)."""
+    if b"host" not in headers and version == "1.1":
+        return "A request in HTTP/1.1 names its host."
+    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        return "Bodies may be chunked, and encoded in no other way."
+    return None
 
 
 def _split(url: bytes) -> tuple[str, bytes]:

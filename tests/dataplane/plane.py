@@ -67,9 +67,14 @@ async def _django(request: Request) -> Reply:
 class Asked(Future[Answered]):
     """An answer that will come, and the connection that it will come on."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self.hang_up: Callable[[], None] = lambda: None
+        self._loop = loop
+        self.asking: Future[None]
+        self.connection: asyncio.WriteTransport
+
+    def hang_up(self) -> None:
+        self._loop.call_soon_threadsafe(self.connection.abort)
 
 
 class Plane:
@@ -114,19 +119,20 @@ class Plane:
 
     def send(self, data: bytes) -> Asked:
         """These very bytes, on a connection of their own."""
-        asked = Asked()
+        asked = Asked(self.loop)
 
         async def ask() -> None:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                asked.hang_up = lambda: self.loop.call_soon_threadsafe(writer.transport.abort) and None
+                asked.connection = writer.transport
                 writer.write(data)
                 asked.set_result(await answered(reader))
                 writer.close()
             except BaseException as error:
                 asked.set_exception(error)
 
-        asyncio.run_coroutine_threadsafe(ask(), self.loop)
+        # Kept: a task that waits for a stream is in nobody's hands but its own, and could be collected.
+        asked.asking = asyncio.run_coroutine_threadsafe(ask(), self.loop)
         return asked
 
     def get(self, path: str, key: str = "", **headers: Any) -> Answered:
@@ -158,7 +164,7 @@ async def answered(reader: asyncio.StreamReader) -> Answered:
     headers = {name: value for name, _, value in (line.partition(": ") for line in head[1:-2])}
     body = b""
     if headers.get("transfer-encoding") == "chunked":
-        while size := int(await reader.readline(), 16):
+        while size := int(await reader.readuntil(b"\r\n"), 16):
             body += (await reader.readexactly(size + 2))[:-2]
         await reader.readexactly(2)
     else:
