@@ -1,4 +1,4 @@
-"""Polls: the gateway's processor time per request beside a bare ASGI app on the same server, and nginx.
+"""Polls: the gateway's processor time per request, beside what does nothing on the same server, and nginx.
 
     python benchmarks/gateway.py [workloads …]        default: 1 100 1000 10000
 
@@ -65,10 +65,10 @@ class Gateway(NamedTuple):
 def main(sizes: list[int]) -> None:
     with ExitStack() as stack:
         bare = stack.enter_context(load.bare())
-        nginx = stack.enter_context(_nginx())
-        gateways = [stack.enter_context(_gateway(size)) for size in sizes]
-        _small(gateways, bare, nginx)
-        _whole(gateways, bare, nginx)
+        peer = stack.enter_context(nginx())
+        gateways = [stack.enter_context(serving(size)) for size in sizes]
+        _small(gateways, bare, peer)
+        _whole(gateways, bare, peer)
         _slow(gateways[-1])
 
 
@@ -86,7 +86,7 @@ def _small(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx
             g.case(query, cached=cached, since=since) if g.workloads >= least else None for g in gateways
         ]
         size = max(case.size for case in asked if case)
-        measured = _in_turn([_bare_case(bare, size, cached), nginx and nginx.case(size, cached), *asked])
+        measured = _in_turn([bare_case(bare, size, cached), nginx and nginx.case(size, cached), *asked])
         limit, peer, *ours = measured
         known = [m for m in ours if m]
         worst = max(known, key=_cpu)
@@ -114,9 +114,7 @@ def _whole(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx
     rows = []
     for gateway in gateways:
         case = gateway.case("", cached=False)
-        measured = _in_turn(
-            [_bare_case(bare, case.size, False), nginx and nginx.case(case.size, False), case]
-        )
+        measured = _in_turn([bare_case(bare, case.size, False), nginx and nginx.case(case.size, False), case])
         rate = statistics.median(m.per_second for m in measured[2] or [])
         row = [f"{gateway.workloads:,}", case.size, *map(_shown, measured)]
         rows.append([*row, _ratio(measured[2], measured[0]), rate])
@@ -154,14 +152,14 @@ def _ratio(ours: list[load.Measured] | None, limit: list[load.Measured] | None) 
     return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(ours or [], limit or [], strict=True))
 
 
-def _bare_case(bare: tuple[load.Server, int], size: int, cached: bool) -> Case:
+def bare_case(bare: tuple[load.Server, int], size: int, cached: bool) -> Case:
     held = {"If_None_Match": '"limit"'} if cached else {}
     request = load.request("GET", f"/{size}", Authorization="Bearer " + "x" * 80, **held)
     return Case(*bare, request, 304 if cached else 200, size)
 
 
 @contextmanager
-def _gateway(workloads: int) -> Iterator[Gateway]:
+def serving(workloads: int) -> Iterator[Gateway]:
     port = free_port()
     with instance.filled(workloads) as made:
         url = f"http://127.0.0.1:{port}{SNAPSHOT}"
@@ -183,7 +181,7 @@ class Nginx(NamedTuple):
 
 
 @contextmanager
-def _nginx() -> Iterator[Nginx | None]:
+def nginx() -> Iterator[Nginx | None]:
     if not shutil.which("nginx"):
         print("nginx is not installed: left out (apt install nginx-light)")
         yield None

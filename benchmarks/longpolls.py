@@ -2,7 +2,8 @@
 
     python benchmarks/longpolls.py [number …]         default: 500 5000
 
-The limit, measured in the same run: a bare ASGI app on the same server, held by as many requests until they hang up.
+The limit, measured in the same run: an application that does nothing else on the same server, held by as many
+requests until they hang up.
 Memory is the growth of the server's resident set, divided by the number; each router has a name of its own.
 """
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -41,13 +41,12 @@ class Line(Protocol):
 
 
 class Request:
-    """One request. `caller` is there once its key was checked.
+    """One request; the same object again when a connection repeats itself byte by byte, as routers do.
 
     Header names are in lower case, a repeated header's values are joined by commas (RFC 9110 §5.3).
     """
 
-    __slots__ = ("_client", "_instance", "caller", "headers", "line", "method", "path", "query")
-    caller: Caller
+    __slots__ = ("_client", "_instance", "headers", "known", "line", "method", "path", "query", "verified")
 
     def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes], line: Line) -> None:
         self.method = method
@@ -55,8 +54,15 @@ class Request:
         self.query = query
         self.headers = headers
         self.line = line
+        self.verified: Caller | None = None  # the key that it carries, as it was last time
+        self.known: Any = None  # what a handler keeps of the answer for when it is asked again
         self._instance: str | None = None
         self._client: str | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """The key that was checked, which it is before a handler sees the request."""
+        return cast(Caller, self.verified)
 
     def instance(self) -> str:
         """The router process. One that does not say who it is counts under its key."""

@@ -8,7 +8,7 @@ that a new generation costs what changed and shares the rest with the one before
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import count, takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -71,6 +71,7 @@ class Generation:
     unchanged: dict[bytes, Reply] = field(default_factory=dict)
     flights: dict[Any, "asyncio.Task[Any]"] = field(default_factory=dict)
     waiters: set["asyncio.Future[None]"] = field(default_factory=set)
+    serial: int = field(default_factory=count().__next__)  # of this process's generations
 
     def selected(self, question: Question) -> list[tuple[str, bytes]]:
         """The (name, fragment) pairs to send, by name, so that every process builds the same bytes."""

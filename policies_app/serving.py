@@ -20,8 +20,8 @@ from controlplane.errors import InvalidInput, NotFound, Unavailable
 from controlplane.replies import Line, Reply, Request, parameters
 from policies_app import snapshots
 from policies_app.acks import read_ack
-from policies_app.boards import Answer, Generation, Question
-from policies_app.fleet import Fleet
+from policies_app.boards import Answer, Generation, Question, Selection
+from policies_app.fleet import At, Fleet
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +45,18 @@ class Condition(NamedTuple):
     anything: bool
     epoch: str
     revision: int
+
+
+class Known(NamedTuple):
+    """Why a request was answered 304, kept with it: while that holds, so does the answer.
+
+    The generation is named and not held: connections that are seldom used would keep old ones alive.
+    """
+
+    serial: int
+    allowed: Selection
+    at: At
+    unchanged: Reply
 
 
 class Serving:
@@ -86,6 +98,15 @@ class Serving:
         """At once where it is known; else what to await: a body to be built, or something newer."""
         caller, headers = request.caller, request.headers
         generation = self._board(caller)
+        if (
+            (known := request.known)
+            and known.serial == generation.serial
+            and known.allowed == caller.workloads
+        ):
+            self._fleet.polled(generation.look.pk, request.instance(), request.client(), *known.at)
+            self._fleet.used(caller.pk)
+            unchanged: Reply = known.unchanged
+            return unchanged
         tags = headers.get(b"if-none-match")
         condition = _condition(tags) if tags is not None else None
         question = self._question(request, generation, condition)
@@ -96,8 +117,12 @@ class Serving:
         if wait and condition is not None:
             return self._hold(request, question, condition, wait)
         encoding = _encoding(headers.get(b"accept-encoding", b""))
-        known = _known(generation, question, condition, encoding)
-        return known or self._reply(generation, question, condition, encoding)
+        reply = _known(generation, question, condition, encoding)
+        if reply is None:
+            return self._reply(generation, question, condition, encoding)
+        if reply.status == 304:
+            request.known = Known(generation.serial, caller.workloads, At(epoch, revision), reply)
+        return reply
 
     def ack(self, request: Request, body: bytes) -> Reply:
         ack = read_ack(body)

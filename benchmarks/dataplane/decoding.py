@@ -1,27 +1,16 @@
-"""The limit of ingest: an ASGI application that reads and decodes a batch, answers 202, and keeps nothing."""
+"""The limit of ingest: an application that reads and decodes a batch, answers 202, and keeps nothing."""
 
-from typing import Any
-
+from controlplane.gateway.bodies import Bodies
+from controlplane.replies import Reply, Request, json_reply
 from rollout_app.batches import read_batch
 
-HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"15")]
-ACCEPTED = {"type": "http.response.start", "status": 202, "headers": HEADERS}
-BODY = {"type": "http.response.body", "body": b'{"accepted":10}'}
+ACCEPTED = json_reply(202, {"accepted": 10})
+LIMIT = 1024 * 1024  # bytes
+bodies = Bodies()
 
 
-async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        for moment in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{moment}.complete"})
-        return
-    pieces = []
-    while True:
-        message = await receive()
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body"):
-            break
-    if scope["method"] == "POST":
-        read_batch(b"".join(pieces))
-    await send(ACCEPTED)
-    await send(BODY)
+async def application(request: Request) -> Reply:
+    body = await bodies.read(request, LIMIT)
+    if request.method == "POST":
+        read_batch(body)
+    return ACCEPTED

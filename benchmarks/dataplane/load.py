@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
+ROOT = Path(__file__).resolve().parents[2]
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
@@ -58,7 +59,7 @@ class Server:
 def served(command: list[str], url: str, **environment: str) -> Iterator[Server]:
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        process_group=0, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        process_group=0, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
     )  # fmt: skip
     # A benchmark that is told to end takes its servers with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
@@ -75,15 +76,11 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
 
 @contextmanager
 def bare(application: str = "benchmarks.dataplane.bare:application") -> Iterator[tuple[Server, int]]:
-    """The limit (`bare.py`) on the server that the gateway has, set as it is there; with its port."""
+    """The limit (`bare.py`) behind the door that the gateway has; with its port."""
     from tests.services import free_port
 
     port = free_port()
-    command = [
-        sys.executable, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws",
-        "--backpressure", "20000", "--backlog", "4096", "--log-level", "error", "--port", str(port),
-        application,
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.dataplane.bare", str(port), application]
     with served(command, f"http://127.0.0.1:{port}/") as server:
         yield server, port
 

@@ -78,6 +78,7 @@ class Gateway:
         REGISTRY.register(self._figures)
         for _ in range(500):
             if self._watcher.looked:
+                await asyncio.sleep(0)  # what it found is handed over in the loop's next turn
                 return
             await asyncio.sleep(0.02)
         log.warning("the database has not answered yet; routers get 503 until it does")
@@ -133,7 +134,9 @@ class Gateway:
     def _answer(self, route: Route | None, request: Request) -> Answer:
         authorization = request.headers.get(b"authorization")
         try:
-            caller = self._keyring.router(authorization)
+            # The same request again, so the same key; it may have died since.
+            known = request.verified
+            caller = self._keyring.still_good(known) if known else self._keyring.router(authorization)
         except Unauthenticated:
             if self._watcher is None or not self._keyring.missing(authorization):
                 raise
@@ -151,7 +154,7 @@ class Gateway:
         return answer if isinstance(answer, Reply) else await answer
 
     def _by(self, caller: Caller, route: Route | None, request: Request) -> Answer:
-        request.caller = caller
+        request.verified = caller
         if route is None:
             raise NotFound(f"There is nothing at {request.path}; the router protocol is at {PREFIX}snapshot.")
         if request.method != route.method and (request.method, route.method) != ("HEAD", "GET"):

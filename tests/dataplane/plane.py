@@ -98,9 +98,9 @@ class Plane:
     async def _open(self) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = listener.getsockname()[1]
+        await self.gateway.start()
         self.door = Door(self.gateway.answer)
         await self.door.open(listener)
-        await self.gateway.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)

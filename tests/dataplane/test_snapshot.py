@@ -8,18 +8,21 @@ import re
 from concurrent.futures import Future
 from typing import Any
 
+import httpx
 import pytest
 import zstandard
 from django.test.utils import CaptureQueriesContext
 
 from controlplane import signing
+from controlplane.access import actions as keys
 from controlplane.access.keyring import Keyring
 from controlplane.actors import SYSTEM
 from policies_app import actions, boards, snapshots
 from policies_app.fleet import Fleet
+from policies_app.models import Router
 from policies_app.serving import Serving
 from tests import builders
-from tests.dataplane.plane import Answered, Plane, Served, router_key
+from tests.dataplane.plane import Answered, Plane, Served, key_row, router_key
 
 
 def test_it_serves_the_environment_as_the_protocol_says(plane: Plane, served: Served) -> None:
@@ -130,6 +133,29 @@ def test_it_asks_the_database_nothing(plane: Plane, served: Served, monkeypatch:
     again = plane.snapshot(served.key)
     unchanged = plane.snapshot(served.key, if_none_match=full.headers["etag"])
     assert (again.body, unchanged.status) == (full.body, 304)
+
+
+def test_a_poll_that_is_repeated_is_answered_anew(plane: Plane, served: Served) -> None:
+    """A connection that says the same again has its request parsed once and its 304 kept, not its answer."""
+    tag = plane.snapshot(served.key).headers["etag"]
+    headers = {"Authorization": f"Bearer {served.key}", "If-None-Match": tag, "Pointsman-Router": "r-1"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{plane.port}", headers=headers) as router:
+
+        def poll() -> httpx.Response:
+            return router.get("/router/v1/snapshot")
+
+        assert [poll().status_code for _ in range(4)] == [304] * 4
+        actions.pin(served.assignment, "large", actor=SYSTEM, reason="the small one is down")
+        newer = plane.until(lambda: (answer := poll()).status_code == 200 and answer)
+        assert isinstance(newer, httpx.Response)
+        assert [newer.json()["revision"], *(poll().status_code for _ in range(2))] == [2, 200, 200]
+
+        router.headers["If-None-Match"] = newer.headers["etag"]
+        assert [poll().status_code for _ in range(4)] == [304] * 4
+        keys.revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
+        plane.until(lambda: poll().status_code == 401)
+        plane.until(lambda: len(plane.door.connections) == 1)
+    plane.until(lambda: Router.objects.filter(instance="r-1").exists())
 
 
 def test_it_builds_a_large_body_once_for_all_who_ask(

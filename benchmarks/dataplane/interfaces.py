@@ -1,0 +1,42 @@
+"""The same limit as `bare.py` for servers of others, over each interface that one of them speaks."""
+
+from functools import cache
+from typing import Any
+
+TAG = '"limit"'
+HEADERS = [("etag", TAG), ("cache-control", "private, max-age=1")]
+RAW = [(name.encode(), value.encode()) for name, value in HEADERS]
+UNCHANGED = {"type": "http.response.start", "status": 304, "headers": RAW}
+NOTHING = {"type": "http.response.body", "body": b""}
+
+
+@cache
+def whole(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    size = int(path[1:] or 0)
+    headers = [*RAW, (b"content-type", b"application/json"), (b"content-length", b"%d" % size)]
+    return (
+        {"type": "http.response.start", "status": 200, "headers": headers},
+        {"type": "http.response.body", "body": b"x" * size},
+    )
+
+
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        for moment in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{moment}.complete"})
+    elif dict(scope["headers"]).get(b"if-none-match") == TAG.encode():
+        await send(UNCHANGED)
+        await send(NOTHING)
+    else:
+        start, body = whole(scope["path"])
+        await send(start)
+        await send(body)
+
+
+async def rsgi(scope: Any, protocol: Any) -> None:
+    if scope.headers.get("if-none-match") == TAG:
+        protocol.response_empty(304, HEADERS)
+    else:
+        body = whole(scope.path)[1]["body"]
+        protocol.response_bytes(200, [*HEADERS, ("content-type", "application/json")], body)
