@@ -6,7 +6,7 @@ Used by DRF (`exception_handler`), and by Django for what never reaches a view (
 import logging
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import DataError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
@@ -104,7 +104,10 @@ def flatten(detail: Any, path: str = "") -> list[dict[str, str]]:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, MalformedBody("The request cannot be read.").as_problem())
+    detail = "The request cannot be read."
+    if isinstance(exception, DisallowedHost):
+        detail = "This host name is not answered here: ALLOWED_HOSTS does not have it."
+    return _answer(request, MalformedBody(detail).as_problem())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

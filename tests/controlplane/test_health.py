@@ -28,6 +28,24 @@ def test_it_is_ready_when_all_is_there(client: Client) -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("probe", ["/healthz", "/readyz", "/metrics"])
+def test_it_answers_who_watches_by_whatever_address_and_without_tls(
+    client: Client, settings: Any, probe: str
+) -> None:
+    settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["pointsman.example"], True
+    assert client.get(probe, headers={"host": "10.0.0.5:8000"}).status_code == 200
+
+
+def test_it_says_which_setting_a_host_name_is_missing_from(client: Client, settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["pointsman.example"]
+    response = client.get("/api/v1/workloads/", headers={"host": "10.0.0.5:8000"})
+    assert (response.status_code, response.json()["detail"]) == (
+        400,
+        "This host name is not answered here: ALLOWED_HOSTS does not have it.",
+    )
+
+
+@pytest.mark.django_db
 def test_it_is_not_ready_without_its_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> None:
         raise OperationalError("connection refused")
