@@ -2,66 +2,55 @@
 
     python benchmarks/unleash.py [directory]
 
-Installs unleash-server from npm into a temporary directory, or into the one that is named, to use it again. Both
-run on a PostgreSQL that waits for the disk, which this script brings; the server that is measured has one core, the
-load and PostgreSQL the other. Figures are the server's own processor time, PostgreSQL's not counted, as the median
-of rounds that measure the two in turn. What is compared is not the same in one point: unleash-server answers a
-report from memory and writes it later, the gateway after its commit.
+Installs unleash-server and the node that it asks for from npm into a temporary directory, or into the one that is
+named, to use it again. It runs as its documentation wants it in production, without its API's documentation and with
+its cache of answers. Both run on a PostgreSQL that waits for the disk, which this script brings; the server that is
+measured has one core, the load and PostgreSQL the other. Figures are the server's own processor time, PostgreSQL's
+not counted, as the median of rounds that measure the two in turn once both are warm. What is compared is not the same
+in one point: unleash-server answers a report from memory and writes it later, the gateway after its commit.
 """
 
 import json
+import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.dataplane import instance, load, table
+from benchmarks.dataplane import instance, load, peers, table
+from benchmarks.dataplane.peers import Asked
 from tests.services import free_port
 
 PACKAGE = "unleash-server@8.2.0"
-ROUNDS = 5
+# It asks for node 22 or newer, which a distribution may not have.
+MACHINE = {"aarch64": "arm64"}.get(platform.machine(), "x64")
+NODE, NODE_VERSION = f"node-linux-{MACHINE}", "22.23.3"
+SERVER = "node_modules/unleash-server/dist/server.js"
 FEW, MANY = 1, 100  # flags, workloads
 BACKEND, ADMIN = "default:development.bench-backend", "*:*.bench-admin"
 FEATURES, METRICS = "/api/client/features", "/api/client/metrics"
-SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
-
-
-class Asked(NamedTuple):
-    """Requests to one server, each sent once a round and again; the statuses that answer them."""
-
-    server: load.Server
-    port: int
-    requests: Callable[[], list[bytes]]
-    status: int
-    count: int
-    size: int = 0  # bytes of an answer
-
-    def measure(self) -> load.Measured:
-        measured = load.measure(self.server, self.port, self.requests(), self.count)
-        assert set(measured.statuses) == {self.status}, measured.statuses
-        return measured
 
 
 def main(directory: str) -> None:
-    if not shutil.which("npm") or not shutil.which("node"):
-        print("npm or node is missing: unleash-server cannot be installed, nothing is compared")
+    npm = shutil.which("npm")
+    if npm is None:
+        print("npm is missing: unleash-server cannot be installed, nothing is compared")
         return
     with ExitStack() as stack:
         home = Path(directory or stack.enter_context(tempfile.TemporaryDirectory()))
-        if not _install(home):
+        if not _install(npm, home):
             return
         bare, rows = stack.enter_context(load.bare()), []
         for number in (FEW, MANY):
-            with _unleash(home, number) as theirs, _gateway(number) as ours:
-                rows += [_compared(*question) for question in _questions(theirs, ours, bare, number)]
+            with _unleash(home, number) as theirs, peers.gateway(number) as ours:
+                rows += _compared(theirs, ours, bare, number)
     columns = [
         "CPU µs per request",
         "unleash",
@@ -71,23 +60,30 @@ def main(directory: str) -> None:
         "unleash /s",
         "gateway /s",
     ]
-    table.show(f"{PACKAGE} on node {_version()} and the gateway, one core each", columns, rows)
+    table.show(f"{PACKAGE} on node {NODE_VERSION} and the gateway, one core each", columns, rows)
 
 
-def _compared(name: str, theirs: Asked, ours: Asked, limit: Asked | None) -> list[object]:
-    rounds = [[asked.measure() for asked in (theirs, ours, limit) if asked] for _ in range(ROUNDS)]
-    sides = list(zip(*rounds, strict=True))
-    cpu: list[object] = [statistics.median(m.cpu_us for m in side) for side in sides]
-    rate = [statistics.median(m.per_second for m in side) for side in sides[:2]]
-    ratio = statistics.median(a.cpu_us / b.cpu_us for a, b, *_ in rounds)
-    return [name, *cpu, *([] if limit else ["–"]), ratio, *rate]
+def _compared(
+    theirs: "Theirs", ours: peers.Gateway, bare: tuple[load.Server, int], number: int
+) -> Iterator[list[object]]:
+    what = f"{number} flag(s) / workload(s)"
+    for name, cached in (("poll, nothing newer (304)", True), ("poll, all of it (200)", False)):
+        mine = ours.poll(cached=cached)
+        sides = peers.compared(theirs.poll(cached=cached), mine, peers.limit(bare, mine.size, cached=cached))
+        yield _row(f"{name}, {what}", *sides)
+    yield _row(f"report of {what}", *peers.compared(theirs.report(number), ours.report(number)))
+
+
+def _row(name: str, theirs: peers.Side, ours: peers.Side, limit: peers.Side | None = None) -> list[object]:
+    bare = limit.cpu_us if limit else "–"
+    return [name, theirs.cpu_us, ours.cpu_us, bare, theirs.times(ours), theirs.per_second, ours.per_second]
 
 
 class Theirs(NamedTuple):
     server: load.Server
     port: int
 
-    def poll(self, cached: bool) -> Asked:
+    def poll(self, *, cached: bool) -> Asked:
         tag, _ = load.tag(f"http://127.0.0.1:{self.port}{FEATURES}", {"Authorization": BACKEND})
         held = {"If_None_Match": tag} if cached else {}
         sent = [load.request("GET", FEATURES, Authorization=BACKEND, **held)]
@@ -113,57 +109,6 @@ class Theirs(NamedTuple):
         )
 
 
-class Ours(NamedTuple):
-    server: load.Server
-    port: int
-    key: str
-
-    def poll(self, cached: bool) -> Asked:
-        auth = {"Authorization": f"Bearer {self.key}"}
-        tag, size = load.tag(f"http://127.0.0.1:{self.port}{SNAPSHOT}", auth)
-        held = {"If_None_Match": tag} if cached else {}
-        sent = [load.request("GET", SNAPSHOT, **auth, **held)]
-        return Asked(self.server, self.port, lambda: sent, 304 if cached else 200, 4_000, size)
-
-    def report(self, buckets: int) -> Asked:
-        count = max(120, 1_200 // buckets)
-
-        def requests() -> list[bytes]:  # each batch is counted once, so each is a new one
-            minute = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime())
-            return [
-                load.request(
-                    "POST",
-                    OUTCOMES,
-                    instance.report(buckets, n % 64, minute),
-                    Authorization=f"Bearer {self.key}",
-                )
-                for n in range(count)
-            ]
-
-        return Asked(self.server, self.port, requests, 202, count)
-
-
-def _questions(
-    theirs: Theirs, ours: Ours, bare: tuple[load.Server, int], number: int
-) -> Iterator[tuple[str, Asked, Asked, Asked | None]]:
-    what = f"{number} flag(s) / workload(s)"
-    for name, cached in (("poll, nothing newer (304)", True), ("poll, all of it (200)", False)):
-        mine = ours.poll(cached)
-        held = {"If_None_Match": '"limit"'} if cached else {}
-        sent = [load.request("GET", f"/{mine.size}", Authorization="Bearer " + "x" * 80, **held)]
-        yield f"{name}, {what}", theirs.poll(cached), mine, Asked(*bare, lambda s=sent: s, mine.status, 4_000)  # type: ignore[misc]
-    yield f"report of {what}", theirs.report(number), ours.report(number), None
-
-
-@contextmanager
-def _gateway(workloads: int) -> Iterator[Ours]:
-    port = free_port()
-    with instance.filled(workloads, instance.new_database()) as made:
-        url = f"http://127.0.0.1:{port}{SNAPSHOT}"
-        with load.served([*instance.SERVE, "--port", str(port)], url, **made.environment) as server:
-            yield Ours(server, port, made.key)
-
-
 @contextmanager
 def _unleash(home: Path, flags: int) -> Iterator[Theirs]:
     """On loopback, asking nobody for a newer version and telling nobody of itself; its rate limits out of the way."""
@@ -173,10 +118,11 @@ def _unleash(home: Path, flags: int) -> Iterator[Theirs]:
         "NODE_ENV": "production", "TZ": "UTC", "LOG_LEVEL": "error", "HOME": str(home),
         "DATABASE_URL": instance.new_database(), "DATABASE_SSL": "false",
         "HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(port), "CHECK_VERSION": "false", "SEND_TELEMETRY": "false",
+        "ENABLE_OAS": "false",
         "INIT_BACKEND_API_TOKENS": BACKEND, "INIT_ADMIN_API_TOKENS": ADMIN,
         **{f"{name}_RATE_LIMIT_PER_MINUTE": "100000000" for name in limits},
     }  # fmt: skip
-    command = ["node", str(home / "node_modules/unleash-server/dist/server.js")]
+    command = [str(home / f"node_modules/{NODE}/bin/node"), str(home / SERVER)]
     with load.served(command, f"http://127.0.0.1:{port}/health", **environment) as server:
         for number in range(flags):
             _make_flag(port, f"flag-{number}")
@@ -217,29 +163,18 @@ def _post(port: int, path: str, document: Any) -> None:
     ).close()
 
 
-def _install(home: Path) -> bool:
+def _install(npm: str, home: Path) -> bool:
     home.mkdir(parents=True, exist_ok=True)
-    if (home / "node_modules" / "unleash-server").exists():
+    if (home / SERVER).exists() and (home / "node_modules" / NODE).exists():
         return True
-    command = [
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        "--prefix",
-        str(home),
-        PACKAGE,
-    ]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    wanted = [PACKAGE, f"{NODE}@{NODE_VERSION}"]
+    options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(home)]
+    done = subprocess.run(
+        [npm, "install", *options, *wanted], cwd=home, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        print(f"npm could not install {PACKAGE}, nothing is compared:\n{done.stderr.strip()}")
+        print(f"npm could not install {' and '.join(wanted)}, nothing is compared:\n{done.stderr.strip()}")
     return done.returncode == 0
-
-
-def _version() -> str:
-    command = [str(shutil.which("node")), "--version"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":
