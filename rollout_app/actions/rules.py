@@ -11,6 +11,7 @@ from controlplane.errors import AlreadyExists, InvalidInput, NotFound, StaleVers
 from policies_app.models import Workload
 from rollout_app import plans
 from rollout_app.guardrails import METRICS
+from rollout_app.measures import RATIOS, Metric
 from rollout_app.models import Guardrail, Plan
 
 
@@ -123,15 +124,27 @@ def _guardrail(workload: Workload, metric: str, *, absolute: bool) -> Guardrail 
 
 
 def _checked(metric: str, margin: float | None, weight: float | None, bound: float | None) -> None:
+    """Whatever passes here can be judged: a row that `guardrails_for` refuses would let no rollout start."""
     problems = []
     if metric not in METRICS:
         problems.append({"path": "metric", "message": f"One of {', '.join(sorted(map(str, METRICS)))}."})
-    if margin is not None and not 0 < margin < 10:
-        problems.append({"path": "margin", "message": "A share (0.02 = 2 points) or ratio above 0."})
+    is_cost = metric == Metric.COST_PER_SUCCESS
+    if margin is not None and not 0 < margin < (10 if is_cost else 1):
+        what = (
+            "A share of the baseline's, 0.1 = 10 %"
+            if metric in RATIOS
+            else "A share of tasks, 0.02 = 2 points"
+        )
+        problems.append({"path": "margin", "message": f"{what}; above 0 and below {10 if is_cost else 1}."})
     if weight is not None and not 0 < weight <= 1:
         problems.append({"path": "weight", "message": "Above 0 and up to 1."})
-    if bound is not None and not 0 <= bound < 1e18:
-        problems.append({"path": "bound", "message": "A figure of 0 or more."})
+    if bound is not None and not 0 < bound < (1e18 if is_cost else 1):
+        what = (
+            "Nano-dollars a success, above 0."
+            if is_cost
+            else "Between 0 and 1: 0.05 = 5 % of tasks, or a score."
+        )
+        problems.append({"path": "bound", "message": what})
     if problems:
         raise InvalidInput(f"{problems[0]['path']}: {problems[0]['message']}", problems)
 

@@ -13,6 +13,7 @@ from controlplane import clock
 from controlplane.access.models import Membership, Role
 from controlplane.audit.models import Entry
 from rollout_app import actions
+from rollout_app.guardrails import guardrails_for
 from rollout_app.models import OutcomeBucket, Rollout
 from rollout_app.reconcile import reconcile
 from rollout_app.states import State
@@ -331,3 +332,35 @@ def test_it_keeps_the_planned_start_of_a_rollout_whose_plan_is_amended() -> None
     assert send(editor, "patch", path, body, **{"If-Match": '"3"'}).status_code == 200
     rollout.refresh_from_db()
     assert rollout.scheduled_for is None
+
+
+@pytest.mark.parametrize("metric", ["failure", "cost_per_success", "quality", "latency_tail"])
+def test_it_keeps_no_guardrail_that_could_not_be_judged(metric: str) -> None:
+    """It would be found out at the next start, by whoever has to start something."""
+    rollout = places.approved()
+    owner = person("owner", Role.EDITOR)
+    rollout.workload.owner.members.add(User.objects.get(username="owner"))
+    path = f"workloads/{rollout.workload.name}/guardrails/{metric}"
+    kept = 0
+    for name in ("bound", "margin"):
+        for value in (-1, 0, 1e-9, 0.02, 0.999, 1, 1.5, 92, 1e17, 1e19):
+            answer = send(owner, "put", path, {name: value})
+            assert answer.status_code in (200, 422), answer.content
+            kept += answer.status_code == 200
+            if answer.status_code == 422:
+                assert [problem["path"] for problem in answer.json()["problems"]] == [name]
+            guardrails_for(
+                rollout.workload.guardrails.values("metric", "enabled", "margin", "weight", "bound")
+            )
+    assert kept >= 6
+    actions.start_rollout(Rollout.objects.get(pk=rollout.pk), actor=BEN, reason="now")
+
+
+@pytest.mark.parametrize(("margin", "status"), [(0.02, 200), (0.999, 200), (2, 422)])
+def test_it_takes_two_points_for_two_points(margin: float, status: int) -> None:
+    """A 2 was accepted as 200 points: the guardrail was off, and nobody knew."""
+    workload = builders.workload()
+    owner = person("owner", Role.EDITOR)
+    workload.owner.members.add(User.objects.get(username="owner"))
+    path = f"workloads/{workload.name}/guardrails/failure"
+    assert send(owner, "put", path, {"margin": margin}).status_code == status
