@@ -5,7 +5,7 @@ then everything that can keep it where it is; only what passes all of it advance
 holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import exp
@@ -88,12 +88,20 @@ def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
         return harm
     if rollout.state is State.PAUSED:
         return Hold(HoldReason("paused", "A person has paused it."), "Somebody resumes it.")
-    hold = next(_holds(rollout, evidence, fleet, now), None)
-    if hold is None:
+    reasons = tuple(_holds(rollout, evidence, fleet, now))
+    if not reasons:
         return _onward(rollout, evidence)
-    return _timed_out(rollout, hold, now) or Hold(
-        hold, hold.outlook or outlook_of(hold.code, evidence.judgement)
-    )
+    hold = Hold(reasons[0], _outlook(reasons, evidence.judgement))
+    return _timed_out(rollout, hold, now) or hold
+
+
+def _outlook(reasons: Sequence[HoldReason], judgement: Judgement) -> str:
+    """What would end the first reason, and what then would still hold: only the end of all of them advances."""
+    first, *others = reasons
+    outlook = first.outlook or outlook_of(first.code, judgement)
+    if others:
+        outlook += f" Besides: {' '.join(reason.sentence for reason in others)}"
+    return outlook
 
 
 def _harm(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
@@ -145,6 +153,7 @@ def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterat
         yield HoldReason(
             "calibrating",
             f"Margins are measured from {MIN_OUTCOMES:,} graded outcomes of the baseline; {outcomes:,} are known.",
+            f"{MIN_OUTCOMES - outcomes:,} more graded outcomes of the baseline.",
         )
     if rollout.current.mode == "percentage" and evidence.judgement.srm_log_e >= LOG_MISMATCH:
         yield HoldReason("srm", _mismatch(rollout, evidence.judgement))
@@ -205,7 +214,7 @@ def _inconclusive(judgement: Judgement) -> Iterator[HoldReason]:
 def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterator[HoldReason]:
     stage = rollout.current
     tasks = evidence.judgement.candidate_tasks(rollout.stage)
-    if stage.mode == "percentage" and tasks < stage.min_tasks:
+    if stage.mode != "shadow" and tasks < stage.min_tasks:
         yield HoldReason(
             "evidence",
             f"{tasks} of {stage.min_tasks} candidate tasks judged in this stage.",
@@ -216,7 +225,7 @@ def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Itera
         yield HoldReason(
             "evidence",
             f"{int(minutes)} of {stage.min_minutes:g} minutes in this stage have passed.",
-            f"Only time: the stage's shortest ends in {stage.min_minutes - minutes:.1f} minutes.",
+            f"The stage's shortest time ends in {stage.min_minutes - minutes:.1f} minutes.",
         )
 
 
@@ -235,16 +244,20 @@ def _fleet(fleet: FleetView) -> Iterator[HoldReason]:
         )
 
 
-def _timed_out(rollout: RolloutView, hold: HoldReason, now: datetime) -> RollBack | Hold | None:
-    """Past the stage's longest time: what the plan says. Never an advance."""
+def _timed_out(rollout: RolloutView, hold: Hold, now: datetime) -> RollBack | Hold | None:
+    """Past the stage's longest time: what the plan says. Never an advance because of it."""
     stage = rollout.current
     hours = _minutes_in_stage(rollout, now) / 60
     if stage.max_hours is None or hours < stage.max_hours:
         return None
-    sentence = f"{hours:.0f} hours in this stage, {stage.max_hours:g} are allowed. Still: {hold.sentence}"
+    sentence = (
+        f"{hours:.3g} hours in this stage, {stage.max_hours:g} are allowed. Still: {hold.reason.sentence}"
+    )
     if stage.on_timeout == "roll_back":
         return RollBack("timeout", sentence)
-    return Hold(HoldReason("timeout", sentence), "A person decides: roll back, or give it more time.")
+    return Hold(
+        HoldReason("timeout", sentence), f"A person: on, or back. Or, late as it is: {hold.outlook}".rstrip()
+    )
 
 
 def _onward(rollout: RolloutView, evidence: Evidence) -> Advance | Complete:
@@ -274,9 +287,16 @@ def _amber(judgement: Judgement) -> str:
 
 
 def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
-    tally = judgement.tallies.get(rollout.stage)
-    if tally is None or not tally.candidate_tasks + tally.baseline_tasks:
+    """Named by the stage that strays the furthest: the evidence is of all stages, not of the present one."""
+    strayed = []
+    for at, tally in judgement.tallies.items():
+        stage, n = rollout.stages[at], tally.candidate_tasks + tally.baseline_tasks
+        if stage.mode == "percentage" and n:
+            planned, share = stage.share_pcm / SHARE_ALL, tally.candidate_tasks / n
+            strayed.append(
+                (abs(share - planned) * (n / (planned * (1 - planned))) ** 0.5, share, stage.label)
+            )
+    if not strayed:
         return "The arms' shares of the tasks were not what the plan says; outcomes are lost or doubled."
-    share = tally.candidate_tasks / (tally.candidate_tasks + tally.baseline_tasks)
-    planned = rollout.current.share_pcm / SHARE_ALL
-    return f"The candidate has {share:.1%} of the tasks, not {planned:.1%}: outcomes are lost or doubled."
+    _, share, planned_share = max(strayed)
+    return f"At {planned_share} the candidate had {share:.1%} of the tasks: outcomes are lost or doubled."

@@ -67,7 +67,6 @@ def outlook_of(code: str, judgement: Judgement) -> str:
 
 _OUTLOOKS = {
     "freeze": "The freeze ends.",
-    "calibrating": "More outcomes of the baseline; the shadow stage collects them.",
     "srm": "A person finds out where outcomes are lost or doubled; then the rollout is started again.",
     "telemetry": "Outcomes arrive again.",
     "environment": "The baseline recovers.",

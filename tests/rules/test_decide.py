@@ -144,7 +144,54 @@ def test_it_says_that_only_time_is_missing_where_it_is_only_time() -> None:
     decision = decide(rollout, evidence(GOOD), FLEET, NOW)
     assert isinstance(decision, Hold)
     assert decision.reason.sentence == "14 of 15 minutes in this stage have passed."
-    assert decision.outlook == "Only time: the stage's shortest ends in 0.1 minutes."
+    assert decision.outlook == "The stage's shortest time ends in 0.1 minutes."
+
+
+def test_it_says_all_that_would_still_hold_it() -> None:
+    """Whoever waits for the tasks must not find that an approval and the fleet were missing all along."""
+    stages = (*STAGES[:3], replace(STAGES[3], min_tasks=900), replace(STAGES[4], approval=True), STAGES[5])
+    seen = evidence(ledger(3, looks=5, n=(100, 100)).judge(3))
+    decision = decide(view(3, stages=stages), seen, FleetView(9, 4), NOW)
+    assert isinstance(decision, Hold)
+    assert decision.outlook.startswith("About ")
+    besides = decision.outlook.partition(" Besides: ")[2]
+    assert besides == (
+        "500 of 900 candidate tasks judged in this stage. 4 of 9 routers have applied this stage, 95% must. "
+        "95 % asks for an approval and has none yet."
+    )
+
+
+def test_it_still_advances_on_evidence_that_comes_late_and_says_so() -> None:
+    late = decide(view(minutes=80 * 60), evidence(ledger(looks=1, n=(5, 95)).judge(1)), FLEET, NOW)
+    assert isinstance(late, Hold)
+    assert late.reason.sentence.startswith("80 hours in this stage, 72 are allowed. Still: ")
+    assert late.outlook.startswith("A person: on, or back. Or, late as it is: ")
+    assert decided(view(minutes=80 * 60), evidence(GOOD)) == "advance"
+
+
+def test_it_names_the_stage_whose_shares_are_wrong() -> None:
+    tallies = {1: StageTally(1_000, 1_000, 9, 0, 9), 2: StageTally(2_500, 7_500, 9, 9, 18)}
+    judgement = replace(GOOD, srm_log_e=math.log(1_001), tallies=tallies)
+    decision = decide(view(2), evidence(judgement), FLEET, NOW)
+    assert isinstance(decision, Hold)
+    assert (
+        decision.reason.sentence
+        == "At 5 % the candidate had 50.0% of the tasks: outcomes are lost or doubled."
+    )
+
+
+@pytest.mark.parametrize(("tasks", "expected"), [(199, "hold:evidence"), (200, "complete")])
+def test_it_waits_for_the_last_stage_s_least_tasks(tasks: int, expected: str) -> None:
+    stages = (*STAGES[:5], replace(STAGES[5], min_tasks=200))
+    judgement = replace(GOOD, tallies={5: StageTally(tasks, 0, 9, 0, 9)})
+    seen = evidence(judgement, baseline_last_hour=ArmSums())
+    assert decided(view(5, stages=stages), seen) == expected
+
+
+def test_it_says_how_many_outcomes_calibration_lacks() -> None:
+    decision = decide(view(0), evidence(GOOD, reference=replace(REFERENCE, outcomes=400)), FLEET, NOW)
+    assert isinstance(decision, Hold)
+    assert decision.outlook.startswith("600 more graded outcomes of the baseline.")
 
 
 def test_it_says_what_would_advance_it() -> None:
