@@ -3,7 +3,7 @@
 import csv
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from rollout_app import recorded
 from rollout_app.evidence import Stage
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.replay import Answer, Task
+from rollout_app.states import State
 
 PACE = Pace(first_poll_within=0, flush_every=0.2)
 NUSD = 10**9
@@ -34,15 +35,32 @@ def tasks_of(source: str) -> list[Task]:
 
 def read_tasks(path: str) -> list[Task]:
     """The CSV's rows. `ValueError` says which line is wrong and why; `OSError` when it can't be read."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        models = sorted({name.rpartition(":")[0] for name in reader.fieldnames or () if _is_figure(name)})
-        if not models:
-            raise ValueError(f"{path} has no column `<model>:success`; nothing is known of any model.")
-        tasks = [_task(row, models, f"{path}, line {at}") for at, row in enumerate(reader, start=2)]
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            tasks = _read(csv.DictReader(file), path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV in UTF-8: {error}.") from None
     if not tasks:
         raise ValueError(f"{path} has no tasks.")
     return tasks
+
+
+def _read(reader: "csv.DictReader[str]", path: str) -> list[Task]:
+    models = sorted({name.rpartition(":")[0] for name in reader.fieldnames or () if _is_figure(name)})
+    if not models:
+        raise ValueError(f"{path} has no column `<model>:success`; nothing is known of any model.")
+    # The reader's own count: a field may hold a line break.
+    return [_task(row, models, f"{path}, line {reader.line_num}") for row in reader]
+
+
+def check_answers(tasks: Sequence[Task], document: Mapping[str, Any], version: int) -> None:
+    """`ValueError` when a model that the policy may choose was not recorded: found out before anything moves."""
+    named = {entry["model"] for entry in document["models"].values()}
+    if missing := sorted(named - tasks[0].answers.keys()):
+        raise ValueError(
+            f"Version {version} may choose {', '.join(missing)}, of which nothing was recorded: the tasks know "
+            f"{', '.join(sorted(tasks[0].answers))}. Each needs `<model>:success` and `<model>:cost_usd`."
+        )
 
 
 def _is_figure(name: str) -> bool:
@@ -90,7 +108,7 @@ def parse_harm(text: str) -> Harm:
         value = float(amount) / 100
     except ValueError:
         value = math.nan
-    if what not in _HARMS or not -1 <= value <= 10:
+    if what not in _HARMS or not -1 <= value <= 10 or (what == "success" and value >= 0):
         raise ValueError(f"{text!r}: write success:-5 (points) or cost:+25 (per cent)")
     return what, value
 
@@ -106,13 +124,13 @@ def announced(harm: Harm, minute: float) -> str:
 class Harmed:
     """A router whose candidate does worse from the `after`-th recorded task on. All else is the router's own.
 
-    Success falls by the points on average: of the candidate's successes, the share that makes it so fails.
+    Success falls by the points, however high it is: as often as they say a failure is owed, and the candidate's
+    next success pays it. (A share of its successes would be fewer points of a candidate that has fewer.)
     """
 
-    def __init__(self, router: Router, harm: Harm, after: int, chance: random.Random, rate: float) -> None:
+    def __init__(self, router: Router, harm: Harm, after: int, chance: random.Random) -> None:
         self._router, self._harm, self._after, self._chance = router, harm, after, chance
-        self._rate = rate  # of success, which the points are taken from
-        self._recorded = 0
+        self._recorded = self._owed = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._router, name)
@@ -129,17 +147,19 @@ class Harmed:
         what, amount = self._harm
         if what == "cost":
             return success, {**figures, "cost_nusd": round(decision.steps.cost_nusd * (1 + amount))}
-        return success and self._chance.random() >= -amount / self._rate, figures
+        self._owed += self._chance.random() < -amount
+        if success and self._owed:
+            self._owed -= 1
+            return False, figures
+        return success, figures
 
 
-def harmed(router: Router, harm: Harm | None, after: int, seed: int, tasks: list[Task]) -> Router:
+def harmed(router: Router, harm: Harm | None, after: int, seed: int) -> Router:
     """The router, with `harm` if there is one."""
     if harm is None:
         return router
-    verdicts = [answer.success for task in tasks for answer in task.answers.values()]
-    rate = max(sum(verdicts) / len(verdicts), 0.01)
     chance = random.Random(seed)  # noqa: S311 — to be repeated, not secret
-    return cast("Router", Harmed(router, harm, after, chance, rate))
+    return cast("Router", Harmed(router, harm, after, chance))
 
 
 def hurried(stages: Iterable[Mapping[str, Any]], times: float) -> list[dict[str, Any]]:
@@ -180,6 +200,20 @@ def summary(rollout: Rollout) -> str:
     if rollout.hold_sentence:
         lines += [f"  Held by: {rollout.hold_sentence}", f"  What would move it: {rollout.outlook}"]
     return "\n".join([*lines, "", *map(_figures, *_arms(rollout))])
+
+
+def afterwards(rollout: Rollout, harm: Harm | None, minute: float, lasted: float) -> list[str]:
+    """What one may not expect of a rehearsal that has ended."""
+    lines = []
+    if harm and lasted <= minute:
+        lines.append(
+            f"It ended after {lasted:.0f} minutes of traffic, before the harm of minute {minute:.0f}: a smaller --at "
+            "lets it set in earlier, --per-minute slows the plan down."
+        )
+    if rollout.state == State.COMPLETED:
+        before, now, place = rollout.baseline.number, rollout.candidate.number, rollout.environment.name
+        lines.append(f"{place} serves version {now} from here on; a revert brings version {before} back.")
+    return lines
 
 
 def _arms(rollout: Rollout) -> tuple[tuple[str, ...], list[dict[str, Any]]]:

@@ -8,14 +8,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from controlplane import clock
 from pointsman import Router
 from pointsman.decision import Decision
+from rollout_app import actions
+from rollout_app.models import Rollout
 from rollout_app.plans import SAVED, check
 from rollout_app.reconcile import reconcile
-from rollout_app.rehearsal import Harmed, hurried, parse_harm, read_tasks, summary, tasks_of, told
+from rollout_app.rehearsal import Harmed, afterwards, hurried, parse_harm, read_tasks, summary, tasks_of, told
+from rollout_app.states import State
 from tests.rollouts import places
+from tests.rollouts.places import BEN
 from tests.rollouts.traffic import Traffic
 
 CSV = "prompt_tokens,endpoint,a/small:success,a/small:cost_usd,a/small:confidence\n900,/x,1,0.0004,0.8\n"
@@ -76,6 +81,9 @@ def test_it_tells_where_it_is_what_holds_it_and_each_arms_figures() -> None:
         (CSV.replace(",1,0.0004", ",yes,0.0004"), "line 2"),
         (CSV.replace("0.0004", "-1"), "line 2"),
         (CSV.replace("0.0004", "nan"), "line 2"),
+        (CSV.replace("/x", '"/x\ny"') + "1,/y,yes,1,1\n", "line 4"),
+        ("a/small:success,a/small:cost_usd\n" + "1" * 200_000 + ",1\n", "is not a CSV in UTF-8"),
+        ("", "no column"),
     ],
 )
 def test_it_says_which_line_is_wrong(tmp_path: Path, text: str, says: str) -> None:
@@ -83,7 +91,9 @@ def test_it_says_which_line_is_wrong(tmp_path: Path, text: str, says: str) -> No
         read_tasks(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["success", "success:much", "vibes:-5", "success:-500", "success:nan"])
+@pytest.mark.parametrize(
+    "text", ["success", "success:much", "vibes:-5", "success:-500", "success:nan", "success:+5", "success:0"]
+)
 def test_it_refuses_a_harm_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match="success:-5"):
         parse_harm(text)
@@ -101,7 +111,7 @@ class Recorder:
 
 def record(harm: str, after: int, times: int = 4_000) -> list[tuple[str, bool, Any]]:
     recorder = Recorder()
-    router = Harmed(cast("Router", recorder), parse_harm(harm), after, random.Random(1), rate=1.0)
+    router = Harmed(cast("Router", recorder), parse_harm(harm), after, random.Random(1))
     for at in range(times):
         decision = SimpleNamespace(
             arm=("baseline", "candidate")[at % 2], steps=SimpleNamespace(cost_nusd=1_000)
@@ -121,3 +131,93 @@ def test_it_harms_the_candidate_only_and_only_from_then_on() -> None:
 def test_it_makes_the_candidate_dearer() -> None:
     told = record("cost:+25", after=0, times=4)
     assert [cost for _, _, cost in told] == [None, 1_250, None, 1_250]
+
+
+@pytest.mark.parametrize("success", [0.9, 0.5, 0.2])
+def test_it_takes_the_points_from_whatever_the_candidate_succeeds_in(success: float) -> None:
+    """Five points of one that succeeds in a fifth are five points, not the share that they are of another."""
+    recorder, chance = Recorder(), random.Random(2)
+    router = Harmed(cast("Router", recorder), parse_harm("success:-5"), 0, random.Random(3))
+    tasks = [chance.random() < success for _ in range(20_000)]
+    for good in tasks:
+        router.record(cast("Decision", SimpleNamespace(arm="candidate")), good)
+    lost = sum(tasks) - sum(good for _, good, _ in recorder.told)
+    assert lost / len(tasks) == pytest.approx(0.05, abs=0.006)
+
+
+def test_it_reads_a_table_that_a_spreadsheet_wrote(tmp_path: Path) -> None:
+    (task,) = read_tasks(written(tmp_path, "\ufeff" + CSV))
+    assert task.request["prompt_tokens"] == 900
+
+
+def test_it_says_that_a_file_is_no_csv(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="is not a CSV in UTF-8"):
+        read_tasks(str(path))
+
+
+def arranged(**changes: Any) -> Rollout:
+    """A workload that is served, with a version to rehearse; environment and workload by their own rollout."""
+    return places.proposed(four_eyes=False, **changes)
+
+
+def rehearse(rollout: Rollout, tasks: str, *more: str) -> None:
+    call_command(
+        "replay", tasks, "--environment", rollout.environment.name, "--workload", rollout.workload.name,
+        "--candidate", str(rollout.candidate.number), *more,
+    )  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--times", "0"], "--times is from 0.01"),
+        (["--per-minute", "0"], "--per-minute is from 1"),
+        (["--hours", "-1"], "--hours is from"),
+        (["--at", "1"], "--at is a share"),
+        (["--routers", "0"], "--routers is from 1 to 50"),
+        (["--plan", "nope"], "no plan called 'nope'"),
+        (["--candidate", "99"], "has no version 99"),
+        (["--workload", "nope"], "no workload called 'nope'"),
+        (["--environment", "nope"], "no environment called 'nope'"),
+    ],
+)
+def test_it_says_what_is_wrong_before_anything_moves(more: list[str], says: str) -> None:
+    rollout = arranged()
+    with pytest.raises(CommandError, match=says):
+        rehearse(rollout, "gsm8k", *more)
+    assert Rollout.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_it_says_of_which_model_nothing_was_recorded(tmp_path: Path) -> None:
+    rollout = arranged()
+    with pytest.raises(
+        CommandError, match="Version 1 may choose anthropic/claude-sonnet-4-5, openai/gpt-4o-mini"
+    ):
+        rehearse(rollout, written(tmp_path, CSV))
+    assert Rollout.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_it_leaves_nothing_behind_that_it_could_not_start(tmp_path: Path) -> None:
+    rollout = arranged()
+    actions.start_rollout(rollout, actor=BEN, reason="somebody else's")
+    models = ("anthropic/claude-sonnet-4-5", "openai/gpt-4o-mini")
+    head = ",".join(f"{model}:{figure}" for model in models for figure in ("success", "cost_usd"))
+    with pytest.raises(CommandError, match="is under way"):
+        rehearse(rollout, written(tmp_path, f"{head}\n1,0.1,1,0.1\n"))
+    assert Rollout.objects.exclude(pk=rollout.pk).get().state == State.CANCELLED
+
+
+@pytest.mark.django_db
+def test_it_says_that_the_harm_never_set_in_and_what_is_served_now() -> None:
+    rollout = places.completed()
+    early, served = afterwards(rollout, ("success", -0.05), 192, 140)
+    assert early.startswith("It ended after 140 minutes of traffic, before the harm of minute 192")
+    assert served == (
+        f"{rollout.environment.name} serves version 2 from here on; a revert brings version 1 back."
+    )
+    assert afterwards(rollout, ("success", -0.05), 100, 140) == [served] == afterwards(rollout, None, 0, 140)

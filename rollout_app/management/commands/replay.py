@@ -24,13 +24,15 @@ from controlplane.access.actions import issue_key, revoke_key
 from controlplane.actors import SYSTEM, Actor
 from controlplane.errors import PointsmanError
 from pointsman import Router
+from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, rehearsal
 from rollout_app.models import Plan, Rollout
-from rollout_app.replay import Replay, Stamps
+from rollout_app.replay import Replay, Stamps, Task
 from rollout_app.states import ENDED, State
 
 _OPERATOR = Actor("system", "replay", "manage.py replay")
+_READBACK_S = 20  # its routers follow within a poll, and the engine looks every two seconds
 
 
 class Command(BaseCommand):
@@ -61,8 +63,9 @@ class Command(BaseCommand):
 
     def _rehearse(self, options: dict[str, Any]) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the routers
+        _check(options)
         tasks = rehearsal.tasks_of(options["tasks"])
-        rollout = _proposed(options)
+        rollout = _proposed(options, tasks)
         minutes = round(options["hours"] * 60)
         total = minutes * options["per_minute"]
         chance = random.Random(options["seed"])  # noqa: S311 — a rehearsal is to be repeated, not secret
@@ -73,7 +76,7 @@ class Command(BaseCommand):
         with _routers(options, stamps) as routers:
             replay = Replay(
                 [
-                    rehearsal.harmed(router, options["harm"], after, options["seed"] + at, tasks)
+                    rehearsal.harmed(router, options["harm"], after, options["seed"] + at)
                     for at, router in enumerate(routers)
                 ],
                 options["workload"],
@@ -83,11 +86,15 @@ class Command(BaseCommand):
                 pace_s=60 / options["times"],
             )
             try:
-                self._watch(rollout, replay, minutes, stamps)
+                lasted = self._watch(rollout, replay, minutes, stamps)
+                self.stdout.write(
+                    "\n".join(rehearsal.afterwards(rollout, options["harm"], options["at"] * minutes, lasted))
+                )
             finally:
                 self._leave(rollout)
 
-    def _watch(self, rollout: Rollout, replay: Replay, minutes: int, stamps: Stamps) -> None:
+    def _watch(self, rollout: Rollout, replay: Replay, minutes: int, stamps: Stamps) -> float:
+        """Until it has ended or the traffic is over; returns how many minutes of traffic that took."""
         said, began = None, stamps()
         for _ in range(minutes):
             replay.minute()
@@ -99,19 +106,47 @@ class Command(BaseCommand):
                 break
         else:
             self.stdout.write(f"The traffic is over ({minutes / 60:g} hours): --hours gives it more.")
+        _read_back(rollout)
         self.stdout.write(rehearsal.summary(rollout))
+        return (stamps() - began) / 60
 
     def _leave(self, rollout: Rollout) -> None:
-        """A rehearsal that was cut short must not go on by itself."""
+        """A rehearsal that was cut short must not go on by itself. Its routers stay until they have followed: the
+        next rehearsal need not wait until they are forgotten."""
         with suppress(PointsmanError):
             actions.abort_rollout(rollout.pk, actor=_OPERATOR, reason="The rehearsal is over.")
+        _read_back(rollout)
 
 
-def _proposed(options: dict[str, Any]) -> Rollout:
+def _read_back(rollout: Rollout) -> None:
+    """Wait until its routers have confirmed a rollback, or for a while."""
+    until = time.monotonic() + _READBACK_S
+    while time.monotonic() < until:
+        rollout.refresh_from_db()
+        if rollout.state != State.ROLLING_BACK:
+            return
+        time.sleep(0.2)
+
+
+def _check(options: dict[str, Any]) -> None:
+    for name, low, high in (("times", 0.01, 10_000), ("per_minute", 1, 1_000_000), ("hours", 0.01, 10_000)):
+        if not low <= options[name] <= high:
+            raise CommandError(
+                f"--{name.replace('_', '-')} is from {low:g} to {high:g}, not {options[name]:g}."
+            )
+    if not 0 <= options["at"] < 1:
+        raise CommandError(f"--at is a share of the tasks from 0 to below 1, not {options['at']:g}.")
+    if not 1 <= options["routers"] <= 50:
+        raise CommandError(f"--routers is from 1 to 50, not {options['routers']}.")
+
+
+def _proposed(options: dict[str, Any], tasks: list[Task]) -> Rollout:
     environment = Environment.objects.filter(name=options["environment"]).first()
+    if environment is None:
+        raise CommandError(f"There is no environment called {options['environment']!r}.")
     workload = Workload.objects.filter(name=options["workload"]).first()
-    if environment is None or workload is None:
-        raise CommandError("There is no such environment or workload.")
+    if workload is None:
+        raise CommandError(f"There is no workload called {options['workload']!r}.")
     candidate = PolicyVersion.objects.filter(workload=workload, number=options["candidate"]).first()
     if candidate is None:
         raise CommandError(f"{workload.name} has no version {options['candidate']}.")
@@ -120,6 +155,9 @@ def _proposed(options: dict[str, Any]) -> Rollout:
     saved = Plan.objects.filter(name=options["plan"]).first()
     if saved is None:
         raise CommandError(f"There is no plan called {options['plan']!r}.")
+    baseline = served_assignment(environment.pk, workload.pk).baseline
+    for version in (baseline, candidate):
+        rehearsal.check_answers(tasks, version.document, version.number)
     rollout = actions.propose_rollout(
         environment,
         workload,
@@ -128,7 +166,13 @@ def _proposed(options: dict[str, Any]) -> Rollout:
         reason=f"A rehearsal of the plan {saved.name}.",
         actor=_OPERATOR,
     )
-    return actions.start_rollout(rollout, actor=_OPERATOR, reason="A rehearsal.")
+    try:
+        return actions.start_rollout(rollout, actor=_OPERATOR, reason="A rehearsal.")
+    except PointsmanError as error:
+        actions.cancel_rollout(
+            rollout.pk, actor=_OPERATOR, reason=f"The rehearsal can't start: {error.detail}"
+        )
+        raise
 
 
 @contextmanager
