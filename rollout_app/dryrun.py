@@ -1,28 +1,31 @@
 """What other margins would have done to a rollout that has run: the same minutes, judged anew. Reads only."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from controlplane.errors import InvalidInput
 from rollout_app import totals
 from rollout_app.evidence import Reference, Stage, Stratum
-from rollout_app.guardrails import guardrails_for
+from rollout_app.guardrails import DEFAULT_GUARDRAILS, Guardrail, guardrails_for
 from rollout_app.ledger import Judgement, Ledger
 from rollout_app.models import Rollout
 from rollout_app.strata import close_windows
-from rollout_app.wording import change, evidence_of, figure
+from rollout_app.wording import change, figure, harm_of
 
 
 def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Judge every stratum of `rollout` in turn with the default guardrails and `overrides`.
+    """Judge every stratum of `rollout` in turn with the guardrails that it had, changed by `overrides`.
 
-    Says when it would have rolled back, if ever, and the verdicts at that moment or at the end. The traffic
-    is the one that was: a plan that would have stopped earlier would have shown the candidate to fewer.
+    Says when it would have rolled back, if ever, and the verdicts at that moment or at the end: when the deciding
+    window closed, the workload's outcome lag included. The traffic is the one that was: a plan that would have
+    stopped earlier would have shown the candidate to fewer.
     """
     try:
-        guardrails = guardrails_for(overrides)
+        guardrails = _changed(rollout, overrides)
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"These guardrails cannot be judged: {error}") from None
+    lag = timedelta(seconds=rollout.workload.outcome_lag_s)
     reference = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
     stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
     ledger = Ledger.open(guardrails, stages, reference)
@@ -33,16 +36,33 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
         if stages[stratum.stage].mode != "percentage":
             continue
         if ledger.judge(stratum.stage, forecast=False, detail=False).roll_back:
-            return _told(ledger.judge(stratum.stage), stages, len(strata), stratum)
-    return _told(ledger.judge(rollout.stage), stages, len(strata), None)
+            return _told(ledger.judge(stratum.stage), stages, len(strata), stratum, lag)
+    return _told(ledger.judge(rollout.stage), stages, len(strata), None, lag)
 
 
-def _told(judgement: Judgement, stages: Sequence[Stage], strata: int, at: Stratum | None) -> dict[str, Any]:
+def _changed(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> tuple[Guardrail, ...]:
+    """The rollout's guardrails with other margins: what is not named is as it was (before a start: the defaults)."""
+    own = {guardrail.name: guardrail for guardrail in map(Guardrail.from_dict, rollout.guardrails)}
+    if not own:
+        return guardrails_for(overrides)
+    was_off = [{"metric": one.metric, "enabled": False} for one in DEFAULT_GUARDRAILS if one.name not in own]
+    changed = []
+    for override in overrides:
+        absolute = override.get("bound") is not None
+        before = own.get(f"{override['metric']}_bound" if absolute else override["metric"])
+        kept = before.as_dict() if before else {}
+        changed.append({**kept, **{name: value for name, value in override.items() if value is not None}})
+    return guardrails_for([*was_off, *(one.as_dict() for one in own.values()), *changed])
+
+
+def _told(
+    judgement: Judgement, stages: Sequence[Stage], strata: int, at: Stratum | None, lag: timedelta
+) -> dict[str, Any]:
     rolled_back = (
         None
         if at is None
         else {
-            "at": totals.moment(at.last_minute + 1),
+            "at": totals.moment(at.last_minute + 1) + lag,
             "stage": at.stage,
             "candidate_tasks": sum(tally.candidate_tasks for tally in judgement.tallies.values()),
             "guardrails": [verdict.name for verdict in judgement.harmful],
@@ -59,7 +79,7 @@ def _sentence(
     if rolled_back is None:
         return f"With these margins it would not have rolled back in {strata} windows ({margins})."
     stage = stages[rolled_back["stage"]]
-    why = "; ".join(evidence_of(verdict) for verdict in judgement.harmful[:3])
+    why = "; ".join(harm_of(verdict, stages) for verdict in judgement.harmful[:3])
     return (
         f"With these margins it would have rolled back at {rolled_back['at']:%Y-%m-%d %H:%M} UTC, at "
         f"{stage.label} and after {rolled_back['candidate_tasks']:,} candidate tasks: {why}."

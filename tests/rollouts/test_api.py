@@ -1,12 +1,10 @@
 """/api/v1 of rollouts: who may, what is asked of a request, what comes back."""
 
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
 from django.test import Client
 
 from controlplane import clock
@@ -16,7 +14,6 @@ from rollout_app import actions
 from rollout_app.guardrails import guardrails_for
 from rollout_app.models import OutcomeBucket, Rollout
 from rollout_app.reconcile import reconcile
-from rollout_app.states import State
 from tests import builders
 from tests.rollouts import places
 from tests.rollouts.places import BEN, PLAN
@@ -184,46 +181,6 @@ def test_it_keeps_a_workloads_guardrails() -> None:
     assert send(owner, "delete", path).status_code == 204
     assert send(owner, "delete", path).status_code == 404
     assert send(owner, "delete", f"{path}?absolute=true").status_code == 204
-
-
-def test_it_tells_what_other_margins_would_have_done() -> None:
-    rollout = places.started(plan=PLAN[1:])
-    rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
-    traffic = Traffic(rollout, start=clock.now() - timedelta(hours=10))
-    traffic.minutes(60, tasks=400, candidate=0.85)
-    viewer = person("viewer", Role.VIEWER)
-    path = f"rollouts/{rollout.pk}/dry-run"
-    strict = send(viewer, "post", path, {}).json()
-    assert strict["rolled_back"]["guardrails"] == ["failure"]
-    assert "it would have rolled back at" in strict["sentence"] and "Failures +" in strict["sentence"]
-    lax = {"guardrails": [{"metric": "failure", "margin": 0.5}]}
-    spared = send(viewer, "post", path, lax).json()
-    assert spared["rolled_back"] is None
-    assert "it would not have rolled back in" in spared["sentence"]
-    assert "failures +50.0 points" in spared["sentence"]
-    bad = send(viewer, "post", path, {"guardrails": [{"metric": "vibes"}]})
-    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_input")
-    assert Rollout.objects.get(pk=rollout.pk).state == State.PAUSED
-
-
-def test_it_tells_a_dry_run_on_the_command_line_too() -> None:
-    rollout = places.started(plan=PLAN[1:])
-    rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
-    Traffic(rollout, start=clock.now() - timedelta(hours=10)).minutes(60, tasks=400, candidate=0.87)
-
-    def told(*given: str) -> str:
-        out = StringIO()
-        call_command("dry_run", str(rollout.pk), *given, stdout=out)
-        return out.getvalue()
-
-    assert "it would have rolled back at" in told("--margin", "failure:1")
-    assert "it would not have rolled back" in told("--margin", "failure:30")
-    assert "it would not have rolled back" in told("--off", "failure")
-    for wrong in (["--margin", "vibes:1"], ["--margin", "failure"], ["--margin", "failure:-1"]):
-        with pytest.raises(CommandError):
-            told(*wrong)
-    with pytest.raises(CommandError, match="no rollout"):
-        call_command("dry_run", "nonsense")
 
 
 def test_it_reviews_by_endpoint_with_what_was_before() -> None:

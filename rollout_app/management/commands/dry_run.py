@@ -3,7 +3,7 @@
     manage.py dry_run 0199… --margin failure:1 --margin cost_per_success:5 --off latency_tail
 
 A margin is in points (failure, error, escalation, fallback, retry, latency_tail, cost_tail) or in per cent
-(cost_per_success, quality). What is not named is as the defaults are, not as the workload's own.
+(cost_per_success, quality). What is not named is as it was in that rollout.
 """
 
 import argparse

@@ -1,0 +1,116 @@
+"""A dry run: what other margins would have done to a rollout, and that the engine itself does just that."""
+
+import json
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from controlplane import clock
+from controlplane.access.models import Role
+from controlplane.audit.models import Entry
+from rollout_app import actions
+from rollout_app.dryrun import dry_run
+from rollout_app.models import Rollout
+from rollout_app.reconcile import reconcile
+from rollout_app.states import State
+from tests.rollouts import places
+from tests.rollouts.places import BEN, PLAN
+from tests.rollouts.test_api import person, send
+from tests.rollouts.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+
+
+def test_it_tells_what_other_margins_would_have_done() -> None:
+    rollout = places.started(plan=PLAN[1:])
+    rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
+    traffic = Traffic(rollout, start=clock.now() - timedelta(hours=10))
+    traffic.minutes(60, tasks=400, candidate=0.85)
+    viewer = person("viewer", Role.VIEWER)
+    path = f"rollouts/{rollout.pk}/dry-run"
+    strict = send(viewer, "post", path, {}).json()
+    assert strict["rolled_back"]["guardrails"] == ["failure"]
+    assert "it would have rolled back at" in strict["sentence"] and "Failures +" in strict["sentence"]
+    lax = {"guardrails": [{"metric": "failure", "margin": 0.5}]}
+    spared = send(viewer, "post", path, lax).json()
+    assert spared["rolled_back"] is None
+    assert "it would not have rolled back in" in spared["sentence"]
+    assert "failures +50.0 points" in spared["sentence"]
+    bad = send(viewer, "post", path, {"guardrails": [{"metric": "vibes"}]})
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_input")
+    assert Rollout.objects.get(pk=rollout.pk).state == State.PAUSED
+
+
+def test_it_tells_a_dry_run_on_the_command_line_too() -> None:
+    rollout = places.started(plan=PLAN[1:])
+    rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
+    Traffic(rollout, start=clock.now() - timedelta(hours=10)).minutes(60, tasks=400, candidate=0.87)
+
+    def told(*given: str) -> str:
+        out = StringIO()
+        call_command("dry_run", str(rollout.pk), *given, stdout=out)
+        return out.getvalue()
+
+    assert "it would have rolled back at" in told("--margin", "failure:1")
+    assert "it would not have rolled back" in told("--margin", "failure:30")
+    assert "it would not have rolled back" in told("--off", "failure")
+    for wrong in (["--margin", "vibes:1"], ["--margin", "failure"], ["--margin", "failure:-1"]):
+        with pytest.raises(CommandError):
+            told(*wrong)
+    with pytest.raises(CommandError, match="no rollout"):
+        call_command("dry_run", "nonsense")
+
+
+def gathering(margin: float | None = None) -> tuple[Rollout, Traffic]:
+    """A running rollout with this margin on failures and no guardrail on latency."""
+    rollout = places.approved(
+        plan=[{"mode": "percentage", "share_pcm": 30_000, "max_hours": None}, {"mode": "full"}]
+    )
+    actions.set_guardrail(rollout.workload, "latency_tail", actor=BEN, enabled=False)
+    if margin:
+        actions.set_guardrail(rollout.workload, "failure", actor=BEN, margin=margin)
+    traffic = Traffic(rollout, start=clock.now() - timedelta(hours=5)).before()
+    rollout = actions.start_rollout(Rollout.objects.get(pk=rollout.pk), actor=BEN, reason="now")
+    return rollout, traffic
+
+
+def test_a_dry_run_says_what_the_engine_itself_does_with_that_margin() -> None:
+    """The same outcomes twice: one rollout judged minute by minute by the engine, one only gathered."""
+    rollout, traffic = gathering(margin=0.01)
+    for _ in range(120):
+        traffic.minutes(tasks=400, candidate=0.89)
+        if reconcile(rollout.pk) == "roll_back":
+            break
+    rollout.refresh_from_db()
+    assert rollout.state == State.ROLLING_BACK
+    entry = Entry.objects.get(action="rollout.roll_back", outcome="done")
+    tallies = json.loads(bytes(entry.body))["evidence"]["judgement"]["strata"]
+
+    other, traffic = gathering()
+    first = traffic.minute.replace(second=0, microsecond=0)
+    traffic.minutes(120, tasks=400, candidate=0.89)
+    told = dry_run(other, [{"metric": "failure", "margin": 0.01}])
+    assert told["rolled_back"]["candidate_tasks"] == tallies["0"]["candidate_tasks"]
+    assert told["rolled_back"]["at"] == first + timedelta(minutes=tallies["0"]["strata"])
+    assert [verdict["name"] for verdict in told["verdicts"]].count("latency_tail") == 0
+
+
+def test_a_dry_run_without_a_change_judges_as_the_rollout_was_judged() -> None:
+    rollout, traffic = gathering()
+    traffic.minutes(20, tasks=400)
+    reconcile(rollout.pk)
+    told = dry_run(rollout, [])
+    assert {verdict["name"]: verdict["weight"] for verdict in told["verdicts"]} == {
+        guardrail["metric"]: guardrail["weight"]
+        for guardrail in Rollout.objects.get(pk=rollout.pk).guardrails
+    }
+
+
+def test_a_dry_run_waits_for_outcomes_as_long_as_the_engine_does() -> None:
+    rollout, traffic = gathering()
+    traffic.minutes(20, tasks=400, candidate=0.3)
+    at = dry_run(rollout, [])["rolled_back"]["at"]
+    rollout.workload.outcome_lag_s = 900
+    assert dry_run(rollout, [])["rolled_back"]["at"] == at + timedelta(minutes=15)
