@@ -98,6 +98,7 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "offers": offered,
         "closed": [offer for offer in offered if offer.why_not],
         "ladder": overview.ladder(rollout),
+        "sight": overview.sight(rollout),
         "served": overview.served_share(rollout),
         "arms": compared(rollout),
         "verdicts": overview.verdicts(rollout),

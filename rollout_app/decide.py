@@ -28,7 +28,7 @@ from rollout_app.shadow import gate, mirror_gate
 from rollout_app.states import State
 from rollout_app.stats.combine import LOG_AMBER, missing_breach, stage_margin
 from rollout_app.stats.srm import LOG_MISMATCH
-from rollout_app.wording import evidence_of, figure, outlook_of
+from rollout_app.wording import figure, harm_of, lacking_of, outlook_of
 
 STALE_AFTER_S = 600
 FLEET_SHARE = 0.95
@@ -111,7 +111,7 @@ def _harm(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
     judgement = evidence.judgement
     if judgement.roll_back:
         worst = judgement.harmful
-        reason = "; ".join(evidence_of(verdict) for verdict in worst[:3])
+        reason = "; ".join(harm_of(verdict, rollout.stages) for verdict in worst[:3])
         return RollBack(
             "guardrail",
             f"{reason}. Evidence of harm: {exp(min(judgement.log_e, 700)):,.0f} (20 is enough).",
@@ -136,9 +136,9 @@ def _holds(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
     if stage.mode == "shadow":
         yield from _shadow(rollout, evidence)
     if evidence.judgement.log_e >= LOG_AMBER:
-        yield HoldReason("amber", _amber(evidence.judgement))
+        yield HoldReason("amber", _amber(rollout, evidence.judgement))
     if stage.mode == "percentage":
-        yield from _inconclusive(evidence.judgement)
+        yield from _inconclusive(rollout, evidence.judgement)
     yield from _too_early(rollout, evidence, now)
     yield from _fleet(fleet)
     following = rollout.following
@@ -203,12 +203,12 @@ def _shadow(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReason]:
             yield HoldReason("mirror", sentence)
 
 
-def _inconclusive(judgement: Judgement) -> Iterator[HoldReason]:
+def _inconclusive(rollout: RolloutView, judgement: Judgement) -> Iterator[HoldReason]:
     still = judgement.open
     if still:
         worst = min(still, key=lambda v: (v.result is not VerdictResult.NO_DATA, v.log_e_safe))
         others = f" (and {len(still) - 1} more)" if len(still) > 1 else ""
-        yield HoldReason("evidence", f"{evidence_of(worst)}{others}.")
+        yield HoldReason("evidence", f"{lacking_of(worst, rollout.stages)}{others}.")
 
 
 def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterator[HoldReason]:
@@ -278,9 +278,9 @@ def _minutes_in_stage(rollout: RolloutView, now: datetime) -> float:
     return ((now - rollout.stage_entered_at).total_seconds() - rollout.paused_seconds) / 60
 
 
-def _amber(judgement: Judgement) -> str:
+def _amber(rollout: RolloutView, judgement: Judgement) -> str:
     worst = judgement.harmful
-    what = evidence_of(worst[0]) if worst else "Several guardrails"
+    what = harm_of(worst[0], rollout.stages) if worst else "Several guardrails"
     return (
         f"{what}. Evidence of harm is {exp(judgement.log_e):.1f}; below 5 it advances, from 20 it rolls back."
     )

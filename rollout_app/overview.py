@@ -8,6 +8,7 @@ from typing import Any
 from controlplane.display import NONE, THIN, count, money, percent, points, share, signed, span
 from rollout_app import looks, totals
 from rollout_app.charts import Interval, interval
+from rollout_app.evidence import SHARE_ALL, Stage
 from rollout_app.guardrails import Guardrail, Verdict
 from rollout_app.measures import RATIOS
 from rollout_app.models import Rollout, Transition
@@ -61,6 +62,25 @@ def served_share(rollout: Rollout) -> str:
     if stage["mode"] == "percentage":
         return f"{share(stage['share_pcm'])} of tasks"
     return "no traffic: its decisions are only compared" if stage["mode"] == "shadow" else "everything"
+
+
+_DULL = 2.0  # from so many times the tasks on, the page says what a stage can see
+
+
+def sight(rollout: Rollout) -> str:
+    """What the present stage can see, where that is less than one may think."""
+    if rollout.state not in (State.RUNNING, State.PAUSED):
+        return ""
+    stage = Stage.from_dict(rollout.stages[rollout.stage])
+    if stage.mode == "full":
+        return "All tasks are on the candidate: nothing is compared any more, and no harm takes it back by itself."
+    part = stage.share_pcm / SHARE_ALL
+    if stage.mode == "shadow" or part < 0.5 or (times := 0.25 / (part * (1 - part))) < _DULL:
+        return ""
+    return (
+        f"Only {percent(1 - part, 0)} of the tasks are left on the baseline to compare with: harm that sets in "
+        f"now takes about {times:.0f} times as many tasks to show as at 50{THIN}%."
+    )
 
 
 # --- the shadow ---------------------------------------------------------------------------------------
@@ -120,6 +140,7 @@ class VerdictLine:
     estimate: str
     between: str
     margin: str
+    asked: str  # what an advance asks for now, where it is not the margin: a small slice may bear more
     picture: Interval | None
     tone: str
     harm: int
@@ -133,7 +154,18 @@ def verdicts(rollout: Rollout) -> list[VerdictLine]:
     if not rollout.evidence:
         return [_unjudged(Guardrail.from_dict(data)) for data in rollout.guardrails]
     judged = looks.judged(rollout).verdicts
-    return [_verdict_line(verdict) for verdict in sorted(judged, key=lambda v: (-v.weight, v.name))]
+    return [
+        _verdict_line(verdict, _next(rollout))
+        for verdict in sorted(judged, key=lambda v: (-v.weight, v.name))
+    ]
+
+
+def _next(rollout: Rollout) -> str | None:
+    """The stage that the verdicts are about, by its name; None when no advance comes of them any more."""
+    stages, following = rollout.stages, rollout.stage + 1
+    if rollout.state not in (State.RUNNING, State.PAUSED) or following >= len(stages):
+        return None
+    return stage_name(stages[following])
 
 
 def _unjudged(guardrail: Guardrail) -> VerdictLine:
@@ -141,10 +173,10 @@ def _unjudged(guardrail: Guardrail) -> VerdictLine:
     limit = guardrail.margin if guardrail.bound is None else guardrail.bound
     label = LABELS[guardrail.metric]
     margin = write(limit).lstrip("+")
-    return VerdictLine(label, "no_data", NONE, "", margin, None, "quiet", 0, 0, guardrail.gates, None)
+    return VerdictLine(label, "no_data", NONE, "", margin, "", None, "quiet", 0, 0, guardrail.gates, None)
 
 
-def _verdict_line(verdict: Verdict) -> VerdictLine:
+def _verdict_line(verdict: Verdict, following: str | None) -> VerdictLine:
     absolute = verdict.name != verdict.metric
     write = writer(verdict.metric, absolute=absolute)
     estimate, low, high, limit = verdict.estimate, verdict.low, verdict.high, verdict.margin
@@ -152,6 +184,7 @@ def _verdict_line(verdict: Verdict) -> VerdictLine:
     if estimate is not None and low is not None and high is not None:
         between = f"{write(low)} to {write(high)}".replace(f"{THIN}points to", " to")
         picture = interval(estimate, low, high, zero=None if absolute else 0.0, margin=limit)
+    asked = write(verdict.stage_margin)
     counts = verdict.log_e_counted + math.log(verdict.weight) if verdict.counted else None
     return VerdictLine(
         label=LABELS[verdict.metric] + (" (absolute)" if absolute else ""),
@@ -159,12 +192,15 @@ def _verdict_line(verdict: Verdict) -> VerdictLine:
         estimate=NONE if estimate is None else write(estimate),
         between=between,
         margin=write(limit).lstrip("+"),
+        asked=f"{asked.lstrip('+')} for {following}"
+        if following and verdict.gates and asked != write(limit)
+        else "",
         picture=picture,
         tone={"pass": "good", "fail": "bad", "inconclusive": "warn"}.get(verdict.result, "quiet"),
         harm=_hundredths(counts),
         safe=_hundredths(verdict.log_e_safe),
         gates=verdict.gates,
-        needed=verdict.needed_tasks,
+        needed=verdict.needed_tasks if following else None,
     )
 
 

@@ -1,7 +1,9 @@
 """Verdicts in words, with their figures. Pure."""
 
 import math
+from collections.abc import Sequence
 
+from rollout_app.evidence import Stage
 from rollout_app.guardrails import Verdict, VerdictResult
 from rollout_app.ledger import Judgement
 from rollout_app.measures import RATIOS, Metric
@@ -36,26 +38,35 @@ def change(verdict: Verdict, value: float | None) -> str:
     return f"{value * 100:.1f} %" if absolute else f"{value * 100:+.1f} points"
 
 
-def evidence_of(verdict: Verdict) -> str:
-    """One clause: what is seen, on how many tasks, and what is asked."""
+def harm_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
+    """One clause: what is seen, on how many tasks, against which margin."""
+    return f"{_seen(verdict, stages)}, margin {change(verdict, verdict.margin)}"
+
+
+def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
+    """One clause: what is seen, on how many tasks, and what an advance asks for."""
+    if verdict.result is VerdictResult.NO_DATA:
+        return _seen(verdict, stages)
+    safe, asked = math.exp(min(verdict.log_e_safe, 700)), change(verdict, verdict.stage_margin)
+    return (
+        f"{_seen(verdict, stages)}; the evidence that it stays below {asked} is {safe:.1f}, and 20 is needed"
+    )
+
+
+def _seen(verdict: Verdict, stages: Sequence[Stage]) -> str:
     what = figure(verdict.metric)
     what = what[0].upper() + what[1:]
     n = f"{verdict.n_candidate:,.0f} against {verdict.n_baseline:,.0f} tasks"
     if verdict.result is VerdictResult.NO_DATA:
         return f"{what}: nothing to judge by yet ({n})"
-    seen = f"{what} {change(verdict, verdict.estimate)} on {n}"
-    if verdict.result is VerdictResult.FAIL or verdict.counted:
-        return f"{seen}{_later(verdict)}, margin {change(verdict, verdict.margin)}"
-    safe = math.exp(min(verdict.log_e_safe, 700))
-    asked = change(verdict, verdict.stage_margin)
-    return f"{seen}; the evidence that it stays below {asked} is {safe:.1f}, and 20 is needed"
+    return f"{what} {change(verdict, verdict.estimate)} on {n}{_later(verdict, stages)}"
 
 
-def _later(verdict: Verdict) -> str:
+def _later(verdict: Verdict, stages: Sequence[Stage]) -> str:
     """A harm that set in with a later stage: what was seen since then."""
     if verdict.counted_since is None:
         return ""
-    return f" ({change(verdict, verdict.counted_estimate)} since stage {verdict.counted_since + 1})"
+    return f" ({change(verdict, verdict.counted_estimate)} since {stages[verdict.counted_since].label})"
 
 
 def outlook_of(code: str, judgement: Judgement) -> str:

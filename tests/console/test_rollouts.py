@@ -229,3 +229,52 @@ def test_a_ready_one_says_when_it_starts_and_what_keeps_it_from_starting(
     page = " ".join(text(client.get(page_of(rollout))).split())
     assert "and does as soon as nothing holds it." in page
     assert f"Holds:</strong> {sentence}" in page
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        (50_000, ""),
+        (80_000, ""),
+        (95_000, "Only 5 % of the tasks are left on the baseline to compare with"),
+        (None, "nothing is compared any more"),
+    ],
+)
+def test_it_says_what_the_stage_can_see(
+    people: People, summaries: Workload, production: Environment, share: int | None, says: str
+) -> None:
+    """The bake compares with few, and the last stage with none: nobody shall take its silence for health."""
+    first = {"mode": "full"} if share is None else {"mode": "percentage", "share_pcm": share}
+    plan = [first] if share is None else [first, {"mode": "full"}]
+    rollout = actions.amend_rollout(
+        proposed(summaries, production), actor=actor_of("maria"), reason="my own plan", plan=plan
+    )
+    actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+    waiting = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
+    assert "to compare with" not in waiting and "nothing is compared" not in waiting
+    actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
+    assert says in page
+    if not says:
+        assert "to compare with" not in page
+
+
+def test_it_says_what_an_advance_asks_for_and_forecasts_nothing_once_it_has_ended(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    kept = ledger(looks=1, n=(30, 570)).as_dict()
+    Rollout.objects.filter(pk=rollout.pk).update(
+        evidence=kept, stages=kept["stages"], stage=1, guardrails=kept["guardrails"]
+    )
+    page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
+    assert "8.0 points for 25 %" in page and "tasks more" in page
+    rollout.refresh_from_db()
+    actions.confirm_rolled_back(
+        actions.roll_back_rollout(rollout, actor=SYSTEM, reason="bad"),
+        actor=SYSTEM,
+        reason="all",
+        readback={},
+    )
+    page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
+    assert "for 25 %" not in page and "tasks more" not in page

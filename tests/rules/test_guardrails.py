@@ -11,7 +11,7 @@ from rollout_app.guardrails import DEFAULT_GUARDRAILS, Guardrail, Verdict, Verdi
 from rollout_app.ledger import Ledger
 from rollout_app.measures import Metric
 from rollout_app.stats.combine import LOG_ROLL_BACK, LOG_SAFE
-from rollout_app.wording import evidence_of
+from rollout_app.wording import harm_of, lacking_of
 from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 
@@ -161,7 +161,8 @@ def test_it_counts_a_late_harm_by_its_own_stages() -> None:
     assert verdict.counted_estimate == pytest.approx(0.03)
     assert verdict.result is VerdictResult.FAIL
     assert seen.judge(4).roll_back
-    assert "+3.0 points since stage 5" in evidence_of(verdict)
+    assert "+3.0 points since 95 %), margin" in harm_of(verdict, STAGES)
+    assert "since 95 %); the evidence that it stays below +2.0 points is" in lacking_of(verdict, STAGES)
 
 
 def test_it_counts_no_part_of_the_evidence_whose_own_estimate_is_small() -> None:
