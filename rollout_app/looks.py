@@ -235,7 +235,7 @@ def _values(look: Look, now: datetime) -> dict[str, Any]:
 def _write(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Set the columns of each rollout by its id, which comes first in its row."""
     table, key = Rollout._meta.db_table, Rollout._meta.pk
-    json = {"evidence", "reference"} if connection.vendor == "postgresql" else set()
+    json = {"reference"} if connection.vendor == "postgresql" else set()
     sets = ", ".join(
         f"{name} = v.column{at}{'::jsonb' if name in json else ''}" for at, name in enumerate(columns, 2)
     )

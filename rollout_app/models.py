@@ -1,5 +1,8 @@
 """How an assignment moves (plans, rollouts, transitions) and what the routers report of it (outcomes)."""
 
+import json
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -7,6 +10,16 @@ from django.db.models.functions import Now
 from controlplane.ids import uuid7
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.states import ACTIVE, State
+
+
+class TextJSON(models.TextField):  # type: ignore[type-arg]  # Django's cannot be subscripted
+    """JSON that nobody queries inside, kept as text: PostgreSQL's jsonb would read and write out each number."""
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
+        return None if value is None else json.loads(value)
+
+    def get_prep_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value, allow_nan=False)
 
 
 class Plan(models.Model):
@@ -91,7 +104,7 @@ class Rollout(models.Model):
     # Frozen at the start: p_ref, v_ref, deff, tail edges, cost cap, number of pre-rollout outcomes.
     reference = models.JSONField(default=dict, blank=True)
     # The engine's sums over closed strata, so that a look costs only what is new. `rollout_app.reconcile`.
-    evidence = models.JSONField(default=dict, blank=True)
+    evidence = TextJSON(default=dict, blank=True)
     looks = models.PositiveIntegerField(default=0)  # grows with `evidence`; compare-and-swap of a look
     reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")
 
@@ -155,12 +168,13 @@ class Transition(models.Model):
 class Verdict(models.Model):
     """What the evidence said of one guardrail at one look, with all that is needed to compute it again."""
 
-    rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="verdicts")
+    # `verdict_once` begins with the rollout: an index of its own would be one more to write.
+    rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="verdicts", db_index=False)
     stage = models.PositiveSmallIntegerField()
     look = models.PositiveIntegerField()  # is written when a verdict is another, or when it makes a move
     guardrail = models.CharField(max_length=64)
     verdict = models.CharField(max_length=12)  # pass, fail, inconclusive, no_data
-    data = models.JSONField()  # n, x, sums, estimate, interval, ln E harm and safe, margin, strata's range
+    data = TextJSON()  # n, x, sums, estimate, interval, ln E harm and safe, margin, strata's range
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

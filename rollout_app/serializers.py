@@ -121,6 +121,8 @@ class ApprovalSerializer(serializers.ModelSerializer[Approval]):
 
 
 class VerdictSerializer(serializers.ModelSerializer[Verdict]):
+    data = serializers.JSONField(read_only=True)  # kept as text, told as what it is
+
     class Meta:
         model = Verdict
         fields = ["look", "stage", "guardrail", "verdict", "data", "at"]
