@@ -121,7 +121,8 @@ class ApprovalSerializer(serializers.ModelSerializer[Approval]):
 
 
 class VerdictSerializer(serializers.ModelSerializer[Verdict]):
-    data = serializers.JSONField(read_only=True)  # kept as text, told as what it is
+    # Kept as text, told as what it is.
+    data = serializers.JSONField(read_only=True)  # type: ignore[assignment]
 
     class Meta:
         model = Verdict

@@ -1,4 +1,4 @@
-"""What nobody queries inside is text, and the sums are not compressed: PostgreSQL took longer for both than to write."""
+"""Nobody queries inside these, so they are text: PostgreSQL took longer to read and pack numbers than to write them."""
 
 import django.db.models.deletion
 from django.db import migrations, models

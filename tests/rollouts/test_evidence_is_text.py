@@ -1,5 +1,7 @@
 """What was kept as JSON of the database's own is still there once it is text, and can go back."""
 
+from typing import Any
+
 import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
@@ -30,9 +32,8 @@ def stored_as() -> set[str]:
 def test_it_carries_what_is_there_both_ways() -> None:
     rollout = places.started()
     Rollout.objects.filter(pk=rollout.pk).update(evidence=KEPT)
-    Verdict.objects.create(
-        rollout=rollout, stage=0, look=1, guardrail="error", verdict="pass", data=KEPT, at=clock.now()
-    )
+    told: dict[str, Any] = {"guardrail": "error", "verdict": "pass", "data": KEPT, "at": clock.now()}
+    Verdict.objects.create(rollout=rollout, stage=0, look=1, **told)
     try:
         migrate(BEFORE)
         assert connection.vendor == "sqlite" or stored_as() == {"jsonb"}
