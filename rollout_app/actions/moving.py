@@ -107,18 +107,7 @@ def move(
         "version": rollout.version + 1,
         "wake_at": None,
     }
-    try:
-        with transaction.atomic():
-            moved = Rollout.objects.filter(pk=rollout.pk, **before).update(**values)
-    except IntegrityError:
-        raise RolloutActive(
-            f"Another rollout of {rollout.workload.name} is under way in {rollout.environment.name}; let it "
-            "end or roll it back first."
-        ) from None
-    if not moved:
-        raise _moved(rollout)
-    for name, value in values.items():
-        setattr(rollout, name, value)
+    _swap(rollout, before, values)
     revision = serve_now(rollout, f"rollout.{event}", serve) if serve is not None else None
     keep_history(rollout, event, before, actor=actor, reason=reason, revision=revision)
     log.record(
@@ -139,6 +128,22 @@ def move(
     pk = rollout.pk
     transaction.on_commit(lambda: nudges.nudge([pk]))
     return rollout
+
+
+def _swap(rollout: Rollout, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """The compare-and-swap: write `values` if the rollout is still as `before` says, else refuse and write nothing."""
+    try:
+        with transaction.atomic():
+            moved = Rollout.objects.filter(pk=rollout.pk, **before).update(**values)
+    except IntegrityError:
+        raise RolloutActive(
+            f"Another rollout of {rollout.workload.name} is under way in {rollout.environment.name}; let it "
+            "end or roll it back first."
+        ) from None
+    if not moved:
+        raise _moved(rollout)
+    for name, value in values.items():
+        setattr(rollout, name, value)
 
 
 def look_soon(rollout: Rollout) -> None:
