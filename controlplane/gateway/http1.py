@@ -271,8 +271,10 @@ class Connection(asyncio.Protocol):
         if not keep:
             self._end()
             return
+        # A body that came faster than it was taken has stopped the transport, maybe with its last byte.
+        stopped = bool(self._behind) or self._body is not None
         self._phase, self._since, self._body = IDLE, self._door.now, None
-        if self._behind:
+        if stopped:
             self._read_on()
 
     def _read_on(self) -> None:

@@ -5,13 +5,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import uvloop
 
 from controlplane.gateway import Anything, http1
 from controlplane.gateway.bodies import Bodies
-from controlplane.gateway.http1 import Door
+from controlplane.gateway.http1 import READ_AHEAD, Connection, Door
 from controlplane.replies import Reply, Request
 from tests.dataplane.plane import PATIENCE_S, Answered, answered, until
 
@@ -225,6 +226,53 @@ def test_it_takes_a_body_however_it_comes(rig: Rig) -> None:
     assert b"authorization" not in rig.way.seen[-1].headers  # a trailer is no header
     assert client.send(_post(b"")).answer().body == b""
     assert client.send(GET).answer().body == b"hello"
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written, and whether the connection is read from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.written = True, b""
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def writelines(self, pieces: Any) -> None:
+        self.written += b"".join(pieces)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.reading = False
+
+
+def test_it_reads_on_after_a_body_that_was_there_before_anybody_took_it(rig: Rig) -> None:
+    async def asked() -> Transport:
+        transport, connection = Transport(), Connection(rig.door)
+        connection.connection_made(transport)
+        request = _post(b"x" * (READ_AHEAD + 2))
+        head = len(request) - READ_AHEAD - 1
+        connection.data_received(request[:head])  # with the first byte of the body
+        connection.data_received(request[head:])  # more than may wait, and its end
+        while not transport.written:
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        return transport
+
+    transport = asyncio.run_coroutine_threadsafe(asked(), rig.loop).result(PATIENCE_S)
+    assert transport.written.startswith(b"HTTP/1.1 200")
+    assert transport.reading
 
 
 def test_it_tells_a_sender_who_asks_that_the_body_may_come(rig: Rig) -> None:
