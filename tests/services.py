@@ -32,11 +32,19 @@ def redis_url() -> str:
     return (os.environ.get("TEST_REDIS_URL") or start_redis(free_port())).rstrip("/")
 
 
+_taken: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of this process's own until it ends: nobody else is given it before a server listens on it, nor while
+    that server is down. A server that sets SO_REUSEADDR, as servers do, may share it with what holds it here.
+    """
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _taken.append(holder)
+    port: int = holder.getsockname()[1]
+    return port
 
 
 def _start_postgres() -> str:
