@@ -48,7 +48,7 @@ __all__ = ["FEEDBACK_KINDS", "Router"]
 log = logging.getLogger("pointsman")
 
 FEEDBACK_KINDS = ("human_review", "satisfaction", "downstream")
-_CLOSE_WITHIN_S = 1.0
+_ENDS_WITHIN_S = 0.2  # the poller, besides its last flush
 _CLIENT = f"pointsman-python/{VERSION}"
 _numbers = itertools.count()
 _Path = str | os.PathLike[str]
@@ -290,13 +290,16 @@ class Router:
         return register(self.status, registry)
 
     def close(self) -> None:
-        """Stop within a second: cancel the poll, flush the outcomes, spool what is left. Decisions go on."""
+        """Stop: cancel the poll, flush the outcomes, spool what is left. Within a second, or as `Pace.stop_within`
+        says. Decisions go on.
+        """
         if self._closed:
             return
         self._closed = True
         _routers.discard(self)
-        if self._started and not self._poller.stop(_CLOSE_WITHIN_S):
-            log.warning("the poller did not end within %s s", _CLOSE_WITHIN_S)
+        within_s = self._pace.stop_within + _ENDS_WITHIN_S
+        if self._started and not self._poller.stop(within_s):
+            log.warning("the poller did not end within %.1f s", within_s)
         self._outcomes.seal()
         self._feedback.seal()
         lost, words = self._outcomes.abandon(), self._feedback.abandon()
