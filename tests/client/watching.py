@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pointsman.testing import FakeControlPlane, Request
 
 
-def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
+def eventually(condition: Callable[[], object], timeout: float = 30.0) -> bool:
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         if condition():
