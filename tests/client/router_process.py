@@ -16,7 +16,7 @@ def main(url: str, spool: Path, name: str) -> None:
     """Record and give feedback until killed."""
     pace = Pace(first_poll_within=0, flush_every=0.05)
     router = Router(url, "pmr_test", spool=Spool(spool, orphaned_after_s=0.2), pace=pace)
-    if not router.wait_ready(20):
+    if not router.wait_ready(60):
         sys.exit(1)
     print("recording", flush=True)
     for number in itertools.count():

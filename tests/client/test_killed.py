@@ -4,7 +4,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pointsman import Pace
 from pointsman.spool import Spool
 from pointsman.testing import FakeControlPlane, Reply, Request
 from tests.client.policies import two_stage
+from tests.client.watching import eventually
 
 SCRIPT = Path(__file__).with_name("router_process.py")
 
@@ -36,15 +36,19 @@ def plane() -> Iterator[FakeControlPlane]:
 
 
 def killed(plane: FakeControlPlane, spool: Path, name: str) -> tuple[set[str], set[str]]:
-    """Start a router and kill it after a while; (batches, decisions with feedback) that it left on disk."""
+    """Start a router and kill it while a batch lies on its disk whose answer was lost, and some feedback;
+    (batches, decisions with feedback) that it left there.
+    """
     command = [sys.executable, str(SCRIPT), plane.url, str(spool), name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "recording\n"
-    until = time.monotonic() + 20
-    time.sleep(0.6)
-    while not (list(spool.glob("*.json")) and list(spool.glob("*.feedback"))) and time.monotonic() < until:
-        time.sleep(0.001)
+    assert eventually(
+        lambda: (
+            list(spool.glob("*.feedback"))
+            and any(plane.deliveries.get(file.stem, 0) > 0 for file in spool.glob("*.json"))
+        )
+    )
     process.kill()
     process.wait()
     process.stdout.close()
@@ -64,11 +68,11 @@ def test_what_is_on_disk_counts_exactly_once(plane: FakeControlPlane, tmp_path: 
     assert left_words
     plane.tamper = None
     heir = Spool(spool, orphaned_after_s=0)
-    with plane.router(spool=heir, pace=Pace(first_poll_within=0, flush_every=0.05)):
-        assert plane.wait_for(lambda: left_batches <= set(plane.batches), 30)
-        assert plane.wait_for(lambda: left_words <= {word["decision_id"] for word in plane.feedback}, 30)
-    # Torn writes are temporary files of a name that nobody reads.
-    assert [file.name for file in spool.iterdir() if not file.name.startswith(".")] == []
+    with plane.router(spool=heir, pace=Pace(first_poll_within=0, flush_every=0.05, stop_within=20)):
+        # Torn writes are temporary files of a name that nobody reads.
+        assert eventually(lambda: not [file for file in spool.iterdir() if not file.name.startswith(".")])
+    assert left_batches <= set(plane.batches)
+    assert left_words <= {word["decision_id"] for word in plane.feedback}
     assert max(plane.deliveries.values()) > 1, "some batches came more than once"
     tasks = Counter(bucket["endpoint"] for bucket in plane.buckets("summaries"))
     assert set(tasks.values()) == {1}
