@@ -6,7 +6,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pointsman import Pace, Router
+from tests.services import free_port
 
 SECONDS = float(os.environ.get("POINTSMAN_OUTAGE_SECONDS", "12"))
 SCRIPT = Path(__file__).with_name("plane_process.py")
@@ -30,9 +30,7 @@ class PlaneProcess:
         self.journal = journal
         self.starts = 0
         self._process: subprocess.Popen[str] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     def start(self) -> None:
         self.starts += 1
@@ -69,17 +67,17 @@ def plane(tmp_path: Path) -> Iterator[PlaneProcess]:
     plane.kill()
 
 
-@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.timeout(SECONDS + 240)
 @pytest.mark.parametrize("spooled", [False, True])
 def test_it_fails_no_decision_and_loses_no_outcome_through_outages(
     plane: PlaneProcess, tmp_path: Path, spooled: bool
 ) -> None:
-    pace = Pace(first_poll_within=0, flush_every=0.2)
+    pace = Pace(first_poll_within=0, flush_every=0.2, stop_within=30)
     spool = tmp_path / "spool" if spooled else None
     router = Router(
         f"http://127.0.0.1:{plane.port}", "pmr_test", store=tmp_path / "s", spool=spool, pace=pace
     )
-    assert router.wait_ready(10)
+    assert router.wait_ready(30)
     over = threading.Event()
     wrong: list[str] = []
     recorded = [0, 0]
@@ -112,7 +110,7 @@ def test_it_fails_no_decision_and_loses_no_outcome_through_outages(
 
 def _kill_and_restart(plane: PlaneProcess, chance: random.Random, seconds: float) -> None:
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or plane.starts < 3:
         time.sleep(chance.uniform(0.2, 2.0))
         plane.kill()
         time.sleep(chance.uniform(0.0, 1.5))
