@@ -39,7 +39,7 @@ def main(url: str, workers: int) -> None:
     """Keep so many workers running until SIGTERM."""
     global router
     router = Router(url, "pmr_test", pace=Pace(first_poll_within=0, flush_every=0.1))
-    if not router.wait_ready(20):
+    if not router.wait_ready(60):
         sys.exit(1)
     running = {fork() for _ in range(workers)}
 

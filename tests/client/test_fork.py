@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pointsman import Pace, Router
+from pointsman import Pace, Router, poller
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always, two_stage
+from tests.client.watching import eventually
 
-PATIENT = Pace(first_poll_within=0, flush_every=60)
+PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -37,7 +38,7 @@ def in_child(work: Callable[[], None]) -> int:
         return pid
     code = 1
     try:
-        signal.alarm(20)  # a deadlock must not outlive the test
+        signal.alarm(90)  # a deadlock must not outlive the test
         work()
         code = 0
     except BaseException:
@@ -60,9 +61,7 @@ def test_it_gives_the_child_a_thread_and_leaves_the_parent_its_outcomes(plane: F
         assert router.instance != parent
         assert router.ready
         assert router.status()["outcomes_waiting"] == 0
-        until = time.monotonic() + 10
-        while router.revision != 2 and time.monotonic() < until:
-            time.sleep(0.01)
+        assert eventually(lambda: router.revision == 2), router.status()
         assert router.decide("summaries").model == "vendor/large", router.status()
         for _ in range(3):
             router.record(router.decide("summaries"), success=True)
@@ -79,7 +78,7 @@ def test_it_gives_the_child_a_thread_and_leaves_the_parent_its_outcomes(plane: F
 
 
 def test_it_never_deadlocks_a_child_whose_parent_was_recording(plane: FakeControlPlane) -> None:
-    router = plane.router(pace=Pace(first_poll_within=0, flush_every=0.01))
+    router = plane.router(pace=Pace(first_poll_within=0, flush_every=0.01, stop_within=20))
     over = threading.Event()
 
     def record() -> None:
@@ -158,19 +157,17 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
     monkeypatch.setattr(logger, "level", logging.INFO)
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(poller, "_FORK_WAITS_S", 60)  # however slow the machine
     plane.poll_interval_ms = 100
     with plane.router(wait_s=0) as router:
 
         def child() -> None:
-            until = time.monotonic() + 10
-            while router.revision != 2 and time.monotonic() < until:
-                time.sleep(0.01)
-            assert router.revision == 2, router.status()
+            assert eventually(lambda: router.revision == 2), router.status()
 
         pids = []
         for _ in range(3):
             slow.writing.clear()
-            assert slow.writing.wait(10)
+            assert slow.writing.wait(30)
             pids.append(in_child(child))
         plane.serve("summaries", always("large"), version=2)
         assert {ended_well(pid) for pid in pids} == {True}
@@ -183,10 +180,7 @@ def test_the_parent_goes_on_after_two_forks_at_once(plane: FakeControlPlane) -> 
         for _ in range(2):
             router._poller.resume()
         plane.serve("summaries", always("large"), version=2)
-        until = time.monotonic() + 10
-        while router.revision != 2 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert router.revision == 2
+        assert eventually(lambda: router.revision == 2)
 
 
 def test_it_serves_in_workers_that_a_preloading_master_forks_and_replaces(plane: FakeControlPlane) -> None:
@@ -202,16 +196,22 @@ def test_it_serves_in_workers_that_a_preloading_master_forks_and_replaces(plane:
         replacement = int(master.stdout.readline())
         plane.serve("summaries", always("large"), version=2)
         alive = {*first[1:], replacement}
-        assert plane.wait_for(lambda: workers(plane, version=2) >= alive, 20)
+        assert plane.wait_for(lambda: workers(plane, version=2) >= alive)
         # Each process polls for itself, and says what it applied.
-        said = {ack["router"] for ack in plane.acks if ack["revision"] == 2}
-        assert {pid for pid in alive if any(f"-{pid}-" in name for name in said)} == alive
+        assert plane.wait_for(
+            lambda: all(any(f"-{pid}-" in name for name in said(plane, 2)) for pid in alive)
+        )
     finally:
         master.send_signal(signal.SIGTERM)
-        assert master.wait(20) == 0
+        assert master.wait(60) == 0
         master.stdout.close()
     sums = {pid: plane.tasks("summaries", endpoint=f"/{pid}") for pid in {*first, replacement}}
     assert min(sums.values()) > 0
+
+
+def said(plane: FakeControlPlane, revision: int) -> set[str]:
+    """The routers that said that they applied it."""
+    return {ack["router"] for ack in plane.acks if ack["revision"] == revision}
 
 
 def workers(plane: FakeControlPlane, **where: int) -> set[int]:
