@@ -13,7 +13,7 @@ from pointsman.spool import Spool
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import two_stage
 
-PATIENT = Pace(first_poll_within=0, flush_every=60)
+PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Starting from disk, and what an earlier process left there."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pointsman import Pace, Router
 from pointsman.spool import Spool
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always, two_stage
+from tests.client.watching import eventually
 
 
 @pytest.fixture
@@ -35,8 +35,7 @@ def test_it_starts_from_disk_while_the_control_plane_is_away(plane: FakeControlP
     restarted = plane.router(store=store)
     plane.requests.clear()
     plane.serve("summaries", always("large"), version=2)
-    while restarted.revision != 2:
-        time.sleep(0.005)
+    assert eventually(lambda: restarted.revision == 2)
     restarted.close()
     assert offline(store=store).decide("summaries").model == "vendor/large"
 
@@ -51,8 +50,7 @@ def test_it_restores_a_chain_of_signed_deltas_and_verifies_each(tmp_path: Path) 
         )
         with plane.router(store=store, public_keys=plane.public_keys) as router:
             plane.serve("summaries", always("large"), version=2)
-            while router.revision != 3:
-                time.sleep(0.005)
+            assert eventually(lambda: router.revision == 3)
         assert store.read_bytes().count(b'"signature"') == 2
         again = offline(store=store, public_keys=plane.public_keys)
         assert (again.revision, again.decide("summaries").model) == (3, "vendor/large")
@@ -68,8 +66,7 @@ def test_it_asks_for_a_full_snapshot_before_the_chain_on_disk_outgrows_it(
     with plane.router(store=tmp_path / "snapshot") as router:
         for version in range(2, 12):
             plane.serve("summaries", always("large" if version % 2 else "small"), version=version)
-            while router.revision != version:
-                time.sleep(0.005)
+            assert eventually(lambda: router.revision == version)  # noqa: B023 — at once
     asked = [request.since for request in plane.requests if request.path.endswith("/snapshot")]
     assert None in asked[1:]
     assert any(since is not None for since in asked)
@@ -80,20 +77,19 @@ def test_it_applies_a_snapshot_even_when_the_disk_refuses(plane: FakeControlPlan
     (tmp_path / "file").write_text("not a directory")
     with plane.router(store=tmp_path / "file" / "snapshot") as router:
         assert router.revision == 1
-        while not router.status()["store_errors"]:
-            time.sleep(0.005)
+        assert eventually(lambda: router.status()["store_errors"])
         assert router.status()["store_problem"]
 
 
 def test_it_sends_what_an_earlier_process_left_in_the_spool(plane: FakeControlPlane, tmp_path: Path) -> None:
-    router = plane.router(spool=tmp_path, pace=Pace(first_poll_within=0, flush_every=60))
+    router = plane.router(spool=tmp_path, pace=Pace(first_poll_within=0, flush_every=60, stop_within=20))
     router.record(router.decide("summaries"), success=True)
     with plane.outage():
         router.close()
     (left,) = tmp_path.iterdir()
     body = json.loads(left.read_bytes())
     with plane.router(spool=Spool(tmp_path, orphaned_after_s=0)):
-        assert plane.wait_for(lambda: plane.tasks("summaries") == 1, 10)
+        assert plane.wait_for(lambda: plane.tasks("summaries") == 1)
     assert list(plane.batches) == [body["batch_id"]]
     sent = [request for request in plane.requests if request.path.endswith("/outcomes")]
     assert sent[0].headers["Pointsman-Router"] == body["router"]
