@@ -6,15 +6,14 @@ from typing import Any
 
 from policies_app.models import Assignment
 
-
-def minute() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:00Z")
+# One moment for all: two reports of a test would else fall into two minutes now and then, and be two rows.
+NOW = datetime.now(UTC)
 
 
 def bucket(assignment: Assignment, **changes: Any) -> dict[str, Any]:
     """The protocol's own example: 118 tasks of the baseline, outside a rollout."""
     document: dict[str, Any] = {
-        "minute": minute(), "workload": assignment.workload.name, "rollout": None, "stage": None,
+        "minute": f"{NOW:%Y-%m-%dT%H:%M:00Z}", "workload": assignment.workload.name, "rollout": None, "stage": None,
         "arm": "baseline", "version": assignment.baseline.number,
         "endpoint": "/tickets/summary", "rule": "default", "model": "small",
         "tasks": 118, "successes": 109, "failures": 9, "ungraded": 0,
@@ -40,7 +39,7 @@ def batch(*buckets: dict[str, Any], batch_id: str = "") -> dict[str, Any]:
 
 def event(assignment: Assignment, **changes: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "event_id": str(uuid.uuid4()), "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "event_id": str(uuid.uuid4()), "at": f"{NOW:%Y-%m-%dT%H:%M:%SZ}",
         "workload": assignment.workload.name, "arm": "baseline", "rollout": None,
         "version": assignment.baseline.number, "endpoint": "/tickets/summary", "rule": "default",
         "model": "small", "success": True, "quality": 0.9, "confidence": 0.81, "cost_nusd": 410000,

@@ -2,7 +2,7 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from rollout_app.models import ArmTotals, OutcomeBucket, UncountedGroup
 from rollout_app.outcomes import LEFT_AFTER, Submission, Tally
 from rollout_app.upserts import LARGEST
 from tests.dataplane.plane import PATIENCE_S, Plane, Served, until
-from tests.dataplane.reports import batch, bucket
+from tests.dataplane.reports import NOW, batch, bucket
 
 DOOR = "/router/v1/outcomes"
 DETAILS: Details = (
@@ -31,7 +31,7 @@ def _submission(
     served: Served, *endpoints: str, figure: int = 3, batch_id: str = "", rollout: str = ""
 ) -> Submission:
     """A batch with a bucket at each endpoint, every number of which is `figure`."""
-    minute = datetime.now(UTC).replace(second=0, microsecond=0)
+    minute = NOW.replace(second=0, microsecond=0)
     place = (served.environment.pk, served.assignment.workload_id, minute, rollout, -1, "baseline", 1)
     contributions = [
         Contribution(Key(*place, endpoint, "default", "small"), [figure] * len(NUMBERS), DETAILS)
