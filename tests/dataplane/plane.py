@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -31,7 +32,9 @@ from policies_app.models import Assignment, Environment
 from tests.services import free_port
 
 T = TypeVar("T")
-PATIENCE_S = 20
+# How long to wait for what must come about. No test is about these limits: they only end one that has failed.
+PATIENCE_S = 60
+START_S = 120  # a server's start takes a few seconds of processor time
 
 
 @dataclass
@@ -181,9 +184,14 @@ def key_row(text: str) -> Key:
 
 
 class Server:
-    """`manage.py serve` on the test database, as a process. `with Server() as server`."""
+    """`manage.py serve` on the test database, as a process. `with Server() as server`.
 
-    def __init__(self, **environment: str) -> None:
+    program      another script than manage.py
+    environment  settings
+    """
+
+    def __init__(self, program: Path = settings.BASE_DIR / "manage.py", **environment: str) -> None:
+        self._program = program
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {
@@ -192,18 +200,23 @@ class Server:
             "REDIS_URL": settings.REDIS_URL,
             "POINTSMAN_VAR": str(settings.VAR_DIR),
             "EMBEDDED_RUNNER": "false",
+            "PYTHONPATH": str(settings.BASE_DIR),
             **environment,
         }
 
     def __enter__(self) -> "Server":
-        manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
         self.process = subprocess.Popen(
-            [*manage, "serve", "--port", str(self.port)],
+            [sys.executable, str(self._program), "serve", "--port", str(self.port)],
             env=self._environment,
             stdout=subprocess.DEVNULL,
             process_group=0,
         )
-        until(self._answers, 60)
+        try:
+            with httpx.Client(timeout=5) as client:
+                until(lambda: self._answers(client), START_S)
+        except BaseException:
+            self.__exit__()  # nobody else would: a server that is late must not outlive its test
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -215,10 +228,10 @@ class Server:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def _answers(self) -> bool:
+    def _answers(self, client: httpx.Client) -> bool:
         assert self.process.poll() is None, "the server did not start"
         try:
-            return httpx.get(f"{self.url}/router/v1/snapshot", timeout=5).status_code == 401
+            return client.get(f"{self.url}/router/v1/snapshot").status_code == 401
         except httpx.HTTPError:
             return False
 

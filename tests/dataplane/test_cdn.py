@@ -15,7 +15,7 @@ from rollout_app import actions as rollouts
 from rollout_app.models import Rollout
 from tests import builders
 from tests.buckets import REGION, S3
-from tests.dataplane.plane import Served, Server, router_key, signing_key, until
+from tests.dataplane.plane import PATIENCE_S, Served, Server, router_key, signing_key, until
 from tests.rollouts.places import ANNA
 
 PLACE = "eu/production"
@@ -54,7 +54,7 @@ def follower(published: tuple[Served, str], s3: S3, tmp_path: Path) -> Iterator[
         store=tmp_path / "last-good",
         pace=Pace(first_poll_within=0, flush_every=0.1),
     ) as router:
-        assert router.wait_ready(30)
+        assert router.wait_ready(PATIENCE_S)
         yield router
 
 
@@ -81,7 +81,7 @@ def test_a_router_follows_the_bucket(published: tuple[Served, str], follower: Ro
     until(lambda: version() == second.number)
     rollouts.roll_back_rollout(rollout.pk, actor=ANNA, reason="it was not")
     until(lambda: version() == first.number)
-    until(lambda: Rollout.objects.get(pk=rollout.pk).state == "rolled_back", 30)
+    until(lambda: Rollout.objects.get(pk=rollout.pk).state == "rolled_back")
     assert Rollout.objects.get(pk=rollout.pk).readback == {"confirmed": 1, "of": 1, "stragglers": []}
 
     # Somebody writes into the bucket: the router refuses it, and the next change is published over it.
@@ -92,7 +92,7 @@ def test_a_router_follows_the_bucket(published: tuple[Served, str], follower: Ro
     assert "signature" in str(follower.status()["last_error"])
     assert follower.decide(workload.name).model == "openai/gpt-4o-mini"
     pin(served, "large")
-    until(lambda: pinned(follower, served), 30)
+    until(lambda: pinned(follower, served))
 
 
 def test_an_outage_of_the_bucket_stops_nobody(
@@ -108,7 +108,7 @@ def test_an_outage_of_the_bucket_stops_nobody(
         assert follower.decide(served.assignment.workload.name).version == 1
     finally:
         s3.start()
-    until(lambda: pinned(follower, served), 60)
+    until(lambda: pinned(follower, served))
     until(lambda: (Published.objects.get().failures, Published.objects.get().error) == (0, ""))
 
 

@@ -5,7 +5,7 @@ import os
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 
-from tests.dataplane.plane import Plane, Served, until
+from tests.dataplane.plane import PATIENCE_S, Plane, Served, until
 from tests.dataplane.reports import batch, bucket
 
 PID = str(os.getpid())
@@ -48,7 +48,7 @@ def test_it_tells_what_is_held_and_how_old_it_is(plane: Plane, served: Served) -
     assert (_value("keys_age_seconds") or 99) < 60
     assert _value("fleet_buffered") is not None
     plane.loop.call_soon_threadsafe(plane.gateway.drain)
-    poll.result(5)
+    poll.result(PATIENCE_S)
     until(lambda: _value("long_polls_held") == 0)
 
 

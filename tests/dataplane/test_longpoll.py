@@ -24,9 +24,9 @@ def _held(plane: Plane) -> int:
 
 def test_it_answers_at_once_when_there_is_something_newer(plane: Plane, served: Served) -> None:
     began = time.monotonic()
-    assert plane.snapshot(served.key, prefer="wait=20").status == 200
-    assert plane.snapshot(served.key, if_none_match='"old"', prefer="wait=20").status == 200
-    assert time.monotonic() - began < 10
+    assert plane.snapshot(served.key, prefer="wait=30").status == 200
+    assert plane.snapshot(served.key, if_none_match='"old"', prefer="wait=30").status == 200
+    assert time.monotonic() - began < 25
 
 
 def test_it_holds_until_the_time_is_over(plane: Plane, served: Served) -> None:
@@ -92,12 +92,11 @@ def test_it_lets_go_of_a_router_that_hung_up(plane: Plane, served: Served) -> No
     poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
     plane.until(lambda: _held(plane) == 1)
     poll.hang_up()
-    plane.until(lambda: _held(plane) == 0, 10)
+    plane.until(lambda: _held(plane) == 0)
     plane.until(lambda: not plane.door.connections)
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=x", "handling=strict", "await=5", ""])
 def test_it_does_not_hold_without_a_wait(plane: Plane, served: Served, prefer: str) -> None:
-    began = time.monotonic()
-    assert plane.snapshot(served.key, if_none_match=_tag(plane, served), prefer=prefer).status == 304
-    assert time.monotonic() - began < 5
+    answer = plane.snapshot(served.key, if_none_match=_tag(plane, served), prefer=prefer)
+    assert (answer.status, answer.headers.get("preference-applied")) == (304, None)

@@ -1,6 +1,7 @@
 """A server that is asked to end: nothing that was acknowledged is lost, nobody is left hanging."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -27,30 +28,31 @@ def test_it_answers_long_polls_and_takes_readiness_down(plane: Plane, served: Se
     poll = plane.begin("/router/v1/snapshot", served.key, if_none_match=tag, prefer="wait=30")
     until(lambda: plane.gateway.serving.held.total() == 1)
     plane.loop.call_soon_threadsafe(plane.gateway.drain)
-    assert poll.result(5).status == 304
+    assert poll.result(PATIENCE_S).status == 304
     refused = plane.get("/readyz")
     assert (refused.status, refused.code) == (503, "unavailable")
     # Whoever still comes is still served, but not held.
     began = time.monotonic()
     assert plane.snapshot(served.key, if_none_match=tag, prefer="wait=30").status == 304
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 def test_it_ends_at_once_although_routers_wait(served: Served) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
-    with Server() as server, ThreadPoolExecutor(20) as pool:
+    with (
+        Server() as server,
+        httpx.Client(headers=headers, timeout=PATIENCE_S) as client,
+        ThreadPoolExecutor(20) as pool,
+    ):
         url = f"{server.url}/router/v1/snapshot"
-        waiting = headers | {
-            "If-None-Match": httpx.get(url, headers=headers).headers["etag"],
-            "Prefer": "wait=30",
-        }
-        polls = [pool.submit(httpx.get, url, headers=waiting, timeout=40) for _ in range(20)]
-        time.sleep(1)
+        waiting = {"If-None-Match": client.get(url).headers["etag"], "Prefer": "wait=30"}
+        polls = [pool.submit(client.get, url, headers=waiting) for _ in range(20)]
+        until(lambda: re.search(r"long_polls_held\{.*\} 20\.0", client.get(f"{server.url}/metrics").text))
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert {poll.result(PATIENCE_S).status_code for poll in polls} == {304}
+        assert time.monotonic() - began < 25  # not what they asked for
         server.process.wait(PATIENCE_S)
-        assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -96,7 +98,7 @@ def _report_until_it_ends(
 
     with Server() as server, ThreadPoolExecutor(32) as pool:
         routers = [pool.submit(report, f"{server.url}{OUTCOMES}") for _ in range(32)]
-        time.sleep(2)
+        until(lambda: len(acknowledged) >= 32)
         if how == signal.SIGKILL:
             os.killpg(server.process.pid, how)
         else:

@@ -22,7 +22,7 @@ from policies_app.fleet import Fleet
 from policies_app.models import Router
 from policies_app.serving import Serving
 from tests import builders
-from tests.dataplane.plane import Answered, Plane, Served, key_row, router_key
+from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served, key_row, router_key
 
 
 def test_it_serves_the_environment_as_the_protocol_says(plane: Plane, served: Served) -> None:
@@ -167,7 +167,7 @@ def test_it_builds_a_large_body_once_for_all_who_ask(
     monkeypatch.setattr(snapshots, "answer", lambda *args: built.append(args) or real(*args))  # type: ignore[func-returns-value]
     asked: list[Future[Answered]] = [plane.begin("/router/v1/snapshot", served.key) for _ in range(20)]
 
-    assert {answer.result(10).status for answer in asked} == {200}
+    assert {answer.result(PATIENCE_S).status for answer in asked} == {200}
     assert len(built) == 1
 
 

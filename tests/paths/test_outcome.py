@@ -14,7 +14,7 @@ from rollout_app.evidence import Reference, Stage
 from rollout_app.guardrails import Guardrail
 from rollout_app.ledger import Ledger
 from rollout_app.models import Rollout
-from tests.dataplane.plane import until
+from tests.dataplane.plane import PATIENCE_S, until
 from tests.paths.town import NAME, Town
 from tests.rollouts.places import ANNA, BEN
 
@@ -22,7 +22,7 @@ from tests.rollouts.places import ANNA, BEN
 def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
     candidate = town.candidate()
     with town.router() as router:
-        assert router.wait_ready(10)
+        assert router.wait_ready(PATIENCE_S)
         town.minute(router, 1_500, lambda decision: 0.97)
         until(town.environment.routers.exists)  # the fleet is written every two seconds
         rollout = actions.propose_rollout(
@@ -42,10 +42,10 @@ def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
             rollout.refresh_from_db()
             return rollout.state != "running"
 
-        until(taken_back, 30)
+        until(taken_back)
 
         # It is the baseline again, as a new revision; over it is only when the fleet has said that it follows.
-        until(lambda: Rollout.objects.get(pk=rollout.pk).state == "rolled_back", 20)
+        until(lambda: Rollout.objects.get(pk=rollout.pk).state == "rolled_back")
         assert {router.decide(NAME).version for _ in range(100)} == {town.first.number}
         rollout.refresh_from_db()
         assert rollout.readback == {"confirmed": 1, "of": 1, "stragglers": []}

@@ -8,7 +8,7 @@ from typing import Any
 from controlplane.access.models import Role
 from policies_app.models import Revision
 from rollout_app.models import Rollout
-from tests.dataplane.plane import until
+from tests.dataplane.plane import PATIENCE_S, until
 from tests.paths.town import NAME, Town
 
 PLAN = [
@@ -22,7 +22,7 @@ def test_a_candidate_goes_from_proposal_to_full(town: Town) -> None:
     candidate = town.candidate()
     anna, ben = town.person("anna", Role.EDITOR, Role.OPERATOR), town.person("ben", Role.APPROVER)
     with town.router() as router:
-        assert router.wait_ready(10)
+        assert router.wait_ready(PATIENCE_S)
         town.minute(router, 1_500, lambda decision: 0.97)  # the baseline is known
 
         # Four eyes: what Ben approves is bound to the candidate's digest, the baseline and the plan.
@@ -47,8 +47,8 @@ def test_a_candidate_goes_from_proposal_to_full(town: Town) -> None:
             rollout.refresh_from_db()
             return rollout.state == "completed"
 
-        until(completed, 60)
-        until(lambda: router.decide(NAME).version == candidate.number, 10)
+        until(completed)
+        until(lambda: router.decide(NAME).version == candidate.number)
 
     assert (town.assignment().baseline, town.assignment().candidate) == (candidate, None)
     _told_once(town, rollout)

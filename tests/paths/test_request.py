@@ -5,7 +5,7 @@ import pytest
 
 from controlplane.actors import SYSTEM
 from policies_app import actions
-from tests.dataplane.plane import until
+from tests.dataplane.plane import PATIENCE_S, until
 from tests.paths.town import LARGE, NAME, SMALL, Town
 
 
@@ -13,7 +13,7 @@ def test_a_request_is_decided_from_the_snapshot(town: Town) -> None:
     short, long = {"prompt_tokens": 900}, {"prompt_tokens": 1_000_000}
     with town.router(store=town.home / "last-good", wait_s=25) as router:
         # The router polls, verifies the signature, parses, keeps, and only then decides by it.
-        assert router.wait_ready(10)
+        assert router.wait_ready(PATIENCE_S)
         decision = router.decide(NAME, short)
         assert (decision.model, decision.rule, decision.version) == (SMALL, "default", town.first.number)
         assert (router.decide(NAME, long).model, router.decide(NAME, long).rule) == (LARGE, "heavy")
@@ -27,7 +27,7 @@ def test_a_request_is_decided_from_the_snapshot(town: Town) -> None:
 
         # A change is a new revision, and the poll that waits for it is answered.
         actions.pin(town.assignment(), "large", actor=SYSTEM, reason="the small one is down")
-        until(lambda: router.decide(NAME, short).model == LARGE, 10)
+        until(lambda: router.decide(NAME, short).model == LARGE)
         assert router.status()["revision"] == 2
 
         # Without the control plane it goes on.

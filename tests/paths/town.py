@@ -29,7 +29,7 @@ from policies_app.models import Assignment, PolicyVersion
 from rollout_app.models import Rollout
 from rollout_app.replay import Stamps
 from tests import builders
-from tests.dataplane.plane import Server, router_key, signing_key, until
+from tests.dataplane.plane import PATIENCE_S, Server, router_key, signing_key, until
 
 SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
 NAME = "support-summaries"
@@ -99,7 +99,9 @@ class Town:
         self.workload.owner.members.add(user)
         key = issue_key("admin", "production", name, actor=SYSTEM, user=user, scopes=roles)[1]
         return httpx.Client(
-            base_url=f"{self.server.url}/api/v1/", headers={"Authorization": f"Bearer {key}"}, timeout=20
+            base_url=f"{self.server.url}/api/v1/",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=PATIENCE_S,
         )
 
     def candidate(self) -> PolicyVersion:

@@ -1,0 +1,13 @@
+"""`manage.py` of a server that looks at the database once an hour: what it learns sooner, a notice told it."""
+
+import sys
+
+import django
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    django.setup()
+    from policies_app import watcher
+
+    watcher.LOOK_WITH_NOTICES_S = 3600.0
+    execute_from_command_line(sys.argv)
