@@ -4,12 +4,26 @@ The second leaves out what touches no database: it would only repeat the first.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# The examples of every run are the same, and no slow machine fails one. `--hypothesis-profile explore` looks for
+# new ones; what fails there is printed as a line to put above the test.
+hypothesis.settings.register_profile(
+    "steady",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile("explore", hypothesis.settings.get_profile("steady"), derandomize=False)
+hypothesis.settings.load_profile("steady")
 
 # Fixtures by which a test touches a database, besides the mark `django_db`.
 DATABASE_FIXTURES = {"db", "transactional_db", "instance"}
@@ -23,7 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the database before anything reads the settings (pytest-django sets Django up after this)."""
     worker: str = getattr(config, "workerinput", {}).get("workerid", "")
     home = Path(tempfile.mkdtemp(prefix="pointsman-tests-"))
+    if not worker:
+        _forget_this_machine()
     os.environ["POINTSMAN_VAR"] = str(home)
+    os.environ["STATIC_ROOT"] = str(home)  # one that exists
     os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
     if not worker:
         _bring_services(config.getoption("--db"), home)
@@ -35,8 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
     if config.getoption("--db") == "sqlite":
         # A file: an SQLite database in memory has other locks than the one that people run.
-        settings.DATABASES["default"]["TEST"] = {"NAME": str(home / "test.sqlite3")}
+        settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(home / "test.sqlite3")
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a login in microseconds
+
+
+def _forget_this_machine() -> None:
+    """What is set for other programs here: settings of the same names, a proxy, somebody's keys for AWS."""
+    text = (Path(__file__).parent.parent / "controlplane" / "settings.py").read_text()
+    ours = set(re.findall(r"""env\.\w+\(\s*"([A-Z_]+)\"""", text))
+    for name in list(os.environ):
+        if name.removesuffix("_FILE") in ours or name.upper().endswith("_PROXY") or name.startswith("AWS_"):
+            del os.environ[name]
 
 
 def _bring_services(database: str, home: Path) -> None:

@@ -68,7 +68,7 @@ def _start_postgres() -> str:
     ]
     subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, user=user, cwd=home, env=_plain_env(home))
     options = {
-        "listen_addresses": "127.0.0.1", "unix_socket_directories": home, "max_connections": 200,
+        "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
         "fsync": "off", "full_page_writes": "off", "timezone": "UTC",
     }  # fmt: skip
     command = [str(programs / "postgres"), "-D", str(data), "-p", str(port)]
@@ -101,8 +101,11 @@ def _postgres_programs(home: Path) -> Path:
     if not _unprivileged_user():
         return installed / "bin"
     # Root's checkout may lie where nobody else can look.
-    shutil.copytree(installed, home / "programs", symlinks=True)
-    return home / "programs" / "bin"
+    programs = Path(shutil.copytree(installed, home / "programs", symlinks=True))
+    for path in (programs, *programs.rglob("*")):  # nor, after a strict umask, read a copy
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if os.access(path, os.X_OK) else 0o444))
+    return programs / "bin"
 
 
 def _unprivileged_user() -> str | None:
