@@ -1,5 +1,6 @@
 """What a person can do with a rollout: each door asks for its role and a reason, and does one thing."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -234,7 +235,7 @@ def test_a_freeze_closes_the_door_and_says_until_when(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = in_state("start", summaries, production)
-    until = timezone.now().replace(year=timezone.now().year + 1)
+    until = timezone.now() + timedelta(days=365)
     policies.edit_environment(production, actor=SYSTEM, frozen_until=until, freeze_reason="year end")
     client = people("tom", "operator")
     page = text(client.get(reverse("console:rollout", args=[rollout.pk])))
