@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 if TYPE_CHECKING:
     from pytest_django.live_server_helper import LiveServer
 
 ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ARGS += ["--disable-component-update", "--disable-sync"]
+ARGS += ["--disable-dev-shm-usage"]  # a container has little of it
+PATIENCE_MS = 60_000.0  # for what must come about, on a slow machine
 PASSWORD = "a long enough word"
 
 
@@ -31,7 +33,8 @@ def chromium() -> Iterator[Browser]:
     # not for longer than this module: the loop ends with it.
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        browser = playwright.chromium.launch(executable_path=path, args=ARGS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGS, timeout=PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -51,6 +54,7 @@ def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable
         user.set_password(PASSWORD)
         user.save(update_fields=["password"])
         contexts.append(chromium.new_context(**{"viewport": {"width": 1440, "height": 900}, **options}))
+        contexts[-1].set_default_timeout(PATIENCE_MS)
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{live_server.url}/console/")
