@@ -23,9 +23,9 @@ def replayed(
     """The buckets that arrive when `tasks` are replayed once in each minute."""
     stamps = Stamps(TEN_O_CLOCK)
     with Router(
-        plane.url, plane.key, clock=stamps, pace=Pace(first_poll_within=0, flush_every=0.02)
+        plane.url, plane.key, clock=stamps, pace=Pace(first_poll_within=0, flush_every=0.02, stop_within=20)
     ) as router:
-        assert router.wait_ready()
+        assert router.wait_ready(30)
         again = cycle(tasks)
         replay = Replay(
             [router], story.workload, lambda: next(again), stamps, per_minute=len(tasks), pace_s=0.05
