@@ -356,11 +356,11 @@ class FakeControlPlane:
     def _replay(self) -> None:
         if self._journal is None or not self._journal.exists():
             return
-        for line in self._journal.read_bytes().splitlines():
-            try:
-                data = json.loads(line)
-            except ValueError:  # cut by a kill; it was not acknowledged
-                continue
+        *whole, cut = self._journal.read_bytes().split(b"\n")
+        if cut:  # by a kill: it was not acknowledged, and the next one must not be written behind it
+            os.truncate(self._journal, sum(len(line) + 1 for line in whole))
+        for line in whole:
+            data = json.loads(line)
             self.batches[data["batch_id"]] = data["buckets"]
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from pointsman import Pace, Router
+from pointsman.testing import FakeControlPlane
+from tests.client.policies import two_stage
 from tests.services import free_port
 
 SECONDS = float(os.environ.get("POINTSMAN_OUTAGE_SECONDS", "12"))
@@ -106,6 +108,18 @@ def test_it_fails_no_decision_and_loses_no_outcome_through_outages(
     assert status["poll_failures"] > 0
     assert accepted_before <= sum(plane.tasks().values()) == sum(recorded) == status["outcomes_recorded"]
     assert (status["outcomes_dropped"], status["outcomes_refused"]) == (0, 0)
+
+
+def test_a_line_that_a_kill_cut_takes_no_later_one_with_it(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.write_bytes(b'{"batch_id": "0b1c')
+    for tasks in (1, 2):
+        with FakeControlPlane(journal=journal) as plane:
+            plane.serve("summaries", two_stage())
+            with plane.router() as router:
+                router.record(router.decide("summaries"), success=True)
+        with FakeControlPlane(journal=journal) as plane:
+            assert plane.tasks("summaries") == tasks
 
 
 def _kill_and_restart(plane: PlaneProcess, chance: random.Random, seconds: float) -> None:
