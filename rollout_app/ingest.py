@@ -55,7 +55,7 @@ class Ingest:
 
     def stop(self) -> None:
         self._writer.stop()
-        self._lookups.submit(connection.close)
+        self._lookups.submit(lambda: connection.close())  # its own, so it is that thread that must ask for it
         self._lookups.shutdown()
 
     def load(self) -> Load:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import connections
 
 from controlplane import clock
 from rollout_app import outcomes
@@ -53,6 +54,14 @@ def test_it_ends_at_once_although_routers_wait(served: Served) -> None:
         assert {poll.result(PATIENCE_S).status_code for poll in polls} == {304}
         assert time.monotonic() - began < 25  # not what they asked for
         server.process.wait(PATIENCE_S)
+
+
+def test_it_leaves_no_connection_to_the_database(served: Served) -> None:
+    with Plane() as plane:
+        assert plane.post(OUTCOMES, served.key, batch(bucket(served.assignment))).status == 202
+        used = plane.gateway.ingest._lookups.submit(lambda: connections["default"]).result(PATIENCE_S)
+        assert used.connection is not None
+    assert used.connection is None
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
