@@ -89,6 +89,8 @@ class Plane:
         self._thread.start()
         self.gateway = Gateway(_django)
         self.run(self._open())
+        until(lambda: self.gateway.ready)  # a slow machine's gateway starts before it has looked
+        self.run(asyncio.sleep(0))
         return self
 
     def __exit__(self, *_: object) -> None:
