@@ -15,7 +15,7 @@ from rollout_app import outcomes, writer
 from rollout_app.models import AcceptedBatch, ArmTotals, OutcomeBucket
 from tests import builders
 from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served
-from tests.dataplane.reports import batch, bucket
+from tests.dataplane.reports import NOW, batch, bucket
 
 DOOR = "/router/v1/outcomes"
 
@@ -144,14 +144,14 @@ def test_it_counts_the_same_id_of_another_environment(plane: Plane, served: Serv
         ("workload", "nobody"),
         ("workload", "nul\0"),
         ("rollout", "0192"),
-        ("rollout", str(uuid.uuid4())),
+        ("rollout", "9bde94fc-0fe4-4db7-8b28-d47f343ef014"),
         ("endpoint", "nul\0"),
         ("endpoint", "x" * 201),
         ("models", {"nul\0": 1}),
         ("minute", "2026-13-01T00:00:00Z"),
         ("minute", "2020-01-01T00:00:00Z"),
-        ("minute", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:00")),
-        ("minute", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:07Z")),
+        pytest.param("minute", f"{NOW:%Y-%m-%dT%H:%M:00}", id="minute-somewhere"),
+        pytest.param("minute", f"{NOW:%Y-%m-%dT%H:%M:07Z}", id="minute-with-seconds"),
         ("surprise", 1),
     ],
 )
