@@ -1,5 +1,6 @@
 """Outcomes under load: a group is kept, counted a moment later, and counted once whoever does it and whatever fails."""
 
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from rollout_app.counting import NUMBERS, Contribution, Details, Key
 from rollout_app.models import ArmTotals, OutcomeBucket, UncountedGroup
 from rollout_app.outcomes import LEFT_AFTER, Submission, Tally
 from rollout_app.upserts import LARGEST
-from tests.dataplane.plane import PATIENCE_S, Plane, Served, until
+from tests.dataplane.plane import PATIENCE_S, Asked, Plane, Served, until
 from tests.dataplane.reports import NOW, batch, bucket
 
 DOOR = "/router/v1/outcomes"
@@ -176,6 +177,30 @@ def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> No
     assert _counted() == 4 * 3 * sum(len(endpoints[turn:]) + turn + 1 for turn in range(turns))
 
 
+def _asked_together(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch, batches: list[dict[str, Any]]
+) -> list[Asked]:
+    """Send them so that all wait together while the first is being counted."""
+    released, real, load = threading.Event(), outcomes.count, plane.gateway.ingest.load
+
+    def held(group: Any) -> outcomes.Accepted:
+        released.wait(PATIENCE_S)
+        return real(group)
+
+    def begin(document: dict[str, Any]) -> Asked:
+        return plane.begin(DOOR, served.key, method="POST", body=msgspec.json.encode(document))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outcomes, "count", held)
+        before = load().groups
+        first = begin(batches[0])
+        until(lambda: load().groups > before)
+        others = [begin(document) for document in batches[1:]]
+        until(lambda: load().waiting == len(others))
+        released.set()
+    return [first, *others]
+
+
 def test_it_keeps_large_groups_and_counts_small_ones_at_once(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,10 +215,9 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
     buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(30)]
     assert plane.post(DOOR, served.key, batch(*buckets)).status == 202
     assert (_counted(), kept) == (30 * 118, [])  # one request: in the totals when it is answered
-    bodies = [msgspec.json.encode(batch(*buckets)) for _ in range(40)]
-    answers = [plane.begin(DOOR, served.key, method="POST", body=body) for body in bodies]
+    answers = _asked_together(plane, served, monkeypatch, [batch(*buckets) for _ in range(40)])
     assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
-    assert kept
+    assert kept == [39]
     until(lambda: not UncountedGroup.objects.exists())
     assert _counted() == 41 * 30 * 118
 
@@ -203,8 +227,8 @@ def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pyte
     monkeypatch.setattr(writer, "SETTLE_LATEST_S", 60.0)
     monkeypatch.setattr(writer, "KEEP_FROM", 2)
     with Plane() as plane:
-        bodies = [msgspec.json.encode(batch(bucket(served.assignment))) for _ in range(40)]
-        answers = [plane.begin(DOOR, served.key, method="POST", body=body) for body in bodies]
+        batches = [batch(bucket(served.assignment)) for _ in range(40)]
+        answers = _asked_together(plane, served, monkeypatch, batches)
         assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
         assert UncountedGroup.objects.exists()
     assert (UncountedGroup.objects.count(), _counted()) == (0, 40 * 118)
