@@ -148,13 +148,13 @@ class SlowLog(io.RawIOBase):
 
 
 def test_a_fork_waits_until_the_poller_writes_no_log(
-    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = SlowLog()
     logger = logging.getLogger("httpx")
     handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(slow)))
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    caplog.set_level(logging.INFO, "httpx")  # loggers remember what they were not to say, until they are told
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [handler])
     monkeypatch.setattr(poller, "_FORK_WAITS_S", 60)  # however slow the machine
