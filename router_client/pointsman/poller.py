@@ -243,15 +243,17 @@ class Poller:
         self.last_error = None
 
     def _refused(self, error: SnapshotRefused, since: int | None) -> float:
-        self.snapshots_refused += 1
         self._want_full = since is not None
-        return self._poll_failed(f"snapshot refused, {error.code}: {error}")
+        wait = self._poll_failed(f"snapshot refused, {error.code}: {error}")
+        self.snapshots_refused += 1
+        return wait
 
     def _poll_failed(self, why: str, retry_after_s: float | None = None) -> float:
-        if why != self.last_error:
-            log.warning("poll failed, going on with the last known good: %s", why)
+        # Who sees it counted, in another thread, finds the reason.
+        before, self.last_error = self.last_error, why
         self.poll_failures += 1
-        self.last_error = why
+        if why != before:
+            log.warning("poll failed, going on with the last known good: %s", why)
         return self._backoff.failure(retry_after_s)
 
     # Outcomes and feedback

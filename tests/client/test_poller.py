@@ -13,6 +13,7 @@ import pytest
 
 from pointsman import Router
 from pointsman.backoff import LONGEST_S, Backoff
+from pointsman.errors import SnapshotRefused
 from pointsman.poller import Pace
 from pointsman.testing import FakeControlPlane, Reply, Request
 from pointsman.transport import _retry_after
@@ -101,6 +102,23 @@ def test_it_stops_reading_a_body_over_its_limit(plane: FakeControlPlane) -> None
         assert eventually(lambda: router.status()["snapshots_refused"] > 0)
         assert "too_large" in router.status()["last_error"]
         assert not router.ready
+
+
+def test_the_reason_of_a_refusal_is_there_when_it_is_said_or_counted(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = Router(plane.url, "pmr_test", start=False)
+    seen: list[tuple[int, int, str]] = []
+
+    def told(*_: object) -> None:
+        status = router.status()
+        seen.append((status["poll_failures"], status["snapshots_refused"], status["last_error"]))
+
+    monkeypatch.setattr("pointsman.poller.log.warning", told)
+    router._poller._refused(SnapshotRefused("malformed", "cut"), None)
+    assert [(failures, refused) for failures, refused, _ in seen] == [(1, 0)]
+    assert "malformed" in seen[0][2]
+    assert router.status()["snapshots_refused"] == 1
 
 
 def test_it_goes_on_with_what_it_has_when_the_key_is_revoked(plane: FakeControlPlane) -> None:
