@@ -40,6 +40,7 @@ class FeedbackQueue:
         """Begin anew, empty: a forked child's parent sends what it was given."""
         self._lock = threading.Lock()
         self._words: deque[bytes] = deque()
+        self._sealing = 0  # words on their way from there into the outbox
         self._outbox: Outbox[Words] = Outbox(self._max_bytes, self._spool)
         self._dropped = 0
 
@@ -56,8 +57,13 @@ class FeedbackQueue:
         """Put the words in line."""
         with self._lock:
             sealed, self._words = self._words, deque()
-        for part in _parts(sealed):
-            self._outbox.put(words_of(part, str(uuid.uuid4())))
+            self._sealing += len(sealed)
+        try:
+            for part in _parts(sealed):
+                self._outbox.put(words_of(part, str(uuid.uuid4())))
+        finally:
+            with self._lock:
+                self._sealing -= len(sealed)
 
     def adopt(self) -> None:
         """Take over words in the spool that another process left, or that memory had no room for."""
@@ -91,7 +97,9 @@ class FeedbackQueue:
         return self._dropped + self._outbox.dropped
 
     def __len__(self) -> int:
-        return len(self._words) + self._outbox.count
+        with self._lock:
+            still_open = self._sealing + len(self._words)
+        return still_open + self._outbox.count
 
 
 def _parts(words: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -45,6 +45,7 @@ class OutcomeBuffer:
         self.router = router
         self._lock = threading.Lock()
         self._open: dict[BucketKey, Bucket] = {}
+        self._sealing = 0  # tasks on their way from there into the outbox
         self._outbox: Outbox[Batch] = Outbox(self.max_bytes, self.spool)
         self.recorded = self.accepted = self.refused = self._dropped = 0
 
@@ -65,9 +66,15 @@ class OutcomeBuffer:
         """Put the open buckets in line as batches. A minute sealed in several parts adds up."""
         with self._lock:
             sealed, self._open = self._open, {}
+            tasks = sum(bucket.tasks for bucket in sealed.values())
+            self._sealing += tasks
         # Only the thread that swapped the dict out holds it now; encoding needs no lock.
-        for batch in batches(self.router, [bucket.as_dict(key) for key, bucket in sealed.items()]):
-            self._outbox.put(batch)
+        try:
+            for batch in batches(self.router, [bucket.as_dict(key) for key, bucket in sealed.items()]):
+                self._outbox.put(batch)
+        finally:
+            with self._lock:
+                self._sealing -= tasks
 
     def adopt(self) -> None:
         """Take over batches in the spool that another process left, or that memory had no room for."""
@@ -80,9 +87,9 @@ class OutcomeBuffer:
 
     @property
     def tasks_waiting(self) -> int:
-        """Tasks not yet acknowledged, in memory."""
+        """Tasks not yet acknowledged, in memory; for a moment twice while they are put in line, but never 0."""
         with self._lock:
-            still_open = sum(bucket.tasks for bucket in self._open.values())
+            still_open = self._sealing + sum(bucket.tasks for bucket in self._open.values())
         return still_open + self._outbox.count
 
     @property

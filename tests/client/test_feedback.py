@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pointsman import Pace
+from pointsman.batch import words_of
 from pointsman.feedback import FeedbackQueue
 from pointsman.spool import Spool
 from pointsman.testing import FakeControlPlane
@@ -47,6 +48,19 @@ def test_it_gives_back_the_words_in_order_and_within_the_protocols_limits() -> N
     assert len(queue) == 1_234
     assert sent(queue) == [word(number) for number in range(1_234)]
     assert (len(queue), queue.dropped) == (0, 0)
+
+
+def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, waiting = FeedbackQueue(), list[int]()
+    queue.put(word(1))
+
+    def cut(*given: Any) -> Any:
+        waiting.append(len(queue))
+        return words_of(*given)
+
+    monkeypatch.setattr("pointsman.feedback.words_of", cut)
+    queue.seal()
+    assert (waiting, len(queue)) == ([1], 1)
 
 
 def test_it_cuts_by_size_too() -> None:

@@ -148,6 +148,20 @@ def test_it_cuts_batches_at_the_protocols_limits() -> None:
         assert len(json.loads(batch.body)["buckets"]) <= MAX_BUCKETS
 
 
+def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, waiting = OutcomeBuffer("r-1"), list[int]()
+    buffer.record(KEY, GOOD)
+    buffer.record(KEY, GOOD)
+
+    def cut(*given: Any) -> Any:
+        waiting.append(buffer.tasks_waiting)
+        return batches(*given)
+
+    monkeypatch.setattr("pointsman.outcomes.batches", cut)
+    buffer.seal()
+    assert (waiting, buffer.tasks_waiting) == ([2], 2)
+
+
 def test_it_sends_the_same_bytes_again_until_they_are_accepted() -> None:
     buffer = OutcomeBuffer("r-1")
     buffer.record(KEY, GOOD)
