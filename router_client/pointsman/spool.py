@@ -63,7 +63,7 @@ class Drawer(Generic[P]):
         return self._file(parcel_id).exists()
 
     def orphans(self, known: set[str]) -> Iterator[P]:
-        """What another process left behind, oldest first; damaged files are removed."""
+        """What another process left behind, oldest first; damaged files are removed, others' are left alone."""
         newest = time.time() - self.orphaned_after_s
         for file, changed, _ in self._files():
             if file.stem not in known and changed <= newest and (parcel := self._read(file)):
@@ -86,19 +86,20 @@ class Drawer(Generic[P]):
         found = []
         with suppress(OSError):
             for file in self.path.glob(f"*{self.suffix}"):
-                with suppress(OSError):
+                # The directory may hold more than the spool: what was not named here is not ours to remove.
+                with suppress(OSError, ValueError):
+                    if str(uuid.UUID(file.stem)) != file.stem:
+                        continue
                     stat = file.stat()
                     found.append((file, stat.st_mtime, stat.st_size))
         return sorted(found, key=lambda entry: (entry[1], entry[0].name))
 
     def _read(self, file: Path) -> P | None:
         try:
-            if str(uuid.UUID(file.stem)) != file.stem:
-                raise ValueError("not a name that was given here")
             return self._parse(file.stem, file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:
+            return None  # Gone, or not to be read just now (no descriptors left, say): no reason to lose it.
+        except (ValueError, KeyError, TypeError, RecursionError):
             with suppress(OSError):
                 file.unlink()
             return None
@@ -124,6 +125,10 @@ class Spool(Drawer[Batch]):
         data = json.loads(body)
         if data["batch_id"] != parcel_id:
             raise ValueError("the name and the id differ")
+        if not isinstance(data["router"], str) or not (
+            data["router"].isascii() and data["router"].isprintable()
+        ):
+            raise ValueError("no router's name: no header could carry it, and the batch would block the line")
         return Batch(parcel_id, data["router"], body, tasks_of(data["buckets"]))
 
 

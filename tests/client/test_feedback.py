@@ -132,12 +132,13 @@ def test_it_bounds_the_disk_and_counts_what_goes(tmp_path: Path) -> None:
     assert queue.dropped > 0
 
 
-def test_it_removes_a_damaged_file(tmp_path: Path) -> None:
+def test_it_removes_a_damaged_file_and_leaves_those_of_others_alone(tmp_path: Path) -> None:
     (tmp_path / "0b0e8a30-0000-4000-8000-000000000000.feedback").write_text('{"feedback": [')
-    (tmp_path / "notes.feedback").write_text('{"feedback": []}')
+    others = tmp_path / "notes.feedback"
+    others.write_text('{"feedback": []}')
     queue = FeedbackQueue(spool=Spool(tmp_path, orphaned_after_s=0).feedback())
     queue.adopt()
-    assert (queue.oldest(), list(tmp_path.iterdir())) == (None, [])
+    assert (queue.oldest(), list(tmp_path.iterdir())) == (None, [others])
 
 
 def test_it_goes_on_in_memory_when_the_disk_refuses(tmp_path: Path) -> None:

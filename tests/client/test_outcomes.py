@@ -267,6 +267,48 @@ def test_it_removes_a_damaged_file_from_the_spool(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"batch_id": "5f0c7a60-0000-4000-8000-000000000000", "router": "r\\u00e9", "buckets": []}',
+        b'{"batch_id": "5f0c7a60-0000-4000-8000-000000000000", "router": 7, "buckets": []}',
+    ],
+)
+def test_it_sends_on_past_a_file_that_nobody_can_send(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "5f0c7a60-0000-4000-8000-000000000000.json").write_bytes(body)
+    assert list(Spool(tmp_path, orphaned_after_s=0).orphans(set())) == []
+
+
+def test_it_leaves_alone_what_it_did_not_put_there(tmp_path: Path) -> None:
+    others = tmp_path / "config.json"
+    others.write_text('{"port": 8000}')
+    spool = Spool(tmp_path, max_bytes=1, orphaned_after_s=0)
+    assert list(spool.orphans(set())) == []
+    buffer = OutcomeBuffer("r-1", spool=spool)
+    for _ in range(2):
+        buffer.record(KEY, GOOD)
+        buffer.seal()
+    assert others.exists()
+
+
+def test_it_keeps_a_batch_that_cannot_be_read_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = OutcomeBuffer("r-1", spool=Spool(tmp_path))
+    buffer.record(KEY, GOOD)
+    buffer.seal()
+    spool = Spool(tmp_path, orphaned_after_s=0)
+
+    def no_descriptors(file: Path) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", no_descriptors)
+        assert list(spool.orphans(set())) == []
+    assert [batch.count for batch in spool.orphans(set())] == [1]
+
+
 def test_it_goes_on_in_memory_when_the_disk_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     buffer = OutcomeBuffer("r-1", spool=Spool(tmp_path / "file"))
