@@ -148,7 +148,12 @@ class WorkloadAssignment:
 
 def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What the caller gave, if it is a mapping; nothing is known otherwise."""
-    return values if type(values) is dict or isinstance(values, Mapping) else _NOTHING
+    if type(values) is dict:
+        return values
+    try:
+        return values if isinstance(values, Mapping) else _NOTHING
+    except Exception:  # A proxy object whose target is gone cannot even say what it is.
+        return _NOTHING
 
 
 def _route(policy: CompiledPolicy, decision: Decision, history: FailureHistory | None) -> Route:

@@ -156,19 +156,25 @@ class Router:
         count = self._count
         count.decisions.hit()
         snapshot = self._good.current
-        assignment = snapshot.workloads.get(workload) if snapshot is not None else None
-        if assignment is None:
-            count.decisions_without_policy.hit()
-            assignment = self._stand_ins.assignment(workload)
+        try:
+            assignment = snapshot.workloads.get(workload) if snapshot is not None else None
+            if assignment is None:
+                count.decisions_without_policy.hit()
+                assignment = self._stand_ins.assignment(workload)
+        except Exception:  # A name that cannot even be looked up, such as a list.
+            assignment = self._stand_ins.assignment("")
         decision = assignment.decide(
             request, unit_ids, history=self._history, latch=self._latch, available=available
         )
         if decision.route.error:
             count.evaluation_errors.hit()
-        if decision.unit_missing:
-            count.unit_missing.hit()
-        if self._clock is not None:
-            decision.at = self._clock()
+        try:
+            if decision.unit_missing:
+                count.unit_missing.hit()
+            if self._clock is not None:
+                decision.at = self._clock()
+        except Exception:  # Ids that fail at every look, or the caller's own clock.
+            count.evaluation_errors.hit()
         return decision
 
     def record(

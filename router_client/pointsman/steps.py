@@ -10,6 +10,7 @@ was left to reach).
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,8 +102,11 @@ def next_step(
 
 def ended(steps: Steps, attempt: Attempt, error: Exception) -> Next:
     """The end of a task whose bookkeeping broke: an answer is used, a failure stays one."""
-    action: Action = "accept" if getattr(attempt, "ok", False) is True else "stop"
-    why = f"the next step could not be worked out ({type(error).__name__}: {error})"
+    action: Action = "stop"
+    why = f"the next step could not be worked out ({type(error).__name__})"
+    with suppress(Exception):  # An attempt of the caller's own making may fail at every look, its error too.
+        action = "accept" if attempt.ok is True else "stop"
+        why = f"the next step could not be worked out ({type(error).__name__}: {error})"
     return _end(steps, action, steps.route, "internal_error", why)
 
 
