@@ -84,7 +84,7 @@ class WorkloadAssignment:
                 name, environment, int(entry["revision"]), str(entry["unit"]), baseline, candidate, rollout,
                 pin, why, _pinned(baseline.policy, pin, why),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SnapshotRefused("malformed", f"workload {name}: {type(error).__name__}: {error}") from error
 
     def decide(

@@ -50,8 +50,12 @@ class Connection:
 
 
 def _checked(name: str, url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65,535, half an IPv6 address
+        known = False
+    if not known:
         raise ConfigurationError(f"{name} must be like https://pointsman.example, not {url!r}")
     if parts.username or parts.query or parts.fragment:
         raise ConfigurationError(f"{name} holds only scheme, host, port and path; the key goes into `key`")

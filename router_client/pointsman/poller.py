@@ -144,11 +144,14 @@ class Poller:
 
     async def _main(self) -> None:
         self._stop, self._wake = asyncio.Event(), asyncio.Event()
-        async with Transport(self._connection, self._router) as transport:
-            self._loop = asyncio.get_running_loop()
-            self._running.set()
-            if self._stopping.is_set():
-                self._stop.set()
+        self._loop = asyncio.get_running_loop()
+        self._running.set()
+        if self._stopping.is_set():
+            self._stop.set()
+        transport = await self._opened()
+        if transport is None:
+            return
+        async with transport:
             rounds = (
                 self._poll_rounds(transport),
                 self._flush_rounds(transport),
@@ -163,6 +166,23 @@ class Poller:
                 async with asyncio.timeout(self._pace.stop_within):
                     self._seal()
                     await self._send(transport)
+
+    async def _opened(self) -> Transport | None:
+        """A transport that can be opened. None: stopped meanwhile.
+
+        httpx refuses a proxy of the environment that it cannot use, or a certificate file that is not there (yet):
+        told like any other outage, and tried again.
+        """
+        while not self._stop.is_set():
+            transport = Transport(self._connection, self._router)
+            try:
+                await transport.open()
+            except Exception as error:
+                wait = self._poll_failed(f"no connection can be made, {type(error).__name__}: {error}")
+                await _until(self._stop, wait)
+            else:
+                return transport
+        return None
 
     # Snapshots
 

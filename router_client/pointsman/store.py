@@ -79,7 +79,7 @@ class DiskStore:
             return _read(self.path.read_bytes())
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.problem = f"{self.path}: {error}"
             return []
 
@@ -94,7 +94,10 @@ def _read(content: bytes) -> list[Received]:
     chain, start = [], 0
     for entry in json.loads(index):
         end = start + entry["length"]
-        chain.append(Received(bodies[start:end], entry["etag"], entry["signature"], entry.get("validator")))
+        named = (entry["etag"], entry["signature"], entry.get("validator"))
+        if not all(text is None or (isinstance(text, str) and text.isascii()) for text in named):
+            raise ValueError("its index holds what no header can")
+        chain.append(Received(bodies[start:end], *named))
         start = end
     return chain
 

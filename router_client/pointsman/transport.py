@@ -59,7 +59,7 @@ class Answer:
         """The problem document (RFC 9457); empty when the body is none."""
         try:
             data = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return data if isinstance(data, dict) else {}
 
@@ -78,7 +78,7 @@ class Answer:
 
 
 class Transport:
-    """Open for as long as the poller runs: `async with Transport(connection, router) as transport`."""
+    """Open for as long as the poller runs: `await transport.open()`, then `async with transport`."""
 
     def __init__(self, connection: Connection, router: str) -> None:
         self._connection = connection
@@ -87,6 +87,10 @@ class Transport:
         self._published: httpx.AsyncClient | None
 
     async def __aenter__(self) -> Transport:
+        return self
+
+    async def open(self) -> None:
+        """Make the HTTP clients. Raises what httpx does for a proxy, certificate or option that it cannot use."""
         import httpx
 
         options = self._connection.options
@@ -98,7 +102,6 @@ class Transport:
         if self._connection.snapshots_url is not None:
             lent = {name: option for name, option in options.items() if name not in _NOT_LENT}
             self._published = httpx.AsyncClient(base_url=self._connection.snapshots_url, **common, **lent)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,12 +170,16 @@ class Transport:
 
     def _authorization(self) -> str:
         key = self._connection.key
-        return f"Bearer {key() if callable(key) else key}"
+        # A key read from a file ends with a line break; httpx would refuse it, and quote it in its message.
+        text = (key() if callable(key) else key).strip()
+        if not (text.isascii() and text.isprintable()):
+            raise Unreachable("the key holds characters that no header can carry")
+        return f"Bearer {text}"
 
 
 def _answer(response: httpx.Response, body: bytes) -> Answer:
     headers = response.headers
-    own, named = headers.get("ETag"), _metadata(headers, "pointsman-etag")
+    own, named = _plain(headers.get("ETag")), _plain(_metadata(headers, "pointsman-etag"))
     return Answer(
         status=response.status_code,
         body=body,
@@ -181,6 +188,11 @@ def _answer(response: httpx.Response, body: bytes) -> Answer:
         signature=headers.get("Pointsman-Signature") or _metadata(headers, "pointsman-signature"),
         retry_after_s=_retry_after(headers.get("Retry-After")),
     )
+
+
+def _plain(etag: str | None) -> str | None:
+    """The ETag, if it can be sent back. Kept, another one would make every later poll fail, from disk as well."""
+    return etag if etag is not None and etag.isascii() and etag.isprintable() else None
 
 
 def _metadata(headers: httpx.Headers, name: str) -> str | None:
@@ -198,6 +210,6 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S) if math.isfinite(seconds) else None

@@ -1,0 +1,122 @@
+"""Connections that cannot be made, headers and files that no honest control plane writes: told, and survived."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pointsman import ConfigurationError, Router
+from pointsman.poller import Pace
+from pointsman.store import MAGIC, DiskStore
+from pointsman.testing import FakeControlPlane, Reply, Request
+from pointsman.transport import Answer, _retry_after
+from tests.client.policies import always, two_stage
+from tests.client.watching import eventually
+
+AT_ONCE = Pace(first_poll_within=0, flush_every=0.02)
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", two_stage())
+        yield plane
+
+
+def last_error(router: Router) -> str:
+    assert eventually(lambda: router.status()["last_error"])
+    return str(router.status()["last_error"])
+
+
+def test_it_polls_on_after_an_etag_that_cannot_be_sent_back(plane: FakeControlPlane, tmp_path: Path) -> None:
+    def odd(request: Request, reply: Reply) -> Reply:
+        return replace(reply, headers={**reply.headers, "ETag": '"caf\xe9"'}) if reply.body else reply
+
+    plane.tamper = odd
+    with plane.router(store=tmp_path / "snapshot") as router:
+        plane.serve("summaries", always("large"), version=2)
+        assert eventually(lambda: router.revision == 2)
+
+
+def test_it_takes_a_key_with_the_line_break_of_its_file(plane: FakeControlPlane) -> None:
+    with Router(plane.url, plane.key + "\n", pace=AT_ONCE) as router:
+        assert router.wait_ready(10)
+
+
+def test_it_says_of_a_bad_key_what_is_wrong_and_not_what_it_is(plane: FakeControlPlane) -> None:
+    with Router(plane.url, "pmr_se\ncret", pace=AT_ONCE) as router:
+        said = last_error(router)
+    assert "the key holds characters" in said
+    assert "cret" not in said
+
+
+def test_it_tells_of_a_proxy_that_it_cannot_use_and_tries_again(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("ALL_PROXY", "gopher://127.0.0.1:1")
+        patched.delenv("NO_PROXY", raising=False)
+        patched.delenv("no_proxy", raising=False)
+        router = Router(plane.url, plane.key, pace=AT_ONCE)
+        assert "no connection can be made" in last_error(router)
+    try:
+        assert eventually(lambda: router.ready, 30)
+    finally:
+        router.close()
+
+
+@pytest.mark.parametrize("url", ["http://x:99999", "http://[::1", "http://:80", "ftp://x", "x"])
+def test_it_refuses_an_address_that_cannot_be_one(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be like"):
+        Router(url, "pmr_test", start=False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "x", "", "Mon, 32 Jan 2026 00:00:00 GMT", "nan"],
+)
+def test_it_passes_over_a_retry_after_that_is_none(value: str) -> None:
+    assert _retry_after(value) is None
+
+
+def test_it_reads_no_problem_out_of_rubbish() -> None:
+    assert Answer(422, b"[" * 200_000).bad_buckets == set()
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [7],
+        {"a": 1},
+        [{"length": 1}],
+        [{"etag": 7, "signature": None, "length": 2}],
+        [{"etag": "\xe9", "signature": None, "length": 2}],
+        [{"etag": None, "signature": None, "length": "2"}],
+    ],
+)
+def test_it_starts_without_a_store_that_another_hand_wrote(tmp_path: Path, index: Any) -> None:
+    rest = json.dumps(index).encode() + b"\n{}"
+    path = tmp_path / "snapshot"
+    path.write_bytes(MAGIC + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+    store = DiskStore(path)
+    assert store.load() == []
+    assert store.problem is not None
+    router = Router("http://127.0.0.1:9", "pmr_test", start=False, store=path)
+    assert not router.ready
+
+
+def test_it_rejects_a_share_beyond_all_numbers_alone(plane: FakeControlPlane) -> None:
+    def endless(request: Request, reply: Reply) -> Reply:
+        return replace(reply, body=reply.body.replace(b'"share_pcm": 777', b'"share_pcm": 1e999'))
+
+    plane.tamper = endless
+    with plane.router() as router:
+        plane.roll_out("summaries", always("large"), mode="percentage", share_pcm=777)
+        plane.serve("other", always("large"))
+        assert eventually(lambda: "other" in router._good.current.workloads)  # type: ignore[union-attr]
+        assert router.decide("summaries").model == "vendor/small"
+        assert router.status()["rejected"] == ["summaries"]
