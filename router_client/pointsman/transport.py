@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -31,6 +32,10 @@ _GRACE_S = 10.0
 _BODY_S = 120.0
 _POST_S = 10.0
 _LONGEST_RETRY_AFTER_S = 3_600.0
+_POST_BYTES = 1024 * 1024  # of an answer to outcomes: a problem document at most
+# The one coding that is decoded, here and not by httpx, which inflates whatever it read before anybody can look
+# at the size: 64 kB of it, or codings stacked on each other, can be gigabytes.
+_CODINGS = {"Accept-Encoding": "gzip"}
 # Options of httpx.AsyncClient that say who we are: no business of whoever publishes snapshots.
 _NOT_LENT = frozenset({"auth", "cert", "cookies", "event_hooks", "params"})
 
@@ -96,12 +101,14 @@ class Transport:
         options = self._connection.options
         # A redirect would carry the key to wherever it points.
         common: dict[str, Any] = {"follow_redirects": False, "timeout": httpx.Timeout(_POST_S)}
-        headers = {"Pointsman-Router": self._router, "Pointsman-Client": self._connection.client}
+        headers = {"Pointsman-Router": self._router, "Pointsman-Client": self._connection.client, **_CODINGS}
         self._client = httpx.AsyncClient(base_url=self._connection.url, headers=headers, **common, **options)
         self._published = None
         if self._connection.snapshots_url is not None:
             lent = {name: option for name, option in options.items() if name not in _NOT_LENT}
-            self._published = httpx.AsyncClient(base_url=self._connection.snapshots_url, **common, **lent)
+            self._published = httpx.AsyncClient(
+                base_url=self._connection.snapshots_url, headers=_CODINGS, **common, **lent
+            )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -142,20 +149,17 @@ class Transport:
             "GET", "/router/v1/snapshot", headers=headers, params=params or None, timeout=timeout
         )
         async with request as response:
-            return _answer(response, await self._limited(response))
-
-    async def _limited(self, response: httpx.Response) -> bytes:
-        limit = self._connection.max_bytes
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > limit:
-                raise SnapshotRefused("too_large", f"the snapshot is over the limit of {limit} bytes")
-        return bytes(body)
+            limit = self._connection.max_bytes
+            body = await _body(response, limit)
+        if body is None:
+            raise SnapshotRefused("too_large", f"the snapshot is over the limit of {limit} bytes")
+        return _answer(response, body)
 
     async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        response = await self._client.post(f"/router/v1/{path}", content=body, headers=headers)
-        return _answer(response, response.content)
+        request = self._client.stream("POST", f"/router/v1/{path}", content=body, headers=headers)
+        async with request as response:
+            # What was done is in the status; an explanation without end is none.
+            return _answer(response, await _body(response, _POST_BYTES) or b"")
 
     async def _guarded(self, request: Any, limit_s: float) -> Answer:
         import httpx
@@ -165,7 +169,7 @@ class Transport:
             async with asyncio.timeout(limit_s):
                 answer: Answer = await request
                 return answer
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, RuntimeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, RuntimeError, zlib.error) as error:
             raise Unreachable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
     def _authorization(self) -> str:
@@ -175,6 +179,26 @@ class Transport:
         if not (text.isascii() and text.isprintable()):
             raise Unreachable("the key holds characters that no header can carry")
         return f"Bearer {text}"
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes | None:
+    """The body, decoded; None if it is over `limit` bytes. Raises Unreachable for a coding that was not asked for,
+    and `zlib.error` for one that is damaged.
+    """
+    if response.is_stream_consumed:  # made in one piece, by a transport of the caller's
+        return response.content if len(response.content) <= limit else None
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("gzip", "x-gzip", "identity", ""):
+        raise Unreachable(f"the answer is encoded as {coding[:40]!r}, which was not asked for")
+    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if "gzip" in coding else None
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += inflater.decompress(piece, limit - len(body) + 1) if inflater else piece
+        if len(body) > limit:
+            return None
+    if inflater and body and not inflater.eof:
+        raise Unreachable("the answer ended in the middle of its body")
+    return bytes(body)
 
 
 def _answer(response: httpx.Response, body: bytes) -> Answer:

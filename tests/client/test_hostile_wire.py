@@ -1,7 +1,11 @@
 """Connections that cannot be made, headers and files that no honest control plane writes: told, and survived."""
 
+import gzip
 import hashlib
 import json
+import resource
+import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -120,3 +124,45 @@ def test_it_rejects_a_share_beyond_all_numbers_alone(plane: FakeControlPlane) ->
         assert eventually(lambda: "other" in router._good.current.workloads)  # type: ignore[union-attr]
         assert router.decide("summaries").model == "vendor/small"
         assert router.status()["rejected"] == ["summaries"]
+
+
+@pytest.fixture
+def bomb() -> bytes:
+    """A gigabyte in a megabyte, and that once more: some kilobytes."""
+    deflater = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
+    piece = bytes(1 << 20)
+    once = b"".join([deflater.compress(piece) for _ in range(1_024)]) + deflater.flush()
+    return gzip.compress(once)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br, gzip"])
+def test_it_inflates_no_more_of_an_answer_than_it_may_hold(
+    plane: FakeControlPlane, bomb: bytes, coding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = threading.Event()
+
+    def inflated(request: Request, reply: Reply) -> Reply:
+        if sent.is_set() or "snapshot" not in request.path:
+            return reply
+        sent.set()
+        body = bomb if coding != "gzip" else gzip.decompress(bomb)
+        return replace(reply, status=200, body=body, raw=True, headers={"Content-Encoding": coding})
+
+    plane.tamper = inflated
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with plane.router() as router:
+        assert router.wait_ready(30)  # by the next poll
+        assert sent.is_set()
+        assert "over the limit" in caplog.text or "not asked for" in caplog.text
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kb < 200 * 1024
+
+
+def test_it_reads_an_answer_to_outcomes_only_as_far_as_a_problem_may_be_long(plane: FakeControlPlane) -> None:
+    def endless(request: Request, reply: Reply) -> Reply:
+        return replace(reply, body=b"[" * (2 << 20)) if "outcomes" in request.path else reply
+
+    plane.tamper = endless
+    with plane.router() as router:
+        router.record(router.decide("summaries"), success=True)
+        assert eventually(lambda: router.status()["outcomes_accepted"] == 1)
