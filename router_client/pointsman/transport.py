@@ -169,7 +169,14 @@ class Transport:
             async with asyncio.timeout(limit_s):
                 answer: Answer = await request
                 return answer
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, RuntimeError, zlib.error) as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            httpx.StreamError,
+            OSError,
+            RuntimeError,
+            zlib.error,
+        ) as error:
             raise Unreachable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
     def _authorization(self) -> str:
