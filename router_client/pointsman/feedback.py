@@ -40,7 +40,6 @@ class FeedbackQueue:
         """Begin anew, empty: a forked child's parent sends what it was given."""
         self._lock = threading.Lock()
         self._words: deque[bytes] = deque()
-        self._sealing = 0  # words on their way from there into the outbox
         self._outbox: Outbox[Words] = Outbox(self._max_bytes, self._spool)
         self._dropped = 0
 
@@ -57,13 +56,12 @@ class FeedbackQueue:
         """Put the words in line."""
         with self._lock:
             sealed, self._words = self._words, deque()
-            self._sealing += len(sealed)
+            self._outbox.expect(len(sealed))
         try:
             for part in _parts(sealed):
                 self._outbox.put(words_of(part, str(uuid.uuid4())))
         finally:
-            with self._lock:
-                self._sealing -= len(sealed)
+            self._outbox.expect(-len(sealed))
 
     def adopt(self) -> None:
         """Take over words in the spool that another process left, or that memory had no room for."""
@@ -98,7 +96,7 @@ class FeedbackQueue:
 
     def __len__(self) -> int:
         with self._lock:
-            still_open = self._sealing + len(self._words)
+            still_open = len(self._words)
         return still_open + self._outbox.count
 
 

@@ -48,6 +48,15 @@ class Outbox(Generic[P]):
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, P] = OrderedDict()
         self._bytes = 0
+        self._expected = 0
+
+    def expect(self, count: int) -> None:
+        """So many things more are about to be put in line; negative: they were. They wait already.
+
+        Say it in the same breath in which they leave where they were, or for a moment nothing seems to wait.
+        """
+        with self._lock:
+            self._expected += count
 
     def put(self, parcel: P) -> None:
         """Put it in line, on disk first."""
@@ -102,9 +111,9 @@ class Outbox(Generic[P]):
 
     @property
     def count(self) -> int:
-        """How many things wait in memory."""
+        """How many things wait in memory; for a moment twice while they are put in line."""
         with self._lock:
-            return sum(parcel.count for parcel in self._waiting.values())
+            return self._expected + sum(parcel.count for parcel in self._waiting.values())
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -45,7 +45,6 @@ class OutcomeBuffer:
         self.router = router
         self._lock = threading.Lock()
         self._open: dict[BucketKey, Bucket] = {}
-        self._sealing = 0  # tasks on their way from there into the outbox
         self._outbox: Outbox[Batch] = Outbox(self.max_bytes, self.spool)
         self.recorded = self.accepted = self.refused = self._dropped = 0
 
@@ -67,14 +66,13 @@ class OutcomeBuffer:
         with self._lock:
             sealed, self._open = self._open, {}
             tasks = sum(bucket.tasks for bucket in sealed.values())
-            self._sealing += tasks
+            self._outbox.expect(tasks)
         # Only the thread that swapped the dict out holds it now; encoding needs no lock.
         try:
             for batch in batches(self.router, [bucket.as_dict(key) for key, bucket in sealed.items()]):
                 self._outbox.put(batch)
         finally:
-            with self._lock:
-                self._sealing -= tasks
+            self._outbox.expect(-tasks)
 
     def adopt(self) -> None:
         """Take over batches in the spool that another process left, or that memory had no room for."""
@@ -89,7 +87,7 @@ class OutcomeBuffer:
     def tasks_waiting(self) -> int:
         """Tasks not yet acknowledged, in memory; for a moment twice while they are put in line, but never 0."""
         with self._lock:
-            still_open = self._sealing + sum(bucket.tasks for bucket in self._open.values())
+            still_open = sum(bucket.tasks for bucket in self._open.values())
         return still_open + self._outbox.count
 
     @property

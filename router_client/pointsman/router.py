@@ -27,6 +27,7 @@ from pointsman.accounts import Ending, TypicalCosts, bucket_key, outcome_of
 from pointsman.connection import Connection
 from pointsman.errors import ConfigurationError
 from pointsman.feedback import FeedbackQueue
+from pointsman.headers import fits_header
 from pointsman.history import FailureHistory, LatchMemory
 from pointsman.lastgood import LastGood
 from pointsman.metrics import Counter, register
@@ -366,7 +367,7 @@ def _instance_name(given: str | None) -> str:
     if given is None:
         host = "".join(c for c in socket.gethostname() if c.isascii() and c.isprintable())[:80]
         return f"{host or 'router'}-{os.getpid()}-{next(_numbers)}-{os.urandom(3).hex()}"
-    if not given or len(given) > 128 or not (given.isascii() and given.isprintable()):
+    if not given or len(given) > 128 or not fits_header(given):
         raise ConfigurationError(f"instance must be 1 to 128 printable ASCII characters, not {given!r}")
     return given
 

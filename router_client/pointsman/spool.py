@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from pointsman.batch import Batch, Words, tasks_of
+from pointsman.headers import fits_header
 from pointsman.outbox import Parcel
 from pointsman.store import write_whole
 
@@ -125,9 +126,7 @@ class Spool(Drawer[Batch]):
         data = json.loads(body)
         if data["batch_id"] != parcel_id:
             raise ValueError("the name and the id differ")
-        if not isinstance(data["router"], str) or not (
-            data["router"].isascii() and data["router"].isprintable()
-        ):
+        if not fits_header(data["router"]):
             raise ValueError("no router's name: no header could carry it, and the batch would block the line")
         return Batch(parcel_id, data["router"], body, tasks_of(data["buckets"]))
 

@@ -22,6 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pointsman.headers import fits_header
+
 MAGIC = b"pointsman.store.v1 "
 
 
@@ -95,7 +97,7 @@ def _read(content: bytes) -> list[Received]:
     for entry in json.loads(index):
         end = start + entry["length"]
         named = (entry["etag"], entry["signature"], entry.get("validator"))
-        if not all(text is None or (isinstance(text, str) and text.isascii()) for text in named):
+        if not all(text is None or fits_header(text) for text in named):
             raise ValueError("its index holds what no header can")
         chain.append(Received(bodies[start:end], *named))
         start = end

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pointsman.connection import Connection
 from pointsman.errors import SnapshotRefused
+from pointsman.headers import fits_header
 
 if TYPE_CHECKING:
     import httpx
@@ -183,7 +184,7 @@ class Transport:
         key = self._connection.key
         # A key read from a file ends with a line break; httpx would refuse it, and quote it in its message.
         text = (key() if callable(key) else key).strip()
-        if not (text.isascii() and text.isprintable()):
+        if not fits_header(text):
             raise Unreachable("the key holds characters that no header can carry")
         return f"Bearer {text}"
 
@@ -223,7 +224,7 @@ def _answer(response: httpx.Response, body: bytes) -> Answer:
 
 def _plain(etag: str | None) -> str | None:
     """The ETag, if it can be sent back. Kept, another one would make every later poll fail, from disk as well."""
-    return etag if etag is not None and etag.isascii() and etag.isprintable() else None
+    return etag if fits_header(etag) else None
 
 
 def _metadata(headers: httpx.Headers, name: str) -> str | None:
