@@ -113,7 +113,7 @@ class Reply:
     def head(self) -> bytes:
         if self._head is None:
             headers = self.headers
-            if self.status not in (204, 304) and not any(name == b"content-length" for name, _ in headers):
+            if not is_sized(self.status, headers):
                 headers = [*headers, (b"content-length", b"%d" % len(self.body))]
             self._head = head(self.status, headers)
         return self._head
@@ -121,6 +121,11 @@ class Reply:
     def with_headers(self, *headers: Header) -> "Reply":
         """The same answer with more headers. The original, perhaps shared, stays as it was."""
         return Reply(self.status, [*self.headers, *headers], self.body)
+
+
+def is_sized(status: int, headers: list[Header]) -> bool:
+    """Whether the end of the answer is known without its body: it says so, or it has none."""
+    return status in (204, 304) or any(name == b"content-length" for name, _ in headers)
 
 
 def head(status: int, headers: list[Header]) -> bytes:

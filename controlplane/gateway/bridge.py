@@ -14,7 +14,7 @@ from typing import Any
 
 from controlplane.errors import PointsmanError
 from controlplane.gateway.bodies import Bodies
-from controlplane.replies import Header, Reply, Request, problem
+from controlplane.replies import Reply, Request, is_sized, problem
 
 Environ = dict[str, Any]
 WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -58,7 +58,7 @@ class Bridge:
             pieces = iter(response)
             first, second = next(pieces, b""), next(pieces, None)
             status, headers = started["status"], started["headers"]
-            if second is None and (request.method != "HEAD" or _is_sized(headers)):
+            if second is None and (request.method != "HEAD" or is_sized(status, headers)):
                 return Reply(status, headers, bytes(first))
             wait_for(request.line.begin(status, headers))
             if request.method != "HEAD":
@@ -68,10 +68,6 @@ class Bridge:
         finally:
             if hasattr(response, "close"):
                 response.close()
-
-
-def _is_sized(headers: list[Header]) -> bool:
-    return any(name == b"content-length" for name, _ in headers)
 
 
 def _all(first: bytes, second: bytes | None, others: Iterator[bytes]) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ import httptools
 
 from controlplane.errors import MalformedBody, PointsmanError, Unavailable
 from controlplane.gateway import Anything
-from controlplane.replies import Header, Reply, Request, head, joined, problem
+from controlplane.replies import Header, Reply, Request, head, is_sized, joined, problem
 
 log = logging.getLogger(__name__)
 
@@ -337,9 +337,8 @@ class Connection(asyncio.Protocol):
         return taken
 
     async def begin(self, status: int, headers: list[Header]) -> None:
-        sized = status in (204, 304) or any(name == b"content-length" for name, _ in headers)
         self._keep = self._keep and self._complete and not self._door.closing
-        self._chunked = not sized and self._parser.get_http_version() != "1.0"
+        self._chunked = not is_sized(status, headers) and self._parser.get_http_version() != "1.0"
         extra = b"" if not self._chunked else b"transfer-encoding: chunked\r\n"
         extra += b"" if self._keep else b"connection: close\r\n"
         self._transport.write(head(status, headers) + extra + self._door.date)
