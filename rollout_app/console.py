@@ -31,7 +31,7 @@ from rollout_app.arms import arms as compared
 from rollout_app.doors import Door, bound, door_for, offers, sheet
 from rollout_app.forms import ApproveForm, ProposeForm, ReasonForm
 from rollout_app.models import Plan, Rollout
-from rollout_app.states import ACTIVE, ENDED, Event, State
+from rollout_app.states import ACTIVE, ENDED, State
 
 STOP_POLLING = 286  # htmx's own status: take this, and ask no more
 _FILTERS = {
@@ -130,7 +130,7 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     door = door_for(name)
     rollout = rollout_for(request, pk, role=door.role)
     form = _form_of(request, rollout, door)
-    if moved := attempt(request, form, _as_seen(door), rollout):
+    if moved := attempt(request, form, _as_seen(door.action), rollout):
         return done(request, door.said, to=address_of(moved))
     context = {**sheet(rollout, door), "form": form, "back": address_of(rollout), "action": request.path}
     if request.headers.get("HX-Request"):
@@ -145,16 +145,15 @@ def _form_of(request: HttpRequest, rollout: Rollout, door: Door) -> ReasonForm:
     return kind(request.POST or None, initial={"seen": rollout.version, **approving})
 
 
-def _as_seen(door: Door) -> Callable[..., Rollout]:
+def _as_seen(action: Callable[..., Rollout]) -> Callable[..., Rollout]:
     """The action on the rollout as the form showed it: if it moved since, nothing is done.
 
-    A pause and a step back are never refused for that: who asks for them means wherever it is by now.
+    But for a pause and a step back, which reach it wherever it is by now (`moving.as_it_is`).
     """
 
     def act_on(rollout: Rollout, *, seen: int, **values: Any) -> Rollout:
-        if door.event not in (Event.ROLL_BACK, Event.PAUSE):
-            rollout.version = seen
-        return door.action(rollout, **values)
+        rollout.version = seen
+        return action(rollout, **values)
 
     return act_on
 
