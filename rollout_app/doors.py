@@ -15,7 +15,7 @@ from rollout_app import actions
 from rollout_app.actions.approvals import binding, standing_approval
 from rollout_app.actions.returns import REVERT_WITHIN
 from rollout_app.models import Rollout
-from rollout_app.states import TRANSITIONS, Event, State
+from rollout_app.states import APPROVABLE, TRANSITIONS, Event, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +210,12 @@ def _is_legal(rollout: Rollout, door: Door) -> bool:
             ended = rollout.ended_at
             return state is State.COMPLETED and ended is not None and timezone.now() < ended + REVERT_WITHIN
         case "approve-stage":
-            return state in _APPROVABLE and _asks(rollout, next_stage(rollout))
+            return state in APPROVABLE and _asks(rollout, next_stage(rollout))
         case "advance" if not following:
             return False
         case "complete" if following:
             return False
     return (state, door.event) in TRANSITIONS
-
-
-_APPROVABLE = (State.SCHEDULED, State.RUNNING, State.PAUSED)
 
 
 def _asks(rollout: Rollout, stage: int) -> bool:

@@ -80,6 +80,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 ACTIVE = frozenset({State.RUNNING, State.PAUSED, State.ROLLING_BACK})
 # It will not move again by itself or by anybody.
 ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPLETED, State.CANCELLED})
+# Here a yes can be given to a stage that is ahead.
+APPROVABLE = frozenset({State.SCHEDULED, State.RUNNING, State.PAUSED})
 # Nobody does these to a rollout: a revert begins as another one, and the readback confirms itself.
 BY_ITSELF = frozenset({Event.REVERT, Event.CONFIRM_ROLLBACK, Event.CONFIRM_ABORT})
 
@@ -91,8 +93,8 @@ class IllegalTransition(Exception):
         self.state = state
         self.event = event
         self.allowed = allowed_events(state)
-        could = _words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing: it has ended")
-        super().__init__(f"A rollout that is {_words(state)} can't {_words(event)}. Possible now: {could}.")
+        could = words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing: it has ended")
+        super().__init__(f"A rollout that is {words(state)} can't {words(event)}. Possible now: {could}.")
 
 
 _NOTHING = {
@@ -101,7 +103,8 @@ _NOTHING = {
 }
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """A state or an event as people read it: rolling_back → rolling back"""
     return name.replace("_", " ")
 
 

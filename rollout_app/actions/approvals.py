@@ -12,7 +12,7 @@ from controlplane.errors import ApprovalMissing, ApprovalStale, Forbidden, Illeg
 from rollout_app.actions.moving import door, fresh_environment, legal, loaded, look_soon, move, place
 from rollout_app.evidence import Stage
 from rollout_app.models import Approval, Rollout
-from rollout_app.states import Event, State
+from rollout_app.states import APPROVABLE, Event, State, words
 
 
 def binding(rollout: Rollout, stage: int | None = None) -> str:
@@ -49,7 +49,7 @@ def approve_stage(
     """Say yes to entering `stage`, which asks for it. It may be given before the stage is due."""
     rollout = loaded(rollout)
     with door(rollout, "rollout.approve_stage", actor=actor, reason=reason) as reason:
-        if State(rollout.state) not in (State.SCHEDULED, State.RUNNING, State.PAUSED) or not (
+        if State(rollout.state) not in APPROVABLE or not (
             rollout.stage < stage < len(rollout.stages) or (stage == 0 and rollout.state == State.SCHEDULED)
         ):
             raise IllegalMove(_not_ahead(rollout, stage))
@@ -104,10 +104,10 @@ def _stage(rollout: Rollout, at: int) -> Stage:
 
 
 def _not_ahead(rollout: Rollout, stage: int) -> str:
-    state = rollout.state.replace("_", " ")
+    state = words(rollout.state)
     if not 0 <= stage < len(rollout.stages):
         return f"There is no stage {stage}: the plan has {len(rollout.stages)}, counted from 0."
-    if State(rollout.state) not in (State.SCHEDULED, State.RUNNING, State.PAUSED):
+    if State(rollout.state) not in APPROVABLE:
         return f"A stage is approved once the start is, and until the end; this rollout is {state}."
     now = _stage(rollout, rollout.stage).named
     return f"{_stage(rollout, stage).named.capitalize()} is not ahead: the rollout is {state} at {now}."

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from controlplane.actors import SYSTEM, Actor
 from controlplane.audit import log
@@ -19,7 +19,7 @@ from policies_app.models import Assignment, Environment, PolicyVersion
 from rollout_app import nudges
 from rollout_app.evidence import Stage
 from rollout_app.models import Rollout, Transition
-from rollout_app.states import Event, IllegalTransition, State, next_state
+from rollout_app.states import Event, IllegalTransition, State, next_state, words
 
 MAX_REASON = 2_000  # characters
 
@@ -29,9 +29,7 @@ def loaded(rollout: "Rollout | UUID | str") -> Rollout:
     if isinstance(rollout, Rollout):
         return rollout
     try:
-        return Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(
-            pk=rollout
-        )
+        return _whole().get(pk=rollout)
     except Rollout.DoesNotExist:
         raise NotFound(f"There is no rollout {rollout}.") from None
 
@@ -44,8 +42,11 @@ def as_it_is(rollout: Rollout, actor: Actor) -> Rollout:
     """
     if actor.kind == SYSTEM.kind:
         return rollout
-    rows = Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
-    return rows.select_for_update(of=("self",)).get(pk=rollout.pk)
+    return _whole().select_for_update(of=("self",)).get(pk=rollout.pk)
+
+
+def _whole() -> QuerySet[Rollout]:
+    return Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
 
 
 @contextmanager
@@ -172,7 +173,7 @@ def _moved(rollout: Rollout) -> RolloutMoved:
 
 def _where(rollout: Rollout, state: str, stage: int, version: int) -> str:
     at = Stage.from_dict(rollout.stages[stage]).named
-    return f"{state.replace('_', ' ')} at {at} (version {version})"
+    return f"{words(state)} at {at} (version {version})"
 
 
 def keep_history(

@@ -16,7 +16,7 @@ from rollout_app.actions.moving import as_it_is, door, loaded, move, serving_onl
 from rollout_app.actions.proposals import copied, outline
 from rollout_app.actions.stages import CLEARED
 from rollout_app.models import Rollout
-from rollout_app.states import ACTIVE, ENDED, Event, State
+from rollout_app.states import ACTIVE, ENDED, Event, State, words
 
 REVERT_WITHIN = timedelta(hours=72)
 # What brings a candidate back out of traffic works always: no approval, no freeze, no pin, one person.
@@ -122,9 +122,7 @@ def _revertible(rollout: Rollout) -> None:
             instead = ": roll it back"
         elif state not in ENDED | ACTIVE:
             instead = ": cancel it"
-        raise Conflict(
-            f"Only a completed rollout can be reverted; this one is {state.replace('_', ' ')}{instead}."
-        )
+        raise Conflict(f"Only a completed rollout can be reverted; this one is {words(state)}{instead}.")
     if clock.now() > rollout.ended_at + REVERT_WITHIN:
         raise Conflict(
             "It was completed more than 72 hours ago: what it would bring back was not compared with today's "

@@ -17,7 +17,7 @@ from rollout_app.evidence import Stage
 from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
 from rollout_app.review import diagnosed
 from rollout_app.shadow import shadow_report
-from rollout_app.states import ENDED, State
+from rollout_app.states import ENDED, State, words
 
 EVERY_S = 15.0  # without a terminal to rewrite a line on: a line of figures this often
 
@@ -133,7 +133,7 @@ def _news(rollout: Rollout | None) -> str:
         if waits_for_a_person(rollout):
             return f"{stage}, and waits for a person: {rollout.hold_sentence}"
         return f"{stage}. {latest.reason}" if latest else stage
-    name = state.value.replace("_", " ")
+    name = words(state)
     return f"{name}. {latest.reason}" if latest else name
 
 
@@ -141,15 +141,14 @@ def _short(rollout: Rollout | None) -> str:
     if rollout is None:
         return "calibrating"
     if rollout.state != State.RUNNING:
-        return str(rollout.state).replace("_", " ")
+        return words(rollout.state)
     tasks = figures(rollout, rollout.candidate.number).tasks
     said = f"{_stage(rollout)}, {tasks:,} on the candidate" if tasks else _stage(rollout)
     return f"{said}, holds: {rollout.hold_code}" if rollout.hold_code else said
 
 
 def _stage(rollout: Rollout) -> str:
-    stage = Stage.from_dict(rollout.stages[rollout.stage])
-    return f"{stage.share_pcm / 1000:g} %" if stage.mode == "percentage" else stage.mode
+    return Stage.from_dict(rollout.stages[rollout.stage]).label
 
 
 def _ending(rollout: Rollout) -> str:
@@ -157,7 +156,7 @@ def _ending(rollout: Rollout) -> str:
         return f"It is at {_stage(rollout)}: {rollout.hold_sentence or 'under way.'}"
     latest = rollout.transitions.last()
     reason = rollout.rollback_reason or (latest.reason if latest else "")
-    return f"It is {str(rollout.state).replace('_', ' ')}: {reason}"
+    return f"It is {words(rollout.state)}: {reason}"
 
 
 def _written(seen: Figures) -> str:
