@@ -1,5 +1,14 @@
-from hypothesis import settings
+from collections.abc import Iterator
 
-# No deadline per example: a busy machine is slow, and that is no fault of the code.
-settings.register_profile("client", deadline=None)
-settings.load_profile("client")
+import pytest
+
+from pointsman.testing import FakeControlPlane
+from tests.client.policies import two_stage
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    """A control plane that serves one workload."""
+    with FakeControlPlane() as plane:
+        plane.serve("summaries", two_stage())
+        yield plane

@@ -1,7 +1,6 @@
 """Feedback kept until it is acknowledged: in memory, in the spool, in bounds."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,8 @@ from pointsman.batch import words_of
 from pointsman.feedback import FeedbackQueue
 from pointsman.spool import Spool
 from pointsman.testing import FakeControlPlane
-from tests.client.policies import two_stage
 
 PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
-
-
-@pytest.fixture
-def plane() -> Iterator[FakeControlPlane]:
-    with FakeControlPlane() as plane:
-        plane.serve("summaries", two_stage())
-        yield plane
 
 
 def word(number: int) -> dict[str, Any]:

@@ -9,26 +9,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pointsman import Pace, Router, poller
 from pointsman.testing import FakeControlPlane
-from tests.client.policies import always, two_stage
+from tests.client.policies import always
 from tests.client.watching import eventually
 
 PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-
-@pytest.fixture
-def plane() -> Iterator[FakeControlPlane]:
-    with FakeControlPlane() as plane:
-        plane.serve("summaries", two_stage())
-        yield plane
 
 
 def in_child(work: Callable[[], None]) -> int:

@@ -6,7 +6,6 @@ import json
 import resource
 import threading
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,10 @@ from pointsman.poller import Pace
 from pointsman.store import MAGIC, DiskStore
 from pointsman.testing import FakeControlPlane, Reply, Request
 from pointsman.transport import Answer, _retry_after
-from tests.client.policies import always, two_stage
+from tests.client.policies import always
 from tests.client.watching import eventually
 
 AT_ONCE = Pace(first_poll_within=0, flush_every=0.02)
-
-
-@pytest.fixture
-def plane() -> Iterator[FakeControlPlane]:
-    with FakeControlPlane() as plane:
-        plane.serve("summaries", two_stage())
-        yield plane
 
 
 def last_error(router: Router) -> str:

@@ -3,7 +3,6 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -22,13 +21,6 @@ from tests.client.watching import eventually, polls
 
 PACE = Pace(first_poll_within=0, flush_every=0.02, stop_within=20)
 PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
-
-
-@pytest.fixture
-def plane() -> Iterator[FakeControlPlane]:
-    with FakeControlPlane() as plane:
-        plane.serve("summaries", two_stage())
-        yield plane
 
 
 def test_it_holds_one_poll_open_and_learns_of_a_change_at_once(plane: FakeControlPlane) -> None:
