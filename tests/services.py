@@ -105,14 +105,11 @@ def _postgres_programs(home: Path) -> Path:
     copied = home / "programs" / wheel.name / installed.name
     shutil.copytree(installed, copied, symlinks=True)
     shutil.copytree(wheel.with_name(f"{wheel.name}.libs"), home / "programs" / f"{wheel.name}.libs")
-    for path in (
-        home / "programs",
-        *(home / "programs").rglob("*"),
-    ):  # nor, after a strict umask, read a copy
+    # Nor could anybody else read a copy that was made under a strict umask.
+    for path in (home / "programs", *(home / "programs").rglob("*")):
         if not path.is_symlink():
-            path.chmod(
-                path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444)
-            )
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if path.is_dir() or mode & 0o100 else 0o444))
     return copied / "bin"
 
 

@@ -162,6 +162,13 @@ def test_an_approval_is_for_what_was_shown(
     assert not rollout.approvals.exists()
 
 
+def sent_late(client: Any, rollout: Rollout, name: str, reason: str) -> Any:
+    """The answer to a door's form that was opened before the engine advanced and sent after it."""
+    form = client.get(door(rollout, name)).context["form"].initial
+    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
+    return client.post(door(rollout, name), {**form, "reason": reason})
+
+
 def test_what_moved_since_it_was_shown_is_not_advanced(
     people: People, summaries: Workload, production: Environment
 ) -> None:
@@ -170,10 +177,7 @@ def test_what_moved_since_it_was_shown_is_not_advanced(
     actions.amend_rollout(rollout, actor=actor_of("maria"), reason="slower", plan=plan)
     actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
-    client = people("tom", "operator")
-    form = client.get(door(rollout, "advance")).context["form"].initial
-    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
-    response = client.post(door(rollout, "advance"), {**form, "reason": "hurry"})
+    response = sent_late(people("tom", "operator"), rollout, "advance", "hurry")
     assert response.status_code == 422
     assert "Look again" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).stage == 1
@@ -183,10 +187,7 @@ def test_a_rollback_works_wherever_the_rollout_is_by_now(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
-    client = people("tom", "operator")
-    form = client.get(door(rollout, "roll-back")).context["form"].initial
-    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
-    client.post(door(rollout, "roll-back"), {**form, "reason": "it hurts"})
+    sent_late(people("tom", "operator"), rollout, "roll-back", "it hurts")
     assert Rollout.objects.get(pk=rollout.pk).state == State.ROLLING_BACK
     assert summaries.assignments.get().candidate is None
 
@@ -195,10 +196,7 @@ def test_a_pause_works_wherever_the_rollout_is_by_now(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
-    client = people("tom", "operator")
-    form = client.get(door(rollout, "pause")).context["form"].initial
-    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
-    client.post(door(rollout, "pause"), {**form, "reason": "wait"})
+    sent_late(people("tom", "operator"), rollout, "pause", "wait")
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stage) == (State.PAUSED, 1)
 

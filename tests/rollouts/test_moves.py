@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controlplane import clock
-from controlplane.actors import SYSTEM
+from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
 from controlplane.errors import (
     Conflict,
@@ -30,24 +30,27 @@ from tests.rollouts.places import ANNA, BEN, PLAN, approved, assignment, complet
 pytestmark = pytest.mark.django_db
 
 
-def test_it_lets_one_of_two_win() -> None:
+def overtaken(by: Actor = BEN) -> Rollout:
+    """A rollout as somebody saw it, at its first stage, just before `by` advanced it."""
     rollout = started()
-    stale = Rollout.objects.get(pk=rollout.pk)
-    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    seen = Rollout.objects.get(pk=rollout.pk)
+    actions.advance_rollout(rollout, actor=by, reason="on")
+    return seen
+
+
+def test_it_lets_one_of_two_win() -> None:
+    stale = overtaken()
     with pytest.raises(RolloutMoved) as refused:
         actions.advance_rollout(stale, actor=BEN, reason="on")
     assert refused.value.extra["stage"] == 1
-    assert Rollout.objects.get(pk=rollout.pk).stage == 1
+    assert Rollout.objects.get(pk=stale.pk).stage == 1
     assert Entry.objects.filter(action="rollout.advance", outcome="refused").count() == 1
 
 
 @pytest.mark.parametrize("action", [actions.roll_back_rollout, actions.abort_rollout, actions.pause_rollout])
 def test_it_stops_a_rollout_wherever_it_is_by_now(action: Any) -> None:
     """The engine advances in the moment in which a person, who saw the stage before, says stop."""
-    rollout = started()
-    seen = Rollout.objects.get(pk=rollout.pk)
-    actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
-    stopped = action(seen, actor=BEN, reason="stop")
+    stopped = action(overtaken(by=SYSTEM), actor=BEN, reason="stop")
     assert (stopped.state, stopped.stage) == (
         State.PAUSED if action is actions.pause_rollout else State.ROLLING_BACK,
         1,
@@ -55,9 +58,7 @@ def test_it_stops_a_rollout_wherever_it_is_by_now(action: Any) -> None:
 
 
 def test_it_takes_nothing_back_by_itself_that_has_moved_since_it_looked() -> None:
-    rollout = started()
-    seen = Rollout.objects.get(pk=rollout.pk)
-    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    seen = overtaken()
     with pytest.raises(RolloutMoved):
         actions.roll_back_rollout(seen, actor=SYSTEM, reason="evidence of another stage")
 
@@ -280,9 +281,7 @@ def test_it_refuses_a_plan_that_makes_no_sense(stages: object, path: str | None)
 
 
 def test_it_lets_the_system_lose_a_race_without_a_word() -> None:
-    rollout = started()
-    stale = Rollout.objects.get(pk=rollout.pk)
-    actions.advance_rollout(rollout, actor=BEN, reason="on")
+    stale = overtaken()
     with pytest.raises(RolloutMoved):
         actions.advance_rollout(stale, actor=SYSTEM, reason="on")
     assert not Entry.objects.filter(outcome="refused").exists()
