@@ -26,20 +26,20 @@ def main(numbers: list[int]) -> None:
 
 
 def _measured(number: int) -> list[list[object]]:
-    from policies_app import fleet
+    from policies_app.fleet import registry
     from policies_app.models import Environment, Router
 
     environment = Environment.objects.get()
     Router.objects.all().delete()
 
     def write() -> None:
-        heard = fleet.Fleet()
+        heard = registry.Fleet()
         for n in range(number):
             heard.polled(environment.pk, f"router-{n}", "pointsman-python/0.1.0", environment.epoch, 1)
         heard.flush()
 
     def count() -> None:
-        assert fleet.view(environment, 0).confirmed == number
+        assert registry.view(environment, 0).confirmed == number
 
     return [_row("written down", number, write), _row("counted", number, count)]
 

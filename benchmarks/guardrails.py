@@ -22,12 +22,20 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from benchmarks.traffic import Scenario, Traffic
-from rollout_app.decide import Advance, Complete, Evidence, RollBack, decide
-from rollout_app.evidence import SHARE_ALL, ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
-from rollout_app.guardrails import guardrails_for
-from rollout_app.ledger import Ledger
-from rollout_app.measures import Metric, count
-from rollout_app.states import State
+from rollout_app.engine.decide import Advance, Complete, Evidence, RollBack, decide
+from rollout_app.engine.evidence import (
+    SHARE_ALL,
+    ArmSums,
+    FleetView,
+    MinuteRow,
+    RolloutView,
+    Stage,
+    Telemetry,
+)
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.ledger import Ledger
+from rollout_app.engine.metrics import Metric, count
+from rollout_app.engine.states import State
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 FLEET = FleetView(routers=9, applied=9)

@@ -86,7 +86,7 @@ async def gateway(
 
 
 def _promote() -> float:
-    from controlplane.actors import SYSTEM
+    from controlplane.core.actors import SYSTEM
     from policies_app import actions
     from policies_app.models import Assignment
 

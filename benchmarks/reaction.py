@@ -22,8 +22,8 @@ django.setup()
 
 from django.db import connection  # noqa: E402
 
-from controlplane import clock  # noqa: E402
-from policies_app import snapshots  # noqa: E402
+from controlplane.core import clock  # noqa: E402
+from policies_app.snapshots import build  # noqa: E402
 from rollout_app import nudges, tasks  # noqa: E402
 from rollout_app.models import Rollout  # noqa: E402
 
@@ -55,7 +55,7 @@ def main() -> None:
     connection.settings_dict["TEST"]["NAME"] = f"{os.environ['POINTSMAN_VAR']}/reaction.sqlite3"
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     published, stop = threading.Event(), threading.Event()
-    snapshots.on_publish(lambda environment, revision: published.set())
+    build.on_publish(lambda environment, revision: published.set())
     runner = threading.Thread(target=nudges.run, args=(tasks.look, stop), daemon=True)
     runner.start()
     took = sorted(once(published) for _ in range(times))

@@ -49,14 +49,15 @@ django.setup()
 from django.db import connection  # noqa: E402
 from django.db.models import F  # noqa: E402
 
-from controlplane import clock  # noqa: E402
-from controlplane.actors import SYSTEM  # noqa: E402
+from controlplane.core import clock  # noqa: E402
+from controlplane.core.actors import SYSTEM  # noqa: E402
+from controlplane.core.bulk import chunks, flat, places  # noqa: E402
 from pointsman.histogram import Histogram  # noqa: E402
 from policies_app.models import Router, Workload  # noqa: E402
-from rollout_app import actions, reconcile  # noqa: E402
-from rollout_app.bulk import chunks, flat, places  # noqa: E402
-from rollout_app.evidence import Reference  # noqa: E402
-from rollout_app.guardrails import guardrails_for  # noqa: E402
+from rollout_app import actions  # noqa: E402
+from rollout_app.engine.evidence import Reference  # noqa: E402
+from rollout_app.engine.guardrails import guardrails_for  # noqa: E402
+from rollout_app.evaluation import reconcile  # noqa: E402
 from rollout_app.models import ArmTotals, Rollout  # noqa: E402
 
 PLAN = [

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.random import Generator
 
 from pointsman.histogram import Histogram
-from rollout_app.evidence import ArmSums, Group, Reference
-from rollout_app.reference import freeze
-from rollout_app.strata import merge_groups
+from rollout_app.engine.calibration import freeze
+from rollout_app.engine.evidence import ArmSums, Group, Reference
+from rollout_app.engine.windows import merge_groups
 
 SUCCESS = 0.92
 RATES = {"errors": 0.01, "escalations": 0.12, "fallbacks": 0.01, "retries": 0.03}

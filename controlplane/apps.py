@@ -8,6 +8,9 @@ from django.contrib.admin.apps import SimpleAdminConfig
 class ControlplaneConfig(AppConfig):
     name = "controlplane"
 
+    def ready(self) -> None:
+        from controlplane.server import checks  # noqa: F401 — registered by being imported
+
 
 class ConsoleConfig(SimpleAdminConfig):
     default_site = "controlplane.console.ConsoleSite"

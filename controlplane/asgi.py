@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from controlplane.process import Life, gateway
-from controlplane.replies import Header, Reply, Request, joined
+from controlplane.server.lifespan import Life, gateway
+from controlplane.web.replies import Header, Reply, Request, joined
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -17,7 +17,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 @app.task(name="pointsman.run")  # type: ignore[untyped-decorator]
 def run(path: str) -> bool:
     """Do one job of the table, named by its path."""
-    from controlplane import periodic
+    from controlplane.core import periodic
 
     return periodic.run_once(periodic.job(path))
 
@@ -33,7 +33,7 @@ def run_later(path: str) -> None:
 
 @app.on_after_configure.connect  # type: ignore[untyped-decorator]
 def _plan(sender: Celery, **kwargs: Any) -> None:
-    from controlplane.periodic import TABLE
+    from controlplane.core.periodic import TABLE
 
     sender.conf.beat_schedule = {
         # Expires: after a pause of the workers a job is done once, not once for each turn that was missed.

@@ -9,14 +9,14 @@ from django.utils import timezone
 from unfold.sites import UnfoldAdminSite
 from unfold.widgets import BASE_INPUT_CLASSES
 
-from controlplane import audit_pages as audit
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.pages import console_view, may, page
+from controlplane.audit import pages as audit
+from controlplane.web.pages import console_view, may, page
 from policies_app import console as policies
-from rollout_app import console as rollouts
-from rollout_app.doors import may_approve
-from rollout_app.states import ACTIVE, ENDED, State
+from rollout_app.console import views as rollouts
+from rollout_app.console.rollout_actions import may_approve
+from rollout_app.engine.states import ACTIVE, ENDED, State
 
 
 class LoginForm(AuthenticationForm):

@@ -2,7 +2,7 @@
 
 Every setting that a deployment may change is read by `env` here, with its default and its unit, and is
 listed in the README's table. What cannot work is refused at start by a system check with an id
-(`controlplane.checks`), not found out by a request.
+(`controlplane.server.checks`), not found out by a request.
 """
 
 import secrets
@@ -12,7 +12,7 @@ from pathlib import Path
 import environ
 from django.templatetags.static import static
 
-from controlplane.secretfile import kept
+from controlplane.core.secretfile import kept
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -53,7 +53,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "controlplane.access.middleware.origin",  # first: what the others log carries its id
-    "controlplane.probes.probes",  # before what asks for a host name and for TLS
+    "controlplane.server.probes.probes",  # before what asks for a host name and for TLS
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -73,7 +73,10 @@ TEMPLATES = [
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
-            "libraries": {"display": "controlplane.display", "rollouts": "rollout_app.display"},
+            "libraries": {
+                "display": "controlplane.web.display",
+                "rollouts": "rollout_app.console.template_tags",
+            },
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
@@ -160,7 +163,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
-    "EXCEPTION_HANDLER": "controlplane.problems.exception_handler",
+    "EXCEPTION_HANDLER": "controlplane.core.problems.exception_handler",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Pointsman",
@@ -173,7 +176,7 @@ SPECTACULAR_SETTINGS = {
         "KeyKindEnum": "controlplane.access.models.Key.Kind",
     },
 }
-CSRF_FAILURE_VIEW = "controlplane.problems.csrf_failure"
+CSRF_FAILURE_VIEW = "controlplane.core.problems.csrf_failure"
 
 # --- Logs ---------------------------------------------------------------------------------------------
 # json: one object a line, for machines. text: for eyes. By default whichever the error stream is read by.
@@ -182,7 +185,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "json": {"()": "controlplane.logs.JsonFormatter"},
+        "json": {"()": "controlplane.core.logs.JsonFormatter"},
         "text": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},

@@ -1,15 +1,18 @@
 """Where each kind of caller enters: /api/v1 for scripts, /console for people, the rest for watchers.
-/router/v1 never reaches Django: `controlplane.gateway` answers it in front."""
+/router/v1 never reaches Django: `controlplane.server.gateway` answers it in front."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from controlplane import admin_api, health
+from controlplane.access import api as access
+from controlplane.audit import api as audit
+from controlplane.server import health
 
 api_v1: list[URLPattern | URLResolver] = [
-    *admin_api.urlpatterns,
+    *access.urlpatterns,
+    *audit.urlpatterns,
     # Open to all: it says no more than the source does.
     path("schema", SpectacularJSONAPIView.as_view(authentication_classes=[]), name="schema"),
 ]
@@ -25,7 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", health.metrics),
 ]
 
-handler400 = "controlplane.problems.bad_request"
-handler403 = "controlplane.problems.permission_denied"
-handler404 = "controlplane.problems.not_found"
-handler500 = "controlplane.problems.server_error"
+handler400 = "controlplane.core.problems.bad_request"
+handler403 = "controlplane.core.problems.permission_denied"
+handler404 = "controlplane.core.problems.not_found"
+handler500 = "controlplane.core.problems.server_error"

@@ -14,9 +14,9 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Max
 from django.forms.models import model_to_dict
 
-from controlplane.actors import Actor
 from controlplane.audit import log
-from controlplane.errors import (
+from controlplane.core.actors import Actor
+from controlplane.core.errors import (
     AlreadyExists,
     InvalidInput,
     NotServed,
@@ -25,9 +25,9 @@ from controlplane.errors import (
     StaleVersion,
 )
 from pointsman.policy import Locate, canonical, digest
-from policies_app import snapshots
+from policies_app.catalogue.validation import problems_of
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Revision, Workload
-from policies_app.validation import problems_of
+from policies_app.snapshots import build
 
 Row = TypeVar("Row", Environment, Workload, Model)
 
@@ -132,7 +132,7 @@ def serve_first(environment: Environment, version: PolicyVersion, *, actor: Acto
         assignment = Assignment(
             environment=environment, workload=workload, baseline=version, revision=revision
         )
-        assignment.fragment = snapshots.fragment(assignment)
+        assignment.fragment = build.fragment(assignment)
         assignment.save(force_insert=True)
         log.record(
             actor=actor, action="assignment.serve_first", reason=reason, after=_served(assignment), **place
@@ -250,7 +250,7 @@ def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed
         removed=removed,
     )
     name, revision = environment.name, environment.revision
-    transaction.on_commit(lambda: snapshots.publish(name, revision))
+    transaction.on_commit(lambda: build.publish(name, revision))
     return revision
 
 
@@ -272,7 +272,7 @@ def _redraw_assignments(workload: Workload) -> None:
 
 def _write(assignment: Assignment, revision: int) -> None:
     assignment.revision = revision
-    assignment.fragment = snapshots.fragment(assignment)
+    assignment.fragment = build.fragment(assignment)
     assignment.save()
 
 

@@ -9,13 +9,15 @@ from rest_framework.response import Response
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.api import ApiView
-from controlplane.errors import PolicyRefused
+from controlplane.core.errors import PolicyRefused
+from controlplane.web.api import ApiView
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import Locate, digest, parse
 from policies_app import actions, serializers
+from policies_app.catalogue.validation import problems_of
 from policies_app.differences import differences
-from policies_app.gates import (
+from policies_app.models import Assignment, Model, Workload
+from policies_app.selectors import (
     assignment_for,
     environment_for,
     environments_for,
@@ -23,8 +25,6 @@ from policies_app.gates import (
     version_for,
     workload_for,
 )
-from policies_app.models import Assignment, Model, Workload
-from policies_app.validation import problems_of
 
 # --- environments ------------------------------------------------------------------------------------
 

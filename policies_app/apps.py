@@ -9,6 +9,6 @@ class PoliciesConfig(AppConfig):
     def ready(self) -> None:
         from prometheus_client import REGISTRY
 
-        from policies_app.figures import PublishedFigures
+        from policies_app.snapshots.metrics import PublishedFigures
 
         REGISTRY.register(PublishedFigures())

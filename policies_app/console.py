@@ -10,10 +10,10 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
-from controlplane import clock
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.pages import (
+from controlplane.core import clock
+from controlplane.web.pages import (
     Crumb,
     attempt,
     console_view,
@@ -26,11 +26,13 @@ from controlplane.pages import (
     person,
     status_of,
 )
-from policies_app import actions, fleet, gates, publishing
+from policies_app import actions, selectors
 from policies_app.differences import differences
+from policies_app.document_text import FIRST_POLICY, add_version, as_yaml, problems_of_text, side_by_side
+from policies_app.fleet import registry
 from policies_app.forms import PinForm, ReasonForm, ServeForm, VersionForm
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
-from policies_app.text import FIRST_POLICY, add_version, as_yaml, problems_of_text, side_by_side
+from policies_app.snapshots import publish
 
 # --- gates --------------------------------------------------------------------------------------------
 
@@ -38,25 +40,25 @@ from policies_app.text import FIRST_POLICY, add_version, as_yaml, problems_of_te
 def workload_for(request: HttpRequest, name: str, *, edit: bool = False) -> Workload:
     """The workload, for anybody with a role anywhere; to edit it, for its owners."""
     must(request, None, permissions.ANYWHERE)
-    return gates.workload_for(person(request), name, edit=edit)
+    return selectors.workload_for(person(request), name, edit=edit)
 
 
 def environment_for(request: HttpRequest, name: str, *, role: Role = Role.VIEWER) -> Environment:
-    return gates.environment_for(person(request), name, role=role)
+    return selectors.environment_for(person(request), name, role=role)
 
 
 def environments_of(request: HttpRequest) -> list[Environment]:
-    return list(gates.environments_for(person(request)).order_by("name"))
+    return list(selectors.environments_for(person(request)).order_by("name"))
 
 
 def assignment_for(request: HttpRequest, workload: str, environment: str, *, role: Role) -> Assignment:
-    return gates.assignment_for(person(request), environment, workload, role=role)
+    return selectors.assignment_for(person(request), environment, workload, role=role)
 
 
 def version_asked(request: HttpRequest, workload: Workload, parameter: str) -> PolicyVersion:
     """The version whose number is in the address's query."""
     number = request.GET.get(parameter, "")
-    return gates.version_for(workload, int(number) if number.isdecimal() and len(number) < 10 else 0)
+    return selectors.version_for(workload, int(number) if number.isdecimal() and len(number) < 10 else 0)
 
 
 # --- workloads ----------------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ def _starting_text(request: HttpRequest, workload: Workload) -> str:
 @console_view("GET")
 def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
     workload = workload_for(request, name)
-    version = gates.version_for(workload, number)
+    version = selectors.version_for(workload, number)
     context = {
         "workload": workload,
         "version": version,
@@ -281,24 +283,24 @@ def _fleet(environment: Environment) -> dict[str, Any]:
     """The routers seen in the last day, and which of them still poll, are up to date, refuse something."""
     now = clock.now()
     routers = list(environment.routers.filter(polled_at__gt=now - timedelta(days=1)).order_by("instance"))
-    polling = [router for router in routers if router.polled_at >= now - fleet.SEEN_WITHIN]
-    view = fleet.view(environment, environment.revision)
+    polling = [router for router in routers if router.polled_at >= now - registry.SEEN_WITHIN]
+    view = registry.view(environment, environment.revision)
     refusals = defaultdict(list)
     for refusal in view.rejected:
         refusals[refusal.router].append(refusal)
     return {
         "routers": routers,
         "polling": {router.pk for router in polling},
-        "revisions": {router.pk: fleet.applied(router, now).revision for router in routers},
+        "revisions": {router.pk: registry.applied(router, now).revision for router in routers},
         "current": {router.pk for router in polling if router.instance not in view.stragglers},
         "refusals": dict(refusals),
-        "published": next(iter(publishing.states(environment.pk)), None),
+        "published": next(iter(publish.states(environment.pk)), None),
     }
 
 
-def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, fleet.FleetView]]:
+def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, registry.FleetView]]:
     """Each environment with how far its present revision has come."""
-    return [(environment, fleet.view(environment, environment.revision)) for environment in environments]
+    return [(environment, registry.view(environment, environment.revision)) for environment in environments]
 
 
 urlpatterns = [

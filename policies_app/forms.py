@@ -10,7 +10,7 @@ from policies_app.models import Assignment, PolicyVersion
 class ReasonForm(forms.Form):
     """Why: kept in the audit log, read by whoever looks into it later."""
 
-    problems: list[dict[str, Any]] = []  # of a refused document, set by `controlplane.pages.attempt`
+    problems: list[dict[str, Any]] = []  # of a refused document, set by `controlplane.web.pages.attempt`
     reason = forms.CharField(
         max_length=400,
         widget=forms.Textarea(attrs={"rows": 3, "placeholder": "What happened, and what this should change"}),

@@ -7,7 +7,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from controlplane.access.models import Team
-from controlplane.ids import uuid7
+from controlplane.core.ids import uuid7
 
 
 def new_epoch() -> str:

@@ -11,19 +11,21 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane import clock
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.api import ApiView
-from controlplane.errors import InvalidInput, StaleVersion
-from policies_app.gates import environment_for, version_for, workload_for
-from rollout_app import actions, looks, serializers, totals
-from rollout_app.dryrun import dry_run
-from rollout_app.gates import plan_for, rollout_for, rollouts_for
+from controlplane.core import clock
+from controlplane.core.errors import InvalidInput, StaleVersion
+from controlplane.web.api import ApiView
+from policies_app.selectors import environment_for, version_for, workload_for
+from rollout_app import actions, serializers
+from rollout_app.engine.shadow import shadow_report
+from rollout_app.engine.states import State
+from rollout_app.evaluation import evaluations
 from rollout_app.models import Plan, Rollout
+from rollout_app.outcomes import minute_totals
+from rollout_app.rehearsal.dry_run import dry_run
 from rollout_app.review import review
-from rollout_app.shadow import shadow_report
-from rollout_app.states import State
+from rollout_app.selectors import plan_for, rollout_for, rollouts_for
 
 MOST_DAYS = 90
 
@@ -228,7 +230,7 @@ class JudgementView(ApiView):
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
-        return Response(looks.judged(rollout_for(self.actor, rollout)).as_dict())
+        return Response(evaluations.judged(rollout_for(self.actor, rollout)).as_dict())
 
 
 class VerdictsView(ApiView):
@@ -249,7 +251,7 @@ class ShadowView(ApiView):
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
-        report = shadow_report(*totals.shadow_and_mirror(rollout_for(self.actor, rollout)))
+        report = shadow_report(*minute_totals.shadow_and_mirror(rollout_for(self.actor, rollout)))
         return Response(asdict(report))
 
 

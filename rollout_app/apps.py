@@ -15,8 +15,8 @@ class RolloutConfig(AppConfig):
 
 def _save_plans(using: str, **_: Any) -> None:
     """The standard plans, where there is none yet: whoever removed or changed one keeps it so."""
+    from rollout_app.engine.plans import SAVED
     from rollout_app.models import Plan
-    from rollout_app.plans import SAVED
 
     if not Plan.objects.using(using).exists():
         Plan.objects.using(using).bulk_create(

@@ -7,9 +7,9 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from controlplane.ids import uuid7
+from controlplane.core.ids import uuid7
 from policies_app.models import Environment, PolicyVersion, Workload
-from rollout_app.states import ACTIVE, State
+from rollout_app.engine.states import ACTIVE, State
 
 
 class TextJSON(models.TextField):  # type: ignore[type-arg]  # Django's cannot be subscripted
@@ -103,7 +103,7 @@ class Rollout(models.Model):
     readback = models.JSONField(default=dict, blank=True)  # {"confirmed": 7, "of": 9, "stragglers": […]}
     # Frozen at the start: p_ref, v_ref, deff, tail edges, cost cap, number of pre-rollout outcomes.
     reference = models.JSONField(default=dict, blank=True)
-    # The engine's sums over closed strata, so that a look costs only what is new. `rollout_app.reconcile`.
+    # The engine's sums over closed strata, so that a look costs only what is new. `rollout_app.evaluation.reconcile`.
     evidence = TextJSON(default=dict, blank=True)
     looks = models.PositiveIntegerField(default=0)  # grows with `evidence`; compare-and-swap of a look
     reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")

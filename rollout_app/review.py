@@ -12,8 +12,8 @@ from django.db.models import QuerySet, Sum
 
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, Model, PolicyVersion, Workload
-from rollout_app.diagnosis import Diagnosis, PolicyFigures, diagnose
-from rollout_app.evidence import ArmSums
+from rollout_app.engine.diagnosis import Diagnosis, PolicyFigures, diagnose
+from rollout_app.engine.evidence import ArmSums
 from rollout_app.models import OutcomeBucket
 
 WINDOWS = 6  # parts of the window in which a trend is looked for

@@ -6,8 +6,8 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from rollout_app.actions import binding
+from rollout_app.engine.states import State, allowed_events
 from rollout_app.models import Approval, Guardrail, Plan, Rollout, Transition, Verdict
-from rollout_app.states import State, allowed_events
 
 
 class PlanSerializer(serializers.ModelSerializer[Plan]):

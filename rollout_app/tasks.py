@@ -1,17 +1,17 @@
 """Background work: three lines each. Every task may be lost, doubled or late; the next one makes it right.
 
 The plain functions serve the embedded runner. With a broker, `look_later` hands a look to a worker, and
-`controlplane.periodic.TABLE` names `sweep`.
+`controlplane.core.periodic.TABLE` names `sweep`.
 """
 
 from collections.abc import Sequence
 
 from django.db import close_old_connections
 
-from controlplane.audit.context import request_context
 from controlplane.celery import app
-from rollout_app import reconcile
-from rollout_app.bulk import chunks
+from controlplane.core.bulk import chunks
+from controlplane.core.context import request_context
+from rollout_app.evaluation import reconcile
 
 
 def look(rollout_ids: Sequence[str]) -> list[str]:

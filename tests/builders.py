@@ -4,7 +4,7 @@ from itertools import count
 from typing import Any
 
 from controlplane.access.models import Team
-from controlplane.actors import SYSTEM
+from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 

@@ -20,8 +20,8 @@ import uvloop
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 django.setup(set_prefix=False)
 
-from controlplane.gateway.http1 import Door  # noqa: E402 — needs the settings
-from controlplane.replies import Reply, Request  # noqa: E402
+from controlplane.server.http1 import Door  # noqa: E402 — needs the settings
+from controlplane.web.replies import Reply, Request  # noqa: E402
 
 TAG = b'"limit"'
 HEADERS = [(b"etag", TAG), (b"cache-control", b"private, max-age=1")]

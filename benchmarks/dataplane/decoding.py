@@ -1,8 +1,8 @@
 """The limit of ingest: an application that reads and decodes a batch, answers 202, and keeps nothing."""
 
-from controlplane.gateway.bodies import Bodies
-from controlplane.replies import Reply, Request, json_reply
-from rollout_app.batches import read_batch
+from controlplane.server.bodies import Bodies
+from controlplane.web.replies import Reply, Request, json_reply
+from rollout_app.outcomes.schemas import read_batch
 
 ACCEPTED = json_reply(202, {"accepted": 10})
 LIMIT = 1024 * 1024  # bytes

@@ -107,10 +107,10 @@ def fill(workloads: int) -> str:
     """Serve that many workloads of about 2 kB each; returns a router's key. Written in bulk, not by actions."""
     from controlplane.access.actions import issue_key
     from controlplane.access.models import Team
-    from controlplane.actors import SYSTEM
+    from controlplane.core.actors import SYSTEM
     from pointsman.policy import canonical, digest
     from policies_app.models import Assignment, Environment, PolicyVersion, Workload
-    from policies_app.snapshots import fragment
+    from policies_app.snapshots.build import fragment
 
     environment = Environment.objects.create(name=ENVIRONMENT, revision=workloads)
     owner = Team.objects.create(name="bench")
@@ -184,7 +184,7 @@ def _obey(workloads: int, database_url: str, redis_url: str) -> None:
     names = ("POINTSMAN_VAR", "DATABASE_URL", "REDIS_URL", "EMBEDDED_RUNNER")
     print(json.dumps({"key": key, "environment": {name: os.environ[name] for name in names}}), flush=True)
 
-    from controlplane.actors import SYSTEM
+    from controlplane.core.actors import SYSTEM
     from policies_app import actions
     from policies_app.models import Assignment
 

@@ -10,13 +10,13 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import IntegrityError, transaction
 
-from controlplane import clock
 from controlplane.access import keys
 from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.access.permissions import has_role
-from controlplane.actors import Actor
 from controlplane.audit import log
-from controlplane.errors import AlreadyExists, Conflict, Forbidden, InvalidInput, NotFound
+from controlplane.core import clock
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, Conflict, Forbidden, InvalidInput, NotFound
 
 MAX_OVERLAP = timedelta(days=7)  # how long a rotated key may go on beside its successor
 

@@ -5,4 +5,4 @@ class AccessConfig(AppConfig):
     name = "controlplane.access"
 
     def ready(self) -> None:
-        from controlplane import checks, openapi  # noqa: F401 — registered by being imported
+        from controlplane.web import openapi  # noqa: F401 — registered by being imported

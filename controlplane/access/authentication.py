@@ -7,11 +7,11 @@ from django.db.models import Q
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
-from controlplane import clock
 from controlplane.access.keys import check, parse_key
 from controlplane.access.models import Key
-from controlplane.actors import Actor
-from controlplane.errors import KeyRevoked, Unauthenticated, WrongKeyKind
+from controlplane.core import clock
+from controlplane.core.actors import Actor
+from controlplane.core.errors import KeyRevoked, Unauthenticated, WrongKeyKind
 
 TOUCH_EVERY = timedelta(minutes=1)  # how exact `last_used_at` is; each request would be a write otherwise
 

@@ -5,8 +5,8 @@ import secrets
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from controlplane.actors import SYSTEM
 from controlplane.audit import log
+from controlplane.core.actors import SYSTEM
 
 NAME = "admin"
 

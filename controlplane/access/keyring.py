@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from controlplane.access.keys import ParsedKey, check, parse_key
 from controlplane.access.models import Key
-from controlplane.clock import now
-from controlplane.errors import Unauthenticated, WrongKeyKind
+from controlplane.core.clock import now
+from controlplane.core.errors import Unauthenticated, WrongKeyKind
 
 _SCHEME = b"bearer "
 _NOBODY = "The request needs `Authorization: Bearer <router key>`."

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from controlplane.errors import KeyExpired, KeyRevoked, Unauthenticated
+from controlplane.core.errors import KeyExpired, KeyRevoked, Unauthenticated
 
 PREFIXES = {"router": "pmr", "admin": "pma"}
 _KINDS = {prefix: kind for kind, prefix in PREFIXES.items()}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponseBase
 
-from controlplane.audit.context import request_context
+from controlplane.core.context import request_context
 
 # A caller may bring an id, to follow a request through several systems; nothing that could forge a log line.
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)

@@ -4,8 +4,8 @@ from django.contrib.auth.models import AbstractBaseUser, AbstractUser, Anonymous
 from django.db.models import Q
 
 from controlplane.access.models import Key, Membership, Role, Team
-from controlplane.actors import Actor
-from controlplane.errors import Forbidden, RoleMissing
+from controlplane.core.actors import Actor
+from controlplane.core.errors import Forbidden, RoleMissing
 
 Principal = Actor | AbstractBaseUser | AnonymousUser | Key
 ANYWHERE = None  # in place of an environment: the role in any one of them will do

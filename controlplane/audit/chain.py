@@ -5,7 +5,7 @@
     Hn   = SHA-256("pointsman.audit.v1" ‖ 0x00 ‖ Hn−1 ‖ leaf)
 
 The prefixes keep the three kinds of hash apart: no body can be passed off as a link, nor one chain's start as
-another's (RFC 9162 §2.1 does the same for Merkle trees). `docs/verify_audit.py` says it without Pointsman.
+another's (RFC 9162 2.1 does the same for Merkle trees). `docs/verify_audit.py` says it without Pointsman.
 """
 
 import hashlib

@@ -9,10 +9,10 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 
-from controlplane import clock, signing
 from controlplane.audit import chain, log, notes
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.audit.verify import Examination, Row
+from controlplane.core import clock, signing
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from controlplane import clock
-from controlplane.actors import Actor
-from controlplane.audit import chain, context
+from controlplane.audit import chain
 from controlplane.audit.models import Entry, Head
-from controlplane.errors import Conflict, Forbidden, PointsmanError, StaleVersion
-from controlplane.ids import uuid7
+from controlplane.core import clock, context
+from controlplane.core.actors import Actor
+from controlplane.core.errors import Conflict, Forbidden, PointsmanError, StaleVersion
+from controlplane.core.ids import uuid7
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Periodic jobs of the audit log. See `controlplane.periodic`."""
+"""Periodic jobs of the audit log. See `controlplane.core.periodic`."""
 
 from controlplane.audit import checkpoints
 

@@ -22,13 +22,13 @@ from rollout_app.actions.approvals import (
     standing_approval,
 )
 from rollout_app.actions.proposals import amend_rollout, cancel_rollout, propose_rollout, submit_rollout
-from rollout_app.actions.returns import (
+from rollout_app.actions.rollbacks import (
     abort_rollout,
     confirm_rolled_back,
     revert_rollout,
     roll_back_rollout,
 )
-from rollout_app.actions.rules import add_plan, edit_plan, remove_guardrail, remove_plan, set_guardrail
+from rollout_app.actions.settings import add_plan, edit_plan, remove_guardrail, remove_plan, set_guardrail
 from rollout_app.actions.stages import (
     advance_rollout,
     break_glass_start,

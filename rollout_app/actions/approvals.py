@@ -6,13 +6,13 @@ from uuid import UUID
 
 import rfc8785
 
-from controlplane.actors import Actor
 from controlplane.audit import log
-from controlplane.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
-from rollout_app.actions.moving import door, fresh_environment, legal, loaded, look_soon, move, place
-from rollout_app.evidence import Stage
+from controlplane.core.actors import Actor
+from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
+from rollout_app.actions.transitions import door, fresh_environment, legal, loaded, look_soon, move, place
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.states import APPROVABLE, Event, State, words
 from rollout_app.models import Approval, Rollout
-from rollout_app.states import APPROVABLE, Event, State, words
 
 
 def binding(rollout: Rollout, stage: int | None = None) -> str:

@@ -5,16 +5,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from controlplane.actors import SYSTEM, Actor
 from controlplane.audit import log
-from controlplane.errors import Conflict, InvalidInput, NotFound
-from controlplane.ids import uuid7
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import Conflict, InvalidInput, NotFound
+from controlplane.core.ids import uuid7
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
-from rollout_app import plans
-from rollout_app.actions.moving import checked_reason, door, legal, loaded, move, place
+from rollout_app.actions.transitions import checked_reason, door, legal, loaded, move, place
+from rollout_app.engine import plans
+from rollout_app.engine.states import Event, State
 from rollout_app.models import Plan, Rollout
-from rollout_app.states import Event, State
 
 PlanLike = Plan | str | Sequence[Any]
 

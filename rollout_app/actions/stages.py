@@ -4,13 +4,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from controlplane import clock
-from controlplane.actors import Actor
-from controlplane.errors import ApprovalStale, Conflict, Frozen, IllegalMove
+from controlplane.core import clock
+from controlplane.core.actors import Actor
+from controlplane.core.errors import ApprovalStale, Conflict, Frozen, IllegalMove
 from policies_app.models import Assignment
-from rollout_app import totals
 from rollout_app.actions.approvals import as_evidence, needed_approval, start_approval
-from rollout_app.actions.moving import (
+from rollout_app.actions.transitions import (
     as_it_is,
     door,
     fresh_environment,
@@ -21,10 +20,11 @@ from rollout_app.actions.moving import (
     serving_stage,
     still_on,
 )
-from rollout_app.evidence import Stage
-from rollout_app.guardrails import guardrails_for
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.states import Event, State
 from rollout_app.models import Approval, Rollout
-from rollout_app.states import Event, State
+from rollout_app.outcomes import minute_totals
 
 
 def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
@@ -53,7 +53,7 @@ def _start(
         _not_frozen(rollout, now)
         approvals.append(_stage_approval(rollout, 0))
     _not_pinned(still_on(rollout, error=ApprovalStale))
-    reference = totals.reference(rollout, now)
+    reference = minute_totals.reference(rollout, now)
     guardrails = guardrails_for(
         rollout.workload.guardrails.values("metric", "enabled", "margin", "weight", "bound")
     )

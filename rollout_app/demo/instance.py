@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 
 from controlplane.access.actions import create_team, grant_role, issue_key, revoke_key
 from controlplane.access.models import Key, Role, Team
-from controlplane.actors import SYSTEM, Actor
+from controlplane.core.actors import SYSTEM, Actor
 from policies_app import actions
 from policies_app.models import Environment, Model, PolicyVersion, Workload
 from rollout_app.actions import set_guardrail

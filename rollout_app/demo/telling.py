@@ -10,14 +10,14 @@ from django.core.management.base import OutputWrapper
 from django.db.models import Max, Min, Sum
 from django.urls import reverse
 
-from controlplane.display import money, percent
-from rollout_app import totals
+from controlplane.web.display import money, percent
 from rollout_app.demo.traffic import Traffic, waits_for_a_person
-from rollout_app.evidence import Stage
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.shadow import shadow_report
+from rollout_app.engine.states import ENDED, State, words
 from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
+from rollout_app.outcomes import minute_totals
 from rollout_app.review import diagnosed
-from rollout_app.shadow import shadow_report
-from rollout_app.states import ENDED, State, words
 
 EVERY_S = 15.0  # without a terminal to rewrite a line on: a line of figures this often
 
@@ -185,7 +185,7 @@ def _diagnosis(rollout: Rollout) -> str:
 
 
 def _mirrored(rollout: Rollout) -> str:
-    shadow, mirror = totals.shadow_and_mirror(rollout)
+    shadow, mirror = minute_totals.shadow_and_mirror(rollout)
     if not mirror.n:
         return ""
     report = shadow_report(shadow, mirror)

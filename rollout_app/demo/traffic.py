@@ -9,16 +9,16 @@ from typing import Any
 from django.db import connection
 from django.db.models import Max
 
-from controlplane import clock
+from controlplane.core import clock
 from pointsman import Pace, Router
 from rollout_app import actions
 from rollout_app.demo import instance
 from rollout_app.demo.instance import Served
 from rollout_app.demo.stories import Story
+from rollout_app.engine.calibration import MIN_OUTCOMES
+from rollout_app.engine.states import ENDED, State
 from rollout_app.models import ArmTotals, Rollout
-from rollout_app.reference import MIN_OUTCOMES
-from rollout_app.replay import Replay, Stamps
-from rollout_app.states import ENDED, State
+from rollout_app.rehearsal.replay import Replay, Stamps
 
 ROUTERS = 2  # each story's gateway has two, so that a rollback has somebody to read back from
 # The stamps begin here, and pass a minute each second: half a day is enough for twelve real minutes.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from controlplane.actors import SYSTEM
+from controlplane.core.actors import SYSTEM
 from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.models import Rollout

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from controlplane.access.models import Membership, Team
-from controlplane.actors import SYSTEM, Actor
+from controlplane.core.actors import SYSTEM, Actor
 from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.models import Rollout

@@ -7,8 +7,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.actors import SYSTEM
 from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment, Workload
 from tests import builders

@@ -8,14 +8,14 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.actors import SYSTEM
 from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
 from policies_app import actions as policies
 from policies_app.models import Environment, Workload
 from rollout_app import actions
-from rollout_app.doors import DOORS
+from rollout_app.console.rollout_actions import DOORS
+from rollout_app.engine.states import State
 from rollout_app.models import Rollout
-from rollout_app.states import State
 from tests.console.people import ONE_STEP, People, actor_of, proposed, running
 from tests.console.test_workloads import text
 

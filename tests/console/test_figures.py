@@ -7,8 +7,8 @@ import pytest
 import time_machine
 from django.utils import timezone
 
-from controlplane import display
-from rollout_app.charts import chart, interval
+from controlplane.web import display
+from rollout_app.console.charts import chart, interval
 
 
 @pytest.mark.parametrize(

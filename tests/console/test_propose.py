@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from policies_app.models import Environment, Workload
+from rollout_app.engine.states import State
 from rollout_app.models import Plan, Rollout
-from rollout_app.states import State
 from tests import builders
 from tests.console.people import People
 from tests.console.test_workloads import text

@@ -7,11 +7,11 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.actors import SYSTEM
+from controlplane.core.actors import SYSTEM
 from policies_app.models import Environment, Workload
 from rollout_app import actions
+from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout
-from rollout_app.states import State
 from tests.console.people import ONE_STEP, People, actor_of, proposed, running
 from tests.console.test_workloads import text
 from tests.rules.evidence_builders import ledger

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pointsman.policy import completed, parse
-from policies_app.text import FIRST_POLICY, as_yaml, side_by_side
+from policies_app.document_text import FIRST_POLICY, as_yaml, side_by_side
 
 DOCUMENTS: list[dict[str, Any]] = [
     {

@@ -7,8 +7,8 @@ import pytest
 from django.urls import reverse
 
 from controlplane.audit.models import Entry
+from policies_app.document_text import as_yaml
 from policies_app.models import Workload
-from policies_app.text import as_yaml
 from tests.console.people import People
 from tests.console.test_workloads import text
 

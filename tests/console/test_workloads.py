@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
-from controlplane.actors import SYSTEM
+from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment, Workload
 from tests import builders

@@ -10,12 +10,12 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from controlplane import strictjson
 from controlplane.access import actions
 from controlplane.access.models import Answer, Key, Membership, Role, Team
-from controlplane.actors import SYSTEM
 from controlplane.audit.models import Entry
-from controlplane.errors import BodyTooLarge, MalformedBody
+from controlplane.core import strictjson
+from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import BodyTooLarge, MalformedBody
 
 pytestmark = pytest.mark.django_db
 

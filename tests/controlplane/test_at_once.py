@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from controlplane.access import answers
+from controlplane.access import idempotency
 from controlplane.access.models import Team
-from controlplane.actors import SYSTEM
 from controlplane.audit import checkpoints, log
 from controlplane.audit.models import Checkpoint, Entry, Head
+from controlplane.core.actors import SYSTEM
 
 pytestmark = pytest.mark.django_db(transaction=True)
 THREADS, EACH = 4, 10
@@ -71,14 +71,14 @@ def test_checkpoints_made_at_once_are_one() -> None:
 
 
 def test_a_doubled_request_is_done_once_and_answered_alike() -> None:
-    replies: list[answers.Reply] = []
+    replies: list[idempotency.Reply] = []
 
-    def create() -> answers.Reply:
+    def create() -> idempotency.Reply:
         team = Team.objects.create(name=f"team-{Team.objects.count()}")
-        return answers.Reply(201, {"name": team.name}, {})
+        return idempotency.Reply(201, {"name": team.name}, {})
 
     def work(number: int) -> None:
-        replies.append(answers.answer_once(SYSTEM, "key", "0" * 64, create))
+        replies.append(idempotency.answer_once(SYSTEM, "key", "0" * 64, create))
 
     assert at_once(work) == []
     assert Team.objects.count() == 1

@@ -14,12 +14,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
-from controlplane.actors import SYSTEM
 from controlplane.audit import chain, checkpoints, log, triggers
-from controlplane.audit.context import request_context
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.audit.verify import Examination, Row
-from controlplane.errors import RoleMissing
+from controlplane.core.actors import SYSTEM
+from controlplane.core.context import request_context
+from controlplane.core.errors import RoleMissing
 from tests import append_only
 
 pytestmark = pytest.mark.django_db

@@ -10,10 +10,11 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test import Client
 
-from controlplane import checks, clock, health, problems, signing
-from controlplane.audit.context import request_context
 from controlplane.audit.models import Head
-from controlplane.logs import JsonFormatter
+from controlplane.core import clock, problems, signing
+from controlplane.core.context import request_context
+from controlplane.core.logs import JsonFormatter
+from controlplane.server import checks, health
 from tests.services import free_port
 
 

@@ -9,12 +9,19 @@ from django.contrib.auth.models import User
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane import clock
 from controlplane.access import actions, keys
 from controlplane.access.models import Key, Role
-from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
-from controlplane.errors import Conflict, Forbidden, InvalidInput, KeyExpired, KeyRevoked, Unauthenticated
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    KeyExpired,
+    KeyRevoked,
+    Unauthenticated,
+)
 
 
 def test_a_key_says_what_it_is() -> None:

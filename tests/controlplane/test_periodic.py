@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from controlplane import periodic
-from controlplane.audit import context
-from controlplane.periodic import Job, Runner
+from controlplane.core import context, periodic
+from controlplane.core.periodic import Job, Runner
 
 calls: list[str] = []
 release = threading.Event()

@@ -12,8 +12,8 @@ from controlplane.access.permissions import (
     require_role,
     visible_environments,
 )
-from controlplane.actors import SYSTEM, Actor
-from controlplane.errors import RoleMissing
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import RoleMissing
 
 pytestmark = pytest.mark.django_db
 

@@ -21,13 +21,13 @@ import uvloop
 from django.conf import settings
 from django.db import connection
 
-from controlplane import signing
 from controlplane.access.actions import issue_key
 from controlplane.access.models import Key
-from controlplane.actors import SYSTEM
-from controlplane.gateway import Gateway
-from controlplane.gateway.http1 import Door
-from controlplane.replies import Reply, Request
+from controlplane.core import signing
+from controlplane.core.actors import SYSTEM
+from controlplane.server.gateway import Gateway
+from controlplane.server.http1 import Door
+from controlplane.web.replies import Reply, Request
 from policies_app.models import Assignment, Environment
 from tests.services import free_port
 

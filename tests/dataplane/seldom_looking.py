@@ -7,7 +7,7 @@ from django.core.management import execute_from_command_line
 
 if __name__ == "__main__":
     django.setup()
-    from policies_app import watcher
+    from policies_app.snapshots import watcher
 
     watcher.LOOK_WITH_NOTICES_S = 3600.0
     execute_from_command_line(sys.argv)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from controlplane.gateway.bridge import Bridge, Environ
+from controlplane.server.bridge import Bridge, Environ
 from tests.dataplane.plane import PATIENCE_S
 from tests.dataplane.test_http1 import Rig, _rig
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from controlplane import signing
-from controlplane.actors import SYSTEM
+from controlplane.core import signing
+from controlplane.core.actors import SYSTEM
 from pointsman import Pace, Router
 from policies_app import actions
 from policies_app.models import Published

@@ -1,9 +1,10 @@
 """GET /router/v1/snapshot?since=: what changed, and no more."""
 
-from controlplane.actors import SYSTEM
-from controlplane.ids import uuid7
-from policies_app import actions, boards
+from controlplane.core.actors import SYSTEM
+from controlplane.core.ids import uuid7
+from policies_app import actions
 from policies_app.models import Environment
+from policies_app.snapshots import cache
 from tests import builders
 from tests.dataplane.plane import Answered, Plane, Served
 
@@ -87,7 +88,7 @@ def test_it_costs_what_changed_not_the_size_of_the_environment(plane: Plane, ser
 def test_it_finds_what_changed_however_often_and_in_whatever_order(served: Served) -> None:
     others = [builders.served(served.environment, builders.workload()) for _ in range(4)]
     assignments = [served.assignment, *others]
-    generation = boards.read(boards.looks()[served.environment.name], None)
+    generation = cache.read(cache.looks()[served.environment.name], None)
     for number, turn in enumerate([3, 0, 3, 4, 1, 0, 0, 2, 1]):
         assignment = assignments[turn]
         assignment.refresh_from_db()
@@ -96,15 +97,15 @@ def test_it_finds_what_changed_however_often_and_in_whatever_order(served: Serve
         else:
             actions.pin(assignment, "large", actor=SYSTEM, reason="now")
         if number % 2:  # several at once, too
-            generation = boards.read(boards.looks()[served.environment.name], generation)
-    generation = boards.read(boards.looks()[served.environment.name], generation)
+            generation = cache.read(cache.looks()[served.environment.name], generation)
+    generation = cache.read(cache.looks()[served.environment.name], generation)
     assert generation is not None
-    afresh = boards.read(generation.look, None)
+    afresh = cache.read(generation.look, None)
     assert afresh is not None
     assert generation.entries == afresh.entries
     entries = generation.entries.items()
     for since in range(generation.look.revision + 1):
-        question = boards.Question(None, since)
+        question = cache.Question(None, since)
         changed = sorted((name, entry.fragment) for name, entry in entries if entry.revision > since)
         assert generation.selected(question) == afresh.selected(question) == changed
         assert generation.size(question) == sum(len(fragment) for _, fragment in changed)

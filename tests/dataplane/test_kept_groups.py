@@ -11,13 +11,13 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models import Sum
 
-from controlplane import clock
-from rollout_app import outcomes, writer
-from rollout_app.batches import Group
-from rollout_app.counting import NUMBERS, Contribution, Details, Key
+from controlplane.core import clock
 from rollout_app.models import ArmTotals, OutcomeBucket, UncountedGroup
-from rollout_app.outcomes import LEFT_AFTER, Submission, Tally
-from rollout_app.upserts import LARGEST
+from rollout_app.outcomes import group_commit, store
+from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Details, Key
+from rollout_app.outcomes.schemas import Group
+from rollout_app.outcomes.store import LEFT_AFTER, Submission, Tally
+from rollout_app.outcomes.upserts import LARGEST
 from tests.dataplane.plane import PATIENCE_S, Asked, Plane, Served, until
 from tests.dataplane.reports import NOW, batch, bucket
 
@@ -57,15 +57,15 @@ def _later() -> datetime:
 def test_it_counts_what_it_kept(served: Served) -> None:
     tally = Tally()
     for _ in range(2):
-        assert outcomes.keep([_submission(served, "/a", "/b"), _submission(served)], tally).answers == [2, 1]
+        assert store.keep([_submission(served, "/a", "/b"), _submission(served)], tally).answers == [2, 1]
     assert (UncountedGroup.objects.count(), _counted()) == (2, 0)
-    outcomes.settle(tally)
+    store.settle(tally)
     assert (UncountedGroup.objects.count(), tally.groups, tally.sums) == (0, [], {})
     kept = list(OutcomeBucket.objects.order_by("endpoint").values())
     OutcomeBucket.objects.all().delete()
     ArmTotals.objects.all().delete()
     for _ in range(2):
-        outcomes.count([_submission(served, "/a", "/b"), _submission(served)])
+        store.count([_submission(served, "/a", "/b"), _submission(served)])
     at_once = list(OutcomeBucket.objects.order_by("endpoint").values())
     assert [row | {"id": 0} for row in kept] == [row | {"id": 0} for row in at_once]
     assert _counted() == 18
@@ -73,19 +73,19 @@ def test_it_counts_what_it_kept(served: Served) -> None:
 
 def test_it_tells_which_rollouts_moved_when_it_counts(served: Served) -> None:
     tally = Tally()
-    assert outcomes.keep([_submission(served, rollout="r-1")], tally).rollouts == set()
-    assert outcomes.settle(tally) == {"r-1"}
-    assert outcomes.count([_submission(served, rollout="r-1")]).rollouts == {"r-1"}
+    assert store.keep([_submission(served, rollout="r-1")], tally).rollouts == set()
+    assert store.settle(tally) == {"r-1"}
+    assert store.count([_submission(served, rollout="r-1")]).rollouts == {"r-1"}
 
 
 def test_it_keeps_a_batch_once(served: Served) -> None:
     tally, one = Tally(), _submission(served, "/a", "/b", batch_id="one")
-    assert outcomes.keep([one, one], tally).answers == [2, 2]
+    assert store.keep([one, one], tally).answers == [2, 2]
     again = _submission(served, batch_id="one")
-    assert outcomes.keep([again], tally).answers == [2]
-    assert outcomes.count([again]).answers == [2]
+    assert store.keep([again], tally).answers == [2]
+    assert store.count([again]).answers == [2]
     assert UncountedGroup.objects.count() == 1  # a group with nothing new is not kept at all
-    outcomes.settle(tally)
+    store.settle(tally)
     assert _counted() == 6
 
 
@@ -93,23 +93,23 @@ def test_it_keeps_a_batch_once(served: Served) -> None:
     ("waited", "counted"), [(timedelta(milliseconds=-1), 0), (timedelta(milliseconds=1), 3)]
 )
 def test_it_counts_what_a_killed_process_left(served: Served, waited: timedelta, counted: int) -> None:
-    outcomes.keep([_submission(served, rollout="r-1")], Tally())
+    store.keep([_submission(served, rollout="r-1")], Tally())
     at = UncountedGroup.objects.get().at
-    answer = outcomes.settle_left(at + LEFT_AFTER + waited)
+    answer = store.settle_left(at + LEFT_AFTER + waited)
     assert answer == ((1, {"r-1"}) if counted else (0, set()))
     assert (_counted(), UncountedGroup.objects.count()) == (counted, 0 if counted else 1)
-    assert outcomes.settle_left(_later())[0] == (0 if counted else 1)
+    assert store.settle_left(_later())[0] == (0 if counted else 1)
     assert _counted() == 3
 
 
 def test_it_counts_a_group_once_although_another_took_it_for_left(served: Served) -> None:
     tally = Tally()
-    outcomes.keep([_submission(served)], tally)
-    outcomes.settle_left(_later())
-    outcomes.keep([_submission(served)], tally)
-    assert outcomes.settle(tally) == set()  # one of the two is counted: these sums are too large
+    store.keep([_submission(served)], tally)
+    store.settle_left(_later())
+    store.keep([_submission(served)], tally)
+    assert store.settle(tally) == set()  # one of the two is counted: these sums are too large
     assert (_counted(), tally.groups) == (3, [])
-    outcomes.settle_left(_later())
+    store.settle_left(_later())
     assert _counted() == 6
 
 
@@ -118,32 +118,32 @@ def test_it_loses_nothing_when_it_cannot_count(served: Served, monkeypatch: pyte
         raise OperationalError("the database is gone")
 
     tally = Tally()
-    outcomes.keep([_submission(served)], tally)
+    store.keep([_submission(served)], tally)
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes, "add_to_rows", away)
+        patched.setattr(store, "add_to_rows", away)
         with pytest.raises(OperationalError):
-            outcomes.settle(tally)
+            store.settle(tally)
     assert (_counted(), UncountedGroup.objects.count(), tally.sums) == (0, 1, {})
-    outcomes.settle_left(_later())
+    store.settle_left(_later())
     assert _counted() == 3
 
 
 def test_it_sets_aside_what_it_cannot_read(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """A torn group, or one of a release that wrote them otherwise: it must not keep the others from being counted."""
     torn = UncountedGroup.objects.create(body=b"torn")
-    outcomes.keep([_submission(served)], Tally())
-    assert outcomes.settle_left(_later())[0] == 1
+    store.keep([_submission(served)], Tally())
+    assert store.settle_left(_later())[0] == 1
     assert (_counted(), list(UncountedGroup.objects.all())) == (3, [torn])
     assert f"group {torn.pk} of outcomes cannot be read" in caplog.text
-    assert outcomes.settle_left(_later()) == (0, set())  # not at once again
-    assert outcomes.settle_left(_later() + outcomes.TRIED_AGAIN_AFTER) == (0, set())
+    assert store.settle_left(_later()) == (0, set())  # not at once again
+    assert store.settle_left(_later() + store.TRIED_AGAIN_AFTER) == (0, set())
     assert UncountedGroup.objects.get() == torn
 
 
 def test_it_stops_at_the_largest_figure(served: Served) -> None:
     """Beyond any honest figure; a sum that the column cannot hold must not keep the others from being counted."""
     for _ in range(3):
-        outcomes.count([_submission(served, figure=2**62), _submission(served, "/b")])
+        store.count([_submission(served, figure=2**62), _submission(served, "/b")])
     rows = {row.endpoint: row for row in OutcomeBucket.objects.all()}
     assert (rows["/a"].tasks, rows["/a"].cost_sum, rows["/b"].tasks) == (LARGEST, LARGEST, 9)
     assert ArmTotals.objects.get().cost_sum == LARGEST
@@ -159,11 +159,11 @@ def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> No
         order = endpoints if number % 2 else endpoints[::-1]
         try:
             for turn in range(turns):
-                outcomes.keep([_submission(served, *order[turn:])], tally)
-                outcomes.count([_submission(served, *order[: turn + 1])])
-                outcomes.settle_left(_later())
+                store.keep([_submission(served, *order[turn:])], tally)
+                store.count([_submission(served, *order[: turn + 1])])
+                store.settle_left(_later())
                 if turn % 3 == 2:
-                    outcomes.settle(tally)
+                    store.settle(tally)
         except Exception as error:
             errors.append(error)
         finally:
@@ -171,7 +171,7 @@ def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> No
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    while outcomes.settle_left(_later())[0]:
+    while store.settle_left(_later())[0]:
         pass
     assert errors == []
     assert _counted() == 4 * 3 * sum(len(endpoints[turn:]) + turn + 1 for turn in range(turns))
@@ -181,9 +181,9 @@ def _asked_together(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch, batches: list[dict[str, Any]]
 ) -> list[Asked]:
     """Send them so that all wait together while the first is being counted."""
-    released, real, load = threading.Event(), outcomes.count, plane.gateway.ingest.load
+    released, real, load = threading.Event(), store.count, plane.gateway.ingest.load
 
-    def held(group: Any) -> outcomes.Accepted:
+    def held(group: Any) -> store.Accepted:
         released.wait(PATIENCE_S)
         return real(group)
 
@@ -191,7 +191,7 @@ def _asked_together(
         return plane.begin(DOOR, served.key, method="POST", body=msgspec.json.encode(document))
 
     with monkeypatch.context() as patch:
-        patch.setattr(outcomes, "count", held)
+        patch.setattr(store, "count", held)
         before = load().groups
         first = begin(batches[0])
         until(lambda: load().groups > before)
@@ -205,13 +205,13 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    real = outcomes.keep
+    real = store.keep
 
-    def recording(group: Any, tally: Tally) -> outcomes.Accepted:
+    def recording(group: Any, tally: Tally) -> store.Accepted:
         kept.append(len(group))
         return real(group, tally)
 
-    monkeypatch.setattr(outcomes, "keep", recording)
+    monkeypatch.setattr(store, "keep", recording)
     buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(30)]
     assert plane.post(DOOR, served.key, batch(*buckets)).status == 202
     assert (_counted(), kept) == (30 * 118, [])  # one request: in the totals when it is answered
@@ -223,9 +223,9 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
 
 
 def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SETTLE_S", 60.0)
-    monkeypatch.setattr(writer, "SETTLE_LATEST_S", 60.0)
-    monkeypatch.setattr(writer, "KEEP_FROM", 2)
+    monkeypatch.setattr(group_commit, "SETTLE_S", 60.0)
+    monkeypatch.setattr(group_commit, "SETTLE_LATEST_S", 60.0)
+    monkeypatch.setattr(group_commit, "KEEP_FROM", 2)
     with Plane() as plane:
         batches = [batch(bucket(served.assignment)) for _ in range(40)]
         answers = _asked_together(plane, served, monkeypatch, batches)
@@ -235,7 +235,7 @@ def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pyte
 
 
 def test_it_looks_for_what_others_left(served: Served) -> None:
-    outcomes.keep([_submission(served)], Tally())
+    store.keep([_submission(served)], Tally())
     UncountedGroup.objects.update(at=clock.now() - 2 * LEFT_AFTER)
     with Plane():
         until(lambda: _counted() == 3)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from controlplane import clock
 from controlplane.access import actions as keys
 from controlplane.access.models import Key
-from controlplane.actors import SYSTEM
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
 from tests.dataplane.plane import PATIENCE_S, Plane, Served, key_row, router_key, until
 from tests.dataplane.reports import batch, bucket
 

@@ -6,7 +6,7 @@ import pytest
 from django.test import override_settings
 
 from controlplane.access import actions as keys
-from controlplane.actors import SYSTEM
+from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment
 from tests.dataplane.plane import PATIENCE_S, Plane, Served, key_row

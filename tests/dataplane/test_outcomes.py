@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from django.db import DataError, OperationalError
 
-from rollout_app import outcomes, writer
 from rollout_app.models import AcceptedBatch, ArmTotals, OutcomeBucket
+from rollout_app.outcomes import group_commit, store
 from tests import builders
 from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served
 from tests.dataplane.reports import NOW, batch, bucket
@@ -231,13 +231,13 @@ def test_it_accepts_an_empty_batch(plane: Plane, served: Served) -> None:
 
 def test_it_commits_before_it_answers(plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    real = outcomes.count
+    real = store.count
 
-    def held(group: Any) -> outcomes.Accepted:
+    def held(group: Any) -> store.Accepted:
         released.wait(PATIENCE_S)
         return real(group)
 
-    monkeypatch.setattr(outcomes, "count", held)
+    monkeypatch.setattr(store, "count", held)
     body = msgspec.json.encode(batch(bucket(served.assignment)))
     answer = plane.begin(DOOR, served.key, method="POST", body=body)
     with pytest.raises(TimeoutError):
@@ -250,12 +250,12 @@ def test_it_commits_before_it_answers(plane: Plane, served: Served, monkeypatch:
 def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(group: Any) -> outcomes.Accepted:
+    def away(group: Any) -> store.Accepted:
         raise OperationalError("the database is gone")
 
     sent = batch(bucket(served.assignment))
     with monkeypatch.context() as patched:
-        patched.setattr(outcomes, "count", away)
+        patched.setattr(store, "count", away)
         refused = plane.post(DOOR, served.key, sent)
     assert (refused.status, refused.code) == (503, "unavailable")
     assert refused.headers["retry-after"] == "5"
@@ -266,7 +266,7 @@ def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
 def test_it_fails_no_batch_for_another_ones_fault(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = outcomes._new
+    real = store._new
     bad = str(uuid.uuid4())
 
     def overflowing(submissions: Any, fresh: Any) -> Any:
@@ -274,7 +274,7 @@ def test_it_fails_no_batch_for_another_ones_fault(
             raise DataError("bigint out of range")
         return real(submissions, fresh)
 
-    monkeypatch.setattr(outcomes, "_new", overflowing)
+    monkeypatch.setattr(store, "_new", overflowing)
     documents = [batch(bucket(served.assignment), batch_id=bad if n == 7 else "") for n in range(20)]
     answers = [
         plane.begin(DOOR, served.key, method="POST", body=msgspec.json.encode(document))
@@ -290,14 +290,14 @@ def test_it_pushes_back_when_too_much_waits(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     released = threading.Event()
-    real = outcomes.count
+    real = store.count
 
-    def held(group: Any) -> outcomes.Accepted:
+    def held(group: Any) -> store.Accepted:
         released.wait(PATIENCE_S)
         return real(group)
 
-    monkeypatch.setattr(outcomes, "count", held)
-    monkeypatch.setattr(writer, bound, 3)
+    monkeypatch.setattr(store, "count", held)
+    monkeypatch.setattr(group_commit, bound, 3)
     answers = []
     for _ in range(10):
         body = msgspec.json.encode(batch(bucket(served.assignment)))
@@ -330,10 +330,10 @@ def test_it_prunes_by_age(served: Served) -> None:
     with Plane() as plane:
         plane.post(DOOR, served.key, batch(bucket(served.assignment)))
     now = datetime.now(UTC)
-    assert outcomes.prune(now + timedelta(days=7)) == dict.fromkeys(
+    assert store.prune(now + timedelta(days=7)) == dict.fromkeys(
         ("OutcomeBucket", "ArmTotals", "Feedback", "AcceptedBatch"), 0
     )
-    assert outcomes.prune(now + timedelta(days=9))["AcceptedBatch"] == 1
-    later = outcomes.prune(now + timedelta(days=91))
+    assert store.prune(now + timedelta(days=9))["AcceptedBatch"] == 1
+    later = store.prune(now + timedelta(days=91))
     assert (later["OutcomeBucket"], later["ArmTotals"]) == (1, 0)
-    assert outcomes.prune(now + timedelta(days=401))["ArmTotals"] == 1
+    assert store.prune(now + timedelta(days=401))["ArmTotals"] == 1

@@ -6,7 +6,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from controlplane.gateway import bodies
+from controlplane.server import bodies
 from tests.dataplane.plane import PATIENCE_S, Plane, Served, Server
 
 SLOW = 500

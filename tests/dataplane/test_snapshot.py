@@ -13,14 +13,15 @@ import pytest
 import zstandard
 from django.test.utils import CaptureQueriesContext
 
-from controlplane import signing
 from controlplane.access import actions as keys
 from controlplane.access.keyring import Keyring
-from controlplane.actors import SYSTEM
-from policies_app import actions, boards, snapshots
-from policies_app.fleet import Fleet
+from controlplane.core import signing
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.fleet.registry import Fleet
 from policies_app.models import Router
-from policies_app.serving import Serving
+from policies_app.snapshots import build, cache
+from policies_app.snapshots.serving import Serving
 from tests import builders
 from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served, key_row, router_key
 
@@ -129,7 +130,7 @@ def test_it_serves_a_limited_key_its_workloads_only(plane: Plane, served: Served
 
 def test_it_asks_the_database_nothing(plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     full = plane.snapshot(served.key)
-    monkeypatch.setattr(snapshots, "body", None)  # nor builds anything
+    monkeypatch.setattr(build, "body", None)  # nor builds anything
     again = plane.snapshot(served.key)
     unchanged = plane.snapshot(served.key, if_none_match=full.headers["etag"])
     assert (again.body, unchanged.status) == (full.body, 304)
@@ -161,10 +162,10 @@ def test_a_poll_that_is_repeated_is_answered_anew(plane: Plane, served: Served) 
 def test_it_builds_a_large_body_once_for_all_who_ask(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("policies_app.serving.BUILT_INLINE", 0)
+    monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
     built = []
-    real = snapshots.answer
-    monkeypatch.setattr(snapshots, "answer", lambda *args: built.append(args) or real(*args))  # type: ignore[func-returns-value]
+    real = build.answer
+    monkeypatch.setattr(build, "answer", lambda *args: built.append(args) or real(*args))  # type: ignore[func-returns-value]
     asked: list[Future[Answered]] = [plane.begin("/router/v1/snapshot", served.key) for _ in range(20)]
 
     assert {answer.result(PATIENCE_S).status for answer in asked} == {200}
@@ -175,10 +176,10 @@ def test_a_built_body_is_never_neither_kept_nor_on_its_way(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that asks in the very moment when it lands must find it: in between, it would be built again."""
-    monkeypatch.setattr("policies_app.serving.BUILT_INLINE", 0)
-    generation = boards.read(boards.looks()[served.environment.name], None)
+    monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
+    generation = cache.read(cache.looks()[served.environment.name], None)
     assert generation is not None
-    question, serving = boards.Question(None, None), Serving(Keyring(), Fleet())
+    question, serving = cache.Question(None, None), Serving(Keyring(), Fleet())
     found = []
 
     async def ask() -> None:
@@ -196,9 +197,9 @@ def test_a_built_body_is_never_neither_kept_nor_on_its_way(
 def test_it_reads_header_and_fragments_in_one_statement(served: Served) -> None:
     from django.db import connection
 
-    look = boards.looks()[served.environment.name]
+    look = cache.looks()[served.environment.name]
     with CaptureQueriesContext(connection) as queries:
-        generation = boards.read(look, None)
+        generation = cache.read(look, None)
     assert generation is not None
     assert generation.look.revision == 1
     assert len(queries) == 1

@@ -4,11 +4,11 @@ import gc
 
 
 def test_it_takes_what_is_loaded_out_of_the_garbage_collectors_sight() -> None:
-    from controlplane import process
+    from controlplane.server import lifespan
 
     assert gc.get_freeze_count() == 0
     try:
-        process._settle()
+        lifespan._settle()
         assert gc.get_freeze_count() > 10_000
     finally:
         gc.unfreeze()

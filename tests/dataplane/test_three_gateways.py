@@ -16,8 +16,9 @@ from django.conf import settings
 from django.db.models import Sum
 
 from controlplane.access.actions import revoke_key
-from controlplane.actors import SYSTEM
-from policies_app import actions, notices
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.snapshots import notices
 from rollout_app.models import ArmTotals
 from tests.dataplane.plane import PATIENCE_S, Served, Server, key_row, router_key, until
 from tests.dataplane.reports import batch, bucket

@@ -7,9 +7,9 @@ import pytest
 from django.db import OperationalError
 from django.test import override_settings
 
-from policies_app import boards, watcher
-from policies_app.notices import Subscriber
-from policies_app.watcher import Watcher
+from policies_app.snapshots import cache, watcher
+from policies_app.snapshots.notices import Subscriber
+from policies_app.snapshots.watcher import Watcher
 
 
 class Times:
@@ -18,7 +18,7 @@ class Times:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, redis: bool) -> None:
         self.now, self.looks, self.key_reads = 100.0, 0, 0
         monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(boards, "looks", self._looked)
+        monkeypatch.setattr(cache, "looks", self._looked)
         keyring: Any = SimpleNamespace(reload=self._read)
         serving: Any = None
         loop: Any = SimpleNamespace(call_soon_threadsafe=lambda call, *given: call(*given))
@@ -36,7 +36,7 @@ class Times:
             self.watcher.look()
         return self.looks, self.key_reads
 
-    def _looked(self) -> dict[str, boards.Look]:
+    def _looked(self) -> dict[str, cache.Look]:
         self.looks += 1
         return {}
 
@@ -84,11 +84,11 @@ def test_it_tries_again_what_it_was_told_while_the_database_was_away(monkeypatch
     times = Times(monkeypatch, redis=True)
     times.watcher.poke()
 
-    def away() -> dict[str, boards.Look]:
+    def away() -> dict[str, cache.Look]:
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(boards, "looks", away)
+    monkeypatch.setattr(cache, "looks", away)
     with pytest.raises(OperationalError):
         times.watcher.look()
-    monkeypatch.setattr(boards, "looks", times._looked)
+    monkeypatch.setattr(cache, "looks", times._looked)
     assert times.passed(0.05)[0] == 2

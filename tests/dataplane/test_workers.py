@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from django.core.management import CommandError, call_command
 
-from controlplane import workers
+from controlplane.server import workers
 from tests.dataplane.plane import PATIENCE_S, until
 
 # A process that answers with its id instead of all that an instance does; it says so when it is asked to drain.
@@ -21,8 +21,8 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 django.setup()
 from controlplane import workers
-from controlplane.gateway.http1 import Door
-from controlplane.replies import Reply
+from controlplane.server.http1 import Door
+from controlplane.web.replies import Reply
 
 def say(word, number):
     os.write(1, f"{word} {number}\\n".encode())  # in one piece: others say something too

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from rollout_app import actions, totals
-from rollout_app.evidence import Reference, Stage
-from rollout_app.guardrails import Guardrail
-from rollout_app.ledger import Ledger
+from rollout_app import actions
+from rollout_app.engine.evidence import Reference, Stage
+from rollout_app.engine.guardrails import Guardrail
+from rollout_app.engine.ledger import Ledger
 from rollout_app.models import Rollout
+from rollout_app.outcomes import minute_totals
 from tests.dataplane.plane import PATIENCE_S, until
 from tests.paths.town import NAME, Town
 from tests.rollouts.places import ANNA, BEN
@@ -74,7 +75,7 @@ def _adds_up(rollout: Rollout, evidence: dict[str, Any]) -> None:
         reference,
     )
     before = judgement["strata"]["0"]["last_minute"] + 1
-    ledger.take(totals.all_minutes(rollout, reference, before), before=before)
+    ledger.take(minute_totals.all_minutes(rollout, reference, before), before=before)
     again = ledger.judge(0)
     assert again.log_e == _about(judgement["log_e"])
     assert [verdict.name for verdict in again.verdicts if verdict.counted] == [v["name"] for v in counted]

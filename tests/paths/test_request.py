@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from controlplane.actors import SYSTEM
+from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from tests.dataplane.plane import PATIENCE_S, until
 from tests.paths.town import LARGE, NAME, SMALL, Town

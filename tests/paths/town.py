@@ -17,17 +17,17 @@ import httpx
 from django.conf import settings
 from django.contrib.auth.models import User
 
-from controlplane import clock, signing
 from controlplane.access.actions import grant_role, issue_key
 from controlplane.access.models import Role
-from controlplane.actors import SYSTEM
 from controlplane.audit import checkpoints
 from controlplane.audit.models import Entry
+from controlplane.core import clock, signing
+from controlplane.core.actors import SYSTEM
 from pointsman import Pace, Router
 from pointsman.decision import Decision
 from policies_app.models import Assignment, PolicyVersion
 from rollout_app.models import Rollout
-from rollout_app.replay import Stamps
+from rollout_app.rehearsal.replay import Stamps
 from tests import builders
 from tests.dataplane.plane import PATIENCE_S, Server, router_key, signing_key, until
 

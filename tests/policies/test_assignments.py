@@ -5,10 +5,10 @@ import json
 import pytest
 from django.db import connection, transaction
 
-from controlplane.actors import SYSTEM
 from controlplane.audit.models import Entry
-from controlplane.errors import AlreadyExists, InvalidInput, NotServed, RolloutActive
-from controlplane.ids import uuid7
+from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import AlreadyExists, InvalidInput, NotServed, RolloutActive
+from controlplane.core.ids import uuid7
 from policies_app import actions
 from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
 from tests import builders

@@ -12,13 +12,15 @@ import pytest
 from django.conf import settings as configured
 from django.db import connection
 
-from controlplane import checks, clock, signing
-from controlplane.actors import SYSTEM
+from controlplane.core import clock, signing
+from controlplane.core.actors import SYSTEM
+from controlplane.server import checks
 from pointsman.signature import PublicKeys
-from policies_app import actions, boards, bucket, publishing, snapshots
-from policies_app.bucket import BucketError
-from policies_app.figures import PublishedFigures
+from policies_app import actions
 from policies_app.models import Assignment, Environment, Published, new_epoch
+from policies_app.snapshots import build, cache, object_store, publish
+from policies_app.snapshots.metrics import PublishedFigures
+from policies_app.snapshots.object_store import BucketError
 from tests import builders
 from tests.buckets import REGION, S3
 
@@ -41,9 +43,9 @@ def place(assignment: Assignment) -> str:
 
 
 def served_bytes(environment: Environment) -> bytes:
-    generation = boards.read(boards.looks()[environment.name], None)
+    generation = cache.read(cache.looks()[environment.name], None)
     assert generation is not None
-    return snapshots.answer(generation, publishing.EVERYTHING).body
+    return build.answer(generation, publish.EVERYTHING).body
 
 
 def pin(assignment: Assignment, alias: str = "large") -> None:
@@ -55,7 +57,7 @@ def row(assignment: Assignment) -> Published:
 
 
 def in_time_for_another_look(assignment: Assignment) -> None:
-    then = clock.now() - publishing.LOOKED_AFTER
+    then = clock.now() - publish.LOOKED_AFTER
     Published.objects.filter(environment=assignment.environment).update(looked_at=then)
 
 
@@ -63,7 +65,7 @@ def in_time_for_another_look(assignment: Assignment) -> None:
 
 
 def test_it_publishes_the_bytes_that_the_gateway_serves(assignment: Assignment, place: str, s3: S3) -> None:
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     answer = s3.get(place)
     assert answer.content == served_bytes(assignment.environment)
     assert answer.headers["content-type"] == "application/json"
@@ -77,27 +79,27 @@ def test_it_publishes_the_bytes_that_the_gateway_serves(assignment: Assignment, 
 
 
 def test_it_publishes_each_change_and_nothing_twice(assignment: Assignment, place: str, s3: S3) -> None:
-    assert [publishing.sweep(), publishing.sweep()] == [1, 0]
+    assert [publish.sweep(), publish.sweep()] == [1, 0]
     pin(assignment)
-    assert [publishing.sweep(), publishing.sweep()] == [1, 0]
+    assert [publish.sweep(), publish.sweep()] == [1, 0]
     assert s3.get(place).json()["workloads"][assignment.workload.name]["pin"]["model"] == "large"
     assert row(assignment).revision == 2
 
 
 def test_it_publishes_a_change_that_draws_no_revision(assignment: Assignment, place: str, s3: S3) -> None:
-    publishing.sweep()
+    publish.sweep()
     actions.edit_environment(assignment.environment, actor=SYSTEM, poll_interval_ms=30_000)
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     assert s3.get(place).json()["poll_interval_ms"] == 30_000
 
 
 def test_it_signs_anew_when_the_key_is_another(
     assignment: Assignment, place: str, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publishing.sweep()
+    publish.sweep()
     before = s3.get(place).headers["x-amz-meta-pointsman-signature"]
     monkeypatch.setattr(signing, "key_id", lambda: "0123456789abcdef")
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     after = s3.get(place).headers["x-amz-meta-pointsman-signature"]
     assert before != after
     assert "keyid=0123456789abcdef" in after
@@ -105,9 +107,9 @@ def test_it_signs_anew_when_the_key_is_another(
 
 def test_it_publishes_every_environment_by_itself(assignment: Assignment, s3: S3) -> None:
     other = builders.served(builders.environment(), builders.workload())
-    assert publishing.sweep() == 2
+    assert publish.sweep() == 2
     answers = [
-        s3.get(f"{configured.SNAPSHOT_BUCKET}/{publishing.key_of(each.environment.name)}").json()
+        s3.get(f"{configured.SNAPSHOT_BUCKET}/{publish.key_of(each.environment.name)}").json()
         for each in (assignment, other)
     ]
     assert [list(answer["workloads"]) for answer in answers] == [
@@ -118,9 +120,9 @@ def test_it_publishes_every_environment_by_itself(assignment: Assignment, s3: S3
 
 def test_it_leaves_what_an_environment_was_called_before(assignment: Assignment, place: str, s3: S3) -> None:
     """Its routers keep the last known good: nothing that may be followed is ever deleted."""
-    publishing.sweep()
+    publish.sweep()
     Environment.objects.filter(pk=assignment.environment.pk).update(name="renamed")
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     assert s3.get(place).json()["environment"] == assignment.environment.name
     assert s3.get(place.replace(assignment.environment.name, "renamed")).json()["environment"] == "renamed"
 
@@ -130,21 +132,21 @@ def test_it_leaves_what_an_environment_was_called_before(assignment: Assignment,
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """`happens` once, between this process's read of the environment and its write."""
-    build, pending = snapshots.answer, [happens]
+    answered, pending = build.answer, [happens]
 
     def answer(*arguments: Any) -> Any:
-        built = build(*arguments)
+        built = answered(*arguments)
         if pending:
             pending.pop()()
         return built
 
-    monkeypatch.setattr(snapshots, "answer", answer)
+    monkeypatch.setattr(build, "answer", answer)
 
 
 def test_a_late_writer_changes_nothing(
     assignment: Assignment, place: str, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publishing.sweep()
+    publish.sweep()
     pin(assignment)
     written: list[str] = []
 
@@ -153,16 +155,16 @@ def test_a_late_writer_changes_nothing(
         Published.objects.update(
             claimed_until=clock.now()
         )  # this one was held up until its claim had run out
-        look = boards.looks()[assignment.environment.name]
-        assert publishing._keep(look)
+        look = cache.looks()[assignment.environment.name]
+        assert publish._keep(look)
         written.append(s3.get(place).headers["etag"])
 
     meanwhile(monkeypatch, another_process_is_faster)
-    publishing.sweep()
+    publish.sweep()
     assert s3.get(place).json()["revision"] == 3
     assert row(assignment).revision == 3
     assert row(assignment).claim is None
-    assert publishing.sweep() == 0
+    assert publish.sweep() == 0
 
 
 def test_two_that_publish_first_agree(
@@ -173,44 +175,44 @@ def test_two_that_publish_first_agree(
     def another_process_is_faster() -> None:
         pin(assignment)
         Published.objects.update(claimed_until=clock.now())
-        assert publishing._keep(boards.looks()[assignment.environment.name])
+        assert publish._keep(cache.looks()[assignment.environment.name])
 
     meanwhile(monkeypatch, another_process_is_faster)
-    publishing.sweep()
+    publish.sweep()
     assert s3.get(place).json()["revision"] == 2
 
 
 def test_it_leaves_alone_what_another_process_is_at(assignment: Assignment, place: str, s3: S3) -> None:
     environment, later = assignment.environment, clock.now() + timedelta(minutes=5)
     Published.objects.create(environment=environment, claim=new_epoch(), claimed_until=later)
-    assert publishing.sweep() == 0
+    assert publish.sweep() == 0
     assert s3.get(place).status_code == 404
     Published.objects.update(claimed_until=clock.now())
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
 
 
 def test_an_instance_that_is_behind_the_bucket_says_so_and_writes_nothing(
     assignment: Assignment, place: str, s3: S3
 ) -> None:
     pin(assignment)
-    publishing.sweep()
+    publish.sweep()
     before = s3.get(place)
     # Restored from a backup of the time before the pin, and not told that it was.
     Environment.objects.filter(pk=assignment.environment.pk).update(revision=1)
-    assert publishing.sweep() == 0
+    assert publish.sweep() == 0
     assert s3.get(place).headers["etag"] == before.headers["etag"]
     assert "holds a later snapshot" in row(assignment).error
     # A new epoch says that it is meant.
     Environment.objects.filter(pk=assignment.environment.pk).update(epoch=new_epoch())
     Published.objects.update(retry_at=None)
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     assert s3.get(place).json()["revision"] == 1
 
 
 def test_an_object_that_others_wrote_or_deleted_comes_back(
     assignment: Assignment, place: str, s3: S3
 ) -> None:
-    publishing.sweep()
+    publish.sweep()
     right, (name, _, key) = s3.get(place), place.partition("/")
     s3.client().put_object(
         Bucket=name,
@@ -218,32 +220,32 @@ def test_an_object_that_others_wrote_or_deleted_comes_back(
         Body=b"{}",
         Metadata={"pointsman-etag": right.headers["x-amz-meta-pointsman-etag"]},
     )
-    assert publishing.sweep() == 0  # the bucket is looked at once a minute
+    assert publish.sweep() == 0  # the bucket is looked at once a minute
     in_time_for_another_look(assignment)
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     assert s3.get(place).content == right.content
     s3.client().delete_object(Bucket=name, Key=key)
     in_time_for_another_look(assignment)
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     assert s3.get(place).content == right.content
     in_time_for_another_look(assignment)
-    assert publishing.sweep() == 0
+    assert publish.sweep() == 0
 
 
 def test_a_store_that_knows_no_conditions_is_asked_without(
     assignment: Assignment, place: str, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = bucket.Bucket._ask
+    ask = object_store.Bucket._ask
 
-    def older(self: bucket.Bucket, call: str, key: str, **parameters: Any) -> Any:
+    def older(self: object_store.Bucket, call: str, key: str, **parameters: Any) -> Any:
         if {"IfMatch", "IfNoneMatch"} & parameters.keys():
             error = BucketError("NotImplemented")
             error.status = 501
             raise error
         return ask(self, call, key, **parameters)
 
-    monkeypatch.setattr(bucket.Bucket, "_ask", older)
-    assert publishing.sweep() == 1
+    monkeypatch.setattr(object_store.Bucket, "_ask", older)
+    assert publish.sweep() == 1
     assert s3.get(place).json()["revision"] == 1
 
 
@@ -253,19 +255,19 @@ def test_a_store_that_knows_no_conditions_is_asked_without(
 def test_a_bucket_that_is_away_is_tried_again_later_and_said_once(
     assignment: Assignment, place: str, s3: S3, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "RETRY_FIRST_S", 30)  # not over before the next lines have run
+    monkeypatch.setattr(publish, "RETRY_FIRST_S", 30)  # not over before the next lines have run
     s3.stop()
     try:
-        assert publishing.sweep() == 0
+        assert publish.sweep() == 0
         first = row(assignment)
         assert "EndpointConnectionError" in first.error
         assert first.retry_at is not None
         assert first.retry_at > clock.now()
-        assert publishing.sweep() == 0
+        assert publish.sweep() == 0
         assert row(assignment).failures == 1  # not before its time
         for _ in range(8):
             Published.objects.update(retry_at=None)
-            publishing.sweep()
+            publish.sweep()
         last = row(assignment)
         assert (last.failures, last.failing_since) == (9, first.failing_since)
         assert last.retry_at is not None
@@ -274,13 +276,13 @@ def test_a_bucket_that_is_away_is_tried_again_later_and_said_once(
     finally:
         s3.start()
     Published.objects.update(retry_at=None)
-    assert publishing.sweep() == 1
+    assert publish.sweep() == 1
     assert (row(assignment).failures, row(assignment).error, row(assignment).failing_since) == (0, "", None)
 
 
 def test_a_bucket_that_does_not_exist_is_named(assignment: Assignment, settings: Any) -> None:
     settings.SNAPSHOT_BUCKET = "nowhere"
-    assert publishing.sweep() == 0
+    assert publish.sweep() == 0
     assert "NoSuchBucket" in row(assignment).error
 
 
@@ -288,15 +290,15 @@ def test_one_environment_that_fails_keeps_no_other_from_being_published(
     assignment: Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = builders.served(builders.environment(), builders.workload())
-    build = snapshots.answer
+    answered = build.answer
 
     def answer(generation: Any, question: Any) -> Any:
         if generation.look.name == assignment.environment.name:
             raise ZeroDivisionError("nobody thought of it")
-        return build(generation, question)
+        return answered(generation, question)
 
-    monkeypatch.setattr(snapshots, "answer", answer)
-    assert publishing.sweep() == 1
+    monkeypatch.setattr(build, "answer", answer)
+    assert publish.sweep() == 1
     assert row(assignment).error == "ZeroDivisionError: nobody thought of it"
     assert row(other).revision == 1
 
@@ -307,7 +309,7 @@ def test_one_environment_that_fails_keeps_no_other_from_being_published(
 def test_without_a_bucket_it_does_nothing(settings: Any) -> None:
     settings.SNAPSHOT_BUCKET = ""
     builders.environment()
-    assert publishing.sweep() == 0
+    assert publish.sweep() == 0
     assert not Published.objects.exists()
     assert list(PublishedFigures().collect()) == []
 
@@ -320,7 +322,7 @@ import django
 django.setup()
 from django.core.management import call_command
 from policies_app import publishing
-import controlplane.process
+import controlplane.server.lifespan
 call_command("check")
 print(publishing.sweep())
 """
@@ -357,7 +359,7 @@ def figures(assignment: Assignment) -> dict[str, float]:
 
 def test_the_figures_say_how_far_it_is_behind(assignment: Assignment, settings: Any) -> None:
     assert figures(assignment)["pointsman_published_revision"] == -1
-    publishing.sweep()
+    publish.sweep()
     assert figures(assignment) == {
         "pointsman_published_revision": 1,
         "pointsman_published_behind_seconds": 0,
@@ -367,7 +369,7 @@ def test_the_figures_say_how_far_it_is_behind(assignment: Assignment, settings: 
     assignment.environment.revisions.filter(number=2).update(at=clock.now() - timedelta(seconds=100))
     assert 100 <= figures(assignment)["pointsman_published_behind_seconds"] < 160
     settings.SNAPSHOT_BUCKET = "nowhere"
-    publishing.sweep()
+    publish.sweep()
     assert figures(assignment)["pointsman_published_failures"] == 1
 
 
@@ -386,10 +388,10 @@ def test_a_nudge_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, settin
         if len(calls) == 2:
             stopping.set()
         else:
-            snapshots.publish("here", 2)
+            build.publish("here", 2)
             raise httpx.HTTPError("broken")
 
-    publishing._nudge("here", 1)
-    publishing.follow(sweep, stopping)
+    publish._nudge("here", 1)
+    publish.follow(sweep, stopping)
     assert len(calls) == 2
     assert "a nudge to publish was lost" in caplog.text

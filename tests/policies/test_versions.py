@@ -3,9 +3,9 @@
 import pytest
 from django.db import DatabaseError, transaction
 
-from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
-from controlplane.errors import AlreadyExists, PolicyRefused
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import AlreadyExists, PolicyRefused
 from pointsman.policy import digest
 from policies_app import actions
 from policies_app.models import PolicyVersion, Workload

@@ -3,8 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from controlplane import clock
-from controlplane.actors import Actor
+from controlplane.core import clock
+from controlplane.core.actors import Actor
 from policies_app.models import Assignment, Router
 from rollout_app import actions
 from rollout_app.models import Rollout

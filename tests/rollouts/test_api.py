@@ -7,13 +7,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from controlplane import clock
 from controlplane.access.models import Membership, Role
 from controlplane.audit.models import Entry
+from controlplane.core import clock
 from rollout_app import actions
-from rollout_app.guardrails import guardrails_for
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import OutcomeBucket, Rollout
-from rollout_app.reconcile import reconcile
 from tests import builders
 from tests.rollouts import places
 from tests.rollouts.places import BEN, PLAN

@@ -2,13 +2,13 @@
 
 import pytest
 
-from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
-from controlplane.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
 from policies_app.actions import add_version
 from rollout_app import actions
+from rollout_app.engine.states import State
 from rollout_app.models import Approval
-from rollout_app.states import State
 from tests import builders
 from tests.rollouts.places import ANNA, BEN, PLAN, approved, proposed, started
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection
 
-from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
-from controlplane.errors import IllegalMove, RolloutMoved
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import IllegalMove, RolloutMoved
 from policies_app.models import Revision
 from rollout_app import actions
+from rollout_app.engine.plans import MAX_STAGES
 from rollout_app.models import Rollout
-from rollout_app.plans import MAX_STAGES
 from tests import builders
 from tests.rollouts.places import ANNA, BEN
 

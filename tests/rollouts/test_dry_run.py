@@ -7,14 +7,14 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from controlplane import clock
 from controlplane.access.models import Role
 from controlplane.audit.models import Entry
+from controlplane.core import clock
 from rollout_app import actions
-from rollout_app.dryrun import dry_run
+from rollout_app.engine.states import State
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout
-from rollout_app.reconcile import reconcile
-from rollout_app.states import State
+from rollout_app.rehearsal.dry_run import dry_run
 from tests.rollouts import places
 from tests.rollouts.places import BEN, PLAN
 from tests.rollouts.test_api import person, send

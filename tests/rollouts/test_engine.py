@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from controlplane import clock
-from controlplane.actors import SYSTEM
 from controlplane.audit.models import Entry
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
 from policies_app.actions import edit_environment
 from policies_app.models import Revision
 from rollout_app import actions
+from rollout_app.engine.states import ACTIVE, State
+from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, margin_odds_ratio
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout, Transition, Verdict
-from rollout_app.reconcile import reconcile
-from rollout_app.states import ACTIVE, State
-from rollout_app.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, margin_odds_ratio
 from tests import builders
 from tests.rollouts import places
 from tests.rollouts.places import ANNA, BEN
@@ -97,9 +97,9 @@ def test_it_does_nothing_when_it_dies_half_way(
         raise KeyboardInterrupt
 
     next_step = {
-        "assignment": "rollout_app.actions.moving.keep_history",
-        "history": "rollout_app.actions.moving.log.record",
-        "entry": "rollout_app.actions.moving.transaction.on_commit",
+        "assignment": "rollout_app.actions.transitions.keep_history",
+        "history": "rollout_app.actions.transitions.log.record",
+        "entry": "rollout_app.actions.transitions.transaction.on_commit",
     }
     monkeypatch.setattr(next_step[written], dies)
     with pytest.raises(KeyboardInterrupt):

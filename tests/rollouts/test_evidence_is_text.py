@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from controlplane import clock
+from controlplane.core import clock
 from rollout_app.models import Rollout, Verdict
 from tests.rollouts import places
 

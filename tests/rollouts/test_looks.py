@@ -8,13 +8,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from controlplane import clock
+from controlplane.core import clock
 from policies_app.models import Workload
-from rollout_app import looks, reconcile, totals
-from rollout_app.decide import Evidence, decide
-from rollout_app.ledger import FORMAT
+from rollout_app.engine.decide import Evidence, decide
+from rollout_app.engine.ledger import FORMAT
+from rollout_app.engine.states import State
+from rollout_app.evaluation import evaluations, reconcile
 from rollout_app.models import ArmTotals, Rollout, Verdict
-from rollout_app.states import State
+from rollout_app.outcomes import minute_totals
 from tests.rollouts import places
 from tests.rollouts.traffic import Traffic
 
@@ -91,7 +92,7 @@ def test_it_tells_a_verdict_when_it_is_another_one() -> None:
     for _ in range(25):
         assert reconcile.reconcile(rollout.pk) in ("hold", "advance")
         row = Rollout.objects.get(pk=rollout.pk)
-        now = {verdict.name: verdict.result.value for verdict in looks.judged(row).verdicts}
+        now = {verdict.name: verdict.result.value for verdict in evaluations.judged(row).verdicts}
         if now != before:
             told[row.looks] = before = now
         if row.stage:
@@ -109,7 +110,7 @@ def test_the_present_verdicts_are_those_that_were_told_last() -> None:
     assert reconcile.reconcile(rollout.pk) == "roll_back"
     row = Rollout.objects.get(pk=rollout.pk)
     told = {v.guardrail: v.data for v in Verdict.objects.filter(rollout=rollout, look=row.looks)}
-    assert told == {v.name: json.loads(looks.as_json(v)) for v in looks.judged(row).verdicts}
+    assert told == {v.name: json.loads(evaluations.as_json(v)) for v in evaluations.judged(row).verdicts}
     assert told["failure"]["result"] == "fail" and told["failure"]["low"] is not None
 
 
@@ -134,10 +135,12 @@ def test_it_reads_everything_again_after_sums_of_another_format() -> None:
 def test_it_keeps_one_of_two_looks_at_the_same() -> None:
     rollout, _ = running()
     now = clock.now()
-    subjects = looks.read([rollout.pk])
-    first, second = (reconcile._see(looks.read([rollout.pk]), now, reconcile.Fleets()) for _ in range(2))
-    assert looks.keep(first, now) == {rollout.pk}
-    assert looks.keep(second, now) == set()
+    subjects = evaluations.read([rollout.pk])
+    first, second = (
+        reconcile._see(evaluations.read([rollout.pk]), now, reconcile.Fleets()) for _ in range(2)
+    )
+    assert evaluations.keep(first, now) == {rollout.pk}
+    assert evaluations.keep(second, now) == set()
     assert Rollout.objects.get(pk=rollout.pk).looks == subjects[0].looks + 1
     assert Verdict.objects.filter(rollout=rollout).values("look").distinct().count() == 1
 
@@ -145,9 +148,9 @@ def test_it_keeps_one_of_two_looks_at_the_same() -> None:
 def test_it_drops_the_look_at_a_rollout_that_moved_and_keeps_the_others() -> None:
     (moved, _), (still, _) = running(), running()
     now = clock.now()
-    taken = reconcile._see(looks.read([moved.pk, still.pk]), now, reconcile.Fleets())
+    taken = reconcile._see(evaluations.read([moved.pk, still.pk]), now, reconcile.Fleets())
     Rollout.objects.filter(pk=moved.pk).update(version=moved.version + 7)
-    assert looks.keep(taken, now) == {still.pk}
+    assert evaluations.keep(taken, now) == {still.pk}
     assert set(Verdict.objects.values_list("rollout", flat=True)) == {still.pk}
     assert Rollout.objects.get(pk=moved.pk).looked_at is None
 
@@ -213,7 +216,7 @@ def test_it_adds_up_the_shadow_stage_without_reading_it_again(given: list[Eviden
     rollout, traffic = running(plan=[{"mode": "shadow", "min_tasks": 9_000}, {"mode": "full"}], minutes=2)
     for _ in range(3):
         assert reconcile.reconcile(rollout.pk) == "hold"
-        every, _ = totals.shadow_and_mirror(rollout)
+        every, _ = minute_totals.shadow_and_mirror(rollout)
         assert given[-1].shadow.counts == every.counts
         more(traffic, minutes=2)
     shadow, _ = Rollout.objects.get(pk=rollout.pk).evidence["rehearsed"]

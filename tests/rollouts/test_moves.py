@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from controlplane import clock
-from controlplane.actors import SYSTEM, Actor
 from controlplane.audit.models import Entry
-from controlplane.errors import (
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import (
     Conflict,
     Frozen,
     IllegalMove,
@@ -20,10 +20,11 @@ from controlplane.errors import (
 )
 from policies_app.actions import edit_environment, pin
 from policies_app.models import Revision
-from rollout_app import actions, plans
+from rollout_app import actions
+from rollout_app.engine import plans
+from rollout_app.engine.states import State
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Plan, Rollout
-from rollout_app.reconcile import reconcile
-from rollout_app.states import State
 from tests import builders
 from tests.rollouts.places import ANNA, BEN, PLAN, approved, assignment, completed, proposed, router, started
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from controlplane import clock
 from controlplane.access.models import Role
 from controlplane.audit.models import Entry
+from controlplane.core import clock
 from policies_app.models import Workload
 from rollout_app import actions
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import ArmTotals, Rollout, Verdict
-from rollout_app.reconcile import reconcile
 from tests.rollouts import places
 from tests.rollouts.places import BEN
 from tests.rollouts.traffic import Traffic

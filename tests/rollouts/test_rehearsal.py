@@ -10,15 +10,24 @@ from typing import Any, cast
 import pytest
 from django.core.management import CommandError, call_command
 
-from controlplane import clock
+from controlplane.core import clock
 from pointsman import Router
 from pointsman.decision import Decision
 from rollout_app import actions
+from rollout_app.engine.plans import SAVED, check
+from rollout_app.engine.states import State
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout
-from rollout_app.plans import SAVED, check
-from rollout_app.reconcile import reconcile
-from rollout_app.rehearsal import Harmed, afterwards, hurried, parse_harm, read_tasks, summary, tasks_of, told
-from rollout_app.states import State
+from rollout_app.rehearsal.scenario import (
+    Harmed,
+    afterwards,
+    hurried,
+    parse_harm,
+    read_tasks,
+    summary,
+    tasks_of,
+    told,
+)
 from tests.rollouts import places
 from tests.rollouts.places import BEN
 from tests.rollouts.traffic import Traffic

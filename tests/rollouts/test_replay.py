@@ -1,4 +1,4 @@
-"""`rollout_app.replay`: what was recorded is what is reported, minute by minute, and nothing is made up."""
+"""`rollout_app.rehearsal.replay`: what was recorded is what is reported, minute by minute, and nothing is made up."""
 
 from itertools import cycle
 from typing import Any
@@ -10,7 +10,7 @@ from pointsman.testing import FakeControlPlane
 from rollout_app import recorded
 from rollout_app.demo.stories import EASY_SUBJECTS, STORIES, Story
 from rollout_app.recorded import GEMINI, HAIKU, STRONG, WEAK
-from rollout_app.replay import Replay, Stamps, Task
+from rollout_app.rehearsal.replay import Replay, Stamps, Task
 
 TEN_O_CLOCK = 1_760_000_400.0  # a whole minute
 
@@ -131,7 +131,7 @@ def test_it_ticks_only_when_the_minute_has_arrived_whole() -> None:
 
 def test_it_never_stamps_a_minute_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     stamps = Stamps(TEN_O_CLOCK)
-    monkeypatch.setattr("rollout_app.replay.time.time", lambda: TEN_O_CLOCK + 90)
+    monkeypatch.setattr("rollout_app.rehearsal.replay.time.time", lambda: TEN_O_CLOCK + 90)
     stamps.tick()
     stamps.tick()
     assert stamps() == TEN_O_CLOCK + 90

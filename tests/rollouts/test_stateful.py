@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from controlplane import clock
 from controlplane.audit.models import Entry
-from controlplane.errors import Conflict
+from controlplane.core import clock
+from controlplane.core.errors import Conflict
 from policies_app import actions as policies
 from policies_app.models import Assignment, PolicyVersion, Revision
 from rollout_app import actions
+from rollout_app.engine.states import ACTIVE, State
 from rollout_app.models import Rollout
-from rollout_app.states import ACTIVE, State
 from tests import builders
 from tests.rollouts.places import ANNA, BEN
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from controlplane import clock
-from rollout_app import reconcile
+from controlplane.core import clock
+from rollout_app.engine.states import State
+from rollout_app.evaluation import reconcile
 from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
-from rollout_app.states import State
 from tests.rollouts import places
 from tests.rollouts.traffic import Traffic
 

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from controlplane import clock
-from controlplane.actors import SYSTEM
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from rollout_app.engine.states import State
+from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Verdict
-from rollout_app.reconcile import reconcile
-from rollout_app.states import State
 from tests.rollouts import places
 from tests.rollouts.traffic import Traffic
 

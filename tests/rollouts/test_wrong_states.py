@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from controlplane.audit.models import Entry
-from controlplane.errors import Conflict, IllegalMove
+from controlplane.core.errors import Conflict, IllegalMove
 from rollout_app import actions
+from rollout_app.engine.states import TRANSITIONS, Event, State, allowed_events
 from rollout_app.models import Approval, Rollout
 from rollout_app.serializers import RolloutSerializer
-from rollout_app.states import TRANSITIONS, Event, State, allowed_events
 from tests.rollouts import places
 from tests.rollouts.places import ANNA, BEN
 

@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from pointsman.histogram import Histogram
-from rollout_app.evidence import Stage
+from rollout_app.engine.evidence import Stage
 from rollout_app.models import ArmTotals, Rollout
 
 START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)

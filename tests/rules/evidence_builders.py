@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rollout_app.decide import Evidence
-from rollout_app.evidence import ArmSums, FleetView, Reference, RolloutView, Stage, Stratum, Telemetry
-from rollout_app.guardrails import guardrails_for
-from rollout_app.ledger import Judgement, Ledger
-from rollout_app.states import State
+from rollout_app.engine.decide import Evidence
+from rollout_app.engine.evidence import ArmSums, FleetView, Reference, RolloutView, Stage, Stratum, Telemetry
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.ledger import Judgement, Ledger
+from rollout_app.engine.states import State
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RATES = {

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pointsman.histogram import Histogram
-from rollout_app.evidence import ArmSums, Reference
-from rollout_app.guardrails import Guardrail, Verdict, VerdictResult
-from rollout_app.ledger import Ledger
-from rollout_app.measures import Metric
-from rollout_app.reference import CAP_SPREAD, freeze
-from rollout_app.stats.capped import curve, seen, true
+from rollout_app.engine.calibration import CAP_SPREAD, freeze
+from rollout_app.engine.evidence import ArmSums, Reference
+from rollout_app.engine.guardrails import Guardrail, Verdict, VerdictResult
+from rollout_app.engine.ledger import Ledger
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.stats.capped import curve, seen, true
 from tests.rules.evidence_builders import STAGES, stratum
 
 COST = Guardrail(Metric.COST_PER_SUCCESS, 0.10, 1.0)

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.batches import Group
-from rollout_app.counting import NUMBERS, Contribution, Key, Sums, add_up, by_arm
+from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Key, Sums, add_up, by_arm
+from rollout_app.outcomes.schemas import Group
 
 figures = st.integers(0, 2**40)
 counts = st.dictionaries(st.sampled_from(["290", "291", "-3", "große Modelle"]), figures, max_size=3)

@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 
-from rollout_app.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
-from rollout_app.evidence import ArmSums, FleetView, MirrorSums, RolloutView, ShadowSums, Stage, Telemetry
-from rollout_app.guardrails import Verdict, VerdictResult
-from rollout_app.ledger import Judgement, StageTally
-from rollout_app.measures import Metric
-from rollout_app.states import State
+from rollout_app.engine.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
+from rollout_app.engine.evidence import (
+    ArmSums,
+    FleetView,
+    MirrorSums,
+    RolloutView,
+    ShadowSums,
+    Stage,
+    Telemetry,
+)
+from rollout_app.engine.guardrails import Verdict, VerdictResult
+from rollout_app.engine.ledger import Judgement, StageTally
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.states import State
 from tests.rules.evidence_builders import FLEET, NOW, REFERENCE, STAGES, arm, evidence, ledger, view
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "statistics.json").read_text())["decide"]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from rollout_app.diagnosis import PolicyFigures, diagnose
-from rollout_app.evidence import ArmSums, MirrorSums, ShadowSums
-from rollout_app.shadow import shadow_report
+from rollout_app.engine.diagnosis import PolicyFigures, diagnose
+from rollout_app.engine.evidence import ArmSums, MirrorSums, ShadowSums
+from rollout_app.engine.shadow import shadow_report
 
 
 def arm(n: int = 1_000, *, success: float = 0.93, cost: float = 60.0, **counts: int) -> ArmSums:

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from rollout_app.evidence import ArmSums
-from rollout_app.guardrails import DEFAULT_GUARDRAILS, Guardrail, Verdict, VerdictResult, guardrails_for
-from rollout_app.ledger import Ledger
-from rollout_app.measures import Metric
-from rollout_app.stats.combine import LOG_ROLL_BACK, LOG_SAFE
-from rollout_app.wording import harm_of, lacking_of
+from rollout_app.engine.evidence import ArmSums
+from rollout_app.engine.explain import harm_of, lacking_of
+from rollout_app.engine.guardrails import (
+    DEFAULT_GUARDRAILS,
+    Guardrail,
+    Verdict,
+    VerdictResult,
+    guardrails_for,
+)
+from rollout_app.engine.ledger import Ledger
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE
 from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 

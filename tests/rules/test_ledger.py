@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from rollout_app.evidence import ArmSums, Group, MinuteRow, Stratum
-from rollout_app.guardrails import guardrails_for
-from rollout_app.ledger import Ledger
+from rollout_app.engine.evidence import ArmSums, Group, MinuteRow, Stratum
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.ledger import Ledger
 from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 RNG = random.Random(7)

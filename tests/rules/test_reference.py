@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from pointsman.histogram import Histogram, index
-from rollout_app.evidence import ArmSums, Group, Reference
-from rollout_app.guardrails import guardrails_for
-from rollout_app.ledger import Ledger
-from rollout_app.reference import freeze
+from rollout_app.engine.calibration import freeze
+from rollout_app.engine.evidence import ArmSums, Group, Reference
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.ledger import Ledger
 from tests.rules.evidence_builders import STAGES, arm, stratum
 
 ARM = ArmSums(

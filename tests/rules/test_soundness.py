@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app import soundness
-from rollout_app.batches import Bucket, Capped, Cost, Group, Histogram, Mirror, Moments, Shadow
+from rollout_app.outcomes import consistency
+from rollout_app.outcomes.schemas import Bucket, Capped, Cost, Group, Histogram, Mirror, Moments, Shadow
 
 NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC)
 # Few and small, so that figures meet, exceed and just miss one another often.
@@ -75,24 +75,24 @@ def test_it_is_quick_and_thorough_about_each_member(member: str) -> None:
 
 
 def test_it_finds_nothing_in_a_sound_bucket() -> None:
-    assert soundness.is_sound(_good(), NOW)
+    assert consistency.is_sound(_good(), NOW)
     assert _sentences(_good()) == []
 
 
 def _agree(bucket: Bucket) -> None:
     found = _sentences(bucket)
-    assert soundness.is_sound(bucket, NOW) == (not found), found
-    assert [(p.field, p.message) for p in soundness.contradictions(3, bucket, NOW)] == found
+    assert consistency.is_sound(bucket, NOW) == (not found), found
+    assert [(p.field, p.message) for p in consistency.contradictions(3, bucket, NOW)] == found
 
 
-def _sentences(bucket: Bucket) -> soundness.Found:
+def _sentences(bucket: Bucket) -> consistency.Found:
     """What the slow way finds, without asking the quick one."""
-    parts: list[Callable[[], soundness.Found]] = [
-        lambda: soundness._counts(bucket),
-        lambda: soundness._moments(bucket),
-        lambda: soundness._costs(bucket.cost_nusd, bucket.tasks),
-        lambda: soundness._histogram("latency_ms", bucket.latency_ms, bucket.tasks, exact=False),
-        lambda: soundness._details(bucket),
-        lambda: soundness._place(bucket, NOW),
+    parts: list[Callable[[], consistency.Found]] = [
+        lambda: consistency._counts(bucket),
+        lambda: consistency._moments(bucket),
+        lambda: consistency._costs(bucket.cost_nusd, bucket.tasks),
+        lambda: consistency._histogram("latency_ms", bucket.latency_ms, bucket.tasks, exact=False),
+        lambda: consistency._details(bucket),
+        lambda: consistency._place(bucket, NOW),
     ]
     return [sentence for part in parts for sentence in part()]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.states import (
+from rollout_app.engine.states import (
     ACTIVE,
     BY_ITSELF,
     ENDED,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from rollout_app.stats import deff, mixture, paired, rates, ratios, srm
-from rollout_app.stats.combine import log_sum_exp
+from rollout_app.engine.stats import deff, mixture, paired, rates, ratios, srm
+from rollout_app.engine.stats.combine import log_sum_exp
 
 SMALL = st.integers(1, 60)
 

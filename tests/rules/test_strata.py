@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.evidence import ArmSums, MinuteRow, Stratum
-from rollout_app.strata import close_windows, closes_before
+from rollout_app.engine.evidence import ArmSums, MinuteRow, Stratum
+from rollout_app.engine.windows import close_windows, closes_before
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 NOON = int(NOW.timestamp() // 60)

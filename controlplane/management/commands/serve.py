@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from controlplane.workers import Workers, listeners
+from controlplane.server.workers import Workers, listeners
 
 
 class Command(BaseCommand):

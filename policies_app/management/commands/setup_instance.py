@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from controlplane.access import first_admin
-from controlplane.actors import SYSTEM
-from controlplane.audit.context import request_context
+from controlplane.core.actors import SYSTEM
+from controlplane.core.context import request_context
 from policies_app import actions
 from policies_app.models import Environment
 

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
 from controlplane.access import first_admin
-from controlplane.actors import Actor
+from controlplane.core.actors import Actor
 from rollout_app import actions
 from rollout_app.demo import instance
 from rollout_app.demo.server import Server

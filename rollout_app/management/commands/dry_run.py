@@ -12,9 +12,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from controlplane.errors import PointsmanError
-from rollout_app.dryrun import dry_run
+from controlplane.core.errors import PointsmanError
 from rollout_app.models import Rollout
+from rollout_app.rehearsal.dry_run import dry_run
 
 
 class Command(BaseCommand):

@@ -21,15 +21,16 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from controlplane.access.actions import issue_key, revoke_key
-from controlplane.actors import SYSTEM, Actor
-from controlplane.errors import PointsmanError
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import PointsmanError
 from pointsman import Router
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
-from rollout_app import actions, rehearsal
+from rollout_app import actions
+from rollout_app.engine.states import ENDED, State
 from rollout_app.models import Plan, Rollout
-from rollout_app.replay import Replay, Stamps, Task
-from rollout_app.states import ENDED, State
+from rollout_app.rehearsal import scenario
+from rollout_app.rehearsal.replay import Replay, Stamps, Task
 
 _OPERATOR = Actor("system", "replay", "manage.py replay")
 _READBACK_S = 20  # its routers follow within a poll, and the engine looks every two seconds
@@ -64,7 +65,7 @@ class Command(BaseCommand):
     def _rehearse(self, options: dict[str, Any]) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the routers
         _check(options)
-        tasks = rehearsal.tasks_of(options["tasks"])
+        tasks = scenario.tasks_of(options["tasks"])
         rollout = _proposed(options, tasks)
         minutes = round(options["hours"] * 60)
         total = minutes * options["per_minute"]
@@ -72,11 +73,11 @@ class Command(BaseCommand):
         after = round(options["at"] * total / options["routers"])
         stamps = Stamps((time.time() - minutes * 60) // 60 * 60)
         if options["harm"]:
-            self.stdout.write(rehearsal.announced(options["harm"], options["at"] * minutes))
+            self.stdout.write(scenario.announced(options["harm"], options["at"] * minutes))
         with _routers(options, stamps) as routers:
             replay = Replay(
                 [
-                    rehearsal.harmed(router, options["harm"], after, options["seed"] + at)
+                    scenario.harmed(router, options["harm"], after, options["seed"] + at)
                     for at, router in enumerate(routers)
                 ],
                 options["workload"],
@@ -88,7 +89,7 @@ class Command(BaseCommand):
             try:
                 lasted = self._watch(rollout, replay, minutes, stamps)
                 self.stdout.write(
-                    "\n".join(rehearsal.afterwards(rollout, options["harm"], options["at"] * minutes, lasted))
+                    "\n".join(scenario.afterwards(rollout, options["harm"], options["at"] * minutes, lasted))
                 )
             finally:
                 self._leave(rollout)
@@ -99,15 +100,15 @@ class Command(BaseCommand):
         for _ in range(minutes):
             replay.minute()
             rollout.refresh_from_db()
-            if (phase := rehearsal.phase(rollout)) != said:
+            if (phase := scenario.phase(rollout)) != said:
                 said = phase
-                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {rehearsal.told(rollout)}")
+                self.stdout.write(f"{(stamps() - began) / 60:6.0f} min  {scenario.told(rollout)}")
             if State(rollout.state) in ENDED | {State.ROLLING_BACK}:
                 break
         else:
             self.stdout.write(f"The traffic is over ({minutes / 60:g} hours): --hours gives it more.")
         _read_back(rollout)
-        self.stdout.write(rehearsal.summary(rollout))
+        self.stdout.write(scenario.summary(rollout))
         return (stamps() - began) / 60
 
     def _leave(self, rollout: Rollout) -> None:
@@ -157,12 +158,12 @@ def _proposed(options: dict[str, Any], tasks: list[Task]) -> Rollout:
         raise CommandError(f"There is no plan called {options['plan']!r}.")
     baseline = served_assignment(environment.pk, workload.pk).baseline
     for version in (baseline, candidate):
-        rehearsal.check_answers(tasks, version.document, version.number)
+        scenario.check_answers(tasks, version.document, version.number)
     rollout = actions.propose_rollout(
         environment,
         workload,
         candidate,
-        plan=rehearsal.hurried(saved.stages, options["times"]),
+        plan=scenario.hurried(saved.stages, options["times"]),
         reason=f"A rehearsal of the plan {saved.name}.",
         actor=_OPERATOR,
     )
@@ -186,7 +187,7 @@ def _routers(options: dict[str, Any], stamps: Stamps) -> Iterator[list[Router]]:
                 store=f"{home}/{at}",
                 instance=f"rehearsal-{at + 1}",
                 clock=stamps,
-                pace=rehearsal.PACE,
+                pace=scenario.PACE,
             )
             for at in range(options["routers"])
         ]
@@ -202,6 +203,6 @@ def _routers(options: dict[str, Any], stamps: Stamps) -> Iterator[list[Router]]:
 
 def _harm(text: str) -> tuple[str, float]:
     try:
-        return rehearsal.parse_harm(text)
+        return scenario.parse_harm(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -6,12 +6,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from controlplane import clock, signing
 from controlplane.access import actions
 from controlplane.access.models import Key, Role
-from controlplane.actors import SYSTEM
-from controlplane.audit.context import request_context
-from controlplane.errors import PointsmanError
+from controlplane.core import clock, signing
+from controlplane.core.actors import SYSTEM
+from controlplane.core.context import request_context
+from controlplane.core.errors import PointsmanError
 
 
 class Command(BaseCommand):

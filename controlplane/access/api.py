@@ -1,0 +1,214 @@
+"""/api/v1 of who may do what: keys, memberships, teams."""
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.urls import path
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.access import actions, permissions
+from controlplane.access.models import Key, Membership, Role, Team
+from controlplane.core.actors import Actor
+from controlplane.core.errors import NotFound
+from controlplane.web.api import ApiView
+
+
+class KeySerializer(serializers.ModelSerializer[Key]):
+    user = serializers.CharField(source="user.username", default=None, read_only=True)
+
+    class Meta:
+        model = Key
+        fields = [
+            "key_id", "kind", "environment", "label", "scopes", "workloads", "user", "created_at",
+            "expires_at", "revoked_at", "last_used_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class NewKeySerializer(KeySerializer):
+    key = serializers.CharField(read_only=True, help_text="the secret, shown this once")
+
+    class Meta(KeySerializer.Meta):
+        fields = [*KeySerializer.Meta.fields, "key"]
+        read_only_fields = fields
+
+
+class KeyInput(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(Key.Kind.choices)
+    environment = serializers.SlugField(max_length=64, default="", allow_blank=True)
+    label = serializers.CharField(max_length=120)  # type: ignore[assignment]  # a key's, not the field's
+    scopes = serializers.ListField(child=serializers.ChoiceField(Role.choices), default=list, max_length=5)
+    workloads = serializers.ListField(
+        child=serializers.SlugField(max_length=120), default=list, max_length=500
+    )
+    expires_at = serializers.DateTimeField(default=None, allow_null=True)
+
+
+class RevokeInput(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=400)
+
+
+class RotateInput(serializers.Serializer[Any]):
+    overlap_hours = serializers.IntegerField(default=24, min_value=0, max_value=168)
+
+
+class MembershipSerializer(serializers.ModelSerializer[Membership]):
+    user = serializers.CharField(source="user.username")
+
+    class Meta:
+        model = Membership
+        fields = ["id", "user", "environment", "role"]
+        validators: list[Any] = []  # a membership that is there already is the action's 409
+
+
+class TeamSerializer(serializers.ModelSerializer[Team]):
+    members = serializers.SlugRelatedField("username", many=True, queryset=User.objects.all())
+
+    class Meta:
+        model = Team
+        fields = ["name", "members"]
+        extra_kwargs: ClassVar[dict[str, Any]] = {
+            "name": {"validators": []}
+        }  # a taken name is the action's 409
+
+
+class MembersInput(serializers.Serializer[Any]):
+    members = serializers.ListField(child=serializers.CharField(max_length=150), max_length=1000)
+    reason = serializers.CharField(max_length=400, default="", allow_blank=True)
+
+
+class KeysView(ApiView):
+    shown_once = ("key",)
+
+    @extend_schema(responses=KeySerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return self.page(keys_administered_by(self.actor), KeySerializer)
+
+    @extend_schema(request=KeyInput, responses={201: NewKeySerializer})
+    def post(self, request: Request) -> Response:
+        data = self.validated(KeyInput)
+        self.require(Role.ADMIN, data["environment"])
+        key, text = actions.issue_key(actor=self.actor, user=_person(self.actor, data), **data)
+        return Response({**KeySerializer(key).data, "key": text}, status=201)
+
+
+class RevokeKeyView(ApiView):
+    @extend_schema(request=RevokeInput, responses=KeySerializer)
+    def post(self, request: Request, key_id: str) -> Response:
+        key = key_for(self.actor, key_id)
+        reason = self.validated(RevokeInput)["reason"]
+        return Response(KeySerializer(actions.revoke_key(key.key_id, actor=self.actor, reason=reason)).data)
+
+
+class RotateKeyView(ApiView):
+    shown_once = ("key",)
+
+    @extend_schema(request=RotateInput, responses={201: NewKeySerializer})
+    def post(self, request: Request, key_id: str) -> Response:
+        key = key_for(self.actor, key_id)
+        overlap = timedelta(hours=self.validated(RotateInput)["overlap_hours"])
+        successor, text = actions.rotate_key(key.key_id, actor=self.actor, overlap=overlap)
+        return Response({**KeySerializer(successor).data, "key": text}, status=201)
+
+
+class MembershipsView(ApiView):
+    @extend_schema(responses=MembershipSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        self.require(Role.ADMIN, permissions.ANYWHERE)
+        rows = Membership.objects.select_related("user")
+        names = environments_administered_by(self.actor)
+        return self.page(rows if names is None else rows.filter(environment__in=names), MembershipSerializer)
+
+    @extend_schema(request=MembershipSerializer, responses={201: MembershipSerializer})
+    def post(self, request: Request) -> Response:
+        data = self.validated(MembershipSerializer)
+        environment = data.get("environment", "")
+        self.require(Role.ADMIN, environment)
+        (user,) = actions.people([data["user"]["username"]])
+        granted = actions.grant_role(user, data["role"], environment, actor=self.actor)
+        return Response(MembershipSerializer(granted).data, status=201)
+
+
+class MembershipView(ApiView):
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, pk: int) -> Response:
+        membership = Membership.objects.filter(pk=pk).first()
+        if membership is None or not permissions.has_role(self.actor, Role.ADMIN, membership.environment):
+            raise NotFound("There is no such membership, or it is not yours to end.")
+        actions.withdraw_role(membership, actor=self.actor)
+        return Response(status=204)
+
+
+class TeamsView(ApiView):
+    @extend_schema(responses=TeamSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return self.page(Team.objects.prefetch_related("members"), TeamSerializer)
+
+    @extend_schema(request=TeamSerializer, responses={201: TeamSerializer})
+    def post(self, request: Request) -> Response:
+        self.require(Role.ADMIN, "")
+        data = self.validated(TeamSerializer)
+        team = actions.create_team(data["name"], members=data["members"], actor=self.actor)
+        return Response(TeamSerializer(team).data, status=201)
+
+
+class TeamView(ApiView):
+    @extend_schema(request=MembersInput, responses=TeamSerializer)
+    def put(self, request: Request, name: str) -> Response:
+        self.require(Role.ADMIN, "")
+        data = self.validated(MembersInput)
+        team = Team.objects.filter(name=name).first()
+        if team is None:
+            raise NotFound(f"There is no team {name}.")
+        members = actions.people(data["members"])
+        team = actions.set_team_members(team, members, actor=self.actor, reason=data["reason"])
+        return Response(TeamSerializer(team).data)
+
+
+# --- what one may see --------------------------------------------------------------------------------
+
+
+def environments_administered_by(actor: Actor) -> set[str] | None:
+    """Names; None: all of them."""
+    if permissions.has_role(actor, Role.ADMIN, ""):
+        return None
+    names = permissions.visible_environments(actor) or set()
+    return {name for name in names if permissions.has_role(actor, Role.ADMIN, name)}
+
+
+def keys_administered_by(actor: Actor) -> QuerySet[Key]:
+    permissions.require_role(actor, Role.ADMIN, permissions.ANYWHERE)
+    names = environments_administered_by(actor)
+    keys = Key.objects.select_related("user")
+    return keys if names is None else keys.filter(environment__in=names)
+
+
+def key_for(actor: Actor, key_id: str) -> Key:
+    """A key that one may end or rotate; 404 for any other."""
+    key = keys_administered_by(actor).filter(key_id=key_id).first()
+    if key is None:
+        raise NotFound(f"There is no key {key_id}, or it is not yours to manage.")
+    return key
+
+
+def _person(actor: Actor, data: dict[str, Any]) -> User | None:
+    """An admin key acts for whoever makes it: four eyes count people, however many keys they have."""
+    if data["kind"] != Key.Kind.ADMIN or actor.user_id is None:
+        return None
+    return User.objects.get(pk=actor.user_id)
+
+
+urlpatterns = [
+    path("keys", KeysView.as_view(), name="keys"),
+    path("keys/<slug:key_id>/revoke", RevokeKeyView.as_view(), name="key-revoke"),
+    path("keys/<slug:key_id>/rotate", RotateKeyView.as_view(), name="key-rotate"),
+    path("memberships", MembershipsView.as_view(), name="memberships"),
+    path("memberships/<int:pk>", MembershipView.as_view(), name="membership"),
+    path("teams", TeamsView.as_view(), name="teams"),
+    path("teams/<slug:name>", TeamView.as_view(), name="team"),
+]

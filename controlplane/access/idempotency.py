@@ -1,0 +1,68 @@
+"""`Idempotency-Key`: the same POST twice is done once, and answered alike.
+
+The answer is kept in the transaction of the work: at no moment does one exist without the other.
+After Stripe's API and the IETF draft draft-ietf-httpapi-idempotency-key-header.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from controlplane.access.models import Answer
+from controlplane.core import clock
+from controlplane.core.actors import Actor
+from controlplane.core.errors import IdempotencyMismatch, InvalidInput
+
+KEPT_FOR = timedelta(days=1)
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it is kept: `body` is JSON."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+    repeated: bool = False
+
+
+def answer_once(actor: Actor, key: str, request_sha256: str, work: Callable[[], Reply]) -> Reply:
+    """Do `work` and keep its answer, or give the answer that was kept.
+
+    A refusal is not kept: it did nothing, so the same request may be tried again. A second request that
+    comes while the first is at work waits for it, at the unique index. Raises `IdempotencyMismatch` when the
+    key was used for another request.
+    """
+    if not _KEY.fullmatch(key):
+        raise InvalidInput("An Idempotency-Key has 1 to 255 printable ASCII characters without spaces.")
+    principal = f"{actor.kind}:{actor.id}"
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                answer = Answer.objects.create(
+                    principal=principal, idempotency_key=key, request_sha256=request_sha256, at=clock.now()
+                )
+        except IntegrityError:
+            return _kept(Answer.objects.get(principal=principal, idempotency_key=key), request_sha256)
+        reply = work()
+        answer.status, answer.body, answer.headers = reply.status, reply.body, dict(reply.headers)
+        answer.save(update_fields=["status", "body", "headers"])
+    return reply
+
+
+def prune() -> int:
+    """Forget answers older than a day; returns how many."""
+    return Answer.objects.filter(at__lt=clock.now() - KEPT_FOR).delete()[0]
+
+
+def _kept(answer: Answer, request_sha256: str) -> Reply:
+    if answer.request_sha256 != request_sha256:
+        raise IdempotencyMismatch(
+            f"The Idempotency-Key {answer.idempotency_key} was used for another request; take a new one."
+        )
+    return Reply(answer.status, answer.body, answer.headers, repeated=True)

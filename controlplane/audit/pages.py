@@ -1,0 +1,115 @@
+"""Pages of the audit log: who changed what, when, why, on what evidence."""
+
+import json
+from typing import Any
+
+from django import forms
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import path, reverse
+
+from controlplane.access import permissions
+from controlplane.audit.models import Entry
+from controlplane.core.errors import NotFound
+from controlplane.web.pages import console_view, must, page, paginated, person
+
+# Where a target's own page is; kinds that have none show as text.
+_PAGES = {
+    "rollout": lambda found: reverse("console:rollout", args=[found]),
+    "workload": lambda found: reverse("console:workload", args=[found]),
+    "version": lambda found: reverse("console:version", args=found.rsplit("/", 1)),
+    "assignment": lambda found: reverse("console:workload", args=found.split("/")[1:]),
+    "environment": lambda found: reverse("console:fleet_of", args=[found]),
+}
+
+
+def _text(example: str) -> forms.CharField:
+    return forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": example}))
+
+
+class FilterForm(forms.Form):
+    """What the list is narrowed to. Days are whole days in UTC, both included."""
+
+    actor = _text("Name")
+    action = _text("rollout.roll_back")
+    target = _text("Name or id")
+    outcome = forms.ChoiceField(
+        required=False, choices=[("", "Any"), ("done", "Done"), ("refused", "Refused")]
+    )
+    since = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date"}))
+    until = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date"}))
+
+    def narrow(self, entries: QuerySet[Entry]) -> QuerySet[Entry]:
+        """The entries that match all that is given; a date that is none narrows nothing, and says so."""
+        self.full_clean()
+        given = {name: value for name, value in self.cleaned_data.items() if value}
+        lookups = {
+            "actor": "actor_label__icontains",
+            "action": "action__startswith",
+            "outcome": "outcome",
+            "since": "at__date__gte",
+            "until": "at__date__lte",
+        }
+        entries = entries.filter(**{lookups[name]: given[name] for name in given if name in lookups})
+        if target := given.get("target"):
+            entries = entries.filter(Q(target_id__icontains=target) | Q(workload=target))
+        return entries
+
+
+def visible(request: HttpRequest) -> QuerySet[Entry]:
+    """The entries of the environments that this person may see, and those of no environment."""
+    must(request, None, permissions.ANYWHERE)
+    names = permissions.visible_environments(person(request))
+    entries = Entry.objects.defer("body")
+    return entries if names is None else entries.filter(environment__in=["", *names])
+
+
+@console_view("GET")
+def entries(request: HttpRequest) -> HttpResponse:
+    form = FilterForm(request.GET)
+    rows = paginated(request, form.narrow(visible(request)))
+    narrowed = any(request.GET.get(name) for name in form.fields)
+    listed = [(entry, target_page(entry)) for entry in rows]
+    context = {"form": form, "rows": rows, "listed": listed, "narrowed": narrowed}
+    return page(request, "audit/entries.html", context, title="Audit")
+
+
+@console_view("GET")
+def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
+    entry = visible(request).defer(None).filter(seq=seq).first()
+    if entry is None:
+        raise NotFound(f"There is no audit entry {seq}, or it is not yours to see.")
+    body = json.loads(bytes(entry.body))
+    context = {"entry": entry, "body": body, "differences": differences(body), "address": target_page(entry)}
+    context["evidence"] = body["evidence"] and json.dumps(body["evidence"], indent=2, ensure_ascii=False)
+    trail = [("Audit", reverse("console:audit"))]
+    return page(request, "audit/entry.html", context, title=f"Entry {seq}", crumbs=trail)
+
+
+def differences(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entry's changes as a page shows them: a path in words, what was and what is."""
+    return [
+        {
+            "path": change["path"].lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~"),
+            "kind": "changed" if {"before", "after"} <= set(change) else _one_sided(change),
+            "before": change.get("before"),
+            "after": change.get("after"),
+        }
+        for change in body["diff"]
+    ]
+
+
+def _one_sided(change: dict[str, Any]) -> str:
+    return "added" if "after" in change else "removed"
+
+
+def target_page(entry: Entry) -> str:
+    """The address of what the entry is about, or nothing."""
+    found = _PAGES.get(entry.target_kind)
+    return found(entry.target_id) if found else ""
+
+
+urlpatterns = [
+    path("audit/", entries, name="audit"),
+    path("audit/<int:seq>/", entry_page, name="entry"),
+]

@@ -1,0 +1,34 @@
+"""Where a change came from: set once at a door (request, command, task), found by every entry behind it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from controlplane.core.ids import uuid7
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """`request_id` joins log lines and entries; `source` is the door and the address: `api 10.0.0.7`."""
+
+    request_id: str = ""
+    source: str = ""
+
+
+_origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039 — frozen
+
+
+def current() -> Origin:
+    return _origin.get()
+
+
+@contextmanager
+def request_context(request_id: str = "", source: str = "") -> Iterator[Origin]:
+    """Everything written inside came from here. Without an id a new one is made."""
+    origin = Origin(request_id or str(uuid7()), source)
+    token = _origin.set(origin)
+    try:
+        yield origin
+    finally:
+        _origin.reset(token)

@@ -1,0 +1,180 @@
+"""Every refusal that Pointsman gives, as one tree.
+
+    PointsmanError                     status  code
+    ├── InvalidInput                   422     invalid_input          carries `problems`
+    │   ├── PolicyRefused              422     policy_invalid
+    │   └── PlanRefused                422     plan_invalid
+    ├── MalformedBody                  400     malformed_body
+    ├── Unauthenticated                401     unauthenticated
+    │   ├── KeyRevoked                 401     key_revoked
+    │   └── KeyExpired                 401     key_expired
+    ├── Forbidden                      403     forbidden
+    │   ├── WrongKeyKind               403     wrong_key_kind
+    │   ├── RoleMissing                403     role_missing
+    │   └── SelfApproval               403     self_approval
+    ├── NotFound                       404     not_found
+    ├── Conflict                       409     conflict
+    │   ├── AlreadyExists              409     already_exists
+    │   ├── RolloutMoved               409     rollout_moved
+    │   ├── RolloutActive              409     rollout_active
+    │   ├── IllegalMove                409     illegal_transition
+    │   ├── ApprovalMissing            409     approval_missing
+    │   ├── ApprovalStale              409     approval_stale
+    │   ├── Frozen                     409     frozen
+    │   └── NotServed                  409     not_served
+    ├── StaleVersion                   412     stale_version
+    ├── BodyTooLarge                   413     body_too_large
+    ├── IdempotencyMismatch            422     idempotency_mismatch
+    ├── PreconditionRequired           428     precondition_required
+    ├── TooMany                        429     too_many_requests
+    └── Unavailable                    503     unavailable
+
+`code` is stable: clients branch on it. The message is one sentence for a person: what was wrong, where, what to
+do. `controlplane.core.problems` turns an error into RFC 9457 problem details for machines and a page for people.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class PointsmanError(Exception):
+    """The root. `detail` is the sentence; `extra` are further members of the problem document."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra: Mapping[str, Any] = extra
+
+    def as_problem(self) -> dict[str, Any]:
+        """The members of an RFC 9457 problem document."""
+        return {
+            "type": f"urn:pointsman:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            **self.extra,
+        }
+
+
+class InvalidInput(PointsmanError):
+    status, code, title = 422, "invalid_input", "The input is not valid"
+
+    def __init__(self, detail: str, problems: Sequence[Mapping[str, Any]] = (), **extra: Any) -> None:
+        super().__init__(detail, **({"problems": list(problems)} if problems else {}), **extra)
+
+
+class PolicyRefused(InvalidInput):
+    code, title = "policy_invalid", "The policy document is not valid"
+
+
+class PlanRefused(InvalidInput):
+    code, title = "plan_invalid", "The plan is not valid"
+
+
+class MalformedBody(PointsmanError):
+    status, code, title = 400, "malformed_body", "The body cannot be read"
+
+
+class Unauthenticated(PointsmanError):
+    status, code, title = 401, "unauthenticated", "Who is asking is not known"
+
+
+class KeyRevoked(Unauthenticated):
+    code, title = "key_revoked", "The key was revoked"
+
+
+class KeyExpired(Unauthenticated):
+    code, title = "key_expired", "The key has expired"
+
+
+class Forbidden(PointsmanError):
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
+class WrongKeyKind(Forbidden):
+    code, title = "wrong_key_kind", "A key of another kind is needed"
+
+
+class RoleMissing(Forbidden):
+    code, title = "role_missing", "A role is missing"
+
+
+class SelfApproval(Forbidden):
+    code, title = "self_approval", "Nobody approves their own change"
+
+
+class NotFound(PointsmanError):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class Conflict(PointsmanError):
+    status, code, title = 409, "conflict", "The present state does not allow it"
+
+
+class AlreadyExists(Conflict):
+    code, title = "already_exists", "It exists already"
+
+
+class RolloutMoved(Conflict):
+    code, title = "rollout_moved", "Somebody else moved the rollout first"
+
+
+class RolloutActive(Conflict):
+    code, title = "rollout_active", "Another rollout is under way"
+
+
+class IllegalMove(Conflict):
+    code, title = "illegal_transition", "The rollout cannot do that now"
+
+
+class ApprovalMissing(Conflict):
+    code, title = "approval_missing", "It waits for an approval"
+
+
+class ApprovalStale(Conflict):
+    code, title = "approval_stale", "The approval was for something else"
+
+
+class Frozen(Conflict):
+    code, title = "frozen", "A freeze is in force"
+
+
+class NotServed(Conflict):
+    code, title = "not_served", "The environment serves nothing for this workload yet"
+
+
+class StaleVersion(PointsmanError):
+    status, code, title = 412, "stale_version", "It changed since it was read"
+
+
+class BodyTooLarge(PointsmanError):
+    status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class IdempotencyMismatch(PointsmanError):
+    status, code, title = 422, "idempotency_mismatch", "The idempotency key was used for another request"
+
+
+class PreconditionRequired(PointsmanError):
+    status, code, title = 428, "precondition_required", "An If-Match header is needed"
+
+
+class TooMany(PointsmanError):
+    status, code, title = 429, "too_many_requests", "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int, **extra: Any) -> None:
+        super().__init__(detail, retry_after=retry_after, **extra)
+        self.retry_after = retry_after  # seconds
+
+
+class Unavailable(PointsmanError):
+    status, code, title = 503, "unavailable", "Not available for the moment"
+
+    def __init__(self, detail: str, *, retry_after: int = 5, **extra: Any) -> None:
+        super().__init__(detail, retry_after=retry_after, **extra)
+        self.retry_after = retry_after  # seconds

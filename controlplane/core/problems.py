@@ -1,0 +1,144 @@
+"""Every refusal as its reader wants it: RFC 9457 problem details for machines, a page for people.
+
+Used by DRF (`exception_handler`), and by Django for what never reaches a view (`handler404` … in `urls`).
+"""
+
+import logging
+from typing import Any
+
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
+from django.db import DataError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from controlplane.core import context
+from controlplane.core.errors import (
+    BodyTooLarge,
+    Forbidden,
+    InvalidInput,
+    MalformedBody,
+    NotFound,
+    PointsmanError,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+CONTENT_TYPE = "application/problem+json"
+MACHINES = ("/api/", "/router/", "/healthz", "/readyz", "/metrics")
+
+# What DRF refuses before a view is asked, and the codes that it gets here.
+_FRAMEWORK = {
+    405: ("method_not_allowed", "The method is not allowed here"),
+    406: ("not_acceptable", "The representation is not offered"),
+    415: ("unsupported_media_type", "The body's media type is not read here"),
+}
+
+
+def exception_handler(error: Exception, context_: dict[str, Any]) -> Response | None:
+    """DRF's hook. None lets the error go on to `server_error`: it is ours, not the caller's."""
+    problem, headers = as_problem(error)
+    if problem is None:
+        return None
+    return Response(problem, status=problem["status"], headers=headers, content_type=CONTENT_TYPE)
+
+
+def as_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The problem document of an error and its headers; (None, {}) for a failure of our own."""
+    known = _ours(error)
+    headers = {}
+    if known is not None:
+        if known.status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="pointsman"'
+        if (seconds := getattr(known, "retry_after", None)) is not None:
+            headers["Retry-After"] = str(seconds)
+        return known.as_problem(), headers
+    if isinstance(error, exceptions.APIException) and error.status_code in _FRAMEWORK:
+        code, title = _FRAMEWORK[error.status_code]
+        return _document(error.status_code, code, title, str(error.detail)), headers
+    return None, headers
+
+
+def _ours(error: Exception) -> PointsmanError | None:
+    match error:
+        case PointsmanError():
+            return error
+        case exceptions.ValidationError():
+            return InvalidInput("The input has fields that cannot be kept.", flatten(error.detail))
+        case exceptions.ParseError():
+            return MalformedBody(str(error.detail))
+        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+            return Unauthenticated(str(error.detail))
+        case exceptions.PermissionDenied() | PermissionDenied():
+            return Forbidden(str(error) or "You may not do this.")
+        case exceptions.NotFound() | Http404():
+            return NotFound("There is nothing here, or it is not yours to see.")
+        case exceptions.Throttled():
+            return TooMany(str(error.detail), retry_after=int(getattr(error, "wait", None) or 1))
+        case RequestDataTooBig():
+            return BodyTooLarge("The body is too large; at most 256 kB are read.")
+        case DataError():
+            return InvalidInput("A value is out of the range that can be kept.")
+        case OperationalError():
+            logger.error("the database could not be asked", exc_info=error)
+            return Unavailable("The database cannot be reached at the moment; try again.")
+    return None
+
+
+def flatten(detail: Any, path: str = "") -> list[dict[str, str]]:
+    """DRF's nested messages as a flat list: `{"path": "stages/0/share_pcm", "message": …}`."""
+    if isinstance(detail, dict):
+        items = [(key, "" if key == "non_field_errors" else str(key)) for key in detail]
+        return [p for key, name in items for p in flatten(detail[key], f"{path}/{name}".strip("/"))]
+    if isinstance(detail, list):
+        if all(isinstance(item, str) for item in detail):
+            return [{"path": path, "message": str(item)} for item in detail]
+        return [p for index, item in enumerate(detail) if item for p in flatten(item, f"{path}/{index}")]
+    return [{"path": path, "message": str(detail)}]
+
+
+# --- Django's handlers -------------------------------------------------------------------------------
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    detail = "The request cannot be read."
+    if isinstance(exception, DisallowedHost):
+        detail = "This host name is not answered here: ALLOWED_HOSTS does not have it."
+    return _answer(request, MalformedBody(detail).as_problem())
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _answer(request, Forbidden("You may not do this.").as_problem())
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _answer(request, NotFound("There is nothing here, or it is not yours to see.").as_problem())
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django has logged the traceback, under the id that is shown here."""
+    request_id = context.current().request_id
+    detail = f"Something went wrong here, and was logged. Nothing was changed. Request {request_id}."
+    return _answer(request, _document(500, "internal", "Internal error", detail, request_id=request_id))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    detail = (
+        "The form was open for too long, or came from elsewhere. Go back, reload the page, send it again."
+    )
+    return _answer(request, Forbidden(detail).as_problem())
+
+
+def _answer(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
+    if request.path.startswith(MACHINES):
+        return JsonResponse(problem, status=problem["status"], content_type=CONTENT_TYPE)
+    # No request context: a page about a failure must not fail for the same reason.
+    return HttpResponse(render_to_string("error.html", {"problem": problem}), status=problem["status"])
+
+
+def _document(status: int, code: str, title: str, detail: str, **extra: Any) -> dict[str, Any]:
+    kind = f"urn:pointsman:problem:{code}"
+    return {"type": kind, "title": title, "status": status, "code": code, "detail": detail, **extra}

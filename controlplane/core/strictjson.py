@@ -1,0 +1,93 @@
+"""Reads JSON from outside, and refuses what would only fail later: in another parser, or in PostgreSQL.
+
+RFC 8259 leaves open what a duplicate key means, so two readers may see two documents; NUL and lone surrogates
+are legal JSON, and no text column takes them. Depth and nodes are counted before anything is built.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from typing import Any, NoReturn
+
+from controlplane.core.errors import BodyTooLarge, MalformedBody
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+MAX_NODES = 20_000
+
+# Strings are skipped whole, so that a bracket within one does not count. Possessive, and with the closing
+# quote optional, the scan never goes back: it is linear in whatever it is given.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]},]', re.DOTALL)
+
+
+def loads(body: bytes) -> Any:
+    """The document, or `MalformedBody` / `BodyTooLarge` saying what is wrong with it."""
+    if len(body) > MAX_BYTES:
+        raise BodyTooLarge(f"The body has {len(body):,} bytes; at most {MAX_BYTES:,} are read.")
+    _refuse_too_deep(body)
+    try:
+        document = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except UnicodeDecodeError:
+        raise MalformedBody("The body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise MalformedBody(
+            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
+    except ValueError:  # an integer of thousands of digits
+        raise MalformedBody("The body has a number that is too long.") from None
+    _refuse_bad_text(document)
+    return document
+
+
+def _refuse_too_deep(body: bytes) -> None:
+    depth, nodes = 0, 1
+    for match in _TOKEN.finditer(body):
+        token = match[0]
+        if token in b"[{":
+            depth += 1
+            nodes += 1
+        elif token in b"]}":
+            depth -= 1
+        elif token == b",":
+            nodes += 1
+        if depth > MAX_DEPTH:
+            raise MalformedBody(f"The body is nested more than {MAX_DEPTH} deep.")
+        if nodes > MAX_NODES:
+            raise MalformedBody(f"The body has more than {MAX_NODES:,} values.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise MalformedBody(f"The key {twice[:80]!r} occurs twice in one object.")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise MalformedBody(f"{name} is not a JSON number.")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise MalformedBody(f"The number {text[:40]} is too large.")
+    return value
+
+
+def _refuse_bad_text(document: Any) -> None:
+    left = [document]
+    while left:
+        match left.pop():
+            case str() as text if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+                raise MalformedBody("The body has text with a NUL or half a surrogate pair in it.")
+            case dict() as found:
+                left += [*found, *found.values()]
+            case list() as found:
+                left += found

@@ -1,0 +1,141 @@
+"""System checks: what cannot work, found at start and not by a request. `manage.py check [--deploy]`.
+
+E001  the signing key cannot be read          E005  PostgreSQL is older than 14
+E002  the instance's directory is read-only   E006  REDIS_URL is no Redis address
+E003  the database is neither SQLite nor PostgreSQL
+E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
+E007  the poll interval is out of range       W001  an append-only trigger is missing
+                                              W002  people log in over plain HTTP (--deploy)
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from controlplane.audit import triggers
+from controlplane.core import signing
+
+OLDEST_SQLITE = (3, 35)  # RETURNING
+OLDEST_POSTGRESQL = 140_000
+
+
+@register()
+def check_signing_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    try:
+        signing.key_id()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint="`openssl rand -base64 32` makes one.", id="pointsman.E001")]
+    except OSError as error:
+        return [_read_only(str(error))]
+    return []
+
+
+@register()
+def check_directory(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [] if os.access(settings.VAR_DIR, os.W_OK) else [_read_only(str(settings.VAR_DIR))]
+
+
+def _read_only(what: str) -> CheckMessage:
+    return Error(
+        f"The instance's directory cannot be written: {what}",
+        hint="Set POINTSMAN_VAR to a directory that belongs to the process.",
+        id="pointsman.E002",
+    )
+
+
+@register()
+def check_database_kind(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    engine = settings.DATABASES["default"]["ENGINE"]
+    if engine.rpartition(".")[2] not in ("sqlite3", "postgresql"):
+        return [
+            Error(
+                f"The database {engine} is not supported.",
+                hint="Set DATABASE_URL to sqlite:///… or postgres://….",
+                id="pointsman.E003",
+            )
+        ]
+    if engine.endswith("sqlite3") and sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        return [
+            Error(
+                f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed.", id="pointsman.E004"
+            )
+        ]
+    return []
+
+
+@register()
+def check_redis_url(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.REDIS_URL and not settings.REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+        return [
+            Error(
+                "REDIS_URL is no Redis address.", hint="redis://host:6379/0, or empty.", id="pointsman.E006"
+            )
+        ]
+    return []
+
+
+@register()
+def check_poll_interval(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not 200 <= settings.POLL_INTERVAL_MS <= 3_600_000:
+        return [
+            Error(
+                f"POINTSMAN_POLL_INTERVAL_MS is {settings.POLL_INTERVAL_MS}; it is 200 to 3,600,000.",
+                id="pointsman.E007",
+            )
+        ]
+    return []
+
+
+@register()
+def check_bucket(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not settings.SNAPSHOT_BUCKET or all(find_spec(name) for name in ("storages", "boto3")):
+        return []
+    return [
+        Error(
+            "SNAPSHOT_BUCKET is set, and django-storages with boto3 is not installed.",
+            hint="pip install --require-hashes -r requirements/s3.txt",
+            id="pointsman.E008",
+        )
+    ]
+
+
+@register(Tags.database)
+def check_database(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Only with `--database` and before a migration: whether this database can carry what must not change."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        if connection.vendor == "postgresql" and connection.pg_version < OLDEST_POSTGRESQL:  # type: ignore[attr-defined]
+            found.append(Error("PostgreSQL is too old; 14 or newer is needed.", id="pointsman.E005"))
+        # A warning: the migration that brings the triggers must still be able to run.
+        if missing := triggers.missing(connection):
+            found.append(
+                Warning(
+                    f"Tables could be rewritten: the triggers {', '.join(missing)} are missing.",
+                    hint="Run `manage.py migrate`; a migration that alters a table ends with AppendOnly.",
+                    id="pointsman.W001",
+                )
+            )
+    return found
+
+
+@register(Tags.security, deploy=True)
+def check_https(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if settings.HTTPS:
+        return []
+    return [
+        Warning(
+            "People log in, and keys travel, over plain HTTP.",
+            hint="Put TLS in front and set HTTPS=on: secure cookies, HSTS and the redirect follow.",
+            id="pointsman.W002",
+        )
+    ]

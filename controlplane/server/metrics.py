@@ -1,0 +1,93 @@
+"""This process's figures for Prometheus: plain numbers on a request's way, put into words at each scrape.
+
+Each carries the process's `pid`: where several workers share a port, a scrape meets one of them, and without
+it the counters of one would be taken for the other's.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from policies_app.fleet.registry import Fleet
+from policies_app.snapshots.serving import Serving
+from policies_app.snapshots.watcher import Watcher
+from rollout_app.outcomes.ingest import Ingest
+
+
+@dataclass(frozen=True, eq=False)
+class ProcessFigures(Collector):
+    """`doors`: the answers by status, for each door of the router protocol."""
+
+    doors: Mapping[str, Counter[int]]
+    serving: Serving
+    ingest: Ingest
+    fleet: Fleet
+    watcher: Watcher
+
+    def collect(self) -> Iterable[Metric]:
+        pid = str(os.getpid())
+        yield self._requests(pid)
+        yield from self._snapshots(pid)
+        yield from self._outcomes(pid)
+        yield _gauge("fleet_buffered", "Routers heard of and not yet written down", pid, self.fleet.buffered)
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # the names are ours alone; there is nothing to compare them with
+
+    def _requests(self, pid: str) -> Metric:
+        requests = CounterMetricFamily(
+            "pointsman_router_requests",
+            "Answers to routers by door and status; 304: nothing newer, 429: pushed back",
+            labels=["pid", "door", "status"],
+        )
+        for door, answered in self.doors.items():
+            # A copy: the event loop may add a status meanwhile.
+            for status, number in dict(answered).items():
+                requests.add_metric([pid, door, str(status)], number)
+        return requests
+
+    def _snapshots(self, pid: str) -> Iterable[Metric]:
+        yield _gauge("long_polls_held", "Long polls that wait now", pid, self.serving.held.total())
+        built = CounterMetricFamily(
+            "pointsman_snapshot_bodies_built", "Bodies built, before compression", labels=["pid"]
+        )
+        built.add_metric([pid], self.serving.built)
+        yield built
+        revision = GaugeMetricFamily(
+            "pointsman_snapshot_revision", "The revision served now", labels=["pid", "environment"]
+        )
+        for name, generation in dict(self.serving.boards).items():
+            revision.add_metric([pid, name], generation.look.revision)
+        yield revision
+        for name, text, at in (
+            ("snapshot_look_age_seconds", "Since the database was last looked at", self.watcher.looked_at),
+            (
+                "keys_age_seconds",
+                "Since the keys were last read: as late is a revocation",
+                self.watcher.keys_at,
+            ),
+        ):
+            if at is not None:
+                yield _gauge(name, text, pid, time.monotonic() - at)
+
+    def _outcomes(self, pid: str) -> Iterable[Metric]:
+        load = self.ingest.load()
+        yield _gauge("ingest_waiting_requests", "Reports that wait to be committed", pid, load.waiting)
+        yield _gauge("ingest_waiting_parts", "Buckets and events in them", pid, load.waiting_parts)
+        groups = SummaryMetricFamily(
+            "pointsman_ingest_group_requests", "Reports committed in one transaction", labels=["pid"]
+        )
+        groups.add_metric([pid], count_value=load.groups, sum_value=load.grouped)
+        yield groups
+
+
+def _gauge(name: str, text: str, pid: str, value: float) -> Metric:
+    gauge = GaugeMetricFamily(f"pointsman_{name}", text, labels=["pid"])
+    gauge.add_metric([pid], value)
+    return gauge

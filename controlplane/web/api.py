@@ -1,0 +1,181 @@
+"""What every view of /api/v1 shares: who asks, how a body is read, `If-Match`, `Idempotency-Key`, pages.
+
+A view is a guard, a serializer, an action, a response:
+
+    class WorkloadView(ApiView):
+        def patch(self, request: Request, name: str) -> Response:
+            workload = workload_for(self.actor, name)
+            expected = self.expected_version()
+            data = self.validated(WorkloadEditSerializer, partial=True)
+            return self.versioned(WorkloadSerializer(actions.edit_workload(workload, expected=expected,
+                                                                           actor=self.actor, **data)))
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, cast
+
+from django.db import models
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.pagination import CursorPagination
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+
+from controlplane.access import idempotency, permissions
+from controlplane.access.authentication import KeyAuthentication, actor_of
+from controlplane.access.models import Role
+from controlplane.audit import log
+from controlplane.core import strictjson
+from controlplane.core.actors import Actor
+from controlplane.core.errors import BodyTooLarge, MalformedBody, PreconditionRequired, StaleVersion
+from controlplane.core.problems import exception_handler
+
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"', re.ASCII)
+_KEPT_HEADERS = ("ETag", "Location")
+
+
+class StrictJSONParser(BaseParser):
+    """`application/json` by `strictjson`; the size is refused by `Content-Length` before the body is read."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        # One byte more than allowed tells "too large" without reading it all.
+        document = strictjson.loads(stream.read(strictjson.MAX_BYTES + 1))
+        if not isinstance(document, dict):
+            raise MalformedBody("The body must be a JSON object.")
+        return document
+
+
+class Pages(CursorPagination):
+    """`?limit=` (at most 200) and the opaque `?cursor=` of `next`: rows that come in between skip nothing."""
+
+    page_size = 50
+    page_size_query_param = "limit"
+    max_page_size = 200
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response({"items": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        link = {"type": "string", "nullable": True, "format": "uri"}
+        return {
+            "type": "object",
+            "required": ["items", "next", "previous"],
+            "properties": {"items": schema, "next": link, "previous": link},
+        }
+
+
+class ApiView(APIView):
+    """Base of all. Whoever holds no role anywhere sees nothing; what else is needed, each method says."""
+
+    authentication_classes = (KeyAuthentication, SessionAuthentication)
+    permission_classes = ()
+    parser_classes = (StrictJSONParser,)
+    renderer_classes = (JSONRenderer,)
+    pagination_class = Pages  # for the schema: what is listed comes in pages
+    # Members of an answer that are shown once: the copy kept for an `Idempotency-Key` has null instead.
+    shown_once: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "post" in cls.__dict__:
+            cls.post = _idempotent(cls.__dict__["post"])  # type: ignore[attr-defined]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        permissions.require_role(self.actor, Role.VIEWER, permissions.ANYWHERE)
+        if int(request.META.get("CONTENT_LENGTH") or 0) > strictjson.MAX_BYTES:
+            raise BodyTooLarge(f"The body is too large; at most {strictjson.MAX_BYTES:,} bytes are read.")
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        return exception_handler
+
+    @property
+    def actor(self) -> Actor:
+        return actor_of(self.request)
+
+    def require(self, role: Role, environment: str | None) -> None:
+        """Raise `RoleMissing` unless the caller holds the role; `permissions.ANYWHERE`: in any of them."""
+        permissions.require_role(self.actor, role, environment)
+
+    def validated(self, serializer: type[BaseSerializer[Any]], **options: Any) -> dict[str, Any]:
+        """The body, through a serializer; unknown members are ignored, wrong ones are listed in a 422."""
+        checked = serializer(data=self.request.data, **options)
+        checked.is_valid(raise_exception=True)
+        return cast("dict[str, Any]", checked.validated_data)
+
+    def expected_version(self) -> int | None:
+        """The version in `If-Match` (None for `*`). 428 without it; no version in it is a stale one."""
+        header = self.request.headers.get("If-Match", "").strip()
+        if not header:
+            raise PreconditionRequired(
+                "Send the ETag that you read as If-Match, so that nobody's change is overwritten unseen."
+            )
+        if header == "*":
+            return None
+        match = _ETAG.fullmatch(header)
+        if match is None:
+            raise StaleVersion(f"If-Match {header[:80]} is not an ETag of this; read it again.")
+        return int(match[1])
+
+    def versioned(self, serializer: BaseSerializer[Any], status: int = 200) -> Response:
+        """An answer about a thing with a `version`: its ETag is what `If-Match` wants."""
+        return Response(
+            serializer.data, status=status, headers={"ETag": f'"{cast(Any, serializer.instance).version}"'}
+        )
+
+    def page(
+        self, rows: models.QuerySet[Any], serializer: type[BaseSerializer[Any]], ordering: str = "-pk"
+    ) -> Response:
+        """One page of rows. `ordering` is a unique, indexed field."""
+        pages = Pages()
+        pages.ordering = (ordering,)
+        found = pages.paginate_queryset(rows, self.request, view=self)
+        return pages.get_paginated_response(serializer(found, many=True).data)
+
+
+def _idempotent(post: Callable[..., Response]) -> Callable[..., Response]:
+    """`post`, done once for each `Idempotency-Key` of one caller; as it was without the header."""
+
+    @wraps(post)
+    def once(self: ApiView, request: Request, *args: Any, **kwargs: Any) -> Response:
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return post(self, request, *args, **kwargs)
+        secrets: dict[str, Any] = {}
+
+        def work() -> idempotency.Reply:
+            response = post(self, request, *args, **kwargs)
+            body = json.loads(JSONRenderer().render(response.data) or b"null")
+            secrets.update({name: body[name] for name in self.shown_once})
+            headers = {name: response[name] for name in _KEPT_HEADERS if response.has_header(name)}
+            return idempotency.Reply(response.status_code, _without(body, self.shown_once), headers)
+
+        try:
+            reply = idempotency.answer_once(self.actor, key, _fingerprint(request), work)
+        except Exception as error:
+            log.keep_refusal(error)
+            raise
+        headers = {**reply.headers, **({"Idempotency-Replayed": "true"} if reply.repeated else {})}
+        body = {**reply.body, **secrets} if secrets else reply.body
+        return Response(body, status=reply.status, headers=headers)
+
+    return once
+
+
+def _fingerprint(request: Request) -> str:
+    """SHA-256 of what was asked: method, path with query, and the document (however it was spaced)."""
+    asked = [request.method, request.get_full_path(), request.data]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _without(body: Any, names: tuple[str, ...]) -> Any:
+    return {**body, **dict.fromkeys(names)} if names else body

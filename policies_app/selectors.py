@@ -1,0 +1,61 @@
+"""Things by their names, through the gate: 404 for what one may not see, 403 for what one may not do."""
+
+from django.db.models import QuerySet
+
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.access.permissions import Principal
+from controlplane.core.errors import NotFound
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
+
+
+def environment_for(principal: Principal, name: str, *, role: Role = Role.VIEWER) -> Environment:
+    environment = Environment.objects.filter(name=name).first()
+    if environment is None or not permissions.has_role(principal, Role.VIEWER, name):
+        raise NotFound(f"There is no environment {name!r}, or it is not yours to see.")
+    permissions.require_role(principal, role, name)
+    return environment
+
+
+def environments_for(principal: Principal) -> QuerySet[Environment]:
+    """The environments that the caller may see."""
+    names = permissions.visible_environments(principal)
+    return Environment.objects.all() if names is None else Environment.objects.filter(name__in=names)
+
+
+def workload_for(principal: Principal, name: str, *, edit: bool = False) -> Workload:
+    """A workload. They are no secret among people with any role; to edit one takes its owning team."""
+    workload = Workload.objects.select_related("owner").filter(name=name).first()
+    if workload is None:
+        raise NotFound(f"There is no workload {name!r}.")
+    if edit:
+        permissions.require_workload_editor(principal, workload.owner, workload.name)
+    return workload
+
+
+def version_for(workload: Workload, number: int) -> PolicyVersion:
+    version = workload.versions.select_related("workload").filter(number=number).first()
+    if version is None:
+        raise NotFound(f"{workload.name} has no version {number}.")
+    return version
+
+
+def model_for(name: str) -> Model:
+    model = Model.objects.filter(name=name).first()
+    if model is None:
+        raise NotFound(f"The catalogue has no model {name!r}.")
+    return model
+
+
+def assignment_for(
+    principal: Principal, environment: str, workload: str, *, role: Role = Role.VIEWER
+) -> Assignment:
+    place = environment_for(principal, environment, role=role)
+    assignment = (
+        Assignment.objects.select_related("environment", "workload", "baseline", "candidate")
+        .filter(environment=place, workload__name=workload)
+        .first()
+    )
+    if assignment is None:
+        raise NotFound(f"{environment} serves nothing for {workload!r}.")
+    return assignment

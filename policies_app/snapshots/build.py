@@ -1,0 +1,136 @@
+"""Builds what routers receive. `fragment` runs inside the change's transaction, `publish` after its commit.
+
+A snapshot is the environment's header and one fragment per workload. Keeping the fragments ready, as text,
+makes the cost of publishing a change the size of that change, not the size of the environment.
+"""
+
+import gzip
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zstandard
+
+from controlplane.core import signing
+from controlplane.web.replies import Header, Reply
+from policies_app.models import Assignment, PolicyVersion
+from policies_app.snapshots import notices
+from policies_app.snapshots.cache import Answer, Generation, Question
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+# Called with (environment name, revision) after a commit; `serving` adds its own at start. An error in one
+# must not reach the person whose change is already committed.
+_listeners: list[Callable[[str, int], None]] = []
+
+
+def on_publish(listener: Callable[[str, int], None]) -> None:
+    _listeners.append(listener)
+
+
+def off_publish(listener: Callable[[str, int], None]) -> None:
+    _listeners.remove(listener)
+
+
+def publish(environment: str, revision: int) -> None:
+    """Wake whoever serves this environment. A hint: every process also looks at the revision by itself."""
+    notices.send(environment, revision)
+    for listener in list(_listeners):
+        try:
+            listener(environment, revision)
+        except Exception:
+            log.exception("a listener failed on %s r%s; it will look by itself", environment, revision)
+
+
+def _version_json(version: PolicyVersion | None) -> str:
+    if version is None:
+        return "null"
+    # `canonical` is spliced in as it stands, so that its SHA-256 is the digest beside it.
+    return f'{{"version":{version.number},"digest":"{version.digest}","policy":{version.canonical}}}'
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def fragment(assignment: Assignment) -> str:
+    """The workload's entry of the snapshot, as JSON text (protocol version 1)."""
+    rollout = assignment.rollout and {
+        "id": str(assignment.rollout),
+        "stage": assignment.stage,
+        "mode": assignment.mode,
+        "share_pcm": assignment.share_pcm,
+        "salt": assignment.salt,
+        "mirror_pcm": assignment.mirror_pcm,
+        "cost_cap_nusd": assignment.cost_cap_nusd,
+    }
+    pin = {"model": assignment.pin_model, "reason": assignment.pin_reason} if assignment.pin_model else None
+    return (
+        f'{{"revision":{assignment.revision},"unit":{_dump(assignment.workload.unit)},'
+        f'"baseline":{_version_json(assignment.baseline)},"candidate":{_version_json(assignment.candidate)},'
+        f'"rollout":{_dump(rollout)},"pin":{_dump(pin)}}}'
+    )
+
+
+def body(generation: Generation, question: Question) -> bytes:
+    """The snapshot's bytes: all of the selection, or what changed in it after `since`."""
+    look = generation.look
+    header = _dump(
+        {
+            "format": FORMAT,
+            "environment": look.name,
+            "epoch": look.epoch,
+            "revision": look.revision,
+            "full": question.since is None,
+            "poll_interval_ms": look.poll_interval_ms,
+        }
+    )
+    entries = generation.selected(question)
+    workloads = b",".join(b'"%s":%s' % (name.encode(), fragment) for name, fragment in entries)
+    removed = _dump(generation.removed_since(question)).encode()
+    return b'%s,"workloads":{%s},"removed":%s}' % (header[:-1].encode(), workloads, removed)
+
+
+def answer(generation: Generation, question: Question) -> Answer:
+    """The body with its tag and its signature, both of the bytes before compression.
+
+    Costs the size of the body, so large ones are built off the event loop.
+    """
+    plain, look = body(generation, question), generation.look
+    etag = f'"{look.epoch}.{look.revision}.{hashlib.sha256(plain).hexdigest()[:16]}"'.encode()
+    headers = [
+        *_headers(etag, look.revision),
+        (b"pointsman-signature", signing.sign_snapshot(plain).encode()),
+    ]
+    return Answer(plain, etag, headers, Reply(304, headers))
+
+
+def unsigned_304(etag: bytes, revision: int) -> Reply:
+    """ "Nothing newer" for a body that this process never built, so that it has no signature of it."""
+    return Reply(304, _headers(etag, revision))
+
+
+def encoded(answer: Answer, encoding: str) -> Reply:
+    """The 200 in an encoding: "zstd", "gzip", or "" for the plain body."""
+    if encoding == "zstd":
+        sent = zstandard.compress(answer.body, 3)
+    elif encoding == "gzip":
+        sent = gzip.compress(answer.body, 6, mtime=0)
+    else:
+        sent = answer.body
+    content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(sent))]
+    if encoding:
+        content.append((b"content-encoding", encoding.encode()))
+    return Reply(200, [*content, *answer.headers], sent)
+
+
+def _headers(etag: bytes, revision: int) -> list[Header]:
+    return [
+        (b"etag", etag),
+        (b"cache-control", b"private, max-age=1, stale-if-error=604800"),
+        (b"vary", b"accept-encoding, authorization"),
+        (b"pointsman-revision", b"%d" % revision),
+    ]

@@ -1,0 +1,277 @@
+"""Puts each environment's snapshot into a bucket, for routers that follow a CDN instead of a gateway.
+
+    sweep → due? → claim the row → look at the object → read the environment → put, if nobody wrote since
+
+A commit nudges the sweep, and the table of periodic jobs repeats it: a lost nudge costs two seconds.
+
+What keeps an older snapshot from lying over a newer one is the order of three steps. The object is looked at
+first, the environment is read after that, and the store writes only over what was looked at. So whoever wrote
+in between had read earlier, or makes this write fail; a process that was held up for an hour can do no harm.
+The claim only spares the work of doing it twice.
+"""
+
+import logging
+import random
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.db.models import Q
+
+from controlplane.core import clock, signing
+from controlplane.core.ids import uuid7
+from policies_app.models import Environment, Published, Revision
+from policies_app.snapshots import build, cache, object_store
+from policies_app.snapshots.cache import Answer, Generation, Look, Question
+from policies_app.snapshots.object_store import BucketError, Overtaken, Seen
+
+log = logging.getLogger(__name__)
+
+PATH = "router/v1/snapshot"  # below the environment's own, so that it is polled like a gateway
+EVERYTHING = Question(None, None)
+CLAIM = timedelta(seconds=90)  # longer than a look and a write may take
+LOOKED_AFTER = timedelta(seconds=60)  # that often the object itself is looked at, though nothing has changed
+ROUNDS = 3  # a write that was overtaken begins anew
+RETRY_FIRST_S, RETRY_MOST_S = 2.0, 60.0
+_TAG = re.compile(r'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
+
+_changed = threading.Event()
+_one_at_a_time = threading.Lock()
+# What this process read last of each environment, so that the next read is of what changed.
+_known: dict[int, Generation] = {}
+
+
+class Held(NamedTuple):
+    """What a published object is made of: two equal ones are the same bytes and signature, in one place."""
+
+    address: str
+    epoch: str
+    revision: int
+    poll_interval_ms: int
+    key_id: str
+
+
+def sweep() -> int:
+    """Publish what is not published yet; how many objects were written. Does nothing without a bucket."""
+    if not settings.SNAPSHOT_BUCKET:
+        return 0
+    with _one_at_a_time:
+        now = clock.now()
+        rows = {row.environment_id: row for row in Published.objects.all()}
+        due = [look for look in cache.looks().values() if _is_due(look, rows.get(look.pk), now)]
+        return sum(_keep(look) for look in due)
+
+
+def follow(sweep: Callable[[], object], stopping: threading.Event) -> None:
+    """The runner's loop: sweep soon after each commit of this process. An error costs that sweep only."""
+    if not settings.SNAPSHOT_BUCKET:
+        return
+    build.on_publish(_nudge)
+    try:
+        while not stopping.is_set():
+            if _changed.wait(timeout=0.5):
+                _changed.clear()
+                _swept(sweep)
+    finally:
+        build.off_publish(_nudge)
+
+
+def _swept(sweep: Callable[[], object]) -> None:
+    try:
+        sweep()
+    except Exception:
+        log.exception("a nudge to publish was lost; the next turn of the table does it")
+
+
+def _nudge(environment: str, revision: int) -> None:
+    _changed.set()
+
+
+def key_of(environment: str) -> str:
+    """`<prefix>/<environment>/router/v1/snapshot`"""
+    return "/".join(part for part in (settings.SNAPSHOT_PREFIX.strip("/"), environment, PATH) if part)
+
+
+def _wanted(look: Look) -> Held:
+    address = f"{settings.SNAPSHOT_BUCKET}/{key_of(look.name)}"
+    return Held(address, look.epoch, look.revision, look.poll_interval_ms, signing.key_id())
+
+
+def _is_due(look: Look, row: Published | None, now: datetime) -> bool:
+    if row is None:
+        return True
+    if row.retry_at is not None and row.retry_at > now:
+        return False
+    return _held(row) != _wanted(look) or row.looked_at is None or now - row.looked_at >= LOOKED_AFTER
+
+
+def _held(row: Published) -> Held:
+    return Held(row.address, row.epoch, row.revision, row.poll_interval_ms, row.key_id)
+
+
+# --- what is known of it --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far an environment is published, for the fleet page and /metrics."""
+
+    environment: str
+    revision: int  # that the bucket holds, -1: none
+    behind_s: float  # since the bucket no longer holds what is served, 0: it does
+    failures: int  # in a row
+    error: str  # of the last try
+    failing_since: datetime | None
+    published_at: datetime | None
+
+
+def states(environment: int | None = None) -> list[State]:
+    """Of every environment, or of one; empty without a bucket."""
+    if not settings.SNAPSHOT_BUCKET:
+        return []
+    now = clock.now()
+    rows = {row.environment_id: row for row in Published.objects.all()}
+    looks = [look for look in cache.looks().values() if environment in (None, look.pk)]
+    return [_state(look, rows.get(look.pk) or Published(environment_id=look.pk), now) for look in looks]
+
+
+def _state(look: Look, row: Published, now: datetime) -> State:
+    return State(
+        look.name,
+        row.revision,
+        max(0.0, (now - _behind_since(look, row)).total_seconds()) if _held(row) != _wanted(look) else 0.0,
+        row.failures,
+        row.error,
+        row.failing_since,
+        row.published_at,
+    )
+
+
+def _behind_since(look: Look, row: Published) -> datetime:
+    """When the first change was made that the bucket lacks; for one without a revision, when it was published."""
+    missing = Revision.objects.filter(environment_id=look.pk)
+    if row.epoch == look.epoch:
+        missing = missing.filter(number__gt=row.revision)
+    first = missing.order_by("number").values_list("at", flat=True).first()
+    if first is None:
+        first = row.published_at
+    return first or Environment.objects.values_list("created_at", flat=True).get(pk=look.pk)
+
+
+# --- one environment ------------------------------------------------------------------------------------
+
+
+def _keep(look: Look) -> bool:
+    """See to it that the bucket holds what is served now; True when that took a write."""
+    claim = uuid7()
+    row = _claimed(look.pk, claim)
+    if row is None:
+        return False  # another process is at it
+    try:
+        done = _brought_up(look, row)
+    except BucketError as error:
+        _failed(look.name, row, claim, str(error))
+        return False
+    except DatabaseError:
+        raise  # the claim runs out by itself
+    except Exception as error:
+        if not row.failures:
+            log.exception("%s could not be published", look.name)
+        _failed(look.name, row, claim, f"{type(error).__name__}: {error}")
+        return False
+    if row.failures:
+        log.info("%s is published again", look.name)
+    now = clock.now()
+    fields: dict[str, Any] = {"looked_at": now, "failures": 0, "failing_since": None, "error": ""}
+    if done is not None:
+        held, tag = done
+        fields |= {**held._asdict(), "tag": tag, "published_at": now}
+    _release(row, claim, retry_at=None, **fields)
+    return done is not None
+
+
+def _claimed(environment: int, claim: UUID) -> Published | None:
+    now = clock.now()
+    Published.objects.get_or_create(environment_id=environment)
+    free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
+    mine = Published.objects.filter(free, environment_id=environment)
+    if not mine.update(claim=claim, claimed_until=now + CLAIM):
+        return None
+    return Published.objects.get(environment_id=environment)
+
+
+def _release(row: Published, claim: UUID, **fields: Any) -> None:
+    """Keep what came of it, unless the claim ran out meanwhile and is another's."""
+    Published.objects.filter(pk=row.pk, claim=claim).update(claim=None, claimed_until=None, **fields)
+
+
+def _brought_up(look: Look, row: Published) -> tuple[Held, str] | None:
+    """Write the object until it holds the present; None when it already did (or the environment is gone)."""
+    store, key = object_store.configured(), key_of(look.name)
+    for _ in range(ROUNDS):
+        seen = store.look(key)
+        generation = cache.read(look, _known.get(look.pk))  # after the look: see the module's docstring
+        if generation is None:
+            _known.pop(look.pk, None)
+            return None
+        _known[look.pk] = generation
+        _refuse_older(generation.look, seen)
+        held = _wanted(generation.look)
+        if seen is not None and seen.tag == row.tag and held == _held(row):
+            return None
+        answer = build.answer(generation, EVERYTHING)
+        try:
+            return held, store.put(key, answer.body, seen, **_parameters(answer, held.revision))
+        except Overtaken:
+            log.info("%s: another process wrote first; looking again", key)
+    raise BucketError(f"The object was written by others {ROUNDS} times in a row.")
+
+
+def _refuse_older(look: Look, seen: Seen | None) -> None:
+    """An instance that was restored, or is a copy of another, must not take routers back."""
+    match = _TAG.fullmatch(seen.metadata.get("pointsman-etag", "")) if seen else None
+    if match is None:
+        return
+    there = (match[1], int(match[2]))  # epochs begin with the time that made them, so they sort
+    if there > (look.epoch, look.revision):
+        raise BucketError(
+            f"The bucket holds a later snapshot (epoch {there[0]}, revision {there[1]}) than this instance "
+            f"serves (epoch {look.epoch}, revision {look.revision}): is another instance publishing there, or "
+            "was this one restored without a new epoch? Delete the object to publish this one."
+        )
+
+
+def _parameters(answer: Answer, revision: int) -> dict[str, Any]:
+    headers = dict(answer.headers)
+    return {
+        "ContentType": "application/json",
+        "CacheControl": f"public, max-age={settings.SNAPSHOT_MAX_AGE}, stale-if-error=604800",
+        "Metadata": {
+            "pointsman-signature": headers[b"pointsman-signature"].decode(),
+            "pointsman-etag": answer.etag.decode(),
+            "pointsman-revision": str(revision),
+        },
+    }
+
+
+def _failed(name: str, row: Published, claim: UUID, error: str) -> None:
+    """Note it, and wait longer each time. Said once in the log, for as long as it lasts on the fleet page."""
+    if not row.failures:
+        log.warning("%s cannot be published (%s); routers go on with what the bucket holds", name, error)
+    now, failures = clock.now(), row.failures + 1
+    wait = min(RETRY_FIRST_S * 2 ** min(failures - 1, 10), RETRY_MOST_S)
+    wait *= random.uniform(0.5, 1)  # noqa: S311 — spreads load, hides nothing
+    _release(
+        row,
+        claim,
+        failures=failures,
+        failing_since=row.failing_since or now,
+        error=error[:400],
+        retry_at=now + timedelta(seconds=wait),
+    )

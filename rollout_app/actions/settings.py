@@ -1,0 +1,174 @@
+"""What rollouts follow: saved plans, and a workload's own guardrails. Neither touches a rollout under way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound, StaleVersion
+from policies_app.models import Workload
+from rollout_app.engine import plans
+from rollout_app.engine.guardrails import METRICS
+from rollout_app.engine.metrics import RATIOS, Metric
+from rollout_app.models import Guardrail, Plan
+
+
+def add_plan(name: str, stages: Any, *, actor: Actor, description: str = "") -> Plan:
+    plan = Plan(name=name, stages=plans.check(stages), description=description)
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                plan.save(force_insert=True)
+        except IntegrityError:
+            raise AlreadyExists(f"There is already a plan called {name!r}.") from None
+        log.record(actor=actor, action="plan.add", target=("plan", name), after=_plan(plan))
+    return plan
+
+
+def edit_plan(
+    name: str,
+    *,
+    actor: Actor,
+    expected: int | None = None,
+    stages: Any = None,
+    description: str | None = None,
+    reason: str = "",
+) -> Plan:
+    """Change a saved plan. Rollouts that copied it keep what they copied."""
+    with transaction.atomic():
+        plan = _locked_plan(name, expected)
+        before = _plan(plan)
+        plan.stages = plan.stages if stages is None else plans.check(stages)
+        plan.description = plan.description if description is None else description
+        plan.version += 1
+        plan.save(update_fields=["stages", "description", "version"])
+        log.record(
+            actor=actor,
+            action="plan.edit",
+            target=("plan", name),
+            reason=reason,
+            before=before,
+            after=_plan(plan),
+        )
+    return plan
+
+
+def remove_plan(name: str, *, actor: Actor, expected: int | None = None, reason: str = "") -> None:
+    with transaction.atomic():
+        plan = _locked_plan(name, expected)
+        before = _plan(plan)
+        Plan.objects.filter(pk=plan.pk).delete()
+        log.record(actor=actor, action="plan.remove", target=("plan", name), reason=reason, before=before)
+
+
+def _locked_plan(name: str, expected: int | None) -> Plan:
+    plan = Plan.objects.select_for_update().filter(name=name).first()
+    if plan is None:
+        raise NotFound(f"There is no plan called {name!r}.")
+    if expected is not None and plan.version != expected:
+        raise StaleVersion(f"Plan {name} is at version {plan.version}, not {expected}; read it again.")
+    return plan
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {"description": plan.description, "stages": plan.stages, "version": plan.version}
+
+
+def set_guardrail(
+    workload: Workload,
+    metric: str,
+    *,
+    actor: Actor,
+    reason: str = "",
+    enabled: bool = True,
+    margin: float | None = None,
+    weight: float | None = None,
+    bound: float | None = None,
+) -> Guardrail:
+    """A workload's own margin or weight (None: the default) of a guardrail, or an absolute `bound`."""
+    _checked(metric, margin, weight, bound)
+    with transaction.atomic():
+        Workload.objects.select_for_update().get(pk=workload.pk)  # one edit at a time
+        row = _guardrail(workload, metric, absolute=bound is not None) or Guardrail(
+            workload=workload, metric=metric, version=0
+        )
+        before = _values(row) if row.pk else None
+        row.enabled, row.margin, row.weight, row.bound = enabled, margin, weight, bound
+        row.version += 1
+        row.save()
+        _record(row, "guardrail.set", before, _values(row), actor, reason)
+    return row
+
+
+def remove_guardrail(
+    workload: Workload, metric: str, *, absolute: bool = False, actor: Actor, reason: str = ""
+) -> None:
+    """Back to the default, or away with an absolute one."""
+    with transaction.atomic():
+        row = _guardrail(workload, metric, absolute=absolute)
+        if row is None:
+            raise NotFound(f"{workload.name} has no guardrail of its own on {metric}.")
+        before = _values(row)
+        Guardrail.objects.filter(pk=row.pk).delete()
+        _record(row, "guardrail.remove", before, None, actor, reason)
+
+
+def _guardrail(workload: Workload, metric: str, *, absolute: bool) -> Guardrail | None:
+    return (
+        Guardrail.objects.select_for_update()
+        .filter(workload=workload, metric=metric, bound__isnull=not absolute)
+        .first()
+    )
+
+
+def _checked(metric: str, margin: float | None, weight: float | None, bound: float | None) -> None:
+    """Whatever passes here can be judged: a row that `guardrails_for` refuses would let no rollout start."""
+    problems = []
+    if metric not in METRICS:
+        problems.append({"path": "metric", "message": f"One of {', '.join(sorted(map(str, METRICS)))}."})
+    is_cost = metric == Metric.COST_PER_SUCCESS
+    if margin is not None and not 0 < margin < (10 if is_cost else 1):
+        what = (
+            "A share of the baseline's, 0.1 = 10 %"
+            if metric in RATIOS
+            else "A share of tasks, 0.02 = 2 points"
+        )
+        problems.append({"path": "margin", "message": f"{what}; above 0 and below {10 if is_cost else 1}."})
+    if weight is not None and not 0 < weight <= 1:
+        problems.append({"path": "weight", "message": "Above 0 and up to 1."})
+    if bound is not None and not 0 < bound < (1e18 if is_cost else 1):
+        what = (
+            "Nano-dollars a success, above 0."
+            if is_cost
+            else "Between 0 and 1: 0.05 = 5 % of tasks, or a score."
+        )
+        problems.append({"path": "bound", "message": what})
+    if problems:
+        raise InvalidInput(f"{problems[0]['path']}: {problems[0]['message']}", problems)
+
+
+def _values(row: Guardrail) -> dict[str, Any]:
+    return {
+        name: getattr(row, name) for name in ("metric", "enabled", "margin", "weight", "bound", "version")
+    }
+
+
+def _record(
+    row: Guardrail,
+    action: str,
+    before: Mapping[str, Any] | None,
+    after: Mapping[str, Any] | None,
+    actor: Actor,
+    reason: str,
+) -> None:
+    log.record(
+        actor=actor,
+        action=action,
+        target=("guardrail", f"{row.workload.name}/{row.metric}"),
+        workload=row.workload.name,
+        reason=reason,
+        before=before,
+        after=after,
+    )

@@ -1,0 +1,157 @@
+"""Both arms of a rollout compared, and over time: what the page draws of them. Reads only."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db.models import Sum
+from django.db.models.functions import TruncDay, TruncHour, TruncMinute
+from django.utils import timezone
+
+from controlplane.web.display import NONE, THIN, count, money, percent, points, signed
+from rollout_app.console.charts import Chart, chart
+from rollout_app.models import ArmTotals, Rollout
+
+_DAY = timedelta(days=1)
+_POINTS = 36  # of a line
+_TASKS = 50  # of a point, at least
+ARMS = ("baseline", "candidate")
+_SUMS = (
+    "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "cost_sum",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm's sums since the rollout began, and the figures made of them."""
+
+    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Arm":
+        return cls({name: row[f"{name}_"] for name in _SUMS})
+
+    def __add__(self, other: "Arm") -> "Arm":
+        return Arm({name: self.sums[name] + other.sums[name] for name in _SUMS})
+
+    def rate(self, name: str, of: str = "tasks") -> float | None:
+        return self.sums[name] / self.sums[of] if self.sums[of] else None
+
+    @property
+    def success(self) -> float | None:
+        """Of the graded tasks: what nobody has judged yet is neither good nor bad."""
+        graded = self.sums["successes"] + self.sums["failures"]
+        return self.sums["successes"] / graded if graded else None
+
+    @property
+    def cost_per_success(self) -> float | None:
+        return self.rate("cost_sum", "successes")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One line of the two arms side by side."""
+
+    label: str
+    baseline: str
+    candidate: str
+    difference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    lines: list[Comparison]
+    success: Chart | None
+    cost: Chart | None
+    any: bool
+
+
+def arms(rollout: Rollout) -> Arms:
+    """Both arms compared, and over time. One query, grouped as coarsely as the rollout is long."""
+    slots: dict[str, dict[datetime, Arm]] = {arm: {} for arm in ARMS}
+    for row in _rows(rollout):
+        slots[row["arm"]][row["slot"]] = Arm.of_row(row)
+    sums = {arm: sum(line.values(), Arm()) for arm, line in slots.items()}
+    bar, when, up = float(rollout.workload.quality_bar), _clock(rollout), math.inf
+    success = _series(slots, lambda arm: arm.success)
+    cost = _series(slots, lambda arm: arm.cost_per_success)
+    return Arms(
+        lines=_compared(**sums),
+        success=chart(success, written=percent, short=_short_percent, when=when, bound=bar, limits=(0, 1)),
+        cost=chart(cost, written=money, short=_short_money, when=when, limits=(0, up)),
+        any=any(arm.sums["tasks"] for arm in sums.values()),
+    )
+
+
+def _rows(rollout: Rollout) -> Iterable[Mapping[str, Any]]:
+    length = _length(rollout)
+    slot = TruncMinute if length < timedelta(hours=3) else TruncHour if length < 14 * _DAY else TruncDay
+    grouped = ArmTotals.objects.filter(rollout=str(rollout.pk)).annotate(slot=slot("minute"))
+    return grouped.values("arm", "slot").annotate(**{f"{n}_": Sum(n) for n in _SUMS}).order_by("slot")
+
+
+def _length(rollout: Rollout) -> timedelta:
+    return (rollout.ended_at or timezone.now()) - (rollout.started_at or rollout.created_at)
+
+
+def _series(
+    slots: Mapping[str, Mapping[datetime, Arm]], figure: Callable[[Arm], float | None]
+) -> dict[str, list[tuple[float, float]]]:
+    """A figure per arm over time, without the slots that have none."""
+    return {
+        arm: [(at, value) for at, sums in _merged(line) if (value := figure(sums)) is not None]
+        for arm, line in slots.items()
+    }
+
+
+def _merged(line: Mapping[datetime, Arm]) -> list[tuple[float, Arm]]:
+    """About `_POINTS` points of at least `_TASKS` tasks each: fewer tasks would draw their noise."""
+    enough = max(_TASKS, sum(sums.sums["tasks"] for sums in line.values()) / _POINTS)
+    points: list[tuple[float, Arm]] = []
+    for at, sums in line.items():
+        if points and points[-1][1].sums["tasks"] < enough:
+            sums += points.pop()[1]
+        points.append((at.timestamp(), sums))
+    if len(points) > 1 and points[-1][1].sums["tasks"] < enough:
+        at_last, rest = points.pop()
+        points[-1] = (at_last, points[-1][1] + rest)
+    return points
+
+
+def _clock(rollout: Rollout) -> Callable[[float], str]:
+    form = "%d %b %H:%M" if _length(rollout) > _DAY else "%H:%M"
+    return lambda x: datetime.fromtimestamp(x, UTC).strftime(form)
+
+
+def _short_percent(fraction: float) -> str:
+    return f"{fraction * 100:g}{THIN}%"
+
+
+def _short_money(nusd: float) -> str:
+    return f"${nusd / 1e9:.9f}".rstrip("0").rstrip(".")
+
+
+def _compared(baseline: Arm, candidate: Arm) -> list[Comparison]:
+    lines = [
+        Comparison("Tasks", count(baseline.sums["tasks"]), count(candidate.sums["tasks"]), ""),
+        _points("Success", baseline.success, candidate.success),
+        _relative("Cost per success", baseline.cost_per_success, candidate.cost_per_success),
+        _relative("Cost per task", baseline.rate("cost_sum"), candidate.rate("cost_sum")),
+    ]
+    rates = {"Escalation": "escalations", "Fallback": "fallbacks", "Retry": "retries", "Error": "errors"}
+    lines += [_points(label, baseline.rate(name), candidate.rate(name)) for label, name in rates.items()]
+    if baseline.sums["ungraded"] or candidate.sums["ungraded"]:
+        lines.append(_points("Ungraded", baseline.rate("ungraded"), candidate.rate("ungraded")))
+    return lines
+
+
+def _points(label: str, was: float | None, now: float | None) -> Comparison:
+    both = was is not None and now is not None
+    return Comparison(label, percent(was), percent(now), points(now - was) if both else NONE)  # type: ignore[operator]
+
+
+def _relative(label: str, was: float | None, now: float | None) -> Comparison:
+    change = signed(percent(abs(now / was - 1)), now / was - 1) if was and now is not None else NONE
+    return Comparison(label, money(was), money(now), change)

@@ -1,0 +1,58 @@
+"""What pages of other nouns show of rollouts: `{% load rollouts %}`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django import template
+
+from policies_app.models import Environment, Workload
+from rollout_app.console.presenters import LABELS, served_share, writer
+from rollout_app.console.presenters import stage_name as name_of_stage
+from rollout_app.engine.guardrails import Guardrail, guardrails_for
+from rollout_app.models import Rollout
+
+register = template.Library()
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """A guardrail of a workload in words."""
+
+    label: str
+    limit: str
+    weight: float
+    own: bool  # set for this workload, not the default
+
+
+@register.simple_tag
+def rollouts_of(workload: Workload, environments: Iterable[Environment]) -> list[Rollout]:
+    """The workload's last rollouts in the environments that the page shows."""
+    found = workload.rollouts.filter(environment__in=list(environments))
+    rows = found.select_related("environment", "workload", "baseline", "candidate")
+    return list(rows.defer("evidence", "baseline__canonical", "candidate__canonical")[:8])
+
+
+@register.simple_tag
+def margins_of(workload: Workload) -> list[Margin]:
+    overrides = list(workload.guardrails.values("metric", "enabled", "margin", "weight", "bound"))
+    own = {(override["metric"], override["bound"] is not None) for override in overrides}
+    return [_margin(guardrail, own) for guardrail in guardrails_for(overrides)]
+
+
+def _margin(guardrail: Guardrail, own: set[tuple[str, bool]]) -> Margin:
+    absolute = guardrail.bound is not None
+    write = writer(guardrail.metric, absolute=absolute)
+    limit = write(guardrail.margin if guardrail.bound is None else guardrail.bound)
+    label = LABELS[guardrail.metric] + (" (absolute)" if absolute else "")
+    return Margin(label, limit.lstrip("+"), guardrail.weight, (guardrail.metric.value, absolute) in own)
+
+
+@register.filter
+def served(rollout: Rollout) -> str:
+    return served_share(rollout)
+
+
+@register.filter
+def stage_name(stage: Mapping[str, Any]) -> str:
+    return name_of_stage(stage)

@@ -1,0 +1,218 @@
+"""Pages of rollouts: propose one, watch it, decide."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import path, reverse
+from django.utils import timezone
+
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.web.pages import (
+    Crumb,
+    attempt,
+    console_view,
+    done,
+    fragment,
+    may,
+    must,
+    page,
+    paginated,
+    person,
+    status_of,
+)
+from policies_app.console import environments_of, workload_for
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app import actions, selectors
+from rollout_app.console import presenters
+from rollout_app.console.comparison import arms as compared
+from rollout_app.console.forms import ApproveForm, ProposeForm, ReasonForm
+from rollout_app.console.rollout_actions import Door, bound, door_for, offers, sheet
+from rollout_app.engine.states import ACTIVE, ENDED, State
+from rollout_app.models import Plan, Rollout
+
+STOP_POLLING = 286  # htmx's own status: take this, and ask no more
+_FILTERS = {
+    "active": ("Under way", Q(state__in=sorted(ACTIVE))),
+    "waiting": ("Waiting", Q(state__in=[State.DRAFT, State.AWAITING_APPROVAL, State.SCHEDULED])),
+    "ended": ("Ended", Q(state__in=sorted(ENDED))),
+    "": ("All", Q()),
+}
+
+
+# --- gate ---------------------------------------------------------------------------------------------
+
+
+def visible(request: HttpRequest) -> QuerySet[Rollout]:
+    """The rollouts of the environments that this person may see, without their heavy columns."""
+    heavy = ("evidence", "baseline__canonical", "candidate__canonical")
+    return selectors.rollouts_for(person(request)).defer(*heavy)
+
+
+def rollout_for(request: HttpRequest, pk: UUID, *, role: Role = Role.VIEWER) -> Rollout:
+    return selectors.rollout_for(person(request), pk, role=role)
+
+
+# --- look ---------------------------------------------------------------------------------------------
+
+
+@console_view("GET")
+def rollouts(request: HttpRequest) -> HttpResponse:
+    must(request, None, permissions.ANYWHERE)
+    rows = paginated(request, _narrowed(request))
+    context = {
+        "rows": rows,
+        "listed": [(rollout, presenters.served_share(rollout)) for rollout in rows],
+        "tabs": [(key, label) for key, (label, _) in _FILTERS.items()],
+        "chosen": request.GET.get("show", ""),
+    }
+    return page(request, "rollouts/rollouts.html", context, title="Rollouts")
+
+
+def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
+    """`?show=` by state, `?workload=` by name; what is unknown narrows nothing."""
+    _, condition = _FILTERS.get(request.GET.get("show", ""), _FILTERS[""])
+    if workload := request.GET.get("workload"):
+        condition &= Q(workload__name=workload)
+    return visible(request).filter(condition)
+
+
+@console_view("GET")
+def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The whole page, or, for the page itself every two seconds, only what moves."""
+    rollout = rollout_for(request, pk)
+    context = _live(request, rollout)
+    if request.headers.get("HX-Request"):
+        status = STOP_POLLING if context["ended"] else 200
+        return fragment(request, "rollouts/_refresh.html", context, status=status)
+    title = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
+    return page(request, "rollouts/rollout.html", context, title=title, crumbs=_trail(rollout))
+
+
+def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
+    offered = offers(request, rollout)
+    return {
+        "rollout": rollout,
+        "offers": offered,
+        "closed": [offer for offer in offered if offer.why_not],
+        "ladder": presenters.ladder(rollout),
+        "sight": presenters.sight(rollout),
+        "served": presenters.served_share(rollout),
+        "arms": compared(rollout),
+        "verdicts": presenters.verdicts(rollout),
+        "shadow": presenters.shadow(rollout),
+        "moments": presenters.history(rollout),
+        "approvals": list(rollout.approvals.all()),
+        "ended": rollout.state in ENDED,
+        "now": timezone.now(),
+    }
+
+
+def _trail(rollout: Rollout | None = None) -> list[Crumb]:
+    trail = [("Rollouts", reverse("console:rollouts"))]
+    if rollout is None:
+        return trail
+    return [*trail, (rollout.workload.name, reverse("console:workload", args=[rollout.workload.name]))]
+
+
+def address_of(rollout: Rollout) -> str:
+    return reverse("console:rollout", args=[rollout.pk])
+
+
+# --- decide -------------------------------------------------------------------------------------------
+
+
+@console_view("GET", "POST")
+def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
+    """One of the doors: GET shows its form, POST goes through it."""
+    door = door_for(name)
+    rollout = rollout_for(request, pk, role=door.role)
+    form = _form_of(request, rollout, door)
+    if moved := attempt(request, form, _as_seen(door.action), rollout):
+        return done(request, door.said, to=address_of(moved))
+    context = {**sheet(rollout, door), "form": form, "back": address_of(rollout), "action": request.path}
+    if request.headers.get("HX-Request"):
+        return fragment(request, "console/_sheet.html", context)
+    trail, status = [*_trail(rollout), ("Rollout", address_of(rollout))], status_of(form)
+    return page(request, "console/sheet.html", context, title=door.label, crumbs=trail, status=status)
+
+
+def _form_of(request: HttpRequest, rollout: Rollout, door: Door) -> ReasonForm:
+    approving = bound(rollout, door)
+    kind = ApproveForm if approving else ReasonForm
+    return kind(request.POST or None, initial={"seen": rollout.version, **approving})
+
+
+def _as_seen(action: Callable[..., Rollout]) -> Callable[..., Rollout]:
+    """The action on the rollout as the form showed it: if it moved since, nothing is done.
+
+    But for a pause and a step back, which reach it wherever it is by now (`moving.as_it_is`).
+    """
+
+    def act_on(rollout: Rollout, *, seen: int, **values: Any) -> Rollout:
+        rollout.version = seen
+        return action(rollout, **values)
+
+    return act_on
+
+
+@console_view("GET", "POST")
+def propose(request: HttpRequest) -> HttpResponse:
+    name = request.GET.get("workload", "")
+    if not name:
+        return _choose_workload(request)
+    workload = workload_for(request, name, edit=True)
+    places = _may_propose_in(request, workload)
+    form = ProposeForm(workload, places, request.POST or None, initial=_asked(request))
+    if rollout := attempt(request, form, _propose, workload):
+        return done(request, _said(rollout), to=address_of(rollout))
+    context = {"workload": workload, "form": form, "plans": Plan.objects.all()}
+    trail, status = _trail(), status_of(form)
+    return page(request, "rollouts/propose.html", context, title="Propose", crumbs=trail, status=status)
+
+
+def _choose_workload(request: HttpRequest) -> HttpResponse:
+    must(request, None, permissions.ANYWHERE)
+    served = Workload.objects.filter(assignments__environment__in=environments_of(request)).distinct()
+    return page(request, "rollouts/choose.html", {"workloads": served}, title="Propose", crumbs=_trail())
+
+
+def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Environment]:
+    """Where this person is an editor and something is served that a rollout could move."""
+    served = Environment.objects.filter(assignments__workload=workload).order_by("name")
+    return served.filter(name__in=[e.name for e in served if may(request, Role.EDITOR, e.name)])
+
+
+def _asked(request: HttpRequest) -> dict[str, Any]:
+    """What the link that led here has chosen already: `candidate` by number, `environment` by name."""
+    candidate = PolicyVersion.objects.filter(
+        workload__name=request.GET["workload"], number=_number(request.GET.get("candidate", ""))
+    ).first()
+    environment = Environment.objects.filter(name=request.GET.get("environment", "")).first()
+    plan = Plan.objects.filter(name="standard").first()
+    return {"candidate": candidate, "environment": environment, "plan": plan}
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
+def _propose(workload: Workload, *, environment: Environment, **values: Any) -> Rollout:
+    return actions.propose_rollout(environment, workload, values.pop("candidate"), **values)
+
+
+def _said(rollout: Rollout) -> str:
+    if rollout.state == State.AWAITING_APPROVAL:
+        return "Proposed. It waits for the approval of somebody else."
+    return f"Proposed. {rollout.environment.name} asks for no approval: it can be started."
+
+
+urlpatterns = [
+    path("rollouts/", rollouts, name="rollouts"),
+    path("rollouts/propose/", propose, name="propose"),
+    path("rollouts/<uuid:pk>/", rollout_page, name="rollout"),
+    path("rollouts/<uuid:pk>/<slug:name>/", act, name="act"),
+]

@@ -1,0 +1,116 @@
+"""Plans: what a list of stages must look like, and the saved ones that every instance begins with. Pure.
+
+A plan says *how fast*; whether a step is taken at all is the guardrails' word. So a plan states no margin.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from controlplane.core.errors import PlanRefused
+from rollout_app.engine.evidence import SHARE_ALL, Stage
+
+MAX_STAGES = 20
+_FIELDS = {field.name for field in fields(Stage)}
+_MODES = ("shadow", "percentage", "full")
+_TIMEOUTS = ("hold", "roll_back")
+
+
+def _percent(percent: float, *, minutes: float = 15, tasks: int = 50, hours: float = 72) -> dict[str, Any]:
+    share = round(percent * SHARE_ALL / 100)
+    return asdict(Stage("percentage", share, min_minutes=minutes, min_tasks=tasks, max_hours=hours))
+
+
+_SHADOW = asdict(Stage("shadow", min_minutes=15, min_tasks=200, max_hours=72))
+# The bake: nearly all traffic for long enough that a slow harm shows against the 5 % still on the baseline.
+_BAKE = _percent(95, minutes=60, hours=168)
+_FULL = asdict(Stage("full", share_pcm=SHARE_ALL))
+
+SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "cautious": (
+        "Shadow, then 1, 5, 25, 50, 95 % and full: for work where each bad answer costs.",
+        [_SHADOW, _percent(1), _percent(5), _percent(25), _percent(50), _BAKE, _FULL],
+    ),
+    "standard": (
+        "Shadow, then 5, 25, 50, 95 % and full.",
+        [_SHADOW, _percent(5), _percent(25), _percent(50), _BAKE, _FULL],
+    ),
+    "low-traffic": (
+        "Shadow, then 25, 50 % and full: wide slices, so that a few tasks an hour are evidence too.",
+        [_SHADOW, _percent(25, hours=336), _percent(50, hours=336), _FULL],
+    ),
+    "immediate": ("Full at once, with nothing to compare it to: for reverts.", [_FULL]),
+}
+
+
+def check(stages: Any) -> list[dict[str, Any]]:
+    """`stages` with every default filled in, or `PlanRefused` with all problems at once.
+
+    Shadow comes first if at all, shares grow strictly (a step up moves nobody back), and `full` comes last.
+    """
+    if not isinstance(stages, Sequence) or isinstance(stages, str) or not 1 <= len(stages) <= MAX_STAGES:
+        raise PlanRefused(f"A plan is a list of 1 to {MAX_STAGES} stages.")
+    problems: list[dict[str, str]] = []
+    checked = [_stage(raw, f"stages[{at}]", problems) for at, raw in enumerate(stages)]
+    if not problems:
+        _order(checked, problems)
+    if problems:
+        raise PlanRefused(f"{problems[0]['path']}: {problems[0]['message']}", problems)
+    return [asdict(stage) for stage in checked]
+
+
+def _stage(raw: Any, path: str, problems: list[dict[str, str]]) -> Stage:
+    def refuse(name: str, message: str) -> None:
+        problems.append({"path": f"{path}.{name}" if name else path, "message": message})
+
+    if not isinstance(raw, Mapping):
+        refuse("", "A stage is an object with a mode.")
+        return Stage("full")
+    for unknown in sorted(map(str, set(raw) - _FIELDS)):
+        refuse(unknown, f"There is no such field; a stage has {', '.join(sorted(_FIELDS))}.")
+    if raw.get("mode") not in _MODES:
+        refuse("mode", f"A mode is one of {', '.join(_MODES)}.")
+        return Stage("full")
+    stage = Stage.from_dict({**raw, **({"share_pcm": SHARE_ALL} if raw["mode"] == "full" else {})})
+    if stage.mode == "percentage" and not _whole(stage.share_pcm, 1, SHARE_ALL - 1):
+        refuse("share_pcm", f"A share is a whole number from 1 to {SHARE_ALL - 1} (per 100,000).")
+    if stage.mode == "shadow" and stage.share_pcm != 0:
+        refuse("share_pcm", "Shadow enforces nothing: its share is 0.")
+    if raw["mode"] == "full" and raw.get("share_pcm", SHARE_ALL) != SHARE_ALL:
+        refuse("share_pcm", f"The share of `full` is {SHARE_ALL}.")
+    if not _number(stage.min_minutes, 0, 60 * 24 * 31):
+        refuse("min_minutes", "A number of minutes from 0 to 44640.")
+    if not _whole(stage.min_tasks, 0, 10**9):
+        refuse("min_tasks", "A whole number of tasks, 0 or more.")
+    if stage.max_hours is not None and not _number(stage.max_hours, 0.01, 24 * 365):
+        refuse("max_hours", "A number of hours above 0 and up to 8760, or null.")
+    if stage.on_timeout not in _TIMEOUTS:
+        refuse("on_timeout", f"One of {', '.join(_TIMEOUTS)}.")
+    if not isinstance(stage.approval, bool):
+        refuse("approval", "true or false.")
+    if not _whole(stage.mirror_pcm, 0, SHARE_ALL) or (stage.mirror_pcm and stage.mode != "shadow"):
+        refuse("mirror_pcm", f"A whole number from 0 to {SHARE_ALL}, and only in shadow.")
+    return stage
+
+
+def _order(stages: Sequence[Stage], problems: list[dict[str, str]]) -> None:
+    def refuse(at: int, message: str) -> None:
+        problems.append({"path": f"stages[{at}]", "message": message})
+
+    for at, stage in enumerate(stages):
+        if stage.mode == "shadow" and at > 0:
+            refuse(at, "Shadow can only come first.")
+        if stage.mode == "full" and at + 1 < len(stages):
+            refuse(at, "Nothing can come after full.")
+        if at and stage.share_pcm <= stages[at - 1].share_pcm and stage.mode == "percentage":
+            refuse(at, "Shares must grow from stage to stage: a smaller one would move people back.")
+    if stages[-1].mode != "full":
+        refuse(len(stages) - 1, "The last stage must be full.")
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -1,0 +1,97 @@
+"""The shadow stage as a gate, and what it reports to whoever approves. Pure.
+
+In shadow nothing of the candidate is enforced, so nothing can be harmed and nothing is rolled back on
+evidence; the gate only refuses to go on.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rollout_app.engine.evidence import MirrorSums, ShadowSums
+from rollout_app.engine.stats.combine import LOG_SAFE
+from rollout_app.engine.stats.paired import log_e_not_worse, log_e_worse
+
+MAX_ERROR_RATE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """What moves if the candidate were served: shares are of decisions, costs per task in nUSD."""
+
+    decisions: int
+    agreement: float | None
+    error_rate: float | None
+    candidate_cost: float | None
+    baseline_cost: float | None
+    cost_change: float | None  # fraction of the baseline's; None without a baseline cost
+    route_shift: float | None  # share of decisions that move to another model (total variation)
+    shifts: Mapping[str, float]  # model: change of its share
+    mirror_n: int
+    mirror_difference: float | None  # candidate's success minus the baseline's, on mirrored tasks
+
+
+def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
+    """The figures of the shadow stage; None where there is nothing to divide by."""
+    n = shadow.decisions
+    shifts = _shifts(shadow)
+    candidate, baseline = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
+    return ShadowReport(
+        decisions=n,
+        agreement=shadow.agreed / n if n else None,
+        error_rate=shadow.evaluation_errors / n if n else None,
+        candidate_cost=candidate / n if n else None,
+        baseline_cost=baseline / n if n else None,
+        cost_change=candidate / baseline - 1 if baseline else None,
+        route_shift=sum(abs(shift) for shift in shifts.values()) / 2 if shifts else None,
+        shifts=shifts,
+        mirror_n=mirror.n,
+        mirror_difference=(mirror.only_candidate - mirror.only_baseline) / mirror.n if mirror.n else None,
+    )
+
+
+def _shifts(shadow: ShadowSums) -> dict[str, float]:
+    """Change of each model's share, the largest first; empty unless both arms' routes were reported."""
+    ours, theirs = sum(shadow.candidate_routes.values()), sum(shadow.baseline_routes.values())
+    if not ours or not theirs:
+        return {}
+    models = {*shadow.candidate_routes, *shadow.baseline_routes}
+    shifts = {
+        model: shadow.candidate_routes.get(model, 0) / ours - shadow.baseline_routes.get(model, 0) / theirs
+        for model in models
+    }
+    return dict(sorted(shifts.items(), key=lambda item: (-abs(item[1]), item[0])))
+
+
+def gate(shadow: ShadowSums, *, min_decisions: int, cost_margin: float | None) -> str | None:
+    """Why the shadow stage does not let go, in one sentence; None when it does."""
+    report = shadow_report(shadow, MirrorSums())
+    if report.decisions < max(1, min_decisions):
+        return f"{report.decisions} of {max(1, min_decisions)} shadow decisions have been reported."
+    if report.error_rate is not None and report.error_rate > MAX_ERROR_RATE:
+        return (
+            f"The candidate's policy failed to evaluate in {shadow.evaluation_errors} of {report.decisions} "
+            f"decisions ({report.error_rate:.2%}; at most {MAX_ERROR_RATE:.1%} may)."
+        )
+    limit = math.inf if cost_margin is None else shadow.baseline_cost_nusd * (1 + cost_margin)
+    if report.cost_change is not None and shadow.candidate_cost_nusd > limit:
+        return (
+            f"The candidate's projected cost per task is {report.cost_change:+.1%} against the baseline's; "
+            f"the margin is {cost_margin:+.0%}."
+        )
+    return None
+
+
+def mirror_gate(mirror: MirrorSums, *, margin: float, stage_margin: float) -> str | None:
+    """Why the mirrored tasks do not let go; None when quality is shown to be within `stage_margin`."""
+    if not mirror.n:
+        return "No task has been mirrored yet."
+    lost, won = mirror.only_baseline, mirror.only_candidate
+    seen = (
+        f"of {mirror.n} mirrored tasks {lost} succeeded with the baseline only, {won} with the candidate only"
+    )
+    if (lost - won) / mirror.n >= margin and log_e_worse(lost, won) >= LOG_SAFE:
+        return f"The candidate is worse: {seen}."
+    if log_e_not_worse(mirror.n, lost, won, stage_margin) < LOG_SAFE:
+        return f"It is not shown yet that success is within {stage_margin * 100:g} points: {seen}."
+    return None

@@ -1,0 +1,37 @@
+"""Mirrored tasks: both arms ran the same task, so each task is its own stratum.
+
+b = only the baseline succeeded, c = only the candidate did. One-sided, valid at every look, exact at any n.
+Sources: McNemar 1947 (the discordant pairs carry the difference); Waudby-Smith & Ramdas 2024, arXiv
+2010.09686 (betting on a bounded mean).
+"""
+
+import math
+
+from rollout_app.engine.stats.combine import log_sum_exp
+from rollout_app.engine.stats.rates import HARM_GRID
+
+_BETS = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the largest stake that can't lose everything
+
+
+def log_e_worse(only_baseline: int, only_candidate: int) -> float:
+    """Against "of the tasks that tell the arms apart, the candidate wins at least half"."""
+    b, c = only_baseline, only_candidate
+    return log_sum_exp(
+        math.log(weight) + b * math.log(psi) - (b + c) * math.log((1 + psi) / 2) for psi, weight in HARM_GRID
+    )
+
+
+def log_e_not_worse(n: int, only_baseline: int, only_candidate: int, margin: float) -> float:
+    """Against "the candidate's success is lower by `margin` or more" (a mean of -1, 0, 1 per task)."""
+    if not n or not 0 < margin < 1:
+        return 0.0
+    ties = n - only_baseline - only_candidate
+    values = []
+    for share in _BETS:
+        bet = share / (1 - margin)
+        values.append(
+            only_baseline * math.log1p(-bet * (1 - margin))
+            + only_candidate * math.log1p(bet * (1 + margin))
+            + ties * math.log1p(bet * margin)
+        )
+    return log_sum_exp(values) - math.log(len(_BETS))

@@ -1,0 +1,170 @@
+"""Rates: x bad of n in each arm, stratum by stratum, compared by the conditional odds ratio.
+
+Given how many were bad in both arms together, the candidate's share of them is hypergeometric under equality
+and Fisher's noncentral hypergeometric at odds ratio psi. What the rate itself does through the day cancels
+out. Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.03567; Mantel & Haenszel 1959.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from rollout_app.engine.stats.combine import log_sum_exp
+from rollout_app.engine.stats.mixture import bound_normal, rho_for
+
+# (odds ratio, weight): small harms that many tasks show, down to a candidate that answers nothing.
+HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
+SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
+HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
+HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
+N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
+
+_NEGLIGIBLE = 1e-17
+_SHORT = 32  # terms: 25^32 and the binomials beside it stay far below the largest double
+
+
+def stratum_llrs(nt: int, xt: int, nc: int, xc: int, psis: Sequence[float]) -> list[float]:
+    """ln likelihood ratio of each odds ratio against 1: `xt ln psi - ln sum_j h(j) psi^j`.
+
+    nt, nc tasks and xt, xc bad ones of candidate and baseline; h is the hypergeometric probability of j bad
+    ones in the candidate. All 0 when an arm is empty, or when none or all are bad: then nothing is told
+    apart.
+    """
+    bad = xt + xc
+    if not nt or not nc or not bad or bad == nt + nc:
+        return [0.0] * len(psis)
+    if min(bad, nt) - max(0, bad - nc) <= _SHORT:
+        return _short_llrs(nt, xt, nc, bad, psis)
+    return [xt * math.log(psi) - _log_tilted_sum(nt, nc, bad, psi) for psi in psis]
+
+
+def _short_llrs(nt: int, xt: int, nc: int, bad: int, psis: Sequence[float]) -> list[float]:
+    """The same for few terms: their weights once, up to a factor, then a polynomial in each psi."""
+    low, high = max(0, bad - nc), min(bad, nt)
+    weights = [1.0]
+    for j in range(low, high):
+        weights.append(weights[-1] * ((bad - j) * (nt - j)) / ((j + 1) * (nc - bad + j + 1)))
+    log_total = math.log(sum(weights))
+    weights.reverse()
+    llrs = []
+    for psi in psis:
+        tilted = 0.0
+        for weight in weights:
+            tilted = tilted * psi + weight
+        llrs.append((xt - low) * math.log(psi) - math.log(tilted) + log_total)
+    return llrs
+
+
+def _log_tilted_sum(nt: int, nc: int, bad: int, psi: float) -> float:
+    """ln sum_j h(j) psi^j, summed outwards from its largest term until terms no longer count."""
+    low, high = max(0, bad - nc), min(bad, nt)
+    b = (bad + nt + 2) * psi + nc - bad
+    c = (bad + 1) * (nt + 1) * psi
+    mode = int(2 * c / (b + math.sqrt(b * b - 4 * (psi - 1) * c)))
+    mode = min(max(mode, low), high)
+    total = term = 1.0
+    for j in range(mode, high):
+        term *= psi * (bad - j) * (nt - j) / ((j + 1) * (nc - bad + j + 1))
+        total += term
+        if term < _NEGLIGIBLE:
+            break
+    term = 1.0
+    for j in range(mode, low, -1):
+        term *= j * (nc - bad + j) / ((bad - j + 1) * (nt - j + 1) * psi)
+        total += term
+        if term < _NEGLIGIBLE:
+            break
+    log_h = _log_choose(nt, mode) + _log_choose(nc, bad - mode) - _log_choose(nt + nc, bad)
+    return log_h + mode * math.log(psi) + math.log(total)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
+    """The odds ratio that a difference of `margin` makes at `p_ref`; None where p_ref is 0."""
+    if p_ref <= 0:
+        return None
+    # Above 1 there is no rate: half the room that is left stands in, which asks for more, never for less.
+    p_bad = min(p_ref + margin, (1 + p_ref) / 2)
+    if p_bad >= 1:
+        return None
+    return p_bad / (1 - p_bad) / (p_ref / (1 - p_ref))
+
+
+def log_e_harm(llr: Mapping[float, float], deff: float = 1.0) -> float:
+    """Against "odds ratio <= 1". `llr`: for each psi of HARM_GRID the sum of `stratum_llrs` over strata."""
+    return log_mixture([llr[psi] for psi in HARM_PSIS], HARM_LOG_WEIGHTS, deff)
+
+
+def log_e_safe(llr: Mapping[float, float], llr_margin: float, psi_margin: float, deff: float = 1.0) -> float:
+    """Against "odds ratio >= psi_margin"; only alternatives below it count, their weights add up to 1."""
+    psis, log_weights = safe_alternatives(psi_margin)
+    return log_mixture([llr[psi] - llr_margin for psi in psis], log_weights, deff) if psis else 0.0
+
+
+@lru_cache(maxsize=1024)
+def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
+    grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_margin]
+    total = sum(weight for _, weight in grid)
+    return tuple(psi for psi, _ in grid), tuple(math.log(weight / total) for _, weight in grid)
+
+
+def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:
+    """ln of the weighted sum of likelihood ratios: an average of e-values is one."""
+    logs = [log_weight + llr / deff for llr, log_weight in zip(llrs, log_weights, strict=True)]
+    top = max(logs)
+    return top + math.log(sum([math.exp(log - top) for log in logs]))
+
+
+def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
+    """One arm alone, against "rate >= bound"; sharpest at `expected` (from a tenth of it up)."""
+    if not n or not 0 < bound < 1:
+        return 0.0
+    guess = max(expected, bound / 10)
+    if guess >= bound:  # a guess above the bound would count failures as evidence of safety
+        guess = bound / 2
+    return (x * math.log(guess / bound) + (n - x) * math.log((1 - guess) / (1 - bound))) / deff
+
+
+def log_e_above(n: int, x: int, bound: float, deff: float = 1.0) -> float:
+    """One arm alone, against "rate <= bound", over the odds ratios of HARM_GRID."""
+    if not n or not 0 < bound < 1:
+        return 0.0
+    return log_sum_exp(
+        math.log(weight) + (x * math.log(psi) - n * math.log(1 - bound + bound * psi)) / deff
+        for psi, weight in HARM_GRID
+    )
+
+
+def mantel_haenszel(strata: Iterable[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """Numerator and denominator of the stratified difference of rates, from (nt, xt, nc, xc)."""
+    numerator = denominator = 0.0
+    for nt, xt, nc, xc in strata:
+        if nt and nc:
+            numerator += (xt * nc - xc * nt) / (nt + nc)
+            denominator += nt * nc / (nt + nc)
+    return numerator, denominator
+
+
+def difference_interval(
+    difference: float, weight: float, n: int, x: int, deff: float = 1.0, alpha: float = 0.05
+) -> tuple[float, float]:
+    """For display: both one-sided bounds of the difference at level alpha each, valid at every look.
+
+    `weight` is the Mantel-Haenszel denominator; x bad of n over both arms give the variance, with half a bad
+    task added so that zero failures are not certainty.
+    """
+    p = (x + 0.5) / (n + 1)
+    variance = p * (1 - p)
+    v = weight / (variance * deff)
+    half = bound_normal(v, alpha, rho_for(N_OPT / variance, alpha)) / v
+    return difference - half, difference + half
+
+
+def rate_interval(n: int, x: int, deff: float = 1.0, alpha: float = 0.05) -> tuple[float, float]:
+    """The same for one arm's rate alone, within 0 and 1."""
+    low, high = difference_interval(x / n, n, n, x, deff, alpha)
+    return max(0.0, low), min(1.0, high)

@@ -1,0 +1,131 @@
+"""Ratios: cost per success (y = cost, d = successes) and mean quality (y = score, d = tasks).
+
+Both arms' ratio is compared within strata by Mantel-Haenszel-like sums A and B, so that a drift of price or
+success through the day cancels; its logarithm feeds the normal mixture. Sources: Howard et al. 2021;
+Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
+"""
+
+import math
+from dataclasses import dataclass
+
+from rollout_app.engine.stats.mixture import bound_normal, log_e_normal, rho_for
+from rollout_app.engine.stats.rates import N_OPT
+
+N_MIN = 100  # tasks per arm below which the normal approximation is not trusted
+
+
+Errors = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """One arm's sums over its n tasks: y, d, and their squares and product."""
+
+    n: float = 0
+    y: float = 0
+    d: float = 0
+    yy: float = 0
+    yd: float = 0
+    dd: float = 0
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """In the order of the fields; `astuple` copies deeply, and a look asks for this often."""
+        return self.n, self.y, self.d, self.yy, self.yd, self.dd
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(
+            self.n + other.n,
+            self.y + other.y,
+            self.d + other.d,
+            self.yy + other.yy,
+            self.yd + other.yd,
+            self.dd + other.dd,
+        )
+
+    @property
+    def ratio(self) -> float | None:
+        """y per d; None without any d: cost per success with no success is no evidence, never 0."""
+        return self.y / self.d if self.d > 0 else None
+
+    @property
+    def squared_error(self) -> float | None:
+        """Of ln(y/d) in this arm alone."""
+        v = self.relative_variance
+        return v * self.n / (self.d * self.d) if v else None
+
+    @property
+    def relative_variance(self) -> float | None:
+        """v: the variance per task of y - R d, in units of R² (delta method); None where it can't be told."""
+        if self.d <= 0 or self.y <= 0 or self.n < 2:
+            return None
+        ratio = self.y / self.d
+        my, md = self.y / self.n, self.d / self.n
+        var_y, var_d = self.yy / self.n - my * my, self.dd / self.n - md * md
+        cov = self.yd / self.n - my * md
+        spread = max(0.0, var_y - 2 * ratio * cov + ratio * ratio * var_d)
+        return spread / (ratio * ratio) * self.n / (self.n - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The strata's weighted sums: a = sum yT wC, b = sum yC wT, qa = sum wC² nT, qb = sum wT² nC."""
+
+    a: float = 0.0
+    b: float = 0.0
+    qa: float = 0.0
+    qb: float = 0.0
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        return self.a, self.b, self.qa, self.qb
+
+    def __add__(self, other: "Contrast") -> "Contrast":
+        return Contrast(self.a + other.a, self.b + other.b, self.qa + other.qa, self.qb + other.qb)
+
+    @property
+    def ratio(self) -> float | None:
+        return self.a / self.b if self.a > 0 and self.b > 0 else None
+
+
+def contrast(candidate: Moments, baseline: Moments) -> Contrast:
+    """One stratum's part; nothing when neither arm had a success."""
+    d = candidate.d + baseline.d
+    if d <= 0:
+        return Contrast()
+    wc, wt = baseline.d / d, candidate.d / d
+    return Contrast(candidate.y * wc, baseline.y * wt, wc * wc * candidate.n, wt * wt * baseline.n)
+
+
+def squared_errors(c: Contrast, candidate: Moments, baseline: Moments, deff: float) -> Errors | None:
+    """Squared standard errors of ln ratio: as observed, and for a claim of safety. None without a ratio.
+
+    A safe claim never rests on a candidate that by luck varied less than the baseline.
+    """
+    vt, vc = candidate.relative_variance, baseline.relative_variance
+    rt, rc = candidate.ratio, baseline.ratio
+    if c.ratio is None or vt is None or vc is None or rt is None or rc is None:
+        return None
+    part_t, part_c = c.qa * (rt / c.a) ** 2, c.qb * (rc / c.b) ** 2
+    # 32 or fewer distinct sums can round to no variance at all; then nothing may be concluded.
+    own, safe = deff * (part_t * vt + part_c * vc), deff * (part_t * max(vt, vc) + part_c * vc)
+    return (own, safe) if own > 0 else None
+
+
+def enough(candidate: Moments, baseline: Moments) -> bool:
+    return min(candidate.n, baseline.n) >= N_MIN
+
+
+def log_e(log_ratio: float, log_bound: float, se2: float, v_ref: float, alpha: float) -> float:
+    """Against "ratio <= bound" (give the negatives of both for "ratio >= bound")."""
+    v = 1 / se2
+    return log_e_normal((log_ratio - log_bound) * v, v, rho_for(N_OPT / v_ref, alpha))
+
+
+def ratio_interval(
+    ratio: float, own: float, safe: float, v_ref: float, alpha: float = 0.05
+) -> tuple[float, float]:
+    """For display: one-sided bounds at level alpha each; the upper one with the variance of a safe claim."""
+    rho = rho_for(N_OPT / v_ref, alpha)
+    low, high = (bound_normal(1 / se2, alpha, rho) * se2 for se2 in (own, safe))
+    return ratio * math.exp(-low), ratio * math.exp(high)

@@ -1,0 +1,80 @@
+"""Minutes become strata: closed windows in which both arms saw the same traffic.
+
+The minutes are the routers' stamps: data, not arrival. A window never spans two stages, because a comparison
+over two shares would mix the hour of the day with the arm. Its end depends on how many tasks there were and
+on the clock, never on how they went: otherwise one could close windows when they look good.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from itertools import groupby
+
+from rollout_app.engine.evidence import ArmSums, Group, MinuteRow, Stratum
+
+MIN_TASKS = 50
+MAX_MINUTES = 60
+
+
+def closes_before(*, now: datetime, lag_s: float, newest_minute: int, last_received_at: datetime) -> int:
+    """The first minute that is still open, as a Unix minute: every earlier one is older than the outcome lag.
+
+    While outcomes flow, time is what the routers stamp (never ahead of `now`): a replay that passes an hour
+    in a minute closes its windows by its own clock. Once nothing has arrived for the lag and a minute, the
+    wall clock closes them.
+    """
+    newest = min(newest_minute, int(now.timestamp() // 60))
+    by_stamps = int((newest * 60 - lag_s) // 60)
+    if (now - last_received_at).total_seconds() < lag_s + 60:
+        return by_stamps
+    return max(by_stamps, int((now.timestamp() - lag_s) // 60))
+
+
+def close_windows(
+    rows: Iterable[MinuteRow], *, before: int, cursors: Mapping[int, int]
+) -> tuple[list[Stratum], dict[int, int]]:
+    """The strata that have closed, oldest first, and the new cursors (stage: first minute not judged yet).
+
+    Minutes join until they hold MIN_TASKS tasks or span an hour. Minutes before a cursor arrived too late and
+    are left out; minutes of a window that is still open stay for the next call.
+    """
+    strata: list[Stratum] = []
+    moved = dict(cursors)
+    due = (row for row in rows if cursors.get(row.stage, row.minute) <= row.minute < before)
+    by_stage = groupby(sorted(due, key=lambda row: (row.stage, row.minute)), key=lambda row: row.stage)
+    for stage, minutes in by_stage:
+        window: list[MinuteRow] = []
+        for row in minutes:
+            if window and row.minute - window[0].minute >= MAX_MINUTES:
+                strata.append(_join(window))
+                window = []
+            window.append(row)
+            if sum(r.candidate.tasks + r.baseline.tasks for r in window) >= MIN_TASKS:
+                strata.append(_join(window))
+                window = []
+        if window and before - window[0].minute >= MAX_MINUTES:
+            strata.append(_join(window))
+        closed = [stratum.last_minute for stratum in strata if stratum.stage == stage]
+        if closed:
+            moved[stage] = closed[-1] + 1
+    return sorted(strata, key=lambda stratum: (stratum.first_minute, stratum.stage)), moved
+
+
+def merge_groups(parts: Iterable[Mapping[int, Group]]) -> dict[int, Group]:
+    """Hash groups added up."""
+    total: dict[int, Group] = {}
+    for part in parts:
+        for key, group in part.items():
+            kept = total.get(key)
+            total[key] = Group(kept.tasks + group.tasks, kept.failures + group.failures) if kept else group
+    return total
+
+
+def _join(window: list[MinuteRow]) -> Stratum:
+    return Stratum(
+        stage=window[0].stage,
+        first_minute=window[0].minute,
+        last_minute=window[-1].minute,
+        candidate=sum((row.candidate for row in window), ArmSums()),
+        baseline=sum((row.baseline for row in window), ArmSums()),
+        groups=merge_groups(row.groups for row in window),
+    )

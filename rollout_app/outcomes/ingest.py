@@ -1,0 +1,200 @@
+"""POST /router/v1/outcomes, events and feedback: check, hand to the writer, and only after its commit 202."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cache
+from typing import TypeVar, cast
+
+from django.db import Error, connection
+
+from controlplane.access.keyring import Caller
+from controlplane.core.errors import InvalidInput, Unavailable
+from controlplane.web.replies import Reply, Request, json_reply
+from pointsman.decision import DecisionToken
+from pointsman.errors import PointsmanError as ClientError
+from pointsman.histogram import index
+from policies_app.snapshots.cache import Generation
+from rollout_app.models import Feedback
+from rollout_app.outcomes.aggregate import Contribution, Details, Key
+from rollout_app.outcomes.consistency import contradictions, event_problems
+from rollout_app.outcomes.group_commit import Load, Writer
+from rollout_app.outcomes.lookups import Known, Named
+from rollout_app.outcomes.schemas import (
+    Bucket,
+    Problem,
+    Word,
+    details,
+    event_bucket,
+    numbers,
+    read_batch,
+    read_events,
+    read_feedback,
+    refusal,
+)
+from rollout_app.outcomes.store import Submission
+
+T = TypeVar("T")
+
+READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
+
+
+class Ingest:
+    """The doors of one process. `boards` says which environments there are."""
+
+    def __init__(self, boards: dict[str, Generation]) -> None:
+        self._boards = boards
+        self._known = Known()
+        self._writer = Writer()
+        self._lookups = ThreadPoolExecutor(1, thread_name_prefix="ingest-lookups")
+
+    def start(self) -> None:
+        self._writer.start()
+
+    def stop(self) -> None:
+        self._writer.stop()
+        self._lookups.submit(lambda: connection.close())  # its own, so it is that thread that must ask for it
+        self._lookups.shutdown()
+
+    def load(self) -> Load:
+        return self._writer.load()
+
+    async def outcomes(self, request: Request, body: bytes) -> Reply:
+        batch, buckets = await _read(read_batch, body)
+        environment, now = self._environment(request), datetime.now(UTC)
+        problems = [p for i, bucket in enumerate(buckets) for p in contradictions(i, bucket, now)]
+        await self._refuse_unknown("buckets", request.caller, environment, enumerate(buckets), problems)
+        contributions = [self._contribution(environment, bucket) for bucket in buckets]
+        submission = Submission(environment, {f"b:{batch}": contributions}, accepted=len(buckets))
+        return await self._counted(submission, len(buckets))
+
+    async def events(self, request: Request, body: bytes) -> Reply:
+        events = await _read(read_events, body)
+        environment, now = self._environment(request), datetime.now(UTC)
+        problems = [p for i, event in enumerate(events) for p in event_problems(i, event, now)]
+        await self._refuse_unknown("events", request.caller, environment, enumerate(events), problems)
+        parts: dict[str, list[Contribution]] = {}
+        for event in events:
+            part = [self._contribution(environment, event_bucket(event, index))]
+            parts.setdefault(f"e:{event.event_id}", part)  # the first of two with one id
+        return await self._counted(Submission(environment, parts, accepted=len(events)), len(events))
+
+    async def feedback(self, request: Request, body: bytes) -> Reply:
+        words = await _read(read_feedback, body)
+        environment, now = self._environment(request), datetime.now(UTC)
+        problems: list[Problem] = []
+        tokens = [_token(i, word, request.caller.environment, problems) for i, word in enumerate(words)]
+        said = [(number, token) for number, token in enumerate(tokens) if token is not None]
+        await self._refuse_unknown("feedback", request.caller, environment, said, problems)
+        rows = [self._word(environment, words[number], token, now) for number, token in said]
+        return await self._counted(Submission(environment, {}, rows, len(words)), len(words))
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _environment(self, request: Request) -> int:
+        try:
+            return self._boards[request.caller.environment].look.pk
+        except KeyError:
+            raise InvalidInput(f"There is no environment {request.caller.environment!r} any more.") from None
+
+    async def _refuse_unknown(
+        self,
+        member: str,
+        caller: Caller,
+        environment: int,
+        items: Iterable[tuple[int, Named]],
+        problems: list[Problem],
+    ) -> None:
+        """Look up what is named for the first time, and raise the 422 if anything is wrong."""
+        strange = [
+            (number, item)
+            for number, item in items
+            if not self._known.is_found(environment, item) or not caller.may_report(item.workload)
+        ]
+        if lacking := self._known.lacks(item for _, item in strange):
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._lookups, self._load, lacking)
+            except Error:
+                raise Unavailable("The database is away; send it again.", retry_after=5) from None
+        for number, item in strange:
+            objection = self._known.objection(environment, item)
+            if not caller.may_report(item.workload):
+                objection = ("workload", f"this key may not report on {item.workload!r}")
+            if objection:
+                problems.append(Problem(number, *objection))
+        if problems:
+            raise refusal(member, sorted(problems))
+
+    def _load(self, wanted: list[Named]) -> None:
+        try:
+            self._known.load(wanted)
+        except Error:
+            connection.close()
+            raise
+
+    def _contribution(self, environment: int, bucket: Bucket) -> Contribution:
+        key = Key(
+            environment,
+            self._known.workloads[bucket.workload],
+            bucket.minute if bucket.minute.tzinfo is UTC else bucket.minute.astimezone(UTC),
+            bucket.rollout or "",
+            -1 if bucket.stage is None else bucket.stage,
+            bucket.arm,
+            bucket.version,
+            bucket.endpoint,
+            bucket.rule,
+            bucket.model,
+        )
+        return Contribution(key, numbers(bucket), cast(Details, details(bucket)))
+
+    def _word(self, environment: int, word: Word, token: DecisionToken, now: datetime) -> Feedback:
+        return Feedback(
+            environment_id=environment,
+            workload_id=self._known.workloads[token.workload],
+            decision_sha256=hashlib.sha256(word.decision_id.encode()).hexdigest(),
+            kind=word.kind,
+            success=word.success,
+            score=word.score,
+            rollout=token.rollout or "",
+            arm=token.arm,
+            version=token.version,
+            endpoint=token.endpoint,
+            rule=token.rule,
+            model=token.model,
+            at=now,
+        )
+
+    async def _counted(self, submission: Submission, parts: int) -> Reply:
+        return _accepted(await self._writer.submit(submission, parts))
+
+
+@cache
+def _accepted(number: int) -> Reply:
+    """The 202; there are a thousand at most."""
+    return json_reply(202, {"accepted": number})
+
+
+async def _read(reader: Callable[[bytes], T], body: bytes) -> T:
+    return reader(body) if len(body) <= READ_INLINE else await asyncio.to_thread(reader, body)
+
+
+def _token(number: int, word: Word, environment: str, problems: list[Problem]) -> DecisionToken | None:
+    try:
+        token = DecisionToken.decode(word.decision_id)
+    except ClientError as error:
+        problems.append(Problem(number, "decision_id", str(error)))
+        return None
+    if token.environment != environment:
+        problems.append(Problem(number, "decision_id", "the decision was made in another environment"))
+    if token.arm not in ("baseline", "candidate") or _too_long(token):
+        problems.append(Problem(number, "decision_id", "its fields are not those of a decision"))
+        return None
+    return token
+
+
+def _too_long(token: DecisionToken) -> bool:
+    texts: Iterable[tuple[str, int]] = ((token.endpoint, 200), (token.rule, 120), (token.model, 120))
+    return any(len(text) > most or "\0" in text for text, most in texts) or not 0 < token.version < 2**31

@@ -1,0 +1,310 @@
+"""What routers report, in the protocol's shapes: read, and turned into figures to add.
+
+Pure: nothing here looks at the database. `soundness` says whether a report contradicts itself, `known`
+whether what it names exists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from controlplane.core.errors import InvalidInput, MalformedBody
+
+MOST = 1_000  # buckets or events in one request
+# Bounds that no honest minute reaches, so that sums of very many stay within 64 bits.
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+Money = Annotated[int, Meta(ge=0, le=10**15)]  # nano-USD: a million dollars
+Real = Annotated[float, Meta(ge=0, le=1e36)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Text = Annotated[str, Meta(max_length=200)]
+Name = Annotated[str, Meta(max_length=120)]
+Arm = Literal["baseline", "candidate"]
+
+
+class Moments(Struct, forbid_unknown_fields=True, gc=False):
+    n: Count = 0
+    sum: Real = 0.0
+    sum_sq: Real = 0.0
+
+
+class Histogram(Struct, forbid_unknown_fields=True, gc=False):
+    scale: Literal[4] = 4
+    zero: Count = 0
+    counts: dict[str, Count] = {}
+
+
+class Capped(Struct, forbid_unknown_fields=True, gc=False):
+    sum: Money
+    sum_sq: Real
+    sum_on_success: Money
+
+
+class Cost(Struct, forbid_unknown_fields=True, gc=False):
+    n: Count = 0
+    sum: Money = 0
+    sum_sq: Real = 0.0
+    sum_on_success: Money = 0
+    capped: Capped | None = None  # absent: no task was above the cap
+    histogram: Histogram = msgspec.field(default_factory=Histogram)
+
+
+class Group(Struct, forbid_unknown_fields=True, gc=False):
+    tasks: Count
+    failures: Count
+
+
+class Shadow(Struct, forbid_unknown_fields=True, gc=False):
+    decisions: Count = 0
+    agreed: Count = 0
+    candidate_cost_nusd: Money = 0
+    baseline_cost_nusd: Money = 0
+    evaluation_errors: Count = 0
+    routes: dict[Text, Count] = {}
+
+
+class Mirror(Struct, forbid_unknown_fields=True, gc=False):
+    n: Count = 0
+    both: Count = 0
+    only_candidate: Count = 0
+    only_baseline: Count = 0
+    neither: Count = 0
+    candidate_cost_nusd: Money = 0
+    baseline_cost_nusd: Money = 0
+
+
+class Bucket(Struct, forbid_unknown_fields=True, gc=False):
+    """One minute of one route. `errors`, `escalations`, … `retries` count tasks with at least one."""
+
+    minute: datetime
+    workload: Name
+    arm: Arm
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    tasks: Count
+    successes: Count
+    failures: Count
+    ungraded: Count
+    rollout: Annotated[str, Meta(max_length=36)] | None = None
+    stage: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    endpoint: Text = ""
+    rule: Name = ""
+    model: Name = ""
+    errors: Count = 0
+    escalations: Count = 0
+    fallbacks: Count = 0
+    retries: Count = 0
+    attempts: Count = 0
+    quality: Moments = msgspec.field(default_factory=Moments)
+    confidence: Moments = msgspec.field(default_factory=Moments)
+    cost_nusd: Cost = msgspec.field(default_factory=Cost)
+    latency_ms: Histogram = msgspec.field(default_factory=Histogram)
+    groups: dict[str, Group] = {}
+    models: dict[Name, Count] = {}
+    errors_by_kind: dict[Name, Count] = {}
+    shadow: Shadow = msgspec.field(default_factory=Shadow)
+    mirror: Mirror = msgspec.field(default_factory=Mirror)
+
+
+class Event(Struct, forbid_unknown_fields=True, gc=False):
+    """One task, for a router that cannot aggregate. `success` null: nobody graded it."""
+
+    event_id: Annotated[str, Meta(min_length=1, max_length=62)]
+    at: datetime
+    workload: Name
+    arm: Arm
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    rollout: Annotated[str, Meta(max_length=36)] | None = None
+    stage: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    endpoint: Text = ""
+    rule: Name = ""
+    model: Name = ""
+    success: bool | None = None
+    quality: Share | None = None
+    confidence: Share | None = None
+    cost_nusd: Annotated[int, Meta(ge=0, le=10**12)] | None = None
+    latency_ms: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    escalated: bool = False
+    fallback: bool = False
+    retries: Count = 0
+    attempts: Count = 1
+    error: Name | None = None
+
+
+class Word(Struct, forbid_unknown_fields=True, gc=False):
+    """A later word on a decision."""
+
+    decision_id: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    kind: Literal["human_review", "satisfaction", "downstream"]
+    success: bool | None = None
+    score: Share | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """What is wrong with one bucket, event or word, by its index in the request."""
+
+    index: int
+    field: str
+    message: str
+
+
+class _Batch(Struct, forbid_unknown_fields=True, gc=False):
+    batch_id: str
+    buckets: Annotated[list[Bucket], Meta(max_length=MOST)]
+    router: Annotated[str, Meta(max_length=128)] = ""
+
+
+class _RawBatch(Struct, forbid_unknown_fields=True, gc=False):
+    batch_id: str
+    buckets: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
+    router: Annotated[str, Meta(max_length=128)] = ""
+
+
+class _Events(Struct, forbid_unknown_fields=True, gc=False):
+    events: Annotated[list[Event], Meta(max_length=MOST)]
+
+
+class _RawEvents(Struct, forbid_unknown_fields=True, gc=False):
+    events: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
+
+
+class _Feedback(Struct, forbid_unknown_fields=True, gc=False):
+    feedback: Annotated[list[Word], Meta(max_length=MOST)]
+
+
+class _RawFeedback(Struct, forbid_unknown_fields=True, gc=False):
+    feedback: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
+
+
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {
+    shape: msgspec.json.Decoder(shape)
+    for shape in (_Batch, _RawBatch, _Events, _RawEvents, _Feedback, _RawFeedback, Bucket, Event, Word)
+}
+
+
+def read_batch(body: bytes) -> tuple[str, list[Bucket]]:
+    """(batch id, buckets). Raises `MalformedBody`, or `InvalidInput` naming every bucket of a wrong shape."""
+    batch = _read(body, _Batch, _RawBatch, "buckets", Bucket)
+    if not _is_uuid(batch.batch_id):
+        raise InvalidInput("`batch_id` is a UUID that the router makes for each new batch.")
+    return batch.batch_id.lower(), batch.buckets
+
+
+def read_events(body: bytes) -> list[Event]:
+    events: list[Event] = _read(body, _Events, _RawEvents, "events", Event).events
+    return events
+
+
+def read_feedback(body: bytes) -> list[Word]:
+    words: list[Word] = _read(body, _Feedback, _RawFeedback, "feedback", Word).feedback
+    return words
+
+
+def _read(body: bytes, shape: type, raw: type, member: str, item: type) -> Any:
+    """Decode at once; only a body that fails is read again, piece by piece, to name each bad piece."""
+    try:
+        return _decoders[shape].decode(body)
+    except msgspec.ValidationError as error:
+        problems = _piecewise(body, raw, member, item)
+        raise (
+            refusal(member, problems) if problems else InvalidInput(f"The body is not valid: {error}.")
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBody(f"The body is not JSON: {error}.") from None
+
+
+def _piecewise(body: bytes, raw: type, member: str, item: type) -> list[Problem]:
+    try:
+        pieces = getattr(_decoders[raw].decode(body), member)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"The body is not valid: {error}.") from None
+    problems = []
+    for index, piece in enumerate(pieces):
+        try:
+            _decoders[item].decode(piece)
+        except msgspec.DecodeError as error:
+            message, _, path = str(error).partition(" - at `$")
+            problems.append(Problem(index, path.strip(".`"), message))
+    return problems
+
+
+def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
+    """The 422 that names each bad piece by its index."""
+    bad = len({problem.index for problem in problems})
+    return InvalidInput(
+        f"{bad} of the {member} {'is' if bad == 1 else 'are'} not valid; nothing was counted.",
+        [asdict(problem) for problem in problems],
+    )
+
+
+def event_bucket(event: Event, index_of: Any) -> Bucket:
+    """One task as the bucket that it adds to. `index_of(value)` is the histogram's bucket, None for zero."""
+    cost, success = event.cost_nusd, event.success
+    return Bucket(
+        minute=event.at.astimezone(UTC).replace(second=0, microsecond=0),
+        workload=event.workload, arm=event.arm, version=event.version,
+        rollout=event.rollout, stage=event.stage,
+        endpoint=event.endpoint, rule=event.rule, model=event.model,
+        tasks=1, successes=int(success is True), failures=int(success is False),
+        ungraded=int(success is None),
+        errors=int(event.error is not None), escalations=int(event.escalated), fallbacks=int(event.fallback),
+        retries=int(event.retries > 0), attempts=event.attempts,
+        quality=_moment(event.quality), confidence=_moment(event.confidence),
+        cost_nusd=Cost() if cost is None else Cost(
+            1, cost, float(cost) * cost, cost if success else 0, None, _single(cost, index_of)
+        ),
+        latency_ms=Histogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
+        models={event.model: 1} if event.model else {},
+        errors_by_kind={} if event.error is None else {event.error: 1},
+    )  # fmt: skip
+
+
+def _moment(value: float | None) -> Moments:
+    return Moments() if value is None else Moments(1, value, value * value)
+
+
+def _single(value: float, index_of: Any) -> Histogram:
+    index = index_of(value)
+    return Histogram(4, 1, {}) if index is None else Histogram(4, 0, {str(index): 1})
+
+
+def numbers(bucket: Bucket) -> list[float]:
+    """The bucket's figures in the order of `counting.NUMBERS`."""
+    quality, confidence, cost = bucket.quality, bucket.confidence, bucket.cost_nusd
+    capped = cost.capped or cost
+    return [
+        bucket.tasks, bucket.successes, bucket.failures, bucket.ungraded,
+        bucket.errors, bucket.escalations, bucket.fallbacks, bucket.retries, bucket.attempts,
+        quality.n, quality.sum, quality.sum_sq, confidence.n, confidence.sum, confidence.sum_sq,
+        cost.n, cost.sum, cost.sum_sq, cost.sum_on_success,
+        capped.sum, capped.sum_sq, capped.sum_on_success,
+    ]  # fmt: skip
+
+
+def details(bucket: Bucket) -> tuple[Any, ...]:
+    """The bucket's maps in the order of `counting.DETAILS`; empty where there is nothing."""
+    cost, latency, shadow, mirror = (
+        bucket.cost_nusd.histogram,
+        bucket.latency_ms,
+        bucket.shadow,
+        bucket.mirror,
+    )
+    return (
+        {"zero": cost.zero, "counts": cost.counts} if bucket.cost_nusd.n else {},
+        {"zero": latency.zero, "counts": latency.counts} if latency.zero or latency.counts else {},
+        bucket.groups,
+        bucket.models,
+        bucket.errors_by_kind,
+        msgspec.structs.asdict(shadow) if shadow.decisions or shadow.evaluation_errors else {},
+        msgspec.structs.asdict(mirror) if mirror.n else {},
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    parts = text.split("-")
+    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(
+        character in "0123456789abcdefABCDEF" for part in parts for character in part
+    )

@@ -1,0 +1,110 @@
+"""Adds sums to their rows. Many rows travel as one JSON document: to bind each value costs ten times as much.
+
+The maps (histograms, groups) cannot be added by the database, so the rows on record are read, added to and
+written back whole. That is safe because whoever writes these tables holds the lock that `outcomes` takes.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+import msgspec
+from django.db import connection
+from django.db.models import Model
+
+from controlplane.core.bulk import chunks, stored
+from rollout_app.outcomes.aggregate import DETAILS, NUMBERS, Details, Sums
+from rollout_app.outcomes.schemas import Group
+
+ROWS = 1_000  # of one statement: some 3 MB
+_GROUPS = DETAILS.index("groups")  # a row has them as {group: [tasks, failures]}
+LARGEST = 2**63 - 1  # what a column holds; a sum that would pass it stops there
+
+
+def add_to_rows(model: type[Model], sums: Mapping[Any, Sums]) -> None:
+    """Add each key's sums to its row, in the order of the keys, which are tuples named like the columns."""
+    for keys in chunks(sorted(sums), ROWS):
+        fields = keys[0]._fields
+        _add_stored(model, fields, keys, sums)
+        columns = (*fields, *NUMBERS, *DETAILS)
+        rows = [dict(zip(columns, (*_stored(key), *_as_row(sums[key])), strict=True)) for key in keys]
+        with connection.cursor() as cursor:
+            cursor.execute(_upsert(model, fields), [encode(rows)])
+
+
+def _add_stored(
+    model: type[Model], fields: tuple[str, ...], keys: Sequence[Any], sums: Mapping[Any, Sums]
+) -> None:
+    """Add what is on record to the sums."""
+    columns = (*fields, "number")
+    rows = [dict(zip(columns, (*_stored(key), number), strict=True)) for number, key in enumerate(keys)]
+    with connection.cursor() as cursor:
+        cursor.execute(_select(model, fields), [encode(rows)])
+        for number, *row in cursor.fetchall():
+            sums[keys[number]].add(*_from_row(row))
+
+
+def _stored(key: Any) -> tuple[Any, ...]:
+    """The key as the database writes it: SQLite compares times as texts."""
+    return (*key[:2], stored(key.minute), *key[3:])
+
+
+def _as_row(sums: Sums) -> list[Any]:
+    numbers = [min(number, LARGEST) if type(number) is int else number for number in sums.numbers]
+    details: list[Any] = list(sums.details)
+    details[_GROUPS] = {name: (group.tasks, group.failures) for name, group in details[_GROUPS].items()}
+    return numbers + details
+
+
+def _from_row(row: Sequence[Any]) -> tuple[Sequence[int | float], Details]:
+    details = [{} if text == "{}" else msgspec.json.decode(text) for text in row[len(NUMBERS) :]]
+    details[_GROUPS] = {name: Group(*pair) for name, pair in details[_GROUPS].items()}
+    return row[: len(NUMBERS)], cast(Details, tuple(details))
+
+
+# --- the statements -----------------------------------------------------------------------------------
+# Only names of our own tables and columns are formatted in; values are bound.
+
+
+@cache
+def _upsert(model: type[Model], key_fields: tuple[str, ...]) -> str:
+    columns = [*key_fields, *NUMBERS, *DETAILS]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in (*NUMBERS, *DETAILS))
+    # WHERE true: without it SQLite takes ON CONFLICT for a join's condition.
+    return (
+        f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) "  # noqa: S608
+        f"SELECT {', '.join(columns)} FROM {rows_of(model, columns)} WHERE true "
+        f"ON CONFLICT ({', '.join(key_fields)}) DO UPDATE SET {updates}"
+    )
+
+
+@cache
+def _select(model: type[Model], key_fields: tuple[str, ...]) -> str:
+    matches = " AND ".join(f"t.{name} = rows.{name}" for name in key_fields)
+    return (
+        f"SELECT rows.number, {', '.join(f't.{name}' for name in (*NUMBERS, *DETAILS))} "  # noqa: S608
+        f"FROM {rows_of(model, [*key_fields, 'number'])} JOIN {model._meta.db_table} t ON {matches}"
+    )
+
+
+def rows_of(model: type[Model], columns: Sequence[str]) -> str:
+    """A table `rows` with these columns, made of one parameter: a JSON list of objects.
+
+    A column that the model does not have is a whole number.
+    """
+    if connection.vendor == "postgresql":
+        typed = ", ".join(f"{name} {_type(model, name)}" for name in columns)
+        return f"json_to_recordset(%s::json) AS rows({typed})"
+    picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+    return f"(SELECT {picked} FROM json_each(%s)) AS rows"  # noqa: S608
+
+
+def _type(model: type[Model], column: str) -> str:
+    for field in model._meta.concrete_fields:
+        if field.column == column:
+            return str(field.db_type(connection))
+    return "integer"
+
+
+def encode(document: Sequence[Any]) -> str:
+    return msgspec.json.encode(document).decode()

@@ -1,0 +1,86 @@
+"""What other margins would have done to a rollout that has run: the same minutes, judged anew. Reads only."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from controlplane.core.errors import InvalidInput
+from rollout_app.engine.evidence import Reference, Stage, Stratum
+from rollout_app.engine.explain import change, figure, harm_of
+from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, Guardrail, guardrails_for
+from rollout_app.engine.ledger import Judgement, Ledger
+from rollout_app.engine.windows import close_windows
+from rollout_app.models import Rollout
+from rollout_app.outcomes import minute_totals
+
+
+def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Judge every stratum of `rollout` in turn with the guardrails that it had, changed by `overrides`.
+
+    Says when it would have rolled back, if ever, and the verdicts at that moment or at the end: when the deciding
+    window closed, the workload's outcome lag included. The traffic is the one that was: a plan that would have
+    stopped earlier would have shown the candidate to fewer.
+    """
+    try:
+        guardrails = _changed(rollout, overrides)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"These guardrails cannot be judged: {error}") from None
+    lag = timedelta(seconds=rollout.workload.outcome_lag_s)
+    reference = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
+    stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
+    ledger = Ledger.open(guardrails, stages, reference)
+    rows = minute_totals.all_minutes(rollout, reference)
+    strata, _ = close_windows(rows, before=minute_totals.NEVER, cursors={})
+    for stratum in strata:
+        ledger.add(stratum)
+        if stages[stratum.stage].mode != "percentage":
+            continue
+        if ledger.judge(stratum.stage, forecast=False, detail=False).roll_back:
+            return _told(ledger.judge(stratum.stage), stages, len(strata), stratum, lag)
+    return _told(ledger.judge(rollout.stage), stages, len(strata), None, lag)
+
+
+def _changed(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> tuple[Guardrail, ...]:
+    """The rollout's guardrails with other margins: what is not named is as it was (before a start: the defaults)."""
+    own = {guardrail.name: guardrail for guardrail in map(Guardrail.from_dict, rollout.guardrails)}
+    if not own:
+        return guardrails_for(overrides)
+    was_off = [{"metric": one.metric, "enabled": False} for one in DEFAULT_GUARDRAILS if one.name not in own]
+    changed = []
+    for override in overrides:
+        absolute = override.get("bound") is not None
+        before = own.get(f"{override['metric']}_bound" if absolute else override["metric"])
+        kept = before.as_dict() if before else {}
+        changed.append({**kept, **{name: value for name, value in override.items() if value is not None}})
+    return guardrails_for([*was_off, *(one.as_dict() for one in own.values()), *changed])
+
+
+def _told(
+    judgement: Judgement, stages: Sequence[Stage], strata: int, at: Stratum | None, lag: timedelta
+) -> dict[str, Any]:
+    rolled_back = (
+        None
+        if at is None
+        else {
+            "at": minute_totals.moment(at.last_minute + 1) + lag,
+            "stage": at.stage,
+            "candidate_tasks": sum(tally.candidate_tasks for tally in judgement.tallies.values()),
+            "guardrails": [verdict.name for verdict in judgement.harmful],
+        }
+    )
+    sentence = _sentence(judgement, stages, strata, rolled_back)
+    return {"strata": strata, "rolled_back": rolled_back, "sentence": sentence, **judgement.as_dict()}
+
+
+def _sentence(
+    judgement: Judgement, stages: Sequence[Stage], strata: int, rolled_back: Mapping[str, Any] | None
+) -> str:
+    margins = ", ".join(f"{figure(v.metric)} {change(v, v.margin)}" for v in judgement.verdicts)
+    if rolled_back is None:
+        return f"With these margins it would not have rolled back in {strata} windows ({margins})."
+    stage = stages[rolled_back["stage"]]
+    why = "; ".join(harm_of(verdict, stages) for verdict in judgement.harmful[:3])
+    return (
+        f"With these margins it would have rolled back at {rolled_back['at']:%Y-%m-%d %H:%M} UTC, at "
+        f"{stage.label} and after {rolled_back['candidate_tasks']:,} candidate tasks: {why}."
+    )

@@ -1,0 +1,235 @@
+"""What `manage.py replay` is made of: recorded tasks from a CSV, harm done to the candidate, the telling."""
+
+import csv
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from django.db.models import Sum
+
+from pointsman import Pace, Router
+from pointsman.decision import Decision
+from rollout_app import recorded
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.states import State
+from rollout_app.models import ArmTotals, Rollout
+from rollout_app.rehearsal.replay import Answer, Task
+
+PACE = Pace(first_poll_within=0, flush_every=0.2)
+NUSD = 10**9
+_FIGURES = ("success", "cost_usd", "confidence")
+_HARMS = ("success", "cost")
+_ATTRIBUTE = "attributes."
+Harm = tuple[str, float]  # ("success", -0.05): points as a fraction; ("cost", 0.25): a fraction of the cost
+
+
+RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recorded.routerarena}
+
+
+def tasks_of(source: str) -> list[Task]:
+    """A set that comes with Pointsman, by its name, or a CSV's rows. Errors as in `read_tasks`."""
+    return RECORDED[source]() if source in RECORDED else read_tasks(source)
+
+
+def read_tasks(path: str) -> list[Task]:
+    """The CSV's rows. `ValueError` says which line is wrong and why; `OSError` when it can't be read."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            tasks = _read(csv.DictReader(file), path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV in UTF-8: {error}.") from None
+    if not tasks:
+        raise ValueError(f"{path} has no tasks.")
+    return tasks
+
+
+def _read(reader: "csv.DictReader[str]", path: str) -> list[Task]:
+    models = sorted({name.rpartition(":")[0] for name in reader.fieldnames or () if _is_figure(name)})
+    if not models:
+        raise ValueError(f"{path} has no column `<model>:success`; nothing is known of any model.")
+    # The reader's own count: a field may hold a line break.
+    return [_task(row, models, f"{path}, line {reader.line_num}") for row in reader]
+
+
+def check_answers(tasks: Sequence[Task], document: Mapping[str, Any], version: int) -> None:
+    """`ValueError` when a model that the policy may choose was not recorded: found out before anything moves."""
+    named = {entry["model"] for entry in document["models"].values()}
+    if missing := sorted(named - tasks[0].answers.keys()):
+        raise ValueError(
+            f"Version {version} may choose {', '.join(missing)}, of which nothing was recorded: the tasks know "
+            f"{', '.join(sorted(tasks[0].answers))}. Each needs `<model>:success` and `<model>:cost_usd`."
+        )
+
+
+def _is_figure(name: str) -> bool:
+    model, _, figure = name.rpartition(":")
+    return bool(model) and figure in _FIGURES
+
+
+def _task(row: Mapping[str, str | None], models: list[str], where: str) -> Task:
+    try:
+        answers = {model: _answer(row, model) for model in models}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+    inputs = {name: _input(value) for name, value in row.items() if value and not _is_figure(name)}
+    within = [name for name in inputs if name.startswith(_ATTRIBUTE)]
+    attributes = {name.removeprefix(_ATTRIBUTE): inputs.pop(name) for name in within}
+    return Task({**inputs, "attributes": attributes} if attributes else inputs, answers)
+
+
+def _answer(row: Mapping[str, str | None], model: str) -> Answer:
+    success, cost = row.get(f"{model}:success"), row.get(f"{model}:cost_usd")
+    if success not in ("0", "1") or not cost:
+        raise ValueError(f"{model} needs success (0 or 1) and cost_usd, not {success!r} and {cost!r}")
+    dollars = float(cost)
+    if not 0 <= dollars < 1e6:
+        raise ValueError(f"{model} cost_usd is {cost!r}; 0 or more is meant")
+    confidence = row.get(f"{model}:confidence")
+    return Answer(success == "1", round(dollars * NUSD), confidence=float(confidence) if confidence else None)
+
+
+def _input(value: str) -> Any:
+    """A number where it reads as one."""
+    for kind in (int, float):
+        try:
+            number = kind(value)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else value
+    return value
+
+
+def parse_harm(text: str) -> Harm:
+    """`success:-5` (points) or `cost:+25` (per cent). ValueError says what is meant."""
+    what, _, amount = text.partition(":")
+    try:
+        value = float(amount) / 100
+    except ValueError:
+        value = math.nan
+    if what not in _HARMS or not -1 <= value <= 10 or (what == "success" and value >= 0):
+        raise ValueError(f"{text!r}: write success:-5 (points) or cost:+25 (per cent)")
+    return what, value
+
+
+def announced(harm: Harm, minute: float) -> str:
+    what, amount = harm
+    by = f"{amount * 100:+g} points" if what == "success" else f"{amount * 100:+g} %"
+    return (
+        f"From minute {minute:.0f} on the candidate's {what} changes by {by}, in every stage that it serves."
+    )
+
+
+class Harmed:
+    """A router whose candidate does worse from the `after`-th recorded task on. All else is the router's own.
+
+    Success falls by the points, however high it is: as often as they say a failure is owed, and the candidate's
+    next success pays it. (A share of its successes would be fewer points of a candidate that has fewer.)
+    """
+
+    def __init__(self, router: Router, harm: Harm, after: int, chance: random.Random) -> None:
+        self._router, self._harm, self._after, self._chance = router, harm, after, chance
+        self._recorded = self._owed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._router, name)
+
+    def record(self, decision: Decision, success: bool, **figures: Any) -> None:
+        self._recorded += 1
+        if self._recorded > self._after and decision.arm == "candidate":
+            success, figures = self._worse(decision, success, figures)
+        self._router.record(decision, success, **figures)
+
+    def _worse(
+        self, decision: Decision, success: bool, figures: dict[str, Any]
+    ) -> tuple[bool, dict[str, Any]]:
+        what, amount = self._harm
+        if what == "cost":
+            return success, {**figures, "cost_nusd": round(decision.steps.cost_nusd * (1 + amount))}
+        self._owed += self._chance.random() < -amount
+        if success and self._owed:
+            self._owed -= 1
+            return False, figures
+        return success, figures
+
+
+def harmed(router: Router, harm: Harm | None, after: int, seed: int) -> Router:
+    """The router, with `harm` if there is one."""
+    if harm is None:
+        return router
+    chance = random.Random(seed)  # noqa: S311 — to be repeated, not secret
+    return cast("Router", Harmed(router, harm, after, chance))
+
+
+def hurried(stages: Iterable[Mapping[str, Any]], times: float) -> list[dict[str, Any]]:
+    """The plan with its times as much shorter as the traffic is faster: stages wait by the wall clock."""
+    return [
+        {
+            **stage,
+            "min_minutes": stage.get("min_minutes", 0) / times,
+            "max_hours": None if stage.get("max_hours") is None else max(stage["max_hours"] / times, 0.01),
+        }
+        for stage in stages
+    ]
+
+
+def told(rollout: Rollout) -> str:
+    """Where it is and what holds it, in one line."""
+    held = f": {rollout.hold_sentence}" if rollout.hold_sentence else ""
+    return f"{rollout.state.replace('_', ' ')}, {_stage(rollout, rollout.stage)}{held}"
+
+
+def phase(rollout: Rollout) -> tuple[str, int, str]:
+    """What must change before another line is told: figures change with every look."""
+    return rollout.state, rollout.stage, rollout.hold_code
+
+
+def _stage(rollout: Rollout, at: int) -> str:
+    return Stage.from_dict(rollout.stages[at]).label
+
+
+def summary(rollout: Rollout) -> str:
+    """What would have happened: every step with its reason, what holds it at the end, and each arm's figures."""
+    lines = ["", f"{rollout.workload.name}, {rollout}: it is {rollout.state.replace('_', ' ')}."]
+    lines += [
+        f"  {moved.sequence}. {moved.event.replace('_', ' ')} → {moved.after_state.replace('_', ' ')}, "
+        f"{_stage(rollout, moved.after_stage)}: {moved.reason}"
+        for moved in rollout.transitions.all()
+    ]
+    if rollout.hold_sentence:
+        lines += [f"  Held by: {rollout.hold_sentence}", f"  What would move it: {rollout.outlook}"]
+    return "\n".join([*lines, "", *map(_figures, *_arms(rollout))])
+
+
+def afterwards(rollout: Rollout, harm: Harm | None, minute: float, lasted: float) -> list[str]:
+    """What one may not expect of a rehearsal that has ended."""
+    lines = []
+    if harm and lasted <= minute:
+        lines.append(
+            f"It ended after {lasted:.0f} minutes of traffic, before the harm of minute {minute:.0f}: a smaller --at "
+            "lets it set in earlier, --per-minute slows the plan down."
+        )
+    if rollout.state == State.COMPLETED:
+        before, now, place = rollout.baseline.number, rollout.candidate.number, rollout.environment.name
+        lines.append(f"{place} serves version {now} from here on; a revert brings version {before} back.")
+    return lines
+
+
+def _arms(rollout: Rollout) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk))
+    names = ("tasks", "successes", "failures", "cost_sum")
+    arms = ("baseline", "candidate")
+    return arms, [
+        rows.filter(arm=arm).aggregate(**{name: Sum(name, default=0) for name in names}) for arm in arms
+    ]
+
+
+def _figures(arm: str, sums: Mapping[str, Any]) -> str:
+    graded, good = sums["successes"] + sums["failures"], sums["successes"]
+    if not good:
+        return f"  {arm}: {sums['tasks']:,} tasks, none successful"
+    return (
+        f"  {arm}: {sums['tasks']:,} tasks, {good / graded:.1%} successful, "
+        f"${sums['cost_sum'] / good / NUSD:.6f} a success"
+    )

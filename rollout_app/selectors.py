@@ -1,0 +1,33 @@
+"""Rollouts by their ids, through the gate: 404 for what one may not see, 403 for what one may not do."""
+
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.access.permissions import Principal
+from controlplane.core.errors import NotFound
+from rollout_app.models import Plan, Rollout
+
+
+def rollout_for(principal: Principal, pk: UUID, *, role: Role = Role.VIEWER) -> Rollout:
+    rollout = rollouts_for(principal).filter(pk=pk).first()
+    if rollout is None:
+        raise NotFound(f"There is no rollout {pk}, or it is not yours to see.")
+    permissions.require_role(principal, role, rollout.environment.name)
+    return rollout
+
+
+def rollouts_for(principal: Principal) -> QuerySet[Rollout]:
+    """The rollouts of the environments that the caller may see."""
+    rows = Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
+    names = permissions.visible_environments(principal)
+    return rows if names is None else rows.filter(environment__name__in=names)
+
+
+def plan_for(name: str) -> Plan:
+    plan = Plan.objects.filter(name=name).first()
+    if plan is None:
+        raise NotFound(f"There is no plan called {name!r}.")
+    return plan
