@@ -20,7 +20,7 @@ import asyncio, os, signal, sys
 import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 django.setup()
-from controlplane import workers
+from controlplane.server import workers
 from controlplane.server.http1 import Door
 from controlplane.web.replies import Reply
 

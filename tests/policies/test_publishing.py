@@ -321,10 +321,10 @@ sys.modules |= {"storages": None, "boto3": None, "botocore": None}
 import django
 django.setup()
 from django.core.management import call_command
-from policies_app import publishing
+from policies_app.snapshots import publish
 import controlplane.server.lifespan
 call_command("check")
-print(publishing.sweep())
+print(publish.sweep())
 """
     environment = {
         "POINTSMAN_VAR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "controlplane.settings", "SNAPSHOT_BUCKET": "",
