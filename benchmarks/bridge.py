@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.dataplane import instance, load, table
-from tests.services import free_port
+from tests.support.services import free_port
 
 ROUNDS = 7
 CONNECTIONS = 4

@@ -30,7 +30,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.dataplane import instance, load, peers, table
 from benchmarks.dataplane.peers import Asked
-from tests.services import free_port
+from tests.support.services import free_port
 
 NEEDED = (
     "Flagsmith is not on PyPI: `benchmarks/flagsmith.py --source <directory>` needs a checkout of "

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.dataplane import instance, load, table
-from tests.services import free_port
+from tests.support.services import free_port
 
 ROUNDS = 9
 COUNT = 4_000  # requests a round, fewer where they are large

@@ -34,7 +34,7 @@ COLUMNS = (
 
 def one(database: str, routes: int, workers: int) -> None:
     """A database, filled and measured; prints a row for each number of routers."""
-    from tests.services import free_port
+    from tests.support.services import free_port
 
     instance.prepare(instance.durable_postgres() if database == "PostgreSQL" else "")
     key, port = instance.fill(100), free_port()

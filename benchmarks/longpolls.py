@@ -97,7 +97,7 @@ def _promote() -> float:
 
 
 def one(number: int) -> None:
-    from tests.services import free_port
+    from tests.support.services import free_port
 
     instance.prepare()
     key, port = instance.fill(WORKLOADS), free_port()

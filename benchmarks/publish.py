@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import uvloop
 
 from benchmarks.dataplane import instance, load, table
-from tests import services
+from tests.support import services
 
 CHANGES = 15
 BETWEEN_S = 0.8

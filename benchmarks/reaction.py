@@ -31,8 +31,8 @@ PLAN = [{"mode": "percentage", "share_pcm": 20_000}, {"mode": "full"}]
 
 
 def once(published: threading.Event) -> float:
-    from tests.rollouts import places
-    from tests.rollouts.traffic import Traffic
+    from tests.support import places
+    from tests.support.traffic import Traffic
 
     rollout = places.started(plan=PLAN)
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=2))

@@ -17,7 +17,7 @@ TABLES = ("rollout_app_outcomebucket", "rollout_app_armtotals", "rollout_app_acc
 
 
 def main(minutes: int, routers: int) -> None:
-    from tests.services import free_port
+    from tests.support.services import free_port
 
     url = instance.durable_postgres()
     instance.prepare(url)

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import gateway
 from benchmarks.dataplane import load, table
-from tests.services import free_port
+from tests.support.services import free_port
 
 ROUNDS = 9
 SIZE = 2_181  # bytes of a snapshot of one workload

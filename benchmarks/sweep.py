@@ -21,7 +21,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 if "--on" not in sys.argv:  # one process for each database and size: settings are read once
-    from tests.services import postgres_url
+    from tests.support.services import postgres_url
 
     for url in ("", postgres_url()):
         each = []
@@ -157,7 +157,7 @@ def minutes_of(rollouts: list[Place], first: datetime, minutes: int, seed: int) 
 
 def many(count: int) -> list[Place]:
     """`count` running rollouts: one by the real actions, the rest as copies of its rows."""
-    from tests import builders
+    from tests.support import builders
 
     environment, workload = builders.environment(), builders.workload()
     first = builders.served(environment, workload).baseline

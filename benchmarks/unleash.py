@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.dataplane import instance, load, peers, table
 from benchmarks.dataplane.peers import Asked
-from tests.services import free_port
+from tests.support.services import free_port
 
 PACKAGE = "unleash-server@8.2.0"
 # It asks for node 22 or newer, which a distribution may not have.

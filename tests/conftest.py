@@ -66,7 +66,7 @@ def _forget_this_machine() -> None:
 
 
 def _bring_services(database: str, home: Path) -> None:
-    from tests import services
+    from tests.support import services
 
     if database == "postgres":
         os.environ["DATABASE_URL"] = services.postgres_url()
@@ -91,10 +91,10 @@ def _touches_database(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[Any]:
-    """A store that speaks S3 (`tests.buckets.S3`)."""
-    from tests import buckets
+    """A store that speaks S3 (`tests.support.object_store.S3`)."""
+    from tests.support import object_store
 
-    with buckets.running() as s3:
+    with object_store.running() as s3:
         yield s3
 
 
@@ -103,7 +103,7 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> Iterator
     """Let a transactional test be cleaned up, though append-only tables refuse to be emptied."""
     from django.db import connection, transaction
 
-    from tests import append_only
+    from tests.support import append_only
 
     operations = type(connection.ops)
     flush = operations.execute_sql_flush

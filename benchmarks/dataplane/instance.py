@@ -78,7 +78,7 @@ def durable_postgres() -> str:
     """A PostgreSQL that waits for the disk, unlike the tests'."""
     import psycopg
 
-    from tests import services
+    from tests.support import services
 
     url = services.postgres_url()
     with psycopg.connect(url, autocommit=True) as connection:

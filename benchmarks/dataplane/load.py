@@ -77,7 +77,7 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
 @contextmanager
 def bare(application: str = "benchmarks.dataplane.bare:application") -> Iterator[tuple[Server, int]]:
     """The limit (`bare.py`) behind the door that the gateway has; with its port."""
-    from tests.services import free_port
+    from tests.support.services import free_port
 
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.dataplane.bare", str(port), application]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from benchmarks.dataplane import instance, load
-from tests.services import free_port
+from tests.support.services import free_port
 
 SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
 ROUNDS = 7

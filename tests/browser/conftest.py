@@ -44,7 +44,7 @@ def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable
     """`as_person("tom", "approver")` logs in by the form. A script's error on any page fails the test."""
     from django.contrib.auth.models import User
 
-    from tests.console.people import logged_in
+    from tests.support.people import logged_in
 
     contexts, errors = [], []
 

@@ -10,8 +10,8 @@ from controlplane.core.actors import SYSTEM
 from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.models import Rollout
-from tests import builders
-from tests.console.people import running
+from tests.support import builders
+from tests.support.people import running
 
 People = Callable[..., Page]
 pytestmark = pytest.mark.django_db(transaction=True)

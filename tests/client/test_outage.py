@@ -19,7 +19,7 @@ import pytest
 from pointsman import Pace, Router
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import two_stage
-from tests.services import free_port
+from tests.support.services import free_port
 
 SECONDS = float(os.environ.get("POINTSMAN_OUTAGE_SECONDS", "12"))
 SCRIPT = Path(__file__).with_name("plane_process.py")

@@ -6,20 +6,20 @@ import pytest
 
 if TYPE_CHECKING:
     from policies_app.models import Environment, Workload
-    from tests.console.people import People
+    from tests.support.people import People
 
 
 @pytest.fixture
 def people(db: None) -> "People":
     """`people("tom", "approver", "operator")` is tom's browser, logged in, with these roles."""
-    from tests.console.people import logged_in
+    from tests.support.people import logged_in
 
     return logged_in
 
 
 @pytest.fixture
 def production(db: None) -> "Environment":
-    from tests import builders
+    from tests.support import builders
 
     return builders.environment("production", four_eyes=True)
 
@@ -27,7 +27,7 @@ def production(db: None) -> "Environment":
 @pytest.fixture
 def summaries(production: "Environment") -> "Workload":
     """A workload that production serves at version 1, and that has a version 2."""
-    from tests import builders
+    from tests.support import builders
 
     workload = builders.workload("summaries")
     builders.served(production, workload)

@@ -6,7 +6,7 @@ from django.test import Client
 from django.urls import reverse
 
 from policies_app.models import Environment, Workload
-from tests.console.people import People, proposed
+from tests.support.people import People, proposed
 
 PAGES = [
     ("index", []),

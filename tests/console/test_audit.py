@@ -11,9 +11,9 @@ from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment, Workload
-from tests import builders
-from tests.console.people import People, running
-from tests.console.test_workloads import text
+from tests.support import builders
+from tests.support.pages import text
+from tests.support.people import People, running
 
 LIST = "/console/audit/"
 

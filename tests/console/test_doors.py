@@ -16,8 +16,8 @@ from rollout_app import actions
 from rollout_app.console.rollout_actions import DOORS
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
-from tests.console.people import ONE_STEP, People, actor_of, proposed, running
-from tests.console.test_workloads import text
+from tests.support.pages import text
+from tests.support.people import ONE_STEP, People, actor_of, proposed, running
 
 
 def door(rollout: Rollout, name: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 from django.utils import timezone
 
 from policies_app.models import Environment, Published, Router, Workload
-from tests.console.people import People
-from tests.console.test_workloads import text
+from tests.support.pages import text
+from tests.support.people import People
 
 FLEET = "/console/fleet/production/"
 

@@ -9,9 +9,9 @@ from django.utils import timezone
 from policies_app.models import Environment, Workload
 from rollout_app.engine.states import State
 from rollout_app.models import Plan, Rollout
-from tests import builders
-from tests.console.people import People
-from tests.console.test_workloads import text
+from tests.support import builders
+from tests.support.pages import text
+from tests.support.people import People
 
 PROPOSE = "/console/rollouts/propose/?workload=summaries"
 

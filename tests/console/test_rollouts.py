@@ -12,9 +12,9 @@ from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout
-from tests.console.people import ONE_STEP, People, actor_of, proposed, running
-from tests.console.test_workloads import text
-from tests.rules.evidence_builders import ledger
+from tests.support.evidence_builders import ledger
+from tests.support.pages import text
+from tests.support.people import ONE_STEP, People, actor_of, proposed, running
 
 LIVE = {"HX-Request": "true"}
 

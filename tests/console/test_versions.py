@@ -9,8 +9,8 @@ from django.urls import reverse
 from controlplane.audit.models import Entry
 from policies_app.document_text import as_yaml
 from policies_app.models import Workload
-from tests.console.people import People
-from tests.console.test_workloads import text
+from tests.support.pages import text
+from tests.support.people import People
 
 NEW = "/console/workloads/summaries/versions/new/"
 CHECK = "/console/workloads/summaries/versions/check/"

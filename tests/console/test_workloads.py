@@ -1,6 +1,5 @@
 """The list of workloads and the page of one."""
 
-import re
 from typing import Any
 
 import pytest
@@ -9,15 +8,11 @@ from django.urls import reverse
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment, Workload
-from tests import builders
-from tests.console.people import People, running
+from tests.support import builders
+from tests.support.pages import text
+from tests.support.people import People, running
 
 LIST = "/console/workloads/"
-
-
-def text(response: Any) -> str:
-    """The page's words, white space made one blank (the narrow one between figure and unit stays)."""
-    return re.sub(r"[ \n]+", " ", response.content.decode())
 
 
 def test_the_list_shows_what_is_served_and_what_moves(

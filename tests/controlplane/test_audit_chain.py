@@ -20,7 +20,7 @@ from controlplane.audit.verify import Examination, Row
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.errors import RoleMissing
-from tests import append_only
+from tests.support import append_only
 
 pytestmark = pytest.mark.django_db
 

@@ -15,7 +15,7 @@ from controlplane.core import clock, problems, signing
 from controlplane.core.context import request_context
 from controlplane.core.logs import JsonFormatter
 from controlplane.server import checks, health
-from tests.services import free_port
+from tests.support.services import free_port
 
 
 def test_it_is_alive_without_a_database(client: Client) -> None:

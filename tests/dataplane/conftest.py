@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.dataplane.plane import Plane, Served
+    from tests.support.plane import Plane, Served
 
 
 @pytest.fixture
 def served(transactional_db: None) -> Served:
     """An environment that serves one workload, and a router's key for it."""
-    from tests import builders
-    from tests.dataplane.plane import Served, router_key
+    from tests.support import builders
+    from tests.support.plane import Served, router_key
 
     environment = builders.environment()
     assignment = builders.served(environment, builders.workload())
@@ -24,7 +24,7 @@ def served(transactional_db: None) -> Served:
 
 @pytest.fixture
 def plane(served: Served) -> Iterator[Plane]:
-    from tests.dataplane.plane import Plane
+    from tests.support.plane import Plane
 
     with Plane() as plane:
         yield plane

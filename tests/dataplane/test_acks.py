@@ -8,8 +8,8 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.fleet import registry
 from policies_app.models import Router
-from tests import builders
-from tests.dataplane.plane import Plane, Served, until
+from tests.support import builders
+from tests.support.plane import Plane, Served, until
 
 DOOR = "/router/v1/acks"
 

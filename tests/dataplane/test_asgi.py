@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.dataplane.plane import PATIENCE_S, Plane, Served
-from tests.dataplane.reports import batch, bucket
+from tests.support.plane import PATIENCE_S, Plane, Served
+from tests.support.reports import batch, bucket
 
 SNAPSHOT = "/router/v1/snapshot"
 Message = dict[str, Any]

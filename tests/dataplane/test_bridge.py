@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from controlplane.server.bridge import Bridge, Environ
-from tests.dataplane.plane import PATIENCE_S
 from tests.dataplane.test_http1 import Rig, _rig
+from tests.support.plane import PATIENCE_S
 
 
 class Application:

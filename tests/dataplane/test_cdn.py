@@ -13,10 +13,10 @@ from policies_app import actions
 from policies_app.models import Published
 from rollout_app import actions as rollouts
 from rollout_app.models import Rollout
-from tests import builders
-from tests.buckets import REGION, S3
-from tests.dataplane.plane import PATIENCE_S, Served, Server, router_key, signing_key, until
-from tests.rollouts.places import ANNA
+from tests.support import builders
+from tests.support.object_store import REGION, S3
+from tests.support.places import ANNA
+from tests.support.plane import PATIENCE_S, Served, Server, router_key, signing_key, until
 
 PLACE = "eu/production"
 KEY = f"{PLACE}/router/v1/snapshot"

@@ -5,8 +5,8 @@ from controlplane.core.ids import uuid7
 from policies_app import actions
 from policies_app.models import Environment
 from policies_app.snapshots import cache
-from tests import builders
-from tests.dataplane.plane import Answered, Plane, Served
+from tests.support import builders
+from tests.support.plane import Answered, Plane, Served
 
 
 def _at(plane: Plane, served: Served, revision: int, query: str = "", **headers: str) -> Answered:

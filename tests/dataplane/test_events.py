@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from rollout_app.models import ArmTotals, OutcomeBucket
-from tests.dataplane.plane import Plane, Served
-from tests.dataplane.reports import event
+from tests.support.plane import Plane, Served
+from tests.support.reports import event
 
 DOOR = "/router/v1/events"
 AT = "2026-11-24T05:00:30Z"

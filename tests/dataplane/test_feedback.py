@@ -7,7 +7,7 @@ import pytest
 
 from pointsman.decision import DecisionToken
 from rollout_app.models import Feedback
-from tests.dataplane.plane import Plane, Served
+from tests.support.plane import Plane, Served
 
 DOOR = "/router/v1/feedback"
 

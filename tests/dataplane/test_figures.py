@@ -5,8 +5,8 @@ import os
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 
-from tests.dataplane.plane import PATIENCE_S, Plane, Served, until
-from tests.dataplane.reports import batch, bucket
+from tests.support.plane import PATIENCE_S, Plane, Served, until
+from tests.support.reports import batch, bucket
 
 PID = str(os.getpid())
 

@@ -16,8 +16,8 @@ from rollout_app import actions
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout
-from tests.dataplane.plane import Plane, Served, Server, router_key, until
-from tests.rollouts.places import BEN, proposed
+from tests.support.places import BEN, proposed
+from tests.support.plane import Plane, Served, Server, router_key, until
 
 ACKS = "/router/v1/acks"
 

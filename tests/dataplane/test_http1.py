@@ -15,7 +15,7 @@ from controlplane.server.bodies import Bodies
 from controlplane.server.gateway import Anything
 from controlplane.server.http1 import READ_AHEAD, Connection, Door
 from controlplane.web.replies import Reply, Request
-from tests.dataplane.plane import PATIENCE_S, Answered, answered, until
+from tests.support.plane import PATIENCE_S, Answered, answered, until
 
 BIG = b"0123456789abcdef" * 1024 * 1024  # 16 MiB: more than any socket's buffer
 

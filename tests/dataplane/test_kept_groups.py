@@ -18,8 +18,8 @@ from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Details, Key
 from rollout_app.outcomes.schemas import Group
 from rollout_app.outcomes.store import LEFT_AFTER, Submission, Tally
 from rollout_app.outcomes.upserts import LARGEST
-from tests.dataplane.plane import PATIENCE_S, Asked, Plane, Served, until
-from tests.dataplane.reports import NOW, batch, bucket
+from tests.support.plane import PATIENCE_S, Asked, Plane, Served, until
+from tests.support.reports import NOW, batch, bucket
 
 DOOR = "/router/v1/outcomes"
 DETAILS: Details = (

@@ -9,8 +9,8 @@ from controlplane.access import actions as keys
 from controlplane.access.models import Key
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
-from tests.dataplane.plane import PATIENCE_S, Plane, Served, key_row, router_key, until
-from tests.dataplane.reports import batch, bucket
+from tests.support.plane import PATIENCE_S, Plane, Served, key_row, router_key, until
+from tests.support.reports import batch, bucket
 
 DOORS = [
     ("GET", "snapshot"),
@@ -63,7 +63,7 @@ def test_it_refuses_an_expired_key(plane: Plane, served: Served) -> None:
 
 
 def test_it_serves_each_key_its_own_environment(plane: Plane, served: Served) -> None:
-    from tests import builders
+    from tests.support import builders
 
     other = builders.environment()
     answer = plane.snapshot(router_key(other.name))

@@ -9,7 +9,7 @@ from controlplane.access import actions as keys
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment
-from tests.dataplane.plane import PATIENCE_S, Plane, Served, key_row
+from tests.support.plane import PATIENCE_S, Plane, Served, key_row
 
 SNAPSHOT = "/router/v1/snapshot"
 

@@ -13,9 +13,9 @@ from django.db import DataError, OperationalError
 
 from rollout_app.models import AcceptedBatch, ArmTotals, OutcomeBucket
 from rollout_app.outcomes import group_commit, store
-from tests import builders
-from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served
-from tests.dataplane.reports import NOW, batch, bucket
+from tests.support import builders
+from tests.support.plane import PATIENCE_S, Answered, Plane, Served
+from tests.support.reports import NOW, batch, bucket
 
 DOOR = "/router/v1/outcomes"
 
@@ -85,7 +85,7 @@ def test_it_counts_a_batch_once_when_it_comes_many_times_at_once(plane: Plane, s
 
 
 def test_it_counts_the_same_id_of_another_environment(plane: Plane, served: Served) -> None:
-    from tests.dataplane.plane import router_key
+    from tests.support.plane import router_key
 
     other = builders.environment()
     sent = batch(bucket(served.assignment))

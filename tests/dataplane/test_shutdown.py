@@ -16,8 +16,8 @@ from django.db import connections
 from controlplane.core import clock
 from rollout_app.models import ArmTotals
 from rollout_app.outcomes import store
-from tests.dataplane.plane import PATIENCE_S, Plane, Served, Server, until
-from tests.dataplane.reports import batch, bucket
+from tests.support.plane import PATIENCE_S, Plane, Served, Server, until
+from tests.support.reports import batch, bucket
 
 OUTCOMES = "/router/v1/outcomes"
 ROUTES = 10

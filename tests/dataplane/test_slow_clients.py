@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from controlplane.server import bodies
-from tests.dataplane.plane import PATIENCE_S, Plane, Served, Server
+from tests.support.plane import PATIENCE_S, Plane, Served, Server
 
 SLOW = 500
 

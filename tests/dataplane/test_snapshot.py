@@ -22,8 +22,8 @@ from policies_app.fleet.registry import Fleet
 from policies_app.models import Router
 from policies_app.snapshots import build, cache
 from policies_app.snapshots.serving import Serving
-from tests import builders
-from tests.dataplane.plane import PATIENCE_S, Answered, Plane, Served, key_row, router_key
+from tests.support import builders
+from tests.support.plane import PATIENCE_S, Answered, Plane, Served, key_row, router_key
 
 
 def test_it_serves_the_environment_as_the_protocol_says(plane: Plane, served: Served) -> None:

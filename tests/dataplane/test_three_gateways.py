@@ -20,9 +20,9 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.snapshots import notices
 from rollout_app.models import ArmTotals
-from tests.dataplane.plane import PATIENCE_S, Served, Server, key_row, router_key, until
-from tests.dataplane.reports import batch, bucket
-from tests.services import free_port, start_redis
+from tests.support.plane import PATIENCE_S, Served, Server, key_row, router_key, until
+from tests.support.reports import batch, bucket
+from tests.support.services import free_port, start_redis
 
 
 def test_it_is_one_control_plane(served: Served) -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from controlplane.server import workers
-from tests.dataplane.plane import PATIENCE_S, until
+from tests.support.plane import PATIENCE_S, until
 
 # A process that answers with its id instead of all that an instance does; it says so when it is asked to drain.
 SCRIPT = """

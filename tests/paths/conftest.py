@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.paths.town import Town
+    from tests.support.town import Town
 
 
 @pytest.fixture
 def town(transactional_db: None, tmp_path: Path) -> Iterator[Town]:
     """A server as `make run` has it, and one workload that it serves in `production`."""
-    from tests.paths.town import Town
+    from tests.support.town import Town
 
     with Town(tmp_path) as town:
         yield town

@@ -15,9 +15,9 @@ from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.ledger import Ledger
 from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
-from tests.dataplane.plane import PATIENCE_S, until
-from tests.paths.town import NAME, Town
-from tests.rollouts.places import ANNA, BEN
+from tests.support.places import ANNA, BEN
+from tests.support.plane import PATIENCE_S, until
+from tests.support.town import NAME, Town
 
 
 def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from controlplane.access.models import Role
 from policies_app.models import Revision
 from rollout_app.models import Rollout
-from tests.dataplane.plane import PATIENCE_S, until
-from tests.paths.town import NAME, Town
+from tests.support.plane import PATIENCE_S, until
+from tests.support.town import NAME, Town
 
 PLAN = [
     {"mode": "shadow", "min_tasks": 500, "min_minutes": 0},

@@ -5,8 +5,8 @@ import pytest
 
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
-from tests.dataplane.plane import PATIENCE_S, until
-from tests.paths.town import LARGE, NAME, SMALL, Town
+from tests.support.plane import PATIENCE_S, until
+from tests.support.town import LARGE, NAME, SMALL, Town
 
 
 def test_a_request_is_decided_from_the_snapshot(town: Town) -> None:

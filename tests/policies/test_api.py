@@ -9,7 +9,7 @@ from django.test import Client
 from controlplane.access.models import Membership, Role
 from controlplane.audit.models import Entry
 from policies_app.models import Environment, Model, PolicyVersion, Workload
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 

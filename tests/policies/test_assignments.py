@@ -11,7 +11,7 @@ from controlplane.core.errors import AlreadyExists, InvalidInput, NotServed, Rol
 from controlplane.core.ids import uuid7
 from policies_app import actions
 from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 

@@ -21,8 +21,8 @@ from policies_app.models import Assignment, Environment, Published, new_epoch
 from policies_app.snapshots import build, cache, object_store, publish
 from policies_app.snapshots.metrics import PublishedFigures
 from policies_app.snapshots.object_store import BucketError
-from tests import builders
-from tests.buckets import REGION, S3
+from tests.support import builders
+from tests.support.object_store import REGION, S3
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,7 @@ from controlplane.core.errors import AlreadyExists, PolicyRefused
 from pointsman.policy import digest
 from policies_app import actions
 from policies_app.models import PolicyVersion, Workload
-from tests import builders
+from tests.support import builders
 
 pytestmark = pytest.mark.django_db
 

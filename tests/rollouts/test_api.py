@@ -7,17 +7,17 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from controlplane.access.models import Membership, Role
+from controlplane.access.models import Role
 from controlplane.audit.models import Entry
 from controlplane.core import clock
 from rollout_app import actions
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import OutcomeBucket, Rollout
-from tests import builders
-from tests.rollouts import places
-from tests.rollouts.places import BEN, PLAN
-from tests.rollouts.traffic import Traffic
+from tests.support import builders, places
+from tests.support.api_client import person, send
+from tests.support.places import BEN, PLAN
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 
@@ -36,20 +36,6 @@ MOVES = {
     "abort": Role.OPERATOR,
     "revert": Role.OPERATOR,
 }
-
-
-def person(name: str, *roles: Role, environment: str = "") -> Client:
-    user = User.objects.create_user(name)
-    for role in roles:
-        Membership.objects.create(user=user, role=role, environment=environment)
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def send(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
-    call = getattr(client, method)
-    return call(f"/api/v1/{path}", body, content_type="application/json", headers=headers)
 
 
 def move(client: Client, rollout: Rollout, name: str, **headers: str) -> Any:

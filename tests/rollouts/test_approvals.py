@@ -9,8 +9,8 @@ from policies_app.actions import add_version
 from rollout_app import actions
 from rollout_app.engine.states import State
 from rollout_app.models import Approval
-from tests import builders
-from tests.rollouts.places import ANNA, BEN, PLAN, approved, proposed, started
+from tests.support import builders
+from tests.support.places import ANNA, BEN, PLAN, approved, proposed, started
 
 pytestmark = pytest.mark.django_db
 

@@ -18,8 +18,8 @@ from policies_app.models import Revision
 from rollout_app import actions
 from rollout_app.engine.plans import MAX_STAGES
 from rollout_app.models import Rollout
-from tests import builders
-from tests.rollouts.places import ANNA, BEN
+from tests.support import builders
+from tests.support.places import ANNA, BEN
 
 WORKERS, RUNNERS = 8, 3
 STEPS = MAX_STAGES - 1

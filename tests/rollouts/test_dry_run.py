@@ -15,10 +15,10 @@ from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout
 from rollout_app.rehearsal.dry_run import dry_run
-from tests.rollouts import places
-from tests.rollouts.places import BEN, PLAN
-from tests.rollouts.test_api import person, send
-from tests.rollouts.traffic import Traffic
+from tests.support import places
+from tests.support.api_client import person, send
+from tests.support.places import BEN, PLAN
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 

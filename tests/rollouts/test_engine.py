@@ -18,10 +18,9 @@ from rollout_app.engine.states import ACTIVE, State
 from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, margin_odds_ratio
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout, Transition, Verdict
-from tests import builders
-from tests.rollouts import places
-from tests.rollouts.places import ANNA, BEN
-from tests.rollouts.traffic import Traffic
+from tests.support import builders, places
+from tests.support.places import ANNA, BEN
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 PLAN: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from controlplane.core import clock
 from rollout_app.models import Rollout, Verdict
-from tests.rollouts import places
+from tests.support import places
 
 BEFORE, AFTER = ("rollout_app", "0005_uncounted_groups"), ("rollout_app", "0006_evidence_is_text")
 KEPT = {"sums": {"error": {"1": [600, 6, -0.23999292013975582, None, "ü"]}}}

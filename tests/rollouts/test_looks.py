@@ -16,8 +16,8 @@ from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations, reconcile
 from rollout_app.models import ArmTotals, Rollout, Verdict
 from rollout_app.outcomes import minute_totals
-from tests.rollouts import places
-from tests.rollouts.traffic import Traffic
+from tests.support import places
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50}, {"mode": "full"}]

@@ -25,8 +25,8 @@ from rollout_app.engine import plans
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Plan, Rollout
-from tests import builders
-from tests.rollouts.places import ANNA, BEN, PLAN, approved, assignment, completed, proposed, router, started
+from tests.support import builders
+from tests.support.places import ANNA, BEN, PLAN, approved, assignment, completed, proposed, router, started
 
 pytestmark = pytest.mark.django_db
 

@@ -24,9 +24,9 @@ from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import ArmTotals, Rollout, Verdict
-from tests.rollouts import places
-from tests.rollouts.places import BEN
-from tests.rollouts.traffic import Traffic
+from tests.support import places
+from tests.support.places import BEN
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 SCRIPT = Path(__file__).parents[2] / "docs" / "recompute_verdicts.py"
@@ -101,7 +101,7 @@ def under_way(**traffic: Any) -> Rollout:
 
 def answered(rollout: Rollout, path: str) -> Any:
     """What the API says, as it comes over the wire."""
-    from tests.rollouts.test_api import person, send
+    from tests.support.api_client import person, send
 
     client: Client = person(f"reader-{path.strip('/?=0')}", Role.VIEWER)
     answer = send(client, "get", f"rollouts/{rollout.pk}{path}")

@@ -28,9 +28,9 @@ from rollout_app.rehearsal.scenario import (
     tasks_of,
     told,
 )
-from tests.rollouts import places
-from tests.rollouts.places import BEN
-from tests.rollouts.traffic import Traffic
+from tests.support import places
+from tests.support.places import BEN
+from tests.support.traffic import Traffic
 
 CSV = "prompt_tokens,endpoint,a/small:success,a/small:cost_usd,a/small:confidence\n900,/x,1,0.0004,0.8\n"
 

@@ -23,8 +23,8 @@ from policies_app.models import Assignment, PolicyVersion, Revision
 from rollout_app import actions
 from rollout_app.engine.states import ACTIVE, State
 from rollout_app.models import Rollout
-from tests import builders
-from tests.rollouts.places import ANNA, BEN
+from tests.support import builders
+from tests.support.places import ANNA, BEN
 
 PLANS: list[list[dict[str, Any]]] = [
     [{"mode": "shadow"}, {"mode": "percentage", "share_pcm": 5_000}, {"mode": "full"}],

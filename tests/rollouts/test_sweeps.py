@@ -11,8 +11,8 @@ from controlplane.core import clock
 from rollout_app.engine.states import State
 from rollout_app.evaluation import reconcile
 from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
-from tests.rollouts import places
-from tests.rollouts.traffic import Traffic
+from tests.support import places
+from tests.support.traffic import Traffic
 
 ROLLOUTS, SWEEPERS, ROUNDS = 6, 4, 5
 PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 100_000}, {"mode": "full"}]

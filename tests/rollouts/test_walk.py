@@ -9,8 +9,8 @@ from controlplane.core.actors import SYSTEM
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Verdict
-from tests.rollouts import places
-from tests.rollouts.traffic import Traffic
+from tests.support import places
+from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 

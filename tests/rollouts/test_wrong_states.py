@@ -11,8 +11,8 @@ from rollout_app import actions
 from rollout_app.engine.states import TRANSITIONS, Event, State, allowed_events
 from rollout_app.models import Approval, Rollout
 from rollout_app.serializers import RolloutSerializer
-from tests.rollouts import places
-from tests.rollouts.places import ANNA, BEN
+from tests.support import places
+from tests.support.places import ANNA, BEN
 
 pytestmark = pytest.mark.django_db
 PLAN: list[dict[str, Any]] = [

@@ -16,7 +16,7 @@ from rollout_app.engine.guardrails import Guardrail, Verdict, VerdictResult
 from rollout_app.engine.ledger import Ledger
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.capped import curve, seen, true
-from tests.rules.evidence_builders import STAGES, stratum
+from tests.support.evidence_builders import STAGES, stratum
 
 COST = Guardrail(Metric.COST_PER_SUCCESS, 0.10, 1.0)
 

@@ -23,7 +23,7 @@ from rollout_app.engine.guardrails import Verdict, VerdictResult
 from rollout_app.engine.ledger import Judgement, StageTally
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.states import State
-from tests.rules.evidence_builders import FLEET, NOW, REFERENCE, STAGES, arm, evidence, ledger, view
+from tests.support.evidence_builders import FLEET, NOW, REFERENCE, STAGES, arm, evidence, ledger, view
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "statistics.json").read_text())["decide"]
 GOOD = ledger(looks=20).judge(1)

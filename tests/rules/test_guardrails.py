@@ -18,7 +18,7 @@ from rollout_app.engine.guardrails import (
 from rollout_app.engine.ledger import Ledger
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE
-from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
+from tests.support.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 
 def verdict_of(seen: Ledger, name: str, stage: int = 1) -> Verdict:

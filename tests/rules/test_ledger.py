@@ -8,7 +8,7 @@ import pytest
 from rollout_app.engine.evidence import ArmSums, Group, MinuteRow, Stratum
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.ledger import Ledger
-from tests.rules.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
+from tests.support.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 RNG = random.Random(7)
 

@@ -10,7 +10,7 @@ from rollout_app.engine.calibration import freeze
 from rollout_app.engine.evidence import ArmSums, Group, Reference
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.ledger import Ledger
-from tests.rules.evidence_builders import STAGES, arm, stratum
+from tests.support.evidence_builders import STAGES, arm, stratum
 
 ARM = ArmSums(
     tasks=1_200, successes=900, failures=100, errors=12, escalations=240, fallbacks=6, retries=36,

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from tests.builders import next_name
-from tests.services import free_port
+from tests.support.builders import next_name
+from tests.support.services import free_port
 
 REGION = "us-east-1"
 

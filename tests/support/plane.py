@@ -29,7 +29,7 @@ from controlplane.server.gateway import Gateway
 from controlplane.server.http1 import Door
 from controlplane.web.replies import Reply, Request
 from policies_app.models import Assignment, Environment
-from tests.services import free_port
+from tests.support.services import free_port
 
 T = TypeVar("T")
 # How long to wait for what must come about. No test is about these limits: they only end one that has failed.

@@ -28,8 +28,8 @@ from pointsman.decision import Decision
 from policies_app.models import Assignment, PolicyVersion
 from rollout_app.models import Rollout
 from rollout_app.rehearsal.replay import Stamps
-from tests import builders
-from tests.dataplane.plane import PATIENCE_S, Server, router_key, signing_key, until
+from tests.support import builders
+from tests.support.plane import PATIENCE_S, Server, router_key, signing_key, until
 
 SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
 NAME = "support-summaries"

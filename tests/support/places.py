@@ -8,8 +8,8 @@ from controlplane.core.actors import Actor
 from policies_app.models import Assignment, Router
 from rollout_app import actions
 from rollout_app.models import Rollout
-from tests import builders
-from tests.rollouts.traffic import Traffic
+from tests.support import builders
+from tests.support.traffic import Traffic
 
 ANNA = Actor("user", "1", "anna", "1")  # proposes
 BEN = Actor("user", "2", "ben", "2")  # approves and operates
