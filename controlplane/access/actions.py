@@ -61,7 +61,11 @@ def issue_key(
     with transaction.atomic():
         key.save(force_insert=True)
         log.record(
-            actor=actor, action="key.issue", target=("key", key_id), environment=environment, after=_key(key)
+            actor=actor,
+            action="key.issue",
+            target=("key", key_id),
+            environment=environment,
+            after=_key_fields(key),
         )
     return key, text
 
@@ -72,7 +76,7 @@ def revoke_key(key_id: str, *, actor: Actor, reason: str) -> Key:
         key = _locked_key(key_id)
         if key.revoked_at is not None:
             return key
-        before = _key(key)
+        before = _key_fields(key)
         key.revoked_at = clock.now()
         key.save(update_fields=["revoked_at"])
         log.record(
@@ -82,7 +86,7 @@ def revoke_key(key_id: str, *, actor: Actor, reason: str) -> Key:
             environment=key.environment,
             reason=reason,
             before=before,
-            after=_key(key),
+            after=_key_fields(key),
         )
     return key
 
@@ -112,7 +116,7 @@ def rotate_key(key_id: str, *, actor: Actor, overlap: timedelta = timedelta(days
         )
         successor.rotated_from = old
         successor.save(update_fields=["rotated_from"])
-        before = _key(old)
+        before = _key_fields(old)
         old.expires_at = min(now + overlap, old.expires_at or now + overlap)
         old.save(update_fields=["expires_at"])
         log.record(
@@ -121,7 +125,7 @@ def rotate_key(key_id: str, *, actor: Actor, overlap: timedelta = timedelta(days
             target=("key", key_id),
             environment=old.environment,
             before=before,
-            after=_key(old) | {"successor": successor.key_id},
+            after=_key_fields(old) | {"successor": successor.key_id},
         )
     return successor, text
 
@@ -155,7 +159,7 @@ def _locked_key(key_id: str) -> Key:
     return key
 
 
-def _key(key: Key) -> dict[str, Any]:
+def _key_fields(key: Key) -> dict[str, Any]:
     """A key as the audit log keeps it: never its secret, nor the secret's hash."""
     names = ("kind", "label", "environment", "scopes", "workloads", "user_id", "expires_at", "revoked_at")
     return {name: getattr(key, name) for name in names}
@@ -184,7 +188,7 @@ def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason:
             target=("user", str(user.pk)),
             environment=environment,
             reason=reason,
-            after=_membership(membership),
+            after=_membership_fields(membership),
         )
     return membership
 
@@ -192,7 +196,7 @@ def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason:
 def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> None:
     """Take a role away; it counts from the next request on."""
     with transaction.atomic():
-        before, user_id = _membership(membership), str(membership.user_id)
+        before, user_id = _membership_fields(membership), str(membership.user_id)
         if not Membership.objects.filter(pk=membership.pk).delete()[0]:
             raise NotFound("This membership has ended already.")
         log.record(
@@ -215,15 +219,15 @@ def create_team(name: str, *, actor: Actor, members: Sequence[User] = ()) -> Tea
         except IntegrityError:
             raise AlreadyExists(f"There is already a team called {name!r}.") from None
         team.members.set(members)
-        log.record(actor=actor, action="team.create", target=("team", name), after=_team(team))
+        log.record(actor=actor, action="team.create", target=("team", name), after=_team_fields(team))
     return team
 
 
 def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reason: str = "") -> Team:
-    """Say who is on a team; whoever is not named leaves it, and with it the right to edit its workloads."""
+    """Replace a team's members. A person who is left out can no longer edit the team's workloads."""
     with transaction.atomic():
         team = Team.objects.select_for_update().get(pk=team.pk)
-        before = _team(team)
+        before = _team_fields(team)
         team.members.set(members)
         log.record(
             actor=actor,
@@ -231,7 +235,7 @@ def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reaso
             target=("team", team.name),
             reason=reason,
             before=before,
-            after=_team(team),
+            after=_team_fields(team),
         )
     return team
 
@@ -244,7 +248,7 @@ def people(usernames: Sequence[str]) -> list[User]:
     return found
 
 
-def _membership(membership: Membership) -> dict[str, Any]:
+def _membership_fields(membership: Membership) -> dict[str, Any]:
     return {
         "user": membership.user.get_username(),
         "role": membership.role,
@@ -252,7 +256,7 @@ def _membership(membership: Membership) -> dict[str, Any]:
     }
 
 
-def _team(team: Team) -> dict[str, Any]:
+def _team_fields(team: Team) -> dict[str, Any]:
     return {
         "name": team.name,
         "members": sorted(team.members.values_list(get_user_model().USERNAME_FIELD, flat=True)),

@@ -197,7 +197,7 @@ def key_for(actor: Actor, key_id: str) -> Key:
 
 
 def _person(actor: Actor, data: dict[str, Any]) -> User | None:
-    """An admin key acts for whoever makes it: four eyes count people, however many keys they have."""
+    """An admin key acts for the person who makes it: four eyes count people, not keys."""
     if data["kind"] != Key.Kind.ADMIN or actor.user_id is None:
         return None
     return User.objects.get(pk=actor.user_id)

@@ -22,7 +22,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class StoredReply:
     """An answer as it is kept: `body` is JSON."""
 
     status: int
@@ -31,7 +31,7 @@ class Reply:
     repeated: bool = False
 
 
-def answer_once(actor: Actor, key: str, request_sha256: str, work: Callable[[], Reply]) -> Reply:
+def answer_once(actor: Actor, key: str, request_sha256: str, work: Callable[[], StoredReply]) -> StoredReply:
     """Do `work` and keep its answer, or give the answer that was kept.
 
     A refusal is not kept: it did nothing, so the same request may be tried again. A second request that
@@ -48,7 +48,7 @@ def answer_once(actor: Actor, key: str, request_sha256: str, work: Callable[[], 
                     principal=principal, idempotency_key=key, request_sha256=request_sha256, at=clock.now()
                 )
         except IntegrityError:
-            return _kept(Answer.objects.get(principal=principal, idempotency_key=key), request_sha256)
+            return _stored_reply(Answer.objects.get(principal=principal, idempotency_key=key), request_sha256)
         reply = work()
         answer.status, answer.body, answer.headers = reply.status, reply.body, dict(reply.headers)
         answer.save(update_fields=["status", "body", "headers"])
@@ -60,9 +60,9 @@ def prune() -> int:
     return Answer.objects.filter(at__lt=clock.now() - KEPT_FOR).delete()[0]
 
 
-def _kept(answer: Answer, request_sha256: str) -> Reply:
+def _stored_reply(answer: Answer, request_sha256: str) -> StoredReply:
     if answer.request_sha256 != request_sha256:
         raise IdempotencyMismatch(
             f"The Idempotency-Key {answer.idempotency_key} was used for another request; take a new one."
         )
-    return Reply(answer.status, answer.body, answer.headers, repeated=True)
+    return StoredReply(answer.status, answer.body, answer.headers, repeated=True)

@@ -55,8 +55,8 @@ class KeyRecord(Protocol):
 
 def new_key_text(kind: str, environment: str) -> tuple[str, str]:
     """A fresh (key id, key text)."""
-    key_id = _random(12)
-    text = f"{PREFIXES[kind]}_{environment}_{key_id}_{_random(43)}"
+    key_id = _random_text(12)
+    text = f"{PREFIXES[kind]}_{environment}_{key_id}_{_random_text(43)}"
     return key_id, text + _checksum(text)
 
 
@@ -91,7 +91,7 @@ def secret_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _random(length: int) -> str:
+def _random_text(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 

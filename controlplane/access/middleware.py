@@ -16,8 +16,8 @@ def origin(
 ) -> Callable[[HttpRequest], HttpResponseBase]:
     def middleware(request: HttpRequest) -> HttpResponseBase:
         brought = request.headers.get("X-Request-ID", "")
-        door = "api" if request.path.startswith("/api/") else "console"
-        source = f"{door} {request.META.get('REMOTE_ADDR', '')}".rstrip()
+        entrance = "api" if request.path.startswith("/api/") else "console"
+        source = f"{entrance} {request.META.get('REMOTE_ADDR', '')}".rstrip()
         with request_context(brought if _ID.fullmatch(brought) else "", source) as found:
             response = get_response(request)
         response["X-Request-ID"] = found.request_id

@@ -26,11 +26,11 @@ def has_role(principal: Principal, role: Role | str, environment: str | None) ->
             key = Key.objects.select_related("user").filter(key_id=principal.id).first()
             return key is not None and has_role(key, role, environment)
         case Actor(kind="user"):
-            return _person_has(principal.id, wanted, environment)
+            return _person_id_holds(principal.id, wanted, environment)
         case Key():
-            return _key_has(principal, wanted, role, environment)
+            return _key_holds(principal, wanted, role, environment)
         case AbstractUser() if principal.pk is not None:
-            return _holds(principal, wanted, environment)
+            return _person_holds(principal, wanted, environment)
     return False
 
 
@@ -84,14 +84,14 @@ def visible_environments(principal: Principal) -> set[str] | None:
     return set(Membership.objects.filter(user_id=person).values_list("environment", flat=True))
 
 
-def _person_has(user_id: str, wanted: set[str], environment: str | None) -> bool:
+def _person_id_holds(user_id: str, wanted: set[str], environment: str | None) -> bool:
     from django.contrib.auth import get_user_model
 
     person = get_user_model().objects.filter(pk=user_id).first()
-    return person is not None and _holds(person, wanted, environment)
+    return person is not None and _person_holds(person, wanted, environment)
 
 
-def _holds(person: AbstractUser, wanted: set[str], environment: str | None) -> bool:
+def _person_holds(person: AbstractUser, wanted: set[str], environment: str | None) -> bool:
     if not person.is_active:
         return False
     if person.is_superuser:
@@ -102,7 +102,7 @@ def _holds(person: AbstractUser, wanted: set[str], environment: str | None) -> b
     return held.exists()
 
 
-def _key_has(key: Key, wanted: set[str], role: Role | str, environment: str | None) -> bool:
+def _key_holds(key: Key, wanted: set[str], role: Role | str, environment: str | None) -> bool:
     if key.kind != Key.Kind.ADMIN or not wanted.intersection(key.scopes):
         return False
     if environment is ANYWHERE:

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from controlplane.audit import chain, log, notes
 from controlplane.audit.models import Checkpoint, Entry, Head
-from controlplane.audit.verify import Examination, Row
+from controlplane.audit.verify import Examination, StoredEntry
 from controlplane.core import clock, signing
 
 logger = logging.getLogger(__name__)
@@ -52,9 +52,9 @@ def verify(other_keys: Sequence[bytes] = ()) -> Examination:
     head = Head.objects.filter(pk=log.HEAD).first()
     if head is None:
         return Examination("")
-    known = _checkpoints()
+    known = _known_notes()
     examination = Examination(head.chain, [head.seq, *(note.seq for note in known)], log.columns)
-    examination.read(_rows())
+    examination.read(_stored_entries())
     examination.compare_head(head.seq, head.hash)
     for note in known:
         examination.compare_note(note, notes.is_signed(note, [signing.public_bytes(), *other_keys]))
@@ -63,7 +63,7 @@ def verify(other_keys: Sequence[bytes] = ()) -> Examination:
 
 def export() -> Iterator[str]:
     """The log as JSON lines, oldest first; `docs/verify_audit.py` verifies them without Pointsman."""
-    for row in _rows():
+    for row in _stored_entries():
         yield json.dumps(
             {"seq": row.seq, "prev_hash": row.prev_hash, "hash": row.hash, "body": row.body.decode()}
         )
@@ -74,11 +74,11 @@ def public_key(text: str) -> bytes:
     return base64.b64decode(text.rpartition(":")[2], validate=True)
 
 
-def _rows() -> Iterator[Row]:
+def _stored_entries() -> Iterator[StoredEntry]:
     names = [field.name for field in Entry._meta.fields if field.name in _COLUMNS]
     for entry in Entry.objects.order_by("seq", "pk").iterator():
         columns = {name: getattr(entry, name) for name in names}
-        yield Row(entry.seq, bytes(entry.body), entry.prev_hash, entry.hash, columns)
+        yield StoredEntry(entry.seq, bytes(entry.body), entry.prev_hash, entry.hash, columns)
 
 
 _COLUMNS = {
@@ -87,7 +87,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def _checkpoints() -> list[notes.Note]:
+def _known_notes() -> list[notes.Note]:
     """All that are known, each once. One that is only in the file was taken out of the database."""
     text = "".join(Checkpoint.objects.order_by("seq").values_list("note", flat=True))
     if checkpoint_file().exists():

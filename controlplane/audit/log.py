@@ -115,8 +115,8 @@ def record_refusal(
     """Append a refused attempt, in a transaction of its own.
 
     Call it after the attempt's transaction was rolled back. When that was inside a wider one (a request with
-    an `Idempotency-Key`), the entry goes down with it: the error carries the entry's details, and whoever
-    rolls the wider one back calls `keep_refusal`.
+    an `Idempotency-Key`), the entry goes down with it: the error carries the entry's details, and the
+    code that rolls back the wider one calls `keep_refusal`.
     """
     fields = {
         "actor": actor,

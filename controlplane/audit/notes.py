@@ -49,7 +49,7 @@ def write(chain: str, seq: int, hash_: str, at: str, *, sign: Callable[[bytes], 
 def read_all(text: str) -> list[Note]:
     """Every note in a text, in order; several follow each other in a file of checkpoints."""
     return [
-        Note(m["chain"], int(m["seq"]), _hex(m["hash"]), m["text"], m["name"], m["signature"])
+        Note(m["chain"], int(m["seq"]), _hash_of_base64(m["hash"]), m["text"], m["name"], m["signature"])
         for m in _NOTE.finditer(text)
     ]
 
@@ -74,7 +74,7 @@ def _key_hash(name: str, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
 
 
-def _hex(text: str) -> str:
+def _hash_of_base64(text: str) -> str:
     try:
         return base64.b64decode(text, validate=True).hex()
     except binascii.Error:

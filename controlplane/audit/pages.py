@@ -23,16 +23,16 @@ _PAGES = {
 }
 
 
-def _text(example: str) -> forms.CharField:
+def _text_field(example: str) -> forms.CharField:
     return forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": example}))
 
 
 class FilterForm(forms.Form):
     """What the list is narrowed to. Days are whole days in UTC, both included."""
 
-    actor = _text("Name")
-    action = _text("rollout.roll_back")
-    target = _text("Name or id")
+    actor = _text_field("Name")
+    action = _text_field("rollout.roll_back")
+    target = _text_field("Name or id")
     outcome = forms.ChoiceField(
         required=False, choices=[("", "Any"), ("done", "Done"), ("refused", "Refused")]
     )
@@ -91,7 +91,7 @@ def differences(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "path": change["path"].lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~"),
-            "kind": "changed" if {"before", "after"} <= set(change) else _one_sided(change),
+            "kind": "changed" if {"before", "after"} <= set(change) else _added_or_removed(change),
             "before": change.get("before"),
             "after": change.get("after"),
         }
@@ -99,7 +99,7 @@ def differences(body: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _one_sided(change: dict[str, Any]) -> str:
+def _added_or_removed(change: dict[str, Any]) -> str:
     return "added" if "after" in change else "removed"
 
 

@@ -12,7 +12,7 @@ Kind = Literal["altered", "missing", "reordered", "forked", "truncated", "bad si
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredEntry:
     """An entry as it is stored. `columns` are the copies of its members that the database filters by."""
 
     seq: int
@@ -53,20 +53,22 @@ class Examination:
         self.hashes = dict.fromkeys(wanted, "")
         self._seen = {bytes.fromhex(self.hash): 0}
 
-    def read(self, rows: Iterable[Row]) -> None:
+    def read(self, rows: Iterable[StoredEntry]) -> None:
         for row in rows:
             self.count += 1
-            if (finding := self._wrong(row)) is not None:
+            if (finding := self._first_problem(row)) is not None:
                 self.findings.append(finding)
             if row.seq > self.last + 1:
                 gone = f"{self.last + 1} to {row.seq - 1}" if row.seq > self.last + 2 else f"{self.last + 1}"
-                self._find("missing", self.last + 1, f"the log goes on at {row.seq}; {gone} is not there")
+                self._add_finding(
+                    "missing", self.last + 1, f"the log goes on at {row.seq}; {gone} is not there"
+                )
             self.last, self.hash = row.seq, row.hash
             self._seen[bytes.fromhex(row.hash)] = row.seq
             if row.seq in self.hashes:
                 self.hashes[row.seq] = row.hash
 
-    def _wrong(self, row: Row) -> Finding | None:
+    def _first_problem(self, row: StoredEntry) -> Finding | None:
         """The first thing that is wrong with a row; what follows from it is not worth a sentence."""
         if row.seq <= self.last:
             kind: Kind = "reordered" if bytes.fromhex(row.hash) in self._seen else "forked"
@@ -86,9 +88,9 @@ class Examination:
             return Finding(
                 "altered", row.seq, "the columns that lists are filtered by differ from its content"
             )
-        return self._wrong_link(row)
+        return self._link_problem(row)
 
-    def _wrong_link(self, row: Row) -> Finding | None:
+    def _link_problem(self, row: StoredEntry) -> Finding | None:
         if row.prev_hash == self.hash or row.seq != self.last + 1:
             return None  # after a gap nothing can be said of the link
         before = self._seen.get(bytes.fromhex(row.prev_hash))
@@ -103,30 +105,30 @@ class Examination:
     def compare_head(self, seq: int, hash_: str) -> None:
         """Hold the log against the head as it was before reading."""
         if seq > self.last:
-            self._find("truncated", self.last + 1, f"the log ends at {self.last}; its head says {seq}")
+            self._add_finding("truncated", self.last + 1, f"the log ends at {self.last}; its head says {seq}")
         elif seq and self.hashes.get(seq) != hash_:
-            self._find("altered", seq, "the head has another hash for it")
+            self._add_finding("altered", seq, "the head has another hash for it")
 
     def compare_note(self, note: Note, signed: bool) -> None:
-        """Hold the log against a checkpoint. Whoever rewrites the whole chain cannot rewrite these."""
+        """Hold the log against a checkpoint. An attacker who rewrites the whole chain cannot forge its signatures."""
         if not signed:
-            self._find(
+            self._add_finding(
                 "bad signature", note.seq, "its checkpoint was not signed by a key that is trusted here"
             )
         elif note.chain != self.chain_id:
-            self._find("forked", note.seq, f"a checkpoint is of another log ({note.chain})")
+            self._add_finding("forked", note.seq, f"a checkpoint is of another log ({note.chain})")
         elif note.seq > self.last:
-            self._find(
+            self._add_finding(
                 "truncated",
                 self.last + 1,
                 f"the log ends at {self.last}; a signed checkpoint proves that there was entry {note.seq}",
             )
         elif self.hashes.get(note.seq) != note.hash:
-            self._find(
+            self._add_finding(
                 "forked",
                 note.seq,
                 "a signed checkpoint has another hash for it: it or one before was rewritten",
             )
 
-    def _find(self, kind: Kind, seq: int, sentence: str) -> None:
+    def _add_finding(self, kind: Kind, seq: int, sentence: str) -> None:
         self.findings.append(Finding(kind, seq, sentence))

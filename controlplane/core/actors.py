@@ -1,4 +1,4 @@
-"""Who acts. Every write takes an `Actor`, keyword-only and never defaulted, so no change is anybody's."""
+"""Who acts. Every write takes an `Actor`, keyword-only and never defaulted, so no change is anonymous."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal

@@ -1,4 +1,4 @@
-"""Where a change came from: set once at a door (request, command, task), found by every entry behind it."""
+"""Where a change came from: set once per request, command or task, and read by every audit entry written inside."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from controlplane.core.ids import uuid7
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`request_id` joins log lines and entries; `source` is the door and the address: `api 10.0.0.7`."""
+    """`request_id` joins log lines and entries; `source` is the entrance and the address: `api 10.0.0.7`."""
 
     request_id: str = ""
     source: str = ""

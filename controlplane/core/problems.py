@@ -31,7 +31,7 @@ CONTENT_TYPE = "application/problem+json"
 MACHINES = ("/api/", "/router/", "/healthz", "/readyz", "/metrics")
 
 # What DRF refuses before a view is asked, and the codes that it gets here.
-_FRAMEWORK = {
+_FRAMEWORK_REFUSALS = {
     405: ("method_not_allowed", "The method is not allowed here"),
     406: ("not_acceptable", "The representation is not offered"),
     415: ("unsupported_media_type", "The body's media type is not read here"),
@@ -48,7 +48,7 @@ def exception_handler(error: Exception, context_: dict[str, Any]) -> Response | 
 
 def as_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """The problem document of an error and its headers; (None, {}) for a failure of our own."""
-    known = _ours(error)
+    known = _as_pointsman_error(error)
     headers = {}
     if known is not None:
         if known.status == 401:
@@ -56,13 +56,13 @@ def as_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]
         if (seconds := getattr(known, "retry_after", None)) is not None:
             headers["Retry-After"] = str(seconds)
         return known.as_problem(), headers
-    if isinstance(error, exceptions.APIException) and error.status_code in _FRAMEWORK:
-        code, title = _FRAMEWORK[error.status_code]
-        return _document(error.status_code, code, title, str(error.detail)), headers
+    if isinstance(error, exceptions.APIException) and error.status_code in _FRAMEWORK_REFUSALS:
+        code, title = _FRAMEWORK_REFUSALS[error.status_code]
+        return _problem_document(error.status_code, code, title, str(error.detail)), headers
     return None, headers
 
 
-def _ours(error: Exception) -> PointsmanError | None:
+def _as_pointsman_error(error: Exception) -> PointsmanError | None:
     match error:
         case PointsmanError():
             return error
@@ -107,38 +107,40 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     detail = "The request cannot be read."
     if isinstance(exception, DisallowedHost):
         detail = "This host name is not answered here: ALLOWED_HOSTS does not have it."
-    return _answer(request, MalformedBody(detail).as_problem())
+    return _rendered(request, MalformedBody(detail).as_problem())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, Forbidden("You may not do this.").as_problem())
+    return _rendered(request, Forbidden("You may not do this.").as_problem())
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, NotFound("There is nothing here, or it is not yours to see.").as_problem())
+    return _rendered(request, NotFound("There is nothing here, or it is not yours to see.").as_problem())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django has logged the traceback, under the id that is shown here."""
     request_id = context.current().request_id
     detail = f"Something went wrong here, and was logged. Nothing was changed. Request {request_id}."
-    return _answer(request, _document(500, "internal", "Internal error", detail, request_id=request_id))
+    return _rendered(
+        request, _problem_document(500, "internal", "Internal error", detail, request_id=request_id)
+    )
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     detail = (
         "The form was open for too long, or came from elsewhere. Go back, reload the page, send it again."
     )
-    return _answer(request, Forbidden(detail).as_problem())
+    return _rendered(request, Forbidden(detail).as_problem())
 
 
-def _answer(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
+def _rendered(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
     if request.path.startswith(MACHINES):
         return JsonResponse(problem, status=problem["status"], content_type=CONTENT_TYPE)
     # No request context: a page about a failure must not fail for the same reason.
     return HttpResponse(render_to_string("error.html", {"problem": problem}), status=problem["status"])
 
 
-def _document(status: int, code: str, title: str, detail: str, **extra: Any) -> dict[str, Any]:
+def _problem_document(status: int, code: str, title: str, detail: str, **extra: Any) -> dict[str, Any]:
     kind = f"urn:pointsman:problem:{code}"
     return {"type": kind, "title": title, "status": status, "code": code, "detail": detail, **extra}

@@ -25,7 +25,7 @@ SNAPSHOT_PREFIX = b"pointsman.snapshot.v1\n"
 
 @cache
 def private_key() -> Ed25519PrivateKey:
-    text = settings.SIGNING_KEY or kept(Path(settings.VAR_DIR) / "signing-key", _new_key)
+    text = settings.SIGNING_KEY or kept(Path(settings.VAR_DIR) / "signing-key", _new_private_key)
     try:
         raw = base64.b64decode(text, validate=True)
         return Ed25519PrivateKey.from_private_bytes(raw)
@@ -62,5 +62,5 @@ def sign_snapshot(body: bytes) -> str:
     return f"keyid={key_id()}, alg=ed25519, sig={signature}"
 
 
-def _new_key() -> str:
+def _new_private_key() -> str:
     return base64.b64encode(os.urandom(32)).decode()

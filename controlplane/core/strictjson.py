@@ -29,9 +29,9 @@ def loads(body: bytes) -> Any:
     try:
         document = json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_finite,
+            object_pairs_hook=_refuse_duplicate_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_refuse_infinite,
         )
     except UnicodeDecodeError:
         raise MalformedBody("The body is not UTF-8.") from None
@@ -62,7 +62,7 @@ def _refuse_too_deep(body: bytes) -> None:
             raise MalformedBody(f"The body has more than {MAX_NODES:,} values.")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
@@ -70,11 +70,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise MalformedBody(f"{name} is not a JSON number.")
 
 
-def _finite(text: str) -> float:
+def _refuse_infinite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise MalformedBody(f"The number {text[:40]} is too large.")

@@ -74,7 +74,7 @@ class Pages(CursorPagination):
 
 
 class ApiView(APIView):
-    """Base of all. Whoever holds no role anywhere sees nothing; what else is needed, each method says."""
+    """Base of every view. A caller without any role sees nothing; each method checks what else it needs."""
 
     authentication_classes = (KeyAuthentication, SessionAuthentication)
     permission_classes = ()
@@ -152,12 +152,12 @@ def _idempotent(post: Callable[..., Response]) -> Callable[..., Response]:
             return post(self, request, *args, **kwargs)
         secrets: dict[str, Any] = {}
 
-        def work() -> idempotency.Reply:
+        def work() -> idempotency.StoredReply:
             response = post(self, request, *args, **kwargs)
             body = json.loads(JSONRenderer().render(response.data) or b"null")
             secrets.update({name: body[name] for name in self.shown_once})
             headers = {name: response[name] for name in _KEPT_HEADERS if response.has_header(name)}
-            return idempotency.Reply(response.status_code, _without(body, self.shown_once), headers)
+            return idempotency.StoredReply(response.status_code, _with_nulls(body, self.shown_once), headers)
 
         try:
             reply = idempotency.answer_once(self.actor, key, _fingerprint(request), work)
@@ -177,5 +177,5 @@ def _fingerprint(request: Request) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _without(body: Any, names: tuple[str, ...]) -> Any:
+def _with_nulls(body: Any, names: tuple[str, ...]) -> Any:
     return {**body, **dict.fromkeys(names)} if names else body

@@ -71,11 +71,11 @@ def test_checkpoints_made_at_once_are_one() -> None:
 
 
 def test_a_doubled_request_is_done_once_and_answered_alike() -> None:
-    replies: list[idempotency.Reply] = []
+    replies: list[idempotency.StoredReply] = []
 
-    def create() -> idempotency.Reply:
+    def create() -> idempotency.StoredReply:
         team = Team.objects.create(name=f"team-{Team.objects.count()}")
-        return idempotency.Reply(201, {"name": team.name}, {})
+        return idempotency.StoredReply(201, {"name": team.name}, {})
 
     def work(number: int) -> None:
         replies.append(idempotency.answer_once(SYSTEM, "key", "0" * 64, create))

@@ -16,7 +16,7 @@ from django.db import IntegrityError, connection, transaction
 
 from controlplane.audit import chain, checkpoints, log, triggers
 from controlplane.audit.models import Checkpoint, Entry, Head
-from controlplane.audit.verify import Examination, Row
+from controlplane.audit.verify import Examination, StoredEntry
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
 from controlplane.core.errors import RoleMissing
@@ -253,18 +253,20 @@ def test_it_finds_what_was_done_to_the_log(tampering: Callable[[], object], foun
     assert found in findings()
 
 
-def rows(*members: dict[str, Any], after: Row | None = None, chain_id: str = "c") -> list[Row]:
+def rows(
+    *members: dict[str, Any], after: StoredEntry | None = None, chain_id: str = "c"
+) -> list[StoredEntry]:
     """Entries that follow `after`, hashed rightly."""
-    made: list[Row] = []
+    made: list[StoredEntry] = []
     for member in members:
         last = made[-1] if made else after
         seq, previous = (last.seq + 1, last.hash) if last else (1, chain.genesis(chain_id))
         content = chain.canonical({"chain": chain_id, "seq": seq} | member)
-        made.append(Row(seq, content, previous, chain.link(previous, content)))
+        made.append(StoredEntry(seq, content, previous, chain.link(previous, content)))
     return made
 
 
-def examined(found: list[Row]) -> list[tuple[str, int]]:
+def examined(found: list[StoredEntry]) -> list[tuple[str, int]]:
     examination = Examination("c")
     examination.read(found)
     return [(finding.kind, finding.seq) for finding in examination.findings]
@@ -277,7 +279,9 @@ def test_it_finds_a_second_branch() -> None:
     (follower,) = rows({}, after=three)
     (jump,) = rows({"seq": 4}, after=two)
     assert examined([one, two, three, follower]) == []
-    assert examined([one, two, three, Row(4, jump.body, jump.prev_hash, jump.hash)]) == [("forked", 4)]
+    assert examined([one, two, three, StoredEntry(4, jump.body, jump.prev_hash, jump.hash)]) == [
+        ("forked", 4)
+    ]
 
 
 def test_it_finds_entries_of_another_log() -> None:
