@@ -20,7 +20,7 @@ from rollout_app.engine.states import ACTIVE, ENDED, State
 
 
 class LoginForm(AuthenticationForm):
-    """Anybody with an account may log in: what they see depends on their roles, not on `is_staff`."""
+    """Anybody with an account can log in. What they see depends on their roles, not on `is_staff`."""
 
     required_css_class = "required"
 
@@ -73,7 +73,7 @@ def _navigation_item(request: HttpRequest, title: str, icon: str, name: str, bad
 
 @console_view("GET")
 def home(request: HttpRequest) -> HttpResponse:
-    """What needs this person, what moves by itself, what changed last."""
+    """What waits for this person, what is under way, what changed last."""
     if not may(request, Role.VIEWER, permissions.ANYWHERE):
         return page(request, "console/no_role.html", {}, title="Home")
     moving = rollouts.visible(request)

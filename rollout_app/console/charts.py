@@ -1,4 +1,4 @@
-"""Charts as figures for an inline SVG: no script, no colour, no text but numbers. Pure."""
+"""Charts as figures for an inline SVG. Pure: no colours, no scripts."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One arm: its path, and its last point (to be drawn as a dot, so that a single point shows too)."""
+class ChartLine:
+    """One arm: its path, and its last point, drawn as a dot so that a single point is visible."""
 
     name: str
     path: str
@@ -29,9 +29,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    lines: list[Line]
-    across: list[Tick]  # on the time axis
-    up: list[Tick]  # on the value axis
+    lines: list[ChartLine]
+    across: list[Tick]  # time axis
+    up: list[Tick]  # value axis
     bound: Tick | None  # a dashed line: the quality bar
     width: int = WIDTH
     height: int = HEIGHT
@@ -84,10 +84,10 @@ def _line(
     across: Callable[[float], float],
     up: Callable[[float], float],
     written: Callable[[float], str],
-) -> Line:
+) -> ChartLine:
     path = "M" + " L".join(f"{across(x)} {up(y)}" for x, y in points)
     x, y = points[-1]
-    return Line(name, path, across(x), up(y), written(y))
+    return ChartLine(name, path, across(x), up(y), written(y))
 
 
 def _scale(values: Sequence[float], limits: tuple[float, float]) -> tuple[float, float, float]:
@@ -104,7 +104,7 @@ def _scale(values: Sequence[float], limits: tuple[float, float]) -> tuple[float,
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class IntervalPicture:
     """An estimate with its interval on a short axis, 0 and the margin marked. All in pixels of `width`."""
 
     low: float
@@ -115,9 +115,9 @@ class Interval:
     width: int = 168
 
 
-def interval(
+def interval_picture(
     estimate: float, low: float, high: float, *, zero: float | None, margin: float, width: int = 168
-) -> Interval:
+) -> IntervalPicture:
     """No harm in the middle; the axis holds margin and estimate, an interval beyond is cut at the ends.
 
     So wide an interval as early data gives would otherwise squeeze everything that matters into one pixel.
@@ -128,4 +128,4 @@ def interval(
     def at(x: float) -> float:
         return round(min(max((x - origin) / unit * 0.25 + 0.5, 0.02), 0.98) * width, 1)
 
-    return Interval(at(low), at(high), at(estimate), at(origin), at(margin), width)
+    return IntervalPicture(at(low), at(high), at(estimate), at(origin), at(margin), width)

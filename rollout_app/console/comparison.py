@@ -1,4 +1,4 @@
-"""Both arms of a rollout compared, and over time: what the page draws of them. Reads only."""
+"""Both arms of a rollout side by side, in total and over time. Reads only."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +15,8 @@ from rollout_app.console.charts import Chart, chart
 from rollout_app.models import ArmTotals, Rollout
 
 _DAY = timedelta(days=1)
-_POINTS = 36  # of a line
-_TASKS = 50  # of a point, at least
+_POINTS = 36  # per line
+_TASKS = 50  # per point, at least
 ARMS = ("baseline", "candidate")
 _SUMS = (
     "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "cost_sum",
@@ -24,24 +24,24 @@ _SUMS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One arm's sums since the rollout began, and the figures made of them."""
+class ArmFigures:
+    """One arm's sums since the rollout began, and the figures derived from them."""
 
     sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> "Arm":
+    def of_row(cls, row: Mapping[str, Any]) -> "ArmFigures":
         return cls({name: row[f"{name}_"] for name in _SUMS})
 
-    def __add__(self, other: "Arm") -> "Arm":
-        return Arm({name: self.sums[name] + other.sums[name] for name in _SUMS})
+    def __add__(self, other: "ArmFigures") -> "ArmFigures":
+        return ArmFigures({name: self.sums[name] + other.sums[name] for name in _SUMS})
 
     def rate(self, name: str, of: str = "tasks") -> float | None:
         return self.sums[name] / self.sums[of] if self.sums[of] else None
 
     @property
     def success(self) -> float | None:
-        """Of the graded tasks: what nobody has judged yet is neither good nor bad."""
+        """Among graded tasks: a task without a grade is neither good nor bad."""
         graded = self.sums["successes"] + self.sums["failures"]
         return self.sums["successes"] / graded if graded else None
 
@@ -51,8 +51,8 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One line of the two arms side by side."""
+class ComparisonRow:
+    """One row of the table of both arms."""
 
     label: str
     baseline: str
@@ -61,23 +61,23 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Arms:
-    lines: list[Comparison]
+class ArmComparison:
+    lines: list[ComparisonRow]
     success: Chart | None
     cost: Chart | None
     any: bool
 
 
-def arms(rollout: Rollout) -> Arms:
-    """Both arms compared, and over time. One query, grouped as coarsely as the rollout is long."""
-    slots: dict[str, dict[datetime, Arm]] = {arm: {} for arm in ARMS}
+def compare_arms(rollout: Rollout) -> ArmComparison:
+    """Both arms compared, and over time. One query; the longer the rollout, the coarser the groups."""
+    slots: dict[str, dict[datetime, ArmFigures]] = {arm: {} for arm in ARMS}
     for row in _rows(rollout):
-        slots[row["arm"]][row["slot"]] = Arm.of_row(row)
-    sums = {arm: sum(line.values(), Arm()) for arm, line in slots.items()}
+        slots[row["arm"]][row["slot"]] = ArmFigures.of_row(row)
+    sums = {arm: sum(line.values(), ArmFigures()) for arm, line in slots.items()}
     bar, when, up = float(rollout.workload.quality_bar), _clock(rollout), math.inf
     success = _series(slots, lambda arm: arm.success)
     cost = _series(slots, lambda arm: arm.cost_per_success)
-    return Arms(
+    return ArmComparison(
         lines=_compared(**sums),
         success=chart(success, written=percent, short=_short_percent, when=when, bound=bar, limits=(0, 1)),
         cost=chart(cost, written=money, short=_short_money, when=when, limits=(0, up)),
@@ -97,19 +97,19 @@ def _length(rollout: Rollout) -> timedelta:
 
 
 def _series(
-    slots: Mapping[str, Mapping[datetime, Arm]], figure: Callable[[Arm], float | None]
+    slots: Mapping[str, Mapping[datetime, ArmFigures]], figure: Callable[[ArmFigures], float | None]
 ) -> dict[str, list[tuple[float, float]]]:
-    """A figure per arm over time, without the slots that have none."""
+    """A figure per arm over time; slots without the figure are left out."""
     return {
         arm: [(at, value) for at, sums in _merged(line) if (value := figure(sums)) is not None]
         for arm, line in slots.items()
     }
 
 
-def _merged(line: Mapping[datetime, Arm]) -> list[tuple[float, Arm]]:
+def _merged(line: Mapping[datetime, ArmFigures]) -> list[tuple[float, ArmFigures]]:
     """About `_POINTS` points of at least `_TASKS` tasks each: fewer tasks would draw their noise."""
     enough = max(_TASKS, sum(sums.sums["tasks"] for sums in line.values()) / _POINTS)
-    points: list[tuple[float, Arm]] = []
+    points: list[tuple[float, ArmFigures]] = []
     for at, sums in line.items():
         if points and points[-1][1].sums["tasks"] < enough:
             sums += points.pop()[1]
@@ -133,9 +133,9 @@ def _short_money(nusd: float) -> str:
     return f"${nusd / 1e9:.9f}".rstrip("0").rstrip(".")
 
 
-def _compared(baseline: Arm, candidate: Arm) -> list[Comparison]:
+def _compared(baseline: ArmFigures, candidate: ArmFigures) -> list[ComparisonRow]:
     lines = [
-        Comparison("Tasks", count(baseline.sums["tasks"]), count(candidate.sums["tasks"]), ""),
+        ComparisonRow("Tasks", count(baseline.sums["tasks"]), count(candidate.sums["tasks"]), ""),
         _points("Success", baseline.success, candidate.success),
         _relative("Cost per success", baseline.cost_per_success, candidate.cost_per_success),
         _relative("Cost per task", baseline.rate("cost_sum"), candidate.rate("cost_sum")),
@@ -147,11 +147,11 @@ def _compared(baseline: Arm, candidate: Arm) -> list[Comparison]:
     return lines
 
 
-def _points(label: str, was: float | None, now: float | None) -> Comparison:
+def _points(label: str, was: float | None, now: float | None) -> ComparisonRow:
     both = was is not None and now is not None
-    return Comparison(label, percent(was), percent(now), points(now - was) if both else NONE)  # type: ignore[operator]
+    return ComparisonRow(label, percent(was), percent(now), points(now - was) if both else NONE)  # type: ignore[operator]
 
 
-def _relative(label: str, was: float | None, now: float | None) -> Comparison:
+def _relative(label: str, was: float | None, now: float | None) -> ComparisonRow:
     change = signed(percent(abs(now / was - 1)), now / was - 1) if was and now is not None else NONE
-    return Comparison(label, money(was), money(now), change)
+    return ComparisonRow(label, money(was), money(now), change)

@@ -11,21 +11,21 @@ from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.models import Plan
 
 
-class ReasonForm(forms.Form):
-    """Why, and at which version of the rollout the person looked when they decided."""
+class RolloutReasonForm(forms.Form):
+    """The reason, and the version of the rollout that the person saw when they decided."""
 
     reason = forms.CharField(
         max_length=2_000,
         widget=forms.Textarea(
-            attrs={"rows": 3, "placeholder": "Why now, and what you looked at", "autofocus": True}
+            attrs={"rows": 3, "placeholder": "Why now, and what you checked", "autofocus": True}
         ),
         help_text="Kept in the audit log with your name.",
     )
     seen = forms.IntegerField(widget=forms.HiddenInput)
 
 
-class ApproveForm(ReasonForm):
-    """A yes to exactly what was shown: `expected_binding` is its hash."""
+class ApproveForm(RolloutReasonForm):
+    """An approval of exactly what was shown: `expected_binding` is its hash."""
 
     expected_binding = forms.CharField(widget=forms.HiddenInput)
 
@@ -40,18 +40,20 @@ class ProposeForm(forms.Form):
     plan = forms.ModelChoiceField(
         Plan.objects.all(),
         empty_label=None,
-        help_text="How fast. Whether a step is taken is the guardrails' word.",
+        help_text="The stages and their pace. The guardrails decide whether each step is taken.",
     )
     reason = forms.CharField(
         max_length=2_000,
-        widget=forms.Textarea(attrs={"rows": 3, "placeholder": "What it should improve, and how you know"}),
-        help_text="Read by whoever approves it, and kept in the audit log.",
+        widget=forms.Textarea(
+            attrs={"rows": 3, "placeholder": "What it should improve, and why you expect it"}
+        ),
+        help_text="The approver reads it, and the audit log keeps it.",
     )
     scheduled_for = forms.DateTimeField(
         required=False,
         label="Start at",
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
-        help_text="UTC. Empty: an operator starts it once it may start.",
+        help_text="UTC. Leave it empty to start by hand.",
     )
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a rollout's page shows, in few queries: its ladder, shadow, verdicts and history. Reads only."""
+"""What a rollout's page shows, in few queries: stages, shadow report, guardrails and history. Reads only."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.web.display import NONE, THIN, count, money, percent, points, share, signed, span
-from rollout_app.console.charts import Interval, interval
+from rollout_app.console.charts import IntervalPicture, interval_picture
 from rollout_app.engine.evidence import SHARE_ALL, Stage
 from rollout_app.engine.guardrails import Guardrail, Verdict
 from rollout_app.engine.metrics import RATIOS
@@ -17,11 +17,11 @@ from rollout_app.evaluation import evaluations
 from rollout_app.models import Rollout, Transition
 from rollout_app.outcomes import minute_totals
 
-# --- the ladder ---------------------------------------------------------------------------------------
+# --- stages -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageStep:
     """One stage as the page draws it: `css` says whether it is past, now or ahead, and how it fares."""
 
     name: str
@@ -29,11 +29,11 @@ class Step:
     css: str
 
 
-def ladder(rollout: Rollout) -> list[Step]:
+def stage_steps(rollout: Rollout) -> list[StageStep]:
     return [_step(rollout, at, stage) for at, stage in enumerate(rollout.stages)]
 
 
-def _step(rollout: Rollout, at: int, stage: Mapping[str, Any]) -> Step:
+def _step(rollout: Rollout, at: int, stage: Mapping[str, Any]) -> StageStep:
     needs = []
     if stage.get("min_minutes"):
         needs.append(f"at least {span(stage['min_minutes'] * 60)}")
@@ -41,7 +41,7 @@ def _step(rollout: Rollout, at: int, stage: Mapping[str, Any]) -> Step:
         needs.append(f"{count(stage['min_tasks'])} {'decisions' if stage['mode'] == 'shadow' else 'tasks'}")
     if stage.get("approval"):
         needs.append("an approval")
-    return Step(stage_name(stage), ", ".join(needs), _step_css(rollout, at))
+    return StageStep(stage_name(stage), ", ".join(needs), _step_css(rollout, at))
 
 
 def _step_css(rollout: Rollout, at: int) -> str:
@@ -56,47 +56,47 @@ def _step_css(rollout: Rollout, at: int) -> str:
 
 
 def served_share(rollout: Rollout) -> str:
-    """What the candidate gets now, in words."""
+    """The candidate's share of traffic now, in words."""
     if rollout.state not in (State.RUNNING, State.PAUSED):
         return "everything" if rollout.state == State.COMPLETED else "nothing"
     stage = rollout.stages[rollout.stage]
     if stage["mode"] == "percentage":
         return f"{share(stage['share_pcm'])} of tasks"
-    return "no traffic: its decisions are only compared" if stage["mode"] == "shadow" else "everything"
+    return "no traffic (shadow: decisions are only compared)" if stage["mode"] == "shadow" else "everything"
 
 
-_DULL = 2.0  # from so many times the tasks on, the page says what a stage can see
+_BLUNT_FROM = 2.0  # show the caveat when a stage needs this many times the tasks of a 50 % stage
 
 
-def sight(rollout: Rollout) -> str:
-    """What the present stage can see, where that is less than one may think."""
+def comparison_caveat(rollout: Rollout) -> str:
+    """A warning where the present stage can detect little or nothing; empty elsewhere."""
     if rollout.state not in (State.RUNNING, State.PAUSED):
         return ""
     stage = Stage.from_dict(rollout.stages[rollout.stage])
     if stage.mode == "full":
-        return "All tasks are on the candidate: nothing is compared any more, and no harm takes it back by itself."
+        return "All traffic is on the candidate. Nothing is compared any more, so there is no automatic rollback."
     part = stage.share_pcm / SHARE_ALL
-    if stage.mode == "shadow" or part < 0.5 or (times := 0.25 / (part * (1 - part))) < _DULL:
+    if stage.mode == "shadow" or part < 0.5 or (times := 0.25 / (part * (1 - part))) < _BLUNT_FROM:
         return ""
     return (
-        f"Only {percent(1 - part, 0)} of the tasks are left on the baseline to compare with: harm that sets in "
-        f"now takes about {times:.0f} times as many tasks to show as at 50{THIN}%."
+        f"Only {percent(1 - part, 0)} of the tasks stay on the baseline for comparison. Harm that starts "
+        f"now takes about {times:.0f} times as many tasks to detect as at 50{THIN}%."
     )
 
 
-# --- the shadow ---------------------------------------------------------------------------------------
+# --- shadow -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Shadow:
-    """What was decided and not enforced: figures with their words, and how the route mix would shift."""
+class ShadowFigures:
+    """What the candidate decided in shadow: labelled figures, and how the route mix would shift."""
 
     facts: list[tuple[str, str]]
     shifts: list[tuple[str, str]]  # model, change of its share
 
 
-def shadow(rollout: Rollout) -> Shadow | None:
-    """None when the rollout has no shadow stage, or nothing was reported of it yet."""
+def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
+    """None when the rollout has no shadow stage, or nothing was reported for it yet."""
     report = shadow_report(*minute_totals.shadow_and_mirror(rollout))
     if not report.decisions:
         return None
@@ -114,10 +114,10 @@ def shadow(rollout: Rollout) -> Shadow | None:
         facts.append(
             (f"Success on {count(report.mirror_n)} mirrored tasks", points(report.mirror_difference))
         )
-    return Shadow(facts, [(model, points(change)) for model, change in report.shifts.items()])
+    return ShadowFigures(facts, [(model, points(change)) for model, change in report.shifts.items()])
 
 
-# --- the verdicts -------------------------------------------------------------------------------------
+# --- guardrails ---------------------------------------------------------------------------------------
 
 LABELS = {
     "failure": "Failure",
@@ -133,16 +133,16 @@ LABELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictLine:
-    """One guardrail at the last look. `harm` and `safe` are in hundredths of what decides (ln E of ln 20)."""
+class GuardrailRow:
+    """One guardrail at the last evaluation. `harm` and `safe`: percent of the evidence that decides (ln E of ln 20)."""
 
     label: str
     verdict: str
     estimate: str
     between: str
     margin: str
-    asked: str  # what an advance asks for now, where it is not the margin: a small slice may bear more
-    picture: Interval | None
+    required: str  # the margin for the next stage, where it differs: a small share may bear more harm
+    picture: IntervalPicture | None
     tone: str
     harm: int
     safe: int
@@ -150,51 +150,51 @@ class VerdictLine:
     needed: int | None
 
 
-def verdicts(rollout: Rollout) -> list[VerdictLine]:
-    """The guardrails at the last look, in the order of their weight; before the first, what it will be."""
+def guardrail_rows(rollout: Rollout) -> list[GuardrailRow]:
+    """The guardrails at the last evaluation, heaviest first; before the first one, those that will be judged."""
     if not rollout.evidence:
         return [_unjudged(Guardrail.from_dict(data)) for data in rollout.guardrails]
     judged = evaluations.judged(rollout).verdicts
     return [
-        _verdict_line(verdict, _next(rollout))
+        _guardrail_row(verdict, _next_stage_name(rollout))
         for verdict in sorted(judged, key=lambda v: (-v.weight, v.name))
     ]
 
 
-def _next(rollout: Rollout) -> str | None:
-    """The stage that the verdicts are about, by its name; None when no advance comes of them any more."""
+def _next_stage_name(rollout: Rollout) -> str | None:
+    """The name of the stage that the verdicts are about; None when the rollout cannot advance any more."""
     stages, following = rollout.stages, rollout.stage + 1
     if rollout.state not in (State.RUNNING, State.PAUSED) or following >= len(stages):
         return None
     return stage_name(stages[following])
 
 
-def _unjudged(guardrail: Guardrail) -> VerdictLine:
-    write = writer(guardrail.metric, absolute=guardrail.bound is not None)
+def _unjudged(guardrail: Guardrail) -> GuardrailRow:
+    write = figure_writer(guardrail.metric, absolute=guardrail.bound is not None)
     limit = guardrail.margin if guardrail.bound is None else guardrail.bound
     label = LABELS[guardrail.metric]
     margin = write(limit).lstrip("+")
-    return VerdictLine(label, "no_data", NONE, "", margin, "", None, "quiet", 0, 0, guardrail.gates, None)
+    return GuardrailRow(label, "no_data", NONE, "", margin, "", None, "quiet", 0, 0, guardrail.gates, None)
 
 
-def _verdict_line(verdict: Verdict, following: str | None) -> VerdictLine:
+def _guardrail_row(verdict: Verdict, following: str | None) -> GuardrailRow:
     absolute = verdict.name != verdict.metric
-    write = writer(verdict.metric, absolute=absolute)
+    write = figure_writer(verdict.metric, absolute=absolute)
     estimate, low, high, limit = verdict.estimate, verdict.low, verdict.high, verdict.margin
     between, picture = "", None
     if estimate is not None and low is not None and high is not None:
         between = f"{write(low)} to {write(high)}".replace(f"{THIN}points to", " to")
-        picture = interval(estimate, low, high, zero=None if absolute else 0.0, margin=limit)
-    asked = write(verdict.stage_margin)
+        picture = interval_picture(estimate, low, high, zero=None if absolute else 0.0, margin=limit)
+    required = write(verdict.stage_margin)
     counts = verdict.log_e_counted + math.log(verdict.weight) if verdict.counted else None
-    return VerdictLine(
+    return GuardrailRow(
         label=LABELS[verdict.metric] + (" (absolute)" if absolute else ""),
         verdict=verdict.result,
         estimate=NONE if estimate is None else write(estimate),
         between=between,
         margin=write(limit).lstrip("+"),
-        asked=f"{asked.lstrip('+')} for {following}"
-        if following and verdict.gates and asked != write(limit)
+        required=f"{required.lstrip('+')} for {following}"
+        if following and verdict.gates and required != write(limit)
         else "",
         picture=picture,
         tone={"pass": "good", "fail": "bad", "inconclusive": "warn"}.get(verdict.result, "quiet"),
@@ -206,11 +206,11 @@ def _verdict_line(verdict: Verdict, following: str | None) -> VerdictLine:
 
 
 def _hundredths(log_e: float | None) -> int:
-    """How much of the evidence that decides (E = 20) is there: 0 … 100."""
+    """Percent of the evidence that decides (E = 20): 0 … 100."""
     return round(min(max((log_e or 0.0) / LOG_ROLL_BACK, 0.0), 1.0) * 100)
 
 
-def writer(metric: str, *, absolute: bool) -> Callable[[float], str]:
+def figure_writer(metric: str, *, absolute: bool) -> Callable[[float], str]:
     """How a guardrail's figures are written: differences with a sign, absolute ones without."""
     if absolute:
         return money if metric == "cost_per_success" else percent
@@ -219,7 +219,7 @@ def writer(metric: str, *, absolute: bool) -> Callable[[float], str]:
     return points
 
 
-# --- history, readback --------------------------------------------------------------------------------
+# --- history ------------------------------------------------------------------------------------------
 
 _EVENT_TONES = {
     "start": "live", "break_glass": "bad", "advance": "live", "complete": "good", "approve": "good",
@@ -236,7 +236,7 @@ _EVENT_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class HistoryEntry:
     """One transition in words."""
 
     transition: Transition
@@ -244,17 +244,17 @@ class Moment:
     tone: str
 
 
-def history(rollout: Rollout) -> list[Moment]:
+def history(rollout: Rollout) -> list[HistoryEntry]:
     """What happened to the rollout, newest first."""
-    return [_moment(rollout, transition) for transition in rollout.transitions.order_by("-sequence")]
+    return [_history_entry(rollout, transition) for transition in rollout.transitions.order_by("-sequence")]
 
 
-def _moment(rollout: Rollout, transition: Transition) -> Moment:
+def _history_entry(rollout: Rollout, transition: Transition) -> HistoryEntry:
     event = transition.event
     words = _EVENT_WORDS.get(event, event.replace("_", " ").capitalize())
     if event == "advance" and transition.after_stage < len(rollout.stages):
         words = f"Advanced to {stage_name(rollout.stages[transition.after_stage])}"
-    return Moment(transition, words, _EVENT_TONES.get(event, "quiet"))
+    return HistoryEntry(transition, words, _EVENT_TONES.get(event, "quiet"))
 
 
 def stage_name(stage: Mapping[str, Any]) -> str:

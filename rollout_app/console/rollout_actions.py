@@ -1,4 +1,4 @@
-"""What a person can do with a rollout from its page: one door per action, each with its role."""
+"""What a person can do with a rollout from its page: each action with its role, its button and its words."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,11 @@ from rollout_app.models import Rollout
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """`label` is on the button, `about` says what will happen, `said` what has; `event` must be legal."""
+class RolloutAction:
+    """`label` is on the button, `about` says what will happen, `said` what has happened.
+
+    `event` is the transition that must be legal; None where other conditions decide.
+    """
 
     name: str
     label: str
@@ -29,143 +32,144 @@ class Door:
     event: Event | None
     about: str
     said: str
-    tone: str = ""  # css of the button
+    tone: str = ""  # css class of the button
 
 
-DOORS = {
-    door.name: door
-    for door in (
-        Door(
+ROLLOUT_ACTIONS = {
+    action.name: action
+    for action in (
+        RolloutAction(
             "submit",
             "Propose",
             Role.EDITOR,
             actions.submit_rollout,
             Event.PROPOSE,
-            "The draft is put forward: it waits for an approval, or where none is asked for it can be started.",
+            "This proposes the draft. If the environment requires an approval, the rollout waits for it; "
+            "otherwise an operator can start it.",
             "Proposed.",
             "pm-primary",
         ),
-        Door(
+        RolloutAction(
             "approve",
             "Approve",
             Role.APPROVER,
             actions.approve_rollout,
             Event.APPROVE,
-            "Your yes is bound to exactly this: the candidate's digest, the baseline, the environment and "
-            "the plan. Any change of them voids it.",
+            "You approve exactly what you see here: this candidate, this baseline, this environment and this "
+            "plan. If any of them changes, your approval is void.",
             "Approved. An operator can start it now.",
             "pm-primary",
         ),
-        Door(
+        RolloutAction(
             "reject",
             "Reject",
             Role.APPROVER,
             actions.reject_rollout,
             Event.REJECT,
-            "The rollout ends here. A better one is proposed anew.",
+            "This ends the rollout. To try again, propose a new one.",
             "Rejected.",
             "pm-danger-line",
         ),
-        Door(
+        RolloutAction(
             "start",
             "Start",
             Role.OPERATOR,
             actions.start_rollout,
             Event.START,
-            "The first stage begins: routers get it with their next poll. It advances by itself when the "
-            "evidence says that it is safe, and rolls back by itself when it hurts.",
+            "The first stage begins, and routers receive it with their next poll. The rollout advances by "
+            "itself when the evidence shows that it is safe, and rolls back by itself when it does harm.",
             "Started.",
             "pm-primary",
         ),
-        Door(
+        RolloutAction(
             "break-glass",
             "Start without approval",
             Role.OPERATOR,
             actions.break_glass_start,
             Event.BREAK_GLASS,
-            "For an emergency: the first stage begins though nobody else has agreed, through a freeze too. "
-            "The audit log keeps it under your name, as a start without approval.",
+            "For emergencies: the first stage begins without a second person's approval, even during a change "
+            "freeze. The audit log records it under your name as a start without approval.",
             "Started without an approval.",
             "pm-danger-line",
         ),
-        Door(
+        RolloutAction(
             "approve-stage",
             "Approve the next stage",
             Role.APPROVER,
             lambda rollout, **values: actions.approve_stage(rollout, next_stage(rollout), **values),
             None,
-            "The next stage asks for a person's yes. Yours is bound to exactly this: the candidate's digest, "
-            "the baseline, the environment, the plan and the stage.",
-            "The next stage is approved. It begins when the evidence allows.",
+            "The next stage requires an approval. You approve exactly what you see here: this candidate, this "
+            "baseline, this environment, this plan and this stage.",
+            "The next stage is approved. It begins when the evidence allows it.",
             "pm-primary",
         ),
-        Door(
+        RolloutAction(
             "advance",
             "Advance",
             Role.OPERATOR,
             actions.advance_rollout,
             Event.ADVANCE,
-            "The next stage begins now, without waiting for the evidence that would advance it.",
+            "The next stage begins now, without waiting for the evidence that it normally needs.",
             "Advanced to the next stage.",
         ),
-        Door(
+        RolloutAction(
             "complete",
             "Complete",
             Role.OPERATOR,
             actions.complete_rollout,
             Event.COMPLETE,
-            "The candidate becomes the baseline now, without waiting for the end of the last stage. From then on "
-            "the way back is a revert.",
+            "The candidate becomes the baseline now, before the last stage has run its time. After that, the "
+            "way back is a revert.",
             "Completed: the candidate is the baseline now.",
         ),
-        Door(
+        RolloutAction(
             "pause",
             "Pause",
             Role.OPERATOR,
             actions.pause_rollout,
             Event.PAUSE,
-            "It stays at this stage: the candidate keeps its share, and nothing advances. The automatic "
+            "The rollout stays at this stage. The candidate keeps its share of traffic, and the automatic "
             "rollback stays armed.",
             "Paused.",
         ),
-        Door(
+        RolloutAction(
             "resume",
             "Resume",
             Role.OPERATOR,
             actions.resume_rollout,
             Event.RESUME,
-            "The stage's clock goes on, and it may advance again.",
+            "The stage's clock runs again, and the rollout can advance.",
             "Resumed.",
             "pm-primary",
         ),
-        Door(
+        RolloutAction(
             "roll-back",
             "Roll back",
             Role.OPERATOR,
             actions.roll_back_rollout,
             Event.ROLL_BACK,
-            "The baseline is served to everybody again, at once, as a new revision. Nobody's approval is "
-            "needed. The page then shows how many routers have confirmed it.",
-            "Rolling back: the baseline is served again.",
+            "All traffic goes back to the baseline at once. This needs no approval. The page then shows how "
+            "many routers have confirmed it.",
+            "Rolling back: all traffic goes to the baseline.",
             "pm-danger",
         ),
-        Door(
+        RolloutAction(
             "cancel",
             "Cancel",
             Role.EDITOR,
             actions.cancel_rollout,
             Event.CANCEL,
-            "The rollout is withdrawn before it moved anything.",
+            "This withdraws the rollout. It has not moved any traffic.",
             "Cancelled.",
             "pm-danger-line",
         ),
-        Door(
+        RolloutAction(
             "revert",
             "Revert",
             Role.OPERATOR,
             actions.revert_rollout,
             None,
-            "A new rollout takes everything back to the version that was served before this one, at once.",
+            "A new rollout returns all traffic at once to the version that was served before this rollout.",
             "Reverting: a new rollout goes back to the earlier version.",
             "pm-danger",
         ),
@@ -174,90 +178,92 @@ DOORS = {
 
 
 def next_stage(rollout: Rollout) -> int:
-    """The stage that the rollout would enter next: the first of a ready one."""
+    """The stage that the rollout would enter next: the first of a scheduled one."""
     return 0 if rollout.state == State.SCHEDULED else rollout.stage + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A door that the rollout's state allows, and why this person may not go through it (empty: they may)."""
+class ActionOffer:
+    """An action that the rollout's state allows. `refusal`: why this person cannot take it (empty: they can)."""
 
-    door: Door
+    action: RolloutAction
     address: str
-    why_not: str = ""
+    refusal: str = ""
 
 
-def door_for(name: str) -> Door:
+def action_named(name: str) -> RolloutAction:
     try:
-        return DOORS[name]
+        return ROLLOUT_ACTIONS[name]
     except KeyError:
-        raise NotFound(f"Nobody can {name!r} a rollout; what can be done is on its page.") from None
+        raise NotFound(f"A rollout has no action {name!r}. Its page lists what can be done.") from None
 
 
-def offers(request: HttpRequest, rollout: Rollout) -> list[Offer]:
-    """Every door that this state allows, each with the reason if it is closed to this person."""
+def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
+    """Every action that this state allows, each with the reason if this person cannot take it."""
     return [
-        Offer(door, reverse("console:act", args=[rollout.pk, door.name]), why_not(request, rollout, door))
-        for door in DOORS.values()
-        if _is_legal(rollout, door)
+        ActionOffer(
+            action, reverse("console:act", args=[rollout.pk, action.name]), why_not(request, rollout, action)
+        )
+        for action in ROLLOUT_ACTIONS.values()
+        if _is_legal(rollout, action)
     ]
 
 
-def _is_legal(rollout: Rollout, door: Door) -> bool:
+def _is_legal(rollout: Rollout, action: RolloutAction) -> bool:
     state, following = State(rollout.state), rollout.stages[rollout.stage + 1 :]
-    match door.name:
+    match action.name:
         case "revert":
             ended = rollout.ended_at
             return state is State.COMPLETED and ended is not None and timezone.now() < ended + REVERT_WITHIN
         case "approve-stage":
-            return state in APPROVABLE and _asks(rollout, next_stage(rollout))
+            return state in APPROVABLE and _needs_approval(rollout, next_stage(rollout))
         case "advance" if not following:
             return False
         case "complete" if following:
             return False
-    return (state, door.event) in TRANSITIONS
+    return (state, action.event) in TRANSITIONS
 
 
-def _asks(rollout: Rollout, stage: int) -> bool:
-    """Whether the stage asks for an approval that it has not got."""
-    asked = stage < len(rollout.stages) and rollout.stages[stage].get("approval")
-    return bool(asked) and standing_approval(rollout, stage) is None
+def _needs_approval(rollout: Rollout, stage: int) -> bool:
+    """Whether the stage requires an approval that it does not have."""
+    required = stage < len(rollout.stages) and rollout.stages[stage].get("approval")
+    return bool(required) and standing_approval(rollout, stage) is None
 
 
-def why_not(request: HttpRequest, rollout: Rollout, door: Door) -> str:
+def why_not(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> str:
     environment = rollout.environment
-    if not may(request, door.role, environment.name):
-        return f"needs the role {door.role.value} in {environment.name}"
-    approves = door.name in ("approve", "approve-stage")
+    if not may(request, action.role, environment.name):
+        return f"needs the role {action.role.value} in {environment.name}"
+    approves = action.name in ("approve", "approve-stage")
     if approves and not actions.is_somebody_else(rollout, str(person(request).pk)):
-        return "you wrote or proposed it, so somebody else must"
+        return "you wrote or proposed it, so somebody else must approve it"
     frozen = environment.frozen_until
-    if door.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
+    if action.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
         why = f": {environment.freeze_reason}" if environment.freeze_reason else ""
         return f"{environment.name} is frozen until {frozen:%Y-%m-%d %H:%M} UTC{why}"
-    if door.name in ("start", "advance") and _asks(rollout, next_stage(rollout)):
-        return "the next stage asks for an approval and has none yet"
+    if action.name in ("start", "advance") and _needs_approval(rollout, next_stage(rollout)):
+        return "the next stage needs an approval"
     return ""
 
 
 def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
-    """Whether the rollout waits for a yes, to its start or to its next stage, that this person can give."""
-    doors = (DOORS[name] for name in ("approve", "approve-stage"))
-    return any(_is_legal(rollout, door) and not why_not(request, rollout, door) for door in doors)
+    """Whether this person can give an approval that the rollout waits for: of its start or of its next stage."""
+    approvals = (ROLLOUT_ACTIONS[name] for name in ("approve", "approve-stage"))
+    return any(_is_legal(rollout, action) and not why_not(request, rollout, action) for action in approvals)
 
 
-def bound(rollout: Rollout, door: Door) -> dict[str, str]:
-    """What an approving door's form must carry: the hash of what the person is looking at."""
+def approval_binding(rollout: Rollout, action: RolloutAction) -> dict[str, str]:
+    """What an approval's form must carry: the hash of what the person is looking at. Empty for other actions."""
     stages = {"approve": None, "approve-stage": next_stage(rollout)}
-    return {"expected_binding": binding(rollout, stages[door.name])} if door.name in stages else {}
+    return {"expected_binding": binding(rollout, stages[action.name])} if action.name in stages else {}
 
 
-def sheet(rollout: Rollout, door: Door) -> dict[str, Any]:
-    """What the door's form says."""
+def form_texts(rollout: Rollout, action: RolloutAction) -> dict[str, Any]:
+    """Heading, explanation and button of the action's form."""
     where = f"{rollout.workload.name} in {rollout.environment.name}"
     return {
-        "heading": f"{door.label} v{rollout.baseline.number} → v{rollout.candidate.number} of {where}",
-        "about": door.about,
-        "button": door.label,
-        "danger": "danger" in door.tone,
+        "heading": f"{action.label} v{rollout.baseline.number} → v{rollout.candidate.number} of {where}",
+        "about": action.about,
+        "button": action.label,
+        "danger": "danger" in action.tone,
     }

@@ -7,7 +7,7 @@ from typing import Any
 from django import template
 
 from policies_app.models import Environment, Workload
-from rollout_app.console.presenters import LABELS, served_share, writer
+from rollout_app.console.presenters import LABELS, figure_writer, served_share
 from rollout_app.console.presenters import stage_name as name_of_stage
 from rollout_app.engine.guardrails import Guardrail, guardrails_for
 from rollout_app.models import Rollout
@@ -16,7 +16,7 @@ register = template.Library()
 
 
 @dataclass(frozen=True, slots=True)
-class Margin:
+class MarginRow:
     """A guardrail of a workload in words."""
 
     label: str
@@ -34,18 +34,18 @@ def rollouts_of(workload: Workload, environments: Iterable[Environment]) -> list
 
 
 @register.simple_tag
-def margins_of(workload: Workload) -> list[Margin]:
+def margins_of(workload: Workload) -> list[MarginRow]:
     overrides = list(workload.guardrails.values("metric", "enabled", "margin", "weight", "bound"))
     own = {(override["metric"], override["bound"] is not None) for override in overrides}
-    return [_margin(guardrail, own) for guardrail in guardrails_for(overrides)]
+    return [_margin_row(guardrail, own) for guardrail in guardrails_for(overrides)]
 
 
-def _margin(guardrail: Guardrail, own: set[tuple[str, bool]]) -> Margin:
+def _margin_row(guardrail: Guardrail, own: set[tuple[str, bool]]) -> MarginRow:
     absolute = guardrail.bound is not None
-    write = writer(guardrail.metric, absolute=absolute)
+    write = figure_writer(guardrail.metric, absolute=absolute)
     limit = write(guardrail.margin if guardrail.bound is None else guardrail.bound)
     label = LABELS[guardrail.metric] + (" (absolute)" if absolute else "")
-    return Margin(label, limit.lstrip("+"), guardrail.weight, (guardrail.metric.value, absolute) in own)
+    return MarginRow(label, limit.lstrip("+"), guardrail.weight, (guardrail.metric.value, absolute) in own)
 
 
 @register.filter

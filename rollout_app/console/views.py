@@ -28,9 +28,15 @@ from policies_app.console import environments_of, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.console import presenters
-from rollout_app.console.comparison import arms as compared
-from rollout_app.console.forms import ApproveForm, ProposeForm, ReasonForm
-from rollout_app.console.rollout_actions import Door, bound, door_for, offers, sheet
+from rollout_app.console.comparison import compare_arms
+from rollout_app.console.forms import ApproveForm, ProposeForm, RolloutReasonForm
+from rollout_app.console.rollout_actions import (
+    RolloutAction,
+    action_named,
+    approval_binding,
+    form_texts,
+    offers,
+)
 from rollout_app.engine.states import ACTIVE, ENDED, State
 from rollout_app.models import Plan, Rollout
 
@@ -43,7 +49,7 @@ _FILTERS = {
 }
 
 
-# --- gate ---------------------------------------------------------------------------------------------
+# --- what one may see ---------------------------------------------------------------------------------------------
 
 
 def visible(request: HttpRequest) -> QuerySet[Rollout]:
@@ -56,7 +62,7 @@ def rollout_for(request: HttpRequest, pk: UUID, *, role: Role = Role.VIEWER) -> 
     return selectors.rollout_for(person(request), pk, role=role)
 
 
-# --- look ---------------------------------------------------------------------------------------------
+# --- read ---------------------------------------------------------------------------------------------
 
 
 @console_view("GET")
@@ -82,7 +88,7 @@ def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
 
 @console_view("GET")
 def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The whole page, or, for the page itself every two seconds, only what moves."""
+    """The whole page; for its own request every two seconds, only the parts that change."""
     rollout = rollout_for(request, pk)
     context = _live(request, rollout)
     if request.headers.get("HX-Request"):
@@ -97,14 +103,14 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
     return {
         "rollout": rollout,
         "offers": offered,
-        "closed": [offer for offer in offered if offer.why_not],
-        "ladder": presenters.ladder(rollout),
-        "sight": presenters.sight(rollout),
+        "refused": [offer for offer in offered if offer.refusal],
+        "steps": presenters.stage_steps(rollout),
+        "caveat": presenters.comparison_caveat(rollout),
         "served": presenters.served_share(rollout),
-        "arms": compared(rollout),
-        "verdicts": presenters.verdicts(rollout),
-        "shadow": presenters.shadow(rollout),
-        "moments": presenters.history(rollout),
+        "arms": compare_arms(rollout),
+        "guardrails": presenters.guardrail_rows(rollout),
+        "shadow": presenters.shadow_figures(rollout),
+        "history": presenters.history(rollout),
         "approvals": list(rollout.approvals.all()),
         "ended": rollout.state in ENDED,
         "now": timezone.now(),
@@ -127,29 +133,34 @@ def address_of(rollout: Rollout) -> str:
 
 @console_view("GET", "POST")
 def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
-    """One of the doors: GET shows its form, POST goes through it."""
-    door = door_for(name)
-    rollout = rollout_for(request, pk, role=door.role)
-    form = _form_of(request, rollout, door)
-    if moved := attempt(request, form, _as_seen(door.action), rollout):
-        return done(request, door.said, to=address_of(moved))
-    context = {**sheet(rollout, door), "form": form, "back": address_of(rollout), "action": request.path}
+    """One action: GET shows its form, POST does it."""
+    action = action_named(name)
+    rollout = rollout_for(request, pk, role=action.role)
+    form = _form_of(request, rollout, action)
+    if moved := attempt(request, form, _as_seen(action.action), rollout):
+        return done(request, action.said, to=address_of(moved))
+    context = {
+        **form_texts(rollout, action),
+        "form": form,
+        "back": address_of(rollout),
+        "action": request.path,
+    }
     if request.headers.get("HX-Request"):
         return fragment(request, "console/_sheet.html", context)
     trail, status = [*_trail(rollout), ("Rollout", address_of(rollout))], status_of(form)
-    return page(request, "console/sheet.html", context, title=door.label, crumbs=trail, status=status)
+    return page(request, "console/sheet.html", context, title=action.label, crumbs=trail, status=status)
 
 
-def _form_of(request: HttpRequest, rollout: Rollout, door: Door) -> ReasonForm:
-    approving = bound(rollout, door)
-    kind = ApproveForm if approving else ReasonForm
-    return kind(request.POST or None, initial={"seen": rollout.version, **approving})
+def _form_of(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> RolloutReasonForm:
+    binding = approval_binding(rollout, action)
+    kind = ApproveForm if binding else RolloutReasonForm
+    return kind(request.POST or None, initial={"seen": rollout.version, **binding})
 
 
 def _as_seen(action: Callable[..., Rollout]) -> Callable[..., Rollout]:
-    """The action on the rollout as the form showed it: if it moved since, nothing is done.
+    """The action, refused if the rollout has moved since the form was shown.
 
-    But for a pause and a step back, which reach it wherever it is by now (`moving.as_it_is`).
+    A pause and a rollback are never refused for that: they act on the rollout wherever it is by now.
     """
 
     def act_on(rollout: Rollout, *, seen: int, **values: Any) -> Rollout:
@@ -187,7 +198,7 @@ def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Enviro
 
 
 def _asked(request: HttpRequest) -> dict[str, Any]:
-    """What the link that led here has chosen already: `candidate` by number, `environment` by name."""
+    """Initial values from the link: `candidate` by number, `environment` by name."""
     candidate = PolicyVersion.objects.filter(
         workload__name=request.GET["workload"], number=_number(request.GET.get("candidate", ""))
     ).first()
@@ -206,8 +217,8 @@ def _propose(workload: Workload, *, environment: Environment, **values: Any) -> 
 
 def _said(rollout: Rollout) -> str:
     if rollout.state == State.AWAITING_APPROVAL:
-        return "Proposed. It waits for the approval of somebody else."
-    return f"Proposed. {rollout.environment.name} asks for no approval: it can be started."
+        return "Proposed. It waits for another person's approval."
+    return f"Proposed. {rollout.environment.name} requires no approval: an operator can start it."
 
 
 urlpatterns = [

@@ -8,7 +8,7 @@ import time_machine
 from django.utils import timezone
 
 from controlplane.web import display
-from rollout_app.console.charts import chart, interval
+from rollout_app.console.charts import chart, interval_picture
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def test_a_charts_axis_stays_within_its_limits() -> None:
 
 
 def test_an_interval_shows_harm_to_the_right_of_none() -> None:
-    drawn = interval(0.01, -0.005, 0.025, zero=0.0, margin=0.02)
+    drawn = interval_picture(0.01, -0.005, 0.025, zero=0.0, margin=0.02)
     assert drawn.low < drawn.zero < drawn.estimate < drawn.margin < drawn.high
 
 
 def test_an_interval_is_cut_at_the_ends_and_its_estimate_is_not() -> None:
-    drawn = interval(0.5, -9.0, 9.0, zero=0.0, margin=0.02)
+    drawn = interval_picture(0.5, -9.0, 9.0, zero=0.0, margin=0.02)
     assert 0 < drawn.low < drawn.zero < drawn.margin < drawn.estimate < drawn.high < drawn.width
 
 
 def test_an_interval_without_width_is_drawn() -> None:
-    drawn = interval(0.0, 0.0, 0.0, zero=None, margin=0.0)
+    drawn = interval_picture(0.0, 0.0, 0.0, zero=None, margin=0.0)
     assert math.isfinite(drawn.estimate)

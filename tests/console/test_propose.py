@@ -55,7 +55,7 @@ def test_it_proposes_and_says_what_it_waits_for(
         "standard",
         "maria",
     )
-    assert "It waits for the approval of somebody else" in text(response)
+    assert "It waits for another person" in text(response)
 
 
 def test_it_schedules(people: People, summaries: Workload, production: Environment) -> None:
@@ -75,7 +75,7 @@ def test_it_schedules(people: People, summaries: Workload, production: Environme
         ({"scheduled_for": "soon"}, "Enter a valid date/time"),
     ],
 )
-def test_it_refuses_what_makes_no_proposal(
+def test_it_refuses_an_incomplete_or_invalid_proposal(
     people: People, summaries: Workload, production: Environment, changes: dict[str, Any], said: str
 ) -> None:
     client = people("maria", "editor", team=summaries.owner)
@@ -85,7 +85,7 @@ def test_it_refuses_what_makes_no_proposal(
     assert not Rollout.objects.exists()
 
 
-def test_it_refuses_what_is_served_already(
+def test_it_refuses_a_version_that_is_served_already(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     form = filled(summaries, production, candidate=summaries.versions.get(number=1).pk)
@@ -94,7 +94,7 @@ def test_it_refuses_what_is_served_already(
     assert "serves version 1 of summaries already" in text(response)
 
 
-def test_it_begins_with_the_version_that_the_link_names(people: People, summaries: Workload) -> None:
+def test_the_form_starts_with_the_version_named_in_the_link(people: People, summaries: Workload) -> None:
     client = people("maria", "editor", team=summaries.owner)
     form = client.get(f"{PROPOSE}&candidate=2&environment=production").context["form"]
     assert form.initial["candidate"].number == 2

@@ -81,7 +81,7 @@ def test_the_page_shows_stages_arms_and_what_happened(
     assert page.count('<svg class="pm-chart"') == 2
 
 
-def test_the_page_shows_the_verdicts_of_the_last_look(
+def test_the_page_shows_the_verdicts_of_the_last_evaluation(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -95,12 +95,12 @@ def test_the_page_shows_the_verdicts_of_the_last_look(
     assert page.count(">fail<") == 1
 
 
-def test_the_page_lists_guardrails_before_the_first_look(
+def test_the_page_lists_guardrails_before_the_first_evaluation(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     page = text(people("tom", "viewer").get(page_of(running(summaries, production))))
     assert page.count(">no data<") == 8
-    assert "No outcome yet" in page
+    assert "No outcomes yet" in page
 
 
 def test_the_fragment_is_small_and_needs_few_queries(
@@ -161,7 +161,7 @@ def test_home_lists_what_waits_for_this_person_and_not_their_own(
     assert "waits for you" not in text(people("eva", "viewer").get("/console/"))
 
 
-def test_home_lists_a_stage_that_waits_for_a_yes(
+def test_home_lists_a_stage_that_waits_for_an_approval(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     plan = [ONE_STEP[0], {**ONE_STEP[1], "approval": True}]
@@ -171,7 +171,7 @@ def test_home_lists_a_stage_that_waits_for_a_yes(
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     client = people("tom", "approver", "operator")
     assert "1 rollout waits for you" in text(client.get("/console/"))
-    assert "asks for an approval and has none yet" in text(client.get(page_of(rollout)))
+    assert "the next stage needs an approval" in text(client.get(page_of(rollout)))
     actions.approve_stage(rollout, 1, actor=actor_of("eva"), reason="yes")
     assert "waits for you" not in text(client.get("/console/"))
 
@@ -185,7 +185,7 @@ def test_home_shows_what_moves_and_what_changed(
     with django_assert_max_num_queries(20):
         page = text(client.get("/console/"))
     assert "1 rollout under way" in page
-    assert "Holds: calibrating" in page
+    assert "On hold: calibrating" in page
     assert "rollout.start" in page
 
 
@@ -213,7 +213,7 @@ def test_charts_of_a_long_rollout_are_grouped(
     assert chart.lines[0].path.count(" L") == 3
 
 
-def test_a_ready_one_says_when_it_starts_and_what_keeps_it_from_starting(
+def test_a_scheduled_rollout_says_when_it_starts_and_what_holds_it(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = actions.approve_rollout(proposed(summaries, production), actor=actor_of("eva"), reason="yes")
@@ -227,8 +227,8 @@ def test_a_ready_one_says_when_it_starts_and_what_keeps_it_from_starting(
         scheduled_for=later - timedelta(hours=4), hold_code="frozen", hold_sentence=sentence
     )
     page = " ".join(text(client.get(page_of(rollout))).split())
-    assert "and does as soon as nothing holds it." in page
-    assert f"Holds:</strong> {sentence}" in page
+    assert "and starts as soon as nothing holds it." in page
+    assert f"On hold:</strong> {sentence}" in page
 
 
 @pytest.mark.parametrize(
@@ -236,14 +236,14 @@ def test_a_ready_one_says_when_it_starts_and_what_keeps_it_from_starting(
     [
         (50_000, ""),
         (80_000, ""),
-        (95_000, "Only 5 % of the tasks are left on the baseline to compare with"),
-        (None, "nothing is compared any more"),
+        (95_000, "Only 5 % of the tasks stay on the baseline for comparison"),
+        (None, "Nothing is compared any more"),
     ],
 )
-def test_it_says_what_the_stage_can_see(
+def test_it_warns_where_a_stage_can_detect_little(
     people: People, summaries: Workload, production: Environment, share: int | None, says: str
 ) -> None:
-    """The bake compares with few, and the last stage with none: nobody shall take its silence for health."""
+    """The last percentage stage compares with few tasks, and full with none: silence there is no proof of health."""
     first = {"mode": "full"} if share is None else {"mode": "percentage", "share_pcm": share}
     plan = [first] if share is None else [first, {"mode": "full"}]
     rollout = actions.amend_rollout(
@@ -251,15 +251,15 @@ def test_it_says_what_the_stage_can_see(
     )
     actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
     waiting = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
-    assert "to compare with" not in waiting and "nothing is compared" not in waiting
+    assert "for comparison" not in waiting and "Nothing is compared" not in waiting
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
     assert says in page
     if not says:
-        assert "to compare with" not in page
+        assert "for comparison" not in page
 
 
-def test_it_says_what_an_advance_asks_for_and_forecasts_nothing_once_it_has_ended(
+def test_it_says_what_an_advance_needs_and_forecasts_nothing_once_it_has_ended(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -268,7 +268,7 @@ def test_it_says_what_an_advance_asks_for_and_forecasts_nothing_once_it_has_ende
         evidence=kept, stages=kept["stages"], stage=1, guardrails=kept["guardrails"]
     )
     page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
-    assert "8.0 points for 25 %" in page and "tasks more" in page
+    assert "8.0 points for 25 %" in page and "more tasks" in page
     rollout.refresh_from_db()
     actions.confirm_rolled_back(
         actions.roll_back_rollout(rollout, actor=SYSTEM, reason="bad"),
@@ -277,4 +277,4 @@ def test_it_says_what_an_advance_asks_for_and_forecasts_nothing_once_it_has_ende
         readback={},
     )
     page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
-    assert "for 25 %" not in page and "tasks more" not in page
+    assert "for 25 %" not in page and "more tasks" not in page

@@ -1,4 +1,4 @@
-"""Write a version, look at one, compare two."""
+"""Write a version, view one, compare two."""
 
 import re
 from typing import Any

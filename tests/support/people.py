@@ -1,4 +1,4 @@
-"""People, and what they look at."""
+"""People who use the console, and rollouts in the states that its pages show."""
 
 from collections.abc import Callable
 from typing import Any

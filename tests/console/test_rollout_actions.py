@@ -1,4 +1,4 @@
-"""What a person can do with a rollout: each door asks for its role and a reason, and does one thing."""
+"""What a person can do with a rollout: each action needs its role and a reason, and does one thing."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,25 +13,27 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions as policies
 from policies_app.models import Environment, Workload
 from rollout_app import actions
-from rollout_app.console.rollout_actions import DOORS
+from rollout_app.console.rollout_actions import ROLLOUT_ACTIONS
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
 from tests.support.pages import text
 from tests.support.people import ONE_STEP, People, actor_of, proposed, running
 
 
-def door(rollout: Rollout, name: str) -> str:
+def address_of(rollout: Rollout, name: str) -> str:
     return reverse("console:act", args=[rollout.pk, name])
 
 
-def through(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
-    """Open the door's form and send it as it came, with a reason."""
-    form = client.get(door(rollout, name)).context["form"]
-    return client.post(door(rollout, name), {**form.initial, "reason": "because", **values}, follow=True)
+def submit(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
+    """Open the action's form and send it unchanged, with a reason."""
+    form = client.get(address_of(rollout, name)).context["form"]
+    return client.post(
+        address_of(rollout, name), {**form.initial, "reason": "because", **values}, follow=True
+    )
 
 
 def in_state(name: str, workload: Workload, environment: Environment) -> Rollout:
-    """A rollout to which the door `name` is open."""
+    """A rollout whose state allows the action `name`."""
     if name == "submit":
         return proposed(workload, environment, draft=True)
     if name in ("approve", "reject", "cancel", "break-glass"):
@@ -72,66 +74,66 @@ AFTER = {
 }
 
 
-def test_every_door_is_tested() -> None:
-    assert set(AFTER) == set(DOORS)
+def test_every_action_is_tested() -> None:
+    assert set(AFTER) == set(ROLLOUT_ACTIONS)
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", ROLLOUT_ACTIONS)
 def test_it_does_one_thing_and_says_so(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = in_state(name, summaries, production)
     before = Entry.objects.count()
-    response = through(people("tom", DOORS[name].role), rollout, name)
+    response = submit(people("tom", ROLLOUT_ACTIONS[name].role), rollout, name)
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stage) == AFTER[name]
-    assert DOORS[name].said in text(response)
+    assert ROLLOUT_ACTIONS[name].said in text(response)
     entry = Entry.objects.order_by("seq")[before:].get()
     assert (entry.actor_label, entry.reason, entry.outcome) == ("tom", "because", "done")
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", ROLLOUT_ACTIONS)
 def test_it_requires_its_role(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = in_state(name, summaries, production)
-    others = {"viewer", "editor", "approver", "operator"} - {DOORS[name].role.value}
+    others = {"viewer", "editor", "approver", "operator"} - {ROLLOUT_ACTIONS[name].role.value}
     client = people("tom", *others)
-    response = client.post(door(rollout, name), {"reason": "because", "seen": rollout.version})
+    response = client.post(address_of(rollout, name), {"reason": "because", "seen": rollout.version})
     assert response.status_code == 403
-    assert f"needs the role {DOORS[name].role.value} in production" in text(response)
-    assert client.get(door(rollout, name)).status_code == 403
+    assert f"needs the role {ROLLOUT_ACTIONS[name].role.value} in production" in text(response)
+    assert client.get(address_of(rollout, name)).status_code == 403
     assert Rollout.objects.get(pk=rollout.pk).version == rollout.version
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", ROLLOUT_ACTIONS)
 @pytest.mark.parametrize("reason", ["", " \n "])
 def test_it_requires_a_reason(
     people: People, summaries: Workload, production: Environment, name: str, reason: str
 ) -> None:
     rollout = in_state(name, summaries, production)
-    response = through(people("tom", DOORS[name].role), rollout, name, reason=reason)
+    response = submit(people("tom", ROLLOUT_ACTIONS[name].role), rollout, name, reason=reason)
     assert response.status_code == 422
     assert "This field is required" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).version == rollout.version
 
 
-@pytest.mark.parametrize("name", DOORS)
-def test_its_button_shows_where_it_is_open(
+@pytest.mark.parametrize("name", ROLLOUT_ACTIONS)
+def test_its_button_shows_where_the_state_allows_it(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = in_state(name, summaries, production)
-    page = people("tom", DOORS[name].role).get(reverse("console:rollout", args=[rollout.pk]))
-    assert f'href="{door(rollout, name)}"' in page.content.decode()
+    page = people("tom", ROLLOUT_ACTIONS[name].role).get(reverse("console:rollout", args=[rollout.pk]))
+    assert f'href="{address_of(rollout, name)}"' in page.content.decode()
 
 
 def test_nobody_approves_their_own(people: People, summaries: Workload, production: Environment) -> None:
     rollout = proposed(summaries, production, by="maria")
     client = people("maria", "approver", "editor")
     page = text(client.get(reverse("console:rollout", args=[rollout.pk])))
-    assert "you wrote or proposed it, so somebody else must" in page
-    assert door(rollout, "approve") not in page
-    response = through(client, rollout, "approve")
+    assert "you wrote or proposed it, so somebody else must approve it" in page
+    assert address_of(rollout, "approve") not in page
+    response = submit(client, rollout, "approve")
     assert response.status_code == 422
     assert "somebody else must approve it" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
@@ -144,7 +146,7 @@ def test_not_even_a_superuser_approves_their_own(
     rollout = proposed(summaries, production, by="root")
     client = people("root")
     User.objects.filter(username="root").update(is_superuser=True)
-    assert through(client, rollout, "approve").status_code == 422
+    assert submit(client, rollout, "approve").status_code == 422
     assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
 
 
@@ -153,23 +155,23 @@ def test_an_approval_is_for_what_was_shown(
 ) -> None:
     rollout = proposed(summaries, production)
     client = people("tom", "approver")
-    form = client.get(door(rollout, "approve")).context["form"].initial
+    form = client.get(address_of(rollout, "approve")).context["form"].initial
     actions.amend_rollout(rollout, actor=actor_of("maria"), reason="all at once", plan="immediate")
     form |= {"reason": "fine", "seen": Rollout.objects.get(pk=rollout.pk).version}
-    response = client.post(door(rollout, "approve"), form)
+    response = client.post(address_of(rollout, "approve"), form)
     assert response.status_code == 422
     assert "It changed since you looked" in text(response)
     assert not rollout.approvals.exists()
 
 
-def sent_late(client: Any, rollout: Rollout, name: str, reason: str) -> Any:
-    """The answer to a door's form that was opened before the engine advanced and sent after it."""
-    form = client.get(door(rollout, name)).context["form"].initial
+def submitted_late(client: Any, rollout: Rollout, name: str, reason: str) -> Any:
+    """The answer to a form that was opened before the engine advanced and sent after it."""
+    form = client.get(address_of(rollout, name)).context["form"].initial
     actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
-    return client.post(door(rollout, name), {**form, "reason": reason})
+    return client.post(address_of(rollout, name), {**form, "reason": reason})
 
 
-def test_what_moved_since_it_was_shown_is_not_advanced(
+def test_it_does_not_advance_a_rollout_that_moved_since_the_form_was_shown(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     plan = [{"mode": "percentage", "share_pcm": share} for share in (1_000, 5_000)] + [{"mode": "full"}]
@@ -177,7 +179,7 @@ def test_what_moved_since_it_was_shown_is_not_advanced(
     actions.amend_rollout(rollout, actor=actor_of("maria"), reason="slower", plan=plan)
     actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
-    response = sent_late(people("tom", "operator"), rollout, "advance", "hurry")
+    response = submitted_late(people("tom", "operator"), rollout, "advance", "hurry")
     assert response.status_code == 422
     assert "Look again" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).stage == 1
@@ -187,7 +189,7 @@ def test_a_rollback_works_wherever_the_rollout_is_by_now(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
-    sent_late(people("tom", "operator"), rollout, "roll-back", "it hurts")
+    submitted_late(people("tom", "operator"), rollout, "roll-back", "it hurts")
     assert Rollout.objects.get(pk=rollout.pk).state == State.ROLLING_BACK
     assert summaries.assignments.get().candidate is None
 
@@ -196,12 +198,12 @@ def test_a_pause_works_wherever_the_rollout_is_by_now(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
-    sent_late(people("tom", "operator"), rollout, "pause", "wait")
+    submitted_late(people("tom", "operator"), rollout, "pause", "wait")
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stage) == (State.PAUSED, 1)
 
 
-def test_a_first_stage_that_asks_for_a_yes_gets_it_on_the_page(
+def test_a_first_stage_that_requires_an_approval_gets_it_on_the_page(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     plan = [{**ONE_STEP[0], "approval": True}, ONE_STEP[1]]
@@ -210,11 +212,9 @@ def test_a_first_stage_that_asks_for_a_yes_gets_it_on_the_page(
     rollout = actions.approve_rollout(rollout.pk, actor=actor_of("eva"), reason="yes")
     operator = people("tom", "operator")
     page = text(operator.get(reverse("console:rollout", args=[rollout.pk])))
-    assert (
-        "the next stage asks for an approval and has none yet" in page and door(rollout, "start") not in page
-    )
-    assert "is approved" in text(through(people("eva", "approver"), rollout, "approve-stage"))
-    through(operator, rollout, "start")
+    assert "the next stage needs an approval" in page and address_of(rollout, "start") not in page
+    assert "is approved" in text(submit(people("eva", "approver"), rollout, "approve-stage"))
+    submit(operator, rollout, "start")
     assert Rollout.objects.get(pk=rollout.pk).state == State.RUNNING
 
 
@@ -223,13 +223,13 @@ def test_what_the_state_does_not_allow_is_refused_on_the_page(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = proposed(summaries, production)
-    response = through(people("tom", "operator"), rollout, name)
+    response = submit(people("tom", "operator"), rollout, name)
     assert response.status_code == 422
     assert "Possible now" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
 
 
-def test_a_freeze_closes_the_door_and_says_until_when(
+def test_a_freeze_refuses_a_start_and_says_until_when(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = in_state("start", summaries, production)
@@ -238,13 +238,13 @@ def test_a_freeze_closes_the_door_and_says_until_when(
     client = people("tom", "operator")
     page = text(client.get(reverse("console:rollout", args=[rollout.pk])))
     assert f"frozen until {until:%Y-%m-%d %H:%M} UTC: year end" in page
-    assert "is frozen until" in text(through(client, rollout, "start"))
+    assert "is frozen until" in text(submit(client, rollout, "start"))
     assert Rollout.objects.get(pk=rollout.pk).state == State.SCHEDULED
 
 
 def test_a_revert_leads_to_its_own_page(people: People, summaries: Workload, production: Environment) -> None:
     rollout = in_state("revert", summaries, production)
-    response = through(people("tom", "operator"), rollout, "revert")
+    response = submit(people("tom", "operator"), rollout, "revert")
     back = rollout.reverted_by.get()
     assert response.redirect_chain[0][0] == reverse("console:rollout", args=[back.pk])
     assert summaries.assignments.get().candidate == summaries.versions.get(number=1)
@@ -254,12 +254,12 @@ def test_the_form_comes_alone_when_the_page_asks(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
-    address = door(rollout, "pause")
+    address = address_of(rollout, "pause")
     page = text(people("tom", "operator").get(address, headers={"HX-Request": "true"}))
     assert "<html" not in page
     assert f'action="{address}"' in page
 
 
-def test_there_is_no_other_door(people: People, summaries: Workload, production: Environment) -> None:
+def test_an_unknown_action_is_not_found(people: People, summaries: Workload, production: Environment) -> None:
     rollout = proposed(summaries, production)
-    assert people("tom", "admin").get(door(rollout, "delete")).status_code == 404
+    assert people("tom", "admin").get(address_of(rollout, "delete")).status_code == 404
