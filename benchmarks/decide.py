@@ -78,7 +78,7 @@ def pointsman_decide() -> Contestant:
     """The whole of it: router.decide with ids, history, rollout, counters."""
     from pointsman import Router
     from pointsman.policy.canonical import digest
-    from pointsman.store import DiskStore, Received
+    from pointsman.sync.store import DiskStore, Received
 
     def entry(name: str) -> dict[str, Any]:
         sides = {"baseline": policy(name), "candidate": {**policy(name), "batch": True}}

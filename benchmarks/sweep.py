@@ -52,7 +52,7 @@ from django.db.models import F  # noqa: E402
 from controlplane.core import clock  # noqa: E402
 from controlplane.core.actors import SYSTEM  # noqa: E402
 from controlplane.core.bulk import chunks, flat, places  # noqa: E402
-from pointsman.histogram import Histogram  # noqa: E402
+from pointsman.reporting.histogram import Histogram  # noqa: E402
 from policies_app.models import Router, Workload  # noqa: E402
 from rollout_app import actions  # noqa: E402
 from rollout_app.engine.evidence import Reference  # noqa: E402

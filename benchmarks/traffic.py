@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.calibration import freeze
 from rollout_app.engine.evidence import ArmSums, Group, Reference
 from rollout_app.engine.windows import merge_groups

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from pointsman.buckets import Bucket, BucketKey, Outcome
+from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
 
 TASKS = 20  # of a bucket: its histograms fill 10 to 20 buckets, and 15 of the 32 groups
 WORKLOADS = 100

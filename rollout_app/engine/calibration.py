@@ -6,7 +6,7 @@ Frozen once, because a reference that moves with the data would let the margin d
 import math
 from collections.abc import Mapping
 
-from pointsman.histogram import Histogram, middle, upper_edge
+from pointsman.reporting.histogram import Histogram, middle, upper_edge
 from rollout_app.engine.evidence import ArmSums, Group, Reference
 from rollout_app.engine.metrics import RATIOS, Metric, count, moments
 from rollout_app.engine.stats.capped import Curve, curve

@@ -6,7 +6,7 @@ sentences are made for one that is not. Both ask the same rules, each of which s
 
 from datetime import datetime, timedelta
 
-from pointsman.histogram import MAX_INDEX, MIN_INDEX
+from pointsman.reporting.histogram import MAX_INDEX, MIN_INDEX
 from rollout_app.outcomes.schemas import (
     Bucket,
     Capped,

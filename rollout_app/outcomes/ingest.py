@@ -13,9 +13,9 @@ from django.db import Error, connection
 from controlplane.access.keyring import Caller
 from controlplane.core.errors import InvalidInput, Unavailable
 from controlplane.web.replies import Reply, Request, json_reply
-from pointsman.decision import DecisionToken
 from pointsman.errors import PointsmanError as ClientError
-from pointsman.histogram import index
+from pointsman.reporting.histogram import index
+from pointsman.token import DecisionToken
 from policies_app.snapshots.cache import Generation
 from rollout_app.models import Feedback
 from rollout_app.outcomes.aggregate import Contribution, Details, Key

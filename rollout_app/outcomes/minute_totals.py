@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import Q, Sum
 
 from controlplane.core.bulk import chunks, flat, places, stored
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 from policies_app.models import Workload
 from rollout_app.engine.calibration import freeze
 from rollout_app.engine.evidence import (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pointsman.attempt import Attempt, Next
+    from pointsman.background import Pace
     from pointsman.decision import Decision
     from pointsman.errors import (
         ConfigurationError,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         SnapshotRefused,
         TokenInvalid,
     )
-    from pointsman.poller import Pace
     from pointsman.router import Router
     from pointsman.version import VERSION as __version__  # noqa: N811
 
@@ -43,7 +43,7 @@ _HOMES = {
     "ConfigurationError": "errors",
     "Decision": "decision",
     "Next": "attempt",
-    "Pace": "poller",
+    "Pace": "background",
     "PointsmanError": "errors",
     "PolicyInvalid": "errors",
     "Router": "router",

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from pointsman.bucketing import bucket, mirrored
-from pointsman.decision import Decision
 from pointsman.errors import SnapshotRefused
 from pointsman.evaluate import CompiledPolicy, Route, compile_policy
 from pointsman.policy.canonical import digest
 
-if TYPE_CHECKING:
-    from pointsman.history import FailureHistory, LatchMemory
-
 __all__ = ["Compile", "Rollout", "Side", "WorkloadAssignment", "compile_checked"]
 
 Compile = Callable[[str, Mapping[str, Any]], CompiledPolicy]
-_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,81 +80,6 @@ class WorkloadAssignment:
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SnapshotRefused("malformed", f"workload {name}: {type(error).__name__}: {error}") from error
-
-    def decide(
-        self,
-        request: Mapping[str, Any] | None,
-        unit_ids: Mapping[str, str] | None = None,
-        *,
-        history: FailureHistory | None = None,
-        latch: LatchMemory | None = None,
-        available: Container[str] | None = None,
-    ) -> Decision:
-        """Choose the model for one task. Never raises, takes no lock, touches no network.
-
-        request    the `request.*` inputs: `{"prompt_tokens": 12, "attributes": {…}}`, what is known of them
-        unit_ids   ids by kind: `request`, `conversation`, `user`, `tenant`
-        history    the process's failure history, for policies that ask for it
-        latch      the process's memory of escalated conversations
-        available  catalogue names that can be called; for a choice outside `guard.on_unknown_model` answers
-        """
-        decision = Decision(self, self.baseline, _given(request), _given(unit_ids), latch)
-        try:
-            self._choose(decision, history)
-            if latch is not None or available is not None:
-                self._override(decision, latch, available)
-        except Exception as error:  # The caller's request must not fail because routing did.
-            decision.side = self.baseline
-            decision.route = self.baseline.policy.broken(error)
-        return decision
-
-    def _choose(self, decision: Decision, history: FailureHistory | None) -> None:
-        if self.pinned is not None:
-            decision.route = self.pinned
-            return
-        rollout, candidate = self.rollout, self.candidate
-        if rollout is not None and candidate is not None:
-            if rollout.mode == "percentage":
-                decision._bucket = bucket(rollout.salt, decision.unit)
-                if decision._bucket < rollout.share_pcm:
-                    decision.side = candidate
-            elif rollout.mode == "full":
-                decision.side = candidate
-            else:
-                decision.shadow = _route(candidate.policy, decision, history)
-                decision.mirror = mirrored(rollout.mirror_pcm, rollout.salt, decision.unit)
-        decision.route = _route(decision.side.policy, decision, history)
-
-    def _override(
-        self, decision: Decision, latch: LatchMemory | None, available: Container[str] | None
-    ) -> None:
-        if self.pinned is not None:
-            return
-        policy = decision.side.policy
-        conversation = decision.unit_ids.get("conversation")
-        if latch is not None and policy.latched is not None and conversation is not None:
-            stronger = policy.stronger(policy.latched.alias, decision.route.alias)
-            if stronger and latch.holds(self.name, str(conversation)):
-                decision.route = policy.latched
-        if available is not None and decision.route.model not in available:
-            decision.route = policy.unknown_model(decision.route)
-
-
-def _given(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What the caller gave, if it is a mapping; nothing is known otherwise."""
-    if type(values) is dict:
-        return values
-    try:
-        return values if isinstance(values, Mapping) else _NOTHING
-    except Exception:  # A proxy object whose target is gone cannot even say what it is.
-        return _NOTHING
-
-
-def _route(policy: CompiledPolicy, decision: Decision, history: FailureHistory | None) -> Route:
-    if history is None or not policy.uses_history:
-        return policy.route(decision.request)
-    decision._history = history.window(decision.workload, decision.endpoint)
-    return policy.route(decision.request, decision._history)
 
 
 def compile_checked(expected: str, data: Mapping[str, Any]) -> CompiledPolicy:

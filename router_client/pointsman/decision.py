@@ -6,19 +6,17 @@ import os
 from collections.abc import Container, Mapping
 from itertools import count
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pointsman.assignment import Side, WorkloadAssignment
 from pointsman.attempt import Attempt, Next
 from pointsman.bucketing import bucket
+from pointsman.evaluate import Route
+from pointsman.history import LatchMemory, Window
 from pointsman.steps import Steps, ended, next_step
 from pointsman.token import DecisionToken
 
-if TYPE_CHECKING:
-    from pointsman.assignment import Side, WorkloadAssignment
-    from pointsman.evaluate import Route
-    from pointsman.history import LatchMemory, Window
-
-__all__ = ["Attempt", "Decision", "DecisionToken", "Next"]
+__all__ = ["Decision"]
 
 # Hash groups of units, by which the server measures how much requests of one unit resemble each other.
 GROUPS = 32
@@ -40,8 +38,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Decision:
-    """One task's decision. What is costly (the id, the reason, the unit's group) is made when it is asked
-    for.
+    """One task's decision. What is expensive (the id, the reason, the unit's group) is made on first use.
 
     A decision belongs to the one thread or coroutine that runs its task.
     """

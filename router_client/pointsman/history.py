@@ -6,12 +6,8 @@ Both live in one process and are bounded. No lock is taken: a decision must not 
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
 
 from pointsman.recent import Recent
-
-if TYPE_CHECKING:
-    from pointsman.decision import Decision
 
 __all__ = ["FailureHistory", "LatchMemory", "Window"]
 
@@ -60,18 +56,6 @@ class FailureHistory:
         key = (workload, endpoint)
         window = self._windows.get(key) or self._windows.put(key, Window())
         window.record(failed)
-
-    def observe(self, decision: Decision, success: bool | None) -> None:
-        """Learn from a finished task. Counts only those that began on the weakest model and were graded or
-        escalated.
-
-        An escalated task counts as failed, whatever the strong model then made of it: the weak one was not
-        enough.
-        """
-        if not decision.weakest or (success is None and not decision.escalations):
-            return
-        failed = decision.escalations > 0 or not success
-        self.record(decision.workload, decision.endpoint, failed)
 
 
 class LatchMemory:

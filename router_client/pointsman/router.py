@@ -23,26 +23,26 @@ from collections.abc import Callable, Container, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pointsman.accounts import Ending, TypicalCosts, bucket_key, outcome_of
-from pointsman.connection import Connection
+from pointsman.background import BackgroundThread, Pace
+from pointsman.choose import decide
+from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
-from pointsman.feedback import FeedbackQueue
-from pointsman.headers import fits_header
 from pointsman.history import FailureHistory, LatchMemory
-from pointsman.lastgood import LastGood
-from pointsman.metrics import Counter, register
-from pointsman.outcomes import OutcomeBuffer
-from pointsman.poller import Pace, Poller
-from pointsman.signature import PublicKeys, Trusted
-from pointsman.spool import Spool
-from pointsman.standin import StandIns
-from pointsman.store import DiskStore
+from pointsman.reporting.feedback import FeedbackQueue
+from pointsman.reporting.metrics import Counter, register
+from pointsman.reporting.outcomes import OutcomeBuffer
+from pointsman.reporting.recording import TaskResult, TypicalCosts, bucket_key, learn, outcome_of
+from pointsman.reporting.spool import Spool
+from pointsman.sync.connection import Connection
+from pointsman.sync.defaults import DefaultAssignments
+from pointsman.sync.headers import fits_header
+from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.signature import PublicKeys, Trusted
+from pointsman.sync.store import DiskStore
 from pointsman.version import VERSION
 
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
-
-    from pointsman.decision import Decision
 
 __all__ = ["FEEDBACK_KINDS", "Router"]
 
@@ -117,16 +117,16 @@ class Router:
         self.instance = _instance_name(instance)
         keys = PublicKeys(public_keys) if public_keys is not None else None
         kept = DiskStore(store) if isinstance(store, str | os.PathLike) else store
-        self._good = LastGood(environment=environment, keys=keys, store=kept)
+        self._good = LastKnownGood(environment=environment, keys=keys, store=kept)
         on_disk = Spool(spool) if isinstance(spool, str | os.PathLike) else spool
-        self._stand_ins = StandIns(defaults or {})
+        self._defaults = DefaultAssignments(defaults or {})
         self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)
         self._feedback = FeedbackQueue(spool=on_disk.feedback() if on_disk is not None else None)
         self._history, self._latch, self._costs = FailureHistory(), LatchMemory(), TypicalCosts()
         self._count = _Counts()
         self._started = self._closed = False
         self._good.load()
-        self._poller = self._new_poller()
+        self._background = self._new_background()
         _routers.add(self)
         if start:
             self.start()
@@ -135,7 +135,7 @@ class Router:
         """Start following the control plane; once is enough."""
         if not self._started:
             self._started = True
-            self._poller.start()
+            self._background.start()
 
     def decide(
         self,
@@ -161,11 +161,11 @@ class Router:
             assignment = snapshot.workloads.get(workload) if snapshot is not None else None
             if assignment is None:
                 count.decisions_without_policy.hit()
-                assignment = self._stand_ins.assignment(workload)
+                assignment = self._defaults.assignment(workload)
         except Exception:  # A name that cannot even be looked up, such as a list.
-            assignment = self._stand_ins.assignment("")
-        decision = assignment.decide(
-            request, unit_ids, history=self._history, latch=self._latch, available=available
+            assignment = self._defaults.assignment("")
+        decision = decide(
+            assignment, request, unit_ids, history=self._history, latch=self._latch, available=available
         )
         if decision.route.error:
             count.evaluation_errors.hit()
@@ -202,7 +202,7 @@ class Router:
         shadow_cost_nusd   in shadow: what the candidate's choice would have cost, if the caller can tell
         mirror_success, mirror_cost_nusd   when `decision.mirror` asked for the other arm's model and it ran
         """
-        given = Ending(
+        given = TaskResult(
             success, quality, confidence, cost_nusd, latency_ms, error,
             shadow_cost_nusd, mirror_success, mirror_cost_nusd,
         )  # fmt: skip
@@ -212,11 +212,11 @@ class Router:
             if not self._count.outcomes_invalid.hit():
                 log.exception("an outcome could not be recorded; further ones are only counted")
 
-    def _record(self, decision: Decision, given: Ending) -> None:
+    def _record(self, decision: Decision, given: TaskResult) -> None:
         outcome, left_out = outcome_of(decision, given, self._costs)
         for _ in range(left_out):
             self._count.figures_invalid.hit()
-        self._history.observe(decision, outcome.success)
+        learn(self._history, decision, outcome.success)
         if decision.version == 0:  # a stand-in's: the control plane knows no such version
             self._count.outcomes_without_policy.hit()
             return
@@ -245,8 +245,8 @@ class Router:
         """Poll now and wait until there is a snapshot, from disk or network. False after `timeout` s."""
         if self._good.current is not None:
             return True
-        self._poller.poke()
-        return self._poller.applied.wait(timeout)
+        self._background.poke()
+        return self._background.poller.applied.wait(timeout)
 
     @property
     def ready(self) -> bool:
@@ -261,7 +261,7 @@ class Router:
 
     def status(self) -> dict[str, Any]:
         """What an operator asks: what is applied, how stale it is, what waits, what was lost, what failed."""
-        good, poller, outcomes = self._good, self._poller, self._outcomes
+        good, poller, outcomes = self._good, self._background.poller, self._outcomes
         snapshot, confirmed = good.current, good.confirmed_at
         return {
             "instance": self.instance,
@@ -305,8 +305,8 @@ class Router:
         self._closed = True
         _routers.discard(self)
         within_s = self._pace.stop_within + _ENDS_WITHIN_S
-        if self._started and not self._poller.stop(within_s):
-            log.warning("the poller did not end within %.1f s", within_s)
+        if self._started and not self._background.stop(within_s):
+            log.warning("the background thread did not end within %.1f s", within_s)
         self._outcomes.seal()
         self._feedback.seal()
         lost, words = self._outcomes.abandon(), self._feedback.abandon()
@@ -329,8 +329,10 @@ class Router:
     ) -> None:
         self.close()
 
-    def _new_poller(self) -> Poller:
-        return Poller(self._connection, self.instance, self._good, self._outcomes, self._feedback, self._pace)
+    def _new_background(self) -> BackgroundThread:
+        return BackgroundThread(
+            self._connection, self.instance, self._good, self._outcomes, self._feedback, self._pace
+        )
 
     def _after_fork_in_child(self) -> None:
         """The parent's thread is not here, its locks may be held for ever, its outcomes are its own."""
@@ -338,10 +340,10 @@ class Router:
         self._outcomes.restart(self.instance)
         self._feedback.restart()
         self._count = _Counts()
-        self._poller = self._new_poller()
+        self._background = self._new_background()
         if self._started:
             try:
-                self._poller.start()
+                self._background.start()
             except RuntimeError as error:  # a child of a process that is ending
                 log.warning("the forked process follows no policy changes: %s", error)
 
@@ -382,12 +384,12 @@ def _after_fork_in_child() -> None:
 
 def _before_fork() -> None:
     for router in list(_routers):
-        router._poller.pause()
+        router._background.pause()
 
 
 def _after_fork_in_parent() -> None:
     for router in list(_routers):
-        router._poller.resume()
+        router._background.resume()
 
 
 def _at_exit() -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from pointsman import Pace, Router
-from pointsman.spool import Spool
+from pointsman.reporting.spool import Spool
 
 
 def main(url: str, spool: Path, name: str) -> None:

@@ -3,9 +3,12 @@ from typing import Any
 
 import pytest
 
-from pointsman.decision import Attempt, DecisionToken
+from pointsman.attempt import Attempt
+from pointsman.choose import decide
 from pointsman.errors import PolicyInvalid, SnapshotRefused, TokenInvalid
 from pointsman.history import FailureHistory, LatchMemory
+from pointsman.reporting.recording import learn
+from pointsman.token import DecisionToken
 from tests.client.deciding import assigned, entry, moving
 from tests.client.policies import always, two_stage
 
@@ -13,7 +16,7 @@ LATCHED = two_stage(escalate={"to": "large", "on": ["refusal"], "latch": "conver
 
 
 def test_it_serves_the_baseline_without_a_rollout() -> None:
-    decision = assigned().decide({"prompt_tokens": 9, "endpoint": "/x"})
+    decision = decide(assigned(), {"prompt_tokens": 9, "endpoint": "/x"})
     assert (decision.arm, decision.version, decision.rollout, decision.stage) == ("baseline", 12, None, None)
     assert (decision.rule, decision.alias, decision.model) == ("default", "small", "vendor/small")
     assert decision.reason == "baseline, version 12: no rule holds, so the default small"
@@ -24,32 +27,32 @@ def test_it_serves_the_baseline_without_a_rollout() -> None:
 def test_it_splits_by_the_unit() -> None:
     # Of the vectors: bucket("s", …) decides, so the same conversation always gets the same arm.
     assignment = assigned(moving("percentage", 50_000))
-    arms = [assignment.decide({}, {"conversation": str(n)}).arm for n in range(1_000)]
+    arms = [decide(assignment, {}, {"conversation": str(n)}).arm for n in range(1_000)]
     assert arms.count("candidate") == pytest.approx(500, abs=60)
-    assert arms == [assignment.decide({}, {"conversation": str(n)}).arm for n in range(1_000)]
+    assert arms == [decide(assignment, {}, {"conversation": str(n)}).arm for n in range(1_000)]
 
 
 def test_it_serves_the_candidate_to_all_when_full() -> None:
-    decision = assigned(moving("full")).decide({})
+    decision = decide(assigned(moving("full")), {})
     assert (decision.arm, decision.version, decision.alias) == ("candidate", 13, "large")
     assert (decision.rollout, decision.stage) == ("0192", 2)
 
 
 def test_it_serves_the_baseline_in_shadow_and_tells_the_candidates_choice() -> None:
-    decision = assigned(moving("shadow", mirror_pcm=100_000)).decide({"prompt_tokens": 9})
+    decision = decide(assigned(moving("shadow", mirror_pcm=100_000)), {"prompt_tokens": 9})
     assert (decision.arm, decision.version, decision.alias) == ("baseline", 12, "small")
     assert decision.shadow is not None
     assert (decision.shadow.alias, decision.agreed, decision.mirror) == ("large", False, True)
-    assert assigned(moving("shadow")).decide({"prompt_tokens": 9_000}).agreed is True
-    assert assigned(moving("shadow")).decide({}).mirror is False
-    assert assigned(moving("full")).decide({}).agreed is None
+    assert decide(assigned(moving("shadow")), {"prompt_tokens": 9_000}).agreed is True
+    assert decide(assigned(moving("shadow")), {}).mirror is False
+    assert decide(assigned(moving("full")), {}).agreed is None
 
 
 @pytest.mark.parametrize("pin", ["large", "vendor/other"])
 def test_it_lets_a_pin_override_everything(pin: str) -> None:
     given = {**moving("percentage", 100_000), "pin": {"model": pin, "reason": "the small one is down"}}
-    decision = assigned(given).decide(
-        {}, {"conversation": "c"}, latch=LatchMemory(), available={"vendor/small"}
+    decision = decide(
+        assigned(given), {}, {"conversation": "c"}, latch=LatchMemory(), available={"vendor/small"}
     )
     assert (decision.rule, decision.alias, decision.arm) == ("pin", pin, "baseline")
     assert decision.model == {"large": "vendor/large"}.get(pin, pin)
@@ -59,49 +62,49 @@ def test_it_lets_a_pin_override_everything(pin: str) -> None:
 
 def test_it_counts_a_unit_that_was_not_given() -> None:
     assignment = assigned(moving("percentage", 50_000))
-    given = assignment.decide({}, {"conversation": "c", "request": "r"})
+    given = decide(assignment, {}, {"conversation": "c", "request": "r"})
     assert (given.unit, given.unit_missing) == ("c", False)
-    fallen = assignment.decide({}, {"request": "r"})
+    fallen = decide(assignment, {}, {"request": "r"})
     assert (fallen.unit, fallen.unit_missing) == ("r", True)
-    bare = assignment.decide({})
+    bare = decide(assignment, {})
     assert bare.unit == bare.nonce
     assert bare.unit_missing
-    by_request = assigned(entry(unit="request")).decide({})
+    by_request = decide(assigned(entry(unit="request")), {})
     assert not by_request.unit_missing
 
 
 def test_it_groups_units_into_32() -> None:
     assignment = assigned()
-    groups = {assignment.decide({}, {"conversation": str(n)}).group for n in range(1_000)}
+    groups = {decide(assignment, {}, {"conversation": str(n)}).group for n in range(1_000)}
     assert groups == set(range(32))
 
 
 def test_it_keeps_an_escalated_conversation_on_the_stronger_model() -> None:
     assignment, latch, ids = assigned(entry(LATCHED)), LatchMemory(), {"conversation": "c"}
-    first = assignment.decide({}, ids, latch=latch)
+    first = decide(assignment, {}, ids, latch=latch)
     assert first.next(Attempt(error="refusal")).action == "escalate"
-    second = assignment.decide({}, ids, latch=latch)
+    second = decide(assignment, {}, ids, latch=latch)
     assert (second.rule, second.alias) == ("latch", "large")
-    assert assignment.decide({}, {"conversation": "d"}, latch=latch).alias == "small"
-    assert assignment.decide({}, latch=latch).alias == "small"
+    assert decide(assignment, {}, {"conversation": "d"}, latch=latch).alias == "small"
+    assert decide(assignment, {}, latch=latch).alias == "small"
 
 
 def test_it_latches_a_task_only_unless_told() -> None:
     policy = two_stage(escalate={"to": "large", "on": ["refusal"]})
     assignment, latch, ids = assigned(entry(policy)), LatchMemory(), {"conversation": "c"}
-    assert assignment.decide({}, ids, latch=latch).next(Attempt(error="refusal")).action == "escalate"
-    assert assignment.decide({}, ids, latch=latch).alias == "small"
+    assert decide(assignment, {}, ids, latch=latch).next(Attempt(error="refusal")).action == "escalate"
+    assert decide(assignment, {}, ids, latch=latch).alias == "small"
 
 
 def test_it_guards_against_a_model_that_cannot_be_called() -> None:
     policy = two_stage(guard={"on_unknown_model": "large"})
-    decision = assigned(entry(policy)).decide({"prompt_tokens": 1}, available={"vendor/large"})
+    decision = decide(assigned(entry(policy)), {"prompt_tokens": 1}, available={"vendor/large"})
     assert (decision.rule, decision.alias, decision.error) == ("guard", "large", False)
     assert "vendor/small is not known here" in decision.reason
 
 
 def test_it_passes_over_models_that_cannot_be_called() -> None:
-    decision = assigned().decide({})
+    decision = decide(assigned(), {})
     step = decision.next(Attempt(ok=False, error="connection"), available={"vendor/small"})
     assert step.action == "stop"
 
@@ -111,11 +114,11 @@ def test_it_learns_from_finished_tasks() -> None:
     assignment, history = assigned(entry(two_stage(rules=[rule]))), FailureHistory()
     request = {"endpoint": "/x"}
     for success in (None, False, False):
-        history.observe(assignment.decide(request, history=history), success)
-    assert assignment.decide(request, history=history).rule == "flaky"
-    assert assignment.decide({"endpoint": "/y"}, history=history).rule == "default"
+        learn(history, decide(assignment, request, history=history), success)
+    assert decide(assignment, request, history=history).rule == "flaky"
+    assert decide(assignment, {"endpoint": "/y"}, history=history).rule == "default"
     # Chosen by the rule, the strong model's failures are not the weak one's.
-    history.observe(assignment.decide(request, history=history), True)
+    learn(history, decide(assignment, request, history=history), True)
     window = history.window("summaries", "/x")
     assert window is not None
     assert window.reading() == (1.0, 2)
@@ -123,9 +126,9 @@ def test_it_learns_from_finished_tasks() -> None:
 
 def test_it_counts_an_escalated_task_as_failed() -> None:
     assignment, history = assigned(), FailureHistory()
-    decision = assignment.decide({})
+    decision = decide(assignment, {})
     decision.next(Attempt(confidence=0.1))
-    history.observe(decision, True)
+    learn(history, decision, True)
     window = history.window("summaries", "")
     assert window is not None
     assert window.reading() == (1.0, 1)
@@ -139,7 +142,7 @@ def test_it_answers_whatever_the_caller_passes(broken: dict[str, Any]) -> None:
     policy = {**LATCHED, "rules": [rule]}
     given = {**moving("percentage", 50_000), "baseline": entry(policy)["baseline"]}
     arguments: dict[str, Any] = {"request": {}, "unit_ids": {}, **broken}
-    decision = assigned(given).decide(**arguments)
+    decision = decide(assigned(given), **arguments)
     assert decision.alias in ("small", "large")
     assert decision.reason
     step = decision.next("nonsense")  # type: ignore[arg-type]
@@ -149,7 +152,7 @@ def test_it_answers_whatever_the_caller_passes(broken: dict[str, Any]) -> None:
 
 
 def test_it_repeats_the_end() -> None:
-    decision = assigned().decide({})
+    decision = decide(assigned(), {})
     end = decision.next(Attempt(confidence=0.9))
     assert end.action == "accept"
     assert decision.next(Attempt(confidence=0.1)) is end
@@ -157,7 +160,7 @@ def test_it_repeats_the_end() -> None:
 
 
 def test_it_keeps_the_account_of_a_task() -> None:
-    decision = assigned(entry(two_stage(retry={"attempts": 1, "on": ["timeout"]}))).decide({})
+    decision = decide(assigned(entry(two_stage(retry={"attempts": 1, "on": ["timeout"]}))), {})
     decision.next(Attempt(ok=False, error="timeout", cost_nusd=1, latency_ms=10))
     decision.next(Attempt(confidence=0.1, cost_nusd=2, latency_ms=20))
     assert decision.next(Attempt(cost_nusd=4, latency_ms=40)).alias == "large"
@@ -169,20 +172,20 @@ def test_it_keeps_the_account_of_a_task() -> None:
 
 
 def test_it_limits_the_next_attempt_by_what_is_left() -> None:
-    decision = assigned(entry(two_stage(timeouts={"attempt_ms": 800, "total_ms": 1_000}))).decide({})
+    decision = decide(assigned(entry(two_stage(timeouts={"attempt_ms": 800, "total_ms": 1_000}))), {})
     step = decision.next(Attempt(confidence=0.1, latency_ms=700))
     assert (step.action, step.timeout_ms) == ("escalate", 300)
 
 
 def test_it_measures_time_itself_when_not_told() -> None:
-    decision = assigned().decide({})
+    decision = decide(assigned(), {})
     decision.next(Attempt(confidence=0.9))
     assert 0 <= decision.steps.latency_ms < 10_000
 
 
 def test_it_gives_every_decision_an_id_that_reads_back() -> None:
     assignment = assigned(moving("full"))
-    decisions = [assignment.decide({"endpoint": "/é"}) for _ in range(100)]
+    decisions = [decide(assignment, {"endpoint": "/é"}) for _ in range(100)]
     assert len({decision.decision_id for decision in decisions}) == 100
     token = DecisionToken.decode(decisions[0].decision_id)
     assert token == decisions[0].token
@@ -195,7 +198,7 @@ def test_it_gives_every_decision_an_id_that_reads_back() -> None:
 )
 def test_it_refuses_an_id_that_was_changed(change: Any) -> None:
     with pytest.raises(TokenInvalid):
-        DecisionToken.decode(change(assigned().decide({}).decision_id))
+        DecisionToken.decode(change(decide(assigned(), {}).decision_id))
 
 
 def test_it_makes_other_ids_in_a_forked_child() -> None:
@@ -203,13 +206,13 @@ def test_it_makes_other_ids_in_a_forked_child() -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, assignment.decide({}).nonce.encode())
+        os.write(writing, decide(assignment, {}).nonce.encode())
         os._exit(0)
     os.waitpid(child, 0)
     theirs = os.read(reading, 100).decode()
     os.close(reading)
     os.close(writing)
-    assert theirs[:16] != assignment.decide({}).nonce[:16]
+    assert theirs[:16] != decide(assignment, {}).nonce[:16]
 
 
 def test_it_refuses_a_policy_that_its_digest_does_not_name() -> None:

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from pointsman.decision import Attempt
+from pointsman.attempt import Attempt
+from pointsman.choose import decide
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from tests.client.deciding import assigned, entry
 from tests.client.vectors import vectors
@@ -28,7 +29,7 @@ def test_it_routes_as_every_language_does(case: dict[str, Any], policies: dict[s
 
 @pytest.mark.parametrize("case", VECTORS["tasks"], ids=named)
 def test_it_goes_on_as_every_language_does(case: dict[str, Any]) -> None:
-    decision = assigned(entry(VECTORS["policies"][case["policy"]])).decide(case["request"])
+    decision = decide(assigned(entry(VECTORS["policies"][case["policy"]])), case["request"])
     steps = [
         decision.next(Attempt(**a), expected_cost_nusd=case["expected_cost_nusd"]) for a in case["attempts"]
     ]

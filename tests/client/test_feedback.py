@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pointsman import Pace
-from pointsman.batch import words_of
-from pointsman.feedback import FeedbackQueue
-from pointsman.spool import Spool
+from pointsman.reporting.batch import feedback_batch
+from pointsman.reporting.feedback import FeedbackQueue
+from pointsman.reporting.spool import Spool
 from pointsman.testing import FakeControlPlane
 
 PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
@@ -47,9 +47,9 @@ def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) ->
 
     def cut(*given: Any) -> Any:
         waiting.append(len(queue))
-        return words_of(*given)
+        return feedback_batch(*given)
 
-    monkeypatch.setattr("pointsman.feedback.words_of", cut)
+    monkeypatch.setattr("pointsman.reporting.feedback.feedback_batch", cut)
     queue.seal()
     assert (waiting, len(queue)) == ([1], 1)
 

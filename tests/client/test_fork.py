@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pointsman import Pace, Router, poller
+from pointsman import Pace, Router, background
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always
 from tests.client.watching import eventually
@@ -118,7 +118,7 @@ def test_it_starts_no_thread_in_a_child_of_a_router_that_has_none() -> None:
     router = Router("http://127.0.0.1:9", "pmr_test", start=False)
 
     def child() -> None:
-        assert not any(thread.name == "pointsman-poller" for thread in threading.enumerate())
+        assert not any(thread.name == "pointsman" for thread in threading.enumerate())
         router.close()
 
     assert ended_well(in_child(child))
@@ -150,7 +150,7 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
     caplog.set_level(logging.INFO, "httpx")  # loggers remember what they were not to say, until they are told
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(poller, "_FORK_WAITS_S", 60)  # however slow the machine
+    monkeypatch.setattr(background, "_FORK_WAITS_S", 60)  # however slow the machine
     plane.poll_interval_ms = 100
     with plane.router(wait_s=0) as router:
 
@@ -169,9 +169,9 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
 def test_the_parent_goes_on_after_two_forks_at_once(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         for _ in range(2):
-            router._poller.pause()
+            router._background.pause()
         for _ in range(2):
-            router._poller.resume()
+            router._background.resume()
         plane.serve("summaries", always("large"), version=2)
         assert eventually(lambda: router.revision == 2)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.histogram import MAX_INDEX, MIN_INDEX, Histogram, index, middle, upper_edge
+from pointsman.reporting.histogram import MAX_INDEX, MIN_INDEX, Histogram, index, middle, upper_edge
 
 POSITIVE = st.floats(min_value=5e-324, max_value=sys.float_info.max, allow_nan=False)
 

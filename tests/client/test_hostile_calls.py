@@ -106,7 +106,7 @@ def router(mode: str) -> Router:
     mode = "full" if pin else mode
     entry = {"revision": 1, "unit": "conversation", "baseline": SIDE, "candidate": SIDE, "pin": pin}
     assignment = WorkloadAssignment.build("summaries", {**entry, "rollout": {**ROLLOUT, "mode": mode}})
-    made._stand_ins._given["summaries"] = assignment
+    made._defaults._given["summaries"] = assignment
     return made
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from pointsman import ConfigurationError, Router
-from pointsman.poller import Pace
-from pointsman.store import MAGIC, DiskStore
+from pointsman import ConfigurationError, Pace, Router
+from pointsman.sync.store import MAGIC, DiskStore
+from pointsman.sync.transport import Answer, _retry_after
 from pointsman.testing import FakeControlPlane, Reply, Request
-from pointsman.transport import Answer, _retry_after
 from tests.client.policies import always
 from tests.client.watching import eventually
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pointsman import Pace
-from pointsman.spool import Spool
+from pointsman.reporting.spool import Spool
 from pointsman.testing import FakeControlPlane, Reply, Request
 from tests.client.policies import two_stage
 from tests.client.watching import eventually

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.batch import MAX_BUCKETS, MAX_BYTES, batches
-from pointsman.buckets import Bucket, BucketKey, Mirror, Outcome, Shadow
-from pointsman.contradictions import contradiction
-from pointsman.outcomes import OutcomeBuffer
-from pointsman.spool import Spool
+from pointsman.reporting.batch import MAX_BUCKETS, MAX_BYTES, batches
+from pointsman.reporting.buckets import Bucket, BucketKey, Mirror, Outcome, Shadow
+from pointsman.reporting.consistency import contradiction
+from pointsman.reporting.outcomes import OutcomeBuffer
+from pointsman.reporting.spool import Spool
 
 KEY = BucketKey(29_393_265, "summaries", "r-1", 2, "candidate", 13, "/tickets", "default", "small")
 GOOD = Outcome(
@@ -157,7 +157,7 @@ def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) ->
         waiting.append(buffer.tasks_waiting)
         return batches(*given)
 
-    monkeypatch.setattr("pointsman.outcomes.batches", cut)
+    monkeypatch.setattr("pointsman.reporting.outcomes.batches", cut)
     buffer.seal()
     assert (waiting, buffer.tasks_waiting) == ([2], 2)
 

@@ -10,12 +10,11 @@ from random import Random
 
 import pytest
 
-from pointsman import Router
-from pointsman.backoff import LONGEST_S, Backoff
+from pointsman import Pace, Router
 from pointsman.errors import SnapshotRefused
-from pointsman.poller import Pace
+from pointsman.sync.backoff import LONGEST_S, Backoff
+from pointsman.sync.transport import _retry_after
 from pointsman.testing import FakeControlPlane, Reply, Request
-from pointsman.transport import _retry_after
 from tests.client.policies import always, two_stage
 from tests.client.watching import eventually, polls
 
@@ -106,8 +105,8 @@ def test_the_reason_of_a_refusal_is_there_when_it_is_said_or_counted(
         status = router.status()
         seen.append((status["poll_failures"], status["snapshots_refused"], status["last_error"]))
 
-    monkeypatch.setattr("pointsman.poller.log.warning", told)
-    router._poller._refused(SnapshotRefused("malformed", "cut"), None)
+    monkeypatch.setattr("pointsman.sync.poller.log.warning", told)
+    router._background.poller._refused(SnapshotRefused("malformed", "cut"), None)
     assert [(failures, refused) for failures, refused, _ in seen] == [(1, 0)]
     assert "malformed" in seen[0][2]
     assert router.status()["snapshots_refused"] == 1
@@ -268,7 +267,7 @@ def test_it_stops_and_flushes_while_a_poll_hangs(plane: FakeControlPlane) -> Non
     router.close()
     assert time.monotonic() - began < 20  # of the 25 that the poll may hang
     assert plane.tasks("summaries") == 1
-    assert not any(thread.name == "pointsman-poller" for thread in threading.enumerate())
+    assert not any(thread.name == "pointsman" for thread in threading.enumerate())
 
 
 def test_it_waits_for_the_last_flush_as_long_as_its_pace_allows(plane: FakeControlPlane) -> None:
@@ -315,7 +314,7 @@ def test_it_stops_while_a_name_cannot_be_resolved(monkeypatch: pytest.MonkeyPatc
     began = time.monotonic()
     router.close()
     assert time.monotonic() - began < 30  # not as long as that
-    assert not any(thread.name == "pointsman-poller" for thread in threading.enumerate())
+    assert not any(thread.name == "pointsman" for thread in threading.enumerate())
     assert not any(
         thread.name == "pointsman-resolver" and not thread.daemon for thread in threading.enumerate()
     )

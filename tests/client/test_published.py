@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from pointsman import ConfigurationError, Router
-from pointsman import acks as acks_of
-from pointsman.fakeserver import FakeServer, Reply, Request
+from pointsman.sync import acks as acks_of
 from pointsman.testing import FakeControlPlane
+from pointsman.testing.server import FakeServer, Reply, Request
 from tests.client.policies import always, two_stage
 from tests.client.watching import eventually
 

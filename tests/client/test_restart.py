@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pointsman import Pace, Router
-from pointsman.spool import Spool
+from pointsman.reporting.spool import Spool
 from pointsman.testing import FakeControlPlane
 from tests.client.policies import always, two_stage
 from tests.client.watching import eventually

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from pointsman import Attempt, ConfigurationError, Pace, Router
-from pointsman.metrics import Counter
+from pointsman.reporting.metrics import Counter
 from pointsman.testing import FakeControlPlane, Reply, Request
 from tests.client.policies import always, two_stage
 from tests.client.watching import eventually

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointsman import ConfigurationError, SnapshotRefused
-from pointsman.lastgood import LastGood
+from pointsman.choose import decide
 from pointsman.policy.canonical import digest
-from pointsman.signature import PREFIX, PublicKeys
-from pointsman.snapshot import Snapshot, parse
-from pointsman.store import Received
+from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.signature import PREFIX, PublicKeys
+from pointsman.sync.snapshot import Snapshot, parse
+from pointsman.sync.store import Received
 from tests.client.policies import always, two_stage
 
 KEY = Ed25519PrivateKey.generate()
@@ -52,12 +53,12 @@ def signed(content: bytes, key: Ed25519PrivateKey = KEY, keyid: str = "k1") -> R
     return Received(content, None, f"keyid={keyid}, alg=ed25519, sig={signature}")
 
 
-def trusting(*keyids: str) -> LastGood:
+def trusting(*keyids: str) -> LastKnownGood:
     raw = KEY.public_key().public_bytes_raw()
-    return LastGood(keys=PublicKeys({keyid: b64encode(raw).decode() for keyid in keyids or ("k1",)}))
+    return LastKnownGood(keys=PublicKeys({keyid: b64encode(raw).decode() for keyid in keyids or ("k1",)}))
 
 
-def refusal(good: LastGood, received: Received) -> str:
+def refusal(good: LastKnownGood, received: Received) -> str:
     before = good.current
     with pytest.raises(SnapshotRefused) as caught:
         good.receive(received)
@@ -67,7 +68,7 @@ def refusal(good: LastGood, received: Received) -> str:
 
 def model(snapshot: Snapshot | None, workload: str = "summaries") -> str:
     assert snapshot is not None
-    return snapshot.workloads[workload].decide({}).model
+    return decide(snapshot.workloads[workload], {}).model
 
 
 # Signatures
@@ -162,7 +163,7 @@ def test_it_does_not_start_with_a_key_that_is_none(keys: Any) -> None:
     ],
 )
 def test_it_refuses_what_is_no_snapshot(content: bytes, code: str) -> None:
-    assert refusal(LastGood(), Received(content)) == code
+    assert refusal(LastKnownGood(), Received(content)) == code
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -175,41 +176,41 @@ def test_it_refuses_any_other_bytes_without_an_error_of_its_own(content: bytes) 
 
 
 def test_it_refuses_a_lower_revision_of_the_same_epoch() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(7)))
     assert refusal(good, Received(body(6))) == "lower_revision"
 
 
 def test_it_follows_a_new_epoch_to_any_revision() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(7)))
     assert good.receive(Received(body(1, epoch="e2"))).revision == 1
 
 
 def test_it_refuses_another_environment() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(1)))
     assert refusal(good, Received(body(2, environment="staging"))) == "environment_mismatch"
-    assert refusal(LastGood(environment="staging"), Received(body())) == "environment_mismatch"
+    assert refusal(LastKnownGood(environment="staging"), Received(body())) == "environment_mismatch"
 
 
 @pytest.mark.parametrize(
     "etag", ['"e1.8.0123456789abcdef"', 'W/"e1.8.0123456789abcdef"', '"e0.7.0123456789abcdef"']
 )
 def test_it_refuses_an_etag_of_another_revision(etag: str) -> None:
-    assert refusal(LastGood(), Received(body(7), etag)) == "etag_mismatch"
+    assert refusal(LastKnownGood(), Received(body(7), etag)) == "etag_mismatch"
 
 
 @pytest.mark.parametrize("etag", ['"e1.7.0123456789abcdef"', 'W/"e1.7.0123456789abcdef"', '"proxy"', None])
 def test_it_takes_an_etag_of_its_revision_or_a_proxys_own(etag: str | None) -> None:
-    assert LastGood().receive(Received(body(7), etag)).etag == etag
+    assert LastKnownGood().receive(Received(body(7), etag)).etag == etag
 
 
 # Deltas
 
 
 def test_it_refuses_a_delta_that_it_cannot_apply() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     assert refusal(good, Received(body(full=False))) == "delta_without_base"
     good.receive(Received(body(3)))
     assert refusal(good, Received(body(5, full=False, since=4))) == "delta_mismatch"
@@ -217,7 +218,7 @@ def test_it_refuses_a_delta_that_it_cannot_apply() -> None:
 
 
 def test_it_leaves_everything_as_it_was_when_a_delta_is_refused() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(3)))
     broken = {"summaries": entry(4, always("large")), "other": None}
     assert refusal(good, Received(body(4, broken, full=False))) == "malformed"
@@ -231,7 +232,7 @@ CHANGES = st.lists(st.tuples(NAMES, st.none() | st.integers(0, len(POLICIES) - 1
 @settings(deadline=None, max_examples=60)
 @given(st.lists(CHANGES, min_size=1, max_size=5))
 def test_it_reaches_by_deltas_what_a_full_snapshot_gives(steps: list[list[tuple[str, int | None]]]) -> None:
-    by_delta = LastGood()
+    by_delta = LastKnownGood()
     by_delta.receive(Received(body(1, {})))
     workloads: dict[str, Any] = {}
     for revision, changes in enumerate(steps, start=2):
@@ -243,7 +244,7 @@ def test_it_reaches_by_deltas_what_a_full_snapshot_gives(steps: list[list[tuple[
         changed = {name: workloads[name] for name, _ in changes if name in workloads}
         removed = [name for name, _ in changes if name not in workloads]
         by_delta.receive(Received(body(revision, changed, full=False, removed=removed)))
-    full = LastGood().receive(Received(body(len(steps) + 1, workloads)))
+    full = LastKnownGood().receive(Received(body(len(steps) + 1, workloads)))
     current = by_delta.current
     assert current is not None
     assert current.entries == full.entries
@@ -257,7 +258,7 @@ def test_it_reaches_by_deltas_what_a_full_snapshot_gives(steps: list[list[tuple[
 
 
 def test_it_compiles_a_policy_once_for_as_long_as_it_is_served() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     first = good.receive(Received(body(1)))
     second = good.receive(Received(body(2, {"summaries": entry(2, pin={"model": "large", "reason": ""})})))
     policies = [snapshot.workloads["summaries"].baseline.policy for snapshot in (first, second)]
@@ -266,7 +267,7 @@ def test_it_compiles_a_policy_once_for_as_long_as_it_is_served() -> None:
 
 
 def test_it_rejects_a_bad_baseline_alone_and_keeps_the_last_good() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(1, {"summaries": entry(1), "other": entry(1)})))
     bad = two_stage(default="nobody")
     after = good.receive(Received(body(2, {"summaries": entry(2, bad), "other": entry(2, always("large"))})))
@@ -278,25 +279,25 @@ def test_it_rejects_a_bad_baseline_alone_and_keeps_the_last_good() -> None:
 
 
 def test_it_lets_the_pin_reach_a_workload_whose_new_baseline_is_bad() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(1)))
     pinned = entry(2, two_stage(default="nobody"), pin={"model": "large", "reason": "incident"})
     assert model(good.receive(Received(body(2, {"summaries": pinned})))) == "vendor/large"
 
 
 def test_it_leaves_the_workload_on_the_entrys_own_baseline_when_the_candidate_is_bad() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(1)))
     bad = version(2, two_stage(format=99))
     mixed = entry(2, always("large"), candidate=bad, rollout=rolling())
     after = good.receive(Received(body(2, {"summaries": mixed})))
-    decision = after.workloads["summaries"].decide({})
+    decision = decide(after.workloads["summaries"], {})
     assert (decision.model, decision.arm, decision.rollout) == ("vendor/large", "baseline", None)
     assert [r.digest for r in after.rejected] == [bad["digest"]]
 
 
 def test_it_rejects_a_policy_that_is_not_the_one_its_digest_names() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     forged = entry(1)
     forged["baseline"] = version(1, always("large"), named=digest(two_stage()))
     after = good.receive(Received(body(1, {"summaries": forged})))
@@ -305,7 +306,7 @@ def test_it_rejects_a_policy_that_is_not_the_one_its_digest_names() -> None:
 
 
 def test_it_does_not_reuse_a_compiled_policy_for_other_content_under_its_digest() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(1)))
     forged = entry(2)
     forged["baseline"] = version(1, always("large"), named=digest(two_stage()))
@@ -328,7 +329,7 @@ def test_it_does_not_reuse_a_compiled_policy_for_other_content_under_its_digest(
     ],
 )
 def test_it_rejects_a_malformed_entry_alone(changes: dict[str, Any]) -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(Received(body(1, {"summaries": entry(1), "other": entry(1)})))
     workloads = {"summaries": entry(2, **changes), "other": entry(2, always("large"))}
     after = good.receive(Received(body(2, workloads)))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.store import DiskStore, Received, write_whole
+from pointsman.sync.files import write_whole
+from pointsman.sync.store import DiskStore, Received
 
 CHAIN = [
     Received(b'{"format": 1, "note": "line\nbreaks"}', '"e.1.00"', "keyid=a, alg=ed25519, sig=AAAA"),

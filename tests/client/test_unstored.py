@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pointsman import Router
 from pointsman.errors import SnapshotRefused
-from pointsman.lastgood import LastGood
 from pointsman.policy import digest
-from pointsman.store import DiskStore, Received
+from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.store import DiskStore, Received
 from pointsman.testing import FakeControlPlane, Reply, Request
 from tests.client.policies import always, two_stage
 from tests.client.watching import eventually, polls
@@ -206,7 +206,7 @@ def body(revision: int, *, full: bool, **changes: Any) -> Received:
 
 
 def test_it_keeps_nothing_of_a_delta_that_says_nothing(disk: FullDisk) -> None:
-    good = LastGood(store=disk)
+    good = LastKnownGood(store=disk)
     good.receive(body(1, full=True))
     disk.full = True
     good.receive(body(2, full=False, removed=["other"]))
@@ -220,7 +220,7 @@ def test_it_keeps_nothing_of_a_delta_that_says_nothing(disk: FullDisk) -> None:
 
 
 def test_it_has_no_word_of_what_it_applied_from_a_304_to_an_older_etag(disk: FullDisk) -> None:
-    good = LastGood(store=disk)
+    good = LastKnownGood(store=disk)
     good.receive(body(1, full=True))
     disk.full = True
     good.receive(body(2, full=False))
@@ -230,7 +230,7 @@ def test_it_has_no_word_of_what_it_applied_from_a_304_to_an_older_etag(disk: Ful
 
 
 def test_its_etag_is_the_applied_one_where_nothing_is_stored() -> None:
-    good = LastGood()
+    good = LastKnownGood()
     good.receive(body(1, full=True))
     assert (good.etag, good.unstored) == ('"e.1.0123456789abcdef"', False)
     with pytest.raises(SnapshotRefused):
@@ -248,7 +248,7 @@ def test_what_is_on_disk_is_what_its_etag_says(steps: list[tuple[Any, bool, bool
     """Each step: what changes, whether it comes as a full snapshot, whether the disk is full."""
     with TemporaryDirectory() as directory:
         disk = FullDisk(Path(directory) / "snapshot")
-        good = LastGood(store=disk)
+        good = LastKnownGood(store=disk)
         good.receive(body(1, full=True))
         workloads: dict[str, Any] = {}
         for revision, (changes, full, disk.full) in enumerate(steps, start=2):
@@ -260,7 +260,7 @@ def test_what_is_on_disk_is_what_its_etag_says(steps: list[tuple[Any, bool, bool
             good.receive(body(revision, full=full, workloads=told, removed=removed))
             assert good.current is not None
             assert good.current.entries == {n: e for n, e in workloads.items() if e is not None}
-            restarted = LastGood(store=DiskStore(disk.path)).load()
+            restarted = LastKnownGood(store=DiskStore(disk.path)).load()
             assert restarted is not None
             assert restarted.etag == good.etag
             assert good.unstored is disk.full

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pointsman.decision import DecisionToken
+from pointsman.token import DecisionToken
 from rollout_app.models import Feedback
 from tests.support.plane import Plane, Served
 

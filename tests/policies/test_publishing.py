@@ -15,7 +15,7 @@ from django.db import connection
 from controlplane.core import clock, signing
 from controlplane.core.actors import SYSTEM
 from controlplane.server import checks
-from pointsman.signature import PublicKeys
+from pointsman.sync.signature import PublicKeys
 from policies_app import actions
 from policies_app.models import Assignment, Environment, Published, new_epoch
 from policies_app.snapshots import build, cache, object_store, publish

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.calibration import CAP_SPREAD, freeze
 from rollout_app.engine.evidence import ArmSums, Reference
 from rollout_app.engine.guardrails import Guardrail, Verdict, VerdictResult

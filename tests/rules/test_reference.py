@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pointsman.histogram import Histogram, index
+from pointsman.reporting.histogram import Histogram, index
 from rollout_app.engine.calibration import freeze
 from rollout_app.engine.evidence import ArmSums, Group, Reference
 from rollout_app.engine.guardrails import guardrails_for

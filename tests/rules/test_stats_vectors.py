@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.stats import combine, mixture, rates, ratios, srm
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "statistics.json").read_text())

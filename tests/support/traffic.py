@@ -3,7 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.evidence import Stage
 from rollout_app.models import ArmTotals, Rollout
 

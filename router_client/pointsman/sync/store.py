@@ -16,13 +16,13 @@ last to write wins, and what they write are all good snapshots.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pointsman.headers import fits_header
+from pointsman.sync.files import write_whole
+from pointsman.sync.headers import fits_header
 
 MAGIC = b"pointsman.store.v1 "
 
@@ -102,34 +102,3 @@ def _read(content: bytes) -> list[Received]:
         chain.append(Received(bodies[start:end], *named))
         start = end
     return chain
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a crash at any moment leaves the old file or the new one.
-
-    The directory is synced as well: without that a power cut may bring the old name back after the
-    router has told the control plane what it applied.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    if os.name == "nt":  # a directory cannot be opened there
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 
 __all__ = ["contradiction"]
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import threading
 
-from pointsman.batch import Batch, batches
-from pointsman.buckets import Bucket, BucketKey, Outcome
-from pointsman.outbox import Outbox
-from pointsman.spool import Spool
+from pointsman.reporting.batch import Batch, batches
+from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
+from pointsman.reporting.outbox import Outbox
+from pointsman.reporting.spool import Spool
 
 __all__ = ["OutcomeBuffer"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 
 
 class BucketKey(NamedTuple):

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pointsman.batch import MAX_BYTES, Words, words_of
-from pointsman.outbox import Outbox
-from pointsman.spool import FeedbackDrawer
+from pointsman.reporting.batch import MAX_BYTES, FeedbackBatch, feedback_batch
+from pointsman.reporting.outbox import Outbox
+from pointsman.reporting.spool import FeedbackSpool
 
 __all__ = ["FeedbackQueue"]
 
@@ -24,14 +24,14 @@ _MOST_AT_ONCE = 500
 
 
 class FeedbackQueue:
-    """Words until they are acknowledged. Thread-safe; no call waits for the network.
+    """FeedbackBatch until they are acknowledged. Thread-safe; no call waits for the network.
 
     limit      words not yet sealed; beyond, the oldest are dropped
     max_bytes  sealed ones in memory; beyond, the oldest go (with a spool they stay on disk)
     """
 
     def __init__(
-        self, *, limit: int = 10_000, max_bytes: int = 4 << 20, spool: FeedbackDrawer | None = None
+        self, *, limit: int = 10_000, max_bytes: int = 4 << 20, spool: FeedbackSpool | None = None
     ) -> None:
         self._limit, self._max_bytes, self._spool = limit, max_bytes, spool
         self.restart()
@@ -40,7 +40,7 @@ class FeedbackQueue:
         """Begin anew, empty: a forked child's parent sends what it was given."""
         self._lock = threading.Lock()
         self._words: deque[bytes] = deque()
-        self._outbox: Outbox[Words] = Outbox(self._max_bytes, self._spool)
+        self._outbox: Outbox[FeedbackBatch] = Outbox(self._max_bytes, self._spool)
         self._dropped = 0
 
     def put(self, word: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ class FeedbackQueue:
             self._outbox.expect(len(sealed))
         try:
             for part in _parts(sealed):
-                self._outbox.put(words_of(part, str(uuid.uuid4())))
+                self._outbox.put(feedback_batch(part, str(uuid.uuid4())))
         finally:
             self._outbox.expect(-len(sealed))
 
@@ -67,15 +67,15 @@ class FeedbackQueue:
         """Take over words in the spool that another process left, or that memory had no room for."""
         self._outbox.adopt()
 
-    def oldest(self) -> Words | None:
+    def oldest(self) -> FeedbackBatch | None:
         """The words to send next; they stay in line until they are accepted or refused."""
         return self._outbox.oldest()
 
-    def accept(self, words: Words) -> None:
+    def accept(self, words: FeedbackBatch) -> None:
         """The control plane took these."""
         self._outbox.forget(words)
 
-    def refuse(self, words: Words) -> None:
+    def refuse(self, words: FeedbackBatch) -> None:
         """The control plane will not take these. Halving them finds the one that it means."""
         halves = words.halves()
         self._outbox.replace(words, halves)
@@ -91,7 +91,7 @@ class FeedbackQueue:
 
     @property
     def dropped(self) -> int:
-        """Words that found no room, were refused, or left at the end."""
+        """FeedbackBatch that found no room, were refused, or left at the end."""
         return self._dropped + self._outbox.dropped
 
     def __len__(self) -> int:

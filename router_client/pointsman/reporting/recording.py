@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pointsman.attempt import ANSWERED_BADLY, UNREACHABLE, error_kind
-from pointsman.buckets import BucketKey, Mirror, Outcome, Shadow
+from pointsman.decision import Decision
+from pointsman.history import FailureHistory
 from pointsman.recent import Recent
+from pointsman.reporting.buckets import BucketKey, Mirror, Outcome, Shadow
 
-if TYPE_CHECKING:
-    from pointsman.decision import Decision
-
-__all__ = ["Ending", "TypicalCosts", "bucket_key", "outcome_of"]
+__all__ = ["TaskResult", "TypicalCosts", "bucket_key", "learn", "outcome_of"]
 
 # Bounds of the protocol: a longer name or a higher cost would have its whole bucket refused.
 _MODEL_LENGTH = 120
@@ -21,7 +20,7 @@ _HIGHEST_COST_NUSD = 10**12  # a thousand dollars a task
 _KINDS = frozenset((*UNREACHABLE, *ANSWERED_BADLY))
 
 
-class Ending(NamedTuple):
+class TaskResult(NamedTuple):
     """What the caller says of a task's end; None: take it from the attempts, or it is not known."""
 
     success: bool | None
@@ -56,6 +55,15 @@ class TypicalCosts:
         return round(mean[0]) if mean is not None else None
 
 
+def learn(history: FailureHistory, decision: Decision, success: bool | None) -> None:
+    """Add a finished task to the failure history, if it began on the weakest model and was graded or escalated.
+
+    An escalated task counts as failed, whatever the strong model then made of it: the weak one was not enough.
+    """
+    if decision.weakest and (success is not None or decision.escalations):
+        history.record(decision.workload, decision.endpoint, decision.escalations > 0 or not success)
+
+
 def bucket_key(decision: Decision) -> BucketKey:
     """Where the outcome counts: the minute of the decision, since arms are compared at one time of day."""
     return BucketKey(
@@ -71,7 +79,7 @@ def bucket_key(decision: Decision) -> BucketKey:
     )
 
 
-def outcome_of(decision: Decision, ending: Ending, costs: TypicalCosts) -> tuple[Outcome, int]:
+def outcome_of(decision: Decision, ending: TaskResult, costs: TypicalCosts) -> tuple[Outcome, int]:
     """The outcome, and how many figures had to be left out because they are none."""
     steps = decision.steps
     tried = steps.attempts > 0
@@ -142,7 +150,7 @@ def _duration(value: object) -> float | None:
     return _figure(value, sys.float_info.max)
 
 
-def _error(decision: Decision, ending: Ending) -> str | None:
+def _error(decision: Decision, ending: TaskResult) -> str | None:
     if ending.error is not None:
         # Kinds are a closed list: free words would each become a counter of their own.
         known = isinstance(ending.error, str) and ending.error in _KINDS
@@ -158,7 +166,7 @@ def _last_confidence(decision: Decision) -> float | None:
     return last.confidence if last is not None else None
 
 
-def _shadow(decision: Decision, ending: Ending, cost: int | None, costs: TypicalCosts) -> Shadow | None:
+def _shadow(decision: Decision, ending: TaskResult, cost: int | None, costs: TypicalCosts) -> Shadow | None:
     shadow = decision.shadow
     if shadow is None:
         return None
@@ -172,7 +180,7 @@ def _shadow(decision: Decision, ending: Ending, cost: int | None, costs: Typical
     return Shadow(served, chosen, agreed, cost, known, shadow.error)
 
 
-def _mirror(success: bool | None, cost: int | None, ending: Ending) -> Mirror | None:
+def _mirror(success: bool | None, cost: int | None, ending: TaskResult) -> Mirror | None:
     # A mirror runs in shadow only, where the baseline is what was served.
     if ending.mirror_success is None or success is None:
         return None

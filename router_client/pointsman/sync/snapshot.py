@@ -22,14 +22,14 @@ from pointsman.errors import PolicyInvalid, SnapshotRefused
 if TYPE_CHECKING:
     from pointsman.evaluate import CompiledPolicy
 
-__all__ = ["FORMAT", "Document", "Rejection", "Snapshot", "parse"]
+__all__ = ["FORMAT", "SnapshotDocument", "Rejection", "Snapshot", "parse"]
 
 FORMAT = 1
 _DEFAULT_INTERVAL_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class SnapshotDocument:
     """A parsed snapshot body. `since` is the revision a delta counts from, when the control plane says it."""
 
     environment: str
@@ -86,7 +86,11 @@ class Snapshot:
 
     @classmethod
     def of(
-        cls, document: Document, current: Snapshot | None, etag: str | None, validator: str | None = None
+        cls,
+        document: SnapshotDocument,
+        current: Snapshot | None,
+        etag: str | None,
+        validator: str | None = None,
     ) -> Snapshot:
         """The snapshot that follows `current`. Raises SnapshotRefused, and then nothing has changed.
 
@@ -116,7 +120,7 @@ class Snapshot:
         )
 
 
-def parse(body: bytes) -> Document:
+def parse(body: bytes) -> SnapshotDocument:
     """Read a body whose origin was verified. Raises SnapshotRefused for what is no snapshot of format 1."""
     try:
         data = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
@@ -131,7 +135,7 @@ def parse(body: bytes) -> Document:
             "unknown_format",
             f"snapshot format {data.get('format')!r}; this version of pointsman reads {FORMAT}",
         )
-    return Document(
+    return SnapshotDocument(
         environment=_typed(data, "environment", str),
         epoch=_typed(data, "epoch", str),
         revision=_whole(data, "revision"),
@@ -143,7 +147,7 @@ def parse(body: bytes) -> Document:
     )
 
 
-def _check_succession(document: Document, current: Snapshot | None, etag: str | None) -> None:
+def _check_succession(document: SnapshotDocument, current: Snapshot | None, etag: str | None) -> None:
     parts = (etag or "").removeprefix("W/").strip('"').rsplit(".", 2)
     # An ETag of another shape is a proxy's own; one of another revision would confirm what is not applied.
     if (

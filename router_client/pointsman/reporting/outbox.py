@@ -11,38 +11,29 @@ import logging
 import threading
 from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pointsman.reporting.batch import Message
 
 if TYPE_CHECKING:
-    from pointsman.spool import Drawer
+    from pointsman.reporting.spool import SpoolFiles
 
-__all__ = ["Outbox", "Parcel"]
+__all__ = ["Outbox"]
 
 log = logging.getLogger("pointsman")
 
 
-class Parcel(Protocol):
-    """A request's body, sent as it is at every try. `count`: how many things are in it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def body(self) -> bytes: ...
-    @property
-    def count(self) -> int: ...
-
-
-P = TypeVar("P", bound=Parcel)
+P = TypeVar("P", bound=Message)
 
 
 class Outbox(Generic[P]):
-    """Parcels in line. Thread-safe; no call waits for the network.
+    """Messages in line. Thread-safe; no call waits for the network.
 
     max_bytes   of bodies in memory
     dropped     how many things found no room, or were left at the end
     """
 
-    def __init__(self, max_bytes: int, spool: Drawer[P] | None = None) -> None:
+    def __init__(self, max_bytes: int, spool: SpoolFiles[P] | None = None) -> None:
         self.dropped = 0
         self._max_bytes, self._spool = max_bytes, spool
         self._lock = threading.Lock()
@@ -58,46 +49,46 @@ class Outbox(Generic[P]):
         with self._lock:
             self._expected += count
 
-    def put(self, parcel: P) -> None:
+    def put(self, message: P) -> None:
         """Put it in line, on disk first."""
         if self._spool is not None:
             try:
-                gone = sum(old.count for old in self._spool.put(parcel))
+                gone = sum(old.count for old in self._spool.put(message))
                 with self._lock:
                     self.dropped += gone
             except OSError as error:
-                log.warning("%s stays in memory only: %s", parcel.id, error)
-        self._hold(parcel)
+                log.warning("%s stays in memory only: %s", message.id, error)
+        self._hold(message)
 
     def adopt(self) -> None:
         """Take up what another process left on disk, or what memory had no room for."""
         if self._spool is None:
             return
-        for parcel in self._spool.orphans(set(self._waiting)):
-            if self._bytes + len(parcel.body) > self._max_bytes:
+        for message in self._spool.orphans(set(self._waiting)):
+            if self._bytes + len(message.body) > self._max_bytes:
                 return
-            self._hold(parcel)
+            self._hold(message)
 
     def oldest(self) -> P | None:
         """What to send next; it stays in line until it is forgotten or replaced."""
         with self._lock:
             return next(iter(self._waiting.values()), None)
 
-    def forget(self, parcel: P) -> None:
+    def forget(self, message: P) -> None:
         """It was taken, or never will be."""
         with self._lock, suppress(KeyError):
-            del self._waiting[parcel.id]
-            self._bytes -= len(parcel.body)
+            del self._waiting[message.id]
+            self._bytes -= len(message.body)
         if self._spool is not None:
-            self._spool.remove(parcel.id)
+            self._spool.remove(message.id)
 
-    def replace(self, parcel: P, parts: list[P]) -> None:
+    def replace(self, message: P, parts: list[P]) -> None:
         """Send these instead. They are on disk before the whole is removed: a crash between the two makes the
         same parts again.
         """
         for part in parts:
             self.put(part)
-        self.forget(parcel)
+        self.forget(message)
 
     def abandon(self) -> int:
         """The end: drop and count what is not on disk. Returns how many things that were."""
@@ -113,15 +104,15 @@ class Outbox(Generic[P]):
     def count(self) -> int:
         """How many things wait in memory; for a moment twice while they are put in line."""
         with self._lock:
-            return self._expected + sum(parcel.count for parcel in self._waiting.values())
+            return self._expected + sum(message.count for message in self._waiting.values())
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def _hold(self, parcel: P) -> None:
+    def _hold(self, message: P) -> None:
         with self._lock:
-            self._waiting[parcel.id] = parcel
-            self._bytes += len(parcel.body)
+            self._waiting[message.id] = message
+            self._bytes += len(message.body)
             while self._bytes > self._max_bytes and len(self._waiting) > 1:
                 _, oldest = self._waiting.popitem(last=False)
                 self._bytes -= len(oldest.body)

@@ -1,22 +1,52 @@
-"""The poller's event loop, made for a guest's thread: it can be forked beside, and ends when it is told to."""
+"""The event loop of the router's background thread, and how its rounds wait.
+
+The process may fork while the loop runs, and the loop ends as soon as it is told to.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import selectors
 import socket
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "guarded", "until"]
+
+log = logging.getLogger("pointsman")
+T = TypeVar("T")
+
+
+async def until(event: asyncio.Event, seconds: float | None) -> None:
+    """Wait for the event, at most `seconds`; None: without limit.
+
+    `asyncio.wait_for` would lose a cancellation that arrives together with the event, and `stop` would wait.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def guarded(work: Callable[[], Awaitable[T]], failed: Callable[[str], T]) -> T:
+    """What `work` returns; after an error nobody expected, what `failed` makes of its description.
+
+    No error may end the thread.
+    """
+    try:
+        return await work()
+    except Exception as error:
+        log.exception("pointsman: %s", error)
+        return failed(f"{type(error).__name__}: {error}")
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Lets go of `busy` whenever it waits, and resolves names in threads that nobody waits for.
+    """Releases `busy` whenever it waits, and resolves names in threads that are never joined.
 
-    The executor that does it otherwise is joined when the loop closes and when the process ends: a resolver that
-    hangs, as in many an outage, would hold up both. And once the interpreter goes down it takes no work.
+    asyncio's own executor is joined when the loop closes and when the process ends: a resolver that hangs, as
+    in many outages, would hold up both. It also takes no work once the interpreter shuts down.
     """
 
     def __init__(self, busy: threading.Lock) -> None:
@@ -50,7 +80,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Holds `busy` but while it waits: whoever gets the lock knows the thread in here, and nowhere else."""
+    """Holds `busy` except while it waits: who gets the lock knows that the thread is waiting here."""
 
     def __init__(self, busy: threading.Lock) -> None:
         super().__init__()

@@ -11,13 +11,13 @@ from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.evaluate import CompiledPolicy, Route, compile_policy
 from pointsman.recent import Recent
 
-__all__ = ["StandIns"]
+__all__ = ["DefaultAssignments"]
 
 _NOTHING = "no policy for this workload has been received, and the router was given no default"
 _DEFAULT = "no policy for this workload has been received, so the router's own default answers"
 
 
-class StandIns:
+class DefaultAssignments:
     """Assignments of version 0, which outcomes never report. Made from `{workload: model name or policy
     document}`.
 

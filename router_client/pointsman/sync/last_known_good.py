@@ -6,11 +6,11 @@ import logging
 import time
 
 from pointsman.errors import SnapshotRefused
-from pointsman.signature import PublicKeys
-from pointsman.snapshot import Document, Snapshot, parse
-from pointsman.store import DiskStore, Received
+from pointsman.sync.signature import PublicKeys
+from pointsman.sync.snapshot import Snapshot, SnapshotDocument, parse
+from pointsman.sync.store import DiskStore, Received
 
-__all__ = ["LastGood"]
+__all__ = ["LastKnownGood"]
 
 log = logging.getLogger("pointsman")
 
@@ -18,7 +18,7 @@ log = logging.getLogger("pointsman")
 _MAX_DELTAS = 64
 
 
-class LastGood:
+class LastKnownGood:
     """Holds `current`. The poller's thread alone writes; decisions read it once and keep what they read.
 
     What is applied and what is stored are two things. A rollback has to reach a router with a full disk at
@@ -128,7 +128,7 @@ class LastGood:
         self.confirmed_at = self._store.confirmed_at if snapshot is not None else None
         return snapshot
 
-    def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, Document]:
+    def _next(self, received: Received, current: Snapshot | None) -> tuple[Snapshot, SnapshotDocument]:
         if self._keys is not None:
             self._keys.verify(received.body, received.signature)
         document = parse(received.body)
@@ -140,7 +140,7 @@ class LastGood:
         return Snapshot.of(document, current, received.etag, received.validator), document
 
 
-def _says_nothing(document: Document, current: Snapshot) -> bool:
+def _says_nothing(document: SnapshotDocument, current: Snapshot) -> bool:
     """Whether it is an empty delta to the very revision that is applied."""
     same = (document.epoch, document.revision) == (current.epoch, current.revision)
     return same and not (document.full or document.workloads or document.removed)

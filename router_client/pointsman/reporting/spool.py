@@ -17,20 +17,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
-from pointsman.batch import Batch, Words, tasks_of
-from pointsman.headers import fits_header
-from pointsman.outbox import Parcel
-from pointsman.store import write_whole
+from pointsman.reporting.batch import Batch, FeedbackBatch, Message, tasks_of
+from pointsman.sync.files import write_whole
+from pointsman.sync.headers import fits_header
 
 # A process writes its own batches and sends them itself. Only files that nobody has touched for a while
 # are somebody's who died, and are taken over.
 ORPHANED_AFTER_S = 60.0
 
 
-P = TypeVar("P", bound=Parcel)
+P = TypeVar("P", bound=Message)
 
 
-class Drawer(Generic[P]):
+class SpoolFiles(Generic[P]):
     """One kind of files in a directory.
 
     max_bytes         of all of them together
@@ -50,25 +49,25 @@ class Drawer(Generic[P]):
         self.max_bytes = max_bytes
         self.orphaned_after_s = orphaned_after_s
 
-    def put(self, parcel: P) -> list[P]:
+    def put(self, message: P) -> list[P]:
         """Write it; raises OSError when the disk refuses. Returns the oldest ones, dropped for room."""
-        write_whole(self._file(parcel.id), parcel.body)
-        return list(self._make_room(keep=parcel.id))
+        write_whole(self._file(message.id), message.body)
+        return list(self._make_room(keep=message.id))
 
-    def remove(self, parcel_id: str) -> None:
+    def remove(self, message_id: str) -> None:
         """It was accepted or given up."""
         with suppress(OSError):
-            self._file(parcel_id).unlink()
+            self._file(message_id).unlink()
 
-    def __contains__(self, parcel_id: str) -> bool:
-        return self._file(parcel_id).exists()
+    def __contains__(self, message_id: str) -> bool:
+        return self._file(message_id).exists()
 
     def orphans(self, known: set[str]) -> Iterator[P]:
         """What another process left behind, oldest first; damaged files are removed, others' are left alone."""
         newest = time.time() - self.orphaned_after_s
         for file, changed, _ in self._files():
-            if file.stem not in known and changed <= newest and (parcel := self._read(file)):
-                yield parcel
+            if file.stem not in known and changed <= newest and (message := self._read(file)):
+                yield message
 
     def _make_room(self, keep: str) -> Iterator[P]:
         files = self._files()
@@ -78,9 +77,9 @@ class Drawer(Generic[P]):
                 return
             if file.stem != keep:
                 total -= size
-                if parcel := self._read(file):
-                    self.remove(parcel.id)
-                    yield parcel
+                if message := self._read(file):
+                    self.remove(message.id)
+                    yield message
 
     def _files(self) -> list[tuple[Path, float, int]]:
         """(file, changed at, bytes), oldest first. A file may vanish meanwhile: another process sent it."""
@@ -105,36 +104,36 @@ class Drawer(Generic[P]):
                 file.unlink()
             return None
 
-    def _parse(self, parcel_id: str, body: bytes) -> P:
+    def _parse(self, message_id: str, body: bytes) -> P:
         raise NotImplementedError
 
-    def _file(self, parcel_id: str) -> Path:
-        return self.path / f"{parcel_id}{self.suffix}"
+    def _file(self, message_id: str) -> Path:
+        return self.path / f"{message_id}{self.suffix}"
 
 
-class Spool(Drawer[Batch]):
+class Spool(SpoolFiles[Batch]):
     """The directory of a router, `Router(spool=Spool(path, max_bytes=…))`; by itself its outcome batches."""
 
     suffix = ".json"
 
-    def feedback(self) -> "FeedbackDrawer":
+    def feedback(self) -> "FeedbackSpool":
         """The words of feedback in the same directory."""
         limit = max(self.max_bytes // 8, 1)
-        return FeedbackDrawer(self.path, max_bytes=limit, orphaned_after_s=self.orphaned_after_s)
+        return FeedbackSpool(self.path, max_bytes=limit, orphaned_after_s=self.orphaned_after_s)
 
-    def _parse(self, parcel_id: str, body: bytes) -> Batch:
+    def _parse(self, message_id: str, body: bytes) -> Batch:
         data = json.loads(body)
-        if data["batch_id"] != parcel_id:
+        if data["batch_id"] != message_id:
             raise ValueError("the name and the id differ")
         if not fits_header(data["router"]):
             raise ValueError("no router's name: no header could carry it, and the batch would block the line")
-        return Batch(parcel_id, data["router"], body, tasks_of(data["buckets"]))
+        return Batch(message_id, data["router"], body, tasks_of(data["buckets"]))
 
 
-class FeedbackDrawer(Drawer[Words]):
-    """Words of feedback."""
+class FeedbackSpool(SpoolFiles[FeedbackBatch]):
+    """FeedbackBatch of feedback."""
 
     suffix = ".feedback"
 
-    def _parse(self, parcel_id: str, body: bytes) -> Words:
-        return Words(parcel_id, body, len(json.loads(body)["feedback"]))
+    def _parse(self, message_id: str, body: bytes) -> FeedbackBatch:
+        return FeedbackBatch(message_id, body, len(json.loads(body)["feedback"]))

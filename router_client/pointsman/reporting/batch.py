@@ -1,14 +1,25 @@
-"""What is sent, retried and kept as one, known by its id: a batch of outcome buckets, or of words of feedback."""
+"""What is sent, retried and kept as one, known by its id: a batch of outcome buckets, or of feedback."""
 
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 # The protocol allows 1,000 buckets and 1 MiB; the rest is room for the frame around the buckets.
 MAX_BUCKETS = 1_000
 MAX_BYTES = (1 << 20) - 1_024
+
+
+class Message(Protocol):
+    """A request's body, sent as it is at every try. `count`: how many things are in it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def count(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +59,31 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """Words of feedback as a request's body. The protocol has no id for it, since it keeps one word per decision
-    and kind: this one names it on disk.
+class FeedbackBatch:
+    """Feedback as a request's body.
 
-    count   the words in it
+    The protocol has no id for it, since it keeps one item per decision and kind: this id names it on disk.
+
+    count   the items in it
     """
 
     id: str
     body: bytes
     count: int
 
-    def halves(self) -> list["Words"]:
+    def halves(self) -> list["FeedbackBatch"]:
         """The words in two, to find the one that is refused; empty when there is only one."""
         words = [_encode(word) for word in json.loads(self.body)["feedback"]]
         middle = len(words) // 2
         if not middle:
             return []
         parts = {"first half": words[:middle], "second half": words[middle:]}
-        return [words_of(part, _child(self.id, name)) for name, part in parts.items()]
+        return [feedback_batch(part, _child(self.id, name)) for name, part in parts.items()]
 
 
-def words_of(words: Sequence[bytes], batch_id: str) -> Words:
+def feedback_batch(words: Sequence[bytes], batch_id: str) -> FeedbackBatch:
     """These words, each JSON already."""
-    return Words(batch_id, b'{"feedback":[' + b",".join(words) + b"]}", len(words))
+    return FeedbackBatch(batch_id, b'{"feedback":[' + b",".join(words) + b"]}", len(words))
 
 
 def batches(router: str, buckets: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:

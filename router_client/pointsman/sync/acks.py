@@ -1,8 +1,8 @@
-"""What a router says of the snapshot that it applied: `POST /router/v1/acks`, until it is heard.
+"""Tells the control plane which snapshot this router applied: `POST /router/v1/acks`, until it is heard.
 
 Mostly the next poll's If-None-Match says it again, so that one ack is enough. Where it does not, because the
-disk refuses what was applied or because a CDN is polled, the ack is said again and again: the control plane
-believes an ack for a while only, since the process may have been restarted from an older disk.
+disk refuses what was applied or because a CDN is polled, the ack is repeated: the control plane believes an
+ack only for a while, since the process may have been restarted from an older disk.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import asyncio
 import json
 from typing import Any
 
-from pointsman.backoff import Backoff
-from pointsman.lastgood import LastGood
-from pointsman.snapshot import Rejection
-from pointsman.transport import Answer, Transport, Unreachable
+from pointsman.sync.backoff import Backoff
+from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.loop import guarded, until
+from pointsman.sync.snapshot import Rejection
+from pointsman.sync.transport import Answer, Transport, Unreachable
 
 __all__ = ["Acks"]
 
@@ -23,20 +24,27 @@ AGAIN_S = 60.0
 
 
 class Acks:
-    """What was said and what is to say. `due` asks for a round at once; `tell` is that round.
+    """What was acknowledged and what is still to be. Setting `due` asks for a round at once.
 
     alone   nothing else tells the control plane: snapshots are polled elsewhere
     """
 
-    def __init__(self, router: str, good: LastGood, *, alone: bool = False) -> None:
+    def __init__(self, router: str, good: LastKnownGood, *, alone: bool = False) -> None:
         self.due = asyncio.Event()
         self._router, self._good, self._alone = router, good, alone
         self._backoff = Backoff()
         self._applied: tuple[str, int] | None = None
         self._rejections: set[Rejection] = set()
 
+    async def rounds(self, transport: Transport) -> None:
+        """Acknowledge for ever."""
+        wait: float | None = None
+        while True:
+            await until(self.due, wait)
+            wait = await guarded(lambda: self.tell(transport), lambda _: self.failed())
+
     async def tell(self, transport: Transport) -> float | None:
-        """Say what is new; the seconds until the next round, None when there is nothing to say before `due`."""
+        """Send what is new; the seconds until the next round, None when nothing is to be sent before `due`."""
         self.due.clear()
         snapshot = self._good.current
         if snapshot is None:
@@ -46,14 +54,14 @@ class Acks:
         self._rejections &= set(snapshot.rejected)
         try:
             if repeating or self._applied != (snapshot.epoch, snapshot.revision):
-                answer = await _say(transport, {**about, "state": "applied"})
-                if not _heard(answer):
+                answer = await _send(transport, {**about, "state": "applied"})
+                if not _settled(answer):
                     return self.failed(answer.retry_after_s)
                 self._applied = (snapshot.epoch, snapshot.revision)
             for rejection in snapshot.rejected:
                 if rejection not in self._rejections:
-                    answer = await _say(transport, {**about, **_rejected(rejection)})
-                    if not _heard(answer):
+                    answer = await _send(transport, {**about, **_rejected(rejection)})
+                    if not _settled(answer):
                         return self.failed(answer.retry_after_s)
                     self._rejections.add(rejection)
         except Unreachable:
@@ -66,12 +74,12 @@ class Acks:
         return self._backoff.failure(retry_after_s)
 
 
-async def _say(transport: Transport, word: dict[str, Any]) -> Answer:
-    return await transport.post("acks", json.dumps(word).encode())
+async def _send(transport: Transport, ack: dict[str, Any]) -> Answer:
+    return await transport.post("acks", json.dumps(ack).encode())
 
 
-def _heard(answer: Answer) -> bool:
-    """Whether to leave it at that: taken, or refused for ever."""
+def _settled(answer: Answer) -> bool:
+    """Whether not to send it again: it was taken, or it is refused for ever."""
     return answer.status < 500 and answer.status not in (401, 403, 404, 408, 429)
 
 

@@ -19,9 +19,9 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pointsman.connection import Connection
 from pointsman.errors import SnapshotRefused
-from pointsman.headers import fits_header
+from pointsman.sync.connection import Connection
+from pointsman.sync.headers import fits_header
 
 if TYPE_CHECKING:
     import httpx

@@ -28,13 +28,13 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pointsman.batch import MAX_BUCKETS
-from pointsman.contradictions import contradiction
-from pointsman.fakeserver import FakeServer, Reply, Request, problem
+from pointsman.background import Pace
 from pointsman.policy.canonical import digest
-from pointsman.poller import Pace
+from pointsman.reporting.batch import MAX_BUCKETS
+from pointsman.reporting.consistency import contradiction
 from pointsman.router import Router
-from pointsman.signature import PREFIX
+from pointsman.sync.signature import PREFIX
+from pointsman.testing.server import FakeServer, Reply, Request, problem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

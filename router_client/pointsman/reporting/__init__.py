@@ -1,0 +1,1 @@
+"""What came of the tasks: minute sums and feedback, kept until the control plane acknowledges them."""

@@ -1,0 +1,142 @@
+"""Polls for snapshots: what to ask, what an answer means, and how long to wait until the next poll.
+
+Nothing that a decision needs waits for a poll. A poll that fails is counted, shown in `status()`, and followed
+by a longer wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from time import monotonic
+
+from pointsman.errors import SnapshotRefused
+from pointsman.sync.acks import Acks
+from pointsman.sync.backoff import Backoff
+from pointsman.sync.connection import Connection
+from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.loop import guarded, until
+from pointsman.sync.snapshot import Snapshot
+from pointsman.sync.store import Received
+from pointsman.sync.transport import Answer, Transport, Unreachable
+
+__all__ = ["Poller"]
+
+log = logging.getLogger("pointsman")
+
+# Two snapshots in a row are not asked for faster than this.
+_BREATH_S = 0.05
+
+
+class Poller:
+    """Keeps `good` fresh. `rounds` runs in the background thread's loop until it is cancelled.
+
+    first_within   the first poll comes after rand(0, this many seconds)
+    applied        set once a snapshot came from the network
+    poked          the first poll does not wait
+    """
+
+    def __init__(self, connection: Connection, good: LastKnownGood, acks: Acks, first_within: float) -> None:
+        self._connection, self._good, self._acks = connection, good, acks
+        self._first_within = first_within
+        self._wake: asyncio.Event | None = None
+        self.poked = False
+        self.applied = threading.Event()
+        self.polls = self.poll_failures = self.snapshots_applied = self.snapshots_refused = 0
+        self.last_error: str | None = None
+        self._backoff = Backoff()
+        self._want_full = False
+        self._repeated = 0
+
+    @property
+    def failures_in_a_row(self) -> int:
+        return self._backoff.failures
+
+    def wake(self) -> None:
+        """End the present wait. Call it in the loop."""
+        if self._wake is not None:
+            self._wake.set()
+
+    async def rounds(self, transport: Transport) -> None:
+        """Poll for ever."""
+        self._wake = asyncio.Event()
+        if not self.poked:
+            await until(self._wake, self._backoff.first(self._first_within))
+        self._acks.due.set()  # for what came from disk
+        while True:
+            self._wake.clear()
+            await until(self._wake, await guarded(lambda: self._poll(transport), self.failed))
+
+    async def _poll(self, transport: Transport) -> float:
+        """One poll; the seconds to wait before the next."""
+        self.polls += 1
+        if self._good.unstored:
+            self._good.store()
+        started, since = monotonic(), None if self._want_full else self._good.since
+        wait_s = self._wait_s
+        try:
+            answer = await transport.snapshot(self._good.etag, since, wait_s)
+        except Unreachable as error:
+            return self.failed(str(error))
+        except SnapshotRefused as error:
+            return self._refused(error, since)
+        current = self._good.current
+        if answer.status == 304 and current is not None:
+            self._good.confirm()
+            self._succeeded()
+            held = wait_s > 0 and monotonic() - started >= 1
+            return 0.0 if held else self._interval(current)
+        if answer.status == 200:
+            return self._receive(answer, current, since)
+        return self.failed(answer.describe(), answer.retry_after_s)
+
+    def _receive(self, answer: Answer, current: Snapshot | None, since: int | None) -> float:
+        try:
+            snapshot = self._good.receive(
+                Received(answer.body, answer.etag, answer.signature, answer.validator)
+            )
+        except SnapshotRefused as error:
+            return self._refused(error, since)
+        moved = current is None or (snapshot.epoch, snapshot.revision) != (current.epoch, current.revision)
+        self._succeeded()
+        self._want_full = False
+        self.snapshots_applied += moved
+        self.applied.set()
+        self._acks.due.set()
+        # The same revision once more is what a full snapshot after many deltas looks like. Again and again it
+        # means that something between router and control plane drops the ETag: no reason to spin.
+        self._repeated = 0 if moved else self._repeated + 1
+        return _BREATH_S if self._wait_s and self._repeated < 2 else self._interval(snapshot)
+
+    @property
+    def _wait_s(self) -> int:
+        """How long the next poll may hang; 0 for plain polling."""
+        if self._connection.snapshots_url is not None:
+            return 0  # files do not wait
+        # Asked with the ETag of an older snapshot, a long poll would be answered at once, again and again.
+        return 0 if self._good.unstored else self._connection.wait_s
+
+    def _interval(self, snapshot: Snapshot) -> float:
+        return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
+
+    def _succeeded(self) -> None:
+        if self._backoff.failures:
+            log.info("the control plane answers again")
+        self._backoff.success()
+        self.last_error = None
+
+    def _refused(self, error: SnapshotRefused, since: int | None) -> float:
+        self._want_full = since is not None
+        wait = self.failed(f"snapshot refused, {error.code}: {error}")
+        self.snapshots_refused += 1
+        return wait
+
+    def failed(self, why: str, retry_after_s: float | None = None) -> float:
+        """Count a poll that failed; the seconds to wait before the next."""
+        # Another thread that sees the failure counted also finds its reason.
+        before, self.last_error = self.last_error, why
+        self.poll_failures += 1
+        if why != before:
+            log.warning("poll failed, going on with the last known good: %s", why)
+        return self._backoff.failure(retry_after_s)
