@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from benchmarks.traffic import Scenario, Traffic
+from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.decide import Advance, Complete, Evidence, RollBack, decide
 from rollout_app.engine.evidence import (
     SHARE_ALL,
@@ -33,7 +34,6 @@ from rollout_app.engine.evidence import (
     Telemetry,
 )
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.ledger import Ledger
 from rollout_app.engine.metrics import Metric, count
 from rollout_app.engine.states import State
 
@@ -118,7 +118,7 @@ def stages_of(plan: str) -> tuple[Stage, ...]:
 def simulate(scenario: Scenario, seed: int) -> Run:
     """One rollout from its first percentage until it is full, rolled back, or out of looks."""
     traffic, stages = Traffic(scenario, seed), stages_of(scenario.plan)
-    ledger = Ledger.open(guardrails_for(), stages, traffic.reference)
+    ledger = Accumulator.open(guardrails_for(), stages, traffic.reference)
     rivals, rows, stage, entered = Rivals(), [], 0, 0
     total = candidate_total = 0
     for look in range(scenario.looks):

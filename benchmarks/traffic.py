@@ -7,8 +7,9 @@ import numpy as np
 from numpy.random import Generator
 
 from pointsman.reporting.histogram import Histogram
-from rollout_app.engine.calibration import freeze
-from rollout_app.engine.evidence import ArmSums, Group, Reference
+from rollout_app.engine.calibration import calibrate
+from rollout_app.engine.evidence import ArmSums, Group
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.windows import merge_groups
 
 SUCCESS = 0.92
@@ -101,7 +102,7 @@ class Traffic:
             cost=int(capped.sum()),
             cost_sq=float((capped.astype(float) ** 2).sum()),
             cost_on_success=int(capped[failures:].sum()),
-            cost_whole=int(spend.sum()),
+            cost_uncapped=int(spend.sum()),
         )
 
     def _volume(self, look: int) -> float:
@@ -137,7 +138,7 @@ class Traffic:
         counts = {name: int(rng.binomial(n, rate)) for name, rate in RATES.items()}
         arm = ArmSums(tasks=n, successes=n - failures, failures=failures, **counts)
         arm += ArmSums(cost_n=n, cost=n * COST_NUSD)
-        return freeze(arm, latency=latency, cost=cost, groups=groups, unit_is_request=self.users is None)
+        return calibrate(arm, latency=latency, cost=cost, groups=groups, unit_is_request=self.users is None)
 
 
 Drawn = tuple[tuple[int, int], tuple[int, int], dict[int, Group]]

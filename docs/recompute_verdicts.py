@@ -140,7 +140,10 @@ class Ratio:
         self.curve = reference["cost_curve"] if cost else []
         self.ref = reference["cost_per_success" if cost else "mean_quality"]
         self.kept = reference["cost_kept"]
-        whole, v = reference["cost_whole_v"], reference["cost_v"]
+        whole = reference.get(
+            "cost_uncapped_v", reference.get("cost_whole_v")
+        )  # older rollouts have the second name
+        v = reference["cost_v"]
         self.noise = max(1.0, whole / v) if cost and whole and v else 1.0
         self.alpha = 0.05 * data["weight"]
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 
 from pointsman.reporting.histogram import Histogram, middle, upper_edge
-from rollout_app.engine.evidence import ArmSums, Group, Reference
+from rollout_app.engine.evidence import ArmSums, Group
 from rollout_app.engine.metrics import RATIOS, Metric, count, moments
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.capped import Curve, curve
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 
@@ -20,7 +21,7 @@ CAP_SPREAD = 3.0  # the first that leaves no more relative variance than this, e
 _TAILS = frozenset({Metric.LATENCY_TAIL, Metric.COST_TAIL})
 
 
-def freeze(
+def calibrate(
     arm: ArmSums,
     *,
     latency: Histogram,
@@ -61,7 +62,7 @@ def freeze(
         cost_cap_nusd=None if cap is None else round(upper_edge(cap)),
         cost_curve=_cost_curve(cost, cap),
         cost_kept=1.0 if cap is None else _mean(cost, upper_edge(cap)) / _mean(cost, math.inf),
-        cost_whole_v=_relative_v(cost, math.inf, arm),
+        cost_uncapped_v=_relative_v(cost, math.inf, arm),
     )
 
 

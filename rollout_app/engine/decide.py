@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import exp
 
+from rollout_app.engine.accumulator import Judgement
 from rollout_app.engine.calibration import MIN_OUTCOMES
 from rollout_app.engine.evidence import (
     SHARE_ALL,
     ArmSums,
     FleetView,
     MirrorSums,
-    Reference,
     RolloutView,
     ShadowSums,
     Telemetry,
 )
 from rollout_app.engine.explain import figure, harm_of, lacking_of, outlook_of
 from rollout_app.engine.guardrails import RATE_CAP, Verdict, VerdictResult
-from rollout_app.engine.ledger import Judgement
 from rollout_app.engine.metrics import Metric, count
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.shadow import gate, mirror_gate
 from rollout_app.engine.states import State
 from rollout_app.engine.stats.combine import LOG_AMBER, missing_breach, stage_margin
@@ -164,7 +164,7 @@ def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterat
         elif (age := (now - newest).total_seconds()) > STALE_AFTER_S:
             yield HoldReason("telemetry", f"The newest outcome is {age / 60:.0f} minutes old.")
     if sick := _unhealthy(evidence):
-        yield HoldReason("environment", sick)
+        yield HoldReason("baseline_unhealthy", sick)
 
 
 def _unhealthy(evidence: Evidence) -> str | None:

@@ -1,11 +1,14 @@
-"""What the decision looks at: plain data, no database. Whoever reads the database fills these in.
+"""What the engine judges by: plain data, no database. `evaluation` and `outcomes` fill it in.
 
 Units: money in nano-US-dollars (integers, they sum exactly), shares in pcm (per 100,000), minutes as Unix
 minutes (seconds // 60), rates and margins as fractions (0.02 = 2 points; for ratios 0.10 = 10 %).
+
+What a router does not report is unknown, which each field says in its own way (None, or counts of 0 tasks):
+unknown is never read as "none", "free" or "fine".
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from operator import add, attrgetter
 from typing import Any, Literal, Self
@@ -16,8 +19,71 @@ SHARE_ALL = 100_000
 
 
 @dataclass(frozen=True, slots=True)
+class GradedCosts:
+    """Costs of the tasks whose cost and grade are both known: what cost per success is taken over.
+
+    Each task's cost is capped at `Reference.cost_cap_nusd` but in `uncapped_cost`. n = 0: no such task is known.
+    """
+
+    n: int = 0
+    successes: int = 0
+    cost: int = 0
+    cost_sq: float = 0.0
+    cost_on_success: int = 0
+    uncapped_cost: int = 0
+
+    def __add__(self, other: "GradedCosts") -> "GradedCosts":
+        return GradedCosts(
+            self.n + other.n,
+            self.successes + other.successes,
+            self.cost + other.cost,
+            self.cost_sq + other.cost_sq,
+            self.cost_on_success + other.cost_on_success,
+            self.uncapped_cost + other.uncapped_cost,
+        )
+
+
+NO_COSTS = GradedCosts()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSums:
+    """One arm's sums over a slice of its tasks: an endpoint, or the differing tasks of one route pair."""
+
+    tasks: int = 0
+    successes: int = 0
+    failures: int = 0  # the rest are ungraded
+    costs: GradedCosts = NO_COSTS
+
+    def __add__(self, other: "SliceSums") -> "SliceSums":
+        return SliceSums(
+            self.tasks + other.tasks,
+            self.successes + other.successes,
+            self.failures + other.failures,
+            self.costs + other.costs,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """The tasks of one arm that the two policies would treat differently, by route pair.
+
+    `known_of`: tasks whose router says whether they differ. A pair is the baseline's first choice `>` the candidate's,
+    or `same` where only parameters or later attempts differ. `decided`: differing decisions; None: not reported.
+    """
+
+    known_of: int = 0
+    pairs: Mapping[str, SliceSums] = field(default_factory=dict)
+    decided: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ArmSums:
-    """One arm's sums over some time. Sums add up with `+`; all zero is the neutral element."""
+    """One arm's sums over some time. Sums add up with `+`; all zero is the neutral element.
+
+    `tasks` are those that were reported before their window closed. `decided`: decisions of the same minutes, reported
+    or not; None where some of the arm's routers did not say.
+    """
 
     tasks: int = 0
     successes: int = 0
@@ -28,20 +94,30 @@ class ArmSums:
     retries: int = 0
     latency_n: int = 0
     latency_above: int = 0  # tasks in histogram buckets above Reference.latency_edge
-    cost_n: int = 0
+    cost_n: int = 0  # tasks of which the cost of every attempt is known; 0 is a known cost
     cost_above: int = 0  # the same for Reference.cost_edge
     # Cost of all attempts of a task, each task capped at Reference.cost_cap_nusd (uncapped where no cap is
     # set).
     cost: int = 0
     cost_sq: float = 0.0
     cost_on_success: int = 0
-    cost_whole: int = 0  # the same as `cost`, no task capped
+    cost_uncapped: int = 0  # the same as `cost`, no task capped
     quality_n: int = 0
     quality: float = 0.0
     quality_sq: float = 0.0
+    costs: GradedCosts = NO_COSTS  # of the tasks whose grade is known, too
+    cost_over: tuple[int, int, int] = (0, 0, 0)  # of cost_n, those above each of Reference.cost_quantiles
+    decided: int | None = None
 
     def __add__(self, other: "ArmSums") -> "ArmSums":
-        return ArmSums(*map(add, _arm_figures(self), _arm_figures(other)))
+        figures: list[Any] = list(map(add, _arm_figures(self), _arm_figures(other)))
+        figures.append(tuple(map(add, self.cost_over, other.cost_over)))
+        figures.append(_known_sum(self.decided, self.tasks, other.decided, other.tasks))
+        return ArmSums(*figures)
+
+    @property
+    def graded(self) -> int:
+        return self.successes + self.failures
 
     @property
     def health(self) -> tuple[int, ...]:
@@ -56,20 +132,42 @@ class ArmSums:
             self.retries,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**data)
+    def from_health(cls, counts: Iterable[int]) -> Self:
+        """Counts of tasks in the order of `health`; costs and tails are unknown."""
+        tasks, successes, failures, errors, escalations, fallbacks, retries = counts
+        return cls(tasks, successes, failures, errors, escalations, fallbacks, retries)
 
 
-_arm_figures = attrgetter(*(f.name for f in fields(ArmSums)))
+def _known_sum(a: int | None, of_a: int, b: int | None, of_b: int) -> int | None:
+    """a + b; unknown where one of them is, unless it is of no tasks."""
+    if a is None:
+        return None if of_a else b
+    if b is None:
+        return None if of_b else a
+    return a + b
+
+
+_NOT_ADDED = ("cost_over", "decided")  # they have rules of their own, and come last
+_arm_figures = attrgetter(*(f.name for f in fields(ArmSums) if f.name not in _NOT_ADDED))
+
+
+def with_graded_costs(arm: ArmSums) -> ArmSums:
+    """The arm with `costs` filled in where every task has a cost and a grade, so that they need not be sent twice.
+
+    Where some have not, and the router did not send `graded`, which costs belong to which grade is unknown.
+    """
+    if arm.costs.n or not arm.cost_n or not arm.tasks == arm.cost_n == arm.graded:
+        return arm
+    costs = GradedCosts(
+        arm.tasks, arm.successes, arm.cost, arm.cost_sq, arm.cost_on_success, arm.cost_uncapped
+    )
+    return replace(arm, costs=costs)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One of the 32 hash groups of sticky units."""
+    """One hash group of sticky units: of the 32 of older routers, or of the 1,024 cells."""
 
     tasks: int
     failures: int
@@ -82,8 +180,11 @@ class ShadowSums:
     decisions: int = 0
     agreed: int = 0
     evaluation_errors: int = 0
-    candidate_cost_nusd: int = 0  # projected, over these decisions
+    candidate_cost_nusd: int = 0  # projected, over the decisions of which it is known
     baseline_cost_nusd: int = 0
+    # Decisions whose projected cost is known. None: the router does not say, and a sum of 0 is then unknown.
+    candidate_priced: int | None = None
+    baseline_priced: int | None = None
     candidate_routes: Mapping[str, int] = field(default_factory=dict)  # model: decisions
     baseline_routes: Mapping[str, int] = field(default_factory=dict)
 
@@ -97,6 +198,11 @@ class ShadowSums:
             self.candidate_cost_nusd,
             self.baseline_cost_nusd,
         )
+
+    @property
+    def priced(self) -> tuple[int | None, int | None]:
+        """Decisions of known cost, the candidate's and the baseline's."""
+        return self.candidate_priced, self.baseline_priced
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +238,15 @@ class Rehearsed:
     mirror: MirrorSums = MirrorSums()
 
     def __add__(self, other: "Rehearsed") -> "Rehearsed":
+        a, b = self.shadow, other.shadow
+        priced = (_known_sum(x, a.decisions, y, b.decisions) for x, y in zip(a.priced, b.priced, strict=True))
         return Rehearsed(
-            ShadowSums(*map(add, self.shadow.counts, other.shadow.counts)),
+            ShadowSums(*map(add, a.counts, b.counts), *priced),
             MirrorSums(*map(add, self.mirror.counts, other.mirror.counts)),
         )
+
+
+Slices = Mapping[str, tuple[SliceSums, SliceSums]]  # by name: the candidate's sums, the baseline's
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +259,18 @@ class MinuteRow:
     baseline: ArmSums
     groups: Mapping[int, Group] = field(default_factory=dict)  # of the baseline arm, where units are sticky
     rehearsed: Rehearsed | None = None  # in the shadow stage
+    endpoints: Slices = field(default_factory=dict)  # {}: not broken down
+    # None: the arm's routers do not say which tasks differ.
+    candidate_differing: Differing | None = None
+    baseline_differing: Differing | None = None
+    # Graded tasks and failures by hash cell, where units are sticky; {}: not reported.
+    candidate_cells: Mapping[int, Group] = field(default_factory=dict)
+    baseline_cells: Mapping[int, Group] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Stratum:
-    """A closed window: both arms over the same minutes, at one share. Only such are ever compared."""
+class ClosedWindow:
+    """Minutes of one stage, at one share, over which both arms are compared (a stratum). Only such ever are."""
 
     stage: int
     first_minute: int
@@ -160,52 +278,19 @@ class Stratum:
     candidate: ArmSums
     baseline: ArmSums
     groups: Mapping[int, Group] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        arms = {arm: ArmSums.from_dict(data[arm]) for arm in ("candidate", "baseline")}
-        groups = {int(key): Group(**group) for key, group in data.get("groups", {}).items()}
-        return cls(**{**data, **arms, "groups": groups})
+    endpoints: Slices = field(default_factory=dict)
+    candidate_differing: Differing | None = None  # None: not known of every minute
+    baseline_differing: Differing | None = None
+    candidate_cells: Mapping[int, Group] = field(default_factory=dict)
+    baseline_cells: Mapping[int, Group] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """The baseline before the rollout, frozen at its start: what margins and tails are measured from."""
+class Late:
+    """What came in after its window had closed, in one stage so far: tasks, and grades of judged tasks."""
 
-    outcomes: int  # graded tasks it rests on
-    rates: Mapping[str, float] = field(default_factory=dict)  # p_ref per rate guardrail's metric
-    cost_v: float | None = None  # v_ref: relative variance per task of cost per success
-    cost_per_success: float | None = None  # nUSD
-    quality_v: float | None = None
-    mean_quality: float | None = None
-    deff: float = 1.0  # design effect of sticky units on outcomes
-    unit_spread: float = 0.0  # sum of squared traffic shares of the units; 0 when every request is a unit
-    latency_edge: int | None = None  # histogram bucket index; a tail task lies in a higher bucket
-    cost_edge: int | None = None
-    cost_cap_nusd: int | None = None
-    # (true factor on every task's cost, what it comes to once costs are capped), ascending: `stats.capped`
-    cost_curve: tuple[tuple[float, float], ...] = ()
-    cost_kept: float = 1.0  # the share of the cost that is left once each task is capped
-    cost_whole_v: float | None = None  # as cost_v, before any cap
-
-    @property
-    def tail_noise(self) -> float:
-        """How many times the variance of capped costs that of whole costs is; at least 1."""
-        return max(1.0, self.cost_whole_v / self.cost_v) if self.cost_v and self.cost_whole_v else 1.0
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _REFERENCE_FIELDS} | {"rates": dict(self.rates)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        curve = tuple((float(true), float(seen)) for true, seen in data.get("cost_curve", ()))
-        return cls(**{**data, "cost_curve": curve})
-
-
-_REFERENCE_FIELDS = tuple(f.name for f in fields(Reference))
+    candidate: int = 0
+    baseline: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,5 +362,5 @@ class Telemetry:
     """Whether we would see harm if there were any."""
 
     candidate_decisions: int = 0  # in this rollout, older than the outcome lag
-    candidate_outcomes: int = 0  # ever, in this rollout
+    candidate_outcomes: int = 0  # finished tasks, graded or not, ever in this rollout
     newest_outcome_at: datetime | None = None  # arrival of this rollout's newest outcome, either arm

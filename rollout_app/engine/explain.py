@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from rollout_app.engine.accumulator import Judgement
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.guardrails import Verdict, VerdictResult
-from rollout_app.engine.ledger import Judgement
 from rollout_app.engine.metrics import RATIOS, Metric
 
 _FIGURES = {
@@ -80,7 +80,7 @@ _OUTLOOKS = {
     "freeze": "The freeze ends.",
     "srm": "A person finds out where outcomes are lost or doubled; then the rollout is started again.",
     "telemetry": "Outcomes arrive again.",
-    "environment": "The baseline recovers.",
+    "baseline_unhealthy": "The baseline recovers.",
     "shadow": "More shadow decisions within the limits, or another candidate.",
     "mirror": "More mirrored tasks, if the candidate is as good.",
     "amber": "More tasks: if the candidate is no worse, the evidence of harm falls.",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
-from rollout_app.engine.evidence import Reference
 from rollout_app.engine.metrics import (
     DEFAULT_V,
     RATIOS,
@@ -20,6 +19,7 @@ from rollout_app.engine.metrics import (
     RatioBound,
     RatioChange,
 )
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.combine import (
     ALPHA,
     LOG_ROLL_BACK,
@@ -28,7 +28,7 @@ from rollout_app.engine.stats.combine import (
     log_sum_exp,
     restart,
 )
-from rollout_app.engine.sums import Sums
+from rollout_app.engine.sufficient import Sums
 
 METRICS = tuple(Metric)
 RATE_CAP, RATIO_CAP = 0.20, 1.00  # no stage, however small, may bear more

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from rollout_app.engine.evidence import ArmSums, Reference
+from rollout_app.engine.evidence import ArmSums
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import rates, ratios
-from rollout_app.engine.stats.capped import Curve, seen, true
+from rollout_app.engine.stats.capped import Curve, capped_factor, uncapped_factor
 from rollout_app.engine.stats.combine import stage_margin
-from rollout_app.engine.sums import RateSums, RatioSums
+from rollout_app.engine.sufficient import RateStatistics, RatioStatistics
 
 # relative variance of cost per success where none was seen yet; tunes sharpness, never validity
 DEFAULT_V = 3.3
@@ -96,19 +97,19 @@ class _RateMeasure:
         self.psis = tuple(psis)
         self.deff = deff
 
-    def empty(self) -> RateSums:
-        return RateSums(self.psis)
+    def empty(self) -> RateStatistics:
+        return RateStatistics(self.psis)
 
-    def load(self, data: list[float]) -> RateSums:
-        return RateSums.load(self.psis, data)
+    def load(self, data: list[float]) -> RateStatistics:
+        return RateStatistics.load(self.psis, data)
 
-    def add(self, sums: RateSums, candidate: ArmSums, baseline: ArmSums) -> None:
+    def add(self, sums: RateStatistics, candidate: ArmSums, baseline: ArmSums) -> None:
         sums.add(*count(self.metric, candidate), *count(self.metric, baseline))
 
     def reached(self, estimate: float) -> bool:
         return estimate >= self.threshold
 
-    def tasks(self, sums: RateSums) -> tuple[float, float]:
+    def tasks(self, sums: RateStatistics) -> tuple[float, float]:
         return sums.nt, sums.nc
 
 
@@ -131,20 +132,20 @@ class RateDifference(_RateMeasure):
     def margin_for(self, share: float) -> float:
         return stage_margin(self.threshold, self.cap, share)
 
-    def estimate(self, sums: RateSums) -> float | None:
+    def estimate(self, sums: RateStatistics) -> float | None:
         return sums.difference
 
-    def interval(self, sums: RateSums) -> tuple[float, float] | None:
+    def interval(self, sums: RateStatistics) -> tuple[float, float] | None:
         if sums.difference is None:
             return None
         n, x = sums.nt + sums.nc, sums.xt + sums.xc
         return rates.difference_interval(sums.difference, sums.mh_denominator, n, x, self.deff)
 
-    def harm(self, sums: RateSums) -> float:
+    def harm(self, sums: RateStatistics) -> float:
         llrs = sums.llr[: len(rates.HARM_PSIS)]  # they come first
         return rates.log_mixture(llrs, rates.HARM_LOG_WEIGHTS, self.deff)
 
-    def safe(self, sums: RateSums, margin: float) -> float:
+    def safe(self, sums: RateStatistics, margin: float) -> float:
         """By comparison, or because the candidate alone stays below what the margin allows; either suffices.
 
         A candidate whose rate is below the margin can't be worse by it, whatever the baseline does. Without
@@ -175,16 +176,16 @@ class RateBound(_RateMeasure):
         room = self.threshold - self.p_ref
         return self.p_ref + stage_margin(room, self.cap, share) if room > 0 else self.threshold
 
-    def estimate(self, sums: RateSums) -> float | None:
+    def estimate(self, sums: RateStatistics) -> float | None:
         return sums.xt / sums.nt if sums.nt else None
 
-    def interval(self, sums: RateSums) -> tuple[float, float] | None:
+    def interval(self, sums: RateStatistics) -> tuple[float, float] | None:
         return rates.rate_interval(sums.nt, sums.xt, self.deff) if sums.nt else None
 
-    def harm(self, sums: RateSums) -> float:
+    def harm(self, sums: RateStatistics) -> float:
         return rates.log_e_above(sums.nt, sums.xt, self.threshold, self.deff)
 
-    def safe(self, sums: RateSums, margin: float) -> float:
+    def safe(self, sums: RateStatistics, margin: float) -> float:
         return rates.log_e_below(sums.nt, sums.xt, margin, self.p_ref, self.deff)
 
 
@@ -208,16 +209,16 @@ class _RatioMeasure:
     def sign(self) -> int:
         return -1 if self.metric is Metric.QUALITY else 1
 
-    def empty(self) -> RatioSums:
-        return RatioSums()
+    def empty(self) -> RatioStatistics:
+        return RatioStatistics()
 
-    def load(self, data: list[float]) -> RatioSums:
-        return RatioSums.load(data)
+    def load(self, data: list[float]) -> RatioStatistics:
+        return RatioStatistics.load(data)
 
-    def add(self, sums: RatioSums, candidate: ArmSums, baseline: ArmSums) -> None:
+    def add(self, sums: RatioStatistics, candidate: ArmSums, baseline: ArmSums) -> None:
         whole = None
         if self.metric is Metric.COST_PER_SUCCESS:
-            whole = candidate.cost_whole, baseline.cost_whole
+            whole = candidate.cost_uncapped, baseline.cost_uncapped
         sums.add(moments(self.metric, candidate), moments(self.metric, baseline), whole)
 
     def reached(self, estimate: float) -> bool:
@@ -226,7 +227,7 @@ class _RatioMeasure:
     def _precise(self, se2: float, error: float) -> bool:
         return self.noise * se2 <= error * error
 
-    def tasks(self, sums: RatioSums) -> tuple[float, float]:
+    def tasks(self, sums: RatioStatistics) -> tuple[float, float]:
         return sums.candidate.n, sums.baseline.n
 
 
@@ -236,7 +237,7 @@ class RatioChange(_RatioMeasure):
     def margin_for(self, share: float) -> float:
         return stage_margin(self.threshold, self.cap, share)
 
-    def estimate(self, sums: RatioSums) -> float | None:
+    def estimate(self, sums: RatioStatistics) -> float | None:
         """Of the whole cost, which is what the margin is about, once it is precise enough to tell the margin.
 
         Until then, and under tails so heavy that it never is, of capped costs translated back.
@@ -246,35 +247,35 @@ class RatioChange(_RatioMeasure):
             return None
         if self.curve and errors and sums.whole_ratio and self._precise(errors[0], self.threshold / 2):
             return self.sign * (sums.whole_ratio - 1)
-        return self.sign * (true(self.curve, ratio) - 1)
+        return self.sign * (uncapped_factor(self.curve, ratio) - 1)
 
-    def interval(self, sums: RatioSums) -> tuple[float, float] | None:
+    def interval(self, sums: RatioStatistics) -> tuple[float, float] | None:
         """From capped costs, translated back; stretched to the estimate where the two do not agree."""
         errors, estimate = self._errors(sums), self.estimate(sums)
         if errors is None or sums.contrast.ratio is None or estimate is None:
             return None
         bounds = ratios.ratio_interval(sums.contrast.ratio, *errors, self.v_ref)
-        low, high = sorted(self.sign * (true(self.curve, bound) - 1) for bound in bounds)
+        low, high = sorted(self.sign * (uncapped_factor(self.curve, bound) - 1) for bound in bounds)
         return min(low, estimate), max(high, estimate)
 
-    def harm(self, sums: RatioSums) -> float:
+    def harm(self, sums: RatioStatistics) -> float:
         errors = self._errors(sums, gate=True)
         return self._log_e(sums, errors[0], 0.0, self.sign, self.alpha_harm) if errors else 0.0
 
-    def safe(self, sums: RatioSums, margin: float) -> float:
+    def safe(self, sums: RatioStatistics, margin: float) -> float:
         """Nothing is called safe against the plain estimate: harm in the dearest tasks hides under the cap."""
         errors, estimate = self._errors(sums, gate=True), self.estimate(sums)
         if not errors or estimate is None or estimate >= margin or self.sign * margin <= -1:
             return 0.0
-        bound = math.log(seen(self.curve, 1 + self.sign * margin))
+        bound = math.log(capped_factor(self.curve, 1 + self.sign * margin))
         return self._log_e(sums, errors[1], bound, -self.sign, self.alpha_safe)
 
-    def _errors(self, sums: RatioSums, *, gate: bool = False) -> tuple[float, float] | None:
+    def _errors(self, sums: RatioStatistics, *, gate: bool = False) -> tuple[float, float] | None:
         if gate and not ratios.enough(sums.candidate, sums.baseline):
             return None
         return ratios.squared_errors(sums.contrast, sums.candidate, sums.baseline, self.deff)
 
-    def _log_e(self, sums: RatioSums, se2: float, log_bound: float, sign: int, alpha: float) -> float:
+    def _log_e(self, sums: RatioStatistics, se2: float, log_bound: float, sign: int, alpha: float) -> float:
         log_ratio = math.log(sums.contrast.a / sums.contrast.b)
         return ratios.log_e(sign * log_ratio, sign * log_bound, se2, self.v_ref, alpha)
 
@@ -288,7 +289,7 @@ class RatioBound(_RatioMeasure):
             return self.threshold
         return self.ref * (1 + stage_margin(self.threshold / self.ref - 1, self.cap, share))
 
-    def estimate(self, sums: RatioSums) -> float | None:
+    def estimate(self, sums: RatioStatistics) -> float | None:
         ratio, se2 = sums.candidate.ratio, self._error(sums)
         if ratio and se2 and self.curve and sums.whole_y and self._precise(se2, _CLOSE):
             return sums.whole_y / sums.candidate.d
@@ -297,27 +298,27 @@ class RatioBound(_RatioMeasure):
     def reached(self, estimate: float) -> bool:
         return self.sign * estimate >= self.sign * self.threshold
 
-    def interval(self, sums: RatioSums) -> tuple[float, float] | None:
+    def interval(self, sums: RatioStatistics) -> tuple[float, float] | None:
         se2, ratio, estimate = self._error(sums), sums.candidate.ratio, self.estimate(sums)
         if not se2 or not ratio or estimate is None:
             return None
         low, high = (self._whole(bound) for bound in ratios.ratio_interval(ratio, se2, se2, self.v_ref))
         return min(low, estimate), max(high, estimate)
 
-    def harm(self, sums: RatioSums) -> float:
+    def harm(self, sums: RatioStatistics) -> float:
         return self._log_e(sums, self.threshold, self.sign, self.alpha_harm)
 
-    def safe(self, sums: RatioSums, margin: float) -> float:
+    def safe(self, sums: RatioStatistics, margin: float) -> float:
         estimate = self.estimate(sums)
         if estimate is None or self.sign * estimate >= self.sign * margin:
             return 0.0
         return self._log_e(sums, margin, -self.sign, self.alpha_safe)
 
-    def _error(self, sums: RatioSums) -> float | None:
+    def _error(self, sums: RatioStatistics) -> float | None:
         se2 = sums.candidate.squared_error
         return self.deff * se2 if se2 else None
 
-    def _log_e(self, sums: RatioSums, bound: float, sign: int, alpha: float) -> float:
+    def _log_e(self, sums: RatioStatistics, bound: float, sign: int, alpha: float) -> float:
         se2, ratio = self._error(sums), sums.candidate.ratio
         if not se2 or not ratio or self.tasks(sums)[0] < ratios.N_MIN or bound <= 0:
             return 0.0
@@ -328,10 +329,10 @@ class RatioBound(_RatioMeasure):
         """What a cost per success comes to once capped, if it is the baseline's times a factor."""
         if not self.curve or not self.ref:
             return ratio
-        return self.ref * self.kept * seen(self.curve, ratio / self.ref)
+        return self.ref * self.kept * capped_factor(self.curve, ratio / self.ref)
 
     def _whole(self, capped: float) -> float:
         """The other way round."""
         if not self.curve or not self.ref:
             return capped
-        return self.ref * true(self.curve, capped / (self.ref * self.kept))
+        return self.ref * uncapped_factor(self.curve, capped / (self.ref * self.kept))

@@ -5,11 +5,11 @@ over two shares would mix the hour of the day with the arm. Its end depends on h
 on the clock, never on how they went: otherwise one could close windows when they look good.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from rollout_app.engine.evidence import ArmSums, Group, MinuteRow, Stratum
+from rollout_app.engine.evidence import ArmSums, ClosedWindow, Differing, Group, MinuteRow, Slices, SliceSums
 
 MIN_TASKS = 50
 MAX_MINUTES = 60
@@ -31,13 +31,13 @@ def closes_before(*, now: datetime, lag_s: float, newest_minute: int, last_recei
 
 def close_windows(
     rows: Iterable[MinuteRow], *, before: int, cursors: Mapping[int, int]
-) -> tuple[list[Stratum], dict[int, int]]:
+) -> tuple[list[ClosedWindow], dict[int, int]]:
     """The strata that have closed, oldest first, and the new cursors (stage: first minute not judged yet).
 
     Minutes join until they hold MIN_TASKS tasks or span an hour. Minutes before a cursor arrived too late and
     are left out; minutes of a window that is still open stay for the next call.
     """
-    strata: list[Stratum] = []
+    strata: list[ClosedWindow] = []
     moved = dict(cursors)
     due = (row for row in rows if cursors.get(row.stage, row.minute) <= row.minute < before)
     by_stage = groupby(sorted(due, key=lambda row: (row.stage, row.minute)), key=lambda row: row.stage)
@@ -69,12 +69,50 @@ def merge_groups(parts: Iterable[Mapping[int, Group]]) -> dict[int, Group]:
     return total
 
 
-def _join(window: list[MinuteRow]) -> Stratum:
-    return Stratum(
-        stage=window[0].stage,
-        first_minute=window[0].minute,
-        last_minute=window[-1].minute,
+def merge_slices(parts: Iterable[Slices]) -> Slices:
+    """Slices of the same name added up, arm by arm."""
+    total: dict[str, tuple[SliceSums, SliceSums]] = {}
+    for part in parts:
+        for name, (candidate, baseline) in part.items():
+            kept = total.get(name)
+            total[name] = (kept[0] + candidate, kept[1] + baseline) if kept else (candidate, baseline)
+    return total
+
+
+def merge_differing(parts: Sequence[tuple[ArmSums, Differing | None]]) -> Differing | None:
+    """Differing tasks of one arm added up; None as soon as one part has tasks and does not say which differ."""
+    if any(part is None for arm, part in parts if arm.tasks):
+        return None
+    known = [part for _, part in parts if part is not None]
+    pairs: dict[str, SliceSums] = {}
+    for part in known:
+        for name, sums in part.pairs.items():
+            pairs[name] = pairs[name] + sums if name in pairs else sums
+    decided = [part.decided for part in known if part.decided is not None]
+    return Differing(
+        sum(part.known_of for part in known), pairs, sum(decided) if len(decided) == len(known) else None
+    )
+
+
+def _join(window: Sequence[MinuteRow]) -> ClosedWindow:
+    """The minutes as one window. Most have one minute, and most rows say nothing of slices, pairs and cells."""
+    first, last = window[0], window[-1]
+    if first is last:
+        return ClosedWindow(
+            first.stage, first.minute, first.minute, first.candidate, first.baseline, first.groups,
+            first.endpoints, first.candidate_differing, first.baseline_differing, first.candidate_cells,
+            first.baseline_cells,
+        )  # fmt: skip
+    return ClosedWindow(
+        stage=first.stage,
+        first_minute=first.minute,
+        last_minute=last.minute,
         candidate=sum((row.candidate for row in window), ArmSums()),
         baseline=sum((row.baseline for row in window), ArmSums()),
         groups=merge_groups(row.groups for row in window),
+        endpoints=merge_slices(row.endpoints for row in window),
+        candidate_differing=merge_differing([(row.candidate, row.candidate_differing) for row in window]),
+        baseline_differing=merge_differing([(row.baseline, row.baseline_differing) for row in window]),
+        candidate_cells=merge_groups(row.candidate_cells for row in window),
+        baseline_cells=merge_groups(row.baseline_cells for row in window),
     )

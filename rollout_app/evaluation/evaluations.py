@@ -18,10 +18,11 @@ from django.db.models.functions import Cast
 
 from controlplane.core.bulk import chunks, flat, places, stored
 from policies_app.models import Environment, Workload
+from rollout_app.engine.accumulator import FORMAT, Accumulator, Judgement
 from rollout_app.engine.decide import Decision, Hold
-from rollout_app.engine.evidence import Reference, Stage
+from rollout_app.engine.evidence import Stage
 from rollout_app.engine.guardrails import Guardrail
-from rollout_app.engine.ledger import FORMAT, Judgement, Ledger
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
 
@@ -85,11 +86,11 @@ class Subject:
             return Kept(reference, {}, {}, has_sums=False)
         return Kept(reference, head.cursors, head.results, has_sums=True)
 
-    def open(self, kept: "Kept") -> Ledger:
+    def open(self, kept: "Kept") -> Accumulator:
         if kept.has_sums:
-            return Ledger.from_dict(msgspec.json.decode(self.evidence))
+            return Accumulator.from_dict(msgspec.json.decode(self.evidence))
         guardrails = map(Guardrail.from_dict, msgspec.json.decode(self.guardrails))
-        return Ledger.open(guardrails, map(Stage.from_dict, self.plan), kept.reference)
+        return Accumulator.open(guardrails, map(Stage.from_dict, self.plan), kept.reference)
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -270,13 +271,15 @@ def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
 def judged(rollout: Rollout) -> Judgement:
     """What the evidence says now: the sums of the last look, judged for the stage that comes next."""
     try:
-        ledger = Ledger.from_dict(rollout.evidence)
+        ledger = Accumulator.from_dict(rollout.evidence)
     except ValueError:  # nothing was kept yet, or by an engine with another format
         guardrails, stages = (
             map(Guardrail.from_dict, rollout.guardrails),
             map(Stage.from_dict, rollout.stages),
         )
-        ledger = Ledger.open(guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0}))
+        ledger = Accumulator.open(
+            guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0})
+        )
     return ledger.judge(rollout.stage)
 
 

@@ -22,10 +22,10 @@ from controlplane.core.errors import Conflict, RolloutMoved
 from policies_app.fleet import registry
 from policies_app.models import Environment
 from rollout_app import actions
+from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import MIN_OUTCOMES
 from rollout_app.engine.decide import Advance, Complete, Decision, Evidence, Hold, RollBack, decide
 from rollout_app.engine.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
-from rollout_app.engine.ledger import Ledger
 from rollout_app.engine.states import State
 from rollout_app.engine.stats.combine import missing_breach
 from rollout_app.engine.windows import closes_before
@@ -279,13 +279,13 @@ def _seen(one: _Opened, rows: list[MinuteRow], young: ArmSums, now: datetime, fl
     return look
 
 
-def _last_hour(one: _Opened, ledger: Ledger, still_open: list[MinuteRow], young: ArmSums) -> ArmSums:
+def _last_hour(one: _Opened, ledger: Accumulator, still_open: list[MinuteRow], young: ArmSums) -> ArmSums:
     """The baseline over the last hour: closed minutes, those that wait for their window, and young ones."""
     waiting = (row.baseline for row in still_open if one.hour.start <= row.minute < one.before)
     return sum(waiting, ledger.baseline_since(one.hour.start)) + young
 
 
-def _telemetry(one: _Opened, ledger: Ledger, still_open: list[MinuteRow]) -> Telemetry:
+def _telemetry(one: _Opened, ledger: Accumulator, still_open: list[MinuteRow]) -> Telemetry:
     """Counted from the sums. A late outcome of a judged minute is not in them, so a silence is read in full."""
     tallies = ledger.tallies.values()
     due = sum(row.candidate.tasks for row in still_open if row.minute < one.before)

@@ -15,18 +15,19 @@ from django.db.models import Q, Sum
 from controlplane.core.bulk import chunks, flat, places, stored
 from pointsman.reporting.histogram import Histogram
 from policies_app.models import Workload
-from rollout_app.engine.calibration import freeze
+from rollout_app.engine.calibration import calibrate
 from rollout_app.engine.evidence import (
     ArmSums,
     Group,
     MinuteRow,
     MirrorSums,
-    Reference,
     Rehearsed,
     ShadowSums,
     Stage,
     Telemetry,
+    with_graded_costs,
 )
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.windows import merge_groups
 from rollout_app.models import ArmTotals, Rollout
 
@@ -63,7 +64,7 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
         latency.merge(histogram(row["latency_histogram"]))
         cost.merge(histogram(row["cost_histogram"]))
         groups = merge_groups((groups, hash_groups(row["groups"])))
-    return freeze(
+    return calibrate(
         arm,
         latency=latency,
         cost=cost,
@@ -143,7 +144,7 @@ def baseline_sums(windows: Sequence[Window]) -> dict[str, ArmSums]:
     sums = ", ".join(f"SUM(t.{name})" for name in _HEALTH)
     found: dict[str, ArmSums] = {}
     for rollout, _, *counts in _within(windows, sums, "AND t.arm = 'baseline' GROUP BY v.column1, v.column2"):
-        counted = ArmSums(*map(int, counts))
+        counted = ArmSums.from_health(map(int, counts))
         found[rollout] = found[rollout] + counted if rollout in found else counted
     return found
 
@@ -222,7 +223,7 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
     """One row as the guardrails read it. Tails need the reference's edges; without them they are 0 of 0."""
     latency_n, latency_above = _tail(row["latency_histogram"], reference.latency_edge if reference else None)
     cost_n, cost_above = _tail(row["cost_histogram"], reference.cost_edge if reference else None)
-    return ArmSums(
+    sums = ArmSums(
         tasks=row["tasks"],
         successes=row["successes"],
         failures=row["failures"],
@@ -237,11 +238,12 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
         cost=row["capped_sum"],
         cost_sq=row["capped_sum_sq"],
         cost_on_success=row["capped_on_success"],
-        cost_whole=row["cost_sum"],
+        cost_uncapped=row["cost_sum"],
         quality_n=row["quality_n"],
         quality=row["quality_sum"],
         quality_sq=row["quality_sum_sq"],
     )
+    return with_graded_costs(sums)
 
 
 class _Stored(msgspec.Struct):

@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from controlplane.core.errors import InvalidInput
-from rollout_app.engine.evidence import Reference, Stage, Stratum
+from rollout_app.engine.accumulator import Accumulator, Judgement
+from rollout_app.engine.evidence import ClosedWindow, Stage
 from rollout_app.engine.explain import change, figure, harm_of
 from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, Guardrail, guardrails_for
-from rollout_app.engine.ledger import Judgement, Ledger
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.windows import close_windows
 from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
@@ -28,7 +29,7 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
     lag = timedelta(seconds=rollout.workload.outcome_lag_s)
     reference = Reference.from_dict(rollout.reference) if rollout.reference else Reference(outcomes=0)
     stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
-    ledger = Ledger.open(guardrails, stages, reference)
+    ledger = Accumulator.open(guardrails, stages, reference)
     rows = minute_totals.all_minutes(rollout, reference)
     strata, _ = close_windows(rows, before=minute_totals.NEVER, cursors={})
     for stratum in strata:
@@ -56,7 +57,7 @@ def _changed(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> tuple[
 
 
 def _told(
-    judgement: Judgement, stages: Sequence[Stage], strata: int, at: Stratum | None, lag: timedelta
+    judgement: Judgement, stages: Sequence[Stage], strata: int, at: ClosedWindow | None, lag: timedelta
 ) -> dict[str, Any]:
     rolled_back = (
         None

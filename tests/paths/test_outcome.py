@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from rollout_app import actions
-from rollout_app.engine.evidence import Reference, Stage
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import Stage
 from rollout_app.engine.guardrails import Guardrail
-from rollout_app.engine.ledger import Ledger
+from rollout_app.engine.reference import Reference
 from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
 from tests.support.places import ANNA, BEN
@@ -69,7 +70,7 @@ def _adds_up(rollout: Rollout, evidence: dict[str, Any]) -> None:
     assert "failure" in [verdict["name"] for verdict in counted]
 
     reference = Reference.from_dict(rollout.reference)
-    ledger = Ledger.open(
+    ledger = Accumulator.open(
         [Guardrail.from_dict(kept) for kept in rollout.guardrails],
         [Stage.from_dict(stage) for stage in rollout.stages],
         reference,

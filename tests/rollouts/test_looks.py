@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.core import clock
 from policies_app.models import Workload
+from rollout_app.engine.accumulator import FORMAT
 from rollout_app.engine.decide import Evidence, decide
-from rollout_app.engine.ledger import FORMAT
 from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations, reconcile
 from rollout_app.models import ArmTotals, Rollout, Verdict

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pointsman.reporting.histogram import Histogram
-from rollout_app.engine.calibration import CAP_SPREAD, freeze
-from rollout_app.engine.evidence import ArmSums, Reference
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.calibration import CAP_SPREAD, calibrate
+from rollout_app.engine.evidence import ArmSums
 from rollout_app.engine.guardrails import Guardrail, Verdict, VerdictResult
-from rollout_app.engine.ledger import Ledger
 from rollout_app.engine.metrics import Metric
-from rollout_app.engine.stats.capped import curve, seen, true
+from rollout_app.engine.reference import Reference
+from rollout_app.engine.stats.capped import capped_factor, curve, uncapped_factor
 from tests.support.evidence_builders import STAGES, stratum
 
 COST = Guardrail(Metric.COST_PER_SUCCESS, 0.10, 1.0)
@@ -30,7 +31,7 @@ def frozen(sigma: float, n: int = 20_000) -> Reference:
     arm = ArmSums(
         tasks=n, successes=good, failures=n - good, cost_n=n, cost=round(n * 1_000 * math.exp(sigma**2 / 2))
     )
-    return freeze(arm, latency=costs, cost=costs)
+    return calibrate(arm, latency=costs, cost=costs)
 
 
 def capped_mean(factor: float, sigma: float, cap: float) -> float:
@@ -49,14 +50,14 @@ def arm(reference: Reference, n: int, factor: float = 1.0, dear: float = 0.0, si
     good = np.arange(n) % 10 > 0
     return ArmSums(
         tasks=n, successes=int(good.sum()), failures=int((~good).sum()), cost_n=n, cost=round(cut.sum()),
-        cost_sq=float((cut**2).sum()), cost_on_success=round(cut[good].sum()), cost_whole=round(costs.sum()),
+        cost_sq=float((cut**2).sum()), cost_on_success=round(cut[good].sum()), cost_uncapped=round(costs.sum()),
     )  # fmt: skip
 
 
 def judged(
     reference: Reference, *, looks: int = 20, n: int = 1_000, factor: float = 1.0, dear: float = 0.0
 ) -> Verdict:
-    opened = Ledger.open([COST], STAGES, reference)
+    opened = Accumulator.open([COST], STAGES, reference)
     for minute in range(looks):
         opened.add(stratum(4, minute, arm(reference, n, factor, dear), arm(reference, n)))
     return opened.judge(4).verdicts[0]
@@ -68,7 +69,7 @@ def test_it_sees_a_factor_as_the_lognormal_has_it(sigma: float, factor: float) -
     reference = frozen(sigma)
     cap = float(reference.cost_cap_nusd or 0)
     expected = capped_mean(factor, sigma, cap) / capped_mean(1, sigma, cap)
-    assert seen(reference.cost_curve, factor) == pytest.approx(expected, rel=0.005)
+    assert capped_factor(reference.cost_curve, factor) == pytest.approx(expected, rel=0.005)
     assert reference.cost_kept == pytest.approx(
         capped_mean(1, sigma, cap) / (1_000 * math.exp(sigma**2 / 2)), rel=0.01
     )
@@ -81,12 +82,12 @@ def test_it_reads_back_what_it_sees(factor: float, values: list[tuple[float, flo
     """Wherever a change shows at all: where every task lies above the cap, dearer looks the same."""
     drawn = curve(values, cap=max(cost for cost, _ in values))
     assert [pair for pair in drawn if pair[0] == 1.0] == [(1.0, 1.0)]
-    if factor < drawn[-1][0] and seen(drawn, factor) < drawn[-1][1] * 0.999:
-        assert true(drawn, seen(drawn, factor)) == pytest.approx(factor, rel=1e-6)
+    if factor < drawn[-1][0] and capped_factor(drawn, factor) < drawn[-1][1] * 0.999:
+        assert uncapped_factor(drawn, capped_factor(drawn, factor)) == pytest.approx(factor, rel=1e-6)
 
 
 def test_it_leaves_alone_what_is_not_capped() -> None:
-    assert seen((), 1.1) == true((), 1.1) == 1.1
+    assert capped_factor((), 1.1) == uncapped_factor((), 1.1) == 1.1
     assert curve([], 100) == curve([(0.0, 5)], 100) == ()
 
 
@@ -96,8 +97,8 @@ def test_it_caps_heavier_tails_lower() -> None:
         top = (reference.cost_cap_nusd or 0) / 1_000
         assert stats.norm.sf(math.log(top) / sigma) == pytest.approx(share, rel=0.2)
     assert light.cost_v is not None and light.cost_v < CAP_SPREAD
-    assert heavy.cost_whole_v is not None and heavy.cost_v is not None
-    assert heavy.cost_whole_v > 5 * heavy.cost_v
+    assert heavy.cost_uncapped_v is not None and heavy.cost_v is not None
+    assert heavy.cost_uncapped_v > 5 * heavy.cost_v
     assert heavy.tail_noise > light.tail_noise >= 1
 
 
@@ -135,7 +136,7 @@ def test_it_does_not_lean_on_whole_costs_that_a_few_tasks_rule() -> None:
     verdict = judged(reference, looks=1, n=300, dear=0.02)
     [[_, sums]] = verdict.sums
     whole, capped = (sums[kind]["a"] / sums[kind]["b"] for kind in ("whole", "contrast"))
-    assert verdict.estimate == pytest.approx(true(reference.cost_curve, capped) - 1)
+    assert verdict.estimate == pytest.approx(uncapped_factor(reference.cost_curve, capped) - 1)
     assert verdict.estimate != pytest.approx(whole - 1, abs=0.01)
 
 
@@ -151,7 +152,7 @@ def test_it_reads_an_absolute_bound_through_the_cap(bound: float, result: Verdic
     reference = frozen(1.2)
     assert reference.cost_per_success is not None
     guardrail = replace(COST, bound=bound * reference.cost_per_success)
-    opened = Ledger.open([guardrail], STAGES, reference)
+    opened = Accumulator.open([guardrail], STAGES, reference)
     for minute in range(20):
         opened.add(stratum(4, minute, arm(reference, 1_000, factor=1.17), arm(reference, 1_000)))
     verdict = opened.judge(4).verdicts[0]

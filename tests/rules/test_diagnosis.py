@@ -1,6 +1,7 @@
 """The diagnosis in words."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,10 @@ from rollout_app.engine.evidence import ArmSums, MirrorSums, ShadowSums
 from rollout_app.engine.shadow import shadow_report
 
 
-def arm(n: int = 1_000, *, success: float = 0.93, cost: float = 60.0, **counts: int) -> ArmSums:
+def arm(n: int = 1_000, *, success: float = 0.93, cost: float = 60.0, **counts: Any) -> ArmSums:
     good = round(n * success)
-    return ArmSums(tasks=n, successes=good, failures=n - good, cost_n=n, cost=round(n * cost), **counts)
+    sums = ArmSums(tasks=n, successes=good, failures=n - good, cost_n=n, cost=round(n * cost))
+    return replace(sums, **counts)
 
 
 FIGURES = PolicyFigures(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import ArmSums
 from rollout_app.engine.explain import harm_of, lacking_of
 from rollout_app.engine.guardrails import (
@@ -15,18 +16,17 @@ from rollout_app.engine.guardrails import (
     VerdictResult,
     guardrails_for,
 )
-from rollout_app.engine.ledger import Ledger
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE
 from tests.support.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 
-def verdict_of(seen: Ledger, name: str, stage: int = 1) -> Verdict:
+def verdict_of(seen: Accumulator, name: str, stage: int = 1) -> Verdict:
     return next(verdict for verdict in seen.judge(stage).verdicts if verdict.name == name)
 
 
 def custom(guardrail: Guardrail, looks: int, **bad: float) -> Verdict:
-    opened = Ledger.open([guardrail], STAGES, REFERENCE)
+    opened = Accumulator.open([guardrail], STAGES, REFERENCE)
     for minute in range(looks):
         opened.add(stratum(4, minute, arm(1_000, **bad), arm(1_000)))
     return opened.judge(4).verdicts[0]
@@ -127,7 +127,7 @@ def test_it_never_takes_no_success_for_a_cheap_one() -> None:
 
 def test_it_takes_nothing_failing_for_evidence() -> None:
     """Neither arm ever escalates: comparison is silent, the candidate's own zero is not."""
-    opened = Ledger.open(guardrails_for(), STAGES, replace(REFERENCE, rates={}))
+    opened = Accumulator.open(guardrails_for(), STAGES, replace(REFERENCE, rates={}))
     for minute in range(20):
         opened.add(stratum(1, minute, arm(100, escalation=0), arm(1_900, escalation=0)))
     verdict = verdict_of(opened, "escalation")
@@ -222,6 +222,6 @@ def test_it_judges_custom_guardrails(
 
 
 def test_it_does_not_wait_for_a_figure_that_the_baseline_never_had() -> None:
-    opened = Ledger.open(guardrails_for(), STAGES, replace(REFERENCE, latency_edge=None))
+    opened = Accumulator.open(guardrails_for(), STAGES, replace(REFERENCE, latency_edge=None))
     assert "latency_tail" not in [verdict.name for verdict in opened.judge(1).open]
     assert "failure" in [verdict.name for verdict in opened.judge(1).open]

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rollout_app.engine.accumulator import Accumulator, Judgement
 from rollout_app.engine.decide import Evidence
-from rollout_app.engine.evidence import ArmSums, FleetView, Reference, RolloutView, Stage, Stratum, Telemetry
+from rollout_app.engine.evidence import ArmSums, ClosedWindow, FleetView, RolloutView, Stage, Telemetry
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.ledger import Judgement, Ledger
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -63,13 +64,13 @@ def arm(n: int, **bad: float) -> ArmSums:
     )
 
 
-def stratum(stage: int, minute: int, candidate: ArmSums, baseline: ArmSums) -> Stratum:
-    return Stratum(stage, minute, minute, candidate, baseline)
+def stratum(stage: int, minute: int, candidate: ArmSums, baseline: ArmSums) -> ClosedWindow:
+    return ClosedWindow(stage, minute, minute, candidate, baseline)
 
 
-def ledger(stage: int = 1, looks: int = 0, n: tuple[int, int] = (100, 1_900), **bad: float) -> Ledger:
+def ledger(stage: int = 1, looks: int = 0, n: tuple[int, int] = (100, 1_900), **bad: float) -> Accumulator:
     """A ledger that saw `looks` strata of n tasks (candidate, baseline); `bad` is the candidate's."""
-    opened = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     for minute in range(looks):
         opened.add(stratum(stage, minute, arm(n[0], **bad), arm(n[1])))
     return opened

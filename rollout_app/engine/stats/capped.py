@@ -50,12 +50,12 @@ def curve(values: Iterable[tuple[float, float]], cap: float) -> Curve:
     return tuple((factor, capped(factor) / unchanged) for factor in _FACTORS) if unchanged > 0 else ()
 
 
-def seen(curve: Curve, factor: float) -> float:
+def capped_factor(curve: Curve, factor: float) -> float:
     """What a true `factor` (> 0) comes to once capped; itself where nothing is capped."""
     return _read([true for true, _ in curve], [capped for _, capped in curve], factor)
 
 
-def true(curve: Curve, factor: float) -> float:
+def uncapped_factor(curve: Curve, factor: float) -> float:
     """The true factor behind a capped one."""
     return _read([capped for _, capped in curve], [true for true, _ in curve], factor)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.engine.evidence import ArmSums, MinuteRow, Stratum
+from rollout_app.engine.evidence import ArmSums, ClosedWindow, MinuteRow
 from rollout_app.engine.windows import close_windows, closes_before
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -17,7 +17,7 @@ def row(minute: int, tasks: int, *, stage: int = 1) -> MinuteRow:
     return MinuteRow(stage, minute, ArmSums(tasks=tasks // 5), ArmSums(tasks=tasks - tasks // 5))
 
 
-def spans(strata: list[Stratum]) -> list[tuple[int, int]]:
+def spans(strata: list[ClosedWindow]) -> list[tuple[int, int]]:
     return [(stratum.first_minute, stratum.last_minute) for stratum in strata]
 
 
@@ -68,7 +68,7 @@ def test_it_forms_the_same_strata_in_one_look_or_many(
 ) -> None:
     rows = [row(minute, tasks, stage=stage) for minute, tasks, stage in minutes]
     at_once, end = close_windows(rows, before=300, cursors={})
-    bit_by_bit: list[Stratum] = []
+    bit_by_bit: list[ClosedWindow] = []
     cursors: dict[int, int] = {}
     for before in (*sorted(looks), 300):
         strata, cursors = close_windows(rows, before=before, cursors=cursors)

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from pointsman.reporting.histogram import Histogram, index
-from rollout_app.engine.calibration import freeze
-from rollout_app.engine.evidence import ArmSums, Group, Reference
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.calibration import calibrate
+from rollout_app.engine.evidence import ArmSums, Group
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.ledger import Ledger
+from rollout_app.engine.reference import Reference
 from tests.support.evidence_builders import STAGES, arm, stratum
 
 ARM = ArmSums(
@@ -30,7 +31,7 @@ COST = histogram(*[800.0] * 950, *[4_000.0] * 45, *[90_000.0] * 5)
 
 
 def test_it_takes_the_rates_over_what_was_graded_or_seen() -> None:
-    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     assert frozen.outcomes == 1_000
     assert frozen.rates["failure"] == 0.1
     assert frozen.rates["error"] == 0.01
@@ -39,7 +40,7 @@ def test_it_takes_the_rates_over_what_was_graded_or_seen() -> None:
 
 
 def test_it_puts_the_edges_where_five_and_one_percent_lie_above() -> None:
-    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     assert frozen.latency_edge == index(100.0)
     assert frozen.rates["latency_tail"] == 0.04
     assert frozen.cost_edge == index(800.0)
@@ -48,25 +49,25 @@ def test_it_puts_the_edges_where_five_and_one_percent_lie_above() -> None:
 
 
 def test_it_measures_spread_as_the_capped_costs_will_have_it() -> None:
-    frozen = freeze(ARM, latency=LATENCY, cost=COST)
-    calm = freeze(ARM, latency=LATENCY, cost=histogram(*[800.0] * 1_000))
+    frozen = calibrate(ARM, latency=LATENCY, cost=COST)
+    calm = calibrate(ARM, latency=LATENCY, cost=histogram(*[800.0] * 1_000))
     assert calm.cost_v == pytest.approx(0.09, abs=0.001)  # only success varies: .9 * .1
     assert frozen.cost_v is not None and 0.4 < frozen.cost_v < 1
 
 
 def test_it_corrects_for_sticky_units_only() -> None:
     groups = {i: Group(40, 30 if i % 8 == 0 else 1) for i in range(32)}
-    assert freeze(ARM, latency=LATENCY, cost=COST, groups=groups).deff == 1
-    sticky = freeze(ARM, latency=LATENCY, cost=COST, groups=groups, unit_is_request=False)
+    assert calibrate(ARM, latency=LATENCY, cost=COST, groups=groups).deff == 1
+    sticky = calibrate(ARM, latency=LATENCY, cost=COST, groups=groups, unit_is_request=False)
     assert sticky.deff > 10
     assert sticky.unit_spread == 0
 
 
 def test_it_has_no_cost_per_success_where_no_cost_was_reported() -> None:
     """None, not 0: then the rollout does not wait for evidence that can't come."""
-    free = freeze(replace(ARM, cost_n=0, cost=0, cost_on_success=0), latency=LATENCY, cost=Histogram())
+    free = calibrate(replace(ARM, cost_n=0, cost=0, cost_on_success=0), latency=LATENCY, cost=Histogram())
     assert free.cost_per_success is None
-    opened = Ledger.open(guardrails_for(), STAGES, free)
+    opened = Accumulator.open(guardrails_for(), STAGES, free)
     for minute in range(20):
         opened.add(
             stratum(1, minute, replace(arm(100), cost_n=0, cost=0), replace(arm(1_900), cost_n=0, cost=0))
@@ -75,12 +76,12 @@ def test_it_has_no_cost_per_success_where_no_cost_was_reported() -> None:
 
 
 def test_it_freezes_nothing_from_nothing() -> None:
-    frozen = freeze(ArmSums(), latency=Histogram(), cost=Histogram())
+    frozen = calibrate(ArmSums(), latency=Histogram(), cost=Histogram())
     assert frozen.outcomes == 0
     assert (frozen.cost_v, frozen.cost_per_success, frozen.mean_quality) == (None, None, None)
     assert (frozen.latency_edge, frozen.cost_edge, frozen.cost_cap_nusd) == (None, None, None)
 
 
 def test_it_survives_json() -> None:
-    frozen = freeze(ARM, latency=LATENCY, cost=COST)
+    frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     assert Reference.from_dict(json.loads(json.dumps(frozen.as_dict()))) == frozen

@@ -8,20 +8,20 @@ from typing import Any, Self
 from rollout_app.engine.evidence import (
     SHARE_ALL,
     ArmSums,
+    ClosedWindow,
     Group,
     MinuteRow,
     MirrorSums,
-    Reference,
     Rehearsed,
     ShadowSums,
     Stage,
-    Stratum,
 )
 from rollout_app.engine.guardrails import Guardrail, Verdict, detailed, judge
+from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, log_sum_exp
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 from rollout_app.engine.stats.srm import log_e_srm
-from rollout_app.engine.sums import Sums
+from rollout_app.engine.sufficient import Sums
 from rollout_app.engine.windows import MAX_MINUTES, close_windows, merge_groups
 
 FORMAT = 4
@@ -42,7 +42,7 @@ class StageTally:
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _TALLY_FIELDS}
 
-    def add(self, stratum: Stratum) -> None:
+    def add(self, stratum: ClosedWindow) -> None:
         self.candidate_tasks += stratum.candidate.tasks
         self.baseline_tasks += stratum.baseline.tasks
         self.candidate_graded += stratum.candidate.successes + stratum.candidate.failures
@@ -93,7 +93,7 @@ class Judgement:
         }
 
 
-class Ledger:
+class Accumulator:
     """Sums per guardrail and stage. The same strata give the same sums in any order, in one go or many."""
 
     def __init__(
@@ -117,7 +117,7 @@ class Ledger:
         """An empty ledger for one rollout."""
         return cls(tuple(guardrails), tuple(stages), reference)
 
-    def take(self, rows: Sequence[MinuteRow], *, before: int) -> list[Stratum]:
+    def take(self, rows: Sequence[MinuteRow], *, before: int) -> list[ClosedWindow]:
         """Form the strata that closed before minute `before`, add them, and return them."""
         cursors = self.cursors
         strata, self.cursors = close_windows(rows, before=before, cursors=cursors)
@@ -140,9 +140,9 @@ class Ledger:
     def baseline_since(self, minute: int) -> ArmSums:
         """The baseline's counts of the closed minutes from `minute` on, an hour at most; no costs, no tails."""
         counts = [noted[1:] for noted in self.recent if noted[0] >= minute]
-        return ArmSums(*map(sum, zip(*counts, strict=True)))
+        return ArmSums.from_health(map(sum, zip(*counts, strict=True))) if counts else ArmSums()
 
-    def add(self, stratum: Stratum) -> None:
+    def add(self, stratum: ClosedWindow) -> None:
         """Take in one closed stratum; cost and memory don't depend on how many came before."""
         stage = stratum.stage
         self.groups = merge_groups((self.groups, stratum.groups))

@@ -13,7 +13,7 @@ from rollout_app.engine.stats.ratios import Contrast, Moments, contrast
 
 
 @dataclass(slots=True)
-class RateSums:
+class RateStatistics:
     """x bad of n per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio."""
 
     psis: tuple[float, ...]
@@ -44,11 +44,11 @@ class RateSums:
         self.mh_denominator += other.mh_denominator
         self.llr = list(map(add, self.llr, other.llr))
 
-    def scaled(self, k: float) -> "RateSums":
+    def scaled(self, k: float) -> "RateStatistics":
         """As if k times as much had been seen at the same rates."""
         llr = [k * value for value in self.llr]
         nt, xt, nc, xc = (round(k * n) for n in (self.nt, self.xt, self.nc, self.xc))
-        return RateSums(self.psis, nt, xt, nc, xc, k * self.mh_numerator, k * self.mh_denominator, llr)
+        return RateStatistics(self.psis, nt, xt, nc, xc, k * self.mh_numerator, k * self.mh_denominator, llr)
 
     @property
     def difference(self) -> float | None:
@@ -75,7 +75,7 @@ class RateSums:
 
 
 @dataclass(slots=True)
-class RatioSums:
+class RatioStatistics:
     """Moments per arm and the contrast between them."""
 
     candidate: Moments = field(default_factory=Moments)
@@ -104,12 +104,12 @@ class RatioSums:
         self.candidate += other.candidate
         self.baseline += other.baseline
 
-    def scaled(self, k: float) -> "RatioSums":
+    def scaled(self, k: float) -> "RatioStatistics":
         """As if k times as much had been seen of the same kind."""
         parts = (self.candidate.figures, self.baseline.figures, self.contrast.figures)
         candidate, baseline, between = ([k * value for value in part] for part in parts)
         whole = [k * value for value in self._whole]
-        return RatioSums(Moments(*candidate), Moments(*baseline), Contrast(*between), *whole)
+        return RatioStatistics(Moments(*candidate), Moments(*baseline), Contrast(*between), *whole)
 
     @property
     def whole_ratio(self) -> float | None:
@@ -138,4 +138,4 @@ class RatioSums:
         }
 
 
-Sums = RateSums | RatioSums
+Sums = RateStatistics | RatioStatistics

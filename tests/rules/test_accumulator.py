@@ -5,15 +5,15 @@ import random
 
 import pytest
 
-from rollout_app.engine.evidence import ArmSums, Group, MinuteRow, Stratum
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import ArmSums, ClosedWindow, Group, MinuteRow
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.ledger import Ledger
 from tests.support.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 RNG = random.Random(7)
 
 
-def strata() -> list[Stratum]:
+def strata() -> list[ClosedWindow]:
     made = []
     for minute in range(60):
         stage = 1 + minute // 20
@@ -25,18 +25,18 @@ def strata() -> list[Stratum]:
 
 def test_it_judges_alike_in_one_go_and_bit_by_bit_through_json() -> None:
     every = strata()
-    at_once = Ledger.open(guardrails_for(), STAGES, REFERENCE)
-    bit_by_bit = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    at_once = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
+    bit_by_bit = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     for one in every:
         at_once.add(one)
-        bit_by_bit.add(Stratum.from_dict(json.loads(json.dumps(one.as_dict()))))
-        bit_by_bit = Ledger.from_dict(json.loads(json.dumps(bit_by_bit.as_dict())))
+        bit_by_bit.add(one)
+        bit_by_bit = Accumulator.from_dict(json.loads(json.dumps(bit_by_bit.as_dict())))
     assert bit_by_bit.judge(3).as_dict() == at_once.judge(3).as_dict()
 
 
 def test_it_does_not_care_for_the_order() -> None:
     every = strata()
-    forward, backward = (Ledger.open(guardrails_for(), STAGES, REFERENCE) for _ in range(2))
+    forward, backward = (Accumulator.open(guardrails_for(), STAGES, REFERENCE) for _ in range(2))
     for one in every:
         forward.add(one)
     for one in reversed(every):
@@ -47,7 +47,7 @@ def test_it_does_not_care_for_the_order() -> None:
 
 
 def test_it_takes_each_minute_once() -> None:
-    opened = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     rows = [MinuteRow(1, minute, arm(10), arm(90)) for minute in range(5)]
     assert len(opened.take(rows, before=3)) == 3
     assert len(opened.take(rows, before=5)) == 2
@@ -83,7 +83,7 @@ def test_it_lets_the_share_of_tasks_wander_once_units_turn_out_to_be_few() -> No
     opened = ledger(looks=10, n=(60, 1_900))
     before = opened.judge(1).srm_log_e
     groups = {i: Group(20 if i % 4 else 600, 0) for i in range(32)}
-    opened.add(Stratum(2, 99, 99, ArmSums(), ArmSums(), groups))
+    opened.add(ClosedWindow(2, 99, 99, ArmSums(), ArmSums(), groups))
     assert before > 7 > opened.judge(1).srm_log_e
 
 
@@ -91,18 +91,18 @@ def test_it_asks_more_once_units_turn_out_to_be_alike() -> None:
     opened = ledger(looks=10, failure=0.2)
     before = opened.judge(1).log_e
     groups = {i: Group(100, 40 if i % 4 == 0 else 0) for i in range(32)}
-    opened.add(Stratum(1, 99, 99, ArmSums(), ArmSums(tasks=3_200), groups))
+    opened.add(ClosedWindow(1, 99, 99, ArmSums(), ArmSums(tasks=3_200), groups))
     assert opened.deff > 10
     assert opened.judge(1).log_e < before / 5
 
 
 def test_it_refuses_sums_of_another_format() -> None:
     with pytest.raises(ValueError, match="format 99"):
-        Ledger.from_dict({**ledger().as_dict(), "format": 99})
+        Accumulator.from_dict({**ledger().as_dict(), "format": 99})
 
 
 def test_it_compares_nothing_in_shadow_and_in_full() -> None:
-    opened = Ledger.open(guardrails_for(), STAGES, REFERENCE)
+    opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     opened.add(stratum(0, 1, ArmSums(), arm(500)))
     opened.add(stratum(5, 2, arm(500), ArmSums()))
     assert not any(opened.sums.values())
