@@ -232,7 +232,7 @@ class ServeView(ApiView):
 
     @extend_schema(request=serializers.ServeInput, responses={201: serializers.AssignmentSerializer})
     def post(self, request: Request, environment: str, workload: str) -> Response:
-        place = environment_for(self.actor, environment, role=Role.OPERATOR)
+        place = environment_for(self.actor, environment, role=Role.OPERATOR, workload=workload)
         data = self.validated(serializers.ServeInput)
         version = version_for(workload_for(self.actor, workload), data["version"])
         assignment = actions.serve_first(place, version, actor=self.actor, reason=data["reason"])

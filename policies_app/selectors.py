@@ -9,11 +9,14 @@ from controlplane.core.errors import NotFound
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 
 
-def environment_for(principal: Principal, name: str, *, role: Role = Role.VIEWER) -> Environment:
+def environment_for(
+    principal: Principal, name: str, *, role: Role = Role.VIEWER, workload: str | None = None
+) -> Environment:
+    """`workload`: the one that the request is about, if it is about one."""
     environment = Environment.objects.filter(name=name).first()
     if environment is None or not permissions.has_role(principal, Role.VIEWER, name):
         raise NotFound(f"There is no environment {name!r}, or it is not yours to see.")
-    permissions.require_role(principal, role, name)
+    permissions.require_role(principal, role, name, workload=workload)
     return environment
 
 
@@ -50,7 +53,7 @@ def model_for(name: str) -> Model:
 def assignment_for(
     principal: Principal, environment: str, workload: str, *, role: Role = Role.VIEWER
 ) -> Assignment:
-    place = environment_for(principal, environment, role=role)
+    place = environment_for(principal, environment, role=role, workload=workload)
     assignment = (
         Assignment.objects.select_related("environment", "workload", "baseline", "candidate")
         .filter(environment=place, workload__name=workload)

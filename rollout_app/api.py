@@ -83,7 +83,9 @@ class RolloutsView(ApiView):
     @extend_schema(request=serializers.ProposeInput, responses={201: serializers.RolloutSerializer})
     def post(self, request: Request) -> Response:
         data = self.validated(serializers.ProposeInput)
-        environment = environment_for(self.actor, data["environment"], role=Role.EDITOR)
+        environment = environment_for(
+            self.actor, data["environment"], role=Role.EDITOR, workload=data["workload"]
+        )
         workload = workload_for(self.actor, data["workload"], edit=True)
         candidate = version_for(workload, data["candidate"])
         kept = {name: data[name] for name in ("reason", "scheduled_for", "draft")}

@@ -15,7 +15,7 @@ def rollout_for(principal: Principal, pk: UUID, *, role: Role = Role.VIEWER) -> 
     rollout = rollouts_for(principal).filter(pk=pk).first()
     if rollout is None:
         raise NotFound(f"There is no rollout {pk}, or it is not yours to see.")
-    permissions.require_role(principal, role, rollout.environment.name)
+    permissions.require_role(principal, role, rollout.environment.name, workload=rollout.workload.name)
     return rollout
 
 

@@ -12,11 +12,11 @@ from django.db import IntegrityError, transaction
 
 from controlplane.access import keys
 from controlplane.access.models import Key, Membership, Role, Team
-from controlplane.access.permissions import has_role
+from controlplane.access.permissions import require_role
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, Conflict, Forbidden, InvalidInput, NotFound
+from controlplane.core.errors import AlreadyExists, Conflict, InvalidInput, KeyLimited, NotFound, NotYourKey
 
 MAX_OVERLAP = timedelta(days=7)  # how long a rotated key may go on beside its successor
 
@@ -37,15 +37,13 @@ def issue_key(
     """Make a key; returns it with its text, which is shown this once and kept nowhere.
 
     `user` is the person that the key acts for. `scopes` are roles, for admin keys only; nobody hands out a
-    role that they do not hold. `workloads` (names) narrows it; empty: all of the environment.
+    role that they do not hold, and no key makes one that has more than itself: wider scopes, other workloads or
+    environments, a longer life. `workloads` (names) limits the key; empty: all of the environment.
     """
     _refuse_bad_key(kind, environment, label, scopes, expires_at)
-    for scope in scopes:
-        if not has_role(actor, scope, environment):
-            raise Forbidden(
-                f"A key with the scope {scope} in {environment or 'every environment'} can only be issued by "
-                "somebody who holds that role there."
-            )
+    if user is not None and actor.kind != "system" and actor.user_id != str(user.pk):
+        raise NotYourKey(f"A key that acts for {user} is made by {user}: nobody else sees its text.")
+    _refuse_more_than_held(actor, environment, scopes, workloads, expires_at)
     key_id, text = keys.new_key_text(kind, environment)
     key = Key(
         kind=kind,
@@ -92,11 +90,19 @@ def revoke_key(key_id: str, *, actor: Actor, reason: str) -> Key:
 
 
 def rotate_key(key_id: str, *, actor: Actor, overlap: timedelta = timedelta(days=1)) -> tuple[Key, str]:
-    """A successor with the same rights; the old key goes on for `overlap`, at most 7 days, then expires."""
+    """A successor with the same rights; the old key goes on for `overlap`, at most 7 days, then expires.
+
+    Only the person that the key acts for gets a new text. Anybody else would act as that person from then on, and
+    could approve their own change with it.
+    """
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise InvalidInput("The overlap of a rotation is between nothing and 7 days.")
     with transaction.atomic():
         old = _locked_key(key_id)
+        if old.user_id is not None and actor.user_id != str(old.user_id):
+            raise NotYourKey(
+                f"Key {key_id} acts for {old.user}: only they can rotate it and see its new text. You can revoke it."
+            )
         now = clock.now()
         if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
             raise Conflict(f"Key {key_id} has ended; issue a new one.")
@@ -104,6 +110,8 @@ def rotate_key(key_id: str, *, actor: Actor, overlap: timedelta = timedelta(days
             raise Conflict(f"Key {key_id} was rotated before: rotate its successor, or revoke that first.")
         # A lifetime goes on as long as before: a key of 90 days is followed by one of 90 days.
         expires_at = old.expires_at and now + (old.expires_at - old.created_at)
+        if (limit := _life_of(actor)) is not None:
+            expires_at = min(limit, expires_at or limit)
         successor, text = issue_key(
             old.kind,
             old.environment,
@@ -128,6 +136,34 @@ def rotate_key(key_id: str, *, actor: Actor, overlap: timedelta = timedelta(days
             after=_key_fields(old) | {"successor": successor.key_id},
         )
     return successor, text
+
+
+def _refuse_more_than_held(
+    actor: Actor,
+    environment: str,
+    scopes: Sequence[str],
+    workloads: Sequence[str],
+    expires_at: datetime | None,
+) -> None:
+    reached: Sequence[str | None] = workloads or [None]
+    for scope in scopes:
+        for workload in reached:
+            require_role(actor, scope, environment, workload=workload)
+    key = Key.objects.filter(key_id=actor.id).first() if actor.kind == "key" else None
+    if key is not None and key.workloads and not (workloads and set(workloads) <= set(key.workloads)):
+        raise KeyLimited(
+            f"This key is limited to {', '.join(key.workloads)}: name some of these for the new one."
+        )
+    limit = _life_of(actor)
+    if limit is not None and (expires_at is None or expires_at > limit):
+        raise KeyLimited(f"This key ends at {limit:%Y-%m-%d %H:%M} UTC; it makes no key that lives longer.")
+
+
+def _life_of(actor: Actor) -> datetime | None:
+    """When the acting key expires; None for one without an end, and for people."""
+    if actor.kind != "key":
+        return None
+    return Key.objects.filter(key_id=actor.id).values_list("expires_at", flat=True).first()
 
 
 def _refuse_bad_key(

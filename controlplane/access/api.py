@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.urls import path
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -85,14 +85,18 @@ class MembersInput(serializers.Serializer[Any]):
 class KeysView(ApiView):
     shown_once = ("key",)
 
+    """An admin key acts for the person who makes it, with roles that they hold. A router key takes an admin."""
+
     @extend_schema(responses=KeySerializer(many=True))
     def get(self, request: Request) -> Response:
-        return self.page(keys_administered_by(self.actor), KeySerializer)
+        return self.page(keys_managed_by(self.actor), KeySerializer)
 
     @extend_schema(request=KeyInput, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
         data = self.validated(KeyInput)
-        self.require(Role.ADMIN, data["environment"])
+        if data["kind"] == Key.Kind.ROUTER:
+            for workload in data["workloads"] or [None]:
+                self.require(Role.ADMIN, data["environment"], workload)
         key, text = actions.issue_key(actor=self.actor, user=_person(self.actor, data), **data)
         return Response({**KeySerializer(key).data, "key": text}, status=201)
 
@@ -181,16 +185,22 @@ def environments_administered_by(actor: Actor) -> set[str] | None:
     return {name for name in names if permissions.has_role(actor, Role.ADMIN, name)}
 
 
-def keys_administered_by(actor: Actor) -> QuerySet[Key]:
-    permissions.require_role(actor, Role.ADMIN, permissions.ANYWHERE)
-    names = environments_administered_by(actor)
+def keys_managed_by(actor: Actor) -> QuerySet[Key]:
+    """The keys of the environments that one administers; a person's own; a key sees itself.
+
+    A key that is limited to some workloads administers no environment, so it sees itself only.
+    """
     keys = Key.objects.select_related("user")
-    return keys if names is None else keys.filter(environment__in=names)
+    names = environments_administered_by(actor)
+    if names is None:
+        return keys
+    own = Q(key_id=actor.id) if actor.kind == "key" else Q(user_id=actor.user_id)
+    return keys.filter(Q(environment__in=names) | own)
 
 
 def key_for(actor: Actor, key_id: str) -> Key:
     """A key that one may end or rotate; 404 for any other."""
-    key = keys_administered_by(actor).filter(key_id=key_id).first()
+    key = keys_managed_by(actor).filter(key_id=key_id).first()
     if key is None:
         raise NotFound(f"There is no key {key_id}, or it is not yours to manage.")
     return key

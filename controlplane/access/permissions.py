@@ -5,18 +5,22 @@ from django.db.models import Q
 
 from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.core.actors import Actor
-from controlplane.core.errors import Forbidden, RoleMissing
+from controlplane.core.errors import Forbidden, KeyLimited, RoleMissing
 
 Principal = Actor | AbstractBaseUser | AnonymousUser | Key
 ANYWHERE = None  # in place of an environment: the role in any one of them will do
 
 
-def has_role(principal: Principal, role: Role | str, environment: str | None) -> bool:
+def has_role(
+    principal: Principal, role: Role | str, environment: str | None, *, workload: str | None = None
+) -> bool:
     """True if the principal holds the role in the environment, directly or as an admin of it.
 
     Every role lets see, so any of them holds `viewer`; else no role holds another, but `admin` holds all.
     `""` asks for a role in every environment, `ANYWHERE` for one in any.
-    A key has the roles of its scopes, and of these only what the person behind it has at this moment.
+    A key has the roles of its scopes, and of these only what the person behind it has at this moment. A key that is
+    limited to some workloads holds a role (other than viewer) only where `workload` names one of them: what is about
+    no workload, or about all of them, is not for such a key.
     """
     wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
     match principal:
@@ -24,19 +28,23 @@ def has_role(principal: Principal, role: Role | str, environment: str | None) ->
             return True
         case Actor(kind="key"):
             key = Key.objects.select_related("user").filter(key_id=principal.id).first()
-            return key is not None and has_role(key, role, environment)
+            return key is not None and has_role(key, role, environment, workload=workload)
         case Actor(kind="user"):
             return _person_id_holds(principal.id, wanted, environment)
         case Key():
-            return _key_holds(principal, wanted, role, environment)
+            return _key_holds(principal, wanted, role, environment, workload)
         case AbstractUser() if principal.pk is not None:
             return _person_holds(principal, wanted, environment)
     return False
 
 
-def require_role(principal: Principal, role: Role | str, environment: str | None) -> None:
+def require_role(
+    principal: Principal, role: Role | str, environment: str | None, *, workload: str | None = None
+) -> None:
     """Raise `RoleMissing`, with the role and the place in its sentence."""
-    if not has_role(principal, role, environment):
+    if not has_role(principal, role, environment, workload=workload):
+        if has_role(principal, role, environment, workload=_a_workload_of(principal)):
+            raise KeyLimited(_limit(principal), role=Role(role).value, environment=environment or "")
         place = {ANYWHERE: "any environment", "": "every environment"}.get(environment, environment)
         raise RoleMissing(
             f"This needs the role {Role(role).value} in {place}; ask an admin of Pointsman to grant it.",
@@ -50,13 +58,11 @@ def may_edit_workload(principal: Principal, owner: Team, workload: str = "") -> 
 
     A key without a person behind it is on no team: it may edit the workloads that it was issued for.
     """
-    if has_role(principal, Role.ADMIN, ""):
+    if has_role(principal, Role.ADMIN, "", workload=workload):
         return True
-    if not has_role(principal, Role.EDITOR, ANYWHERE):
+    if not has_role(principal, Role.EDITOR, ANYWHERE, workload=workload):
         return False
     key = _key_of(principal)
-    if key is not None and key.workloads and workload not in key.workloads:
-        return False
     person = key.user_id if key is not None else _person_id(principal)
     if person is None:
         return key is not None and workload in key.workloads
@@ -102,14 +108,30 @@ def _person_holds(person: AbstractUser, wanted: set[str], environment: str | Non
     return held.exists()
 
 
-def _key_holds(key: Key, wanted: set[str], role: Role | str, environment: str | None) -> bool:
+def _key_holds(
+    key: Key, wanted: set[str], role: Role | str, environment: str | None, workload: str | None
+) -> bool:
     if key.kind != Key.Kind.ADMIN or not wanted.intersection(key.scopes):
+        return False
+    if key.workloads and role != Role.VIEWER and workload not in key.workloads:
         return False
     if environment is ANYWHERE:
         environment = key.environment or ANYWHERE
     elif key.environment not in ("", environment):
         return False
     return key.user_id is None or has_role(Actor("user", str(key.user_id), ""), role, environment)
+
+
+def _a_workload_of(principal: Principal) -> str | None:
+    """One of the workloads that a key is limited to; None for a key without a limit, and for people."""
+    key = _key_of(principal)
+    return key.workloads[0] if key is not None and key.workloads else None
+
+
+def _limit(principal: Principal) -> str:
+    key = _key_of(principal)
+    names = ", ".join(key.workloads) if key is not None else ""
+    return f"This key is limited to {names}: it does nothing that is about another workload, or about none."
 
 
 def _key_of(principal: Principal) -> Key | None:

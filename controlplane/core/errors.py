@@ -11,6 +11,8 @@
     ├── Forbidden                      403     forbidden
     │   ├── WrongKeyKind               403     wrong_key_kind
     │   ├── RoleMissing                403     role_missing
+    │   ├── KeyLimited                 403     key_limited
+    │   ├── NotYourKey                 403     not_your_key
     │   └── SelfApproval               403     self_approval
     ├── NotFound                       404     not_found
     ├── Conflict                       409     conflict
@@ -102,6 +104,14 @@ class WrongKeyKind(Forbidden):
 
 class RoleMissing(Forbidden):
     code, title = "role_missing", "A role is missing"
+
+
+class KeyLimited(Forbidden):
+    code, title = "key_limited", "The key does not reach that far"
+
+
+class NotYourKey(Forbidden):
+    code, title = "not_your_key", "A key's text goes to its person only"
 
 
 class SelfApproval(Forbidden):

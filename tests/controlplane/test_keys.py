@@ -20,6 +20,7 @@ from controlplane.core.errors import (
     InvalidInput,
     KeyExpired,
     KeyRevoked,
+    NotYourKey,
     Unauthenticated,
 )
 
@@ -148,3 +149,81 @@ class TestIssuedKeys:
         for environment, scope in (("staging", "approver"), ("production", "editor"), ("", "editor")):
             with pytest.raises(Forbidden):
                 actions.issue_key("admin", environment, "x", actor=actor, scopes=[scope], user=person)
+
+
+@pytest.mark.django_db
+class TestWhatAKeyHandsOn:
+    """A key's text goes to its person only, and a key hands out no more than it has."""
+
+    def person(self, name: str, *roles: str, environment: str = "production") -> tuple[User, Actor]:
+        user = User.objects.create_user(name)
+        for role in roles:
+            actions.grant_role(user, role, environment, actor=SYSTEM)
+        return user, Actor.of_user(user)
+
+    def acting(self, key: Key) -> Actor:
+        return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
+
+    @pytest.mark.parametrize("by", ["admin", "superuser", "admin's key", "the system"])
+    def test_nobody_but_its_person_rotates_it(self, by: str) -> None:
+        ann, of_ann = self.person("ann", "approver")
+        root = User.objects.create_superuser("root")
+        key, _ = actions.issue_key("admin", "production", "hers", actor=of_ann, scopes=["approver"], user=ann)
+        roots, _ = actions.issue_key(
+            "admin", "", "root's", actor=Actor.of_user(root), scopes=["admin"], user=root
+        )
+        actors = {
+            "admin": self.person("adam", "admin")[1],
+            "superuser": Actor.of_user(root),
+            "admin's key": self.acting(roots),
+            "the system": SYSTEM,
+        }
+        with pytest.raises(NotYourKey, match="ann"):
+            actions.rotate_key(key.key_id, actor=actors[by])
+        assert not Key.objects.filter(rotated_from=key).exists()
+        actions.rotate_key(key.key_id, actor=of_ann)
+        actions.revoke_key(key.key_id, actor=actors[by], reason="a laptop was lost")
+
+    def test_nobody_makes_a_key_that_acts_for_another(self) -> None:
+        ann, _ = self.person("ann", "approver")
+        root = Actor.of_user(User.objects.create_superuser("root"))
+        with pytest.raises(NotYourKey):
+            actions.issue_key("admin", "production", "x", actor=root, scopes=["approver"], user=ann)
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"scopes": ["approver"]},
+            {"environment": ""},
+            {"environment": "staging"},
+            {"workloads": []},
+            {"workloads": ["s", "t"]},
+            {"expires_at": None},
+            {"expires_at": timedelta(days=2)},
+        ],
+        ids=str,
+    )
+    def test_a_key_makes_none_that_has_more(self, more: dict[str, Any]) -> None:
+        now = clock.now()
+        ann, of_ann = self.person("ann", "editor", "approver", "admin", environment="")
+        narrow: dict[str, Any] = {
+            "environment": "production",
+            "scopes": ["editor"],
+            "workloads": ["s"],
+            "expires_at": now + timedelta(days=1),
+        }
+        key, _ = actions.issue_key("admin", label="narrow", actor=of_ann, user=ann, **narrow)
+        if isinstance(more.get("expires_at"), timedelta):
+            more = {"expires_at": now + more["expires_at"]}
+        with pytest.raises(Forbidden):
+            actions.issue_key("admin", label="wide", actor=self.acting(key), user=ann, **narrow | more)
+        actions.issue_key("admin", label="same", actor=self.acting(key), user=ann, **narrow)
+
+    def test_a_key_that_rotates_itself_lives_no_longer(self) -> None:
+        ann, of_ann = self.person("ann", "viewer")
+        ends = clock.now() + timedelta(days=3)
+        key, _ = actions.issue_key(
+            "admin", "production", "k", actor=of_ann, scopes=["viewer"], user=ann, expires_at=ends
+        )
+        successor, _ = actions.rotate_key(key.key_id, actor=self.acting(key))
+        assert successor.expires_at == ends
