@@ -26,20 +26,22 @@ def main(numbers: list[int]) -> None:
 
 
 def _measured(number: int) -> list[list[object]]:
-    from policies_app.fleet import registry
+    from policies_app.fleet import readback
+    from policies_app.fleet.buffer import FleetBuffer
+    from policies_app.fleet.writer import flush
     from policies_app.models import Environment, Router
 
     environment = Environment.objects.get()
     Router.objects.all().delete()
 
     def write() -> None:
-        heard = registry.Fleet()
+        heard = FleetBuffer()
         for n in range(number):
             heard.polled(environment.pk, f"router-{n}", "pointsman-python/0.1.0", environment.epoch, 1)
-        heard.flush()
+        flush(heard)
 
     def count() -> None:
-        assert registry.view(environment, 0).confirmed == number
+        assert readback.view(environment, 0).confirmed == number
 
     return [_row("written down", number, write), _row("counted", number, count)]
 

@@ -13,7 +13,9 @@ from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.audit import pages as audit
 from controlplane.web.pages import console_view, may, page
-from policies_app import console as policies
+from policies_app.console import urls as policies
+from policies_app.console.fleet import fleets
+from policies_app.console.lookups import environments_of
 from rollout_app.console import views as rollouts
 from rollout_app.console.rollout_actions import may_approve
 from rollout_app.engine.states import ACTIVE, ENDED, State
@@ -80,7 +82,7 @@ def home(request: HttpRequest) -> HttpResponse:
     context = {
         "waiting": [r for r in moving.exclude(state__in=sorted(ENDED)) if may_approve(request, r)],
         "active": moving.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at"),
-        "fleets": policies.fleets(policies.environments_of(request)),
+        "fleets": fleets(environments_of(request)),
         "changes": audit.visible(request)[:8],
         "now": timezone.now(),
     }

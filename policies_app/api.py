@@ -15,7 +15,7 @@ from pointsman.errors import PolicyInvalid
 from pointsman.policy import Locate, digest, parse
 from policies_app import actions, serializers
 from policies_app.catalogue.validation import problems_of
-from policies_app.differences import differences
+from policies_app.documents.differences import differences
 from policies_app.models import Assignment, Model, Workload
 from policies_app.selectors import (
     assignment_for,

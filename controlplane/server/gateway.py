@@ -18,7 +18,8 @@ from controlplane.core.errors import NotFound, PointsmanError, Unauthenticated, 
 from controlplane.server.bodies import Bodies
 from controlplane.server.metrics import ProcessFigures
 from controlplane.web.replies import Reply, Request, json_reply, problem
-from policies_app.fleet.registry import Fleet, Scribe
+from policies_app.fleet.buffer import FleetBuffer
+from policies_app.fleet.writer import FleetWriter
 from policies_app.snapshots.serving import Serving
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import Ingest
@@ -47,7 +48,7 @@ class Gateway:
     def __init__(self, behind: Behind) -> None:
         self._behind = behind
         self._keyring = Keyring()
-        self._fleet = Fleet()
+        self._fleet = FleetBuffer()
         self._bodies = Bodies()
         self.serving = Serving(self._keyring, self._fleet)
         self.ingest = Ingest(self.serving.boards)
@@ -60,7 +61,7 @@ class Gateway:
         }
         self._elsewhere: Counter[int] = Counter()  # answers at paths under the prefix that lead nowhere
         self._watcher: Watcher | None = None
-        self._scribe: Scribe | None = None
+        self._fleet_writer: FleetWriter | None = None
         self._figures: ProcessFigures | None = None
 
     # --- life -----------------------------------------------------------------------------------------
@@ -68,9 +69,9 @@ class Gateway:
     async def start(self) -> None:
         """Begin to look at the database; returns when everything was read once, or after ten seconds."""
         self._watcher = Watcher(self.serving, self._keyring, asyncio.get_running_loop())
-        self._scribe = Scribe(self._fleet)
+        self._fleet_writer = FleetWriter(self._fleet)
         self._watcher.start()
-        self._scribe.start()
+        self._fleet_writer.start()
         self.ingest.start()
         doors = {path.removeprefix(PREFIX): route.answered for path, route in self._routes.items()}
         doors["none"] = self._elsewhere
@@ -92,7 +93,7 @@ class Gateway:
         self.drain()
         if self._figures is not None:
             REGISTRY.unregister(self._figures)
-        for part in (self.ingest, self._watcher, self._scribe):
+        for part in (self.ingest, self._watcher, self._fleet_writer):
             if part is not None:
                 await asyncio.to_thread(part.stop)
 

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from policies_app.fleet.registry import Fleet
+from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots.serving import Serving
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import Ingest
@@ -27,7 +27,7 @@ class ProcessFigures(Collector):
     doors: Mapping[str, Counter[int]]
     serving: Serving
     ingest: Ingest
-    fleet: Fleet
+    fleet: FleetBuffer
     watcher: Watcher
 
     def collect(self) -> Iterable[Metric]:

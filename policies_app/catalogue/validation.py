@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pointsman.policy import CatalogueModel, Locate, Problem, WorkloadRules, validate
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import CatalogueModel, Locate, Problem, WorkloadRules, parse, validate
 from policies_app.models import Model, Workload
 
 
@@ -23,6 +24,15 @@ def problems_of(document: Any, workload: Workload, *, locate: Locate | None = No
         ),
         catalogue=catalogue(),
     )
+
+
+def problems_of_text(text: str, workload: Workload) -> list[Problem]:
+    """Every problem of the document in `text`, warnings included."""
+    try:
+        document = parse(text)
+    except PolicyInvalid as error:
+        return list(error.problems)
+    return problems_of(document.data, workload, locate=document.locate)
 
 
 def catalogue() -> Mapping[str, CatalogueModel]:

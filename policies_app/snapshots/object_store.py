@@ -11,10 +11,10 @@ from typing import Any
 
 from django.conf import settings
 
-# Of one request, in seconds; with its second try a look and a write stay below `publishing.CLAIM`.
+# Of one request, in seconds; with its second try a `head` and a `put` stay below `publish.CLAIM`.
 _CONNECT_S, _READ_S = 3, 10
 # Codes of S3's answer to a write whose condition does not hold: (the second) another one is under way, (the
-# third) the object that was looked at is gone.
+# third) the object that `head` found is gone.
 _OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
@@ -26,12 +26,12 @@ class BucketError(Exception):
 
 
 class Overtaken(BucketError):
-    """Somebody else wrote the object since it was looked at; nothing was written."""
+    """Somebody else wrote the object since `head` found it; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """An object as a look found it. `tag` is the store's own, and another after every write."""
+class StoredObject:
+    """An object as `head` found it. `tag` is the store's own; every write changes it."""
 
     tag: str
     metadata: Mapping[str, str]
@@ -61,12 +61,12 @@ def connect(name: str, endpoint: str, region: str) -> "Bucket":
 
 
 class Bucket:
-    """Looked at and written to one object at a time. Safe between threads: each has its own connection."""
+    """Reads and writes one object at a time. Safe between threads: each has its own connection."""
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage
 
-    def look(self, key: str) -> Seen | None:
+    def head(self, key: str) -> StoredObject | None:
         """What lies there now, None: nothing. Raises `BucketError`."""
         try:
             found = self._ask("head_object", key)
@@ -74,12 +74,12 @@ class Bucket:
             if error.status == 404:
                 return None
             raise
-        return Seen(found["ETag"], found["Metadata"])
+        return StoredObject(found["ETag"], found["Metadata"])
 
-    def put(self, key: str, body: bytes, seen: Seen | None, **parameters: Any) -> str:
+    def put(self, key: str, body: bytes, seen: StoredObject | None, **parameters: Any) -> str:
         """Write over exactly what was `seen` (None: nothing) and return the new tag.
 
-        A process that was held up between its look and its write changes nothing: the store refuses it, and
+        A process that was held up between `head` and `put` changes nothing: the store refuses it, and
         that is `Overtaken`. A store that knows no conditions answers 501 and is asked without.
         """
         condition = {"IfMatch": seen.tag} if seen else {"IfNoneMatch": "*"}

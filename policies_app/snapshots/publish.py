@@ -29,7 +29,7 @@ from controlplane.core.ids import uuid7
 from policies_app.models import Environment, Published, Revision
 from policies_app.snapshots import build, cache, object_store
 from policies_app.snapshots.cache import Answer, Generation, Look, Question
-from policies_app.snapshots.object_store import BucketError, Overtaken, Seen
+from policies_app.snapshots.object_store import BucketError, Overtaken, StoredObject
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _one_at_a_time = threading.Lock()
 _known: dict[int, Generation] = {}
 
 
-class Held(NamedTuple):
+class PublishedContents(NamedTuple):
     """What a published object is made of: two equal ones are the same bytes and signature, in one place."""
 
     address: str
@@ -98,9 +98,9 @@ def key_of(environment: str) -> str:
     return "/".join(part for part in (settings.SNAPSHOT_PREFIX.strip("/"), environment, PATH) if part)
 
 
-def _wanted(look: Look) -> Held:
+def _wanted(look: Look) -> PublishedContents:
     address = f"{settings.SNAPSHOT_BUCKET}/{key_of(look.name)}"
-    return Held(address, look.epoch, look.revision, look.poll_interval_ms, signing.key_id())
+    return PublishedContents(address, look.epoch, look.revision, look.poll_interval_ms, signing.key_id())
 
 
 def _is_due(look: Look, row: Published | None, now: datetime) -> bool:
@@ -111,15 +111,15 @@ def _is_due(look: Look, row: Published | None, now: datetime) -> bool:
     return _held(row) != _wanted(look) or row.looked_at is None or now - row.looked_at >= LOOKED_AFTER
 
 
-def _held(row: Published) -> Held:
-    return Held(row.address, row.epoch, row.revision, row.poll_interval_ms, row.key_id)
+def _held(row: Published) -> PublishedContents:
+    return PublishedContents(row.address, row.epoch, row.revision, row.poll_interval_ms, row.key_id)
 
 
 # --- what is known of it --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class PublicationState:
     """How far an environment is published, for the fleet page and /metrics."""
 
     environment: str
@@ -131,7 +131,7 @@ class State:
     published_at: datetime | None
 
 
-def states(environment: int | None = None) -> list[State]:
+def states(environment: int | None = None) -> list[PublicationState]:
     """Of every environment, or of one; empty without a bucket."""
     if not settings.SNAPSHOT_BUCKET:
         return []
@@ -141,8 +141,8 @@ def states(environment: int | None = None) -> list[State]:
     return [_state(look, rows.get(look.pk) or Published(environment_id=look.pk), now) for look in looks]
 
 
-def _state(look: Look, row: Published, now: datetime) -> State:
-    return State(
+def _state(look: Look, row: Published, now: datetime) -> PublicationState:
+    return PublicationState(
         look.name,
         row.revision,
         max(0.0, (now - _behind_since(look, row)).total_seconds()) if _held(row) != _wanted(look) else 0.0,
@@ -211,11 +211,11 @@ def _release(row: Published, claim: UUID, **fields: Any) -> None:
     Published.objects.filter(pk=row.pk, claim=claim).update(claim=None, claimed_until=None, **fields)
 
 
-def _brought_up(look: Look, row: Published) -> tuple[Held, str] | None:
+def _brought_up(look: Look, row: Published) -> tuple[PublishedContents, str] | None:
     """Write the object until it holds the present; None when it already did (or the environment is gone)."""
     store, key = object_store.configured(), key_of(look.name)
     for _ in range(ROUNDS):
-        seen = store.look(key)
+        seen = store.head(key)
         generation = cache.read(look, _known.get(look.pk))  # after the look: see the module's docstring
         if generation is None:
             _known.pop(look.pk, None)
@@ -233,7 +233,7 @@ def _brought_up(look: Look, row: Published) -> tuple[Held, str] | None:
     raise BucketError(f"The object was written by others {ROUNDS} times in a row.")
 
 
-def _refuse_older(look: Look, seen: Seen | None) -> None:
+def _refuse_older(look: Look, seen: StoredObject | None) -> None:
     """An instance that was restored, or is a copy of another, must not take routers back."""
     match = _TAG.fullmatch(seen.metadata.get("pointsman-etag", "")) if seen else None
     if match is None:

@@ -19,7 +19,7 @@ from controlplane.access.keyring import Caller, Keyring
 from controlplane.core.errors import InvalidInput, NotFound, Unavailable
 from controlplane.web.replies import Line, Reply, Request, parameters
 from policies_app.fleet.acks import read_ack
-from policies_app.fleet.registry import At, Fleet
+from policies_app.fleet.buffer import FleetBuffer, Position
 from policies_app.snapshots import build
 from policies_app.snapshots.cache import Answer, Generation, Question, Selection
 
@@ -55,14 +55,14 @@ class Known(NamedTuple):
 
     serial: int
     allowed: Selection
-    at: At
+    at: Position
     unchanged: Reply
 
 
 class Serving:
     """The snapshot door of one process."""
 
-    def __init__(self, keyring: Keyring, fleet: Fleet) -> None:
+    def __init__(self, keyring: Keyring, fleet: FleetBuffer) -> None:
         self.boards: dict[str, Generation] = {}
         self.held: Counter[str] = Counter()  # long polls by key id
         self.built = 0  # bodies, since the process began
@@ -121,7 +121,7 @@ class Serving:
         if reply is None:
             return self._reply(generation, question, condition, encoding)
         if reply.status == 304:
-            request.known = Known(generation.serial, caller.workloads, At(epoch, revision), reply)
+            request.known = Known(generation.serial, caller.workloads, Position(epoch, revision), reply)
         return reply
 
     def ack(self, request: Request, body: bytes) -> Reply:

@@ -24,7 +24,7 @@ from controlplane.web.pages import (
     person,
     status_of,
 )
-from policies_app.console import environments_of, workload_for
+from policies_app.console.lookups import environments_of, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.console import presenters

@@ -19,7 +19,7 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.core.bulk import chunks
 from controlplane.core.errors import Conflict, RolloutMoved
-from policies_app.fleet import registry
+from policies_app.fleet import readback
 from policies_app.models import Environment
 from rollout_app import actions
 from rollout_app.engine.accumulator import Accumulator
@@ -49,12 +49,12 @@ _MINUTES_OF_HEALTH = 60
 class Fleets:
     """The routers of each environment, read once for all the looks of a sweep."""
 
-    _present: dict[int, registry.Present] = field(default_factory=dict)
+    _present: dict[int, readback.Present] = field(default_factory=dict)
 
     def view(self, subject: Subject) -> FleetView:
         present = self._present.get(subject.environment_id)
         if present is None:
-            present = self._present[subject.environment_id] = registry.present(subject.environment)
+            present = self._present[subject.environment_id] = readback.present(subject.environment)
         seen = present.view(subject.revision or 0)
         refused = tuple(str(no) for no in seen.rejected if no.digest == subject.digest)
         return FleetView(routers=seen.of, applied=seen.confirmed, rejected=refused)
@@ -152,19 +152,19 @@ def _start_when_due(rollout: Rollout, now: datetime) -> str:
 
 
 def _read_back(rollout: Rollout, now: datetime) -> str:
-    seen = registry.view(rollout.environment, rollout.rollback_revision or 0)
+    seen = readback.view(rollout.environment, rollout.rollback_revision or 0)
     began = rollout.rolling_back_at or now
-    readback = {"confirmed": seen.confirmed, "of": seen.of, "stragglers": list(seen.stragglers)}
+    counts = {"confirmed": seen.confirmed, "of": seen.of, "stragglers": list(seen.stragglers)}
     followed = seen.of > 0 and seen.confirmed >= seen.of
     if not followed and now - began < (READBACK_FOR if seen.of else HEARD_WITHIN):
-        _write(rollout, readback=readback, looked_at=now, wake_at=now + SOON)
+        _write(rollout, readback=counts, looked_at=now, wake_at=now + SOON)
         return "hold"
     reason = _readback_said(seen, rollout.rollback_revision)
-    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason=reason, readback=readback)
+    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason=reason, readback=counts)
     return "confirm"
 
 
-def _readback_said(seen: registry.FleetView, revision: int | None) -> str:
+def _readback_said(seen: readback.FleetView, revision: int | None) -> str:
     if not seen.of:
         return f"No router has polled in the last two minutes: nobody had to follow revision {revision}."
     counted = f"{seen.confirmed} of {seen.of} routers confirmed revision {revision}"

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pointsman.policy import completed, parse
-from policies_app.document_text import FIRST_POLICY, as_yaml, side_by_side
+from policies_app.documents.line_diff import side_by_side
+from policies_app.documents.yaml_text import FIRST_POLICY, as_yaml
 
 DOCUMENTS: list[dict[str, Any]] = [
     {

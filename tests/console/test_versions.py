@@ -7,7 +7,7 @@ import pytest
 from django.urls import reverse
 
 from controlplane.audit.models import Entry
-from policies_app.document_text import as_yaml
+from policies_app.documents.yaml_text import as_yaml
 from policies_app.models import Workload
 from tests.support.pages import text
 from tests.support.people import People
@@ -40,7 +40,7 @@ def test_it_keeps_a_version_with_its_note_and_author(people: People, summaries: 
     version = summaries.versions.get(number=3)
     assert (version.note, version.author_label) == ("later", "maria")
     assert response.redirect_chain[0][0] == reverse("console:version", args=["summaries", 3])
-    assert "Version 3 is kept" in text(response)
+    assert "Version 3 is saved" in text(response)
     assert Entry.objects.filter(action="version.add", target_id="summaries/3").count() == 1
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
-from policies_app.fleet import registry
+from policies_app.fleet import readback
+from policies_app.fleet.buffer import FleetBuffer
+from policies_app.fleet.writer import flush, prune
 from policies_app.models import Router
 from tests.support import builders
 from tests.support.plane import Plane, Served, until
@@ -35,16 +37,16 @@ def test_it_counts_a_nameless_router_under_its_key(plane: Plane, served: Served)
 def test_it_keeps_an_applied_ack(plane: Plane, served: Served) -> None:
     answer = plane.post(DOOR, served.key, {"router": "r-2", "revision": 1, "state": "applied"})
     assert (answer.status, answer.body) == (204, b"")
-    view = until(lambda: (v := registry.view(served.environment, 1)).of and v)
-    assert isinstance(view, registry.FleetView)
+    view = until(lambda: (v := readback.view(served.environment, 1)).of and v)
+    assert isinstance(view, readback.FleetView)
     assert (view.confirmed, view.of, view.stragglers, view.rejected) == (1, 1, [], [])
-    assert registry.view(served.environment, 2).stragglers == ["r-2"]
+    assert readback.view(served.environment, 2).stragglers == ["r-2"]
 
 
 def test_it_does_not_count_an_ack_of_another_epoch(plane: Plane, served: Served) -> None:
     plane.post(DOOR, served.key, {"router": "r-3", "revision": 9, "epoch": "older", "state": "applied"})
     until(lambda: _row("r-3"))
-    assert registry.view(served.environment, 1).confirmed == 0
+    assert readback.view(served.environment, 1).confirmed == 0
 
 
 def test_it_shows_a_refusal_while_the_document_is_served(plane: Plane, served: Served) -> None:
@@ -57,52 +59,52 @@ def test_it_shows_a_refusal_while_the_document_is_served(plane: Plane, served: S
         "error": "no",
     }
     assert plane.post(DOOR, served.key, refusal).status == 204
-    view = until(lambda: (v := registry.view(served.environment, 1)).rejected and v)
-    assert isinstance(view, registry.FleetView)
-    assert view.rejected == [registry.Refusal("r-4", name, digest, "no")]
+    view = until(lambda: (v := readback.view(served.environment, 1)).rejected and v)
+    assert isinstance(view, readback.FleetView)
+    assert view.rejected == [readback.Refusal("r-4", name, digest, "no")]
 
     actions.stop_serving(served.assignment, actor=SYSTEM, reason="it does not work")
-    assert registry.view(served.environment, 2).rejected == []
+    assert readback.view(served.environment, 2).rejected == []
 
 
 def test_it_keeps_a_refusal_through_later_polls(plane: Plane, served: Served) -> None:
     name, digest = served.assignment.workload.name, served.assignment.baseline.digest
     refusal = {"router": "r-5", "state": "rejected", "workload": name, "digest": digest, "error": "no"}
     plane.post(DOOR, served.key, refusal)
-    until(lambda: registry.view(served.environment, 1).rejected)
+    until(lambda: readback.view(served.environment, 1).rejected)
     plane.post(DOOR, served.key, {"router": "r-5", "revision": 1, "state": "applied"})
-    until(lambda: registry.view(served.environment, 1).confirmed)
-    assert len(registry.view(served.environment, 1).rejected) == 1
+    until(lambda: readback.view(served.environment, 1).confirmed)
+    assert len(readback.view(served.environment, 1).rejected) == 1
 
 
 def test_it_forgets_routers_that_fell_silent(plane: Plane, served: Served) -> None:
     plane.post(DOOR, served.key, {"router": "r-6", "revision": 1, "state": "applied"})
     until(lambda: _row("r-6"))
     Router.objects.update(polled_at="2020-01-01T00:00:00Z")
-    assert registry.view(served.environment, 1).of == 0
-    assert registry.prune() == 1
+    assert readback.view(served.environment, 1).of == 0
+    assert prune() == 1
 
 
 def test_it_writes_a_quiet_fleet_seldom(served: Served) -> None:
-    heard = registry.Fleet()
+    heard = FleetBuffer()
     for _ in range(3):
         heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 1)
-        heard.flush()
+        flush(heard)
     first = Router.objects.get(instance="r-7").polled_at
     heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 1)
-    heard.flush()
+    flush(heard)
     assert Router.objects.get(instance="r-7").polled_at == first
     heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 2)
-    heard.flush()
+    flush(heard)
     assert Router.objects.get(instance="r-7").revision == 2
 
 
 def test_it_survives_an_environment_that_was_deleted_meanwhile(served: Served) -> None:
-    heard = registry.Fleet()
+    heard = FleetBuffer()
     heard.polled(987_654, "r-8", "", "e", 1)
     other = builders.environment()
     heard.polled(other.pk, "r-9", "", other.epoch, 1)
-    heard.flush()
+    flush(heard)
     assert [row.instance for row in Router.objects.all()] == ["r-9"]
 
 

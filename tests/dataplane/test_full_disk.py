@@ -10,7 +10,8 @@ from controlplane.core.actors import SYSTEM
 from pointsman import Pace
 from pointsman import Router as Client
 from policies_app import actions as assignments
-from policies_app.fleet import registry
+from policies_app.fleet import readback
+from policies_app.fleet.writer import flush
 from policies_app.models import Environment, Router
 from rollout_app import actions
 from rollout_app.engine.states import State
@@ -37,11 +38,11 @@ def _poll(plane: Plane, served: Served, tag: str = "") -> None:
 
 
 def _is_at(plane: Plane, served: Served, revision: int) -> bool:
-    return registry.view(served.environment, revision).confirmed == 1
+    return readback.view(served.environment, revision).confirmed == 1
 
 
 def _written(plane: Plane) -> None:
-    plane.gateway.serving._fleet.flush()
+    flush(plane.gateway.serving._fleet)
 
 
 def _moved(served: Served) -> None:
@@ -92,7 +93,7 @@ def test_an_ack_vouches_for_a_while_only(
     now = row.acked_at + timedelta(seconds=age_s)
     monkeypatch.setattr(clock, "now", lambda: now)
     assert _is_at(plane, served, 2) is stands
-    assert registry.view(served.environment, 1).confirmed == 1
+    assert readback.view(served.environment, 1).confirmed == 1
 
 
 def test_the_ack_of_a_restarted_process_takes_over_at_once(plane: Plane, served: Served) -> None:
@@ -146,7 +147,7 @@ def test_a_rollback_with_a_full_disk_is_confirmed_by_the_readback(tmp_path: Path
             pace=Pace(first_poll_within=0),
         ) as router,
     ):
-        until(lambda: registry.view(environment, environment.revision).confirmed)
+        until(lambda: readback.view(environment, environment.revision).confirmed)
         stored = path.read_bytes()
         path.unlink()
         path.mkdir()  # a directory in its place: no file can be renamed onto it

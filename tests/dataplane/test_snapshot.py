@@ -18,7 +18,7 @@ from controlplane.access.keyring import Keyring
 from controlplane.core import signing
 from controlplane.core.actors import SYSTEM
 from policies_app import actions
-from policies_app.fleet.registry import Fleet
+from policies_app.fleet.buffer import FleetBuffer
 from policies_app.models import Router
 from policies_app.snapshots import build, cache
 from policies_app.snapshots.serving import Serving
@@ -179,7 +179,7 @@ def test_a_built_body_is_never_neither_kept_nor_on_its_way(
     monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
     generation = cache.read(cache.looks()[served.environment.name], None)
     assert generation is not None
-    question, serving = cache.Question(None, None), Serving(Keyring(), Fleet())
+    question, serving = cache.Question(None, None), Serving(Keyring(), FleetBuffer())
     found = []
 
     async def ask() -> None:

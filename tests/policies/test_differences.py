@@ -1,6 +1,6 @@
 """`differences`: what a reviewer is told about two documents."""
 
-from policies_app.differences import differences
+from policies_app.documents.differences import differences
 
 
 def rule(rule_id: str, when: str = "true", use: str = "large") -> dict[str, str]:

@@ -1,0 +1,42 @@
+"""Every write to what may be served and to what is served now. API, console, tasks and commands all call these.
+
+    environments   register_environment  edit_environment
+    workloads      register_workload  edit_workload
+    versions       add_version  add_version_from_text
+    assignments    serve_first  stop_serving  set_assignment  pin  unpin  served_assignment
+    catalogue      add_model  edit_model                             (`policies_app.catalogue.actions`)
+
+Each runs in one transaction with its audit entry, which is appended last: the audit head is the most contended
+row, so it is locked for the shortest time. `log.attempt` is that transaction; what it refuses is rolled back and
+kept in the log as refused.
+"""
+
+from policies_app.actions.assignments import (
+    pin,
+    serve_first,
+    served_assignment,
+    set_assignment,
+    stop_serving,
+    unpin,
+)
+from policies_app.actions.environments import edit_environment, register_environment
+from policies_app.actions.versions import add_version, add_version_from_text
+from policies_app.actions.workloads import edit_workload, register_workload
+from policies_app.catalogue.actions import add_model, edit_model
+
+__all__ = [
+    "add_model",
+    "add_version",
+    "add_version_from_text",
+    "edit_environment",
+    "edit_model",
+    "edit_workload",
+    "pin",
+    "register_environment",
+    "register_workload",
+    "serve_first",
+    "served_assignment",
+    "set_assignment",
+    "stop_serving",
+    "unpin",
+]

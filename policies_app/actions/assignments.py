@@ -1,0 +1,200 @@
+"""What is served now: the first version, moves, pins. Each change draws the environment's next revision."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, InvalidInput, NotServed, RolloutActive
+from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
+from policies_app.snapshots import build
+
+
+def serve_first(environment: Environment, version: PolicyVersion, *, actor: Actor, reason: str) -> Assignment:
+    """Begin to serve a workload in an environment. Every later version comes by a rollout."""
+    workload = version.workload
+    subject = _audit_subject(environment, workload)
+    with log.attempt(actor=actor, action="assignment.serve_first", reason=reason, **subject):
+        revision = _draw_revision(environment.pk, workload.pk, "assignment.serve_first")
+        if Assignment.objects.filter(environment=environment, workload=workload).exists():
+            raise AlreadyExists(
+                f"{environment.name} already serves {workload.name}; propose a rollout to move it to "
+                f"version {version.number}."
+            )
+        assignment = Assignment(
+            environment=environment, workload=workload, baseline=version, revision=revision
+        )
+        assignment.fragment = build.fragment(assignment)
+        assignment.save(force_insert=True)
+        log.record(
+            actor=actor,
+            action="assignment.serve_first",
+            reason=reason,
+            after=_audited_values(assignment),
+            **subject,
+        )
+    return assignment
+
+
+def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
+    """Take a workload out of an environment. Routers answer its tasks by their own default from then on."""
+    subject = _audit_subject(assignment.environment, assignment.workload)
+    with log.attempt(actor=actor, action="assignment.stop_serving", reason=reason, **subject):
+        _draw_revision(
+            assignment.environment_id, assignment.workload_id, "assignment.stop_serving", removed=True
+        )
+        assignment = served_assignment(assignment.environment_id, assignment.workload_id)
+        if assignment.rollout:
+            raise RolloutActive(
+                f"A rollout of {assignment.workload.name} is under way in {assignment.environment.name}; "
+                "roll it back first."
+            )
+        before = _audited_values(assignment)
+        assignment.delete()
+        log.record(actor=actor, action="assignment.stop_serving", reason=reason, before=before, **subject)
+
+
+def set_assignment(
+    environment_id: int,
+    workload_id: int,
+    *,
+    baseline: PolicyVersion,
+    candidate: PolicyVersion | None = None,
+    rollout: UUID | None = None,
+    stage: int | None = None,
+    mode: str = "",
+    share_pcm: int = 0,
+    mirror_pcm: int = 0,
+    salt: str = "",
+    cost_cap_nusd: int | None = None,
+    cause: str,
+) -> int:
+    """Move an assignment, inside the caller's transaction, and return the new revision.
+
+    The caller (`rollout_app.actions`) writes the audit entry: the move is a part of its transition, not a
+    change of its own. Raises `NotServed` when the environment serves nothing for the workload yet.
+    """
+    revision = _draw_revision(environment_id, workload_id, cause)
+    assignment = served_assignment(environment_id, workload_id)
+    assignment.baseline, assignment.candidate = baseline, candidate
+    assignment.rollout, assignment.stage, assignment.mode = rollout, stage, mode
+    assignment.share_pcm, assignment.mirror_pcm, assignment.salt = share_pcm, mirror_pcm, salt
+    assignment.cost_cap_nusd = cost_cap_nusd
+    _save_assignment(assignment, revision)
+    return revision
+
+
+def pin(assignment: Assignment, model_alias: str, *, actor: Actor, reason: str) -> Assignment:
+    """The emergency switch: one model for everything, at once, without approval.
+
+    `model_alias` is a name under `models` of the served baseline, the one document that every router has.
+    """
+    aliases = sorted(assignment.baseline.document["models"])
+    if model_alias not in aliases:
+        raise InvalidInput(
+            f"{model_alias!r} is not a model of the served policy; it has {', '.join(aliases)}."
+        )
+    return _set_pin(assignment, model_alias, reason, action="assignment.pin", actor=actor)
+
+
+def unpin(assignment: Assignment, *, actor: Actor, reason: str) -> Assignment:
+    if not assignment.pin_model:
+        raise InvalidInput(f"{assignment.workload.name} is not pinned in {assignment.environment.name}.")
+    return _set_pin(assignment, "", reason, action="assignment.unpin", actor=actor)
+
+
+def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, actor: Actor) -> Assignment:
+    subject = _audit_subject(assignment.environment, assignment.workload)
+    with log.attempt(actor=actor, action=action, reason=reason, **subject):
+        revision = _draw_revision(assignment.environment_id, assignment.workload_id, action)
+        assignment = served_assignment(assignment.environment_id, assignment.workload_id)
+        before = _audited_values(assignment)
+        assignment.pin_model, assignment.pin_reason = model, reason if model else ""
+        _save_assignment(assignment, revision)
+        log.record(
+            actor=actor,
+            action=action,
+            reason=reason,
+            before=before,
+            after=_audited_values(assignment),
+            **subject,
+        )
+    return assignment
+
+
+def served_assignment(environment_id: int, workload_id: int) -> Assignment:
+    """The assignment with all that its fragment needs, or `NotServed`."""
+    try:
+        return Assignment.objects.select_related("environment", "workload", "baseline", "candidate").get(
+            environment_id=environment_id, workload_id=workload_id
+        )
+    except Assignment.DoesNotExist:
+        raise NotServed(
+            "This environment serves nothing for this workload yet; serve a first version before a rollout."
+        ) from None
+
+
+def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed: bool = False) -> int:
+    """The environment's next revision, and its row of history.
+
+    The row stays locked until the commit, so that whoever sees revision n sees all that n holds: a sequence
+    would hand out n + 1 to a transaction that may commit before n.
+    """
+    environment = Environment.objects.select_for_update().get(pk=environment_id)
+    environment.revision += 1
+    environment.save(update_fields=["revision"])
+    Revision.objects.create(
+        environment_id=environment_id,
+        number=environment.revision,
+        workload_id=workload_id,
+        cause=cause,
+        removed=removed,
+    )
+    name, revision = environment.name, environment.revision
+    transaction.on_commit(lambda: build.publish(name, revision))
+    return revision
+
+
+def republish_unit(workload: Workload) -> None:
+    """Publish a changed unit of assignment: it is a part of what routers receive."""
+    for environment_id in workload.assignments.values_list("environment_id", flat=True).order_by(
+        "environment_id"
+    ):
+        revision = _draw_revision(environment_id, workload.pk, "workload.edit")
+        assignment = served_assignment(environment_id, workload.pk)
+        if assignment.rollout:
+            # The arms are drawn by unit: another unit in mid-rollout would move everybody.
+            raise RolloutActive(
+                f"A rollout of {workload.name} is under way in {assignment.environment.name}; "
+                "the unit of assignment cannot change before it has ended."
+            )
+        _save_assignment(assignment, revision)
+
+
+def _save_assignment(assignment: Assignment, revision: int) -> None:
+    assignment.revision = revision
+    assignment.fragment = build.fragment(assignment)
+    assignment.save()
+
+
+def _audited_values(assignment: Assignment) -> dict[str, Any]:
+    """What the audit log keeps of an assignment: versions by number, never whole documents."""
+    return {
+        "baseline": assignment.baseline.number,
+        "candidate": assignment.candidate and assignment.candidate.number,
+        "mode": assignment.mode,
+        "share_pcm": assignment.share_pcm,
+        "pin": assignment.pin_model,
+        "revision": assignment.revision,
+    }
+
+
+def _audit_subject(environment: Environment, workload: Workload) -> dict[str, Any]:
+    """Where an assignment's entries belong in the log."""
+    return {
+        "target": ("assignment", f"{environment.name}/{workload.name}"),
+        "environment": environment.name,
+        "workload": workload.name,
+    }

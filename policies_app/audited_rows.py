@@ -1,0 +1,99 @@
+"""Create or edit a row that people keep by name (an environment, a workload, a model), with its audit entry.
+
+Both run in one transaction with the entry, which is appended last: the audit head is the most contended row, so
+it is locked for the shortest time. A refusal (403, 409, 412) rolls the change back and is kept as an entry, too.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, models, transaction
+from django.forms.models import model_to_dict
+
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, InvalidInput, StaleVersion
+from policies_app.models import Environment, Model, Workload
+
+NamedRow = TypeVar("NamedRow", Environment, Workload, Model)
+
+
+def create_row(row: NamedRow, action: str, *, actor: Actor) -> NamedRow:
+    """Validate, insert and audit a new row; a taken name is a 409, never a 500."""
+    _validate(row)
+    subject = _audit_subject(row, action)
+    with log.attempt(actor=actor, **subject):
+        try:
+            with transaction.atomic():
+                row.save(force_insert=True)
+        except IntegrityError:
+            raise AlreadyExists(f"There is already {_kind(row)} called {row.name!r}.") from None
+        log.record(actor=actor, after=_audited_fields(row), **subject)
+    return row
+
+
+def edit_row(
+    row: NamedRow,
+    action: str,
+    changes: Mapping[str, Any],
+    *,
+    expected: int | None,
+    actor: Actor,
+    reason: str,
+    then: Callable[[NamedRow], None] | None = None,
+) -> NamedRow:
+    """Apply `changes` if the row is still at version `expected` (None: at any), and audit the difference.
+
+    `then` is what follows from the change; it runs before the audit entry, whose lock comes last.
+    """
+    subject = _audit_subject(row, action)
+    with log.attempt(actor=actor, reason=reason, **subject):
+        fresh = type(row)._default_manager.select_for_update().get(pk=row.pk)
+        if expected is not None and fresh.version != expected:
+            raise StaleVersion(
+                f"{_kind(row).capitalize()} {fresh.name} is at version {fresh.version}, not {expected}; "
+                "read it again and repeat the change."
+            )
+        before = _audited_fields(fresh)
+        for name, value in changes.items():
+            setattr(fresh, name, value)
+        fresh.version += 1
+        _validate(fresh)
+        fresh.save(update_fields=[*changes, "version"])
+        if then:
+            then(fresh)
+        log.record(actor=actor, reason=reason, before=before, after=_audited_fields(fresh), **subject)
+    return fresh
+
+
+def _validate(row: models.Model) -> None:
+    try:
+        row.full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        problems = [
+            {"path": field, "message": message}
+            for field, messages in error.message_dict.items()
+            for message in messages
+        ]
+        raise InvalidInput(
+            f"{_kind(row).capitalize()} has invalid fields; nothing was saved.", problems
+        ) from None
+
+
+def _kind(row: models.Model) -> str:
+    return str(row._meta.verbose_name)
+
+
+def _audit_subject(row: NamedRow, action: str) -> dict[str, Any]:
+    """What the entry is about, and under which environment or workload the log lists it."""
+    subject: dict[str, Any] = {"action": action, "target": (_kind(row), row.name)}
+    if isinstance(row, Environment | Workload):
+        subject[_kind(row)] = row.name
+    return subject
+
+
+def _audited_fields(row: models.Model) -> dict[str, Any]:
+    """A row's own values, as the audit log keeps them."""
+    values = model_to_dict(row)
+    return {name: values[name] for name in sorted(values) if name not in ("id", "revision", "epoch")}

@@ -1,0 +1,59 @@
+"""Forms that change what is served: the first version, a pin, the end of a pin."""
+
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+
+from controlplane.access.models import Role
+from controlplane.web.pages import attempt, console_view, done, page, status_of
+from policies_app import actions
+from policies_app.console.lookups import address_of, assignment_for, environment_for, trail, workload_for
+from policies_app.forms import PinForm, ReasonForm, ServeForm
+from policies_app.models import Workload
+
+
+@console_view("GET", "POST")
+def serve(request: HttpRequest, name: str, environment: str) -> HttpResponse:
+    workload = workload_for(request, name)
+    place = environment_for(request, environment, role=Role.OPERATOR)
+    form = ServeForm(workload.versions.all(), request.POST or None)
+    if attempt(request, form, actions.serve_first, place):
+        return done(request, f"{place.name} serves {workload.name} now.", to=address_of(workload))
+    context = {"heading": f"Serve {workload.name} in {place.name}", "button": "Serve it"}
+    context["about"] = (
+        "Routers get this version with their next poll. Every later version comes by a rollout."
+    )
+    return _sheet(request, workload, form, **context)
+
+
+@console_view("GET", "POST")
+def pin(request: HttpRequest, name: str, environment: str) -> HttpResponse:
+    assignment = assignment_for(request, name, environment, role=Role.OPERATOR)
+    form = PinForm(assignment, request.POST or None)
+    if attempt(request, form, actions.pin, assignment):
+        return done(request, f"{name} is pinned in {environment}.", to=address_of(assignment.workload))
+    context = {"heading": f"Pin {name} in {environment}", "button": "Pin it", "danger": True}
+    context["about"] = (
+        "The emergency switch: every task goes to one model, whatever the policy or a rollout says, "
+        "from the routers' next poll until it is unpinned. Nobody's approval is needed."
+    )
+    return _sheet(request, assignment.workload, form, **context)
+
+
+@console_view("GET", "POST")
+def unpin(request: HttpRequest, name: str, environment: str) -> HttpResponse:
+    assignment = assignment_for(request, name, environment, role=Role.OPERATOR)
+    form = ReasonForm(request.POST or None)
+    if attempt(request, form, actions.unpin, assignment):
+        return done(request, f"{name} follows its policy again.", to=address_of(assignment.workload))
+    context = {"heading": f"Unpin {name} in {environment}", "button": "Unpin it"}
+    context["about"] = f"It is pinned to {assignment.pin_model}: {assignment.pin_reason}"
+    return _sheet(request, assignment.workload, form, **context)
+
+
+def _sheet(request: HttpRequest, workload: Workload, form: forms.Form, **context: Any) -> HttpResponse:
+    """One form that does one thing, with what it will do above it."""
+    context |= {"form": form, "back": address_of(workload)}
+    crumbs, status = trail(workload), status_of(form)
+    return page(request, "console/sheet.html", context, title=context["button"], crumbs=crumbs, status=status)

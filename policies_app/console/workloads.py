@@ -1,0 +1,79 @@
+"""Pages of workloads, and of what each environment serves of them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db.models import Prefetch, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.web.pages import console_view, may, must, page, paginated
+from policies_app.console.lookups import environments_of, may_edit, trail, workload_for
+from policies_app.models import Assignment, Environment, Workload
+
+
+@console_view("GET")
+def workloads(request: HttpRequest) -> HttpResponse:
+    must(request, None, permissions.ANYWHERE)
+    environments = environments_of(request)
+    found = Workload.objects.select_related("owner").prefetch_related(
+        Prefetch("assignments", served_in(environments))
+    )
+    if words := request.GET.get("q", "").strip():
+        found = found.filter(Q(name__icontains=words) | Q(owner__name__icontains=words) | Q(task_type=words))
+    rows = paginated(request, found)
+    table = [(workload, _by_environment(workload.assignments.all(), environments)) for workload in rows]
+    context = {"environments": environments, "rows": rows, "table": table}
+    return page(request, "policies/workloads.html", context, title="Workloads")
+
+
+@console_view("GET")
+def workload_page(request: HttpRequest, name: str) -> HttpResponse:
+    workload = workload_for(request, name)
+    environments = environments_of(request)
+    served = list(served_in(environments).filter(workload=workload))
+    context = {
+        "workload": workload,
+        "environments": environments,
+        "may_edit": may_edit(request, workload),
+        "places": [_served_row(request, *column) for column in _by_environment(served, environments)],
+        "rows": paginated(request, workload.versions.defer("canonical").all(), 15),
+        "where": served_places(served),
+    }
+    return page(request, "policies/workload.html", context, title=workload.name, crumbs=trail())
+
+
+def served_in(environments: Sequence[Environment]) -> QuerySet[Assignment]:
+    found = Assignment.objects.filter(environment__in=environments).defer("fragment")
+    return found.select_related("environment", "workload", "baseline", "candidate")
+
+
+def _by_environment(
+    served: Iterable[Assignment], environments: Sequence[Environment]
+) -> list[tuple[Environment, Assignment | None]]:
+    by_environment = {assignment.environment_id: assignment for assignment in served}
+    return [(environment, by_environment.get(environment.pk)) for environment in environments]
+
+
+def _served_row(
+    request: HttpRequest, environment: Environment, assignment: Assignment | None
+) -> dict[str, Any]:
+    """One environment on the workload's page, with what this person may do there."""
+    return {
+        "environment": environment,
+        "assignment": assignment,
+        "may_operate": may(request, Role.OPERATOR, environment.name),
+        "may_propose": may(request, Role.EDITOR, environment.name),
+    }
+
+
+def served_places(served: Iterable[Assignment]) -> dict[int, list[str]]:
+    """Version's key → where it is served: `production`, `staging (candidate)`."""
+    where = defaultdict(list)
+    for assignment in served:
+        where[assignment.baseline_id].append(assignment.environment.name)
+        if assignment.candidate_id is not None:
+            where[assignment.candidate_id].append(f"{assignment.environment.name} (candidate)")
+    return dict(where)

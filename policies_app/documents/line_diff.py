@@ -1,0 +1,75 @@
+"""Two texts side by side, line by line."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+_CONTEXT = 3  # unchanged lines shown around a change
+
+
+@dataclass(frozen=True, slots=True)
+class DiffCell:
+    """One line of one side: its number (from 1), and its text around the part that differs."""
+
+    number: int
+    start: str
+    changed: str = ""
+    end: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRow:
+    """A line of both, or of one side. `hidden` > 0: that many equal lines are left out here."""
+
+    kind: Literal["same", "changed", "removed", "added", "gap"]
+    left: DiffCell | None = None
+    right: DiffCell | None = None
+    hidden: int = 0
+
+
+def side_by_side(before: str, after: str) -> list[DiffRow]:
+    """Both texts, line by line, with equal stretches shortened to a few lines around each change."""
+    left, right = before.splitlines(), after.splitlines()
+    rows: list[DiffRow] = []
+    blocks = difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    for index, (tag, i1, i2, j1, j2) in enumerate(blocks):
+        if tag == "equal":
+            equal = [_same(i + 1, j + 1, left[i]) for i, j in zip(range(i1, i2), range(j1, j2), strict=True)]
+            rows += _shortened(equal, first=index == 0, last=index == len(blocks) - 1)
+        else:
+            rows += _changed(left, right, i1, i2, j1, j2)
+    return rows
+
+
+def _same(left: int, right: int, text: str) -> DiffRow:
+    return DiffRow("same", DiffCell(left, text), DiffCell(right, text))
+
+
+def _shortened(rows: list[DiffRow], *, first: bool, last: bool) -> list[DiffRow]:
+    head = 0 if first else _CONTEXT
+    tail = 0 if last else _CONTEXT
+    hidden = len(rows) - head - tail
+    if hidden < 2:
+        return rows
+    return [*rows[:head], DiffRow("gap", hidden=hidden), *rows[len(rows) - tail :]]
+
+
+def _changed(left: list[str], right: list[str], i1: int, i2: int, j1: int, j2: int) -> Iterator[DiffRow]:
+    both = min(i2 - i1, j2 - j1)
+    for offset in range(both):
+        was, now = left[i1 + offset], right[j1 + offset]
+        start = len(os.path.commonprefix([was, now]))
+        end = len(os.path.commonprefix([was[start:][::-1], now[start:][::-1]]))
+        left_side = _marked(i1 + offset + 1, was, start, end)
+        yield DiffRow("changed", left_side, _marked(j1 + offset + 1, now, start, end))
+    for i in range(i1 + both, i2):
+        yield DiffRow("removed", left=DiffCell(i + 1, left[i]))
+    for j in range(j1 + both, j2):
+        yield DiffRow("added", right=DiffCell(j + 1, right[j]))
+
+
+def _marked(number: int, text: str, start: int, end: int) -> DiffCell:
+    stop = len(text) - end
+    return DiffCell(number, text[:start], text[start:stop], text[stop:])

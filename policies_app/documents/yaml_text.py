@@ -1,0 +1,82 @@
+"""A policy document as people write and read it: YAML in the format's own order."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+# Canonical JSON sorts its keys; people read a policy from what it is for to what it does in an emergency.
+_ORDER = (
+    "format", "workload", "models", "inputs", "rules", "id", "max", "to", "attempts", "on", "when", "use",
+    "note", "type", "default", "escalate", "missing_confidence", "latch", "fallback", "retry", "timeouts",
+    "budget", "batch", "guard",
+)  # fmt: skip
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of words and small maps on one line, everything else as blocks."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # the format refuses anchors
+
+
+def _mapping(dumper: _Dumper, data: Mapping[str, Any]) -> yaml.Node:
+    small = len(data) <= 3 and "id" not in data and "when" not in data and len(str(data)) < 90
+    flat = small and all(not isinstance(value, Mapping | list) for value in data.values())
+    return dumper.represent_mapping("tag:yaml.org,2002:map", list(data.items()), flow_style=flat)
+
+
+def _sequence(dumper: _Dumper, data: Sequence[Any]) -> yaml.Node:
+    flat = all(not isinstance(value, Mapping | list) for value in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+# The format reads YAML 1.2, where `on` is a word: PyYAML would quote it for YAML 1.1's sake.
+_Dumper.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:bool" or first in "tfTF"]
+    for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()
+}
+_Dumper.add_representer(dict, _mapping)
+_Dumper.add_representer(list, _sequence)
+
+
+def as_yaml(document: Mapping[str, Any]) -> str:
+    """The document as YAML that parses back to the same content. The order of `models` says their rank."""
+    rank = document.get("rank", [])
+    models = dict(sorted(document["models"].items(), key=lambda item: rank.index(item[0])))
+    written = _ordered({name: value for name, value in document.items() if name != "rank"} | {"models": {}})
+    written["models"] = {alias: _ordered(model) for alias, model in models.items()}
+    return yaml.dump(written, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        known = [key for key in _ORDER if key in value]
+        return {key: _ordered(value[key]) for key in [*known, *(key for key in value if key not in _ORDER)]}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value
+
+
+# What the editor starts with for a workload without a version: two stages, cheap first.
+FIRST_POLICY = """\
+format: 1
+workload: {workload}
+models:                 # weakest first; the names are this policy's own
+  small:
+    model: openai/gpt-4o-mini
+  large:
+    model: anthropic/claude-sonnet-4-5
+rules:                  # first match wins
+  - id: heavy
+    when: request.prompt_tokens > 8000
+    use: large
+default: small
+escalate:               # the answer was not good enough
+  max: 1
+  to: large
+  on: [error, timeout, invalid_output]
+  when: response.confidence < 0.7
+fallback: [large, small]
+"""
