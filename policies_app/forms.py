@@ -8,7 +8,7 @@ from policies_app.models import Assignment, PolicyVersion
 
 
 class ReasonForm(forms.Form):
-    """Why: kept in the audit log, read by whoever looks into it later."""
+    """The reason for a change, kept in the audit log."""
 
     problems: list[dict[str, Any]] = []  # of a refused document, set by `controlplane.web.pages.attempt`
     reason = forms.CharField(
@@ -32,7 +32,7 @@ class VersionForm(forms.Form):
         required=False,
         max_length=400,
         widget=forms.TextInput(attrs={"placeholder": "What is new in this version"}),
-        help_text="Shown in the list of versions and to whoever approves a rollout of it.",
+        help_text="Shown in the list of versions and to the approver of a rollout.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Things by their names, through the gate: 404 for what one may not see, 403 for what one may not do."""
+"""Things by their names, checked: 404 for what the caller may not see, 403 for what the caller may not do."""
 
 from django.db.models import QuerySet
 
@@ -15,7 +15,7 @@ def environment_for(
     """`workload`: the one that the request is about, if it is about one."""
     environment = Environment.objects.filter(name=name).first()
     if environment is None or not permissions.has_role(principal, Role.VIEWER, name):
-        raise NotFound(f"There is no environment {name!r}, or it is not yours to see.")
+        raise NotFound(f"There is no environment {name!r}, or you may not see it.")
     permissions.require_role(principal, role, name, workload=workload)
     return environment
 

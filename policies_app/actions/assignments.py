@@ -39,7 +39,7 @@ def serve_first(environment: Environment, version: PolicyVersion, *, actor: Acto
 
 
 def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
-    """Take a workload out of an environment. Routers answer its tasks by their own default from then on."""
+    """Take a workload out of an environment. From then on routers answer its tasks by their own default."""
     subject = _audit_subject(assignment.environment, assignment.workload)
     with log.attempt(actor=actor, action="assignment.stop_serving", reason=reason, **subject):
         _draw_revision(
@@ -139,8 +139,8 @@ def served_assignment(environment_id: int, workload_id: int) -> Assignment:
 def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed: bool = False) -> int:
     """The environment's next revision, and its row of history.
 
-    The row stays locked until the commit, so that whoever sees revision n sees all that n holds: a sequence
-    would hand out n + 1 to a transaction that may commit before n.
+    The row stays locked until the commit, so that a reader who sees revision n sees everything that n holds: a
+    sequence would hand out n + 1 to a transaction that may commit before n.
     """
     environment = Environment.objects.select_for_update().get(pk=environment_id)
     environment.revision += 1
@@ -158,14 +158,14 @@ def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed
 
 
 def republish_unit(workload: Workload) -> None:
-    """Publish a changed unit of assignment: it is a part of what routers receive."""
+    """Publish a changed unit of assignment: routers receive it with the assignment."""
     for environment_id in workload.assignments.values_list("environment_id", flat=True).order_by(
         "environment_id"
     ):
         revision = _draw_revision(environment_id, workload.pk, "workload.edit")
         assignment = served_assignment(environment_id, workload.pk)
         if assignment.rollout:
-            # The arms are drawn by unit: another unit in mid-rollout would move everybody.
+            # The arms are drawn by unit: changing the unit during a rollout would redraw every arm.
             raise RolloutActive(
                 f"A rollout of {workload.name} is under way in {assignment.environment.name}; "
                 "the unit of assignment cannot change before it has ended."

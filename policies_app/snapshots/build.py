@@ -36,13 +36,15 @@ def off_publish(listener: Callable[[str, int], None]) -> None:
 
 
 def publish(environment: str, revision: int) -> None:
-    """Wake whoever serves this environment. A hint: every process also looks at the revision by itself."""
+    """Tell every process that serves this environment. Only a hint: each also polls the revision itself."""
     notices.send(environment, revision)
     for listener in list(_listeners):
         try:
             listener(environment, revision)
         except Exception:
-            log.exception("a listener failed on %s r%s; it will look by itself", environment, revision)
+            log.exception(
+                "a listener failed on %s r%s; it will poll the revision itself", environment, revision
+            )
 
 
 def _version_json(version: PolicyVersion | None) -> str:

@@ -1,13 +1,12 @@
 """Puts each environment's snapshot into a bucket, for routers that follow a CDN instead of a gateway.
 
-    sweep → due? → claim the row → look at the object → read the environment → put, if nobody wrote since
+    sweep → due? → claim the row → fetch the object's tag → read the environment → put, if the tag is unchanged
 
 A commit nudges the sweep, and the table of periodic jobs repeats it: a lost nudge costs two seconds.
 
-What keeps an older snapshot from lying over a newer one is the order of three steps. The object is looked at
-first, the environment is read after that, and the store writes only over what was looked at. So whoever wrote
-in between had read earlier, or makes this write fail; a process that was held up for an hour can do no harm.
-The claim only spares the work of doing it twice.
+An older snapshot never overwrites a newer one, because of the order of three steps: fetch the object's tag, then
+read the environment, then write on condition that the tag is unchanged. A write in between makes this one fail, so
+a process that was held up for an hour can do no harm. The claim only saves doing the work twice.
 """
 
 import logging
@@ -35,9 +34,9 @@ log = logging.getLogger(__name__)
 
 PATH = "router/v1/snapshot"  # below the environment's own, so that it is polled like a gateway
 EVERYTHING = Question(None, None)
-CLAIM = timedelta(seconds=90)  # longer than a look and a write may take
-LOOKED_AFTER = timedelta(seconds=60)  # that often the object itself is looked at, though nothing has changed
-ROUNDS = 3  # a write that was overtaken begins anew
+CLAIM = timedelta(seconds=90)  # longer than a `head` and a `put` may take
+LOOKED_AFTER = timedelta(seconds=60)  # how often the object itself is checked though nothing has changed
+ROUNDS = 3  # tries, when others write at the same time
 RETRY_FIRST_S, RETRY_MOST_S = 2.0, 60.0
 _TAG = re.compile(r'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
 
@@ -168,7 +167,7 @@ def _behind_since(look: Look, row: Published) -> datetime:
 
 
 def _keep(look: Look) -> bool:
-    """See to it that the bucket holds what is served now; True when that took a write."""
+    """Make the bucket hold what is served now; True when that took a write."""
     claim = uuid7()
     row = _claimed(look.pk, claim)
     if row is None:
@@ -207,7 +206,7 @@ def _claimed(environment: int, claim: UUID) -> Published | None:
 
 
 def _release(row: Published, claim: UUID, **fields: Any) -> None:
-    """Keep what came of it, unless the claim ran out meanwhile and is another's."""
+    """Save the result, unless the claim expired meanwhile and another process holds it."""
     Published.objects.filter(pk=row.pk, claim=claim).update(claim=None, claimed_until=None, **fields)
 
 
@@ -229,7 +228,7 @@ def _brought_up(look: Look, row: Published) -> tuple[PublishedContents, str] | N
         try:
             return held, store.put(key, answer.body, seen, **_parameters(answer, held.revision))
         except Overtaken:
-            log.info("%s: another process wrote first; looking again", key)
+            log.info("%s: another process wrote first; trying again", key)
     raise BucketError(f"The object was written by others {ROUNDS} times in a row.")
 
 
