@@ -1,0 +1,89 @@
+"""One task through a policy's two stages, with recorded answers in place of calls.
+
+The steps are the router's own (`pointsman.steps`): what a backtest says is what a router would have done.
+Two things a record cannot hold stay unknown: `history.*` (a rule that asks for it does not match, as in a router that
+has just started) and conversations that stay escalated (`latch: conversation` acts as `latch: task`).
+"""
+
+from dataclasses import dataclass
+
+from pointsman.attempt import Attempt
+from pointsman.evaluate import CompiledPolicy
+from pointsman.steps import Steps, next_step
+from rollout_app.backtest.tasks import Answer, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """The policy asked a model of which nothing was recorded for this task."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What would have come of one task.
+
+    success, cost_nusd, latency_ms   None where an answer on the way does not say; the cost is that of all attempts
+    first, last                      catalogue names of the first model asked and of the one whose answer was used
+    """
+
+    success: bool | None
+    cost_nusd: int | None
+    latency_ms: float | None
+    quality: float | None
+    rule: str
+    first: str
+    last: str
+    calls: int
+    escalated: bool
+    fell_back: bool
+    retried: bool
+    missing: tuple[str, ...]
+
+
+def follow(policy: CompiledPolicy, task: Task) -> Followed | Unrecorded:
+    """The task under the policy, from its first model to the answer that is used."""
+    route = policy.route(task.request)
+    steps = Steps(route, 0.0)
+    answers: dict[str, Answer] = {}
+    cost: int | None = 0
+    latency: float | None = 0.0
+    while True:
+        asked = steps.route
+        answer = task.answers.get(asked.model)
+        if answer is None:
+            return Unrecorded(asked.model)
+        answers[asked.alias] = answer
+        cost = None if cost is None or answer.cost_nusd is None else cost + answer.cost_nusd
+        latency = None if latency is None or answer.latency_ms is None else latency + answer.latency_ms
+        step = next_step(policy, steps, _attempt(answer), task.request, None, {})
+        if step.done:
+            break
+    used = answers[step.alias]
+    failed = step.action == "stop"
+    return Followed(
+        success=False if failed else used.success,
+        cost_nusd=cost,
+        latency_ms=latency,
+        quality=None if failed else used.quality,
+        rule=route.rule,
+        first=route.model,
+        last=step.model,
+        calls=steps.attempts,
+        escalated=steps.escalations > 0,
+        fell_back=steps.fallbacks > 0,
+        retried=steps.retries > 0,
+        missing=route.missing,
+    )
+
+
+def _attempt(answer: Answer) -> Attempt:
+    return Attempt(
+        ok=answer.error is None,
+        error=answer.error,
+        confidence=answer.confidence,
+        # A budget counts what is known; the task's own cost stays unknown with one unknown attempt.
+        cost_nusd=answer.cost_nusd or 0,
+        latency_ms=answer.latency_ms or 0.0,
+    )

@@ -1,0 +1,229 @@
+"""A backtest in words and as data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollout_app.backtest.curve import RouterScore
+from rollout_app.backtest.run import Backtest, Counts, Line
+from rollout_app.backtest.single_log import Agreement
+from rollout_app.backtest.tally import Interval
+from rollout_app.backtest.threshold import cheapest_within
+
+NUSD = 10**9
+
+
+def as_text(result: Backtest, *, bar: float | None = None) -> str:
+    """Tables for a terminal, and sentences for what needs saying."""
+    lines = [_coverage(result), "", _table(result), ""]
+    lines += [sentence for line in result.policies[:5] for sentence in _sentences(line, result)]
+    if result.scores:
+        lines += ["", _scores(result.scores)]
+    if bar is not None:
+        lines += ["", _against_bar(result, bar)]
+    return "\n".join(lines)
+
+
+def as_document(result: Backtest) -> dict[str, Any]:
+    """The same as plain data: costs in US dollars, shares 0 … 1, null for what can't be given."""
+    return {
+        "tasks": {
+            "read": result.read, "compared": result.compared, "priced": result.priced,
+            "left_out": dict(result.left_out), "unpriced": dict(result.unpriced),
+        },
+        "weak": result.weak,
+        "strong": result.strong,
+        "policies": [_line(line) for line in result.policies],
+        "models": [_line(line) for line in result.models],
+        "oracle": _line(result.oracle),
+        "frontier": [
+            {"name": point.name, "cost_per_task_usd": point.cost / NUSD, "accuracy": point.quality}
+            for point in result.frontier
+        ],
+        "aiq": result.aiq,
+        "scores": {
+            name: {"apgr": score.apgr, "cpt_50": score.cpt_50, "cpt_80": score.cpt_80}
+            for name, score in result.scores.items()
+        },
+    }  # fmt: skip
+
+
+def _coverage(result: Backtest) -> str:
+    text = f"{result.read:,} tasks read, {result.compared:,} compared, {result.priced:,} of them with every cost known."
+    for name, counts in (("no known outcome of", result.left_out), ("no known cost of", result.unpriced)):
+        if counts:
+            text += (
+                f" {', '.join(f'{count:,} have {name} {model}' for model, count in sorted(counts.items()))}."
+            )
+    return text
+
+
+def agreement_text(name: str, found: Agreement) -> str:
+    """What a log of one model each says of the policy, and what it does not."""
+    share = _percent(found.agreed / found.tasks, 1) if found.tasks else "–"
+    lines = [
+        f"{name}: of {found.tasks:,} logged tasks the policy asks the same models in {found.agreed:,} ({share}). "
+        f"Of these {found.graded:,} are graded.",
+    ]
+    if found.accuracy.value is not None:
+        lines.append(
+            f"  On them {_percent(found.accuracy.value, 2)} succeeded ({_between(found.accuracy)}), at "
+            f"{_dollars(found.cost_per_success.value)} dollars a success."
+        )
+    for (asked, would), count in found.moves.most_common(10):
+        lines.append(
+            f"  {count:,} tasks went to {asked or 'no model'}; the policy would ask {would}: not known."
+        )
+    lines.append("  Nothing is projected from here: a log says nothing of a model that was not asked.")
+    return "\n".join(lines)
+
+
+_HEAD = ("", "success", "95 % interval", "$ a success", "$ a task", "saving", "mix", "PGR", "escalated")
+
+
+def _table(result: Backtest) -> str:
+    rows = [_HEAD]
+    rows += [_row(line.name, line) for line in result.policies]
+    rows += [_row(f"always {line.name}", line) for line in result.models]
+    rows.append(_row("oracle", result.oracle))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in
+                  enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    )  # fmt: skip
+
+
+def _row(name: str, line: Line) -> tuple[str, ...]:
+    counts = line.counts
+    return (
+        name,
+        _percent(line.accuracy.value, 2),
+        _between(line.accuracy),
+        _dollars(line.cost_per_success.value),
+        _dollars(line.cost_per_task.value),
+        _percent(line.saving.value, 1),
+        _percent(line.random_mix, 2),
+        _percent(line.pgr, 1),
+        _percent(counts.escalated / line.totals.n if counts and line.totals.n else None, 1),
+    )
+
+
+def _sentences(line: Line, result: Backtest) -> list[str]:
+    """What a reader should not have to work out. Nothing is called a saving whose interval reaches zero."""
+    saving, found = line.saving, []
+    if saving.value is None:
+        found.append(f"{line.name}: its cost per success can't be given ({_why_no_cost(line)}).")
+    elif saving.low is None or saving.high is None:
+        found.append(f"{line.name}: too few tasks for an interval of its saving.")
+    elif saving.low > 0:
+        found.append(
+            f"{line.name} saves {_range(saving)} of the cost per success of always asking {result.strong}."
+        )
+    elif saving.high < 0:
+        costs_more = Interval(-saving.value, -saving.high, -saving.low)
+        found.append(
+            f"{line.name} costs {_range(costs_more)} more per success than always asking {result.strong}."
+        )
+    else:
+        found.append(
+            f"{line.name}: no difference in cost per success to always asking {result.strong} is shown."
+        )
+    if line.random_mix is not None and line.accuracy.value is not None and line.accuracy.high is not None:
+        if line.accuracy.high < line.random_mix:
+            found.append(
+                f"  A random mix of the single models gets {_percent(line.random_mix, 2)} right for the same money: "
+                "the policy's rules lose against chance."
+            )
+        elif line.accuracy.low is not None and line.accuracy.low <= line.random_mix:
+            found.append(
+                f"  A random mix of the single models gets {_percent(line.random_mix, 2)} right for the same money: "
+                "that the policy's rules do better is not shown."
+            )
+    if line.counts is not None and line.counts.missing:
+        names = ", ".join(f"{name} ({count:,})" for name, count in line.counts.missing.most_common(5))
+        found.append(f"  Inputs that the tasks do not hold, so that their rules did not match: {names}.")
+    return found
+
+
+def _why_no_cost(line: Line) -> str:
+    return (
+        "no task has every cost" if not line.totals.priced else "nothing succeeded, or the other one is free"
+    )
+
+
+def _scores(scores: Mapping[str, RouterScore]) -> str:
+    rows = ["As a ranking of tasks (RouteLLM): APGR, CPT(50 %), CPT(80 %)"]
+    for name, score in scores.items():
+        apgr = "–" if score.apgr is None else f"{score.apgr:.3f}"
+        rows.append(f"  {name}: {apgr}, {_percent(score.cpt_50, 2)}, {_percent(score.cpt_80, 2)}")
+    return "\n".join(rows)
+
+
+def _against_bar(result: Backtest, bar: float) -> str:
+    best = cheapest_within(result, bar)
+    if best is None:
+        return f"None of them meets the bar of {_percent(bar, 1)}."
+    sure = best.accuracy.low is not None and best.accuracy.low >= bar
+    return (
+        f"The cheapest that meets the bar of {_percent(bar, 1)}: {best.name} "
+        f"({_percent(best.accuracy.value, 2)} right, {_dollars(best.cost_per_success.value)} a success)"
+        + ("." if sure else "; its interval reaches below the bar, so more tasks are needed to be sure.")
+    )
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "tasks": line.totals.n,
+        "successes": line.totals.successes,
+        "accuracy": _interval(line.accuracy),
+        "accuracy_change": _interval(line.accuracy_change),
+        "cost_per_task_usd": _interval(line.cost_per_task, NUSD),
+        "cost_per_success_usd": _interval(line.cost_per_success, NUSD),
+        "cost_usd": line.totals.cost / NUSD if line.totals.priced else None,
+        "saving": _interval(line.saving),
+        "random_mix_accuracy": line.random_mix,
+        "pgr": line.pgr,
+        "routing": None if line.counts is None else _routing(line.counts, line.totals.n),
+    }
+
+
+def _routing(counts: Counts, tasks: int) -> dict[str, Any]:
+    return {
+        "rules": dict(counts.rules),
+        "first_model": dict(counts.first),
+        "last_model": dict(counts.last),
+        "calls_per_task": counts.calls / tasks if tasks else None,
+        "escalation_rate": counts.escalated / tasks if tasks else None,
+        "fallback_rate": counts.fell_back / tasks if tasks else None,
+        "retry_rate": counts.retried / tasks if tasks else None,
+        "latency_ms_mean": counts.latency_sum / counts.latency_n if counts.latency_n else None,
+        "latency_ms_p95": counts.latency.quantile(0.95) if counts.latency_n else None,
+        "missing_inputs": dict(counts.missing),
+    }
+
+
+def _interval(found: Interval, unit: float = 1) -> dict[str, float | None]:
+    low, high = (None if edge is None else edge / unit for edge in (found.low, found.high))
+    return {"value": None if found.value is None else found.value / unit, "low": low, "high": high}
+
+
+def _percent(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def _between(found: Interval) -> str:
+    return (
+        "–"
+        if found.low is None or found.high is None
+        else f"{found.low * 100:.2f} … {found.high * 100:.2f} %"
+    )
+
+
+def _range(found: Interval) -> str:
+    assert found.value is not None and found.low is not None and found.high is not None  # noqa: S101 — the callers ask first
+    return f"{found.value * 100:.1f} % ({found.low * 100:.1f} to {found.high * 100:.1f} %)"
+
+
+def _dollars(nusd: float | None) -> str:
+    return "–" if nusd is None else f"{nusd / NUSD:.6f}"

@@ -1,0 +1,309 @@
+"""backtest(policies, tasks) → Backtest: one pass over the tasks, whatever their number.
+
+Everything that is compared stands on the same tasks: those with a known outcome under every policy and every model
+of the comparison. What was left out is counted by the model of which nothing was known. Figures of cost stand on
+those of them whose costs are all known, too.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pointsman.evaluate import CompiledPolicy
+from pointsman.histogram import Histogram
+from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
+from rollout_app.backtest.follow import Followed, Unrecorded, follow
+from rollout_app.backtest.tally import GROUPS, Interval, Tally, Totals, intervals
+from rollout_app.backtest.tasks import Answer, Task
+
+MAX_POLICIES = 101  # a sweep of one threshold in steps of a hundredth
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a policy did over the compared tasks, counted."""
+
+    rules: Counter[str] = field(default_factory=Counter)
+    first: Counter[str] = field(default_factory=Counter)
+    last: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    escalated: int = 0
+    fell_back: int = 0
+    retried: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    latency_sum: float = 0.0
+    latency_n: int = 0
+
+    def add(self, followed: Followed) -> None:
+        self.rules[followed.rule] += 1
+        self.first[followed.first] += 1
+        self.last[followed.last] += 1
+        self.missing.update(followed.missing)
+        self.calls += followed.calls
+        self.escalated += followed.escalated
+        self.fell_back += followed.fell_back
+        self.retried += followed.retried
+        if followed.latency_ms is not None:
+            self.latency.record(followed.latency_ms)
+            self.latency_sum += followed.latency_ms
+            self.latency_n += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The figures of one way to route over the compared tasks. Costs in nano-USD, shares 0 … 1.
+
+    saving         of cost per success against always asking the strong model; negative: it costs more
+    random_mix     the accuracy that a random mix of the single models buys for the same money
+    pgr            how much of the gap between weak and strong it recovers
+    """
+
+    name: str
+    totals: Totals
+    accuracy: Interval
+    cost_per_task: Interval
+    cost_per_success: Interval
+    saving: Interval
+    accuracy_change: Interval
+    random_mix: float | None
+    pgr: float | None
+    counts: Counts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """What came of it.
+
+    read, compared, priced   tasks: read, with every outcome known, with every cost known, too
+    left_out, unpriced       by model: why a task is not compared, or not priced
+    policies, models         the policies' figures, and those of each single model
+    oracle                   per task the cheapest model that is right: what no router can pass
+    frontier                 the single models that no random mix of others beats
+    """
+
+    read: int
+    compared: int
+    priced: int
+    left_out: Mapping[str, int]
+    unpriced: Mapping[str, int]
+    weak: str
+    strong: str
+    policies: Sequence[Line]
+    models: Sequence[Line]
+    oracle: Line
+    frontier: Sequence[Point]
+    aiq: float | None
+    scores: Mapping[str, RouterScore]
+
+
+class Run:
+    """The pass: tasks in, sums kept."""
+
+    def __init__(
+        self, policies: Mapping[str, CompiledPolicy], models: Sequence[str], score: str | None
+    ) -> None:
+        if not 1 <= len(policies) <= MAX_POLICIES:
+            raise ValueError(f"A backtest compares 1 to {MAX_POLICIES} policies, not {len(policies)}.")
+        self.policies, self.models, self.score = policies, tuple(models), score
+        self.read = self.compared = self.priced = 0
+        self.left_out: Counter[str] = Counter()
+        self.unpriced: Counter[str] = Counter()
+        self.tallies = {name: Tally() for name in policies}
+        self.counts = {name: Counts() for name in policies}
+        self.singles = {model: Tally() for model in self.models}
+        self.oracle = Tally()
+        self.outcomes: list[tuple[int, ...]] = []
+        self.scores: list[float] = []
+
+    def add(self, task: Task) -> None:
+        """Enter one task."""
+        self.read += 1
+        if (why := self._unknown(task)) is not None:
+            self.left_out[why] += 1
+            return
+        followed: dict[str, Followed] = {}
+        for name, policy in self.policies.items():
+            one = follow(policy, task)
+            if isinstance(one, Unrecorded):
+                self.left_out[one.model] += 1
+                return
+            if one.success is None:
+                self.left_out[one.last] += 1
+                return
+            followed[name] = one
+        self._keep(task, followed)
+
+    def _unknown(self, task: Task) -> str | None:
+        """The first model of the comparison whose outcome is not known."""
+        for model in self.models:
+            answer = task.answers.get(model)
+            if answer is None or answer.success is None:
+                return model
+        return None
+
+    def _keep(self, task: Task, followed: Mapping[str, Followed]) -> None:
+        group = self.compared % GROUPS
+        self.compared += 1
+        answers = [task.answers[model] for model in self.models]
+        unpriced = next((m for m, a in zip(self.models, answers, strict=True) if a.cost_nusd is None), None)
+        unpriced = unpriced or next((one.last for one in followed.values() if one.cost_nusd is None), None)
+        if unpriced is None:
+            self.priced += 1
+        else:
+            self.unpriced[unpriced] += 1
+        known = unpriced is None
+        for name, one in followed.items():
+            self.tallies[name].add(group, bool(one.success), one.cost_nusd if known else None)
+            self.counts[name].add(one)
+        for model, answer in zip(self.models, answers, strict=True):
+            self.singles[model].add(group, bool(answer.success), answer.cost_nusd if known else None)
+        best = _cheapest_right(answers)
+        self.oracle.add(group, bool(best.success), best.cost_nusd if known else None)
+        if self.score is not None:
+            value = _input(task, self.score)
+            if value is not None:
+                self.outcomes.append(tuple(int(bool(answer.success)) for answer in answers))
+                self.scores.append(value)
+
+    def result(self, weak: str | None = None) -> Backtest:
+        """The figures of what was entered. `weak`: which model is the weak one; None: the least good."""
+        weak, strong = self._ends(weak)
+        singles = {model: tally.totals() for model, tally in self.singles.items()}
+        points = [point for model, totals in singles.items() if (point := _point(model, totals)) is not None]
+        frontier = hull(points)
+        lines = [self._line(name, tally, weak, strong, frontier) for name, tally in self.tallies.items()]
+        routed = [point for line in lines if (point := _point(line.name, line.totals)) is not None]
+        span = sorted(point.cost for point in points)
+        return Backtest(
+            read=self.read,
+            compared=self.compared,
+            priced=self.priced,
+            left_out=dict(self.left_out),
+            unpriced=dict(self.unpriced),
+            weak=weak,
+            strong=strong,
+            policies=lines,
+            models=[
+                self._line(model, tally, weak, strong, frontier) for model, tally in self.singles.items()
+            ],
+            oracle=self._line("oracle", self.oracle, weak, strong, frontier),
+            frontier=frontier,
+            aiq=aiq(routed, span[0], span[-1]) if span else None,
+            scores=self._router_scores(weak, strong),
+        )
+
+    def _ends(self, weak: str | None) -> tuple[str, str]:
+        """The weak and the strong model, by what was recorded: price is not strength."""
+        by_quality = sorted(self.models, key=lambda model: self.singles[model].totals().accuracy or 0.0)
+        strong = by_quality[-1]
+        if weak is None or weak == strong or weak not in self.models:
+            weak = by_quality[0]
+        return weak, strong
+
+    def _line(self, name: str, tally: Tally, weak: str, strong: str, frontier: Sequence[Point]) -> Line:
+        other = self.singles[strong]
+        accuracy, per_task, per_success, saving, change = intervals(
+            [tally, other], [_accuracy, _per_task, _per_success, _saving, _change]
+        )
+        low, high = self.singles[weak].totals().accuracy, other.totals().accuracy
+        gap = None
+        if accuracy.value is not None and low is not None and high is not None:
+            gap = pgr(accuracy.value, low, high)
+        mix = mixed(frontier, per_task.value) if per_task.value is not None else None
+        return Line(
+            name,
+            tally.totals(),
+            accuracy,
+            per_task,
+            per_success,
+            saving,
+            change,
+            mix,
+            gap,
+            self.counts.get(name),
+        )
+
+    def _router_scores(self, weak: str, strong: str) -> dict[str, RouterScore]:
+        """What the ranking by the score is worth, beside a random one."""
+        if not self.scores:
+            return {}
+        at, to = self.models.index(weak), self.models.index(strong)
+        gains = [outcome[to] - outcome[at] for outcome in self.outcomes]
+        return {self.score or "": by_score(gains, self.scores), "random": random_router(gains)}
+
+
+def backtest(
+    policies: Mapping[str, CompiledPolicy],
+    tasks: Iterable[Task],
+    *,
+    models: Sequence[str] = (),
+    score: str | None = None,
+) -> Backtest:
+    """Every policy over every task.
+
+    models  the single models to compare with, by catalogue name; none: all that the policies name
+    score   the name of a request input (`confidence`, `attributes.x`) that says how likely the weak model is right:
+            its ranking of the tasks is judged as RouteLLM does
+    Raises `ValueError` for more policies than a pass can take, or when no task can be compared.
+    """
+    named = {model for policy in policies.values() for model, _ in policy.models.values()}
+    run = Run(policies, sorted(set(models) or named), score)
+    for task in tasks:
+        run.add(task)
+    if not run.compared:
+        raise ValueError(_nothing(run))
+    weakest = next(iter(policies.values()))
+    return run.result(weakest.models[weakest.weakest][0])
+
+
+def _nothing(run: Run) -> str:
+    if not run.read:
+        return "There are no tasks."
+    model, count = run.left_out.most_common(1)[0]
+    return (
+        f"None of {run.read:,} tasks can be compared: {count:,} have no known outcome of {model}. "
+        "A log of one model says nothing of another one."
+    )
+
+
+def _cheapest_right(answers: Sequence[Answer]) -> Answer:
+    """The cheapest good answer; where none is good the cheapest of all. Unknown costs come last."""
+    right = [answer for answer in answers if answer.success] or answers
+    return min(right, key=lambda answer: (answer.cost_nusd is None, answer.cost_nusd or 0))
+
+
+def _input(task: Task, name: str) -> float | None:
+    first, _, rest = name.partition(".")
+    value: Any = task.request.get(first)
+    if rest:
+        value = value.get(rest) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _point(name: str, totals: Totals) -> Point | None:
+    cost, quality = totals.cost_per_task, totals.accuracy
+    return None if cost is None or quality is None else Point(name, cost, quality)
+
+
+def _accuracy(sums: Sequence[Totals]) -> float | None:
+    return sums[0].accuracy
+
+
+def _per_task(sums: Sequence[Totals]) -> float | None:
+    return sums[0].cost_per_task
+
+
+def _per_success(sums: Sequence[Totals]) -> float | None:
+    return sums[0].cost_per_success
+
+
+def _saving(sums: Sequence[Totals]) -> float | None:
+    mine, strong = sums[0].cost_per_success, sums[1].cost_per_success
+    return None if mine is None or not strong else 1 - mine / strong
+
+
+def _change(sums: Sequence[Totals]) -> float | None:
+    mine, strong = sums[0].accuracy, sums[1].accuracy
+    return None if mine is None or strong is None else mine - strong

@@ -1,0 +1,86 @@
+"""open_tasks: any recorded tasks as a stream, whatever they are kept in."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollout_app.backtest.readers import formats
+from rollout_app.backtest.readers.calls import read_log
+from rollout_app.backtest.readers.mapping import Prices, TableMapping, read_mapping, read_table
+from rollout_app.backtest.readers.rows import open_rows
+from rollout_app.backtest.tasks import Task
+
+LOGS = ("litellm", "langfuse", "helicone", "opentelemetry")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where recorded tasks are, and how to read them.
+
+    path          a file
+    log           one of `LOGS`; empty: a table in which a row is a task with every model's outcome
+    mapping       of a table: a YAML file that says which column is what; empty: its own column names do
+    latency_unit  of Langfuse: `ms` or `s`; there is no default, because no file says it
+    grade         of a log: where the grade stands (LiteLLM: a dotted path; Langfuse and Helicone: a score's name)
+    grades        of Langfuse: the file of scores
+    success_from  a score from here on is a success
+    prices        dollars a million tokens (input, output) by catalogue model, for costs that the file does not hold
+    """
+
+    path: str
+    log: str = ""
+    mapping: str = ""
+    latency_unit: str = ""
+    grade: str = ""
+    grades: str = ""
+    success_from: float = 0.5
+    prices: Prices = field(default_factory=dict)
+
+
+def open_tasks(source: Source) -> Iterator[Task]:
+    """The tasks of a source. Raises `ValueError` for what is asked in the wrong way, `UnreadableTasks` for a file that
+    is refused (before the first task of a log, after the last one of a table), `OSError` where it can't be opened."""
+    name = Path(source.path).name
+    if not source.log:
+        return read_table(open_rows(source.path), name, _mapping(source.mapping), source.prices)
+    if source.log not in LOGS:
+        raise ValueError(f"The log {source.log!r} is not known; known are {', '.join(LOGS)}.")
+    return read_log(open_rows(source.path), name, _reader(source)(), _grades(source))
+
+
+def _mapping(path: str) -> TableMapping | None:
+    if not path:
+        return None
+    try:
+        return read_mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _reader(source: Source) -> Callable[[], Any]:
+    match source.log:
+        case "litellm":
+            return lambda: formats.litellm(source.prices, source.grade)
+        case "langfuse":
+            if source.latency_unit not in ("ms", "s"):
+                raise ValueError(
+                    "Say whether Langfuse's latency is in ms or s: integrations made before 2026-04-01 export "
+                    "milliseconds, later ones seconds, and the file does not say which."
+                )
+            return lambda: formats.langfuse(source.prices, source.latency_unit)
+        case "helicone":
+            return lambda: formats.helicone(source.prices, source.grade, source.success_from)
+    return lambda: formats.opentelemetry(source.prices)
+
+
+def _grades(source: Source) -> formats.Grades:
+    if source.log != "langfuse" or not source.grades:
+        return {}
+    if not source.grade:
+        raise ValueError("Name the score that grades: a Langfuse project has many.")
+    return formats.langfuse_grades(open_rows(source.grades), source.grade, source.success_from)

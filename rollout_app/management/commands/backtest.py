@@ -1,0 +1,146 @@
+"""`manage.py backtest`: a policy over recorded tasks, before any traffic.
+
+    manage.py backtest policy.yaml --tasks tasks.csv
+    manage.py backtest support/12 support/13 --tasks tasks.parquet --mapping columns.yaml
+    manage.py backtest policy.yaml --tasks gsm8k --sweep escalate:0.4:0.9:26 --bar 0.8 --picture curve.svg
+    manage.py backtest policy.yaml --tasks spend.jsonl --log litellm
+
+POLICY is a file, or WORKLOAD/NUMBER of a version on this instance. TASKS is a file (CSV, JSON lines, Parquet) with
+every model's outcome in a row, or one of `gsm8k`, `mmlu`, `routerarena`, which come along; with --log it is a
+gateway's log.
+"""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from pointsman.errors import PolicyInvalid
+from pointsman.evaluate import CompiledPolicy, compile_policy
+from pointsman.policy import load
+from policies_app.models import Model, PolicyVersion
+from rollout_app import recorded
+from rollout_app.backtest import picture, report, single_log
+from rollout_app.backtest.readers.mapping import Prices
+from rollout_app.backtest.run import backtest
+from rollout_app.backtest.sources import LOGS, Source, open_tasks
+from rollout_app.backtest.tasks import Task
+from rollout_app.backtest.threshold import steps, swept
+
+RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recorded.routerarena}
+
+
+class Command(BaseCommand):
+    help = "What a policy would have got right and cost, over recorded tasks."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("policies", nargs="+", metavar="POLICY", help="a file, or WORKLOAD/NUMBER")
+        parser.add_argument("--tasks", required=True, help="a file, or gsm8k, mmlu, routerarena")
+        parser.add_argument("--mapping", default="", help="of a table: YAML that says which column is what")
+        parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a gateway's log")
+        parser.add_argument(
+            "--latency-unit", default="", choices=["", "ms", "s"], help="of Langfuse's latency"
+        )
+        parser.add_argument(
+            "--grade", default="", help="of a log: where the grade stands, or the score's name"
+        )
+        parser.add_argument("--grades", default="", help="of Langfuse: the file of scores")
+        parser.add_argument(
+            "--success-from", type=float, default=0.5, help="a score from here on is a success"
+        )
+        parser.add_argument(
+            "--sweep", default="", help="PLACE:LOW:HIGH:STEPS: one threshold, tried over a range"
+        )
+        parser.add_argument(
+            "--score", default="", help="a request input that says how likely the weak model is right"
+        )
+        parser.add_argument(
+            "--bar", type=float, help="the quality bar, 0 … 1: the cheapest that meets it is named"
+        )
+        parser.add_argument("--picture", default="", help="the cost-quality curve, .svg or .png")
+        parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+    def handle(self, **options: Any) -> None:
+        try:
+            self._run(options)
+        except PolicyInvalid as error:
+            raise CommandError(str(error)) from None
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+
+    def _run(self, options: Mapping[str, Any]) -> None:
+        documents = {name: _document(name) for name in options["policies"]}
+        if options["log"]:
+            self._against_log(documents, options)
+            return
+        result = backtest(
+            _policies(documents, options["sweep"]), _tasks(options), score=options["score"] or None
+        )
+        if options["picture"]:
+            picture.draw(result, options["picture"])
+        if options["json"]:
+            self.stdout.write(json.dumps(report.as_document(result), indent=2))
+            return
+        self.stdout.write(report.as_text(result, bar=options["bar"]))
+        if options["picture"]:
+            self.stdout.write(f"\nThe curve is in {options['picture']}.")
+
+    def _against_log(self, documents: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        for name, document in documents.items():
+            found = single_log.agreement(compile_policy(document), _tasks(options))
+            self.stdout.write(report.agreement_text(name, found))
+
+
+def _policies(documents: Mapping[str, Any], sweep: str) -> dict[str, CompiledPolicy]:
+    if not sweep:
+        return {name: compile_policy(document) for name, document in documents.items()}
+    if len(documents) != 1:
+        raise ValueError("A sweep takes one policy.")
+    place, *numbers = sweep.rsplit(":", 3)
+    try:
+        low, high, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+    except (IndexError, ValueError):
+        raise ValueError(
+            f"--sweep {sweep!r}: write PLACE:LOW:HIGH:STEPS, such as escalate:0.4:0.9:26."
+        ) from None
+    (document,) = documents.values()
+    return swept(document, place, steps(low, high, count))
+
+
+def _document(name: str) -> dict[str, Any]:
+    """A policy's document, from a file or from this instance."""
+    workload, _, number = name.rpartition("/")
+    if not Path(name).is_file() and number.isdigit():
+        version = PolicyVersion.objects.filter(workload__name=workload, number=int(number)).first()
+        if version is None:
+            raise ValueError(f"There is no file {name}, and no version {number} of a workload {workload!r}.")
+        return dict(version.document)
+    return load(Path(name).read_text(encoding="utf-8"))
+
+
+def _tasks(options: Mapping[str, Any]) -> Iterator[Task]:
+    if options["tasks"] in RECORDED:
+        return iter(RECORDED[options["tasks"]]())
+    return open_tasks(
+        Source(
+            path=options["tasks"],
+            log=options["log"],
+            mapping=options["mapping"],
+            latency_unit=options["latency_unit"],
+            grade=options["grade"],
+            grades=options["grades"],
+            success_from=options["success_from"],
+            prices=_prices(),
+        )
+    )
+
+
+def _prices() -> Prices:
+    """Dollars a million tokens, of the catalogue's models that have a price."""
+    priced = Model.objects.exclude(input_nusd_per_mtok=None).exclude(output_nusd_per_mtok=None)
+    return {row.name: (row.input_nusd_per_mtok / 1e9, row.output_nusd_per_mtok / 1e9) for row in priced}
