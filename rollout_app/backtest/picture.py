@@ -35,10 +35,13 @@ def draw(result: Backtest, path: str) -> None:
         (oracle, "*", "#b45309", "oracle (cheapest model that is right)"),
     ):
         _scatter(axes, points, marker, colour, label)
+    most = max(point[1] for point in [*singles, *routed])
     for name, cost, value, _, _ in [*singles, *(routed if len(routed) <= 12 else [])]:
+        inwards = cost > 0.75 * most  # a name at the right edge stands to the left of its point
         axes.annotate(
-            name.rpartition("/")[2], (cost, value), textcoords="offset points", xytext=(6, -12), fontsize=8
-        )
+            name.rpartition("/")[2], (cost, value), textcoords="offset points", fontsize=8,
+            xytext=(-6 if inwards else 6, -12), ha="right" if inwards else "left",
+        )  # fmt: skip
     axes.set_xlabel("US dollars a task (mean)")
     axes.set_ylabel("tasks done well (%), with 95 % intervals")
     axes.set_title(f"Cost and quality of {result.compared:,} recorded tasks", loc="left")

@@ -81,7 +81,7 @@ _HEAD = ("", "success", "95 % interval", "$ a success", "$ a task", "saving", "m
 
 
 def _table(result: Backtest) -> str:
-    rows = [_HEAD]
+    rows: list[tuple[str, ...]] = [_HEAD]
     rows += [_row(line.name, line) for line in result.policies]
     rows += [_row(f"always {line.name}", line) for line in result.models]
     rows.append(_row("oracle", result.oracle))
@@ -127,6 +127,11 @@ def _sentences(line: Line, result: Backtest) -> list[str]:
     else:
         found.append(
             f"{line.name}: no difference in cost per success to always asking {result.strong} is shown."
+        )
+    if (change := line.accuracy_change).value is not None and change.high is not None and change.high < 0:
+        found.append(
+            f"  It gets {-change.value * 100:.1f} points fewer right ({-change.high * 100:.1f} to "
+            f"{-(change.low or 0) * 100:.1f})."
         )
     if line.random_mix is not None and line.accuracy.value is not None and line.accuracy.high is not None:
         if line.accuracy.high < line.random_mix:

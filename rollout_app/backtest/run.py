@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pointsman.evaluate import CompiledPolicy
-from pointsman.histogram import Histogram
+from pointsman.reporting.histogram import Histogram
 from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
 from rollout_app.backtest.follow import Followed, Unrecorded, follow
 from rollout_app.backtest.tally import GROUPS, Interval, Tally, Totals, intervals
@@ -196,10 +196,11 @@ class Run:
 
     def _ends(self, weak: str | None) -> tuple[str, str]:
         """The weak and the strong model, by what was recorded: price is not strength."""
-        by_quality = sorted(self.models, key=lambda model: self.singles[model].totals().accuracy or 0.0)
-        strong = by_quality[-1]
-        if weak is None or weak == strong or weak not in self.models:
-            weak = by_quality[0]
+        quality = {model: tally.totals().accuracy or 0.0 for model, tally in self.singles.items()}
+        # Of equals the policy's own rank decides: its weakest model is not the strong one.
+        strong = max(self.models, key=lambda model: (quality[model], model != weak))
+        if weak is None or weak == strong or weak not in quality:
+            weak = min(self.models, key=lambda model: (quality[model], model == strong))
         return weak, strong
 
     def _line(self, name: str, tally: Tally, weak: str, strong: str, frontier: Sequence[Point]) -> Line:

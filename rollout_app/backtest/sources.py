@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rollout_app.backtest.readers import formats
-from rollout_app.backtest.readers.calls import read_log
+from rollout_app.backtest.readers.calls import Grades, read_log
 from rollout_app.backtest.readers.mapping import Prices, TableMapping, read_mapping, read_table
 from rollout_app.backtest.readers.rows import open_rows
 from rollout_app.backtest.tasks import Task
@@ -78,7 +78,7 @@ def _reader(source: Source) -> Callable[[], Any]:
     return lambda: formats.opentelemetry(source.prices)
 
 
-def _grades(source: Source) -> formats.Grades:
+def _grades(source: Source) -> Grades:
     if source.log != "langfuse" or not source.grades:
         return {}
     if not source.grade:

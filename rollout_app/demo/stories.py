@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rollout_app import recorded
+from rollout_app.backtest.tasks import Task
 from rollout_app.recorded import GEMINI, HAIKU, STRONG, WEAK
-from rollout_app.rehearsal.replay import Task
 
 # The subjects in which the weak model does as well: SOURCES.md says how the figures came about.
 EASY_SUBJECTS = (

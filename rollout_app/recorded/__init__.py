@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from rollout_app.rehearsal.replay import Answer, Task
+from rollout_app.backtest.tasks import Answer, Task
 
 WEAK, STRONG = "mistralai/mixtral-8x7b-instruct-v0.1", "openai/gpt-4-1106-preview"
 HAIKU, GEMINI = "anthropic/claude-3-haiku", "google/gemini-2.0-flash"

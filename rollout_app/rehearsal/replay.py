@@ -7,14 +7,13 @@ reaches the control plane over HTTP like any other. No Django here: a replay is 
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
 
 from pointsman import Router
 from pointsman.attempt import Attempt
 from pointsman.decision import Decision
+from rollout_app.backtest.tasks import Answer, Task
 
 # How long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
 # microseconds of the replay for it.
@@ -22,24 +21,6 @@ UNKNOWN = math.nan
 _CHUNKS = (
     10  # a minute's tasks are spread over it: a change of policy meets the minute's middle, as it would live
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one model's answer to one task was recorded to be."""
-
-    success: bool
-    cost_nusd: int
-    quality: float | None = None  # 0 … 1
-    confidence: float | None = None  # 0 … 1
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One recorded task. `answers` is by catalogue model; `request` is what a policy may look at."""
-
-    request: Mapping[str, Any]
-    answers: Mapping[str, Answer]
 
 
 class Stamps:
@@ -145,7 +126,7 @@ def _candidates_own(decision: Decision) -> Decision | None:
 
 
 def _attempt(answer: Answer) -> Attempt:
-    return Attempt(confidence=answer.confidence, cost_nusd=answer.cost_nusd, latency_ms=0)
+    return Attempt(confidence=answer.confidence, cost_nusd=answer.cost_nusd or 0, latency_ms=0)
 
 
 def _sleep_until(moment: float) -> None:

@@ -12,10 +12,10 @@ from django.db.models import Sum
 from pointsman import Pace, Router
 from pointsman.decision import Decision
 from rollout_app import recorded
+from rollout_app.backtest.tasks import Answer, Task
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout
-from rollout_app.rehearsal.replay import Answer, Task
 
 PACE = Pace(first_poll_within=0, flush_every=0.2)
 NUSD = 10**9

@@ -8,9 +8,23 @@ import pytest
 from pointsman import Pace, Router
 from pointsman.testing import FakeControlPlane
 from rollout_app import recorded
+from rollout_app.backtest.tasks import Answer, Task
 from rollout_app.demo.stories import EASY_SUBJECTS, STORIES, Story
 from rollout_app.recorded import GEMINI, HAIKU, STRONG, WEAK
-from rollout_app.rehearsal.replay import Replay, Stamps, Task
+from rollout_app.rehearsal.replay import Replay, Stamps
+
+
+def good(answer: Answer) -> int:
+    """1 or 0: these sets leave no task ungraded."""
+    assert answer.success is not None
+    return int(answer.success)
+
+
+def cost(answer: Answer) -> int:
+    """Nano-USD: these sets leave no task unpriced."""
+    assert answer.cost_nusd is not None
+    return answer.cost_nusd
+
 
 TEN_O_CLOCK = 1_760_000_400.0  # a whole minute
 
@@ -44,21 +58,19 @@ def replayed(
 )
 def test_it_reads_the_success_rates_that_were_published(tasks: list[Task], rates: dict[str, float]) -> None:
     for model, rate in rates.items():
-        assert sum(task.answers[model].success for task in tasks) / len(tasks) == pytest.approx(
-            rate, abs=6e-6
-        )
+        assert sum(good(task.answers[model]) for task in tasks) / len(tasks) == pytest.approx(rate, abs=6e-6)
 
 
 def test_it_reads_the_costs_that_were_recorded() -> None:
     tasks = recorded.routerarena()
-    spent = {m: sum(task.answers[m].cost_nusd for task in tasks) / 1e9 for m in (HAIKU, GEMINI)}
+    spent = {m: sum(cost(task.answers[m]) for task in tasks) / 1e9 for m in (HAIKU, GEMINI)}
     assert spent == {HAIKU: pytest.approx(0.1424, abs=5e-5), GEMINI: pytest.approx(0.0384, abs=5e-5)}
 
 
 def test_it_finds_the_easy_subjects_as_easy_as_they_are_said_to_be() -> None:
     easy, tasks = EASY_SUBJECTS.split(), recorded.mmlu()
     moved = [task for task in tasks if task.request["attributes"]["subject"] in easy]
-    lost = sum(task.answers[STRONG].success - task.answers[WEAK].success for task in moved)
+    lost = sum(good(task.answers[STRONG]) - good(task.answers[WEAK]) for task in moved)
     assert len(moved) / len(tasks) == pytest.approx(0.182, abs=5e-4)
     assert lost / len(tasks) == pytest.approx(0.0004, abs=1e-4)
 
@@ -70,8 +82,8 @@ def test_it_reports_what_was_recorded_of_the_model_that_served() -> None:
         buckets = replayed(plane, STORY["a"], tasks)
     answers = [task.answers[STRONG] for task in tasks]
     assert sum(b["tasks"] for b in buckets) == 200
-    assert sum(b["successes"] for b in buckets) == sum(answer.success for answer in answers)
-    assert sum(b["cost_nusd"]["sum"] for b in buckets) == sum(answer.cost_nusd for answer in answers)
+    assert sum(b["successes"] for b in buckets) == sum(good(answer) for answer in answers)
+    assert sum(b["cost_nusd"]["sum"] for b in buckets) == sum(cost(answer) for answer in answers)
 
 
 def test_it_invents_no_latency() -> None:
@@ -91,12 +103,10 @@ def test_it_follows_the_second_stage_and_pays_for_both_answers() -> None:
         buckets = replayed(plane, STORY["c"], tasks)
     assert sum(b["escalations"] for b in buckets) == len(unsure)
     assert sum(b["successes"] for b in buckets) == (
-        sum(task.answers[WEAK].success for task in sure)
-        + sum(task.answers[STRONG].success for task in unsure)
+        sum(good(task.answers[WEAK]) for task in sure) + sum(good(task.answers[STRONG]) for task in unsure)
     )
     assert sum(b["cost_nusd"]["sum"] for b in buckets) == (
-        sum(task.answers[WEAK].cost_nusd for task in tasks)
-        + sum(task.answers[STRONG].cost_nusd for task in unsure)
+        sum(cost(task.answers[WEAK]) for task in tasks) + sum(cost(task.answers[STRONG]) for task in unsure)
     )
 
 

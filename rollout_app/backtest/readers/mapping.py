@@ -96,14 +96,16 @@ class _Reading:
     row: Row
     number: int
     problems: Problems
+    absent: set[str]
     failed: bool = field(default=False)
 
     def get(self, column: str, read: Callable[[Any], Any]) -> Any:
-        """The column's value by `read`; None, and a problem, where it can't be read."""
+        """The column's value by `read`; None where it is missing, and where it can't be read, which is a problem."""
+        if column not in self.row:  # JSON leaves out what it does not know; a table's header has all
+            return None
+        self.absent.discard(column)
         try:
             return read(self.row[column])
-        except KeyError:
-            self.problems.add(self.number, column, "missing column", f"there is no column {column!r}")
         except ValueError as error:
             self.problems.add(self.number, column, f"value of {column}", str(error))
         self.failed = True
@@ -158,10 +160,11 @@ def read_table(
     prices  dollars a million tokens by catalogue model, for models whose tokens are mapped without a price
     """
     problems = Problems()
+    absent = _columns(mapping) if mapping is not None else set()
     for number, row in rows:
         if mapping is None:
             mapping = own_names(row)
-        reading = _Reading(row, number, problems)
+        reading = _Reading(row, number, problems, absent)
         answers = {}
         for model, columns in mapping.models.items():
             if (answer := _answer(reading, columns, mapping.usd, (prices or {}).get(model))) is not None:
@@ -171,8 +174,19 @@ def read_table(
             request["attributes"] = attributes
         if not reading.failed:
             yield Task(request, answers)
+    for column in sorted(absent):
+        problems.add(0, column, "missing column", "no row has it, and the mapping names it")
     if problems:
         raise UnreadableTasks(source, problems)
+
+
+def _columns(mapping: TableMapping) -> set[str]:
+    """All that the mapping names."""
+    found = {column.name for column in (*mapping.request.values(), *mapping.attributes.values())}
+    for model in mapping.models.values():
+        found |= {model.success, model.score, model.cost, model.confidence, model.latency, model.error}
+        found |= {column.name for column in (model.tokens_in, model.tokens_out) if column is not None}
+    return found - {""}
 
 
 def _answer(reading: _Reading, columns: ModelColumns, usd: float, catalogue: Price | None) -> Answer | None:

@@ -8,7 +8,7 @@ SHOWN = 20  # of each kind
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """One value that can't be read. Rows count from 1, a header not among them."""
+    """One value that can't be read. Rows count from 1, a header not among them; 0: no row."""
 
     row: int
     column: str
@@ -16,8 +16,8 @@ class RowProblem:
     message: str
 
     def __str__(self) -> str:
-        where = f"row {self.row:,}" + (f", column {self.column}" if self.column else "")
-        return f"{where}: {self.message}"
+        places = [f"row {self.row:,}" if self.row else "", f"column {self.column}" if self.column else ""]
+        return ": ".join(filter(None, (", ".join(filter(None, places)), self.message)))
 
 
 class UnreadableTasks(ValueError):

@@ -5,7 +5,7 @@ import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import msgspec
 
@@ -15,8 +15,6 @@ Row = dict[str, Any]
 MAX_LINE = 16 * 1024 * 1024  # bytes: a line that long is no record
 _ARRAY_LIMIT = 256 * 1024 * 1024  # bytes of a JSON array, which is read whole; JSON lines have no limit
 _PARQUET_BATCH = 8_192
-
-csv.field_size_limit(MAX_LINE)
 
 
 def open_rows(path: str | Path) -> Iterator[tuple[int, Row]]:
@@ -37,9 +35,7 @@ def open_rows(path: str | Path) -> Iterator[tuple[int, Row]]:
             return _json_array(place)
         case ".parquet":
             return _parquet(place)
-    return _refuse(
-        place, "format", "the ending is none of .csv, .tsv, .jsonl, .ndjson, .json and .parquet (or .gz)"
-    )
+    _refuse(place, "format", "the ending is none of .csv, .tsv, .jsonl, .ndjson, .json and .parquet (or .gz)")
 
 
 def _binary(place: Path) -> IO[bytes]:
@@ -121,7 +117,7 @@ def _parquet(place: Path) -> Iterator[tuple[int, Row]]:
         _refuse(place, "encoding", f"it is no Parquet file: {error}", number)
 
 
-def _refuse(place: Path, kind: str, message: str, row: int = 0) -> Any:
+def _refuse(place: Path, kind: str, message: str, row: int = 0) -> NoReturn:
     problems = Problems()
     problems.add(row, "", kind, message)
     raise UnreadableTasks(place.name, problems)

@@ -142,5 +142,5 @@ def _tasks(options: Mapping[str, Any]) -> Iterator[Task]:
 
 def _prices() -> Prices:
     """Dollars a million tokens, of the catalogue's models that have a price."""
-    priced = Model.objects.exclude(input_nusd_per_mtok=None).exclude(output_nusd_per_mtok=None)
+    priced = Model.objects.all()
     return {row.name: (row.input_nusd_per_mtok / 1e9, row.output_nusd_per_mtok / 1e9) for row in priced}

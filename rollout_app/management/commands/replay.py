@@ -27,10 +27,11 @@ from pointsman import Router
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions
+from rollout_app.backtest.tasks import Task
 from rollout_app.engine.states import ENDED, State
 from rollout_app.models import Plan, Rollout
 from rollout_app.rehearsal import scenario
-from rollout_app.rehearsal.replay import Replay, Stamps, Task
+from rollout_app.rehearsal.replay import Replay, Stamps
 
 _OPERATOR = Actor("system", "replay", "manage.py replay")
 _READBACK_S = 20  # its routers follow within a poll, and the engine looks every two seconds

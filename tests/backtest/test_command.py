@@ -1,0 +1,85 @@
+"""manage.py backtest, as a person runs it."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+pytestmark = pytest.mark.django_db
+
+POLICY = """
+format: 1
+workload: gsm8k
+models:
+  weak: {model: mistralai/mixtral-8x7b-instruct-v0.1}
+  strong: {model: openai/gpt-4-1106-preview}
+default: weak
+escalate: {to: strong, on: [error], when: response.confidence < 0.7}
+fallback: [strong, weak]
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return str(tmp_path / "policy.yaml")
+
+
+def answered(*arguments: str) -> str:
+    out = StringIO()
+    call_command("backtest", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_it_answers_in_a_table_with_sentences(policy: str) -> None:
+    text = answered(policy, "--tasks", "gsm8k", "--bar", "0.8")
+    assert "1,307 tasks read, 1,307 compared, 1,307 of them with every cost known." in text
+    assert "81.03 %" in text
+    assert "that the policy's rules do better is not shown" in text
+    assert "its interval reaches below the bar" in text
+
+
+def test_it_answers_in_json(policy: str) -> None:
+    document = json.loads(answered(policy, "--tasks", "gsm8k", "--json"))
+    assert document["tasks"]["compared"] == 1_307
+    assert document["policies"][0]["routing"]["escalation_rate"] == pytest.approx(0.69, abs=0.01)
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_it_draws_the_curve(policy: str, tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("matplotlib", reason="the optional package group `backtest` is not installed")
+    path = tmp_path / f"curve.{ending}"
+    answered(policy, "--tasks", "gsm8k", "--sweep", "escalate:0.4:0.9:6", "--picture", str(path))
+    assert path.read_bytes().startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tasks", "missing.csv"], "missing.csv: No such file or directory"),
+        (["--tasks", "gsm8k", "--sweep", "escalate"], "write PLACE:LOW:HIGH:STEPS"),
+        (["--tasks", "mmlu", "--sweep", "nowhere:0:1:3"], "There is no condition at 'nowhere'"),
+        (["--tasks", "gsm8k", "--picture", "curve.pdf"], "ends in .svg or .png"),
+        (["--tasks", "routerarena"], "None of 809 tasks can be compared"),
+    ],
+)
+def test_it_ends_with_a_sentence(policy: str, arguments: list[str], says: str) -> None:
+    with pytest.raises(CommandError, match=says):
+        answered(policy, *arguments)
+
+
+def test_a_version_that_is_not_there_is_named() -> None:
+    with pytest.raises(CommandError, match="no version 3 of a workload 'support'"):
+        answered("support/3", "--tasks", "gsm8k")
+
+
+def test_a_log_is_compared_where_both_agree(policy: str, tmp_path: Path) -> None:
+    row = {"trace_id": "t", "call_type": "completion", "model": "mistralai/mixtral-8x7b-instruct-v0.1", "startTime": 1,
+           "endTime": 2, "status": "success", "response_cost": 0.1, "ok": 1}  # fmt: skip
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps(row))
+    text = answered(policy, "--tasks", str(log), "--log", "litellm", "--grade", "ok")
+    assert "of 1 logged tasks the policy asks the same models in 1 (100.0 %)" in text
+    assert "Nothing is projected from here" in text

@@ -1,0 +1,286 @@
+"""Recorded tasks from the files that owners have. Every sample here is made up."""
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout_app.backtest.readers.problems import UnreadableTasks
+from rollout_app.backtest.sources import Source, open_tasks
+from rollout_app.backtest.tasks import Answer, Task
+
+TABLE = "prompt_tokens,attributes.subject,a/small:success,a/small:cost_usd,a/large:success,a/large:cost_usd\n"
+
+
+def tasks_of(path: Path, **how: Any) -> list[Task]:
+    return list(open_tasks(Source(str(path), **how)))
+
+
+def written(home: Path, name: str, text: str | bytes) -> Path:
+    path = home / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def lines(home: Path, *rows: Mapping[str, Any]) -> Path:
+    return written(home, "log.jsonl", "\n".join(map(json.dumps, rows)))
+
+
+# --- tables -------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_read_by_its_own_column_names(tmp_path: Path) -> None:
+    (task,) = tasks_of(written(tmp_path, "t.csv", TABLE + "12,law,1,0.001,0,0.02\n"))
+    assert task.request == {"prompt_tokens": 12, "attributes": {"subject": "law"}}
+    assert task.answers == {"a/small": Answer(True, 1_000_000), "a/large": Answer(False, 20_000_000)}
+
+
+def test_an_empty_value_is_missing_and_a_zero_is_not(tmp_path: Path) -> None:
+    (task,) = tasks_of(written(tmp_path, "t.csv", TABLE + ",law,1,0,,\n"))
+    assert task.request == {"attributes": {"subject": "law"}}
+    assert task.answers == {"a/small": Answer(True, 0)}, "nothing is known of the large one"
+
+
+def test_a_file_with_unreadable_values_is_refused_whole_with_rows_and_columns(tmp_path: Path) -> None:
+    rows = "".join(f"12,law,{'maybe' if at % 2 else 1},0.001,0,-3\n" for at in range(60))
+    with pytest.raises(UnreadableTasks) as refused:
+        tasks_of(written(tmp_path, "t.csv", TABLE + rows))
+    text = str(refused.value)
+    assert "t.csv can't be read: 90 problems. Nothing was used." in text
+    assert "row 2, column a/small:success: 'maybe' is neither 1 nor 0" in text
+    assert text.count("'maybe'") == 20
+    assert "… and 10 more of this kind (value of a/small:success)." in text
+    assert "row 1, column a/large:cost_usd: a cost of '-3'" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", b"a/b:success\n\xff\xfe\n", "no CSV in UTF-8"),
+        ("t.csv", TABLE.encode() + b"1,2,3,4,5,6,7,8\n", "more values than the header names"),
+        ("t.csv", b"a,b\n1,2\n", "no column `<model>:success`"),
+        ("t.jsonl", b'{"a/b:success": 1}\n{"a"\n', "row 2: it is no JSON"),
+        ("t.jsonl", b"[1]\n", "an object was expected"),
+        ("t.json", b'{"a": 1}', "a list of objects was expected"),
+        ("t.csv.gz", b"not gzip", "no CSV in UTF-8"),
+        ("t.xlsx", b"", "the ending is none of"),
+        ("t.parquet", b"nothing", "no Parquet file"),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says.replace("`", ".").replace("<", ".").replace(">", ".")):
+        tasks_of(written(tmp_path, name, content))
+
+
+def test_compressed_and_json_tables_hold_the_same(tmp_path: Path) -> None:
+    row = {"prompt_tokens": 3, "a/small:success": True, "a/small:cost_usd": 0.5}
+    packed = written(tmp_path, "t.jsonl.gz", gzip.compress(json.dumps(row).encode()))
+    array = written(tmp_path, "t.json", json.dumps([row]))
+    assert (
+        tasks_of(packed)
+        == tasks_of(array)
+        == [Task({"prompt_tokens": 3}, {"a/small": Answer(True, 500_000_000)})]
+    )
+
+
+def test_parquet_is_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the optional package group `backtest` is not installed")
+    from pyarrow import parquet
+
+    columns = {"prompt_tokens": [3, None], "a/small:success": [1, 0], "a/small:cost_usd": [0.5, None]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    assert tasks_of(tmp_path / "t.parquet") == [
+        Task({"prompt_tokens": 3}, {"a/small": Answer(True, 500_000_000)}),
+        Task({}, {"a/small": Answer(False, None)}),
+    ]
+
+
+MAPPING = """
+request:
+  task_type: {value: reasoning}
+  endpoint: set
+  prompt_tokens: {column: chars, characters: true}
+  attributes: {subject: topic}
+currency: {name: EUR, usd: 1.1}
+models:
+  a/small: {success: small_ok, cost: small_eur, confidence: small_conf, latency_s: small_s}
+  a/large:
+    score: {column: large_score, success_from: 0.8}
+    tokens: {input: {column: chars, characters: true}, output: large_out}
+    price_usd_per_million: {input: 2, output: 10}
+"""
+
+
+def test_a_mapping_says_which_column_is_what(tmp_path: Path) -> None:
+    header = "set,chars,topic,small_ok,small_eur,small_conf,small_s,large_score,large_out"
+    table = f"{header}\ngsm,9,law,yes,1,0.4,1.5,0.79,100\n"
+    (task,) = tasks_of(written(tmp_path, "t.csv", table), mapping=str(written(tmp_path, "m.yaml", MAPPING)))
+    assert task.request == {
+        "task_type": "reasoning", "endpoint": "gsm", "prompt_tokens": 3, "attributes": {"subject": "law"}
+    }  # fmt: skip
+    assert task.answers["a/small"] == Answer(True, 1_100_000_000, None, 0.4, 1_500.0)
+    # 3 tokens at 2 dollars and 100 at 10 dollars a million.
+    assert task.answers["a/large"] == Answer(False, 3 * 2_000 + 100 * 10_000, 0.79)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("models: {}", "names each catalogue model"),
+        ("models: {a/b: {cost: c}}", "`success` or `score`"),
+        ("models: {a/b: {success: s, prize: c}}", "prize is not known"),
+        ("model: {}", "model is not known"),
+        ("currency: EUR\nmodels: {a/b: {success: s}}", "rate"),
+        ("request: {x: {column: a, value: 1}}\nmodels: {a/b: {success: s}}", "name a column"),
+        ("- 1", "A mapping is a document"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
+    table = written(tmp_path, "t.csv", "s,c\n1,1\n")
+    with pytest.raises(ValueError, match=says):
+        tasks_of(table, mapping=str(written(tmp_path, "m.yaml", text)))
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    mapping = written(tmp_path, "m.yaml", "models: {a/b: {success: ok}}")
+    with pytest.raises(UnreadableTasks, match="column ok: no row has it"):
+        tasks_of(written(tmp_path, "t.csv", "s\n1\n"), mapping=str(mapping))
+
+
+# --- gateways' logs -----------------------------------------------------------------------------------
+
+
+def payload(**changes: Any) -> dict[str, Any]:
+    """What LiteLLM logs of one call."""
+    return {
+        "id": "chatcmpl-1", "trace_id": "t-1", "call_type": "acompletion", "response_cost": 0.002, "status": "success",
+        "custom_llm_provider": "openai", "model": "gpt-4o-mini", "prompt_tokens": 100, "completion_tokens": 20,
+        "startTime": 1_790_000_000.0, "endTime": 1_790_000_001.5, "metadata": {}, "cache_hit": None, **changes,
+    }  # fmt: skip
+
+
+def test_a_litellm_trace_is_one_task_through_retry_and_fallback(tmp_path: Path) -> None:
+    failed = payload(
+        status="failure",
+        response_cost=0.0,
+        error_information={"error_class": "RateLimitError", "error_code": "429"},
+    )
+    rescued = payload(model="claude-x", custom_llm_provider="anthropic", startTime=1_790_000_002.0,
+                      endTime=1_790_000_003.0)  # fmt: skip
+    (task,) = tasks_of(lines(tmp_path, rescued, failed), log="litellm")
+    assert task.request == {"prompt_tokens": 100}
+    assert task.answers["openai/gpt-4o-mini"] == Answer(False, 0, None, None, 1_500.0, "rate_limited")
+    assert task.answers["anthropic/claude-x"] == Answer(None, 2_000_000, None, None, 1_000.0)
+
+
+def test_litellms_own_calls_are_no_tasks(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path,
+        payload(trace_id="a", metadata={"is_silent_experiment": True}),
+        payload(trace_id="b", metadata={"internal_call_origin": "autorouter_classifier"}),
+        payload(trace_id="c", call_type="aembedding"),
+        payload(trace_id="d"),
+    )
+    assert len(tasks_of(path, log="litellm")) == 1
+
+
+def test_litellms_zero_is_no_price_unless_the_answer_was_cached(tmp_path: Path) -> None:
+    unpriced, cached = (
+        payload(trace_id="a", response_cost=0),
+        payload(trace_id="b", response_cost=0, cache_hit=True),
+    )
+    first, second = tasks_of(lines(tmp_path, unpriced, cached), log="litellm")
+    assert first.answers["openai/gpt-4o-mini"].cost_nusd is None
+    assert second.answers["openai/gpt-4o-mini"].cost_nusd == 0
+    priced = tasks_of(lines(tmp_path, unpriced), log="litellm", prices={"openai/gpt-4o-mini": (0.15, 0.6)})
+    assert priced[0].answers["openai/gpt-4o-mini"].cost_nusd == 100 * 150 + 20 * 600
+
+
+def test_a_spend_log_is_read_with_its_grade(tmp_path: Path) -> None:
+    row = {
+        "request_id": "r", "session_id": "s", "call_type": "acompletion", "spend": 0.001, "model": "openai/gpt-4o-mini",
+        "startTime": "2026-11-01T10:00:00", "endTime": "2026-11-01T10:00:02Z", "metadata": json.dumps({"ok": 1}),
+        "prompt_tokens": 5, "completion_tokens": 5, "status": "success", "cache_hit": "False",
+    }  # fmt: skip
+    (task,) = tasks_of(lines(tmp_path, row), log="litellm", grade="metadata.ok")
+    assert task.answers["openai/gpt-4o-mini"] == Answer(True, 1_000_000, None, None, 2_000.0)
+
+
+def test_langfuse_needs_to_be_told_its_unit_of_latency(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="in ms or s: integrations made before 2026-04-01"):
+        tasks_of(lines(tmp_path, {}), log="langfuse")
+
+
+def test_langfuse_observations_are_graded_by_their_scores(tmp_path: Path) -> None:
+    generation = {
+        "id": "o", "trace_id": "t", "type": "GENERATION", "trace_name": "/summary", "level": "DEFAULT",
+        "provided_model_name": "gpt-4o", "usage_details": {"input": 10, "output": 5}, "cost_details": {"total": 0.01},
+        "latency": 1.25, "start_time": "2026-05-01 10:00:00.000000",
+    }  # fmt: skip
+    scores = written(
+        tmp_path,
+        "s.jsonl",
+        json.dumps({"trace_id": "t", "name": "good", "value": 0.7, "data_type": "NUMERIC"}),
+    )
+    path = lines(tmp_path, generation, {"id": "p", "trace_id": "t", "type": "SPAN"})
+    how = {"log": "langfuse", "latency_unit": "s", "grade": "good", "grades": str(scores)}
+    (task,) = tasks_of(path, **how)
+    assert task.request == {"prompt_tokens": 10, "endpoint": "/summary"}
+    assert task.answers == {"gpt-4o": Answer(True, 10_000_000, 0.7, None, 1_250.0)}
+    with pytest.raises(ValueError, match="Name the score that grades"):
+        tasks_of(path, **{**how, "grade": ""})
+
+
+def test_helicone_requests_are_graded_by_rating_or_score(tmp_path: Path) -> None:
+    row = {
+        "request_id": "r", "request_created_at": "2026-05-01T10:00:00Z", "response_status": 200,
+        "response_model": "gpt-4o", "request_path": "/v1/chat", "delay_ms": 800, "prompt_tokens": 7,
+        "completion_tokens": 3, "costUSD": 0.004,
+        "feedback_rating": False, "scores": {"helpful": 0.9}, "request_properties": None,
+    }  # fmt: skip
+    (rated,) = tasks_of(lines(tmp_path, row), log="helicone")
+    (scored,) = tasks_of(lines(tmp_path, row), log="helicone", grade="helpful")
+    (failed,) = tasks_of(lines(tmp_path, {**row, "response_status": 503}), log="helicone")
+    assert rated.answers["gpt-4o"] == Answer(False, 4_000_000, None, None, 800.0)
+    assert scored.answers["gpt-4o"] == Answer(True, 4_000_000, 0.9, None, 800.0)
+    assert failed.answers["gpt-4o"].error == "server_error"
+
+
+def test_spans_are_read_under_old_and_new_names(tmp_path: Path) -> None:
+    new = {
+        "traceId": "n", "startTimeUnixNano": "1790000000000000000", "endTimeUnixNano": "1790000000500000000",
+        "attributes": [
+            {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+            {"key": "gen_ai.provider.name", "value": {"stringValue": "openai"}},
+            {"key": "gen_ai.response.model", "value": {"stringValue": "gpt-4o"}},
+            {"key": "gen_ai.usage.input_tokens", "value": {"intValue": "11"}},
+            {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "4"}},
+        ],
+    }  # fmt: skip
+    old = {
+        "traceId": "o",
+        "start_time": "2026-05-01T10:00:00Z",
+        "attributes": {"gen_ai.system": "openai", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.prompt_tokens": 11,
+                       "gen_ai.usage.completion_tokens": 4, "error.type": "timeout"},
+    }  # fmt: skip
+    other = {"traceId": "x", "attributes": {"http.route": "/"}}
+    first, second = tasks_of(
+        lines(tmp_path, new, old, other), log="opentelemetry", prices={"openai/gpt-4o": (1, 2)}
+    )
+    assert first.answers == {"openai/gpt-4o": Answer(None, 11 * 1_000 + 4 * 2_000, None, None, 500.0)}
+    assert second.answers["openai/gpt-4o"].error == "timeout"
+    assert first.request == second.request == {"prompt_tokens": 11}
+
+
+def test_a_row_without_what_it_needs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableTasks, match="row 2, column startTime: there is no 'startTime'"):
+        tasks_of(lines(tmp_path, payload(), {"call_type": "acompletion", "model": "m"}), log="litellm")
+
+
+def test_an_unknown_log_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="known are litellm"):
+        tasks_of(lines(tmp_path, {}), log="other")

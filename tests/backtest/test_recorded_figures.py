@@ -1,0 +1,76 @@
+"""The figures that the recorded sets' sources name (SOURCES.md), from the backtest itself."""
+
+import pytest
+
+from pointsman.evaluate import CompiledPolicy, compile_policy
+from rollout_app import recorded
+from rollout_app.backtest.curve import by_score, random_router
+from rollout_app.backtest.run import Backtest, Line, backtest
+from rollout_app.backtest.tasks import Task
+
+
+def always(model: str, other: str) -> CompiledPolicy:
+    models = {"first": {"model": other}, "second": {"model": model}}
+    return compile_policy(
+        {"format": 1, "workload": "w", "models": models, "default": "second", "fallback": ["first"]}
+    )
+
+
+def of(lines: list[Line], name: str) -> Line:
+    return next(line for line in lines if line.name == name)
+
+
+def compared(tasks: list[Task], weak: str, strong: str) -> Backtest:
+    return backtest({"weak for all": always(weak, strong)}, tasks)
+
+
+def test_it_gives_mmlu_as_recorded() -> None:
+    result = compared(recorded.mmlu(), recorded.WEAK, recorded.STRONG)
+    assert (result.read, result.compared, result.priced) == (14_037, 14_037, 14_037)
+    assert round(100 * (of(list(result.models), recorded.WEAK).accuracy.value or 0), 3) == 68.091
+    assert round(100 * (of(list(result.models), recorded.STRONG).accuracy.value or 0), 3) == 80.587
+    assert result.strong == recorded.STRONG
+
+
+def test_it_gives_gsm8k_as_recorded() -> None:
+    result = compared(recorded.gsm8k(), recorded.WEAK, recorded.STRONG)
+    assert result.compared == 1_307
+    assert round(100 * (of(list(result.models), recorded.WEAK).accuracy.value or 0), 3) == 63.734
+    assert round(100 * (of(list(result.models), recorded.STRONG).accuracy.value or 0), 3) == 85.769
+
+
+def test_it_says_that_the_dearer_model_of_routerarena_is_the_weaker_one() -> None:
+    result = compared(recorded.routerarena(), recorded.HAIKU, recorded.GEMINI)
+    haiku, gemini = of(list(result.models), recorded.HAIKU), of(list(result.models), recorded.GEMINI)
+    assert round(haiku.totals.cost / 1e9, 4) == 0.1424
+    assert round(gemini.totals.cost / 1e9, 4) == 0.0384
+    assert (result.weak, result.strong) == (recorded.HAIKU, recorded.GEMINI)
+    (line,) = result.policies
+    assert line.saving.high is not None and line.saving.high < 0, "the weak model costs more: no saving"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "cpt_50", "cpt_80"), [(recorded.mmlu, 0.4996, 0.7986), (recorded.gsm8k, 0.4995, 0.7973)]
+)
+def test_a_router_that_knows_nothing_recovers_half_of_the_gap(
+    tasks: object, cpt_50: float, cpt_80: float
+) -> None:
+    """SOURCES.md's figures are one person's random orders, these are others: they agree within their error."""
+    gains = [
+        task.answers[recorded.STRONG].success - task.answers[recorded.WEAK].success
+        for task in tasks()  # type: ignore[operator]
+    ]
+    score = random_router(gains)
+    assert score.apgr == pytest.approx(0.5, abs=0.005)
+    assert score.cpt_50 == pytest.approx(cpt_50, abs=0.01)
+    assert score.cpt_80 == pytest.approx(cpt_80, abs=0.01)
+
+
+def test_the_confidence_of_gsm8k_is_a_weak_signal_but_one() -> None:
+    tasks = recorded.gsm8k()
+    gains = [
+        int(task.answers[recorded.STRONG].success or 0) - int(task.answers[recorded.WEAK].success or 0)
+        for task in tasks
+    ]
+    scores = [task.answers[recorded.WEAK].confidence or 0.0 for task in tasks]
+    assert 0.55 < (by_score(gains, scores).apgr or 0) < 0.65
