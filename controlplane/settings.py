@@ -236,7 +236,7 @@ MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000)  
 OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)
 TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400)  # by arm; feedback
 
-# --- Snapshots by a CDN: optional (docs/scaling.md) -----------------------------------------------------
+# --- Snapshots by a CDN: optional (docs/explanation/scaling.md) -----------------------------------------------------
 # A bucket that speaks S3; empty: off. Its keys come from where boto3 looks for them.
 SNAPSHOT_BUCKET = env.str("SNAPSHOT_BUCKET", default="")
 SNAPSHOT_PREFIX = env.str("SNAPSHOT_PREFIX", default="")

@@ -1,0 +1,34 @@
+"""One name, one meaning: no two classes of a package share a name."""
+
+import ast
+from collections import defaultdict
+
+import pytest
+
+from tests.support import sources
+
+# Django finds a management command by this name.
+FRAMEWORK_NAMES = {"Command"}
+# Names that still have two homes, by package. Only to be shortened.
+TWO_HOMES = {
+    "controlplane": set[str](),
+    "policies_app": {"Seen"},
+    "rollout_app": {"Event", "Group", "Guardrail", "Moments", "RolloutView", "Sums", "Verdict"},
+    "pointsman": set[str](),
+}
+
+
+def _classes(package: str) -> dict[str, list[str]]:
+    homes = defaultdict(list)
+    for path in sources.modules(package):
+        for node in sources.tree(path).body:
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].append(sources.relative(path))
+    return homes
+
+
+@pytest.mark.parametrize("package", sources.PACKAGES)
+def test_no_two_classes_of_a_package_share_a_name(package: str) -> None:
+    shared = {name: homes for name, homes in _classes(package).items() if len(homes) > 1}
+    assert {n: h for n, h in shared.items() if n not in TWO_HOMES[package] | FRAMEWORK_NAMES} == {}
+    assert TWO_HOMES[package] <= set(shared), "has one home now: take it off the list"

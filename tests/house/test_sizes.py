@@ -1,0 +1,71 @@
+"""Files of at most 400 lines, functions of at most 40, folders of about 15 modules.
+
+What is longer is a question, not a crime: it stands here with its answer.
+"""
+
+import ast
+
+import pytest
+
+from tests.support import sources
+
+FILE, FUNCTION, FOLDER = 400, 40, 16
+LONG_FILES: dict[str, str] = {
+    "controlplane/server/http1.py": "goes when the server is a library again",
+    "router_client/pointsman/router.py": "the whole public face of the client, half of it docstrings",
+}
+LONG_FUNCTIONS: dict[str, str] = {
+    "controlplane/access/actions.py::issue_key": "a signature of ten keywords, then one write and its audit entry",
+    "controlplane/access/actions.py::rotate_key": "two keys that change in one transaction, and their audit entry",
+    "policies_app/actions.py::add_version": "checks in the order in which an author is told of them",
+    "rollout_app/actions/transitions.py::move": "the compare-and-swap of every transition, read as one list",
+    "rollout_app/engine/calibration.py::calibrate": "one field of the reference a line",
+    "router_client/pointsman/router.py::__init__": "every option of a router and what it means",
+}
+FULL_FOLDERS: dict[str, str] = {}
+
+
+def _long_functions(package: str) -> dict[str, int]:
+    found = {}
+    for path in sources.modules(package):
+        for node in ast.walk(sources.tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.lineno + 1
+                if lines > FUNCTION:
+                    found[f"{sources.relative(path)}::{node.name}"] = lines
+    return found
+
+
+@pytest.mark.parametrize("package", sources.PACKAGES)
+def test_no_file_is_longer_than_a_reader_can_hold(package: str) -> None:
+    long = {}
+    for path in sources.modules(package):
+        lines = len(path.read_text().splitlines())
+        if lines > FILE and sources.relative(path) not in LONG_FILES:
+            long[sources.relative(path)] = lines
+    assert long == {}
+
+
+@pytest.mark.parametrize("package", sources.PACKAGES)
+def test_no_function_is_longer_than_a_screen(package: str) -> None:
+    assert {n: lines for n, lines in _long_functions(package).items() if n not in LONG_FUNCTIONS} == {}
+
+
+@pytest.mark.parametrize("package", sources.PACKAGES)
+def test_no_folder_is_a_full_shelf(package: str) -> None:
+    full = {}
+    for folder in {path.parent for path in sources.modules(package)}:
+        count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+        if count > FOLDER and sources.relative(folder) not in FULL_FOLDERS:
+            full[sources.relative(folder)] = count
+    assert full == {}
+
+
+def test_every_exception_is_still_one() -> None:
+    functions = {name for package in sources.PACKAGES for name in _long_functions(package)}
+    assert set(LONG_FUNCTIONS) <= functions
+    for name in LONG_FILES:
+        assert len((sources.ROOT / name).read_text().splitlines()) > FILE, name
+    for name in FULL_FOLDERS:
+        assert len(list((sources.ROOT / name).glob("*.py"))) > FOLDER, name
