@@ -6,6 +6,8 @@ SHELL := bash
 # The oldest that will do, so that everybody runs what the lock files were made for.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Processes that test at once; `make test JOBS=0` is one that can be debugged.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 BASE := .venv/base.stamp
 DEV := .venv/dev.stamp
@@ -28,7 +30,7 @@ run: $(BASE) ## an empty instance on http://127.0.0.1:8000, kept in var/
 test: $(DEV) ## the whole suite on SQLite, then on a real PostgreSQL and Redis that it brings itself
 	@mkdir -p var; failed=0; \
 	for db in sqlite postgres; do \
-	    $(BIN)/pytest --db $$db $(PYTEST) | tee var/test-$$db.log || failed=1; \
+	    $(BIN)/pytest --db $$db --numprocesses $(JOBS) --dist worksteal $(PYTEST) | tee var/test-$$db.log || failed=1; \
 	done; \
 	for db in sqlite postgres; do echo "$$db: $$(tail -n 1 var/test-$$db.log)"; done; \
 	exit $$failed

@@ -1,6 +1,6 @@
 """One suite, two databases: `pytest --db sqlite` (the default) and `pytest --db postgres` (with Redis).
 
-The second leaves out what touches no database: it would only repeat the first.
+The second leaves out what touches no database: it would only repeat the first. The first leaves out what needs Redis.
 """
 
 import os
@@ -28,6 +28,7 @@ hypothesis.settings.load_profile("steady")
 
 # Fixtures by which a test touches a database, besides the mark `django_db`.
 DATABASE_FIXTURES = {"db", "transactional_db", "instance"}
+REDIS_FIXTURES = {"redis_port"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     from django.conf import settings
 
-    settings.LOGGING["handlers"]["stderr"]["class"] = "tests.support.stderr.CurrentStderr"
+    handlers: Any = settings.LOGGING["handlers"]
+    handlers["stderr"]["class"] = "tests.support.stderr.CurrentStderr"
     if config.getoption("--db") == "sqlite":
         # A file: an SQLite database in memory has other locks than the one that people run.
         settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(home / "test.sqlite3")
@@ -91,16 +93,18 @@ def _bring_redis(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--db") == "sqlite":
-        return
-    touching = [item for item in items if _touches_database(item)]
-    config.hook.pytest_deselected(items=[item for item in items if not _touches_database(item)])
-    items[:] = touching
+    belongs = _touches_database if config.getoption("--db") == "postgres" else _needs_no_redis
+    config.hook.pytest_deselected(items=[item for item in items if not belongs(item)])
+    items[:] = [item for item in items if belongs(item)]
 
 
 def _touches_database(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     return item.get_closest_marker("django_db") is not None or not DATABASE_FIXTURES.isdisjoint(fixtures)
+
+
+def _needs_no_redis(item: pytest.Item) -> bool:
+    return REDIS_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

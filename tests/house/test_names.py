@@ -12,7 +12,7 @@ FRAMEWORK_NAMES = {"Command"}
 # Names that still have two homes, by package. Only to be shortened.
 TWO_HOMES = {
     "controlplane": set[str](),
-    "policies_app": {"Seen"},
+    "policies_app": set[str](),
     "rollout_app": {"Event", "Group", "Guardrail", "Moments", "RolloutView", "Sums", "Verdict"},
     "pointsman": set[str](),
 }

@@ -17,7 +17,7 @@ LONG_FILES: dict[str, str] = {
 LONG_FUNCTIONS: dict[str, str] = {
     "controlplane/access/actions.py::issue_key": "a signature of ten keywords, then one write and its audit entry",
     "controlplane/access/actions.py::rotate_key": "two keys that change in one transaction, and their audit entry",
-    "policies_app/actions.py::add_version": "checks in the order in which an author is told of them",
+    "policies_app/actions/versions.py::add_version": "checks in the order in which an author is told of them",
     "rollout_app/actions/transitions.py::move": "the compare-and-swap of every transition, read as one list",
     "rollout_app/engine/calibration.py::calibrate": "one field of the reference a line",
     "router_client/pointsman/router.py::__init__": "every option of a router and what it means",
