@@ -86,9 +86,9 @@ def _measured(
 
 def _settled() -> None:
     """Wait until nothing that was accepted is left to be counted."""
-    from rollout_app.models import UncountedGroup
+    from rollout_app.models import DeferredGroup
 
-    while UncountedGroup.objects.exists():
+    while DeferredGroup.objects.exists():
         time.sleep(0.1)
 
 

@@ -38,7 +38,7 @@ def once(published: threading.Event) -> float:
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=2))
     traffic.minutes(3)
     nudges.nudge([rollout.pk])
-    while Rollout.objects.get(pk=rollout.pk).looked_at is None:
+    while Rollout.objects.get(pk=rollout.pk).evaluated_at is None:
         time.sleep(0.01)
     traffic.minutes(3, candidate=0.0)
     published.clear()

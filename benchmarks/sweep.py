@@ -230,7 +230,7 @@ def main() -> None:
         for at in (MINUTES, MINUTES + 1):
             minutes_of(rollouts, start + timedelta(minutes=at), 1, at)
             each = timed("a new stratum for each")[1]
-        Rollout.objects.update(wake_at=F("looked_at") + timedelta(hours=1))
+        Rollout.objects.update(wake_at=F("evaluated_at") + timedelta(hours=1))
         steady = 0.0
         for at in range(3):
             minutes_of(rollouts[at::IN_A_MINUTE], start + timedelta(minutes=MINUTES + 2), 1, at)

@@ -103,7 +103,7 @@ def _state(value: str) -> State:
         raise InvalidInput(f"There is no state {value!r}; one of {', '.join(State)}.") from None
 
 
-class RolloutView(ApiView):
+class RolloutDetailView(ApiView):
     @extend_schema(responses=serializers.RolloutSerializer)
     def get(self, request: Request, rollout: UUID) -> Response:
         return self.versioned(serializers.RolloutSerializer(rollout_for(self.actor, rollout)))
@@ -112,7 +112,7 @@ class RolloutView(ApiView):
     def patch(self, request: Request, rollout: UUID) -> Response:
         found = rollout_for(self.actor, rollout, role=Role.EDITOR)
         permissions.require_workload_editor(self.actor, found.workload.owner, found.workload.name)
-        _unchanged(found, self.expected_version())
+        _require_version(found, self.expected_version())
         data = self.validated(serializers.AmendInput)
         amended = actions.amend_rollout(
             found,
@@ -124,7 +124,7 @@ class RolloutView(ApiView):
         return self.versioned(serializers.RolloutSerializer(amended))
 
 
-def _unchanged(rollout: Rollout, expected: int | None) -> None:
+def _require_version(rollout: Rollout, expected: int | None) -> None:
     if expected is not None and rollout.version != expected:
         raise StaleVersion(
             f"The rollout is at version {rollout.version} ({rollout.state}, stage {rollout.stage}), not "
@@ -144,7 +144,7 @@ class MoveView(ApiView):
     def post(self, request: Request, rollout: UUID) -> Response:
         found = rollout_for(self.actor, rollout, role=self.role)
         if not self.urgent or "If-Match" in request.headers:
-            _unchanged(found, self.expected_version())
+            _require_version(found, self.expected_version())
         data = self.validated(serializers.ReasonInput)
         moved = type(self).move(found, actor=self.actor, **data)
         return self.versioned(serializers.RolloutSerializer(moved))
@@ -204,7 +204,7 @@ class ApproveView(ApiView):
     @extend_schema(request=serializers.ApproveInput, responses=serializers.RolloutSerializer)
     def post(self, request: Request, rollout: UUID, stage: int | None = None) -> Response:
         found = rollout_for(self.actor, rollout, role=Role.APPROVER)
-        _unchanged(found, self.expected_version())
+        _require_version(found, self.expected_version())
         data = self.validated(serializers.ApproveInput)
         given = {"actor": self.actor, "reason": data["reason"], "expected_binding": data.get("binding")}
         if stage is None:
@@ -236,15 +236,16 @@ class JudgementView(ApiView):
 
 
 class VerdictsView(ApiView):
-    """The looks at which a verdict was another or something was done, newest first; `?look=7` gives one whole."""
+    """The evaluations at which a verdict changed or the rollout moved, newest first; `?evaluation=7`: one."""
 
     @extend_schema(
-        parameters=[OpenApiParameter("look", int)], responses=serializers.VerdictSerializer(many=True)
+        parameters=[OpenApiParameter("evaluation", int)], responses=serializers.VerdictSerializer(many=True)
     )
     def get(self, request: Request, rollout: UUID) -> Response:
         rows = rollout_for(self.actor, rollout).verdicts.all()
-        if "look" in request.query_params:
-            rows = rows.filter(look=_whole(request, "look", 0, 0, 2**31 - 1))
+        for name in ("evaluation", "look"):  # the second is the old name
+            if name in request.query_params:
+                rows = rows.filter(evaluation=_whole_number(request, name, 0, 0, 2**31 - 1))
         return self.page(rows, serializers.VerdictSerializer)
 
 
@@ -302,11 +303,11 @@ class ReviewView(ApiView):
     def get(self, request: Request, environment: str, workload: str) -> Response:
         place = environment_for(self.actor, environment)
         found = workload_for(self.actor, workload)
-        length = timedelta(days=_whole(request, "days", 7, 1, MOST_DAYS))
+        length = timedelta(days=_whole_number(request, "days", 7, 1, MOST_DAYS))
         return Response(review(place, found, end=clock.now(), length=length))
 
 
-def _whole(request: Request, name: str, default: int, low: int, high: int) -> int:
+def _whole_number(request: Request, name: str, default: int, low: int, high: int) -> int:
     value: Any = request.query_params.get(name, default)
     try:
         number = int(value)

@@ -38,7 +38,7 @@ class Plan(models.Model):
         return self.name
 
 
-class Guardrail(models.Model):
+class GuardrailOverride(models.Model):
     """A workload's own margin for a standard guardrail, or a guardrail of its own (an absolute bound)."""
 
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="guardrails")
@@ -90,22 +90,23 @@ class Rollout(models.Model):
     paused_s = models.FloatField(default=0)  # seconds of this stage that earlier pauses took off its clock
     rolling_back_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
-    # What the last look saw: shown on the page, never decided upon again.
+    # What the last evaluation saw: shown on the page, never decided upon again.
     hold_code = models.CharField(max_length=40, blank=True, default="")
     hold_sentence = models.TextField(blank=True, default="")
     outlook = models.TextField(blank=True, default="")  # what would advance it
-    looked_at = models.DateTimeField(null=True, blank=True)
-    wake_at = models.DateTimeField(
-        null=True, blank=True
-    )  # when the sweep looks though nothing came in; null: now
+    evaluated_at = models.DateTimeField(null=True, blank=True)
+    # When the sweep evaluates it although no outcome came in; null: now.
+    wake_at = models.DateTimeField(null=True, blank=True)
     rollback_reason = models.TextField(blank=True, default="")
     rollback_revision = models.BigIntegerField(null=True, blank=True)  # routers confirm having applied it
     readback = models.JSONField(default=dict, blank=True)  # {"confirmed": 7, "of": 9, "stragglers": […]}
     # Frozen at the start: p_ref, v_ref, deff, tail edges, cost cap, number of pre-rollout outcomes.
     reference = models.JSONField(default=dict, blank=True)
-    # The engine's sums over closed strata, so that a look costs only what is new. `rollout_app.evaluation.reconcile`.
+    # The engine's sums over closed strata, so that an evaluation costs only what is new.
     evidence = TextJSON(default=dict, blank=True)
-    looks = models.PositiveIntegerField(default=0)  # grows with `evidence`; compare-and-swap of a look
+    evaluations = models.PositiveIntegerField(
+        default=0
+    )  # grows with `evidence`; compare-and-swap of an evaluation
     reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")
 
     class Meta:
@@ -165,29 +166,30 @@ class Transition(models.Model):
         return f"{self.sequence}. {'/'.join(map(str, before))} → {'/'.join(map(str, after))}"
 
 
-class Verdict(models.Model):
-    """What the evidence said of one guardrail at one look, with all that is needed to compute it again."""
+class VerdictRecord(models.Model):
+    """What the evidence said of one guardrail at one evaluation, with all that is needed to compute it again."""
 
     # `verdict_once` begins with the rollout: an index of its own would be one more to write.
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="verdicts", db_index=False)
     stage = models.PositiveSmallIntegerField()
-    look = models.PositiveIntegerField()  # is written when a verdict is another, or when it makes a move
+    # The rollout's evaluation by number. Stored when a verdict changes or when the evaluation moves the rollout.
+    evaluation = models.PositiveIntegerField()
     guardrail = models.CharField(max_length=64)
     verdict = models.CharField(max_length=12)  # pass, fail, inconclusive, no_data
     data = TextJSON()  # n, x, sums, estimate, interval, ln E harm and safe, margin, strata's range
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        ordering = ["-look", "guardrail"]
+        ordering = ["-evaluation", "guardrail"]
         constraints = [
-            models.UniqueConstraint(fields=["rollout", "look", "guardrail"], name="verdict_once"),
+            models.UniqueConstraint(fields=["rollout", "evaluation", "guardrail"], name="verdict_once"),
         ]
 
     def __str__(self) -> str:
         return f"{self.guardrail}: {self.verdict}"
 
 
-class Sums(models.Model):
+class MinuteTotals(models.Model):
     """Figures that add up, of one key and one minute. Counts are of tasks: one with two retries is one `retries`.
 
     Money is exact: integer nano-USD. Sums of squares are floats. Histograms are OpenTelemetry exponential
@@ -229,7 +231,7 @@ class Sums(models.Model):
         abstract = True
 
 
-class OutcomeBucket(Sums):
+class OutcomeBucket(MinuteTotals):
     """One minute of one route: what the review breaks down by endpoint, rule and model. Pruned by age."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
@@ -259,7 +261,7 @@ class OutcomeBucket(Sums):
         return f"{self.workload_id} {self.arm} {self.endpoint} {self.minute:%H:%M}"
 
 
-class ArmTotals(Sums):
+class ArmTotals(MinuteTotals):
     """One minute of one arm, over all its routes: what guardrails judge, without scanning buckets."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
@@ -279,7 +281,7 @@ class ArmTotals(Sums):
                 name="arm_totals_once",
             ),
         ]
-        # What a look asks for, of the rollouts' rows only: the newest minutes of a stage, the newest arrival.
+        # What an evaluation asks for, of the rollouts' rows only: the newest minutes of a stage, the newest arrival.
         indexes = [
             models.Index(
                 fields=["rollout", "stage", "minute"], condition=~Q(rollout=""), name="arm_totals_by_stage"
@@ -312,11 +314,11 @@ class AcceptedBatch(models.Model):
         return self.batch
 
 
-class UncountedGroup(models.Model):
-    """Batches that were accepted under load, and are not in the sums yet; deleted by whoever counts them."""
+class DeferredGroup(models.Model):
+    """Batches that were accepted under load and are not in the totals yet; deleted by the process that counts them."""
 
-    body = models.BinaryField()  # what they add: see `outcomes`
-    # When it was kept; later, for one that could not be read: when it is tried again.
+    body = models.BinaryField()  # what they add: see `outcomes.store`
+    # When it was stored; later, for one that could not be read: when it is tried again.
     at = models.DateTimeField(db_default=Now(), db_index=True)
 
     def __str__(self) -> str:
@@ -324,7 +326,7 @@ class UncountedGroup(models.Model):
 
 
 class Feedback(models.Model):
-    """A later word on a task. One per decision and kind; a second is ignored."""
+    """A later grade of a task. One per decision and kind; a second is ignored."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")

@@ -5,9 +5,9 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from rollout_app.actions import binding
-from rollout_app.engine.states import State, allowed_events
-from rollout_app.models import Approval, Guardrail, Plan, Rollout, Transition, Verdict
+from controlplane.core import clock
+from rollout_app.actions import binding, refusals
+from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
 
 
 class PlanSerializer(serializers.ModelSerializer[Plan]):
@@ -33,7 +33,8 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     candidate = serializers.IntegerField(source="candidate.number")
     candidate_digest = serializers.CharField(source="candidate.digest")
     binding = serializers.SerializerMethodField(help_text="what an approval of the start is a yes to")
-    can = serializers.SerializerMethodField(help_text="events that the present state allows")
+    can = serializers.SerializerMethodField(help_text="what can be done now; nothing refuses it")
+    looked_at = serializers.DateTimeField(source="evaluated_at", help_text="the old name of `evaluated_at`")
 
     class Meta:
         model = Rollout
@@ -42,7 +43,8 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
             "stages", "guardrails", "salt", "state", "stage", "version", "reason", "proposer_label",
             "scheduled_for",
             "created_at", "started_at", "stage_entered_at", "paused_at", "rolling_back_at", "ended_at",
-            "hold_code", "hold_sentence", "outlook", "looked_at", "rollback_reason", "rollback_revision",
+            "hold_code", "hold_sentence", "hold_code", "hold_sentence", "outlook", "evaluated_at", "looked_at",
+            "rollback_reason", "rollback_revision",
             "readback", "reference", "reverts", "binding", "can",
         ]  # fmt: skip
         read_only_fields = fields
@@ -51,7 +53,8 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
         return binding(rollout)
 
     def get_can(self, rollout: Rollout) -> list[str]:
-        return [event.value for event in allowed_events(State(rollout.state))]
+        refused = refusals(rollout, clock.now())
+        return [str(event) for event, refusal in refused.items() if refusal is None]
 
 
 class PlanChoice(serializers.Serializer[Any]):
@@ -120,19 +123,22 @@ class ApprovalSerializer(serializers.ModelSerializer[Approval]):
         read_only_fields = fields
 
 
-class VerdictSerializer(serializers.ModelSerializer[Verdict]):
+class VerdictSerializer(serializers.ModelSerializer[VerdictRecord]):
     # Kept as text, told as what it is.
+    look = serializers.IntegerField(
+        source="evaluation", read_only=True, help_text="the old name of `evaluation`"
+    )
     data = serializers.JSONField(read_only=True)  # type: ignore[assignment]
 
     class Meta:
-        model = Verdict
-        fields = ["look", "stage", "guardrail", "verdict", "data", "at"]
+        model = VerdictRecord
+        fields = ["evaluation", "look", "stage", "guardrail", "verdict", "data", "at"]
         read_only_fields = fields
 
 
-class GuardrailSerializer(serializers.ModelSerializer[Guardrail]):
+class GuardrailSerializer(serializers.ModelSerializer[GuardrailOverride]):
     class Meta:
-        model = Guardrail
+        model = GuardrailOverride
         fields = ["metric", "enabled", "margin", "weight", "bound", "version"]
         read_only_fields = ["metric", "version"]
 
@@ -145,7 +151,7 @@ class GuardrailInput(serializers.Serializer[Any]):
     reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=2_000)
 
 
-class GuardrailOverride(serializers.Serializer[Any]):
+class DryRunGuardrail(serializers.Serializer[Any]):
     metric = serializers.CharField(max_length=32)
     enabled = serializers.BooleanField(required=False, default=True)
     margin = serializers.FloatField(required=False, allow_null=True, default=None)
@@ -154,4 +160,4 @@ class GuardrailOverride(serializers.Serializer[Any]):
 
 
 class DryRunInput(serializers.Serializer[Any]):
-    guardrails = GuardrailOverride(many=True, required=False, default=list, max_length=32)  # type: ignore[call-arg]
+    guardrails = DryRunGuardrail(many=True, required=False, default=list, max_length=32)  # type: ignore[call-arg]

@@ -1,6 +1,6 @@
 """Background work: three lines each. Every task may be lost, doubled or late; the next one makes it right.
 
-The plain functions serve the embedded runner. With a broker, `look_later` hands a look to a worker, and
+The plain functions serve the embedded runner. With a broker, `evaluate_later` hands rollouts to a worker, and
 `controlplane.core.periodic.TABLE` names `sweep`.
 """
 
@@ -14,27 +14,27 @@ from controlplane.core.context import request_context
 from rollout_app.evaluation import reconcile
 
 
-def look(rollout_ids: Sequence[str]) -> list[str]:
-    """A look at each, after a nudge. A connection that the database closed meanwhile is made anew."""
+def evaluate(rollout_ids: Sequence[str]) -> list[str]:
+    """Evaluate each, after a nudge. A connection that the database has closed meanwhile is opened again."""
     close_old_connections()
-    with request_context(source="look"):
-        return reconcile.look(rollout_ids)
+    with request_context(source="evaluation"):
+        return reconcile.evaluate(rollout_ids)
 
 
-def look_later(rollout_ids: Sequence[str]) -> None:
-    """The same, by workers. After ten seconds the sweep has done it, so the message may go.
+def evaluate_later(rollout_ids: Sequence[str]) -> None:
+    """The same, by workers. After ten seconds the sweep has done it, so the message expires.
 
-    Without a broker nobody is there to take it: the process that has the embedded runner in it sweeps.
+    Without a broker nothing is sent: the process that has the embedded runner sweeps.
     """
     for some in chunks(rollout_ids, reconcile.BATCH) if app.conf.broker_url else ():
-        looked_at_by_a_worker.apply_async(args=[list(some)], expires=10)
+        evaluate_in_worker.apply_async(args=[list(some)], expires=10)
 
 
-@app.task(name="pointsman.look")  # type: ignore[untyped-decorator]
-def looked_at_by_a_worker(rollout_ids: list[str]) -> list[str]:
-    return look(rollout_ids)
+@app.task(name="pointsman.evaluate")  # type: ignore[untyped-decorator]
+def evaluate_in_worker(rollout_ids: list[str]) -> list[str]:
+    return evaluate(rollout_ids)
 
 
 def sweep() -> dict[str, int]:
-    """A look at everything that could move: finds what a lost nudge left, and what only time has changed."""
+    """Evaluate everything that could move: finds what a lost nudge left, and what only time has changed."""
     return reconcile.sweep()

@@ -23,7 +23,7 @@ urlpatterns = [
     path("plans", api.PlansView.as_view()),
     path("plans/<slug:plan>", api.PlanView.as_view()),
     path("rollouts", api.RolloutsView.as_view()),
-    path("rollouts/<uuid:rollout>", api.RolloutView.as_view()),
+    path("rollouts/<uuid:rollout>", api.RolloutDetailView.as_view()),
     path("rollouts/<uuid:rollout>/approve", api.ApproveView.as_view()),
     path("rollouts/<uuid:rollout>/stages/<int:stage>/approve", api.ApproveView.as_view()),
     *(path(f"rollouts/<uuid:rollout>/{name}", view.as_view()) for name, view in _MOVES.items()),

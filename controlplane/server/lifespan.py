@@ -26,11 +26,11 @@ gateway = Gateway(bridge)
 
 
 def _follow_nudges(stopping: threading.Event) -> None:
-    nudges.run(tasks.look, stopping)
+    nudges.run(tasks.evaluate, stopping)
 
 
 def _hand_on_nudges(stopping: threading.Event) -> None:
-    nudges.run(tasks.look_later, stopping)
+    nudges.run(tasks.evaluate_later, stopping)
 
 
 def _publish(stopping: threading.Event) -> None:
@@ -60,7 +60,7 @@ class Life:
     def __init__(self) -> None:
         if settings.EMBEDDED_RUNNER:
             self._runner = periodic.Runner(watch=[_follow_nudges, _publish])
-        else:  # workers keep the table; what came in here is looked at there
+        else:  # workers keep the table; what came in here is evaluated there
             self._runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later])
 
     async def __aenter__(self) -> None:

@@ -5,12 +5,13 @@
                 is_somebody_else
     stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout
                 resume_rollout
-    returns     roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
-    rules       add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
+    rollbacks   roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
+    settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
+    refusals    refusals  refusal
 
 Each takes the rollout (an instance is moved as its caller saw it, an id as it is now; a person's pause,
 rollback and abort reach it wherever it is), the actor and the reason, and returns the rollout as it is after.
-`moving` is how all of them do it.
+`transitions` is how all of them do it.
 """
 
 from rollout_app.actions.approvals import (
@@ -22,6 +23,7 @@ from rollout_app.actions.approvals import (
     standing_approval,
 )
 from rollout_app.actions.proposals import amend_rollout, cancel_rollout, propose_rollout, submit_rollout
+from rollout_app.actions.refusals import APPROVE_STAGE, Refusal, freeze_sentence, refusal, refusals
 from rollout_app.actions.rollbacks import (
     abort_rollout,
     confirm_rolled_back,
@@ -39,6 +41,8 @@ from rollout_app.actions.stages import (
 )
 
 __all__ = [
+    "APPROVE_STAGE",
+    "Refusal",
     "abort_rollout",
     "add_plan",
     "advance_rollout",
@@ -51,9 +55,12 @@ __all__ = [
     "complete_rollout",
     "confirm_rolled_back",
     "edit_plan",
+    "freeze_sentence",
     "is_somebody_else",
     "pause_rollout",
     "propose_rollout",
+    "refusal",
+    "refusals",
     "reject_rollout",
     "remove_guardrail",
     "remove_plan",

@@ -9,7 +9,15 @@ import rfc8785
 from controlplane.audit import log
 from controlplane.core.actors import Actor
 from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove, SelfApproval
-from rollout_app.actions.transitions import door, fresh_environment, legal, loaded, look_soon, move, place
+from rollout_app.actions.transitions import (
+    audited_transaction,
+    evaluate_soon,
+    fresh_environment,
+    legal,
+    loaded,
+    move,
+    place,
+)
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import APPROVABLE, Event, State, words
 from rollout_app.models import Approval, Rollout
@@ -32,7 +40,7 @@ def approve_rollout(
 ) -> Rollout:
     """Say yes to the start. If `expected_binding`, what was shown, changed since, nothing is approved."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.approve", actor=actor, reason=reason) as reason:
+    with audited_transaction(rollout, "rollout.approve", actor=actor, reason=reason) as reason:
         legal(rollout, Event.APPROVE)
         approval = _approve(rollout, None, actor, reason, expected_binding)
         return move(rollout, Event.APPROVE, actor=actor, reason=reason, approvals=[as_evidence(approval)])
@@ -48,7 +56,7 @@ def approve_stage(
 ) -> Rollout:
     """Say yes to entering `stage`, which asks for it. It may be given before the stage is due."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.approve_stage", actor=actor, reason=reason) as reason:
+    with audited_transaction(rollout, "rollout.approve_stage", actor=actor, reason=reason) as reason:
         if State(rollout.state) not in APPROVABLE or not (
             rollout.stage < stage < len(rollout.stages) or (stage == 0 and rollout.state == State.SCHEDULED)
         ):
@@ -62,14 +70,14 @@ def approve_stage(
             approvals=[as_evidence(approval)],
             **place(rollout),
         )
-        look_soon(rollout)
+        evaluate_soon(rollout)
     return rollout
 
 
 def reject_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
     """Say no. The rollout ends; a better one is proposed anew."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.reject", actor=actor, reason=reason) as reason:
+    with audited_transaction(rollout, "rollout.reject", actor=actor, reason=reason) as reason:
         return move(rollout, Event.REJECT, actor=actor, reason=reason)
 
 

@@ -6,12 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from controlplane.audit import log
+from controlplane.core import clock
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import Conflict, InvalidInput, NotFound
 from controlplane.core.ids import uuid7
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
-from rollout_app.actions.transitions import checked_reason, door, legal, loaded, move, place
+from rollout_app.actions.refusals import require
+from rollout_app.actions.transitions import audited_transaction, checked_reason, loaded, move, place
 from rollout_app.engine import plans
 from rollout_app.engine.states import Event, State
 from rollout_app.models import Plan, Rollout
@@ -37,8 +39,8 @@ def propose_rollout(
     itself then. A rollout of the same candidate digest keeps the salt that it had, so that the same units see
     it first again. Raises `NotServed`, `PlanRefused`, `NotFound` (no such plan) or `Conflict` (it is served).
     """
-    rollout = _new(environment, workload, candidate, plan, checked_reason(reason), actor, scheduled_for)
-    with door(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
+    rollout = _unsaved(environment, workload, candidate, plan, checked_reason(reason), actor, scheduled_for)
+    with audited_transaction(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
         rollout.baseline = served_assignment(environment.pk, workload.pk).baseline
         if rollout.baseline.pk == candidate.pk:
             raise Conflict(
@@ -54,7 +56,7 @@ def propose_rollout(
     return rollout
 
 
-def _new(
+def _unsaved(
     environment: Environment,
     workload: Workload,
     candidate: PolicyVersion,
@@ -88,17 +90,17 @@ def _new(
 def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
     """Put a draft forward."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
+    with audited_transaction(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
         return submit(rollout, rollout.environment, actor=actor, reason=reason)
 
 
 def submit(rollout: Rollout, environment: Environment, *, actor: Actor, reason: str) -> Rollout:
     evidence = outline(rollout)
     rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, evidence=evidence)
-    return _pass_where_one_person_is_enough(rollout, environment)
+    return _approve_where_one_is_enough(rollout, environment)
 
 
-def _pass_where_one_person_is_enough(rollout: Rollout, environment: Environment) -> Rollout:
+def _approve_where_one_is_enough(rollout: Rollout, environment: Environment) -> Rollout:
     if environment.four_eyes:
         return rollout
     return move(
@@ -115,14 +117,12 @@ def amend_rollout(
     scheduled_for: datetime | None = None,
 ) -> Rollout:
     """Change a rollout that has not started: its plan (None: keeps it), its time, and its baseline to what is
-    served now. Whoever amends becomes the proposer, and what was approved before is void."""
+    served now. The person who amends becomes the proposer, and earlier approvals are void."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.amend", actor=actor, reason=reason) as reason:
-        legal(rollout, Event.AMEND)
+    with audited_transaction(rollout, "rollout.amend", actor=actor, reason=reason) as reason:
+        require(rollout, Event.AMEND, clock.now())
         name, stages = (rollout.plan_name, rollout.stages) if plan is None else copied(plan)
         baseline = served_assignment(rollout.environment_id, rollout.workload_id).baseline
-        if baseline.pk == rollout.candidate_id:
-            raise Conflict(f"Version {rollout.candidate.number} is served already; cancel the rollout.")
         changes = {
             "plan_name": name,
             "stages": stages,
@@ -140,13 +140,13 @@ def amend_rollout(
             changes=changes,
             evidence={"before": before, "plan": name, "stages": stages, "baseline": baseline.number},
         )
-        return _pass_where_one_person_is_enough(rollout, rollout.environment)
+        return _approve_where_one_is_enough(rollout, rollout.environment)
 
 
 def cancel_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
     """Withdraw a rollout that has not started."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.cancel", actor=actor, reason=reason) as reason:
+    with audited_transaction(rollout, "rollout.cancel", actor=actor, reason=reason) as reason:
         return move(rollout, Event.CANCEL, actor=actor, reason=reason)
 
 

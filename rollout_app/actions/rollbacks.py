@@ -1,24 +1,26 @@
 """Back: roll back, abort, confirm that the fleet has followed; and the way back from a completed rollout."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
-
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import Conflict
 from controlplane.core.ids import uuid7
-from policies_app.actions import served_assignment
 from rollout_app.actions.proposals import copied, outline
+from rollout_app.actions.refusals import require
 from rollout_app.actions.stages import CLEARED
-from rollout_app.actions.transitions import as_it_is, door, loaded, move, serving_only, serving_stage
-from rollout_app.engine.states import ACTIVE, ENDED, Event, State, words
+from rollout_app.actions.transitions import (
+    audited_transaction,
+    loaded,
+    locked_now,
+    move,
+    serving_only,
+    serving_stage,
+)
+from rollout_app.engine.states import Event, State
 from rollout_app.models import Rollout
 
-REVERT_WITHIN = timedelta(hours=72)
 # What brings a candidate back out of traffic works always: no approval, no freeze, no pin, one person.
 
 
@@ -26,20 +28,20 @@ def roll_back_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None
 ) -> Rollout:
     """Serve the baseline again, to everybody, at once. It stays `rolling_back` until the fleet confirms."""
-    return _return(rollout, Event.ROLL_BACK, actor=actor, reason=reason, evidence=evidence)
+    return _serve_baseline(rollout, Event.ROLL_BACK, actor=actor, reason=reason, evidence=evidence)
 
 
 def abort_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
     """A person's rollback that says nothing against the candidate: the plan is called off."""
-    return _return(rollout, Event.ABORT, actor=actor, reason=reason)
+    return _serve_baseline(rollout, Event.ABORT, actor=actor, reason=reason)
 
 
-def _return(
+def _serve_baseline(
     rollout: Rollout | UUID | str, event: Event, *, actor: Actor, reason: str, evidence: Any = None
 ) -> Rollout:
     rollout = loaded(rollout)
-    with door(rollout, f"rollout.{event}", actor=actor, reason=reason) as reason:
-        rollout = as_it_is(rollout, actor)
+    with audited_transaction(rollout, f"rollout.{event}", actor=actor, reason=reason) as reason:
+        rollout = locked_now(rollout, actor)
         return move(
             rollout,
             event,
@@ -62,7 +64,7 @@ def confirm_rolled_back(
 ) -> Rollout:
     """End a rollback: the fleet has applied it, or had its time and `readback` names the stragglers."""
     rollout = loaded(rollout)
-    with door(rollout, "rollout.confirm", actor=actor, reason=reason) as reason:
+    with audited_transaction(rollout, "rollout.confirm", actor=actor, reason=reason) as reason:
         return move(
             rollout,
             _confirming(rollout),
@@ -84,8 +86,8 @@ def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
     The earlier version was served to everybody, and approved when it was: nothing new comes into traffic.
     """
     rollout = loaded(rollout)
-    with door(rollout, "rollout.revert", actor=actor, reason=reason) as reason:
-        _revertible(rollout)
+    with audited_transaction(rollout, "rollout.revert", actor=actor, reason=reason) as reason:
+        require(rollout, Event.REVERT, clock.now())
         name, stages = copied("immediate")
         back = Rollout(
             pk=uuid7(),
@@ -112,27 +114,4 @@ def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
             serve=serving_stage(back, 0),
             changes={"started_at": now, "stage_entered_at": now},
             evidence={"reverts": str(rollout.pk), **outline(back)},
-        )
-
-
-def _revertible(rollout: Rollout) -> None:
-    if rollout.state != State.COMPLETED or rollout.ended_at is None:
-        state, instead = State(rollout.state), ""
-        if state in ACTIVE - {State.ROLLING_BACK}:
-            instead = ": roll it back"
-        elif state not in ENDED | ACTIVE:
-            instead = ": cancel it"
-        raise Conflict(f"Only a completed rollout can be reverted; this one is {words(state)}{instead}.")
-    if clock.now() > rollout.ended_at + REVERT_WITHIN:
-        raise Conflict(
-            "It was completed more than 72 hours ago: what it would bring back was not compared with today's "
-            "traffic. Propose a rollout to that version."
-        )
-    if Rollout.objects.filter(~Q(state__in=[State.ROLLED_BACK, State.ABORTED]), reverts=rollout).exists():
-        raise Conflict("It was reverted already.")
-    served = served_assignment(rollout.environment_id, rollout.workload_id).baseline
-    if served.pk != rollout.candidate_id:
-        raise Conflict(
-            f"Version {served.number} is served now, not version {rollout.candidate.number} that this "
-            "rollout brought; revert the rollout that brought it."
         )

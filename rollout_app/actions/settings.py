@@ -12,7 +12,7 @@ from policies_app.models import Workload
 from rollout_app.engine import plans
 from rollout_app.engine.guardrails import METRICS
 from rollout_app.engine.metrics import RATIOS, Metric
-from rollout_app.models import Guardrail, Plan
+from rollout_app.models import GuardrailOverride, Plan
 
 
 def add_plan(name: str, stages: Any, *, actor: Actor, description: str = "") -> Plan:
@@ -23,7 +23,7 @@ def add_plan(name: str, stages: Any, *, actor: Actor, description: str = "") -> 
                 plan.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(f"There is already a plan called {name!r}.") from None
-        log.record(actor=actor, action="plan.add", target=("plan", name), after=_plan(plan))
+        log.record(actor=actor, action="plan.add", target=("plan", name), after=_plan_values(plan))
     return plan
 
 
@@ -39,7 +39,7 @@ def edit_plan(
     """Change a saved plan. Rollouts that copied it keep what they copied."""
     with transaction.atomic():
         plan = _locked_plan(name, expected)
-        before = _plan(plan)
+        before = _plan_values(plan)
         plan.stages = plan.stages if stages is None else plans.check(stages)
         plan.description = plan.description if description is None else description
         plan.version += 1
@@ -50,7 +50,7 @@ def edit_plan(
             target=("plan", name),
             reason=reason,
             before=before,
-            after=_plan(plan),
+            after=_plan_values(plan),
         )
     return plan
 
@@ -58,7 +58,7 @@ def edit_plan(
 def remove_plan(name: str, *, actor: Actor, expected: int | None = None, reason: str = "") -> None:
     with transaction.atomic():
         plan = _locked_plan(name, expected)
-        before = _plan(plan)
+        before = _plan_values(plan)
         Plan.objects.filter(pk=plan.pk).delete()
         log.record(actor=actor, action="plan.remove", target=("plan", name), reason=reason, before=before)
 
@@ -72,7 +72,7 @@ def _locked_plan(name: str, expected: int | None) -> Plan:
     return plan
 
 
-def _plan(plan: Plan) -> dict[str, Any]:
+def _plan_values(plan: Plan) -> dict[str, Any]:
     return {"description": plan.description, "stages": plan.stages, "version": plan.version}
 
 
@@ -86,19 +86,19 @@ def set_guardrail(
     margin: float | None = None,
     weight: float | None = None,
     bound: float | None = None,
-) -> Guardrail:
+) -> GuardrailOverride:
     """A workload's own margin or weight (None: the default) of a guardrail, or an absolute `bound`."""
     _checked(metric, margin, weight, bound)
     with transaction.atomic():
         Workload.objects.select_for_update().get(pk=workload.pk)  # one edit at a time
-        row = _guardrail(workload, metric, absolute=bound is not None) or Guardrail(
+        row = _override_row(workload, metric, absolute=bound is not None) or GuardrailOverride(
             workload=workload, metric=metric, version=0
         )
-        before = _values(row) if row.pk else None
+        before = _override_values(row) if row.pk else None
         row.enabled, row.margin, row.weight, row.bound = enabled, margin, weight, bound
         row.version += 1
         row.save()
-        _record(row, "guardrail.set", before, _values(row), actor, reason)
+        _record_override(row, "guardrail.set", before, _override_values(row), actor, reason)
     return row
 
 
@@ -107,24 +107,24 @@ def remove_guardrail(
 ) -> None:
     """Back to the default, or away with an absolute one."""
     with transaction.atomic():
-        row = _guardrail(workload, metric, absolute=absolute)
+        row = _override_row(workload, metric, absolute=absolute)
         if row is None:
             raise NotFound(f"{workload.name} has no guardrail of its own on {metric}.")
-        before = _values(row)
-        Guardrail.objects.filter(pk=row.pk).delete()
-        _record(row, "guardrail.remove", before, None, actor, reason)
+        before = _override_values(row)
+        GuardrailOverride.objects.filter(pk=row.pk).delete()
+        _record_override(row, "guardrail.remove", before, None, actor, reason)
 
 
-def _guardrail(workload: Workload, metric: str, *, absolute: bool) -> Guardrail | None:
+def _override_row(workload: Workload, metric: str, *, absolute: bool) -> GuardrailOverride | None:
     return (
-        Guardrail.objects.select_for_update()
+        GuardrailOverride.objects.select_for_update()
         .filter(workload=workload, metric=metric, bound__isnull=not absolute)
         .first()
     )
 
 
 def _checked(metric: str, margin: float | None, weight: float | None, bound: float | None) -> None:
-    """Whatever passes here can be judged: a row that `guardrails_for` refuses would let no rollout start."""
+    """What passes here can be judged: a row that `guardrails_for` refuses would keep every rollout from starting."""
     problems = []
     if metric not in METRICS:
         problems.append({"path": "metric", "message": f"One of {', '.join(sorted(map(str, METRICS)))}."})
@@ -149,14 +149,14 @@ def _checked(metric: str, margin: float | None, weight: float | None, bound: flo
         raise InvalidInput(f"{problems[0]['path']}: {problems[0]['message']}", problems)
 
 
-def _values(row: Guardrail) -> dict[str, Any]:
+def _override_values(row: GuardrailOverride) -> dict[str, Any]:
     return {
         name: getattr(row, name) for name in ("metric", "enabled", "margin", "weight", "bound", "version")
     }
 
 
-def _record(
-    row: Guardrail,
+def _record_override(
+    row: GuardrailOverride,
     action: str,
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,

@@ -1,6 +1,6 @@
-"""How every action moves a rollout: table, compare-and-swap, row of history, assignment, audit entry.
+"""How every action moves a rollout: state table, compare-and-swap, transition row, assignment, audit entry.
 
-All of it commits together or not at all. Whoever lost a race gets `RolloutMoved` and has changed nothing.
+All of it commits together or not at all. The loser of a race gets `RolloutMoved` and has changed nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,18 +14,17 @@ from django.db.models import Max, QuerySet
 from controlplane.audit import log
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import (
-    Conflict,
     IllegalMove,
     InvalidInput,
     NotFound,
     RolloutActive,
     RolloutMoved,
 )
-from policies_app.actions import served_assignment, set_assignment
-from policies_app.models import Assignment, Environment, PolicyVersion
+from policies_app.actions import set_assignment
+from policies_app.models import Environment, PolicyVersion
 from rollout_app import nudges
 from rollout_app.engine.evidence import Stage
-from rollout_app.engine.states import Event, IllegalTransition, State, next_state, words
+from rollout_app.engine.states import ACTIVE, Event, IllegalTransition, State, next_state, words
 from rollout_app.models import Rollout, Transition
 
 MAX_REASON = 2_000  # characters
@@ -36,31 +35,31 @@ def loaded(rollout: "Rollout | UUID | str") -> Rollout:
     if isinstance(rollout, Rollout):
         return rollout
     try:
-        return _whole().get(pk=rollout)
+        return _with_relations().get(pk=rollout)
     except Rollout.DoesNotExist:
         raise NotFound(f"There is no rollout {rollout}.") from None
 
 
-def as_it_is(rollout: Rollout, actor: Actor) -> Rollout:
-    """Inside the action's transaction: the rollout wherever it is by now, held there.
+def locked_now(rollout: Rollout, actor: Actor) -> Rollout:
+    """Inside the action's transaction: the rollout as it is by now, locked.
 
-    Whoever pauses or takes back means that, and must not be told to look again because the engine advanced in
-    the same moment. The engine itself acts on what it has seen, and on nothing else.
+    A person who pauses or rolls back must not be told to read it again because the engine advanced in the same
+    moment. The engine itself acts only on the state that it has judged.
     """
     if actor.kind == SYSTEM.kind:
         return rollout
-    return _whole().select_for_update(of=("self",)).get(pk=rollout.pk)
+    return _with_relations().select_for_update(of=("self",)).get(pk=rollout.pk)
 
 
-def _whole() -> QuerySet[Rollout]:
+def _with_relations() -> QuerySet[Rollout]:
     return Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
 
 
 @contextmanager
-def door(rollout: Rollout, action: str, *, actor: Actor, reason: str) -> Iterator[str]:
-    """The action's transaction, and the only place where a refusal is audited. Gives the clean reason.
+def audited_transaction(rollout: Rollout, action: str, *, actor: Actor, reason: str) -> Iterator[str]:
+    """The action's transaction, and the only place that audits a refused attempt. Yields the stripped reason.
 
-    A race that the system's own reconcilers lose among themselves is not an attempt of anybody's.
+    A race that the system's own reconcilers lose among themselves is no attempt, and is not audited.
     """
     reason = checked_reason(reason)
     if actor.kind == SYSTEM.kind:
@@ -115,7 +114,7 @@ def move(
         "version": rollout.version + 1,
         "wake_at": None,
     }
-    _swap(rollout, before, values)
+    _compare_and_swap(rollout, before, values)
     revision = serve_now(rollout, f"rollout.{event}", serve) if serve is not None else None
     keep_history(rollout, event, before, actor=actor, reason=reason, revision=revision)
     log.record(
@@ -138,47 +137,57 @@ def move(
     return rollout
 
 
-def _swap(rollout: Rollout, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def _compare_and_swap(rollout: Rollout, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """The compare-and-swap: write `values` if the rollout is still as `before` says, else refuse and write nothing."""
     try:
         with transaction.atomic():
             moved = Rollout.objects.filter(pk=rollout.pk, **before).update(**values)
     except IntegrityError:
-        raise RolloutActive(
-            f"Another rollout of {rollout.workload.name} is under way in {rollout.environment.name}; let it "
-            "end or roll it back first."
-        ) from None
+        raise another_is_active(rollout) from None
     if not moved:
-        raise _moved(rollout)
+        raise _moved_error(rollout)
     for name, value in values.items():
         setattr(rollout, name, value)
 
 
-def look_soon(rollout: Rollout) -> None:
-    """What holds the rollout may have changed: have it looked at before its time."""
+def active_elsewhere(rollout: Rollout) -> bool:
+    """Whether another rollout of the same environment and workload is under way."""
+    same_place = Rollout.objects.filter(environment=rollout.environment_id, workload=rollout.workload_id)
+    return same_place.filter(state__in=[state.value for state in ACTIVE]).exclude(pk=rollout.pk).exists()
+
+
+def another_is_active(rollout: Rollout) -> RolloutActive:
+    return RolloutActive(
+        f"Another rollout of {rollout.workload.name} is under way in {rollout.environment.name}; let it "
+        "end or roll it back first."
+    )
+
+
+def evaluate_soon(rollout: Rollout) -> None:
+    """What holds the rollout may have changed: evaluate it before it is due."""
     Rollout.objects.filter(pk=rollout.pk).update(wake_at=None)
     transaction.on_commit(lambda: nudges.nudge([rollout.pk]))
 
 
 def legal(rollout: Rollout, event: Event) -> State:
-    """The state after `event`, or `IllegalMove`. A door that asks for more asks this first: of a rollout that
-    has ended, "nobody has approved it" or "amend it" is true and no help."""
+    """The state after `event`, or `IllegalMove`. Checked before anything else: of a rollout that has ended,
+    "nobody has approved it" is true and no help."""
     try:
         return next_state(State(rollout.state), event)
     except IllegalTransition as error:
         raise IllegalMove(str(error), state=rollout.state, allowed=list(error.allowed)) from None
 
 
-def _moved(rollout: Rollout) -> RolloutMoved:
+def _moved_error(rollout: Rollout) -> RolloutMoved:
     now = Rollout.objects.values("state", "stage", "version").get(pk=rollout.pk)
     return RolloutMoved(
-        f"The rollout is now {_where(rollout, **now)}; it was "
-        f"{_where(rollout, rollout.state, rollout.stage, rollout.version)} when you decided. Look again.",
+        f"The rollout is now {_describe(rollout, **now)}; it was "
+        f"{_describe(rollout, rollout.state, rollout.stage, rollout.version)} when you decided. Look again.",
         **now,
     )
 
 
-def _where(rollout: Rollout, state: str, stage: int, version: int) -> str:
+def _describe(rollout: Rollout, state: str, stage: int, version: int) -> str:
     at = Stage.from_dict(rollout.stages[stage]).named
     return f"{words(state)} at {at} (version {version})"
 
@@ -240,15 +249,3 @@ def serving_only(version: PolicyVersion) -> dict[str, Any]:
 def fresh_environment(rollout: Rollout) -> Environment:
     """The environment's rules as they are now, not as they were when the caller read the rollout."""
     return Environment.objects.get(pk=rollout.environment_id)
-
-
-def still_on(rollout: Rollout, *, error: type[Conflict] = Conflict) -> Assignment:
-    """The assignment, or a conflict when its baseline is no longer the one that the rollout compares with."""
-    assignment = served_assignment(rollout.environment_id, rollout.workload_id)
-    if assignment.baseline_id != rollout.baseline_id:
-        raise error(
-            f"{rollout.environment.name} now serves version {assignment.baseline.number} of "
-            f"{rollout.workload.name}, not version {rollout.baseline.number} that this rollout starts from; "
-            "amend the rollout, and it will be compared with what is served."
-        )
-    return assignment

@@ -6,15 +6,14 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 
 from controlplane.access.models import Role
+from controlplane.core import clock
 from controlplane.core.errors import NotFound
 from controlplane.web.pages import may, person
 from rollout_app import actions
-from rollout_app.actions.approvals import binding, standing_approval
-from rollout_app.actions.rollbacks import REVERT_WITHIN
-from rollout_app.engine.states import APPROVABLE, TRANSITIONS, Event, State
+from rollout_app.actions.approvals import binding
+from rollout_app.engine.states import Event, State
 from rollout_app.models import Rollout
 
 
@@ -22,7 +21,7 @@ from rollout_app.models import Rollout
 class RolloutAction:
     """`label` is on the button, `about` says what will happen, `said` what has happened.
 
-    `event` is the transition that must be legal; None where other conditions decide.
+    `event` is what `actions.refusals` answers for; None: the approval of a stage.
     """
 
     name: str
@@ -33,6 +32,11 @@ class RolloutAction:
     about: str
     said: str
     tone: str = ""  # css class of the button
+
+    @property
+    def refused_as(self) -> str:
+        """What `actions.refusals` calls it."""
+        return self.event or actions.APPROVE_STAGE
 
 
 ROLLOUT_ACTIONS = {
@@ -168,7 +172,7 @@ ROLLOUT_ACTIONS = {
             "Revert",
             Role.OPERATOR,
             actions.revert_rollout,
-            None,
+            Event.REVERT,
             "A new rollout returns all traffic at once to the version that was served before this rollout.",
             "Reverting: a new rollout goes back to the earlier version.",
             "pm-danger",
@@ -200,56 +204,42 @@ def action_named(name: str) -> RolloutAction:
 
 def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
     """Every action that this state allows, each with the reason if this person cannot take it."""
+    refused = actions.refusals(rollout, clock.now())
     return [
         ActionOffer(
-            action, reverse("console:act", args=[rollout.pk, action.name]), why_not(request, rollout, action)
+            action,
+            reverse("console:act", args=[rollout.pk, action.name]),
+            why_not(request, rollout, action, refused[action.refused_as]),
         )
         for action in ROLLOUT_ACTIONS.values()
-        if _is_legal(rollout, action)
+        if not _is_hidden(refused[action.refused_as])
     ]
 
 
-def _is_legal(rollout: Rollout, action: RolloutAction) -> bool:
-    state, following = State(rollout.state), rollout.stages[rollout.stage + 1 :]
-    match action.name:
-        case "revert":
-            ended = rollout.ended_at
-            return state is State.COMPLETED and ended is not None and timezone.now() < ended + REVERT_WITHIN
-        case "approve-stage":
-            return state in APPROVABLE and _needs_approval(rollout, next_stage(rollout))
-        case "advance" if not following:
-            return False
-        case "complete" if following:
-            return False
-    return (state, action.event) in TRANSITIONS
+def _is_hidden(refusal: actions.Refusal | None) -> bool:
+    return refusal is not None and refusal.by_state
 
 
-def _needs_approval(rollout: Rollout, stage: int) -> bool:
-    """Whether the stage requires an approval that it does not have."""
-    required = stage < len(rollout.stages) and rollout.stages[stage].get("approval")
-    return bool(required) and standing_approval(rollout, stage) is None
-
-
-def why_not(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> str:
+def why_not(
+    request: HttpRequest, rollout: Rollout, action: RolloutAction, refusal: actions.Refusal | None
+) -> str:
     environment = rollout.environment
     if not may(request, action.role, environment.name):
         return f"needs the role {action.role.value} in {environment.name}"
     approves = action.name in ("approve", "approve-stage")
     if approves and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must approve it"
-    frozen = environment.frozen_until
-    if action.event in (Event.START, Event.ADVANCE) and frozen and frozen > timezone.now():
-        why = f": {environment.freeze_reason}" if environment.freeze_reason else ""
-        return f"{environment.name} is frozen until {frozen:%Y-%m-%d %H:%M} UTC{why}"
-    if action.name in ("start", "advance") and _needs_approval(rollout, next_stage(rollout)):
-        return "the next stage needs an approval"
-    return ""
+    return refusal.sentence.rstrip(".") if refusal else ""
 
 
 def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
     """Whether this person can give an approval that the rollout waits for: of its start or of its next stage."""
-    approvals = (ROLLOUT_ACTIONS[name] for name in ("approve", "approve-stage"))
-    return any(_is_legal(rollout, action) and not why_not(request, rollout, action) for action in approvals)
+    now = clock.now()
+    for action in (ROLLOUT_ACTIONS[name] for name in ("approve", "approve-stage")):
+        refusal = actions.refusal(rollout, action.refused_as, now)
+        if refusal is None and not why_not(request, rollout, action, refusal):
+            return True
+    return False
 
 
 def approval_binding(rollout: Rollout, action: RolloutAction) -> dict[str, str]:

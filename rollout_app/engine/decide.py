@@ -131,7 +131,7 @@ def _holds(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
     """Every reason to stay, the most telling first."""
     stage = rollout.current
     if rollout.freeze:
-        yield HoldReason("freeze", f"No start and no advance during {rollout.freeze}; rollback still works.")
+        yield HoldReason("freeze", rollout.freeze)
     yield from _distrust(rollout, evidence, now)
     if stage.mode == "shadow":
         yield from _shadow(rollout, evidence)

@@ -337,7 +337,7 @@ class RolloutView:
     stage_entered_at: datetime
     paused_seconds: float = 0.0  # in this stage: a pause stops the stage's clock
     next_stage_approved: bool = False
-    freeze: str | None = None  # what freezes it and until when, e.g. "the freeze 'year end' until 2 January"
+    freeze: str | None = None  # the sentence that says why nothing advances now
 
     @property
     def current(self) -> Stage:

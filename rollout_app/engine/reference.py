@@ -55,5 +55,5 @@ class Reference:
         return cls(**known)
 
 
-_REFERENCE_RENAMED = {"cost_uncapped_v": "cost_uncapped_v"}  # as older rollouts have it
+_REFERENCE_RENAMED = {"cost_whole_v": "cost_uncapped_v"}  # as older rollouts have it
 _REFERENCE_FIELDS = tuple(f.name for f in fields(Reference))

@@ -1,8 +1,8 @@
-"""What a look reads of its rollouts, and what it keeps: hundreds of rollouts in a few statements.
+"""What an evaluation reads of its rollouts and what it stores: hundreds of rollouts in a few statements.
 
-`reconcile` looks, decides and acts; here is only the traffic with the database. Each read is bounded by what
-is new since the last look, whatever the rollout's age. Each rollout is kept or not by itself: a
-compare-and-swap on its version and number of looks, though many share a transaction.
+Only the traffic with the database: `judging` judges, `reconcile` decides and acts. Each read is bounded by what is
+new since the last evaluation, whatever the rollout's age. Each rollout is stored or dropped for itself, by a
+compare-and-swap on its version and its number of evaluations, though many share a transaction.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,13 +24,13 @@ from rollout_app.engine.evidence import Stage
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
-from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
+from rollout_app.models import ArmTotals, Rollout, Transition, VerdictRecord
 
 _ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
 
 
-class _Name(Func):
-    """A rollout's id as the outcomes carry it: with dashes, which SQLite keeps ids without."""
+class _DashedId(Func):
+    """A rollout's id as the outcomes carry it: with dashes. SQLite stores ids without."""
 
     template = "%(expressions)s::text"
     output_field = CharField()
@@ -42,16 +42,16 @@ class _Name(Func):
 
 
 def _newest(field: str, *order: str) -> Subquery:
-    rows = ArmTotals.objects.exclude(rollout="").filter(rollout=_Name(OuterRef("pk")))
+    rows = ArmTotals.objects.exclude(rollout="").filter(rollout=_DashedId(OuterRef("pk")))
     return Subquery(rows.order_by(*order).values(field)[:1])
 
 
-# --- read ----------------------------------------------------------------------------------------------
+# --- load ----------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Subject:
-    """A rollout as a look found it. JSON is text until somebody asks for it."""
+    """A rollout as an evaluation found it. JSON stays text until it is needed."""
 
     pk: UUID
     environment_id: int
@@ -59,7 +59,7 @@ class Subject:
     state: State
     stage: int
     version: int
-    looks: int
+    evaluations: int
     digest: str  # of the candidate
     lag_s: int
     sticky: bool
@@ -70,27 +70,28 @@ class Subject:
     reference: str
     stages: str
     guardrails: str
-    revision: int | None  # that the last transition made
-    newest_minute: datetime | None  # stamped by the routers, of the newest stage that was heard of
+    revision: int | None  # the snapshot revision that the last transition made
+    newest_minute: datetime | None  # stamped by the routers, of the newest stage with outcomes
     received_at: datetime | None  # when the newest minute came in
 
     @property
     def name(self) -> str:
         return str(self.pk)
 
-    def kept(self) -> "Kept":
-        """What was taken in so far. Of an engine with another format: nothing, and all is read again."""
-        head = _HEAD.decode(self.evidence)
+    def progress(self) -> "Progress":
+        """How far the stored sums go. Sums of another format count as none: every minute is read again."""
+        head = _SUMS_HEAD.decode(self.evidence)
         reference = Reference.from_dict(msgspec.json.decode(self.reference) or {"outcomes": 0})
         if head.format != FORMAT:
-            return Kept(reference, {}, {}, has_sums=False)
-        return Kept(reference, head.cursors, head.results, has_sums=True)
+            return Progress(reference, {}, {}, has_sums=False)
+        return Progress(reference, head.cursors, head.results, has_sums=True)
 
-    def open(self, kept: "Kept") -> Accumulator:
-        if kept.has_sums:
+    def accumulator(self, progress: "Progress") -> Accumulator:
+        """The stored sums, or empty ones where there are none."""
+        if progress.has_sums:
             return Accumulator.from_dict(msgspec.json.decode(self.evidence))
         guardrails = map(Guardrail.from_dict, msgspec.json.decode(self.guardrails))
-        return Accumulator.open(guardrails, map(Stage.from_dict, self.plan), kept.reference)
+        return Accumulator.open(guardrails, map(Stage.from_dict, self.plan), progress.reference)
 
     @property
     def plan(self) -> list[dict[str, Any]]:
@@ -98,29 +99,29 @@ class Subject:
         return stages
 
 
-class _Head(msgspec.Struct):
-    """Of the sums, only what says how far they go: a batch holds hundreds, and opens one at a time."""
+class _SumsHead(msgspec.Struct):
+    """Of the stored sums, only how far they go: a batch holds hundreds and decodes one at a time."""
 
     format: int = 0
     cursors: dict[int, int] = {}
     results: dict[str, str] = {}
 
 
-_HEAD = msgspec.json.Decoder(_Head)
+_SUMS_HEAD = msgspec.json.Decoder(_SumsHead)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """How far the sums go: (stage: first minute not judged yet), and what they are measured from."""
+class Progress:
+    """How far a rollout's sums go, and the reference that they are measured from."""
 
     reference: Reference
-    cursors: Mapping[int, int]
-    results: Mapping[str, str]  # guardrail: its verdict at the last look
+    cursors: Mapping[int, int]  # stage: first minute that is not judged yet
+    results: Mapping[str, str]  # guardrail: its verdict at the last evaluation
     has_sums: bool
 
 
-def read(ids: Iterable[UUID | str]) -> list[Subject]:
-    """The rollouts, in one query and one for their environments."""
+def load(ids: Iterable[UUID | str]) -> list[Subject]:
+    """The rollouts, in one query, and one more for their environments."""
     revision = Transition.objects.filter(rollout=OuterRef("pk"), revision__isnull=False)
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("evidence", "reference", "stages")}
     rows = list(
@@ -134,7 +135,7 @@ def read(ids: Iterable[UUID | str]) -> list[Subject]:
             received=_newest("received_at", "-received_at"),
         )
         .values_list(
-            "pk", "environment_id", "state", "stage", "version", "looks", "candidate__digest",
+            "pk", "environment_id", "state", "stage", "version", "evaluations", "candidate__digest",
             "workload__outcome_lag_s", "workload__unit", "stage_entered_at", "paused_at", "paused_s",
             "evidence_text", "reference_text", "stages_text", "guardrails_text", "revision",
             "newest_minute", "received",
@@ -143,42 +144,46 @@ def read(ids: Iterable[UUID | str]) -> list[Subject]:
     environments = Environment.objects.in_bulk({row[1] for row in rows})
     return [
         Subject(
-            pk, environment, environments[environment], State(state), stage, version, looks, digest, lag_s,
+            pk, environment, environments[environment], State(state), stage, version, evaluations, digest, lag_s,
             unit != Workload.Unit.REQUEST, *rest,
         )
-        for pk, environment, state, stage, version, looks, digest, lag_s, unit, *rest in rows
+        for pk, environment, state, stage, version, evaluations, digest, lag_s, unit, *rest in rows
     ]  # fmt: skip
 
 
+def whole_rollout(pk: UUID) -> Rollout:
+    """The rollout with everything that an action needs."""
+    return Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(pk=pk)
+
+
 def could_move(now: datetime) -> QuerySet[Rollout, tuple[UUID, datetime | None, datetime | None, Any]]:
-    """(id, when to look though nothing came in, last look, newest arrival) of every rollout under way."""
+    """(id, wake time, last evaluation, newest arrival) of every rollout that can move."""
     due = Rollout.objects.filter(
         Q(state__in=[State.RUNNING, State.PAUSED, State.ROLLING_BACK])
         | Q(state=State.SCHEDULED, scheduled_for__lte=now)
     )
     arrivals = due.annotate(received=_newest("received_at", "-received_at"))
-    return arrivals.order_by("pk").values_list("pk", "wake_at", "looked_at", "received")
+    return arrivals.order_by("pk").values_list("pk", "wake_at", "evaluated_at", "received")
 
 
-# --- keep ----------------------------------------------------------------------------------------------
+# --- store ----------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Look:
-    """One rollout's look: what is to be done, and what is to be kept, as text already.
+class Evaluation:
+    """One rollout's evaluation: the decision, and what is to be stored, already as text.
 
-    A batch is hundreds of these, and as objects their sums would keep the garbage collector busy for a fifth
-    of the time.
+    A batch is hundreds of these; as objects their sums would cost the garbage collector a fifth of the time.
     """
 
     subject: Subject
     decision: Decision
     wake_at: datetime
-    sums: str | None = None  # JSON; None: no stratum closed, and there is nothing to keep
-    # guardrail, result, JSON; none where the results are what they were
+    sums: str | None = None  # JSON; None: no stratum closed, nothing to store
+    # (guardrail, result, JSON); empty where the results are unchanged
     verdicts: list[tuple[str, str, str]] = field(default_factory=list)
-    reference: dict[str, Any] | None = None  # if it was frozen by this look
-    evidence: dict[str, Any] | None = None  # for the audit entry of what is not a hold
+    reference: dict[str, Any] | None = None  # if this evaluation fixed it
+    evidence: dict[str, Any] | None = None  # for the audit entry, unless it is a hold
 
     @property
     def is_new(self) -> bool:
@@ -186,55 +191,55 @@ class Look:
 
     @property
     def number(self) -> int:
-        return self.subject.looks + self.is_new
+        return self.subject.evaluations + self.is_new
 
 
-def keep(looks: Sequence[Look], now: datetime) -> set[UUID]:
-    """Keep the looks in one transaction; returns the rollouts that had not moved and were not looked at since.
+def store(evaluations: Sequence[Evaluation], now: datetime) -> set[UUID]:
+    """Store the evaluations in one transaction; returns the rollouts that had not moved and were not evaluated since.
 
-    Who holds a row just now is moving it: its look is dropped, and nobody waits for anybody.
+    A row that is locked now is being moved: its evaluation is dropped, and nothing waits.
     """
-    if not looks:
+    if not evaluations:
         return set()
-    by_id = {look.subject.pk: look for look in looks}
+    by_id = {evaluation.subject.pk: evaluation for evaluation in evaluations}
     with transaction.atomic():
         locked = Rollout.objects.select_for_update(skip_locked=True, no_key=True).filter(pk__in=by_id)
-        rows = locked.order_by("pk").values_list("pk", "version", "looks")
-        won = [by_id[pk] for pk, version, count in rows if _is_as_seen(by_id[pk], version, count)]
+        rows = locked.order_by("pk").values_list("pk", "version", "evaluations")
+        won = [by_id[pk] for pk, version, count in rows if _is_unchanged(by_id[pk], version, count)]
         by_columns: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
-        for look in won:
-            if values := _values(look, now):
-                by_columns.setdefault(tuple(values), []).append((look.subject.pk, *values.values()))
+        for evaluation in won:
+            if values := _changed_columns(evaluation, now):
+                by_columns.setdefault(tuple(values), []).append((evaluation.subject.pk, *values.values()))
         for columns, changed in by_columns.items():
-            _write(columns, changed)
-        _insert_verdicts([look for look in won if look.verdicts], now)
-    return {look.subject.pk for look in won}
+            _update_rollouts(columns, changed)
+        _insert_verdicts(won, now)
+    return {evaluation.subject.pk for evaluation in won}
 
 
-def _is_as_seen(look: Look, version: int, count: int) -> bool:
-    return version == look.subject.version and (count == look.subject.looks or not look.is_new)
+def _is_unchanged(evaluation: Evaluation, version: int, count: int) -> bool:
+    subject = evaluation.subject
+    return version == subject.version and (count == subject.evaluations or not evaluation.is_new)
 
 
-def _values(look: Look, now: datetime) -> dict[str, Any]:
-    """The columns that the look changes."""
+def _changed_columns(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    if look.is_new:
-        values = {"evidence": look.sums, "looks": look.number, "looked_at": stored(now)}
-    if look.reference is not None:
-        values["reference"] = as_json(look.reference)
-    if isinstance(look.decision, Hold):
-        reason = look.decision.reason
+    if evaluation.is_new:
+        values = {"evidence": evaluation.sums, "evaluations": evaluation.number, "evaluated_at": stored(now)}
+    if evaluation.reference is not None:
+        values["reference"] = as_json(evaluation.reference)
+    if isinstance(evaluation.decision, Hold):
+        reason = evaluation.decision.reason
         values |= {
             "hold_code": reason.code,
             "hold_sentence": reason.sentence,
-            "outlook": look.decision.outlook,
+            "outlook": evaluation.decision.outlook,
         }
-        values |= {"looked_at": stored(now), "wake_at": stored(look.wake_at)}
+        values |= {"evaluated_at": stored(now), "wake_at": stored(evaluation.wake_at)}
     return values
 
 
-def _write(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Set the columns of each rollout by its id, which comes first in its row."""
+def _update_rollouts(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Set these columns of many rollouts. Each row begins with the rollout's id."""
     table, key = Rollout._meta.db_table, Rollout._meta.pk
     json = {"reference"} if connection.vendor == "postgresql" else set()
     sets = ", ".join(
@@ -250,37 +255,39 @@ def _write(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
             cursor.execute(statement, flat(values))
 
 
-def _insert_verdicts(looks: Sequence[Look], now: datetime) -> None:
+def _insert_verdicts(evaluations: Sequence[Evaluation], now: datetime) -> None:
     key, at = Rollout._meta.pk, stored(now)
     rows = [
         (
-            key.get_db_prep_value(look.subject.pk, connection), look.subject.stage, look.number, *verdict, at,
+            key.get_db_prep_value(evaluation.subject.pk, connection),
+            evaluation.subject.stage,
+            evaluation.number,
+            *verdict,
+            at,
         )
-        for look in looks
-        for verdict in look.verdicts
-    ]  # fmt: skip
+        for evaluation in evaluations
+        for verdict in evaluation.verdicts
+    ]
     for some in chunks(rows, _ROWS):
         statement = (
-            f"INSERT INTO {Verdict._meta.db_table} "  # noqa: S608 — our own table; values are bound
-            f"(rollout_id, stage, look, guardrail, verdict, data, at) VALUES {places(some)}"
+            f"INSERT INTO {VerdictRecord._meta.db_table} "  # noqa: S608 — our own table; values are bound
+            f"(rollout_id, stage, evaluation, guardrail, verdict, data, at) VALUES {places(some)}"
         )
         with connection.cursor() as cursor:
             cursor.execute(statement, flat(some))
 
 
 def judged(rollout: Rollout) -> Judgement:
-    """What the evidence says now: the sums of the last look, judged for the stage that comes next."""
+    """What the evidence says now: the sums of the last evaluation, judged for the stage that comes next."""
     try:
-        ledger = Accumulator.from_dict(rollout.evidence)
-    except ValueError:  # nothing was kept yet, or by an engine with another format
+        accumulator = Accumulator.from_dict(rollout.evidence)
+    except ValueError:  # nothing was stored yet, or in another format
         guardrails, stages = (
             map(Guardrail.from_dict, rollout.guardrails),
             map(Stage.from_dict, rollout.stages),
         )
-        ledger = Accumulator.open(
-            guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0})
-        )
-    return ledger.judge(rollout.stage)
+        accumulator = Accumulator.open(guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0}))
+    return accumulator.judge(rollout.stage)
 
 
 def as_json(value: Any) -> str:

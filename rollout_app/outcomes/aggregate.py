@@ -8,7 +8,7 @@ from datetime import datetime
 from operator import add
 from typing import Any, NamedTuple
 
-from rollout_app.outcomes.schemas import Group
+from rollout_app.outcomes.schemas import ReportedGroup
 
 # Groups that a killed process left behind are read in this order: before it changes, let all be counted.
 NUMBERS = (
@@ -22,7 +22,7 @@ DETAILS = (
 )  # fmt: skip
 
 
-class Key(NamedTuple):
+class RouteKey(NamedTuple):
     """A bucket's place. The order is that of the upserts."""
 
     environment_id: int
@@ -52,18 +52,18 @@ class ArmKey(NamedTuple):
 
 Counts = dict[str, Any]  # {name: figure}; of a shadow also {"routes": {route: n}}
 # In the order of `DETAILS`. A histogram is {"zero": n, "counts": {index: n}}.
-Details = tuple[Counts, Counts, dict[str, Group], Counts, Counts, Counts, Counts]
+Details = tuple[Counts, Counts, dict[str, ReportedGroup], Counts, Counts, Counts, Counts]
 
 
 class Contribution(NamedTuple):
     """What one bucket adds."""
 
-    key: Key
+    key: RouteKey
     numbers: list[int | float]  # in the order of `NUMBERS`
     details: Details
 
 
-class Sums:
+class RunningTotals:
     """The figures of one key, adding up."""
 
     __slots__ = ("details", "numbers")
@@ -80,21 +80,21 @@ class Sums:
                 adder(mine, other)
 
 
-def add_up(contributions: Iterable[Contribution], sums: dict[Key, Sums]) -> None:
+def add_up(contributions: Iterable[Contribution], sums: dict[RouteKey, RunningTotals]) -> None:
     for key, numbers, details in contributions:
         mine = sums.get(key)
         if mine is None:
-            mine = sums[key] = Sums()
+            mine = sums[key] = RunningTotals()
         mine.add(numbers, details)
 
 
-def by_arm(buckets: Mapping[Key, Sums]) -> dict[ArmKey, Sums]:
+def by_arm(buckets: Mapping[RouteKey, RunningTotals]) -> dict[ArmKey, RunningTotals]:
     """The same figures over all routes of each arm."""
-    arms: dict[ArmKey, Sums] = {}
+    arms: dict[ArmKey, RunningTotals] = {}
     for key, sums in buckets.items():
         arm = key.of_arm()
         if arm not in arms:
-            arms[arm] = Sums()
+            arms[arm] = RunningTotals()
         arms[arm].add(sums.numbers, sums.details)
     return arms
 
@@ -119,12 +119,12 @@ def _add_histogram(mine: Counts, other: Counts) -> None:
         mine.update(zero=other["zero"], counts=dict(other["counts"]))
 
 
-def _add_groups(mine: dict[str, Group], other: dict[str, Group]) -> None:
+def _add_groups(mine: dict[str, ReportedGroup], other: dict[str, ReportedGroup]) -> None:
     known = mine.get
     for name, group in other.items():
         own = known(name)
         if own is None:
-            mine[name] = Group(group.tasks, group.failures)
+            mine[name] = ReportedGroup(group.tasks, group.failures)
         else:
             own.tasks += group.tasks
             own.failures += group.failures

@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 
 from pointsman.reporting.histogram import MAX_INDEX, MIN_INDEX
 from rollout_app.outcomes.schemas import (
-    Bucket,
-    Capped,
-    Cost,
-    Event,
-    Group,
-    Histogram,
-    Mirror,
-    Moments,
     Problem,
-    Shadow,
+    ReportedBucket,
+    ReportedCapped,
+    ReportedCost,
+    ReportedEvent,
+    ReportedGroup,
+    ReportedHistogram,
+    ReportedMirror,
+    ReportedMoments,
+    ReportedShadow,
 )
 
 OLDEST = timedelta(days=7)
@@ -30,7 +30,7 @@ _AT_LEAST_ONE = ("errors", "escalations", "fallbacks", "retries")  # count tasks
 Found = list[tuple[str, str]]
 
 
-def contradictions(index: int, bucket: Bucket, now: datetime) -> list[Problem]:
+def contradictions(index: int, bucket: ReportedBucket, now: datetime) -> list[Problem]:
     """Everything by which a bucket contradicts itself. Empty for a good one."""
     if is_sound(bucket, now):
         return []
@@ -45,14 +45,14 @@ def contradictions(index: int, bucket: Bucket, now: datetime) -> list[Problem]:
     return [Problem(index, field, message) for field, message in found]
 
 
-def event_problems(index: int, event: Event, now: datetime) -> list[Problem]:
+def event_problems(index: int, event: ReportedEvent, now: datetime) -> list[Problem]:
     found = _place(event, now)
     if "\0" in event.event_id or "\0" in (event.error or ""):
         found.append(("event_id", "a text holds a NUL character"))
     return [Problem(index, field, message) for field, message in found]
 
 
-def is_sound(bucket: Bucket, now: datetime) -> bool:
+def is_sound(bucket: ReportedBucket, now: datetime) -> bool:
     """True exactly when there is nothing to object to."""
     tasks, cost, latency, minute = bucket.tasks, bucket.cost_nusd, bucket.latency_ms, bucket.minute
     return (
@@ -92,7 +92,7 @@ def is_sound(bucket: Bucket, now: datetime) -> bool:
 # --- the rules ----------------------------------------------------------------------------------------
 
 
-def _are_shares(moments: Moments) -> bool:
+def _are_shares(moments: ReportedMoments) -> bool:
     """Values between 0 and 1: Σx² ≤ Σx ≤ n, and (Σx)² ≤ n Σx² (Cauchy-Schwarz)."""
     n, total, squares = moments.n, moments.sum, moments.sum_sq
     slack = _SLACK * (n + 1)
@@ -107,7 +107,7 @@ def _impossible(n: int, total: int, squares: float) -> bool:
     return square > n * squares * (1 + _SLACK) + 1 or squares > square * (1 + _SLACK) + 1
 
 
-def _is_capped(capped: Capped, cost: Cost) -> bool:
+def _is_capped(capped: ReportedCapped, cost: ReportedCost) -> bool:
     return (
         capped.sum <= cost.sum
         and capped.sum_on_success <= min(capped.sum, cost.sum_on_success)
@@ -116,11 +116,11 @@ def _is_capped(capped: Capped, cost: Cost) -> bool:
     )
 
 
-def _counted(histogram: Histogram) -> int:
+def _counted(histogram: ReportedHistogram) -> int:
     return histogram.zero + sum(histogram.counts.values())
 
 
-def _are_groups(groups: dict[str, Group], tasks: int, failures: int) -> bool:
+def _are_groups(groups: dict[str, ReportedGroup], tasks: int, failures: int) -> bool:
     """Whether they fit the whole; how they are called is another rule."""
     for group in groups.values():
         if group.failures > group.tasks:
@@ -135,7 +135,7 @@ def _are_parts(counts: dict[str, int], whole: int) -> bool:
     return not counts or (len(counts) <= 64 and max(counts.values()) <= whole)
 
 
-def _is_shadow(shadow: Shadow, tasks: int) -> bool:
+def _is_shadow(shadow: ReportedShadow, tasks: int) -> bool:
     routes = shadow.routes
     return (
         shadow.agreed <= shadow.decisions <= tasks
@@ -144,7 +144,7 @@ def _is_shadow(shadow: Shadow, tasks: int) -> bool:
     )
 
 
-def _is_mirror(mirror: Mirror, tasks: int) -> bool:
+def _is_mirror(mirror: ReportedMirror, tasks: int) -> bool:
     compared = mirror.both + mirror.only_candidate + mirror.only_baseline + mirror.neither
     return mirror.n <= tasks and mirror.n == compared
 
@@ -153,7 +153,7 @@ def _is_recent(moment: datetime, now: datetime) -> bool:
     return now - OLDEST <= moment <= now + NEWEST
 
 
-def _texts_hold_nul(item: Bucket | Event) -> bool:
+def _texts_hold_nul(item: ReportedBucket | ReportedEvent) -> bool:
     return (
         "\0" in item.endpoint
         or "\0" in item.rule
@@ -163,14 +163,14 @@ def _texts_hold_nul(item: Bucket | Event) -> bool:
     )
 
 
-def _names_hold_nul(bucket: Bucket) -> bool:
+def _names_hold_nul(bucket: ReportedBucket) -> bool:
     return "\0" in "".join((*bucket.models, *bucket.errors_by_kind, *bucket.shadow.routes))
 
 
 # --- the sentences ------------------------------------------------------------------------------------
 
 
-def _counts(bucket: Bucket) -> Found:
+def _counts(bucket: ReportedBucket) -> Found:
     found: Found = []
     if bucket.tasks != bucket.successes + bucket.failures + bucket.ungraded:
         found.append(("tasks", "tasks = successes + failures + ungraded does not hold"))
@@ -179,7 +179,7 @@ def _counts(bucket: Bucket) -> Found:
     return found
 
 
-def _moments(bucket: Bucket) -> Found:
+def _moments(bucket: ReportedBucket) -> Found:
     found: Found = []
     for field, moments in (("quality", bucket.quality), ("confidence", bucket.confidence)):
         if moments.n > bucket.tasks:
@@ -189,7 +189,7 @@ def _moments(bucket: Bucket) -> Found:
     return found
 
 
-def _costs(cost: Cost, tasks: int) -> Found:
+def _costs(cost: ReportedCost, tasks: int) -> Found:
     found: Found = []
     if cost.n > tasks:
         found.append(("cost_nusd", "n exceeds tasks"))
@@ -202,7 +202,7 @@ def _costs(cost: Cost, tasks: int) -> Found:
     return found + _histogram("cost_nusd.histogram", cost.histogram, cost.n, exact=True)
 
 
-def _histogram(field: str, histogram: Histogram, n: int, *, exact: bool) -> Found:
+def _histogram(field: str, histogram: ReportedHistogram, n: int, *, exact: bool) -> Found:
     counted = _counted(histogram)
     if counted > n or (exact and counted != n):
         return [(field, f"it counts {counted}, which contradicts {n}")]
@@ -211,7 +211,7 @@ def _histogram(field: str, histogram: Histogram, n: int, *, exact: bool) -> Foun
     return []
 
 
-def _details(bucket: Bucket) -> Found:
+def _details(bucket: ReportedBucket) -> Found:
     found: Found = []
     if not bucket.groups.keys() <= _GROUPS:
         found.append(("groups", "a group is bucket(salt, unit) mod 32: 0 to 31"))
@@ -230,14 +230,14 @@ def _details(bucket: Bucket) -> Found:
     return found
 
 
-def _place(item: Bucket | Event, now: datetime) -> Found:
+def _place(item: ReportedBucket | ReportedEvent, now: datetime) -> Found:
     found: Found = []
-    moment, field = (item.minute, "minute") if isinstance(item, Bucket) else (item.at, "at")
+    moment, field = (item.minute, "minute") if isinstance(item, ReportedBucket) else (item.at, "at")
     if moment.tzinfo is None:
         found.append((field, "a time needs its zone: end it with Z"))
     elif not _is_recent(moment, now):
         found.append((field, "older than 7 days or more than 5 minutes ahead"))
-    if isinstance(item, Bucket):
+    if isinstance(item, ReportedBucket):
         if moment.second or moment.microsecond:
             found.append((field, "a minute has no seconds"))
         if (item.rollout is None) != (item.stage is None):

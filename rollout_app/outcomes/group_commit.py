@@ -1,11 +1,11 @@
-"""The one thread of a process that writes what routers report: it gathers groups, commits, then answers.
+"""Group commit: one thread per process writes what routers report, many requests in one transaction.
 
-While it commits one group the next gathers, so the busier it is the larger the groups: a commit costs the
-same for one request and for 256. What it cannot take in time is refused with 429, so memory stays bounded and
-the router, which keeps its batch, tries again.
+While one group is committed the next one gathers, so groups grow with the load: a commit costs the same for one
+request as for 256. Above its limits it answers 429, so memory stays bounded; the router keeps its batch and
+retries.
 
-A few requests are counted at once. A large group is kept, which is all that its answer waits for, and
-counted with the groups around it a moment later (see `outcomes`).
+A small group is counted at once. A large one is deferred: its answer waits only for the commit of its raw
+batches, and it is counted with its neighbours a moment later (see `store`).
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from django.db import DataError, connection
 from controlplane.core.errors import InvalidInput, PointsmanError, TooMany, Unavailable
 from rollout_app import nudges
 from rollout_app.outcomes import store
-from rollout_app.outcomes.store import Accepted, Submission, Tally
+from rollout_app.outcomes.store import Accepted, DeferredGroups, Submission
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,16 @@ GROUP_PARTS = 20_000  # buckets and events in one transaction at most
 LINGER_S = 0.01  # how long a group may gather when the one before was shared
 MOST_WAITING = 4_096  # requests
 MOST_WAITING_PARTS = 50_000  # buckets and events: some 250 MB
-KEEP_FROM = 200  # buckets and events: a shared group of as many is kept, a smaller one counted at once
-SETTLE_S = 2.0  # from the first group kept to the transaction that counts it
-SETTLE_SHARE = 0.2  # of the time may go into settling; with very many routes it comes less often instead
-SETTLE_LATEST_S = 8.0  # well before others take the groups for left behind
-MOST_KEPT = 20_000  # routes and minutes added up in memory: some 120 MB; beyond it is settled at once
-LOOK_S = 5.0  # between looks for groups that a killed process left
+DEFER_FROM = 200  # buckets and events: a shared group this large is deferred, a smaller one counted at once
+FLUSH_AFTER_S = 2.0  # from the first deferred group to the transaction that counts it
+FLUSH_SHARE = 0.2  # of the time may go into flushing; with very many routes it flushes less often instead
+FLUSH_LATEST_S = 8.0  # well before other processes take the groups for abandoned
+MOST_DEFERRED = 20_000  # routes and minutes added up in memory: some 120 MB; beyond that it flushes at once
+ABANDONED_EVERY_S = 5.0  # between searches for groups that a killed process left
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Pending:
     submission: Submission
     parts: int
     answer: "asyncio.Future[int]"
@@ -57,23 +57,25 @@ class Load(NamedTuple):
     grouped: int  # requests in them
 
 
-class Writer(threading.Thread):
+class GroupCommit(threading.Thread):
+    """Owns the process's writes of outcomes: `submit` queues a request, `run` commits groups and answers them."""
+
     def __init__(self) -> None:
         super().__init__(name="ingest-writer", daemon=True)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Pending] = deque()
         self._parts = 0
         self._changed = threading.Condition()
         self._ending = False
         self._shared = False  # the last group had company
         self._groups = self._grouped = 0
         # The rest is the thread's own.
-        self._tally = Tally()
-        self._settling_took = 0.0  # seconds, the last time
-        self._next_look = 0.0  # monotonic time
+        self._deferred = DeferredGroups()
+        self._flush_took = 0.0  # seconds, the last time
+        self._next_abandoned_check = 0.0  # monotonic time
 
     def submit(self, submission: Submission, parts: int) -> "asyncio.Future[int]":
         """Queue one request, from the event loop. Raises `TooMany` (too much waits) or `Unavailable` (the end)."""
-        waiting = _Waiting(submission, parts, asyncio.get_running_loop().create_future())
+        waiting = _Pending(submission, parts, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._ending:
                 raise Unavailable("This process is ending; send the batch again.", retry_after=1)
@@ -94,7 +96,7 @@ class Writer(threading.Thread):
             return Load(len(self._waiting), self._parts, self._groups, self._grouped)
 
     def stop(self) -> None:
-        """Take no more, commit what waits, count what was kept, end."""
+        """Take no more, commit what waits, count what was deferred, end."""
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -103,15 +105,15 @@ class Writer(threading.Thread):
     def run(self) -> None:
         while (group := self._gather()) is not None:
             if group:
-                self._take(group)
-            self._try(self._settle_if_due)
-            self._try(self._look_if_due)
-        self._try(self._settle)
+                self._commit(group)
+            self._try(self._flush_if_due)
+            self._try(self._flush_abandoned_if_due)
+        self._try(self._flush)
         connection.close()
 
     # --- gathering ------------------------------------------------------------------------------------
 
-    def _gather(self) -> list[_Waiting] | None:
+    def _gather(self) -> list[_Pending] | None:
         """The next group; an empty one when there is something else to do; None at the end."""
         with self._changed:
             if not self._waiting and not self._ending:
@@ -121,11 +123,11 @@ class Writer(threading.Thread):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
-            group = self._taken()
+            group = self._pop_group()
             return None if self._ending and not group else group
 
-    def _taken(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
+    def _pop_group(self) -> list[_Pending]:
+        group: list[_Pending] = []
         parts = 0
         while self._waiting and len(group) < GROUP and (not group or parts < GROUP_PARTS):
             group.append(self._waiting.popleft())
@@ -139,71 +141,71 @@ class Writer(threading.Thread):
     def _idle_s(self) -> float:
         """How long there is nothing to do if nothing comes."""
         now = time.monotonic()
-        settling = self._settling_due() - now if self._tally.groups else LOOK_S
-        return max(0.0, min(settling, self._next_look - now))
+        flush = self._flush_due() - now if self._deferred.groups else ABANDONED_EVERY_S
+        return max(0.0, min(flush, self._next_abandoned_check - now))
 
     # --- writing --------------------------------------------------------------------------------------
 
-    def _take(self, group: Sequence[_Waiting]) -> None:
+    def _commit(self, group: Sequence[_Pending]) -> None:
         submissions = [waiting.submission for waiting in group]
-        many = len(group) > 1 and sum(waiting.parts for waiting in group) >= KEEP_FROM
+        many = len(group) > 1 and sum(waiting.parts for waiting in group) >= DEFER_FROM
         try:
-            accepted = store.keep(submissions, self._tally) if many else store.count(submissions)
+            accepted = store.defer(submissions, self._deferred) if many else store.count(submissions)
         except Exception as error:
             self._failed(group, error)
             return
-        _tell(group, accepted)
+        _answer_all(group, accepted)
         nudges.nudge(accepted.rollouts)
 
-    def _failed(self, group: Sequence[_Waiting], error: Exception) -> None:
+    def _failed(self, group: Sequence[_Pending], error: Exception) -> None:
         """Nothing of the group was written. Whether one of it is to blame shows when each is tried alone."""
         if not isinstance(error, DataError) or connection.in_atomic_block:
             connection.close()
         if len(group) > 1 and isinstance(error, DataError):
             for waiting in group:
-                self._take([waiting])
+                self._commit([waiting])
             return
         log.warning("a group of %d was not counted", len(group), exc_info=error)
         for waiting in group:
             if isinstance(error, DataError):
-                _refuse(waiting, InvalidInput("A figure is larger than can be counted."))
+                _answer_error(waiting, InvalidInput("A figure is larger than can be counted."))
             else:
-                _refuse(
+                _answer_error(
                     waiting,
                     Unavailable("The outcomes could not be written; send the batch again.", retry_after=5),
                 )
 
     def _try(self, work: Callable[[], None]) -> None:
-        """What fails here is in the rows of the groups, and found by a later look."""
+        """What fails here is still in the rows of the deferred groups, and a later search finds it."""
         try:
             work()
         except Exception as error:
             connection.close()
-            log.warning("kept groups were not counted; another look will", exc_info=error)
+            log.warning("deferred groups were not counted; they will be tried again", exc_info=error)
 
-    def _settling_due(self) -> float:
-        wait = min(max(SETTLE_S, self._settling_took / SETTLE_SHARE), SETTLE_LATEST_S)
-        return self._tally.began + wait
+    def _flush_due(self) -> float:
+        wait = min(max(FLUSH_AFTER_S, self._flush_took / FLUSH_SHARE), FLUSH_LATEST_S)
+        return self._deferred.began + wait
 
-    def _settle_if_due(self) -> None:
-        full = len(self._tally.sums) >= MOST_KEPT
-        if self._tally.groups and (full or time.monotonic() >= self._settling_due()):
-            self._settle()
+    def _flush_if_due(self) -> None:
+        full = len(self._deferred.sums) >= MOST_DEFERRED
+        if self._deferred.groups and (full or time.monotonic() >= self._flush_due()):
+            self._flush()
 
-    def _settle(self) -> None:
-        if self._tally.groups:
+    def _flush(self) -> None:
+        if self._deferred.groups:
             began = time.monotonic()
-            nudges.nudge(store.settle(self._tally))
-            self._settling_took = time.monotonic() - began
+            nudges.nudge(store.flush(self._deferred))
+            self._flush_took = time.monotonic() - began
 
-    def _look_if_due(self) -> None:
-        if time.monotonic() >= self._next_look:
-            counted, rollouts = store.settle_left()
+    def _flush_abandoned_if_due(self) -> None:
+        if time.monotonic() >= self._next_abandoned_check:
+            counted, rollouts = store.flush_abandoned()
             nudges.nudge(rollouts)
-            self._next_look = time.monotonic() + (0 if counted else LOOK_S)
+            self._next_abandoned_check = time.monotonic() + (0 if counted else ABANDONED_EVERY_S)
 
 
-def _tell(group: Sequence[_Waiting], accepted: Accepted) -> None:
+def _answer_all(group: Sequence[_Pending], accepted: Accepted) -> None:
     """Answer all of a group in one call into the event loop: each call wakes it up and costs a switch of threads."""
 
     def answer() -> None:
@@ -214,7 +216,7 @@ def _tell(group: Sequence[_Waiting], accepted: Accepted) -> None:
     _on_loop(group[0], answer)
 
 
-def _refuse(waiting: _Waiting, error: PointsmanError) -> None:
+def _answer_error(waiting: _Pending, error: PointsmanError) -> None:
     def answer() -> None:
         if not waiting.answer.done():
             waiting.answer.set_exception(error)
@@ -222,6 +224,6 @@ def _refuse(waiting: _Waiting, error: PointsmanError) -> None:
     _on_loop(waiting, answer)
 
 
-def _on_loop(waiting: _Waiting, callback: Callable[[], None]) -> None:
+def _on_loop(waiting: _Pending, callback: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
         waiting.answer.get_loop().call_soon_threadsafe(callback)

@@ -1,4 +1,4 @@
-"""POST /router/v1/outcomes, events and feedback: check, hand to the writer, and only after its commit 202."""
+"""POST /router/v1/outcomes, events and feedback: check, hand to the group commit, answer 202 after its commit."""
 
 import asyncio
 import hashlib
@@ -18,14 +18,14 @@ from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
 from policies_app.snapshots.cache import Generation
 from rollout_app.models import Feedback
-from rollout_app.outcomes.aggregate import Contribution, Details, Key
+from rollout_app.outcomes.aggregate import Contribution, Details, RouteKey
 from rollout_app.outcomes.consistency import contradictions, event_problems
-from rollout_app.outcomes.group_commit import Load, Writer
-from rollout_app.outcomes.lookups import Known, Named
+from rollout_app.outcomes.group_commit import GroupCommit, Load
+from rollout_app.outcomes.lookups import KnownNames, Named
 from rollout_app.outcomes.schemas import (
-    Bucket,
+    FeedbackItem,
     Problem,
-    Word,
+    ReportedBucket,
     details,
     event_bucket,
     numbers,
@@ -42,24 +42,24 @@ READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 
 
 class Ingest:
-    """The doors of one process. `boards` says which environments there are."""
+    """The write endpoints of one process. `snapshots` says which environments exist."""
 
-    def __init__(self, boards: dict[str, Generation]) -> None:
-        self._boards = boards
-        self._known = Known()
-        self._writer = Writer()
+    def __init__(self, snapshots: dict[str, Generation]) -> None:
+        self._snapshots = snapshots
+        self._names = KnownNames()
+        self._group_commit = GroupCommit()
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="ingest-lookups")
 
     def start(self) -> None:
-        self._writer.start()
+        self._group_commit.start()
 
     def stop(self) -> None:
-        self._writer.stop()
+        self._group_commit.stop()
         self._lookups.submit(lambda: connection.close())  # its own, so it is that thread that must ask for it
         self._lookups.shutdown()
 
     def load(self) -> Load:
-        return self._writer.load()
+        return self._group_commit.load()
 
     async def outcomes(self, request: Request, body: bytes) -> Reply:
         batch, buckets = await _read(read_batch, body)
@@ -68,7 +68,7 @@ class Ingest:
         await self._refuse_unknown("buckets", request.caller, environment, enumerate(buckets), problems)
         contributions = [self._contribution(environment, bucket) for bucket in buckets]
         submission = Submission(environment, {f"b:{batch}": contributions}, accepted=len(buckets))
-        return await self._counted(submission, len(buckets))
+        return await self._commit(submission, len(buckets))
 
     async def events(self, request: Request, body: bytes) -> Reply:
         events = await _read(read_events, body)
@@ -79,23 +79,23 @@ class Ingest:
         for event in events:
             part = [self._contribution(environment, event_bucket(event, index))]
             parts.setdefault(f"e:{event.event_id}", part)  # the first of two with one id
-        return await self._counted(Submission(environment, parts, accepted=len(events)), len(events))
+        return await self._commit(Submission(environment, parts, accepted=len(events)), len(events))
 
     async def feedback(self, request: Request, body: bytes) -> Reply:
-        words = await _read(read_feedback, body)
+        items = await _read(read_feedback, body)
         environment, now = self._environment(request), datetime.now(UTC)
         problems: list[Problem] = []
-        tokens = [_token(i, word, request.caller.environment, problems) for i, word in enumerate(words)]
-        said = [(number, token) for number, token in enumerate(tokens) if token is not None]
-        await self._refuse_unknown("feedback", request.caller, environment, said, problems)
-        rows = [self._word(environment, words[number], token, now) for number, token in said]
-        return await self._counted(Submission(environment, {}, rows, len(words)), len(words))
+        tokens = [_token(i, item, request.caller.environment, problems) for i, item in enumerate(items)]
+        decoded = [(number, token) for number, token in enumerate(tokens) if token is not None]
+        await self._refuse_unknown("feedback", request.caller, environment, decoded, problems)
+        rows = [self._feedback_row(environment, items[number], token, now) for number, token in decoded]
+        return await self._commit(Submission(environment, {}, rows, len(items)), len(items))
 
     # --- inside ---------------------------------------------------------------------------------------
 
     def _environment(self, request: Request) -> int:
         try:
-            return self._boards[request.caller.environment].look.pk
+            return self._snapshots[request.caller.environment].look.pk
         except KeyError:
             raise InvalidInput(f"There is no environment {request.caller.environment!r} any more.") from None
 
@@ -108,37 +108,37 @@ class Ingest:
         problems: list[Problem],
     ) -> None:
         """Look up what is named for the first time, and raise the 422 if anything is wrong."""
-        strange = [
+        unconfirmed = [
             (number, item)
             for number, item in items
-            if not self._known.is_found(environment, item) or not caller.may_report(item.workload)
+            if not self._names.is_confirmed(environment, item) or not caller.may_report(item.workload)
         ]
-        if lacking := self._known.lacks(item for _, item in strange):
+        if unresolved := self._names.unresolved(item for _, item in unconfirmed):
             loop = asyncio.get_running_loop()
             try:
-                await loop.run_in_executor(self._lookups, self._load, lacking)
+                await loop.run_in_executor(self._lookups, self._load, unresolved)
             except Error:
                 raise Unavailable("The database is away; send it again.", retry_after=5) from None
-        for number, item in strange:
-            objection = self._known.objection(environment, item)
+        for number, item in unconfirmed:
+            problem = self._names.problem(environment, item)
             if not caller.may_report(item.workload):
-                objection = ("workload", f"this key may not report on {item.workload!r}")
-            if objection:
-                problems.append(Problem(number, *objection))
+                problem = ("workload", f"this key may not report on {item.workload!r}")
+            if problem:
+                problems.append(Problem(number, *problem))
         if problems:
             raise refusal(member, sorted(problems))
 
     def _load(self, wanted: list[Named]) -> None:
         try:
-            self._known.load(wanted)
+            self._names.load(wanted)
         except Error:
             connection.close()
             raise
 
-    def _contribution(self, environment: int, bucket: Bucket) -> Contribution:
-        key = Key(
+    def _contribution(self, environment: int, bucket: ReportedBucket) -> Contribution:
+        key = RouteKey(
             environment,
-            self._known.workloads[bucket.workload],
+            self._names.workloads[bucket.workload],
             bucket.minute if bucket.minute.tzinfo is UTC else bucket.minute.astimezone(UTC),
             bucket.rollout or "",
             -1 if bucket.stage is None else bucket.stage,
@@ -150,14 +150,16 @@ class Ingest:
         )
         return Contribution(key, numbers(bucket), cast(Details, details(bucket)))
 
-    def _word(self, environment: int, word: Word, token: DecisionToken, now: datetime) -> Feedback:
+    def _feedback_row(
+        self, environment: int, item: FeedbackItem, token: DecisionToken, now: datetime
+    ) -> Feedback:
         return Feedback(
             environment_id=environment,
-            workload_id=self._known.workloads[token.workload],
-            decision_sha256=hashlib.sha256(word.decision_id.encode()).hexdigest(),
-            kind=word.kind,
-            success=word.success,
-            score=word.score,
+            workload_id=self._names.workloads[token.workload],
+            decision_sha256=hashlib.sha256(item.decision_id.encode()).hexdigest(),
+            kind=item.kind,
+            success=item.success,
+            score=item.score,
             rollout=token.rollout or "",
             arm=token.arm,
             version=token.version,
@@ -167,8 +169,8 @@ class Ingest:
             at=now,
         )
 
-    async def _counted(self, submission: Submission, parts: int) -> Reply:
-        return _accepted(await self._writer.submit(submission, parts))
+    async def _commit(self, submission: Submission, parts: int) -> Reply:
+        return _accepted(await self._group_commit.submit(submission, parts))
 
 
 @cache
@@ -181,9 +183,11 @@ async def _read(reader: Callable[[bytes], T], body: bytes) -> T:
     return reader(body) if len(body) <= READ_INLINE else await asyncio.to_thread(reader, body)
 
 
-def _token(number: int, word: Word, environment: str, problems: list[Problem]) -> DecisionToken | None:
+def _token(
+    number: int, item: FeedbackItem, environment: str, problems: list[Problem]
+) -> DecisionToken | None:
     try:
-        token = DecisionToken.decode(word.decision_id)
+        token = DecisionToken.decode(item.decision_id)
     except ClientError as error:
         problems.append(Problem(number, "decision_id", str(error)))
         return None

@@ -1,4 +1,4 @@
-"""Which workloads, versions and rollouts there are: asked once, then remembered: none ever goes away."""
+"""Which workloads, versions and rollouts exist. Looked up once and then remembered: none is ever deleted."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ class KnownRollout(NamedTuple):
 
 
 class Named(Protocol):
-    """What names a workload and all that belongs to it: a bucket, an event, a decision."""
+    """What names a workload and what belongs to it: a bucket, an event, a decision."""
 
     @property
     def workload(self) -> str: ...
@@ -30,27 +30,27 @@ class Named(Protocol):
     def stage(self) -> int | None: ...
 
 
-class Known:
+class KnownNames:
     """One per process. Read by the event loop; `load` runs in a thread and only ever adds."""
 
     def __init__(self) -> None:
         self.workloads: dict[str, int] = {}
         self._versions: dict[int, set[int]] = {}
         self._rollouts: dict[str, KnownRollout] = {}
-        # Whole names to which there was no objection; as many as there are versions and stages.
-        self._found: set[tuple[int, str, int, str, str | None, int | None]] = set()
+        # Full names that passed every check: as many as there are versions and stages.
+        self._confirmed: set[tuple[int, str, int, str, str | None, int | None]] = set()
 
-    def is_found(self, environment: int, item: Named) -> bool:
-        """True when all of it is known to be there; else `objection` says what is wrong, if anything."""
+    def is_confirmed(self, environment: int, item: Named) -> bool:
+        """True when every part of the name passed before; otherwise `problem` checks it."""
         return (
             environment, item.workload, item.version, item.arm, item.rollout, item.stage,
-        ) in self._found  # fmt: skip
+        ) in self._confirmed  # fmt: skip
 
-    def lacks(self, wanted: Iterable[Named]) -> list[Named]:
-        """Those that have to be looked up: not known, or not known yet."""
-        return [item for item in wanted if self._is_new(item)]
+    def unresolved(self, wanted: Iterable[Named]) -> list[Named]:
+        """Those that the database has to be asked about."""
+        return [item for item in wanted if self._is_unresolved(item)]
 
-    def _is_new(self, item: Named) -> bool:
+    def _is_unresolved(self, item: Named) -> bool:
         pk = self.workloads.get(item.workload)
         if pk is None or item.version not in self._versions[pk]:
             return True
@@ -73,14 +73,16 @@ class Known:
         self._versions.update(versions)  # before the names, by which the event loop finds them
         self.workloads.update(pks)
 
-    def objection(self, environment: int, item: Named) -> tuple[str, str] | None:
-        """(field, sentence) for what is not there, None when all of it is."""
-        found = self._objection(environment, item)
+    def problem(self, environment: int, item: Named) -> tuple[str, str] | None:
+        """(field, sentence) for the first part of the name that does not exist; None when all of it does."""
+        found = self._find_problem(environment, item)
         if found is None:
-            self._found.add((environment, item.workload, item.version, item.arm, item.rollout, item.stage))
+            self._confirmed.add(
+                (environment, item.workload, item.version, item.arm, item.rollout, item.stage)
+            )
         return found
 
-    def _objection(self, environment: int, item: Named) -> tuple[str, str] | None:
+    def _find_problem(self, environment: int, item: Named) -> tuple[str, str] | None:
         pk = self.workloads.get(item.workload)
         if pk is None:
             return "workload", f"there is no workload {item.workload!r}"

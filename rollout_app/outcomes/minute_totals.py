@@ -43,7 +43,7 @@ _FIGURES = (
 )  # fmt: skip
 _MAPS = ("groups", "shadow", "mirror")
 _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
-NEVER = 60 * 24 * 365 * 200  # a Unix minute that no outcome reaches (in 2170)
+NO_LIMIT = 60 * 24 * 365 * 200  # a Unix minute that no outcome reaches (in 2170)
 _ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
 _TABLE = ArmTotals._meta.db_table
 
@@ -73,7 +73,7 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
     )
 
 
-class Window(NamedTuple):
+class MinuteRange(NamedTuple):
     """The minutes of one stage of a rollout to read: from `first` up to, not including, `before`."""
 
     rollout: str
@@ -83,48 +83,48 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MinuteQuery:
     """How a rollout's minutes are read: tails by its reference's edges, hash groups where units are sticky."""
 
     reference: Reference
     sticky: bool
-    windows: tuple[Window, ...]
+    ranges: tuple[MinuteRange, ...]
 
 
-def minute_rows(readings: Sequence[Reading]) -> dict[str, list[MinuteRow]]:
-    """By rollout, the minutes of its windows in order, both arms side by side."""
-    by_name = {reading.windows[0].rollout: reading for reading in readings}
-    minutes: dict[str, dict[tuple[int, int], _Minute]] = {name: {} for name in by_name}
+def minute_rows(queries: Sequence[MinuteQuery]) -> dict[str, list[MinuteRow]]:
+    """By rollout, the minutes of its ranges in order, both arms side by side."""
+    by_name = {query.ranges[0].rollout: query for query in queries}
+    minutes: dict[str, dict[tuple[int, int], _MinuteInProgress]] = {name: {} for name in by_name}
     names = ("arm", "minute", *_FIGURES, *_MAPS)
-    windows = [window for reading in readings for window in reading.windows]
-    for rollout, stage, *values in _within(windows, ", ".join(f"t.{name}" for name in names)):
+    ranges = [window for query in queries for window in query.ranges]
+    for rollout, stage, *values in _select_ranges(ranges, ", ".join(f"t.{name}" for name in names)):
         row = dict(zip(names, values, strict=True))
         key = (stage, minute_of(stored_moment(row["minute"])))
-        minutes[rollout].setdefault(key, _Minute()).add(row, by_name[rollout])
+        minutes[rollout].setdefault(key, _MinuteInProgress()).add(row, by_name[rollout])
     return {
         name: [minute.row(*key) for key, minute in sorted(found.items())] for name, found in minutes.items()
     }
 
 
-def all_minutes(rollout: Rollout, reference: Reference, before: int = NEVER) -> list[MinuteRow]:
+def all_minutes(rollout: Rollout, reference: Reference, before: int = NO_LIMIT) -> list[MinuteRow]:
     """Every minute of one rollout up to, not including, `before`."""
     name, sticky = str(rollout.pk), rollout.workload.unit != Workload.Unit.REQUEST
-    windows = tuple(Window(name, stage, 0, before) for stage in range(len(rollout.stages)))
-    return minute_rows([Reading(reference, sticky, windows)])[name]
+    ranges = tuple(MinuteRange(name, stage, 0, before) for stage in range(len(rollout.stages)))
+    return minute_rows([MinuteQuery(reference, sticky, ranges)])[name]
 
 
 @dataclass(slots=True)
-class _Minute:
+class _MinuteInProgress:
     """One minute of one stage, being put together from its arms' rows."""
 
     arms: dict[str, ArmSums] = field(default_factory=dict)
     groups: dict[int, Group] = field(default_factory=dict)
     rehearsed: Rehearsed | None = None
 
-    def add(self, row: Mapping[str, Any], reading: Reading) -> None:
-        arm, sums = row["arm"], arm_sums(row, reading.reference)
+    def add(self, row: Mapping[str, Any], query: MinuteQuery) -> None:
+        arm, sums = row["arm"], arm_sums(row, query.reference)
         self.arms[arm] = self.arms[arm] + sums if arm in self.arms else sums
-        if reading.sticky and arm == "baseline":
+        if query.sticky and arm == "baseline":
             self.groups = merge_groups((self.groups, hash_groups(msgspec.json.decode(row["groups"]))))
         if row["shadow"] != "{}" or row["mirror"] != "{}":
             shadow, mirror = _SHADOW.decode(row["shadow"]), _MIRROR.decode(row["mirror"])
@@ -139,30 +139,32 @@ _NONE = ArmSums()
 _SHADOW, _MIRROR = msgspec.json.Decoder(ShadowSums), msgspec.json.Decoder(MirrorSums)  # routes are left out
 
 
-def baseline_sums(windows: Sequence[Window]) -> dict[str, ArmSums]:
-    """By rollout, the baseline arm's counts over its windows; no costs and no tails."""
+def baseline_sums(ranges: Sequence[MinuteRange]) -> dict[str, ArmSums]:
+    """By rollout, the baseline arm's counts over its ranges; no costs and no tails."""
     sums = ", ".join(f"SUM(t.{name})" for name in _HEALTH)
     found: dict[str, ArmSums] = {}
-    for rollout, _, *counts in _within(windows, sums, "AND t.arm = 'baseline' GROUP BY v.column1, v.column2"):
+    for rollout, _, *counts in _select_ranges(
+        ranges, sums, "AND t.arm = 'baseline' GROUP BY v.column1, v.column2"
+    ):
         counted = ArmSums.from_health(map(int, counts))
         found[rollout] = found[rollout] + counted if rollout in found else counted
     return found
 
 
-def _within(windows: Sequence[Window], columns: str, tail: str = "") -> Iterator[tuple[Any, ...]]:
-    """(rollout, stage, *columns) of what lies in the windows. Each is one range of the index by stage."""
-    for some in chunks(windows, _ROWS):
+def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") -> Iterator[tuple[Any, ...]]:
+    """(rollout, stage, *columns) of what lies in the ranges. Each is one range of the index by stage."""
+    for some in chunks(ranges, _ROWS):
         rows = [
             (name, stage, stored(moment(first)), stored(moment(before)))
             for name, stage, first, before in some
         ]
         # Names of our own table and columns only; values are bound.
         statement = (
-            # The limit tells SQLite how few windows there are: it expects a million, and would read the whole index
+            # The limit tells SQLite how few ranges there are: it expects a million, and would read the whole index
             # into a Bloom filter first.
             f"SELECT v.column1, v.column2, {columns} "  # noqa: S608
             f"FROM (SELECT * FROM (VALUES {places(rows)}) AS w LIMIT {len(rows)}) AS v "
-            # A cross join: it would read the whole table and seek in the windows.
+            # A cross join: it would read the whole table and seek in the ranges.
             f"CROSS JOIN {_TABLE} t WHERE t.rollout = v.column1 AND t.stage = v.column2 AND NOT (t.rollout = '') "
             f"AND t.minute >= v.column3 AND t.minute < v.column4 {tail}"
         )
@@ -221,8 +223,10 @@ def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[st
 
 def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmSums:
     """One row as the guardrails read it. Tails need the reference's edges; without them they are 0 of 0."""
-    latency_n, latency_above = _tail(row["latency_histogram"], reference.latency_edge if reference else None)
-    cost_n, cost_above = _tail(row["cost_histogram"], reference.cost_edge if reference else None)
+    latency_n, latency_above = _count_above(
+        row["latency_histogram"], reference.latency_edge if reference else None
+    )
+    cost_n, cost_above = _count_above(row["cost_histogram"], reference.cost_edge if reference else None)
     sums = ArmSums(
         tasks=row["tasks"],
         successes=row["successes"],
@@ -246,17 +250,17 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
     return with_graded_costs(sums)
 
 
-class _Stored(msgspec.Struct):
+class _StoredHistogram(msgspec.Struct):
     """A histogram as it is stored; `{}` is an empty one."""
 
     zero: int = 0
     counts: dict[int, int] = {}
 
 
-_HISTOGRAM = msgspec.json.Decoder(_Stored)
+_HISTOGRAM = msgspec.json.Decoder(_StoredHistogram)
 
 
-def _tail(stored: str, edge: int | None) -> tuple[int, int]:
+def _count_above(stored: str, edge: int | None) -> tuple[int, int]:
     """How many there are, and how many above the edge."""
     if edge is None:
         return 0, 0

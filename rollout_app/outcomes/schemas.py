@@ -1,6 +1,6 @@
 """What routers report, in the protocol's shapes: read, and turned into figures to add.
 
-Pure: nothing here looks at the database. `soundness` says whether a report contradicts itself, `known`
+Pure: nothing here looks at the database. `consistency` says whether a report contradicts itself, `lookups`
 whether what it names exists.
 """
 
@@ -25,39 +25,39 @@ Name = Annotated[str, Meta(max_length=120)]
 Arm = Literal["baseline", "candidate"]
 
 
-class Moments(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedMoments(Struct, forbid_unknown_fields=True, gc=False):
     n: Count = 0
     sum: Real = 0.0
     sum_sq: Real = 0.0
 
 
-class Histogram(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedHistogram(Struct, forbid_unknown_fields=True, gc=False):
     scale: Literal[4] = 4
     zero: Count = 0
     counts: dict[str, Count] = {}
 
 
-class Capped(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedCapped(Struct, forbid_unknown_fields=True, gc=False):
     sum: Money
     sum_sq: Real
     sum_on_success: Money
 
 
-class Cost(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedCost(Struct, forbid_unknown_fields=True, gc=False):
     n: Count = 0
     sum: Money = 0
     sum_sq: Real = 0.0
     sum_on_success: Money = 0
-    capped: Capped | None = None  # absent: no task was above the cap
-    histogram: Histogram = msgspec.field(default_factory=Histogram)
+    capped: ReportedCapped | None = None  # absent: no task was above the cap
+    histogram: ReportedHistogram = msgspec.field(default_factory=ReportedHistogram)
 
 
-class Group(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedGroup(Struct, forbid_unknown_fields=True, gc=False):
     tasks: Count
     failures: Count
 
 
-class Shadow(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedShadow(Struct, forbid_unknown_fields=True, gc=False):
     decisions: Count = 0
     agreed: Count = 0
     candidate_cost_nusd: Money = 0
@@ -66,7 +66,7 @@ class Shadow(Struct, forbid_unknown_fields=True, gc=False):
     routes: dict[Text, Count] = {}
 
 
-class Mirror(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedMirror(Struct, forbid_unknown_fields=True, gc=False):
     n: Count = 0
     both: Count = 0
     only_candidate: Count = 0
@@ -76,7 +76,7 @@ class Mirror(Struct, forbid_unknown_fields=True, gc=False):
     baseline_cost_nusd: Money = 0
 
 
-class Bucket(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedBucket(Struct, forbid_unknown_fields=True, gc=False):
     """One minute of one route. `errors`, `escalations`, … `retries` count tasks with at least one."""
 
     minute: datetime
@@ -97,18 +97,18 @@ class Bucket(Struct, forbid_unknown_fields=True, gc=False):
     fallbacks: Count = 0
     retries: Count = 0
     attempts: Count = 0
-    quality: Moments = msgspec.field(default_factory=Moments)
-    confidence: Moments = msgspec.field(default_factory=Moments)
-    cost_nusd: Cost = msgspec.field(default_factory=Cost)
-    latency_ms: Histogram = msgspec.field(default_factory=Histogram)
-    groups: dict[str, Group] = {}
+    quality: ReportedMoments = msgspec.field(default_factory=ReportedMoments)
+    confidence: ReportedMoments = msgspec.field(default_factory=ReportedMoments)
+    cost_nusd: ReportedCost = msgspec.field(default_factory=ReportedCost)
+    latency_ms: ReportedHistogram = msgspec.field(default_factory=ReportedHistogram)
+    groups: dict[str, ReportedGroup] = {}
     models: dict[Name, Count] = {}
     errors_by_kind: dict[Name, Count] = {}
-    shadow: Shadow = msgspec.field(default_factory=Shadow)
-    mirror: Mirror = msgspec.field(default_factory=Mirror)
+    shadow: ReportedShadow = msgspec.field(default_factory=ReportedShadow)
+    mirror: ReportedMirror = msgspec.field(default_factory=ReportedMirror)
 
 
-class Event(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedEvent(Struct, forbid_unknown_fields=True, gc=False):
     """One task, for a router that cannot aggregate. `success` null: nobody graded it."""
 
     event_id: Annotated[str, Meta(min_length=1, max_length=62)]
@@ -133,8 +133,8 @@ class Event(Struct, forbid_unknown_fields=True, gc=False):
     error: Name | None = None
 
 
-class Word(Struct, forbid_unknown_fields=True, gc=False):
-    """A later word on a decision."""
+class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
+    """A later grade of a decision."""
 
     decision_id: Annotated[str, Meta(min_length=1, max_length=4_096)]
     kind: Literal["human_review", "satisfaction", "downstream"]
@@ -144,7 +144,7 @@ class Word(Struct, forbid_unknown_fields=True, gc=False):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong with one bucket, event or word, by its index in the request."""
+    """What is wrong with one bucket, event or feedback item, by its index in the request."""
 
     index: int
     field: str
@@ -153,7 +153,7 @@ class Problem:
 
 class _Batch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
-    buckets: Annotated[list[Bucket], Meta(max_length=MOST)]
+    buckets: Annotated[list[ReportedBucket], Meta(max_length=MOST)]
     router: Annotated[str, Meta(max_length=128)] = ""
 
 
@@ -164,7 +164,7 @@ class _RawBatch(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Events(Struct, forbid_unknown_fields=True, gc=False):
-    events: Annotated[list[Event], Meta(max_length=MOST)]
+    events: Annotated[list[ReportedEvent], Meta(max_length=MOST)]
 
 
 class _RawEvents(Struct, forbid_unknown_fields=True, gc=False):
@@ -172,7 +172,7 @@ class _RawEvents(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Feedback(Struct, forbid_unknown_fields=True, gc=False):
-    feedback: Annotated[list[Word], Meta(max_length=MOST)]
+    feedback: Annotated[list[FeedbackItem], Meta(max_length=MOST)]
 
 
 class _RawFeedback(Struct, forbid_unknown_fields=True, gc=False):
@@ -181,26 +181,36 @@ class _RawFeedback(Struct, forbid_unknown_fields=True, gc=False):
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     shape: msgspec.json.Decoder(shape)
-    for shape in (_Batch, _RawBatch, _Events, _RawEvents, _Feedback, _RawFeedback, Bucket, Event, Word)
+    for shape in (
+        _Batch,
+        _RawBatch,
+        _Events,
+        _RawEvents,
+        _Feedback,
+        _RawFeedback,
+        ReportedBucket,
+        ReportedEvent,
+        FeedbackItem,
+    )
 }
 
 
-def read_batch(body: bytes) -> tuple[str, list[Bucket]]:
+def read_batch(body: bytes) -> tuple[str, list[ReportedBucket]]:
     """(batch id, buckets). Raises `MalformedBody`, or `InvalidInput` naming every bucket of a wrong shape."""
-    batch = _read(body, _Batch, _RawBatch, "buckets", Bucket)
+    batch = _read(body, _Batch, _RawBatch, "buckets", ReportedBucket)
     if not _is_uuid(batch.batch_id):
         raise InvalidInput("`batch_id` is a UUID that the router makes for each new batch.")
     return batch.batch_id.lower(), batch.buckets
 
 
-def read_events(body: bytes) -> list[Event]:
-    events: list[Event] = _read(body, _Events, _RawEvents, "events", Event).events
+def read_events(body: bytes) -> list[ReportedEvent]:
+    events: list[ReportedEvent] = _read(body, _Events, _RawEvents, "events", ReportedEvent).events
     return events
 
 
-def read_feedback(body: bytes) -> list[Word]:
-    words: list[Word] = _read(body, _Feedback, _RawFeedback, "feedback", Word).feedback
-    return words
+def read_feedback(body: bytes) -> list[FeedbackItem]:
+    items: list[FeedbackItem] = _read(body, _Feedback, _RawFeedback, "feedback", FeedbackItem).feedback
+    return items
 
 
 def _read(body: bytes, shape: type, raw: type, member: str, item: type) -> Any:
@@ -240,10 +250,10 @@ def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
     )
 
 
-def event_bucket(event: Event, index_of: Any) -> Bucket:
+def event_bucket(event: ReportedEvent, index_of: Any) -> ReportedBucket:
     """One task as the bucket that it adds to. `index_of(value)` is the histogram's bucket, None for zero."""
     cost, success = event.cost_nusd, event.success
-    return Bucket(
+    return ReportedBucket(
         minute=event.at.astimezone(UTC).replace(second=0, microsecond=0),
         workload=event.workload, arm=event.arm, version=event.version,
         rollout=event.rollout, stage=event.stage,
@@ -253,26 +263,26 @@ def event_bucket(event: Event, index_of: Any) -> Bucket:
         errors=int(event.error is not None), escalations=int(event.escalated), fallbacks=int(event.fallback),
         retries=int(event.retries > 0), attempts=event.attempts,
         quality=_moment(event.quality), confidence=_moment(event.confidence),
-        cost_nusd=Cost() if cost is None else Cost(
+        cost_nusd=ReportedCost() if cost is None else ReportedCost(
             1, cost, float(cost) * cost, cost if success else 0, None, _single(cost, index_of)
         ),
-        latency_ms=Histogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
+        latency_ms=ReportedHistogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
         models={event.model: 1} if event.model else {},
         errors_by_kind={} if event.error is None else {event.error: 1},
     )  # fmt: skip
 
 
-def _moment(value: float | None) -> Moments:
-    return Moments() if value is None else Moments(1, value, value * value)
+def _moment(value: float | None) -> ReportedMoments:
+    return ReportedMoments() if value is None else ReportedMoments(1, value, value * value)
 
 
-def _single(value: float, index_of: Any) -> Histogram:
+def _single(value: float, index_of: Any) -> ReportedHistogram:
     index = index_of(value)
-    return Histogram(4, 1, {}) if index is None else Histogram(4, 0, {str(index): 1})
+    return ReportedHistogram(4, 1, {}) if index is None else ReportedHistogram(4, 0, {str(index): 1})
 
 
-def numbers(bucket: Bucket) -> list[float]:
-    """The bucket's figures in the order of `counting.NUMBERS`."""
+def numbers(bucket: ReportedBucket) -> list[float]:
+    """The bucket's figures in the order of `aggregate.NUMBERS`."""
     quality, confidence, cost = bucket.quality, bucket.confidence, bucket.cost_nusd
     capped = cost.capped or cost
     return [
@@ -284,8 +294,8 @@ def numbers(bucket: Bucket) -> list[float]:
     ]  # fmt: skip
 
 
-def details(bucket: Bucket) -> tuple[Any, ...]:
-    """The bucket's maps in the order of `counting.DETAILS`; empty where there is nothing."""
+def details(bucket: ReportedBucket) -> tuple[Any, ...]:
+    """The bucket's maps in the order of `aggregate.DETAILS`; empty where there is nothing."""
     cost, latency, shadow, mirror = (
         bucket.cost_nusd.histogram,
         bucket.latency_ms,

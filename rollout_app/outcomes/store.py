@@ -1,11 +1,11 @@
 """Counts what routers report: each batch once, folded in memory, added to the totals. Prunes by age.
 
-A few submissions at a time are added to their rows at once, in the transaction that keeps their ids (`count`).
-Under load that would rewrite the same rows a hundred times a second. There a group is kept as one
-`UncountedGroup`, with its ids, which is all that its answer waits for, and added up in this process's memory as
-well (`keep`); every few seconds the sum of many groups is added to the rows, in the transaction that deletes
-them (`settle`). Whoever deletes a group's row counts it, and nobody else: so what a killed process has kept is
-counted by another (`settle_left`), and what two would count is counted by one.
+A few submissions at a time are added to their rows at once, in the transaction that stores their ids (`count`).
+Under load that would rewrite the same rows a hundred times a second. There a group is stored as one
+`DeferredGroup` row with its ids, which is all that its answer waits for, and added up in this process's memory as
+well (`defer`). Every few seconds the sum of many groups is added to the rows, in the transaction that deletes
+their `DeferredGroup` rows (`flush`). Only the process that deletes a group's row counts it: so another process can
+count what a killed one had deferred (`flush_abandoned`), and nothing is counted twice.
 
 Every transaction goes in one order: (1) the ids of the batches, in their order, where another process with
 the same id makes us wait or drop ours; (2) the rows of groups, of which those that another one holds are
@@ -31,18 +31,18 @@ from django.db.models import Model
 
 from controlplane.core import clock
 from controlplane.core.bulk import chunks, stored
-from rollout_app.models import AcceptedBatch, ArmTotals, Feedback, OutcomeBucket, UncountedGroup
-from rollout_app.outcomes.aggregate import Contribution, Key, Sums, add_up, by_arm
+from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket
+from rollout_app.outcomes.aggregate import RunningTotals, Contribution, RouteKey, add_up, by_arm
 from rollout_app.outcomes.upserts import add_to_rows, encode, rows_of
 
 log = logging.getLogger(__name__)
 
 # Longer than the oldest minute that ingest takes (7 days): a doubled batch always meets its first.
 BATCHES_KEPT = timedelta(days=8)
-# A process that lives settles its groups much sooner; taking one from it would only cost it a turn.
-LEFT_AFTER = timedelta(seconds=15)
-TRIED_AGAIN_AFTER = timedelta(hours=1)
-_LEFT_AT_ONCE = 20  # groups of one transaction
+# A live process flushes its groups much sooner; taking one from it would only cost it a turn.
+ABANDONED_AFTER = timedelta(seconds=15)
+RETRY_UNREADABLE_AFTER = timedelta(hours=1)
+_ABANDONED_AT_ONCE = 20  # groups of one transaction
 _IDS = 2_000  # of one statement
 _LOCK = 0x706F696E  # our advisory locks are (this, environment)
 _group_decoder = msgspec.msgpack.Decoder(list[Contribution])
@@ -66,12 +66,12 @@ class Accepted:
     rollouts: set[str] = field(default_factory=set)
 
 
-class Tally:
-    """The groups that this process has kept and not settled, and their sums. For one thread."""
+class DeferredGroups:
+    """The groups that this process has deferred and not flushed, and their sums. For one thread."""
 
     def __init__(self) -> None:
         self.groups: list[int] = []
-        self.sums: dict[Key, Sums] = {}
+        self.sums: dict[RouteKey, RunningTotals] = {}
         self.began = 0.0  # monotonic time of the first group
 
     def add(self, group: int, contributions: Iterable[Contribution]) -> None:
@@ -80,7 +80,7 @@ class Tally:
         self.groups.append(group)
         add_up(contributions, self.sums)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self.groups, self.sums = [], {}
 
 
@@ -90,71 +90,73 @@ class Tally:
 def count(submissions: Sequence[Submission]) -> Accepted:
     """Count a group in one transaction. Returns after the commit, or raises with nothing counted."""
     with transaction.atomic():
-        fresh = _claim(submissions)
-        sums: dict[Key, Sums] = {}
-        add_up(_new(submissions, fresh), sums)
-        rollouts = _add(sums)
-        _keep_feedback(submissions)
+        fresh = _claim_ids(submissions)
+        sums: dict[RouteKey, RunningTotals] = {}
+        add_up(_fresh_contributions(submissions, fresh), sums)
+        rollouts = _add_to_totals(sums)
+        _insert_feedback(submissions)
         return Accepted(_answers(submissions, fresh), rollouts)
 
 
-def keep(submissions: Sequence[Submission], tally: Tally) -> Accepted:
-    """Keep a group, to be counted by `settle`. Returns after the commit, or raises with nothing kept."""
+def defer(submissions: Sequence[Submission], deferred: DeferredGroups) -> Accepted:
+    """Store a group, to be counted by `flush`. Returns after the commit, or raises with nothing stored."""
     with transaction.atomic():
-        fresh = _claim(submissions)
-        contributions = list(_new(submissions, fresh))
-        group = UncountedGroup.objects.create(body=_packed(contributions)).pk if contributions else None
-        _keep_feedback(submissions)
+        fresh = _claim_ids(submissions)
+        contributions = list(_fresh_contributions(submissions, fresh))
+        group = DeferredGroup.objects.create(body=_packed(contributions)).pk if contributions else None
+        _insert_feedback(submissions)
         accepted = Accepted(_answers(submissions, fresh))
     if group is not None:
-        tally.add(group, contributions)
+        deferred.add(group, contributions)
     return accepted
 
 
-def settle(tally: Tally) -> set[str]:
-    """Count what was kept; returns the rollouts whose figures moved. The tally is empty afterwards, in any case.
+def flush(deferred: DeferredGroups) -> set[str]:
+    """Count what was deferred; returns the rollouts whose figures moved. `deferred` is empty afterwards in any case.
 
-    When it fails, or nobody knows whether it did, nothing is lost and nothing doubled: what counts is which rows
-    of groups are there, and `settle_left` finds them.
+    When it fails, or its success is unknown, nothing is lost and nothing is doubled: the rows that are still there
+    are the groups that are not counted, and `flush_abandoned` finds them.
     """
     try:
         with transaction.atomic():
-            deleted, _ = UncountedGroup.objects.filter(pk__in=tally.groups).delete()
-            if deleted == len(tally.groups):
-                return _add(tally.sums)
+            deleted, _ = DeferredGroup.objects.filter(pk__in=deferred.groups).delete()
+            if deleted == len(deferred.groups):
+                return _add_to_totals(deferred.sums)
             # Another process took one for left behind and counted it: our sums are too large.
             transaction.set_rollback(True)
             return set()
     finally:
-        tally.forget()
+        deferred.clear()
 
 
-def settle_left(now: datetime | None = None) -> tuple[int, set[str]]:
-    """Count some groups that nobody settled; returns how many, and the rollouts whose figures moved.
+def flush_abandoned(now: datetime | None = None) -> tuple[int, set[str]]:
+    """Count some groups that were never flushed; returns how many, and the rollouts whose figures moved.
 
-    One that cannot be read is set aside for `TRIED_AGAIN_AFTER`: it was promised, so it is not thrown away.
+    One that cannot be read is set aside for `RETRY_UNREADABLE_AFTER`: it was promised, so it is not thrown away.
     """
     now = now or clock.now()
     with transaction.atomic():
-        left = UncountedGroup.objects.select_for_update(skip_locked=True).filter(at__lt=now - LEFT_AFTER)
-        groups = dict(left.order_by("pk").values_list("pk", "body")[:_LEFT_AT_ONCE])
-        sums: dict[Key, Sums] = {}
+        abandoned = DeferredGroup.objects.select_for_update(skip_locked=True).filter(
+            at__lt=now - ABANDONED_AFTER
+        )
+        groups = dict(abandoned.order_by("pk").values_list("pk", "body")[:_ABANDONED_AT_ONCE])
+        sums: dict[RouteKey, RunningTotals] = {}
         unread = set()
         for pk, body in groups.items():
             try:
                 add_up(_unpacked(body), sums)
             except (msgspec.MsgspecError, zstandard.ZstdError):
-                log.exception("group %d of outcomes cannot be read; it is kept and tried again", pk)
+                log.exception("deferred group %d cannot be read; it is kept and tried again", pk)
                 unread.add(pk)
-        UncountedGroup.objects.filter(pk__in=unread).update(at=now + TRIED_AGAIN_AFTER)
-        UncountedGroup.objects.filter(pk__in=groups.keys() - unread).delete()
-        return len(groups) - len(unread), _add(sums)
+        DeferredGroup.objects.filter(pk__in=unread).update(at=now + RETRY_UNREADABLE_AFTER)
+        DeferredGroup.objects.filter(pk__in=groups.keys() - unread).delete()
+        return len(groups) - len(unread), _add_to_totals(sums)
 
 
 # --- inside -------------------------------------------------------------------------------------------
 
 
-def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
+def _claim_ids(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     """Insert the ids in order and return those that were not there: the others came before."""
     claims = {
         (submission.environment_id, part): submission.accepted
@@ -178,7 +180,9 @@ def _claim(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     return fresh
 
 
-def _new(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> Iterator[Contribution]:
+def _fresh_contributions(
+    submissions: Sequence[Submission], fresh: Set[tuple[int, str]]
+) -> Iterator[Contribution]:
     """The contributions of what is new, each id once."""
     left = set(fresh)
     for submission in submissions:
@@ -200,7 +204,7 @@ def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> 
     return [told.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
 
 
-def _add(sums: Mapping[Key, Sums]) -> set[str]:
+def _add_to_totals(sums: Mapping[RouteKey, RunningTotals]) -> set[str]:
     """Add the sums to their rows, and those of the arms; returns the rollouts among them."""
     if not sums:
         return set()
@@ -228,7 +232,7 @@ def _unpacked(body: bytes | memoryview) -> list[Contribution]:
     return _group_decoder.decode(zstandard.ZstdDecompressor().decompress(body))
 
 
-def _keep_feedback(submissions: Sequence[Submission]) -> None:
+def _insert_feedback(submissions: Sequence[Submission]) -> None:
     rows = [row for submission in submissions for row in submission.feedback]
     rows.sort(key=lambda row: (row.environment_id, row.decision_sha256, row.kind))
     if rows:

@@ -13,15 +13,15 @@ from django.db import connection
 from django.db.models import Model
 
 from controlplane.core.bulk import chunks, stored
-from rollout_app.outcomes.aggregate import DETAILS, NUMBERS, Details, Sums
-from rollout_app.outcomes.schemas import Group
+from rollout_app.outcomes.aggregate import DETAILS, NUMBERS, RunningTotals, Details
+from rollout_app.outcomes.schemas import ReportedGroup
 
 ROWS = 1_000  # of one statement: some 3 MB
 _GROUPS = DETAILS.index("groups")  # a row has them as {group: [tasks, failures]}
 LARGEST = 2**63 - 1  # what a column holds; a sum that would pass it stops there
 
 
-def add_to_rows(model: type[Model], sums: Mapping[Any, Sums]) -> None:
+def add_to_rows(model: type[Model], sums: Mapping[Any, RunningTotals]) -> None:
     """Add each key's sums to its row, in the order of the keys, which are tuples named like the columns."""
     for keys in chunks(sorted(sums), ROWS):
         fields = keys[0]._fields
@@ -33,7 +33,7 @@ def add_to_rows(model: type[Model], sums: Mapping[Any, Sums]) -> None:
 
 
 def _add_stored(
-    model: type[Model], fields: tuple[str, ...], keys: Sequence[Any], sums: Mapping[Any, Sums]
+    model: type[Model], fields: tuple[str, ...], keys: Sequence[Any], sums: Mapping[Any, RunningTotals]
 ) -> None:
     """Add what is on record to the sums."""
     columns = (*fields, "number")
@@ -49,7 +49,7 @@ def _stored(key: Any) -> tuple[Any, ...]:
     return (*key[:2], stored(key.minute), *key[3:])
 
 
-def _as_row(sums: Sums) -> list[Any]:
+def _as_row(sums: RunningTotals) -> list[Any]:
     numbers = [min(number, LARGEST) if type(number) is int else number for number in sums.numbers]
     details: list[Any] = list(sums.details)
     details[_GROUPS] = {name: (group.tasks, group.failures) for name, group in details[_GROUPS].items()}
@@ -58,7 +58,7 @@ def _as_row(sums: Sums) -> list[Any]:
 
 def _from_row(row: Sequence[Any]) -> tuple[Sequence[int | float], Details]:
     details = [{} if text == "{}" else msgspec.json.decode(text) for text in row[len(NUMBERS) :]]
-    details[_GROUPS] = {name: Group(*pair) for name, pair in details[_GROUPS].items()}
+    details[_GROUPS] = {name: ReportedGroup(*pair) for name, pair in details[_GROUPS].items()}
     return row[: len(NUMBERS)], cast(Details, tuple(details))
 
 

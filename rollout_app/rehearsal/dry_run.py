@@ -31,7 +31,7 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
     stages = tuple(Stage.from_dict(stage) for stage in rollout.stages)
     ledger = Accumulator.open(guardrails, stages, reference)
     rows = minute_totals.all_minutes(rollout, reference)
-    strata, _ = close_windows(rows, before=minute_totals.NEVER, cursors={})
+    strata, _ = close_windows(rows, before=minute_totals.NO_LIMIT, cursors={})
     for stratum in strata:
         ledger.add(stratum)
         if stages[stratum.stage].mode != "percentage":

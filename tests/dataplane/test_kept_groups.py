@@ -12,18 +12,18 @@ from django.db import OperationalError, connection
 from django.db.models import Sum, Value
 
 from controlplane.core import clock
-from rollout_app.models import ArmTotals, OutcomeBucket, UncountedGroup
+from rollout_app.models import ArmTotals, DeferredGroup, OutcomeBucket
 from rollout_app.outcomes import group_commit, store
-from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Details, Key
-from rollout_app.outcomes.schemas import Group
-from rollout_app.outcomes.store import LEFT_AFTER, Submission, Tally
+from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Details, RouteKey
+from rollout_app.outcomes.schemas import ReportedGroup
+from rollout_app.outcomes.store import ABANDONED_AFTER, DeferredGroups, Submission
 from rollout_app.outcomes.upserts import LARGEST
 from tests.support.plane import PATIENCE_S, Asked, Plane, Served, until
 from tests.support.reports import NOW, batch, bucket
 
 DOOR = "/router/v1/outcomes"
 DETAILS: Details = (
-    {"zero": 1, "counts": {"301": 2}}, {"zero": 0, "counts": {"95": 3}}, {"7": Group(3, 1)},
+    {"zero": 1, "counts": {"301": 2}}, {"zero": 0, "counts": {"95": 3}}, {"7": ReportedGroup(3, 1)},
     {"small": 3}, {"timeout": 1}, {"decisions": 3, "agreed": 2, "routes": {"a>b": 3}}, {"n": 1, "both": 1},
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ def _submission(
     minute = NOW.replace(second=0, microsecond=0)
     place = (served.environment.pk, served.assignment.workload_id, minute, rollout, -1, "baseline", 1)
     contributions = [
-        Contribution(Key(*place, endpoint, "default", "small"), [figure] * len(NUMBERS), DETAILS)
+        Contribution(RouteKey(*place, endpoint, "default", "small"), [figure] * len(NUMBERS), DETAILS)
         for endpoint in endpoints or ("/a",)
     ]
     return Submission(
@@ -53,16 +53,16 @@ def _counted() -> int:
 
 
 def _later() -> datetime:
-    return clock.now() + LEFT_AFTER + timedelta(seconds=1)
+    return clock.now() + ABANDONED_AFTER + timedelta(seconds=1)
 
 
 def test_it_counts_what_it_kept(served: Served) -> None:
-    tally = Tally()
+    deferred = DeferredGroups()
     for _ in range(2):
-        assert store.keep([_submission(served, "/a", "/b"), _submission(served)], tally).answers == [2, 1]
-    assert (UncountedGroup.objects.count(), _counted()) == (2, 0)
-    store.settle(tally)
-    assert (UncountedGroup.objects.count(), tally.groups, tally.sums) == (0, [], {})
+        assert store.defer([_submission(served, "/a", "/b"), _submission(served)], deferred).answers == [2, 1]
+    assert (DeferredGroup.objects.count(), _counted()) == (2, 0)
+    store.flush(deferred)
+    assert (DeferredGroup.objects.count(), deferred.groups, deferred.sums) == (0, [], {})
     kept = list(OutcomeBucket.objects.order_by("endpoint").values())
     OutcomeBucket.objects.all().delete()
     ArmTotals.objects.all().delete()
@@ -74,20 +74,20 @@ def test_it_counts_what_it_kept(served: Served) -> None:
 
 
 def test_it_tells_which_rollouts_moved_when_it_counts(served: Served) -> None:
-    tally = Tally()
-    assert store.keep([_submission(served, rollout="r-1")], tally).rollouts == set()
-    assert store.settle(tally) == {"r-1"}
+    deferred = DeferredGroups()
+    assert store.defer([_submission(served, rollout="r-1")], deferred).rollouts == set()
+    assert store.flush(deferred) == {"r-1"}
     assert store.count([_submission(served, rollout="r-1")]).rollouts == {"r-1"}
 
 
 def test_it_keeps_a_batch_once(served: Served) -> None:
-    tally, one = Tally(), _submission(served, "/a", "/b", batch_id="one")
-    assert store.keep([one, one], tally).answers == [2, 2]
+    deferred, one = DeferredGroups(), _submission(served, "/a", "/b", batch_id="one")
+    assert store.defer([one, one], deferred).answers == [2, 2]
     again = _submission(served, batch_id="one")
-    assert store.keep([again], tally).answers == [2]
+    assert store.defer([again], deferred).answers == [2]
     assert store.count([again]).answers == [2]
-    assert UncountedGroup.objects.count() == 1  # a group with nothing new is not kept at all
-    store.settle(tally)
+    assert DeferredGroup.objects.count() == 1  # a group with nothing new is not kept at all
+    store.flush(deferred)
     assert _counted() == 6
 
 
@@ -95,23 +95,23 @@ def test_it_keeps_a_batch_once(served: Served) -> None:
     ("waited", "counted"), [(timedelta(milliseconds=-1), 0), (timedelta(milliseconds=1), 3)]
 )
 def test_it_counts_what_a_killed_process_left(served: Served, waited: timedelta, counted: int) -> None:
-    store.keep([_submission(served, rollout="r-1")], Tally())
-    at = UncountedGroup.objects.get().at
-    answer = store.settle_left(at + LEFT_AFTER + waited)
+    store.defer([_submission(served, rollout="r-1")], DeferredGroups())
+    at = DeferredGroup.objects.get().at
+    answer = store.flush_abandoned(at + ABANDONED_AFTER + waited)
     assert answer == ((1, {"r-1"}) if counted else (0, set()))
-    assert (_counted(), UncountedGroup.objects.count()) == (counted, 0 if counted else 1)
-    assert store.settle_left(_later())[0] == (0 if counted else 1)
+    assert (_counted(), DeferredGroup.objects.count()) == (counted, 0 if counted else 1)
+    assert store.flush_abandoned(_later())[0] == (0 if counted else 1)
     assert _counted() == 3
 
 
 def test_it_counts_a_group_once_although_another_took_it_for_left(served: Served) -> None:
-    tally = Tally()
-    store.keep([_submission(served)], tally)
-    store.settle_left(_later())
-    store.keep([_submission(served)], tally)
-    assert store.settle(tally) == set()  # one of the two is counted: these sums are too large
-    assert (_counted(), tally.groups) == (3, [])
-    store.settle_left(_later())
+    deferred = DeferredGroups()
+    store.defer([_submission(served)], deferred)
+    store.flush_abandoned(_later())
+    store.defer([_submission(served)], deferred)
+    assert store.flush(deferred) == set()  # one of the two is counted: these sums are too large
+    assert (_counted(), deferred.groups) == (3, [])
+    store.flush_abandoned(_later())
     assert _counted() == 6
 
 
@@ -119,27 +119,27 @@ def test_it_loses_nothing_when_it_cannot_count(served: Served, monkeypatch: pyte
     def away(*_: object) -> None:
         raise OperationalError("the database is gone")
 
-    tally = Tally()
-    store.keep([_submission(served)], tally)
+    deferred = DeferredGroups()
+    store.defer([_submission(served)], deferred)
     with monkeypatch.context() as patched:
         patched.setattr(store, "add_to_rows", away)
         with pytest.raises(OperationalError):
-            store.settle(tally)
-    assert (_counted(), UncountedGroup.objects.count(), tally.sums) == (0, 1, {})
-    store.settle_left(_later())
+            store.flush(deferred)
+    assert (_counted(), DeferredGroup.objects.count(), deferred.sums) == (0, 1, {})
+    store.flush_abandoned(_later())
     assert _counted() == 3
 
 
 def test_it_sets_aside_what_it_cannot_read(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """A torn group, or one of a release that wrote them otherwise: it must not keep the others from being counted."""
-    torn = UncountedGroup.objects.create(body=b"torn")
-    store.keep([_submission(served)], Tally())
-    assert store.settle_left(_later())[0] == 1
-    assert (_counted(), list(UncountedGroup.objects.all())) == (3, [torn])
+    torn = DeferredGroup.objects.create(body=b"torn")
+    store.defer([_submission(served)], DeferredGroups())
+    assert store.flush_abandoned(_later())[0] == 1
+    assert (_counted(), list(DeferredGroup.objects.all())) == (3, [torn])
     assert f"group {torn.pk} of outcomes cannot be read" in caplog.text
-    assert store.settle_left(_later()) == (0, set())  # not at once again
-    assert store.settle_left(_later() + store.TRIED_AGAIN_AFTER) == (0, set())
-    assert UncountedGroup.objects.get() == torn
+    assert store.flush_abandoned(_later()) == (0, set())  # not at once again
+    assert store.flush_abandoned(_later() + store.RETRY_UNREADABLE_AFTER) == (0, set())
+    assert DeferredGroup.objects.get() == torn
 
 
 def test_it_stops_at_the_largest_figure(served: Served) -> None:
@@ -157,15 +157,15 @@ def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> No
     turns, endpoints = 12, [f"/{n}" for n in range(30)]
 
     def work(number: int) -> None:
-        tally = Tally()
+        deferred = DeferredGroups()
         order = endpoints if number % 2 else endpoints[::-1]
         try:
             for turn in range(turns):
-                store.keep([_submission(served, *order[turn:])], tally)
+                store.defer([_submission(served, *order[turn:])], deferred)
                 store.count([_submission(served, *order[: turn + 1])])
-                store.settle_left(_later())
+                store.flush_abandoned(_later())
                 if turn % 3 == 2:
-                    store.settle(tally)
+                    store.flush(deferred)
         except Exception as error:
             errors.append(error)
         finally:
@@ -173,7 +173,7 @@ def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> No
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    while store.settle_left(_later())[0]:
+    while store.flush_abandoned(_later())[0]:
         pass
     assert errors == []
     assert _counted() == 4 * 3 * sum(len(endpoints[turn:]) + turn + 1 for turn in range(turns))
@@ -207,11 +207,11 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    real = store.keep
+    real = store.defer
 
-    def recording(group: Any, tally: Tally) -> store.Accepted:
+    def recording(group: Any, deferred: DeferredGroups) -> store.Accepted:
         kept.append(len(group))
-        return real(group, tally)
+        return real(group, deferred)
 
     monkeypatch.setattr(store, "keep", recording)
     buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(30)]
@@ -220,24 +220,24 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
     answers = _asked_together(plane, served, monkeypatch, [batch(*buckets) for _ in range(40)])
     assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
     assert kept == [39]
-    until(lambda: not UncountedGroup.objects.exists())
+    until(lambda: not DeferredGroup.objects.exists())
     assert _counted() == 41 * 30 * 118
 
 
 def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "SETTLE_S", 60.0)
-    monkeypatch.setattr(group_commit, "SETTLE_LATEST_S", 60.0)
-    monkeypatch.setattr(group_commit, "KEEP_FROM", 2)
+    monkeypatch.setattr(group_commit, "FLUSH_AFTER_S", 60.0)
+    monkeypatch.setattr(group_commit, "FLUSH_LATEST_S", 60.0)
+    monkeypatch.setattr(group_commit, "DEFER_FROM", 2)
     with Plane() as plane:
         batches = [batch(bucket(served.assignment)) for _ in range(40)]
         answers = _asked_together(plane, served, monkeypatch, batches)
         assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
-        assert UncountedGroup.objects.exists()
-    assert (UncountedGroup.objects.count(), _counted()) == (0, 40 * 118)
+        assert DeferredGroup.objects.exists()
+    assert (DeferredGroup.objects.count(), _counted()) == (0, 40 * 118)
 
 
 def test_it_looks_for_what_others_left(served: Served) -> None:
-    store.keep([_submission(served)], Tally())
-    UncountedGroup.objects.update(at=clock.now() - 2 * LEFT_AFTER)
+    store.defer([_submission(served)], DeferredGroups())
+    DeferredGroup.objects.update(at=clock.now() - 2 * ABANDONED_AFTER)
     with Plane():
         until(lambda: _counted() == 3)

@@ -266,7 +266,7 @@ def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
 def test_it_fails_no_batch_for_another_ones_fault(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = store._new
+    real = store._fresh_contributions
     bad = str(uuid.uuid4())
 
     def overflowing(submissions: Any, fresh: Any) -> Any:
@@ -274,7 +274,7 @@ def test_it_fails_no_batch_for_another_ones_fault(
             raise DataError("bigint out of range")
         return real(submissions, fresh)
 
-    monkeypatch.setattr(store, "_new", overflowing)
+    monkeypatch.setattr(store, "_fresh_contributions", overflowing)
     documents = [batch(bucket(served.assignment), batch_id=bad if n == 7 else "") for n in range(20)]
     answers = [
         plane.begin(DOOR, served.key, method="POST", body=msgspec.json.encode(document))

@@ -75,7 +75,7 @@ def test_it_loses_nothing_that_it_acknowledged_and_doubles_nothing(
         for document in left + acknowledged[::10]:
             assert client.post(f"{server.url}{OUTCOMES}", json=document).status_code == 202
     # What a killed process had kept is counted after some seconds by any other; the test does not wait for it.
-    while store.settle_left(clock.now() + timedelta(minutes=1))[0]:
+    while store.flush_abandoned(clock.now() + timedelta(minutes=1))[0]:
         pass
     assert ArmTotals.objects.get().tasks == 118 * ROUTES * len(acknowledged + left)
 

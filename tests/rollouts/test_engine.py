@@ -17,7 +17,7 @@ from rollout_app import actions
 from rollout_app.engine.states import ACTIVE, State
 from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, margin_odds_ratio
 from rollout_app.evaluation.reconcile import reconcile
-from rollout_app.models import Rollout, Transition, Verdict
+from rollout_app.models import Rollout, Transition, VerdictRecord
 from tests.support import builders, places
 from tests.support.places import ANNA, BEN
 from tests.support.traffic import Traffic
@@ -125,7 +125,7 @@ def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
     """By the formulas of the manual, from the row's JSON and the frozen reference; no ledger, no measures."""
     rollout = running(minutes=30, candidate=0.86)
     reconcile(rollout.pk)
-    row = Verdict.objects.filter(rollout=rollout, guardrail="failure").latest("look")
+    row = VerdictRecord.objects.filter(rollout=rollout, guardrail="failure").latest("evaluation")
     stored = json.loads(json.dumps(row.data))
     reference = Rollout.objects.get(pk=rollout.pk).reference
     [[stage, sums]] = stored["sums"]

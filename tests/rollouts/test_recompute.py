@@ -23,7 +23,7 @@ from controlplane.core import clock
 from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.evaluation.reconcile import reconcile
-from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.models import ArmTotals, Rollout, VerdictRecord
 from tests.support import places
 from tests.support.places import BEN
 from tests.support.traffic import Traffic
@@ -163,7 +163,7 @@ def test_its_sums_come_out_of_the_minutes(guardrail: str) -> None:
     """Strata of at least 50 tasks, and exact hypergeometric likelihoods."""
     rollout = under_way(candidate=0.9)
     reconcile(rollout.pk)
-    row = Verdict.objects.filter(rollout=rollout, guardrail=guardrail).latest("look")
+    row = VerdictRecord.objects.filter(rollout=rollout, guardrail=guardrail).latest("evaluation")
     column = {"failure": "failures", "escalation": "escalations"}[guardrail]
     for stage, sums in row.data["sums"]:
         rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=stage)

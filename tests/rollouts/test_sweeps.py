@@ -10,7 +10,7 @@ from django.db import connection
 from controlplane.core import clock
 from rollout_app.engine.states import State
 from rollout_app.evaluation import reconcile
-from rollout_app.models import ArmTotals, Rollout, Transition, Verdict
+from rollout_app.models import ArmTotals, Rollout, Transition, VerdictRecord
 from tests.support import places
 from tests.support.traffic import Traffic
 
@@ -56,8 +56,8 @@ def test_they_take_in_each_minute_once(caplog: pytest.LogCaptureFixture) -> None
         assert sum(tally["candidate_tasks"] for tally in row.evidence["tallies"].values()) == sum(
             minute.tasks for minute in list(rows)[:-1]
         )
-        looks = Counter(Verdict.objects.filter(rollout=row).values_list("look", flat=True))
-        assert set(looks) <= set(range(1, row.looks + 1))
+        looks = Counter(VerdictRecord.objects.filter(rollout=row).values_list("evaluation", flat=True))
+        assert set(looks) <= set(range(1, row.evaluations + 1))
         assert set(looks.values()) == {len(row.guardrails)}  # each that was told, once and whole
     assert words["roll_back"] == 1
     assert Rollout.objects.get(pk=bad.rollout.pk).state == State.ROLLING_BACK

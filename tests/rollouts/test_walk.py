@@ -8,7 +8,7 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
-from rollout_app.models import Verdict
+from rollout_app.models import VerdictRecord
 from tests.support import places
 from tests.support.traffic import Traffic
 
@@ -46,7 +46,7 @@ def test_it_rolls_back_by_itself_and_waits_for_the_readback() -> None:
     assert rollout.state == State.ROLLING_BACK, (rollout.stage, rollout.hold_sentence)
     assert places.assignment(rollout).candidate is None
     assert places.assignment(rollout).revision == rollout.rollback_revision
-    assert Verdict.objects.filter(rollout=rollout, guardrail="failure").exists()
+    assert VerdictRecord.objects.filter(rollout=rollout, guardrail="failure").exists()
 
     places.router(rollout, revision=rollout.rollback_revision - 1)
     assert reconcile(rollout.pk) == "hold"

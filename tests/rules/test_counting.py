@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.outcomes.aggregate import NUMBERS, Contribution, Key, Sums, add_up, by_arm
-from rollout_app.outcomes.schemas import Group
+from rollout_app.outcomes.aggregate import NUMBERS, RunningTotals, Contribution, RouteKey, add_up, by_arm
+from rollout_app.outcomes.schemas import ReportedGroup as Group
 
 figures = st.integers(0, 2**40)
 counts = st.dictionaries(st.sampled_from(["290", "291", "-3", "große Modelle"]), figures, max_size=3)
@@ -26,20 +26,22 @@ shadows: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.builds(
 @st.composite
 def _contributions(draw: st.DrawFn) -> Contribution:
     minute = datetime(2026, 11, 25, tzinfo=UTC)
-    key = Key(1, draw(st.integers(1, 2)), minute, "", -1, "baseline", 1, draw(st.sampled_from("ab")), "", "")
+    key = RouteKey(
+        1, draw(st.integers(1, 2)), minute, "", -1, "baseline", 1, draw(st.sampled_from("ab")), "", ""
+    )
     details = (
         draw(histograms), draw(histograms), draw(groups), draw(counts), draw(counts), draw(shadows), draw(counts),
     )  # fmt: skip
     return Contribution(key, draw(st.lists(figures, min_size=len(NUMBERS), max_size=len(NUMBERS))), details)
 
 
-def _sums(contributions: list[Contribution]) -> dict[Key, Sums]:
-    sums: dict[Key, Sums] = {}
+def _sums(contributions: list[Contribution]) -> dict[RouteKey, RunningTotals]:
+    sums: dict[RouteKey, RunningTotals] = {}
     add_up(contributions, sums)
     return sums
 
 
-def _plain(sums: dict[Any, Sums]) -> dict[Any, Any]:
+def _plain(sums: dict[Any, RunningTotals]) -> dict[Any, Any]:
     return {key: (one.numbers, one.details) for key, one in sums.items()}
 
 
@@ -66,7 +68,7 @@ def test_it_reads_a_contribution_as_it_was_packed(contributions: list[Contributi
 
 
 def test_it_adds_each_kind_of_map() -> None:
-    key = Key(1, 1, datetime(2026, 11, 25, tzinfo=UTC), "", -1, "baseline", 1, "", "", "")
+    key = RouteKey(1, 1, datetime(2026, 11, 25, tzinfo=UTC), "", -1, "baseline", 1, "", "", "")
     one = Contribution(
         key,
         [1] * len(NUMBERS),

@@ -9,7 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout_app.outcomes import consistency
-from rollout_app.outcomes.schemas import Bucket, Capped, Cost, Group, Histogram, Mirror, Moments, Shadow
+from rollout_app.outcomes.schemas import (
+    ReportedBucket as Bucket,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedCapped as Capped,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedCost as Cost,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedGroup as Group,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedHistogram as Histogram,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedMirror as Mirror,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedMoments as Moments,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedShadow as Shadow,
+)
 
 NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC)
 # Few and small, so that figures meet, exceed and just miss one another often.

@@ -1,4 +1,4 @@
-"""Looks in batches: the same as one by one, each kept by itself, and bounded by what is new."""
+"""Evaluations in batches: the same as one by one, each stored by itself, and bounded by what is new."""
 
 import json
 from datetime import timedelta
@@ -13,8 +13,8 @@ from policies_app.models import Workload
 from rollout_app.engine.accumulator import FORMAT
 from rollout_app.engine.decide import Evidence, decide
 from rollout_app.engine.states import State
-from rollout_app.evaluation import evaluations, reconcile
-from rollout_app.models import ArmTotals, Rollout, Verdict
+from rollout_app.evaluation import evaluations, judging, reconcile
+from rollout_app.models import ArmTotals, Rollout, VerdictRecord
 from rollout_app.outcomes import minute_totals
 from tests.support import places
 from tests.support.traffic import Traffic
@@ -36,12 +36,12 @@ def more(traffic: Traffic, **given: Any) -> Traffic:
 
 
 def seen(rollout: Rollout) -> Any:
-    """What a look left behind, without times."""
+    """What an evaluation left behind, without times."""
     row = Rollout.objects.get(pk=rollout.pk)
-    verdicts = Verdict.objects.filter(rollout=rollout).order_by("look", "guardrail")
+    verdicts = VerdictRecord.objects.filter(rollout=rollout).order_by("evaluation", "guardrail")
     return (
-        row.state, row.stage, row.looks, row.hold_code, row.hold_sentence, row.outlook, row.evidence["sums"],
-        list(verdicts.values_list("look", "stage", "guardrail", "verdict", "data")),
+        row.state, row.stage, row.evaluations, row.hold_code, row.hold_sentence, row.outlook, row.evidence["sums"],
+        list(verdicts.values_list("evaluation", "stage", "guardrail", "verdict", "data")),
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_it_sees_many_as_it_sees_each() -> None:
     in_batch = [running(candidate)[0] for candidate in (0.92, 0.9, 0.2)]
     alone = [running(candidate)[0] for candidate in (0.92, 0.9, 0.2)]
     now = clock.now()
-    assert sorted(reconcile.look([rollout.pk for rollout in in_batch], now=now)) == sorted(
+    assert sorted(reconcile.evaluate([rollout.pk for rollout in in_batch], now=now)) == sorted(
         [reconcile.reconcile(rollout.pk, now=now) for rollout in alone]
     )
     assert [seen(rollout) for rollout in in_batch] == [seen(rollout) for rollout in alone]
@@ -61,7 +61,7 @@ def test_it_asks_the_database_as_often_for_many_as_for_one() -> None:
         with CaptureQueriesContext(
             connection,
         ) as asked:
-            assert set(reconcile.look([rollout.pk for rollout in rollouts])) == {"hold"}
+            assert set(reconcile.evaluate([rollout.pk for rollout in rollouts])) == {"hold"}
         return len(asked)
 
     one, many = [running()[0]], [running()[0] for _ in range(4)]
@@ -74,18 +74,18 @@ def test_it_takes_in_a_minute_once_whatever_the_batches() -> None:
     rollout, traffic = running(minutes=1)
     for _ in range(4):
         reconcile.reconcile(rollout.pk)
-        reconcile.look([rollout.pk])
+        reconcile.evaluate([rollout.pk])
         more(traffic)
     row = Rollout.objects.get(pk=rollout.pk)
     judged = sum(tally["candidate_tasks"] for tally in row.evidence["tallies"].values())
     minutes = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate").order_by("minute")
-    closed = [minute.tasks for minute in minutes][:-2]  # the last was not looked at, the one before is open
+    closed = [minute.tasks for minute in minutes][:-2]  # the last was not evaluated, the one before is open
     assert judged == sum(closed)
-    assert row.looks == len(closed)  # a look that takes nothing in is not counted
+    assert row.evaluations == len(closed)  # an evaluation without a new window is not counted
 
 
-def test_it_tells_a_verdict_when_it_is_another_one() -> None:
-    """Not at every look: that would be megabytes a day of each rollout, and nothing new."""
+def test_it_stores_verdicts_when_one_changes() -> None:
+    """Not at every evaluation: that would be megabytes a day of each rollout, and nothing new."""
     rollout, traffic = running(minutes=2)
     told: dict[int, dict[str, str]] = {}
     before: dict[str, str] = {}
@@ -94,33 +94,41 @@ def test_it_tells_a_verdict_when_it_is_another_one() -> None:
         row = Rollout.objects.get(pk=rollout.pk)
         now = {verdict.name: verdict.result.value for verdict in evaluations.judged(row).verdicts}
         if now != before:
-            told[row.looks] = before = now
+            told[row.evaluations] = before = now
         if row.stage:
             break
         more(traffic)
-    rows = Verdict.objects.filter(rollout=rollout, look__in=told)
-    assert told == {look: dict(rows.filter(look=look).values_list("guardrail", "verdict")) for look in told}
+    rows = VerdictRecord.objects.filter(rollout=rollout, evaluation__in=told)
+    assert told == {
+        look: dict(rows.filter(evaluation=look).values_list("guardrail", "verdict")) for look in told
+    }
     acted = 1 if row.stage else 0  # what it did is told too
-    assert 1 < Verdict.objects.filter(rollout=rollout).values("look").distinct().count() <= len(told) + acted
-    assert len(told) < row.looks
+    assert (
+        1
+        < VerdictRecord.objects.filter(rollout=rollout).values("evaluation").distinct().count()
+        <= len(told) + acted
+    )
+    assert len(told) < row.evaluations
 
 
 def test_the_present_verdicts_are_those_that_were_told_last() -> None:
     rollout, _ = running(0.2)
     assert reconcile.reconcile(rollout.pk) == "roll_back"
     row = Rollout.objects.get(pk=rollout.pk)
-    told = {v.guardrail: v.data for v in Verdict.objects.filter(rollout=rollout, look=row.looks)}
+    told = {
+        v.guardrail: v.data for v in VerdictRecord.objects.filter(rollout=rollout, evaluation=row.evaluations)
+    }
     assert told == {v.name: json.loads(evaluations.as_json(v)) for v in evaluations.judged(row).verdicts}
     assert told["failure"]["result"] == "fail" and told["failure"]["low"] is not None
 
 
-def test_ones_bad_data_costs_nobody_else_the_look(caplog: pytest.LogCaptureFixture) -> None:
+def test_ones_bad_data_costs_nobody_else_the_evaluation(caplog: pytest.LogCaptureFixture) -> None:
     rollouts = [running()[0] for _ in range(5)]
     Rollout.objects.filter(pk=rollouts[2].pk).update(evidence={"format": FORMAT, "guardrails": [{}]})
     words = reconcile.sweep()
     assert words == {"hold": 4, "error": 1}
-    assert f"the look at rollout {rollouts[2].pk} failed" in caplog.text
-    assert Verdict.objects.values("rollout").distinct().count() == 4
+    assert f"the evaluation of rollout {rollouts[2].pk} failed" in caplog.text
+    assert VerdictRecord.objects.values("rollout").distinct().count() == 4
 
 
 def test_it_reads_everything_again_after_sums_of_another_format() -> None:
@@ -132,27 +140,25 @@ def test_it_reads_everything_again_after_sums_of_another_format() -> None:
     assert Rollout.objects.get(pk=rollout.pk).evidence["sums"] == kept["sums"]
 
 
-def test_it_keeps_one_of_two_looks_at_the_same() -> None:
+def test_it_stores_one_of_two_at_the_same_time() -> None:
     rollout, _ = running()
     now = clock.now()
-    subjects = evaluations.read([rollout.pk])
-    first, second = (
-        reconcile._see(evaluations.read([rollout.pk]), now, reconcile.Fleets()) for _ in range(2)
-    )
-    assert evaluations.keep(first, now) == {rollout.pk}
-    assert evaluations.keep(second, now) == set()
-    assert Rollout.objects.get(pk=rollout.pk).looks == subjects[0].looks + 1
-    assert Verdict.objects.filter(rollout=rollout).values("look").distinct().count() == 1
+    subjects = evaluations.load([rollout.pk])
+    first, second = (judging.judge(evaluations.load([rollout.pk]), now, judging.Fleets()) for _ in range(2))
+    assert evaluations.store(first, now) == {rollout.pk}
+    assert evaluations.store(second, now) == set()
+    assert Rollout.objects.get(pk=rollout.pk).evaluations == subjects[0].evaluations + 1
+    assert VerdictRecord.objects.filter(rollout=rollout).values("evaluation").distinct().count() == 1
 
 
-def test_it_drops_the_look_at_a_rollout_that_moved_and_keeps_the_others() -> None:
+def test_it_drops_the_evaluation_of_a_rollout_that_moved_and_stores_the_others() -> None:
     (moved, _), (still, _) = running(), running()
     now = clock.now()
-    taken = reconcile._see(evaluations.read([moved.pk, still.pk]), now, reconcile.Fleets())
+    taken = judging.judge(evaluations.load([moved.pk, still.pk]), now, judging.Fleets())
     Rollout.objects.filter(pk=moved.pk).update(version=moved.version + 7)
-    assert evaluations.keep(taken, now) == {still.pk}
-    assert set(Verdict.objects.values_list("rollout", flat=True)) == {still.pk}
-    assert Rollout.objects.get(pk=moved.pk).looked_at is None
+    assert evaluations.store(taken, now) == {still.pk}
+    assert set(VerdictRecord.objects.values_list("rollout", flat=True)) == {still.pk}
+    assert Rollout.objects.get(pk=moved.pk).evaluated_at is None
 
 
 def silent(rollout: Rollout, traffic: Traffic) -> None:
@@ -185,14 +191,14 @@ def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[Evidence]:
-    """The evidence that each look gives to `decide`."""
+    """The evidence that each evaluation gives to `decide`."""
     seen: list[Evidence] = []
 
     def watched(view: Any, evidence: Evidence, *others: Any) -> Any:
         seen.append(evidence)
         return decide(view, evidence, *others)
 
-    monkeypatch.setattr(reconcile, "decide", watched)
+    monkeypatch.setattr(judging, "decide", watched)
     return seen
 
 
@@ -228,7 +234,7 @@ def test_it_lets_rest_what_nothing_came_in_for() -> None:
     assert reconcile.sweep() == {"hold": 2}
     assert reconcile.sweep() == {"rest": 2}
     more(traffic)
-    looked_at = Rollout.objects.get(pk=quiet.pk).looked_at
+    evaluated_at = Rollout.objects.get(pk=quiet.pk).evaluated_at
     ArmTotals.objects.filter(rollout=str(busy.pk)).update(received_at=clock.now() + timedelta(seconds=1))
     assert reconcile.sweep() == {"rest": 1, "hold": 1}
-    assert Rollout.objects.get(pk=quiet.pk).looked_at == looked_at
+    assert Rollout.objects.get(pk=quiet.pk).evaluated_at == evaluated_at

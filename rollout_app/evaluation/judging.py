@@ -1,0 +1,200 @@
+"""Judge rollouts: read what is new of each, add it to its sums, and decide. Writes nothing.
+
+`evaluations` reads and stores, the engine judges and decides; here the one is handed to the other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from policies_app.fleet import readback
+from rollout_app import actions
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.calibration import MIN_OUTCOMES
+from rollout_app.engine.decide import Decision, Evidence, Hold, decide
+from rollout_app.engine.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
+from rollout_app.engine.stats.combine import missing_breach
+from rollout_app.engine.windows import closes_before
+from rollout_app.evaluation import evaluations
+from rollout_app.evaluation.evaluations import Evaluation, Progress, Subject, whole_rollout
+from rollout_app.outcomes import minute_totals
+
+# How long a rollout is left alone when no outcome comes in: what only time or the fleet changes is seen so late.
+SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
+_MINUTES_OF_HEALTH = 60
+
+
+@dataclass(slots=True)
+class Fleets:
+    """The routers of each environment, read once for all evaluations of a sweep."""
+
+    _present: dict[int, readback.Present] = field(default_factory=dict)
+
+    def view(self, subject: Subject) -> FleetView:
+        present = self._present.get(subject.environment_id)
+        if present is None:
+            present = self._present[subject.environment_id] = readback.present(subject.environment)
+        seen = present.view(subject.revision or 0)
+        rejected = tuple(str(no) for no in seen.rejected if no.digest == subject.digest)
+        return FleetView(routers=seen.of, applied=seen.confirmed, rejected=rejected)
+
+
+def judge(subjects: Sequence[Subject], now: datetime, fleets: Fleets) -> list[Evaluation]:
+    """One evaluation each. What is new of all of them is read together, in two statements."""
+    started = [_start(subject, now) for subject in subjects]
+    with_outcomes = [one for one in started if one.subject.newest_minute]
+    rows = minute_totals.minute_rows([one.unjudged_minutes() for one in with_outcomes])
+    young = minute_totals.baseline_sums([span for one in with_outcomes for span in one.young_minutes()])
+    return [
+        _judge_one(one, rows.get(one.subject.name, []), young.get(one.subject.name, ArmSums()), now, fleets)
+        for one in started
+    ]
+
+
+# --- what is new -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Started:
+    """An evaluation under way: how far the sums go, and up to which minute they may grow."""
+
+    subject: Subject
+    progress: Progress
+    calibrated_now: bool  # the reference was measured by this evaluation
+    before: int  # Unix minute: the first that is still open; 0 while no outcome has come in
+
+    def unjudged_minutes(self) -> minute_totals.MinuteQuery:
+        """The minutes that no window holds yet. The shadow gate counts open minutes, too."""
+        subject, cursors = self.subject, self.progress.cursors
+        before = minute_totals.NO_LIMIT if subject.plan[subject.stage]["mode"] == "shadow" else self.before
+        ranges = tuple(
+            minute_totals.MinuteRange(subject.name, stage, cursors.get(stage, 0), before)
+            for stage in range(subject.stage + 1)
+        )
+        return minute_totals.MinuteQuery(self.progress.reference, subject.sticky, ranges)
+
+    @property
+    def hour(self) -> range:
+        """The hour up to the newest stamped minute."""
+        newest = self.subject.newest_minute
+        end = minute_totals.minute_of(newest) + 1 if newest else 0
+        return range(end - _MINUTES_OF_HEALTH, end)
+
+    def young_minutes(self) -> list[minute_totals.MinuteRange]:
+        """The part of the hour that is not due yet, of this stage and the last: the sums have the rest."""
+        first, stage = max(self.before, self.hour.start), self.subject.stage
+        stages = range(max(0, stage - 1), stage + 1)
+        return [
+            minute_totals.MinuteRange(self.subject.name, stage, first, self.hour.stop) for stage in stages
+        ]
+
+
+def _start(subject: Subject, now: datetime) -> _Started:
+    progress = subject.progress()
+    newest, received = subject.newest_minute, subject.received_at
+    if newest is None or received is None:
+        return _Started(subject, progress, False, 0)
+    calibrated_now = False
+    if progress.reference.outcomes < MIN_OUTCOMES:
+        # Measured again while it rests on too little. Starting the sums again from it loses nothing: every minute
+        # of the rollout is read again.
+        measured = minute_totals.reference(whole_rollout(subject.pk), now)
+        if calibrated_now := measured.outcomes >= MIN_OUTCOMES:
+            progress = Progress(measured, {}, {}, has_sums=False)
+    before = closes_before(
+        now=now, lag_s=subject.lag_s, newest_minute=minute_totals.minute_of(newest), last_received_at=received
+    )
+    return _Started(subject, progress, calibrated_now, before)
+
+
+# --- judge one -------------------------------------------------------------------------------------------
+
+
+def _judge_one(
+    one: _Started, rows: list[MinuteRow], young: ArmSums, now: datetime, fleets: Fleets
+) -> Evaluation:
+    subject, accumulator = one.subject, one.subject.accumulator(one.progress)
+    is_new = bool(accumulator.take(rows, before=one.before)) or one.calibrated_now
+    judgement = accumulator.judge(subject.stage, detail=False)
+    still_open = [row for row in rows if row.minute >= accumulator.cursors.get(row.stage, 0)]
+    rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), accumulator.rehearsed)
+    evidence = Evidence(
+        judgement=judgement,
+        reference=accumulator.reference,
+        telemetry=_telemetry(one, accumulator, still_open),
+        baseline_last_hour=_last_hour(one, accumulator, still_open, young),
+        shadow=rehearsed.shadow,
+        mirror=rehearsed.mirror,
+    )
+    decision = decide(_view(subject, accumulator.stages, now), evidence, fleets.view(subject), now)
+    results = {verdict.name: verdict.result.value for verdict in judgement.verdicts}
+    evaluation = Evaluation(subject, decision, _wake_at(subject, accumulator.stages[subject.stage], decision, now))
+    if is_new:
+        evaluation.sums = evaluations.as_json(accumulator.as_dict() | {"results": results})
+        evaluation.reference = accumulator.reference.as_dict() if one.calibrated_now else None
+    acts = not isinstance(decision, Hold)
+    # Verdicts are stored when the evaluation acts or a verdict changed: a row for each evaluation would be megabytes
+    # a day of nothing new, and the sums give the present verdicts at any time (`evaluations.judged`).
+    if acts or (is_new and results != one.progress.results):
+        judgement = accumulator.detailed(judgement)
+        details = [(v.name, v.result.value, evaluations.as_json(v)) for v in judgement.verdicts]
+        evaluation.verdicts = details if is_new else []
+    if acts:
+        # With the reference that the verdicts rest on: it may have been measured long after the start's own entry.
+        evaluation.evidence = {
+            "judgement": judgement.as_dict(),
+            "reference": accumulator.reference.as_dict(),
+            "telemetry": _plain(asdict(evidence.telemetry)),
+        }
+    return evaluation
+
+
+def _last_hour(one: _Started, accumulator: Accumulator, still_open: list[MinuteRow], young: ArmSums) -> ArmSums:
+    """The baseline over the last hour: closed minutes, those that wait for their window, and young ones."""
+    waiting = (row.baseline for row in still_open if one.hour.start <= row.minute < one.before)
+    return sum(waiting, accumulator.baseline_since(one.hour.start)) + young
+
+
+def _telemetry(one: _Started, accumulator: Accumulator, still_open: list[MinuteRow]) -> Telemetry:
+    """Counted from the sums. They leave out the late outcomes of judged minutes, so a silence is read in full."""
+    tallies = accumulator.tallies.values()
+    due = sum(row.candidate.tasks for row in still_open if row.minute < one.before)
+    graded = sum(row.candidate.successes + row.candidate.failures for row in still_open)
+    due += sum(tally.candidate_tasks for tally in tallies)
+    graded += sum(tally.candidate_graded for tally in tallies)
+    if missing_breach(due, graded):
+        return minute_totals.telemetry(one.subject.name, one.before, one.subject.received_at)
+    return Telemetry(due, graded, one.subject.received_at)
+
+
+def _view(subject: Subject, stages: tuple[Stage, ...], now: datetime) -> RolloutView:
+    following = subject.stage + 1
+    asks = following < len(stages) and stages[following].approval
+    paused = subject.paused_s + ((now - subject.paused_at).total_seconds() if subject.paused_at else 0.0)
+    return RolloutView(
+        state=subject.state,
+        stages=stages,
+        stage=subject.stage,
+        stage_entered_at=subject.stage_entered_at or now,
+        paused_seconds=paused,
+        next_stage_approved=asks
+        and actions.standing_approval(whole_rollout(subject.pk), following) is not None,
+        freeze=actions.freeze_sentence(subject.environment, now),
+    )
+
+
+def _wake_at(subject: Subject, stage: Stage, decision: Decision, now: datetime) -> datetime:
+    """When to evaluate again although no outcome came in: soon for the fleet, to the second for the minimum time."""
+    code = decision.reason.code if isinstance(decision, Hold) else ""
+    later = now + (SOON if code == "fleet" else LATER)
+    if subject.stage_entered_at is None or subject.paused_at is not None:
+        return later
+    done = subject.stage_entered_at + timedelta(minutes=stage.min_minutes, seconds=subject.paused_s)
+    return min(done, later) if done > now else later
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
+    }

@@ -1,0 +1,60 @@
+"""Migrations carry every row forward, and back again."""
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from controlplane.core import clock
+from rollout_app.models import DeferredGroup, GuardrailOverride, Rollout, VerdictRecord
+from tests.support import places
+
+BEFORE = ("rollout_app", "0005_uncounted_groups")
+KEPT = {"sums": {"error": {"1": [600, 6, -0.23999292013975582, None, "ü"]}}}
+
+
+def migrate(to: tuple[str, str] | None = None) -> None:
+    """To this migration, or to the newest."""
+    executor = MigrationExecutor(connection)
+    executor.migrate([to] if to else executor.loader.graph.leaf_nodes("rollout_app"))
+
+
+def stored_as() -> set[str]:
+    """The types of both columns, as PostgreSQL names them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT data_type FROM information_schema.columns WHERE table_schema = current_schema() AND "
+            "(table_name, column_name) IN (('rollout_app_rollout', 'evidence'), ('rollout_app_verdict', 'data'), "
+            "('rollout_app_verdictrecord', 'data'))"
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_carries_what_is_there_both_ways() -> None:
+    rollout = places.started()
+    evaluated = clock.now()
+    Rollout.objects.filter(pk=rollout.pk).update(evidence=KEPT, evaluations=7, evaluated_at=evaluated)
+    GuardrailOverride.objects.create(workload=rollout.workload, metric="failure", margin=0.01)
+    DeferredGroup.objects.create(body=b"not counted yet")
+    told: dict[str, Any] = {"guardrail": "error", "verdict": "pass", "data": KEPT, "at": clock.now()}
+    VerdictRecord.objects.create(rollout=rollout, stage=0, evaluation=7, **told)
+    try:
+        migrate(BEFORE)
+        assert connection.vendor == "sqlite" or stored_as() == {"jsonb"}
+    finally:
+        migrate()
+    assert connection.vendor == "sqlite" or stored_as() == {"text"}
+    row, record = Rollout.objects.get(pk=rollout.pk), VerdictRecord.objects.get()
+    assert row.evidence == record.data == KEPT
+    assert (row.evaluations, row.evaluated_at, record.evaluation) == (7, evaluated, 7)
+    assert GuardrailOverride.objects.get().margin == 0.01
+    assert bytes(DeferredGroup.objects.get().body) == b"not counted yet"
+
+
+@pytest.mark.django_db
+def test_it_refuses_what_json_has_not() -> None:
+    rollout = places.started()
+    with pytest.raises(ValueError):
+        Rollout.objects.filter(pk=rollout.pk).update(evidence={"log_e": float("inf")})

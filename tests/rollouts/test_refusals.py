@@ -1,0 +1,111 @@
+"""What can be done now is answered once: by the action, the API's `can` and the page alike."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import PointsmanError
+from policies_app.actions import pin, set_assignment
+from policies_app.models import Environment
+from rollout_app import actions
+from rollout_app.engine.states import Event
+from rollout_app.models import Rollout
+from rollout_app.serializers import RolloutSerializer
+from tests.support import builders, places
+from tests.support.places import ANNA, BEN
+
+pytestmark = pytest.mark.django_db
+PLAN: list[dict[str, Any]] = [
+    {"mode": "shadow", "min_tasks": 200},
+    {"mode": "percentage", "share_pcm": 10_000, "approval": True},
+    {"mode": "full"},
+]
+
+
+def pinned(rollout: Rollout) -> None:
+    pin(places.assignment(rollout), "large", actor=SYSTEM, reason="the small one is down")
+
+
+def frozen(rollout: Rollout) -> None:
+    Environment.objects.update(frozen_until=clock.now() + timedelta(hours=1), freeze_reason="year end")
+
+
+def moved(rollout: Rollout) -> None:
+    other = builders.version(rollout.workload, note="another")
+    set_assignment(rollout.environment_id, rollout.workload_id, baseline=other, cause="test")
+
+
+def occupied(rollout: Rollout) -> None:
+    """Another rollout of the same place is under way."""
+    other = actions.propose_rollout(
+        rollout.environment, rollout.workload, rollout.candidate, plan=PLAN[2:], reason="me first", actor=ANNA
+    )
+    actions.start_rollout(
+        actions.approve_rollout(other, actor=BEN, reason="yes"), actor=BEN, reason="me first"
+    )
+
+
+ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions.start_rollout)
+
+
+@pytest.mark.parametrize(
+    ("made", "event", "action", "obstacle", "code", "says"),
+    [
+        (places.started, *ADVANCE, pinned, "conflict", "is pinned to large"),
+        (places.started, *ADVANCE, frozen, "frozen", r"is frozen until .* \(year end\)"),
+        (places.started, *ADVANCE, moved, "conflict", "now serves version 3"),
+        (places.started, *ADVANCE, lambda rollout: None, "approval_missing", "Nobody has approved entering 10 %"),
+        (places.approved, *START, pinned, "conflict", "is pinned to large"),
+        (places.approved, *START, frozen, "frozen", "nothing starts or advances"),
+        (places.approved, *START, moved, "approval_stale", "now serves version 3"),
+        (places.approved, *START, occupied, "rollout_active", "Another rollout"),
+    ],
+)  # fmt: skip
+def test_it_is_refused_everywhere_in_the_same_words(
+    made: Callable[..., Rollout],
+    event: Event,
+    action: Callable[..., Rollout],
+    obstacle: Callable[[Rollout], None],
+    code: str,
+    says: str,
+) -> None:
+    rollout = made(plan=PLAN)
+    obstacle(rollout)
+    refusal = actions.refusals(rollout, clock.now())[event]
+    assert refusal is not None and (refusal.code, refusal.by_state) == (code, False)
+    assert event not in RolloutSerializer(rollout).data["can"]
+    with pytest.raises(PointsmanError, match=says) as refused:
+        action(rollout, actor=BEN, reason="on")
+    assert (refused.value.code, refused.value.detail) == (code, refusal.sentence)
+
+
+def test_it_offers_the_approval_of_a_stage_until_it_has_one() -> None:
+    rollout = places.started(plan=PLAN)
+    asked = actions.refusals(rollout, clock.now())
+    assert asked[actions.APPROVE_STAGE] is None and asked[Event.ADVANCE] is not None
+    actions.approve_stage(rollout, 1, actor=BEN, reason="shadow agrees")
+    asked = actions.refusals(rollout, clock.now())
+    assert asked[actions.APPROVE_STAGE] is not None and asked[Event.ADVANCE] is None
+
+
+@pytest.mark.parametrize(
+    ("after", "can"), [(timedelta(hours=72), True), (timedelta(hours=72, seconds=1), False)]
+)
+def test_it_can_be_reverted_for_72_hours(after: timedelta, can: bool) -> None:
+    rollout = places.completed()
+    assert rollout.ended_at
+    refusal = actions.refusal(rollout, Event.REVERT, rollout.ended_at + after)
+    assert (refusal is None) == can
+    assert can or (refusal and refusal.by_state)
+
+
+def test_it_asks_the_database_nothing_about_a_rollout_that_has_ended(
+    django_assert_num_queries: Callable[..., Any],
+) -> None:
+    rollout = actions.cancel_rollout(places.approved(), actor=ANNA, reason="no")
+    with django_assert_num_queries(0):
+        assert not [event for event, refusal in actions.refusals(rollout, clock.now()).items() if not refusal]
