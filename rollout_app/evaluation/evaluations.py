@@ -286,7 +286,9 @@ def judged(rollout: Rollout) -> Judgement:
             map(Guardrail.from_dict, rollout.guardrails),
             map(Stage.from_dict, rollout.stages),
         )
-        accumulator = Accumulator.open(guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0}))
+        accumulator = Accumulator.open(
+            guardrails, stages, Reference.from_dict(rollout.reference or {"outcomes": 0})
+        )
     return accumulator.judge(rollout.stage)
 
 

@@ -129,7 +129,9 @@ def _judge_one(
     )
     decision = decide(_view(subject, accumulator.stages, now), evidence, fleets.view(subject), now)
     results = {verdict.name: verdict.result.value for verdict in judgement.verdicts}
-    evaluation = Evaluation(subject, decision, _wake_at(subject, accumulator.stages[subject.stage], decision, now))
+    evaluation = Evaluation(
+        subject, decision, _wake_at(subject, accumulator.stages[subject.stage], decision, now)
+    )
     if is_new:
         evaluation.sums = evaluations.as_json(accumulator.as_dict() | {"results": results})
         evaluation.reference = accumulator.reference.as_dict() if one.calibrated_now else None
@@ -150,7 +152,9 @@ def _judge_one(
     return evaluation
 
 
-def _last_hour(one: _Started, accumulator: Accumulator, still_open: list[MinuteRow], young: ArmSums) -> ArmSums:
+def _last_hour(
+    one: _Started, accumulator: Accumulator, still_open: list[MinuteRow], young: ArmSums
+) -> ArmSums:
     """The baseline over the last hour: closed minutes, those that wait for their window, and young ones."""
     waiting = (row.baseline for row in still_open if one.hour.start <= row.minute < one.before)
     return sum(waiting, accumulator.baseline_since(one.hour.start)) + young

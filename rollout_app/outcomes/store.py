@@ -32,7 +32,7 @@ from django.db.models import Model
 from controlplane.core import clock
 from controlplane.core.bulk import chunks, stored
 from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket
-from rollout_app.outcomes.aggregate import RunningTotals, Contribution, RouteKey, add_up, by_arm
+from rollout_app.outcomes.aggregate import Contribution, RouteKey, RunningTotals, add_up, by_arm
 from rollout_app.outcomes.upserts import add_to_rows, encode, rows_of
 
 log = logging.getLogger(__name__)

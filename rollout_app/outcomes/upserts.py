@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import Model
 
 from controlplane.core.bulk import chunks, stored
-from rollout_app.outcomes.aggregate import DETAILS, NUMBERS, RunningTotals, Details
+from rollout_app.outcomes.aggregate import DETAILS, NUMBERS, Details, RunningTotals
 from rollout_app.outcomes.schemas import ReportedGroup
 
 ROWS = 1_000  # of one statement: some 3 MB

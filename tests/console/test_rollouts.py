@@ -171,7 +171,7 @@ def test_home_lists_a_stage_that_waits_for_an_approval(
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     client = people("tom", "approver", "operator")
     assert "1 rollout waits for you" in text(client.get("/console/"))
-    assert "the next stage needs an approval" in text(client.get(page_of(rollout)))
+    assert "Nobody has approved entering" in text(client.get(page_of(rollout)))
     actions.approve_stage(rollout, 1, actor=actor_of("eva"), reason="yes")
     assert "waits for you" not in text(client.get("/console/"))
 

@@ -136,7 +136,7 @@ def test_it_sets_aside_what_it_cannot_read(served: Served, caplog: pytest.LogCap
     store.defer([_submission(served)], DeferredGroups())
     assert store.flush_abandoned(_later())[0] == 1
     assert (_counted(), list(DeferredGroup.objects.all())) == (3, [torn])
-    assert f"group {torn.pk} of outcomes cannot be read" in caplog.text
+    assert f"deferred group {torn.pk} cannot be read" in caplog.text
     assert store.flush_abandoned(_later()) == (0, set())  # not at once again
     assert store.flush_abandoned(_later() + store.RETRY_UNREADABLE_AFTER) == (0, set())
     assert DeferredGroup.objects.get() == torn
@@ -213,7 +213,7 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
         kept.append(len(group))
         return real(group, deferred)
 
-    monkeypatch.setattr(store, "keep", recording)
+    monkeypatch.setattr(store, "defer", recording)
     buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(30)]
     assert plane.post(DOOR, served.key, batch(*buckets)).status == 202
     assert (_counted(), kept) == (30 * 118, [])  # one request: in the totals when it is answered

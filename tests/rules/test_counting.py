@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.outcomes.aggregate import NUMBERS, RunningTotals, Contribution, RouteKey, add_up, by_arm
+from rollout_app.outcomes.aggregate import NUMBERS, Contribution, RouteKey, RunningTotals, add_up, by_arm
 from rollout_app.outcomes.schemas import ReportedGroup as Group
 
 figures = st.integers(0, 2**40)
