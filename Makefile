@@ -14,10 +14,10 @@ DEV := .venv/dev.stamp
 # The demo keeps an instance of its own, whatever .env says of the real one.
 DEMO_INSTANCE := env POINTSMAN_VAR=$(CURDIR)/var/demo DATABASE_URL=sqlite:///$(CURDIR)/var/demo/pointsman.sqlite3 REDIS_URL=
 
-.PHONY: help demo run test check bench clean
+.PHONY: help demo run test integrations check bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## four rollouts over recorded tasks, before your eyes (DEMO="--fresh --approve" to begin anew, to approve)
 	@$(DEMO_INSTANCE) $(BIN)/python manage.py demo $(DEMO)
@@ -34,6 +34,9 @@ test: $(DEV) ## the whole suite on SQLite, then on a real PostgreSQL and Redis t
 	done; \
 	for db in sqlite postgres; do echo "$$db: $$(tail -n 1 var/test-$$db.log)"; done; \
 	exit $$failed
+
+integrations: .venv-integrations/stamp ## the integrations against the real LiteLLM and OpenFeature, in an environment of their own
+	@PYTHONPATH=router_client .venv-integrations/bin/pytest -c tests/integrations/pytest.ini --confcutdir=tests/integrations tests/integrations
 
 check: $(DEV) ## style, types, imports, migrations, templates, security
 	$(BIN)/ruff check .
@@ -66,3 +69,8 @@ $(DEV): requirements/dev.txt router_client/pyproject.toml | .venv/bin/pip
 	$(PIP) --require-hashes -r requirements/dev.txt
 	$(PIP) --no-deps --no-build-isolation -e router_client
 	@touch $@ $(BASE)
+
+.venv-integrations/stamp: tests/integrations/requirements.txt router_client/pyproject.toml
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/pip install --quiet --disable-pip-version-check -r tests/integrations/requirements.txt httpx rfc8785 pyyaml cryptography
+	@touch $@

@@ -1,0 +1,455 @@
+"""Pointsman in LiteLLM's proxy: one line in its configuration.
+
+    litellm_settings:
+      callbacks: ["pointsman.integrations.litellm.hook"]
+
+A request for the model `pointsman/<workload>` gets the model that the workload's policy chooses, by the names of
+the proxy's `model_list`, which the catalogue uses too. One outcome is recorded for each request, after LiteLLM's own
+retries and fallbacks; each attempt's cost is in it.
+
+environment
+    POINTSMAN_URL, POINTSMAN_KEY   the control plane, a router key
+    POINTSMAN_STORE                directory for the last known good; without it a restart waits for the control plane
+    POINTSMAN_LITELLM_MODELS       `name=workload,…`: model names that are workloads, besides `pointsman/…`
+    POINTSMAN_LITELLM_SCORER       `package.module:function`: a response to a confidence of 0 … 1, or None. With it the
+                                   policy's second stage runs on answers that are not streamed
+
+a request may say
+    metadata.pointsman   {"endpoint": …, "conversation": …, "user": …, "tenant": …, "attributes": {…}}, any of them
+    header pointsman-grade: <decision id>=1 (or 0)   a word on an earlier task, of the kind `downstream`
+    header pointsman-endpoint, pointsman-conversation
+
+an answer says
+    header x-pointsman-decision-id, for feedback; also of a stream
+
+Limits. LiteLLM decides about its retries and fallbacks: give the policy's models `fallbacks` and `num_retries` there. A
+stream can't be escalated: its first words are with the reader before its confidence is known. A client that hangs up in
+the middle of a stream leaves a task that is decided and unfinished, and the control plane counts it as that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from litellm.integrations.custom_logger import CustomLogger
+
+from pointsman import Attempt, Router
+from pointsman.decision import Decision
+from pointsman.integrations.outside import enter_attempt, finish
+
+__all__ = ["PointsmanHook", "hook"]
+
+log = logging.getLogger("pointsman.litellm")
+
+PREFIX = "pointsman/"
+KEY = "pointsman_decision_id"  # in the request's metadata: by it the calls of one request are joined
+CALLS = frozenset(
+    {"completion", "acompletion", "text_completion", "atext_completion", "responses", "aresponses",
+     "anthropic_messages", "generate_content", "agenerate_content"}
+)  # fmt: skip
+PENDING_FOR_S = 900.0  # then nobody will say any more what came of a request
+CHARACTERS_A_TOKEN = 4
+
+# LiteLLM's exceptions (litellm/exceptions.py) as the policy format's kinds.
+_KINDS = {
+    "Timeout": "timeout", "APITimeoutError": "timeout", "RateLimitError": "rate_limited",
+    "APIConnectionError": "connection", "InternalServerError": "server_error",
+    "ServiceUnavailableError": "server_error",
+    "BadGatewayError": "server_error", "ContentPolicyViolationError": "refusal", "NotFoundError": "unknown_model",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request that was decided and has not ended."""
+
+    decision: Decision
+    since: float
+    streamed: bool
+    scored: bool  # the answer is scored before it goes out, so the success hook records it
+    success: bool | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: bool = False
+
+
+class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM is installed
+    """LiteLLM's callback. Never raises into a request: where Pointsman can't decide, the request goes on as it came."""
+
+    def __init__(
+        self,
+        router: Router | None = None,
+        *,
+        workloads: Mapping[str, str] | None = None,
+        scorer: Callable[[Any], float | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._router = router
+        self._workloads = dict(workloads) if workloads is not None else _workloads_from_environment()
+        self._scorer = scorer
+        self._scorer_path = os.environ.get("POINTSMAN_LITELLM_SCORER", "") if scorer is None else ""
+        self._pending: dict[str, Pending] = {}
+        self._lock = threading.Lock()
+        self.swept = 0  # requests of which nobody said what came of them
+
+    # --- before the call ------------------------------------------------------------------------------
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any] | None:
+        """Choose the model. LiteLLM looks for this method on the registered class itself."""
+        try:
+            return self.choose(data, call_type)
+        except Exception:
+            log.exception("a request was not routed by Pointsman; it goes on as it came")
+            return None
+
+    def choose(self, data: dict[str, Any], call_type: str = "acompletion") -> dict[str, Any] | None:
+        """Set the request's model to what the policy says; None for a request that is no workload's."""
+        if KEY in _metadata(data):  # chosen already: a request may pass a hook twice
+            return None
+        workload = self._workload(data.get("model"))
+        self._take_grades(data)
+        if workload is None or call_type not in CALLS:
+            return None
+        self.sweep()
+        given = _given(data)
+        request, units = _inputs(data, given), _units(data, given)
+        decision = self.router.decide(workload, request, units, available=_known_models())
+        if (
+            not decision.model
+        ):  # no policy is known, and nothing was set to stand in: LiteLLM says so of the name asked
+            return None
+        data["model"] = decision.model
+        for name, value in decision.params.items():
+            data.setdefault(name, value)
+        if (limit := decision.timeouts.get("attempt_ms")) is not None:
+            data.setdefault("timeout", limit / 1_000)
+        streamed = bool(data.get("stream"))
+        scored = not streamed and self.scorer is not None
+        metadata = _metadata(data)
+        metadata[KEY] = decision.decision_id
+        with self._lock:
+            self._pending[decision.decision_id] = Pending(decision, time.monotonic(), streamed, scored)
+        return data
+
+    # --- attempts -------------------------------------------------------------------------------------
+
+    async def async_post_call_failure_deployment_hook(
+        self,
+        request_data: Mapping[str, Any],
+        exception: Exception,
+        call_type: Any,
+        fallback_depth: int | None = None,
+    ) -> None:
+        """One attempt failed; LiteLLM may retry or fall back, so this is not the request's end."""
+        pending = self._of(request_data)
+        if pending is not None:
+            with pending.lock:
+                # A call that failed costs nothing that anybody can tell; LiteLLM says 0, too.
+                enter_attempt(
+                    pending.decision,
+                    _group(request_data),
+                    Attempt(ok=False, error=_kind(exception), cost_nusd=0),
+                )
+
+    async def async_log_success_event(
+        self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """A call answered, a stream to its end: the request's outcome, unless its answer is still to be scored."""
+        payload = kwargs.get("standard_logging_object") or {}
+        if _internal(payload):
+            return
+        pending = self._of(kwargs)
+        if pending is not None and not pending.scored:
+            self._answered(pending, payload)
+            self._end(pending)
+
+    async def async_post_call_success_hook(
+        self, data: dict[str, Any], user_api_key_dict: Any, response: Any
+    ) -> Any:
+        """The policy's second stage, on an answer that nobody has read yet."""
+        pending = self._of(data)
+        if pending is None or not pending.scored:
+            return response
+        try:
+            return await self._second_stage(pending, data, response)
+        except Exception:
+            log.exception("the second stage failed; the first answer is used")
+            return response
+        finally:
+            self._end(pending)
+
+    async def async_post_call_failure_hook(
+        self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:  # fmt: skip
+        """All attempts failed: only this is the request's failure."""
+        pending = self._of(request_data)
+        if pending is not None:
+            self._end(pending, error=_kind(original_exception))
+
+    # --- answers --------------------------------------------------------------------------------------
+
+    async def async_post_call_response_headers_hook(
+        self, data: dict[str, Any], user_api_key_dict: Any, response: Any,
+        request_headers: dict[str, str] | None = None, litellm_call_info: dict[str, Any] | None = None,
+    ) -> dict[str, str] | None:  # fmt: skip
+        """The decision's id, by which feedback finds its task."""
+        found = _metadata(data).get(KEY)
+        return {"x-pointsman-decision-id": str(found)} if found else None
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """The stream as it is, with the decision's id on its last chunk."""
+        found = _metadata(request_data).get(KEY)
+        async for chunk in response:
+            choices = getattr(chunk, "choices", None)
+            if found and choices and getattr(choices[0], "finish_reason", None):
+                chunk.pointsman_decision_id = found
+            yield chunk
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    @property
+    def router(self) -> Router:
+        """The process's router, made at the first request: a configuration may be read before the network is there."""
+        if self._router is None:
+            with self._lock:
+                if self._router is None:
+                    self._router = Router(
+                        os.environ.get("POINTSMAN_URL", ""),
+                        os.environ.get("POINTSMAN_KEY", ""),
+                        store=os.environ.get("POINTSMAN_STORE") or None,
+                    )
+        return self._router
+
+    @property
+    def scorer(self) -> Callable[[Any], float | None] | None:
+        """Response → confidence, as the environment names it."""
+        if self._scorer is None and self._scorer_path:
+            module, _, name = self._scorer_path.partition(":")
+            self._scorer = getattr(importlib.import_module(module), name)
+            self._scorer_path = ""
+        return self._scorer
+
+    def sweep(self) -> None:
+        """Forget requests that never ended: hang-ups. They are decided and unfinished, and counted as that."""
+        oldest = time.monotonic() - PENDING_FOR_S
+        with self._lock:
+            # In the order of their beginning, so the first young one ends the search.
+            while self._pending:
+                found, pending = next(iter(self._pending.items()))
+                if pending.since > oldest:
+                    return
+                del self._pending[found]
+                self.swept += 1
+
+    def _workload(self, model: Any) -> str | None:
+        if not isinstance(model, str):
+            return None
+        return self._workloads.get(model) or (
+            model.removeprefix(PREFIX) if model.startswith(PREFIX) else None
+        )
+
+    def _of(self, data: Mapping[str, Any]) -> Pending | None:
+        found = _metadata(data).get(KEY)
+        return self._pending.get(found) if found else None
+
+    def _answered(self, pending: Pending, payload: Mapping[str, Any]) -> None:
+        with pending.lock:
+            enter_attempt(
+                pending.decision,
+                str(payload.get("model_group") or payload.get("model") or pending.decision.model),
+                Attempt(cost_nusd=self._cost(payload), latency_ms=_latency_ms(payload)),  # type: ignore[arg-type]
+            )
+
+    async def _second_stage(self, pending: Pending, data: dict[str, Any], response: Any) -> Any:
+        decision, scorer = pending.decision, self.scorer
+        while True:
+            hidden = getattr(response, "_hidden_params", None) or {}
+            cost = _nusd(hidden.get("response_cost"))
+            confidence = scorer(response) if scorer is not None else None
+            with pending.lock:
+                step = decision.next(Attempt(confidence=confidence, cost_nusd=cost))  # type: ignore[arg-type]
+            if step.done:
+                return response
+            response = await _call(step.model, {**data, **step.params})
+
+    def _end(self, pending: Pending, error: str | None = None) -> None:
+        with pending.lock:
+            if pending.ended:
+                return
+            pending.ended = True
+            finish(pending.decision, answered=error is None)
+        with self._lock:
+            self._pending.pop(pending.decision.decision_id, None)
+        # Answered is not successful: who knows better says so by feedback. A failure is known.
+        self.router.record(pending.decision, False if error else None, error=error)
+
+    def _cost(self, payload: Mapping[str, Any]) -> int | None:
+        """Nano-USD. LiteLLM says 0 for a cached answer, which is free, and for a model without a price, too."""
+        cost = _nusd(payload.get("response_cost"))
+        if cost or payload.get("cache_hit"):
+            return cost
+        return None
+
+    def _take_grades(self, data: Mapping[str, Any]) -> None:
+        for word in filter(None, _headers(data).get("pointsman-grade", "").split(",")):
+            found, _, grade = word.strip().partition("=")
+            if found and grade in ("0", "1"):
+                self.router.feedback(found, "downstream", success=grade == "1")
+
+
+def _workloads_from_environment() -> dict[str, str]:
+    pairs = (
+        entry.partition("=") for entry in os.environ.get("POINTSMAN_LITELLM_MODELS", "").split(",") if entry
+    )
+    return {name.strip(): workload.strip() for name, _, workload in pairs if workload.strip()}
+
+
+def _metadata(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's metadata, wherever this call of LiteLLM keeps it."""
+    parameters = data.get("litellm_params")
+    places = (data, parameters) if isinstance(parameters, Mapping) else (data,)
+    for place in places:
+        for name in ("litellm_metadata", "metadata"):
+            found = place.get(name)
+            if isinstance(found, dict) and (KEY in found or place is data):
+                return found
+    if isinstance(data, dict):
+        return data.setdefault("metadata", {})  # type: ignore[no-any-return]
+    return {}
+
+
+def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
+    asked = data.get("proxy_server_request")
+    found = asked.get("headers") if isinstance(asked, Mapping) else None
+    return (
+        {str(name).lower(): str(value) for name, value in found.items()} if isinstance(found, Mapping) else {}
+    )
+
+
+def _given(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = _metadata(data).get("pointsman")
+    if not isinstance(found, Mapping):
+        asked = _metadata(data).get("requester_metadata")
+        found = asked.get("pointsman") if isinstance(asked, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _inputs(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `request.*` inputs that a proxy can tell. Lengths only: no text leaves the process."""
+    messages = data.get("messages") or data.get("input") or data.get("prompt") or ()
+    inputs: dict[str, Any] = {"prompt_tokens": -(-_characters(messages) // CHARACTERS_A_TOKEN)}
+    if isinstance(messages, list):
+        inputs["turns"] = sum(
+            1 for message in messages if isinstance(message, Mapping) and message.get("role") == "user"
+        )
+    if tools := data.get("tools"):
+        inputs["tool_calls"] = len(tools)
+    if endpoint := _headers(data).get("pointsman-endpoint"):
+        inputs["endpoint"] = endpoint
+    names = (
+        "endpoint",
+        "task_type",
+        "priority",
+        "customer_tier",
+        "language",
+        "confidence",
+        "retrieved_chunks",
+        "attributes",
+    )
+    return inputs | {name: given[name] for name in names if name in given}
+
+
+def _units(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
+    headers = _headers(data)
+    found = {
+        "request": data.get("litellm_call_id"),
+        "conversation": given.get("conversation")
+        or headers.get("pointsman-conversation")
+        or data.get("litellm_session_id"),
+        "user": given.get("user") or data.get("user"),
+        "tenant": given.get("tenant") or _metadata(data).get("user_api_key_team_id"),
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _characters(value: Any) -> int:
+    """Of all texts in it. Iterative: a request's nesting is its sender's choice."""
+    total, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            total += len(one)
+        elif isinstance(one, Mapping):
+            left += [one.get("content"), one.get("text")]
+        elif isinstance(one, (list, tuple)):
+            left += one
+    return total
+
+
+def _known_models() -> frozenset[str] | None:
+    """What the proxy can call; None outside of a proxy."""
+    import sys
+
+    server = sys.modules.get("litellm.proxy.proxy_server")
+    router = getattr(server, "llm_router", None)
+    names = getattr(router, "model_names", None)
+    return frozenset(names) if names else None
+
+
+async def _call(model: str, data: dict[str, Any]) -> Any:
+    """Another model for the same request, through the proxy's own router."""
+    import sys
+
+    router = getattr(sys.modules.get("litellm.proxy.proxy_server"), "llm_router", None)
+    if router is None:
+        import litellm
+
+        return await litellm.acompletion(**{**data, "model": model})
+    return await router.acompletion(**{**data, "model": model})
+
+
+def _group(data: Mapping[str, Any]) -> str:
+    """The name in `model_list` of the deployment that was called."""
+    metadata = _metadata(data)
+    return str(metadata.get("model_group") or data.get("model_group") or data.get("model") or "")
+
+
+def _internal(payload: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM made the call for its own ends: a silent experiment, a classifier, a judge."""
+    metadata = payload.get("metadata") or {}
+    return bool(metadata.get("is_silent_experiment") or metadata.get("internal_call_origin"))
+
+
+def _kind(error: Exception) -> str:
+    for kind in type(error).__mro__:
+        if kind.__name__ in _KINDS:
+            return _KINDS[kind.__name__]
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return {408: "timeout", 429: "rate_limited"}.get(status, "server_error" if status >= 500 else "error")
+    return "error"
+
+
+def _nusd(dollars: Any) -> int | None:
+    return round(dollars * 1e9) if isinstance(dollars, (int, float)) and dollars >= 0 else None
+
+
+def _latency_ms(payload: Mapping[str, Any]) -> float | None:
+    start, end = payload.get("startTime"), payload.get("endTime")
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)) and end >= start:
+        return float(end - start) * 1_000
+    return None
+
+
+hook = PointsmanHook()

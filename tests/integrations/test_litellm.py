@@ -1,0 +1,230 @@
+"""Pointsman in LiteLLM's real proxy, with mock answers: one outcome a request, after LiteLLM's own retries.
+
+Needs LiteLLM and what its proxy imports: `make integrations` has them.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["LITELLM_MASTER_KEY"] = "sk-test"
+litellm = pytest.importorskip(
+    "litellm", reason="LiteLLM is not installed here; `make integrations` installs it"
+)
+httpx = pytest.importorskip("httpx")
+
+from pointsman import Pace, Router  # noqa: E402
+from pointsman.integrations import litellm as integration  # noqa: E402
+from pointsman.integrations.litellm import PointsmanHook  # noqa: E402
+from pointsman.testing import FakeControlPlane  # noqa: E402
+
+POLICY: dict[str, Any] = {
+    "format": 1,
+    "workload": "chat",
+    "models": {"small": {"model": "small", "params": {"temperature": 0.5}}, "large": {"model": "large"}},
+    "rules": [{"id": "long", "when": "request.prompt_tokens > 100", "use": "large"}],
+    "default": "small",
+    "fallback": ["large", "small"],
+}
+BROKEN = {**POLICY, "models": {"small": {"model": "broken"}, "large": {"model": "large"}}}
+HOPELESS = {**POLICY, "models": {"small": {"model": "hopeless"}, "large": {"model": "large"}}}
+ESCALATING = {
+    **POLICY,
+    "escalate": {"to": "large", "on": ["error"], "when": "response.confidence < 0.7"},
+}
+
+
+def deployment(name: str, model: str, answer: str) -> dict[str, Any]:
+    return {"model_name": name, "litellm_params": {"model": model, "api_key": "x", "mock_response": answer}}
+
+
+CONFIGURATION = {
+    "model_list": [
+        deployment("small", "openai/gpt-4o-mini", "from the small one"),
+        deployment("large", "openai/gpt-4o", "from the large one"),
+        deployment("broken", "openai/gpt-4o-mini", "litellm.RateLimitError"),
+        deployment("hopeless", "openai/gpt-4o-mini", "litellm.InternalServerError"),
+    ],
+    "router_settings": {"num_retries": 1, "fallbacks": [{"broken": ["large"]}]},
+    "litellm_settings": {"callbacks": ["pointsman.integrations.litellm.hook"]},
+}
+
+
+@pytest.fixture
+def plane() -> Iterator[FakeControlPlane]:
+    with FakeControlPlane() as plane:
+        yield plane
+
+
+def asked(
+    plane: FakeControlPlane,
+    policy: dict[str, Any],
+    talk: Callable[[Any], Coroutine[Any, Any, Any]],
+    home: Path,
+    *,
+    scorer: Callable[[Any], float | None] | None = None,
+) -> tuple[Any, list[dict[str, Any]]]:
+    """(what the talk with the proxy came to, the outcome buckets that the control plane got)."""
+    proxy_server = pytest.importorskip(
+        "litellm.proxy.proxy_server", reason="what LiteLLM's proxy imports is not installed here"
+    )
+    plane.serve("chat", policy)
+    hook = integration.hook
+    with Router(plane.url, plane.key, pace=Pace(first_poll_within=0, flush_every=0.05)) as router:
+        assert router.wait_ready(20)
+        hook._router, hook._scorer = router, scorer
+        (home / "config.yaml").write_text(json.dumps(CONFIGURATION))
+
+        async def run() -> Any:
+            litellm.logging_callback_manager._reset_all_callbacks()  # each test's proxy registers the hook anew
+            await proxy_server.initialize(config=str(home / "config.yaml"))
+            transport = httpx.ASGITransport(proxy_server.app)
+            headers = {"authorization": "Bearer sk-test"}
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://proxy", headers=headers
+            ) as client:
+                found = await talk(client)
+            for _ in range(200):  # LiteLLM logs behind the answer
+                if not hook._pending:
+                    break
+                await asyncio.sleep(0.05)
+            return found
+
+        found = asyncio.run(run())
+        assert not hook._pending
+    return found, plane.buckets("chat")
+
+
+async def complete(client: Any, text: str = "hi", model: str = "pointsman/chat", **more: Any) -> Any:
+    headers = more.pop("headers", {})
+    body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
+    return await client.post("/chat/completions", json=body, headers=headers, timeout=60)
+
+
+def test_it_sends_each_request_where_the_policy_says(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async def talk(client: Any) -> Any:
+        return await complete(client), await complete(client, "x" * 1_000)
+
+    (short, long), buckets = asked(plane, POLICY, talk, tmp_path)
+    assert short.json()["choices"][0]["message"]["content"] == "from the small one"
+    assert long.json()["choices"][0]["message"]["content"] == "from the large one"
+    assert {(bucket["rule"], bucket["model"], bucket["tasks"]) for bucket in buckets} == {
+        ("default", "small", 1),
+        ("long", "large", 1),
+    }
+    assert all(bucket["cost_nusd"]["n"] == 1 and bucket["cost_nusd"]["sum"] > 0 for bucket in buckets)
+    assert all(bucket["ungraded"] == 1 for bucket in buckets), "answered is not successful"
+
+
+def test_a_rescued_request_is_one_task_that_did_not_fail(plane: FakeControlPlane, tmp_path: Path) -> None:
+    answer, (bucket,) = asked(plane, BROKEN, complete, tmp_path)
+    assert answer.status_code == 200
+    assert (bucket["tasks"], bucket["failures"], bucket["errors"]) == (1, 0, 0)
+    assert (bucket["retries"], bucket["fallbacks"], bucket["attempts"], bucket["model"]) == (1, 1, 3, "large")
+
+
+def test_a_request_that_failed_altogether_is_one_failure_with_its_kind(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    answer, (bucket,) = asked(plane, HOPELESS, complete, tmp_path)
+    assert answer.status_code == 500
+    assert (bucket["tasks"], bucket["failures"], bucket["errors"]) == (1, 1, 1)
+    assert bucket["errors_by_kind"] == {"server_error": 1}
+
+
+def test_a_stream_is_recorded_at_its_end_and_says_its_decision(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    async def talk(client: Any) -> Any:
+        return await complete(client, stream=True)
+
+    answer, (bucket,) = asked(plane, POLICY, talk, tmp_path)
+    decision = answer.headers["x-pointsman-decision-id"]
+    assert f'"pointsman_decision_id":"{decision}"' in answer.text.replace(": ", ":")
+    assert (bucket["tasks"], bucket["attempts"]) == (1, 1)
+
+
+def test_the_second_stage_runs_on_an_answer_that_nobody_has_read(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
+    def unsure(response: Any) -> float:
+        return 0.2 if "small" in response.choices[0].message.content else 0.9
+
+    answer, (bucket,) = asked(plane, ESCALATING, complete, tmp_path, scorer=unsure)
+    assert answer.json()["choices"][0]["message"]["content"] == "from the large one"
+    assert (bucket["escalations"], bucket["attempts"], bucket["model"]) == (1, 2, "large")
+    assert bucket["cost_nusd"]["n"] == 1
+
+
+def test_a_grade_in_a_header_reaches_its_task(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async def talk(client: Any) -> Any:
+        first = await complete(client)
+        await complete(client, headers={"pointsman-grade": f"{first.headers['x-pointsman-decision-id']}=1"})
+        return first.headers["x-pointsman-decision-id"]
+
+    decision, _ = asked(plane, POLICY, talk, tmp_path)
+    assert [(word["decision_id"], word["kind"], word["success"]) for word in plane.feedback] == [
+        (decision, "downstream", True)
+    ]
+
+
+def test_what_is_no_workload_goes_on_as_it_came(plane: FakeControlPlane, tmp_path: Path) -> None:
+    async def talk(client: Any) -> Any:
+        return await complete(client, model="large"), await complete(client, model="pointsman/nobody")
+
+    (plain, unknown), buckets = asked(plane, POLICY, talk, tmp_path)
+    assert plain.status_code == 200 and "x-pointsman-decision-id" not in plain.headers
+    assert unknown.status_code == 400 and "pointsman/nobody" in unknown.text
+    assert buckets == []
+
+
+def test_litellm_finds_the_hooks_where_it_looks_for_them() -> None:
+    """LiteLLM asks `vars(type(callback))` for `async_pre_call_hook`; the others must be overrides of its class's."""
+    from litellm.integrations.custom_logger import CustomLogger
+
+    ours = {name for name in vars(PointsmanHook) if name.startswith("async_")}
+    assert "async_pre_call_hook" in ours
+    for name in ours:
+        theirs = inspect.signature(getattr(CustomLogger, name)).parameters
+        assert list(inspect.signature(getattr(PointsmanHook, name)).parameters) == list(theirs), name
+
+
+def test_a_hang_up_is_swept_and_leaves_its_task_unfinished(
+    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.serve("chat", POLICY)
+    with Router(plane.url, plane.key, pace=Pace(first_poll_within=0, flush_every=0.05)) as router:
+        assert router.wait_ready(20)
+        hook = PointsmanHook(router)
+        hook.choose({"model": "pointsman/chat", "messages": [], "stream": True})
+        monkeypatch.setattr(integration, "PENDING_FOR_S", -1.0)
+        hook.sweep()
+    assert (hook.swept, hook._pending) == (1, {})
+    assert plane.buckets("chat") == []
+
+
+def test_a_router_that_fails_does_not_fail_the_request() -> None:
+    class Broken:
+        def decide(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("no")
+
+    hook = PointsmanHook(Broken())  # type: ignore[arg-type]
+    data = {"model": "pointsman/chat", "messages": []}
+    assert asyncio.run(hook.async_pre_call_hook(None, None, data, "acompletion")) is None
+    assert data["model"] == "pointsman/chat"
+
+
+def test_litellms_own_calls_are_not_recorded() -> None:
+    hook = PointsmanHook(workloads={})
+    payload = {"metadata": {"is_silent_experiment": True}}
+    asyncio.run(
+        hook.async_log_success_event({"standard_logging_object": payload, "metadata": {}}, None, None, None)
+    )
+    assert integration._internal({"metadata": {"internal_call_origin": "judge"}})
