@@ -61,6 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--db") == "sqlite":
         # A file: an SQLite database in memory has other locks than the one that people run.
         settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(home / "test.sqlite3")
+        if template := os.environ.get(
+            "POINTSMAN_TEST_TEMPLATE"
+        ):  # `make mutants`: migrated once, for --reuse-db
+            shutil.copy(template, home / "test.sqlite3")
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a login in microseconds
 
 

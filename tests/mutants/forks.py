@@ -1,0 +1,129 @@
+"""A fork for each mutant, of a process that has imported every library and nothing of ours."""
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import pytest
+
+from tests.mutants.mutate import Mutant, mutated
+from tests.support.sources import PACKAGES, ROOT
+
+# Imported before the forks, so that none imports them again.
+LIBRARIES = [
+    "celery", "cryptography.hazmat.primitives.asymmetric.ed25519", "django.contrib.admin", "django.test",
+    "django.db.backends.sqlite3.base", "drf_spectacular.openapi", "httpx", "hypothesis.stateful", "msgspec",
+    "redis", "rest_framework.generics", "time_machine", "unfold.admin", "uvloop", "yaml",
+]  # fmt: skip
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--reuse-db"]
+
+
+def prepare() -> Path:
+    """Import the libraries; returns an empty SQLite database of today's schema, for each fork to copy."""
+    for library in LIBRARIES:
+        # Some of them want Django's settings, which each fork reads for itself.
+        with contextlib.suppress(Exception):
+            importlib.import_module(library)
+    template = Path(tempfile.mkdtemp(prefix="pointsman-mutants-")) / "template.sqlite3"
+    environment = {
+        **os.environ,
+        "DATABASE_URL": f"sqlite:///{template}",
+        "POINTSMAN_VAR": str(template.parent),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
+    subprocess.run(command, env=environment, check=True)
+    return template
+
+
+class Run:
+    """The tests of one target against one mutant (None: against the code as it is).
+
+    outcome  `killed`, `survived`, `too slow`; valid once `done()` is true
+    """
+
+    def __init__(
+        self, tests: Sequence[str], mutant: Mutant | None, template: Path, *, limit_s: float
+    ) -> None:
+        self.outcome = ""
+        self._limit = time.monotonic() + limit_s
+        self._home = Path(tempfile.mkdtemp(prefix="pointsman-mutant-"))
+        self._pid = os.fork()
+        if not self._pid:
+            os.setpgid(0, 0)
+            _test_and_exit(tests, mutant, template, self._home)
+
+    def done(self) -> bool:
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid and time.monotonic() < self._limit:
+            return False
+        # Whatever its tests started ends with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        if pid:
+            self.outcome = "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        else:
+            os.waitpid(self._pid, 0)
+            self.outcome = "too slow"
+        shutil.rmtree(self._home, ignore_errors=True)
+        return True
+
+    def wait(self) -> str:
+        while not self.done():
+            time.sleep(0.02)
+        return self.outcome
+
+
+def _test_and_exit(tests: Sequence[str], mutant: Mutant | None, template: Path, home: Path) -> None:
+    code = 1
+    try:
+        log = os.open(home / "log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(home)
+        os.environ["POINTSMAN_TEST_TEMPLATE"] = str(template)
+        if mutant is not None:
+            _load_changed(mutant)
+        code = int(pytest.main([*OPTIONS, *tests]))
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
+def _load_changed(mutant: Mutant) -> None:
+    """Have the mutant's module loaded with its change, whoever imports it."""
+    tree = mutated(mutant)
+
+    class Loader(SourceFileLoader):
+        def get_code(self, fullname: str) -> CodeType:
+            return compile(tree, str(mutant.path), "exec", dont_inherit=True)
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(
+            self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        ) -> ModuleSpec | None:
+            if fullname != _module_name(mutant.path):
+                return None
+            loader = Loader(fullname, str(mutant.path))
+            return importlib.util.spec_from_file_location(fullname, mutant.path, loader=loader)
+
+    sys.meta_path.insert(0, Finder())
+
+
+def _module_name(path: Path) -> str:
+    for package, folder in PACKAGES.items():
+        if path.is_relative_to(folder):
+            return ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+    raise ValueError(f"{path} is in none of the packages")
