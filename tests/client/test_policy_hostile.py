@@ -14,7 +14,7 @@ from pointsman.errors import PolicyInvalid
 from pointsman.policy import parse, validate
 from tests.client.policies import two_stage
 
-LIMIT_S = 0.05
+LIMIT = 25  # times what `reference` takes: about 100 ms of processor time; a crowd takes half of it
 T = TypeVar("T")
 
 CONDITIONS = {
@@ -40,16 +40,23 @@ CONDITIONS = {
 }
 
 
+def reference() -> float:
+    """Processor time of some plain work now: a busy machine is slow at this, too."""
+    began = time.process_time()
+    sum(n * n for n in range(100_000))
+    return time.process_time() - began
+
+
 def quickly(action: Callable[[], T]) -> T:
     """The action's result, when the best of three runs keeps the promise: a guard, not a benchmark."""
-    times: list[float] = []
+    ratios: list[float] = []
     for _ in range(3):
-        began = time.process_time()
+        unit, began = reference(), time.process_time()
         result = action()
-        times.append(time.process_time() - began)
-        if times[-1] < LIMIT_S:
+        ratios.append((time.process_time() - began) / unit)
+        if ratios[-1] < LIMIT:
             return result
-    pytest.fail(f"took {min(times):.3f} s of processor time")
+    pytest.fail(f"took {min(ratios):.0f} times the reference")
 
 
 @pytest.mark.parametrize("text", CONDITIONS.values(), ids=CONDITIONS.keys())
