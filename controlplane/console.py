@@ -16,6 +16,7 @@ from controlplane.web.pages import console_view, may, page
 from policies_app.console import urls as policies
 from policies_app.console.fleet import fleets
 from policies_app.console.lookups import environments_of
+from policies_app.four_eyes import pages as changes
 from rollout_app.console import views as rollouts
 from rollout_app.console.rollout_actions import may_approve
 from rollout_app.engine.states import ACTIVE, ENDED, State
@@ -49,7 +50,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         return bool(request.user.is_active)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        pages = [*policies.urlpatterns, *rollouts.urlpatterns, *audit.urlpatterns]
+        pages = [*policies.urlpatterns, *changes.urlpatterns, *rollouts.urlpatterns, *audit.urlpatterns]
         return [path("", home, name="index"), *pages, *super().get_urls()]
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
@@ -82,6 +83,7 @@ def home(request: HttpRequest) -> HttpResponse:
     context = {
         "waiting": [r for r in moving.exclude(state__in=sorted(ENDED)) if may_approve(request, r)],
         "active": moving.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at"),
+        "waiting_changes": changes.waiting_for(request),
         "fleets": fleets(environments_of(request)),
         "changes": audit.visible(request)[:8],
         "now": timezone.now(),

@@ -16,6 +16,8 @@ from pointsman.policy import Locate, digest, parse
 from policies_app import actions, serializers
 from policies_app.catalogue.validation import problems_of
 from policies_app.documents.differences import differences
+from policies_app.four_eyes.actions import request_serving
+from policies_app.four_eyes.api import ChangeRequestSerializer
 from policies_app.models import Assignment, Model, Workload
 from policies_app.selectors import (
     assignment_for,
@@ -228,14 +230,25 @@ class AssignmentView(ApiView):
 
 
 class ServeView(ApiView):
-    """Serve a first version. Every later one comes by a rollout."""
+    """Serve a first version. Every later one comes by a rollout.
 
-    @extend_schema(request=serializers.ServeInput, responses={201: serializers.AssignmentSerializer})
+    Where the environment asks for four eyes, this asks a second person to agree (202), unless `break_glass` is set.
+    """
+
+    @extend_schema(
+        request=serializers.ServeInput,
+        responses={201: serializers.AssignmentSerializer, 202: ChangeRequestSerializer},
+    )
     def post(self, request: Request, environment: str, workload: str) -> Response:
         place = environment_for(self.actor, environment, role=Role.OPERATOR, workload=workload)
         data = self.validated(serializers.ServeInput)
         version = version_for(workload_for(self.actor, workload), data["version"])
-        assignment = actions.serve_first(place, version, actor=self.actor, reason=data["reason"])
+        if place.four_eyes and not data["break_glass"]:
+            asked = request_serving(place, version, actor=self.actor, reason=data["reason"])
+            return Response(ChangeRequestSerializer(asked).data, status=202)
+        assignment = actions.serve_first(
+            place, version, actor=self.actor, reason=data["reason"], break_glass=data["break_glass"]
+        )
         return Response(serializers.AssignmentSerializer(assignment).data, status=201)
 
 

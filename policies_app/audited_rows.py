@@ -41,11 +41,14 @@ def edit_row(
     expected: int | None,
     actor: Actor,
     reason: str,
+    guard: Callable[[NamedRow], None] | None = None,
     then: Callable[[NamedRow], None] | None = None,
+    kept: Mapping[str, Any] | None = None,
 ) -> NamedRow:
     """Apply `changes` if the row is still at version `expected` (None: at any), and audit the difference.
 
-    `then` is what follows from the change; it runs before the audit entry, whose lock comes last.
+    `guard` sees the locked row before the change, and raises what speaks against it. `then` is what follows from
+    the change; it runs before the audit entry, whose lock comes last. `kept` are further members of that entry.
     """
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
@@ -55,6 +58,8 @@ def edit_row(
                 f"{_kind(row).capitalize()} {fresh.name} is at version {fresh.version}, not {expected}; "
                 "read it again and repeat the change."
             )
+        if guard:
+            guard(fresh)
         before = _audited_fields(fresh)
         for name, value in changes.items():
             setattr(fresh, name, value)
@@ -63,7 +68,8 @@ def edit_row(
         fresh.save(update_fields=[*changes, "version"])
         if then:
             then(fresh)
-        log.record(actor=actor, reason=reason, before=before, after=_audited_fields(fresh), **subject)
+        entry = {**subject, **(kept or {})}
+        log.record(actor=actor, reason=reason, before=before, after=_audited_fields(fresh), **entry)
     return fresh
 
 

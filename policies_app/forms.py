@@ -40,10 +40,17 @@ class ServeForm(ReasonForm):
     """The first version that an environment serves; later ones come by a rollout."""
 
     version = forms.ModelChoiceField(PolicyVersion.objects.none(), empty_label=None)
+    break_glass = forms.BooleanField(
+        required=False,
+        label="Serve it now, without approval (break-glass)",
+        help_text="Only in an emergency: every page, the audit log and the webhooks will say so.",
+    )
     field_order = ["version", "reason"]
 
-    def __init__(self, versions: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, versions: Any, *args: Any, four_eyes: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not four_eyes:
+            del self.fields["break_glass"]
         self.fields["version"].queryset = versions  # type: ignore[attr-defined]
         self.fields["version"].label_from_instance = version_label  # type: ignore[attr-defined]
 

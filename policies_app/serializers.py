@@ -109,8 +109,11 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
 
 
 class ServeInput(serializers.Serializer[Any]):
-    version = serializers.IntegerField(min_value=1)
+    version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
     reason = serializers.CharField(max_length=400)
+    break_glass = serializers.BooleanField(
+        default=False, help_text="with four eyes: serve it now, alone; the audit log and the webhooks say so"
+    )
 
 
 class PinInput(serializers.Serializer[Any]):

@@ -3,6 +3,8 @@
 from django.conf import settings
 from django.db import models
 
+from controlplane.core.ids import uuid7
+
 
 class Role(models.TextChoices):
     """What a person may do in one environment. Each role is a right of its own, not a rank; admin has all."""
@@ -79,6 +81,48 @@ class Key(models.Model):
 
     def __str__(self) -> str:
         return f"{self.label} ({self.kind} key {self.key_id})"
+
+
+class ChangeRequest(models.Model):
+    """A change, other than a rollout, that waits for a second person (`four_eyes`): what, where, who asked, who agreed.
+
+    What it does when enough people have agreed is the action's that `action` names.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "waits for an approval"
+        APPLIED = "applied"
+        REJECTED = "rejected"
+        WITHDRAWN = "withdrawn"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    action = models.CharField(max_length=64)  # the audited action: `assignment.serve_first`
+    environment = models.SlugField(max_length=64)
+    workload = models.SlugField(max_length=120, blank=True, default="")
+    subject = (
+        models.JSONField()
+    )  # what is asked for, as the binding covers it: {"version": 3, "digest": "sha256:…"}
+    reason = models.TextField()
+    requested_by = models.CharField(max_length=200)
+    contributors = models.JSONField()  # ids of people; null for a key that belongs to nobody
+    approvals = models.JSONField(default=list)  # [{"user_id", "label", "reason", "at"}], in the order given
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    created_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+    ended_by = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["action", "environment", "workload"],
+                condition=models.Q(state="waiting"),
+                name="one_waiting_change_request",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.environment} {self.workload}".rstrip()
 
 
 class Answer(models.Model):

@@ -1,5 +1,6 @@
 """What is served now: the first version, moves, pins. Each change draws the environment's next revision."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,13 +8,26 @@ from django.db import transaction
 
 from controlplane.audit import log
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, InvalidInput, NotServed, RolloutActive
+from controlplane.core.errors import AlreadyExists, ApprovalMissing, InvalidInput, NotServed, RolloutActive
 from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
 from policies_app.snapshots import build
 
 
-def serve_first(environment: Environment, version: PolicyVersion, *, actor: Actor, reason: str) -> Assignment:
-    """Begin to serve a workload in an environment. Every later version comes by a rollout."""
+def serve_first(
+    environment: Environment,
+    version: PolicyVersion,
+    *,
+    actor: Actor,
+    reason: str,
+    approvals: Any = None,
+    break_glass: bool = False,
+    evidence: Any = None,
+) -> Assignment:
+    """Begin to serve a workload in an environment. Every later version comes by a rollout.
+
+    Where the environment asks for four eyes it takes another person's yes (`change_requests`), or break-glass; after
+    a stop, too: else stop and serve would put any version on traffic.
+    """
     workload = version.workload
     subject = _audit_subject(environment, workload)
     with log.attempt(actor=actor, action="assignment.serve_first", reason=reason, **subject):
@@ -23,6 +37,7 @@ def serve_first(environment: Environment, version: PolicyVersion, *, actor: Acto
                 f"{environment.name} already serves {workload.name}; propose a rollout to move it to "
                 f"version {version.number}."
             )
+        guarded = _refuse_one_alone(environment, version, approvals, break_glass)
         assignment = Assignment(
             environment=environment, workload=workload, baseline=version, revision=revision
         )
@@ -30,12 +45,27 @@ def serve_first(environment: Environment, version: PolicyVersion, *, actor: Acto
         assignment.save(force_insert=True)
         log.record(
             actor=actor,
-            action="assignment.serve_first",
+            action="assignment.break_glass" if guarded and not approvals else "assignment.serve_first",
             reason=reason,
             after=_audited_values(assignment),
+            approvals=approvals,
+            evidence=evidence,
             **subject,
         )
     return assignment
+
+
+def _refuse_one_alone(
+    environment: Environment, version: PolicyVersion, approvals: Any, break_glass: bool
+) -> bool:
+    """Whether the environment asks for four eyes. The row is locked: nobody switches it on in between."""
+    guarded = Environment.objects.values_list("four_eyes", flat=True).get(pk=environment.pk)
+    if guarded and not (approvals or break_glass):
+        raise ApprovalMissing(
+            f"{environment.name} asks for four eyes: another person must approve that version {version.number} of "
+            f"{version.workload.name} is served. Ask for it, or break the glass."
+        )
+    return guarded
 
 
 def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
@@ -158,19 +188,28 @@ def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed
 
 
 def republish_unit(workload: Workload) -> None:
-    """Publish a changed unit of assignment: routers receive it with the assignment."""
+    """Publish a changed unit of assignment: it is a part of what routers receive."""
     for environment_id in workload.assignments.values_list("environment_id", flat=True).order_by(
         "environment_id"
     ):
         revision = _draw_revision(environment_id, workload.pk, "workload.edit")
         assignment = served_assignment(environment_id, workload.pk)
         if assignment.rollout:
-            # The arms are drawn by unit: changing the unit during a rollout would redraw every arm.
-            raise RolloutActive(
-                f"A rollout of {workload.name} is under way in {assignment.environment.name}; "
-                "the unit of assignment cannot change before it has ended."
-            )
+            raise _under_way(assignment, ["unit"])
         _save_assignment(assignment, revision)
+
+
+def refuse_under_way(workload: Workload, names: Sequence[str]) -> None:
+    """Raise `RolloutActive` while a rollout is judged by these settings: it would be another comparison."""
+    for assignment in workload.assignments.select_related("environment", "workload").exclude(rollout=None):
+        raise _under_way(assignment, names)
+
+
+def _under_way(assignment: Assignment, names: Sequence[str]) -> RolloutActive:
+    return RolloutActive(
+        f"A rollout of {assignment.workload.name} is under way in {assignment.environment.name}: "
+        f"{', '.join(names)} cannot change before it has ended."
+    )
 
 
 def _save_assignment(assignment: Assignment, revision: int) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from controlplane.core.actors import Actor
+from controlplane.core.errors import ApprovalMissing
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Environment
 
@@ -12,7 +13,35 @@ def register_environment(name: str, *, actor: Actor, **fields: Any) -> Environme
 
 
 def edit_environment(
-    environment: Environment, *, expected: int | None = None, actor: Actor, reason: str = "", **changes: Any
+    environment: Environment,
+    *,
+    expected: int | None = None,
+    actor: Actor,
+    reason: str = "",
+    approvals: Any = None,
+    break_glass: bool = False,
+    evidence: Any = None,
+    **changes: Any,
 ) -> Environment:
-    """Change four eyes, the poll interval or the freeze (`frozen_until`, `freeze_reason`)."""
-    return edit_row(environment, "environment.edit", changes, expected=expected, actor=actor, reason=reason)
+    """Change four eyes, the poll interval or the freeze (`frozen_until`, `freeze_reason`).
+
+    To switch four eyes off takes another person's yes (`change_requests`), or break-glass.
+    """
+
+    def refuse_one_alone(environment: Environment) -> None:
+        if environment.four_eyes and changes.get("four_eyes") is False and not (approvals or break_glass):
+            raise ApprovalMissing(
+                f"{environment.name} asks for four eyes: to switch that off takes a second person. Ask for it under "
+                f"/environments/{environment.name}/four-eyes-off, or break the glass there."
+            )
+
+    return edit_row(
+        environment,
+        "environment.break_glass" if break_glass else "environment.edit",
+        changes,
+        expected=expected,
+        actor=actor,
+        reason=reason,
+        guard=refuse_one_alone,
+        kept={"evidence": evidence, "approvals": approvals},
+    )

@@ -2,10 +2,16 @@
 
 from typing import Any
 
+from controlplane.access import permissions
+from controlplane.access.models import Role
 from controlplane.core.actors import Actor
-from policies_app.actions.assignments import republish_unit
+from policies_app.actions.assignments import refuse_under_way, republish_unit
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Workload
+
+DESCRIBES = {"description"}  # what no router and no rollout ever sees
+# What an approval covers beside the guardrails (`rollout_app.actions.approvals`).
+JUDGED_BY = {"unit", "quality_bar", "success_signal", "outcome_lag_s", "latency_tolerance_ms"}
 
 
 def register_workload(name: str, *, actor: Actor, **fields: Any) -> Workload:
@@ -15,7 +21,31 @@ def register_workload(name: str, *, actor: Actor, **fields: Any) -> Workload:
 def edit_workload(
     workload: Workload, *, expected: int | None = None, actor: Actor, reason: str = "", **changes: Any
 ) -> Workload:
-    then = republish_unit if "unit" in changes else None
+    """Change a workload. What more than describes it reaches every environment that serves it (`require_reach`), and
+    what a rollout is judged by (`JUDGED_BY`) stays as it is while one is under way.
+    """
+
+    def guard(workload: Workload) -> None:
+        if set(changes) - DESCRIBES:
+            require_reach(workload, actor)
+        if judging := sorted(JUDGED_BY.intersection(changes)):
+            refuse_under_way(workload, judging)
+
     return edit_row(
-        workload, "workload.edit", changes, expected=expected, actor=actor, reason=reason, then=then
+        workload,
+        "workload.edit",
+        changes,
+        expected=expected,
+        actor=actor,
+        reason=reason,
+        guard=guard,
+        then=republish_unit if "unit" in changes else None,
     )
+
+
+def require_reach(workload: Workload, actor: Actor) -> None:
+    """Raise `RoleMissing` unless the actor is an editor wherever the workload is served: a change of how it is judged
+    is a change there, too, not only where the actor works."""
+    places = workload.assignments.values_list("environment__name", flat=True).order_by("environment__name")
+    for environment in places:
+        permissions.require_role(actor, Role.EDITOR, environment, workload=workload.name)

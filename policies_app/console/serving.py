@@ -10,21 +10,36 @@ from controlplane.web.pages import attempt, console_view, done, page, status_of
 from policies_app import actions
 from policies_app.console.lookups import address_of, assignment_for, environment_for, trail, workload_for
 from policies_app.forms import PinForm, ReasonForm, ServeForm
-from policies_app.models import Workload
+from policies_app.four_eyes.actions import request_serving
+from policies_app.models import Environment, Workload
 
 
 @console_view("GET", "POST")
 def serve(request: HttpRequest, name: str, environment: str) -> HttpResponse:
     workload = workload_for(request, name)
     place = environment_for(request, environment, role=Role.OPERATOR)
-    form = ServeForm(workload.versions.all(), request.POST or None)
-    if attempt(request, form, actions.serve_first, place):
-        return done(request, f"{place.name} serves {workload.name} now.", to=address_of(workload))
+    form = ServeForm(workload.versions.all(), request.POST or None, four_eyes=place.four_eyes)
+    if said := attempt(request, form, _serve_or_ask, place):
+        return done(request, said, to=address_of(workload))
     context = {"heading": f"Serve {workload.name} in {place.name}", "button": "Serve it"}
     context["about"] = (
         "Routers get this version with their next poll. Every later version comes by a rollout."
     )
+    if place.four_eyes:
+        context["about"] = (
+            f"{place.name} asks for four eyes: another person must approve it before routers get it."
+        )
+        context["button"] = "Ask for it"
     return _sheet(request, workload, form, **context)
+
+
+def _serve_or_ask(place: Environment, *, break_glass: bool = False, **values: Any) -> str:
+    """Serve the version, or ask a second person where the environment wants one; says what was done."""
+    if place.four_eyes and not break_glass:
+        request_serving(place, **values)
+        return "Asked for. Another person must approve it."
+    assignment = actions.serve_first(place, break_glass=break_glass, **values)
+    return f"{place.name} serves {assignment.workload.name} now."
 
 
 @console_view("GET", "POST")

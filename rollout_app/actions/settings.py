@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 from controlplane.audit import log
 from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound, StaleVersion
+from policies_app.actions.workloads import require_reach
 from policies_app.models import Workload
 from rollout_app.engine import plans
 from rollout_app.engine.guardrails import METRICS
@@ -89,6 +90,7 @@ def set_guardrail(
 ) -> GuardrailOverride:
     """A workload's own margin or weight (None: the default) of a guardrail, or an absolute `bound`."""
     _checked(metric, margin, weight, bound)
+    require_reach(workload, actor)
     with transaction.atomic():
         Workload.objects.select_for_update().get(pk=workload.pk)  # one edit at a time
         row = _override_row(workload, metric, absolute=bound is not None) or GuardrailOverride(
@@ -106,6 +108,7 @@ def remove_guardrail(
     workload: Workload, metric: str, *, absolute: bool = False, actor: Actor, reason: str = ""
 ) -> None:
     """Back to the default, or away with an absolute one."""
+    require_reach(workload, actor)
     with transaction.atomic():
         row = _override_row(workload, metric, absolute=absolute)
         if row is None:

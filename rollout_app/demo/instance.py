@@ -83,7 +83,7 @@ def person(name: str) -> Actor:
 
 def _serve(story: Story, team: Team, author: Actor) -> Served:
     environment = Environment.objects.filter(name=story.environment).first() or actions.register_environment(
-        story.environment, actor=SYSTEM, four_eyes=story.approved_by_a_person
+        story.environment, actor=SYSTEM, four_eyes=False
     )
     if workload := Workload.objects.filter(name=story.workload).first():
         return Served(environment, workload, workload.versions.get(number=2))
@@ -101,6 +101,10 @@ def _serve(story: Story, team: Team, author: Actor) -> Served:
         set_guardrail(workload, metric, actor=author, reason=reason, enabled=False)
     first = actions.add_version(workload, story.baseline, actor=author, note="As it always was.")
     actions.serve_first(environment, first, actor=SYSTEM, reason="The policy before the story begins.")
+    if story.approved_by_a_person:
+        environment = actions.edit_environment(
+            environment, actor=SYSTEM, reason="From here on a second person agrees.", four_eyes=True
+        )
     candidate = actions.add_version(workload, story.candidate, actor=author, note=story.why)
     return Served(environment, workload, candidate)
 

@@ -64,9 +64,9 @@ def test_a_date_that_is_none_is_named(people: People) -> None:
 def test_it_hides_entries_of_environments_one_may_not_see(people: People, summaries: Workload) -> None:
     builders.environment("staging")
     response = people("sam", "viewer", environment="staging").get(LIST)
-    assert "assignment.serve_first" not in listed(response)
+    assert "assignment.break_glass" not in listed(response)
     assert "version.add" in listed(response)
-    hidden = Entry.objects.get(action="assignment.serve_first")
+    hidden = Entry.objects.get(action="assignment.break_glass")
     assert people("sam").get(reverse("console:entry", args=[hidden.seq])).status_code == 404
 
 

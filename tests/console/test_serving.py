@@ -62,10 +62,11 @@ def test_unpinning_what_is_not_pinned_says_so(people: People, summaries: Workloa
     assert "summaries is not pinned in production" in text(response)
 
 
-def test_it_serves_a_first_version(people: People, production: Environment) -> None:
+def test_it_serves_a_first_version(people: People) -> None:
+    builders.environment("staging")
     workload = builders.workload("triage")
     version = builders.version(workload)
-    address = reverse("console:serve", args=["triage", "production"])
+    address = reverse("console:serve", args=["triage", "staging"])
     assert people("tom", "operator").post(address, {"version": version.pk, "reason": "go"}).status_code == 302
     assert workload.assignments.get().baseline == version
 

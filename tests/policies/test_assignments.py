@@ -139,7 +139,7 @@ def test_it_publishes_a_new_unit_but_never_in_mid_rollout(served: Assignment) ->
     actions.edit_workload(served.workload, actor=SYSTEM, unit="conversation")
     assert entry_of(served)["unit"] == "conversation"
     move(served, builders.version(served.workload))
-    with pytest.raises(RolloutActive, match="unit of assignment"):
+    with pytest.raises(RolloutActive, match="unit cannot change"):
         actions.edit_workload(served.workload, actor=SYSTEM, unit="user")
     served.workload.refresh_from_db()
     assert served.workload.unit == "conversation"

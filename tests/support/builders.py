@@ -4,7 +4,7 @@ from itertools import count
 from typing import Any
 
 from controlplane.access.models import Team
-from controlplane.core.actors import SYSTEM
+from controlplane.core.actors import SYSTEM, Actor
 from policies_app import actions
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 
@@ -77,17 +77,21 @@ def document(workload: Workload, **changes: Any) -> dict[str, Any]:
     return plain | changes
 
 
-def version(workload: Workload, **changes: Any) -> PolicyVersion:
+def version(workload: Workload, *, actor: Actor = SYSTEM, **changes: Any) -> PolicyVersion:
     """A new version; without changes its content still differs from every other, by the rule's border."""
     catalogue()
     if not changes:
         when = f"request.prompt_tokens > {8_000 + next(_numbers)}"
         changes = {"rules": [{"id": "heavy", "when": when, "use": "large"}]}
-    return actions.add_version(workload, document(workload, **changes), actor=SYSTEM)
+    return actions.add_version(workload, document(workload, **changes), actor=actor)
 
 
 def served(environment: Environment, workload: Workload, **changes: Any) -> Assignment:
     """A first version, served."""
     return actions.serve_first(
-        environment, version(workload, **changes), actor=SYSTEM, reason="the first version"
+        environment,
+        version(workload, **changes),
+        actor=SYSTEM,
+        reason="the first version",
+        break_glass=environment.four_eyes,
     )

@@ -1,0 +1,170 @@
+"""Changes that wait for a second person: asked for, agreed to, applied, refused. What is applied, the caller says.
+
+Each function runs inside the caller's transaction and writes no audit entry of an applied change: the action that
+applies it does, with the approvals in it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from controlplane.access import four_eyes
+from controlplane.access.models import ChangeRequest
+from controlplane.audit import chain, log
+from controlplane.core import clock
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, ApprovalStale, Conflict, Forbidden
+
+WAITING = ChangeRequest.State.WAITING
+
+
+def binding(request: ChangeRequest) -> str:
+    """SHA-256 over what an approval is a yes to."""
+    return chain.digest(
+        {
+            "action": request.action,
+            "environment": request.environment,
+            "workload": request.workload,
+            "subject": request.subject,
+        }
+    )
+
+
+def place(request: ChangeRequest) -> dict[str, Any]:
+    """Where the request's audit entries belong."""
+    return {
+        "target": ("change_request", str(request.pk)),
+        "environment": request.environment,
+        "workload": request.workload,
+    }
+
+
+def ask(
+    action: str,
+    *,
+    environment: str,
+    workload: str = "",
+    subject: Mapping[str, Any],
+    contributors: four_eyes.Contributors,
+    actor: Actor,
+    reason: str,
+) -> ChangeRequest:
+    """Put a change forward. `contributors` wrote what it would bring; the one who asks is added."""
+    request = ChangeRequest(
+        action=action,
+        environment=environment,
+        workload=workload,
+        subject=dict(subject),
+        reason=reason,
+        requested_by=actor.label,
+        contributors=four_eyes.with_contributor(contributors, actor.user_id),
+        created_at=clock.now(),
+    )
+    with log.attempt(actor=actor, action="change.request", reason=reason, **place(request)):
+        try:
+            with transaction.atomic():
+                request.save(force_insert=True)
+        except IntegrityError:
+            raise AlreadyExists(
+                f"The same change ({request}) waits for an approval already; approve or withdraw that."
+            ) from None
+        log.record(
+            actor=actor, action="change.request", reason=reason, after=_outline(request), **place(request)
+        )
+    return request
+
+
+def agree(request: ChangeRequest, *, actor: Actor, reason: str, expected_binding: str) -> bool:
+    """Add this person's yes; True when it was the last one needed and the change is to be applied now.
+
+    An approver whose role was withdrawn meanwhile counts no longer. The row must be locked (`locked`).
+    """
+    if expected_binding != binding(request):
+        raise ApprovalStale("It changed since you looked: read it again and approve what it is now.")
+    _refuse_ended(request)
+    agreed = [approval["user_id"] for approval in request.approvals]
+    four_eyes.refuse_approver(actor, request.contributors, agreed)
+    given = {"user_id": actor.user_id, "label": actor.label, "reason": reason, "at": clock.now().isoformat()}
+    request.approvals = [*request.approvals, given]
+    counted = four_eyes.still_count([*agreed, str(actor.user_id)], request.contributors, request.environment)
+    enough = len(counted) >= four_eyes.approvals_needed(request.contributors)
+    if enough:
+        request.state, request.ended_at, request.ended_by = (
+            ChangeRequest.State.APPLIED,
+            clock.now(),
+            actor.label,
+        )
+    request.save(update_fields=["approvals", "state", "ended_at", "ended_by"])
+    if not enough:
+        log.record(
+            actor=actor,
+            action="change.approve",
+            reason=reason,
+            after={
+                "approvals": len(counted),
+                "needed": four_eyes.approvals_needed(request.contributors),
+            },
+            **place(request),
+        )
+    return enough
+
+
+def reject(request: ChangeRequest, *, actor: Actor, reason: str) -> ChangeRequest:
+    """Say no; the request ends."""
+    return _end(request, ChangeRequest.State.REJECTED, "change.reject", actor=actor, reason=reason)
+
+
+def withdraw(request: ChangeRequest, *, actor: Actor, reason: str) -> ChangeRequest:
+    """Take back one's own request."""
+    return _end(request, ChangeRequest.State.WITHDRAWN, "change.withdraw", actor=actor, reason=reason)
+
+
+def _end(
+    request: ChangeRequest, state: ChangeRequest.State, action: str, *, actor: Actor, reason: str
+) -> ChangeRequest:
+    with log.attempt(actor=actor, action=action, reason=reason, **place(request)):
+        request = locked(request)
+        _refuse_ended(request)
+        if state == ChangeRequest.State.WITHDRAWN and actor.user_id not in request.contributors:
+            raise Forbidden(f"Only {request.requested_by} can withdraw it; an approver can reject it.")
+        request.state, request.ended_at, request.ended_by = state, clock.now(), actor.label
+        request.save(update_fields=["state", "ended_at", "ended_by"])
+        log.record(
+            actor=actor,
+            action=action,
+            reason=reason,
+            before={"state": WAITING},
+            after={"state": state},
+            **place(request),
+        )
+    return request
+
+
+def locked(request: ChangeRequest) -> ChangeRequest:
+    """The request as it is now, held until the transaction ends."""
+    return ChangeRequest.objects.select_for_update().get(pk=request.pk)
+
+
+def _refuse_ended(request: ChangeRequest) -> None:
+    if request.state != WAITING:
+        raise Conflict(f"This request has ended: it was {request.state} by {request.ended_by}.")
+
+
+def _outline(request: ChangeRequest) -> dict[str, Any]:
+    return {
+        "action": request.action,
+        "environment": request.environment,
+        "workload": request.workload,
+        **request.subject,
+    }
+
+
+def as_evidence(request: ChangeRequest) -> dict[str, Any]:
+    """What the audit entry of the applied change keeps of who asked for it and why."""
+    return {
+        "change_request": str(request.pk),
+        "requested_by": request.requested_by,
+        "reason": request.reason,
+        "binding": binding(request),
+    }

@@ -1,0 +1,1 @@
+"""Changes beside rollouts that take a second person: serving a first version, switching four eyes off."""

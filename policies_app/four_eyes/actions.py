@@ -1,0 +1,118 @@
+"""What takes a second person beside a rollout: serving a first version, and switching four eyes off.
+
+Where an environment asks for four eyes, nothing but these and an approved rollout puts a version on its traffic; the
+way round is break-glass: one person, a reason, and a log entry of its own name.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from controlplane.access import change_requests, permissions
+from controlplane.access.models import ChangeRequest, Role
+from controlplane.access.permissions import Principal
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, Conflict, NotFound
+from policies_app import actions
+from policies_app.models import Assignment, Environment, PolicyVersion
+
+SERVE, FOUR_EYES_OFF = "assignment.serve_first", "environment.four_eyes_off"
+
+
+def request_serving(
+    environment: Environment, version: PolicyVersion, *, actor: Actor, reason: str
+) -> ChangeRequest:
+    """Ask for a first version (or one after a stop) to be served in an environment with four eyes."""
+    workload = version.workload
+    place = {"environment": environment.name, "workload": workload.name}
+    target = ("assignment", f"{environment.name}/{workload.name}")
+    with log.attempt(actor=actor, action=SERVE, target=target, reason=reason, **place):
+        if Assignment.objects.filter(environment=environment, workload=workload).exists():
+            raise AlreadyExists(
+                f"{environment.name} already serves {workload.name}; propose a rollout to move it to "
+                f"version {version.number}."
+            )
+        return change_requests.ask(
+            SERVE,
+            subject={"version": version.number, "digest": version.digest},
+            contributors=[version.author_user_id],
+            actor=actor,
+            reason=reason,
+            **place,
+        )
+
+
+def request_four_eyes_off(environment: Environment, *, actor: Actor, reason: str) -> ChangeRequest:
+    """Ask for an environment to take rollouts without a second person from then on."""
+    if not environment.four_eyes:
+        raise Conflict(f"{environment.name} asks for no second person already.")
+    return change_requests.ask(
+        FOUR_EYES_OFF,
+        environment=environment.name,
+        subject={"four_eyes": False},
+        contributors=[],
+        actor=actor,
+        reason=reason,
+    )
+
+
+def approve_change(
+    request: ChangeRequest, *, actor: Actor, reason: str, expected_binding: str
+) -> ChangeRequest:
+    """Say yes to exactly what `expected_binding` names; with the last yes that it takes, it is done at once."""
+    place = change_requests.place(request)
+    with log.attempt(actor=actor, action="change.approve", reason=reason, **place):
+        request = change_requests.locked(request)
+        if change_requests.agree(request, actor=actor, reason=reason, expected_binding=expected_binding):
+            _APPLY[request.action](request, actor, reason)
+    return request
+
+
+def _serve(request: ChangeRequest, actor: Actor, reason: str) -> None:
+    environment = Environment.objects.get(name=request.environment)
+    version = PolicyVersion.objects.select_related("workload").get(
+        workload__name=request.workload, number=request.subject["version"]
+    )
+    actions.serve_first(
+        environment, version, actor=actor, reason=reason, approvals=request.approvals, **_evidence(request)
+    )
+
+
+def _switch_off(request: ChangeRequest, actor: Actor, reason: str) -> None:
+    environment = Environment.objects.get(name=request.environment)
+    actions.edit_environment(
+        environment,
+        actor=actor,
+        reason=reason,
+        approvals=request.approvals,
+        four_eyes=False,
+        **_evidence(request),
+    )
+
+
+def _evidence(request: ChangeRequest) -> dict[str, Any]:
+    return {"evidence": change_requests.as_evidence(request)}
+
+
+_APPLY: dict[str, Callable[[ChangeRequest, Actor, str], None]] = {SERVE: _serve, FOUR_EYES_OFF: _switch_off}
+
+
+# --- through the gate --------------------------------------------------------------------------------
+
+
+def change_requests_for(principal: Principal) -> QuerySet[ChangeRequest]:
+    """The requests of the environments that the caller may see."""
+    names = permissions.visible_environments(principal)
+    rows = ChangeRequest.objects.all()
+    return rows if names is None else rows.filter(environment__in=names)
+
+
+def change_request_for(principal: Principal, pk: UUID, *, role: Role = Role.VIEWER) -> ChangeRequest:
+    request = change_requests_for(principal).filter(pk=pk).first()
+    if request is None:
+        raise NotFound(f"There is no change request {pk}, or it is not yours to see.")
+    permissions.require_role(principal, role, request.environment, workload=request.workload or None)
+    return request

@@ -1,0 +1,145 @@
+"""/api/v1 of changes that wait for a second person."""
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.access import change_requests, four_eyes
+from controlplane.access.models import ChangeRequest, Role
+from controlplane.core.errors import InvalidInput
+from controlplane.web.api import ApiView
+from policies_app import actions
+from policies_app.four_eyes.actions import (
+    approve_change,
+    change_request_for,
+    change_requests_for,
+    request_four_eyes_off,
+)
+from policies_app.selectors import environment_for
+from policies_app.serializers import EnvironmentSerializer
+
+
+class GivenApprovalSerializer(serializers.Serializer[Any]):
+    label = serializers.CharField(help_text="who approved")  # type: ignore[assignment]  # a key, not the field's
+    reason = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
+class ChangeRequestSerializer(serializers.ModelSerializer[ChangeRequest]):
+    subject = serializers.DictField(help_text="what is asked for: a version and its digest, or a setting")
+    approvals = GivenApprovalSerializer(many=True)
+    approvals_needed = serializers.SerializerMethodField()
+    binding = serializers.SerializerMethodField(
+        help_text="what an approval is a yes to; send it with the approval"
+    )
+
+    class Meta:
+        model = ChangeRequest
+        fields = [
+            "id", "action", "environment", "workload", "subject", "reason", "requested_by", "state", "approvals",
+            "approvals_needed", "binding", "created_at", "ended_at", "ended_by",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_approvals_needed(self, request: ChangeRequest) -> int:
+        return four_eyes.approvals_needed(request.contributors)
+
+    def get_binding(self, request: ChangeRequest) -> str:
+        return change_requests.binding(request)
+
+
+class DecisionInput(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=2_000)
+
+
+class ChangeApproveInput(DecisionInput):
+    binding = serializers.CharField(max_length=64, help_text="the request's `binding` as you read it")
+
+
+class FourEyesOffInput(DecisionInput):
+    break_glass = serializers.BooleanField(
+        default=False, help_text="do it now, alone; the audit log and the webhooks say so"
+    )
+
+
+class ChangeRequestsView(ApiView):
+    """Changes that wait for a second person, and those that did."""
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("state", str, enum=ChangeRequest.State.values, description="only these")
+        ],
+        responses=ChangeRequestSerializer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        rows = change_requests_for(self.actor)
+        if state := request.query_params.get("state"):
+            if state not in ChangeRequest.State.values:
+                raise InvalidInput(f"state is one of {', '.join(ChangeRequest.State.values)}.")
+            rows = rows.filter(state=state)
+        return self.page(rows, ChangeRequestSerializer, "-id")
+
+
+class ChangeRequestView(ApiView):
+    """One change that waits, or waited, for a second person."""
+
+    @extend_schema(responses=ChangeRequestSerializer)
+    def get(self, request: Request, pk: UUID) -> Response:
+        return Response(ChangeRequestSerializer(change_request_for(self.actor, pk)).data)
+
+
+class ApproveChangeView(ApiView):
+    """Say yes to exactly what `binding` names. With the last yes that it takes, the change is made at once."""
+
+    @extend_schema(request=ChangeApproveInput, responses=ChangeRequestSerializer)
+    def post(self, request: Request, pk: UUID) -> Response:
+        found = change_request_for(self.actor, pk, role=Role.APPROVER)
+        data = self.validated(ChangeApproveInput)
+        approved = approve_change(
+            found, actor=self.actor, reason=data["reason"], expected_binding=data["binding"]
+        )
+        return Response(ChangeRequestSerializer(approved).data)
+
+
+class RejectChangeView(ApiView):
+    """Say no. The request ends; nothing is changed."""
+
+    @extend_schema(request=DecisionInput, responses=ChangeRequestSerializer)
+    def post(self, request: Request, pk: UUID) -> Response:
+        found = change_request_for(self.actor, pk, role=Role.APPROVER)
+        reason = self.validated(DecisionInput)["reason"]
+        rejected = change_requests.reject(found, actor=self.actor, reason=reason)
+        return Response(ChangeRequestSerializer(rejected).data)
+
+
+class WithdrawChangeView(ApiView):
+    """Take back one's own request."""
+
+    @extend_schema(request=DecisionInput, responses=ChangeRequestSerializer)
+    def post(self, request: Request, pk: UUID) -> Response:
+        found = change_request_for(self.actor, pk)
+        reason = self.validated(DecisionInput)["reason"]
+        withdrawn = change_requests.withdraw(found, actor=self.actor, reason=reason)
+        return Response(ChangeRequestSerializer(withdrawn).data)
+
+
+class FourEyesOffView(ApiView):
+    """Ask a second person to agree that rollouts here need none from now on. What was proposed before still does."""
+
+    @extend_schema(
+        request=FourEyesOffInput, responses={200: EnvironmentSerializer, 202: ChangeRequestSerializer}
+    )
+    def post(self, request: Request, environment: str) -> Response:
+        found = environment_for(self.actor, environment, role=Role.ADMIN)
+        data = self.validated(FourEyesOffInput)
+        if not data["break_glass"]:
+            asked = request_four_eyes_off(found, actor=self.actor, reason=data["reason"])
+            return Response(ChangeRequestSerializer(asked).data, status=202)
+        edited = actions.edit_environment(
+            found, actor=self.actor, reason=data["reason"], break_glass=True, four_eyes=False
+        )
+        return self.versioned(EnvironmentSerializer(edited))

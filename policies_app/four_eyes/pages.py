@@ -1,0 +1,164 @@
+"""Pages of changes that wait for a second person."""
+
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.urls import path, reverse
+
+from controlplane.access import change_requests, four_eyes
+from controlplane.access.models import ChangeRequest, Role
+from controlplane.web.pages import attempt, console_view, done, may, page, paginated, person, status_of
+from policies_app import actions
+from policies_app.console.lookups import environment_for
+from policies_app.forms import ReasonForm
+from policies_app.four_eyes.actions import (
+    approve_change,
+    change_request_for,
+    change_requests_for,
+    request_four_eyes_off,
+)
+
+
+class ApproveChangeForm(ReasonForm):
+    """A yes to exactly what was shown: `expected_binding` is its hash."""
+
+    expected_binding = forms.CharField(widget=forms.HiddenInput)
+
+
+class FourEyesOffForm(ReasonForm):
+    break_glass = forms.BooleanField(
+        required=False,
+        label="Switch it off now, alone (break-glass)",
+        help_text="Only in an emergency: every page, the audit log and the webhooks will say so.",
+    )
+
+
+@console_view("GET")
+def change_list(request: HttpRequest) -> HttpResponse:
+    rows = paginated(request, change_requests_for(person(request)))
+    return page(request, "access/changes.html", {"rows": rows}, title="Changes")
+
+
+@console_view("GET")
+def change_page(request: HttpRequest, pk: UUID) -> HttpResponse:
+    found = change_request_for(person(request), pk)
+    return _change_page(request, found, ApproveChangeForm(initial=_shown(found)), ReasonForm())
+
+
+@console_view("POST")
+def approve(request: HttpRequest, pk: UUID) -> HttpResponse:
+    found = change_request_for(person(request), pk, role=Role.APPROVER)
+    form = ApproveChangeForm(request.POST)
+    if approved := attempt(request, form, approve_change, found):
+        return done(request, _said(approved), to=address_of(approved))
+    return _change_page(request, found, form, ReasonForm())
+
+
+@console_view("POST")
+def reject(request: HttpRequest, pk: UUID) -> HttpResponse:
+    found = change_request_for(person(request), pk, role=Role.APPROVER)
+    form = ReasonForm(request.POST)
+    if attempt(request, form, change_requests.reject, found):
+        return done(request, "Rejected. Nothing was changed.", to=address_of(found))
+    return _change_page(request, found, ApproveChangeForm(initial=_shown(found)), form)
+
+
+@console_view("POST")
+def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
+    found = change_request_for(person(request), pk)
+    form = ReasonForm(request.POST)
+    if attempt(request, form, change_requests.withdraw, found):
+        return done(request, "Withdrawn.", to=address_of(found))
+    return _change_page(request, found, ApproveChangeForm(initial=_shown(found)), form)
+
+
+@console_view("GET", "POST")
+def four_eyes_off(request: HttpRequest, name: str) -> HttpResponse:
+    environment = environment_for(request, name, role=Role.ADMIN)
+    form = FourEyesOffForm(request.POST or None)
+    if outcome := attempt(request, form, _switch_off_or_ask, environment):
+        return done(request, outcome[0], to=outcome[1])
+    title = f"Switch four eyes off in {name}"
+    context = {
+        "form": form,
+        "heading": title,
+        "about": "Another person must agree. Rollouts that were proposed before still need their approval.",
+        "button": "Ask for it",
+        "back": reverse("console:fleet_of", args=[name]),
+        "danger": True,
+    }
+    return page(request, "console/sheet.html", context, title=title, status=status_of(form))
+
+
+def _switch_off_or_ask(environment: Any, *, break_glass: bool, **values: Any) -> tuple[str, str]:
+    if break_glass:
+        edited = actions.edit_environment(environment, break_glass=True, four_eyes=False, **values)
+        return f"{edited.name} asks for no second person now.", reverse(
+            "console:fleet_of", args=[edited.name]
+        )
+    asked = request_four_eyes_off(environment, **values)
+    return "Asked for. Another person must agree.", address_of(asked)
+
+
+def _change_page(
+    request: HttpRequest, found: ChangeRequest, approving: ApproveChangeForm, ending: ReasonForm
+) -> HttpResponse:
+    mine = str(person(request).pk) in found.contributors
+    agreed = [approval["user_id"] for approval in found.approvals]
+    context = {
+        "change": found,
+        "approving": approving,
+        "ending": ending,
+        "needed": four_eyes.approvals_needed(found.contributors),
+        "mine": mine,
+        # A yes that was refused shows its form again, with the reason.
+        "may_approve": approving.is_bound
+        or (
+            may(request, Role.APPROVER, found.environment)
+            and not mine
+            and str(person(request).pk) not in agreed
+        ),
+        "may_reject": may(request, Role.APPROVER, found.environment),
+    }
+    crumbs = [("Changes", reverse("console:changes"))]
+    status = max(status_of(approving), status_of(ending))
+    return page(request, "access/change.html", context, title=str(found), crumbs=crumbs, status=status)
+
+
+def _shown(found: ChangeRequest) -> dict[str, str]:
+    return {"expected_binding": change_requests.binding(found)}
+
+
+def _said(approved: ChangeRequest) -> str:
+    if approved.state == ChangeRequest.State.APPLIED:
+        return "Approved, and done."
+    return "Approved. It takes another approver, too."
+
+
+def address_of(found: ChangeRequest) -> str:
+    return reverse("console:change", args=[found.pk])
+
+
+def waiting_for(request: HttpRequest) -> list[ChangeRequest]:
+    """The changes that wait for a yes that this person can give."""
+    rows = change_requests_for(person(request)).filter(state=ChangeRequest.State.WAITING)
+    own = str(person(request).pk)
+    return [
+        change
+        for change in rows
+        if own not in change.contributors
+        and own not in [approval["user_id"] for approval in change.approvals]
+        and may(request, Role.APPROVER, change.environment)
+    ]
+
+
+urlpatterns = [
+    path("changes/", change_list, name="changes"),
+    path("changes/<uuid:pk>/", change_page, name="change"),
+    path("changes/<uuid:pk>/approve/", approve, name="approve_change"),
+    path("changes/<uuid:pk>/reject/", reject, name="reject_change"),
+    path("changes/<uuid:pk>/withdraw/", withdraw, name="withdraw_change"),
+    path("environments/<slug:name>/four-eyes-off/", four_eyes_off, name="four_eyes_off"),
+]

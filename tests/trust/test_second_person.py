@@ -1,0 +1,265 @@
+"""What takes a second person beside a rollout: a first version, serving again after a stop, four eyes off."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from controlplane.access import actions as access
+from controlplane.access import change_requests
+from controlplane.access.models import ChangeRequest
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import ApprovalMissing, ApprovalStale, Conflict, Forbidden, SelfApproval
+from policies_app import actions
+from policies_app.four_eyes.actions import approve_change, request_four_eyes_off, request_serving
+from policies_app.models import Assignment, Environment, PolicyVersion
+from tests.support import builders
+from tests.support.callers import Caller
+from tests.support.people import logged_in
+
+pytestmark = pytest.mark.django_db
+NOBODYS_KEY = Actor("key", "k-cron", "cron")
+
+
+def person(name: str, *roles: str) -> Actor:
+    user = User.objects.create_user(name)
+    for role in roles:
+        access.grant_role(user, role, "production", actor=SYSTEM)
+    return Actor.of_user(user)
+
+
+@pytest.fixture
+def anna() -> Actor:
+    return person("anna", "editor", "operator", "admin")
+
+
+@pytest.fixture
+def ben() -> Actor:
+    return person("ben", "approver")
+
+
+@pytest.fixture
+def production() -> Environment:
+    return builders.environment("production", four_eyes=True)
+
+
+@pytest.fixture
+def version(anna: Actor) -> PolicyVersion:
+    return builders.version(builders.workload("summaries"), actor=anna)
+
+
+def approve(request: ChangeRequest, actor: Actor) -> ChangeRequest:
+    return approve_change(
+        request, actor=actor, reason="fine", expected_binding=change_requests.binding(request)
+    )
+
+
+# --- serving -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("actor", [SYSTEM, NOBODYS_KEY], ids=str)
+def test_one_alone_serves_nothing(production: Environment, version: PolicyVersion, actor: Actor) -> None:
+    with pytest.raises(ApprovalMissing, match="another person"):
+        actions.serve_first(production, version, actor=actor, reason="now")
+    assert not Assignment.objects.exists()
+
+
+def test_it_serves_when_somebody_else_agrees(
+    production: Environment, version: PolicyVersion, anna: Actor, ben: Actor
+) -> None:
+    request = request_serving(production, version, actor=anna, reason="the first")
+    assert approve(request, ben).state == "applied"
+    assert Assignment.objects.get().baseline == version
+    entry = Entry.objects.get(action="assignment.serve_first")
+    body = bytes(entry.body).decode()
+    assert entry.actor_label == "ben"
+    assert '"requested_by":"anna"' in body
+    assert f'"binding":"{change_requests.binding(request)}"' in body
+
+
+def test_stop_and_serve_is_no_way_round(
+    production: Environment, version: PolicyVersion, anna: Actor, ben: Actor
+) -> None:
+    approve(request_serving(production, version, actor=anna, reason="the first"), ben)
+    never_approved = builders.version(version.workload, actor=anna)
+    actions.stop_serving(Assignment.objects.get(), actor=anna, reason="maintenance")
+    for again in (version, never_approved):
+        with pytest.raises(ApprovalMissing):
+            actions.serve_first(production, again, actor=anna, reason="back again")
+    assert not Assignment.objects.exists()
+
+
+def test_it_breaks_the_glass_and_the_log_says_so(
+    production: Environment, version: PolicyVersion, anna: Actor
+) -> None:
+    actions.serve_first(production, version, actor=anna, reason="the provider is gone", break_glass=True)
+    assert Entry.objects.get(action="assignment.break_glass").reason == "the provider is gone"
+
+
+def test_no_glass_is_broken_where_one_is_enough(version: PolicyVersion, anna: Actor) -> None:
+    staging = builders.environment("staging")
+    actions.serve_first(staging, version, actor=anna, reason="first", break_glass=True)
+    assert not Entry.objects.filter(action__endswith=".break_glass").exists()
+
+
+# --- who agrees --------------------------------------------------------------------------------------
+
+
+def test_neither_author_nor_asker_agrees(production: Environment, version: PolicyVersion, ben: Actor) -> None:
+    carl, dora = person("carl", "approver", "operator"), person("dora", "approver", "editor")
+    written = builders.version(version.workload, actor=dora)
+    request = request_serving(production, written, actor=carl, reason="first")
+    for one in (carl, dora, Actor("key", "k-1", "dora's script", dora.user_id)):
+        with pytest.raises(SelfApproval):
+            approve(request, one)
+    assert approve(request, ben).state == "applied"
+
+
+def test_a_key_without_a_person_agrees_to_nothing(
+    production: Environment, version: PolicyVersion, anna: Actor
+) -> None:
+    with pytest.raises(Forbidden):
+        approve(request_serving(production, version, actor=anna, reason="first"), NOBODYS_KEY)
+
+
+def test_what_nobody_is_known_to_have_written_takes_two(
+    production: Environment, anna: Actor, ben: Actor
+) -> None:
+    written = builders.version(builders.workload(), actor=NOBODYS_KEY)
+    request = request_serving(production, written, actor=anna, reason="first")
+    assert approve(request, ben).state == "waiting"
+    assert not Assignment.objects.exists()
+    with pytest.raises(Conflict, match="another approver"):
+        approve(request, ben)
+    assert approve(request, person("carl", "approver")).state == "applied"
+    assert len(ChangeRequest.objects.get().approvals) == 2
+
+
+def test_a_yes_counts_no_longer_when_the_role_is_withdrawn(
+    production: Environment, anna: Actor, ben: Actor
+) -> None:
+    written = builders.version(builders.workload(), actor=NOBODYS_KEY)
+    request = request_serving(production, written, actor=anna, reason="first")
+    approve(request, ben)
+    User.objects.get(username="ben").memberships.all().delete()
+    assert approve(request, person("carl", "approver")).state == "waiting"
+    assert approve(request, person("dora", "approver")).state == "applied"
+
+
+def test_a_yes_names_what_it_saw(
+    production: Environment, version: PolicyVersion, ben: Actor, anna: Actor
+) -> None:
+    request = request_serving(production, version, actor=anna, reason="first")
+    with pytest.raises(ApprovalStale):
+        approve_change(request, actor=ben, reason="yes", expected_binding="0" * 64)
+    with pytest.raises(TypeError):
+        approve_change(request, actor=ben, reason="yes")  # type: ignore[call-arg]
+
+
+def test_the_same_change_waits_once_and_an_ended_one_takes_no_yes(
+    production: Environment, version: PolicyVersion, anna: Actor, ben: Actor
+) -> None:
+    request = request_serving(production, version, actor=anna, reason="first")
+    with pytest.raises(Conflict):
+        request_serving(production, version, actor=anna, reason="again")
+    change_requests.reject(request, actor=ben, reason="not yet")
+    with pytest.raises(Conflict, match="rejected by ben"):
+        approve(request, ben)
+    other = request_serving(production, version, actor=anna, reason="again")
+    with pytest.raises(Forbidden):
+        change_requests.withdraw(other, actor=ben, reason="not mine")
+    assert change_requests.withdraw(other, actor=anna, reason="never mind").state == "withdrawn"
+
+
+# --- four eyes off -----------------------------------------------------------------------------------
+
+
+def test_an_admin_alone_does_not_switch_it_off(production: Environment, anna: Actor) -> None:
+    with pytest.raises(ApprovalMissing, match="second person"):
+        actions.edit_environment(production, actor=anna, reason="in the way", four_eyes=False)
+    assert Environment.objects.get().four_eyes
+
+
+def test_a_second_person_switches_it_off(production: Environment, anna: Actor, ben: Actor) -> None:
+    request = request_four_eyes_off(production, actor=anna, reason="a quiet week")
+    with pytest.raises(SelfApproval):
+        approve(request, anna)
+    assert approve(request, ben).state == "applied"
+    assert not Environment.objects.get().four_eyes
+
+
+def test_to_switch_it_on_takes_one_person(anna: Actor) -> None:
+    staging = builders.environment("production", four_eyes=False)
+    assert actions.edit_environment(staging, actor=anna, reason="from now on", four_eyes=True).four_eyes
+
+
+# --- through the doors -------------------------------------------------------------------------------
+
+
+def test_the_api_asks_for_a_second_person(
+    production: Environment, version: PolicyVersion, ben: Actor
+) -> None:
+    call = Caller(
+        "viewer", "operator", "admin", user=User.objects.get(username="anna"), environment="production"
+    )
+    bens = Caller("viewer", "approver", user=User.objects.get(username="ben"), environment="production")
+    path = "environments/production/assignments/summaries/serve"
+    asked = call("POST", path, {"version": version.number, "reason": "first"})
+    assert asked.status_code == 202
+    found: dict[str, Any] = asked.json()
+    assert not Assignment.objects.exists()
+    at = f"change-requests/{found['id']}"
+    assert bens("POST", f"{at}/approve", {"reason": "yes"}).status_code == 422  # names nothing
+    assert (
+        call("POST", f"{at}/approve", {"reason": "y", "binding": found["binding"]}).json()["code"]
+        == "self_approval"
+    )
+    assert (
+        bens("POST", f"{at}/approve", {"reason": "y", "binding": found["binding"]}).json()["state"]
+        == "applied"
+    )
+    assert Assignment.objects.exists()
+
+    off = call("POST", "environments/production/four-eyes-off", {"reason": "quiet"})
+    assert off.status_code == 202
+    assert (
+        call("PATCH", "environments/production", {"four_eyes": False}, **{"If-Match": "*"}).status_code == 409
+    )
+    listed = bens("GET", "change-requests?state=waiting").json()["items"]
+    assert [item["action"] for item in listed] == ["environment.four_eyes_off"]
+    assert bens("GET", "change-requests?state=other").status_code == 422
+    rejected = bens("POST", f"change-requests/{off.json()['id']}/reject", {"reason": "no"})
+    assert rejected.json()["state"] == "rejected"
+    broken = call("POST", "environments/production/four-eyes-off", {"reason": "fire", "break_glass": True})
+    assert broken.json()["four_eyes"] is False
+    assert Entry.objects.filter(action="environment.break_glass").exists()
+
+
+def test_the_pages_ask_for_a_second_person(production: Environment, version: PolicyVersion) -> None:
+    browser = logged_in("anna", "operator", "admin")
+    other = logged_in("eva", "approver")
+    asked = browser.post(
+        "/console/workloads/summaries/production/serve/",
+        {"version": version.pk, "reason": "first"},
+        follow=True,
+    )
+    assert "Another person must approve it" in asked.content.decode()
+    request = ChangeRequest.objects.get()
+    at = f"/console/changes/{request.pk}/"
+    assert "Serve version 1 of summaries in production" in other.get("/console/").content.decode()
+    assert "Withdraw" in browser.get(at).content.decode()
+    form = {"reason": "yes", "expected_binding": change_requests.binding(request)}
+    assert "somebody else must approve it" in browser.post(f"{at}approve/", form).content.decode()
+    assert other.post(f"{at}approve/", {"reason": "yes", "expected_binding": "0"}).status_code == 422
+    assert "Approved, and done" in other.post(f"{at}approve/", form, follow=True).content.decode()
+    assert Assignment.objects.get().baseline == version
+
+    off = browser.post("/console/environments/production/four-eyes-off/", {"reason": "quiet"}, follow=True)
+    assert "Switch four eyes off in production" in off.content.decode()
+    second = ChangeRequest.objects.get(state="waiting")
+    gone = browser.post(f"/console/changes/{second.pk}/withdraw/", {"reason": "no"}, follow=True)
+    assert "Withdrawn" in gone.content.decode()
+    assert Environment.objects.get().four_eyes
+    assert Client().get(at).status_code == 302
