@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
@@ -14,12 +14,12 @@ from controlplane.access.keyring import Caller
 from controlplane.core.errors import InvalidInput, Unavailable
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.errors import PointsmanError as ClientError
+from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
 from policies_app.snapshots.cache import Generation
 from rollout_app.models import Feedback
 from rollout_app.outcomes.aggregate import Contribution, Details, RouteKey
-from rollout_app.outcomes.consistency import contradictions, event_problems
 from rollout_app.outcomes.group_commit import GroupCommit, Load
 from rollout_app.outcomes.lookups import KnownNames, Named
 from rollout_app.outcomes.schemas import (
@@ -62,18 +62,23 @@ class Ingest:
         return self._group_commit.load()
 
     async def outcomes(self, request: Request, body: bytes) -> Reply:
-        batch, buckets = await _read(read_batch, body)
-        environment, now = self._environment(request), datetime.now(UTC)
-        problems = [p for i, bucket in enumerate(buckets) for p in contradictions(i, bucket, now)]
+        batch = await _read(read_batch, body)
+        buckets, now = batch.buckets, datetime.now(UTC)
+        environment = self._environment(request)
+        problems = [
+            *_problems("buckets", buckets, consistency.contradictions, now),
+            *_problems("decided", batch.decided, consistency.decided_contradictions, now),
+            *_problems("cells", batch.cells, consistency.cells_contradictions, now),
+        ]
         await self._refuse_unknown("buckets", request.caller, environment, enumerate(buckets), problems)
         contributions = [self._contribution(environment, bucket) for bucket in buckets]
-        submission = Submission(environment, {f"b:{batch}": contributions}, accepted=len(buckets))
+        submission = Submission(environment, {f"b:{batch.batch_id}": contributions}, accepted=len(buckets))
         return await self._commit(submission, len(buckets))
 
     async def events(self, request: Request, body: bytes) -> Reply:
         events = await _read(read_events, body)
         environment, now = self._environment(request), datetime.now(UTC)
-        problems = [p for i, event in enumerate(events) for p in event_problems(i, event, now)]
+        problems = _problems("events", events, consistency.event_contradictions, now)
         await self._refuse_unknown("events", request.caller, environment, enumerate(events), problems)
         parts: dict[str, list[Contribution]] = {}
         for event in events:
@@ -124,7 +129,7 @@ class Ingest:
             if not caller.may_report(item.workload):
                 problem = ("workload", f"this key may not report on {item.workload!r}")
             if problem:
-                problems.append(Problem(number, *problem))
+                problems.append(Problem(number, *problem, member))
         if problems:
             raise refusal(member, sorted(problems))
 
@@ -179,6 +184,19 @@ def _accepted(number: int) -> Reply:
     return json_reply(202, {"accepted": number})
 
 
+def _problems(
+    member: str,
+    entries: Sequence[T],
+    contradictions: Callable[[T, datetime], consistency.Found],
+    now: datetime,
+) -> list[Problem]:
+    return [
+        Problem(index, field, message, member)
+        for index, entry in enumerate(entries)
+        for field, message in contradictions(entry, now)
+    ]
+
+
 async def _read(reader: Callable[[bytes], T], body: bytes) -> T:
     return reader(body) if len(body) <= READ_INLINE else await asyncio.to_thread(reader, body)
 
@@ -189,12 +207,14 @@ def _token(
     try:
         token = DecisionToken.decode(item.decision_id)
     except ClientError as error:
-        problems.append(Problem(number, "decision_id", str(error)))
+        problems.append(Problem(number, "decision_id", str(error), "feedback"))
         return None
     if token.environment != environment:
-        problems.append(Problem(number, "decision_id", "the decision was made in another environment"))
+        problems.append(
+            Problem(number, "decision_id", "the decision was made in another environment", "feedback")
+        )
     if token.arm not in ("baseline", "candidate") or _too_long(token):
-        problems.append(Problem(number, "decision_id", "its fields are not those of a decision"))
+        problems.append(Problem(number, "decision_id", "its fields are not those of a decision", "feedback"))
         return None
     return token
 

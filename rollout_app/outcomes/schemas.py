@@ -1,10 +1,10 @@
 """What routers report, in the protocol's shapes: read, and turned into figures to add.
 
-Pure: nothing here looks at the database. `consistency` says whether a report contradicts itself, `lookups`
-whether what it names exists.
+Pure: nothing here looks at the database. `pointsman.reporting.consistency` says whether a report contradicts
+itself, `lookups` whether what it names exists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -13,16 +13,20 @@ import msgspec
 from msgspec import Meta, Struct
 
 from controlplane.core.errors import InvalidInput, MalformedBody
+from pointsman.reporting import limits
 
-MOST = 1_000  # buckets or events in one request
-# Bounds that no honest minute reaches, so that sums of very many stay within 64 bits.
-Count = Annotated[int, Meta(ge=0, le=10**9)]
-Money = Annotated[int, Meta(ge=0, le=10**15)]  # nano-USD: a million dollars
-Real = Annotated[float, Meta(ge=0, le=1e36)]
+MOST = limits.BUCKETS  # buckets, events, or other entries in one request
+Count = Annotated[int, Meta(ge=0, le=limits.COUNT)]
+Money = Annotated[int, Meta(ge=0, le=limits.MONEY_NUSD)]
+Real = Annotated[float, Meta(ge=0, le=limits.REAL)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Text = Annotated[str, Meta(max_length=200)]
-Name = Annotated[str, Meta(max_length=120)]
+Text = Annotated[str, Meta(max_length=limits.TEXT)]
+Name = Annotated[str, Meta(max_length=limits.NAME)]
+Pair = Annotated[str, Meta(max_length=limits.PAIR)]
 Arm = Literal["baseline", "candidate"]
+Version = Annotated[int, Meta(ge=1, le=limits.VERSION)]
+RolloutId = Annotated[str, Meta(max_length=limits.ROLLOUT)] | None
+StageNumber = Annotated[int, Meta(ge=0, le=limits.STAGE)] | None
 
 
 class ReportedMoments(Struct, forbid_unknown_fields=True, gc=False):
@@ -43,13 +47,40 @@ class ReportedCapped(Struct, forbid_unknown_fields=True, gc=False):
     sum_on_success: Money
 
 
-class ReportedCost(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedGraded(Struct, forbid_unknown_fields=True, gc=False):
+    """The priced tasks that have a grade: what cost per success is taken over."""
+
+    n: Count
+    successes: Count
+    sum: Money
+    sum_sq: Real
+    sum_on_success: Money
+    capped: ReportedCapped | None = None  # absent: no task was above the cap
+
+
+class ReportedCostSums(Struct, forbid_unknown_fields=True, gc=False):
+    """`n` counts the tasks of which the cost of every attempt is known."""
+
     n: Count = 0
     sum: Money = 0
     sum_sq: Real = 0.0
     sum_on_success: Money = 0
     capped: ReportedCapped | None = None  # absent: no task was above the cap
+    graded: ReportedGraded | None = None  # absent: every task has both, or the router does not say
+
+
+class ReportedCost(ReportedCostSums, forbid_unknown_fields=True, gc=False):
     histogram: ReportedHistogram = msgspec.field(default_factory=ReportedHistogram)
+
+
+class ReportedDiffering(Struct, forbid_unknown_fields=True, gc=False):
+    """The tasks of one route pair, on which the two policies differ."""
+
+    tasks: Count
+    successes: Count
+    failures: Count
+    ungraded: Count
+    cost_nusd: ReportedCostSums = msgspec.field(default_factory=ReportedCostSums)
 
 
 class ReportedGroup(Struct, forbid_unknown_fields=True, gc=False):
@@ -82,13 +113,13 @@ class ReportedBucket(Struct, forbid_unknown_fields=True, gc=False):
     minute: datetime
     workload: Name
     arm: Arm
-    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    version: Version
     tasks: Count
     successes: Count
     failures: Count
     ungraded: Count
-    rollout: Annotated[str, Meta(max_length=36)] | None = None
-    stage: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    rollout: RolloutId = None
+    stage: StageNumber = None
     endpoint: Text = ""
     rule: Name = ""
     model: Name = ""
@@ -106,6 +137,35 @@ class ReportedBucket(Struct, forbid_unknown_fields=True, gc=False):
     errors_by_kind: dict[Name, Count] = {}
     shadow: ReportedShadow = msgspec.field(default_factory=ReportedShadow)
     mirror: ReportedMirror = msgspec.field(default_factory=ReportedMirror)
+    differing: dict[Pair, ReportedDiffering] | None = (
+        None  # None: the router does not say; {}: no task differs
+    )
+
+
+class ReportedDecided(Struct, forbid_unknown_fields=True, gc=False):
+    """What was decided in one minute, whether or not it is ever reported."""
+
+    minute: datetime
+    workload: Name
+    arm: Arm
+    version: Version
+    tasks: Count
+    rollout: RolloutId = None
+    stage: StageNumber = None
+    differing: Count | None = None  # None: the router does not say
+
+
+class ReportedCells(Struct, forbid_unknown_fields=True, gc=False):
+    """Tasks and failures of one minute by `bucket(workload ‖ "/cells", unit) mod 1024`."""
+
+    minute: datetime
+    workload: Name
+    arm: Arm
+    version: Version
+    tasks: dict[str, Count]
+    failures: dict[str, Count] = {}
+    rollout: RolloutId = None
+    stage: StageNumber = None
 
 
 class ReportedEvent(Struct, forbid_unknown_fields=True, gc=False):
@@ -115,9 +175,9 @@ class ReportedEvent(Struct, forbid_unknown_fields=True, gc=False):
     at: datetime
     workload: Name
     arm: Arm
-    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
-    rollout: Annotated[str, Meta(max_length=36)] | None = None
-    stage: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    version: Version
+    rollout: RolloutId = None
+    stage: StageNumber = None
     endpoint: Text = ""
     rule: Name = ""
     model: Name = ""
@@ -144,23 +204,28 @@ class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong with one bucket, event or feedback item, by its index in the request."""
+    """What is wrong with one entry, by its index in one of the request's lists."""
 
     index: int
     field: str
     message: str
+    list: str
 
 
-class _Batch(Struct, forbid_unknown_fields=True, gc=False):
+class ReportedBatch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[ReportedBucket], Meta(max_length=MOST)]
-    router: Annotated[str, Meta(max_length=128)] = ""
+    router: Annotated[str, Meta(max_length=limits.ROUTER)] = ""
+    decided: Annotated[list[ReportedDecided], Meta(max_length=MOST)] = []
+    cells: Annotated[list[ReportedCells], Meta(max_length=MOST)] = []
 
 
 class _RawBatch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[msgspec.Raw], Meta(max_length=MOST)]
-    router: Annotated[str, Meta(max_length=128)] = ""
+    router: Annotated[str, Meta(max_length=limits.ROUTER)] = ""
+    decided: Annotated[list[msgspec.Raw], Meta(max_length=MOST)] = []
+    cells: Annotated[list[msgspec.Raw], Meta(max_length=MOST)] = []
 
 
 class _Events(Struct, forbid_unknown_fields=True, gc=False):
@@ -182,68 +247,66 @@ class _RawFeedback(Struct, forbid_unknown_fields=True, gc=False):
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     shape: msgspec.json.Decoder(shape)
     for shape in (
-        _Batch,
-        _RawBatch,
-        _Events,
-        _RawEvents,
-        _Feedback,
-        _RawFeedback,
-        ReportedBucket,
-        ReportedEvent,
-        FeedbackItem,
+        *(ReportedBatch, _RawBatch, _Events, _RawEvents, _Feedback, _RawFeedback),
+        *(ReportedBucket, ReportedDecided, ReportedCells, ReportedEvent, FeedbackItem),
     )
 }
 
 
-def read_batch(body: bytes) -> tuple[str, list[ReportedBucket]]:
-    """(batch id, buckets). Raises `MalformedBody`, or `InvalidInput` naming every bucket of a wrong shape."""
-    batch = _read(body, _Batch, _RawBatch, "buckets", ReportedBucket)
+def read_batch(body: bytes) -> ReportedBatch:
+    """Raises `MalformedBody`, or `InvalidInput` naming every entry of a wrong shape."""
+    entries = {"buckets": ReportedBucket, "decided": ReportedDecided, "cells": ReportedCells}
+    batch: ReportedBatch = _read(body, ReportedBatch, _RawBatch, entries)
     if not _is_uuid(batch.batch_id):
         raise InvalidInput("`batch_id` is a UUID that the router makes for each new batch.")
-    return batch.batch_id.lower(), batch.buckets
+    batch.batch_id = batch.batch_id.lower()
+    return batch
 
 
 def read_events(body: bytes) -> list[ReportedEvent]:
-    events: list[ReportedEvent] = _read(body, _Events, _RawEvents, "events", ReportedEvent).events
+    events: list[ReportedEvent] = _read(body, _Events, _RawEvents, {"events": ReportedEvent}).events
     return events
 
 
 def read_feedback(body: bytes) -> list[FeedbackItem]:
-    items: list[FeedbackItem] = _read(body, _Feedback, _RawFeedback, "feedback", FeedbackItem).feedback
+    items: list[FeedbackItem] = _read(body, _Feedback, _RawFeedback, {"feedback": FeedbackItem}).feedback
     return items
 
 
-def _read(body: bytes, shape: type, raw: type, member: str, item: type) -> Any:
-    """Decode at once; only a body that fails is read again, piece by piece, to name each bad piece."""
+def _read(body: bytes, shape: type, raw: type, entries: Mapping[str, type]) -> Any:
+    """Decode at once; only a body that fails is read again, entry by entry, to name each bad one."""
     try:
         return _decoders[shape].decode(body)
     except msgspec.ValidationError as error:
-        problems = _piecewise(body, raw, member, item)
+        problems = _piecewise(body, raw, entries)
         raise (
-            refusal(member, problems) if problems else InvalidInput(f"The body is not valid: {error}.")
+            refusal(next(iter(entries)), problems)
+            if problems
+            else InvalidInput(f"The body is not valid: {error}.")
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(f"The body is not JSON: {error}.") from None
 
 
-def _piecewise(body: bytes, raw: type, member: str, item: type) -> list[Problem]:
+def _piecewise(body: bytes, raw: type, entries: Mapping[str, type]) -> list[Problem]:
     try:
-        pieces = getattr(_decoders[raw].decode(body), member)
+        whole = _decoders[raw].decode(body)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"The body is not valid: {error}.") from None
     problems = []
-    for index, piece in enumerate(pieces):
-        try:
-            _decoders[item].decode(piece)
-        except msgspec.DecodeError as error:
-            message, _, path = str(error).partition(" - at `$")
-            problems.append(Problem(index, path.strip(".`"), message))
+    for member, item in entries.items():
+        for index, piece in enumerate(getattr(whole, member)):
+            try:
+                _decoders[item].decode(piece)
+            except msgspec.DecodeError as error:
+                message, _, path = str(error).partition(" - at `$")
+                problems.append(Problem(index, path.strip(".`"), message, member))
     return problems
 
 
 def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
     """The 422 that names each bad piece by its index."""
-    bad = len({problem.index for problem in problems})
+    bad = len({(problem.list, problem.index) for problem in problems})
     return InvalidInput(
         f"{bad} of the {member} {'is' if bad == 1 else 'are'} not valid; nothing was counted.",
         [asdict(problem) for problem in problems],
@@ -264,7 +327,7 @@ def event_bucket(event: ReportedEvent, index_of: Any) -> ReportedBucket:
         retries=int(event.retries > 0), attempts=event.attempts,
         quality=_moment(event.quality), confidence=_moment(event.confidence),
         cost_nusd=ReportedCost() if cost is None else ReportedCost(
-            1, cost, float(cost) * cost, cost if success else 0, None, _single(cost, index_of)
+            1, cost, float(cost) * cost, cost if success else 0, histogram=_single(cost, index_of)
         ),
         latency_ms=ReportedHistogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
         models={event.model: 1} if event.model else {},
@@ -282,7 +345,7 @@ def _single(value: float, index_of: Any) -> ReportedHistogram:
 
 
 def numbers(bucket: ReportedBucket) -> list[float]:
-    """The bucket's figures in the order of `aggregate.NUMBERS`."""
+    """The bucket's figures in the order of `counting.NUMBERS`."""
     quality, confidence, cost = bucket.quality, bucket.confidence, bucket.cost_nusd
     capped = cost.capped or cost
     return [
@@ -295,7 +358,7 @@ def numbers(bucket: ReportedBucket) -> list[float]:
 
 
 def details(bucket: ReportedBucket) -> tuple[Any, ...]:
-    """The bucket's maps in the order of `aggregate.DETAILS`; empty where there is nothing."""
+    """The bucket's maps in the order of `counting.DETAILS`; empty where there is nothing."""
     cost, latency, shadow, mirror = (
         bucket.cost_nusd.histogram,
         bucket.latency_ms,

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 from pointsman.background import Pace
 from pointsman.policy.canonical import digest
 from pointsman.reporting.batch import MAX_BUCKETS
-from pointsman.reporting.consistency import contradiction
 from pointsman.router import Router
 from pointsman.sync.signature import PREFIX
+from pointsman.testing.reports import problems
 from pointsman.testing.server import FakeServer, Reply, Request, problem
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class FakeControlPlane:
         self.revision = 0
         self.poll_interval_ms = 1_000
         self.batches: dict[str, list[dict[str, Any]]] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
         self.deliveries: dict[str, int] = {}
         self.feedback: list[dict[str, Any]] = []
         self.acks: list[dict[str, Any]] = []
@@ -188,6 +189,18 @@ class FakeControlPlane:
     def buckets(self, workload: str) -> list[dict[str, Any]]:
         """The accepted outcome buckets of a workload."""
         return [b for batch in list(self.batches.values()) for b in batch if b["workload"] == workload]
+
+    def decided(self, workload: str) -> list[dict[str, Any]]:
+        """The accepted counts of what was decided for a workload, reported or not."""
+        return self._entries_of("decided", workload)
+
+    def cells(self, workload: str) -> list[dict[str, Any]]:
+        """The accepted counts by the units' hash cells."""
+        return self._entries_of("cells", workload)
+
+    def _entries_of(self, member: str, workload: str) -> list[dict[str, Any]]:
+        reports = list(self._reports.values())
+        return [entry for r in reports for entry in r.get(member, []) if entry["workload"] == workload]
 
     def tasks(self, workload: str, **where: Any) -> int:
         """How many tasks were accepted; `where` narrows by a bucket's fields: `arm="candidate"`."""
@@ -322,14 +335,13 @@ class FakeControlPlane:
         batch_id, buckets = str(uuid.UUID(data["batch_id"])), data["buckets"]
         if len(buckets) > self.max_buckets:
             return problem(413, "batch_too_large")
-        wrong = [(n, why) for n, bucket in enumerate(buckets) if (why := contradiction(bucket))]
-        if wrong:
-            return problem(422, "bad_buckets", errors=[{"index": n, "detail": why} for n, why in wrong])
+        if wrong := list(problems(data)):
+            return problem(422, "invalid_input", problems=wrong)
         with self._changed:
             self.deliveries[batch_id] = self.deliveries.get(batch_id, 0) + 1
             if batch_id not in self.batches:
                 self._write(data)
-                self.batches[batch_id] = buckets
+                self._keep(data)
         return Reply(202, json.dumps({"accepted": len(buckets)}).encode())
 
     def _feedback(self, data: dict[str, Any]) -> Reply:
@@ -360,8 +372,11 @@ class FakeControlPlane:
         if cut:  # by a kill: it was not acknowledged, and the next one must not be written behind it
             os.truncate(self._journal, sum(len(line) + 1 for line in whole))
         for line in whole:
-            data = json.loads(line)
-            self.batches[data["batch_id"]] = data["buckets"]
+            self._keep(json.loads(line))
+
+    def _keep(self, data: dict[str, Any]) -> None:
+        self._reports[data["batch_id"]] = data
+        self.batches[data["batch_id"]] = data["buckets"]
 
 
 def _version(version: int, policy: Mapping[str, Any]) -> dict[str, Any]:

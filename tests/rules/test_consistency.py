@@ -1,4 +1,4 @@
-"""Soundness: the quick yes or no, and the sentences, say the same of every bucket."""
+"""The quick yes or no, and the sentences, say the same of every bucket."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,30 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout_app.outcomes import consistency
+from pointsman.reporting import consistency
 from rollout_app.outcomes.schemas import (
-    ReportedBucket as Bucket,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedCapped as Capped,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedCost as Cost,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedGroup as Group,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedHistogram as Histogram,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedMirror as Mirror,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedMoments as Moments,
-)
-from rollout_app.outcomes.schemas import (
-    ReportedShadow as Shadow,
+    ReportedBucket,
+    ReportedCapped,
+    ReportedCost,
+    ReportedCostSums,
+    ReportedDiffering,
+    ReportedGraded,
+    ReportedGroup,
+    ReportedHistogram,
+    ReportedMirror,
+    ReportedMoments,
+    ReportedShadow,
 )
 
 NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC)
@@ -42,9 +31,12 @@ indexes = st.sampled_from(
     ["0", "-0", "7", "07", "+7", "-17200", "-17201", "16383", "16384", "x", "", "٣", "1 "]
 )
 names = st.sampled_from(["small", "large", "", "nul\0"])
-moments = st.builds(Moments, figures, reals, reals)
-histograms = st.builds(Histogram, st.just(4), figures, st.dictionaries(indexes, figures, max_size=2))
-capped = st.none() | st.builds(Capped, figures, reals, figures)
+moments = st.builds(ReportedMoments, figures, reals, reals)
+histograms = st.builds(ReportedHistogram, st.just(4), figures, st.dictionaries(indexes, figures, max_size=2))
+capped = st.none() | st.builds(ReportedCapped, figures, reals, figures)
+graded = st.none() | st.builds(ReportedGraded, figures, figures, figures, reals, figures, capped)
+costs = st.builds(ReportedCostSums, figures, figures, reals, figures, capped, graded)
+pairs = st.sampled_from(["a>b", "same", "other", "a", "a>\0"])
 minutes = st.sampled_from(
     [
         NOW.replace(second=0), NOW, NOW.replace(tzinfo=None, second=0),
@@ -58,26 +50,31 @@ members: dict[str, st.SearchStrategy[Any]] = {
     "rollout": st.none() | st.just("0192") | st.just("\0"), "stage": st.none() | st.just(0),
     **dict.fromkeys(("endpoint", "rule", "model", "workload"), names),
     "quality": moments, "confidence": moments, "latency_ms": histograms,
-    "cost_nusd": st.builds(Cost, figures, figures, reals, figures, capped, histograms),
-    "groups": st.dictionaries(st.sampled_from(["0", "31", "32"]), st.builds(Group, figures, figures), max_size=2),
+    "cost_nusd": st.builds(ReportedCost, figures, figures, reals, figures, capped, graded, histograms),
+    "groups": st.dictionaries(
+        st.sampled_from(["0", "31", "32"]), st.builds(ReportedGroup, figures, figures), max_size=2
+    ),
     "models": st.dictionaries(names, figures, max_size=2),
     "errors_by_kind": st.dictionaries(names, figures, max_size=2),
     "shadow": st.builds(
-        Shadow, figures, figures, routes=st.dictionaries(names, figures, max_size=2), evaluation_errors=figures
+        ReportedShadow, figures, figures, routes=st.dictionaries(names, figures, max_size=2), evaluation_errors=figures
     ),
-    "mirror": st.builds(Mirror, figures, figures, figures, figures, figures),
+    "mirror": st.builds(ReportedMirror, figures, figures, figures, figures, figures),
+    "differing": st.none()
+    | st.dictionaries(pairs, st.builds(ReportedDiffering, figures, figures, figures, figures, costs), max_size=2),
 }  # fmt: skip
 
 
-def _good(**changes: Any) -> Bucket:
+def _good(**changes: Any) -> ReportedBucket:
     """Four tasks of which everything is told."""
-    return Bucket(**{
+    return ReportedBucket(**{
         "minute": NOW.replace(second=0), "workload": "w", "arm": "baseline", "version": 1,
         "tasks": 4, "successes": 2, "failures": 1, "ungraded": 1, "errors": 1,
-        "quality": Moments(4, 2.0, 1.999), "cost_nusd": Cost(4, 4, 4.0, 2, None, Histogram(4, 1, {"7": 3})),
-        "latency_ms": Histogram(4, 0, {"-17200": 1, "16383": 2}),
-        "groups": {"0": Group(2, 1)}, "models": {"small": 4}, "errors_by_kind": {"timeout": 1},
-        "shadow": Shadow(4, 3, routes={"a": 4}), "mirror": Mirror(3, 1, 1, 1, 0), **changes,
+        "quality": ReportedMoments(4, 2.0, 1.999),
+        "cost_nusd": ReportedCost(4, 4, 4.0, 2, histogram=ReportedHistogram(4, 1, {"7": 3})),
+        "latency_ms": ReportedHistogram(4, 0, {"-17200": 1, "16383": 2}),
+        "groups": {"0": ReportedGroup(2, 1)}, "models": {"small": 4}, "errors_by_kind": {"timeout": 1},
+        "shadow": ReportedShadow(4, 3, routes={"a": 4}), "mirror": ReportedMirror(3, 1, 1, 1, 0), **changes,
     })  # fmt: skip
 
 
@@ -97,25 +94,26 @@ def test_it_is_quick_and_thorough_about_each_member(member: str) -> None:
     about()
 
 
-def test_it_finds_nothing_in_a_sound_bucket() -> None:
-    assert consistency.is_sound(_good(), NOW)
+def test_it_finds_nothing_in_a_consistent_bucket() -> None:
+    assert consistency.is_consistent(_good(), NOW)
     assert _sentences(_good()) == []
 
 
-def _agree(bucket: Bucket) -> None:
+def _agree(bucket: ReportedBucket) -> None:
     found = _sentences(bucket)
-    assert consistency.is_sound(bucket, NOW) == (not found), found
-    assert [(p.field, p.message) for p in consistency.contradictions(3, bucket, NOW)] == found
+    assert consistency.is_consistent(bucket, NOW) == (not found), found
+    assert consistency.contradictions(bucket, NOW) == found
 
 
-def _sentences(bucket: Bucket) -> consistency.Found:
+def _sentences(bucket: ReportedBucket) -> consistency.Found:
     """What the slow way finds, without asking the quick one."""
     parts: list[Callable[[], consistency.Found]] = [
         lambda: consistency._counts(bucket),
         lambda: consistency._moments(bucket),
-        lambda: consistency._costs(bucket.cost_nusd, bucket.tasks),
+        lambda: consistency._costs(bucket),
         lambda: consistency._histogram("latency_ms", bucket.latency_ms, bucket.tasks, exact=False),
         lambda: consistency._details(bucket),
-        lambda: consistency._place(bucket, NOW),
+        lambda: consistency._differing(bucket),
+        lambda: consistency._place("minute", bucket.minute, bucket, NOW, whole=True),
     ]
     return [sentence for part in parts for sentence in part()]

@@ -1,0 +1,31 @@
+"""Bounds of what a router may report, which routers, control plane and `FakeControlPlane` share.
+
+No honest minute reaches them. They keep the sums of very many reports within 64 bits.
+"""
+
+from __future__ import annotations
+
+COUNT = 10**9
+MONEY_NUSD = 10**15  # a million dollars, of one bucket
+TASK_COST_NUSD = 10**12  # a thousand dollars, of one task
+REAL = 1e36
+LATENCY_MS = 1e12
+VERSION = 2**31 - 1
+STAGE = 1_000
+TEXT = 200  # characters of an endpoint
+NAME = 120  # characters of a workload, rule, model or kind of error
+PAIR = 250  # characters of a route pair, `baseline's model>candidate's model`
+ROLLOUT = 36
+ROUTER = 128
+EVENT_ID = 62
+DECISION_ID = 4_096
+
+BUCKETS = 1_000  # of one batch; as many `decided` and `cells` entries
+BYTES = 1 << 20  # of one request's body
+PARTS = 64  # models, kinds of error, route pairs of one bucket
+ROUTES = 256  # of one bucket's shadow
+GROUPS = 32
+CELLS = 1_024
+
+SAME = "same"  # the route pair of tasks that differ though both policies choose one model
+OTHER = "other"  # what takes in the route pairs of a bucket beyond the first `PARTS`
