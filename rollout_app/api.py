@@ -24,7 +24,7 @@ from rollout_app.evaluation import evaluations
 from rollout_app.models import Plan, Rollout
 from rollout_app.outcomes import minute_totals
 from rollout_app.rehearsal.dry_run import dry_run
-from rollout_app.review import review
+from rollout_app.review import review_workload
 from rollout_app.selectors import plan_for, rollout_for, rollouts_for
 
 MOST_DAYS = 90
@@ -304,7 +304,7 @@ class ReviewView(ApiView):
         place = environment_for(self.actor, environment)
         found = workload_for(self.actor, workload)
         length = timedelta(days=_whole_number(request, "days", 7, 1, MOST_DAYS))
-        return Response(review(place, found, end=clock.now(), length=length))
+        return Response(review_workload(place, found, end=clock.now(), length=length))
 
 
 def _whole_number(request: Request, name: str, default: int, low: int, high: int) -> int:

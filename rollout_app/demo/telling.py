@@ -4,10 +4,9 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from django.core.management.base import OutputWrapper
-from django.db.models import Max, Min, Sum
+from django.db.models import Sum
 from django.urls import reverse
 
 from controlplane.web.display import money, percent
@@ -15,9 +14,9 @@ from rollout_app.demo.traffic import Traffic, waits_for_a_person
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import ENDED, State, words
-from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
+from rollout_app.models import ArmTotals, Rollout
 from rollout_app.outcomes import minute_totals
-from rollout_app.review import diagnosed
+from rollout_app.review import diagnose_rollout
 
 EVERY_S = 15.0  # without a terminal to rewrite a line on: a line of figures this often
 
@@ -173,14 +172,7 @@ def _compared(before: Figures, after: Figures) -> str:
 
 def _diagnosis(rollout: Rollout) -> str:
     """The product's own word on the candidate, over the slices in which both arms served."""
-    slices = OutcomeBucket.objects.filter(
-        environment=rollout.environment_id, rollout=str(rollout.pk), stage__gte=1
-    )
-    time = slices.aggregate(first=Min("minute"), last=Max("minute"))
-    if time["first"] is None:
-        return ""
-    length = time["last"] - time["first"] + timedelta(minutes=1)
-    said = diagnosed(slices, slices, rollout.candidate, rollout.workload, time["first"], length)
+    said = diagnose_rollout(rollout)
     return f"{said.code.replace('_', ' ').capitalize()}: {said.sentence}"
 
 

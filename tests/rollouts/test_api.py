@@ -10,6 +10,7 @@ from django.test import Client
 from controlplane.access.models import Role
 from controlplane.audit.models import Entry
 from controlplane.core import clock
+from policies_app.models import Model
 from rollout_app import actions
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.evaluation.reconcile import reconcile
@@ -203,15 +204,18 @@ def test_it_reviews_by_endpoint_with_what_was_before() -> None:
 @pytest.mark.parametrize(
     ("strongest", "code", "says"),
     [
-        ("openai/gpt-4o-mini", "healthy", "The model ranked strongest costs 95.8% less"),
-        ("anthropic/claude-sonnet-4-5", "too_conservative", "it saves 0.0% against always asking it"),
+        ("openai/gpt-4o-mini", "healthy", "no model is 10 % cheaper than large"),
+        ("anthropic/claude-sonnet-4-5", "too_conservative", "saves 0.0 % against always asking it"),
     ],
 )
 def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
     strongest: str, code: str, says: str
 ) -> None:
     environment, workload = builders.environment(), builders.workload()
+    builders.catalogue()
     weakest = next(name for name in builders.CATALOGUE if name != strongest)
+    Model.objects.filter(name=strongest).update(quality=0.95)
+    Model.objects.filter(name=weakest).update(quality=0.8)
     version = builders.served(
         environment,
         workload,

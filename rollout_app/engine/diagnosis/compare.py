@@ -1,0 +1,253 @@
+"""Like with like: what changed, with an interval, and what the mix of traffic alone explains. Pure.
+
+Arms of a rollout are compared within the same minutes and at the same share (Mantel-Haenszel, as the engine
+does), so that what drifts in both arms cancels out. Two periods are compared at one mix, the later period's:
+without that, a shift of traffic from dear endpoints to cheap ones would pass for a saving although every
+endpoint became dearer (Simpson's paradox). Standardisation and its delta-method error: Kitagawa 1955; Keiding &
+Clayton, Standardization and control for confounding, 2014. Intervals hold at every look (Howard et al. 2021).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rollout_app.engine.diagnosis.figures import OutcomeSums, total
+from rollout_app.engine.stats import ratios
+from rollout_app.engine.stats.mixture import bound_normal, rho_for
+from rollout_app.engine.stats.rates import N_OPT, mantel_haenszel
+
+ALPHA = 0.025  # of each side
+MIN_CELL = 20  # tasks of each period below which a cell is not compared
+Cells = Mapping[Any, OutcomeSums]  # by what is the same in both periods: the endpoint, or endpoint and rule
+_V = 3.3  # relative variance of cost per success where none is known; tunes sharpness, never validity
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A difference of shares (0.02 = 2 points) or a relative change (0.10 = 10 %), with its interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def is_up(self) -> bool:
+        return self.low > 0
+
+    @property
+    def is_down(self) -> bool:
+        return self.high < 0
+
+    def within(self, margin: float) -> bool:
+        """Whether it is shown to be smaller than the margin, either way."""
+        return -margin < self.low and self.high < margin
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodComparison:
+    """Now against before. None: it cannot be told, for want of tasks or because there was no cost before.
+
+    `mix`: relative change of cost per success that the shift of traffic between endpoints explains alone;
+    `raw`: the change that a plain division would show, equal to (1 + mix) (1 + behaviour) - 1 where all cells
+    are compared. `covered`: share of today's tasks in cells that are compared. `ungraded`, `unpriced`: (now, before).
+    `from_nothing`: all tasks before had a cost of 0, and today's have not: no ratio can say how much dearer it is.
+    """
+
+    failures: Change | None
+    cost_per_success: Change | None
+    cost_per_task: Change | None
+    retries: Change | None
+    ungraded: tuple[float, float]
+    unpriced: tuple[float, float]
+    tasks: tuple[int, int]
+    concurrent: bool = False
+    mix: float | None = None
+    raw: float | None = None
+    covered: float = 1.0
+    from_nothing: bool = False
+
+    def excess(self, shares: tuple[float, float]) -> float:
+        """By how much the missing share differs, beyond twice its standard error. Signed: more now is positive."""
+        now, before = shares
+        n, m = self.tasks
+        if not n or not m:
+            return 0.0
+        p = (now * n + before * m) / (n + m)
+        error = 2 * math.sqrt(p * (1 - p) * (1 / n + 1 / m))
+        difference = now - before
+        return math.copysign(max(0.0, abs(difference) - error), difference)
+
+
+# --- arms, at the same time ------------------------------------------------------------------------------
+
+
+def compare_arms(strata: Iterable[tuple[OutcomeSums, OutcomeSums]], deff: float = 1.0) -> PeriodComparison:
+    """Candidate against baseline; each pair covers the same minutes of one stage. Others would mix in the drift."""
+    pairs = [(now, before) for now, before in strata if now.tasks and before.tasks]
+    ours, theirs = total(now for now, _ in pairs), total(before for _, before in pairs)
+    return PeriodComparison(
+        failures=_rates([(n.graded, n.failures, b.graded, b.failures) for n, b in pairs], deff),
+        cost_per_success=_ratios([(n.success_moments, b.success_moments) for n, b in pairs], deff),
+        cost_per_task=_ratios([(n.task_moments, b.task_moments) for n, b in pairs], deff),
+        retries=_rates(
+            [(n.tasks, min(n.retries, n.tasks), b.tasks, min(b.retries, b.tasks)) for n, b in pairs], deff
+        ),
+        ungraded=(ours.ungraded or 0.0, theirs.ungraded or 0.0),
+        unpriced=(ours.unpriced or 0.0, theirs.unpriced or 0.0),
+        tasks=(ours.tasks, theirs.tasks),
+        concurrent=True,
+        raw=_plain_change(ours, theirs),
+        from_nothing=_from_nothing(ours, theirs),
+    )
+
+
+def _rates(strata: list[tuple[int, int, int, int]], deff: float) -> Change | None:
+    """Mantel-Haenszel difference; its variance by Greenland & Robins 1985, a little pooled so that it is never 0."""
+    numerator, weight = mantel_haenszel(strata)
+    if not weight:
+        return None
+    n, x = sum(s[0] + s[2] for s in strata), sum(s[1] + s[3] for s in strata)
+    p = (x + 0.5) / (n + 1)
+    spread = p * (1 - p)
+    return around(numerator / weight, deff * spread / weight, N_OPT / spread)
+
+
+def _ratios(strata: list[tuple[ratios.Moments, ratios.Moments]], deff: float) -> Change | None:
+    ours = sum((now for now, _ in strata), ratios.Moments())
+    theirs = sum((before for _, before in strata), ratios.Moments())
+    contrast = sum((ratios.contrast(*pair) for pair in strata), ratios.Contrast())
+    if not ratios.enough(ours, theirs):
+        return None
+    if ours.y == 0 and theirs.y > 0 and ours.d > 0:
+        return Change(-1.0, -1.0, -1.0)  # it is free now
+    errors = ratios.squared_errors(contrast, ours, theirs, deff)
+    if contrast.ratio is None:
+        return None
+    # Constant costs vary not at all, and then the ratio is known exactly.
+    return _relative(math.log(contrast.ratio), errors[1] if errors else 0.0, theirs.relative_variance or _V)
+
+
+# --- two periods, at one mix -----------------------------------------------------------------------------
+
+
+def compare_periods(now: Cells, before: Cells, deff: float = 1.0) -> PeriodComparison:
+    """The later period against the earlier one, both at the later one's mix of cells (endpoints, or routes)."""
+    ours, theirs = total(now.values()), total(before.values())
+    cells = [(now[key], before[key]) for key in now if key in before]
+    shared = [(n, b) for n, b in cells if min(n.tasks, b.tasks) >= MIN_CELL]
+    at_our_mix = _cost_per_success([(n, b) for n, b in shared if n.both_n and b.both_n])
+    behaviour = _standardised(shared, ("both_n", "success_moments"), deff)
+    plain = _plain_change(ours, theirs)
+    return PeriodComparison(
+        failures=_standardised_rate(shared, lambda s: (s.graded, s.failures), deff),
+        cost_per_success=behaviour,
+        cost_per_task=_standardised(shared, ("cost_n", "task_moments"), deff),
+        retries=_standardised_rate(shared, lambda s: (s.tasks, min(s.retries, s.tasks)), deff),
+        ungraded=(ours.ungraded or 0.0, theirs.ungraded or 0.0),
+        unpriced=(ours.unpriced or 0.0, theirs.unpriced or 0.0),
+        tasks=(ours.tasks, theirs.tasks),
+        mix=_mix_effect(at_our_mix, theirs.cost_per_success),
+        raw=plain,
+        from_nothing=_from_nothing(ours, theirs),
+        covered=sum(n.tasks for n, _ in shared) / ours.tasks if ours.tasks else 0.0,
+    )
+
+
+def _cost_per_success(cells: list[tuple[OutcomeSums, OutcomeSums]]) -> float | None:
+    """What a success cost before, at today's mix."""
+    cost = sum(n.both_n * b.both_cost / b.both_n for n, b in cells)
+    successes = sum(n.both_n * b.both_successes / b.both_n for n, b in cells)
+    return cost / successes if successes else None
+
+
+def _mix_effect(at_our_mix: float | None, before: float | None) -> float | None:
+    return at_our_mix / before - 1 if at_our_mix is not None and before else None
+
+
+def _plain_change(now: OutcomeSums, before: OutcomeSums) -> float | None:
+    ours, theirs = now.cost_per_success, before.cost_per_success
+    return ours / theirs - 1 if ours is not None and theirs else None
+
+
+def _from_nothing(now: OutcomeSums, before: OutcomeSums) -> bool:
+    return before.cost_n >= ratios.N_MIN and before.cost == 0 and now.cost > 0
+
+
+def _standardised(
+    cells: list[tuple[OutcomeSums, OutcomeSums]], figure: tuple[str, str], deff: float
+) -> Change | None:
+    """Relative change of y per d at today's mix. None below `N_MIN` tasks, or without cost or success before."""
+    count, moments = figure
+    weighted = [
+        (getattr(n, count), getattr(n, moments), getattr(b, moments))
+        for n, b in cells
+        if getattr(n, count) and getattr(b, count)
+    ]
+    if min(sum(w[1].n for w in weighted), sum(w[2].n for w in weighted)) < ratios.N_MIN:
+        return None
+    ours = _log_ratio([(weight, mine) for weight, mine, _ in weighted])
+    theirs = _log_ratio([(weight, other) for weight, _, other in weighted])
+    if theirs is None:
+        return None
+    if ours is None:
+        free = sum(mine.d for _, mine, _ in weighted) > 0
+        return Change(-1.0, -1.0, -1.0) if free else None
+    return _relative(ours[0] - theirs[0], deff * (ours[1] + theirs[1]), _V)
+
+
+def _log_ratio(cells: list[tuple[int, ratios.Moments]]) -> tuple[float, float] | None:
+    """(ln of Σ w·mean y / Σ w·mean d, its variance by the delta method); None without y or d."""
+    y = sum(weight * m.y / m.n for weight, m in cells)
+    d = sum(weight * m.d / m.n for weight, m in cells)
+    if y <= 0 or d <= 0:
+        return None
+    variance = 0.0
+    for weight, m in cells:
+        my, md = m.y / m.n, m.d / m.n
+        var_y, var_d, cov = m.yy / m.n - my * my, m.dd / m.n - md * md, m.yd / m.n - my * md
+        spread = max(0.0, var_y / (y * y) - 2 * cov / (y * d) + var_d / (d * d))
+        variance += weight * weight * spread / max(1, m.n - 1)
+    return math.log(y / d), variance
+
+
+def _standardised_rate(
+    cells: list[tuple[OutcomeSums, OutcomeSums]],
+    counts: Callable[[OutcomeSums], tuple[int, int]],
+    deff: float,
+) -> Change | None:
+    """Difference of x of n at today's mix; None where no cell has tasks in both periods."""
+    pairs = [(counts(n), counts(b)) for n, b in cells]
+    pairs = [(ours, theirs) for ours, theirs in pairs if ours[0] and theirs[0]]
+    whole = sum(ours[0] for ours, _ in pairs)
+    if not whole:
+        return None
+    difference = variance = 0.0
+    for (n, x), (m, z) in pairs:
+        share = n / whole
+        difference += share * (x / n - z / m)
+        variance += share * share * sum(_spread(*arm) / arm[0] for arm in ((n, x), (m, z)))
+    return around(difference, deff * variance, N_OPT / _spread(whole, sum(x for (_, x), _ in pairs)))
+
+
+def _spread(n: int, x: int) -> float:
+    """p(1 - p) with half a bad task added, so that none failing is not certainty."""
+    p = (x + 0.5) / (n + 1)
+    return p * (1 - p)
+
+
+# --- intervals -------------------------------------------------------------------------------------------
+
+
+def around(estimate: float, squared_error: float, v: float = 4 * N_OPT) -> Change:
+    """The estimate with its interval; `v` is the inverse squared error at which the interval is tightest."""
+    if squared_error <= 0:
+        return Change(estimate, estimate, estimate)
+    half = bound_normal(1 / squared_error, ALPHA, rho_for(v, ALPHA)) * squared_error
+    return Change(estimate, estimate - half, estimate + half)
+
+
+def _relative(log_ratio: float, squared_error: float, v_ref: float) -> Change:
+    """From the logarithm of a ratio to a relative change; clamped, so that no sum can overflow."""
+    change = around(log_ratio, squared_error, N_OPT / max(v_ref, 1e-9))
+    return Change(*(math.expm1(min(x, 700.0)) for x in (change.estimate, change.low, change.high)))

@@ -1,0 +1,93 @@
+"""The sums that the review and the diagnosis are computed from. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from operator import add
+
+from rollout_app.engine.stats.ratios import Moments
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeSums:
+    """What some tasks came to. Counts are of tasks, money is in nano-USD over all attempts of a task.
+
+    `cost_*` is over the tasks whose cost is known. `both_*` is over those of them that also have a grade: only
+    these say anything about cost per success. A cost of 0 is a known cost.
+    """
+
+    tasks: int = 0
+    successes: int = 0
+    failures: int = 0
+    escalations: int = 0
+    fallbacks: int = 0
+    retries: int = 0
+    errors: int = 0
+    attempts: int = 0
+    cost_n: int = 0
+    cost: int = 0
+    cost_sq: float = 0.0
+    both_n: int = 0
+    both_successes: int = 0
+    both_cost: int = 0
+    both_cost_sq: float = 0.0
+    both_cost_on_success: int = 0
+    quality_n: int = 0
+    quality: float = 0.0
+    confidence_n: int = 0
+    confidence: float = 0.0
+
+    def __add__(self, other: "OutcomeSums") -> "OutcomeSums":
+        return OutcomeSums(*map(add, astuple(self), astuple(other)))
+
+    @property
+    def graded(self) -> int:
+        return self.successes + self.failures
+
+    @property
+    def success(self) -> float | None:
+        """Among graded tasks."""
+        return ratio(self.successes, self.graded)
+
+    @property
+    def ungraded(self) -> float | None:
+        """Share of tasks without a grade."""
+        return ratio(self.tasks - self.graded, self.tasks)
+
+    @property
+    def unpriced(self) -> float | None:
+        """Share of tasks whose cost is not known."""
+        return ratio(self.tasks - self.cost_n, self.tasks)
+
+    @property
+    def cost_per_task(self) -> float | None:
+        return ratio(self.cost, self.cost_n)
+
+    @property
+    def cost_per_success(self) -> float | None:
+        """Over the tasks whose cost and grade are known. None with no success: that is no evidence, never 0."""
+        return ratio(self.both_cost, self.both_successes)
+
+    @property
+    def success_moments(self) -> Moments:
+        """y = cost, d = success, over the tasks with both."""
+        d = self.both_successes
+        return Moments(self.both_n, self.both_cost, d, self.both_cost_sq, self.both_cost_on_success, d)
+
+    @property
+    def task_moments(self) -> Moments:
+        """y = cost, d = 1, over the tasks with a cost."""
+        n, y = self.cost_n, self.cost
+        return Moments(n, y, n, self.cost_sq, y, n)
+
+
+FIGURES = tuple(field.name for field in fields(OutcomeSums))
+NOTHING = OutcomeSums()
+
+
+def total(parts: Iterable[OutcomeSums]) -> OutcomeSums:
+    return sum(parts, NOTHING)
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """None where there is nothing to divide by: what cannot be given is never 0."""
+    return part / whole if whole else None
