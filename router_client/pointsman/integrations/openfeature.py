@@ -1,0 +1,185 @@
+"""An OpenFeature provider that decides in the process: no request on the way.
+
+    from openfeature import api
+    from pointsman.integrations.openfeature import PointsmanProvider
+
+    api.set_provider(PointsmanProvider(Router(url, key)))
+    details = api.get_client().get_string_details("support-summaries", "fallback-model", context)
+    details.value                               # the model to call
+    details.flag_metadata["decision_id"]        # for feedback
+
+A workload is a flag: a string (the model), or an object (`model`, `params`). A context's targeting key is the
+workload's unit (a conversation, a user); `prompt_tokens`, `endpoint` and the policy's other inputs are its attributes.
+
+`track("human_review", context, details)` is feedback: `details.attributes["decision_id"]` names the task, `success`
+among them says how it went, `details.value` is a score of 0 to 1.
+
+Limits. OpenFeature knows evaluations and no outcomes: cost, latency and success of a task are recorded with
+`Router.record`, for which `decide` on the same router gives the decision itself. A policy's second stage needs
+`Decision.next`, which no flag has. Booleans and numbers are no values of a workload: they are a type mismatch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.event import ProviderEvent, ProviderEventDetails
+from openfeature.exception import FlagNotFoundError, ProviderNotReadyError, TypeMismatchError
+from openfeature.flag_evaluation import FlagResolutionDetails, Reason
+from openfeature.provider import AbstractProvider, Metadata
+from openfeature.track import TrackingEventDetails
+
+from pointsman.decision import Decision
+from pointsman.integrations.flags import inputs_of, metadata_of, object_of, reason_of, units_of
+from pointsman.router import FEEDBACK_KINDS, Router
+
+__all__ = ["PointsmanProvider"]
+
+STALE_AFTER_S = 120.0
+_LOOK_EVERY_S = 5.0
+
+
+class PointsmanProvider(AbstractProvider):  # type: ignore[misc]  # typed where the SDK is installed
+    """OpenFeature's provider over a `Router`, which stays the caller's to close unless `closes_router` is set.
+
+    ready_within   seconds that `initialize` waits for a first policy
+    stale_after    seconds without word from the control plane after which the provider says STALE
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        ready_within: float = 10.0,
+        stale_after: float = STALE_AFTER_S,
+        closes_router: bool = False,
+    ) -> None:
+        super().__init__()
+        self.router = router
+        self._ready_within, self._stale_after, self._closes_router = ready_within, stale_after, closes_router
+        self._stopped = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    # --- life -----------------------------------------------------------------------------------------
+
+    def get_metadata(self) -> Metadata:
+        """The provider's name."""
+        return Metadata(name="Pointsman")
+
+    def initialize(self, evaluation_context: EvaluationContext) -> None:
+        """Wait for a policy; raises `ProviderNotReadyError` where none has come."""
+        if not self.router.wait_ready(self._ready_within):
+            raise ProviderNotReadyError(
+                f"There is no policy after {self._ready_within:g} s: {self.router.status()}"
+            )
+        self._stopped.clear()
+        self._watch = threading.Thread(target=self._look, name="pointsman-openfeature", daemon=True)
+        self._watch.start()
+
+    def shutdown(self) -> None:
+        """End the watch of staleness; close the router if that was asked for."""
+        self._stopped.set()
+        if self._watch is not None:
+            self._watch.join(1.0)
+        if self._closes_router:
+            self.router.close()
+
+    def _look(self) -> None:
+        """Tell OpenFeature when the policy gets stale, and when it is fresh again."""
+        stale = False
+        while not self._stopped.wait(min(_LOOK_EVERY_S, self._stale_after / 2)):
+            age = self.router.status().get("staleness_s")
+            is_stale = age is not None and age > self._stale_after
+            if is_stale != stale:
+                stale = is_stale
+                event = ProviderEvent.PROVIDER_STALE if stale else ProviderEvent.PROVIDER_READY
+                message = f"no word from the control plane for {age:.0f} s" if stale else "fresh again"
+                if hasattr(self, "_on_emit"):
+                    self._on_emit(self, event, ProviderEventDetails(message=message))
+
+    # --- evaluation -----------------------------------------------------------------------------------
+
+    def decide(self, flag_key: str, evaluation_context: EvaluationContext | None = None) -> Decision:
+        """The decision itself, for `Router.record`. Raises `FlagNotFoundError` for an unknown workload."""
+        context = evaluation_context or EvaluationContext()
+        attributes: Mapping[str, Any] = context.attributes
+        units = units_of(context.targeting_key, attributes)
+        decision = self.router.decide(flag_key, inputs_of(attributes), units)
+        if not decision.model:
+            raise FlagNotFoundError(f"This environment serves no workload {flag_key!r}.")
+        return decision
+
+    def resolve_string_details(
+        self, flag_key: str, default_value: str, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[str]:
+        """The model's catalogue name."""
+        decision = self.decide(flag_key, evaluation_context)
+        return _details(decision, decision.model)
+
+    def resolve_object_details(
+        self,
+        flag_key: str,
+        default_value: Sequence[Any] | Mapping[str, Any],
+        evaluation_context: EvaluationContext | None = None,
+    ) -> FlagResolutionDetails[Any]:
+        """`{"model": …, "params": {…}}`"""
+        decision = self.decide(flag_key, evaluation_context)
+        return _details(decision, object_of(decision))
+
+    def resolve_boolean_details(
+        self, flag_key: str, default_value: bool, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[bool]:
+        """No workload is a boolean."""
+        _mismatch(flag_key)
+
+    def resolve_integer_details(
+        self, flag_key: str, default_value: int, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[int]:
+        """No workload is a number."""
+        _mismatch(flag_key)
+
+    def resolve_float_details(
+        self, flag_key: str, default_value: float, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[float]:
+        """No workload is a number."""
+        _mismatch(flag_key)
+
+    # --- tracking -------------------------------------------------------------------------------------
+
+    def track(
+        self,
+        tracking_event_name: str,
+        evaluation_context: EvaluationContext | None = None,
+        tracking_event_details: TrackingEventDetails | None = None,
+    ) -> None:
+        """A word on an earlier task. Events of other names are somebody else's and pass."""
+        if tracking_event_name not in FEEDBACK_KINDS or tracking_event_details is None:
+            return
+        given = tracking_event_details.attributes
+        decision_id, success = given.get("decision_id"), given.get("success")
+        score = tracking_event_details.value
+        if isinstance(decision_id, str) and (success is not None or score is not None):
+            self.router.feedback(
+                decision_id,
+                tracking_event_name,
+                success=None if success is None else bool(success),
+                score=score,
+            )
+
+
+def _details(decision: Decision, value: Any) -> FlagResolutionDetails[Any]:
+    return FlagResolutionDetails(
+        value=value,
+        variant=decision.alias,
+        reason=Reason(reason_of(decision)),
+        flag_metadata=metadata_of(decision),
+    )
+
+
+def _mismatch(flag_key: str) -> NoReturn:
+    raise TypeMismatchError(
+        f"The workload {flag_key!r} is a string (the model) or an object (model and params)."
+    )
