@@ -41,7 +41,7 @@ def _measured(number: int) -> list[list[object]]:
         flush(heard)
 
     def count() -> None:
-        assert readback.view(environment, 0).confirmed == number
+        assert readback.read_back(environment, 0).confirmed == number
 
     return [_row("written down", number, write), _row("counted", number, count)]
 

@@ -222,10 +222,10 @@ class AssignmentsView(ApiView):
 
 
 class AssignmentView(ApiView):
-    @extend_schema(responses=serializers.AssignmentSerializer)
+    @extend_schema(responses=serializers.AssignmentDetailSerializer)
     def get(self, request: Request, environment: str, workload: str) -> Response:
         return Response(
-            serializers.AssignmentSerializer(assignment_for(self.actor, environment, workload)).data
+            serializers.AssignmentDetailSerializer(assignment_for(self.actor, environment, workload)).data
         )
 
 
@@ -237,7 +237,7 @@ class ServeView(ApiView):
 
     @extend_schema(
         request=serializers.ServeInput,
-        responses={201: serializers.AssignmentSerializer, 202: ChangeRequestSerializer},
+        responses={201: serializers.AssignmentDetailSerializer, 202: ChangeRequestSerializer},
     )
     def post(self, request: Request, environment: str, workload: str) -> Response:
         place = environment_for(self.actor, environment, role=Role.OPERATOR, workload=workload)
@@ -249,27 +249,29 @@ class ServeView(ApiView):
         assignment = actions.serve_first(
             place, version, actor=self.actor, reason=data["reason"], break_glass=data["break_glass"]
         )
-        return Response(serializers.AssignmentSerializer(assignment).data, status=201)
+        return Response(serializers.AssignmentDetailSerializer(assignment).data, status=201)
 
 
 class PinView(ApiView):
     """The emergency switch: one model for everything, at once, without approval."""
 
-    @extend_schema(request=serializers.PinInput, responses=serializers.AssignmentSerializer)
+    @extend_schema(request=serializers.PinInput, responses=serializers.AssignmentDetailSerializer)
     def post(self, request: Request, environment: str, workload: str) -> Response:
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         data = self.validated(serializers.PinInput)
         pinned = actions.pin(assignment, data["model"], actor=self.actor, reason=data["reason"])
-        return Response(serializers.AssignmentSerializer(pinned).data)
+        return Response(serializers.AssignmentDetailSerializer(pinned).data)
 
 
 class UnpinView(ApiView):
-    @extend_schema(request=serializers.ReasonInput, responses=serializers.AssignmentSerializer)
+    @extend_schema(request=serializers.ReasonInput, responses=serializers.AssignmentDetailSerializer)
     def post(self, request: Request, environment: str, workload: str) -> Response:
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         reason = self.validated(serializers.ReasonInput)["reason"]
         return Response(
-            serializers.AssignmentSerializer(actions.unpin(assignment, actor=self.actor, reason=reason)).data
+            serializers.AssignmentDetailSerializer(
+                actions.unpin(assignment, actor=self.actor, reason=reason)
+            ).data
         )
 
 

@@ -154,7 +154,7 @@ class Assignment(models.Model):
     revision = models.BigIntegerField()  # the environment's revision that made it what it is
     # The workload's entry of the snapshot, ready to be joined: publishing one change costs one fragment.
     fragment = models.TextField()
-    changed_at = models.DateTimeField(auto_now=True)
+    changed_at = models.DateTimeField()  # by the database's clock; readback counts from it
 
     class Meta:
         constraints = [
@@ -190,7 +190,7 @@ class Revision(models.Model):
 
 
 class Router(models.Model):
-    """A router process as last seen. Buffered and written every few seconds by `fleet`."""
+    """A router process as it was last heard. `fleet.writer` writes it every few seconds, by the database's clock."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="routers")
     instance = models.CharField(max_length=128)
@@ -202,7 +202,9 @@ class Router(models.Model):
     acked_epoch = models.CharField(max_length=36, blank=True, default="")
     acked_revision = models.BigIntegerField(default=0)
     acked_at = models.DateTimeField(null=True, blank=True)
+    first_polled_at = models.DateTimeField(null=True, blank=True)  # null: before this was recorded
     polled_at = models.DateTimeField()
+    left_at = models.DateTimeField(null=True, blank=True)  # it said `leaving`; a later poll outweighs it
     applied_at = models.DateTimeField(null=True, blank=True)
     # The last refusal, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at": …}}
     rejected = models.JSONField(default=dict, blank=True)
@@ -215,8 +217,18 @@ class Router(models.Model):
         return f"{self.instance} at {self.revision}"
 
 
+class Listening(models.Model):
+    """A stretch of time in which a gateway could hear routers and write down what it heard."""
+
+    began_at = models.DateTimeField()
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.began_at:%Y-%m-%d %H:%M:%S} to {self.until:%H:%M:%S}"
+
+
 class Published(models.Model):
-    """What the bucket of snapshots holds of one environment. Only `publishing` writes it."""
+    """What the bucket of snapshots holds of one environment. Only `snapshots.publish` writes it."""
 
     environment = models.OneToOneField(Environment, models.CASCADE, related_name="published")
     address = models.CharField(max_length=400, blank=True, default="")  # bucket/key
@@ -228,7 +240,7 @@ class Published(models.Model):
     key_id = models.CharField(max_length=16, blank=True, default="")  # of the key that signed it
     tag = models.CharField(max_length=200, blank=True, default="")  # the store's own, of our write
     published_at = models.DateTimeField(null=True, blank=True)
-    looked_at = models.DateTimeField(null=True, blank=True)  # the object was last seen to be that
+    checked_at = models.DateTimeField(null=True, blank=True)  # when the object was last found to be that
     # Failures in a row, 0: all is well; the next try, and what was said last.
     failures = models.PositiveIntegerField(default=0)
     failing_since = models.DateTimeField(null=True, blank=True)

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.access.models import Team
+from policies_app.fleet.readback import read_back
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 
 # That a name is taken is the action's to say, as a 409: asked here, two callers at once both hear "free".
@@ -106,6 +108,29 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
         if not assignment.pin_model:
             return None
         return {"model": assignment.pin_model, "reason": assignment.pin_reason}
+
+
+class ReadbackSerializer(serializers.Serializer[Any]):
+    """How many router processes have applied what is served. `silent` ones among the `stragglers` are not awaited."""
+
+    revision = serializers.IntegerField()
+    confirmed = serializers.IntegerField()
+    of = serializers.IntegerField()
+    stragglers = serializers.ListField(child=serializers.CharField())
+    silent = serializers.ListField(child=serializers.CharField())
+
+
+class AssignmentDetailSerializer(AssignmentSerializer):
+    readback = serializers.SerializerMethodField()
+
+    class Meta(AssignmentSerializer.Meta):
+        fields = [*AssignmentSerializer.Meta.fields, "readback"]
+        read_only_fields = fields
+
+    @extend_schema_field(ReadbackSerializer)
+    def get_readback(self, assignment: Assignment) -> dict[str, Any]:
+        followed = read_back(assignment.environment, assignment.revision, changed_at=assignment.changed_at)
+        return dict(ReadbackSerializer(followed).data)
 
 
 class ServeInput(serializers.Serializer[Any]):

@@ -107,6 +107,7 @@ def fill(workloads: int) -> str:
     """Serve that many workloads of about 2 kB each; returns a router's key. Written in bulk, not by actions."""
     from controlplane.access.actions import issue_key
     from controlplane.access.models import Team
+    from controlplane.core import clock
     from controlplane.core.actors import SYSTEM
     from pointsman.policy import canonical, digest
     from policies_app.models import Assignment, Environment, PolicyVersion, Workload
@@ -129,7 +130,9 @@ def fill(workloads: int) -> str:
         for row, data in zip(rows, documents, strict=True)
     )
     assignments = [
-        Assignment(environment=environment, workload=row, baseline=version, revision=number)
+        Assignment(
+            environment=environment, workload=row, baseline=version, revision=number, changed_at=clock.now()
+        )
         for number, (row, version) in enumerate(zip(rows, versions, strict=True), start=1)
     ]
     for assignment in assignments:

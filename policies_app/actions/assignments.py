@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db import transaction
 
 from controlplane.audit import log
+from controlplane.core import clock
 from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, ApprovalMissing, InvalidInput, NotServed, RolloutActive
 from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
@@ -39,7 +40,11 @@ def serve_first(
             )
         guarded = _refuse_one_alone(environment, version, approvals, break_glass)
         assignment = Assignment(
-            environment=environment, workload=workload, baseline=version, revision=revision
+            environment=environment,
+            workload=workload,
+            baseline=version,
+            revision=revision,
+            changed_at=clock.now(),
         )
         assignment.fragment = build.fragment(assignment)
         assignment.save(force_insert=True)
@@ -213,7 +218,7 @@ def _under_way(assignment: Assignment, names: Sequence[str]) -> RolloutActive:
 
 
 def _save_assignment(assignment: Assignment, revision: int) -> None:
-    assignment.revision = revision
+    assignment.revision, assignment.changed_at = revision, clock.now()
     assignment.fragment = build.fragment(assignment)
     assignment.save()
 

@@ -2,17 +2,48 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.core import clock
 from controlplane.web.pages import console_view, fragment, page
 from policies_app.console.lookups import environment_for, environments_of
-from policies_app.fleet import readback
-from policies_app.models import Environment
+from policies_app.fleet.readback import (
+    Fleet,
+    Readback,
+    Refusal,
+    applied,
+    has_left,
+    read_back,
+    read_fleet,
+)
+from policies_app.models import Assignment, Environment, Router
 from policies_app.snapshots import publish
+
+SHOWN_FOR = timedelta(days=1)
+PER_PAGE = 100
+# As the page lists them: what needs somebody first.
+STATES = {"rejecting": "bad", "behind": "warn", "silent": "quiet", "starting": "quiet", "up to date": "good"}
+_RANK = list(STATES)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterRow:
+    """A router on the page. `behind` is in revisions; None where it cannot be told."""
+
+    router: Router
+    state: str
+    revision: int | None
+    behind: int | None
+    refusals: list[Refusal] = field(default_factory=list)
+
+    @property
+    def tone(self) -> str:
+        return STATES[self.state]
 
 
 @console_view("GET")
@@ -22,31 +53,75 @@ def fleet_page(request: HttpRequest, name: str = "") -> HttpResponse:
     if not (name or environments):
         return page(request, "fleet/empty.html", {}, title="Fleet")
     environment = environment_for(request, name or environments[0].name)
-    context = {"environment": environment, "environments": environments, **_fleet(environment)}
+    context = {"environment": environment, "environments": environments, **_fleet(request, environment)}
     if request.headers.get("HX-Request"):
         return fragment(request, "fleet/_live.html", context)
     return page(request, "fleet/fleet.html", context, title="Fleet")
 
 
-def _fleet(environment: Environment) -> dict[str, Any]:
-    """The routers seen in the last day, and which of them still poll, are up to date, refuse something."""
+def _fleet(request: HttpRequest, environment: Environment) -> dict[str, Any]:
     now = clock.now()
-    routers = list(environment.routers.filter(polled_at__gt=now - timedelta(days=1)).order_by("instance"))
-    polling = [router for router in routers if router.polled_at >= now - readback.SEEN_WITHIN]
-    view = readback.view(environment, environment.revision)
-    refusals = defaultdict(list)
-    for refusal in view.rejected:
-        refusals[refusal.router].append(refusal)
+    pinned = list(_pinned(environment))
+    fleet = read_fleet(environment, now=now, back_to=min((each.changed_at for each in pinned), default=now))
+    rows = _rows(environment, fleet)
     return {
-        "routers": routers,
-        "polling": {router.pk for router in polling},
-        "revisions": {router.pk: readback.applied(router, now).revision for router in routers},
-        "current": {router.pk for router in polling if router.instance not in view.stragglers},
-        "refusals": dict(refusals),
+        "rows": Paginator(rows, PER_PAGE).get_page(request.GET.get("page")),
+        "readback": fleet.readback(environment.revision),
+        "refusing": sum(bool(row.refusals) for row in rows),
+        "pins": [(each, fleet.readback(each.revision, changed_at=each.changed_at)) for each in pinned],
         "published": next(iter(publish.states(environment.pk)), None),
     }
 
 
-def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, readback.FleetView]]:
+def _rows(environment: Environment, fleet: Fleet) -> list[RouterRow]:
+    """The routers heard in the last day that have not left, those that need somebody first."""
+    refusals = defaultdict(list)
+    for refusal in fleet.rejected:
+        refusals[refusal.router].append(refusal)
+    awaited = {router.instance for router in fleet.routers if not fleet.is_silent(router)}
+    counted = {router.instance for router in fleet.routers}
+    heard = environment.routers.filter(polled_at__gt=fleet.now - SHOWN_FOR)
+    rows = []
+    for router in heard:
+        if has_left(router):
+            continue
+        at = applied(router, fleet.now)
+        here = at.epoch == environment.epoch
+        behind = max(0, environment.revision - at.revision) if here else None
+        rows.append(
+            RouterRow(
+                router,
+                _state(router, behind, refusals, counted, awaited),
+                at.revision if here else None,
+                behind,
+                refusals[router.instance],
+            )
+        )
+    return sorted(rows, key=lambda row: (_RANK.index(row.state), row.router.instance))
+
+
+def _state(
+    router: Router,
+    behind: int | None,
+    refusals: dict[str, list[Refusal]],
+    counted: set[str],
+    awaited: set[str],
+) -> str:
+    name = router.instance
+    if refusals[name]:
+        return "rejecting"
+    if not router.epoch and not router.acked_epoch:
+        return "starting" if name in counted else "silent"
+    if name not in awaited:
+        return "silent"
+    return "up to date" if behind == 0 else "behind"
+
+
+def _pinned(environment: Environment) -> Iterable[Assignment]:
+    pinned = environment.assignments.exclude(pin_model="").defer("fragment")
+    return pinned.select_related("environment", "workload").order_by("workload__name")
+
+
+def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, Readback]]:
     """Each environment with how far its present revision has come."""
-    return [(environment, readback.view(environment, environment.revision)) for environment in environments]
+    return [(environment, read_back(environment, environment.revision)) for environment in environments]

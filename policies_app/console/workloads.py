@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Prefetch, Q, QuerySet
@@ -9,9 +10,14 @@ from django.http import HttpRequest, HttpResponse
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
+from controlplane.core import clock
 from controlplane.web.pages import console_view, may, must, page, paginated
 from policies_app.console.lookups import environments_of, may_edit, trail, workload_for
+from policies_app.fleet.listening import read_hearing
+from policies_app.fleet.readback import Readback, read_fleet
 from policies_app.models import Assignment, Environment, Workload
+
+RECENT = timedelta(minutes=10)  # how long the page says how far a change has come
 
 
 @console_view("GET")
@@ -34,11 +40,15 @@ def workload_page(request: HttpRequest, name: str) -> HttpResponse:
     workload = workload_for(request, name)
     environments = environments_of(request)
     served = list(served_in(environments).filter(workload=workload))
+    readbacks = _readbacks(served)
     context = {
         "workload": workload,
         "environments": environments,
         "may_edit": may_edit(request, workload),
-        "places": [_served_row(request, *column) for column in _by_environment(served, environments)],
+        "places": [
+            _served_row(request, environment, assignment) | {"readback": readbacks.get(environment.pk)}
+            for environment, assignment in _by_environment(served, environments)
+        ],
         "rows": paginated(request, workload.versions.defer("canonical").all(), 15),
         "where": served_places(served),
     }
@@ -67,6 +77,17 @@ def _served_row(
         "may_operate": may(request, Role.OPERATOR, environment.name),
         "may_propose": may(request, Role.EDITOR, environment.name),
     }
+
+
+def _readbacks(served: Iterable[Assignment]) -> dict[int, Readback]:
+    """Environment's key → how many routers follow a pin or a recent change there."""
+    now = clock.now()
+    waited_for = [a for a in served if a.pin_model or now - a.changed_at < RECENT]
+    hearing = read_hearing() if waited_for else None
+    fleets = [
+        (a, read_fleet(a.environment, now=now, back_to=a.changed_at, hearing=hearing)) for a in waited_for
+    ]
+    return {a.environment_id: fleet.readback(a.revision, changed_at=a.changed_at) for a, fleet in fleets}
 
 
 def served_places(served: Iterable[Assignment]) -> dict[int, list[str]]:

@@ -1,4 +1,4 @@
-"""What a router says of a snapshot: applied, or refused and why."""
+"""What a router says of a snapshot: applied, or refused and why. Or that it is about to end."""
 
 from typing import Annotated, Literal
 
@@ -11,9 +11,9 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,128}$")]
 
 
 class Ack(msgspec.Struct, forbid_unknown_fields=True):
-    """`{"state": "applied", "revision": 1842, …}` or `{"state": "rejected", "workload": …, …}`."""
+    """`{"state": "applied", "revision": 1842, …}`, `{"state": "rejected", "workload": …, …}` or just `leaving`."""
 
-    state: Literal["applied", "rejected"]
+    state: Literal["applied", "rejected", "leaving"]
     router: _Name | None = None
     revision: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     epoch: Annotated[str, msgspec.Meta(max_length=36)] | None = None

@@ -4,19 +4,22 @@ A router is due to be written when something about it changed, else every `REWRI
 quietly costs the database one row per router and half a minute, at any poll interval.
 """
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from policies_app.fleet.acks import Ack
 
-REWRITTEN_AFTER_S = 30.0
+# Short enough that a row's `polled_at` is late by less than what `readback.SILENT_AFTER` has to spare.
+REWRITTEN_AFTER_S = 25.0
 KEY_USE_AFTER_S = 60.0
 MOST_BUFFERED = 100_000  # routers; beyond it new names wait until the next write
 
 RouterId = tuple[int, str]  # environment's primary key, router instance
+
+_NEVER = ("", None, -math.inf)
 
 
 class Position(NamedTuple):
@@ -28,7 +31,7 @@ class Position(NamedTuple):
 
 @dataclass(slots=True)
 class HeardRouter:
-    """What was heard of one router since the last write; times are Unix seconds.
+    """What was heard of one router since the last write; times are `time.monotonic()`.
 
     Tag and ack are kept apart down to the row: gateways are several processes, and one that hears only tags
     must not write over what another heard in an ack.
@@ -40,6 +43,7 @@ class HeardRouter:
     ack: Position | None = None
     acked_at: float = 0.0
     refusals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left: bool = False
 
 
 class FleetBuffer:
@@ -72,8 +76,13 @@ class FleetBuffer:
                     "digest": ack.digest,
                     "error": ack.error,
                     "revision": ack.revision or revision,
-                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
+
+    def left(self, environment: int, instance: str, client: str) -> None:
+        """A router said that it is about to end: from then on it counts for nothing."""
+        with self._lock:
+            if heard := self._entry(environment, instance, client):
+                heard.left = True
 
     def _entry(self, environment: int, instance: str, client: str) -> HeardRouter | None:
         """The router's entry, made if there is room. Without room: None, and its next request tells it again."""
@@ -83,7 +92,7 @@ class FleetBuffer:
             if len(self._heard) >= MOST_BUFFERED:
                 return None
             heard = self._heard[router] = HeardRouter(client, 0.0)
-        heard.client, heard.at = client or heard.client, time.time()
+        heard.client, heard.at, heard.left = client or heard.client, time.monotonic(), False
         return heard
 
     @property
@@ -106,19 +115,19 @@ class FleetBuffer:
     def take_used_keys(self, now: float) -> list[int]:
         """The keys whose use is due to be written, in order."""
         used, self._used = self._used, set()
-        return sorted(key for key in used if now - self._used_at.get(key, 0) > KEY_USE_AFTER_S)
+        return sorted(key for key in used if now - self._used_at.get(key, -math.inf) > KEY_USE_AFTER_S)
 
     def note_written(self, written: dict[RouterId, HeardRouter], keys: list[int], now: float) -> None:
         self._used_at.update(dict.fromkeys(keys, now))
         for router, heard in written.items():
-            tag = heard.tag or self._written.get(router, ("", None, 0.0))[1]
+            tag = heard.tag or self._written.get(router, _NEVER)[1]
             self._written[router] = (heard.client, tag, now)
         if len(self._written) > 2 * MOST_BUFFERED:
             self._written.clear()
 
     def _is_due(self, router: RouterId, heard: HeardRouter, now: float) -> bool:
-        client, tag, at = self._written.get(router, ("", None, 0.0))
+        client, tag, at = self._written.get(router, _NEVER)
         if heard.client != client or (heard.tag is not None and heard.tag != tag):
             return True
         # An ack counts by its age, so that each is written.
-        return heard.ack is not None or bool(heard.refusals) or now - at > REWRITTEN_AFTER_S
+        return heard.ack is not None or heard.left or bool(heard.refusals) or now - at > REWRITTEN_AFTER_S

@@ -1,22 +1,40 @@
-"""Which routers have applied a revision: the readback of a change."""
+"""Which routers have applied a change, and which are still awaited.
+
+A router process is *counted* from its first poll until it says `leaving`. One that never applied anything counts
+for `NEWCOMER` only: it has nothing to take back. One that was already silent when the change was made is not
+counted either, but named (`lost`), since it may still run on what it had.
+
+A counted router that has not applied the change is a *straggler*. It is awaited until it has been silent for
+`SILENT_AFTER`; then it is named, and nothing waits for it. Silence counts only while the control plane could hear
+(`listening`): after an outage of its own, every router has its full time to come back.
+"""
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from controlplane.core import clock
 from policies_app.fleet.buffer import Position
+from policies_app.fleet.listening import SKEW, Hearing, read_hearing
 from policies_app.models import Assignment, Environment, Router
 
-WINDOW_S = 120
-SEEN_WITHIN = timedelta(seconds=WINDOW_S)  # a router that polled within it belongs to the fleet
+# A router's longest backoff (60 s) and its longest long poll (30 s), and by how much its row may be late (27 s).
+SILENT_AFTER = timedelta(minutes=2)
+NEWCOMER = timedelta(seconds=10)
+# What a gateway hears is written every two seconds: so long after a change, whoever had polled is on record.
+ON_RECORD_AFTER = timedelta(seconds=5)
+# Two gateways that hear a router at the same moment write times that differ by less.
+TOGETHER = timedelta(milliseconds=100)
 # How long an ack outweighs an older If-None-Match. A router repeats it every minute for as long as its disk
 # refuses what it applied; one that was restarted from that disk must not be taken at its old word for long.
 ACK_STANDS = timedelta(seconds=90)
 
 
 class Refusal(NamedTuple):
+    """A router refused a document, and kept what it had for that workload."""
+
     router: str
     workload: str
     digest: str
@@ -27,13 +45,33 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class FleetView:
-    """`confirmed` of `of` routers that polled within the window have applied the revision or a later one."""
+class FleetRouter:
+    """A router that counts. `revision` is what it has applied of the present epoch, -1: nothing of it."""
 
+    instance: str
+    revision: int
+    heard_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Readback:
+    """`confirmed` of `of` counted routers have applied the revision or a later one."""
+
+    revision: int
     confirmed: int
     of: int
-    stragglers: list[str]
+    stragglers: list[str]  # counted and not confirmed
+    silent: list[str]  # the stragglers that are not awaited any more
+    lost: list[str]  # not counted: heard since the change before, silent when this one was made
     rejected: list[Refusal]
+
+    @property
+    def awaited(self) -> int:
+        return len(self.stragglers) - len(self.silent)
+
+    def as_dict(self) -> dict[str, object]:
+        counts = {"confirmed": self.confirmed, "of": self.of, "stragglers": self.stragglers}
+        return counts | {"silent": self.silent, "lost": self.lost}
 
 
 def applied(router: Router, now: datetime) -> Position:
@@ -42,46 +80,132 @@ def applied(router: Router, now: datetime) -> Position:
     Of two epochs neither is the later by itself; there the ack is believed, which is sent with each change.
     """
     tag, ack = Position(router.epoch, router.revision), Position(router.acked_epoch, router.acked_revision)
-    young = router.acked_at is not None and now - router.acked_at < ACK_STANDS
+    young = router.acked_at is not None and -SKEW < now - router.acked_at < ACK_STANDS
     return ack if young and (ack.epoch != tag.epoch or ack.revision > tag.revision) else tag
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
-    """An environment's routers that polled within the window, read once for any number of questions."""
+class Fleet:
+    """An environment's routers, read once for any number of questions."""
 
-    applied: list[tuple[int, str]]  # (revision, instance), sorted; revision -1: of another epoch
+    now: datetime
+    hearing: Hearing
+    routers: list[FleetRouter]  # by revision
     rejected: list[Refusal]
+    _revisions: list[int]  # of the routers that are not silent, in order
 
-    def view(self, revision: int) -> FleetView:
-        """The fleet against a revision of the environment's present epoch."""
-        behind = bisect_left(self.applied, (revision,))
-        stragglers = sorted(instance for _, instance in self.applied[:behind])
-        return FleetView(len(self.applied) - behind, len(self.applied), stragglers, self.rejected)
+    def applied_by(self, revision: int) -> tuple[int, int]:
+        """(how many have applied it, of how many): the routers that are not silent now."""
+        return len(self._revisions) - bisect_left(self._revisions, revision), len(self._revisions)
+
+    def readback(
+        self, revision: int, *, changed_at: datetime | None = None, since: datetime | None = None
+    ) -> Readback:
+        """The fleet against a revision of the present epoch that was made at `changed_at` (None: now).
+
+        `since` is when the change that this one takes back began: a router heard from then on, and silent when
+        this one was made, may still follow that change. It is `lost`.
+        """
+        silent_then = self._silent_before(changed_at or self.now)
+        silent_now = self._silent_before(self.now)
+        counted = [router for router in self.routers if router.heard_at >= silent_then]
+        behind = [router for router in counted if router.revision < revision]
+        lost = [
+            router
+            for router in self.routers
+            if router.heard_at < silent_then and router.revision < revision
+            and since is not None and router.heard_at >= since
+        ]  # fmt: skip
+        return Readback(
+            revision,
+            len(counted) - len(behind),
+            len(counted),
+            _names(behind),
+            _names(router for router in behind if router.heard_at < silent_now),
+            _names(lost),
+            self.rejected,
+        )
+
+    def has_followed(self, readback: Readback, changed_at: datetime) -> bool:
+        """True once every counted router has applied the change or fallen silent, and these are known to be all."""
+        if self.now - changed_at < ON_RECORD_AFTER:
+            return False
+        if readback.of:
+            return not readback.awaited
+        # Nobody counts. That is known only by a control plane that has listened for as long as a router may be silent.
+        since = self.hearing.since(self.now)
+        return since is not None and self.now - since >= SILENT_AFTER
+
+    def is_silent(self, router: FleetRouter) -> bool:
+        return router.heard_at < self._silent_before(self.now)
+
+    def _silent_before(self, at: datetime) -> datetime:
+        return silent_before(self.hearing, at)
 
 
-def present(environment: Environment, window_s: int = WINDOW_S) -> Present:
-    now = clock.now()
-    since = now - timedelta(seconds=window_s)
-    routers = list(environment.routers.filter(polled_at__gte=since).order_by("instance"))
-    at = [(applied(router, now), router.instance) for router in routers]
-    refusing = [router for router in routers if router.rejected]
+def silent_before(hearing: Hearing, at: datetime) -> datetime:
+    """Routers that were last heard before this moment had fallen silent by `at`."""
+    return hearing.heard_out(at, SILENT_AFTER) or datetime.min.replace(tzinfo=UTC)
+
+
+def _names(routers: Iterable[FleetRouter]) -> list[str]:
+    return sorted(router.instance for router in routers)
+
+
+def read_fleet(
+    environment: Environment,
+    *,
+    now: datetime | None = None,
+    back_to: datetime | None = None,
+    hearing: Hearing | None = None,
+) -> Fleet:
+    """The fleet as of `now`. `back_to`: the earliest `changed_at` or `since` that it will be asked about."""
+    now = now or clock.now()
+    hearing = read_hearing() if hearing is None else hearing
+    marks = [silent_before(hearing, now)]
+    if back_to is not None:
+        marks += [silent_before(hearing, back_to), back_to]
+    heard = environment.routers.filter(polled_at__gte=min(marks))
+    rows = [router for router in heard if _counts(router, now)]
+    routers = [_fleet_router(router, environment.epoch, hearing, now) for router in rows]
+    routers.sort(key=lambda router: router.revision)
+    refusing = [router for router in rows if router.rejected]
     served = _served_digests(environment) if refusing else set()
-    return Present(
-        sorted((was.revision if was.epoch == environment.epoch else -1, name) for was, name in at),
-        [
-            Refusal(router.instance, workload, refusal["digest"], refusal["error"])
-            for router in refusing
-            for workload, refusal in sorted(router.rejected.items())
-            # A refusal stands for as long as the refused document is served.
-            if (workload, refusal["digest"]) in served
-        ],
-    )
+    rejected = [
+        Refusal(router.instance, workload, refusal["digest"], refusal["error"])
+        for router in sorted(refusing, key=lambda router: router.instance)
+        for workload, refusal in sorted(router.rejected.items())
+        # A refusal stands for as long as the refused document is served.
+        if router.polled_at >= marks[0] and (workload, refusal["digest"]) in served
+    ]
+    revisions = [router.revision for router in routers if router.heard_at >= marks[0]]
+    return Fleet(now, hearing, routers, rejected, revisions)
 
 
-def view(environment: Environment, revision: int, window_s: int = WINDOW_S) -> FleetView:
+def read_back(environment: Environment, revision: int, *, changed_at: datetime | None = None) -> Readback:
     """The fleet of an environment against a revision of its present epoch."""
-    return present(environment, window_s).view(revision)
+    return read_fleet(environment, back_to=changed_at).readback(revision, changed_at=changed_at)
+
+
+def _counts(router: Router, now: datetime) -> bool:
+    if has_left(router):
+        return False
+    if router.epoch or router.acked_epoch:
+        return True
+    return now - (router.first_polled_at or router.polled_at) < NEWCOMER
+
+
+def has_left(router: Router) -> bool:
+    """It said `leaving`, and has not polled since."""
+    return router.left_at is not None and router.left_at + TOGETHER >= router.polled_at
+
+
+def _fleet_router(router: Router, epoch: str, hearing: Hearing, now: datetime) -> FleetRouter:
+    at = applied(router, now)
+    heard_at = router.polled_at
+    if heard_at > now + SKEW:  # stamped by a clock that was put right since; then a new stretch began
+        heard_at = hearing.since(now) or now
+    return FleetRouter(router.instance, at.revision if at.epoch == epoch else -1, heard_at)
 
 
 def _served_digests(environment: Environment) -> set[tuple[str, str]]:

@@ -1,24 +1,31 @@
-"""Writes down every two seconds what a gateway process has heard of its routers."""
+"""Writes down every two seconds what a gateway process has heard of its routers, by the database's clock."""
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import connection
+from django.db.models import F, Q
 
 from controlplane.access.models import Key
 from controlplane.core import clock
+from policies_app.fleet import listening
 from policies_app.fleet.buffer import FleetBuffer, HeardRouter, RouterId
+from policies_app.fleet.readback import TOGETHER
 from policies_app.models import Environment, Router
 
 log = logging.getLogger(__name__)
 
 FLUSHED_EVERY_S = 2.0
 FORGOTTEN_AFTER = timedelta(days=7)
+LEFT_FORGOTTEN_AFTER = timedelta(hours=1)  # longer than any gateway takes to write what it heard before
+
+Stamp = Callable[[float], datetime]  # `time.monotonic()` of this process → the database's clock
 
 
 class FleetWriter(threading.Thread):
@@ -28,44 +35,63 @@ class FleetWriter(threading.Thread):
         super().__init__(name="fleet-writer", daemon=True)
         self._buffer = buffer
         self._ending = threading.Event()
+        self._noted_at = -math.inf
+        self.written_at: float | None = None  # `time.monotonic()` of the last turn without an error
 
     def run(self) -> None:
         while not self._ending.wait(FLUSHED_EVERY_S):
-            self._flush_safely()
-        self._flush_safely()
-        connection.close()
+            self._turn()
+        self._turn()
+        _close_quietly()
 
     def stop(self) -> None:
         """Write what is left, and end."""
         self._ending.set()
         self.join(timeout=30)
 
-    def _flush_safely(self) -> None:
+    def _turn(self) -> None:
+        """An error of any kind costs this turn only: a thread that ended would blind the readback for ever."""
         try:
             flush(self._buffer)
-        except DatabaseError:
+            now = time.monotonic()
+            if now - self._noted_at >= listening.NOTED_EVERY_S:
+                listening.note_listening()  # after the flush: all that was heard until now is on record
+                self._noted_at = now
+            self.written_at = now
+        except Exception:
             log.warning("the fleet could not be written; the next polls tell it again", exc_info=True)
-            connection.close()
+            _close_quietly()
+
+
+def _close_quietly() -> None:
+    try:
+        connection.close()
+    except Exception:
+        log.debug("the connection could not be closed", exc_info=True)
 
 
 def flush(buffer: FleetBuffer) -> None:
     """Write what was heard. What could not be written is heard again with the next poll."""
-    now = time.time()
+    now = time.monotonic()
     due, keys = buffer.take_due(now), buffer.take_used_keys(now)
     if not due and not keys:
         return
-    _upsert(due)
-    Key.objects.filter(pk__in=keys).update(last_used_at=clock.now())
+    at = clock.now()
+    _upsert(due, lambda monotonic: at - timedelta(seconds=now - monotonic))
+    Key.objects.filter(pk__in=keys).update(last_used_at=at)
     buffer.note_written(due, keys, now)
 
 
 def prune() -> int:
-    """Forget routers that have not been heard of for a week."""
-    deleted, _ = Router.objects.filter(polled_at__lt=clock.now() - FORGOTTEN_AFTER).delete()
+    """Forget routers not heard of for a week, and those that said more than an hour ago that they leave."""
+    now = clock.now()
+    left = Q(left_at__lt=now - LEFT_FORGOTTEN_AFTER, polled_at__lte=F("left_at") + TOGETHER)
+    deleted, _ = Router.objects.filter(Q(polled_at__lt=now - FORGOTTEN_AFTER) | left).delete()
+    listening.prune()
     return deleted
 
 
-def _upsert(heard: dict[RouterId, HeardRouter]) -> None:
+def _upsert(heard: dict[RouterId, HeardRouter], stamp: Stamp) -> None:
     """Write each row with those columns only of which something was heard.
 
     In the order of (environment, instance) and one transaction for each set of columns, so that two processes
@@ -76,11 +102,12 @@ def _upsert(heard: dict[RouterId, HeardRouter]) -> None:
     before = _rejections(router for router in routers if heard[router].refusals)
     rows: dict[tuple[str, ...], list[Router]] = defaultdict(list)
     for router in routers:
-        said = heard[router]
-        columns = _columns(said)
+        said, at = heard[router], stamp(heard[router].at)
+        columns = _columns(said, at, stamp)
         if said.refusals:
-            columns["rejected"] = {**before.get(router, {}), **said.refusals}
-        row = Router(environment_id=router[0], instance=router[1], **columns)
+            stamped = {name: refusal | {"at": at.isoformat()} for name, refusal in said.refusals.items()}
+            columns["rejected"] = before.get(router, {}) | stamped
+        row = Router(environment_id=router[0], instance=router[1], first_polled_at=at, **columns)
         rows[tuple(columns)].append(row)
     for columns_heard, of_these in rows.items():
         Router.objects.bulk_create(
@@ -88,22 +115,19 @@ def _upsert(heard: dict[RouterId, HeardRouter]) -> None:
             batch_size=500,
             update_conflicts=True,
             unique_fields=["environment", "instance"],
-            update_fields=columns_heard,
+            update_fields=columns_heard,  # not `first_polled_at`, which only an insert sets
         )
 
 
-def _columns(heard: HeardRouter) -> dict[str, Any]:
-    at = datetime.fromtimestamp(heard.at, UTC)
+def _columns(heard: HeardRouter, at: datetime, stamp: Stamp) -> dict[str, Any]:
     columns: dict[str, Any] = {"client": heard.client, "polled_at": at}
     if heard.tag is not None:
         columns |= {"epoch": heard.tag.epoch, "revision": heard.tag.revision}
     if heard.ack is not None:
-        acked_at = datetime.fromtimestamp(heard.acked_at, UTC)
-        columns |= {
-            "acked_epoch": heard.ack.epoch,
-            "acked_revision": heard.ack.revision,
-            "acked_at": acked_at,
-        }
+        columns |= {"acked_epoch": heard.ack.epoch, "acked_revision": heard.ack.revision}
+        columns["acked_at"] = stamp(heard.acked_at)
+    if heard.left:
+        columns["left_at"] = at
     if (heard.tag and heard.tag.revision) or (heard.ack and heard.ack.revision):
         columns["applied_at"] = at
     return columns

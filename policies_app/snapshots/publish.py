@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PATH = "router/v1/snapshot"  # below the environment's own, so that it is polled like a gateway
 EVERYTHING = Question(None, None)
 CLAIM = timedelta(seconds=90)  # longer than a `head` and a `put` may take
-LOOKED_AFTER = timedelta(seconds=60)  # how often the object itself is checked though nothing has changed
+CHECKED_AFTER = timedelta(seconds=60)  # how often the object itself is checked though nothing has changed
 ROUNDS = 3  # tries, when others write at the same time
 RETRY_FIRST_S, RETRY_MOST_S = 2.0, 60.0
 _TAG = re.compile(r'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
@@ -107,7 +107,7 @@ def _is_due(look: Look, row: Published | None, now: datetime) -> bool:
         return True
     if row.retry_at is not None and row.retry_at > now:
         return False
-    return _held(row) != _wanted(look) or row.looked_at is None or now - row.looked_at >= LOOKED_AFTER
+    return _held(row) != _wanted(look) or row.checked_at is None or now - row.checked_at >= CHECKED_AFTER
 
 
 def _held(row: Published) -> PublishedContents:
@@ -187,7 +187,7 @@ def _keep(look: Look) -> bool:
     if row.failures:
         log.info("%s is published again", look.name)
     now = clock.now()
-    fields: dict[str, Any] = {"looked_at": now, "failures": 0, "failing_since": None, "error": ""}
+    fields: dict[str, Any] = {"checked_at": now, "failures": 0, "failing_since": None, "error": ""}
     if done is not None:
         held, tag = done
         fields |= {**held._asdict(), "tag": tag, "published_at": now}

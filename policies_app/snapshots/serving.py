@@ -128,7 +128,9 @@ class Serving:
         ack = read_ack(body)
         look = self._board(request.caller).look
         instance = ack.router or request.instance()
-        if ack.state == "applied":
+        if ack.state == "leaving":
+            self._fleet.left(look.pk, instance, request.client())
+        elif ack.state == "applied":
             epoch, revision = ack.epoch or look.epoch, ack.revision or 0
             self._fleet.acked(look.pk, instance, request.client(), epoch, revision)
         elif not request.caller.may_report(ack.workload or ""):

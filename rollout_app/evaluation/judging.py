@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from policies_app.fleet import readback
+from policies_app.fleet.listening import Hearing, read_hearing
+from policies_app.fleet.readback import Fleet, read_fleet
 from rollout_app import actions
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import MIN_OUTCOMES
@@ -29,15 +30,18 @@ _MINUTES_OF_HEALTH = 60
 class Fleets:
     """The routers of each environment, read once for all evaluations of a sweep."""
 
-    _present: dict[int, readback.Present] = field(default_factory=dict)
+    _by_environment: dict[int, Fleet] = field(default_factory=dict)
+    _hearing: Hearing | None = None
 
     def view(self, subject: Subject) -> FleetView:
-        present = self._present.get(subject.environment_id)
-        if present is None:
-            present = self._present[subject.environment_id] = readback.present(subject.environment)
-        seen = present.view(subject.revision or 0)
-        rejected = tuple(str(no) for no in seen.rejected if no.digest == subject.digest)
-        return FleetView(routers=seen.of, applied=seen.confirmed, rejected=rejected)
+        fleet = self._by_environment.get(subject.environment_id)
+        if fleet is None:
+            self._hearing = self._hearing or read_hearing()
+            fleet = read_fleet(subject.environment, hearing=self._hearing)
+            self._by_environment[subject.environment_id] = fleet
+        applied, routers = fleet.applied_by(subject.revision or 0)
+        rejected = tuple(str(no) for no in fleet.rejected if no.digest == subject.digest)
+        return FleetView(routers=routers, applied=applied, rejected=rejected)
 
 
 def judge(subjects: Sequence[Subject], now: datetime, fleets: Fleets) -> list[Evaluation]:

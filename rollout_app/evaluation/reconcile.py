@@ -9,7 +9,7 @@ One rollout after a nudge or ten thousand in a sweep: the same code, in batches.
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,20 +17,19 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.core.bulk import chunks
 from controlplane.core.errors import Conflict, RolloutMoved
-from policies_app.fleet import readback
+from policies_app.fleet.listening import SKEW
 from rollout_app import actions
 from rollout_app.engine.decide import Advance, Complete, Hold, RollBack
 from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations, judging
+from rollout_app.evaluation.clock_repair import is_ahead, set_back
 from rollout_app.evaluation.evaluations import Evaluation, Subject, whole_rollout
 from rollout_app.evaluation.judging import LATER, SOON, Fleets
+from rollout_app.evaluation.readbacks import confirm_when_followed
 from rollout_app.models import Rollout
 
 logger = logging.getLogger(__name__)
 
-READBACK_FOR = timedelta(minutes=10)  # then a rollback ends with the stragglers named
-# What a gateway hears is written every few seconds: until then an empty fleet may be one not heard of yet.
-HEARD_WITHIN = timedelta(seconds=10)
 BATCH = 200  # rollouts loaded together and stored in one transaction: SQLite has its writer for some 50 ms
 
 
@@ -59,7 +58,8 @@ def sweep(*, now: datetime | None = None) -> dict[str, int]:
     began = now or clock.now()
     for pk, wake_at, evaluated_at, received in evaluations.could_move(began):
         is_new = received is not None and (evaluated_at is None or received > evaluated_at)
-        if is_new or wake_at is None or wake_at <= began:
+        # No rollout is left alone for longer than LATER: beyond that, a wrong clock set the time.
+        if is_new or wake_at is None or not began < wake_at <= began + LATER + SKEW:
             due.append(pk)
         else:
             words.append("rest")
@@ -83,6 +83,11 @@ def _evaluate_batch(ids: Sequence[UUID | str], now: datetime, fleets: Fleets) ->
     words: dict[str, str] = {}
     with_evidence = []
     for subject in evaluations.load(ids):
+        if is_ahead(now, subject.stage_entered_at, subject.paused_at) and set_back(
+            whole_rollout(subject.pk), now
+        ):
+            words[subject.name] = "clock"  # the next evaluation finds its times as if they were now
+            continue
         match subject.state:
             case State.RUNNING | State.PAUSED:
                 with_evidence.append(subject)
@@ -126,25 +131,13 @@ def _start_when_due(rollout: Rollout, now: datetime) -> str:
 
 
 def _read_back(rollout: Rollout, now: datetime) -> str:
-    seen = readback.view(rollout.environment, rollout.rollback_revision or 0)
-    began = rollout.rolling_back_at or now
-    counts = {"confirmed": seen.confirmed, "of": seen.of, "stragglers": list(seen.stragglers)}
-    followed = seen.of > 0 and seen.confirmed >= seen.of
-    if not followed and now - began < (READBACK_FOR if seen.of else HEARD_WITHIN):
-        _update(rollout, readback=counts, evaluated_at=now, wake_at=now + SOON)
-        return "hold"
-    reason = _readback_sentence(seen, rollout.rollback_revision)
-    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason=reason, readback=counts)
-    return "confirm"
-
-
-def _readback_sentence(seen: readback.FleetView, revision: int | None) -> str:
-    if not seen.of:
-        return f"No router has polled in the last two minutes: nobody had to follow revision {revision}."
-    counted = f"{seen.confirmed} of {seen.of} routers confirmed revision {revision}"
-    if seen.confirmed >= seen.of:
-        return f"{counted}."
-    return f"10 minutes have passed: {counted}; without word of {', '.join(seen.stragglers)}."
+    if set_back(rollout, now):
+        return "clock"
+    readback = confirm_when_followed(rollout, now)
+    if readback is None:
+        return "confirm"
+    _update(rollout, readback=readback.as_dict(), evaluated_at=now, wake_at=now + SOON)
+    return "hold"
 
 
 # --- act on the decision ---------------------------------------------------------------------------------

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
 from policies_app.models import Environment, Published, Router, Workload
 from tests.support.pages import text
 from tests.support.people import People
+from tests.support.places import listening
 
 FLEET = "/console/fleet/production/"
 
@@ -16,6 +19,7 @@ FLEET = "/console/fleet/production/"
 @pytest.fixture
 def routers(summaries: Workload, production: Environment) -> None:
     now = timezone.now()
+    listening(now - timedelta(days=1), now)
     production.revision = 5
     production.save(update_fields=["revision"])
     served = summaries.assignments.get().baseline.digest
@@ -69,3 +73,36 @@ def test_it_says_what_the_bucket_holds(people: People, production: Environment, 
     Published.objects.create(environment=production, revision=1, failures=3, error="AccessDenied: no")
     page = text(client.get(FLEET))
     assert "AccessDenied: no" in page
+
+
+@pytest.mark.usefixtures("routers")
+def test_it_says_how_many_follow_a_pin(people: People, summaries: Workload, production: Environment) -> None:
+    listening(until=timezone.now() + timedelta(days=1))
+    pinned = actions.pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="small is down")
+    Router.objects.filter(instance="current").update(revision=pinned.revision)
+    client = people("tom", "viewer")
+    for address in (FLEET, "/console/workloads/summaries/"):
+        page = text(client.get(address))
+        assert "pinned: large" in page
+        assert "1 of 3 routers follow it" in page
+        assert "not yet: behind, refusing" in page
+
+
+def test_it_is_paged(people: People, production: Environment) -> None:
+    now = timezone.now()
+    Router.objects.bulk_create(
+        Router(environment=production, instance=f"r-{n:03}", epoch=production.epoch, polled_at=now)
+        for n in range(120)
+    )
+    client = people("tom", "viewer")
+    assert "r-099" in text(client.get(FLEET))
+    second = text(client.get(FLEET, {"page": 2}))
+    assert "r-099" not in second
+    assert "r-100" in second
+
+
+def test_it_leaves_out_routers_that_left(people: People, production: Environment) -> None:
+    now = timezone.now()
+    common = {"environment": production, "epoch": production.epoch, "polled_at": now}
+    Router.objects.create(**common, instance="job-that-ended", left_at=now)
+    assert "job-that-ended" not in text(people("tom", "viewer").get(FLEET))

@@ -67,7 +67,7 @@ def test_the_page_shows_versions_margins_and_rollouts(
 ) -> None:
     rollout = running(summaries, production)
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(20):
+    with django_assert_max_num_queries(23):
         page = text(client.get(reverse("console:workload", args=["summaries"])))
     assert "production (candidate)" in page
     assert "2.0\u202fpoints" in page  # the margin of failure

@@ -11,6 +11,7 @@ from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.writer import flush, prune
 from policies_app.models import Router
 from tests.support import builders
+from tests.support.places import listening
 from tests.support.plane import Plane, Served, until
 
 DOOR = "/router/v1/acks"
@@ -37,16 +38,16 @@ def test_it_counts_a_nameless_router_under_its_key(plane: Plane, served: Served)
 def test_it_keeps_an_applied_ack(plane: Plane, served: Served) -> None:
     answer = plane.post(DOOR, served.key, {"router": "r-2", "revision": 1, "state": "applied"})
     assert (answer.status, answer.body) == (204, b"")
-    view = until(lambda: (v := readback.view(served.environment, 1)).of and v)
-    assert isinstance(view, readback.FleetView)
+    view = until(lambda: (v := readback.read_back(served.environment, 1)).of and v)
+    assert isinstance(view, readback.Readback)
     assert (view.confirmed, view.of, view.stragglers, view.rejected) == (1, 1, [], [])
-    assert readback.view(served.environment, 2).stragglers == ["r-2"]
+    assert readback.read_back(served.environment, 2).stragglers == ["r-2"]
 
 
 def test_it_does_not_count_an_ack_of_another_epoch(plane: Plane, served: Served) -> None:
     plane.post(DOOR, served.key, {"router": "r-3", "revision": 9, "epoch": "older", "state": "applied"})
     until(lambda: _row("r-3"))
-    assert readback.view(served.environment, 1).confirmed == 0
+    assert readback.read_back(served.environment, 1).confirmed == 0
 
 
 def test_it_shows_a_refusal_while_the_document_is_served(plane: Plane, served: Served) -> None:
@@ -59,30 +60,38 @@ def test_it_shows_a_refusal_while_the_document_is_served(plane: Plane, served: S
         "error": "no",
     }
     assert plane.post(DOOR, served.key, refusal).status == 204
-    view = until(lambda: (v := readback.view(served.environment, 1)).rejected and v)
-    assert isinstance(view, readback.FleetView)
+    view = until(lambda: (v := readback.read_back(served.environment, 1)).rejected and v)
+    assert isinstance(view, readback.Readback)
     assert view.rejected == [readback.Refusal("r-4", name, digest, "no")]
 
     actions.stop_serving(served.assignment, actor=SYSTEM, reason="it does not work")
-    assert readback.view(served.environment, 2).rejected == []
+    assert readback.read_back(served.environment, 2).rejected == []
 
 
 def test_it_keeps_a_refusal_through_later_polls(plane: Plane, served: Served) -> None:
     name, digest = served.assignment.workload.name, served.assignment.baseline.digest
     refusal = {"router": "r-5", "state": "rejected", "workload": name, "digest": digest, "error": "no"}
     plane.post(DOOR, served.key, refusal)
-    until(lambda: readback.view(served.environment, 1).rejected)
+    until(lambda: readback.read_back(served.environment, 1).rejected)
     plane.post(DOOR, served.key, {"router": "r-5", "revision": 1, "state": "applied"})
-    until(lambda: readback.view(served.environment, 1).confirmed)
-    assert len(readback.view(served.environment, 1).rejected) == 1
+    until(lambda: readback.read_back(served.environment, 1).confirmed)
+    assert len(readback.read_back(served.environment, 1).rejected) == 1
 
 
 def test_it_forgets_routers_that_fell_silent(plane: Plane, served: Served) -> None:
     plane.post(DOOR, served.key, {"router": "r-6", "revision": 1, "state": "applied"})
     until(lambda: _row("r-6"))
+    listening()
     Router.objects.update(polled_at="2020-01-01T00:00:00Z")
-    assert readback.view(served.environment, 1).of == 0
+    assert readback.read_back(served.environment, 1).of == 0
     assert prune() == 1
+
+
+def test_it_counts_a_router_no_more_that_said_it_leaves(plane: Plane, served: Served) -> None:
+    plane.post(DOOR, served.key, {"router": "job", "revision": 1, "state": "applied"})
+    until(lambda: readback.read_back(served.environment, 1).of == 1)
+    assert plane.post(DOOR, served.key, {"router": "job", "state": "leaving"}).status == 204
+    until(lambda: readback.read_back(served.environment, 1).of == 0)
 
 
 def test_it_writes_a_quiet_fleet_seldom(served: Served) -> None:

@@ -38,7 +38,7 @@ def _poll(plane: Plane, served: Served, tag: str = "") -> None:
 
 
 def _is_at(plane: Plane, served: Served, revision: int) -> bool:
-    return readback.view(served.environment, revision).confirmed == 1
+    return readback.read_back(served.environment, revision).confirmed == 1
 
 
 def _written(plane: Plane) -> None:
@@ -93,7 +93,7 @@ def test_an_ack_vouches_for_a_while_only(
     now = row.acked_at + timedelta(seconds=age_s)
     monkeypatch.setattr(clock, "now", lambda: now)
     assert _is_at(plane, served, 2) is stands
-    assert readback.view(served.environment, 1).confirmed == 1
+    assert readback.read_back(served.environment, 1).confirmed == 1
 
 
 def test_the_ack_of_a_restarted_process_takes_over_at_once(plane: Plane, served: Served) -> None:
@@ -147,7 +147,7 @@ def test_a_rollback_with_a_full_disk_is_confirmed_by_the_readback(tmp_path: Path
             pace=Pace(first_poll_within=0),
         ) as router,
     ):
-        until(lambda: readback.view(environment, environment.revision).confirmed)
+        until(lambda: readback.read_back(environment, environment.revision).confirmed)
         stored = path.read_bytes()
         path.unlink()
         path.mkdir()  # a directory in its place: no file can be renamed onto it
@@ -159,7 +159,7 @@ def test_a_rollback_with_a_full_disk_is_confirmed_by_the_readback(tmp_path: Path
         until(lambda: reconcile(rollout.pk) == "confirm")
         rollout.refresh_from_db()
         assert rollout.state == State.ROLLED_BACK
-        assert rollout.readback == {"confirmed": 1, "of": 1, "stragglers": []}
+        assert rollout.readback == {"confirmed": 1, "of": 1, "stragglers": [], "silent": [], "lost": []}
         row = Router.objects.get(instance="r-1")
         assert row.revision < environment.revision, "its tag is of what the disk holds"
         path.rmdir()

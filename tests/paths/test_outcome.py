@@ -50,7 +50,7 @@ def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
         until(lambda: Rollout.objects.get(pk=rollout.pk).state == "rolled_back")
         assert {router.decide(NAME).version for _ in range(100)} == {town.first.number}
         rollout.refresh_from_db()
-        assert rollout.readback == {"confirmed": 1, "of": 1, "stragglers": []}
+        assert rollout.readback == {"confirmed": 1, "of": 1, "stragglers": [], "silent": [], "lost": []}
         assert town.assignment().revision == rollout.rollback_revision == 3
 
     steps = [(step.event, step.actor_kind) for step in rollout.transitions.all()]

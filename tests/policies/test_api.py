@@ -213,6 +213,8 @@ def test_it_serves_pins_unpins_and_stops(api: Client, workload: Workload) -> Non
     assert send(api, "post", f"{path}/serve", {"version": 1, "reason": "first"}).status_code == 201
     pinned = send(api, "post", f"{path}/pin", {"model": "large", "reason": "outage"}).json()
     assert pinned["pin"] == {"model": "large", "reason": "outage"}
+    nobody = {"revision": 2, "confirmed": 0, "of": 0, "stragglers": [], "silent": []}
+    assert api.get(f"/api/v1/{path}").json()["readback"] == nobody
     assert send(api, "post", f"{path}/unpin", {"reason": "over"}).json()["pin"] is None
     assert send(api, "post", f"{path}/stop", {"reason": "retired"}).status_code == 204
     environment.refresh_from_db()

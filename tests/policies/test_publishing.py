@@ -57,8 +57,8 @@ def row(assignment: Assignment) -> Published:
 
 
 def in_time_for_another_look(assignment: Assignment) -> None:
-    then = clock.now() - publish.LOOKED_AFTER
-    Published.objects.filter(environment=assignment.environment).update(looked_at=then)
+    then = clock.now() - publish.CHECKED_AFTER
+    Published.objects.filter(environment=assignment.environment).update(checked_at=then)
 
 
 # --- what is published ---------------------------------------------------------------------------------

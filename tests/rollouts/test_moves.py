@@ -19,14 +19,26 @@ from controlplane.core.errors import (
     RolloutMoved,
 )
 from policies_app.actions import edit_environment, pin
-from policies_app.models import Revision
+from policies_app.fleet.readback import ON_RECORD_AFTER
+from policies_app.models import Listening, Revision
 from rollout_app import actions
 from rollout_app.engine import plans
 from rollout_app.engine.states import State
-from rollout_app.evaluation.reconcile import reconcile
+from rollout_app.evaluation.reconcile import reconcile, sweep
 from rollout_app.models import Plan, Rollout
 from tests.support import builders
-from tests.support.places import ANNA, BEN, PLAN, approved, assignment, completed, proposed, router, started
+from tests.support.places import (
+    ANNA,
+    BEN,
+    PLAN,
+    approved,
+    assignment,
+    completed,
+    listening,
+    proposed,
+    router,
+    started,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -126,7 +138,7 @@ def test_it_goes_back_paused_frozen_and_pinned(action: object) -> None:
         rollout.rollback_revision,
     )
     router(rollout)
-    assert reconcile(rollout.pk) == "confirm"
+    assert reconcile(rollout.pk, now=clock.now() + ON_RECORD_AFTER) == "confirm"
     rollout.refresh_from_db()
     assert rollout.state == (State.ABORTED if action is actions.abort_rollout else State.ROLLED_BACK)
 
@@ -186,14 +198,16 @@ def test_it_starts_by_itself_when_it_is_time() -> None:
 def test_it_ends_a_readback_after_ten_minutes_and_names_the_stragglers() -> None:
     rollout = actions.roll_back_rollout(started(), actor=BEN, reason="bad")
     router(rollout)
-    router(rollout, revision=0, instance="r-slow")
     began = rollout.rolling_back_at
     assert began is not None
+    router(rollout, revision=0, instance="r-slow", polled_at=began + timedelta(minutes=9))
     assert reconcile(rollout.pk, now=began + timedelta(minutes=10, seconds=-1)) == "hold"
     assert reconcile(rollout.pk, now=began + timedelta(minutes=10)) == "confirm"
     rollout.refresh_from_db()
     assert rollout.state == State.ROLLED_BACK
-    assert rollout.readback == {"confirmed": 1, "of": 2, "stragglers": ["r-slow"]}
+    assert rollout.readback == {
+        "confirmed": 1, "of": 2, "stragglers": ["r-slow"], "silent": [], "lost": []
+    }  # fmt: skip
     assert "r-slow" in rollout.transitions.get(event="confirm_rollback").reason
 
 
@@ -201,10 +215,72 @@ def test_it_does_not_take_a_fleet_that_nobody_has_heard_yet_for_one_that_followe
     rollout = actions.roll_back_rollout(started(), actor=BEN, reason="bad")
     began = rollout.rolling_back_at
     assert began is not None
-    assert reconcile(rollout.pk, now=began + timedelta(seconds=9)) == "hold"
-    assert reconcile(rollout.pk, now=began + timedelta(seconds=10)) == "confirm"
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=4)) == "hold"
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=5)) == "confirm"
     reason = rollout.transitions.get(event="confirm_rollback").reason
-    assert reason.startswith("No router has polled")
+    assert reason.startswith("No router had been heard of")
+
+
+def test_it_waits_for_a_router_that_backs_off_after_our_own_outage() -> None:
+    """F1: `rolled_back`, "nobody had to follow", while the only router served the candidate."""
+    rollout = started()
+    began = clock.now()
+    Listening.objects.all().delete()
+    listening(began - timedelta(hours=2), began - timedelta(minutes=10))
+    listening(began - timedelta(seconds=1), began + timedelta(hours=1))
+    heard = began - timedelta(minutes=10, seconds=1)
+    router(rollout, instance="r-1", polled_at=heard)
+    rollout = actions.roll_back_rollout(rollout, actor=BEN, reason="bad")
+    for seconds in (11, 60, 118):
+        assert reconcile(rollout.pk, now=began + timedelta(seconds=seconds)) == "hold"
+    rollout.refresh_from_db()
+    assert rollout.readback["stragglers"] == ["r-1"]
+    router(rollout, instance="r-1", polled_at=began + timedelta(seconds=118))
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=119)) == "confirm"
+    reason = rollout.transitions.get(event="confirm_rollback").reason
+    assert reason == f"1 of 1 routers confirmed revision {rollout.rollback_revision}."
+
+
+def test_it_ends_with_the_name_of_a_router_that_fell_silent() -> None:
+    """F3: "2 of 3", and never "2 of 2"."""
+    rollout = started()
+    router(rollout, instance="r-3")
+    rollout = actions.roll_back_rollout(rollout, actor=BEN, reason="bad")
+    began = rollout.rolling_back_at
+    assert began is not None
+    router(rollout, instance="r-1")
+    router(rollout, instance="r-2")
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=115)) == "hold"
+    assert reconcile(rollout.pk, now=began + timedelta(seconds=121)) == "confirm"
+    rollout.refresh_from_db()
+    assert (rollout.readback["confirmed"], rollout.readback["of"]) == (2, 3)
+    assert rollout.readback["silent"] == ["r-3"]
+    assert "2 of 3 routers" in rollout.transitions.get(event="confirm_rollback").reason
+
+
+def test_a_clock_that_was_a_day_ahead_and_is_put_right_leaves_nothing_stuck() -> None:
+    """F10: `rolling_back` until tomorrow, and the next rollout refused."""
+    rollout = started()
+    router(rollout, revision=0, instance="r-slow")
+    rollout = actions.abort_rollout(rollout, actor=BEN, reason="enough")
+    began = clock.now()
+    ahead = began + timedelta(days=1)
+    Rollout.objects.filter(pk=rollout.pk).update(rolling_back_at=ahead, stage_entered_at=ahead, wake_at=ahead)
+    assert sweep(now=began) == {"clock": 1}
+    assert sweep(now=began) == {"hold": 1}
+    assert sweep(now=began + timedelta(minutes=3)) == {"confirm": 1}
+    assert Rollout.objects.get(pk=rollout.pk).state == State.ABORTED
+
+
+def test_a_stage_that_was_entered_under_a_clock_ahead_begins_anew() -> None:
+    rollout = started()
+    ahead = clock.now() + timedelta(days=1)
+    Rollout.objects.filter(pk=rollout.pk).update(stage_entered_at=ahead, evaluated_at=ahead, wake_at=ahead)
+    assert sweep() == {"clock": 1}
+    entered = Rollout.objects.get(pk=rollout.pk).stage_entered_at
+    assert entered is not None
+    assert entered <= clock.now()
+    assert sweep() == {"hold": 1}
 
 
 def test_it_reverts_with_one_click_even_in_a_freeze() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from policies_app.fleet.readback import ON_RECORD_AFTER
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import VerdictRecord
@@ -51,10 +52,10 @@ def test_it_rolls_back_by_itself_and_waits_for_the_readback() -> None:
     places.router(rollout, revision=rollout.rollback_revision - 1)
     assert reconcile(rollout.pk) == "hold"
     rollout.refresh_from_db()
-    assert rollout.readback == {"confirmed": 0, "of": 1, "stragglers": ["r-1"]}
+    assert rollout.readback == {"confirmed": 0, "of": 1, "stragglers": ["r-1"], "silent": [], "lost": []}
 
     places.router(rollout)
-    assert reconcile(rollout.pk) == "confirm"
+    assert reconcile(rollout.pk, now=clock.now() + ON_RECORD_AFTER) == "confirm"
     rollout.refresh_from_db()
     assert rollout.state == State.ROLLED_BACK
     assert reconcile(rollout.pk) == "idle"

@@ -1,11 +1,11 @@
 """Rollouts to test with, each brought where it is by the real actions."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from policies_app.models import Assignment, Router
+from policies_app.models import Assignment, Listening, Router
 from rollout_app import actions
 from rollout_app.models import Rollout
 from tests.support import builders
@@ -22,6 +22,7 @@ PLAN: list[dict[str, Any]] = [
 
 
 def proposed(*, four_eyes: bool = True, plan: Any = None, **fields: Any) -> Rollout:
+    listening()
     environment = builders.environment(four_eyes=four_eyes)
     workload = builders.workload()
     builders.served(environment, workload)
@@ -52,8 +53,13 @@ def completed() -> Rollout:
     return actions.complete_rollout(rollout, actor=BEN, reason="all of it")
 
 
-def router(rollout: Rollout, revision: int | None = None, instance: str = "r-1") -> Router:
-    """A router that polled just now and applied `revision` (None: the newest)."""
+def router(
+    rollout: Rollout,
+    revision: int | None = None,
+    instance: str = "r-1",
+    polled_at: datetime | None = None,
+) -> Router:
+    """A router that polled just now (or then) and applied `revision` (None: the newest)."""
     rollout.environment.refresh_from_db()
     return Router.objects.update_or_create(
         environment=rollout.environment,
@@ -61,9 +67,17 @@ def router(rollout: Rollout, revision: int | None = None, instance: str = "r-1")
         defaults={
             "epoch": rollout.environment.epoch,
             "revision": rollout.environment.revision if revision is None else revision,
-            "polled_at": clock.now(),
+            "polled_at": polled_at or clock.now(),
         },
     )[0]
+
+
+def listening(began: datetime | None = None, until: datetime | None = None) -> None:
+    """A gateway has been listening: since yesterday and until tomorrow, if nothing else is said."""
+    now = clock.now()
+    Listening.objects.create(
+        began_at=began or now - timedelta(days=1), until=until or now + timedelta(days=1)
+    )
 
 
 def assignment(rollout: Rollout) -> Assignment:

@@ -1,0 +1,52 @@
+"""The readback of a rollback: it has ended when every router has applied it, or has had its time.
+
+rolling_back → every counted router has applied the revision, or has been silent for two minutes → rolled_back
+             → ten minutes of listening have passed, with the stragglers named                  → rolled_back
+"""
+
+from datetime import datetime, timedelta
+
+from controlplane.core.actors import SYSTEM
+from policies_app.fleet.readback import Fleet, Readback, read_fleet
+from rollout_app import actions
+from rollout_app.models import Rollout
+
+READBACK_FOR = timedelta(minutes=10)  # of listening without a break: an outage of our own is not the routers'
+
+
+def confirm_when_followed(rollout: Rollout, now: datetime) -> Readback | None:
+    """End the rollback if the fleet has followed; else return how far it has come."""
+    began = rollout.rolling_back_at or now
+    since = rollout.started_at or began
+    fleet = read_fleet(rollout.environment, now=now, back_to=min(since, began))
+    readback = fleet.readback(rollout.rollback_revision or 0, changed_at=began, since=since)
+    late = fleet.hearing.heard_out(now, READBACK_FOR)
+    overdue = late is not None and late >= began
+    if not overdue and not fleet.has_followed(readback, began):
+        return readback
+    actions.confirm_rolled_back(
+        rollout,
+        actor=SYSTEM,
+        reason=_sentence(fleet, readback, overdue),
+        readback=readback.as_dict(),
+    )
+    return None
+
+
+def _sentence(fleet: Fleet, readback: Readback, overdue: bool) -> str:
+    lost = ""
+    if readback.lost:
+        lost = (
+            f" Silent since before the rollback: {', '.join(readback.lost)}. If they still run, they use what "
+            "they had."
+        )
+    if not readback.of:
+        if readback.lost:
+            return f"No router was in touch when the rollback was made.{lost}"
+        return f"No router had been heard of: none had to follow revision {readback.revision}."
+    counted = f"{readback.confirmed} of {readback.of} routers confirmed revision {readback.revision}"
+    if readback.confirmed == readback.of:
+        return f"{counted}.{lost}"
+    if readback.awaited and overdue:
+        return f"10 minutes have passed: {counted}, not {', '.join(readback.stragglers)}.{lost}"
+    return f"{counted}; {', '.join(readback.silent)} fell silent.{lost}"
