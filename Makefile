@@ -48,6 +48,9 @@ check: $(DEV) ## style, types, imports, migrations, templates, security
 	$(BIN)/djade --check --target-version 5.2 $$(find templates -name '*.html')
 	$(BIN)/bandit --quiet --severity-level medium --recursive --configfile pyproject.toml controlplane policies_app rollout_app router_client/pointsman
 
+mutants: $(DEV) ## change one small thing at a time: does a test notice? (MUTANTS="--sample 1000 --seed pointsman")
+	@PYTHONPATH=. $(BIN)/python -m tests.mutants $(MUTANTS)
+
 bench: $(DEV) ## the benchmarks; each prints its table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 

@@ -45,7 +45,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
             "stages", "guardrails", "salt", "state", "stage", "version", "reason", "proposer_label",
             "scheduled_for",
             "created_at", "started_at", "stage_entered_at", "paused_at", "rolling_back_at", "ended_at",
-            "hold_code", "hold_sentence", "hold_code", "hold_sentence", "outlook", "evaluated_at", "looked_at",
+            "hold_code", "hold_sentence", "outlook", "evaluated_at", "looked_at",
             "rollback_reason", "rollback_revision",
             "readback", "reference", "reverts", "binding", "can",
         ]  # fmt: skip
