@@ -9,13 +9,6 @@ from tests.support import sources
 
 # Django finds a management command by this name.
 FRAMEWORK_NAMES = {"Command"}
-# Names that still have two homes, by package. Only to be shortened.
-TWO_HOMES = {
-    "controlplane": set[str](),
-    "policies_app": set[str](),
-    "rollout_app": {"Event", "Group", "Guardrail", "Moments", "RolloutView", "Sums", "Verdict"},
-    "pointsman": set[str](),
-}
 
 
 def _classes(package: str) -> dict[str, list[str]]:
@@ -30,5 +23,4 @@ def _classes(package: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("package", sources.PACKAGES)
 def test_no_two_classes_of_a_package_share_a_name(package: str) -> None:
     shared = {name: homes for name, homes in _classes(package).items() if len(homes) > 1}
-    assert {n: h for n, h in shared.items() if n not in TWO_HOMES[package] | FRAMEWORK_NAMES} == {}
-    assert TWO_HOMES[package] <= set(shared), "has one home now: take it off the list"
+    assert {name: homes for name, homes in shared.items() if name not in FRAMEWORK_NAMES} == {}

@@ -74,7 +74,8 @@ def _patience(target: Target, template: Path) -> float:
 def _run(
     drawn: list[tuple[Target, Mutant]], template: Path, patience: dict[str, float], jobs: int
 ) -> Iterator[tuple[Target, Mutant, str]]:
-    waiting, running = list(reversed(drawn)), {}
+    waiting = list(reversed(drawn))
+    running: dict[forks.Run, tuple[Target, Mutant]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             target, mutant = waiting.pop()
