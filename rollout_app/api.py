@@ -111,7 +111,6 @@ class RolloutDetailView(ApiView):
     @extend_schema(request=serializers.AmendInput, responses=serializers.RolloutSerializer)
     def patch(self, request: Request, rollout: UUID) -> Response:
         found = rollout_for(self.actor, rollout, role=Role.EDITOR)
-        permissions.require_workload_editor(self.actor, found.workload.owner, found.workload.name)
         _require_version(found, self.expected_version())
         data = self.validated(serializers.AmendInput)
         amended = actions.amend_rollout(
@@ -199,14 +198,14 @@ class RevertView(MoveView):
 
 
 class ApproveView(ApiView):
-    """A yes to the start, or to entering a stage. `binding` says what was seen: a 409 if it changed."""
+    """A yes to the start, or to entering a stage. `binding` names what was seen: 409 if it changed since."""
 
     @extend_schema(request=serializers.ApproveInput, responses=serializers.RolloutSerializer)
     def post(self, request: Request, rollout: UUID, stage: int | None = None) -> Response:
         found = rollout_for(self.actor, rollout, role=Role.APPROVER)
         _require_version(found, self.expected_version())
         data = self.validated(serializers.ApproveInput)
-        given = {"actor": self.actor, "reason": data["reason"], "expected_binding": data.get("binding")}
+        given = {"actor": self.actor, "reason": data["reason"], "expected_binding": data["binding"]}
         if stage is None:
             approved = actions.approve_rollout(found, **given)
         else:

@@ -74,7 +74,14 @@ class Rollout(models.Model):
     candidate = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="rollouts")
     plan_name = models.CharField(max_length=64)
     stages = models.JSONField()  # the plan's stages, copied
-    guardrails = models.JSONField(default=list)  # margins and weights, copied when it starts
+    # What it is judged by, fixed when it is proposed and covered by every approval: margins and weights, and of the
+    # workload the unit, bar, signal, lag and tolerance (`terms`).
+    guardrails = models.JSONField(default=list)
+    terms = models.JSONField(default=dict)
+    # A second person is needed. Set when it is proposed, and never taken back.
+    four_eyes = models.BooleanField(default=False)
+    # Ids of the people who ever proposed or amended it; null for a key that belongs to nobody. It only grows.
+    contributors = models.JSONField(default=list)
     salt = models.CharField(max_length=64)
     state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in State], default=State.DRAFT)
     stage = models.PositiveSmallIntegerField(default=0)

@@ -16,6 +16,8 @@ def rollout_for(principal: Principal, pk: UUID, *, role: Role = Role.VIEWER) -> 
     if rollout is None:
         raise NotFound(f"There is no rollout {pk}, or it is not yours to see.")
     permissions.require_role(principal, role, rollout.environment.name, workload=rollout.workload.name)
+    if role == Role.EDITOR:  # to propose, amend, submit and cancel is its owners'
+        permissions.require_workload_editor(principal, rollout.workload.owner, rollout.workload.name)
     return rollout
 
 

@@ -7,8 +7,10 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from controlplane.access.four_eyes import approvals_needed
 from controlplane.core import clock
 from rollout_app.actions import binding, refusals
+from rollout_app.actions.approvals import contributors
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
 
 
@@ -35,6 +37,12 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     candidate = serializers.IntegerField(source="candidate.number")
     candidate_digest = serializers.CharField(source="candidate.digest")
     binding = serializers.SerializerMethodField(help_text="what an approval of the start is a yes to")
+    stage_bindings = serializers.SerializerMethodField(
+        help_text="by number of stage: what an approval of entering it is a yes to, of those that ask for one"
+    )
+    approvals_needed = serializers.SerializerMethodField(
+        help_text="how many people must approve: 0, 1, or 2 where a key that belongs to nobody had a part in it"
+    )
     can = serializers.SerializerMethodField(help_text="what can be done now; nothing refuses it")
     looked_at = serializers.DateTimeField(source="evaluated_at", help_text="the old name of `evaluated_at`")
 
@@ -47,12 +55,20 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
             "created_at", "started_at", "stage_entered_at", "paused_at", "rolling_back_at", "ended_at",
             "hold_code", "hold_sentence", "outlook", "evaluated_at", "looked_at",
             "rollback_reason", "rollback_revision",
-            "readback", "reference", "reverts", "binding", "can",
+            "readback", "reference", "reverts", "binding", "stage_bindings", "four_eyes", "terms",
+            "approvals_needed", "can",
         ]  # fmt: skip
         read_only_fields = fields
 
     def get_binding(self, rollout: Rollout) -> str:
         return binding(rollout)
+
+    def get_stage_bindings(self, rollout: Rollout) -> dict[str, str]:
+        asked = [number for number, stage in enumerate(rollout.stages) if stage.get("approval")]
+        return {str(number): binding(rollout, number) for number in asked}
+
+    def get_approvals_needed(self, rollout: Rollout) -> int:
+        return approvals_needed(contributors(rollout)) if rollout.four_eyes else 0
 
     @cached_property
     def _now(self) -> datetime:
@@ -108,7 +124,8 @@ class ReasonInput(serializers.Serializer[Any]):
 @extend_schema_serializer(component_name="RolloutApproveInput")
 class ApproveInput(ReasonInput):
     binding = serializers.CharField(
-        required=False, max_length=64, help_text="the rollout's `binding` as you read it"
+        max_length=64,
+        help_text="what you agree to: the rollout's `binding`, or of a stage its entry in `stage_bindings`",
     )
 
 

@@ -12,6 +12,7 @@ from controlplane.core.errors import Conflict, InvalidInput, NotFound
 from controlplane.core.ids import uuid7
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app.actions.approvals import fixed_at_proposal
 from rollout_app.actions.refusals import require
 from rollout_app.actions.transitions import audited_transaction, checked_reason, loaded, move, place
 from rollout_app.engine import plans
@@ -49,7 +50,7 @@ def propose_rollout(
             )
         rollout.save(force_insert=True)
         if not draft:
-            return submit(rollout, environment, actor=actor, reason=reason)
+            return submit(rollout, actor=actor, reason=reason)
         log.record(
             actor=actor, action="rollout.draft", reason=reason, after=outline(rollout), **place(rollout)
         )
@@ -83,6 +84,7 @@ def _unsaved(
         reason=reason,
         proposer_label=actor.label,
         proposer_user_id=actor.user_id,
+        contributors=[actor.user_id],
         scheduled_for=scheduled_for,
     )
 
@@ -91,21 +93,21 @@ def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
     """Put a draft forward."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
-        return submit(rollout, rollout.environment, actor=actor, reason=reason)
+        return submit(rollout, actor=actor, reason=reason)
 
 
-def submit(rollout: Rollout, environment: Environment, *, actor: Actor, reason: str) -> Rollout:
-    evidence = outline(rollout)
-    rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, evidence=evidence)
-    return _approve_where_one_is_enough(rollout, environment)
+def submit(rollout: Rollout, *, actor: Actor, reason: str) -> Rollout:
+    evidence, changes = outline(rollout), fixed_at_proposal(rollout, actor)
+    evidence |= {"guardrails": changes["guardrails"], "terms": changes["terms"]}
+    rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, changes=changes, evidence=evidence)
+    return _approve_where_one_is_enough(rollout)
 
 
-def _approve_where_one_is_enough(rollout: Rollout, environment: Environment) -> Rollout:
-    if environment.four_eyes:
+def _approve_where_one_is_enough(rollout: Rollout) -> Rollout:
+    if rollout.four_eyes:
         return rollout
-    return move(
-        rollout, Event.APPROVE, actor=SYSTEM, reason=f"{environment.name} asks for no approval of a rollout."
-    )
+    reason = f"{rollout.environment.name} asks for no approval of a rollout."
+    return move(rollout, Event.APPROVE, actor=SYSTEM, reason=reason)
 
 
 def amend_rollout(
@@ -130,6 +132,7 @@ def amend_rollout(
             "scheduled_for": scheduled_for,
             "proposer_label": actor.label,
             "proposer_user_id": actor.user_id,
+            **fixed_at_proposal(rollout, actor),
         }
         before = outline(rollout)
         rollout = move(
@@ -138,9 +141,16 @@ def amend_rollout(
             actor=actor,
             reason=reason,
             changes=changes,
-            evidence={"before": before, "plan": name, "stages": stages, "baseline": baseline.number},
+            evidence={
+                "before": before,
+                "plan": name,
+                "stages": stages,
+                "baseline": baseline.number,
+                "guardrails": changes["guardrails"],
+                "terms": changes["terms"],
+            },
         )
-        return _approve_where_one_is_enough(rollout, rollout.environment)
+        return _approve_where_one_is_enough(rollout)
 
 
 def cancel_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:

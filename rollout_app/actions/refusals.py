@@ -19,7 +19,7 @@ from controlplane.core.errors import (
 )
 from policies_app.actions import served_assignment
 from policies_app.models import Assignment, Environment
-from rollout_app.actions.approvals import needed_approval, start_approval
+from rollout_app.actions.approvals import needed_approvals, require_same_terms, start_approvals
 from rollout_app.actions.transitions import active_elsewhere, another_is_active, fresh_environment, legal
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import ACTIVE, APPROVABLE, BY_ITSELF, ENDED, Event, State, words
@@ -120,7 +120,7 @@ def _in_state(s: _Situation) -> None:
 
 def _approved_or_missing(s: _Situation) -> None:
     if s.state is State.AWAITING_APPROVAL:
-        start_approval(s.rollout)  # says what is missing, which is more help than the state machine's answer
+        start_approvals(s.rollout)  # says what is missing, which is more help than the state machine's answer
 
 
 def _has_next_stage(s: _Situation) -> None:
@@ -146,7 +146,7 @@ def _stage_asks_approval(s: _Situation) -> None:
 
 def _is_approved(s: _Situation) -> bool:
     try:
-        needed_approval(s.rollout, s.next_stage)
+        needed_approvals(s.rollout, s.next_stage)
     except (ApprovalMissing, ApprovalStale):
         return False
     return True
@@ -171,7 +171,11 @@ def _completed_lately(s: _Situation) -> None:
 
 
 def _start_is_approved(s: _Situation) -> None:
-    start_approval(s.rollout)
+    start_approvals(s.rollout)
+
+
+def _same_terms(s: _Situation) -> None:
+    require_same_terms(s.rollout)
 
 
 def _no_freeze(s: _Situation) -> None:
@@ -182,7 +186,7 @@ def _no_freeze(s: _Situation) -> None:
 
 def _next_stage_is_approved(s: _Situation) -> None:
     if Stage.from_dict(s.rollout.stages[s.next_stage]).approval:
-        needed_approval(s.rollout, s.next_stage)
+        needed_approvals(s.rollout, s.next_stage)
 
 
 def _same_baseline(s: _Situation) -> None:
@@ -216,6 +220,15 @@ def _candidate_not_served(s: _Situation) -> None:
         raise Conflict(f"Version {s.rollout.candidate.number} is served already; cancel the rollout.")
 
 
+def _is_way_back(s: _Situation) -> None:
+    """A revert goes back to what was served before. The revert of a revert would go forward again, at once."""
+    if s.rollout.reverts_id is not None and s.environment.four_eyes:
+        raise ApprovalMissing(
+            f"This rollout is a revert itself: version {s.rollout.baseline.number} is not what was served before it "
+            "in quiet, so it takes another person's approval again. Propose a rollout to it, or break the glass there."
+        )
+
+
 def _not_reverted(s: _Situation) -> None:
     given_up = (State.ROLLED_BACK, State.ABORTED)
     if Rollout.objects.filter(reverts=s.rollout).exclude(state__in=given_up).exists():
@@ -234,7 +247,15 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     Event.AMEND: ((_in_state,), (_candidate_not_served,)),
     Event.START: (
         (_approved_or_missing, _in_state),
-        (_start_is_approved, _no_freeze, _next_stage_is_approved, _same_baseline, _no_pin, _no_other_active),
+        (
+            _start_is_approved,
+            _same_terms,
+            _no_freeze,
+            _next_stage_is_approved,
+            _same_baseline,
+            _no_pin,
+            _no_other_active,
+        ),
     ),
     Event.BREAK_GLASS: ((_in_state,), (_same_baseline, _no_pin, _no_other_active)),
     Event.ADVANCE: (
@@ -242,6 +263,6 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
         (_no_freeze, _same_baseline, _no_pin, _next_stage_is_approved),
     ),
     Event.COMPLETE: ((_in_state, _at_last_stage), (_same_baseline,)),
-    Event.REVERT: ((_completed_lately,), (_not_reverted,)),
+    Event.REVERT: ((_completed_lately,), (_not_reverted, _is_way_back)),
     APPROVE_STAGE: ((_stage_asks_approval,), ()),
 }

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from rollout_app.actions.approvals import as_evidence, needed_approval, start_approval
+from rollout_app.actions.approvals import as_evidence, fixed_at_proposal, needed_approvals, start_approvals
 from rollout_app.actions.refusals import require
 from rollout_app.actions.transitions import (
     audited_transaction,
@@ -17,7 +17,6 @@ from rollout_app.actions.transitions import (
     serving_stage,
 )
 from rollout_app.engine.evidence import Stage
-from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.states import Event
 from rollout_app.models import Approval, Rollout
 from rollout_app.outcomes import minute_totals
@@ -29,7 +28,7 @@ def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -
     with audited_transaction(rollout, "rollout.start", actor=actor, reason=reason) as reason:
         now = clock.now()
         require(rollout, Event.START, now)
-        approvals = [start_approval(rollout), _stage_approval(rollout, 0)]
+        approvals = [*start_approvals(rollout), *_stage_approvals(rollout, 0)]
         return _start(rollout, Event.START, now, actor=actor, reason=reason, approvals=approvals)
 
 
@@ -49,16 +48,15 @@ def _start(
     *,
     actor: Actor,
     reason: str,
-    approvals: list[Approval | None],
+    approvals: list[Approval],
 ) -> Rollout:
     reference = minute_totals.reference(rollout, now)
-    guardrails = guardrails_for(
-        rollout.workload.guardrails.values("metric", "enabled", "margin", "weight", "bound")
-    )
+    # A rollout of before guardrails were fixed at the proposal gets them now.
+    guardrails = rollout.guardrails if rollout.terms else fixed_at_proposal(rollout, actor)["guardrails"]
     rollout.reference = reference.as_dict()
     changes = {
         "reference": rollout.reference,
-        "guardrails": [guardrail.as_dict() for guardrail in guardrails],
+        "guardrails": guardrails,
         "evidence": {},
         "started_at": now,
         **_entering(now),
@@ -71,8 +69,8 @@ def _start(
         stage=0,
         serve=serving_stage(rollout, 0),
         changes=changes,
-        evidence={"reference": rollout.reference, "guardrails": changes["guardrails"]},
-        approvals=[as_evidence(approval) for approval in approvals if approval],
+        evidence={"reference": rollout.reference, "guardrails": guardrails},
+        approvals=[as_evidence(approval) for approval in approvals],
     )
 
 
@@ -88,7 +86,7 @@ def advance_rollout(
         now = clock.now()
         require(rollout, Event.ADVANCE, now)
         following = rollout.stage + 1
-        approval = _stage_approval(rollout, following)
+        approvals = _stage_approvals(rollout, following)
         return move(
             rollout,
             Event.ADVANCE,
@@ -98,7 +96,7 @@ def advance_rollout(
             serve=serving_stage(rollout, following),
             changes=_entering(now),
             evidence=evidence,
-            approvals=[as_evidence(approval)] if approval else None,
+            approvals=[as_evidence(approval) for approval in approvals] or None,
         )
 
 
@@ -150,5 +148,5 @@ def _entering(now: datetime) -> dict[str, Any]:
     return {"stage_entered_at": now, "paused_s": 0.0, **CLEARED}
 
 
-def _stage_approval(rollout: Rollout, stage: int) -> Approval | None:
-    return needed_approval(rollout, stage) if Stage.from_dict(rollout.stages[stage]).approval else None
+def _stage_approvals(rollout: Rollout, stage: int) -> list[Approval]:
+    return needed_approvals(rollout, stage) if Stage.from_dict(rollout.stages[stage]).approval else []

@@ -137,6 +137,13 @@ def move(
     return rollout
 
 
+def lock_unmoved(rollout: Rollout) -> None:
+    """Inside the action's transaction: hold the row, or raise `RolloutMoved` when it is not as the caller saw it."""
+    seen = {"state": rollout.state, "stage": rollout.stage, "version": rollout.version}
+    if not Rollout.objects.select_for_update().filter(pk=rollout.pk, **seen).exists():
+        raise _moved_error(rollout)
+
+
 def _compare_and_swap(rollout: Rollout, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """The compare-and-swap: write `values` if the rollout is still as `before` says, else refuse and write nothing."""
     try:

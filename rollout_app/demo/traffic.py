@@ -94,7 +94,10 @@ class Traffic(threading.Thread):
         if rollout.state == State.AWAITING_APPROVAL:
             reviewer = instance.person(instance.REVIEWER)
             rollout = actions.approve_rollout(
-                rollout, actor=reviewer, reason="A shadow enforces nothing: let us see what it would do."
+                rollout,
+                actor=reviewer,
+                reason="A shadow enforces nothing: let us see what it would do.",
+                expected_binding=actions.binding(rollout),
             )
         actions.start_rollout(rollout, actor=owner, reason="The baseline is known well enough.")
 

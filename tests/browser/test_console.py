@@ -11,7 +11,7 @@ from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.models import Rollout
 from tests.support import builders
-from tests.support.people import running
+from tests.support.people import actor_of, running
 
 People = Callable[..., Page]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -72,7 +72,7 @@ def decide(page: Page, button: str, reason: str) -> None:
 def test_the_page_follows_the_rollout_and_keeps_what_one_types(
     as_person: People, summaries: Workload
 ) -> None:
-    builders.version(summaries)
+    builders.version(summaries, actor=actor_of("maria"))
     rollout = running(summaries, summaries.assignments.get().environment)
     page = as_person("tom", "operator")
     page.goto(f"{page.url}rollouts/{rollout.pk}/")
@@ -88,7 +88,7 @@ def test_the_page_follows_the_rollout_and_keeps_what_one_types(
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 800), ("light", 390)])
 def test_no_page_overflows(as_person: People, summaries: Workload, scheme: str, width: int) -> None:
-    builders.version(summaries)
+    builders.version(summaries, actor=actor_of("maria"))
     rollout = running(summaries, summaries.assignments.get().environment)
     viewport = {"width": width, "height": 900}
     page = as_person("tom", "admin", viewport=viewport, color_scheme=scheme)

@@ -28,8 +28,9 @@ def production(db: None) -> "Environment":
 def summaries(production: "Environment") -> "Workload":
     """A workload that production serves at version 1, and that has a version 2."""
     from tests.support import builders
+    from tests.support.people import actor_of
 
     workload = builders.workload("summaries")
     builders.served(production, workload)
-    builders.version(workload)
+    builders.version(workload, actor=actor_of("maria"))
     return workload

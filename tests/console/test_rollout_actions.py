@@ -17,7 +17,7 @@ from rollout_app.console.rollout_actions import ROLLOUT_ACTIONS
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
 from tests.support.pages import text
-from tests.support.people import ONE_STEP, People, actor_of, proposed, running
+from tests.support.people import ONE_STEP, People, actor_of, approve, proposed, running
 
 
 def address_of(rollout: Rollout, name: str) -> str:
@@ -39,13 +39,13 @@ def in_state(name: str, workload: Workload, environment: Environment) -> Rollout
     if name in ("approve", "reject", "cancel", "break-glass"):
         return proposed(workload, environment)
     if name == "start":
-        return actions.approve_rollout(proposed(workload, environment), actor=actor_of("eva"), reason="yes")
+        return approve(proposed(workload, environment))
     if name == "approve-stage":
         plan = [ONE_STEP[0], {**ONE_STEP[1], "approval": True}]
         rollout = actions.amend_rollout(
             proposed(workload, environment), actor=actor_of("maria"), reason="careful", plan=plan
         )
-        actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+        approve(rollout)
         return actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     rollout = running(workload, environment)
     if name == "resume":
@@ -84,7 +84,7 @@ def test_it_does_one_thing_and_says_so(
 ) -> None:
     rollout = in_state(name, summaries, production)
     before = Entry.objects.count()
-    response = submit(people("tom", ROLLOUT_ACTIONS[name].role), rollout, name)
+    response = submit(people("tom", ROLLOUT_ACTIONS[name].role, team=summaries.owner), rollout, name)
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stage) == AFTER[name]
     assert ROLLOUT_ACTIONS[name].said in text(response)
@@ -112,7 +112,9 @@ def test_it_requires_a_reason(
     people: People, summaries: Workload, production: Environment, name: str, reason: str
 ) -> None:
     rollout = in_state(name, summaries, production)
-    response = submit(people("tom", ROLLOUT_ACTIONS[name].role), rollout, name, reason=reason)
+    response = submit(
+        people("tom", ROLLOUT_ACTIONS[name].role, team=summaries.owner), rollout, name, reason=reason
+    )
     assert response.status_code == 422
     assert "This field is required" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).version == rollout.version
@@ -177,7 +179,7 @@ def test_it_does_not_advance_a_rollout_that_moved_since_the_form_was_shown(
     plan = [{"mode": "percentage", "share_pcm": share} for share in (1_000, 5_000)] + [{"mode": "full"}]
     rollout = proposed(summaries, production)
     actions.amend_rollout(rollout, actor=actor_of("maria"), reason="slower", plan=plan)
-    actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+    approve(rollout)
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     response = submitted_late(people("tom", "operator"), rollout, "advance", "hurry")
     assert response.status_code == 422
@@ -209,7 +211,7 @@ def test_a_first_stage_that_requires_an_approval_gets_it_on_the_page(
     plan = [{**ONE_STEP[0], "approval": True}, ONE_STEP[1]]
     rollout = proposed(summaries, production)
     actions.amend_rollout(rollout, actor=actor_of("maria"), reason="careful", plan=plan)
-    rollout = actions.approve_rollout(rollout.pk, actor=actor_of("eva"), reason="yes")
+    rollout = approve(rollout.pk)
     operator = people("tom", "operator")
     page = text(operator.get(reverse("console:rollout", args=[rollout.pk])))
     assert "Nobody has approved entering" in page and address_of(rollout, "start") not in page

@@ -14,7 +14,7 @@ from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout
 from tests.support.evidence_builders import ledger
 from tests.support.pages import text
-from tests.support.people import ONE_STEP, People, actor_of, proposed, running
+from tests.support.people import ONE_STEP, People, actor_of, approve, approve_stage, proposed, running
 
 LIVE = {"HX-Request": "true"}
 
@@ -167,12 +167,12 @@ def test_home_lists_a_stage_that_waits_for_an_approval(
     plan = [ONE_STEP[0], {**ONE_STEP[1], "approval": True}]
     rollout = proposed(summaries, production)
     actions.amend_rollout(rollout, actor=actor_of("maria"), reason="careful", plan=plan)
-    actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+    approve(rollout)
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     client = people("tom", "approver", "operator")
     assert "1 rollout waits for you" in text(client.get("/console/"))
     assert "Nobody has approved entering" in text(client.get(page_of(rollout)))
-    actions.approve_stage(rollout, 1, actor=actor_of("eva"), reason="yes")
+    approve_stage(rollout, 1)
     assert "waits for you" not in text(client.get("/console/"))
 
 
@@ -216,7 +216,7 @@ def test_charts_of_a_long_rollout_are_grouped(
 def test_a_scheduled_rollout_says_when_it_starts_and_what_holds_it(
     people: People, summaries: Workload, production: Environment
 ) -> None:
-    rollout = actions.approve_rollout(proposed(summaries, production), actor=actor_of("eva"), reason="yes")
+    rollout = approve(proposed(summaries, production))
     later = timezone.now() + timedelta(hours=3)
     Rollout.objects.filter(pk=rollout.pk).update(scheduled_for=later)
     client = people("tom", "viewer")
@@ -249,7 +249,7 @@ def test_it_warns_where_a_stage_can_detect_little(
     rollout = actions.amend_rollout(
         proposed(summaries, production), actor=actor_of("maria"), reason="my own plan", plan=plan
     )
-    actions.approve_rollout(rollout, actor=actor_of("eva"), reason="yes")
+    approve(rollout)
     waiting = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
     assert "for comparison" not in waiting and "Nothing is compared" not in waiting
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")

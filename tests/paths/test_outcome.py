@@ -16,7 +16,7 @@ from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.reference import Reference
 from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
-from tests.support.places import ANNA, BEN
+from tests.support.places import ANNA, BEN, approve
 from tests.support.plane import PATIENCE_S, until
 from tests.support.town import NAME, Town
 
@@ -35,7 +35,7 @@ def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
             reason="long prompts fail too often",
             actor=ANNA,
         )
-        actions.approve_rollout(rollout, actor=BEN, reason="let us see")
+        approve(rollout, actor=BEN, reason="let us see")
         actions.start_rollout(rollout.pk, actor=BEN, reason="now")
         until(lambda: router.status()["revision"] == 2)
 

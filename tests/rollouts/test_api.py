@@ -46,7 +46,7 @@ def move(client: Client, rollout: Rollout, name: str, **headers: str) -> Any:
 def test_it_walks_a_rollout_from_proposal_to_completion() -> None:
     environment, workload = builders.environment(four_eyes=True), builders.workload()
     builders.served(environment, workload)
-    candidate = builders.version(workload)
+    candidate = builders.version(workload, actor=places.ANNA)
     editor = person("editor", Role.EDITOR, Role.OPERATOR)
     workload.owner.members.add(User.objects.get(username="editor"))
     approver = person("approver", Role.APPROVER)

@@ -10,7 +10,7 @@ from rollout_app import actions
 from rollout_app.engine.states import State
 from rollout_app.models import Approval
 from tests.support import builders
-from tests.support.places import ANNA, BEN, PLAN, approved, proposed, started
+from tests.support.places import ANNA, BEN, PLAN, approve, approve_stage, approved, proposed, started
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +22,7 @@ NOBODYS_KEY = Actor("key", "k-cron", "cron")
 def test_it_refuses_the_proposer(actor: Actor) -> None:
     rollout = proposed()
     with pytest.raises(SelfApproval):
-        actions.approve_rollout(rollout, actor=actor, reason="mine is fine")
+        approve(rollout, actor=actor, reason="mine is fine")
     assert not Approval.objects.exists()
     refusal = Entry.objects.get(outcome="refused")
     assert (refusal.action, refusal.actor_label) == ("rollout.approve", actor.label)
@@ -37,12 +37,12 @@ def test_it_refuses_the_author_of_the_version() -> None:
         environment, workload, version, plan=PLAN, reason="ben's idea", actor=ANNA
     )
     with pytest.raises(SelfApproval):
-        actions.approve_rollout(rollout, actor=BEN, reason="good")
+        approve(rollout, actor=BEN, reason="good")
 
 
 def test_it_refuses_whoever_is_nobody() -> None:
     with pytest.raises(Forbidden):
-        actions.approve_rollout(proposed(), actor=NOBODYS_KEY, reason="cron says yes")
+        approve(proposed(), actor=NOBODYS_KEY, reason="cron says yes")
 
 
 def test_it_refuses_a_yes_to_what_was_not_shown() -> None:
@@ -70,12 +70,12 @@ def test_it_does_not_start_when_another_baseline_is_served_by_now() -> None:
     other = actions.propose_rollout(
         rollout.environment,
         rollout.workload,
-        builders.version(rollout.workload),
+        builders.version(rollout.workload, actor=ANNA),
         plan=[{"mode": "full"}],
         reason="first",
         actor=ANNA,
     )
-    other = actions.approve_rollout(other, actor=BEN, reason="yes")
+    other = approve(other, actor=BEN, reason="yes")
     actions.complete_rollout(actions.start_rollout(other, actor=BEN, reason="now"), actor=BEN, reason="done")
     with pytest.raises(ApprovalStale):
         actions.start_rollout(rollout, actor=BEN, reason="now")
@@ -101,11 +101,11 @@ def test_it_waits_for_a_stages_own_approval() -> None:
     with pytest.raises(ApprovalMissing):
         actions.advance_rollout(rollout, actor=BEN, reason="on")
     with pytest.raises(SelfApproval):
-        actions.approve_stage(rollout, 1, actor=ANNA, reason="mine")
-    actions.approve_stage(rollout, 1, actor=BEN, reason="shadow looks right")
+        approve_stage(rollout, 1, actor=ANNA, reason="mine")
+    approve_stage(rollout, 1, actor=BEN, reason="shadow looks right")
     assert actions.advance_rollout(rollout, actor=SYSTEM, reason="on").stage == 1
 
 
 def test_it_approves_only_stages_ahead() -> None:
     with pytest.raises(IllegalMove):
-        actions.approve_stage(started(), 0, actor=BEN, reason="late")
+        approve_stage(started(), 0, actor=BEN, reason="late")

@@ -10,6 +10,8 @@ from django.core.management import CommandError, call_command
 from controlplane.access.models import Role
 from controlplane.audit.models import Entry
 from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
@@ -65,12 +67,16 @@ def test_it_tells_a_dry_run_on_the_command_line_too() -> None:
 
 def gathering(margin: float | None = None) -> tuple[Rollout, Traffic]:
     """A running rollout with this margin on failures and no guardrail on latency."""
+
+    def prepare(workload: Workload) -> None:
+        actions.set_guardrail(workload, "latency_tail", actor=SYSTEM, enabled=False)
+        if margin:
+            actions.set_guardrail(workload, "failure", actor=SYSTEM, margin=margin)
+
     rollout = places.approved(
-        plan=[{"mode": "percentage", "share_pcm": 30_000, "max_hours": None}, {"mode": "full"}]
+        plan=[{"mode": "percentage", "share_pcm": 30_000, "max_hours": None}, {"mode": "full"}],
+        prepare=prepare,
     )
-    actions.set_guardrail(rollout.workload, "latency_tail", actor=BEN, enabled=False)
-    if margin:
-        actions.set_guardrail(rollout.workload, "failure", actor=BEN, margin=margin)
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=5)).before()
     rollout = actions.start_rollout(Rollout.objects.get(pk=rollout.pk), actor=BEN, reason="now")
     return rollout, traffic

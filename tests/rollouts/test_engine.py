@@ -19,7 +19,7 @@ from rollout_app.engine.stats.rates import HARM_GRID, SAFE_GRID, log_e_below, ma
 from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import Rollout, Transition, VerdictRecord
 from tests.support import builders, places
-from tests.support.places import ANNA, BEN
+from tests.support.places import ANNA, BEN, approve_stage
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
@@ -76,7 +76,7 @@ def test_it_enters_a_stage_that_asks_for_a_yes_only_with_it() -> None:
     Traffic(rollout, start=clock.now() - timedelta(hours=20)).minutes(90, tasks=400)
     assert reconcile(rollout.pk) == "hold"
     assert Rollout.objects.get(pk=rollout.pk).hold_code == "approval"
-    actions.approve_stage(rollout.pk, 1, actor=BEN, reason="on with it")
+    approve_stage(rollout.pk, 1, actor=BEN, reason="on with it")
     assert reconcile(rollout.pk) == "advance"
 
 

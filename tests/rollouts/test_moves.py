@@ -31,6 +31,7 @@ from tests.support.places import (
     ANNA,
     BEN,
     PLAN,
+    approve,
     approved,
     assignment,
     completed,
@@ -105,12 +106,12 @@ def test_it_allows_one_active_rollout_per_place() -> None:
     second = actions.propose_rollout(
         first.environment,
         first.workload,
-        builders.version(first.workload),
+        builders.version(first.workload, actor=ANNA),
         plan=PLAN,
         reason="also",
         actor=ANNA,
     )
-    second = actions.approve_rollout(second, actor=BEN, reason="yes")
+    second = approve(second, actor=BEN, reason="yes")
     with pytest.raises(RolloutActive):
         actions.start_rollout(second, actor=BEN, reason="now")
     assert Rollout.objects.get(pk=second.pk).state == State.SCHEDULED
@@ -179,7 +180,7 @@ def test_it_keeps_the_salt_of_the_same_candidate() -> None:
     other = actions.propose_rollout(
         first.environment,
         first.workload,
-        builders.version(first.workload),
+        builders.version(first.workload, actor=ANNA),
         plan=PLAN,
         reason="other",
         actor=ANNA,

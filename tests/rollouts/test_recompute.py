@@ -20,6 +20,7 @@ from django.test import Client
 from controlplane.access.models import Role
 from controlplane.audit.models import Entry
 from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
 from policies_app.models import Workload
 from rollout_app import actions
 from rollout_app.evaluation.reconcile import reconcile
@@ -80,11 +81,14 @@ def groups(chance: random.Random, tasks: int, failures: int) -> dict[str, list[i
 
 def under_way(**traffic: Any) -> Rollout:
     """In its third stage, judged in each, with sticky units and with guardrails of its own."""
-    rollout = places.approved(plan=PLAN)
-    Workload.objects.filter(pk=rollout.workload_id).update(unit=Workload.Unit.USER)
-    for metric, bound in BOUNDS.items():
-        actions.set_guardrail(rollout.workload, metric, actor=BEN, bound=bound)
-    actions.set_guardrail(rollout.workload, "quality", actor=BEN)
+
+    def prepare(workload: Workload) -> None:
+        Workload.objects.filter(pk=workload.pk).update(unit=Workload.Unit.USER)
+        for metric, bound in BOUNDS.items():
+            actions.set_guardrail(workload, metric, actor=SYSTEM, bound=bound)
+        actions.set_guardrail(workload, "quality", actor=SYSTEM)
+
+    rollout = places.approved(plan=PLAN, prepare=prepare)
     rollout = Rollout.objects.get(pk=rollout.pk)
     minutes = Traffic(rollout, start=clock.now() - timedelta(hours=9)).before()
     lively(rollout, 1)

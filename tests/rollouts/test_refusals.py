@@ -16,7 +16,7 @@ from rollout_app.engine.states import Event
 from rollout_app.models import Rollout
 from rollout_app.serializers import RolloutSerializer
 from tests.support import builders, places
-from tests.support.places import ANNA, BEN
+from tests.support.places import ANNA, BEN, approve, approve_stage
 
 pytestmark = pytest.mark.django_db
 PLAN: list[dict[str, Any]] = [
@@ -35,7 +35,7 @@ def frozen(rollout: Rollout) -> None:
 
 
 def moved(rollout: Rollout) -> None:
-    other = builders.version(rollout.workload)
+    other = builders.version(rollout.workload, actor=ANNA)
     set_assignment(rollout.environment_id, rollout.workload_id, baseline=other, cause="test")
 
 
@@ -44,9 +44,7 @@ def occupied(rollout: Rollout) -> None:
     other = actions.propose_rollout(
         rollout.environment, rollout.workload, rollout.candidate, plan=PLAN[2:], reason="me first", actor=ANNA
     )
-    actions.start_rollout(
-        actions.approve_rollout(other, actor=BEN, reason="yes"), actor=BEN, reason="me first"
-    )
+    actions.start_rollout(approve(other, actor=BEN, reason="yes"), actor=BEN, reason="me first")
 
 
 ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions.start_rollout)
@@ -87,7 +85,7 @@ def test_it_offers_the_approval_of_a_stage_until_it_has_one() -> None:
     rollout = places.started(plan=PLAN)
     asked = actions.refusals(rollout, clock.now())
     assert asked[actions.APPROVE_STAGE] is None and asked[Event.ADVANCE] is not None
-    actions.approve_stage(rollout, 1, actor=BEN, reason="shadow agrees")
+    approve_stage(rollout, 1, actor=BEN, reason="shadow agrees")
     asked = actions.refusals(rollout, clock.now())
     assert asked[actions.APPROVE_STAGE] is not None and asked[Event.ADVANCE] is None
 

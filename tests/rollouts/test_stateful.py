@@ -23,7 +23,7 @@ from policies_app.models import Assignment, PolicyVersion, Revision
 from rollout_app import actions
 from rollout_app.engine.states import ACTIVE, State
 from rollout_app.models import Rollout
-from tests.support import builders
+from tests.support import builders, places
 from tests.support.places import ANNA, BEN
 
 PLANS: list[list[dict[str, Any]]] = [
@@ -55,10 +55,11 @@ class Expected:
 class Rollouts(RuleBasedStateMachine):
     @initialize()
     def serve(self) -> None:
+        places.people()
         self.environment = builders.environment(four_eyes=True)
         self.workload = builders.workload()
         first = builders.served(self.environment, self.workload).baseline
-        self.versions = [first, *(builders.version(self.workload) for _ in range(2))]
+        self.versions = [first, *(builders.version(self.workload, actor=ANNA) for _ in range(2))]
         self.served = first.pk
         self.frozen = self.pinned = False
         self.rollouts: dict[UUID, Expected] = {}
@@ -141,7 +142,7 @@ class Rollouts(RuleBasedStateMachine):
     def approve(self, at: int) -> None:
         self.step(
             at,
-            actions.approve_rollout,
+            places.approve,
             lambda e: e.state is State.AWAITING_APPROVAL,
             lambda e: State.SCHEDULED,
         )

@@ -13,7 +13,7 @@ from rollout_app.engine.states import TRANSITIONS, Event, State, allowed_events
 from rollout_app.models import Approval, Rollout
 from rollout_app.serializers import RolloutSerializer
 from tests.support import places
-from tests.support.places import ANNA, BEN
+from tests.support.places import ANNA, BEN, approve_stage
 
 pytestmark = pytest.mark.django_db
 PLAN: list[dict[str, Any]] = [
@@ -24,7 +24,7 @@ BACK: dict[str, Any] = {"actor": BEN, "reason": "bad answers"}
 BY_EVENT: dict[Event, Callable[..., Rollout]] = {
     Event.PROPOSE: actions.submit_rollout,
     Event.AMEND: actions.amend_rollout,
-    Event.APPROVE: actions.approve_rollout,
+    Event.APPROVE: places.approve,
     Event.REJECT: actions.reject_rollout,
     Event.CANCEL: actions.cancel_rollout,
     Event.START: actions.start_rollout,
@@ -47,7 +47,7 @@ def read_back(rollout: Rollout) -> Rollout:
 
 
 def completed() -> Rollout:
-    rollout = actions.approve_stage(running(), 1, actor=BEN, reason="yes")
+    rollout = approve_stage(running(), 1, actor=BEN, reason="yes")
     return actions.complete_rollout(actions.advance_rollout(rollout, **BACK), **BACK)
 
 
@@ -99,14 +99,14 @@ def test_it_offers_only_what_somebody_can_do(state: State) -> None:
 @pytest.mark.parametrize("state", sorted(set(State) - set(MAY_BE_APPROVED)))
 def test_it_approves_no_stage_that_will_not_come(state: State) -> None:
     with pytest.raises(IllegalMove, match=f"this rollout is {state.replace('_', ' ')}"):
-        actions.approve_stage(IN[state](), 1, actor=BEN, reason="yes")
+        approve_stage(IN[state](), 1, actor=BEN, reason="yes")
     assert not Approval.objects.filter(stage=1).exclude(rollout__state=State.COMPLETED).exists()
 
 
 @pytest.mark.parametrize("stage", [-1, 2])
 def test_it_approves_no_stage_that_is_not_in_the_plan(stage: int) -> None:
     with pytest.raises(IllegalMove, match=f"There is no stage {stage}: the plan has 2, counted from 0"):
-        actions.approve_stage(running(), stage, actor=BEN, reason="yes")
+        approve_stage(running(), stage, actor=BEN, reason="yes")
 
 
 def test_it_calls_stages_by_their_names() -> None:
@@ -114,7 +114,7 @@ def test_it_calls_stages_by_their_names() -> None:
     with pytest.raises(Conflict, match="Nobody has approved entering the full stage yet"):
         actions.advance_rollout(rollout, actor=BEN, reason="on")
     with pytest.raises(IllegalMove, match="10 % is not ahead: the rollout is running at 10 %"):
-        actions.approve_stage(rollout, 0, actor=BEN, reason="yes")
+        approve_stage(rollout, 0, actor=BEN, reason="yes")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.test import Client
@@ -10,6 +11,7 @@ from controlplane.access.models import Membership, Team
 from controlplane.core.actors import SYSTEM, Actor
 from policies_app.models import Environment, Workload
 from rollout_app import actions
+from rollout_app.actions.transitions import loaded
 from rollout_app.models import Rollout
 
 People = Callable[..., Client]
@@ -32,6 +34,27 @@ def actor_of(name: str) -> Actor:
     return Actor.of_user(User.objects.get_or_create(username=name)[0])
 
 
+def approve(rollout: Rollout | UUID, by: str = "eva") -> Rollout:
+    """This person's yes to the start, as an approver of the environment."""
+    rollout = loaded(rollout)
+    return actions.approve_rollout(
+        rollout, actor=approver(rollout, by), reason="looks right", expected_binding=actions.binding(rollout)
+    )
+
+
+def approve_stage(rollout: Rollout, stage: int, by: str = "eva") -> Rollout:
+    bound = actions.binding(rollout, stage)
+    return actions.approve_stage(
+        rollout, stage, actor=approver(rollout, by), reason="yes", expected_binding=bound
+    )
+
+
+def approver(rollout: Rollout, name: str) -> Actor:
+    actor, environment = actor_of(name), rollout.environment.name
+    Membership.objects.get_or_create(user_id=int(actor.id), environment=environment, role="approver")
+    return actor
+
+
 def proposed(
     workload: Workload, environment: Environment, by: str = "maria", *, draft: bool = False
 ) -> Rollout:
@@ -46,5 +69,5 @@ def proposed(
 def running(workload: Workload, environment: Environment) -> Rollout:
     rollout = proposed(workload, environment)
     if environment.four_eyes:
-        actions.approve_rollout(rollout, actor=actor_of("eva"), reason="looks right")
+        rollout = approve(rollout)
     return actions.start_rollout(rollout, actor=SYSTEM, reason="now")

@@ -1,18 +1,26 @@
 """Rollouts to test with, each brought where it is by the real actions."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+from django.contrib.auth.models import User
+
+from controlplane.access.models import Membership
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from policies_app.models import Assignment, Listening, Router
+from policies_app.models import Assignment, Listening, Router, Workload
 from rollout_app import actions
+from rollout_app.actions.transitions import loaded
 from rollout_app.models import Rollout
 from tests.support import builders
 from tests.support.traffic import Traffic
 
-ANNA = Actor("user", "1", "anna", "1")  # proposes
-BEN = Actor("user", "2", "ben", "2")  # approves and operates
+# People of their own numbers and names, so that a test may have an anna of its own.
+ANNA = Actor("user", "9001", "anna", "9001")  # writes and proposes
+BEN = Actor("user", "9002", "ben", "9002")  # approves and operates
+CARL = Actor("user", "9003", "carl", "9003")  # approves, too
 PLAN: list[dict[str, Any]] = [
     {"mode": "shadow", "min_tasks": 200},
     {"mode": "percentage", "share_pcm": 10_000, "min_tasks": 50},
@@ -21,15 +29,51 @@ PLAN: list[dict[str, Any]] = [
 ]
 
 
-def proposed(*, four_eyes: bool = True, plan: Any = None, **fields: Any) -> Rollout:
+def people() -> None:
+    """Ann, Ben and Carl, as people whose approval counts."""
+    for actor in (ANNA, BEN, CARL):
+        user, new = User.objects.get_or_create(
+            pk=int(actor.id), defaults={"username": f"{actor.label} of places"}
+        )
+        if new:
+            Membership.objects.create(user=user, role="approver")
+
+
+def approve(rollout: Rollout | UUID, *, actor: Actor = BEN, reason: str = "looks right") -> Rollout:
+    """A yes to the start as it is now."""
+    rollout = loaded(rollout)
+    return actions.approve_rollout(
+        rollout, actor=actor, reason=reason, expected_binding=actions.binding(rollout)
+    )
+
+
+def approve_stage(
+    rollout: Rollout | UUID, stage: int, *, actor: Actor = BEN, reason: str = "looks right"
+) -> Rollout:
+    """A yes to entering that stage as it is now."""
+    rollout = loaded(rollout)
+    bound = actions.binding(rollout, stage)
+    return actions.approve_stage(rollout, stage, actor=actor, reason=reason, expected_binding=bound)
+
+
+def proposed(
+    *,
+    four_eyes: bool = True,
+    plan: Any = None,
+    prepare: Callable[[Workload], object] = lambda workload: None,
+    **fields: Any,
+) -> Rollout:
+    """`prepare` sets up the workload: how it is judged is fixed when the rollout is proposed."""
+    people()
     listening()
     environment = builders.environment(four_eyes=four_eyes)
     workload = builders.workload()
     builders.served(environment, workload)
+    prepare(workload)
     return actions.propose_rollout(
         environment,
         workload,
-        builders.version(workload),
+        builders.version(workload, actor=ANNA),
         plan=PLAN if plan is None else plan,
         reason="cheaper",
         **{"actor": ANNA} | fields,
@@ -37,7 +81,7 @@ def proposed(*, four_eyes: bool = True, plan: Any = None, **fields: Any) -> Roll
 
 
 def approved(**fields: Any) -> Rollout:
-    return actions.approve_rollout(proposed(**fields), actor=BEN, reason="looks right")
+    return approve(proposed(**fields))
 
 
 def started(*, calibrated: bool = True, **fields: Any) -> Rollout:

@@ -29,6 +29,7 @@ from policies_app.models import Assignment, PolicyVersion
 from rollout_app.models import Rollout
 from rollout_app.rehearsal.replay import Stamps
 from tests.support import builders
+from tests.support.places import ANNA, people
 from tests.support.plane import PATIENCE_S, Server, router_key, signing_key, until
 
 SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
@@ -40,6 +41,7 @@ class Town:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        people()
         self.environment = builders.environment("production", four_eyes=True)
         self.workload = builders.workload(NAME)
         self.first = builders.served(self.environment, self.workload).baseline
@@ -107,7 +109,9 @@ class Town:
     def candidate(self) -> PolicyVersion:
         """The strong model from 500 tokens on, where the first version has it from 8,000."""
         return builders.version(
-            self.workload, rules=[{"id": "heavy", "when": "request.prompt_tokens > 500", "use": "large"}]
+            self.workload,
+            actor=ANNA,
+            rules=[{"id": "heavy", "when": "request.prompt_tokens > 500", "use": "large"}],
         )
 
     # --- what is known --------------------------------------------------------------------------------------

@@ -162,6 +162,7 @@ def _approve(traffic: Traffic) -> None:
         rollout.stage + 1,
         actor=admin,
         reason="The tasks that ran on both say that it is better and cheaper.",
+        expected_binding=actions.binding(rollout, rollout.stage + 1),
     )
 
 
