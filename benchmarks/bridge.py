@@ -18,7 +18,7 @@ from tests.support.services import free_port
 ROUNDS = 7
 CONNECTIONS = 4
 WORKLOADS = 100
-PAGES = ("/healthz", "/console/", "/console/workloads/w1/")
+PAGES = ("/static/console/mark.svg", "/console/", "/console/workloads/w1/")
 GRANIAN = [sys.executable, "-m", "granian", "--http", "1", "--no-ws", "--log-level", "error"]
 SERVERS = {
     "gateway's bridge": instance.SERVE,
@@ -37,7 +37,7 @@ def main(count: int) -> None:
         servers = []
         for command in SERVERS.values():
             port = free_port()
-            started = load.served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/healthz")
+            started = load.served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/console/login/")
             servers.append((stack.enter_context(started), port))
         rows = [[f"`{page}`", *_measured(servers, page, cookie, count)] for page in PAGES]
     columns = ["CPU ms per request", *SERVERS, "bridge ÷ ASGI", "bridge ÷ WSGI"]

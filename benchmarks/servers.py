@@ -3,9 +3,8 @@
     python benchmarks/servers.py [rounds]             default: 9
 
 All of them are up at once on one core and are measured in turn, with 64 connections from the other core; medians of
-the rounds, ratios within a round. "our door" is the application that does nothing, behind the door that `manage.py
-serve` has; "gateway" is all of it: key, fleet, snapshot. What is not installed is left out; granian comes with the
-development requirements, `pip install uvicorn rloop` brings the others.
+the rounds, ratios within a round, to the server and interface that `manage.py serve` has. "gateway" is all of it: key,
+fleet, snapshot. What is not installed is left out; `pip install uvicorn httptools` brings the others.
 """
 
 import statistics
@@ -21,50 +20,31 @@ from tests.support.services import free_port
 
 ROUNDS = 9
 SIZE = 2_181  # bytes of a snapshot of one workload
-PLACE = "benchmarks.dataplane.interfaces"
-GRANIAN = [
-    sys.executable, "-m", "granian", "--http", "1", "--no-ws", "--backpressure", "20000", "--backlog", "4096",
-    "--log-level", "error",
-]  # fmt: skip
+PLACE = "benchmarks.dataplane.bare"
 UVICORN = [
     sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level", "error", "--ws", "none", "--loop", "uvloop",
 ]  # fmt: skip
+ASGI = ["--interface", "asgi", "--loop", "uvloop"]
+RSGI = ["--interface", "rsgi", "--loop", "uvloop"]
+OURS = "granian, ASGI"
 # Name, the module that it needs, the command up to its port, what comes behind it.
-OTHERS = [
-    ("granian, ASGI", "granian", [*GRANIAN, "--interface", "asgi", "--loop", "uvloop"], f"{PLACE}:asgi"),
+SERVERS = [
+    (OURS, "granian", [*load.GRANIAN, *ASGI], f"{PLACE}:asgi"),
     (
-        "granian, ASGI, its own tasks",
+        "granian, ASGI, asyncio",
         "granian",
-        [*GRANIAN, "--interface", "asgi", "--loop", "uvloop", "--task-impl", "rust"],
+        [*load.GRANIAN, "--interface", "asgi", "--loop", "asyncio"],
         f"{PLACE}:asgi",
     ),
-    ("granian, RSGI", "granian", [*GRANIAN, "--interface", "rsgi", "--loop", "uvloop"], f"{PLACE}:rsgi"),
-    (
-        "granian, RSGI, its own tasks",
-        "granian",
-        [*GRANIAN, "--interface", "rsgi", "--loop", "uvloop", "--task-impl", "rust"],
-        f"{PLACE}:rsgi",
-    ),
+    ("granian, RSGI", "granian", [*load.GRANIAN, *RSGI], f"{PLACE}:rsgi"),
     (
         "granian, RSGI, several threads",
         "granian",
-        [
-            *GRANIAN,
-            "--interface",
-            "rsgi",
-            "--loop",
-            "uvloop",
-            "--runtime-mode",
-            "mt",
-            "--runtime-threads",
-            "2",
-        ],
+        [*load.GRANIAN, *RSGI, "--runtime-mode", "mt"],
         f"{PLACE}:rsgi",
     ),
-    ("granian, RSGI, rloop", "rloop", [*GRANIAN, "--interface", "rsgi", "--loop", "rloop"], f"{PLACE}:rsgi"),
     ("uvicorn, ASGI, httptools", "uvicorn", [*UVICORN, "--http", "httptools"], f"{PLACE}:asgi"),
 ]
-DOOR = "our door"
 
 
 def main(rounds: int) -> None:
@@ -78,14 +58,14 @@ def main(rounds: int) -> None:
     for name, measured in found.items():
         cells: list[object] = []
         for side in (0, 1):
-            mine, limit = [m[side] for m in measured], [m[side] for m in found[DOOR]]
+            mine, limit = [m[side] for m in measured], [m[side] for m in found[OURS]]
             cells += [
                 statistics.median(m.cpu_us for m in mine),
                 statistics.median(a.cpu_us / b.cpu_us for a, b in zip(mine, limit, strict=True)),
                 statistics.median(m.per_second for m in mine),
             ]
         rows.append([name, *cells])
-    columns = ["", "304, CPU µs", f"× {DOOR}", "req/s", "200 of 2 kB, CPU µs", f"× {DOOR}", "req/s"]
+    columns = ["", "304, CPU µs", f"× {OURS}", "req/s", "200 of 2 kB, CPU µs", f"× {OURS}", "req/s"]
     table.show("What the server itself costs", columns, rows)
 
 
@@ -94,8 +74,8 @@ def _cases(stack: ExitStack) -> dict[str, tuple[gateway.Case, gateway.Case]]:
     cases = {}
     if nginx := stack.enter_context(gateway.nginx()):
         cases["nginx, a file"] = (nginx.case(SIZE, True), nginx.case(SIZE, False))
-    for name, needed, command, application in OTHERS:
-        if not _installed(needed):
+    for name, needed, command, application in SERVERS:
+        if find_spec(needed) is None:
             print(f"{name}: {needed} is not installed, left out")
             continue
         port = free_port()
@@ -105,16 +85,10 @@ def _cases(stack: ExitStack) -> dict[str, tuple[gateway.Case, gateway.Case]]:
             gateway.bare_case((server, port), 0, True),
             gateway.bare_case((server, port), SIZE, False),
         )
-    bare = stack.enter_context(load.bare())
-    cases[DOOR] = (gateway.bare_case(bare, 0, True), gateway.bare_case(bare, SIZE, False))
     ours = stack.enter_context(gateway.serving(100))
     one = ours.case("?workload=w0", cached=False)
     cases["gateway"] = (ours.case("", cached=True), one)
     return cases
-
-
-def _installed(module: str) -> bool:
-    return find_spec(module) is not None
 
 
 if __name__ == "__main__":

@@ -53,7 +53,6 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "controlplane.access.middleware.origin",  # first: what the others log carries its id
-    "controlplane.server.probes.probes",  # before what asks for a host name and for TLS
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

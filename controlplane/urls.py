@@ -1,5 +1,5 @@
-"""Where each kind of caller enters: /api/v1 for scripts, /console for people, the rest for watchers.
-/router/v1 never reaches Django: `controlplane.server.gateway` answers it in front."""
+"""Where people and scripts enter: /console and /api/v1.
+/router/v1 and the probes never reach Django: `controlplane.server.gateway` answers them in front."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
@@ -8,7 +8,6 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from controlplane.access import api as access
 from controlplane.audit import api as audit
-from controlplane.server import health
 
 api_v1: list[URLPattern | URLResolver] = [
     *access.urlpatterns,
@@ -23,9 +22,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include((api_v1, "api"))),
     path("api/v1/", include("policies_app.urls")),
     path("api/v1/", include("rollout_app.urls")),
-    path("healthz", health.healthz),
-    path("readyz", health.readyz),
-    path("metrics", health.metrics),
 ]
 
 handler400 = "controlplane.core.problems.bad_request"

@@ -7,8 +7,7 @@ class PoliciesConfig(AppConfig):
     name = "policies_app"
 
     def ready(self) -> None:
-        from prometheus_client import REGISTRY
-
+        from controlplane.core import figures
         from policies_app.snapshots.metrics import PublishedFigures
 
-        REGISTRY.register(PublishedFigures())
+        figures.register(PublishedFigures())

@@ -1,57 +1,49 @@
-"""The limit: what answers from memory and does nothing else, behind the door that the gateway has.
+"""The limit: what answers from memory and does nothing else, on the server that the gateway has.
 
 `/<n>` is a body of n bytes, or 304 to whoever holds its tag; `/hold` waits until the client hangs up.
-
-    python -m benchmarks.dataplane.bare <port> [module:application]
 """
 
-import asyncio
-import os
-import socket
-import sys
-from collections.abc import Coroutine
 from functools import cache
-from importlib import import_module
 from typing import Any
 
-import django
-import uvloop
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-django.setup(set_prefix=False)
-
-from controlplane.server.http1 import Door  # noqa: E402 — needs the settings
-from controlplane.web.replies import Reply, Request  # noqa: E402
-
-TAG = b'"limit"'
-HEADERS = [(b"etag", TAG), (b"cache-control", b"private, max-age=1")]
-UNCHANGED = Reply(304, HEADERS)
+TAG = '"limit"'
+HEADERS = [("etag", TAG), ("cache-control", "private, max-age=1")]
+RAW = [(name.encode(), value.encode()) for name, value in HEADERS]
+UNCHANGED = {"type": "http.response.start", "status": 304, "headers": RAW}
+NOTHING = {"type": "http.response.body", "body": b""}
 
 
 @cache
-def whole(path: str) -> Reply:
-    return Reply(200, [*HEADERS, (b"content-type", b"application/json")], b"x" * int(path[1:] or 0))
+def whole(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    size = int(path[1:] or 0)
+    headers = [*RAW, (b"content-type", b"application/json"), (b"content-length", b"%d" % size)]
+    return (
+        {"type": "http.response.start", "status": 200, "headers": headers},
+        {"type": "http.response.body", "body": b"x" * size},
+    )
 
 
-async def held(request: Request) -> Reply:
-    gone = asyncio.Event()
-    request.line.when_gone(gone.set)
-    await gone.wait()
-    return UNCHANGED
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        for moment in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{moment}.complete"})
+        return
+    if scope["path"] == "/hold":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    if dict(scope["headers"]).get(b"if-none-match") == RAW[0][1]:
+        start, body = UNCHANGED, NOTHING
+    else:
+        start, body = whole(scope["path"])
+    await send(start)
+    await send(body)
 
 
-def application(request: Request) -> Reply | Coroutine[Any, Any, Reply]:
-    if request.path == "/hold":
-        return held(request)
-    return UNCHANGED if request.headers.get(b"if-none-match") == TAG else whole(request.path)
-
-
-async def serve(port: int, name: str) -> None:
-    module, _, attribute = name.partition(":")
-    listener = socket.create_server(("127.0.0.1", port), backlog=4_096)
-    await Door(getattr(import_module(module), attribute)).open(listener)
-    await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), (sys.argv[2:] or ["benchmarks.dataplane.bare:application"])[0]))
+async def rsgi(scope: Any, protocol: Any) -> None:
+    """The same over granian's own interface."""
+    if scope.headers.get("if-none-match") == TAG:
+        protocol.response_empty(304, HEADERS)
+    else:
+        body = whole(scope.path)[1]["body"]
+        protocol.response_bytes(200, [*HEADERS, ("content-type", "application/json")], body)

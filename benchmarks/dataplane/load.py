@@ -74,13 +74,20 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
             os.killpg(process.pid, signal.SIGKILL)
 
 
+# The limits that `controlplane.server.process` gives the server, for another application on it.
+GRANIAN = [
+    sys.executable, "-m", "granian", "--http", "1", "--no-ws", "--backpressure", "20000", "--backlog", "4096",
+    "--log-level", "error", "--http1-buffer-size", "65536",
+]  # fmt: skip
+
+
 @contextmanager
-def bare(application: str = "benchmarks.dataplane.bare:application") -> Iterator[tuple[Server, int]]:
-    """The limit (`bare.py`) behind the door that the gateway has; with its port."""
+def bare(application: str = "benchmarks.dataplane.bare:asgi") -> Iterator[tuple[Server, int]]:
+    """The limit (`bare.py`) on the server that the gateway has; with its port."""
     from tests.support.services import free_port
 
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.dataplane.bare", str(port), application]
+    command = [*GRANIAN, "--interface", "asgi", "--port", str(port), application]
     with served(command, f"http://127.0.0.1:{port}/") as server:
         yield server, port
 

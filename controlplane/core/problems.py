@@ -28,7 +28,7 @@ from controlplane.core.errors import (
 
 logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
-MACHINES = ("/api/", "/router/", "/healthz", "/readyz", "/metrics")
+MACHINES = ("/api/", "/router/")
 
 # What DRF refuses before a view is asked, and the codes that it gets here.
 _FRAMEWORK_REFUSALS = {

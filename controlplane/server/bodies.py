@@ -23,11 +23,12 @@ class Bodies:
             raise _too_large(limit)
         if request.headers.get(b"content-encoding", b"identity") != b"identity":
             raise MalformedBody("Send the body uncompressed.")
-        held = 0
+        held, more = 0, True
         pieces: list[bytes] = []
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while piece := await request.line.piece():
+                while more:
+                    piece, more = await request.piece()
                     pieces.append(piece)
                     held += len(piece)
                     self._held += len(piece)

@@ -1,25 +1,30 @@
 """Runs Django's WSGI application behind the gateway, in threads of its own.
 
-Django's ASGI handler starts an event loop's worth of machinery for each synchronous view and its middleware:
-through here a bare view costs a third of that, and a page, which is mostly its own queries and template, a tenth
-less (benchmarks/bridge.py). And the console's work never sits on the event loop that answers routers.
+A thread runs Django and nothing else: the body was read before, and the answer is taken whole and handed to the event
+loop, so that no thread ever waits for a client (docs/decisions/0010). A large answer goes through a temporary file.
 """
 
 import asyncio
 import io
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from tempfile import TemporaryFile
 from typing import Any
 
-from controlplane.core.errors import PointsmanError
+from controlplane.core.errors import InvalidInput, PointsmanError, Unavailable
 from controlplane.server.bodies import Bodies
-from controlplane.web.replies import Reply, Request, is_sized, problem
+from controlplane.web.replies import Header, Reply, Request, problem
 
 Environ = dict[str, Any]
 WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
 THREADS = 8  # requests of people and scripts at once; the others queue
+MOST_WAITING = 256  # requests in the queue; beyond it they are told to come back
 BODY_LIMIT = 4 * 1024 * 1024  # bytes; Django's own limits lie below
+IN_MEMORY = 1024 * 1024  # bytes of an answer; a larger one goes to a temporary file
+ANSWER_LIMIT = 2 * 1024 * 1024 * 1024  # bytes
 
 
 class Bridge:
@@ -28,76 +33,106 @@ class Bridge:
     def __init__(self, application: WsgiApplication, threads: int = THREADS) -> None:
         self._application = application
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
+        self._most = threads + MOST_WAITING
+        self._running = 0  # or waiting for a thread
         self._bodies = Bodies()
 
-    async def __call__(self, request: Request) -> Reply | None:
-        """The answer; None when it was sent in pieces. Raises `ConnectionResetError`."""
+    async def __call__(self, request: Request) -> Reply:
+        """Raises `ConnectionResetError` when the client hangs up before its request is whole."""
         try:
             body = await self._bodies.read(request, BODY_LIMIT)
+            if self._running >= self._most:
+                raise Unavailable("Too many requests wait for the console and the API.", retry_after=2)
         except PointsmanError as error:
             return problem(error)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._run, request, body, loop)
+        self._running += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._run, environ(request, body))
+        finally:
+            self._running -= 1
 
     def close(self) -> None:
         """Wait for what runs."""
         self._threads.shutdown()
 
-    def _run(self, request: Request, body: bytes, loop: asyncio.AbstractEventLoop) -> Reply | None:
-        started: dict[str, Any] = {}
+    def _run(self, environ: Environ) -> Reply:
+        started: list[tuple[int, list[Header]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
             encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-            started.update(status=int(status[:3]), headers=encoded)
+            started.append((int(status[:3]), encoded))
 
-        def wait_for(step: Coroutine[Any, Any, None]) -> None:
-            asyncio.run_coroutine_threadsafe(step, loop).result()
-
-        response = self._application(environ(request, body), start_response)
+        response = self._application(environ, start_response)
         try:
             pieces = iter(response)
-            first, second = next(pieces, b""), next(pieces, None)
-            status, headers = started["status"], started["headers"]
-            if second is None and (request.method != "HEAD" or is_sized(status, headers)):
-                return Reply(status, headers, bytes(first))
-            wait_for(request.line.begin(status, headers))
-            if request.method != "HEAD":
-                for piece in _all(first, second, pieces):
-                    wait_for(request.line.write(bytes(piece)))
-            return None
+            first = next(pieces, b"")  # an application may start its response as late as with its first piece
+            status, headers = started[-1]
+            if environ["REQUEST_METHOD"] == "HEAD":
+                return Reply(status, headers)
+            return _whole(status, headers, chain((first,), pieces))
         finally:
             if hasattr(response, "close"):
                 response.close()
 
 
-def _all(first: bytes, second: bytes | None, others: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    if second is not None:
-        yield second
-    yield from others
+def _whole(status: int, headers: list[Header], pieces: Iterator[bytes]) -> Reply:
+    """The answer with all of its body, which says how long it is: one that is cut must not pass for whole."""
+    kept: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        kept.append(piece)
+        size += len(piece)
+        if size > IN_MEMORY:
+            return _spooled(status, headers, chain(kept, pieces))
+    return Reply(status, _sized(status, headers, size), b"".join(kept))
+
+
+def _spooled(status: int, headers: list[Header], pieces: Iterable[bytes]) -> Reply:
+    file = TemporaryFile()  # noqa: SIM115 — closed by whoever sends it
+    try:
+        for piece in pieces:
+            file.write(piece)
+            if file.tell() > ANSWER_LIMIT:
+                raise InvalidInput(f"The answer is larger than {ANSWER_LIMIT >> 30} GiB; ask for less of it.")
+    except BaseException as error:
+        file.close()
+        if isinstance(error, PointsmanError):
+            return problem(error)
+        raise
+    size = file.tell()
+    file.seek(0)
+    return Reply(status, _sized(status, headers, size), file=file)
+
+
+def _sized(status: int, headers: list[Header], size: int) -> list[Header]:
+    if status in (204, 304) or any(name == b"content-length" for name, _ in headers):
+        return headers
+    return [*headers, (b"content-length", b"%d" % size)]
 
 
 def environ(request: Request, body: bytes) -> Environ:
     """The WSGI environment (PEP 3333) of a request whose body was read."""
-    client, server, scheme = request.line.address()
+    scope = request.scope
+    host, port = scope.get("server") or ("localhost", 80)
     values: Environ = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": request.path.encode("utf-8").decode("latin-1"),
         "QUERY_STRING": request.query.decode("latin-1"),
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "SERVER_NAME": server[0],
-        "SERVER_PORT": str(server[1]),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port or 80),
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scheme,
+        "wsgi.url_scheme": scope.get("scheme", "http"),
         "wsgi.input": io.BytesIO(body),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
-    if client:
-        values["REMOTE_ADDR"] = client
+    if client := scope.get("client"):
+        values["REMOTE_ADDR"] = client[0]
     for raw_name, raw_value in request.headers.items():
         name = raw_name.decode("latin-1")
         if "_" in name:

@@ -1,8 +1,7 @@
-"""The data plane in front of Django: routes, keys, limits. No Django request cycle, no DRF.
+"""The data plane in front of Django: routes, keys, limits, probes. No Django request cycle, no DRF.
 
 Routers poll by the thousand; a Django view costs 20 to 100 times what it takes to answer them from memory.
-What is not under /router/v1 goes on to what is behind. Requests come by a door, of which there are two:
-`controlplane.server.http1`, which `manage.py serve` has, and `controlplane.asgi` for any other server.
+What is neither under /router/v1 nor a probe goes on to what is behind.
 """
 
 import asyncio
@@ -13,32 +12,31 @@ from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY
 
-from controlplane.access.keyring import Caller, Keyring
+from controlplane.access.keyring import Keyring
 from controlplane.core.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
 from controlplane.server.bodies import Bodies
+from controlplane.server.health import Health
+from controlplane.server.messages import Answer
 from controlplane.server.metrics import ProcessFigures
 from controlplane.web.replies import Reply, Request, json_reply, problem
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.writer import FleetWriter
-from policies_app.snapshots.serving import Serving
+from policies_app.snapshots.serving import SnapshotService
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import Ingest
 
 log = logging.getLogger(__name__)
 
-# What can be told at once is: a task of its own would cost a third of a poll's time.
-Answer = Reply | Coroutine[Any, Any, Reply]
-# None: it was given piece by piece, over the request's line.
-Anything = Reply | Coroutine[Any, Any, Reply | None]
 Handler = Callable[[Request, bytes], Answer]
-Behind = Callable[[Request], Coroutine[Any, Any, Reply | None]]
+Behind = Callable[[Request], Coroutine[Any, Any, Reply]]
 PREFIX = "/router/v1/"
+START_S = 10.0  # that a process waits for its first look at the database before it serves
 
 
-class Route(NamedTuple):
+class Endpoint(NamedTuple):
     method: str
     handler: Handler
-    body_limit: int  # bytes
+    body_limit: int  # bytes; 0: a body is not read
     answered: Counter[int]  # answers by status, since the process began
 
 
@@ -50,120 +48,145 @@ class Gateway:
         self._keyring = Keyring()
         self._fleet = FleetBuffer()
         self._bodies = Bodies()
-        self.serving = Serving(self._keyring, self._fleet)
-        self.ingest = Ingest(self.serving.boards)
-        self._routes = {
-            PREFIX + "snapshot": Route("GET", self.serving.snapshot, 0, Counter()),
-            PREFIX + "acks": Route("POST", self.serving.ack, 16 * 1024, Counter()),
-            PREFIX + "outcomes": Route("POST", self.ingest.outcomes, 1024 * 1024, Counter()),
-            PREFIX + "events": Route("POST", self.ingest.events, 1024 * 1024, Counter()),
-            PREFIX + "feedback": Route("POST", self.ingest.feedback, 1024 * 1024, Counter()),
+        self.snapshots = SnapshotService(self._keyring, self._fleet)
+        self.ingest = Ingest(self.snapshots.cache)
+        self._endpoints = {
+            PREFIX + "snapshot": Endpoint("GET", self.snapshots.poll, 0, Counter()),
+            PREFIX + "acks": Endpoint("POST", self.snapshots.ack, 16 * 1024, Counter()),
+            PREFIX + "outcomes": Endpoint("POST", self.ingest.outcomes, 1024 * 1024, Counter()),
+            PREFIX + "events": Endpoint("POST", self.ingest.events, 1024 * 1024, Counter()),
+            PREFIX + "feedback": Endpoint("POST", self.ingest.feedback, 1024 * 1024, Counter()),
         }
         self._elsewhere: Counter[int] = Counter()  # answers at paths under the prefix that lead nowhere
-        self._watcher: Watcher | None = None
-        self._fleet_writer: FleetWriter | None = None
+        self._watcher = Watcher(self.snapshots, self._keyring)
+        self._fleet_writer = FleetWriter(self._fleet)
+        self.health = Health(
+            {
+                "watcher": self._watcher.looked_ago,
+                "keys": self._watcher.keys_read_ago,
+                "fleet_writer": self._fleet_writer.age,
+            }
+        )
         self._figures: ProcessFigures | None = None
 
     # --- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to look at the database; returns when everything was read once, or after ten seconds."""
-        self._watcher = Watcher(self.serving, self._keyring, asyncio.get_running_loop())
-        self._fleet_writer = FleetWriter(self._fleet)
-        self._watcher.start()
+        self._watcher.start_on(asyncio.get_running_loop())
         self._fleet_writer.start()
         self.ingest.start()
-        doors = {path.removeprefix(PREFIX): route.answered for path, route in self._routes.items()}
-        doors["none"] = self._elsewhere
-        self._figures = ProcessFigures(doors, self.serving, self.ingest, self._fleet, self._watcher)
+        self.health.start()
+        answered = {
+            path.removeprefix(PREFIX): endpoint.answered for path, endpoint in self._endpoints.items()
+        }
+        answered["none"] = self._elsewhere
+        self._figures = ProcessFigures(answered, self.snapshots, self.ingest, self._fleet, self._watcher)
         REGISTRY.register(self._figures)
-        for _ in range(500):
-            if self._watcher.looked:
-                await asyncio.sleep(0)  # what it found is handed over in the loop's next turn
+        deadline = asyncio.get_running_loop().time() + START_S
+        while not self._watcher.looked:
+            if asyncio.get_running_loop().time() > deadline:
+                log.warning("the database has not answered yet; routers get 503 until it does")
                 return
             await asyncio.sleep(0.02)
-        log.warning("the database has not answered yet; routers get 503 until it does")
+        await asyncio.sleep(0)  # what it found is handed over in the loop's next turn
 
     def drain(self) -> None:
         """Readiness goes down, long polls are answered; requests are still served."""
-        self.serving.drain()
+        self.snapshots.drain()
 
     async def stop(self) -> None:
         """Commit what was taken in, write the fleet, end the threads."""
         self.drain()
         if self._figures is not None:
             REGISTRY.unregister(self._figures)
-        for part in (self.ingest, self._watcher, self._fleet_writer):
-            if part is not None:
-                await asyncio.to_thread(part.stop)
+        for part in (self.ingest, self._watcher, self._fleet_writer, self.health):
+            await asyncio.to_thread(part.stop)
 
     @property
     def ready(self) -> bool:
-        return self._watcher is not None and self._watcher.looked and not self.serving.draining
+        """Everything was read once, and the process is not about to end."""
+        return self._watcher.looked and not self.snapshots.draining
 
     # --- requests -------------------------------------------------------------------------------------
 
-    def answer(self, request: Request) -> Anything:
-        """The answer, or what to await for it. Neither raises, but for `ConnectionResetError` of the line."""
+    def answer(self, request: Request) -> Answer:
+        """The answer, or what to await for it. Neither raises, but for `ConnectionResetError` of the client."""
         path = request.path
-        route = self._routes.get(path)
-        if route is None and not path.startswith(PREFIX):
-            if path == "/readyz" and not self.ready:
-                return problem(Unavailable("This process is starting or ending.", retry_after=1))
-            return self._behind(request)
+        endpoint = self._endpoints.get(path)
+        if endpoint is None and not path.startswith(PREFIX):
+            return self._probe(request) or self._guarded(self._behind(request), request)
+        answered = endpoint.answered if endpoint else self._elsewhere
         try:
-            answer = self._answer(route, request)
+            answer = self._answer(endpoint, request)
         except Exception as error:
             answer = _refused(error, request)
         if not isinstance(answer, Reply):
-            return self._later(answer, route, request)
-        (route.answered if route else self._elsewhere)[answer.status] += 1
+            return self._guarded(answer, request, answered)
+        answered[answer.status] += 1
         return answer
 
-    async def _later(
-        self, answer: Coroutine[Any, Any, Reply], route: Route | None, request: Request
+    async def _guarded(
+        self, answer: Coroutine[Any, Any, Reply], request: Request, answered: Counter[int] | None = None
     ) -> Reply:
         try:
             reply = await answer
         except ConnectionResetError:
-            raise  # the router hung up before it had sent its body
+            raise  # the client hung up before it had sent its body
         except Exception as error:
             reply = _refused(error, request)
-        (route.answered if route else self._elsewhere)[reply.status] += 1
+        if answered is not None:
+            answered[reply.status] += 1
         return reply
 
-    def _answer(self, route: Route | None, request: Request) -> Answer:
+    def _probe(self, request: Request) -> Reply | None:
+        """For whoever watches the process: answered by whatever address, without TLS, and without waiting."""
+        match request.path:
+            case "/healthz":
+                reply = self.health.alive()
+            case "/readyz":
+                reply = self._readiness(request)
+            case "/metrics":
+                reply = self.health.metrics()
+            case _:
+                return None
+        return reply if request.method in ("GET", "HEAD") else _wrong_method("GET")
+
+    def _readiness(self, request: Request) -> Reply:
+        if not self.ready:
+            return problem(Unavailable("This process is starting or ending.", retry_after=1))
+        return self.health.readiness()
+
+    def _answer(self, endpoint: Endpoint | None, request: Request) -> Answer:
         authorization = request.headers.get(b"authorization")
         try:
-            # The same request again, so the same key; it may have died since.
-            known = request.verified
-            caller = self._keyring.still_good(known) if known else self._keyring.router(authorization)
+            request.caller = self._keyring.router(authorization)
         except Unauthenticated:
-            if self._watcher is None or not self._keyring.missing(authorization):
+            if not self._keyring.missing(authorization):
                 raise
-            return self._by_new_key(self._watcher, authorization, route, request)
-        return self._by(caller, route, request)
+            return self._with_new_key(authorization, endpoint, request)
+        return self._handle(endpoint, request)
 
-    async def _by_new_key(
-        self, watcher: Watcher, authorization: bytes | None, route: Route | None, request: Request
+    async def _with_new_key(
+        self, authorization: bytes | None, endpoint: Endpoint | None, request: Request
     ) -> Reply:
         """For a key that is younger than the last read of the keys."""
-        if not watcher.looked:
+        if not self._watcher.looked:
             raise Unavailable("The keys have not been read yet.", retry_after=1)
-        await watcher.keys_read()
-        answer = self._by(self._keyring.router(authorization), route, request)
+        await self._watcher.keys_read()
+        request.caller = self._keyring.router(authorization)
+        answer = self._handle(endpoint, request)
         return answer if isinstance(answer, Reply) else await answer
 
-    def _by(self, caller: Caller, route: Route | None, request: Request) -> Answer:
-        request.verified = caller
-        if route is None:
+    def _handle(self, endpoint: Endpoint | None, request: Request) -> Answer:
+        if endpoint is None:
             raise NotFound(f"There is nothing at {request.path}; the router protocol is at {PREFIX}snapshot.")
-        if request.method != route.method and (request.method, route.method) != ("HEAD", "GET"):
-            return _wrong_method(route.method)
-        return self._with_body(route, request) if route.body_limit else route.handler(request, b"")
+        if request.method != endpoint.method and (request.method, endpoint.method) != ("HEAD", "GET"):
+            return _wrong_method(endpoint.method)
+        return self._with_body(endpoint, request) if endpoint.body_limit else endpoint.handler(request, b"")
 
-    async def _with_body(self, route: Route, request: Request) -> Reply:
-        answer = route.handler(request, await self._bodies.read(request, route.body_limit))
+    async def _with_body(self, endpoint: Endpoint, request: Request) -> Reply:
+        answer = endpoint.handler(request, await self._bodies.read(request, endpoint.body_limit))
         return answer if isinstance(answer, Reply) else await answer
 
 

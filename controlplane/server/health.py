@@ -1,46 +1,111 @@
-"""For machines that watch: is the process alive, can it work, what are its figures."""
+"""For machines that watch: is the process alive, can it work, what are its figures. Nothing here waits.
 
-from collections.abc import Callable, Iterable
+/healthz   the event loop turns. Asks nothing of anybody, so that a database that is away restarts no process.
+/readyz    200, or 503 naming what is missing.
+/metrics   Prometheus text: figures of this process, and of the audit log. Meant for the inside of a network.
+
+What takes time is looked at by a thread of its own; an answer tells what it found last, and for how long it has found
+nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from controlplane.audit import log, triggers
 from controlplane.audit.models import Checkpoint, Head
-from controlplane.core import clock, signing
+from controlplane.core import clock, figures, signing
+from controlplane.core.threads import LoopThread
+from controlplane.web.replies import Reply, json_reply
+
+LOOK_S = 2.0
+SELDOM_S = 60.0  # between two looks at what changes with a deployment
+UNSEEN_S = 30.0  # a check that could not be made for so long counts as failed
+INFORMATIVE = frozenset({"redis"})  # told and not needed: without it processes look at the database
+
+_ALIVE = Reply(200, [(b"content-type", b"text/plain"), (b"content-length", b"3")], b"ok\n")
 
 
-@require_safe
-def healthz(request: HttpRequest) -> HttpResponse:
-    """Alive: asks nothing of anybody, so that a database that is away restarts no process."""
-    return HttpResponse("ok\n", content_type="text/plain")
+@dataclass
+class Check:
+    """`run` returns what is wrong, "" for nothing, and raises when it cannot know."""
+
+    run: Callable[[], str]
+    every: float = LOOK_S
+    seen_at: float | None = None  # monotonic time of the last answer
+    wrong: str = ""
+    error: str = "no answer yet"  # why the last try gave none
+
+    def look(self) -> None:
+        seen_now = self.seen_at is not None and time.monotonic() - self.seen_at < self.every
+        if seen_now and not self.wrong and not self.error:
+            return
+        try:
+            self.wrong = self.run()
+            self.seen_at, self.error = time.monotonic(), ""
+        except Exception as error:  # whatever it is, the answer is "not ready", not a 500
+            self.error = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            connection.close()
+
+    def outcome(self) -> str:
+        """ "ok", or what is wrong."""
+        if self.seen_at is None:
+            return self.error
+        unseen = time.monotonic() - self.seen_at - self.every
+        if unseen > UNSEEN_S:
+            return f"no answer for {unseen:.0f} s ({self.error or 'the last look does not end'})"
+        return self.wrong or "ok"
 
 
-@require_safe
-def readyz(request: HttpRequest) -> JsonResponse:
-    """Able to work: 200, or 503 naming what is missing. Redis is told of and not needed: without it processes look."""
-    found = {name: _outcome(check) for name, check in _CHECKS.items()}
-    ready = all(outcome == "ok" for name, outcome in found.items() if name != "redis")
-    return JsonResponse({"ready": ready, "checks": found}, status=200 if ready else 503)
+class Health(LoopThread):
+    """One per process. `ages` are of what else must go on: seconds since it last did, and None before."""
+
+    def __init__(self, ages: Mapping[str, Callable[[], float | None]]) -> None:
+        super().__init__("health")
+        self._ages = ages
+        self._checks = {
+            "database": Check(_database),
+            "migrations": Check(_migrations, SELDOM_S),
+            "append_only": Check(_append_only, SELDOM_S),
+            "redis": Check(_redis),
+            "signing_key": Check(_signing_key, SELDOM_S),
+        }
+
+    def round(self) -> float:
+        for check in self._checks.values():
+            check.look()
+        figures.look()
+        return LOOK_S
+
+    # --- the answers ----------------------------------------------------------------------------------
+
+    def alive(self) -> Reply:
+        return _ALIVE
+
+    def readiness(self) -> Reply:
+        found = {name: check.outcome() for name, check in self._checks.items()}
+        found |= {name: _stands(age()) for name, age in self._ages.items()}
+        ready = all(outcome == "ok" for name, outcome in found.items() if name not in INFORMATIVE)
+        document = {"ready": ready, "checks": found}
+        headers = () if ready else ((b"retry-after", b"2"),)
+        return json_reply(200 if ready else 503, document, (b"cache-control", b"no-store"), *headers)
+
+    def metrics(self) -> Reply:
+        body = generate_latest(REGISTRY)
+        length = (b"content-length", b"%d" % len(body))
+        return Reply(200, [(b"content-type", CONTENT_TYPE_LATEST.encode()), length], body)
 
 
-@require_safe
-def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus text. Figures of this process, and of the audit log. Meant for the inside of a network."""
-    return HttpResponse(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
-
-
-def _outcome(check: Callable[[], str]) -> str:
-    try:
-        return check() or "ok"
-    except Exception as error:  # whatever it is, the answer is "not ready", not a 500
-        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+def _stands(age: float | None) -> str:
+    if age is None:
+        return "not started yet"
+    return "ok" if age <= UNSEEN_S else f"has not worked for {age:.0f} s"
 
 
 def _database() -> str:
@@ -60,10 +125,14 @@ def _append_only() -> str:
 
 
 def _redis() -> str:
-    if settings.REDIS_URL:
-        from django.core.cache import cache
+    if not settings.REDIS_URL:
+        return ""
+    from django.core.cache import cache
 
+    try:
         cache.get("readyz")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return ""
 
 
@@ -71,34 +140,17 @@ def _signing_key() -> str:
     return "" if signing.key_id() else "no key"
 
 
-_CHECKS = {
-    "database": _database,
-    "migrations": _migrations,
-    "append_only": _append_only,
-    "redis": _redis,
-    "signing_key": _signing_key,
-}
-
-
-class AuditFigures(Collector):
-    """Read from the database at each scrape: every process tells the same."""
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+class AuditFigures(figures.DatabaseFigures):
+    def read(self) -> list[GaugeMetricFamily]:
         entries = GaugeMetricFamily("pointsman_audit_entries", "Entries in the audit log")
         unsigned = GaugeMetricFamily(
             "pointsman_audit_entries_after_checkpoint", "Entries that no signed checkpoint covers yet"
         )
-        try:
-            last = Head.objects.filter(pk=log.HEAD).values_list("seq", flat=True).first() or 0
-            signed = Checkpoint.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
-        except Exception:  # a scrape goes on without them while the database is away
-            return []
+        last = Head.objects.filter(pk=log.HEAD).values_list("seq", flat=True).first() or 0
+        signed = Checkpoint.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
         entries.add_metric([], last)
         unsigned.add_metric([], last - signed)
         return [entries, unsigned]
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return []  # or else registering it would ask the database
 
-
-REGISTRY.register(AuditFigures())
+figures.register(AuditFigures())

@@ -16,6 +16,7 @@ from django.urls import get_resolver  # noqa: E402
 
 from controlplane import celery  # noqa: E402
 from controlplane.core import periodic  # noqa: E402
+from controlplane.server import worker  # noqa: E402
 from controlplane.server.bridge import Bridge  # noqa: E402
 from controlplane.server.gateway import Gateway  # noqa: E402
 from policies_app.snapshots import publish  # noqa: E402
@@ -42,7 +43,7 @@ def _publish_later(stopping: threading.Event) -> None:
     publish.follow(lambda: celery.run_later("policies_app.snapshots.publish.sweep"), stopping)
 
 
-def _settle() -> None:
+def _spare_the_garbage_collector() -> None:
     """Load every page's code now, and take all that is loaded out of the garbage collector's sight.
 
     Else each full collection walks it, some 100 ms during which no router is answered. And a batch of outcomes
@@ -54,21 +55,30 @@ def _settle() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-class Life:
-    """One per process. `async with Life(): …` serve in it."""
+class Lifespan:
+    """One per process. `async with Lifespan(): …` serve in it."""
 
     def __init__(self) -> None:
         if settings.EMBEDDED_RUNNER:
             self._runner = periodic.Runner(watch=[_follow_nudges, _publish])
         else:  # workers keep the table; what came in here is evaluated there
             self._runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later])
+        self._companions: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> None:
         await gateway.start()
         self._runner.start()
-        _settle()
+        _spare_the_garbage_collector()
+        if worker.is_worker():
+            loop = asyncio.get_running_loop()
+            worker.listen_to_parent(loop, gateway.drain)
+            companions = (worker.end_with_parent(gateway.drain), worker.give_up_on_silent_clients())
+            self._companions = [loop.create_task(companion) for companion in companions]
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._companions:
+            task.cancel()
+        gateway.drain()
         await asyncio.to_thread(self._runner.stop)
         await gateway.stop()
         await asyncio.to_thread(bridge.close)

@@ -5,7 +5,6 @@ it the counters of one would be taken for the other's.
 """
 
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,17 +14,17 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from policies_app.fleet.buffer import FleetBuffer
-from policies_app.snapshots.serving import Serving
+from policies_app.snapshots.serving import SnapshotService
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import Ingest
 
 
 @dataclass(frozen=True, eq=False)
 class ProcessFigures(Collector):
-    """`doors`: the answers by status, for each door of the router protocol."""
+    """`answered`: the answers by status, for each endpoint of the router protocol."""
 
-    doors: Mapping[str, Counter[int]]
-    serving: Serving
+    answered: Mapping[str, Counter[int]]
+    snapshots: SnapshotService
     ingest: Ingest
     fleet: FleetBuffer
     watcher: Watcher
@@ -46,35 +45,35 @@ class ProcessFigures(Collector):
             "Answers to routers by door and status; 304: nothing newer, 429: pushed back",
             labels=["pid", "door", "status"],
         )
-        for door, answered in self.doors.items():
+        for door, answered in self.answered.items():
             # A copy: the event loop may add a status meanwhile.
             for status, number in dict(answered).items():
                 requests.add_metric([pid, door, str(status)], number)
         return requests
 
     def _snapshots(self, pid: str) -> Iterable[Metric]:
-        yield _gauge("long_polls_held", "Long polls that wait now", pid, self.serving.held.total())
+        yield _gauge("long_polls_held", "Long polls that wait now", pid, self.snapshots.held.total())
         built = CounterMetricFamily(
             "pointsman_snapshot_bodies_built", "Bodies built, before compression", labels=["pid"]
         )
-        built.add_metric([pid], self.serving.built)
+        built.add_metric([pid], self.snapshots.built)
         yield built
         revision = GaugeMetricFamily(
             "pointsman_snapshot_revision", "The revision served now", labels=["pid", "environment"]
         )
-        for name, generation in dict(self.serving.boards).items():
-            revision.add_metric([pid, name], generation.look.revision)
+        for name, environment in dict(self.snapshots.cache).items():
+            revision.add_metric([pid, name], environment.header.revision)
         yield revision
-        for name, text, at in (
-            ("snapshot_look_age_seconds", "Since the database was last looked at", self.watcher.looked_at),
+        for name, text, age in (
+            ("snapshot_look_age_seconds", "Since the database was last looked at", self.watcher.looked_ago()),
             (
                 "keys_age_seconds",
                 "Since the keys were last read: as late is a revocation",
-                self.watcher.keys_at,
+                self.watcher.keys_read_ago(),
             ),
         ):
-            if at is not None:
-                yield _gauge(name, text, pid, time.monotonic() - at)
+            if age is not None:
+                yield _gauge(name, text, pid, age)
 
     def _outcomes(self, pid: str) -> Iterable[Metric]:
         load = self.ingest.load()

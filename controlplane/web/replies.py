@@ -1,9 +1,11 @@
-"""What a data plane handler is given and gives back. No framework: an answer costs no more than its bytes."""
+"""A request of the data plane and its answer. No framework: an answer costs no more than its bytes.
+
+Requests and answers travel as ASGI messages (asgi.readthedocs.io, HTTP 2.3), so any ASGI server can carry them.
+"""
 
 import re
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import IO, Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -12,57 +14,34 @@ from controlplane.access.keyring import Caller
 from controlplane.core.errors import MalformedBody, PointsmanError
 
 Header = tuple[bytes, bytes]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 # What may name a router or its software: printable ASCII, at most 128 characters.
 _NAME = re.compile(rb"[\x20-\x7e]{1,128}")
 
 
-class Line(Protocol):
-    """The connection of one request, as the door has it that took the request in."""
-
-    @property
-    def gone(self) -> bool:
-        """Whoever asked has hung up."""
-
-    def when_gone(self, callback: Callable[[], None] | None) -> None:
-        """Call it once they hang up; None: no longer. One at a time."""
-
-    async def piece(self) -> bytes:
-        """The next piece of the body, never empty but at its end. Raises `ConnectionResetError`."""
-
-    async def begin(self, status: int, headers: list[Header]) -> None:
-        """Begin an answer that comes in pieces; without a content-length the door frames them."""
-
-    async def write(self, piece: bytes) -> None:
-        """Send a piece; returns when there is room for another. Raises `ConnectionResetError`."""
-
-    def address(self) -> tuple[str, tuple[str, int], str]:
-        """The client's host, the server's host and port, the scheme."""
-
-
 class Request:
-    """One request; the same object again when a connection repeats itself byte by byte, as routers do.
+    """One request. Header names are in lower case, a repeated header's values are joined by commas (RFC 9110 5.3).
 
-    Header names are in lower case, a repeated header's values are joined by commas (RFC 9110 5.3).
+    `caller` is the key that it carries; the gateway sets it before a handler sees the request.
     """
 
-    __slots__ = ("_client", "_instance", "headers", "known", "line", "method", "path", "query", "verified")
+    __slots__ = ("_client", "_instance", "_receive", "caller", "headers", "method", "path", "query", "scope")
+    caller: Caller
 
-    def __init__(self, method: str, path: str, query: bytes, headers: dict[bytes, bytes], line: Line) -> None:
-        self.method = method
-        self.path = path  # percent-decoded
-        self.query = query
-        self.headers = headers
-        self.line = line
-        self.verified: Caller | None = None  # the key that it carries, as it was last time
-        self.known: Any = None  # what a handler keeps of the answer for when it is asked again
+    def __init__(self, scope: Message, receive: Receive) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]  # percent-decoded
+        self.query: bytes = scope["query_string"]
+        headers = scope["headers"]
+        found = dict(headers)
+        self.headers: dict[bytes, bytes] = found if len(found) == len(headers) else _joined(headers)
+        self._receive = receive
         self._instance: str | None = None
         self._client: str | None = None
-
-    @property
-    def caller(self) -> Caller:
-        """The key that was checked, which it is before a handler sees the request."""
-        return cast(Caller, self.verified)
 
     def instance(self) -> str:
         """The router process. One that does not say who it is counts under its key."""
@@ -75,9 +54,30 @@ class Request:
             self._client = self._named(b"pointsman-client")
         return self._client
 
+    async def piece(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether more follow. Raises `ConnectionResetError`."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def hung_up(self) -> None:
+        """Returns when the client has hung up. Only for a request whose body nobody reads any more."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     def _named(self, header: bytes) -> str:
-        value = self.headers.get(header, b"")
-        return value.decode("ascii") if _NAME.fullmatch(value) else ""
+        value = self.headers.get(header)
+        return value.decode("ascii") if value and _NAME.fullmatch(value) else ""
+
+
+def _joined(headers: Iterable[Header]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in found:
+            value = found[name] + (b"; " if name == b"cookie" else b", ") + value
+        found[name] = value
+    return found
 
 
 def parameters(query: bytes) -> list[tuple[str, str]]:
@@ -90,53 +90,28 @@ def parameters(query: bytes) -> list[tuple[str, str]]:
         raise MalformedBody(f"The query cannot be read: {error}.") from None
 
 
-def joined(name: bytes, first: bytes, second: bytes) -> bytes:
-    """The value of a header that came twice."""
-    return first + (b"; " if name == b"cookie" else b", ") + second
-
-
 class Reply:
     """A whole answer. Made once, it may be sent any number of times, so nothing in it changes.
 
-    `head` is made of it when it is first sent over HTTP/1.1: status line and headers, without the empty line.
+    `start` and `content` are its ASGI messages. `file` holds the body of an answer that is too large for memory;
+    such a reply is sent once, and closes its file.
     """
 
-    __slots__ = ("_head", "body", "headers", "status")
+    __slots__ = ("body", "content", "file", "headers", "start", "status")
 
-    def __init__(self, status: int, headers: list[Header], body: bytes = b"") -> None:
+    def __init__(
+        self, status: int, headers: list[Header], body: bytes = b"", file: IO[bytes] | None = None
+    ) -> None:
         self.status = status
         self.headers = headers
         self.body = body
-        self._head: bytes | None = None
-
-    @property
-    def head(self) -> bytes:
-        if self._head is None:
-            headers = self.headers
-            if not is_sized(self.status, headers):
-                headers = [*headers, (b"content-length", b"%d" % len(self.body))]
-            self._head = head(self.status, headers)
-        return self._head
+        self.file = file
+        self.start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+        self.content: Message = {"type": "http.response.body", "body": body}
 
     def with_headers(self, *headers: Header) -> "Reply":
         """The same answer with more headers. The original, perhaps shared, stays as it was."""
         return Reply(self.status, [*self.headers, *headers], self.body)
-
-
-def is_sized(status: int, headers: list[Header]) -> bool:
-    """Whether the end of the answer is known without its body: it says so, or it has none."""
-    return status in (204, 304) or any(name == b"content-length" for name, _ in headers)
-
-
-def head(status: int, headers: list[Header]) -> bytes:
-    """An answer's first lines in HTTP/1.1."""
-    try:
-        phrase = HTTPStatus(status).phrase.encode()
-    except ValueError:
-        phrase = b""
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, phrase)]
-    lines += [b"%s: %s\r\n" % header for header in headers]
-    return b"".join(lines)
 
 
 def json_reply(
@@ -151,7 +126,7 @@ def json_reply(
 
 
 def problem(error: PointsmanError) -> Reply:
-    """RFC 9457 problem details. A refusal that passes says when to come back."""
+    """RFC 9457 problem details. A temporary refusal says when to come back."""
     headers = [(b"cache-control", b"no-store")]
     if (seconds := getattr(error, "retry_after", None)) is not None:
         headers.append((b"retry-after", b"%d" % seconds))

@@ -1,25 +1,21 @@
 """Writes down every two seconds what a gateway process has heard of its routers, by the database's clock."""
 
-import logging
 import math
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection
 from django.db.models import F, Q
 
 from controlplane.access.models import Key
 from controlplane.core import clock
+from controlplane.core.threads import LoopThread
 from policies_app.fleet import listening
 from policies_app.fleet.buffer import FleetBuffer, HeardRouter, RouterId
 from policies_app.fleet.readback import TOGETHER
 from policies_app.models import Environment, Router
-
-log = logging.getLogger(__name__)
 
 FLUSHED_EVERY_S = 2.0
 FORGOTTEN_AFTER = timedelta(days=7)
@@ -28,46 +24,26 @@ LEFT_FORGOTTEN_AFTER = timedelta(hours=1)  # longer than any gateway takes to wr
 Stamp = Callable[[float], datetime]  # `time.monotonic()` of this process → the database's clock
 
 
-class FleetWriter(threading.Thread):
-    """The one thread of a process that empties the buffer: a rollback's readback waits for it."""
+class FleetWriter(LoopThread):
+    """The one thread of a process that empties the buffer: a rollback's readback waits for it.
+
+    What could not be written is told again by the next polls.
+    """
 
     def __init__(self, buffer: FleetBuffer) -> None:
-        super().__init__(name="fleet-writer", daemon=True)
+        super().__init__("fleet-writer")
         self._buffer = buffer
-        self._ending = threading.Event()
         self._noted_at = -math.inf
-        self.written_at: float | None = None  # `time.monotonic()` of the last turn without an error
 
-    def run(self) -> None:
-        while not self._ending.wait(FLUSHED_EVERY_S):
-            self._turn()
-        self._turn()
-        _close_quietly()
+    def round(self) -> float:
+        flush(self._buffer)
+        if time.monotonic() - self._noted_at >= listening.NOTED_EVERY_S:
+            listening.note_listening()  # after the flush: all that was heard until now is on record
+            self._noted_at = time.monotonic()
+        return FLUSHED_EVERY_S
 
-    def stop(self) -> None:
-        """Write what is left, and end."""
-        self._ending.set()
-        self.join(timeout=30)
-
-    def _turn(self) -> None:
-        """An error of any kind costs this turn only: a thread that ended would blind the readback for ever."""
-        try:
-            flush(self._buffer)
-            now = time.monotonic()
-            if now - self._noted_at >= listening.NOTED_EVERY_S:
-                listening.note_listening()  # after the flush: all that was heard until now is on record
-                self._noted_at = now
-            self.written_at = now
-        except Exception:
-            log.warning("the fleet could not be written; the next polls tell it again", exc_info=True)
-            _close_quietly()
-
-
-def _close_quietly() -> None:
-    try:
-        connection.close()
-    except Exception:
-        log.debug("the connection could not be closed", exc_info=True)
+    def finish(self) -> None:
+        self.round()
 
 
 def flush(buffer: FleetBuffer) -> None:

@@ -17,7 +17,7 @@ from controlplane.core import signing
 from controlplane.web.replies import Header, Reply
 from policies_app.models import Assignment, PolicyVersion
 from policies_app.snapshots import notices
-from policies_app.snapshots.cache import Answer, Generation, Question
+from policies_app.snapshots.cache import CachedEnvironment, SnapshotBody, SnapshotQuery
 
 log = logging.getLogger(__name__)
 
@@ -77,37 +77,37 @@ def fragment(assignment: Assignment) -> str:
     )
 
 
-def body(generation: Generation, question: Question) -> bytes:
+def plain_body(environment: CachedEnvironment, query: SnapshotQuery) -> bytes:
     """The snapshot's bytes: all of the selection, or what changed in it after `since`."""
-    look = generation.look
-    header = _dump(
+    header = environment.header
+    first = _dump(
         {
             "format": FORMAT,
-            "environment": look.name,
-            "epoch": look.epoch,
-            "revision": look.revision,
-            "full": question.since is None,
-            "poll_interval_ms": look.poll_interval_ms,
+            "environment": header.name,
+            "epoch": header.epoch,
+            "revision": header.revision,
+            "full": query.since is None,
+            "poll_interval_ms": header.poll_interval_ms,
         }
     )
-    entries = generation.selected(question)
-    workloads = b",".join(b'"%s":%s' % (name.encode(), fragment) for name, fragment in entries)
-    removed = _dump(generation.removed_since(question)).encode()
-    return b'%s,"workloads":{%s},"removed":%s}' % (header[:-1].encode(), workloads, removed)
+    selected = environment.selected(query)
+    workloads = b",".join(b'"%s":%s' % (name.encode(), fragment) for name, fragment in selected)
+    removed = _dump(environment.removed_since(query)).encode()
+    return b'%s,"workloads":{%s},"removed":%s}' % (first[:-1].encode(), workloads, removed)
 
 
-def answer(generation: Generation, question: Question) -> Answer:
+def signed_body(environment: CachedEnvironment, query: SnapshotQuery) -> SnapshotBody:
     """The body with its tag and its signature, both of the bytes before compression.
 
     Costs the size of the body, so large ones are built off the event loop.
     """
-    plain, look = body(generation, question), generation.look
-    etag = f'"{look.epoch}.{look.revision}.{hashlib.sha256(plain).hexdigest()[:16]}"'.encode()
+    plain, header = plain_body(environment, query), environment.header
+    etag = f'"{header.epoch}.{header.revision}.{hashlib.sha256(plain).hexdigest()[:16]}"'.encode()
     headers = [
-        *_headers(etag, look.revision),
+        *_headers(etag, header.revision),
         (b"pointsman-signature", signing.sign_snapshot(plain).encode()),
     ]
-    return Answer(plain, etag, headers, Reply(304, headers))
+    return SnapshotBody(plain, etag, headers, Reply(304, headers))
 
 
 def unsigned_304(etag: bytes, revision: int) -> Reply:
@@ -115,18 +115,18 @@ def unsigned_304(etag: bytes, revision: int) -> Reply:
     return Reply(304, _headers(etag, revision))
 
 
-def encoded(answer: Answer, encoding: str) -> Reply:
+def encoded(body: SnapshotBody, encoding: str) -> Reply:
     """The 200 in an encoding: "zstd", "gzip", or "" for the plain body."""
     if encoding == "zstd":
-        sent = zstandard.compress(answer.body, 3)
+        sent = zstandard.compress(body.plain, 3)
     elif encoding == "gzip":
-        sent = gzip.compress(answer.body, 6, mtime=0)
+        sent = gzip.compress(body.plain, 6, mtime=0)
     else:
-        sent = answer.body
+        sent = body.plain
     content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(sent))]
     if encoding:
         content.append((b"content-encoding", encoding.encode()))
-    return Reply(200, [*content, *answer.headers], sent)
+    return Reply(200, [*content, *body.headers], sent)
 
 
 def _headers(etag: bytes, revision: int) -> list[Header]:

@@ -1,14 +1,14 @@
-"""What each environment serves, held in memory: immutable generations, swapped whole.
+"""What each environment serves, held in memory: immutable, and replaced whole when something changes.
 
-A generation is the environment at one revision. It is read from the database in a single statement, which
-sees one revision even while the next is being committed, and it keeps each workload's ready-made fragment, so
-that a new generation costs what changed and shares the rest with the one before.
+A cached environment is one revision. It is read from the database in a single statement, which sees one revision
+even while the next is being committed, and it keeps each workload's ready-made fragment, so that the next one costs
+what changed and shares the rest with the one before.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import count, takewhile
+from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ from policies_app.models import Assignment, Environment, Revision, Workload
 Selection = frozenset[str] | None  # names of workloads; None: all
 
 
-class Entry(NamedTuple):
+class Fragment(NamedTuple):
     """A workload's ready-made JSON, and the environment's revision that made it."""
 
     revision: int
-    fragment: bytes
+    text: bytes
 
 
-class Look(NamedTuple):
+class SnapshotHeader(NamedTuple):
     """One environment as the watcher's query sees it; two equal ones mean that nothing has changed."""
 
     pk: int
@@ -37,7 +37,7 @@ class Look(NamedTuple):
     poll_interval_ms: int
 
 
-class Question(NamedTuple):
+class SnapshotQuery(NamedTuple):
     """Which bytes: of what selection, since which revision (None: all of it)."""
 
     selection: Selection
@@ -45,61 +45,80 @@ class Question(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SnapshotBody:
     """A body before compression, with the headers that 200 and 304 share, and the answers made of them."""
 
-    body: bytes
+    plain: bytes
     etag: bytes
     headers: list[Header]
     unchanged: Reply
     by_encoding: dict[str, Reply] = field(default_factory=dict)
 
 
+class NotModified(NamedTuple):
+    """A 304, and what the tags of those who get it say: the epoch and revision that they have applied."""
+
+    epoch: str
+    revision: int
+    reply: Reply
+
+
+# If-None-Match as it came, the query as it came, and what the key may see: the same again gets the same 304.
+Asked = tuple[bytes, bytes, Selection]
+
+
 @dataclass(slots=True, eq=False)
-class Generation:
+class CachedEnvironment:
     """One environment at one revision. Its content never changes; the rest is made when first asked for.
 
-    `answers` are the bytes, `unchanged` the 304 of each tag that stands for this revision, `flights` what is
-    being built just now, `waiters` the long polls that it holds: they are woken when the next one takes its
-    place.
+    bodies        the bytes, by what was asked
+    unchanged     the 304 of each tag that stands for this revision
+    not_modified  the 304 of each poll that was answered so
+    in_flight     what is being built just now
+    waiters       the long polls that it holds: they are woken when the next one takes its place
     """
 
-    look: Look
-    entries: dict[str, Entry]  # in the order of their revisions, so that a delta reads only its own end of it
+    header: SnapshotHeader
+    fragments: dict[
+        str, Fragment
+    ]  # in the order of their revisions, so that a delta reads only its own end of it
     removed: Mapping[str, int]  # name → the revision that removed it
-    answers: dict[Question, Answer] = field(default_factory=dict)
+    bodies: dict[SnapshotQuery, SnapshotBody] = field(default_factory=dict)
     unchanged: dict[bytes, Reply] = field(default_factory=dict)
-    flights: dict[Any, "asyncio.Task[Any]"] = field(default_factory=dict)
+    not_modified: dict[Asked, NotModified] = field(default_factory=dict)
+    in_flight: dict[Any, "asyncio.Task[Any]"] = field(default_factory=dict)
     waiters: set["asyncio.Future[None]"] = field(default_factory=set)
-    serial: int = field(default_factory=count().__next__)  # of this process's generations
 
-    def selected(self, question: Question) -> list[tuple[str, bytes]]:
+    def selected(self, query: SnapshotQuery) -> list[tuple[str, bytes]]:
         """The (name, fragment) pairs to send, by name, so that every process builds the same bytes."""
-        return [(name, self.entries[name].fragment) for name in sorted(self._names(question))]
+        return [(name, self.fragments[name].text) for name in sorted(self._names(query))]
 
-    def size(self, question: Question) -> int:
+    def size(self, query: SnapshotQuery) -> int:
         """Bytes of those fragments."""
-        return sum(len(self.entries[name].fragment) for name in self._names(question))
+        return sum(len(self.fragments[name].text) for name in self._names(query))
 
-    def _names(self, question: Question) -> Iterable[str]:
-        entries, (selection, since) = self.entries, question
+    def _names(self, query: SnapshotQuery) -> Iterable[str]:
+        fragments, (selection, since) = self.fragments, query
         if since is None:
-            return entries.keys() if selection is None else entries.keys() & selection
-        newer = takewhile(lambda name: entries[name].revision > since, reversed(entries))
+            return fragments.keys() if selection is None else fragments.keys() & selection
+        newer = takewhile(lambda name: fragments[name].revision > since, reversed(fragments))
         return [name for name in newer if selection is None or name in selection]
 
-    def removed_since(self, question: Question) -> list[str]:
-        selection, since = question
+    def removed_since(self, query: SnapshotQuery) -> list[str]:
+        selection, since = query
         if since is None:
             return []
         gone = (name for name, revision in self.removed.items() if revision > since)
         return sorted(name for name in gone if selection is None or name in selection)
 
 
-def looks() -> dict[str, Look]:
+SnapshotCache = dict[str, CachedEnvironment]  # by the environment's name
+
+
+def read_headers() -> dict[str, SnapshotHeader]:
     """Every environment as of now, in one query."""
     rows = Environment.objects.values_list("pk", "name", "epoch", "revision", "poll_interval_ms")
-    return {row[1]: Look(*row) for row in rows}
+    return {row[1]: SnapshotHeader(*row) for row in rows}
 
 
 # One statement, so one moment: with two, the revision of the first could miss a change that the second sees.
@@ -121,30 +140,32 @@ _TABLES = {
 }
 
 
-def read(look: Look, known: Generation | None) -> Generation | None:
-    """The environment's next generation, or None when the environment is gone.
+def read_environment(header: SnapshotHeader, known: CachedEnvironment | None) -> CachedEnvironment | None:
+    """The environment as it is now, or None when it is gone.
 
     Only what changed since `known` is read; all of it after a restart, and when the epoch is another.
     """
-    if known is not None and known.look.epoch == look.epoch and known.look.revision <= look.revision:
-        generation = _read(look, known.entries, known.removed, known.look.revision)
-        if generation is None or generation.look.epoch == look.epoch:
-            return generation
-    return _read(look, {}, {}, -1)
+    if known is not None and known.header.epoch == header.epoch and known.header.revision <= header.revision:
+        environment = _read(header, known.fragments, known.removed, known.header.revision)
+        if environment is None or environment.header.epoch == header.epoch:
+            return environment
+    return _read(header, {}, {}, -1)
 
 
-def _read(look: Look, entries: dict[str, Entry], removed: Mapping[str, int], low: int) -> Generation | None:
+def _read(
+    header: SnapshotHeader, fragments: dict[str, Fragment], removed: Mapping[str, int], low: int
+) -> CachedEnvironment | None:
     with connection.cursor() as cursor:
-        cursor.execute(_READ.format_map(_TABLES), [look.pk, look.pk, low, look.pk, low])
+        cursor.execute(_READ.format_map(_TABLES), [header.pk, header.pk, low, header.pk, low])
         rows = cursor.fetchall()
-    header = next((row for row in rows if row[0] == 0), None)
-    if header is None:
+    found = next((row for row in rows if row[0] == 0), None)
+    if found is None:
         return None
-    served, gone = dict(entries), dict(removed)
-    for kind, _, _, _, name, number, fragment in sorted(rows, key=itemgetter(5)):
+    served, gone = dict(fragments), dict(removed)
+    for kind, _, _, _, name, number, text in sorted(rows, key=itemgetter(5)):
         if kind == 1:
             served.pop(name, None)  # what changed goes to the end
-            served[name] = Entry(number, fragment.encode())
+            served[name] = Fragment(number, text.encode())
         elif kind == 2:
             gone[name] = max(number, gone.get(name, 0))
     for name, number in list(gone.items()):
@@ -153,5 +174,6 @@ def _read(look: Look, entries: dict[str, Entry], removed: Mapping[str, int], low
             del gone[name]
         else:
             served.pop(name, None)
-    _, epoch, revision, interval, *_ = header
-    return Generation(look._replace(epoch=epoch, revision=revision, poll_interval_ms=interval), served, gone)
+    _, epoch, revision, interval, *_ = found
+    header = header._replace(epoch=epoch, revision=revision, poll_interval_ms=interval)
+    return CachedEnvironment(header, served, gone)

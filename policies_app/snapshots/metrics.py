@@ -1,11 +1,9 @@
-"""Figures for Prometheus, read from the database at each scrape: every process tells the same."""
-
-from collections.abc import Iterable
+"""How far each environment's snapshot is published, for Prometheus. Nothing without a bucket."""
 
 from django.conf import settings
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
+from controlplane.core.figures import DatabaseFigures
 from policies_app.snapshots import publish
 
 _PUBLISHED = {
@@ -15,24 +13,15 @@ _PUBLISHED = {
 }
 
 
-class PublishedFigures(Collector):
-    """Nothing without a bucket, and while the database is away: a scrape goes on."""
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+class PublishedFigures(DatabaseFigures):
+    def read(self) -> list[GaugeMetricFamily]:
         if not settings.SNAPSHOT_BUCKET:
             return []
         families = [
             GaugeMetricFamily(name, text, labels=["environment"]) for name, text in _PUBLISHED.items()
         ]
-        try:
-            states = publish.states()
-        except Exception:
-            return []
-        for state in states:
-            figures = (state.revision, state.behind_s, state.failures)
-            for family, figure in zip(families, figures, strict=True):
-                family.add_metric([state.environment], figure)
+        for state in publish.states():
+            values = (state.revision, state.behind_s, state.failures)
+            for family, value in zip(families, values, strict=True):
+                family.add_metric([state.environment], value)
         return families
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return []  # or else registering it would ask the database

@@ -1,24 +1,35 @@
 """Notices of a change between processes, by Redis when there is one. Only hints: each may be lost."""
 
 import logging
-import threading
+import time
 from collections.abc import Callable
 from functools import cache
 
 import redis
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from controlplane.core.threads import LoopThread
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "pointsman.revisions"
 _PATIENCE_S = 0.5  # a commit is not held up by a Redis that is away
-_RETRY_S = 1.0
+_PINGED_EVERY_S = 5.0
 
 
 @cache
 def _client() -> "redis.Redis":
+    return _connected()
+
+
+def _connected() -> "redis.Redis":
     client: redis.Redis = redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S
+        settings.REDIS_URL,
+        socket_timeout=_PATIENCE_S,
+        socket_connect_timeout=_PATIENCE_S,
+        retry=Retry(NoBackoff(), 0),  # by itself it tries three times more
     )
     return client
 
@@ -29,7 +40,9 @@ def send(environment: str, revision: int) -> None:
         return
     try:
         _client().publish(CHANNEL, f"{environment} {revision}")
-    except redis.RedisError as error:
+    except (
+        Exception
+    ) as error:  # the change is committed: whatever fails here must not reach the person who made it
         log.warning(
             "no notice of %s r%s was sent (%s); processes will look by themselves",
             environment,
@@ -38,37 +51,33 @@ def send(environment: str, revision: int) -> None:
         )
 
 
-class Subscriber(threading.Thread):
+class Subscriber(LoopThread):
     """Calls `poke` for each notice, and once after each connection: something may have come before it."""
 
+    expected = (redis.RedisError,)
+
     def __init__(self, poke: Callable[[], None]) -> None:
-        super().__init__(name="notices", daemon=True)
+        super().__init__("notices")
         self._poke = poke
-        self._ending = threading.Event()
         self.connected = False
 
-    def stop(self) -> None:
-        self._ending.set()
-
-    def run(self) -> None:
-        while not self._ending.is_set():
-            try:
-                self._listen()
-            except redis.RedisError as error:
-                if self.connected and not self._ending.is_set():
-                    log.warning("Redis is away (%s); looking at the database every 200 ms", error)
+    def round(self) -> float:
+        """Listen for as long as the connection lasts."""
+        client = _connected()
+        try:
+            # redis-py leaves `pubsub` without types.
+            with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+                subscription.subscribe(CHANNEL)
+                self.connected = True
+                self._poke()
+                pinged = time.monotonic()
+                while not self._ending.is_set():
+                    if subscription.get_message(timeout=1.0):
+                        self._poke()
+                    if time.monotonic() - pinged > _PINGED_EVERY_S:  # or a half-open connection stays so
+                        subscription.ping()
+                        pinged = time.monotonic()
+        finally:
             self.connected = False
-            self._ending.wait(_RETRY_S)
-
-    def _listen(self) -> None:
-        client = redis.Redis.from_url(
-            settings.REDIS_URL, socket_connect_timeout=_PATIENCE_S, health_check_interval=5
-        )
-        # redis-py leaves `pubsub` without types.
-        with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
-            subscription.subscribe(CHANNEL)
-            self.connected = True
-            self._poke()
-            while not self._ending.is_set():
-                if subscription.get_message(timeout=1.0):
-                    self._poke()
+            client.close()
+        return 0

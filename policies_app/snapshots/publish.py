@@ -27,13 +27,13 @@ from controlplane.core import clock, signing
 from controlplane.core.ids import uuid7
 from policies_app.models import Environment, Published, Revision
 from policies_app.snapshots import build, cache, object_store
-from policies_app.snapshots.cache import Answer, Generation, Look, Question
+from policies_app.snapshots.cache import CachedEnvironment, SnapshotBody, SnapshotHeader, SnapshotQuery
 from policies_app.snapshots.object_store import BucketError, Overtaken, StoredObject
 
 log = logging.getLogger(__name__)
 
 PATH = "router/v1/snapshot"  # below the environment's own, so that it is polled like a gateway
-EVERYTHING = Question(None, None)
+EVERYTHING = SnapshotQuery(None, None)
 CLAIM = timedelta(seconds=90)  # longer than a `head` and a `put` may take
 CHECKED_AFTER = timedelta(seconds=60)  # how often the object itself is checked though nothing has changed
 ROUNDS = 3  # tries, when others write at the same time
@@ -43,7 +43,7 @@ _TAG = re.compile(r'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
 _changed = threading.Event()
 _one_at_a_time = threading.Lock()
 # What this process read last of each environment, so that the next read is of what changed.
-_known: dict[int, Generation] = {}
+_known: dict[int, CachedEnvironment] = {}
 
 
 class PublishedContents(NamedTuple):
@@ -63,8 +63,10 @@ def sweep() -> int:
     with _one_at_a_time:
         now = clock.now()
         rows = {row.environment_id: row for row in Published.objects.all()}
-        due = [look for look in cache.looks().values() if _is_due(look, rows.get(look.pk), now)]
-        return sum(_keep(look) for look in due)
+        due = [
+            header for header in cache.read_headers().values() if _is_due(header, rows.get(header.pk), now)
+        ]
+        return sum(_keep(header) for header in due)
 
 
 def follow(sweep: Callable[[], object], stopping: threading.Event) -> None:
@@ -97,17 +99,19 @@ def key_of(environment: str) -> str:
     return "/".join(part for part in (settings.SNAPSHOT_PREFIX.strip("/"), environment, PATH) if part)
 
 
-def _wanted(look: Look) -> PublishedContents:
-    address = f"{settings.SNAPSHOT_BUCKET}/{key_of(look.name)}"
-    return PublishedContents(address, look.epoch, look.revision, look.poll_interval_ms, signing.key_id())
+def _wanted(header: SnapshotHeader) -> PublishedContents:
+    address = f"{settings.SNAPSHOT_BUCKET}/{key_of(header.name)}"
+    return PublishedContents(
+        address, header.epoch, header.revision, header.poll_interval_ms, signing.key_id()
+    )
 
 
-def _is_due(look: Look, row: Published | None, now: datetime) -> bool:
+def _is_due(header: SnapshotHeader, row: Published | None, now: datetime) -> bool:
     if row is None:
         return True
     if row.retry_at is not None and row.retry_at > now:
         return False
-    return _held(row) != _wanted(look) or row.checked_at is None or now - row.checked_at >= CHECKED_AFTER
+    return _held(row) != _wanted(header) or row.checked_at is None or now - row.checked_at >= CHECKED_AFTER
 
 
 def _held(row: Published) -> PublishedContents:
@@ -136,15 +140,19 @@ def states(environment: int | None = None) -> list[PublicationState]:
         return []
     now = clock.now()
     rows = {row.environment_id: row for row in Published.objects.all()}
-    looks = [look for look in cache.looks().values() if environment in (None, look.pk)]
-    return [_state(look, rows.get(look.pk) or Published(environment_id=look.pk), now) for look in looks]
+    headers = [header for header in cache.read_headers().values() if environment in (None, header.pk)]
+    return [
+        _state(header, rows.get(header.pk) or Published(environment_id=header.pk), now) for header in headers
+    ]
 
 
-def _state(look: Look, row: Published, now: datetime) -> PublicationState:
+def _state(header: SnapshotHeader, row: Published, now: datetime) -> PublicationState:
     return PublicationState(
-        look.name,
+        header.name,
         row.revision,
-        max(0.0, (now - _behind_since(look, row)).total_seconds()) if _held(row) != _wanted(look) else 0.0,
+        max(0.0, (now - _behind_since(header, row)).total_seconds())
+        if _held(row) != _wanted(header)
+        else 0.0,
         row.failures,
         row.error,
         row.failing_since,
@@ -152,40 +160,40 @@ def _state(look: Look, row: Published, now: datetime) -> PublicationState:
     )
 
 
-def _behind_since(look: Look, row: Published) -> datetime:
+def _behind_since(header: SnapshotHeader, row: Published) -> datetime:
     """When the first change was made that the bucket lacks; for one without a revision, when it was published."""
-    missing = Revision.objects.filter(environment_id=look.pk)
-    if row.epoch == look.epoch:
+    missing = Revision.objects.filter(environment_id=header.pk)
+    if row.epoch == header.epoch:
         missing = missing.filter(number__gt=row.revision)
     first = missing.order_by("number").values_list("at", flat=True).first()
     if first is None:
         first = row.published_at
-    return first or Environment.objects.values_list("created_at", flat=True).get(pk=look.pk)
+    return first or Environment.objects.values_list("created_at", flat=True).get(pk=header.pk)
 
 
 # --- one environment ------------------------------------------------------------------------------------
 
 
-def _keep(look: Look) -> bool:
+def _keep(header: SnapshotHeader) -> bool:
     """Make the bucket hold what is served now; True when that took a write."""
     claim = uuid7()
-    row = _claimed(look.pk, claim)
+    row = _claimed(header.pk, claim)
     if row is None:
         return False  # another process is at it
     try:
-        done = _brought_up(look, row)
+        done = _brought_up(header, row)
     except BucketError as error:
-        _failed(look.name, row, claim, str(error))
+        _failed(header.name, row, claim, str(error))
         return False
     except DatabaseError:
         raise  # the claim runs out by itself
     except Exception as error:
         if not row.failures:
-            log.exception("%s could not be published", look.name)
-        _failed(look.name, row, claim, f"{type(error).__name__}: {error}")
+            log.exception("%s could not be published", header.name)
+        _failed(header.name, row, claim, f"{type(error).__name__}: {error}")
         return False
     if row.failures:
-        log.info("%s is published again", look.name)
+        log.info("%s is published again", header.name)
     now = clock.now()
     fields: dict[str, Any] = {"checked_at": now, "failures": 0, "failing_since": None, "error": ""}
     if done is not None:
@@ -210,50 +218,52 @@ def _release(row: Published, claim: UUID, **fields: Any) -> None:
     Published.objects.filter(pk=row.pk, claim=claim).update(claim=None, claimed_until=None, **fields)
 
 
-def _brought_up(look: Look, row: Published) -> tuple[PublishedContents, str] | None:
+def _brought_up(header: SnapshotHeader, row: Published) -> tuple[PublishedContents, str] | None:
     """Write the object until it holds the present; None when it already did (or the environment is gone)."""
-    store, key = object_store.configured(), key_of(look.name)
+    store, key = object_store.configured(), key_of(header.name)
     for _ in range(ROUNDS):
         seen = store.head(key)
-        generation = cache.read(look, _known.get(look.pk))  # after the look: see the module's docstring
-        if generation is None:
-            _known.pop(look.pk, None)
+        cached = cache.read_environment(
+            header, _known.get(header.pk)
+        )  # after the look: see the module's docstring
+        if cached is None:
+            _known.pop(header.pk, None)
             return None
-        _known[look.pk] = generation
-        _refuse_older(generation.look, seen)
-        held = _wanted(generation.look)
+        _known[header.pk] = cached
+        _refuse_older(cached.header, seen)
+        held = _wanted(cached.header)
         if seen is not None and seen.tag == row.tag and held == _held(row):
             return None
-        answer = build.answer(generation, EVERYTHING)
+        body = build.signed_body(cached, EVERYTHING)
         try:
-            return held, store.put(key, answer.body, seen, **_parameters(answer, held.revision))
+            return held, store.put(key, body.plain, seen, **_parameters(body, held.revision))
         except Overtaken:
             log.info("%s: another process wrote first; trying again", key)
     raise BucketError(f"The object was written by others {ROUNDS} times in a row.")
 
 
-def _refuse_older(look: Look, seen: StoredObject | None) -> None:
+def _refuse_older(header: SnapshotHeader, seen: StoredObject | None) -> None:
     """An instance that was restored, or is a copy of another, must not take routers back."""
     match = _TAG.fullmatch(seen.metadata.get("pointsman-etag", "")) if seen else None
     if match is None:
         return
     there = (match[1], int(match[2]))  # epochs begin with the time that made them, so they sort
-    if there > (look.epoch, look.revision):
+    if there > (header.epoch, header.revision):
         raise BucketError(
             f"The bucket holds a later snapshot (epoch {there[0]}, revision {there[1]}) than this instance "
-            f"serves (epoch {look.epoch}, revision {look.revision}): is another instance publishing there, or "
+            f"serves (epoch {header.epoch}, revision {header.revision}): is another instance publishing there, or "
             "was this one restored without a new epoch? Delete the object to publish this one."
         )
 
 
-def _parameters(answer: Answer, revision: int) -> dict[str, Any]:
-    headers = dict(answer.headers)
+def _parameters(body: SnapshotBody, revision: int) -> dict[str, Any]:
+    headers = dict(body.headers)
     return {
         "ContentType": "application/json",
         "CacheControl": f"public, max-age={settings.SNAPSHOT_MAX_AGE}, stale-if-error=604800",
         "Metadata": {
             "pointsman-signature": headers[b"pointsman-signature"].decode(),
-            "pointsman-etag": answer.etag.decode(),
+            "pointsman-etag": body.etag.decode(),
             "pointsman-revision": str(revision),
         },
     }

@@ -1,29 +1,34 @@
 """GET /router/v1/snapshot and POST /router/v1/acks, answered from memory: no query on the way.
 
-`boards` holds the current generation of each environment; the watcher's thread reads the next one and hands
-it to `swap`. Everything else here runs on the event loop, so that between two awaits nothing moves.
+`cache` holds each environment as it is served now; the watcher's thread reads the next revision and hands it to
+`replace`. Everything else here runs on the event loop, so that between two awaits nothing moves.
 """
 
 import asyncio
-import logging
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 
 from controlplane.access.keyring import Caller, Keyring
 from controlplane.core.errors import InvalidInput, NotFound, Unavailable
-from controlplane.web.replies import Line, Reply, Request, parameters
+from controlplane.web.replies import Reply, Request, parameters
 from policies_app.fleet.acks import read_ack
-from policies_app.fleet.buffer import FleetBuffer, Position
+from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots import build
-from policies_app.snapshots.cache import Answer, Generation, Question, Selection
+from policies_app.snapshots.cache import (
+    Asked,
+    CachedEnvironment,
+    NotModified,
+    SnapshotBody,
+    SnapshotCache,
+    SnapshotQuery,
+)
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 30
@@ -32,14 +37,17 @@ WOKEN_AT_ONCE = 32
 # Bodies up to this size are built on the event loop: a thread would cost more than it spares.
 BUILT_INLINE = 128 * 1024  # bytes
 KEPT_ANSWERS = 1_024
-KEPT_BYTES = 256 * 1024 * 1024  # of one generation's bodies
+SHORT = 1_024  # bytes of what a request says; of longer ones nothing is kept
+KEPT_BYTES = 256 * 1024 * 1024  # of one environment's bodies
 _TAG = re.compile(rb'(?:W/)?("[^"]*")')
+# What proxies that compress append to a tag within its quotes: Apache `-gzip`, Jetty `--gzip`.
+_COMPRESSED = re.compile(rb'-{1,2}(?:gzip|br|zstd|deflate)"$')
 _OURS = re.compile(rb'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
-class Condition(NamedTuple):
-    """An `If-None-Match`: its tags without `W/`, and the newest revision that one of ours names."""
+class IfNoneMatch(NamedTuple):
+    """Its tags without `W/`, and the newest revision that one of ours names."""
 
     tags: tuple[bytes, ...]
     anything: bool
@@ -47,23 +55,11 @@ class Condition(NamedTuple):
     revision: int
 
 
-class Known(NamedTuple):
-    """Why a request was answered 304, kept with it: while that holds, so does the answer.
-
-    The generation is named and not held: connections that are seldom used would keep old ones alive.
-    """
-
-    serial: int
-    allowed: Selection
-    at: Position
-    unchanged: Reply
-
-
-class Serving:
-    """The snapshot door of one process."""
+class SnapshotService:
+    """The snapshot and ack endpoints of one process."""
 
     def __init__(self, keyring: Keyring, fleet: FleetBuffer) -> None:
-        self.boards: dict[str, Generation] = {}
+        self.cache: SnapshotCache = {}
         self.held: Counter[str] = Counter()  # long polls by key id
         self.built = 0  # bodies, since the process began
         self.draining = False
@@ -73,91 +69,93 @@ class Serving:
 
     # --- the watcher's side ---------------------------------------------------------------------------
 
-    def swap(self, name: str, generation: Generation | None) -> None:
-        """Serve the next generation (None: the environment is gone) and wake whoever waited for it."""
-        old = self.boards.pop(name, None)
-        if generation is not None:
-            self.boards[name] = generation
+    def replace(self, name: str, environment: CachedEnvironment | None) -> None:
+        """Serve the next revision (None: the environment is gone) and wake the long polls that wait for it."""
+        old = self.cache.pop(name, None)
+        if environment is not None:
+            self.cache[name] = environment
         if old is not None:
             self._wake(old)
 
     def drain(self) -> None:
         """Answer every long poll now, and hold no more: the process is about to end."""
         self.draining = True
-        for generation in self.boards.values():
-            self._wake(generation)
+        for environment in self.cache.values():
+            self._wake(environment)
 
-    def _wake(self, generation: Generation) -> None:
-        task = asyncio.get_running_loop().create_task(_release(list(generation.waiters)))
+    def _wake(self, environment: CachedEnvironment) -> None:
+        task = asyncio.get_running_loop().create_task(_release(list(environment.waiters)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # --- the doors ------------------------------------------------------------------------------------
+    # --- the endpoints --------------------------------------------------------------------------------
 
-    def snapshot(self, request: Request, body: bytes = b"") -> Reply | Coroutine[Any, Any, Reply]:
+    def poll(self, request: Request, body: bytes = b"") -> Reply | Coroutine[Any, Any, Reply]:
         """At once where it is known; else what to await: a body to be built, or something newer."""
         caller, headers = request.caller, request.headers
-        generation = self._board(caller)
-        if (
-            (known := request.known)
-            and known.serial == generation.serial
-            and known.allowed == caller.workloads
-        ):
-            self._fleet.polled(generation.look.pk, request.instance(), request.client(), *known.at)
-            self._fleet.used(caller.pk)
-            unchanged: Reply = known.unchanged
-            return unchanged
+        environment = self._environment(caller)
         tags = headers.get(b"if-none-match")
-        condition = _condition(tags) if tags is not None else None
-        question = self._question(request, generation, condition)
-        epoch, revision = (condition.epoch, condition.revision) if condition else ("", 0)
-        self._fleet.polled(generation.look.pk, request.instance(), request.client(), epoch, revision)
-        self._fleet.used(caller.pk)
         wait = _wait(headers[b"prefer"]) if b"prefer" in headers else 0
+        if tags is not None and not wait:
+            known = environment.not_modified.get((tags, request.query, caller.workloads))
+            if known is not None:
+                self._heard(request, environment, known.epoch, known.revision)
+                return known.reply
+        condition = _condition(tags) if tags is not None else None
+        query = self._query(request, environment, condition)
+        epoch, revision = (condition.epoch, condition.revision) if condition else ("", 0)
+        self._heard(request, environment, epoch, revision)
         if wait and condition is not None:
-            return self._hold(request, question, condition, wait)
-        encoding = _encoding(headers.get(b"accept-encoding", b""))
-        reply = _known(generation, question, condition, encoding)
+            return self._hold(request, query, condition, wait)
+        encoding = _encoding(headers.get(b"accept-encoding", b"")[:SHORT])
+        reply = _known(environment, query, condition, encoding)
         if reply is None:
-            return self._reply(generation, question, condition, encoding)
-        if reply.status == 304:
-            request.known = Known(generation.serial, caller.workloads, Position(epoch, revision), reply)
+            return self._reply(environment, query, condition, encoding)
+        if reply.status == 304 and tags is not None and len(tags) + len(request.query) <= SHORT:
+            asked = (tags, request.query, caller.workloads)
+            _keep_not_modified(environment, asked, NotModified(epoch, revision, reply))
         return reply
 
     def ack(self, request: Request, body: bytes) -> Reply:
         ack = read_ack(body)
-        look = self._board(request.caller).look
+        header = self._environment(request.caller).header
         instance = ack.router or request.instance()
         if ack.state == "leaving":
-            self._fleet.left(look.pk, instance, request.client())
+            self._fleet.left(header.pk, instance, request.client())
         elif ack.state == "applied":
-            epoch, revision = ack.epoch or look.epoch, ack.revision or 0
-            self._fleet.acked(look.pk, instance, request.client(), epoch, revision)
+            epoch, revision = ack.epoch or header.epoch, ack.revision or 0
+            self._fleet.acked(header.pk, instance, request.client(), epoch, revision)
         elif not request.caller.may_report(ack.workload or ""):
             raise InvalidInput(f"This key knows no workload {ack.workload!r}.")
         else:
-            self._fleet.refused(look.pk, instance, request.client(), look.revision, ack)
+            self._fleet.refused(header.pk, instance, request.client(), header.revision, ack)
         return Reply(204, [])
 
     # --- inside ---------------------------------------------------------------------------------------
 
-    def _board(self, caller: Caller) -> Generation:
+    def _environment(self, caller: Caller) -> CachedEnvironment:
         try:
-            return self.boards[caller.environment]
+            return self.cache[caller.environment]
         except KeyError:
             raise NotFound(f"There is no environment {caller.environment!r} any more.") from None
 
-    def _question(self, request: Request, generation: Generation, condition: Condition | None) -> Question:
-        selection, since = _parsed_query(request.query) if request.query else (None, None)
+    def _heard(self, request: Request, environment: CachedEnvironment, epoch: str, revision: int) -> None:
+        self._fleet.polled(environment.header.pk, request.instance(), request.client(), epoch, revision)
+        self._fleet.used(request.caller.pk)
+
+    def _query(
+        self, request: Request, environment: CachedEnvironment, condition: IfNoneMatch | None
+    ) -> SnapshotQuery:
+        selection, since = _asked_for(request.query) if request.query else (None, None)
         allowed = request.caller.workloads
         if allowed is not None:
             selection = allowed if selection is None else selection & allowed
-        look = generation.look
-        if since is not None and (since > look.revision or _other_epoch(condition, look.epoch)):
+        header = environment.header
+        if since is not None and (since > header.revision or _other_epoch(condition, header.epoch)):
             since = None  # it cannot be told what changed since then: everything
-        return Question(selection, since)
+        return SnapshotQuery(selection, since)
 
-    async def _hold(self, request: Request, question: Question, condition: Condition, wait: int) -> Reply:
+    async def _hold(self, request: Request, query: SnapshotQuery, condition: IfNoneMatch, wait: int) -> Reply:
         """Answer once there is something newer, or when the time is over."""
         caller, loop = request.caller, asyncio.get_running_loop()
         if self.held[caller.key_id] >= settings.MAX_WAITERS_PER_KEY:
@@ -165,105 +163,122 @@ class Serving:
                 f"Key {caller.key_id} holds {settings.MAX_WAITERS_PER_KEY} long polls; poll without waiting.",
                 retry_after=random.randint(5, 15),  # noqa: S311 — spreads load, hides nothing
             )
-        deadline, line = loop.time() + wait, request.line
-        encoding = _encoding(request.headers.get(b"accept-encoding", b""))
+        deadline = loop.time() + wait
+        encoding = _encoding(request.headers.get(b"accept-encoding", b"")[:SHORT])
+        gone = loop.create_task(request.hung_up())
         self.held[caller.key_id] += 1
         try:
             while True:
-                generation = self._board(caller)
+                environment = self._environment(caller)
                 # Asked anew: a restore while it waited begins another epoch, and that needs a full answer.
-                question = self._question(request, generation, condition)
-                reply = await self._reply(generation, question, condition, encoding)
+                query = self._query(request, environment, condition)
+                reply = await self._reply(environment, query, condition, encoding)
                 left = deadline - loop.time()
-                if reply.status != 304 or left <= 0 or self.draining or line.gone:
+                if reply.status != 304 or left <= 0 or self.draining or gone.done():
                     return reply.with_headers((b"preference-applied", b"wait=%d" % wait))
-                if self.boards.get(caller.environment) is generation:
-                    await _next(generation, left, line)
+                if self.cache.get(caller.environment) is environment:
+                    await _replaced(environment, left, gone)
                 caller = self._keyring.still_good(caller)
         finally:
             self.held[caller.key_id] -= 1
+            gone.cancel()
 
     async def _reply(
-        self, generation: Generation, question: Question, condition: Condition | None, encoding: str
+        self,
+        environment: CachedEnvironment,
+        query: SnapshotQuery,
+        condition: IfNoneMatch | None,
+        encoding: str,
     ) -> Reply:
-        if known := _known(generation, question, condition, encoding):
+        if known := _known(environment, query, condition, encoding):
             return known
-        answer = generation.answers.get(question)
-        if answer is None:
-            answer = await self._built(generation, question)
-            if condition is not None and (condition.anything or answer.etag in condition.tags):
-                return answer.unchanged
-        return answer.by_encoding.get(encoding) or await self._encoded(generation, question, answer, encoding)
+        body = environment.bodies.get(query)
+        if body is None:
+            body = await self._built(environment, query)
+            if condition is not None and (condition.anything or body.etag in condition.tags):
+                return body.unchanged
+        return body.by_encoding.get(encoding) or await self._encoded(environment, query, body, encoding)
 
-    async def _built(self, generation: Generation, question: Question) -> Answer:
+    async def _built(self, environment: CachedEnvironment, query: SnapshotQuery) -> SnapshotBody:
         return await _once(
-            generation,
-            question,
-            generation.size(question),
-            build=lambda: build.answer(generation, question),
-            keep=lambda answer: self._keep(generation, question, answer),
+            environment,
+            query,
+            environment.size(query),
+            build=lambda: build.signed_body(environment, query),
+            keep=lambda body: self._keep(environment, query, body),
         )
 
-    def _keep(self, generation: Generation, question: Question, answer: Answer) -> None:
-        """Keep an answer for the next that asks, and let go of the oldest beyond the limits."""
+    def _keep(self, environment: CachedEnvironment, query: SnapshotQuery, body: SnapshotBody) -> None:
+        """Keep a body for the next that asks, and let go of the oldest beyond the limits."""
         self.built += 1
-        answers = generation.answers
-        answers[question] = answer
-        generation.unchanged[answer.etag] = answer.unchanged
-        while len(answers) > KEPT_ANSWERS or (
-            len(answers) > 1 and sum(len(kept.body) for kept in answers.values()) > KEPT_BYTES
+        bodies = environment.bodies
+        bodies[query] = body
+        environment.unchanged[body.etag] = body.unchanged
+        while len(bodies) > KEPT_ANSWERS or (
+            len(bodies) > 1 and sum(len(kept.plain) for kept in bodies.values()) > KEPT_BYTES
         ):
-            answers.pop(next(iter(answers)))
+            bodies.pop(next(iter(bodies)))
 
     async def _encoded(
-        self, generation: Generation, question: Question, answer: Answer, encoding: str
+        self, environment: CachedEnvironment, query: SnapshotQuery, body: SnapshotBody, encoding: str
     ) -> Reply:
-        size = len(answer.body) if encoding else 0
-        flight = (question, encoding)
         return await _once(
-            generation,
-            flight,
-            size,
-            build=lambda: build.encoded(answer, encoding),
-            keep=lambda reply: answer.by_encoding.__setitem__(encoding, reply),
+            environment,
+            (query, encoding),
+            len(body.plain) if encoding else 0,
+            build=lambda: build.encoded(body, encoding),
+            keep=lambda reply: body.by_encoding.__setitem__(encoding, reply),
         )
 
 
 def _known(
-    generation: Generation, question: Question, condition: Condition | None, encoding: str
+    environment: CachedEnvironment, query: SnapshotQuery, condition: IfNoneMatch | None, encoding: str
 ) -> Reply | None:
     """The answer, when it can be told without building anything."""
-    answer = generation.answers.get(question)
+    body = environment.bodies.get(query)
     if condition is not None:
-        if answer is not None and (condition.anything or answer.etag in condition.tags):
-            return answer.unchanged
-        if unchanged := _known_unchanged(generation, question, condition):
+        if body is not None and (condition.anything or body.etag in condition.tags):
+            return body.unchanged
+        if unchanged := _known_unchanged(environment, query, condition):
             return unchanged
-    return answer.by_encoding.get(encoding) if answer is not None else None
+    return body.by_encoding.get(encoding) if body is not None else None
 
 
-def _known_unchanged(generation: Generation, question: Question, condition: Condition) -> Reply | None:
+def _known_unchanged(
+    environment: CachedEnvironment, query: SnapshotQuery, condition: IfNoneMatch
+) -> Reply | None:
     """The 304 of a router that follows deltas, whose own bytes may never have been built here."""
-    look = generation.look
+    header = environment.header
     # It holds this very revision, whatever bytes brought it there.
-    if question.since != look.revision or (condition.epoch, condition.revision) != (
-        look.epoch,
-        look.revision,
+    if query.since != header.revision or (condition.epoch, condition.revision) != (
+        header.epoch,
+        header.revision,
     ):
         return None
     for tag in condition.tags:
-        if (known := generation.unchanged.get(tag)) is not None:
+        if (known := environment.unchanged.get(tag)) is not None:
             return known
-    mine = b'"%s.%d.' % (look.epoch.encode(), look.revision)
+    mine = b'"%s.%d.' % (header.epoch.encode(), header.revision)
     tag = next(tag for tag in condition.tags if tag.startswith(mine))
-    if len(generation.unchanged) >= KEPT_ANSWERS:
-        generation.unchanged.clear()
-    generation.unchanged[tag] = reply = build.unsigned_304(tag, look.revision)
+    if len(environment.unchanged) >= KEPT_ANSWERS:
+        environment.unchanged.clear()
+    environment.unchanged[tag] = reply = build.unsigned_304(tag, header.revision)
     return reply
 
 
+def _keep_not_modified(environment: CachedEnvironment, asked: Asked, answer: NotModified) -> None:
+    if len(environment.not_modified) >= KEPT_ANSWERS:
+        environment.not_modified.clear()
+    environment.not_modified[asked] = answer
+
+
 async def _once(
-    generation: Generation, flight: Any, size: int, *, build: Callable[[], T], keep: Callable[[T], None]
+    environment: CachedEnvironment,
+    flight: Any,
+    size: int,
+    *,
+    build: Callable[[], T],
+    keep: Callable[[T], None],
 ) -> T:
     """Build and keep it once, however many ask at the same time; large ones in a thread.
 
@@ -280,28 +295,32 @@ async def _once(
             keep(built)
             return built
         finally:
-            generation.flights.pop(flight, None)
+            environment.in_flight.pop(flight, None)
 
-    task = generation.flights.get(flight)
+    task = environment.in_flight.get(flight)
     if task is None:
-        task = generation.flights[flight] = asyncio.get_running_loop().create_task(fly())
+        task = environment.in_flight[flight] = asyncio.get_running_loop().create_task(fly())
     landed: T = await asyncio.shield(task)  # one that leaves must not take it from the others
     return landed
 
 
-async def _next(generation: Generation, seconds: float, line: Line) -> None:
-    """Until the generation is replaced, the time is over, or the router has hung up."""
+async def _replaced(environment: CachedEnvironment, seconds: float, gone: "asyncio.Task[None]") -> None:
+    """Until the environment is replaced, the time is over, or the router has hung up."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
-    generation.waiters.add(waiter)
-    timer = loop.call_later(seconds, _finish, waiter)
-    line.when_gone(partial(_finish, waiter))
+
+    def wake(_: object = None) -> None:
+        _finish(waiter)
+
+    environment.waiters.add(waiter)
+    timer = loop.call_later(seconds, wake)
+    gone.add_done_callback(wake)
     try:
         await waiter
     finally:
         timer.cancel()
-        line.when_gone(None)
-        generation.waiters.discard(waiter)
+        gone.remove_done_callback(wake)
+        environment.waiters.discard(waiter)
 
 
 def _finish(waiter: "asyncio.Future[None]") -> None:
@@ -316,21 +335,29 @@ async def _release(waiters: list["asyncio.Future[None]"]) -> None:
         await asyncio.sleep(0)
 
 
+def _condition(header: bytes) -> IfNoneMatch:
+    return _if_none_match(header) if len(header) <= SHORT else _if_none_match.__wrapped__(header)
+
+
 @lru_cache(maxsize=8_192)
-def _condition(header: bytes) -> Condition:
-    """RFC 9110 13.1.2, by weak comparison: our tags are strong, but a proxy may weaken them."""
-    tags = tuple(_TAG.findall(header))
+def _if_none_match(header: bytes) -> IfNoneMatch:
+    """RFC 9110 13.1.2, by weak comparison: our tags are strong, but a proxy may weaken them or mark them compressed."""
+    tags = tuple(_COMPRESSED.sub(b'"', tag) for tag in _TAG.findall(header))
     ours = [(int(match[2]), match[1].decode("latin-1")) for tag in tags if (match := _OURS.fullmatch(tag))]
     revision, epoch = max(ours, default=(0, ""))
-    return Condition(tags, header.strip() == b"*", epoch, revision)
+    return IfNoneMatch(tags, header.strip() == b"*", epoch, revision)
 
 
-def _other_epoch(condition: Condition | None, epoch: str) -> bool:
+def _other_epoch(condition: IfNoneMatch | None, epoch: str) -> bool:
     return condition is not None and bool(condition.tags) and condition.epoch != epoch
 
 
+def _asked_for(query: bytes) -> SnapshotQuery:
+    return _parsed_query(query) if len(query) <= SHORT else _parsed_query.__wrapped__(query)
+
+
 @lru_cache(maxsize=1_024)
-def _parsed_query(query: bytes) -> Question:
+def _parsed_query(query: bytes) -> SnapshotQuery:
     names, since = [], None
     for name, value in parameters(query):
         if name == "workload":
@@ -339,13 +366,12 @@ def _parsed_query(query: bytes) -> Question:
             if not (value.isascii() and value.isdigit() and len(value) <= 18):
                 raise InvalidInput(f"`since` is a revision, a whole number from 0 up, not {value[:40]!r}.")
             since = int(value)
-    return Question(frozenset(names) or None, since)
+    return SnapshotQuery(frozenset(names) or None, since)
 
 
-@lru_cache(maxsize=256)
 def _wait(header: bytes) -> int:
     """Seconds that `Prefer: wait=N` (RFC 7240) asks for, capped; 0 without."""
-    match = _WAIT.search(header)
+    match = _WAIT.search(header[:SHORT])
     return min(int(match[1]), LONGEST_WAIT_S) if match else 0
 
 

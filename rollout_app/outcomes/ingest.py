@@ -17,7 +17,7 @@ from pointsman.errors import PointsmanError as ClientError
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
-from policies_app.snapshots.cache import Generation
+from policies_app.snapshots.cache import SnapshotCache
 from rollout_app.models import Feedback
 from rollout_app.outcomes.aggregate import Contribution, Details, RouteKey
 from rollout_app.outcomes.group_commit import GroupCommit, Load
@@ -44,7 +44,7 @@ READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 class Ingest:
     """The write endpoints of one process. `snapshots` says which environments exist."""
 
-    def __init__(self, snapshots: dict[str, Generation]) -> None:
+    def __init__(self, snapshots: SnapshotCache) -> None:
         self._snapshots = snapshots
         self._names = KnownNames()
         self._group_commit = GroupCommit()
@@ -100,7 +100,7 @@ class Ingest:
 
     def _environment(self, request: Request) -> int:
         try:
-            return self._snapshots[request.caller.environment].look.pk
+            return self._snapshots[request.caller.environment].header.pk
         except KeyError:
             raise InvalidInput(f"There is no environment {request.caller.environment!r} any more.") from None
 

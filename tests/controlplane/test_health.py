@@ -3,6 +3,7 @@
 import json
 import logging
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,26 +16,34 @@ from controlplane.core import clock, problems, signing
 from controlplane.core.context import request_context
 from controlplane.core.logs import JsonFormatter
 from controlplane.server import checks, health
+from controlplane.server.health import Health
 from tests.support.services import free_port
 
 
-def test_it_is_alive_without_a_database(client: Client) -> None:
-    assert client.get("/healthz").content == b"ok\n"
+def _looked() -> Health:
+    found = Health({})
+    found.round()
+    return found
+
+
+def _checks(found: Health) -> dict[str, str]:
+    return dict(json.loads(found.readiness().body)["checks"])
+
+
+def test_it_is_alive_without_a_database() -> None:
+    assert Health({}).alive().body == b"ok\n"
 
 
 @pytest.mark.django_db
-def test_it_is_ready_when_all_is_there(client: Client) -> None:
-    response = client.get("/readyz")
-    assert (response.status_code, response.json()["ready"]) == (200, True), response.json()
+def test_it_is_ready_when_all_is_there() -> None:
+    reply = _looked().readiness()
+    assert (reply.status, json.loads(reply.body)["ready"]) == (200, True), reply.body
 
 
-@pytest.mark.django_db
-@pytest.mark.parametrize("probe", ["/healthz", "/readyz", "/metrics"])
-def test_it_answers_who_watches_by_whatever_address_and_without_tls(
-    client: Client, settings: Any, probe: str
-) -> None:
-    settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT = ["pointsman.example"], True
-    assert client.get(probe, headers={"host": "10.0.0.5:8000"}).status_code == 200
+def test_it_is_not_ready_before_it_has_looked() -> None:
+    reply = Health({}).readiness()
+    assert (reply.status, (b"retry-after", b"2") in reply.headers) == (503, True)
+    assert json.loads(reply.body)["checks"]["database"] == "no answer yet"
 
 
 def test_it_says_which_setting_a_host_name_is_missing_from(client: Client, settings: Any) -> None:
@@ -47,52 +56,87 @@ def test_it_says_which_setting_a_host_name_is_missing_from(client: Client, setti
 
 
 @pytest.mark.django_db
-def test_it_is_not_ready_without_its_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_not_ready_when_its_database_was_not_seen_for_30_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now))
+    found = _looked()
+
     def away() -> None:
         raise OperationalError("connection refused")
 
     monkeypatch.setattr(clock, "now", away)
-    response = client.get("/readyz")
-    assert response.status_code == 503
-    assert response.json()["checks"]["database"] == "OperationalError: connection refused"
+    now += health.LOOK_S + 0.1
+    found._checks["database"].look()
+    assert _checks(found)["database"] == "ok"  # a moment's failure takes no gateway out of service
+    now += 29.8
+    assert _checks(found)["database"] == "ok"
+    now += 0.2
+    assert _checks(found)["database"] == "no answer for 30 s (OperationalError: connection refused)"
+    assert found.readiness().status == 503
 
 
 @pytest.mark.django_db
-def test_it_is_ready_without_redis_and_says_so(client: Client, settings: Any) -> None:
+def test_a_look_that_does_not_end_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now))
+    found = _looked()
+    now += health.LOOK_S + health.UNSEEN_S + 1
+    assert _checks(found)["database"] == "no answer for 31 s (the last look does not end)"
+
+
+@pytest.mark.parametrize(
+    ("age", "outcome"),
+    [(None, "not started yet"), (0.0, "ok"), (30.0, "ok"), (31.0, "has not worked for 31 s")],
+)
+def test_the_age_of_each_thread_is_part_of_readiness(age: float | None, outcome: str) -> None:
+    assert _checks(Health({"watcher": lambda: age}))["watcher"] == outcome
+
+
+@pytest.mark.django_db
+def test_it_is_ready_without_redis_and_says_so(settings: Any) -> None:
     """Changes are found by looking then: one Redis that is away must not take every gateway out of service."""
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     settings.CACHES = {
         "default": {**settings.CACHES["default"], "LOCATION": settings.REDIS_URL}
         | {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
     }
-    response = client.get("/readyz")
-    assert (response.status_code, response.json()["ready"]) == (200, True)
-    assert response.json()["checks"]["redis"].startswith("ConnectionError")
+    found = _looked()
+    assert found.readiness().status == 200
+    assert _checks(found)["redis"].startswith("ConnectionError")
 
 
 @pytest.mark.django_db
-def test_it_is_not_ready_without_an_append_only_trigger(client: Client) -> None:
+def test_it_is_not_ready_without_an_append_only_trigger() -> None:
     with connection.cursor() as cursor:
         on = " ON audit_entry" if connection.vendor == "postgresql" else ""
         name = "append_only_audit_entry_" + ("row" if on else "update")
         cursor.execute(f"DROP TRIGGER {name}{on}")
-    response = client.get("/readyz")
-    assert response.status_code == 503
-    assert name in response.json()["checks"]["append_only"]
-    found = checks.check_database(None, databases=["default"])
-    assert [message.id for message in found] == ["pointsman.W001"]
+    found = _looked()
+    assert found.readiness().status == 503
+    assert name in _checks(found)["append_only"]
+    messages = checks.check_database(None, databases=["default"])
+    assert [message.id for message in messages] == ["pointsman.W001"]
 
 
 @pytest.mark.django_db
-def test_the_figures_are_prometheus_text(client: Client) -> None:
-    response = client.get("/metrics")
-    assert response["Content-Type"].startswith("text/plain")
-    assert b"pointsman_audit_entries 0.0\n" in response.content
+def test_the_figures_are_prometheus_text() -> None:
+    reply = _looked().metrics()
+    assert dict(reply.headers)[b"content-type"].startswith(b"text/plain")
+    assert b"pointsman_audit_entries 0.0\n" in reply.body
 
 
-def test_a_scrape_goes_on_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.django_db
+def test_a_scrape_waits_for_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And tells no figure of the past: what was read before the database went away is forgotten."""
+    figures = health.AuditFigures()
+    figures.look()
+    assert list(figures.collect()) != []
     monkeypatch.setattr(Head, "objects", None)
-    assert list(health.AuditFigures().collect()) == []
+    with pytest.raises(AttributeError):
+        figures.look()
+    assert list(figures.collect()) == []
 
 
 @pytest.mark.django_db

@@ -88,7 +88,7 @@ def test_it_costs_what_changed_not_the_size_of_the_environment(plane: Plane, ser
 def test_it_finds_what_changed_however_often_and_in_whatever_order(served: Served) -> None:
     others = [builders.served(served.environment, builders.workload()) for _ in range(4)]
     assignments = [served.assignment, *others]
-    generation = cache.read(cache.looks()[served.environment.name], None)
+    cached = cache.read_environment(cache.read_headers()[served.environment.name], None)
     for number, turn in enumerate([3, 0, 3, 4, 1, 0, 0, 2, 1]):
         assignment = assignments[turn]
         assignment.refresh_from_db()
@@ -97,15 +97,15 @@ def test_it_finds_what_changed_however_often_and_in_whatever_order(served: Serve
         else:
             actions.pin(assignment, "large", actor=SYSTEM, reason="now")
         if number % 2:  # several at once, too
-            generation = cache.read(cache.looks()[served.environment.name], generation)
-    generation = cache.read(cache.looks()[served.environment.name], generation)
-    assert generation is not None
-    afresh = cache.read(generation.look, None)
+            cached = cache.read_environment(cache.read_headers()[served.environment.name], cached)
+    cached = cache.read_environment(cache.read_headers()[served.environment.name], cached)
+    assert cached is not None
+    afresh = cache.read_environment(cached.header, None)
     assert afresh is not None
-    assert generation.entries == afresh.entries
-    entries = generation.entries.items()
-    for since in range(generation.look.revision + 1):
-        question = cache.Question(None, since)
-        changed = sorted((name, entry.fragment) for name, entry in entries if entry.revision > since)
-        assert generation.selected(question) == afresh.selected(question) == changed
-        assert generation.size(question) == sum(len(fragment) for _, fragment in changed)
+    assert cached.fragments == afresh.fragments
+    fragments = cached.fragments.items()
+    for since in range(cached.header.revision + 1):
+        query = cache.SnapshotQuery(None, since)
+        changed = sorted((name, fragment.text) for name, fragment in fragments if fragment.revision > since)
+        assert cached.selected(query) == afresh.selected(query) == changed
+        assert cached.size(query) == sum(len(fragment) for _, fragment in changed)

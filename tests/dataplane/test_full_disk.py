@@ -42,7 +42,7 @@ def _is_at(plane: Plane, served: Served, revision: int) -> bool:
 
 
 def _written(plane: Plane) -> None:
-    flush(plane.gateway.serving._fleet)
+    flush(plane.gateway._fleet)
 
 
 def _moved(served: Served) -> None:

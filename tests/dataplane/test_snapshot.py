@@ -21,7 +21,7 @@ from policies_app import actions
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.models import Router
 from policies_app.snapshots import build, cache
-from policies_app.snapshots.serving import Serving
+from policies_app.snapshots.serving import SnapshotService
 from tests.support import builders
 from tests.support.plane import PATIENCE_S, Answered, Plane, Served, key_row, router_key
 
@@ -130,7 +130,7 @@ def test_it_serves_a_limited_key_its_workloads_only(plane: Plane, served: Served
 
 def test_it_asks_the_database_nothing(plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     full = plane.snapshot(served.key)
-    monkeypatch.setattr(build, "body", None)  # nor builds anything
+    monkeypatch.setattr(build, "plain_body", None)  # nor builds anything
     again = plane.snapshot(served.key)
     unchanged = plane.snapshot(served.key, if_none_match=full.headers["etag"])
     assert (again.body, unchanged.status) == (full.body, 304)
@@ -155,7 +155,6 @@ def test_a_poll_that_is_repeated_is_answered_anew(plane: Plane, served: Served) 
         assert [poll().status_code for _ in range(4)] == [304] * 4
         keys.revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
         plane.until(lambda: poll().status_code == 401)
-        plane.until(lambda: len(plane.door.connections) == 1)
     plane.until(lambda: Router.objects.filter(instance="r-1").exists())
 
 
@@ -164,8 +163,8 @@ def test_it_builds_a_large_body_once_for_all_who_ask(
 ) -> None:
     monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
     built = []
-    real = build.answer
-    monkeypatch.setattr(build, "answer", lambda *args: built.append(args) or real(*args))  # type: ignore[func-returns-value]
+    real = build.signed_body
+    monkeypatch.setattr(build, "signed_body", lambda *args: built.append(args) or real(*args))  # type: ignore[func-returns-value]
     asked: list[Future[Answered]] = [plane.begin("/router/v1/snapshot", served.key) for _ in range(20)]
 
     assert {answer.result(PATIENCE_S).status for answer in asked} == {200}
@@ -177,16 +176,16 @@ def test_a_built_body_is_never_neither_kept_nor_on_its_way(
 ) -> None:
     """One that asks in the very moment when it lands must find it: in between, it would be built again."""
     monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
-    generation = cache.read(cache.looks()[served.environment.name], None)
-    assert generation is not None
-    question, serving = cache.Question(None, None), Serving(Keyring(), FleetBuffer())
+    cached = cache.read_environment(cache.read_headers()[served.environment.name], None)
+    assert cached is not None
+    query, service = cache.SnapshotQuery(None, None), SnapshotService(Keyring(), FleetBuffer())
     found = []
 
     async def ask() -> None:
-        first = asyncio.create_task(serving._built(generation, question))
+        first = asyncio.create_task(service._built(cached, query))
         await asyncio.sleep(0)
-        generation.flights[question].add_done_callback(
-            lambda _: found.append(question in generation.answers or question in generation.flights)
+        cached.in_flight[query].add_done_callback(
+            lambda _: found.append(query in cached.bodies or query in cached.in_flight)
         )
         await first
 
@@ -197,11 +196,11 @@ def test_a_built_body_is_never_neither_kept_nor_on_its_way(
 def test_it_reads_header_and_fragments_in_one_statement(served: Served) -> None:
     from django.db import connection
 
-    look = cache.looks()[served.environment.name]
+    header = cache.read_headers()[served.environment.name]
     with CaptureQueriesContext(connection) as queries:
-        generation = cache.read(look, None)
-    assert generation is not None
-    assert generation.look.revision == 1
+        cached = cache.read_environment(header, None)
+    assert cached is not None
+    assert cached.header.revision == 1
     assert len(queries) == 1
 
 

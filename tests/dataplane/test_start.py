@@ -8,7 +8,7 @@ def test_it_takes_what_is_loaded_out_of_the_garbage_collectors_sight() -> None:
 
     assert gc.get_freeze_count() == 0
     try:
-        lifespan._settle()
+        lifespan._spare_the_garbage_collector()
         assert gc.get_freeze_count() > 10_000
     finally:
         gc.unfreeze()

@@ -18,12 +18,13 @@ class Times:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, redis: bool) -> None:
         self.now, self.looks, self.key_reads = 100.0, 0, 0
         monkeypatch.setattr(watcher, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(cache, "looks", self._looked)
+        monkeypatch.setattr(cache, "read_headers", self._looked)
         keyring: Any = SimpleNamespace(reload=self._read)
         serving: Any = None
         loop: Any = SimpleNamespace(call_soon_threadsafe=lambda call, *given: call(*given))
         with override_settings(REDIS_URL="redis://127.0.0.1" if redis else ""):
-            self.watcher = Watcher(serving, keyring, loop)
+            self.watcher = Watcher(serving, keyring)
+            self.watcher._loop = loop
         if redis:
             self.subscriber = cast(Subscriber, self.watcher._subscriber)
             self.subscriber.connected = True
@@ -36,7 +37,7 @@ class Times:
             self.watcher.look()
         return self.looks, self.key_reads
 
-    def _looked(self) -> dict[str, cache.Look]:
+    def _looked(self) -> dict[str, cache.SnapshotHeader]:
         self.looks += 1
         return {}
 
@@ -84,11 +85,11 @@ def test_it_tries_again_what_it_was_told_while_the_database_was_away(monkeypatch
     times = Times(monkeypatch, redis=True)
     times.watcher.poke()
 
-    def away() -> dict[str, cache.Look]:
+    def away() -> dict[str, cache.SnapshotHeader]:
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(cache, "looks", away)
+    monkeypatch.setattr(cache, "read_headers", away)
     with pytest.raises(OperationalError):
         times.watcher.look()
-    monkeypatch.setattr(cache, "looks", times._looked)
+    monkeypatch.setattr(cache, "read_headers", times._looked)
     assert times.passed(0.05)[0] == 2

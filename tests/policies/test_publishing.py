@@ -43,9 +43,9 @@ def place(assignment: Assignment) -> str:
 
 
 def served_bytes(environment: Environment) -> bytes:
-    generation = cache.read(cache.looks()[environment.name], None)
-    assert generation is not None
-    return build.answer(generation, publish.EVERYTHING).body
+    cached = cache.read_environment(cache.read_headers()[environment.name], None)
+    assert cached is not None
+    return build.signed_body(cached, publish.EVERYTHING).plain
 
 
 def pin(assignment: Assignment, alias: str = "large") -> None:
@@ -132,7 +132,7 @@ def test_it_leaves_what_an_environment_was_called_before(assignment: Assignment,
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """`happens` once, between this process's read of the environment and its write."""
-    answered, pending = build.answer, [happens]
+    answered, pending = build.signed_body, [happens]
 
     def answer(*arguments: Any) -> Any:
         built = answered(*arguments)
@@ -140,7 +140,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) ->
             pending.pop()()
         return built
 
-    monkeypatch.setattr(build, "answer", answer)
+    monkeypatch.setattr(build, "signed_body", answer)
 
 
 def test_a_late_writer_changes_nothing(
@@ -155,8 +155,8 @@ def test_a_late_writer_changes_nothing(
         Published.objects.update(
             claimed_until=clock.now()
         )  # this one was held up until its claim had run out
-        look = cache.looks()[assignment.environment.name]
-        assert publish._keep(look)
+        header = cache.read_headers()[assignment.environment.name]
+        assert publish._keep(header)
         written.append(s3.get(place).headers["etag"])
 
     meanwhile(monkeypatch, another_process_is_faster)
@@ -175,7 +175,7 @@ def test_two_that_publish_first_agree(
     def another_process_is_faster() -> None:
         pin(assignment)
         Published.objects.update(claimed_until=clock.now())
-        assert publish._keep(cache.looks()[assignment.environment.name])
+        assert publish._keep(cache.read_headers()[assignment.environment.name])
 
     meanwhile(monkeypatch, another_process_is_faster)
     publish.sweep()
@@ -290,14 +290,14 @@ def test_one_environment_that_fails_keeps_no_other_from_being_published(
     assignment: Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = builders.served(builders.environment(), builders.workload())
-    answered = build.answer
+    answered = build.signed_body
 
-    def answer(generation: Any, question: Any) -> Any:
-        if generation.look.name == assignment.environment.name:
+    def answer(cached: Any, query: Any) -> Any:
+        if cached.header.name == assignment.environment.name:
             raise ZeroDivisionError("nobody thought of it")
-        return answered(generation, question)
+        return answered(cached, query)
 
-    monkeypatch.setattr(build, "answer", answer)
+    monkeypatch.setattr(build, "signed_body", answer)
     assert publish.sweep() == 1
     assert row(assignment).error == "ZeroDivisionError: nobody thought of it"
     assert row(other).revision == 1
@@ -311,7 +311,7 @@ def test_without_a_bucket_it_does_nothing(settings: Any) -> None:
     builders.environment()
     assert publish.sweep() == 0
     assert not Published.objects.exists()
-    assert list(PublishedFigures().collect()) == []
+    assert PublishedFigures().read() == []
 
 
 def test_the_core_needs_none_of_the_optional_packages(tmp_path: Any) -> None:
@@ -353,7 +353,7 @@ def test_a_bucket_without_the_packages_is_found_at_the_start(
 
 def figures(assignment: Assignment) -> dict[str, float]:
     name = assignment.environment.name
-    samples = [sample for family in PublishedFigures().collect() for sample in family.samples]
+    samples = [sample for family in PublishedFigures().read() for sample in family.samples]
     return {sample.name: sample.value for sample in samples if sample.labels["environment"] == name}
 
 
@@ -376,7 +376,10 @@ def test_the_figures_say_how_far_it_is_behind(assignment: Assignment, settings: 
 def test_a_scrape_goes_on_without_a_database(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.SNAPSHOT_BUCKET = "somewhere"
     monkeypatch.setattr(connection, "cursor", None)
-    assert list(PublishedFigures().collect()) == []
+    published = PublishedFigures()
+    with pytest.raises(TypeError):
+        published.look()
+    assert list(published.collect()) == []
 
 
 def test_a_nudge_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, settings: Any, caplog: Any) -> None:

@@ -1,4 +1,4 @@
-"""One process's gateway in a thread of this one, behind the door that `serve` has; and whole servers as processes."""
+"""One gateway in a thread of this process, behind the server that `serve` runs; and whole servers as processes."""
 
 import asyncio
 import base64
@@ -11,22 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 import uvloop
 from django.conf import settings
 from django.db import connection
+from granian.constants import Interfaces
+from granian.server.embed import Server as Embedded
 
 from controlplane.access.actions import issue_key
 from controlplane.access.models import Key
 from controlplane.core import signing
 from controlplane.core.actors import SYSTEM
+from controlplane.server import process
 from controlplane.server.gateway import Gateway
-from controlplane.server.http1 import Door
+from controlplane.server.messages import Application
 from controlplane.web.replies import Reply, Request
 from policies_app.models import Assignment, Environment
 from tests.support.services import free_port
@@ -80,35 +84,73 @@ class Asked(Future[Answered]):
         self._loop.call_soon_threadsafe(self.connection.abort)
 
 
-class Plane:
+class Granian:
+    """`with Granian(application) as server`: behind the server that `serve` runs, on an event loop in a thread.
+
+    With the limits that `serve` gives it.
+    """
+
+    def __init__(self, application: Any, **limits: Any) -> None:
+        self._application = application
+        self._limits = {**process.LIMITS, **limits}
+        self.port = free_port()
+
+    def __enter__(self) -> Self:
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self.embedded = Embedded(
+            self._application,
+            address="127.0.0.1",
+            port=self.port,
+            interface=Interfaces.ASGINL,
+            log_enabled=False,
+            **self._limits,
+        )
+        self._serving = asyncio.run_coroutine_threadsafe(self.embedded.serve(), self.loop)
+        until(self._listens)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.embedded.stop)
+        self._serving.result(PATIENCE_S)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def _listens(self) -> bool:
+        assert not self._serving.done(), self._serving.exception()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Plane(Granian):
     """`with Plane() as plane`: the gateway as one process has it, on an event loop in a thread."""
 
-    def __enter__(self) -> "Plane":
-        self.loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        super().__init__(Application(self._answer, nullcontext))
+
+    def __enter__(self) -> Self:
+        super().__enter__()
         self.gateway = Gateway(_django)
-        self.run(self._open())
+        self.run(self.gateway.start())
         until(lambda: self.gateway.ready)  # a slow machine's gateway starts before it has looked
         self.run(asyncio.sleep(0))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.run(self.gateway.stop())
-        self.run(self.door.close(within_s=0))
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+        super().__exit__()
 
-    async def _open(self) -> None:
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = listener.getsockname()[1]
-        await self.gateway.start()
-        self.door = Door(self.gateway.answer)
-        await self.door.open(listener)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+    def _answer(self, request: Request) -> Any:
+        return self.gateway.answer(request)
 
     def begin(
         self, path: str, key: str = "", *, method: str = "GET", body: bytes | None = None, **headers: str
@@ -189,11 +231,15 @@ class Server:
     """`manage.py serve` on the test database, as a process. `with Server() as server`.
 
     program      another script than manage.py
+    stderr       where its log goes; else to the tests' own
     environment  settings
     """
 
-    def __init__(self, program: Path = settings.BASE_DIR / "manage.py", **environment: str) -> None:
+    def __init__(
+        self, program: Path = settings.BASE_DIR / "manage.py", stderr: Any = None, **environment: str
+    ) -> None:
         self._program = program
+        self._stderr = stderr
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {
@@ -211,6 +257,7 @@ class Server:
             [sys.executable, str(self._program), "serve", "--port", str(self.port)],
             env=self._environment,
             stdout=subprocess.DEVNULL,
+            stderr=self._stderr,
             process_group=0,
         )
         try:

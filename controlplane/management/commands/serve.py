@@ -5,9 +5,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DatabaseError, connection, connections
+from django.db.migrations.executor import MigrationExecutor
 
-from controlplane.server.workers import Workers, listeners
+from controlplane.server import process
 
 
 class Command(BaseCommand):
@@ -22,16 +23,34 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        host, port, number = options["host"], options["port"], options["workers"]
-        if number > 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        host, port, workers = options["host"], options["port"], options["workers"]
+        if workers > 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             raise CommandError(
                 "SQLite has one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL."
             )
+        _refuse_unmigrated()
+        connections.close_all()  # none is to be shared with the workers
         try:
-            sockets = listeners(host, port, number)
+            address = process.resolved(host, port)
+            process.refuse_taken(address, port)
         except OSError as error:
             raise CommandError(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
         self.stdout.write(f"Pointsman is served at http://{host}:{port}/")
         self.stdout.flush()
-        connections.close_all()  # none is to be shared with the workers
-        Workers(sockets, options["grace"]).run()
+        process.serve(address, port, workers, options["grace"])
+
+
+def _refuse_unmigrated() -> None:
+    """In one sentence, instead of a traceback for each thread that finds a table missing.
+
+    A database that is away is no reason to end: the gateway waits for it.
+    """
+    try:
+        executor = MigrationExecutor(connection)
+        left = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError:
+        return
+    if left:
+        raise CommandError(
+            f"The database is not up to date: {len(left)} migrations are not applied. Run `manage.py migrate` first."
+        )

@@ -1,0 +1,94 @@
+"""ASGI's messages in, ASGI's messages out: what stands between the server and the gateway."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from controlplane.core.errors import MalformedBody
+from controlplane.web.replies import Message, Receive, Reply, Request, Send, problem
+
+# What can be answered at once is: a task of its own would cost a third of a poll's time.
+Answer = Reply | Coroutine[Any, Any, Reply]
+
+PIECE = 256 * 1024  # bytes; a larger answer is sent in pieces, and a slow reader holds a few of them
+UNREAD_S = 60  # seconds that a client may take for a piece
+_NOTHING: Message = {"type": "http.response.body", "body": b""}
+
+
+class Application:
+    """`answer` gives a reply, or what to await for one; `lifespan` is entered before the first request."""
+
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer],
+        lifespan: Callable[[], AbstractAsyncContextManager[Any]],
+    ) -> None:
+        self._answer = answer
+        self._lifespan = lifespan
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._respond(Request(scope, receive), send)
+        elif scope["type"] == "lifespan":
+            await receive()
+            async with self._lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def _respond(self, request: Request, send: Send) -> None:
+        answer = _objection(request) or self._answer(request)
+        try:
+            reply = answer if isinstance(answer, Reply) else await answer
+        except ConnectionResetError:
+            reply = _refused("The body ended before it was whole, or is not framed as HTTP/1.1 says.")
+        await send(reply.start)
+        if request.method == "HEAD":
+            await send(_NOTHING)
+        elif reply.file is None and len(reply.body) <= PIECE:
+            await send(reply.content)
+        else:
+            await _send_pieces(request, reply, send)
+
+
+def _objection(request: Request) -> Reply | None:
+    """What servers let pass and RFC 9112 does not: two hosts or none (3.2), an encoding that nobody decodes (6.1)."""
+    headers = request.headers
+    host = headers.get(b"host")
+    if (not host or b"," in host) and request.scope["http_version"] == "1.1":
+        return _refused("A request in HTTP/1.1 names its host, and only one.")
+    if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
+        return _refused("Bodies may be chunked, and encoded in no other way.")
+    return None
+
+
+def _refused(detail: str) -> Reply:
+    """And the connection ends: where this request ends cannot be said for sure."""
+    return problem(MalformedBody(detail)).with_headers((b"connection", b"close"))
+
+
+async def _send_pieces(request: Request, reply: Reply, send: Send) -> None:
+    """At the speed of the client, on the event loop: no thread waits for it. Ends when it hangs up or stops reading."""
+    gone = asyncio.ensure_future(request.hung_up())
+    try:
+        for piece in _pieces(reply):
+            async with asyncio.timeout(UNREAD_S):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if gone.done():
+                return
+        await send(_NOTHING)
+    except TimeoutError:
+        return  # an answer that ends before its content-length says so is seen to be cut
+    finally:
+        gone.cancel()
+
+
+def _pieces(reply: Reply) -> Iterator[bytes]:
+    if reply.file is None:
+        for start in range(0, len(reply.body), PIECE):
+            yield reply.body[start : start + PIECE]
+    else:
+        with reply.file:
+            while piece := reply.file.read(PIECE):
+                yield piece
