@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "controlplane.audit",
     "policies_app",
     "rollout_app",
+    "rollout_app.review",
 ]
 
 MIDDLEWARE = [

@@ -24,7 +24,7 @@ from rollout_app.evaluation import evaluations
 from rollout_app.models import Plan, Rollout
 from rollout_app.outcomes import minute_totals
 from rollout_app.rehearsal.dry_run import dry_run
-from rollout_app.review import review_workload
+from rollout_app.review.workloads import review_workload
 from rollout_app.selectors import plan_for, rollout_for, rollouts_for
 
 MOST_DAYS = 90

@@ -34,6 +34,8 @@ TABLE: tuple[Job, ...] = (
     Job("controlplane.audit.tasks.checkpoint", every=60),
     Job("controlplane.access.tasks.prune", every=3600),
     Job("rollout_app.outcomes.store.prune", every=3600),
+    Job("rollout_app.review.rollups.refresh", every=30),
+    Job("rollout_app.review.rollups.prune", every=3600),
     Job("policies_app.fleet.writer.prune", every=3600),
 )
 

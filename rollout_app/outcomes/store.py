@@ -34,6 +34,7 @@ from controlplane.core.bulk import chunks, stored
 from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket
 from rollout_app.outcomes.aggregate import Contribution, RouteKey, RunningTotals, add_up, by_arm
 from rollout_app.outcomes.upserts import add_to_rows, encode, rows_of
+from rollout_app.review.rollups import hour_of, mark_changed
 
 log = logging.getLogger(__name__)
 
@@ -212,6 +213,7 @@ def _add_to_totals(sums: Mapping[RouteKey, RunningTotals]) -> set[str]:
     _lock({key.environment_id for key in sums})
     add_to_rows(OutcomeBucket, sums)
     add_to_rows(ArmTotals, arms)
+    mark_changed((key.environment_id, key.workload_id, hour_of(key.minute)) for key in arms)
     return {key.rollout for key in arms if key.rollout}
 
 

@@ -1,12 +1,9 @@
-"""The review: what went where, how well, at what cost, whose it is, and what changed. Reads only.
+"""The review: what went where, how well, at what cost, whose it is, and what changed.
 
-reading      the sums of a time by route, from the outcomes
-figures      rates and costs of some sums, as the API gives them
-diagnosing   the diagnosis of a workload, or of a rollout, from those sums
-workloads    the review of one workload
+models, rollups     sums by hour and by day, kept by a job, exact, rebuildable
+columns             how sums are added up, and how a row becomes `OutcomeSums`
+reading             the sums of a time by route, from the largest sums that are ready
+figures             rates and costs of some sums, as the API gives them
+diagnosing          the diagnosis of a workload, or of a rollout, from those sums
+workloads           the review of one workload
 """
-
-from rollout_app.review.diagnosing import diagnose_rollout
-from rollout_app.review.workloads import review_workload
-
-__all__ = ["diagnose_rollout", "review_workload"]

@@ -1,20 +1,26 @@
-"""The sums of a time by route, from the outcomes.
+"""The sums of a time by route, from the largest sums that are ready.
 
-Cost per success needs tasks whose cost and grade are both known. A bucket says how many tasks have a cost and
-how many a grade, not how many have both, so only buckets in which that follows count for it.
+Days that were rolled up and have not changed since come from `DayOutcomes`, hours from `HourOutcomes`, and what
+is left (the hour under way, hours that just changed, the odd minutes at both ends) from the outcomes
+themselves. So what is shown is exact to the minute, whatever the job has done so far.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Case, F, Q, QuerySet, Sum, Value, When
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import TruncHour, TruncMinute
 
+from pointsman.reporting.histogram import Histogram
 from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.models import OutcomeBucket
+from rollout_app.review import columns
+from rollout_app.review.models import DayLatency, DayOutcomes, DayState, HourOutcomes, HourState
+from rollout_app.review.rollups import DAY, HOUR, READY, hour_of, merge
 
 
 class Route(NamedTuple):
@@ -30,36 +36,16 @@ class Route(NamedTuple):
 
 
 Routes = Mapping[Route, OutcomeSums]
-
-_ALL_GRADED = Q(ungraded=0)
-_BOTH_KNOWN = _ALL_GRADED & (Q(cost_n=F("tasks")) | Q(failures=0) | Q(successes=0))
+Span = tuple[datetime, datetime]  # from, up to but not including
 
 
-_SUMS = {
-    **{
-        name: Sum(name)
-        for name in (
-            "tasks", "successes", "failures", "escalations", "fallbacks", "retries", "errors", "attempts", "cost_n",
-            "quality_n", "confidence_n",
-        )
-    },
-    "cost": Sum("cost_sum"),
-    "cost_sq": Sum("cost_sum_sq"),
-    "quality": Sum("quality_sum"),
-    "confidence": Sum("confidence_sum"),
-    "both_n": Sum("cost_n", filter=_BOTH_KNOWN),
-    # Where all tasks have a cost, its successes are the bucket's; where none failed, each task with a cost is one.
-    "both_successes": Sum(
-        Case(
-            When(_ALL_GRADED & Q(cost_n=F("tasks")), then=F("successes")),
-            When(_ALL_GRADED & Q(failures=0), then=F("cost_n")),
-            default=Value(0),
-        )
-    ),
-    "both_cost": Sum("cost_sum", filter=_BOTH_KNOWN),
-    "both_cost_sq": Sum("cost_sum_sq", filter=_BOTH_KNOWN),
-    "both_cost_on_success": Sum("cost_on_success", filter=_BOTH_KNOWN),
-}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Which sums a time is read from. `spans` are of minutes, read from the outcomes."""
+
+    days: Sequence[date]
+    hours: Sequence[datetime]
+    spans: Sequence[Span]
 
 
 def routes(
@@ -71,21 +57,36 @@ def routes(
     rollout: str | None = None,
 ) -> dict[Route, OutcomeSums]:
     """Sums by route of the minutes from `start` up to, but not including, `end`."""
-    rows = _outcomes(environment, workload, start, end, rollout).values_list(*Route._fields)
-    return {
-        Route(*row[: len(Route._fields)]): _sums(row[len(Route._fields) :])
-        for row in rows.annotate(**_aliased()).order_by()
-    }
+    found: dict[Route, OutcomeSums] = {}
+    for rows, aggregates in _rows(environment, workload, sources(environment, workload, start, end)):
+        some = rows if rollout is None else rows.filter(rollout=rollout)
+        for values in some.order_by().values_list(*Route._fields).annotate(**aggregates):
+            route, sums = Route(*values[: len(Route._fields)]), columns.as_sums(values[len(Route._fields) :])
+            found[route] = found[route] + sums if route in found else sums
+    return found
 
 
-def routes_in_parts(
-    environment: Environment, workload: Workload, start: datetime, end: datetime, parts: int
-) -> list[dict[Route, OutcomeSums]]:
-    """The same, for each of so many equal parts of the time, oldest first."""
-    length = (end - start) / parts
-    return [
-        routes(environment, workload, start + at * length, start + (at + 1) * length) for at in range(parts)
-    ]
+def latencies(
+    environment: Environment, workload: Workload, start: datetime, end: datetime
+) -> dict[str, Histogram]:
+    """Milliseconds by endpoint."""
+    place = {"environment": environment, "workload": workload}
+    read = sources(environment, workload, start, end)
+    merged: dict[str, Histogram] = defaultdict(Histogram)
+    rows: list[Iterable[tuple[str, Any]]] = []
+    if read.days:
+        days = DayLatency.objects.filter(**place, day__in=read.days)
+        rows.append(days.values_list("endpoint", "histogram"))
+    if read.hours:
+        hours = HourOutcomes.objects.filter(**place, hour__in=read.hours)
+        rows.append(hours.values_list("endpoint", "latency_histogram"))
+    if read.spans:
+        rows.append(_outcomes(environment, workload, read.spans).values_list("endpoint", "latency_histogram"))
+    for some in rows:
+        for endpoint, histogram in some:
+            if histogram:
+                merge(merged[endpoint], histogram)
+    return dict(merged)
 
 
 def arms_by_time(
@@ -98,11 +99,19 @@ def arms_by_time(
     hourly: bool,
 ) -> dict[tuple[int, datetime], dict[str, OutcomeSums]]:
     """(stage, slot): both arms' sums; slots are minutes or hours."""
-    slot = TruncHour("minute") if hourly else TruncMinute("minute")
-    rows = _outcomes(environment, workload, start, end, rollout).annotate(slot=slot)
     found: dict[tuple[int, datetime], dict[str, OutcomeSums]] = defaultdict(dict)
-    for stage, at, arm, *sums in rows.values_list("stage", "slot", "arm").annotate(**_aliased()).order_by():
-        found[stage, at][arm] = _sums(sums)
+    read = (
+        sources(environment, workload, start, end, days=False) if hourly else Sources((), (), [(start, end)])
+    )
+    slots = {"minute": TruncHour("minute") if hourly else TruncMinute("minute"), "hour": F("hour")}
+    for rows, aggregates in _rows(environment, workload, read):
+        slot = slots["minute" if rows.model is OutcomeBucket else "hour"]
+        grouped = (
+            rows.filter(rollout=rollout).annotate(slot=slot).order_by().values_list("stage", "slot", "arm")
+        )
+        for stage, at, arm, *values in grouped.annotate(**aggregates):
+            sums = columns.as_sums(values)
+            found[stage, at][arm] = found[stage, at].get(arm, OutcomeSums()) + sums
     return found
 
 
@@ -115,18 +124,100 @@ def grouped(found: Routes, key: Callable[[Route], Hashable]) -> dict[Any, Outcom
     return groups
 
 
-def _outcomes(
-    environment: Environment, workload: Workload, start: datetime, end: datetime, rollout: str | None
-) -> QuerySet[OutcomeBucket]:
-    rows = OutcomeBucket.objects.filter(
-        environment=environment, workload=workload, minute__gte=start, minute__lt=end
+def added(parts: Iterable[Routes]) -> dict[Route, OutcomeSums]:
+    """The sums of several times together."""
+    whole: dict[Route, OutcomeSums] = {}
+    for part in parts:
+        for route, sums in part.items():
+            whole[route] = whole[route] + sums if route in whole else sums
+    return whole
+
+
+# --- where it is read from -------------------------------------------------------------------------------
+
+
+def sources(
+    environment: Environment, workload: Workload, start: datetime, end: datetime, *, days: bool = True
+) -> Sources:
+    """Whole days, whole hours and the rest of a time. What changed since it was rolled up is never used."""
+    states = HourState.objects.filter(environment=environment, workload=workload)
+    changed = states.exclude(READY).filter(hour__gte=hour_of(start), hour__lt=end)
+    dirty = {hour.astimezone(UTC) for hour in changed.values_list("hour", flat=True)}
+    ready = _ready_days(environment, workload, start, end, dirty) if days else []
+    gaps = list(_gaps(start, end, [(_midnight(day), _midnight(day) + DAY) for day in ready]))
+    hours: list[datetime] = []
+    if gaps:
+        inside = Q()
+        for first, last in gaps:
+            inside |= Q(hour__gte=first, hour__lte=last - HOUR)
+        known = states.filter(inside, READY).order_by("hour").values_list("hour", flat=True)
+        hours = [hour.astimezone(UTC) for hour in known]
+    return Sources(ready, hours, _spans(gaps, hours))
+
+
+def _ready_days(
+    environment: Environment, workload: Workload, start: datetime, end: datetime, dirty: set[datetime]
+) -> list[date]:
+    first, last = start.astimezone(UTC), end.astimezone(UTC)
+    begin = first.date() if first == _midnight(first.date()) else first.date() + DAY
+    done = DayState.objects.filter(
+        environment=environment, workload=workload, day__gte=begin, day__lt=last.date()
     )
-    return rows if rollout is None else rows.filter(rollout=rollout)
+    touched = {hour.date() for hour in dirty}
+    return [day for day in done.order_by("day").values_list("day", flat=True) if day not in touched]
 
 
-def _aliased() -> dict[str, Sum]:
-    return {f"{name}_": total for name, total in _SUMS.items()}
+def _gaps(start: datetime, end: datetime, taken: Iterable[Span]) -> Iterator[Span]:
+    """What is left of a time once the taken spans, in order, are cut out."""
+    for first, last in taken:
+        if first > start:
+            yield start, first
+        start = max(start, last)
+    if start < end:
+        yield start, end
 
 
-def _sums(values: Iterable[Any]) -> OutcomeSums:
-    return OutcomeSums(**{name: value or 0 for name, value in zip(_SUMS, values, strict=True)})
+def _spans(gaps: Iterable[Span], hours: Sequence[datetime]) -> list[Span]:
+    """The gaps without the hours."""
+    spans: list[Span] = []
+    for first, last in gaps:
+        inside = [(hour, hour + HOUR) for hour in hours if first <= hour < last]
+        spans += _gaps(first, last, inside)
+    return spans
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _rows(
+    environment: Environment, workload: Workload, read: Sources
+) -> Iterator[tuple[QuerySet[Any], dict[str, Any]]]:
+    """Rows of each source, and how they are added up."""
+    place = {"environment": environment, "workload": workload}
+    if read.days:
+        # One range instead of a list of days, where no day is missing in between.
+        first, last = read.days[0], read.days[-1]
+        whole = (last - first).days + 1 == len(read.days)
+        days = Q(day__gte=first, day__lte=last) if whole else Q(day__in=read.days)
+        yield DayOutcomes.objects.filter(days, **place), columns.from_rows()
+    if read.hours:
+        yield HourOutcomes.objects.filter(**place, hour__in=read.hours), columns.from_rows()
+    if read.spans:
+        yield _outcomes(environment, workload, read.spans), columns.from_outcomes()
+
+
+def _outcomes(environment: Environment, workload: Workload, spans: Sequence[Span]) -> QuerySet[OutcomeBucket]:
+    inside = Q()
+    for first, last in spans:
+        inside |= Q(minute__gte=first, minute__lt=last)
+    return OutcomeBucket.objects.filter(inside, environment=environment, workload=workload)
+
+
+def parts_of(start: datetime, end: datetime, parts: int) -> list[Span]:
+    """So many equal parts of a time, cut at full hours where they are longer than a day."""
+    length = (end - start) / parts
+    cuts = [start + at * length for at in range(parts)] + [end]
+    if length > timedelta(days=1):
+        cuts = [start, *(hour_of(cut) for cut in cuts[1:-1]), end]
+    return list(zip(cuts, cuts[1:], strict=False))

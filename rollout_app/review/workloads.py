@@ -1,6 +1,6 @@
 """The review of one workload: a window beside the window of equal length before it. Reads only."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -8,13 +8,13 @@ from typing import Any
 
 from policies_app.actions import served_assignment
 from policies_app.models import Environment, Workload
-from rollout_app.engine.diagnosis import Diagnosis, OutcomeSums
+from rollout_app.engine.diagnosis import Diagnosis
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
 from rollout_app.review import reading
 from rollout_app.review.diagnosing import PARTS, diagnose_rollout, diagnose_workload, since, window
 from rollout_app.review.figures import breakdown, figures
-from rollout_app.review.reading import Route, Routes, grouped
+from rollout_app.review.reading import Routes, grouped
 
 BREAKDOWNS = ("endpoint", "model", "arm", "version", "rule")
 
@@ -24,8 +24,8 @@ def review_workload(
 ) -> dict[str, Any]:
     """The window of `length` up to `end`: whole, by endpoint, model, arm, version and rule; its diagnosis."""
     earlier, start, end = window(end, length)
-    parts: list[Routes] = list(reading.routes_in_parts(environment, workload, start, end, PARTS))
-    now = _joined(parts)
+    parts = [reading.routes(environment, workload, *span) for span in reading.parts_of(start, end, PARTS)]
+    now = reading.added(parts)
     before = reading.routes(environment, workload, earlier, start)
     diagnosis = _diagnosis(environment, workload, now, before, parts, since(length))
     return {
@@ -50,7 +50,7 @@ def _diagnosis(
     workload: Workload,
     now: Routes,
     before: Routes,
-    parts: list[Routes],
+    parts: Sequence[Routes],
     against: str,
 ) -> Diagnosis:
     """Of the rollout under way, arm against arm, once its candidate serves; else of what is served, over time."""
@@ -59,11 +59,3 @@ def _diagnosis(
     if moving and any(route.arm == "candidate" and route.rollout == moving for route in now):
         return diagnose_rollout(Rollout.objects.select_related().get(pk=moving))
     return diagnose_workload(served.baseline, workload, now, before, parts, against)
-
-
-def _joined(parts: Iterable[Routes]) -> dict[Route, OutcomeSums]:
-    whole: dict[Route, OutcomeSums] = {}
-    for part in parts:
-        for route, sums in part.items():
-            whole[route] = whole[route] + sums if route in whole else sums
-    return whole

@@ -1,8 +1,8 @@
 """The sums that the review and the diagnosis are computed from. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
-from operator import add
+from dataclasses import dataclass, fields
+from operator import add, attrgetter, sub
 
 from rollout_app.engine.stats.ratios import Moments
 
@@ -35,9 +35,14 @@ class OutcomeSums:
     quality: float = 0.0
     confidence_n: int = 0
     confidence: float = 0.0
+    mirrored: int = 0  # tasks that both arms ran
+    mirror_cost: int = 0  # of the second run, which served nobody; not part of `cost`
 
     def __add__(self, other: "OutcomeSums") -> "OutcomeSums":
-        return OutcomeSums(*map(add, astuple(self), astuple(other)))
+        return OutcomeSums(*map(add, figures_of(self), figures_of(other)))
+
+    def __sub__(self, other: "OutcomeSums") -> "OutcomeSums":
+        return OutcomeSums(*map(sub, figures_of(self), figures_of(other)))
 
     @property
     def graded(self) -> int:
@@ -81,6 +86,7 @@ class OutcomeSums:
 
 
 FIGURES = tuple(field.name for field in fields(OutcomeSums))
+figures_of = attrgetter(*FIGURES)
 NOTHING = OutcomeSums()
 
 

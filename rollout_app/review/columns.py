@@ -1,0 +1,65 @@
+"""The columns of sums: how each is added up from the outcomes, and how a row becomes `OutcomeSums`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.db.models import Aggregate, BigIntegerField, Case, F, FloatField, Q, Sum, Value, When
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
+
+from rollout_app.engine.diagnosis import OutcomeSums
+from rollout_app.review.models import SummedOutcomes
+
+FIELDS = {field.name: field for field in SummedOutcomes._meta.local_fields}
+COLUMNS = tuple(FIELDS)
+_NAMES = {  # column: figure, where they differ
+    "cost_sum": "cost", "cost_sum_sq": "cost_sq", "graded_n": "both_n", "graded_successes": "both_successes",
+    "graded_sum": "both_cost", "graded_sum_sq": "both_cost_sq", "graded_on_success": "both_cost_on_success",
+    "quality_sum": "quality", "confidence_sum": "confidence",
+}  # fmt: skip
+_FIGURES = tuple(_NAMES.get(column, column) for column in COLUMNS)
+
+# A bucket says how many of its tasks have a cost and how many a grade, not how many have both: only where that
+# follows from the rest does it count for cost per success.
+_ALL_GRADED = Q(ungraded=0)
+_BOTH_KNOWN = _ALL_GRADED & (Q(cost_n=F("tasks")) | Q(failures=0) | Q(successes=0))
+_FROM_OUTCOMES: Mapping[str, Aggregate] = {
+    "graded_n": Sum("cost_n", filter=_BOTH_KNOWN),
+    # Where all tasks have a cost, its successes are the bucket's; where none failed, each task with a cost is one.
+    "graded_successes": Sum(
+        Case(
+            When(_ALL_GRADED & Q(cost_n=F("tasks")), then=F("successes")),
+            When(_ALL_GRADED & Q(failures=0), then=F("cost_n")),
+            default=Value(0),
+        )
+    ),
+    "graded_sum": Sum("cost_sum", filter=_BOTH_KNOWN),
+    "graded_sum_sq": Sum("cost_sum_sq", filter=_BOTH_KNOWN),
+    "graded_on_success": Sum("cost_on_success", filter=_BOTH_KNOWN),
+    **{
+        column: Sum(Cast(KeyTextTransform(name, "mirror"), BigIntegerField()), filter=~Q(mirror={}))
+        for column, name in (("mirrored", "n"), ("mirror_cost", "candidate_cost_nusd"))
+    },
+}
+
+
+def from_outcomes() -> dict[str, Aggregate]:
+    """`{alias: aggregate}` over `OutcomeBucket`, in the order of `COLUMNS`."""
+    return {f"{column}_": _FROM_OUTCOMES.get(column, Sum(column)) for column in COLUMNS}
+
+
+def from_rows() -> dict[str, Aggregate]:
+    """The same over rows of sums."""
+    return {f"{column}_": Sum(column) for column in COLUMNS}
+
+
+def as_row(values: Iterable[Any]) -> dict[str, Any]:
+    """Aggregated values by column: PostgreSQL adds up whole numbers as decimals, and nothing as null."""
+    return {
+        name: float(value or 0) if isinstance(FIELDS[name], FloatField) else int(value or 0)
+        for name, value in zip(COLUMNS, values, strict=True)
+    }
+
+
+def as_sums(values: Iterable[Any]) -> OutcomeSums:
+    return OutcomeSums(**dict(zip(_FIGURES, as_row(values).values(), strict=True)))

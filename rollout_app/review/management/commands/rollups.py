@@ -1,0 +1,56 @@
+"""manage.py rollups: bring the review's sums up to date, rebuild them, or compare them with the outcomes."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.dateparse import parse_date
+
+from rollout_app.review import recount, rollups
+
+
+class Command(BaseCommand):
+    help = "Brings the review's hourly and daily sums up to date."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--rebuild", action="store_true", help="sum everything again from the outcomes that are kept"
+        )
+        parser.add_argument(
+            "--check", action="store_true", help="compare the sums with the outcomes; changes nothing"
+        )
+        parser.add_argument(
+            "--since", metavar="DATE", help="rebuild only from this day on, such as 2026-11-01 (UTC)"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["check"]:
+            return self._check()
+        if options["rebuild"]:
+            done = recount.rebuild(_day(options["since"]))
+        else:
+            done = rollups.roll_up()
+            rollups.run_on()
+        self.stdout.write(f"{done:,} hours of workloads are rolled up.")
+
+    def _check(self) -> None:
+        wrong = recount.differences()
+        for line in wrong[:20]:
+            self.stderr.write(line)
+        if wrong:
+            raise CommandError(
+                f"{len(wrong):,} sums differ from the outcomes. `manage.py rollups --rebuild` mends them."
+            )
+        self.stdout.write("The sums are what the outcomes add up to.")
+
+
+def _day(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        day = parse_date(text)
+    except ValueError:
+        day = None
+    if day is None:
+        raise CommandError(f"{text!r} is no day; give one such as 2026-11-01.")
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,307 @@
+"""Rolls the outcomes up, by hour and by day: a job, and a command that does it again.
+
+Ingest says which hours changed (`mark_changed`, in its own transaction). The job sums those hours anew from the
+outcomes, their days from the hours, and the running sums from the days: whole rows are replaced, so that
+nothing is ever added twice. An hour that changes meanwhile stays marked, and the next turn does it again.
+One process at a time: on PostgreSQL by an advisory lock, on SQLite by its one writer.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
+
+from controlplane.core import clock
+from controlplane.core.bulk import chunks, flat, places, stored
+from pointsman.reporting.histogram import Histogram
+from rollout_app.models import OutcomeBucket
+from rollout_app.review import columns
+from rollout_app.review.models import (
+    DayLatency,
+    DayOutcomes,
+    DayState,
+    HourOutcomes,
+    HourState,
+    RunningOutcomes,
+    RunningState,
+)
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+BUSY_S = 10.0  # a turn of the job starts nothing more after so many seconds; the rest comes next
+_AT_ONCE = 200  # workloads of one transaction
+_ROWS = 500  # of one statement
+_LOCK = 0x726F6C6C  # the advisory lock of the job
+ROUTE = ("rollout", "stage", "arm", "version", "endpoint", "rule", "model")
+ROLLED = Q(changes=F("rolled"))
+READY = ROLLED & Q(final=True)  # the sums of the hour can stand for its outcomes
+
+
+def mark_changed(hours: Iterable[tuple[int, int, datetime]]) -> None:
+    """Note that outcomes of (environment, workload, hour) are being committed. In ingest's transaction, so cheap.
+
+    In the order of the keys, as all that ingest writes: two writers never wait for each other in a circle.
+    """
+    rows = [
+        (environment, workload, stored(hour), 1, 0, False)
+        for environment, workload, hour in sorted(set(hours))
+    ]
+    table = HourState._meta.db_table
+    for some in chunks(rows, _ROWS):
+        statement = (
+            f"INSERT INTO {table} (environment_id, workload_id, hour, changes, rolled, final) VALUES {places(some)} "  # noqa: S608 — our own table; values are bound
+            f"ON CONFLICT (environment_id, workload_id, hour) DO UPDATE SET changes = {table}.changes + 1"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(statement, flat(some))
+
+
+def hour_of(minute: datetime) -> datetime:
+    return minute.replace(minute=0, second=0, microsecond=0)
+
+
+# --- the job ---------------------------------------------------------------------------------------------
+
+
+def roll_up(now: datetime | None = None, busy_s: float = BUSY_S) -> int:
+    """Roll up what changed, oldest first; returns the number of workload hours that were."""
+    now, began, done = now or clock.now(), time.monotonic(), 0
+    while time.monotonic() - began < busy_s:
+        turn = _one_turn(now)
+        if not turn:
+            break
+        done += turn
+    return done
+
+
+def _one_turn(now: datetime) -> int:
+    """The changed hours of one environment and day, for some workloads; 0: nothing is left, or another is at it."""
+    pending = HourState.objects.filter(~ROLLED | Q(final=False, hour__lte=now - HOUR))
+    first = pending.order_by("hour").first()
+    if first is None:
+        return 0
+    day = first.hour.astimezone(UTC).date()
+    marked = pending.filter(
+        environment=first.environment_id, hour__gte=_start(day), hour__lt=_start(day) + DAY
+    )
+    found = list(marked.order_by("hour", "workload_id").values_list("pk", "workload_id", "hour", "changes"))
+    workloads = sorted({workload for _, workload, _, _ in found})[:_AT_ONCE]
+    found = [row for row in found if row[1] in set(workloads)]
+    with transaction.atomic():
+        if not _alone():
+            return 0
+        for hour, rows in groupby(found, key=lambda row: row[2]):
+            _roll_hour(first.environment_id, [row[1] for row in rows], hour, is_over=hour + HOUR <= now)
+        _roll_day(first.environment_id, workloads, day)
+        _invalidate(first.environment_id, workloads, day)
+    _keep_states(first.environment_id, workloads, day, found, now)
+    return len(found)
+
+
+def _alone() -> bool:
+    if connection.vendor != "postgresql":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [_LOCK])
+        return bool(cursor.fetchone()[0])
+
+
+def _start(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _roll_hour(environment: int, workloads: Sequence[int], hour: datetime, *, is_over: bool) -> None:
+    place = {"environment": environment, "workload__in": workloads}
+    outcomes = OutcomeBucket.objects.filter(**place, minute__gte=hour, minute__lt=hour + HOUR)
+    keys = ("workload_id", *ROUTE)
+    latencies = _latencies(outcomes, keys) if is_over else {}
+    HourOutcomes.objects.filter(**place, hour=hour).delete()
+    HourOutcomes.objects.bulk_create(
+        (
+            HourOutcomes(
+                environment_id=environment,
+                hour=hour,
+                **{"latency_histogram": latencies.get(key, {})},
+                **named,
+                **row,
+            )
+            for key, named, row in summed(outcomes, keys, columns.from_outcomes())
+        ),
+        batch_size=_ROWS,
+    )
+
+
+def _roll_day(environment: int, workloads: Sequence[int], day: date) -> None:
+    place = {"environment": environment, "workload__in": workloads}
+    start = _start(day)
+    hours = HourOutcomes.objects.filter(**place, hour__gte=start, hour__lt=start + DAY)
+    DayOutcomes.objects.filter(**place, day=day).delete()
+    DayOutcomes.objects.bulk_create(
+        (
+            DayOutcomes(environment_id=environment, day=day, **named, **row)
+            for _, named, row in summed(hours, ("workload_id", *ROUTE), columns.from_rows())
+        ),
+        batch_size=_ROWS,
+    )
+    DayLatency.objects.filter(**place, day=day).delete()
+    DayLatency.objects.bulk_create(
+        (
+            DayLatency(
+                environment_id=environment,
+                workload_id=workload,
+                day=day,
+                endpoint=endpoint,
+                **{"histogram": histogram},
+            )
+            for (workload, endpoint), histogram in _latencies(hours, ("workload_id", "endpoint")).items()
+        ),
+        batch_size=_ROWS,
+    )
+
+
+def summed(
+    rows: QuerySet[Any], keys: tuple[str, ...], aggregates: Mapping[str, Any]
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]]:
+    """(key, the key by name, sums by column) of each group."""
+    grouped = rows.order_by().values_list(*keys).annotate(**aggregates)
+    for values in grouped.iterator(chunk_size=2_000):
+        key = values[: len(keys)]
+        yield key, dict(zip(keys, key, strict=True)), columns.as_row(values[len(keys) :])
+
+
+def _latencies(rows: QuerySet[Any], keys: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Merged histograms by key."""
+    merged: dict[tuple[Any, ...], Histogram] = defaultdict(Histogram)
+    for *key, histogram in rows.order_by().values_list(*keys, "latency_histogram").iterator(chunk_size=2_000):
+        if histogram:
+            merge(merged[tuple(key)], histogram)
+    return {key: {"zero": h.zero, "counts": h.counts} for key, h in merged.items()}
+
+
+def merge(into: Histogram, stored_histogram: Mapping[str, Any]) -> None:
+    """Add a stored histogram."""
+    into.zero += stored_histogram.get("zero", 0)
+    for bucket, count in (stored_histogram.get("counts") or {}).items():
+        into.counts[int(bucket)] = into.counts.get(int(bucket), 0) + count
+
+
+# --- running sums ----------------------------------------------------------------------------------------
+
+
+def _invalidate(environment: int, workloads: Sequence[int], day: date) -> None:
+    """The running sums of `day` and later are to be made anew."""
+    states = RunningState.objects.filter(environment=environment, workload__in=workloads)
+    states.filter(valid_to__gte=day).update(valid_to=day - DAY)
+    new = set(workloads) - set(states.values_list("workload_id", flat=True))
+    RunningState.objects.bulk_create(
+        RunningState(environment_id=environment, workload_id=workload, valid_to=day - DAY)
+        for workload in sorted(new)
+    )
+
+
+def run_on(now: datetime | None = None) -> int:
+    """Bring the running sums up to today, whether something came in or not; returns the number of workloads."""
+    today, done = (now or clock.now()).astimezone(UTC).date(), 0
+    behind: dict[tuple[int, date], list[int]] = defaultdict(list)
+    for environment, workload, day in RunningState.objects.filter(valid_to__lt=today).values_list(
+        "environment_id", "workload_id", "valid_to"
+    ):
+        behind[environment, day].append(workload)
+    for (environment, day), workloads in sorted(behind.items()):
+        for some in chunks(sorted(workloads), _AT_ONCE):
+            with transaction.atomic():
+                if _alone():
+                    _run_from(environment, some, day + DAY, today)
+                    done += len(some)
+    return done
+
+
+def _run_from(environment: int, workloads: Sequence[int], first: date, today: date) -> None:
+    """From the running sums of the day before `first`, which there are unless it is the workloads' first day."""
+    place = {"environment": environment, "workload__in": workloads}
+    running: dict[tuple[int, str], dict[str, Any]] = defaultdict(lambda: dict.fromkeys(columns.COLUMNS, 0))
+    before = RunningOutcomes.objects.filter(**place, day=first - DAY)
+    for workload, endpoint, *values in before.values_list("workload_id", "endpoint", *columns.COLUMNS):
+        running[workload, endpoint] = columns.as_row(values)
+    own: dict[date, list[tuple[tuple[int, str], dict[str, Any]]]] = defaultdict(list)
+    days = DayOutcomes.objects.filter(**place, day__gte=first, day__lte=today)
+    for key, _, row in summed(days, ("day", "workload_id", "endpoint"), columns.from_rows()):
+        own[key[0]].append(((key[1], key[2]), row))
+    RunningOutcomes.objects.filter(**place, day__gte=first).delete()
+    day = first
+    while day <= today:
+        for key, row in own[day]:
+            running[key] = {name: running[key][name] + row[name] for name in columns.COLUMNS}
+        _keep_running(environment, day, running)
+        day += DAY
+    RunningState.objects.filter(**place).update(valid_to=today)
+
+
+def _keep_running(environment: int, day: date, running: Mapping[tuple[int, str], dict[str, Any]]) -> None:
+    RunningOutcomes.objects.bulk_create(
+        (
+            RunningOutcomes(
+                environment_id=environment, workload_id=workload, endpoint=endpoint, day=day, **row
+            )
+            for (workload, endpoint), row in running.items()
+        ),
+        batch_size=_ROWS,
+    )
+
+
+# --- what is done ----------------------------------------------------------------------------------------
+
+
+def _keep_states(
+    environment: int,
+    workloads: Sequence[int],
+    day: date,
+    found: Sequence[tuple[int, int, datetime, int]],
+    now: datetime,
+) -> None:
+    """Note what the sums cover. Whoever holds a row is changing it: it stays marked, and nobody waits."""
+    covered = {pk: {"rolled": changes, "final": hour + HOUR <= now} for pk, _, hour, changes in found}
+    with transaction.atomic():
+        states = (
+            HourState.objects.select_for_update(skip_locked=True, no_key=True)
+            if _locks()
+            else HourState.objects
+        )
+        for pk in states.filter(pk__in=covered).order_by("pk").values_list("pk", flat=True):
+            HourState.objects.filter(pk=pk).update(**covered[pk])
+    if _start(day) + DAY <= now:
+        ready = [DayState(environment_id=environment, workload_id=w, day=day) for w in workloads]
+        DayState.objects.bulk_create(ready, ignore_conflicts=True, batch_size=_ROWS)
+
+
+def _locks() -> bool:
+    return connection.features.has_select_for_update_skip_locked
+
+
+def refresh(now: datetime | None = None) -> None:
+    """The periodic job."""
+    roll_up(now)
+    run_on(now)
+
+
+def prune(now: datetime | None = None) -> None:
+    """Hours go with the outcomes they were made of, days with the totals by arm."""
+    now = now or clock.now()
+    hours = now - timedelta(days=settings.OUTCOME_RETENTION_DAYS)
+    days = (now - timedelta(days=settings.TOTALS_RETENTION_DAYS)).date()
+    for model, condition in (
+        (HourOutcomes, Q(hour__lt=hours)),
+        (HourState, Q(hour__lt=hours)),
+        (DayOutcomes, Q(day__lt=days)),
+        (DayLatency, Q(day__lt=days)),
+        (DayState, Q(day__lt=days)),
+        (RunningOutcomes, Q(day__lt=days)),
+    ):
+        rows = model._default_manager.filter(condition)
+        while pks := list(rows.values_list("pk", flat=True)[:5_000]):
+            model._default_manager.filter(pk__in=pks).delete()

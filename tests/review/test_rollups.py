@@ -1,0 +1,230 @@
+"""Sums by hour and day: exact, whatever comes late, and made again on demand."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.models import F
+
+from policies_app.models import Environment, Workload
+from rollout_app.engine.diagnosis.figures import total
+from rollout_app.models import OutcomeBucket
+from rollout_app.review import columns, reading, recount, rollups
+from rollout_app.review.models import (
+    DayOutcomes,
+    DayState,
+    HourOutcomes,
+    HourState,
+    RunningOutcomes,
+)
+from tests.support import builders
+from tests.support.outcomes import outcome
+
+NOW = datetime(2026, 11, 24, 15, 20, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def place(db: None) -> tuple[Environment, Workload]:
+    return builders.environment(), builders.workload()
+
+
+@pytest.fixture
+def week(place: tuple[Environment, Workload]) -> Iterator[tuple[Environment, Workload]]:
+    """300 buckets at random minutes of the last week."""
+    rng = random.Random(3)
+    for number in range(300):
+        outcome(
+            *place,
+            NOW - timedelta(minutes=rng.randrange(7 * 1440)),
+            tasks=rng.randrange(1, 50),
+            success=rng.random(),
+            cost=rng.randrange(10**9),
+            endpoint=rng.choice(["/a", "/b"]),
+            model=rng.choice(["small", "large"]),
+            rule=f"r{number % 3}",
+            version=number,
+        )
+    yield place
+
+
+def plain(environment: Environment, workload: Workload, start: datetime, end: datetime) -> dict[Any, Any]:
+    """The same from the outcomes alone."""
+    return {
+        route: sums
+        for rows, aggregates in reading._rows(environment, workload, reading.Sources((), (), [(start, end)]))
+        for *route, sums in (
+            (*values[:7], columns.as_sums(values[7:]))
+            for values in rows.order_by().values_list(*reading.Route._fields).annotate(**aggregates)
+        )
+        for route in [tuple(route)]
+    }
+
+
+def test_any_time_reads_as_the_outcomes_add_up(week: tuple[Environment, Workload]) -> None:
+    rng = random.Random(5)
+    rollups.refresh(NOW)
+    used = reading.sources(*week, NOW - 7 * DAY, NOW)
+    assert len(used.days) >= 5 and used.hours and used.spans
+    for _ in range(30):
+        start = NOW - timedelta(minutes=rng.randrange(7 * 1440))
+        end = start + timedelta(minutes=rng.randrange(1, 3 * 1440))
+        assert reading.routes(*week, start, end) == plain(*week, start, end)
+
+
+def test_it_reads_the_same_before_the_job_has_run(week: tuple[Environment, Workload]) -> None:
+    before = reading.routes(*week, NOW - 7 * DAY, NOW)
+    rollups.refresh(NOW)
+    assert reading.routes(*week, NOW - 7 * DAY, NOW) == before
+
+
+def test_latencies_are_merged(week: tuple[Environment, Workload]) -> None:
+    before = reading.latencies(*week, NOW - 7 * DAY, NOW)
+    rollups.refresh(NOW)
+    after = reading.latencies(*week, NOW - 7 * DAY, NOW)
+    assert after == before
+    tasks = sum(OutcomeBucket.objects.values_list("tasks", flat=True))
+    assert sum(histogram.total for histogram in after.values()) == tasks
+
+
+def test_what_comes_late_is_read_at_once_and_rolled_up_next(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - 3 * DAY, tasks=10)
+    rollups.refresh(NOW)
+    outcome(*place, NOW - 3 * DAY + timedelta(minutes=1), tasks=5)
+    assert total(reading.routes(*place, NOW - 5 * DAY, NOW).values()).tasks == 15
+    assert DayOutcomes.objects.get().tasks == 10
+    rollups.refresh(NOW)
+    assert DayOutcomes.objects.get().tasks == 15
+    assert [row.tasks for row in RunningOutcomes.objects.order_by("day")] == [15, 15, 15, 15]
+
+
+def test_an_hour_that_changes_while_it_is_rolled_up_stays_marked(
+    place: tuple[Environment, Workload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome(*place, NOW - HOUR, tasks=10)
+    roll_day = rollups._roll_day
+
+    def meanwhile(*args: Any) -> None:
+        roll_day(*args)
+        if OutcomeBucket.objects.count() == 1:
+            outcome(*place, NOW - HOUR + timedelta(minutes=1), tasks=7)
+
+    monkeypatch.setattr(rollups, "_roll_day", meanwhile)
+    rollups._one_turn(NOW)
+    assert HourState.objects.exclude(changes=F("rolled")).count() == 1
+    assert total(reading.routes(*place, NOW - DAY, NOW).values()).tasks == 17
+    rollups.roll_up(NOW)
+    assert sum(HourOutcomes.objects.values_list("tasks", flat=True)) == 17
+
+
+def test_an_hour_under_way_is_rolled_up_again_once_it_is_over(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - timedelta(minutes=5))
+    rollups.roll_up(NOW)
+    state = HourState.objects.get()
+    assert (state.changes, state.rolled, state.final) == (1, 1, False)
+    assert HourOutcomes.objects.get().latency_histogram == {}
+    assert rollups.roll_up(NOW) == 0  # nothing came in
+    rollups.roll_up(NOW + HOUR)
+    assert HourState.objects.get().final
+    assert HourOutcomes.objects.get().latency_histogram == {"zero": 0, "counts": {"100": 100}}
+
+
+def test_a_day_is_ready_only_when_it_is_over(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - HOUR)
+    rollups.refresh(NOW)
+    assert not DayState.objects.exists()
+    outcome(*place, NOW - DAY)
+    rollups.refresh(NOW)
+    assert [state.day for state in DayState.objects.all()] == [(NOW - DAY).date()]
+
+
+def test_running_sums_go_on_without_traffic(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - 2 * DAY, tasks=10)
+    rollups.refresh(NOW - 2 * DAY)
+    rollups.refresh(NOW + 2 * DAY)
+    rows = RunningOutcomes.objects.order_by("day").values_list("day", "tasks")
+    assert list(rows) == [((NOW + n * DAY).date(), 10) for n in (-2, -1, 0, 1, 2)]
+
+
+def test_running_sums_hold_though_an_older_day_comes_later(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - DAY, tasks=10)
+    rollups.refresh(NOW)
+    outcome(*place, NOW - 4 * DAY, tasks=3, endpoint="/b")
+    rollups.refresh(NOW)
+    today = RunningOutcomes.objects.filter(day=NOW.date()).order_by("endpoint")
+    assert [(row.endpoint, row.tasks) for row in today] == [("/a", 10), ("/b", 3)]
+    assert not RunningOutcomes.objects.filter(day=(NOW - 2 * DAY).date(), endpoint="/a").exists()
+
+
+def test_every_figure_of_the_running_sums_is_the_sum_of_the_days(week: tuple[Environment, Workload]) -> None:
+    rollups.refresh(NOW)
+    for endpoint in ("/a", "/b"):
+        days = DayOutcomes.objects.filter(endpoint=endpoint)
+        last = RunningOutcomes.objects.get(day=NOW.date(), endpoint=endpoint)
+        for column in columns.COLUMNS:
+            assert getattr(last, column) == pytest.approx(sum(days.values_list(column, flat=True)))
+
+
+def test_a_rebuild_gives_the_same(week: tuple[Environment, Workload]) -> None:
+    rollups.refresh(NOW)
+    before = list(DayOutcomes.objects.order_by("day", "version").values(*columns.COLUMNS))
+    HourOutcomes.objects.update(tasks=0)
+    DayOutcomes.objects.all().delete()
+    recount.rebuild(now=NOW)
+    assert list(DayOutcomes.objects.order_by("day", "version").values(*columns.COLUMNS)) == before
+
+
+def test_the_check_finds_what_was_written_past_ingest(week: tuple[Environment, Workload]) -> None:
+    rollups.refresh(NOW)
+    call_command("rollups", check=True)
+    row = HourOutcomes.objects.order_by("pk")[3]
+    HourOutcomes.objects.filter(pk=row.pk).update(cost_sum=F("cost_sum") + 1)
+    with pytest.raises(CommandError, match="1 sums differ"):
+        call_command("rollups", check=True)
+    call_command("rollups", rebuild=True)
+    call_command("rollups", check=True)
+
+
+def test_the_command_says_which_day_it_cannot_read(db: None) -> None:
+    with pytest.raises(CommandError, match="is no day"):
+        call_command("rollups", rebuild=True, since="soon")
+
+
+def test_pruning_keeps_days_longer_than_hours(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - 100 * DAY)
+    outcome(*place, NOW - DAY)
+    rollups.refresh(NOW)
+    rollups.prune(NOW)
+    assert (HourOutcomes.objects.count(), DayOutcomes.objects.count()) == (1, 2)
+    OutcomeBucket.objects.filter(minute__lt=NOW - 90 * DAY).delete()
+    assert total(reading.routes(*place, NOW - 120 * DAY, NOW).values()).tasks == 200
+
+
+def test_a_mirrored_run_is_counted_apart(place: tuple[Environment, Workload]) -> None:
+    outcome(*place, NOW - 2 * HOUR, mirror={"n": 4, "both": 4, "candidate_cost_nusd": 500})
+    for _ in range(2):
+        sums = total(reading.routes(*place, NOW - DAY, NOW).values())
+        assert (sums.mirrored, sums.mirror_cost, sums.cost) == (4, 500, 100_000)
+        rollups.refresh(NOW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "n", "successes", "cost"),
+    [
+        ({}, 100, 92, 100_000),
+        ({"priced": 50, "success": 1.0}, 50, 50, 50_000),  # A1
+        ({"priced": 50, "success": 0.0}, 50, 0, 50_000),
+        ({"priced": 50}, 0, 0, 0),  # which of the 92 have a cost, nobody knows
+        ({"graded": 50}, 0, 0, 0),
+        ({"priced": 0}, 0, 0, 0),
+    ],
+)
+def test_cost_per_success_rests_on_what_follows_from_the_counts(
+    place: tuple[Environment, Workload], fields: dict[str, Any], n: int, successes: int, cost: int
+) -> None:
+    outcome(*place, NOW - HOUR, **fields)
+    sums = total(reading.routes(*place, NOW - DAY, NOW).values())
+    assert (sums.both_n, sums.both_successes, sums.both_cost) == (n, successes, cost)
