@@ -1,0 +1,138 @@
+"""OFREP 0.3: workloads as feature flags over HTTP, for OpenFeature's remote providers.
+
+    POST /ofrep/v1/evaluate/flags/<workload>     one, with its decision's id
+    POST /ofrep/v1/evaluate/flags                all that the key may see, with an ETag
+
+The same snapshot, the same evaluator and the same buckets as in a router: whoever asks here and whoever decides in the
+process get the same arm and the same model. https://github.com/open-feature/protocol
+
+Limits. A remote evaluation is a decision without an outcome: cost and success reach the control plane by
+`POST /router/v1/events` or as feedback on `metadata.decision_id`. `history.*` is not known here, and a policy's second
+stage has no place in the protocol.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from controlplane.web.replies import Reply, json_reply
+from pointsman.assignment import WorkloadAssignment
+from pointsman.choose import decide
+from pointsman.errors import PointsmanError
+from pointsman.integrations.flags import inputs_of, metadata_of, reason_of, units_of
+from policies_app.snapshots.cache import Generation, Selection
+
+_MAX_CONTEXT = 64 * 1024  # bytes of a request
+
+
+class ContextRefused(ValueError):
+    """A request that is no evaluation request. `code` is OFREP's."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+def evaluate_one(generation: Generation | None, selection: Selection, name: str, body: bytes) -> Reply:
+    """The answer for one workload: 200, 400 for what is no context, 404 for what is not served (or not the key's)."""
+    try:
+        key, context = _context(body)
+    except ContextRefused as refused:
+        return json_reply(400, {"key": name, "errorCode": refused.code, "errorDetails": refused.detail})
+    visible = selection is None or name in selection
+    assignment = _assignment(generation, name) if generation is not None and visible else None
+    if assignment is None:
+        detail = f"This environment serves no workload {name!r}."
+        return json_reply(404, {"key": name, "errorCode": "FLAG_NOT_FOUND", "errorDetails": detail})
+    return json_reply(200, _evaluation(assignment, key, context))
+
+
+def evaluate_all(
+    generation: Generation | None, selection: Selection, body: bytes, if_none_match: bytes | None
+) -> Reply:
+    """Every workload that the key may see. 304 while neither the revision nor the context has changed."""
+    try:
+        key, context = _context(body)
+    except ContextRefused as refused:
+        return json_reply(400, {"errorCode": refused.code, "errorDetails": refused.detail})
+    names = sorted(generation.entries) if generation is not None else []
+    if selection is not None:
+        names = [name for name in names if name in selection]
+    etag = _etag(generation, names, key, context)
+    headers = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
+    if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(b",")):
+        return Reply(304, headers)
+    found = (_assignment(generation, name) for name in names if generation is not None)
+    flags = [_evaluation(assignment, key, context) for assignment in found if assignment is not None]
+    return json_reply(200, {"flags": flags, "metadata": _revision(generation)}, *headers)
+
+
+def _context(body: bytes) -> tuple[str | None, Mapping[str, Any]]:
+    """(targeting key, attributes). Raises `ContextRefused`."""
+    if len(body) > _MAX_CONTEXT:
+        raise ContextRefused("INVALID_CONTEXT", f"A context has at most {_MAX_CONTEXT:,} bytes.")
+    try:
+        document = msgspec.json.decode(body) if body.strip() else {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ContextRefused("PARSE_ERROR", f"The request is no JSON: {error}.") from None
+    context = document.get("context", {}) if isinstance(document, dict) else None
+    if not isinstance(context, dict):
+        raise ContextRefused("INVALID_CONTEXT", 'The request is {"context": {"targetingKey": …, …}}.')
+    key = context.get("targetingKey")
+    if key is not None and not isinstance(key, str):
+        raise ContextRefused("INVALID_CONTEXT", "`targetingKey` is a text.")
+    return key, {name: value for name, value in context.items() if name != "targetingKey"}
+
+
+def _evaluation(
+    assignment: WorkloadAssignment, key: str | None, context: Mapping[str, Any]
+) -> dict[str, Any]:
+    decision = decide(assignment, inputs_of(context), units_of(key, context))
+    params = {f"params.{name}": value for name, value in decision.params.items() if _is_plain(value)}
+    return {
+        "key": assignment.name,
+        "value": decision.model,
+        "variant": decision.alias,
+        "reason": reason_of(decision),
+        "metadata": {**metadata_of(decision), **params},
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    """Metadata of a flag are texts, numbers and booleans."""
+    return isinstance(value, (str, int, float, bool))
+
+
+def _assignment(generation: Generation | None, name: str) -> WorkloadAssignment | None:
+    """What is served of the workload; None where nothing is, or nothing that can run."""
+    entry = generation.entries.get(name) if generation is not None else None
+    if entry is None or generation is None:
+        return None
+    return _built(generation.look.name, name, entry.fragment)
+
+
+@lru_cache(maxsize=1_024)
+def _built(environment: str, name: str, fragment: bytes) -> WorkloadAssignment | None:
+    """Compiled once for each content: about a millisecond."""
+    try:
+        return WorkloadAssignment.build(name, json.loads(fragment), environment=environment)
+    except PointsmanError:
+        return None  # a router refuses it, too, and says so by an ack
+
+
+def _etag(
+    generation: Generation | None, names: list[str], key: str | None, context: Mapping[str, Any]
+) -> bytes:
+    look = generation.look if generation is not None else None
+    asked = [look and look.epoch, look and look.revision, names, key, context]
+    return b'"%s"' % hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32].encode()
+
+
+def _revision(generation: Generation | None) -> dict[str, Any]:
+    if generation is None:
+        return {}
+    return {"environment": generation.look.name, "revision": generation.look.revision}

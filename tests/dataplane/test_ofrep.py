@@ -1,0 +1,124 @@
+"""Workloads as OFREP flags: the same choice as a router's, and answers that OpenFeature's provider understands."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pointsman.bucketing import bucket
+from pointsman.policy import digest
+from policies_app.snapshots.cache import Entry, Generation, Look
+from policies_app.snapshots.ofrep import evaluate_all, evaluate_one
+
+POLICY: dict[str, Any] = {
+    "format": 1,
+    "workload": "chat",
+    "models": {"small": {"model": "x/small", "params": {"temperature": 0}}, "large": {"model": "x/large"}},
+    "rank": ["small", "large"],
+    "rules": [{"id": "long", "when": "request.prompt_tokens > 100", "use": "large"}],
+    "default": "small",
+    "fallback": ["large", "small"],
+}
+CANDIDATE = {**POLICY, "default": "large", "fallback": ["small"]}
+
+
+def served(policy: dict[str, Any], version: int = 1) -> dict[str, Any]:
+    return {"version": version, "digest": digest(policy), "policy": policy}
+
+
+def generation(*, revision: int = 7, **changes: Any) -> Generation:
+    entry = {
+        "revision": revision, "unit": "conversation", "baseline": served(POLICY), "candidate": None, "rollout": None,
+        "pin": None, **changes,
+    }  # fmt: skip
+    entries = {
+        "chat": Entry(revision, json.dumps(entry).encode()),
+        "other": Entry(1, json.dumps({**entry, "revision": 1}).encode()),
+    }
+    return Generation(Look(1, "production", "epoch", revision, 10_000), entries, {})
+
+
+def asked(context: Any) -> bytes:
+    return json.dumps({"context": context}).encode()
+
+
+def test_it_answers_with_model_variant_and_reason() -> None:
+    reply = evaluate_one(generation(), None, "chat", asked({"targetingKey": "c-1", "prompt_tokens": 500}))
+    answer = json.loads(reply.body)
+    assert reply.status == 200
+    assert (answer["key"], answer["value"], answer["variant"]) == ("chat", "x/large", "large")
+    assert answer["reason"] == "TARGETING_MATCH"
+    assert answer["metadata"]["rule"] == "long"
+    assert answer["metadata"]["decision_id"]
+
+
+def test_parameters_are_metadata() -> None:
+    answer = json.loads(evaluate_one(generation(), None, "chat", b"").body)
+    assert (answer["value"], answer["reason"], answer["metadata"]["params.temperature"]) == ("x/small", "DEFAULT", 0)
+
+
+@pytest.mark.parametrize("unit", [f"c-{at}" for at in range(8)])
+def test_a_unit_gets_the_arm_that_a_router_gives_it(unit: str) -> None:
+    rollout = {"id": "r", "stage": 1, "mode": "percentage", "share_pcm": 50_000, "salt": "s", "mirror_pcm": 0}
+    moving = generation(candidate=served(CANDIDATE, 2), rollout=rollout)
+    answer = json.loads(evaluate_one(moving, None, "chat", asked({"targetingKey": unit})).body)
+    assert answer["metadata"]["arm"] == ("candidate" if bucket("s", unit) < 50_000 else "baseline")
+    assert answer["reason"] == "SPLIT"
+
+
+def test_a_pin_is_told() -> None:
+    pinned = generation(pin={"model": "small", "reason": "outage"})
+    answer = json.loads(evaluate_one(pinned, None, "chat", asked({"prompt_tokens": 500})).body)
+    assert (answer["value"], answer["reason"]) == ("x/small", "DISABLED")
+
+
+@pytest.mark.parametrize(
+    ("name", "selection"), [("nobody", None), ("chat", frozenset({"other"})), ("chat", frozenset())]
+)
+def test_what_is_not_served_or_not_the_keys_is_not_found(name: str, selection: frozenset[str] | None) -> None:
+    reply = evaluate_one(generation(), selection, name, b"{}")
+    assert (reply.status, json.loads(reply.body)["errorCode"]) == (404, "FLAG_NOT_FOUND")
+
+
+def test_an_environment_without_a_snapshot_serves_nothing() -> None:
+    assert evaluate_one(None, None, "chat", b"").status == 404
+    assert json.loads(evaluate_all(None, None, b"", None).body)["flags"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "PARSE_ERROR"),
+        (b"[]", "INVALID_CONTEXT"),
+        (b'{"context": 3}', "INVALID_CONTEXT"),
+        (b'{"context": {"targetingKey": 3}}', "INVALID_CONTEXT"),
+        (b'{"context": {"x": "' + b"y" * 70_000 + b'"}}', "INVALID_CONTEXT"),
+        (b"[" * 100_000, "INVALID_CONTEXT"),
+    ],
+)
+def test_what_is_no_context_is_refused(body: bytes, code: str) -> None:
+    for reply in (evaluate_one(generation(), None, "chat", body), evaluate_all(generation(), None, body, None)):
+        assert (reply.status, json.loads(reply.body)["errorCode"]) == (400, code)
+
+
+def test_all_workloads_of_the_key_are_answered_at_once() -> None:
+    document = json.loads(evaluate_all(generation(), None, b"", None).body)
+    assert [flag["key"] for flag in document["flags"]] == ["chat", "other"]
+    assert document["metadata"] == {"environment": "production", "revision": 7}
+    one = json.loads(evaluate_all(generation(), frozenset({"chat"}), b"", None).body)
+    assert [flag["key"] for flag in one["flags"]] == ["chat"]
+
+
+def test_a_bulk_answer_is_repeated_only_when_something_changed() -> None:
+    context = asked({"targetingKey": "c-1"})
+    first = evaluate_all(generation(), None, context, None)
+    etag = dict(first.headers)[b"etag"]
+    assert evaluate_all(generation(), None, context, etag).status == 304
+    assert evaluate_all(generation(), None, context, b'"other", ' + etag).status == 304
+    assert evaluate_all(generation(revision=8), None, context, etag).status == 200
+    assert evaluate_all(generation(), None, asked({"targetingKey": "c-2"}), etag).status == 200
+
+
+def test_a_policy_that_cannot_run_is_not_served() -> None:
+    broken = generation(baseline={"version": 1, "digest": "sha256:0", "policy": POLICY})
+    assert evaluate_one(broken, None, "chat", b"").status == 404
