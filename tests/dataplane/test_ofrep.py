@@ -54,7 +54,11 @@ def test_it_answers_with_model_variant_and_reason() -> None:
 
 def test_parameters_are_metadata() -> None:
     answer = json.loads(evaluate_one(generation(), None, "chat", b"").body)
-    assert (answer["value"], answer["reason"], answer["metadata"]["params.temperature"]) == ("x/small", "DEFAULT", 0)
+    assert (answer["value"], answer["reason"], answer["metadata"]["params.temperature"]) == (
+        "x/small",
+        "DEFAULT",
+        0,
+    )
 
 
 @pytest.mark.parametrize("unit", [f"c-{at}" for at in range(8)])
@@ -97,7 +101,10 @@ def test_an_environment_without_a_snapshot_serves_nothing() -> None:
     ],
 )
 def test_what_is_no_context_is_refused(body: bytes, code: str) -> None:
-    for reply in (evaluate_one(generation(), None, "chat", body), evaluate_all(generation(), None, body, None)):
+    for reply in (
+        evaluate_one(generation(), None, "chat", body),
+        evaluate_all(generation(), None, body, None),
+    ):
         assert (reply.status, json.loads(reply.body)["errorCode"]) == (400, code)
 
 

@@ -42,7 +42,7 @@ STALE_AFTER_S = 120.0
 _LOOK_EVERY_S = 5.0
 
 
-class PointsmanProvider(AbstractProvider):  # type: ignore[misc]  # typed where the SDK is installed
+class PointsmanProvider(AbstractProvider):
     """OpenFeature's provider over a `Router`, which stays the caller's to close unless `closes_router` is set.
 
     ready_within   seconds that `initialize` waits for a first policy

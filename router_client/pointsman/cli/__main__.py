@@ -1,0 +1,7 @@
+"""`python -m pointsman.cli`"""
+
+import sys
+
+from pointsman.cli import main
+
+sys.exit(main())

@@ -1,0 +1,78 @@
+"""The commands, put together, and what becomes of an error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+import typer.core
+
+from pointsman.cli import emergency, folders, policies, rollouts, starting
+from pointsman.cli.output import CliError, Output, Settings
+from pointsman.errors import ConfigurationError, PolicyInvalid
+from pointsman.version import VERSION
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="pointsman",
+    help="Router policies from the command line: check them, keep them, move them to traffic.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+policies.register(app)
+starting.register(app)
+folders.register(app)
+emergency.register(app)
+rollouts.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pointsman {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _settings(
+    context: typer.Context,
+    server: Annotated[str, typer.Option(envvar="POINTSMAN_URL", help="The control plane's address.")] = "",
+    key: Annotated[
+        str, typer.Option(envvar="POINTSMAN_KEY", help="An admin key (pma_…).", show_envvar=True)
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    context.obj = Settings(server, key, Output(as_json))
+
+
+def run(arguments: list[str]) -> int:
+    """Run; returns the exit code. Every error ends in a sentence."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request is no answer
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="pointsman", standalone_mode=False)
+    except PolicyInvalid as invalid:
+        print(*invalid.problems, sep="\n", file=sys.stderr)
+        return 1
+    except (CliError, ConfigurationError) as error:
+        print(f"pointsman: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"pointsman: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what was typed is no command
+            print(f"pointsman: {error.format_message()}", file=sys.stderr)
+            return 2
+        if type(error).__name__ == "Abort":
+            print("pointsman: stopped", file=sys.stderr)
+            return 130
+        raise
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,182 @@
+"""What it takes to make a control plane as a folder says: compared first, then done in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pointsman.cli.desired import Desired, DesiredWorkload
+from pointsman.cli.server import Server, path
+
+__all__ = ["Change", "compare"]
+
+UNDER_WAY = ("draft", "awaiting_approval", "scheduled", "running", "paused", "rolling_back")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that would be done. `details`: what changes in it, name → (before, after)."""
+
+    action: str  # create, update, propose, serve, wait
+    kind: str
+    name: str
+    details: Mapping[str, tuple[Any, Any]]
+    do: Callable[[Server, str], Any]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.kind} {self.name}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        details = {name: {"before": before, "after": after} for name, (before, after) in self.details.items()}
+        return {"action": self.action, "kind": self.kind, "name": self.name, "changes": details}
+
+
+def compare(server: Server, desired: Desired) -> list[Change]:
+    """The changes, in the order in which they can be done. Empty: all is as the folder says."""
+    changes: list[Change] = []
+    for kind, wanted in (
+        ("models", desired.models),
+        ("environments", desired.environments),
+        ("plans", desired.plans),
+    ):
+        for name, fields in wanted.items():
+            changes += _things(server, kind, name, fields)
+    for workload in desired.workloads.values():
+        changes += _workload(server, workload)
+    return changes
+
+
+def _things(server: Server, kind: str, name: str, fields: Mapping[str, Any]) -> Iterator[Change]:
+    """Create it, or change the fields that differ."""
+    present = server.find(path(kind, name))
+    if present is None:
+        yield Change("create", kind[:-1], name, _all(fields), _creates(kind, {**fields, "name": name}))
+        return
+    different = _different(fields, present)
+    if different:
+        body = {field: after for field, (_, after) in different.items()}
+        yield Change("update", kind[:-1], name, different, _updates(path(kind, name), body))
+
+
+def _workload(server: Server, wanted: DesiredWorkload) -> Iterator[Change]:
+    present = server.find(path("workloads", wanted.name))
+    if present is None:
+        fields = {**wanted.fields, "name": wanted.name}
+        yield Change("create", "workload", wanted.name, _all(wanted.fields), _creates("workloads", fields))
+    elif different := _different(wanted.fields, present):
+        body = {field: after for field, (_, after) in different.items()}
+        yield Change(
+            "update", "workload", wanted.name, different, _updates(path("workloads", wanted.name), body)
+        )
+    yield from _guardrails(server, wanted, present is not None)
+    if wanted.policy is not None:
+        yield from _policy(server, wanted, present is not None)
+
+
+def _guardrails(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:
+    base = path("workloads", wanted.name, "guardrails")
+    present = {one["metric"]: one for one in server.every(base)} if exists else {}
+    for metric, settings in wanted.guardrails.items():
+        if different := _different(settings, present.get(metric, {})):
+            body = {field: after for field, (_, after) in different.items()}
+            yield Change(
+                "update",
+                "guardrail",
+                f"{wanted.name}/{metric}",
+                different,
+                _puts(f"{base}/{path(metric)}", body),
+            )
+
+
+def _policy(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:
+    """A version where the document is a new one, and its way to each environment that is named."""
+    versions = list(server.every(path("workloads", wanted.name, "versions"))) if exists else []
+    known = {one["digest"]: one["number"] for one in versions}
+    number = known.get(wanted.policy_digest)
+    if number is None:
+        number = max(known.values(), default=0) + 1
+        body = {"policy": wanted.policy}
+        details = {"digest": (None, wanted.policy_digest)}
+        yield Change(
+            "create", "version", f"{wanted.name}/{number}", details,
+            _creates(path("workloads", wanted.name, "versions"), body, reason_as="note"),
+        )  # fmt: skip
+    for environment, settings in wanted.environments.items():
+        yield from _serving(server, wanted.name, environment, settings, number)
+
+
+def _serving(
+    server: Server, workload: str, environment: str, settings: Mapping[str, Any], number: int
+) -> Iterator[Change]:
+    present = server.find(path("environments", environment, "assignments", workload))
+    name = f"{workload} in {environment}"
+    if present is None or present.get("baseline") is None:
+        where = path("environments", environment, "assignments", workload, "serve")
+        yield Change(
+            "serve",
+            "version",
+            f"{number} of {name}",
+            {"version": (None, number)},
+            _posts(where, {"version": number}),
+        )
+        return
+    if present["baseline"] == number or present.get("candidate") == number:
+        return
+    moving = [
+        one
+        for one in server.every("rollouts", environment=environment, workload=workload)
+        if one["state"] in UNDER_WAY
+    ]
+    if any(one["candidate"] == number for one in moving):
+        return
+    body: dict[str, Any] = {"environment": environment, "workload": workload, "candidate": number}
+    if "stages" in settings:
+        body["stages"] = settings["stages"]
+    else:
+        body["plan"] = settings.get("plan", "standard")
+    details = {"version": (present["baseline"], number), "plan": (None, body.get("plan", "stages"))}
+    yield Change("propose", "rollout", f"of version {number} of {name}", details, _posts("rollouts", body))
+
+
+def _different(wanted: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {
+        name: (present.get(name), value)
+        for name, value in wanted.items()
+        if name != "name" and not _same(present.get(name), value)
+    }
+
+
+def _same(present: Any, wanted: Any) -> bool:
+    """Whether two say the same: the API writes decimals as text and fills in what a plan's stage leaves out."""
+    if isinstance(present, Mapping) and isinstance(wanted, Mapping):
+        return all(_same(present.get(name), value) for name, value in wanted.items())
+    if isinstance(present, list) and isinstance(wanted, list):
+        return len(present) == len(wanted) and all(map(_same, present, wanted))
+    if isinstance(present, str) and isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
+        try:
+            return float(present) == float(wanted)
+        except ValueError:
+            return False
+    return bool(present == wanted)
+
+
+def _all(fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (None, value) for name, value in fields.items() if name != "name"}
+
+
+def _creates(where: str, body: Mapping[str, Any], reason_as: str = "reason") -> Callable[[Server, str], Any]:
+    return lambda server, reason: server.post(where, {**body, reason_as: reason})
+
+
+def _posts(where: str, body: Mapping[str, Any]) -> Callable[[Server, str], Any]:
+    return lambda server, reason: server.post(where, {**body, "reason": reason})
+
+
+def _updates(where: str, body: Mapping[str, Any]) -> Callable[[Server, str], Any]:
+    return lambda server, reason: server.patch(where, {**body, "reason": reason})
+
+
+def _puts(where: str, body: Mapping[str, Any]) -> Callable[[Server, str], Any]:
+    return lambda server, reason: server.put(where, {**body, "reason": reason})

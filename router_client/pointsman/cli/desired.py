@@ -1,0 +1,141 @@
+"""A folder of YAML files: what should be on the control plane.
+
+    models.yaml                     a list of models, each with `name` and any other field of the API
+    environments.yaml               a list of environments
+    plans.yaml                      a list of plans
+    workloads/<name>/workload.yaml  the workload's fields; `guardrails: {failure: {margin: 0.01}}`;
+                                    `environments: {production: {plan: standard}}`: where its policy is to be served
+    workloads/<name>/policy.yaml    the policy document, or policy.json
+
+Every file may be left out. Only the fields that a file names are compared and changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pointsman.cli.output import CliError
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import digest, load
+
+__all__ = ["Desired", "DesiredWorkload", "read_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredWorkload:
+    """One workload of the folder. `policy` None: the folder has no document for it."""
+
+    name: str
+    fields: Mapping[str, Any]
+    guardrails: Mapping[str, Mapping[str, Any]]
+    environments: Mapping[str, Mapping[str, Any]]
+    policy: dict[str, Any] | None
+    policy_digest: str | None
+
+
+@dataclass(slots=True)
+class Desired:
+    """All of the folder, by kind and name."""
+
+    models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    environments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    plans: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    workloads: dict[str, DesiredWorkload] = field(default_factory=dict)
+
+
+def read_folder(folder: Path) -> Desired:
+    """The folder, read whole: one bad file and nothing is. Raises `CliError` that names every bad file."""
+    if not folder.is_dir():
+        raise CliError(f"{folder} is no folder.")
+    wrong: list[str] = []
+    desired = Desired(
+        _named(folder / "models.yaml", wrong),
+        _named(folder / "environments.yaml", wrong),
+        _named(folder / "plans.yaml", wrong),
+    )
+    for home in sorted((folder / "workloads").glob("*/")):
+        if home.is_dir() and (found := _workload(home, wrong)) is not None:
+            desired.workloads[found.name] = found
+    if wrong:
+        raise CliError("Nothing was applied:\n  " + "\n  ".join(wrong))
+    if not (desired.models or desired.environments or desired.plans or desired.workloads):
+        raise CliError(
+            f"{folder} holds none of models.yaml, environments.yaml, plans.yaml and workloads/<name>/: "
+            "is it the right one?"
+        )
+    return desired
+
+
+def _workload(home: Path, wrong: list[str]) -> DesiredWorkload | None:
+    content = _yaml(home / "workload.yaml", wrong)
+    policy = _policy(home, wrong)
+    if content is None:
+        content = {}
+    if not isinstance(content, Mapping):
+        wrong.append(f"{home / 'workload.yaml'}: a workload's fields are meant")
+        return None
+    fields = {str(name): value for name, value in content.items()}
+    guardrails, environments = fields.pop("guardrails", None) or {}, fields.pop("environments", None) or {}
+    name = str(fields.pop("name", home.name))
+    for what, value in (("guardrails", guardrails), ("environments", environments)):
+        if not isinstance(value, Mapping) or not all(
+            isinstance(one or {}, Mapping) for one in value.values()
+        ):
+            wrong.append(f"{home / 'workload.yaml'}: {what} maps names to their settings")
+            return None
+    if policy is not None and policy.get("workload") != name:
+        wrong.append(f"{home}: the policy belongs to {policy.get('workload')!r}, the folder to {name!r}")
+    return DesiredWorkload(
+        name,
+        fields,
+        {str(metric): settings or {} for metric, settings in guardrails.items()},
+        {str(place): settings or {} for place, settings in environments.items()},
+        policy,
+        None if policy is None else digest(policy),
+    )
+
+
+def _policy(home: Path, wrong: list[str]) -> dict[str, Any] | None:
+    for name in ("policy.yaml", "policy.yml", "policy.json"):
+        if (home / name).is_file():
+            try:
+                return load((home / name).read_bytes())
+            except PolicyInvalid as invalid:
+                wrong += [
+                    f"{home / name}: {problem}" for problem in invalid.problems if problem.severity == "error"
+                ]
+    return None
+
+
+def _named(file: Path, wrong: list[str]) -> dict[str, Mapping[str, Any]]:
+    content = _yaml(file, wrong)
+    if content is None:
+        return {}
+    if not isinstance(content, list) or not all(
+        isinstance(one, Mapping) and one.get("name") for one in content
+    ):
+        wrong.append(f"{file}: a list is meant, of which each has a `name`")
+        return {}
+    found: dict[str, Mapping[str, Any]] = {}
+    for one in content:
+        if str(one["name"]) in found:
+            wrong.append(f"{file}: {one['name']} stands twice")
+        found[str(one["name"])] = one
+    return found
+
+
+def _yaml(file: Path, wrong: list[str]) -> Any:
+    if not file.is_file():
+        return None
+    try:
+        import yaml
+    except ImportError:
+        raise CliError("Folders of YAML need the extra `yaml`: pip install 'pointsman[cli]'.") from None
+    try:
+        return yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        wrong.append(f"{file}: it is no YAML: {error}".replace("\n", " "))
+        return None

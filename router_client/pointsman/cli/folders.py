@@ -1,0 +1,189 @@
+"""`plan`, `apply`, `export`: a control plane as a folder of YAML files, for Git and for CI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pointsman.cli.changes import Change, compare
+from pointsman.cli.desired import read_folder
+from pointsman.cli.output import CliError, Output, Settings
+from pointsman.cli.rollouts import watch_until_done
+from pointsman.cli.server import Server, path
+
+__all__ = ["register"]
+
+Folder = Annotated[
+    Path, typer.Argument(help="The folder: models.yaml, plans.yaml, workloads/<name>/policy.yaml …")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("plan")(plan)
+    app.command("apply")(apply)
+    app.command("export")(export)
+
+
+def plan(
+    context: typer.Context,
+    folder: Folder,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 1 when something would change.")
+    ] = False,
+) -> None:
+    """Say what `apply` would do, and do nothing."""
+    settings: Settings = context.obj
+    desired = read_folder(folder)
+    with settings.connect() as server:
+        changes = compare(server, desired)
+    _tell(settings.output, changes)
+    if changes and exit_code:
+        raise typer.Exit(1)
+
+
+def apply(
+    context: typer.Context,
+    folder: Folder,
+    reason: Annotated[str, typer.Option(help="For the audit log.")] = "pointsman apply",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the rollouts that it proposes to their end.")
+    ] = False,
+    start: Annotated[
+        bool, typer.Option("--start", help="Start what it proposes, where nobody has to approve.")
+    ] = False,
+) -> None:
+    """Make the control plane as the folder says. A second time it changes nothing.
+
+    With --wait the exit code is 1 when a rollout is taken back.
+    """
+    settings: Settings = context.obj
+    desired = read_folder(folder)
+    done: list[dict[str, Any]] = []
+    proposed: list[str] = []
+    with settings.connect() as server:
+        changes = compare(server, desired)
+        if not changes:
+            settings.output.data({"changes": []}, "No changes.")
+            return
+        for change in changes:
+            answer = _do(server, change, reason, done)
+            done.append(change.as_dict())
+            settings.output.say(f"{change}: done")
+            if change.action == "propose":
+                proposed.append(answer["id"])
+                if start and answer["state"] in ("draft", "scheduled"):
+                    server.act(path("rollouts", answer["id"]), "start", {"reason": reason})
+        if settings.output.as_json:
+            settings.output.data({"changes": done, "rollouts": proposed})
+        ends = [watch_until_done(server, settings.output, rollout) for rollout in proposed] if wait else []
+    if not all(ends):
+        raise typer.Exit(1)
+
+
+def _do(server: Server, change: Change, reason: str, done: Sequence[Any]) -> Any:
+    try:
+        return change.do(server, reason)
+    except CliError as error:
+        before = f" {len(done)} earlier changes were made." if done else " Nothing was changed."
+        raise CliError(f"{change}: {error}{before}") from None
+
+
+def _tell(output: Output, changes: Sequence[Change]) -> None:
+    if not changes:
+        output.data({"changes": []}, "No changes.")
+        return
+    rows = [
+        (
+            change.action,
+            change.kind,
+            change.name,
+            ", ".join(_detail(*item) for item in change.details.items()),
+        )
+        for change in changes
+    ]
+    output.table(("", "what", "which", "how"), rows, {"changes": [change.as_dict() for change in changes]})
+
+
+def _detail(name: str, values: tuple[Any, Any]) -> str:
+    before, after = (str(value)[:40] for value in values)
+    return f"{name} {after}" if values[0] is None else f"{name} {before} → {after}"
+
+
+def export(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    environment: Annotated[str, typer.Option(help="Export the policies that this environment serves.")] = "",
+) -> None:
+    """Write the control plane as such a folder; `apply` of it changes nothing."""
+    settings: Settings = context.obj
+    if folder.exists() and any(folder.iterdir()):
+        raise CliError(f"{folder} is not empty; nothing was written.")
+    with settings.connect() as server:
+        files = dict(_files(server, environment))
+    for name, content in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(content, encoding="utf-8")
+    settings.output.data({"files": sorted(files)}, f"{len(files)} files are in {folder}.")
+
+
+# What the server makes by itself: no folder says it.
+_OWN = {"version", "created_at", "epoch", "revision", "key", "frozen_until", "freeze_reason"}
+
+
+def _files(server: Server, environment: str) -> Any:
+    for kind in ("models", "environments", "plans"):
+        found = [_plain(one) for one in server.every(kind)]
+        if found:
+            yield f"{kind}.yaml", _yaml(sorted(found, key=lambda one: str(one["name"])))
+    for workload in server.every("workloads"):
+        name = workload["name"]
+        fields = _plain(workload)
+        guardrails = {
+            one["metric"]: {
+                field: value
+                for field, value in one.items()
+                if field in ("enabled", "margin", "weight") and value is not None
+            }
+            for one in server.every(path("workloads", name, "guardrails"))
+            if one.get("bound") is None
+        }
+        if guardrails:
+            fields["guardrails"] = guardrails
+        yield f"workloads/{name}/workload.yaml", _yaml(fields)
+        if (policy := _served(server, name, environment)) is not None:
+            yield f"workloads/{name}/policy.yaml", _yaml(policy)
+
+
+def _served(server: Server, workload: str, environment: str) -> Any:
+    """The document that the environment serves; without one the newest version."""
+    if environment:
+        present = server.find(path("environments", environment, "assignments", workload))
+        number = present and present.get("baseline")
+    else:
+        number = max(
+            (one["number"] for one in server.every(path("workloads", workload, "versions"))), default=None
+        )
+    if not number:
+        return None
+    policy = dict(server.get(path("workloads", workload, "versions", number))["policy"])
+    rank = policy.pop("rank", None)
+    if rank:  # the order of `models` says it in a text
+        policy["models"] = {alias: policy["models"][alias] for alias in rank}
+    return policy
+
+
+def _plain(thing: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in thing.items() if name not in _OWN and value is not None}
+
+
+def _yaml(content: Any) -> str:
+    try:
+        import yaml
+    except ImportError:
+        raise CliError("Folders of YAML need the extra `yaml`: pip install 'pointsman[cli]'.") from None
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))

@@ -1,0 +1,88 @@
+"""What a command answers: tables for people, JSON for programs, and errors in a sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pointsman.cli.server import Server
+
+__all__ = ["CliError", "Output", "Settings"]
+
+
+class CliError(Exception):
+    """Ends a command with a sentence. `exit_code` 1 says no, 2 that the command could not be done."""
+
+    def __init__(self, sentence: str, exit_code: int = 2) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+class Output:
+    """Standard output, as text or as JSON. Notes go to standard error, so that JSON stays JSON."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A sentence for people."""
+        if self.as_json:
+            print(text, file=sys.stderr)
+        else:
+            self._console.print(text, markup=False)
+
+    def data(self, document: Any, text: str = "") -> None:
+        """The answer: as JSON, or as the text."""
+        if self.as_json or not text:
+            print(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            self._console.print(text, markup=False)
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], document: Any) -> None:
+        """The answer as a table, or the document as JSON."""
+        if self.as_json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in heads:
+            table.add_column(head, overflow="fold")
+        for row in rows:
+            table.add_row(*("–" if cell is None or cell == "" else str(cell) for cell in row))
+        self._console.print(table)
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the options before the command say."""
+
+    server: str
+    key: str
+    output: Output
+
+    def connect(self) -> Server:
+        """The control plane. Raises `CliError` where its address or key is missing."""
+        from pointsman.cli.server import Server
+
+        if not self.server:
+            raise CliError("Say where the control plane is: --server https://… or POINTSMAN_URL.")
+        if not self.key:
+            raise CliError(
+                "An admin key (pma_…) is needed: --key or POINTSMAN_KEY. An admin issues one in the console."
+            )
+        return Server(self.server, self.key)
+
+
+def lines(entries: Mapping[str, Any]) -> str:
+    """`name  value`, a line each."""
+    width = max(map(len, entries), default=0)
+    return "\n".join(
+        f"{name:<{width}}  {'–' if value in (None, '') else value}" for name, value in entries.items()
+    )

@@ -1,0 +1,150 @@
+"""Policy files: validate, schema, digest, decide, diff. Without a server, but where `--server` is given."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pointsman.cli.output import CliError, Settings
+from pointsman.cli.server import Server, path
+from pointsman.errors import ConfigurationError, PolicyInvalid
+from pointsman.evaluate import compile_policy
+from pointsman.policy import CatalogueModel, canonical, digest, json_schema, load, parse, validate
+
+__all__ = ["read", "register"]
+
+File = Annotated[str, typer.Argument(help="YAML or JSON; - is the standard input.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("validate")(validate_files)
+    app.command("schema")(schema)
+    app.command("digest")(print_digest)
+    app.command("decide")(decide)
+    app.command("explain", hidden=True)(decide)
+    app.command("diff")(diff)
+
+
+def read(name: str) -> bytes:
+    """A file's bytes, or standard input's."""
+    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+
+
+def validate_files(
+    context: typer.Context,
+    files: Annotated[list[str], typer.Argument(help="YAML or JSON; - is the standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Problems as one JSON list.")] = False,
+) -> None:
+    """Name every problem of one or more policies; with --server against its catalogue, too.
+
+    For pull requests: exit code 1 when one has an error.
+    """
+    settings: Settings = context.obj
+    catalogue = _catalogue(settings)
+    bad, listed = False, []
+    for name in files:
+        try:
+            document = parse(read(name))
+            problems = list(validate(document.data, locate=document.locate, catalogue=catalogue))
+        except PolicyInvalid as invalid:
+            problems = list(invalid.problems)
+        bad = bad or any(problem.severity == "error" for problem in problems)
+        listed += [{"file": name, **problem.as_dict()} for problem in problems]
+        if not (as_json or settings.output.as_json):
+            for problem in problems:
+                print(f"{name}: {problem.severity}: {problem}")
+    if as_json or settings.output.as_json:
+        print(json.dumps(listed, indent=2))
+    if bad:
+        raise typer.Exit(1)
+
+
+def _catalogue(settings: Settings) -> dict[str, CatalogueModel] | None:
+    """The server's models, where a server is given."""
+    if not settings.server:
+        return None
+    with settings.connect() as server:
+        return {
+            one["name"]: CatalogueModel(
+                name=one["name"],
+                enabled=one["enabled"],
+                context_window=one["context_window"],
+                input_nusd_per_mtok=one["input_nusd_per_mtok"],
+                output_nusd_per_mtok=one["output_nusd_per_mtok"],
+                quality=one["quality"],
+            )
+            for one in server.every("models")
+        }
+
+
+def schema() -> None:
+    """Print the JSON Schema of a policy, for editors."""
+    print(json.dumps(json_schema(), indent=2))
+
+
+def print_digest(
+    file: File,
+    canonical_form: Annotated[bool, typer.Option("--canonical", help="The canonical JSON itself.")] = False,
+) -> None:
+    """Print the digest by which routers know a policy."""
+    data = load(read(file))
+    print(canonical(data).decode() if canonical_form else digest(data))
+
+
+def decide(
+    file: File,
+    request: Annotated[
+        str, typer.Argument(help='Inputs as JSON: {"prompt_tokens": 9000}; - is standard input.')
+    ],
+) -> None:
+    """Say which model a request would get, by which rule, and why."""
+    text = read("-").decode() if request == "-" else request
+    try:
+        inputs = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"the request is not JSON: {error}") from None
+    if not isinstance(inputs, dict):
+        raise ConfigurationError('the request is an object of inputs, like {"prompt_tokens": 9000}')
+    route = compile_policy(load(read(file))).route(inputs, inputs.get("history"))
+    print(json.dumps({**route._asdict(), "params": dict(route.params)}, indent=2))
+
+
+def diff(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(help="A file, or WORKLOAD/NUMBER of a version on the server.")],
+    new: Annotated[str, typer.Argument(help="A file, or WORKLOAD/NUMBER of a version on the server.")],
+) -> None:
+    """Show what changes between two policies. Exit code 1 when something does."""
+    settings: Settings = context.obj
+    before, after = (_document(settings, name) for name in (old, new))
+    found = list(difflib.unified_diff(_text(before), _text(after), old, new, lineterm="", n=3))
+    if found:
+        print("\n".join(found))
+        raise typer.Exit(1)
+    settings.output.say("No difference.")
+
+
+def _document(settings: Settings, name: str) -> dict[str, Any]:
+    workload, _, number = name.rpartition("/")
+    if Path(name).is_file() or name == "-" or not number.isdigit():
+        return load(read(name))
+    with settings.connect() as server:
+        return version_of(server, workload, int(number))
+
+
+def version_of(server: Server, workload: str, number: int) -> dict[str, Any]:
+    """A version's document."""
+    found = server.find(path("workloads", workload, "versions", number))
+    if found is None:
+        raise CliError(f"{workload} has no version {number}.")
+    return dict(found["policy"])
+
+
+def _text(document: dict[str, Any]) -> list[str]:
+    return json.dumps(document, indent=2, ensure_ascii=False).splitlines()

@@ -1,0 +1,173 @@
+"""`rollout …`: propose one, watch it, and everything a person can do with it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from pointsman.cli.output import CliError, Output, Settings, lines
+from pointsman.cli.server import Server, path
+
+__all__ = ["register", "watch_until_done"]
+
+WATCH_EVERY_S = 2.0
+GOOD_ENDS, BAD_ENDS = ("completed",), ("rolled_back", "aborted", "rejected", "cancelled")
+# Commands that need a reason and nothing else, and the API's word for each.
+_ACTIONS = {
+    "start": "Start it.", "pause": "Stand still; rollback stays armed.", "resume": "Go on after a pause.",
+    "advance": "Go to the next stage, if the evidence allows it.", "complete": "Make the candidate the baseline.",
+    "roll-back": "Take the candidate back.", "abort": "Take it back and end it.", "cancel": "End it before it starts.",
+    "submit": "Ask for approval.", "revert": "Propose the way back from a completed rollout.",
+    "reject": "Say no to it.",
+}  # fmt: skip
+
+rollout = typer.Typer(help="Propose, watch and move rollouts.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="The rollout's id.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="For the audit log.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(rollout, name="rollout")
+    for name, text in _ACTIONS.items():
+        rollout.command(name, help=text)(_action(name))
+
+
+@rollout.command("propose")
+def propose(
+    context: typer.Context,
+    workload: str,
+    version: Annotated[int, typer.Argument(help="The candidate's number.")],
+    environment: Annotated[str, typer.Option("--environment", "-e")],
+    reason: Reason,
+    plan: Annotated[str, typer.Option(help="A saved plan.")] = "standard",
+    start: Annotated[bool, typer.Option("--start", help="Start it, where nobody has to approve.")] = False,
+) -> None:
+    """Propose a rollout."""
+    settings: Settings = context.obj
+    body = {
+        "environment": environment,
+        "workload": workload,
+        "candidate": version,
+        "plan": plan,
+        "reason": reason,
+    }
+    with settings.connect() as server:
+        found = server.post("rollouts", body)
+        if start:
+            found = server.act(path("rollouts", found["id"]), "start", {"reason": reason})
+    settings.output.data(found, _told(found))
+
+
+@rollout.command("list")
+def list_rollouts(
+    context: typer.Context,
+    environment: Annotated[str, typer.Option("--environment", "-e")] = "",
+    workload: str = "",
+    state: str = "",
+) -> None:
+    """List rollouts, the newest first."""
+    settings: Settings = context.obj
+    query = {"environment": environment or None, "workload": workload or None, "state": state or None}
+    with settings.connect() as server:
+        found = list(server.every("rollouts", **query))
+    rows = [
+        (
+            one["id"],
+            one["environment"],
+            one["workload"],
+            f"{one['baseline']} → {one['candidate']}",
+            one["state"],
+            one["hold_sentence"],
+        )
+        for one in found
+    ]
+    settings.output.table(("id", "environment", "workload", "versions", "state", "held by"), rows, found)
+
+
+@rollout.command("status")
+def status(context: typer.Context, rollout_id: Id) -> None:
+    """Say where it is, what holds it and what the guardrails say."""
+    settings: Settings = context.obj
+    with settings.connect() as server:
+        found = server.get(path("rollouts", rollout_id))
+    settings.output.data(found, _told(found))
+
+
+@rollout.command("watch")
+def watch(context: typer.Context, rollout_id: Id) -> None:
+    """Follow it to its end. Exit code 1 when it is taken back."""
+    settings: Settings = context.obj
+    with settings.connect() as server:
+        if not watch_until_done(server, settings.output, rollout_id):
+            raise typer.Exit(1)
+
+
+def watch_until_done(server: Server, output: Output, rollout_id: str) -> bool:
+    """Tell each change until the end; whether that is a good one. A short outage of the control plane is waited out."""
+    said, failures = "", 0
+    while True:
+        try:
+            found = server.get(path("rollouts", rollout_id))
+            failures = 0
+        except CliError as error:
+            failures += 1
+            if failures > 30 or getattr(error, "status", 503) < 500:
+                raise
+            time.sleep(WATCH_EVERY_S)
+            continue
+        told = _line(found)
+        if told != said:
+            said = told
+            output.say(told)
+        if found["state"] in GOOD_ENDS + BAD_ENDS:
+            if output.as_json:
+                output.data(found)
+            return found["state"] in GOOD_ENDS
+        time.sleep(WATCH_EVERY_S)
+
+
+def _action(name: str) -> Any:
+    def command(context: typer.Context, rollout_id: Id, reason: Reason) -> None:
+        settings: Settings = context.obj
+        with settings.connect() as server:
+            found = server.act(path("rollouts", rollout_id), name, {"reason": reason})
+        settings.output.data(found, _told(found))
+
+    return command
+
+
+def _line(found: dict[str, Any]) -> str:
+    where = f"{found['workload']} in {found['environment']}, {found['baseline']} → {found['candidate']}"
+    held = found["rollback_reason"] or found["hold_sentence"]
+    return f"{where}: {found['state'].replace('_', ' ')}, stage {_stage(found)}" + (
+        f". {held}" if held else ""
+    )
+
+
+def _stage(found: dict[str, Any]) -> str:
+    stages = found["stages"]
+    at = found["stage"]
+    if not isinstance(stages, list) or at is None or not 0 <= at < len(stages):
+        return "–"
+    share = stages[at].get("share_pcm")
+    return f"{at + 1} of {len(stages)} ({stages[at]['mode']}" + (f", {share / 1000:g} %)" if share else ")")
+
+
+def _told(found: dict[str, Any]) -> str:
+    return lines(
+        {
+            "rollout": found["id"],
+            "of": f"{found['workload']} in {found['environment']}",
+            "versions": f"{found['baseline']} → {found['candidate']}",
+            "state": found["state"].replace("_", " "),
+            "stage": _stage(found),
+            "held by": found["hold_sentence"],
+            "would move it": found["outlook"],
+            "taken back": found["rollback_reason"],
+            "proposed by": found["proposer_label"],
+            "can": ", ".join(found["can"]),
+        }
+    )

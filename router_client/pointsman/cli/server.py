@@ -1,0 +1,134 @@
+"""The control plane's admin API, as the commands use it. Refusals become sentences."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from pointsman.cli.output import CliError
+from pointsman.version import VERSION
+
+__all__ = ["Refused", "Server"]
+
+TIMEOUT_S = 30.0
+
+
+class Refused(CliError):
+    """The control plane's no, with its stable code."""
+
+    def __init__(self, status: int, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.code = status, code
+
+
+class Server:
+    """One control plane. Paths are below /api/v1; names in them are quoted by `path`."""
+
+    def __init__(self, address: str, key: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise CliError(
+                f"{address!r} is no address of a control plane; https://pointsman.example is meant."
+            )
+        try:
+            self._client = httpx.Client(
+                base_url=f"{address.rstrip('/')}/api/v1/",
+                headers={"Authorization": f"Bearer {key}", "User-Agent": f"pointsman-cli/{VERSION}"},
+                timeout=TIMEOUT_S,
+            )
+        except (ValueError, UnicodeError) as error:
+            raise CliError(f"The key can't be sent: {error}.") from None
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The document. Raises `Refused`."""
+        return self._ask(
+            "GET", path, params={name: value for name, value in query.items() if value is not None}
+        )[0]
+
+    def find(self, path: str) -> Any:
+        """The document, or None where there is none."""
+        try:
+            return self.get(path)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def every(self, path: str, **query: Any) -> Iterator[Any]:
+        """All items of a list, page after page."""
+        page = self.get(path, limit=200, **query)
+        while True:
+            yield from page["items"]
+            if not page.get("next"):
+                return
+            page = self._ask("GET", page["next"])[0]
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Do it once, however often the connection breaks: the request carries an `Idempotency-Key`."""
+        return self._ask("POST", path, json=dict(body), headers={"Idempotency-Key": str(uuid.uuid4())})[0]
+
+    def act(self, thing: str, action: str, body: Mapping[str, Any]) -> Any:
+        """Do something with a thing as it was read just now, once."""
+        etag = self._ask("GET", thing)[1].headers.get("ETag", "*")
+        headers = {"Idempotency-Key": str(uuid.uuid4()), "If-Match": etag}
+        return self._ask("POST", f"{thing}/{action}", json=dict(body), headers=headers)[0]
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Change what was read just now: nobody's change in between is overwritten."""
+        etag = self._ask("GET", path)[1].headers.get("ETag", "*")
+        return self._ask("PATCH", path, json=dict(body), headers={"If-Match": etag})[0]
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Set it."""
+        return self._ask("PUT", path, json=dict(body))[0]
+
+    def delete(self, path: str, **query: Any) -> None:
+        """Take it away."""
+        self._ask("DELETE", path, params={name: value for name, value in query.items() if value is not None})
+
+    def _ask(self, method: str, path: str, **how: Any) -> tuple[Any, httpx.Response]:
+        try:
+            answer = self._client.request(method, path, **how)
+        except httpx.TimeoutException:
+            raise CliError(f"The control plane did not answer within {TIMEOUT_S:g} s.") from None
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise CliError(f"The control plane can't be reached: {error}.") from None
+        if answer.is_success:
+            return (answer.json() if answer.content else None), answer
+        raise _refusal(answer)
+
+
+def path(*parts: str | int) -> str:
+    """A path below /api/v1 of names that may hold anything."""
+    return "/".join(quote(str(part), safe="") for part in parts)
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    try:
+        problem = answer.json()
+        code, detail = str(problem["code"]), str(problem.get("detail") or problem.get("title"))
+        problems = problem.get("problems") or []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sentence = f"The control plane answered {answer.status_code}: {answer.text[:200]}"
+        return Refused(answer.status_code, "no_problem", sentence)
+    named = [_problem(one) for one in problems if isinstance(one, Mapping)]
+    return Refused(answer.status_code, code, "\n  ".join([f"{detail} ({code})", *named]))
+
+
+def _problem(one: Mapping[str, Any]) -> str:
+    where = one.get("path") or one.get("field") or ""
+    text = one.get("message") or one.get("detail") or one.get("code") or ""
+    return f"{where}: {text}" if where else str(text)

@@ -1,0 +1,296 @@
+"""`init`: from what a team runs today to a workload that Pointsman serves, in one command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pointsman.cli.output import CliError, Output, Settings, lines
+from pointsman.cli.server import Server, path
+
+__all__ = ["FoundModel", "models_of_litellm", "register"]
+
+_PRICE_MAPS = ("model_prices_and_context_window_backup.json", "model_prices_and_context_window.json")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A model that a team uses. Prices in nano-USD per million tokens; None: nobody said one."""
+
+    name: str
+    input_nusd_per_mtok: int | None
+    output_nusd_per_mtok: int | None
+    context_window: int | None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("init")(init)
+
+
+def init(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Option("--from", help="litellm: read its config.yaml. Without it you are asked.")
+    ] = "",
+    config: Annotated[Path | None, typer.Argument(help="The configuration to read.")] = None,
+    workload: Annotated[str, typer.Option("--workload", "-w", help="Its name.")] = "",
+    environment: Annotated[str, typer.Option("--environment", "-e")] = "staging",
+    owner: Annotated[str, typer.Option(help="The team that owns it; made where it is missing.")] = "",
+    model: Annotated[
+        str, typer.Option(help="The model that answers today: version 1 sends everything there.")
+    ] = "",
+    task_type: Annotated[
+        str, typer.Option(help="extraction, classification, summary, chat, reasoning, …")
+    ] = "chat",
+    quality_bar: Annotated[
+        float, typer.Option(help="The share of tasks that must be done well, 0 to 1.")
+    ] = 0.9,
+    prices: Annotated[
+        Path | None, typer.Option(help="LiteLLM's price map (JSON), for models without a price.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the defaults, ask nothing.")] = False,
+) -> None:
+    """Set up models with their prices, a workload, its version 1 (today's model), and a router key."""
+    settings: Settings = context.obj
+    found = _models(source, config, prices, yes)
+    model = _chosen_model(model, found, yes)
+    workload = workload or _asked("Name of the workload", "chat", yes)
+    owner = owner or _asked("Team that owns it", "platform", yes)
+    with settings.connect() as server:
+        done = list(_set_up(server, found, workload, environment, owner, model, task_type, quality_bar))
+        key = server.post(
+            "keys", {"kind": "router", "environment": environment, "label": f"{workload}, by init"}
+        )
+    _tell(settings, done, workload, environment, model, found, key["key"])
+
+
+def _set_up(
+    server: Server, found: list[FoundModel], workload: str, environment: str, owner: str, model: str,
+    task_type: str, quality_bar: float,
+) -> Iterator[str]:  # fmt: skip
+    """What is missing, step by step; a second run goes on where the first one stopped."""
+    reason = "pointsman init"
+    if server.find(path("environments", environment)) is None:
+        server.post("environments", {"name": environment, "four_eyes": False})
+        yield f"environment {environment}"
+    if owner not in {team["name"] for team in server.every("teams")}:
+        server.post("teams", {"name": owner, "members": []})
+        yield f"team {owner}"
+    for one in found:
+        if server.find(path("models", one.name)) is None:
+            body = {"name": one.name, "input_nusd_per_mtok": one.input_nusd_per_mtok,
+                    "output_nusd_per_mtok": one.output_nusd_per_mtok, "context_window": one.context_window}  # fmt: skip
+            server.post("models", {name: value for name, value in body.items() if value is not None})
+            yield f"model {one.name}"
+    if server.find(path("workloads", workload)) is None:
+        body = {"name": workload, "task_type": task_type, "quality_bar": f"{quality_bar:g}", "owner": owner}
+        server.post("workloads", body)
+        yield f"workload {workload}"
+    versions = list(server.every(path("workloads", workload, "versions")))
+    if not versions:
+        policy = _first_policy(workload, model, found)
+        server.post(
+            path("workloads", workload, "versions"), {"policy": policy, "note": f"{reason}: as it is today"}
+        )
+        yield f"version 1 of {workload}: everything to {model}"
+    present = server.find(path("environments", environment, "assignments", workload))
+    if present is None or not present.get("baseline"):
+        where = path("environments", environment, "assignments", workload, "serve")
+        server.post(where, {"version": 1, "reason": reason})
+        yield f"{environment} serves version 1"
+
+
+def _first_policy(workload: str, model: str, found: list[FoundModel]) -> dict[str, Any]:
+    """Everything to today's model; a fallback to another one where there is one."""
+    other = next((one.name for one in found if one.name != model), None)
+    models = {"today": {"model": model}}
+    if other is not None:
+        models = {"other": {"model": other}, **models}
+    return {
+        "format": 1, "workload": workload, "models": models, "default": "today",
+        "fallback": ["other" if other is not None else "today"],
+    }  # fmt: skip
+
+
+# --- what a team has ----------------------------------------------------------------------------------
+
+
+def _models(source: str, config: Path | None, prices: Path | None, yes: bool) -> list[FoundModel]:
+    if source == "litellm":
+        if config is None:
+            raise CliError("Name LiteLLM's configuration: pointsman init --from litellm config.yaml.")
+        return models_of_litellm(_yaml(config), _price_map(prices), str(config))
+    if source:
+        raise CliError(f"--from {source} is not known; litellm is.")
+    if yes:
+        raise CliError(
+            "Without --from there is nothing to take the models from; leave --yes out to be asked."
+        )
+    return list(_asked_models(_price_map(prices)))
+
+
+def models_of_litellm(document: Any, price_map: Mapping[str, Any], where: str = "config") -> list[FoundModel]:
+    """The models of a LiteLLM configuration, under the names by which clients ask for them."""
+    entries = document.get("model_list") if isinstance(document, Mapping) else None
+    if not isinstance(entries, list) or not entries:
+        raise CliError(f"{where} has no model_list.")
+    found: dict[str, FoundModel] = {}
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not entry.get("model_name"):
+            raise CliError(f"{where}: an entry of model_list has no model_name.")
+        name = str(entry["model_name"])
+        parameters = entry.get("litellm_params") or {}
+        known = {
+            **_priced(price_map, str(parameters.get("model", ""))),
+            **_prices_in(entry),
+            **_prices_in(parameters),
+        }
+        # Several deployments share a name; the first that says a price says it for all.
+        if name not in found or (found[name].input_nusd_per_mtok is None and known):
+            found[name] = FoundModel(
+                name,
+                _nusd_per_mtok(known.get("input_cost_per_token")),
+                _nusd_per_mtok(known.get("output_cost_per_token")),
+                _whole(known.get("max_input_tokens") or known.get("max_tokens")),
+            )
+    return list(found.values())
+
+
+def _prices_in(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Prices that the configuration itself says, in an entry or its `model_info`."""
+    information = entry.get("model_info")
+    places = (information, entry) if isinstance(information, Mapping) else (entry,)
+    names = ("input_cost_per_token", "output_cost_per_token", "max_input_tokens")
+    return {name: place[name] for place in places for name in names if place.get(name) is not None}
+
+
+def _priced(price_map: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """A model's entry in the price map: under its whole name, or without its provider."""
+    for name in (model, model.partition("/")[2]):
+        entry = price_map.get(name)
+        if name and isinstance(entry, Mapping):
+            return dict(entry)
+    return {}
+
+
+def _price_map(file: Path | None) -> Mapping[str, Any]:
+    """LiteLLM's price map: the file, else the copy that an installed LiteLLM ships."""
+    if file is not None:
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CliError(f"{file} is no JSON: {error}") from None
+        if not isinstance(found, Mapping):
+            raise CliError(f"{file} is no price map: an object of models is meant.")
+        return found
+    if find_spec("litellm") is None:
+        return {}
+    for name in _PRICE_MAPS:
+        place = files("litellm") / name
+        if place.is_file():
+            return dict(json.loads(place.read_text(encoding="utf-8")))
+    return {}
+
+
+def _nusd_per_mtok(dollars_a_token: Any) -> int | None:
+    if not isinstance(dollars_a_token, (int, float)) or dollars_a_token < 0:
+        return None
+    return round(dollars_a_token * 1e15)  # 10⁹ nano-dollars, 10⁶ tokens
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and value >= 1 else None
+
+
+# --- questions ----------------------------------------------------------------------------------------
+
+
+def _asked_models(price_map: Mapping[str, Any]) -> Iterator[FoundModel]:
+    while True:
+        name = typer.prompt(
+            "A model that you use (empty: that is all)", default="", show_default=False
+        ).strip()
+        if not name:
+            return
+        known = _priced(price_map, name)
+        prices = [
+            _nusd_per_mtok(known.get(field))
+            or _asked_price(f"US dollars per million {kind} tokens (empty: not known)")
+            for kind, field in (("input", "input_cost_per_token"), ("output", "output_cost_per_token"))
+        ]
+        yield FoundModel(name, prices[0], prices[1], _whole(known.get("max_input_tokens")))
+
+
+def _asked_price(question: str) -> int | None:
+    text = typer.prompt(question, default="", show_default=False).strip()
+    try:
+        return round(float(text) * 1e9) if text else None
+    except ValueError:
+        raise CliError(f"{text!r} is no price.") from None
+
+
+def _asked(question: str, default: str, yes: bool) -> str:
+    return default if yes else str(typer.prompt(question, default=default))
+
+
+def _chosen_model(model: str, found: list[FoundModel], yes: bool) -> str:
+    names = [one.name for one in found]
+    if not names:
+        raise CliError("There is no model, so there is nothing to route to.")
+    if model and model not in names:
+        raise CliError(f"--model {model} is none of {', '.join(names)}.")
+    if model or yes or len(names) == 1:
+        return model or names[-1]
+    return str(typer.prompt(f"Which one answers today ({', '.join(names)})", default=names[-1]))
+
+
+def _tell(
+    settings: Settings,
+    done: list[str],
+    workload: str,
+    environment: str,
+    model: str,
+    found: list[FoundModel],
+    key: str,
+) -> None:
+    output: Output = settings.output
+    unpriced = [
+        one.name for one in found if one.input_nusd_per_mtok is None or one.output_nusd_per_mtok is None
+    ]
+    document = {
+        "done": done,
+        "workload": workload,
+        "environment": environment,
+        "router_key": key,
+        "unpriced": unpriced,
+    }
+    text = "\n".join([f"Made: {one}" for one in done] or ["Everything was there already."])
+    if unpriced:
+        text += (
+            f"\n\nNo price is known of {', '.join(unpriced)}. Costs of their tasks stay unknown, and no "
+            "rollout is judged by cost, until the catalogue has one."
+        )
+    text += "\n\nFor the router (the key is shown this once):\n" + lines(
+        {"POINTSMAN_URL": settings.server, "POINTSMAN_KEY": key}
+    )
+    text += f"\n\nAsk LiteLLM for the model pointsman/{workload}; everything goes to {model}, as before."
+    output.data(document, text)
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise CliError("YAML needs the extra `yaml`: pip install 'pointsman[cli]'.") from None
+    try:
+        return yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} is no YAML: {error}") from None

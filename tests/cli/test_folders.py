@@ -1,0 +1,184 @@
+"""plan, apply and export: a control plane as a folder of YAML files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from controlplane.audit.models import Entry
+from policies_app.models import Assignment, Model, PolicyVersion, Workload
+from rollout_app.models import GuardrailOverride, Rollout
+from tests.cli.conftest import Run
+from tests.support import builders
+
+pytestmark = pytest.mark.django_db
+
+MODELS = """
+- {name: x/small, input_nusd_per_mtok: 150000000, output_nusd_per_mtok: 600000000, context_window: 128000}
+- {name: x/large, input_nusd_per_mtok: 3000000000, output_nusd_per_mtok: 15000000000, context_window: 200000}
+"""
+ENVIRONMENTS = "- {name: trial, four_eyes: false}\n"
+PLANS = """
+- name: two-steps
+  stages:
+    - {mode: percentage, share_pcm: 10000, min_minutes: 5, min_tasks: 100}
+    - {mode: full}
+"""
+WORKLOAD = """
+task_type: chat
+quality_bar: 0.9
+owner: {owner}
+guardrails:
+  failure: {{margin: 0.01}}
+environments:
+  trial: {{plan: two-steps}}
+"""
+POLICY = """
+format: 1
+workload: chat
+models:
+  small: {{model: x/small}}
+  large: {{model: x/large}}
+default: {default}
+fallback: [{other}, {default}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    home = tmp_path / "desired"
+    (home / "workloads" / "chat").mkdir(parents=True)
+    (home / "models.yaml").write_text(MODELS)
+    (home / "environments.yaml").write_text(ENVIRONMENTS)
+    (home / "plans.yaml").write_text(PLANS)
+    (home / "workloads" / "chat" / "workload.yaml").write_text(WORKLOAD.format(owner=builders.team().name))
+    policy(home, "large", "small")
+    return home
+
+
+def policy(home: Path, default: str, other: str) -> None:
+    (home / "workloads" / "chat" / "policy.yaml").write_text(POLICY.format(default=default, other=other))
+
+
+def test_plan_says_what_would_change_and_changes_nothing(run: Run, folder: Path) -> None:
+    entries = Entry.objects.count()
+    code, said, _ = run("plan", folder)
+    assert code == 0
+    for change in (
+        "create  model",
+        "x/small",
+        "create  workload",
+        "create  version",
+        "chat/1",
+        "serve",
+        "chat in trial",
+    ):
+        assert change in said
+    assert run("plan", "--exit-code", folder)[0] == 1
+    assert Entry.objects.count() == entries
+    assert not Workload.objects.exists()
+
+
+def test_apply_makes_it_so_and_a_second_time_changes_nothing(run: Run, folder: Path) -> None:
+    code, _, error = run("apply", folder)
+    assert (code, error) == (0, "")
+    assert Model.objects.filter(name__startswith="x/").count() == 2
+    assert GuardrailOverride.objects.get(workload__name="chat").margin == 0.01
+    assert Assignment.objects.get(workload__name="chat").baseline.number == 1
+    entries = Entry.objects.count()
+    code, said, _ = run("apply", folder)
+    assert (code, said.strip()) == (0, "No changes.")
+    assert Entry.objects.count() == entries, "no change, no audit entry"
+    assert run("plan", "--exit-code", folder)[0] == 0
+
+
+def test_a_new_document_becomes_a_version_and_a_proposed_rollout(run: Run, folder: Path) -> None:
+    run("apply", folder)
+    policy(folder, "small", "large")
+    code, said, error = run("apply", folder, "--reason", "cheaper")
+    assert (code, error) == (0, "")
+    assert "propose rollout of version 2 of chat in trial: done" in said
+    rollout = Rollout.objects.get()
+    assert (rollout.baseline.number, rollout.candidate.number, rollout.plan_name) == (1, 2, "two-steps")
+    assert rollout.reason == "cheaper"
+    assert run("apply", folder)[1].strip() == "No changes.", "it is under way"
+
+
+def test_the_way_back_to_an_older_document_is_no_new_version(run: Run, folder: Path) -> None:
+    run("apply", folder)
+    policy(folder, "small", "large")
+    run("apply", folder)
+    policy(folder, "large", "small")
+    assert run("apply", folder)[1].strip() == "No changes.", "version 1 is what is served"
+    assert PolicyVersion.objects.count() == 2
+
+
+def test_a_changed_field_is_changed_alone(run: Run, folder: Path) -> None:
+    run("apply", folder)
+    (folder / "models.yaml").write_text(MODELS.replace("600000000,", "700000000,"))
+    code, said, _ = run("--json", "plan", folder)
+    (change,) = json.loads(said)["changes"]
+    assert code == 0
+    assert change["changes"] == {"output_nusd_per_mtok": {"before": 600_000_000, "after": 700_000_000}}
+    run("apply", folder)
+    assert Model.objects.get(name="x/small").output_nusd_per_mtok == 700_000_000
+
+
+def test_one_bad_file_and_nothing_is_applied(run: Run, folder: Path) -> None:
+    (folder / "plans.yaml").write_text("- [")
+    policy(folder, "nowhere", "small")
+    code, _, error = run("apply", folder)
+    assert code == 2
+    assert "Nothing was applied:" in error
+    assert "plans.yaml: it is no YAML" in error
+    assert 'policy.yaml: default (line 7, column 10): no model "nowhere" under models' in error
+    assert not Model.objects.filter(name__startswith="x/").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("models.yaml", "{}", "a list is meant"),
+        ("models.yaml", "- {name: a}\n- {name: a}", "a stands twice"),
+        ("workloads/chat/workload.yaml", "- 1", "a workload's fields are meant"),
+        ("workloads/chat/workload.yaml", "guardrails: [1]", "guardrails maps names to their settings"),
+        ("workloads/chat/workload.yaml", "name: other", "belongs to 'chat', the folder to 'other'"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(
+    run: Run, folder: Path, file: str, content: str, says: str
+) -> None:
+    (folder / file).write_text(content)
+    code, _, error = run("plan", folder)
+    assert (code, says in error) == (2, True), error
+
+
+def test_a_refusal_names_the_change_and_what_was_done_before(run: Run, folder: Path) -> None:
+    (folder / "workloads" / "chat" / "workload.yaml").write_text(
+        "{task_type: chat, quality_bar: 7, owner: nobody}"
+    )
+    code, _, error = run("apply", folder)
+    assert code == 2
+    assert "create workload chat:" in error
+    assert "earlier changes were made." in error
+
+
+def test_an_export_applies_without_a_change(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("apply", folder)
+    out = tmp_path / "exported"
+    assert run("export", out)[0] == 0
+    entries = Entry.objects.count()
+    code, said, error = run("apply", out)
+    assert (code, said.strip(), error) == (0, "No changes.", "")
+    assert Entry.objects.count() == entries
+    assert run("export", out)[0] == 2, "it overwrites nothing"
+
+
+@pytest.mark.parametrize("where", ["nowhere", "."])
+def test_a_folder_that_is_none_is_said(
+    run: Run, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run("plan", where)
+    assert code == 2
+    assert "is no folder" in error or "is it the right one?" in error

@@ -1,0 +1,170 @@
+"""rollout …, pin, init: what a person does on a control plane from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from controlplane.access.models import Key
+from policies_app.models import Assignment, Model
+from rollout_app.models import Rollout
+from tests.cli.conftest import Run
+from tests.support import builders
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def assignment() -> Assignment:
+    environment, workload = builders.environment(), builders.workload()
+    assignment = builders.served(environment, workload)
+    builders.version(workload, rules=[])
+    return assignment
+
+
+def proposed(run: Run, assignment: Assignment, *more: str) -> tuple[int, str, str]:
+    return run(
+        "rollout",
+        "propose",
+        assignment.workload.name,
+        "2",
+        "-e",
+        assignment.environment.name,
+        "-m",
+        "cheaper",
+        *more,
+    )
+
+
+def test_a_rollout_is_proposed_started_and_taken_back(run: Run, assignment: Assignment) -> None:
+    code, said, error = proposed(run, assignment)
+    assert (code, error) == (0, "")
+    rollout = Rollout.objects.get()
+    assert str(rollout.pk) in said
+    assert run("rollout", "start", rollout.pk, "-m", "now")[0] == 0
+    assert "stage" in run("rollout", "status", rollout.pk)[1]
+    assert run("rollout", "pause", rollout.pk, "-m", "lunch")[0] == 0
+    assert run("rollout", "resume", rollout.pk, "-m", "after lunch")[0] == 0
+    code, said, _ = run("rollout", "roll-back", rollout.pk, "-m", "no")
+    assert code == 0
+    rollout.refresh_from_db()
+    assert rollout.state in ("rolling_back", "rolled_back")
+
+
+def test_what_can_not_be_done_now_is_refused_in_words(run: Run, assignment: Assignment) -> None:
+    proposed(run, assignment)
+    code, _, error = run("rollout", "advance", Rollout.objects.get().pk, "-m", "too early")
+    assert code == 2
+    assert error.startswith("pointsman: ") and error.rstrip().endswith(")")
+
+
+def test_watching_a_rollout_that_was_cancelled_ends_with_1(run: Run, assignment: Assignment) -> None:
+    proposed(run, assignment)
+    pk = Rollout.objects.get().pk
+    run("rollout", "cancel", pk, "-m", "not today")
+    code, said, _ = run("rollout", "watch", pk)
+    assert (code, "cancelled" in said) == (1, True)
+
+
+def test_rollouts_are_listed_as_a_table_or_as_json(run: Run, assignment: Assignment) -> None:
+    proposed(run, assignment)
+    assert assignment.workload.name in run("rollout", "list", "-e", assignment.environment.name)[1]
+    (found,) = json.loads(run("--json", "rollout", "list")[1])
+    assert found["workload"] == assignment.workload.name
+    assert json.loads(run("--json", "rollout", "list", "--state", "completed")[1]) == []
+
+
+def test_a_pin_and_its_end(run: Run, assignment: Assignment) -> None:
+    where = (assignment.workload.name, "-e", assignment.environment.name)
+    assert run("pin", where[0], "large", *where[1:], "-m", "outage")[0] == 0
+    assignment.refresh_from_db()
+    assert assignment.pin_model == "large"
+    assert run("unpin", *where, "-m", "over")[0] == 0
+    assignment.refresh_from_db()
+    assert not assignment.pin_model
+
+
+def test_a_version_is_compared_with_a_file(run: Run, assignment: Assignment, tmp_path: Path) -> None:
+    name = assignment.workload.name
+    code, said, _ = run("diff", f"{name}/1", f"{name}/2")
+    assert (code, '-  "rules": [' in said) == (1, True)
+    assert run("diff", f"{name}/1", f"{name}/1")[0] == 0
+    assert "has no version 9" in run("diff", f"{name}/1", f"{name}/9")[2]
+
+
+def test_a_policy_is_checked_against_the_servers_catalogue(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("format: 1\nworkload: w\nmodels: {a: {model: no/such}}\ndefault: a\nfallback: [a]\n")
+    code, said, _ = run("validate", file)
+    assert (code, "no/such" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("POINTSMAN_URL", "", "Say where the control plane is"),
+        ("POINTSMAN_URL", "localhost", "is no address of a control plane"),
+        ("POINTSMAN_KEY", "", "An admin key (pma_…) is needed"),
+        ("POINTSMAN_KEY", "pma_wrong", "unauthenticated"),
+    ],
+)
+def test_what_is_missing_to_reach_a_control_plane_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    code, _, error = run("rollout", "list")
+    assert (code, says in error) == (2, True), error
+
+
+LITELLM = """
+model_list:
+  - model_name: small
+    litellm_params: {model: openai/gpt-4o-mini}
+  - model_name: large
+    litellm_params: {model: azure/mine, input_cost_per_token: 0.0000025, output_cost_per_token: 0.00001}
+    model_info: {max_input_tokens: 128000}
+  - model_name: small
+    litellm_params: {model: azure/gpt-4o-mini}
+"""
+PRICES = {
+    "gpt-4o-mini": {
+        "input_cost_per_token": 1.5e-07,
+        "output_cost_per_token": 6e-07,
+        "max_input_tokens": 128_000,
+    }
+}
+
+
+def test_init_sets_up_everything_from_litellms_configuration(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LITELLM)
+    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
+    arguments = (
+        "init",
+        "--from",
+        "litellm",
+        tmp_path / "config.yaml",
+        "--prices",
+        tmp_path / "prices.json",
+        "-y",
+    )
+    code, said, error = run(*arguments, "--workload", "support", "-e", "trial")
+    assert (code, error) == (0, "")
+    small, large = Model.objects.get(name="small"), Model.objects.get(name="large")
+    assert (small.input_nusd_per_mtok, small.output_nusd_per_mtok) == (150_000_000, 600_000_000)
+    assert (large.input_nusd_per_mtok, large.output_nusd_per_mtok) == (2_500_000_000, 10_000_000_000)
+    assignment = Assignment.objects.get(workload__name="support", environment__name="trial")
+    assert assignment.baseline.document["models"]["today"]["model"] == "large"
+    assert Key.objects.filter(kind="router", environment="trial").count() == 1
+    assert "POINTSMAN_KEY" in said and "pmr_trial_" in said
+    code, said, _ = run(*arguments, "--workload", "support", "-e", "trial")
+    assert (code, "Everything was there already." in said) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{}", "has no model_list"), ("model_list: [{a: 1}]", "no model_name"), ("a: [", "is no YAML")],
+)
+def test_init_says_what_is_wrong_with_a_configuration(run: Run, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    code, _, error = run("init", "--from", "litellm", tmp_path / "config.yaml", "-y")
+    assert (code, says in error) == (2, True), error
