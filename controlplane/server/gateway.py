@@ -21,6 +21,8 @@ from controlplane.server.metrics import ProcessFigures
 from controlplane.web.replies import Reply, Request, json_reply, problem
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.writer import FleetWriter
+from policies_app.snapshots import ofrep
+from policies_app.snapshots.ofrep import RemoteEvaluation
 from policies_app.snapshots.serving import SnapshotService
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import Ingest
@@ -57,6 +59,8 @@ class Gateway:
             PREFIX + "events": Endpoint("POST", self.ingest.events, 1024 * 1024, Counter()),
             PREFIX + "feedback": Endpoint("POST", self.ingest.feedback, 1024 * 1024, Counter()),
         }
+        remote = RemoteEvaluation(self.snapshots.cache)
+        self._remote = Endpoint("POST", remote.evaluate, 64 * 1024, Counter())
         self._elsewhere: Counter[int] = Counter()  # answers at paths under the prefix that lead nowhere
         self._watcher = Watcher(self.snapshots, self._keyring)
         self._fleet_writer = FleetWriter(self._fleet)
@@ -81,6 +85,7 @@ class Gateway:
             path.removeprefix(PREFIX): endpoint.answered for path, endpoint in self._endpoints.items()
         }
         answered["none"] = self._elsewhere
+        answered["ofrep"] = self._remote.answered
         self._figures = ProcessFigures(answered, self.snapshots, self.ingest, self._fleet, self._watcher)
         REGISTRY.register(self._figures)
         deadline = asyncio.get_running_loop().time() + START_S
@@ -114,6 +119,8 @@ class Gateway:
         """The answer, or what to await for it. Neither raises, but for `ConnectionResetError` of the client."""
         path = request.path
         endpoint = self._endpoints.get(path)
+        if endpoint is None and path.startswith(ofrep.PREFIX):
+            endpoint = self._remote
         if endpoint is None and not path.startswith(PREFIX):
             return self._probe(request) or self._guarded(self._behind(request), request)
         answered = endpoint.answered if endpoint else self._elsewhere

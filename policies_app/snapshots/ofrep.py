@@ -19,14 +19,34 @@ from typing import Any
 
 import msgspec
 
-from controlplane.web.replies import Reply, json_reply
+from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.assignment import WorkloadAssignment
 from pointsman.choose import decide
 from pointsman.errors import PointsmanError
 from pointsman.integrations.flags import inputs_of, metadata_of, reason_of, units_of
-from policies_app.snapshots.cache import Generation, Selection
+from policies_app.snapshots.cache import CachedEnvironment, Selection, SnapshotCache
 
 _MAX_CONTEXT = 64 * 1024  # bytes of a request
+
+
+PREFIX = "/ofrep/v1/evaluate/flags"
+
+
+class RemoteEvaluation:
+    """The door: a router key sees the workloads of its environment that it may see."""
+
+    def __init__(self, cache: SnapshotCache) -> None:
+        self._cache = cache
+
+    def evaluate(self, request: Request, body: bytes) -> Reply:
+        """The answer for one workload or for all."""
+        environment = self._cache.get(request.caller.environment)
+        name = request.path.removeprefix(PREFIX).removeprefix("/")
+        if name:
+            return evaluate_one(environment, request.caller.workloads, name, body)
+        return evaluate_all(
+            environment, request.caller.workloads, body, request.headers.get(b"if-none-match")
+        )
 
 
 class ContextRefused(ValueError):
@@ -37,14 +57,16 @@ class ContextRefused(ValueError):
         self.code, self.detail = code, detail
 
 
-def evaluate_one(generation: Generation | None, selection: Selection, name: str, body: bytes) -> Reply:
+def evaluate_one(
+    environment: CachedEnvironment | None, selection: Selection, name: str, body: bytes
+) -> Reply:
     """The answer for one workload: 200, 400 for what is no context, 404 for what is not served (or not the key's)."""
     try:
         key, context = _context(body)
     except ContextRefused as refused:
         return json_reply(400, {"key": name, "errorCode": refused.code, "errorDetails": refused.detail})
     visible = selection is None or name in selection
-    assignment = _assignment(generation, name) if generation is not None and visible else None
+    assignment = _assignment(environment, name) if environment is not None and visible else None
     if assignment is None:
         detail = f"This environment serves no workload {name!r}."
         return json_reply(404, {"key": name, "errorCode": "FLAG_NOT_FOUND", "errorDetails": detail})
@@ -52,23 +74,23 @@ def evaluate_one(generation: Generation | None, selection: Selection, name: str,
 
 
 def evaluate_all(
-    generation: Generation | None, selection: Selection, body: bytes, if_none_match: bytes | None
+    environment: CachedEnvironment | None, selection: Selection, body: bytes, if_none_match: bytes | None
 ) -> Reply:
     """Every workload that the key may see. 304 while neither the revision nor the context has changed."""
     try:
         key, context = _context(body)
     except ContextRefused as refused:
         return json_reply(400, {"errorCode": refused.code, "errorDetails": refused.detail})
-    names = sorted(generation.entries) if generation is not None else []
+    names = sorted(environment.fragments) if environment is not None else []
     if selection is not None:
         names = [name for name in names if name in selection]
-    etag = _etag(generation, names, key, context)
+    etag = _etag(environment, names, key, context)
     headers = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
     if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(b",")):
         return Reply(304, headers)
-    found = (_assignment(generation, name) for name in names if generation is not None)
+    found = (_assignment(environment, name) for name in names if environment is not None)
     flags = [_evaluation(assignment, key, context) for assignment in found if assignment is not None]
-    return json_reply(200, {"flags": flags, "metadata": _revision(generation)}, *headers)
+    return json_reply(200, {"flags": flags, "metadata": _revision(environment)}, *headers)
 
 
 def _context(body: bytes) -> tuple[str | None, Mapping[str, Any]]:
@@ -107,32 +129,32 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, int, float, bool))
 
 
-def _assignment(generation: Generation | None, name: str) -> WorkloadAssignment | None:
+def _assignment(environment: CachedEnvironment | None, name: str) -> WorkloadAssignment | None:
     """What is served of the workload; None where nothing is, or nothing that can run."""
-    entry = generation.entries.get(name) if generation is not None else None
-    if entry is None or generation is None:
+    fragment = environment.fragments.get(name) if environment is not None else None
+    if fragment is None or environment is None:
         return None
-    return _built(generation.look.name, name, entry.fragment)
+    return _built(environment.header.name, name, fragment.text)
 
 
 @lru_cache(maxsize=1_024)
-def _built(environment: str, name: str, fragment: bytes) -> WorkloadAssignment | None:
+def _built(environment: str, name: str, text: bytes) -> WorkloadAssignment | None:
     """Compiled once for each content: about a millisecond."""
     try:
-        return WorkloadAssignment.build(name, json.loads(fragment), environment=environment)
+        return WorkloadAssignment.build(name, json.loads(text), environment=environment)
     except PointsmanError:
         return None  # a router refuses it, too, and says so by an ack
 
 
 def _etag(
-    generation: Generation | None, names: list[str], key: str | None, context: Mapping[str, Any]
+    environment: CachedEnvironment | None, names: list[str], key: str | None, context: Mapping[str, Any]
 ) -> bytes:
-    look = generation.look if generation is not None else None
-    asked = [look and look.epoch, look and look.revision, names, key, context]
+    header = environment.header if environment is not None else None
+    asked = [header and header.epoch, header and header.revision, names, key, context]
     return b'"%s"' % hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32].encode()
 
 
-def _revision(generation: Generation | None) -> dict[str, Any]:
-    if generation is None:
+def _revision(environment: CachedEnvironment | None) -> dict[str, Any]:
+    if environment is None:
         return {}
-    return {"environment": generation.look.name, "revision": generation.look.revision}
+    return {"environment": environment.header.name, "revision": environment.header.revision}

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pointsman.cli import main, server
+from pointsman.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -40,7 +40,7 @@ def run(admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
     transport = httpx.WSGITransport(app=get_wsgi_application())
-    monkeypatch.setattr(server.httpx, "Client", partial(httpx.Client, transport=transport))
+    monkeypatch.setattr("pointsman.cli.server.httpx.Client", partial(httpx.Client, transport=transport))
     monkeypatch.setenv("POINTSMAN_URL", "http://localhost")
     monkeypatch.setenv("POINTSMAN_KEY", admin_key)
     monkeypatch.setenv("COLUMNS", "200")

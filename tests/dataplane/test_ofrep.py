@@ -4,11 +4,16 @@ import json
 from typing import Any
 
 import pytest
+from openfeature.contrib.provider.ofrep import OFREPProvider
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.exception import FlagNotFoundError
+from openfeature.flag_evaluation import Reason
 
 from pointsman.bucketing import bucket
 from pointsman.policy import digest
-from policies_app.snapshots.cache import Entry, Generation, Look
+from policies_app.snapshots.cache import CachedEnvironment, Fragment, SnapshotHeader
 from policies_app.snapshots.ofrep import evaluate_all, evaluate_one
+from tests.support.plane import Plane, Served
 
 POLICY: dict[str, Any] = {
     "format": 1,
@@ -26,16 +31,16 @@ def served(policy: dict[str, Any], version: int = 1) -> dict[str, Any]:
     return {"version": version, "digest": digest(policy), "policy": policy}
 
 
-def generation(*, revision: int = 7, **changes: Any) -> Generation:
+def generation(*, revision: int = 7, **changes: Any) -> CachedEnvironment:
     entry = {
         "revision": revision, "unit": "conversation", "baseline": served(POLICY), "candidate": None, "rollout": None,
         "pin": None, **changes,
     }  # fmt: skip
     entries = {
-        "chat": Entry(revision, json.dumps(entry).encode()),
-        "other": Entry(1, json.dumps({**entry, "revision": 1}).encode()),
+        "chat": Fragment(revision, json.dumps(entry).encode()),
+        "other": Fragment(1, json.dumps({**entry, "revision": 1}).encode()),
     }
-    return Generation(Look(1, "production", "epoch", revision, 10_000), entries, {})
+    return CachedEnvironment(SnapshotHeader(1, "production", "epoch", revision, 10_000), entries, {})
 
 
 def asked(context: Any) -> bytes:
@@ -129,3 +134,28 @@ def test_a_bulk_answer_is_repeated_only_when_something_changed() -> None:
 def test_a_policy_that_cannot_run_is_not_served() -> None:
     broken = generation(baseline={"version": 1, "digest": "sha256:0", "policy": POLICY})
     assert evaluate_one(broken, None, "chat", b"").status == 404
+
+
+# --- over HTTP, by OpenFeature's own provider ----------------------------------------------------------
+
+
+def test_openfeatures_remote_provider_gets_a_routers_choice(plane: Plane, served: Served) -> None:
+    client = OFREPProvider(
+        f"http://127.0.0.1:{plane.port}", headers_factory=lambda: {"Authorization": f"Bearer {served.key}"}
+    )
+    context = EvaluationContext("c-1", {"prompt_tokens": 20_000})
+    details = client.resolve_string_details(served.assignment.workload.name, "mine", context)
+    assert (details.value, details.variant, details.reason) == (
+        "anthropic/claude-sonnet-4-5", "large", Reason.TARGETING_MATCH
+    )  # fmt: skip
+    with pytest.raises(FlagNotFoundError, match="serves no workload 'nobody'"):
+        client.resolve_string_details("nobody", "mine", context)
+
+
+def test_the_remote_door_wants_a_router_key(plane: Plane, served: Served) -> None:
+    assert plane.post("/ofrep/v1/evaluate/flags", "pmr_wrong", {}).status == 401
+    assert plane.get("/ofrep/v1/evaluate/flags", served.key).status == 405
+    all_of_them = plane.post("/ofrep/v1/evaluate/flags", served.key, {})
+    assert [flag["key"] for flag in json.loads(all_of_them.body)["flags"]] == [
+        served.assignment.workload.name
+    ]
