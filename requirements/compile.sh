@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 lock="uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links"
 $lock "$@" pyproject.toml --group build -o requirements/base.txt
 $lock "$@" pyproject.toml --group build --group s3 -c requirements/base.txt -o requirements/s3.txt
-$lock "$@" pyproject.toml --group build --group s3 --group dev -c requirements/s3.txt -o requirements/dev.txt
+$lock "$@" pyproject.toml --group build --group s3 --group backtest --group dev -c requirements/s3.txt -o requirements/dev.txt
 
