@@ -206,6 +206,9 @@ class Router(models.Model):
     polled_at = models.DateTimeField()
     left_at = models.DateTimeField(null=True, blank=True)  # it said `leaving`; a later poll outweighs it
     applied_at = models.DateTimeField(null=True, blank=True)
+    # Its clock: by how much the minutes that it reported were ahead of the database's, when that was last refused.
+    clock_ahead_s = models.FloatField(null=True, blank=True)
+    clock_ahead_at = models.DateTimeField(null=True, blank=True)
     # The last refusal, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at": …}}
     rejected = models.JSONField(default=dict, blank=True)
 

@@ -30,6 +30,7 @@
     ├── PreconditionRequired           428     precondition_required
     ├── TooMany                        429     too_many_requests
     └── Unavailable                    503     unavailable
+        └── ClockAhead                 503     clock_ahead            carries `server_time`
 
 `code` is stable: clients branch on it. The message is one sentence for a person: what was wrong, where, what to
 do. `controlplane.core.problems` turns an error into RFC 9457 problem details for machines and a page for people.
@@ -188,3 +189,7 @@ class Unavailable(PointsmanError):
     def __init__(self, detail: str, *, retry_after: int = 5, **extra: Any) -> None:
         super().__init__(detail, retry_after=retry_after, **extra)
         self.retry_after = retry_after  # seconds
+
+
+class ClockAhead(Unavailable):
+    code, title = "clock_ahead", "The reporter's clock is ahead"

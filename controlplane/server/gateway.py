@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from prometheus_client import REGISTRY
 
 from controlplane.access.keyring import Keyring
+from controlplane.core import clock
 from controlplane.core.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
 from controlplane.server.bodies import Bodies
 from controlplane.server.health import Health
@@ -51,7 +52,7 @@ class Gateway:
         self._fleet = FleetBuffer()
         self._bodies = Bodies()
         self.snapshots = SnapshotService(self._keyring, self._fleet)
-        self.ingest = Ingest(self.snapshots.cache)
+        self.ingest = Ingest(self.snapshots.cache, self._fleet)
         self._endpoints = {
             PREFIX + "snapshot": Endpoint("GET", self.snapshots.poll, 0, Counter()),
             PREFIX + "acks": Endpoint("POST", self.snapshots.ack, 16 * 1024, Counter()),
@@ -89,7 +90,7 @@ class Gateway:
         self._figures = ProcessFigures(answered, self.snapshots, self.ingest, self._fleet, self._watcher)
         REGISTRY.register(self._figures)
         deadline = asyncio.get_running_loop().time() + START_S
-        while not self._watcher.looked:
+        while not self._watcher.looked or clock.running.now() is None:
             if asyncio.get_running_loop().time() > deadline:
                 log.warning("the database has not answered yet; routers get 503 until it does")
                 return

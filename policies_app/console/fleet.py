@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.paginator import Paginator
@@ -25,6 +25,7 @@ from policies_app.models import Assignment, Environment, Router
 from policies_app.snapshots import publish
 
 SHOWN_FOR = timedelta(days=1)
+CLOCK_SHOWN_FOR = timedelta(minutes=15)
 PER_PAGE = 100
 # As the page lists them: what needs somebody first.
 STATES = {"rejecting": "bad", "behind": "warn", "silent": "quiet", "starting": "quiet", "up to date": "good"}
@@ -40,6 +41,7 @@ class RouterRow:
     revision: int | None
     behind: int | None
     refusals: list[Refusal] = field(default_factory=list)
+    clock_ahead_s: float | None = None
 
     @property
     def tone(self) -> str:
@@ -95,9 +97,16 @@ def _rows(environment: Environment, fleet: Fleet) -> list[RouterRow]:
                 at.revision if here else None,
                 behind,
                 refusals[router.instance],
+                _clock_ahead_s(router, fleet.now),
             )
         )
     return sorted(rows, key=lambda row: (_RANK.index(row.state), row.router.instance))
+
+
+def _clock_ahead_s(router: Router, now: datetime) -> float | None:
+    """By how many seconds its clock is ahead, if it was told so of late: it asks again every minute or so."""
+    told_at = router.clock_ahead_at
+    return router.clock_ahead_s if told_at and now - told_at < CLOCK_SHOWN_FOR else None
 
 
 def _state(

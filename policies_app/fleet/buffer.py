@@ -44,6 +44,7 @@ class HeardRouter:
     acked_at: float = 0.0
     refusals: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: bool = False
+    clock_ahead_s: float | None = None  # by how much its reported minutes were ahead of the database's clock
 
 
 class FleetBuffer:
@@ -77,6 +78,12 @@ class FleetBuffer:
                     "error": ack.error,
                     "revision": ack.revision or revision,
                 }
+
+    def reported_ahead(self, environment: int, instance: str, client: str, seconds: float) -> None:
+        """A router reported minutes that lie in the future, so its outcomes are not taken yet."""
+        with self._lock:
+            if heard := self._entry(environment, instance, client):
+                heard.clock_ahead_s = seconds
 
     def left(self, environment: int, instance: str, client: str) -> None:
         """A router said that it is about to end: from then on it counts for nothing."""
@@ -129,5 +136,6 @@ class FleetBuffer:
         client, tag, at = self._written.get(router, _NEVER)
         if heard.client != client or (heard.tag is not None and heard.tag != tag):
             return True
+        said = heard.refusals or heard.left or heard.clock_ahead_s is not None
         # An ack counts by its age, so that each is written.
-        return heard.ack is not None or heard.left or bool(heard.refusals) or now - at > REWRITTEN_AFTER_S
+        return heard.ack is not None or bool(said) or now - at > REWRITTEN_AFTER_S

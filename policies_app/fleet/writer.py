@@ -38,6 +38,7 @@ class FleetWriter(LoopThread):
     def round(self) -> float:
         flush(self._buffer)
         if time.monotonic() - self._noted_at >= listening.NOTED_EVERY_S:
+            clock.running.sync()
             listening.note_listening()  # after the flush: all that was heard until now is on record
             self._noted_at = time.monotonic()
         return FLUSHED_EVERY_S
@@ -104,6 +105,8 @@ def _columns(heard: HeardRouter, at: datetime, stamp: Stamp) -> dict[str, Any]:
         columns["acked_at"] = stamp(heard.acked_at)
     if heard.left:
         columns["left_at"] = at
+    if heard.clock_ahead_s is not None:
+        columns |= {"clock_ahead_s": heard.clock_ahead_s, "clock_ahead_at": at}
     if (heard.tag and heard.tag.revision) or (heard.ack and heard.ack.revision):
         columns["applied_at"] = at
     return columns

@@ -109,9 +109,11 @@ def _wanted(header: SnapshotHeader) -> PublishedContents:
 def _is_due(header: SnapshotHeader, row: Published | None, now: datetime) -> bool:
     if row is None:
         return True
-    if row.retry_at is not None and row.retry_at > now:
+    # Times further ahead than we set any were stamped by a clock that was put right since.
+    if row.retry_at is not None and now < row.retry_at <= now + timedelta(seconds=RETRY_MOST_S):
         return False
-    return _held(row) != _wanted(header) or row.checked_at is None or now - row.checked_at >= CHECKED_AFTER
+    fresh = row.checked_at is not None and now - CHECKED_AFTER < row.checked_at <= now + CLAIM
+    return _held(row) != _wanted(header) or not fresh
 
 
 def _held(row: Published) -> PublishedContents:
@@ -206,7 +208,7 @@ def _keep(header: SnapshotHeader) -> bool:
 def _claimed(environment: int, claim: UUID) -> Published | None:
     now = clock.now()
     Published.objects.get_or_create(environment_id=environment)
-    free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
+    free = Q(claimed_until__isnull=True) | Q(claimed_until__lte=now) | Q(claimed_until__gt=now + CLAIM)
     mine = Published.objects.filter(free, environment_id=environment)
     if not mine.update(claim=claim, claimed_until=now + CLAIM):
         return None

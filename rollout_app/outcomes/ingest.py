@@ -11,12 +11,14 @@ from typing import TypeVar, cast
 from django.db import Error, connection
 
 from controlplane.access.keyring import Caller
-from controlplane.core.errors import InvalidInput, Unavailable
+from controlplane.core import clock
+from controlplane.core.errors import ClockAhead, InvalidInput, Unavailable
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.errors import PointsmanError as ClientError
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
 from pointsman.token import DecisionToken
+from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots.cache import SnapshotCache
 from rollout_app.models import Feedback
 from rollout_app.outcomes.aggregate import Contribution, Details, RouteKey
@@ -38,14 +40,19 @@ from rollout_app.outcomes.store import Submission
 
 T = TypeVar("T")
 
+CLOCK_RETRY_S = 60
 READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 
 
 class Ingest:
-    """The write endpoints of one process. `snapshots` says which environments exist."""
+    """The write endpoints of one process.
 
-    def __init__(self, snapshots: SnapshotCache) -> None:
+    `snapshots` says which environments exist; `fleet` takes down whose clock is ahead.
+    """
+
+    def __init__(self, snapshots: SnapshotCache, fleet: FleetBuffer) -> None:
         self._snapshots = snapshots
+        self._fleet = fleet
         self._names = KnownNames()
         self._group_commit = GroupCommit()
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="ingest-lookups")
@@ -63,7 +70,7 @@ class Ingest:
 
     async def outcomes(self, request: Request, body: bytes) -> Reply:
         batch = await _read(read_batch, body)
-        buckets, now = batch.buckets, datetime.now(UTC)
+        buckets, now = batch.buckets, _now()
         environment = self._environment(request)
         problems = [
             *_problems("buckets", buckets, consistency.contradictions, now),
@@ -71,15 +78,18 @@ class Ingest:
             *_problems("cells", batch.cells, consistency.cells_contradictions, now),
         ]
         await self._refuse_unknown("buckets", request.caller, environment, enumerate(buckets), problems)
+        minutes = (entry.minute for entries in (buckets, batch.decided, batch.cells) for entry in entries)
+        self._refuse_ahead(request, environment, max(minutes, default=now), now)
         contributions = [self._contribution(environment, bucket) for bucket in buckets]
         submission = Submission(environment, {f"b:{batch.batch_id}": contributions}, accepted=len(buckets))
         return await self._commit(submission, len(buckets))
 
     async def events(self, request: Request, body: bytes) -> Reply:
         events = await _read(read_events, body)
-        environment, now = self._environment(request), datetime.now(UTC)
+        environment, now = self._environment(request), _now()
         problems = _problems("events", events, consistency.event_contradictions, now)
         await self._refuse_unknown("events", request.caller, environment, enumerate(events), problems)
+        self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
         parts: dict[str, list[Contribution]] = {}
         for event in events:
             part = [self._contribution(environment, event_bucket(event, index))]
@@ -88,7 +98,7 @@ class Ingest:
 
     async def feedback(self, request: Request, body: bytes) -> Reply:
         items = await _read(read_feedback, body)
-        environment, now = self._environment(request), datetime.now(UTC)
+        environment, now = self._environment(request), _now()
         problems: list[Problem] = []
         tokens = [_token(i, item, request.caller.environment, problems) for i, item in enumerate(items)]
         decoded = [(number, token) for number, token in enumerate(tokens) if token is not None]
@@ -133,6 +143,19 @@ class Ingest:
         if problems:
             raise refusal(member, sorted(problems))
 
+    def _refuse_ahead(self, request: Request, environment: int, newest: datetime, now: datetime) -> None:
+        """A clock that is ahead is no reason to lose what was counted by it: the router keeps it, and is told."""
+        if not consistency.is_ahead(newest, now):
+            return
+        ahead = (newest - now).total_seconds()
+        self._fleet.reported_ahead(environment, request.instance(), request.client(), ahead)
+        raise ClockAhead(
+            f"The newest minute lies {ahead / 60:.0f} minutes ahead of the control plane's clock. Keep it, set this "
+            "machine's clock right, and send it again.",
+            retry_after=CLOCK_RETRY_S,
+            server_time=now.isoformat(timespec="seconds"),
+        )
+
     def _load(self, wanted: list[Named]) -> None:
         try:
             self._names.load(wanted)
@@ -176,6 +199,14 @@ class Ingest:
 
     async def _commit(self, submission: Submission, parts: int) -> Reply:
         return _accepted(await self._group_commit.submit(submission, parts))
+
+
+def _now() -> datetime:
+    """The database's clock: it judges what routers report, not this machine's."""
+    now = clock.running.now()
+    if now is None:
+        raise Unavailable("The database has not been asked for the time yet; send it again.", retry_after=1)
+    return now
 
 
 @cache

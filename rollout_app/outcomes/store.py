@@ -21,7 +21,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import zstandard
@@ -166,7 +166,7 @@ def _claim_ids(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     }
     fresh: set[tuple[int, str]] = set()
     columns = ("environment_id", "batch", "accepted")
-    at = stored(datetime.now(UTC))
+    at = stored(clock.running.now() or clock.now())
     # Only names of our own table and columns are formatted in; values are bound.
     statement = (
         f"INSERT INTO {AcceptedBatch._meta.db_table} ({', '.join(columns)}, at) "  # noqa: S608

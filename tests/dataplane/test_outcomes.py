@@ -178,7 +178,7 @@ def test_it_refuses_a_bucket_that_lacks_something(plane: Plane, served: Served, 
         (timedelta(days=7, minutes=1), 422),
         (timedelta(days=6, hours=23, minutes=58), 202),
         (timedelta(minutes=-4), 202),
-        (timedelta(minutes=-7), 422),
+        (timedelta(minutes=-7), 503),
     ],
 )
 def test_it_takes_the_minutes_of_a_week(plane: Plane, served: Served, age: timedelta, status: int) -> None:

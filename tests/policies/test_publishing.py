@@ -183,7 +183,7 @@ def test_two_that_publish_first_agree(
 
 
 def test_it_leaves_alone_what_another_process_is_at(assignment: Assignment, place: str, s3: S3) -> None:
-    environment, later = assignment.environment, clock.now() + timedelta(minutes=5)
+    environment, later = assignment.environment, clock.now() + publish.CLAIM
     Published.objects.create(environment=environment, claim=new_epoch(), claimed_until=later)
     assert publish.sweep() == 0
     assert s3.get(place).status_code == 404
@@ -278,6 +278,14 @@ def test_a_bucket_that_is_away_is_tried_again_later_and_said_once(
     Published.objects.update(retry_at=None)
     assert publish.sweep() == 1
     assert (row(assignment).failures, row(assignment).error, row(assignment).failing_since) == (0, "", None)
+
+
+def test_it_is_not_held_up_by_times_that_a_wrong_clock_stamped(assignment: Assignment, place: str) -> None:
+    publish.sweep()
+    tomorrow = clock.now() + timedelta(days=1)
+    Published.objects.update(checked_at=tomorrow, retry_at=tomorrow, claimed_until=tomorrow)
+    pin(assignment)
+    assert publish.sweep() == 1
 
 
 def test_a_bucket_that_does_not_exist_is_named(assignment: Assignment, settings: Any) -> None:

@@ -1,0 +1,86 @@
+"""Whose clock counts: the database's. A router or a gateway with a wrong one loses nothing."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.test import Client
+
+from controlplane.core import clock
+from policies_app.models import Router
+from rollout_app.models import AcceptedBatch, ArmTotals
+from tests.support.plane import Plane, Served, until
+from tests.support.reports import NOW, batch, bucket, event
+
+OUTCOMES, EVENTS = "/router/v1/outcomes", "/router/v1/events"
+
+
+def minute(ahead: timedelta) -> str:
+    return (NOW + ahead).replace(second=0, microsecond=0).isoformat()
+
+
+def test_it_does_not_take_minutes_ahead_and_does_not_refuse_them_for_good(
+    plane: Plane, served: Served
+) -> None:
+    """F8: a router's clock ten minutes ahead; all refused for good, "422 invalid_input"."""
+    sent = batch(bucket(served.assignment), bucket(served.assignment, minute=minute(timedelta(minutes=10))))
+    answer = plane.post(OUTCOMES, served.key, sent, pointsman_router="r-ahead")
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "clock_ahead", "60")
+    server_time = datetime.fromisoformat(answer.json()["server_time"])
+    assert abs(server_time - datetime.now(UTC)) < timedelta(minutes=1)
+    assert not ArmTotals.objects.exists()
+
+    row = until(lambda: Router.objects.filter(instance="r-ahead").first())
+    assert isinstance(row, Router)
+    assert 8 * 60 < (row.clock_ahead_s or 0) < 11 * 60
+
+
+def test_it_refuses_what_contradicts_itself_whatever_the_clock(plane: Plane, served: Served) -> None:
+    wrong = bucket(served.assignment, minute=minute(timedelta(minutes=10)), tasks=1)
+    assert plane.post(OUTCOMES, served.key, batch(wrong)).status == 422
+
+
+def test_it_keeps_single_events_ahead_out_likewise(plane: Plane, served: Served) -> None:
+    at = (NOW + timedelta(minutes=10)).isoformat()
+    answer = plane.post(EVENTS, served.key, {"events": [event(served.assignment, at=at)]})
+    assert (answer.status, answer.code) == (503, "clock_ahead")
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_gateway_whose_clock_is_wrong_drops_nothing(plane: Plane, served: Served, days: int) -> None:
+    """F9: a day behind, and every outcome of healthy routers was "ahead"."""
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=days)):
+        answer = plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    assert answer.status == 202
+    assert abs(AcceptedBatch.objects.get().at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_it_takes_nothing_before_the_database_was_asked(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "running", clock.RunningClock())
+    monkeypatch.setattr(clock.RunningClock, "sync", lambda self: None)
+    answer = plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "unavailable", "1")
+
+
+def test_the_fleet_page_names_a_router_whose_clock_is_ahead(served: Served, admin_client: Client) -> None:
+    now = clock.now()
+    common: dict[str, Any] = {"environment": served.environment, "polled_at": now, "clock_ahead_s": 600}
+    Router.objects.create(**common, instance="r-1", clock_ahead_at=now)
+    page = admin_client.get(f"/console/fleet/{served.environment.name}/").content.decode()
+    assert "Its clock is 10\u202fmin ahead" in page
+    Router.objects.update(clock_ahead_at=now - timedelta(minutes=16))
+    page = admin_client.get(f"/console/fleet/{served.environment.name}/").content.decode()
+    assert "Its clock is" not in page
+
+
+def test_the_running_clock_is_the_databases(db: None) -> None:
+    running = clock.RunningClock()
+    assert running.now() is None
+    with time_machine.travel(datetime.now(UTC) - timedelta(days=1)):
+        running.sync()
+        here = running.now()
+    assert here is not None
+    assert abs(here - clock.now()) < timedelta(seconds=5)
