@@ -47,3 +47,15 @@ def test_it_mirrors_across_the_slices() -> None:
         1_000, abs=150
     )
     assert not any(mirrored(0, "s", unit) for unit in units)
+
+
+def test_it_mirrors_up_to_the_border_and_not_at_it() -> None:
+    border = bucket("s/mirror", "u")
+    assert not mirrored(border, "s", "u")
+    assert mirrored(border + 1, "s", "u")
+
+
+def test_it_mirrors_one_unit_in_100_000_when_asked_for_that() -> None:
+    assert bucket("s/mirror", "u68768") == 0
+    assert mirrored(1, "s", "u68768")
+    assert not mirrored(0, "s", "u68768")

@@ -5,21 +5,24 @@ the top of a module (the states, the metrics); cosmic-ray (8.7) changes the file
 each mutant, has a dozen variants of each arithmetic operator and none that removes a statement.
 
 Here the third-party libraries are imported once, and each mutant is a fork of that process in which the module is
-loaded changed; no file is touched. A mutant is killed when a test fails, when the tests cannot even begin, or when
-they take far longer than they do without it.
+loaded changed; no file is touched. It meets the tests that run its lines, the quickest first. It is killed when a test
+fails, when the tests cannot even begin, or when they take far longer than they do without it.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from tests.mutants import forks
+from tests.mutants import coverage_map, forks
+from tests.mutants.coverage_map import CoverageMap
 from tests.mutants.mutate import Mutant, mutants
 from tests.mutants.targets import TARGETS, Target
 from tests.support.sources import ROOT, relative
@@ -39,12 +42,12 @@ def main() -> int:
 
     began = time.monotonic()
     template = forks.prepare()
-    patience = {target.name: _patience(target, template) for target in {t.name: t for t, _ in drawn}.values()}
+    covered = _recorded(targets, template)
     results = []
-    for target, mutant, outcome in _run(drawn, template, patience, options.jobs):
+    for target, mutant, outcome in _run(drawn, template, covered, options.jobs):
         results.append((target, mutant, outcome))
-        if outcome == "survived":
-            print(f"{_place(mutant)}  {mutant.change}", flush=True)
+        if outcome in ("survived", "no test"):
+            print(f"{_place(mutant)}  {mutant.change}  [{outcome}]", flush=True)
     _report(results, time.monotonic() - began)
     _write(options.out, options.seed, results)
     return 0
@@ -60,27 +63,36 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _patience(target: Target, template: Path) -> float:
-    """Seconds that a mutant may take: its tests must pass without one, and tell how long they take."""
-    began = time.monotonic()
-    outcome = forks.Run(target.test_paths(), None, template, limit_s=1_200).wait()
-    took = time.monotonic() - began
-    if outcome != "survived":
-        sys.exit(f"The tests of “{target.name}” fail without any mutant ({outcome}).")
-    print(f"{target.name}: its tests take {took:.0f} s", flush=True)
-    return 30 + 5 * took
+def _recorded(targets: list[Target], template: Path) -> CoverageMap:
+    """The tests must pass without a mutant, and tell which lines they run."""
+    tests = list(dict.fromkeys(test for target in targets for test in target.test_paths()))
+    paths = [path for target in targets for path in target.paths()]
+    home = coverage_map.new_home()
+    run = forks.Run(lambda: forks.recorded(tests, paths, home), template, limit_s=1_800)
+    if run.wait() != "survived":
+        log = home / "log"
+        said = log.read_text() if log.exists() else run.outcome
+        sys.exit(f"The tests fail without any mutant:\n{said}")
+    found = coverage_map.read(home)
+    shutil.rmtree(home)
+    print(f"{len(found.seconds)} tests, which take {sum(found.seconds.values()):.0f} s", flush=True)
+    return found
 
 
 def _run(
-    drawn: list[tuple[Target, Mutant]], template: Path, patience: dict[str, float], jobs: int
+    drawn: list[tuple[Target, Mutant]], template: Path, covered: CoverageMap, jobs: int
 ) -> Iterator[tuple[Target, Mutant, str]]:
     waiting = list(reversed(drawn))
     running: dict[forks.Run, tuple[Target, Mutant]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             target, mutant = waiting.pop()
-            run = forks.Run(target.test_paths(), mutant, template, limit_s=patience[target.name])
-            running[run] = (target, mutant)
+            tests = covered.tests(mutant)
+            if not tests:
+                yield target, mutant, "no test"
+                continue
+            work = partial(forks.against, mutant, tests)
+            running[forks.Run(work, template, limit_s=covered.limit_s(tests))] = (target, mutant)
         for run in [run for run in running if run.done()]:
             yield (*running.pop(run), run.outcome)
         time.sleep(0.02)
@@ -91,7 +103,7 @@ def _place(mutant: Mutant) -> str:
 
 
 def _report(results: list[tuple[Target, Mutant, str]], seconds: float) -> None:
-    print(f"\n{'':14}{'drawn':>7}{'killed':>8}{'too slow':>10}{'survived':>10}{'killed %':>10}")
+    print(f"\n{'':14}{'drawn':>7}{'killed':>8}{'too slow':>10}{'survived':>10}{'no test':>9}{'killed %':>10}")
     for name in dict.fromkeys(target.name for target, _, _ in sorted(results, key=lambda r: r[0].name)):
         _row(name, Counter(outcome for target, _, outcome in results if target.name == name))
     _row("all", Counter(outcome for _, _, outcome in results))
@@ -100,9 +112,9 @@ def _report(results: list[tuple[Target, Mutant, str]], seconds: float) -> None:
 
 def _row(name: str, counts: Counter[str]) -> None:
     total = counts.total()
-    killed = total - counts["survived"]
+    killed = counts["killed"] + counts["too slow"]
     print(
-        f"{name:14}{total:7}{counts['killed']:8}{counts['too slow']:10}{counts['survived']:10}"
+        f"{name:14}{total:7}{counts['killed']:8}{counts['too slow']:10}{counts['survived']:10}{counts['no test']:9}"
         f"{100 * killed / max(total, 1):10.1f}"
     )
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
 import pytest
 
+from tests.mutants import coverage_map
 from tests.mutants.mutate import Mutant, mutated
 from tests.support.sources import PACKAGES, ROOT
 
@@ -27,7 +28,7 @@ LIBRARIES = [
     "django.db.backends.sqlite3.base", "drf_spectacular.openapi", "httpx", "hypothesis.stateful", "msgspec",
     "redis", "rest_framework.generics", "time_machine", "unfold.admin", "uvloop", "yaml",
 ]  # fmt: skip
-OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--reuse-db"]
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--reuse-db"]
 
 
 def prepare() -> Path:
@@ -49,21 +50,19 @@ def prepare() -> Path:
 
 
 class Run:
-    """The tests of one target against one mutant (None: against the code as it is).
+    """Tests in a fork: against one mutant, or against the code as it is, recorded.
 
     outcome  `killed`, `survived`, `too slow`; valid once `done()` is true
     """
 
-    def __init__(
-        self, tests: Sequence[str], mutant: Mutant | None, template: Path, *, limit_s: float
-    ) -> None:
+    def __init__(self, work: Callable[[], int], template: Path, *, limit_s: float) -> None:
         self.outcome = ""
         self._limit = time.monotonic() + limit_s
         self._home = Path(tempfile.mkdtemp(prefix="pointsman-mutant-"))
         self._pid = os.fork()
         if not self._pid:
             os.setpgid(0, 0)
-            _test_and_exit(tests, mutant, template, self._home)
+            _work_and_exit(work, template, self._home)
 
     def done(self) -> bool:
         pid, status = os.waitpid(self._pid, os.WNOHANG)
@@ -86,7 +85,7 @@ class Run:
         return self.outcome
 
 
-def _test_and_exit(tests: Sequence[str], mutant: Mutant | None, template: Path, home: Path) -> None:
+def _work_and_exit(work: Callable[[], int], template: Path, home: Path) -> None:
     code = 1
     try:
         log = os.open(home / "log", os.O_WRONLY | os.O_CREAT)
@@ -94,12 +93,25 @@ def _test_and_exit(tests: Sequence[str], mutant: Mutant | None, template: Path, 
         os.dup2(log, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = str(home)
         os.environ["POINTSMAN_TEST_TEMPLATE"] = str(template)
-        if mutant is not None:
-            _load_changed(mutant)
-        code = int(pytest.main([*OPTIONS, *tests]))
+        code = work()
         sys.stdout.flush()
     finally:
         os._exit(code)
+
+
+def against(mutant: Mutant, tests: Sequence[str]) -> int:
+    _load_changed(mutant)
+    return int(pytest.main([*OPTIONS, "-x", *tests]))
+
+
+def recorded(tests: Sequence[str], paths: Sequence[Path], home: Path) -> int:
+    recorder = coverage_map.Recorder(paths, home)
+    recorder.start()
+    code = int(pytest.main([*OPTIONS, "--tb=short", *tests], plugins=[recorder]))
+    recorder.save()
+    if code:
+        shutil.copy(Path(tempfile.gettempdir()) / "log", home / "log")
+    return code
 
 
 def _load_changed(mutant: Mutant) -> None:

@@ -1,7 +1,7 @@
 """What can be changed in a module, one small thing at a time.
 
 Left alone, because a change there is no change of behaviour or no interesting one: annotations, docstrings, log lines,
-texts, `__slots__` and `__all__`, and what only a type checker reads.
+texts, `__slots__` and `__all__`, sizes of columns, and what only a type checker reads.
 """
 
 import ast
@@ -20,6 +20,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
+SIZES = {"max_length", "max_digits", "decimal_places"}  # of columns and fields
 LOGGERS = {"log", "logger", "logging", "warnings"}
 
 
@@ -30,6 +31,7 @@ class Mutant:
     path      the module's file
     number    which of the module's changes, counted from 0
     line      where
+    lines     first and last line that a test must run to notice; None: run when the module is imported
     function  in which function or class, dotted; empty: at the module's top
     change    what, in words
     """
@@ -37,6 +39,7 @@ class Mutant:
     path: Path
     number: int
     line: int
+    lines: tuple[int, int] | None
     function: str
     change: str
 
@@ -47,24 +50,35 @@ Change = Callable[[Any], None]
 def mutants(path: Path) -> list[Mutant]:
     found = _Finder().all(ast.parse(path.read_text()))
     return [
-        Mutant(path, number, node.lineno, function, words)
-        for number, (node, function, words, _) in enumerate(found)
+        Mutant(path, number, change.node.lineno, change.lines, change.inside, change.words)
+        for number, change in enumerate(found)
     ]
 
 
 def mutated(mutant: Mutant) -> ast.Module:
     """The module with this one change."""
     tree = ast.parse(mutant.path.read_text())
-    node, _, _, change = _Finder().all(tree)[mutant.number]
-    change(node)
+    change = _Finder().all(tree)[mutant.number]
+    change.make(change.node)
     return ast.fix_missing_locations(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    node: Any
+    lines: tuple[int, int] | None
+    inside: str
+    words: str
+    make: Change
 
 
 class _Finder:
     """Walks a module in the order of its source. Each change is made to the node in place."""
 
-    def all(self, tree: ast.Module) -> list[tuple[Any, str, str, Change]]:
-        self._found: list[tuple[Any, str, str, Change]] = []
+    def all(self, tree: ast.Module) -> list[_Change]:
+        self._found: list[_Change] = []
+        self._in_function = False
+        self._first, self._last = 0, 0  # of the statement, or 0: up to the node's own end
         self._block(tree.body, "")
         return self._found
 
@@ -74,15 +88,20 @@ class _Finder:
                 continue  # the docstring
             if _only_for_types(statement) or _logs(statement):
                 continue
+            self._first, self._last = statement.lineno, 0
             self._removal(statement, inside)
             self._statement(statement, inside)
 
     def _statement(self, node: ast.stmt, inside: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            within = f"{inside}.{node.name}".lstrip(".")
+            within, outer = f"{inside}.{node.name}".lstrip("."), self._in_function
+            self._in_function = True
+            # A default is noticed where the function is run.
+            self._first, self._last = node.body[0].lineno, node.end_lineno or node.lineno
             for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
                 self._expression(default, within)
             self._block(node.body, within)
+            self._in_function = outer
         elif isinstance(node, ast.ClassDef):
             self._block(node.body, f"{inside}.{node.name}".lstrip("."))
         elif isinstance(node, ast.AnnAssign):
@@ -93,6 +112,7 @@ class _Finder:
                 if isinstance(child, ast.stmt):
                     self._block([child], inside)
                 else:
+                    self._first, self._last = node.lineno, 0
                     self._expression(child, inside)
 
     def _removal(self, node: ast.stmt, inside: str) -> None:
@@ -125,6 +145,8 @@ class _Finder:
         if isinstance(node, ast.JoinedStr):
             return
         for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.keyword) and child.arg in SIZES:
+                continue
             if isinstance(child, ast.Lambda | ast.comprehension | ast.keyword | ast.expr | ast.withitem):
                 self._expression(child, inside)
             elif isinstance(child, ast.stmt):
@@ -180,7 +202,8 @@ class _Finder:
                 )
 
     def _add(self, node: Any, inside: str, words: str, change: Change) -> None:
-        self._found.append((node, inside, words, change))
+        lines = (self._first, self._last or node.end_lineno) if self._in_function else None
+        self._found.append(_Change(node, lines, inside, words, change))
 
     @staticmethod
     def _replace(node: Any, other: ast.AST) -> None:

@@ -1,0 +1,82 @@
+"""Which test runs which line: asked of coverage.py once, so that a mutant meets only tests that can see it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+
+from tests.mutants.mutate import Mutant
+
+IMPORT = ""  # coverage's context outside of any test
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageMap:
+    """`seconds`: of each test, by its id, the quick ones first. `lines`: the tests that ran each line of each file."""
+
+    seconds: dict[str, float]
+    lines: dict[str, dict[int, set[str]]]
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """The quickest first; empty: no test runs it. At a module's top: what runs anything of the module."""
+        ran = self.lines.get(str(mutant.path), {})
+        lines = ran if mutant.lines is None else range(mutant.lines[0], mutant.lines[1] + 1)
+        found = set[str]().union(*(ran.get(line, set()) for line in lines)) - {IMPORT}
+        return [test for test in self.seconds if test in found]
+
+    def limit_s(self, tests: Sequence[str]) -> float:
+        """How long they may take with a mutant: five times what they take without, on a machine that is busy."""
+        return 60 + 5 * sum(self.seconds[test] for test in tests)
+
+
+class Recorder:
+    """A pytest plugin: tells coverage which test is running, and keeps how long each took."""
+
+    def __init__(self, paths: Sequence[Path], home: Path) -> None:
+        self._file, self._seconds = home / "coverage", dict[str, float]()
+        self._measuring = coverage.Coverage(
+            data_file=str(self._file), include=[str(path) for path in paths], config_file=False
+        )
+        self._home = home
+
+    def start(self) -> None:
+        """Before the modules are imported."""
+        self._measuring.start()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
+        self._measuring.switch_context(item.nodeid)
+        try:
+            return (yield)
+        finally:
+            self._measuring.switch_context(IMPORT)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+
+    def save(self) -> None:
+        self._measuring.stop()
+        self._measuring.save()
+        (self._home / "seconds.json").write_text(json.dumps(self._seconds))
+
+
+def read(home: Path) -> CoverageMap:
+    """What a recorder has left in its directory."""
+    seconds = json.loads((home / "seconds.json").read_text())
+    data = coverage.CoverageData(basename=str(home / "coverage"))
+    data.read()
+    lines = {
+        file: {line: set(contexts) for line, contexts in data.contexts_by_lineno(file).items()}
+        for file in data.measured_files()
+    }
+    return CoverageMap(dict(sorted(seconds.items(), key=lambda pair: float(pair[1]))), lines)
+
+
+def new_home() -> Path:
+    return Path(tempfile.mkdtemp(prefix="pointsman-coverage-", dir=os.environ.get("TMPDIR")))
