@@ -18,10 +18,15 @@ IMPORT = ""  # coverage's context outside of any test
 
 @dataclass(frozen=True, slots=True)
 class CoverageMap:
-    """`seconds`: of each test, by its id, the quick ones first. `lines`: the tests that ran each line of each file."""
+    """
+    seconds  of each test that passes without a mutant, by its id; the quick ones first
+    lines    the tests that ran each line of each file
+    failed   the tests that fail as it is: they can tell nothing
+    """
 
     seconds: dict[str, float]
     lines: dict[str, dict[int, set[str]]]
+    failed: list[str]
 
     def tests(self, mutant: Mutant) -> list[str]:
         """The quickest first; empty: no test runs it. At a module's top: what runs anything of the module."""
@@ -39,7 +44,7 @@ class Recorder:
     """A pytest plugin: tells coverage which test is running, and keeps how long each took."""
 
     def __init__(self, paths: Sequence[Path], home: Path) -> None:
-        self._file, self._seconds = home / "coverage", dict[str, float]()
+        self._file, self._seconds, self._failed = home / "coverage", dict[str, float](), set[str]()
         self._measuring = coverage.Coverage(
             data_file=str(self._file), include=[str(path) for path in paths], config_file=False
         )
@@ -59,23 +64,28 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self._failed.add(report.nodeid)
 
     def save(self) -> None:
         self._measuring.stop()
         self._measuring.save()
-        (self._home / "seconds.json").write_text(json.dumps(self._seconds))
+        (self._home / "tests.json").write_text(
+            json.dumps({"seconds": self._seconds, "failed": sorted(self._failed)})
+        )
 
 
 def read(home: Path) -> CoverageMap:
     """What a recorder has left in its directory."""
-    seconds = json.loads((home / "seconds.json").read_text())
+    tests = json.loads((home / "tests.json").read_text())
+    passed = {test: s for test, s in tests["seconds"].items() if test not in tests["failed"]}
     data = coverage.CoverageData(basename=str(home / "coverage"))
     data.read()
     lines = {
         file: {line: set(contexts) for line, contexts in data.contexts_by_lineno(file).items()}
         for file in data.measured_files()
     }
-    return CoverageMap(dict(sorted(seconds.items(), key=lambda pair: float(pair[1]))), lines)
+    return CoverageMap(dict(sorted(passed.items(), key=lambda pair: float(pair[1]))), lines, tests["failed"])
 
 
 def new_home() -> Path:

@@ -107,11 +107,9 @@ def against(mutant: Mutant, tests: Sequence[str]) -> int:
 def recorded(tests: Sequence[str], paths: Sequence[Path], home: Path) -> int:
     recorder = coverage_map.Recorder(paths, home)
     recorder.start()
-    code = int(pytest.main([*OPTIONS, "--tb=short", *tests], plugins=[recorder]))
+    code = pytest.main([*OPTIONS, *tests], plugins=[recorder])
     recorder.save()
-    if code:
-        shutil.copy(Path(tempfile.gettempdir()) / "log", home / "log")
-    return code
+    return 0 if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else 1
 
 
 def _load_changed(mutant: Mutant) -> None:

@@ -1,0 +1,172 @@
+"""The files in `deploy/` fit the code: commands, settings, probes, metrics, without Docker or a cluster."""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from django.core.management import load_command_class
+
+from tests.support import deployment
+from tests.support.deployment import DEPLOY, Process
+from tests.support.sources import ROOT
+
+COMMANDS = {
+    "serve": "controlplane",
+    "setup_instance": "policies_app",
+    "migrate": "django.core",
+    "collectstatic": "django.contrib.staticfiles",
+}
+PROCESSES = deployment.processes()
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.where)
+def test_each_command_is_one_that_there_is(process: Process) -> None:
+    program, *arguments = process.command
+    if program == "celery":
+        assert arguments[:2] == ["-A", "controlplane.celery"]
+        assert arguments[2] in ("worker", "beat")
+        return
+    assert (program, arguments[0]) == ("python", "manage.py")
+    name = arguments[1]
+    parser = load_command_class(COMMANDS[name], name).create_parser("manage.py", name)
+    parser.error = _raise  # type: ignore[method-assign, assignment]
+    parser.parse_args(arguments[2:])
+
+
+def _raise(message: str) -> None:
+    raise argparse.ArgumentTypeError(message)
+
+
+@pytest.mark.parametrize("kind", ["compose", "kubernetes", "systemd"])
+def test_each_way_runs_every_process(kind: str) -> None:
+    files = {"compose": "compose ", "kubernetes": ".yaml", "systemd": ".service"}[kind]
+    words = [process.command for process in PROCESSES if files in process.where]
+    assert {"serve", "migrate", "setup_instance"} <= {word for command in words for word in command}
+    assert {"worker", "beat"} <= {command[3] for command in words if command[0] == "celery"}
+
+
+def test_it_sets_only_settings_that_are_read() -> None:
+    source = (ROOT / "controlplane" / "settings.py").read_text()
+    read = set(re.findall(r"""env\.\w+\(\s*"([A-Z0-9_]+)\"""", source))
+    for where, names in deployment.settings_named().items():
+        assert names, where
+        assert {name.removesuffix("_FILE") for name in names} <= read, where
+    assert set(re.findall(r"^ *(?:ENV )?([A-Z_]+)=", _dockerfile(), re.MULTILINE)) - _PYTHONS <= read
+
+
+_PYTHONS = {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+
+
+def _dockerfile() -> str:
+    return (DEPLOY / "Dockerfile").read_text()
+
+
+def test_the_image_copies_what_is_there_and_runs_as_nobody_in_particular() -> None:
+    copied = [
+        name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", _dockerfile(), re.MULTILINE)
+        for name in line.split()
+    ]  # fmt: skip
+    assert copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    shown = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert set(copied) <= shown
+    assert re.findall(r"^USER (.*)$", _dockerfile(), re.MULTILINE) == ["10001"]
+    assert ":latest" not in _dockerfile()
+
+
+def test_the_image_has_every_package_of_ours() -> None:
+    """What settings and URLs import, or the server would not start."""
+    for name in ("controlplane", "policies_app", "rollout_app", "templates", "router_client", "manage.py"):
+        assert re.search(rf"^COPY .*\b{re.escape(name)}\b", _dockerfile(), re.MULTILINE), name
+
+
+@pytest.mark.parametrize("path", deployment.KUBERNETES, ids=lambda path: path.name)
+def test_a_cluster_would_take_the_manifest(path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        if document["kind"] != "Kustomization":
+            kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+def test_kustomize_lists_every_manifest() -> None:
+    listed = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
+    assert {*listed, "kustomization.yaml"} == {path.name for path in deployment.KUBERNETES}
+
+
+def test_every_pod_is_confined() -> None:
+    for path, document in deployment.documents():
+        if "template" not in document.get("spec", {}):
+            continue
+        pod = document["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"], path
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            assert container["securityContext"]["readOnlyRootFilesystem"], path
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, path
+            assert container["resources"]["limits"]["memory"], path
+
+
+def test_compose_restarts_and_waits_for_what_is_healthy() -> None:
+    services = yaml.safe_load(deployment.COMPOSE.read_text())["services"]
+    assert set(services) == {"postgres", "redis", "migrate", "gateway", "worker", "beat"}
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+        assert "healthcheck" in service, name
+    for name in ("gateway", "worker", "beat"):
+        assert services[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+
+
+@pytest.mark.parametrize("path", deployment.UNITS, ids=lambda path: path.name)
+def test_a_unit_is_one(path: Path) -> None:
+    unit = deployment.unit(path)
+    assert unit["Service"]["User"] == "pointsman"
+    assert unit["Service"]["NoNewPrivileges"] == "yes"
+    assert unit["Install"]["WantedBy"] == "pointsman.target"
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("there is no systemd-analyze")
+    for path in (DEPLOY / "systemd").glob("pointsman*.[st]*"):
+        # The paths of an installation are not this machine's: `true` stands for each program.
+        text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", path.read_text(), flags=re.MULTILINE)
+        (tmp_path / path.name).write_text(re.sub(r"^User=.*$", "User=root", text, flags=re.MULTILINE))
+    found = subprocess.run(
+        [program, "verify", "--man=no", *map(str, tmp_path.glob("*.service"))],
+        capture_output=True,
+        text=True,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+    )
+    ours = [line for line in found.stderr.splitlines() if "pointsman" in line]
+    assert ours == []
+
+
+def _metrics_named(text: str) -> set[str]:
+    return set(re.findall(r"pointsman_[a-z_]+", text))
+
+
+def test_alerts_and_panels_ask_for_metrics_that_there_are() -> None:
+    documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    rules = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    dashboard = json.loads((DEPLOY / "monitoring" / "grafana-dashboard.json").read_text())
+    queries = [rule["expr"] for rule in rules]
+    queries += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    names = set().union(*map(_metrics_named, queries))
+    assert names
+    assert {name for name in names if f"`{name.removeprefix('pointsman_')}`" not in documented} == set()
+    for rule in rules:
+        assert {"summary", "description"} == set(rule["annotations"]), rule["alert"]
+
+
+def test_promtool_takes_the_alerts() -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("there is no promtool (Debian: the package prometheus)")
+    path = DEPLOY / "monitoring" / "alerts.yaml"
+    done = subprocess.run([program, "check", "rules", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
