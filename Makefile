@@ -48,6 +48,9 @@ check: $(DEV) ## style, types, imports, migrations, templates, security
 	$(BIN)/djade --check --target-version 5.2 $$(find templates -name '*.html')
 	$(BIN)/bandit --quiet --severity-level medium --recursive --configfile pyproject.toml controlplane policies_app rollout_app router_client/pointsman
 
+docs: $(DEV) ## build the documentation into var/site; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "var/site/index.html"
+
 mutants: $(DEV) ## change one small thing at a time: does a test notice? (MUTANTS="--sample 1000 --seed pointsman")
 	@PYTHONPATH=. $(BIN)/python -m tests.mutants $(MUTANTS)
 

@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("steady")
 
 # Fixtures by which a test touches a database, besides the mark `django_db`.
 DATABASE_FIXTURES = {"db", "transactional_db", "instance"}
-REDIS_FIXTURES = {"redis_port"}
+REDIS_FIXTURES = {"redis_port", "broker"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -227,6 +227,19 @@ def key_row(text: str) -> Key:
     return Key.objects.get(key_id=text.split("_")[2])
 
 
+def process_environment(**given: str) -> dict[str, str]:
+    """For a process of this instance: its database, its Redis, the code under test; no runner, and what is given."""
+    return {
+        **os.environ,
+        "DATABASE_URL": _database_url(),
+        "REDIS_URL": settings.REDIS_URL,
+        "POINTSMAN_VAR": str(settings.VAR_DIR),
+        "EMBEDDED_RUNNER": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        **given,
+    }
+
+
 class Server:
     """`manage.py serve` on the test database, as a process. `with Server() as server`.
 
@@ -242,15 +255,7 @@ class Server:
         self._stderr = stderr
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._environment = {
-            **os.environ,
-            "DATABASE_URL": _database_url(),
-            "REDIS_URL": settings.REDIS_URL,
-            "POINTSMAN_VAR": str(settings.VAR_DIR),
-            "EMBEDDED_RUNNER": "false",
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # the code under test
-            **environment,
-        }
+        self._environment = process_environment(**environment)
 
     def __enter__(self) -> "Server":
         self.process = subprocess.Popen(
