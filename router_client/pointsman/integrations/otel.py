@@ -1,0 +1,95 @@
+"""A decision on OpenTelemetry's spans, and evaluations of spans as feedback. Needs the extra `otel`.
+
+    with tracer.start_as_current_span("chat") as span:
+        decision = router.decide(…)
+        annotate(span, decision)
+
+    provider.add_span_processor(FeedbackFromSpans(router))
+
+Names of the GenAI conventions are those of the repository semantic-conventions-genai, v0.1.0: `gen_ai.request.model`,
+and the event `gen_ai.evaluation.result` with `gen_ai.evaluation.name`, `.score.value` and `.score.label`. Names of
+Pointsman's own begin with `pointsman.`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.trace import Span
+
+from pointsman.decision import Decision
+from pointsman.router import FEEDBACK_KINDS, Router
+
+__all__ = ["EVALUATION", "FeedbackFromSpans", "annotate", "attributes_of"]
+
+EVALUATION = "gen_ai.evaluation.result"
+_DECISION = "pointsman.decision.id"
+_PASSED, _FAILED = (
+    frozenset({"pass", "passed", "correct", "relevant", "true", "yes"}),
+    frozenset({"fail", "failed", "incorrect", "irrelevant", "not_relevant", "false", "no"}),
+)
+
+
+def attributes_of(decision: Decision) -> dict[str, Any]:
+    """The span attributes of a decision. Names and figures only: nothing of a prompt is among them."""
+    found: dict[str, Any] = {
+        "gen_ai.request.model": decision.model,
+        "pointsman.workload": decision.workload,
+        "pointsman.environment": decision.environment,
+        "pointsman.policy.version": decision.version,
+        "pointsman.rule": decision.rule,
+        "pointsman.arm": decision.arm,
+        _DECISION: decision.decision_id,
+    }
+    if decision.rollout is not None:
+        found["pointsman.rollout.id"] = decision.rollout
+    return found
+
+
+def annotate(span: Span, decision: Decision) -> None:
+    """Put the decision on the span; free for a span that is not recorded."""
+    if span.is_recording():
+        span.set_attributes(attributes_of(decision))
+
+
+class FeedbackFromSpans(SpanProcessor):
+    """Reads evaluation events of spans that carry a decision: each is a word on its task.
+
+    kinds         evaluation names → kinds of feedback; a name that is a kind itself is one, others are `downstream`
+    success_from  a score from here on is a success, where the event has no label that says it
+    """
+
+    def __init__(
+        self, router: Router, *, kinds: Mapping[str, str] | None = None, success_from: float | None = None
+    ) -> None:
+        self._router, self._kinds, self._success_from = router, dict(kinds or {}), success_from
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span ended. Never raises: telemetry must not break what it watches."""
+        decision = (span.attributes or {}).get(_DECISION)
+        if not isinstance(decision, str):
+            return
+        for event in span.events:
+            if event.name == EVALUATION:
+                self._word(decision, event.attributes or {})
+
+    def _word(self, decision: str, attributes: Mapping[str, Any]) -> None:
+        name = str(attributes.get("gen_ai.evaluation.name", ""))
+        kind = self._kinds.get(name) or (name if name in FEEDBACK_KINDS else "downstream")
+        score, label = (
+            attributes.get("gen_ai.evaluation.score.value"),
+            attributes.get("gen_ai.evaluation.score.label"),
+        )
+        success = _success(label)
+        number = float(score) if isinstance(score, (int, float)) and 0 <= score <= 1 else None
+        if success is None and number is not None and self._success_from is not None:
+            success = number >= self._success_from
+        if success is not None or number is not None:
+            self._router.feedback(decision, kind, success=success, score=number)
+
+
+def _success(label: Any) -> bool | None:
+    word = str(label).strip().lower() if label is not None else ""
+    return True if word in _PASSED else False if word in _FAILED else None
