@@ -35,7 +35,7 @@ def test_each_command_is_one_that_there_is(process: Process) -> None:
     assert (program, arguments[0]) == ("python", "manage.py")
     name = arguments[1]
     parser = load_command_class(COMMANDS[name], name).create_parser("manage.py", name)
-    parser.error = _raise  # type: ignore[method-assign, assignment]
+    parser.error = _raise  # type: ignore[method-assign]
     parser.parse_args(arguments[2:])
 
 

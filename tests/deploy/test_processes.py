@@ -20,7 +20,7 @@ from tests.support.plane import PATIENCE_S, Server, process_environment, until
 @pytest.fixture
 def broker(transactional_db: None) -> str:
     """Redis, which the half on SQLite does not have."""
-    return settings.REDIS_URL
+    return str(settings.REDIS_URL)
 
 
 def command_of(where: str) -> list[str]:
