@@ -11,18 +11,18 @@ from tests.support import sources
 
 FILE, FUNCTION, FOLDER = 400, 40, 16
 LONG_FILES: dict[str, str] = {
-    "controlplane/server/http1.py": "goes when the server is a library again",
     "router_client/pointsman/router.py": "the whole public face of the client, half of it docstrings",
 }
 LONG_FUNCTIONS: dict[str, str] = {
-    "controlplane/access/actions.py::issue_key": "a signature of ten keywords, then one write and its audit entry",
     "controlplane/access/actions.py::rotate_key": "two keys that change in one transaction, and their audit entry",
-    "policies_app/actions/versions.py::add_version": "checks in the order in which an author is told of them",
-    "rollout_app/actions/transitions.py::move": "the compare-and-swap of every transition, read as one list",
-    "rollout_app/engine/calibration.py::calibrate": "one field of the reference a line",
-    "router_client/pointsman/router.py::__init__": "every option of a router and what it means",
 }
 FULL_FOLDERS: dict[str, str] = {}
+
+
+def _body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Without the signature and the docstring: many keywords, each with its line and its words, do no harm."""
+    body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1
 
 
 def _long_functions(package: str) -> dict[str, int]:
@@ -30,8 +30,7 @@ def _long_functions(package: str) -> dict[str, int]:
     for path in sources.modules(package):
         for node in ast.walk(sources.tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno is not None
-                lines = node.end_lineno - node.lineno + 1
+                lines = _body_lines(node)
                 if lines > FUNCTION:
                     found[f"{sources.relative(path)}::{node.name}"] = lines
     return found
