@@ -30,7 +30,8 @@
     ├── PreconditionRequired           428     precondition_required
     ├── TooMany                        429     too_many_requests
     └── Unavailable                    503     unavailable
-        └── ClockAhead                 503     clock_ahead            carries `server_time`
+        ├── ClockAhead                 503     clock_ahead            carries `server_time`
+        └── Restored                   503     restored
 
 `code` is stable: clients branch on it. The message is one sentence for a person: what was wrong, where, what to
 do. `controlplane.core.problems` turns an error into RFC 9457 problem details for machines and a page for people.
@@ -193,3 +194,7 @@ class Unavailable(PointsmanError):
 
 class ClockAhead(Unavailable):
     code, title = "clock_ahead", "The reporter's clock is ahead"
+
+
+class Restored(Unavailable):
+    code, title = "restored", "The control plane's database is older than what routers have"

@@ -1,6 +1,6 @@
 """Every write to what may be served and to what is served now. API, console, tasks and commands all call these.
 
-    environments   register_environment  edit_environment
+    environments   register_environment  edit_environment  start_new_epoch
     workloads      register_workload  edit_workload
     versions       add_version  add_version_from_text
     assignments    serve_first  stop_serving  set_assignment  pin  unpin  served_assignment
@@ -19,7 +19,7 @@ from policies_app.actions.assignments import (
     stop_serving,
     unpin,
 )
-from policies_app.actions.environments import edit_environment, register_environment
+from policies_app.actions.environments import edit_environment, register_environment, start_new_epoch
 from policies_app.actions.versions import add_version, add_version_from_text
 from policies_app.actions.workloads import edit_workload, register_workload
 from policies_app.catalogue.actions import add_model, edit_model
@@ -37,6 +37,7 @@ __all__ = [
     "serve_first",
     "served_assignment",
     "set_assignment",
+    "start_new_epoch",
     "stop_serving",
     "unpin",
 ]

@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from django.db import transaction
+
+from controlplane.audit import log
 from controlplane.core.actors import Actor
 from controlplane.core.errors import ApprovalMissing
 from policies_app.audited_rows import create_row, edit_row
-from policies_app.models import Environment
+from policies_app.models import Environment, new_epoch
+from policies_app.snapshots import build
 
 
 def register_environment(name: str, *, actor: Actor, **fields: Any) -> Environment:
@@ -45,3 +49,25 @@ def edit_environment(
         guard=refuse_one_alone,
         kept={"evidence": evidence, "approvals": approvals},
     )
+
+
+def start_new_epoch(environment: Environment, *, actor: Actor, reason: str) -> Environment:
+    """After a restore from a backup: routers take the older revisions of the new epoch, which they refuse without.
+
+    The revision goes on from where the backup left it.
+    """
+    place: dict[str, Any] = {"environment": environment.name, "target": ("environment", environment.name)}
+    with log.attempt(actor=actor, action="environment.new_epoch", reason=reason, **place):
+        fresh = Environment.objects.select_for_update().get(pk=environment.pk)
+        before, fresh.epoch = fresh.epoch, new_epoch()
+        fresh.save(update_fields=["epoch"])
+        transaction.on_commit(lambda: build.publish(fresh.name, fresh.revision))
+        log.record(
+            actor=actor,
+            action="environment.new_epoch",
+            reason=reason,
+            before={"epoch": before},
+            after={"epoch": fresh.epoch},
+            **place,
+        )
+    return fresh

@@ -70,6 +70,7 @@ def _fleet(request: HttpRequest, environment: Environment) -> dict[str, Any]:
         "rows": Paginator(rows, PER_PAGE).get_page(request.GET.get("page")),
         "readback": fleet.readback(environment.revision),
         "refusing": sum(bool(row.refusals) for row in rows),
+        "newer": sorted(row.router.instance for row in rows if (row.revision or 0) > environment.revision),
         "pins": [(each, fleet.readback(each.revision, changed_at=each.changed_at)) for each in pinned],
         "published": next(iter(publish.states(environment.pk)), None),
     }

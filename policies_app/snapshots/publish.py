@@ -254,7 +254,8 @@ def _refuse_older(header: SnapshotHeader, seen: StoredObject | None) -> None:
         raise BucketError(
             f"The bucket holds a later snapshot (epoch {there[0]}, revision {there[1]}) than this instance "
             f"serves (epoch {header.epoch}, revision {header.revision}): is another instance publishing there, or "
-            "was this one restored without a new epoch? Delete the object to publish this one."
+            "was this one restored from a backup? Then run manage.py post_restore, or delete the object to publish "
+            "this one."
         )
 
 

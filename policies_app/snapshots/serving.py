@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from django.conf import settings
 
 from controlplane.access.keyring import Caller, Keyring
-from controlplane.core.errors import InvalidInput, NotFound, Unavailable
+from controlplane.core.errors import InvalidInput, NotFound, Restored, Unavailable
 from controlplane.web.replies import Reply, Request, parameters
 from policies_app.fleet.acks import read_ack
 from policies_app.fleet.buffer import FleetBuffer
@@ -60,6 +60,7 @@ class SnapshotService:
 
     def __init__(self, keyring: Keyring, fleet: FleetBuffer) -> None:
         self.cache: SnapshotCache = {}
+        self.withheld: set[str] = set()  # environments of a database that was restored from a backup
         self.held: Counter[str] = Counter()  # long polls by key id
         self.built = 0  # bodies, since the process began
         self.draining = False
@@ -72,10 +73,16 @@ class SnapshotService:
     def replace(self, name: str, environment: CachedEnvironment | None) -> None:
         """Serve the next revision (None: the environment is gone) and wake the long polls that wait for it."""
         old = self.cache.pop(name, None)
+        self.withheld.discard(name)
         if environment is not None:
             self.cache[name] = environment
         if old is not None:
             self._wake(old)
+
+    def withhold(self, name: str) -> None:
+        """Answer 503 for an environment: what the database holds of it is older than what was served before."""
+        self.replace(name, None)
+        self.withheld.add(name)
 
     def drain(self) -> None:
         """Answer every long poll now, and hold no more: the process is about to end."""
@@ -137,6 +144,11 @@ class SnapshotService:
         try:
             return self.cache[caller.environment]
         except KeyError:
+            if caller.environment in self.withheld:
+                raise Restored(
+                    "The database was restored from a backup and is older than what routers have. They keep that.",
+                    retry_after=30,
+                ) from None
             raise NotFound(f"There is no environment {caller.environment!r} any more.") from None
 
     def _heard(self, request: Request, environment: CachedEnvironment, epoch: str, revision: int) -> None:

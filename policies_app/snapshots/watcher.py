@@ -9,6 +9,7 @@ While the database is away routers are served what is in memory.
 """
 
 import asyncio
+import logging
 import time
 
 from django.conf import settings
@@ -17,7 +18,10 @@ from controlplane.access.keyring import Keyring
 from controlplane.core.threads import LoopThread
 from policies_app.snapshots import build, cache, notices
 from policies_app.snapshots.cache import CachedEnvironment, SnapshotCache, SnapshotHeader
+from policies_app.snapshots.high_water import HighWater
 from policies_app.snapshots.serving import SnapshotService
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
 LOOK_WITH_NOTICES_S = 2.0
@@ -36,6 +40,7 @@ class Watcher(LoopThread):
         self._loop: asyncio.AbstractEventLoop
         self._cached: SnapshotCache = {}
         self._headers: dict[str, SnapshotHeader] = {}
+        self._high_water = HighWater()
         self._told = 1  # how often something may have changed
         self._looked_for = 0  # as of the last whole look
         self.keys_at: float | None = None  # of their last read, by the monotonic clock
@@ -103,8 +108,9 @@ class Watcher(LoopThread):
             for name, header in headers.items():
                 if header != self._headers.get(name):
                     self._take(name, cache.read_environment(header, self._cached.get(name)))
-            for name in self._cached.keys() - headers.keys():
+            for name in self._headers.keys() - headers.keys():
                 self._take(name, None)
+            self._high_water.note(environment.header for environment in self._cached.values())
             self._looked_for, self.looked_at = told, time.monotonic()
         if read:  # said on the event loop, so that what was found is in place there
             self._loop.call_soon_threadsafe(self._say_keys_read)
@@ -126,10 +132,15 @@ class Watcher(LoopThread):
         return self.looked_at + (LOOK_WITH_NOTICES_S if noticed else LOOK_S) - time.monotonic()
 
     def _take(self, name: str, environment: CachedEnvironment | None) -> None:
+        self._cached.pop(name, None)
         if environment is None:
-            self._cached.pop(name, None)
             self._headers.pop(name, None)
-        else:
-            self._cached[name] = environment
-            self._headers[name] = environment.header
+            self._loop.call_soon_threadsafe(self._snapshots.replace, name, None)
+            return
+        self._headers[name] = environment.header
+        if self._high_water.is_behind(environment.header):
+            log.error("%s: the database is older than what routers have; run manage.py post_restore", name)
+            self._loop.call_soon_threadsafe(self._snapshots.withhold, name)
+            return
+        self._cached[name] = environment
         self._loop.call_soon_threadsafe(self._snapshots.replace, name, environment)

@@ -12,7 +12,7 @@ from django.db import Error, connection
 
 from controlplane.access.keyring import Caller
 from controlplane.core import clock
-from controlplane.core.errors import ClockAhead, InvalidInput, Unavailable
+from controlplane.core.errors import ClockAhead, Unavailable
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.errors import PointsmanError as ClientError
 from pointsman.reporting import consistency
@@ -112,7 +112,8 @@ class Ingest:
         try:
             return self._snapshots[request.caller.environment].header.pk
         except KeyError:
-            raise InvalidInput(f"There is no environment {request.caller.environment!r} any more.") from None
+            # Withheld after a restore, or not read yet: what was counted must not be lost over it.
+            raise Unavailable(f"{request.caller.environment!r} is not served now; send it again.") from None
 
     async def _refuse_unknown(
         self,

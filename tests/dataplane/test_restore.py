@@ -1,0 +1,172 @@
+"""A database that was restored from a backup: noticed, withheld from routers, mended by `post_restore`."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Assignment, Environment, Revision, Router
+from policies_app.snapshots import high_water
+from policies_app.snapshots.cache import SnapshotHeader
+from policies_app.snapshots.high_water import HighWater
+from rollout_app.models import Rollout
+from tests.support import append_only, builders, places
+from tests.support.plane import Plane, Served, until
+from tests.support.reports import batch, bucket
+
+
+@pytest.fixture
+def backup(served: Served) -> Iterator[Callable[[], None]]:
+    """Takes back what the environment's revisions after the first did, as a restore would."""
+    assignment = Assignment.objects.get(pk=served.assignment.pk)
+
+    def restore() -> None:
+        with append_only.lifted():
+            Revision.objects.filter(environment=served.environment, number__gt=1).delete()
+        Environment.objects.filter(pk=served.environment.pk).update(revision=1)
+        assignment.save()
+
+    yield restore
+
+
+def pinned(served: Served) -> None:
+    actions.pin(Assignment.objects.get(pk=served.assignment.pk), "large", actor=SYSTEM, reason="outage")
+
+
+def is_marked(served: Served, revision: int) -> bool:
+    marks = [each.get(served.environment.name) for each in high_water._content().values()]
+    return [served.environment.epoch, revision] in marks
+
+
+def test_it_withholds_a_restored_environment_until_post_restore(
+    served: Served, backup: Callable[[], None]
+) -> None:
+    """F18: restore yesterday's copy, serve, pin: 200, and routers refused the lower revision for ever."""
+    with Plane() as plane:
+        pinned(served)
+        until(lambda: plane.snapshot(served.key).json()["revision"] == 2)
+        until(lambda: is_marked(served, 2))
+    backup()
+    with Plane() as plane:
+        polled = plane.snapshot(served.key)
+        assert (polled.status, polled.code) == (503, "restored")
+        reported = plane.post("/router/v1/outcomes", served.key, batch(bucket(served.assignment)))
+        assert reported.status == 503  # kept by the router, not refused for good
+
+        pinned(served)  # an emergency, before anybody has mended it
+        call_command("post_restore", reason="yesterday's backup")
+        until(lambda: plane.snapshot(served.key).status == 200)
+        snapshot = plane.snapshot(served.key).json()
+    assert snapshot["epoch"] > served.environment.epoch
+    assert (snapshot["revision"], snapshot["full"]) == (2, True)
+    assert snapshot["workloads"][served.assignment.workload.name]["pin"]["model"] == "large"
+    entry = Entry.objects.get(action="environment.new_epoch")
+    assert entry.reason == "yesterday's backup"
+
+
+def test_it_notices_a_restore_under_a_running_gateway(
+    plane: Plane, served: Served, backup: Callable[[], None]
+) -> None:
+    pinned(served)
+    until(lambda: plane.snapshot(served.key).json()["revision"] == 2)
+    waiting = plane.begin(
+        "/router/v1/snapshot", served.key, prefer="wait=30",
+        if_none_match=plane.snapshot(served.key).headers["etag"],
+    )  # fmt: skip
+    backup()
+    assert waiting.result(30).code == "restored"
+
+
+@pytest.mark.django_db
+def test_it_pauses_the_rollouts_that_the_backup_brought_back(capsys: Any) -> None:
+    rollout = places.started()
+    call_command("post_restore", reason="backup", environment=[rollout.environment.name])
+    assert Rollout.objects.get(pk=rollout.pk).state == "paused"
+    assert f"paused {rollout.workload.name} v1 → v2" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_it_begins_new_epochs_only_where_it_is_told() -> None:
+    here, there = builders.environment(), builders.environment()
+    call_command("post_restore", reason="backup", environment=[here.name])
+    assert Environment.objects.get(pk=here.pk).epoch != here.epoch
+    assert Environment.objects.get(pk=there.pk).epoch == there.epoch
+    with pytest.raises(CommandError, match="no environment nowhere"):
+        call_command("post_restore", reason="backup", environment=["nowhere"])
+
+
+@pytest.mark.django_db
+def test_the_fleet_page_names_routers_that_are_ahead_of_the_database(admin_client: Client) -> None:
+    environment = builders.environment()
+    Router.objects.create(
+        environment=environment,
+        instance="r-1",
+        epoch=environment.epoch,
+        revision=9,
+        polled_at=environment.created_at,
+    )
+    page = admin_client.get(f"/console/fleet/{environment.name}/").content.decode()
+    assert "This database is older than what routers have." in page
+    assert "post_restore" in page
+
+
+# --- the file -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(settings: Any, tmp_path: Path, db: None) -> Path:
+    settings.VAR_DIR = tmp_path
+    builders.environment()  # its audit entry begins the chain
+    return tmp_path
+
+
+def header(epoch: str, revision: int) -> SnapshotHeader:
+    return SnapshotHeader(1, "here", epoch, revision, 10_000)
+
+
+def test_it_remembers_across_processes(directory: Path) -> None:
+    HighWater().note([header("b", 5)])
+    after = HighWater()
+    assert [after.is_behind(header(*mark)) for mark in [("b", 4), ("a", 9), ("b", 5), ("b", 6), ("c", 0)]] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_it_never_lowers_what_another_process_wrote(directory: Path) -> None:
+    one, other = HighWater(), HighWater()
+    for process in (one, other):
+        assert not process.is_behind(header("b", 1))
+    other.note([header("b", 9)])
+    one.note([header("b", 5)])
+    assert HighWater().is_behind(header("b", 8))
+
+
+def test_it_knows_nothing_of_another_database(directory: Path) -> None:
+    process = HighWater()
+    process.note([header("b", 5)])
+    content = high_water.file().read_text()
+    high_water.file().write_text(content.replace(next(iter(high_water._content())), "another-chain"))
+    assert not HighWater().is_behind(header("b", 4))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}', '{"x": {"here": [1, "b"]}}', "\0"])
+def test_a_file_that_is_no_such_file_stops_nothing(directory: Path, content: str) -> None:
+    high_water.file().write_text(content)
+    process = HighWater()
+    assert not process.is_behind(header("b", 4))
+    process.note([header("b", 5)])
+    assert HighWater().is_behind(header("b", 4))
+
+
+def test_a_disk_that_refuses_stops_nothing(directory: Path, settings: Any, caplog: Any) -> None:
+    settings.VAR_DIR = directory / "missing"
+    process = HighWater()
+    process.note([header("b", 5)])
+    assert "cannot be written" in caplog.text
+    assert process.is_behind(header("b", 4))
