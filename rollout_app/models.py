@@ -226,6 +226,18 @@ class MinuteTotals(models.Model):
     capped_sum = models.BigIntegerField(default=0)  # each task's cost cut at the rollout's cost cap
     capped_sum_sq = models.FloatField(default=0)
     capped_on_success = models.BigIntegerField(default=0)
+    # The same over the tasks whose cost and grade are both known: what cost per success is taken over.
+    graded_n = models.BigIntegerField(default=0)
+    graded_successes = models.BigIntegerField(default=0)
+    graded_sum = models.BigIntegerField(default=0)
+    graded_sum_sq = models.FloatField(default=0)
+    graded_on_success = models.BigIntegerField(default=0)
+    graded_capped_sum = models.BigIntegerField(default=0)
+    graded_capped_sum_sq = models.FloatField(default=0)
+    graded_capped_on_success = models.BigIntegerField(default=0)
+    # Tasks of routers that say which tasks differ between the policies, and of those that count their decisions.
+    differing_known = models.BigIntegerField(default=0)
+    tracked = models.BigIntegerField(default=0)
     cost_histogram = models.JSONField(default=dict)
     latency_histogram = models.JSONField(default=dict)  # milliseconds
     groups = models.JSONField(default=dict)  # {"0"…"31": [tasks, failures]} by bucket(salt, unit) mod 32
@@ -233,6 +245,7 @@ class MinuteTotals(models.Model):
     errors_by_kind = models.JSONField(default=dict)
     shadow = models.JSONField(default=dict)  # see the protocol; counts and nano-USD
     mirror = models.JSONField(default=dict)
+    differing = TextJSON(default=dict)  # {route pair: figures in the order of `aggregate.SLICE`}
 
     class Meta:
         abstract = True
@@ -277,6 +290,15 @@ class ArmTotals(MinuteTotals):
     stage = models.SmallIntegerField(default=-1)
     arm = models.CharField(max_length=9)
     version = models.PositiveIntegerField()
+    # Decisions of this minute, reported or not, as far as routers count them; those of tasks on which the policies
+    # differ, and the decisions of which it is known.
+    decided = models.BigIntegerField(default=0)
+    decided_differing = models.BigIntegerField(default=0)
+    decided_differing_known = models.BigIntegerField(default=0)
+    endpoints = TextJSON(
+        default=dict
+    )  # {endpoint: figures in the order of `aggregate.SLICE`}; within a rollout
+    cells = TextJSON(default=dict)  # {"0"…"1023": [tasks, failures]}, where units are sticky
     # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose
     # routers stamp their minutes by another clock.
     received_at = models.DateTimeField(db_default=Now())

@@ -19,7 +19,7 @@ from rollout_app.actions.transitions import (
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import Event
 from rollout_app.models import Approval, Rollout
-from rollout_app.outcomes import minute_totals
+from rollout_app.outcomes import baseline
 
 
 def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
@@ -50,7 +50,7 @@ def _start(
     reason: str,
     approvals: list[Approval],
 ) -> Rollout:
-    reference = minute_totals.reference(rollout, now)
+    reference = baseline.reference(rollout, now)
     # A rollout of before guardrails were fixed at the proposal gets them now.
     guardrails = rollout.guardrails if rollout.terms else fixed_at_proposal(rollout, actor)["guardrails"]
     rollout.reference = reference.as_dict()

@@ -19,7 +19,7 @@ from rollout_app.engine.stats.combine import missing_breach
 from rollout_app.engine.windows import closes_before
 from rollout_app.evaluation import evaluations
 from rollout_app.evaluation.evaluations import Evaluation, Progress, Subject, whole_rollout
-from rollout_app.outcomes import minute_totals
+from rollout_app.outcomes import baseline, minute_totals
 
 # How long a rollout is left alone when no outcome comes in: what only time or the fleet changes is seen so late.
 SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
@@ -103,7 +103,7 @@ def _start(subject: Subject, now: datetime) -> _Started:
     if progress.reference.outcomes < MIN_OUTCOMES:
         # Measured again while it rests on too little. Starting the sums again from it loses nothing: every minute
         # of the rollout is read again.
-        measured = minute_totals.reference(whole_rollout(subject.pk), now)
+        measured = baseline.reference(whole_rollout(subject.pk), now)
         if calibrated_now := measured.outcomes >= MIN_OUTCOMES:
             progress = Progress(measured, {}, {}, has_sums=False)
     before = closes_before(

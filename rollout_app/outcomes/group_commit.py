@@ -188,7 +188,7 @@ class GroupCommit(threading.Thread):
         return self._deferred.began + wait
 
     def _flush_if_due(self) -> None:
-        full = len(self._deferred.sums) >= MOST_DEFERRED
+        full = len(self._deferred.totals) >= MOST_DEFERRED
         if self._deferred.groups and (full or time.monotonic() >= self._flush_due()):
             self._flush()
 

@@ -1,12 +1,11 @@
 """POST /router/v1/outcomes, events and feedback: check, hand to the group commit, answer 202 after its commit."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from django.db import Error, connection
 
@@ -14,23 +13,20 @@ from controlplane.access.keyring import Caller
 from controlplane.core import clock
 from controlplane.core.errors import ClockAhead, Unavailable
 from controlplane.web.replies import Reply, Request, json_reply
-from pointsman.errors import PointsmanError as ClientError
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
-from pointsman.token import DecisionToken
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.snapshots.cache import SnapshotCache
-from rollout_app.models import Feedback
-from rollout_app.outcomes.aggregate import Contribution, Details, RouteKey
+from rollout_app.outcomes import contributions, feedback
+from rollout_app.outcomes.aggregate import ArmContribution, ArmKey, Contribution, RouteKey
+from rollout_app.outcomes.feedback import GradedWorkload
 from rollout_app.outcomes.group_commit import GroupCommit, Load
 from rollout_app.outcomes.lookups import KnownNames, Named
 from rollout_app.outcomes.schemas import (
-    FeedbackItem,
     Problem,
     ReportedBucket,
-    details,
-    event_bucket,
-    numbers,
+    ReportedCells,
+    ReportedDecided,
     read_batch,
     read_events,
     read_feedback,
@@ -70,29 +66,44 @@ class Ingest:
 
     async def outcomes(self, request: Request, body: bytes) -> Reply:
         batch = await _read(read_batch, body)
-        buckets, now = batch.buckets, _now()
-        environment = self._environment(request)
+        environment, now = self._environment(request), _now()
+        decided = batch.decided or []
         problems = [
-            *_problems("buckets", buckets, consistency.contradictions, now),
-            *_problems("decided", batch.decided, consistency.decided_contradictions, now),
+            *_problems("buckets", batch.buckets, consistency.contradictions, now),
+            *_problems("decided", decided, consistency.decided_contradictions, now),
             *_problems("cells", batch.cells, consistency.cells_contradictions, now),
         ]
-        await self._refuse_unknown("buckets", request.caller, environment, enumerate(buckets), problems)
-        minutes = (entry.minute for entries in (buckets, batch.decided, batch.cells) for entry in entries)
-        self._refuse_ahead(request, environment, max(minutes, default=now), now)
-        contributions = [self._contribution(environment, bucket) for bucket in buckets]
-        submission = Submission(environment, {f"b:{batch.batch_id}": contributions}, accepted=len(buckets))
-        return await self._commit(submission, len(buckets))
+        named: list[tuple[str, int, Named]] = [("buckets", *item) for item in enumerate(batch.buckets)]
+        named += [("decided", *item) for item in enumerate(decided)]
+        named += [("cells", *item) for item in enumerate(batch.cells)]
+        await self._refuse_unknown("buckets", request.caller, environment, named, problems)
+        entries = (*batch.buckets, *decided, *batch.cells)
+        self._refuse_ahead(request, environment, max((one.minute for one in entries), default=now), now)
+        part: list[Contribution | ArmContribution] = [
+            self._of_bucket(environment, bucket, tracked=batch.decided is not None)
+            for bucket in batch.buckets
+        ]
+        part += [contributions.of_decided(self._arm_key(environment, one), one) for one in decided]
+        part += [
+            contributions.of_cells(self._arm_key(environment, one), one)
+            for one in batch.cells
+            if self._names.graded_by_record(one.workload)
+        ]
+        accepted = len(batch.buckets)
+        return await self._commit(
+            Submission(environment, {f"b:{batch.batch_id}": part}, accepted=accepted), len(part)
+        )
 
     async def events(self, request: Request, body: bytes) -> Reply:
         events = await _read(read_events, body)
         environment, now = self._environment(request), _now()
         problems = _problems("events", events, consistency.event_contradictions, now)
-        await self._refuse_unknown("events", request.caller, environment, enumerate(events), problems)
+        named = [("events", *item) for item in enumerate(events)]
+        await self._refuse_unknown("events", request.caller, environment, named, problems)
         self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
         parts: dict[str, list[Contribution]] = {}
         for event in events:
-            part = [self._contribution(environment, event_bucket(event, index))]
+            part = [self._of_bucket(environment, contributions.event_bucket(event, index), tracked=False)]
             parts.setdefault(f"e:{event.event_id}", part)  # the first of two with one id
         return await self._commit(Submission(environment, parts, accepted=len(events)), len(events))
 
@@ -100,11 +111,27 @@ class Ingest:
         items = await _read(read_feedback, body)
         environment, now = self._environment(request), _now()
         problems: list[Problem] = []
-        tokens = [_token(i, item, request.caller.environment, problems) for i, item in enumerate(items)]
+        tokens = [
+            feedback.token_of(i, item, request.caller.environment, problems) for i, item in enumerate(items)
+        ]
         decoded = [(number, token) for number, token in enumerate(tokens) if token is not None]
-        await self._refuse_unknown("feedback", request.caller, environment, decoded, problems)
-        rows = [self._feedback_row(environment, items[number], token, now) for number, token in decoded]
-        return await self._commit(Submission(environment, {}, rows, len(items)), len(items))
+        named = [("feedback", *item) for item in decoded]
+        await self._refuse_unknown("feedback", request.caller, environment, named, problems)
+        caps = await self._looked_up(
+            self._names.cost_caps, {token.rollout for _, token in decoded if token.rollout}
+        )
+        grades = [
+            feedback.grade(
+                environment,
+                items[number],
+                token,
+                self._graded(token.workload),
+                caps.get(token.rollout or ""),
+                now,
+            )
+            for number, token in decoded
+        ]
+        return await self._commit(Submission(environment, {}, grades, len(items)), len(items))
 
     # --- inside ---------------------------------------------------------------------------------------
 
@@ -120,29 +147,46 @@ class Ingest:
         member: str,
         caller: Caller,
         environment: int,
-        items: Iterable[tuple[int, Named]],
+        named: Iterable[tuple[str, int, Named]],
         problems: list[Problem],
     ) -> None:
-        """Look up what is named for the first time, and raise the 422 if anything is wrong."""
+        """Look up what is named for the first time, and raise the 422 if anything is wrong.
+
+        member   what the request is about
+        named    each entry that names something, with its list and its place there
+        """
         unconfirmed = [
-            (number, item)
-            for number, item in items
+            (at, number, item)
+            for at, number, item in named
             if not self._names.is_confirmed(environment, item) or not caller.may_report(item.workload)
         ]
-        if unresolved := self._names.unresolved(item for _, item in unconfirmed):
-            loop = asyncio.get_running_loop()
-            try:
-                await loop.run_in_executor(self._lookups, self._load, unresolved)
-            except Error:
-                raise Unavailable("The database is away; send it again.", retry_after=5) from None
-        for number, item in unconfirmed:
+        if unresolved := self._names.unresolved(item for _, _, item in unconfirmed):
+            await self._looked_up(self._names.load, unresolved)
+        for at, number, item in unconfirmed:
             problem = self._names.problem(environment, item)
             if not caller.may_report(item.workload):
                 problem = ("workload", f"this key may not report on {item.workload!r}")
             if problem:
-                problems.append(Problem(number, *problem, member))
+                problems.append(Problem(number, *problem, at))
         if problems:
             raise refusal(member, sorted(problems))
+        if self._names.signals_are_due():
+            await self._looked_up(self._names.load_signals)
+
+    async def _looked_up(self, lookup: Callable[..., T], *given: object) -> T:
+        """What the database answers, asked by the thread that has a connection for it."""
+
+        def run() -> T:
+            try:
+                return lookup(*given)
+            except Error:
+                connection.close()
+                raise
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._lookups, run)
+        except Error:
+            raise Unavailable("The database is away; send it again.", retry_after=5) from None
 
     def _refuse_ahead(self, request: Request, environment: int, newest: datetime, now: datetime) -> None:
         """A clock that is ahead is no reason to lose what was counted by it: the router keeps it, and is told."""
@@ -157,46 +201,24 @@ class Ingest:
             server_time=now.isoformat(timespec="seconds"),
         )
 
-    def _load(self, wanted: list[Named]) -> None:
-        try:
-            self._names.load(wanted)
-        except Error:
-            connection.close()
-            raise
+    def _of_bucket(self, environment: int, bucket: ReportedBucket, *, tracked: bool) -> Contribution:
+        key = RouteKey(*self._arm_key(environment, bucket), bucket.endpoint, bucket.rule, bucket.model)
+        by_record = self._names.graded_by_record(bucket.workload)
+        return contributions.of_bucket(key, bucket, by_record=by_record, tracked=tracked)
 
-    def _contribution(self, environment: int, bucket: ReportedBucket) -> Contribution:
-        key = RouteKey(
+    def _arm_key(self, environment: int, item: ReportedBucket | ReportedDecided | ReportedCells) -> ArmKey:
+        return ArmKey(
             environment,
-            self._names.workloads[bucket.workload],
-            bucket.minute if bucket.minute.tzinfo is UTC else bucket.minute.astimezone(UTC),
-            bucket.rollout or "",
-            -1 if bucket.stage is None else bucket.stage,
-            bucket.arm,
-            bucket.version,
-            bucket.endpoint,
-            bucket.rule,
-            bucket.model,
+            self._names.workloads[item.workload],
+            item.minute if item.minute.tzinfo is UTC else item.minute.astimezone(UTC),
+            item.rollout or "",
+            -1 if item.stage is None else item.stage,
+            item.arm,
+            item.version,
         )
-        return Contribution(key, numbers(bucket), cast(Details, details(bucket)))
 
-    def _feedback_row(
-        self, environment: int, item: FeedbackItem, token: DecisionToken, now: datetime
-    ) -> Feedback:
-        return Feedback(
-            environment_id=environment,
-            workload_id=self._names.workloads[token.workload],
-            decision_sha256=hashlib.sha256(item.decision_id.encode()).hexdigest(),
-            kind=item.kind,
-            success=item.success,
-            score=item.score,
-            rollout=token.rollout or "",
-            arm=token.arm,
-            version=token.version,
-            endpoint=token.endpoint,
-            rule=token.rule,
-            model=token.model,
-            at=now,
-        )
+    def _graded(self, workload: str) -> GradedWorkload:
+        return GradedWorkload(self._names.workloads[workload], self._names.signals[workload])
 
     async def _commit(self, submission: Submission, parts: int) -> Reply:
         return _accepted(await self._group_commit.submit(submission, parts))
@@ -231,26 +253,3 @@ def _problems(
 
 async def _read(reader: Callable[[bytes], T], body: bytes) -> T:
     return reader(body) if len(body) <= READ_INLINE else await asyncio.to_thread(reader, body)
-
-
-def _token(
-    number: int, item: FeedbackItem, environment: str, problems: list[Problem]
-) -> DecisionToken | None:
-    try:
-        token = DecisionToken.decode(item.decision_id)
-    except ClientError as error:
-        problems.append(Problem(number, "decision_id", str(error), "feedback"))
-        return None
-    if token.environment != environment:
-        problems.append(
-            Problem(number, "decision_id", "the decision was made in another environment", "feedback")
-        )
-    if token.arm not in ("baseline", "candidate") or _too_long(token):
-        problems.append(Problem(number, "decision_id", "its fields are not those of a decision", "feedback"))
-        return None
-    return token
-
-
-def _too_long(token: DecisionToken) -> bool:
-    texts: Iterable[tuple[str, int]] = ((token.endpoint, 200), (token.rule, 120), (token.model, 120))
-    return any(len(text) > most or "\0" in text for text, most in texts) or not 0 < token.version < 2**31

@@ -1,11 +1,15 @@
 """Which workloads, versions and rollouts exist. Looked up once and then remembered: none is ever deleted."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from policies_app.models import PolicyVersion, Workload
 from rollout_app.models import Rollout
+from rollout_app.outcomes.schemas import FEEDBACK_KINDS
+
+SIGNALS_EVERY_S = 10  # a workload's success signal may change
 
 
 class KnownRollout(NamedTuple):
@@ -35,6 +39,8 @@ class KnownNames:
 
     def __init__(self) -> None:
         self.workloads: dict[str, int] = {}
+        self.signals: dict[str, str] = {}
+        self._signals_read = 0.0  # monotonic time
         self._versions: dict[int, set[int]] = {}
         self._rollouts: dict[str, KnownRollout] = {}
         # Full names that passed every check: as many as there are versions and stages.
@@ -59,7 +65,9 @@ class KnownNames:
     def load(self, wanted: list[Named]) -> None:
         # PostgreSQL refuses to be asked for a text with a NUL; nothing has such a name.
         names = {item.workload for item in wanted if "\0" not in item.workload}
-        pks = dict(Workload.objects.filter(name__in=names).values_list("name", "pk"))
+        rows = Workload.objects.filter(name__in=names).values_list("name", "pk", "success_signal")
+        pks = {name: pk for name, pk, _ in rows}
+        self.signals.update((name, signal) for name, _, signal in rows)
         versions: dict[int, set[int]] = {pk: set() for pk in pks.values()}
         for pk, number in PolicyVersion.objects.filter(workload__in=versions).values_list(
             "workload", "number"
@@ -72,6 +80,26 @@ class KnownNames:
             self._rollouts[str(rollout.pk)] = known
         self._versions.update(versions)  # before the names, by which the event loop finds them
         self.workloads.update(pks)
+
+    def graded_by_record(self, workload: str) -> bool:
+        """Whether what a router records is a task's grade; else a kind of feedback is."""
+        return self.signals[workload] not in FEEDBACK_KINDS
+
+    def signals_are_due(self) -> bool:
+        """Whether to read them again; says so once each time."""
+        now = time.monotonic()
+        if now - self._signals_read < SIGNALS_EVERY_S:
+            return False
+        self._signals_read = now
+        return True
+
+    def load_signals(self) -> None:
+        self.signals.update(Workload.objects.values_list("name", "success_signal"))
+
+    def cost_caps(self, rollouts: Collection[str]) -> dict[str, int | None]:
+        """Nano-USD by rollout, as they are now: a cap is measured while the rollout is in shadow."""
+        rows = Rollout.objects.filter(pk__in=rollouts).values_list("pk", "reference__cost_cap_nusd")
+        return {str(pk): cap for pk, cap in rows}
 
     def problem(self, environment: int, item: Named) -> tuple[str, str] | None:
         """(field, sentence) for the first part of the name that does not exist; None when all of it does."""

@@ -1,76 +1,39 @@
-"""Reads the arms' minutes into what the engine looks at. Reads only; `reconcile` keeps and decides.
+"""Reads the arms' minutes into what the engine judges. Reads only.
 
 Money is in nano-USD; minutes are Unix minutes as the routers stamped them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import msgspec
 from django.db import connection
-from django.db.models import Q, Sum
+from django.db.models import F, Q, Sum
 
 from controlplane.core.bulk import chunks, flat, places, stored
-from pointsman.reporting.histogram import Histogram
 from policies_app.models import Workload
-from rollout_app.engine.calibration import calibrate
 from rollout_app.engine.evidence import (
     ArmSums,
+    Differing,
     Group,
     MinuteRow,
     MirrorSums,
     Rehearsed,
     ShadowSums,
+    SliceSums,
     Stage,
     Telemetry,
-    with_graded_costs,
 )
 from rollout_app.engine.reference import Reference
-from rollout_app.engine.windows import merge_groups
 from rollout_app.models import ArmTotals, Rollout
+from rollout_app.outcomes import stored_sums
 
-REFERENCE_DAYS = (
-    7  # how far back the baseline is measured: a whole week has every hour and every weekday once
-)
-
-# What `ArmSums` is made of.
-_FIGURES = (
-    "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "cost_sum",
-    "capped_sum", "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum", "quality_sum_sq",
-    "cost_histogram", "latency_histogram",
-)  # fmt: skip
-_MAPS = ("groups", "shadow", "mirror")
+_COLUMNS = (*stored_sums.FIGURES, *stored_sums.DIFFERING, "groups", "cells", "endpoints", "shadow", "mirror")
 _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
 NO_LIMIT = 60 * 24 * 365 * 200  # a Unix minute that no outcome reaches (in 2170)
 _ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
 _TABLE = ArmTotals._meta.db_table
-
-
-def reference(rollout: Rollout, now: datetime) -> Reference:
-    """The baseline as its last days were, this rollout's own baseline arm included."""
-    rows = ArmTotals.objects.filter(
-        environment=rollout.environment_id,
-        workload=rollout.workload_id,
-        version=rollout.baseline.number,
-        minute__gte=now - timedelta(days=REFERENCE_DAYS),
-    ).filter(
-        Q(arm="baseline") | ~Q(rollout=str(rollout.pk))
-    )  # it was a candidate once, and became the baseline
-    arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, Group]()
-    for row in rows.values(*_FIGURES, "groups").iterator():
-        arm += arm_sums(row)
-        latency.merge(histogram(row["latency_histogram"]))
-        cost.merge(histogram(row["cost_histogram"]))
-        groups = merge_groups((groups, hash_groups(row["groups"])))
-    return calibrate(
-        arm,
-        latency=latency,
-        cost=cost,
-        groups=groups or None,
-        unit_is_request=rollout.workload.unit == Workload.Unit.REQUEST,
-    )
 
 
 class MinuteRange(NamedTuple):
@@ -95,7 +58,7 @@ def minute_rows(queries: Sequence[MinuteQuery]) -> dict[str, list[MinuteRow]]:
     """By rollout, the minutes of its ranges in order, both arms side by side."""
     by_name = {query.ranges[0].rollout: query for query in queries}
     minutes: dict[str, dict[tuple[int, int], _MinuteInProgress]] = {name: {} for name in by_name}
-    names = ("arm", "minute", *_FIGURES, *_MAPS)
+    names = ("arm", "minute", *_COLUMNS)
     ranges = [window for query in queries for window in query.ranges]
     for rollout, stage, *values in _select_ranges(ranges, ", ".join(f"t.{name}" for name in names)):
         row = dict(zip(names, values, strict=True))
@@ -114,29 +77,56 @@ def all_minutes(rollout: Rollout, reference: Reference, before: int = NO_LIMIT) 
 
 
 @dataclass(slots=True)
-class _MinuteInProgress:
-    """One minute of one stage, being put together from its arms' rows."""
+class _ArmMinute:
+    """One arm's minute. It is one row: ingest takes one version of each arm."""
 
-    arms: dict[str, ArmSums] = field(default_factory=dict)
+    sums: ArmSums = ArmSums()
+    differing: Differing | None = None
+    endpoints: dict[str, SliceSums] = field(default_factory=dict)
+    cells: dict[int, Group] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _MinuteInProgress:
+    """One minute of one stage, put together from its arms' rows."""
+
+    candidate: _ArmMinute = field(default_factory=_ArmMinute)
+    baseline: _ArmMinute = field(default_factory=_ArmMinute)
     groups: dict[int, Group] = field(default_factory=dict)
     rehearsed: Rehearsed | None = None
 
     def add(self, row: Mapping[str, Any], query: MinuteQuery) -> None:
-        arm, sums = row["arm"], arm_sums(row, query.reference)
-        self.arms[arm] = self.arms[arm] + sums if arm in self.arms else sums
-        if query.sticky and arm == "baseline":
-            self.groups = merge_groups((self.groups, hash_groups(msgspec.json.decode(row["groups"]))))
+        arm = self.candidate if row["arm"] == "candidate" else self.baseline
+        arm.sums = stored_sums.arm_sums(row, query.reference)
+        arm.differing = stored_sums.differing(row)
+        arm.endpoints = stored_sums.slices(row["endpoints"])
+        if query.sticky:
+            arm.cells = stored_sums.groups(row["cells"])
+            if arm is self.baseline:
+                self.groups = stored_sums.groups(row["groups"])
         if row["shadow"] != "{}" or row["mirror"] != "{}":
-            shadow, mirror = _SHADOW.decode(row["shadow"]), _MIRROR.decode(row["mirror"])
-            self.rehearsed = (self.rehearsed or Rehearsed()) + Rehearsed(shadow, mirror)
+            rehearsed = Rehearsed(stored_sums.shadow(row["shadow"]), stored_sums.mirror(row["mirror"]))
+            self.rehearsed = (self.rehearsed or Rehearsed()) + rehearsed
 
     def row(self, stage: int, minute: int) -> MinuteRow:
-        candidate, baseline = self.arms.get("candidate", _NONE), self.arms.get("baseline", _NONE)
-        return MinuteRow(stage, minute, candidate, baseline, self.groups, self.rehearsed)
+        candidate, baseline = self.candidate, self.baseline
+        names = candidate.endpoints.keys() | baseline.endpoints.keys()
+        return MinuteRow(
+            stage,
+            minute,
+            candidate.sums,
+            baseline.sums,
+            self.groups,
+            self.rehearsed,
+            {n: (candidate.endpoints.get(n, _NO_TASKS), baseline.endpoints.get(n, _NO_TASKS)) for n in names},
+            candidate.differing,
+            baseline.differing,
+            candidate.cells,
+            baseline.cells,
+        )
 
 
-_NONE = ArmSums()
-_SHADOW, _MIRROR = msgspec.json.Decoder(ShadowSums), msgspec.json.Decoder(MirrorSums)  # routes are left out
+_NO_TASKS = SliceSums()
 
 
 def baseline_sums(ranges: Sequence[MinuteRange]) -> dict[str, ArmSums]:
@@ -174,15 +164,34 @@ def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") 
 
 
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:
-    """Candidate tasks older than the lag, and how many of the candidate's tasks were ever graded: all read."""
+    """Candidate decisions older than the lag, and how many of the candidate's tasks ever finished: all read."""
     sums = ArmTotals.objects.filter(rollout=rollout, arm="candidate").aggregate(
-        due=Sum("tasks", filter=Q(minute__lt=moment(before))), good=Sum("successes"), bad=Sum("failures")
+        due=Sum("tasks", filter=Q(minute__lt=moment(before))), finished=Sum(F("successes") + F("failures"))
     )
     return Telemetry(
         candidate_decisions=sums["due"] or 0,
-        candidate_outcomes=(sums["good"] or 0) + (sums["bad"] or 0),
+        candidate_outcomes=sums["finished"] or 0,
         newest_outcome_at=received_at,
     )
+
+
+class Counted(NamedTuple):
+    """What is known by now of minutes that were judged: late reports and grades included."""
+
+    tasks: int
+    graded: int
+
+
+def counted_by_now(rollout: str, cursors: Mapping[int, int]) -> dict[tuple[int, str], Counted]:
+    """By (stage, arm), over the minutes before the stage's cursor."""
+    judged = Q()
+    for stage, cursor in cursors.items():
+        judged |= Q(stage=stage, minute__lt=moment(cursor))
+    if not cursors:
+        return {}
+    rows = ArmTotals.objects.filter(judged, rollout=rollout).exclude(rollout="").order_by()
+    sums = rows.values_list("stage", "arm").annotate(Sum("tasks"), graded=Sum(F("successes") + F("failures")))
+    return {(stage, arm): Counted(tasks, graded) for stage, arm, tasks, graded in sums}
 
 
 def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
@@ -219,67 +228,6 @@ def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[st
             baseline[served] = baseline.get(served, 0) + count
             candidate[other] = candidate.get(other, 0) + count
     return candidate, baseline
-
-
-def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmSums:
-    """One row as the guardrails read it. Tails need the reference's edges; without them they are 0 of 0."""
-    latency_n, latency_above = _count_above(
-        row["latency_histogram"], reference.latency_edge if reference else None
-    )
-    cost_n, cost_above = _count_above(row["cost_histogram"], reference.cost_edge if reference else None)
-    sums = ArmSums(
-        tasks=row["tasks"],
-        successes=row["successes"],
-        failures=row["failures"],
-        errors=row["errors"],
-        escalations=row["escalations"],
-        fallbacks=row["fallbacks"],
-        retries=row["retries"],
-        latency_n=latency_n,
-        latency_above=latency_above,
-        cost_n=cost_n,
-        cost_above=cost_above,
-        cost=row["capped_sum"],
-        cost_sq=row["capped_sum_sq"],
-        cost_on_success=row["capped_on_success"],
-        cost_uncapped=row["cost_sum"],
-        quality_n=row["quality_n"],
-        quality=row["quality_sum"],
-        quality_sq=row["quality_sum_sq"],
-    )
-    return with_graded_costs(sums)
-
-
-class _StoredHistogram(msgspec.Struct):
-    """A histogram as it is stored; `{}` is an empty one."""
-
-    zero: int = 0
-    counts: dict[int, int] = {}
-
-
-_HISTOGRAM = msgspec.json.Decoder(_StoredHistogram)
-
-
-def _count_above(stored: str, edge: int | None) -> tuple[int, int]:
-    """How many there are, and how many above the edge."""
-    if edge is None:
-        return 0, 0
-    read = _HISTOGRAM.decode(stored)
-    above = sum(count for bucket, count in read.counts.items() if bucket > edge)
-    return read.zero + sum(read.counts.values()), above
-
-
-def hash_groups(stored: Mapping[str, Any]) -> dict[int, Group]:
-    """The 32 hash groups as stored: {"7": [tasks, failures]}."""
-    return {int(key): Group(tasks, failures) for key, (tasks, failures) in stored.items()}
-
-
-def histogram(stored: Mapping[str, Any]) -> Histogram:
-    """A stored histogram; `{}` is an empty one."""
-    return Histogram(
-        zero=stored.get("zero", 0),
-        counts={int(bucket): count for bucket, count in (stored.get("counts") or {}).items()},
-    )
 
 
 def minute_of(at: datetime) -> int:

@@ -1,4 +1,4 @@
-"""What routers report, in the protocol's shapes: read, and turned into figures to add.
+"""What routers report, in the protocol's shapes.
 
 Pure: nothing here looks at the database. `pointsman.reporting.consistency` says whether a report contradicts
 itself, `lookups` whether what it names exists.
@@ -6,8 +6,8 @@ itself, `lookups` whether what it names exists.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +24,8 @@ Text = Annotated[str, Meta(max_length=limits.TEXT)]
 Name = Annotated[str, Meta(max_length=limits.NAME)]
 Pair = Annotated[str, Meta(max_length=limits.PAIR)]
 Arm = Literal["baseline", "candidate"]
+FeedbackKind = Literal["human_review", "satisfaction", "downstream"]
+FEEDBACK_KINDS = frozenset(get_args(FeedbackKind))
 Version = Annotated[int, Meta(ge=1, le=limits.VERSION)]
 RolloutId = Annotated[str, Meta(max_length=limits.ROLLOUT)] | None
 StageNumber = Annotated[int, Meta(ge=0, le=limits.STAGE)] | None
@@ -137,9 +139,8 @@ class ReportedBucket(Struct, forbid_unknown_fields=True, gc=False):
     errors_by_kind: dict[Name, Count] = {}
     shadow: ReportedShadow = msgspec.field(default_factory=ReportedShadow)
     mirror: ReportedMirror = msgspec.field(default_factory=ReportedMirror)
-    differing: dict[Pair, ReportedDiffering] | None = (
-        None  # None: the router does not say; {}: no task differs
-    )
+    # None: the router does not say; {}: no task differs
+    differing: dict[Pair, ReportedDiffering] | None = None
 
 
 class ReportedDecided(Struct, forbid_unknown_fields=True, gc=False):
@@ -197,7 +198,7 @@ class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
     """A later grade of a decision."""
 
     decision_id: Annotated[str, Meta(min_length=1, max_length=4_096)]
-    kind: Literal["human_review", "satisfaction", "downstream"]
+    kind: FeedbackKind
     success: bool | None = None
     score: Share | None = None
 
@@ -216,7 +217,8 @@ class ReportedBatch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[ReportedBucket], Meta(max_length=MOST)]
     router: Annotated[str, Meta(max_length=limits.ROUTER)] = ""
-    decided: Annotated[list[ReportedDecided], Meta(max_length=MOST)] = []
+    # None: the router does not count its decisions. One that does sends the list, and be it empty.
+    decided: Annotated[list[ReportedDecided], Meta(max_length=MOST)] | None = None
     cells: Annotated[list[ReportedCells], Meta(max_length=MOST)] = []
 
 
@@ -310,69 +312,6 @@ def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
     return InvalidInput(
         f"{bad} of the {member} {'is' if bad == 1 else 'are'} not valid; nothing was counted.",
         [asdict(problem) for problem in problems],
-    )
-
-
-def event_bucket(event: ReportedEvent, index_of: Any) -> ReportedBucket:
-    """One task as the bucket that it adds to. `index_of(value)` is the histogram's bucket, None for zero."""
-    cost, success = event.cost_nusd, event.success
-    return ReportedBucket(
-        minute=event.at.astimezone(UTC).replace(second=0, microsecond=0),
-        workload=event.workload, arm=event.arm, version=event.version,
-        rollout=event.rollout, stage=event.stage,
-        endpoint=event.endpoint, rule=event.rule, model=event.model,
-        tasks=1, successes=int(success is True), failures=int(success is False),
-        ungraded=int(success is None),
-        errors=int(event.error is not None), escalations=int(event.escalated), fallbacks=int(event.fallback),
-        retries=int(event.retries > 0), attempts=event.attempts,
-        quality=_moment(event.quality), confidence=_moment(event.confidence),
-        cost_nusd=ReportedCost() if cost is None else ReportedCost(
-            1, cost, float(cost) * cost, cost if success else 0, histogram=_single(cost, index_of)
-        ),
-        latency_ms=ReportedHistogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
-        models={event.model: 1} if event.model else {},
-        errors_by_kind={} if event.error is None else {event.error: 1},
-    )  # fmt: skip
-
-
-def _moment(value: float | None) -> ReportedMoments:
-    return ReportedMoments() if value is None else ReportedMoments(1, value, value * value)
-
-
-def _single(value: float, index_of: Any) -> ReportedHistogram:
-    index = index_of(value)
-    return ReportedHistogram(4, 1, {}) if index is None else ReportedHistogram(4, 0, {str(index): 1})
-
-
-def numbers(bucket: ReportedBucket) -> list[float]:
-    """The bucket's figures in the order of `counting.NUMBERS`."""
-    quality, confidence, cost = bucket.quality, bucket.confidence, bucket.cost_nusd
-    capped = cost.capped or cost
-    return [
-        bucket.tasks, bucket.successes, bucket.failures, bucket.ungraded,
-        bucket.errors, bucket.escalations, bucket.fallbacks, bucket.retries, bucket.attempts,
-        quality.n, quality.sum, quality.sum_sq, confidence.n, confidence.sum, confidence.sum_sq,
-        cost.n, cost.sum, cost.sum_sq, cost.sum_on_success,
-        capped.sum, capped.sum_sq, capped.sum_on_success,
-    ]  # fmt: skip
-
-
-def details(bucket: ReportedBucket) -> tuple[Any, ...]:
-    """The bucket's maps in the order of `counting.DETAILS`; empty where there is nothing."""
-    cost, latency, shadow, mirror = (
-        bucket.cost_nusd.histogram,
-        bucket.latency_ms,
-        bucket.shadow,
-        bucket.mirror,
-    )
-    return (
-        {"zero": cost.zero, "counts": cost.counts} if bucket.cost_nusd.n else {},
-        {"zero": latency.zero, "counts": latency.counts} if latency.zero or latency.counts else {},
-        bucket.groups,
-        bucket.models,
-        bucket.errors_by_kind,
-        msgspec.structs.asdict(shadow) if shadow.decisions or shadow.evaluation_errors else {},
-        msgspec.structs.asdict(mirror) if mirror.n else {},
     )
 
 

@@ -8,10 +8,10 @@ their `DeferredGroup` rows (`flush`). Only the process that deletes a group's ro
 count what a killed one had deferred (`flush_abandoned`), and nothing is counted twice.
 
 Every transaction goes in one order: (1) the ids of the batches, in their order, where another process with
-the same id makes us wait or drop ours; (2) the rows of groups, of which those that another one holds are
-passed by; (3) on PostgreSQL one advisory lock per environment, in order; (4) the sums, in the order of their
-keys. Nobody waits backwards, so nobody deadlocks. The lock makes "read the rows, add, write" safe without a
-function in the database; SQLite has one writer by nature.
+the same id makes us wait or drop ours; (2) the feedback, likewise; (3) the rows of groups, of which those that
+another process holds are passed by; (4) on PostgreSQL one advisory lock per environment, in order; (5) the sums, in
+the order of their keys. Nobody waits backwards, so nobody deadlocks. The lock makes "read the rows, add, write"
+safe without a function in the database; SQLite has one writer by nature.
 
 Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, written in the same
 transaction.
@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 import zstandard
@@ -32,7 +33,16 @@ from django.db.models import Model
 from controlplane.core import clock
 from controlplane.core.bulk import chunks, stored
 from rollout_app.models import AcceptedBatch, ArmTotals, DeferredGroup, Feedback, OutcomeBucket
-from rollout_app.outcomes.aggregate import Contribution, RouteKey, RunningTotals, add_up, by_arm
+from rollout_app.outcomes.aggregate import (
+    NUMBERS,
+    ArmContribution,
+    Contribution,
+    Counts,
+    Figures,
+    Groups,
+    RouteKey,
+    Totals,
+)
 from rollout_app.outcomes.upserts import add_to_rows, encode, rows_of
 from rollout_app.review.rollups import hour_of, mark_changed
 
@@ -46,7 +56,39 @@ RETRY_UNREADABLE_AFTER = timedelta(hours=1)
 _ABANDONED_AT_ONCE = 20  # groups of one transaction
 _IDS = 2_000  # of one statement
 _LOCK = 0x706F696E  # our advisory locks are (this, environment)
-_group_decoder = msgspec.msgpack.Decoder(list[Contribution])
+
+
+class _FormerContribution(NamedTuple):
+    """A contribution as it was deferred before routers reported grades of costs and differing tasks."""
+
+    key: RouteKey
+    numbers: Figures
+    details: tuple[Counts, Counts, Groups, Counts, Counts, Counts, Counts]
+
+
+class _DeferredBody(msgspec.Struct):
+    """What a deferred group adds."""
+
+    routes: list[Contribution]
+    arms: list[ArmContribution]
+
+
+_body_decoder = msgspec.msgpack.Decoder(list[_FormerContribution] | _DeferredBody)
+
+
+Contributions = Sequence[Contribution | ArmContribution]
+
+
+class Grade(NamedTuple):
+    """A feedback item, and how it changes the sums of its task's minute (not at all: its kind does not grade)."""
+
+    row: Feedback
+    changes: Contributions
+
+    @property
+    def place(self) -> tuple[int, str, str]:
+        """What it counts once by."""
+        return self.row.environment_id, self.row.decision_sha256, self.row.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +96,8 @@ class Submission:
     """One request: its parts each count once by id (`b:<uuid>`, `e:<event id>`); it is answered whole."""
 
     environment_id: int
-    parts: Mapping[str, Sequence[Contribution]]
-    feedback: Sequence[Feedback] = ()
+    parts: Mapping[str, Contributions]
+    feedback: Sequence[Grade] = ()
     accepted: int = 0  # what is answered
 
 
@@ -72,17 +114,17 @@ class DeferredGroups:
 
     def __init__(self) -> None:
         self.groups: list[int] = []
-        self.sums: dict[RouteKey, RunningTotals] = {}
+        self.totals = Totals()
         self.began = 0.0  # monotonic time of the first group
 
-    def add(self, group: int, contributions: Iterable[Contribution]) -> None:
+    def add(self, group: int, contributions: Contributions) -> None:
         if not self.groups:
             self.began = time.monotonic()
         self.groups.append(group)
-        add_up(contributions, self.sums)
+        self.totals.add(contributions)
 
     def clear(self) -> None:
-        self.groups, self.sums = [], {}
+        self.groups, self.totals = [], Totals()
 
 
 # --- taking in ----------------------------------------------------------------------------------------
@@ -92,20 +134,18 @@ def count(submissions: Sequence[Submission]) -> Accepted:
     """Count a group in one transaction. Returns after the commit, or raises with nothing counted."""
     with transaction.atomic():
         fresh = _claim_ids(submissions)
-        sums: dict[RouteKey, RunningTotals] = {}
-        add_up(_fresh_contributions(submissions, fresh), sums)
-        rollouts = _add_to_totals(sums)
-        _insert_feedback(submissions)
-        return Accepted(_answers(submissions, fresh), rollouts)
+        totals = Totals()
+        totals.add(_fresh_contributions(submissions, fresh))
+        totals.add(_fresh_grades(submissions))
+        return Accepted(_answers(submissions, fresh), _add_to_rows(totals))
 
 
 def defer(submissions: Sequence[Submission], deferred: DeferredGroups) -> Accepted:
     """Store a group, to be counted by `flush`. Returns after the commit, or raises with nothing stored."""
     with transaction.atomic():
         fresh = _claim_ids(submissions)
-        contributions = list(_fresh_contributions(submissions, fresh))
+        contributions = [*_fresh_contributions(submissions, fresh), *_fresh_grades(submissions)]
         group = DeferredGroup.objects.create(body=_packed(contributions)).pk if contributions else None
-        _insert_feedback(submissions)
         accepted = Accepted(_answers(submissions, fresh))
     if group is not None:
         deferred.add(group, contributions)
@@ -122,7 +162,7 @@ def flush(deferred: DeferredGroups) -> set[str]:
         with transaction.atomic():
             deleted, _ = DeferredGroup.objects.filter(pk__in=deferred.groups).delete()
             if deleted == len(deferred.groups):
-                return _add_to_totals(deferred.sums)
+                return _add_to_rows(deferred.totals)
             # Another process took one for left behind and counted it: our sums are too large.
             transaction.set_rollback(True)
             return set()
@@ -141,17 +181,16 @@ def flush_abandoned(now: datetime | None = None) -> tuple[int, set[str]]:
             at__lt=now - ABANDONED_AFTER
         )
         groups = dict(abandoned.order_by("pk").values_list("pk", "body")[:_ABANDONED_AT_ONCE])
-        sums: dict[RouteKey, RunningTotals] = {}
-        unread = set()
+        totals, unread = Totals(), set()
         for pk, body in groups.items():
             try:
-                add_up(_unpacked(body), sums)
+                totals.add(_unpacked(body))
             except (msgspec.MsgspecError, zstandard.ZstdError):
                 log.exception("deferred group %d cannot be read; it is kept and tried again", pk)
                 unread.add(pk)
         DeferredGroup.objects.filter(pk__in=unread).update(at=now + RETRY_UNREADABLE_AFTER)
         DeferredGroup.objects.filter(pk__in=groups.keys() - unread).delete()
-        return len(groups) - len(unread), _add_to_totals(sums)
+        return len(groups) - len(unread), _add_to_rows(totals)
 
 
 # --- inside -------------------------------------------------------------------------------------------
@@ -183,7 +222,7 @@ def _claim_ids(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
 
 def _fresh_contributions(
     submissions: Sequence[Submission], fresh: Set[tuple[int, str]]
-) -> Iterator[Contribution]:
+) -> Iterator[Contribution | ArmContribution]:
     """The contributions of what is new, each id once."""
     left = set(fresh)
     for submission in submissions:
@@ -205,13 +244,13 @@ def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> 
     return [told.get(place, s.accepted) for place, s in zip(places, submissions, strict=True)]
 
 
-def _add_to_totals(sums: Mapping[RouteKey, RunningTotals]) -> set[str]:
-    """Add the sums to their rows, and those of the arms; returns the rollouts among them."""
-    if not sums:
+def _add_to_rows(totals: Totals) -> set[str]:
+    """Add the totals to their rows, by route and by arm; returns the rollouts among them."""
+    if not totals:
         return set()
-    arms = by_arm(sums)
-    _lock({key.environment_id for key in sums})
-    add_to_rows(OutcomeBucket, sums)
+    arms = totals.by_arm()
+    _lock({key.environment_id for key in arms})
+    add_to_rows(OutcomeBucket, totals.routes)
     add_to_rows(ArmTotals, arms)
     mark_changed((key.environment_id, key.workload_id, hour_of(key.minute)) for key in arms)
     return {key.rollout for key in arms if key.rollout}
@@ -225,20 +264,39 @@ def _lock(environments: Iterable[int]) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK, environment])
 
 
-def _packed(contributions: Sequence[Contribution]) -> bytes:
+def _packed(contributions: Contributions) -> bytes:
+    arms = [one for one in contributions if isinstance(one, ArmContribution)]
+    routes = [one for one in contributions if isinstance(one, Contribution)]
     # At its quickest it costs a few microseconds a batch, and the disk is written a tenth as much.
-    return zstandard.ZstdCompressor(level=-1).compress(msgspec.msgpack.encode(contributions))
+    compressor = zstandard.ZstdCompressor(level=-1)
+    return compressor.compress(msgspec.msgpack.encode(_DeferredBody(routes, arms)))
 
 
-def _unpacked(body: bytes | memoryview) -> list[Contribution]:
-    return _group_decoder.decode(zstandard.ZstdDecompressor().decompress(body))
+def _unpacked(body: bytes | memoryview) -> Contributions:
+    read = _body_decoder.decode(zstandard.ZstdDecompressor().decompress(body))
+    if isinstance(read, _DeferredBody):
+        return [*read.routes, *read.arms]
+    missing = [0] * (len(NUMBERS) - len(read[0].numbers)) if read else []
+    return [Contribution(one.key, one.numbers + missing, (*one.details, {})) for one in read]
 
 
-def _insert_feedback(submissions: Sequence[Submission]) -> None:
-    rows = [row for submission in submissions for row in submission.feedback]
-    rows.sort(key=lambda row: (row.environment_id, row.decision_sha256, row.kind))
-    if rows:
-        Feedback.objects.bulk_create(rows, batch_size=500, ignore_conflicts=True)
+def _fresh_grades(submissions: Sequence[Submission]) -> Iterator[Contribution | ArmContribution]:
+    """Insert the feedback in order; how the items that were not there before change the sums, each once."""
+    grades = {grade.place: grade for submission in submissions for grade in reversed(submission.feedback)}
+    columns = [str(field.column) for field in Feedback._meta.concrete_fields if not field.primary_key]
+    statement = (
+        f"INSERT INTO {Feedback._meta.db_table} ({', '.join(columns)}) "  # noqa: S608 — our own names; bound values
+        f"SELECT {', '.join(columns)} FROM {rows_of(Feedback, columns)} WHERE true "
+        "ON CONFLICT (environment_id, decision_sha256, kind) DO NOTHING "
+        "RETURNING environment_id, decision_sha256, kind"
+    )
+    for places in chunks(sorted(grades), _IDS):
+        rows = [{name: getattr(grades[place].row, name) for name in columns} for place in places]
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [encode([row | {"at": stored(row["at"])} for row in rows])])
+            fresh = cursor.fetchall()
+        for place in fresh:
+            yield from grades[place].changes
 
 
 def prune(now: datetime | None = None) -> dict[str, int]:

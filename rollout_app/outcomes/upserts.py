@@ -1,24 +1,30 @@
 """Adds sums to their rows. Many rows travel as one JSON document: to bind each value costs ten times as much.
 
-The maps (histograms, groups) cannot be added by the database, so the rows on record are read, added to and
-written back whole. That is safe because whoever writes these tables holds the lock that `outcomes` takes.
+The database cannot add maps (histograms, groups), so the stored rows are read, added to and written back whole. That
+is safe because every writer of these tables holds the lock that `store` takes.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from django.db import connection
 from django.db.models import Model
 
 from controlplane.core.bulk import chunks, stored
-from rollout_app.outcomes.aggregate import DETAILS, NUMBERS, Details, RunningTotals
+from rollout_app.models import ArmTotals
+from rollout_app.outcomes.aggregate import ARM_DETAILS, ARM_NUMBERS, DETAILS, NUMBERS, RunningTotals
 from rollout_app.outcomes.schemas import ReportedGroup
 
 ROWS = 1_000  # of one statement: some 3 MB
-_GROUPS = DETAILS.index("groups")  # a row has them as {group: [tasks, failures]}
+_GROUPS = tuple(map(ARM_DETAILS.index, ("groups", "cells")))  # a row has them as {group: [tasks, failures]}
 LARGEST = 2**63 - 1  # what a column holds; a sum that would pass it stops there
+
+
+def _columns(model: type[Model]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The numbers and the maps of the model's rows."""
+    return (ARM_NUMBERS, ARM_DETAILS) if model is ArmTotals else (NUMBERS, DETAILS)
 
 
 def add_to_rows(model: type[Model], sums: Mapping[Any, RunningTotals]) -> None:
@@ -26,7 +32,8 @@ def add_to_rows(model: type[Model], sums: Mapping[Any, RunningTotals]) -> None:
     for keys in chunks(sorted(sums), ROWS):
         fields = keys[0]._fields
         _add_stored(model, fields, keys, sums)
-        columns = (*fields, *NUMBERS, *DETAILS)
+        numbers, details = _columns(model)
+        columns = (*fields, *numbers, *details)
         rows = [dict(zip(columns, (*_stored(key), *_as_row(sums[key])), strict=True)) for key in keys]
         with connection.cursor() as cursor:
             cursor.execute(_upsert(model, fields), [encode(rows)])
@@ -41,7 +48,7 @@ def _add_stored(
     with connection.cursor() as cursor:
         cursor.execute(_select(model, fields), [encode(rows)])
         for number, *row in cursor.fetchall():
-            sums[keys[number]].add(*_from_row(row))
+            sums[keys[number]].add(*_from_row(model, row))
 
 
 def _stored(key: Any) -> tuple[Any, ...]:
@@ -52,14 +59,19 @@ def _stored(key: Any) -> tuple[Any, ...]:
 def _as_row(sums: RunningTotals) -> list[Any]:
     numbers = [min(number, LARGEST) if type(number) is int else number for number in sums.numbers]
     details: list[Any] = list(sums.details)
-    details[_GROUPS] = {name: (group.tasks, group.failures) for name, group in details[_GROUPS].items()}
+    for at in _GROUPS:
+        if at < len(details) and details[at]:
+            details[at] = {name: (group.tasks, group.failures) for name, group in details[at].items()}
     return numbers + details
 
 
-def _from_row(row: Sequence[Any]) -> tuple[Sequence[int | float], Details]:
-    details = [{} if text == "{}" else msgspec.json.decode(text) for text in row[len(NUMBERS) :]]
-    details[_GROUPS] = {name: ReportedGroup(*pair) for name, pair in details[_GROUPS].items()}
-    return row[: len(NUMBERS)], cast(Details, tuple(details))
+def _from_row(model: type[Model], row: Sequence[Any]) -> tuple[Sequence[int | float], Sequence[Any]]:
+    numbers, _ = _columns(model)
+    details = [{} if text == "{}" else msgspec.json.decode(text) for text in row[len(numbers) :]]
+    for at in _GROUPS:
+        if at < len(details) and details[at]:
+            details[at] = {name: ReportedGroup(*pair) for name, pair in details[at].items()}
+    return row[: len(numbers)], details
 
 
 # --- the statements -----------------------------------------------------------------------------------
@@ -68,8 +80,9 @@ def _from_row(row: Sequence[Any]) -> tuple[Sequence[int | float], Details]:
 
 @cache
 def _upsert(model: type[Model], key_fields: tuple[str, ...]) -> str:
-    columns = [*key_fields, *NUMBERS, *DETAILS]
-    updates = ", ".join(f"{name} = excluded.{name}" for name in (*NUMBERS, *DETAILS))
+    numbers, details = _columns(model)
+    columns = [*key_fields, *numbers, *details]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in (*numbers, *details))
     # WHERE true: without it SQLite takes ON CONFLICT for a join's condition.
     return (
         f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) "  # noqa: S608
@@ -81,8 +94,9 @@ def _upsert(model: type[Model], key_fields: tuple[str, ...]) -> str:
 @cache
 def _select(model: type[Model], key_fields: tuple[str, ...]) -> str:
     matches = " AND ".join(f"t.{name} = rows.{name}" for name in key_fields)
+    numbers, details = _columns(model)
     return (
-        f"SELECT rows.number, {', '.join(f't.{name}' for name in (*NUMBERS, *DETAILS))} "  # noqa: S608
+        f"SELECT rows.number, {', '.join(f't.{name}' for name in (*numbers, *details))} "  # noqa: S608
         f"FROM {rows_of(model, [*key_fields, 'number'])} JOIN {model._meta.db_table} t ON {matches}"
     )
 

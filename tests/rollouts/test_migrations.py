@@ -7,17 +7,18 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from controlplane.core import clock
-from rollout_app.models import DeferredGroup, GuardrailOverride, Rollout, VerdictRecord
+from rollout_app.models import ArmTotals, DeferredGroup, GuardrailOverride, Rollout, VerdictRecord
 from tests.support import places
+from tests.support.traffic import Traffic
 
 BEFORE = ("rollout_app", "0005_uncounted_groups")
 KEPT = {"sums": {"error": {"1": [600, 6, -0.23999292013975582, None, "ü"]}}}
 
 
 def migrate(to: tuple[str, str] | None = None) -> None:
-    """To this migration, or to the newest."""
+    """To this migration, or to the newest of every app: others depend on ours."""
     executor = MigrationExecutor(connection)
-    executor.migrate([to] if to else executor.loader.graph.leaf_nodes("rollout_app"))
+    executor.migrate([to] if to else executor.loader.graph.leaf_nodes())
 
 
 def stored_as() -> set[str]:
@@ -58,3 +59,21 @@ def test_it_refuses_what_json_has_not() -> None:
     rollout = places.started()
     with pytest.raises(ValueError):
         Rollout.objects.filter(pk=rollout.pk).update(evidence={"log_e": float("inf")})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_on_record_of_costs_is_known_where_every_task_had_a_cost_and_a_grade() -> None:
+    rollout = places.started(calibrated=False)
+    Traffic(rollout).minutes(2)
+    whole, partly = ArmTotals.objects.order_by("minute")
+    ArmTotals.objects.filter(pk=partly.pk).update(cost_n=partly.tasks - 1)
+    try:
+        migrate(("rollout_app", "0008_four_eyes"))
+    finally:
+        migrate()
+    rows = {row.pk: row for row in ArmTotals.objects.all()}
+    assert (rows[whole.pk].graded_n, rows[whole.pk].graded_sum) == (whole.tasks, whole.cost_sum)
+    assert rows[whole.pk].graded_capped_on_success == whole.capped_on_success
+    assert (rows[partly.pk].graded_n, rows[partly.pk].graded_sum) == (0, 0)
+    for row in rows.values():
+        assert (row.tracked, row.decided, row.differing, row.endpoints, row.cells) == (0, 0, {}, {}, {})

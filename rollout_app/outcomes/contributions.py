@@ -1,0 +1,196 @@
+"""What a report adds to the sums. Pure.
+
+Who grades a task is the workload's success signal: what the router recorded (`by_record`), or a kind of feedback. With
+the latter, what the router recorded is no grade, and the task counts as ungraded until that feedback comes.
+"""
+
+from collections.abc import Callable
+from datetime import UTC
+
+import msgspec
+
+from rollout_app.outcomes.aggregate import (
+    ARM_ONLY_NUMBERS,
+    NUMBERS,
+    SLICE,
+    ArmContribution,
+    ArmKey,
+    Contribution,
+    Details,
+    Figures,
+    Groups,
+    RouteKey,
+)
+from rollout_app.outcomes.schemas import (
+    ReportedBucket,
+    ReportedCells,
+    ReportedCost,
+    ReportedCostSums,
+    ReportedDecided,
+    ReportedDiffering,
+    ReportedEvent,
+    ReportedGroup,
+    ReportedHistogram,
+    ReportedMoments,
+)
+
+_UNKNOWN_COSTS = (0,) * 8
+_AT = {name: at for at, name in enumerate(NUMBERS)}
+_SLICE_AT = {name: at for at, name in enumerate(SLICE)}
+
+
+def of_bucket(key: RouteKey, bucket: ReportedBucket, *, by_record: bool, tracked: bool) -> Contribution:
+    """`tracked`: its router counts its decisions, too."""
+    if not by_record:
+        _take_grades(bucket)
+    return Contribution(key, _numbers(bucket, by_record, tracked), _details(bucket, by_record))
+
+
+def _take_grades(bucket: ReportedBucket) -> None:
+    """Make its tasks ungraded: the router's word is no grade."""
+    bucket.successes = bucket.failures = 0
+    bucket.ungraded = bucket.tasks
+    bucket.cost_nusd.sum_on_success = 0
+    if bucket.cost_nusd.capped:
+        bucket.cost_nusd.capped.sum_on_success = 0
+    for group in bucket.groups.values():
+        group.failures = 0
+
+
+def _numbers(bucket: ReportedBucket, by_record: bool, tracked: bool) -> Figures:
+    """In the order of `NUMBERS`."""
+    quality, confidence, cost, tasks = bucket.quality, bucket.confidence, bucket.cost_nusd, bucket.tasks
+    capped = cost.capped or cost
+    return [
+        tasks, bucket.successes, bucket.failures, bucket.ungraded,
+        bucket.errors, bucket.escalations, bucket.fallbacks, bucket.retries, bucket.attempts,
+        quality.n, quality.sum, quality.sum_sq, confidence.n, confidence.sum, confidence.sum_sq,
+        cost.n, cost.sum, cost.sum_sq, cost.sum_on_success,
+        capped.sum, capped.sum_sq, capped.sum_on_success,
+        *(_graded(cost, bucket) if by_record else _UNKNOWN_COSTS),
+        tasks if bucket.differing is not None else 0, tasks if tracked else 0,
+    ]  # fmt: skip
+
+
+def _graded(cost: ReportedCostSums, of: ReportedBucket | ReportedDiffering) -> tuple[int | float, ...]:
+    """n, successes, sums and capped sums over the tasks whose cost and grade are both known."""
+    graded = cost.graded
+    if graded is not None:
+        capped = graded.capped or graded
+        return (
+            graded.n, graded.successes, graded.sum, graded.sum_sq, graded.sum_on_success,
+            capped.sum, capped.sum_sq, capped.sum_on_success,
+        )  # fmt: skip
+    if cost.n != of.tasks or of.ungraded:
+        return _UNKNOWN_COSTS  # which costs belong to which grades was not said
+    capped_sums = cost.capped or cost
+    return (
+        cost.n, of.successes, cost.sum, cost.sum_sq, cost.sum_on_success,
+        capped_sums.sum, capped_sums.sum_sq, capped_sums.sum_on_success,
+    )  # fmt: skip
+
+
+def _details(bucket: ReportedBucket, by_record: bool) -> Details:
+    """In the order of `DETAILS`; empty where there is nothing."""
+    cost, latency = bucket.cost_nusd.histogram, bucket.latency_ms
+    shadow, mirror = bucket.shadow, bucket.mirror
+    return (
+        {"zero": cost.zero, "counts": cost.counts} if bucket.cost_nusd.n else {},
+        {"zero": latency.zero, "counts": latency.counts} if latency.zero or latency.counts else {},
+        bucket.groups,
+        bucket.models,
+        bucket.errors_by_kind,
+        msgspec.structs.asdict(shadow) if shadow.decisions or shadow.evaluation_errors else {},
+        msgspec.structs.asdict(mirror) if mirror.n else {},
+        {pair: _slice(part, by_record) for pair, part in bucket.differing.items()}
+        if bucket.differing
+        else {},
+    )
+
+
+def _slice(part: ReportedDiffering, by_record: bool) -> Figures:
+    """In the order of `SLICE`."""
+    if not by_record:
+        return [part.tasks, *(0,) * (len(SLICE) - 1)]
+    n, good, full, _, _, cost, sq, paid = _graded(part.cost_nusd, part)
+    return [part.tasks, part.successes, part.failures, n, good, cost, sq, paid, full]
+
+
+def of_decided(key: ArmKey, decided: ReportedDecided) -> ArmContribution:
+    """In the order of `ARM_ONLY_NUMBERS`."""
+    says = decided.differing is not None
+    return ArmContribution(key, [decided.tasks, decided.differing or 0, decided.tasks if says else 0], {})
+
+
+def of_cells(key: ArmKey, cells: ReportedCells) -> ArmContribution:
+    """Of a workload that is graded by feedback, the grades themselves count into their cells."""
+    groups: Groups = {cell: ReportedGroup(n, cells.failures.get(cell, 0)) for cell, n in cells.tasks.items()}
+    return ArmContribution(key, [0] * len(ARM_ONLY_NUMBERS), groups)
+
+
+def of_grade(
+    key: RouteKey, success: bool, *, cost: int | None, cap: int | None, pair: str | None
+) -> Contribution:
+    """How a later grade of one task changes the sums of its minute.
+
+    cost   nano-USD of all its attempts, None: unknown
+    cap    the rollout's cost cap
+    pair   the route pair, of a task on which the policies differ
+    """
+    numbers: Figures = [0] * len(NUMBERS)
+    change: Figures = [0] * len(SLICE)
+    good, bad = int(success), int(not success)
+    numbers[_AT["successes"]], numbers[_AT["failures"]], numbers[_AT["ungraded"]] = good, bad, -1
+    change[_SLICE_AT["successes"]], change[_SLICE_AT["failures"]] = good, bad
+    if cost is not None:
+        capped = cost if cap is None else min(cost, cap)
+        for name, figure in (
+            ("cost_on_success", cost * good), ("capped_on_success", capped * good),
+            ("graded_n", 1), ("graded_successes", good), ("graded_sum", cost), ("graded_on_success", cost * good),
+            ("graded_sum_sq", float(cost) * cost), ("graded_capped_sum", capped),
+            ("graded_capped_sum_sq", float(capped) * capped), ("graded_capped_on_success", capped * good),
+        ):  # fmt: skip
+            numbers[_AT[name]] = figure
+            if name in _SLICE_AT:
+                change[_SLICE_AT[name]] = figure
+    return Contribution(key, numbers, ({}, {}, {}, {}, {}, {}, {}, {} if pair is None else {pair: change}))
+
+
+def of_graded_cell(key: ArmKey, cell: int, success: bool) -> ArmContribution:
+    """A later grade in the cell of the task's unit."""
+    group = ReportedGroup(1, 0 if success else 1)
+    return ArmContribution(key, [0] * len(ARM_ONLY_NUMBERS), {str(cell): group})
+
+
+# --- single events ----------------------------------------------------------------------------------------
+
+
+def event_bucket(event: ReportedEvent, index_of: Callable[[float], int | None]) -> ReportedBucket:
+    """One task as the bucket that it adds to. `index_of(value)` is the histogram's bucket, None for zero."""
+    cost, success = event.cost_nusd, event.success
+    return ReportedBucket(
+        minute=event.at.astimezone(UTC).replace(second=0, microsecond=0),
+        workload=event.workload, arm=event.arm, version=event.version,
+        rollout=event.rollout, stage=event.stage,
+        endpoint=event.endpoint, rule=event.rule, model=event.model,
+        tasks=1, successes=int(success is True), failures=int(success is False),
+        ungraded=int(success is None),
+        errors=int(event.error is not None), escalations=int(event.escalated), fallbacks=int(event.fallback),
+        retries=int(event.retries > 0), attempts=event.attempts,
+        quality=_moment(event.quality), confidence=_moment(event.confidence),
+        cost_nusd=ReportedCost() if cost is None else ReportedCost(
+            1, cost, float(cost) * cost, cost if success else 0, histogram=_single(cost, index_of)
+        ),
+        latency_ms=ReportedHistogram() if event.latency_ms is None else _single(event.latency_ms, index_of),
+        models={event.model: 1} if event.model else {},
+        errors_by_kind={} if event.error is None else {event.error: 1},
+    )  # fmt: skip
+
+
+def _moment(value: float | None) -> ReportedMoments:
+    return ReportedMoments() if value is None else ReportedMoments(1, value, value * value)
+
+
+def _single(value: float, index_of: Callable[[float], int | None]) -> ReportedHistogram:
+    index = index_of(value)
+    return ReportedHistogram(4, 1, {}) if index is None else ReportedHistogram(4, 0, {str(index): 1})

@@ -1,0 +1,109 @@
+"""POST /router/v1/feedback: what each item says of which task, and how it changes that task's sums. No database."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pointsman.errors import PointsmanError as ClientError
+from pointsman.reporting.consistency import NEWEST
+from pointsman.token import DecisionToken
+from rollout_app.models import Feedback
+from rollout_app.outcomes import contributions
+from rollout_app.outcomes.aggregate import ArmContribution, Contribution, RouteKey
+from rollout_app.outcomes.schemas import FeedbackItem, Problem
+from rollout_app.outcomes.store import Grade
+
+# Of an older task the sums may be pruned already: its feedback is kept, and grades nothing.
+OLDEST = timedelta(days=28)
+
+
+@dataclass(frozen=True, slots=True)
+class GradedWorkload:
+    """What feedback on a workload's tasks needs to know."""
+
+    pk: int
+    signal: str  # the kind of feedback that grades; any other text: none does
+
+
+def token_of(
+    number: int, item: FeedbackItem, environment: str, problems: list[Problem]
+) -> DecisionToken | None:
+    """The decision that the item is about; None, and a problem, when it is none of this environment's."""
+    try:
+        token = DecisionToken.decode(item.decision_id)
+    except ClientError as error:
+        problems.append(Problem(number, "decision_id", str(error), "feedback"))
+        return None
+    if token.environment != environment:
+        problems.append(
+            Problem(number, "decision_id", "the decision was made in another environment", "feedback")
+        )
+    if token.arm not in ("baseline", "candidate") or not _is_plausible(token):
+        problems.append(Problem(number, "decision_id", "its fields are not those of a decision", "feedback"))
+        return None
+    return token
+
+
+def _is_plausible(token: DecisionToken) -> bool:
+    texts: Iterable[tuple[str, int]] = ((token.endpoint, 200), (token.rule, 120), (token.model, 120))
+    in_range = 0 < token.version < 2**31 and 0 <= token.at < 2**40
+    return in_range and not any(len(text) > most or "\0" in text for text, most in texts)
+
+
+def grade(
+    environment: int,
+    item: FeedbackItem,
+    token: DecisionToken,
+    workload: GradedWorkload,
+    cap: int | None,
+    now: datetime,
+) -> Grade:
+    """`cap`: the cost cap of the task's rollout, nano-USD."""
+    row = Feedback(
+        environment_id=environment,
+        workload_id=workload.pk,
+        decision_sha256=hashlib.sha256(item.decision_id.encode()).hexdigest(),
+        kind=item.kind,
+        success=item.success,
+        score=item.score,
+        rollout=token.rollout or "",
+        arm=token.arm,
+        version=token.version,
+        endpoint=token.endpoint,
+        rule=token.rule,
+        model=token.model,
+        at=now,
+    )
+    moment = datetime.fromtimestamp(token.at, UTC)
+    if item.kind != workload.signal or item.success is None or not now - OLDEST <= moment <= now + NEWEST:
+        return Grade(row, ())
+    return Grade(row, _changes(environment, item.success, token, workload, cap, moment))
+
+
+def _changes(
+    environment: int,
+    success: bool,
+    token: DecisionToken,
+    workload: GradedWorkload,
+    cap: int | None,
+    moment: datetime,
+) -> tuple[Contribution | ArmContribution, ...]:
+    """The task moves from ungraded to success or failure in the sums of its minute."""
+    key = RouteKey(
+        environment,
+        workload.pk,
+        moment.replace(second=0, microsecond=0),
+        token.rollout or "",
+        -1 if token.stage is None else token.stage,
+        token.arm,
+        token.version,
+        token.endpoint,
+        token.rule,
+        token.model,
+    )
+    cost, pair, cell = (getattr(token, name, None) for name in ("cost_nusd", "differing", "cell"))
+    route = contributions.of_grade(key, success, cost=cost, cap=cap, pair=pair)
+    if cell is None:
+        return (route,)
+    return route, contributions.of_graded_cell(key.of_arm(), cell, success)

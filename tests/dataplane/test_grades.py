@@ -1,0 +1,131 @@
+"""Feedback of the kind that is the workload's success signal grades its task, in the sums of the task's minute."""
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pointsman.token import DecisionToken
+from policies_app.models import Workload
+from rollout_app.models import ArmTotals, DeferredGroup, Feedback, OutcomeBucket
+from rollout_app.outcomes import feedback, store
+from rollout_app.outcomes.feedback import GradedWorkload
+from rollout_app.outcomes.schemas import FeedbackItem
+from rollout_app.outcomes.store import DeferredGroups, Submission
+from tests.support.plane import Plane, Served
+from tests.support.reports import NOW, batch, bucket
+
+FEEDBACK, OUTCOMES = "/router/v1/feedback", "/router/v1/outcomes"
+
+
+@pytest.fixture(autouse=True)
+def graded_by_people(served: Served) -> None:
+    Workload.objects.update(success_signal=Workload.SuccessSignal.HUMAN_REVIEW)
+
+
+def decision(served: Served, number: int, **changes: Any) -> str:
+    token = DecisionToken(
+        environment=served.environment.name, workload=served.assignment.workload.name,
+        rollout=None, stage=None, arm="baseline", version=1, endpoint="/tickets/summary", rule="default",
+        model="small", at=int(NOW.timestamp()), nonce=f"n{number}",
+    )  # fmt: skip
+    return token._replace(**changes).encode()
+
+
+def say(plane: Plane, served: Served, *items: dict[str, Any]) -> None:
+    answer = plane.post(FEEDBACK, served.key, {"feedback": list(items)})
+    assert (answer.status, answer.json()) == (202, {"accepted": len(items)})
+
+
+def review(decision_id: str, success: bool | None, kind: str = "human_review") -> dict[str, Any]:
+    return {"decision_id": decision_id, "kind": kind, "success": success}
+
+
+def grades() -> tuple[int, int, int, int]:
+    """Of the arm's minute and of its one route, which must agree."""
+    found = {
+        (row.tasks, row.successes, row.failures, row.ungraded)
+        for row in (ArmTotals.objects.get(), OutcomeBucket.objects.get())
+    }
+    return found.pop() if len(found) == 1 else (-1, -1, -1, -1)
+
+
+def test_it_moves_tasks_from_ungraded_to_success_and_failure(plane: Plane, served: Served) -> None:
+    plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    assert grades() == (118, 0, 0, 118)
+    say(plane, served, *(review(decision(served, number), number > 1) for number in range(10)))
+    assert grades() == (118, 8, 2, 108)
+
+
+def test_a_second_grade_of_one_decision_changes_nothing(plane: Plane, served: Served) -> None:
+    plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    one = decision(served, 1)
+    say(plane, served, review(one, True), review(one, False))
+    say(plane, served, review(one, False))
+    assert grades() == (118, 1, 0, 117)
+    assert Feedback.objects.get().success is True
+
+
+@pytest.mark.parametrize(
+    "item", [{"kind": "satisfaction"}, {"kind": "downstream"}, {"success": None}], ids=["another", "third", "no grade"]
+)  # fmt: skip
+def test_other_feedback_is_kept_and_grades_nothing(
+    plane: Plane, served: Served, item: dict[str, Any]
+) -> None:
+    plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    say(plane, served, review(decision(served, 1), True) | item)
+    assert (grades(), Feedback.objects.count()) == ((118, 0, 0, 118), 1)
+
+
+def test_feedback_grades_nothing_where_the_router_grades(plane: Plane, served: Served) -> None:
+    Workload.objects.update(success_signal=Workload.SuccessSignal.ACCURACY_CHECK)
+    plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    say(plane, served, review(decision(served, 1), False))
+    assert grades() == (118, 109, 9, 0)
+
+
+def test_a_grade_may_come_before_its_task_is_reported(plane: Plane, served: Served) -> None:
+    say(plane, served, review(decision(served, 1), True))
+    assert grades() == (0, 1, 0, -1)
+    plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    assert grades() == (118, 1, 0, 117)
+
+
+def test_a_grade_counts_in_the_minute_of_its_decision(plane: Plane, served: Served) -> None:
+    at = NOW - timedelta(days=9, minutes=3)
+    say(plane, served, review(decision(served, 1, at=int(at.timestamp())), True))
+    assert ArmTotals.objects.get().minute == at.replace(second=0, microsecond=0)
+
+
+@pytest.mark.parametrize("at", [NOW - timedelta(days=29), NOW + timedelta(minutes=7)])
+def test_a_grade_of_a_minute_out_of_reach_is_kept_and_counts_nowhere(
+    plane: Plane, served: Served, at: datetime
+) -> None:
+    say(plane, served, review(decision(served, 1, at=int(at.timestamp())), True))
+    assert (ArmTotals.objects.exists(), Feedback.objects.count()) == (False, 1)
+
+
+@pytest.mark.parametrize("by_whom", ["the process that took it", "another, after that was killed"])
+def test_a_grade_that_was_deferred_is_counted_once(served: Served, by_whom: str) -> None:
+    token = DecisionToken.decode(decision(served, 1))
+    workload = GradedWorkload(served.assignment.workload_id, "human_review")
+    item = FeedbackItem(token.encode(), "human_review", True)
+    grade = feedback.grade(served.environment.pk, item, token, workload, None, NOW)
+    one, deferred = Submission(served.environment.pk, {}, [grade], 1), DeferredGroups()
+    assert store.defer([one, one], deferred).answers == [1, 1]
+    assert (store.count([one]).answers, ArmTotals.objects.exists()) == ([1], False)
+    if by_whom == "the process that took it":
+        store.flush(deferred)
+    else:
+        store.flush_abandoned(NOW + timedelta(hours=1))
+    assert (grades(), Feedback.objects.count(), DeferredGroup.objects.count()) == ((0, 1, 0, -1), 1, 0)
+
+
+def test_it_takes_effect_when_the_signal_changes(plane: Plane, served: Served, monkeypatch: Any) -> None:
+    plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
+    Workload.objects.update(success_signal=Workload.SuccessSignal.SATISFACTION)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    say(plane, served, review(decision(served, 1), True, "satisfaction"))
+    assert grades() == (118, 1, 0, 117)
