@@ -1,0 +1,196 @@
+"""An MCP server by which an agent works with a control plane: read, check, propose, pause, roll back. Extra `mcp`.
+
+    POINTSMAN_URL=… POINTSMAN_KEY=pma_… POINTSMAN_AGENT=claude python -m pointsman.integrations.mcp
+
+It has no tool that approves, breaks the glass, starts what nobody approved, switches a guardrail or four eyes off, or
+touches a key. That is what it lacks, not what protects you: the key does. Give it an admin key of a person without the
+role approver; whatever the agent proposes then waits for somebody else. The agent's name stands before every reason,
+and so in the audit log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+
+from pointsman.cli.output import CliError
+from pointsman.cli.server import Server, path
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import parse, validate
+
+__all__ = ["main", "make_server"]
+
+# Words of the API that no tool may send, whatever a tool's arguments say.
+FORBIDDEN = frozenset(
+    {"approve", "break-glass", "four-eyes-off", "keys", "memberships", "guardrails", "serve", "stop"}
+)
+
+
+class AgentServer:
+    """The control plane as an agent may use it: every write carries the agent's name, and some doors are shut."""
+
+    def __init__(self, server: Server, agent: str) -> None:
+        self._server, self._agent = server, agent
+
+    def get(self, where: str, **query: Any) -> Any:
+        """Read."""
+        return self._server.get(where, **query)
+
+    def items(self, where: str, limit: int = 50, **query: Any) -> list[Any]:
+        """The first items of a list."""
+        return list(self._server.get(where, limit=max(1, min(limit, 200)), **query)["items"])
+
+    def post(self, where: str, body: dict[str, Any]) -> Any:
+        """Make something."""
+        self._allowed(where)
+        return self._server.post(where, body)
+
+    def act(self, thing: str, action: str, reason: str) -> Any:
+        """Do something with a thing as it is now."""
+        self._allowed(f"{thing}/{action}")
+        return self._server.act(thing, action, {"reason": self.reason(reason)})
+
+    def reason(self, text: str) -> str:
+        """The reason with the agent's name before it."""
+        return f"[agent {self._agent}] {text}"[:400]
+
+    def _allowed(self, where: str) -> None:
+        if FORBIDDEN & set(where.split("/")):
+            raise CliError("An agent may not do that; a person does it in the console.")
+
+
+class Tools:
+    """What an agent may do, a method each. Docstrings are what the agent reads."""
+
+    def __init__(self, plane: AgentServer) -> None:
+        self._plane = plane
+
+    def all(self) -> list[Callable[..., Any]]:
+        """The tools."""
+        return [
+            self.list_workloads,
+            self.served,
+            self.policy,
+            self.compare_policies,
+            self.check_policy,
+            self.add_version,
+            self.review,
+            self.list_rollouts,
+            self.rollout,
+            self.evidence,
+            self.shadow_report,
+            self.propose_rollout,
+            self.pause_rollout,
+            self.roll_back_rollout,
+            self.audit_entries,
+        ]
+
+    def list_workloads(self) -> list[Any]:
+        """Every workload: task type, owner, quality bar, success signal."""
+        return self._plane.items("workloads", 200)
+
+    def served(self, environment: str, workload: str) -> Any:
+        """What an environment serves for a workload now: baseline, candidate, rollout, pin."""
+        return self._plane.get(path("environments", environment, "assignments", workload))
+
+    def policy(self, workload: str, version: int) -> Any:
+        """A policy version with its document and digest."""
+        return self._plane.get(path("workloads", workload, "versions", version))
+
+    def compare_policies(self, workload: str, version: int, other: int) -> Any:
+        """What changes between two versions of a workload."""
+        return self._plane.get(path("workloads", workload, "versions", version, "diff", other))
+
+    def check_policy(self, text: str) -> list[dict[str, Any]]:
+        """Every problem of a policy document (YAML or JSON), with line and column. An empty list: it is valid."""
+        try:
+            document = parse(text)
+        except PolicyInvalid as invalid:
+            return [problem.as_dict() for problem in invalid.problems]
+        return [problem.as_dict() for problem in validate(document.data, locate=document.locate)]
+
+    def add_version(self, workload: str, text: str, note: str) -> Any:
+        """Keep a policy document as a new version. It serves no traffic until a rollout of it does."""
+        where = path("workloads", workload, "versions")
+        return self._plane.post(where, {"text": text, "note": self._plane.reason(note)})
+
+    def review(self, environment: str, workload: str, days: int = 7) -> Any:
+        """Cost per successful task, quality, route mix and owner impact: the last days against those before."""
+        return self._plane.get(path("environments", environment, "review", workload), days=days)
+
+    def list_rollouts(self, environment: str = "", workload: str = "", state: str = "") -> list[Any]:
+        """Rollouts, the newest first. States: awaiting_approval, running, paused, rolled_back, completed …"""
+        named = {"environment": environment or None, "workload": workload or None, "state": state or None}
+        return self._plane.items("rollouts", 50, **named)
+
+    def rollout(self, rollout_id: str) -> Any:
+        """One rollout: its stage, what holds it, what would move it, and what can be done now."""
+        return self._plane.get(path("rollouts", rollout_id))
+
+    def evidence(self, rollout_id: str) -> Any:
+        """The guardrails' verdicts on a rollout with their figures."""
+        return self._plane.get(path("rollouts", rollout_id, "judgement"))
+
+    def shadow_report(self, rollout_id: str) -> Any:
+        """What the shadow stage saw: agreement, route mix, projected cost."""
+        return self._plane.get(path("rollouts", rollout_id, "shadow"))
+
+    def propose_rollout(
+        self, environment: str, workload: str, version: int, reason: str, plan: str = "standard"
+    ) -> Any:
+        """Propose to move a version to traffic. Where four eyes are on, a person must approve it before it starts."""
+        body = {"environment": environment, "workload": workload, "candidate": version, "plan": plan,
+                "reason": self._plane.reason(reason)}  # fmt: skip
+        return self._plane.post("rollouts", body)
+
+    def pause_rollout(self, rollout_id: str, reason: str) -> Any:
+        """Let a rollout stand still; automatic rollback stays armed."""
+        return self._plane.act(path("rollouts", rollout_id), "pause", reason)
+
+    def roll_back_rollout(self, rollout_id: str, reason: str) -> Any:
+        """Take the candidate back at once."""
+        return self._plane.act(path("rollouts", rollout_id), "roll-back", reason)
+
+    def audit_entries(self, limit: int = 20, workload: str = "") -> list[Any]:
+        """The last entries of the audit log: who changed what, why, on what evidence."""
+        return self._plane.items("audit", limit, workload=workload or None)
+
+
+def make_server(control_plane: Server, agent: str) -> MCPServer[Any]:
+    """The MCP server with its tools."""
+    server: MCPServer[Any] = MCPServer(
+        "pointsman",
+        instructions="Router policies: read them, check them, propose rollouts of them, pause and roll back. You can't "
+        "approve: a person does. Say why in every reason; it goes to the audit log.",
+    )
+    for tool in Tools(AgentServer(control_plane, agent)).all():
+        server.add_tool(_told(tool))
+    return server
+
+
+def _told(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """The tool, with a refusal as an answer that the agent can read."""
+
+    @wraps(tool)
+    def told(*arguments: Any, **named: Any) -> Any:
+        try:
+            return tool(*arguments, **named)
+        except CliError as error:
+            raise ToolError(str(error)) from None
+
+    return told
+
+
+def main() -> None:
+    """Serve over standard input and output, as MCP clients start it."""
+    control_plane = Server(os.environ.get("POINTSMAN_URL", ""), os.environ.get("POINTSMAN_KEY", ""))
+    make_server(control_plane, os.environ.get("POINTSMAN_AGENT", "unnamed")).run()
+
+
+if __name__ == "__main__":
+    main()
