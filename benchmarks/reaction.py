@@ -56,7 +56,7 @@ def main() -> None:
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     published, stop = threading.Event(), threading.Event()
     build.on_publish(lambda environment, revision: published.set())
-    runner = threading.Thread(target=nudges.run, args=(tasks.look, stop), daemon=True)
+    runner = threading.Thread(target=nudges.run, args=(tasks.evaluate, stop), daemon=True)
     runner.start()
     took = sorted(once(published) for _ in range(times))
     stop.set()

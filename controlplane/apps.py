@@ -9,7 +9,9 @@ class ControlplaneConfig(AppConfig):
     name = "controlplane"
 
     def ready(self) -> None:
-        from controlplane.server import checks  # noqa: F401 — registered by being imported
+        # Registered by being imported; of the Celery app it is what `@shared_task` finds.
+        from controlplane import celery  # noqa: F401
+        from controlplane.server import checks  # noqa: F401
 
 
 class ConsoleConfig(SimpleAdminConfig):

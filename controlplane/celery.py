@@ -1,34 +1,46 @@
 """The Celery app, for instances with a broker (`REDIS_URL`); else the embedded runner keeps the same table.
 
 celery -A controlplane.celery worker        celery -A controlplane.celery beat
+
+Each periodic job is one thin task in its app's `tasks.py`, with a time limit of its own; the table in
+`controlplane.core.periodic` says how often. A task is a hint: it may be lost, doubled or late.
 """
 
 import os
 from typing import Any
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
-app = Celery("pointsman", include=["rollout_app.tasks"])
+
+class JobTask(Task):  # type: ignore[misc]
+    """Whoever calls it, a worker or the embedded runner: what it logs and writes names it, and its end is noted."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from controlplane.core import heartbeats, periodic
+        from controlplane.core.context import request_context
+
+        with request_context(source=f"job {self.name}"):
+            done = super().__call__(*args, **kwargs)
+            if any(job.path == self.name for job in periodic.TABLE):
+                heartbeats.beat(self.name)
+        return done
+
+
+app = Celery("pointsman", task_cls=JobTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
-
-
-@app.task(name="pointsman.run")  # type: ignore[untyped-decorator]
-def run(path: str) -> bool:
-    """Do one job of the table, named by its path."""
-    from controlplane.core import periodic
-
-    return periodic.run_once(periodic.job(path))
+app.autodiscover_tasks()
+app.set_default()  # in every thread: the tasks of `@shared_task` belong to it
 
 
 def run_later(path: str) -> None:
-    """A hint to do it now, by a worker. After ten seconds its turn has come anyway, so the message may go.
+    """A hint to do a job now, by a worker. After ten seconds its turn has come anyway, so the message may go.
 
     Without a broker nobody is there to take it: another process, with the embedded runner in it, finds it by itself.
     """
     if app.conf.broker_url:
-        run.apply_async(args=[path], expires=10)
+        app.send_task(path, expires=10)
 
 
 @app.on_after_configure.connect  # type: ignore[untyped-decorator]
@@ -37,12 +49,7 @@ def _plan(sender: Celery, **kwargs: Any) -> None:
 
     sender.conf.beat_schedule = {
         # Expires: after a pause of the workers a job is done once, not once for each turn that was missed.
-        job.path: {
-            "task": run.name,
-            "args": [job.path],
-            "schedule": job.every,
-            "options": {"expires": max(job.every, 1)},
-        }
+        job.path: {"task": job.path, "schedule": job.every, "options": {"expires": max(job.every, 1)}}
         for job in TABLE
     }
 

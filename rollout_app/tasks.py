@@ -1,24 +1,30 @@
 """Background work: three lines each. Every task may be lost, doubled or late; the next one makes it right.
 
-The plain functions serve the embedded runner. With a broker, `evaluate_later` hands rollouts to a worker, and
-`controlplane.core.periodic.TABLE` names `sweep`.
+`sweep` and what else is in `controlplane.core.periodic.TABLE` runs by itself. `evaluate` follows a nudge.
 """
 
 from collections.abc import Sequence
 
+from celery import current_app, shared_task
 from django.db import close_old_connections
 
-from controlplane.celery import app
 from controlplane.core.bulk import chunks
-from controlplane.core.context import request_context
 from rollout_app.evaluation import reconcile
+from rollout_app.outcomes import store
+from rollout_app.review import rollups
 
 
+@shared_task(soft_time_limit=300, time_limit=330)
+def sweep() -> dict[str, int]:
+    """Evaluate everything that could move: finds what a lost nudge left, and what only time has changed."""
+    return reconcile.sweep()
+
+
+@shared_task(soft_time_limit=60, time_limit=75)
 def evaluate(rollout_ids: Sequence[str]) -> list[str]:
     """Evaluate each, after a nudge. A connection that the database has closed meanwhile is opened again."""
     close_old_connections()
-    with request_context(source="evaluation"):
-        return reconcile.evaluate(rollout_ids)
+    return reconcile.evaluate(rollout_ids)
 
 
 def evaluate_later(rollout_ids: Sequence[str]) -> None:
@@ -26,15 +32,21 @@ def evaluate_later(rollout_ids: Sequence[str]) -> None:
 
     Without a broker nothing is sent: the process that has the embedded runner sweeps.
     """
-    for some in chunks(rollout_ids, reconcile.BATCH) if app.conf.broker_url else ():
-        evaluate_in_worker.apply_async(args=[list(some)], expires=10)
+    for some in chunks(rollout_ids, reconcile.BATCH) if current_app.conf.broker_url else ():
+        evaluate.apply_async(args=[list(some)], expires=10)
 
 
-@app.task(name="pointsman.evaluate")  # type: ignore[untyped-decorator]
-def evaluate_in_worker(rollout_ids: list[str]) -> list[str]:
-    return evaluate(rollout_ids)
+@shared_task(soft_time_limit=600, time_limit=660)
+def prune_outcomes() -> dict[str, int]:
+    """Let go of outcomes that are older than they are kept for."""
+    return store.prune()
 
 
-def sweep() -> dict[str, int]:
-    """Evaluate everything that could move: finds what a lost nudge left, and what only time has changed."""
-    return reconcile.sweep()
+@shared_task(soft_time_limit=300, time_limit=330)
+def refresh_rollups() -> None:
+    rollups.refresh()
+
+
+@shared_task(soft_time_limit=600, time_limit=660)
+def prune_rollups() -> None:
+    rollups.prune()

@@ -1,11 +1,13 @@
 """Periodic jobs of access. See `controlplane.core.periodic`."""
 
+from celery import shared_task
 from django.contrib.sessions.models import Session
 
 from controlplane.access import idempotency
 from controlplane.core import clock
 
 
+@shared_task(soft_time_limit=300, time_limit=330)
 def prune() -> None:
     """Forget old answers to idempotent requests, and sessions that have ended."""
     idempotency.prune()

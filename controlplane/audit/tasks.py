@@ -1,7 +1,10 @@
 """Periodic jobs of the audit log. See `controlplane.core.periodic`."""
 
+from celery import shared_task
+
 from controlplane.audit import checkpoints
 
 
+@shared_task(soft_time_limit=30, time_limit=40)
 def checkpoint() -> None:
     checkpoints.make()

@@ -19,7 +19,7 @@ from controlplane.server.bodies import Bodies
 from controlplane.server.health import Health
 from controlplane.server.messages import Answer
 from controlplane.server.metrics import ProcessFigures
-from controlplane.web.replies import Reply, Request, json_reply, problem
+from controlplane.web.replies import Reply, Request, json_reply, parameters, problem
 from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.writer import FleetWriter
 from policies_app.snapshots import ofrep
@@ -70,8 +70,14 @@ class Gateway:
                 "watcher": self._watcher.looked_ago,
                 "keys": self._watcher.keys_read_ago,
                 "fleet_writer": self._fleet_writer.age,
+                "ingest": self.ingest.age,
             }
         )
+        self._probes: dict[str, Callable[[Request], Reply]] = {
+            "/healthz": lambda request: self.health.alive(),
+            "/readyz": self._readiness,
+            "/metrics": lambda request: self.health.metrics(),
+        }
         self._figures: ProcessFigures | None = None
 
     # --- life -----------------------------------------------------------------------------------------
@@ -149,21 +155,21 @@ class Gateway:
 
     def _probe(self, request: Request) -> Reply | None:
         """For whoever watches the process: answered by whatever address, without TLS, and without waiting."""
-        match request.path:
-            case "/healthz":
-                reply = self.health.alive()
-            case "/readyz":
-                reply = self._readiness(request)
-            case "/metrics":
-                reply = self.health.metrics()
-            case _:
-                return None
-        return reply if request.method in ("GET", "HEAD") else _wrong_method("GET")
+        answer = self._probes.get(request.path)
+        if answer is None:
+            return None
+        if request.method not in ("GET", "HEAD"):
+            return _wrong_method("GET")
+        try:
+            return answer(request)
+        except Exception as error:
+            return _refused(error, request)
 
     def _readiness(self, request: Request) -> Reply:
         if not self.ready:
-            return problem(Unavailable("This process is starting or ending.", retry_after=1))
-        return self.health.readiness()
+            raise Unavailable("This process is starting or ending.", retry_after=1)
+        excluded = {value for name, value in parameters(request.query) if name == "exclude"}
+        return self.health.readiness(excluded)
 
     def _answer(self, endpoint: Endpoint | None, request: Request) -> Answer:
         authorization = request.headers.get(b"authorization")

@@ -1,7 +1,8 @@
 """For machines that watch: is the process alive, can it work, what are its figures. Nothing here waits.
 
 /healthz   the event loop turns. Asks nothing of anybody, so that a database that is away restarts no process.
-/readyz    200, or 503 naming what is missing.
+/readyz    200, or 503 naming what is missing. `?exclude=engine` leaves a check out of the verdict: a load balancer
+           asks so, since an engine that stands still is no reason to take every gateway out of service.
 /metrics   Prometheus text: figures of this process, and of the audit log. Meant for the inside of a network.
 
 What takes time is looked at by a thread of its own; an answer tells what it found last, and for how long it has found
@@ -9,7 +10,7 @@ nothing.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -20,7 +21,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from controlplane.audit import log, triggers
 from controlplane.audit.models import Checkpoint, Head
-from controlplane.core import clock, figures, signing
+from controlplane.core import clock, figures, heartbeats, signing
 from controlplane.core.threads import LoopThread
 from controlplane.web.replies import Reply, json_reply
 
@@ -74,6 +75,7 @@ class Health(LoopThread):
             "migrations": Check(_migrations, SELDOM_S),
             "append_only": Check(_append_only, SELDOM_S),
             "redis": Check(_redis),
+            "engine": Check(_engine),
             "signing_key": Check(_signing_key, SELDOM_S),
         }
 
@@ -88,10 +90,11 @@ class Health(LoopThread):
     def alive(self) -> Reply:
         return _ALIVE
 
-    def readiness(self) -> Reply:
+    def readiness(self, excluded: Collection[str] = ()) -> Reply:
         found = {name: check.outcome() for name, check in self._checks.items()}
         found |= {name: _stands(age()) for name, age in self._ages.items()}
-        ready = all(outcome == "ok" for name, outcome in found.items() if name not in INFORMATIVE)
+        told = INFORMATIVE.union(excluded)
+        ready = all(outcome == "ok" for name, outcome in found.items() if name not in told)
         document = {"ready": ready, "checks": found}
         headers = () if ready else ((b"retry-after", b"2"),)
         return json_reply(200 if ready else 503, document, (b"cache-control", b"no-store"), *headers)
@@ -136,6 +139,13 @@ def _redis() -> str:
     return ""
 
 
+def _engine() -> str:
+    age = heartbeats.engine_age()
+    if age is None:
+        return "no sweep has ended yet: does the embedded runner, or a worker with beat, run?"
+    return f"the last sweep ended {age:.0f} s ago" if age > heartbeats.DEAD_AFTER_S else ""
+
+
 def _signing_key() -> str:
     return "" if signing.key_id() else "no key"
 
@@ -153,4 +163,16 @@ class AuditFigures(figures.DatabaseFigures):
         return [entries, unsigned]
 
 
+class JobFigures(figures.DatabaseFigures):
+    def read(self) -> list[GaugeMetricFamily]:
+        age = GaugeMetricFamily(
+            "pointsman_job_age_seconds", "Since a periodic job last came to its end", labels=["job"]
+        )
+        for job, seconds in heartbeats.ages().items():
+            if seconds is not None:
+                age.add_metric([job], seconds)
+        return [age]
+
+
 figures.register(AuditFigures())
+figures.register(JobFigures())

@@ -35,12 +35,12 @@ def _hand_on_nudges(stopping: threading.Event) -> None:
 
 
 def _publish(stopping: threading.Event) -> None:
-    job = periodic.job("policies_app.snapshots.publish.sweep")
+    job = periodic.job("policies_app.tasks.publish")
     publish.follow(lambda: periodic.run_once(job), stopping)
 
 
 def _publish_later(stopping: threading.Event) -> None:
-    publish.follow(lambda: celery.run_later("policies_app.snapshots.publish.sweep"), stopping)
+    publish.follow(lambda: celery.run_later("policies_app.tasks.publish"), stopping)
 
 
 def _spare_the_garbage_collector() -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from controlplane.core import clock
+from controlplane.core import clock, heartbeats
 from controlplane.core.actors import SYSTEM
 from controlplane.core.bulk import chunks
 from controlplane.core.errors import Conflict, RolloutMoved
@@ -30,6 +30,7 @@ from rollout_app.models import Rollout
 
 logger = logging.getLogger(__name__)
 
+BETWEEN_HEARTBEATS = 2_000  # rollouts: they take some seconds
 BATCH = 200  # rollouts loaded together and stored in one transaction: SQLite has its writer for some 50 ms
 
 
@@ -63,7 +64,11 @@ def sweep(*, now: datetime | None = None) -> dict[str, int]:
             due.append(pk)
         else:
             words.append("rest")
-    words += evaluate(due, now=now)
+    fleets = Fleets()
+    for some in chunks(due, BETWEEN_HEARTBEATS):
+        if words:
+            heartbeats.beat(heartbeats.ENGINE)  # a sweep that takes a minute is alive
+        words += evaluate(some, now=now, fleets=fleets)
     return {word: words.count(word) for word in dict.fromkeys(words)}
 
 

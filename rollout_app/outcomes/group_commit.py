@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from django.db import DataError, connection
+from django.db import DatabaseError, DataError, connection
 
 from controlplane.core.errors import InvalidInput, PointsmanError, TooMany, Unavailable
 from rollout_app import nudges
@@ -38,6 +38,7 @@ FLUSH_AFTER_S = 2.0  # from the first deferred group to the transaction that cou
 FLUSH_SHARE = 0.2  # of the time may go into flushing; with very many routes it flushes less often instead
 FLUSH_LATEST_S = 8.0  # well before other processes take the groups for abandoned
 MOST_DEFERRED = 20_000  # routes and minutes added up in memory: some 120 MB; beyond that it flushes at once
+RETRY_S = 2.0  # after deferred groups could not be counted: an outage must not be asked without pause
 ABANDONED_EVERY_S = 5.0  # between searches for groups that a killed process left
 
 
@@ -72,6 +73,8 @@ class GroupCommit(threading.Thread):
         self._deferred = DeferredGroups()
         self._flush_took = 0.0  # seconds, the last time
         self._next_abandoned_check = 0.0  # monotonic time
+        self._retry_at = 0.0  # monotonic time; before it nothing is tried again that failed
+        self._turned_at = time.monotonic()
 
     def submit(self, submission: Submission, parts: int) -> "asyncio.Future[int]":
         """Queue one request, from the event loop. Raises `TooMany` (too much waits) or `Unavailable` (the end)."""
@@ -95,6 +98,10 @@ class GroupCommit(threading.Thread):
         with self._changed:
             return Load(len(self._waiting), self._parts, self._groups, self._grouped)
 
+    def age(self) -> float:
+        """Seconds since the thread last came round; it does so every few, whatever comes in."""
+        return time.monotonic() - self._turned_at
+
     def stop(self) -> None:
         """Take no more, commit what waits, count what was deferred, end."""
         with self._changed:
@@ -105,11 +112,13 @@ class GroupCommit(threading.Thread):
     def run(self) -> None:
         while (group := self._gather()) is not None:
             if group:
-                self._commit(group)
-            self._try(self._flush_if_due)
-            self._try(self._flush_abandoned_if_due)
+                self._commit_safely(group)
+            if time.monotonic() >= self._retry_at:
+                self._try(self._flush_if_due)
+                self._try(self._flush_abandoned_if_due)
+            self._turned_at = time.monotonic()
         self._try(self._flush)
-        connection.close()
+        _close_quietly()
 
     # --- gathering ------------------------------------------------------------------------------------
 
@@ -142,9 +151,19 @@ class GroupCommit(threading.Thread):
         """How long there is nothing to do if nothing comes."""
         now = time.monotonic()
         flush = self._flush_due() - now if self._deferred.groups else ABANDONED_EVERY_S
-        return max(0.0, min(flush, self._next_abandoned_check - now))
+        return max(0.0, self._retry_at - now, min(flush, self._next_abandoned_check - now))
 
     # --- writing --------------------------------------------------------------------------------------
+
+    def _commit_safely(self, group: Sequence[_Pending]) -> None:
+        """Nothing may end this thread: a process without it would take batches and never answer them."""
+        try:
+            self._commit(group)
+        except Exception as error:
+            log.exception("a group of %d was not answered", len(group))
+            _close_quietly()
+            for waiting in group:
+                _answer_error(waiting, _not_written(error))
 
     def _commit(self, group: Sequence[_Pending]) -> None:
         submissions = [waiting.submission for waiting in group]
@@ -160,28 +179,31 @@ class GroupCommit(threading.Thread):
     def _failed(self, group: Sequence[_Pending], error: Exception) -> None:
         """Nothing of the group was written. Whether one of it is to blame shows when each is tried alone."""
         if not isinstance(error, DataError) or connection.in_atomic_block:
-            connection.close()
+            _close_quietly()
         if len(group) > 1 and isinstance(error, DataError):
             for waiting in group:
                 self._commit([waiting])
             return
-        log.warning("a group of %d was not counted", len(group), exc_info=error)
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        unexpected = (
+            None if isinstance(error, DatabaseError) else error
+        )  # an outage needs no traceback for each group
+        log.warning("a group of %d was not counted (%s)", len(group), text, exc_info=unexpected)
         for waiting in group:
-            if isinstance(error, DataError):
-                _answer_error(waiting, InvalidInput("A figure is larger than can be counted."))
-            else:
-                _answer_error(
-                    waiting,
-                    Unavailable("The outcomes could not be written; send the batch again.", retry_after=5),
-                )
+            _answer_error(waiting, _not_written(error))
 
     def _try(self, work: Callable[[], None]) -> None:
         """What fails here is still in the rows of the deferred groups, and a later search finds it."""
         try:
             work()
         except Exception as error:
-            connection.close()
-            log.warning("deferred groups were not counted; they will be tried again", exc_info=error)
+            _close_quietly()
+            self._retry_at = time.monotonic() + RETRY_S
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            unexpected = None if isinstance(error, DatabaseError) else error
+            log.warning(
+                "deferred groups were not counted (%s); they will be tried again", text, exc_info=unexpected
+            )
 
     def _flush_due(self) -> float:
         wait = min(max(FLUSH_AFTER_S, self._flush_took / FLUSH_SHARE), FLUSH_LATEST_S)
@@ -203,6 +225,19 @@ class GroupCommit(threading.Thread):
             counted, rollouts = store.flush_abandoned()
             nudges.nudge(rollouts)
             self._next_abandoned_check = time.monotonic() + (0 if counted else ABANDONED_EVERY_S)
+
+
+def _not_written(error: Exception) -> PointsmanError:
+    if isinstance(error, DataError):
+        return InvalidInput("A figure is larger than can be counted.")
+    return Unavailable("The outcomes could not be written; send the batch again.", retry_after=5)
+
+
+def _close_quietly() -> None:
+    try:
+        connection.close()
+    except Exception:
+        log.debug("a broken connection could not be closed", exc_info=True)
 
 
 def _answer_all(group: Sequence[_Pending], accepted: Accepted) -> None:

@@ -61,6 +61,10 @@ class Ingest:
         self._lookups.submit(lambda: connection.close())  # its own, so it is that thread that must ask for it
         self._lookups.shutdown()
 
+    def age(self) -> float:
+        """Seconds since the thread that commits last came round."""
+        return self._group_commit.age()
+
     def load(self) -> Load:
         return self._group_commit.load()
 

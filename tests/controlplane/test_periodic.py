@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from controlplane.core import context, periodic
+from controlplane.core import clock, heartbeats, periodic
+from controlplane.core.models import Heartbeat
 from controlplane.core.periodic import Job, Runner
 
 calls: list[str] = []
@@ -15,7 +17,7 @@ release = threading.Event()
 
 
 def works() -> None:
-    calls.append(context.current().source)
+    calls.append("works")
 
 
 def fails() -> None:
@@ -67,7 +69,7 @@ def test_it_runs_a_job_again_after_a_failure(caplog: Any) -> None:
 def test_a_job_that_hangs_keeps_no_other_waiting() -> None:
     runner = Runner([Job("test.hangs", every=0.01), Job("test.works", every=0.01)])
     runner.start()
-    wait_for(lambda: "hangs" in calls and calls.count("job test.works") >= 3)
+    wait_for(lambda: "hangs" in calls and calls.count("works") >= 3)
     release.set()
     assert runner.stop(timeout=60)
 
@@ -108,15 +110,75 @@ def test_every_job_of_the_table_exists(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_celery_beat_has_the_whole_table() -> None:
     from controlplane.celery import app
 
-    assert {plan["args"][0] for plan in app.conf.beat_schedule.values()} == {
-        job.path for job in periodic.TABLE
-    }
+    assert {plan["task"] for plan in app.conf.beat_schedule.values()} == {job.path for job in periodic.TABLE}
+
+
+@pytest.mark.parametrize("job", periodic.TABLE, ids=lambda job: job.path)
+def test_every_job_is_one_task_with_a_time_limit(job: Job) -> None:
+    from controlplane.celery import JobTask, app
+
+    app.loader.import_default_modules()
+    task = app.tasks[job.path]
+    assert isinstance(task, JobTask)
+    assert 0 < task.soft_time_limit < task.time_limit
 
 
 @pytest.mark.django_db
-def test_the_jobs_of_the_platform_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_runs_and_leaves_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
+    monkeypatch.setattr(heartbeats, "_written", {})
     monkeypatch.setattr(periodic, "close_old_connections", lambda: None)
     for job in periodic.TABLE:
-        if job.path.startswith("controlplane."):
-            assert periodic.run_once(job), job.path
+        assert periodic.run_once(job), job.path
+    assert set(heartbeats.ages()) == {job.path for job in periodic.TABLE}
+
+
+# --- heartbeats ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unbeaten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "_written", {})
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("unbeaten")
+def test_a_heartbeat_is_as_old_as_the_databases_clock_says() -> None:
+    assert heartbeats.engine_age() is None
+    heartbeats.beat(heartbeats.ENGINE)
+    age = heartbeats.engine_age()
+    assert age is not None
+    assert age < 60
+    Heartbeat.objects.update(at=clock.now() - timedelta(seconds=100))
+    assert (heartbeats.engine_age() or 0) >= 100
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("unbeaten")
+def test_a_heartbeat_of_the_future_is_worth_nothing() -> None:
+    """A database's clock that was a day ahead and was put right must not make a dead engine look alive for a day."""
+    Heartbeat.objects.create(job=heartbeats.ENGINE, at=clock.now() + timedelta(days=1))
+    assert heartbeats.engine_age() is None
+    heartbeats.beat(heartbeats.ENGINE)
+    assert heartbeats.engine_age() is not None
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("unbeaten")
+def test_a_heartbeat_is_written_every_few_seconds_only() -> None:
+    heartbeats.beat("a")
+    Heartbeat.objects.all().delete()
+    heartbeats.beat("a")
+    assert not Heartbeat.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("unbeaten")
+def test_a_job_that_fails_leaves_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollout_app.evaluation import reconcile
+
+    monkeypatch.undo()
+    monkeypatch.setattr(periodic, "close_old_connections", lambda: None)
+    monkeypatch.setattr(reconcile, "sweep", lambda: 1 / 0)
+    assert not periodic.run_once(periodic.job(heartbeats.ENGINE))
+    assert heartbeats.engine_age() is None

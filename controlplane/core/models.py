@@ -1,0 +1,13 @@
+"""What the platform itself keeps."""
+
+from django.db import models
+
+
+class Heartbeat(models.Model):
+    """When a periodic job last came to its end, by the database's clock; written at most every few seconds."""
+
+    job = models.CharField(max_length=120, primary_key=True)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.job} {self.at:%H:%M:%S}"
