@@ -1,8 +1,14 @@
 """The project as an app, for its commands; and the console as `django.contrib.admin.site`, so that a page
 finds it without importing what is above."""
 
+from functools import partial
+from typing import Any, cast
+
 from django.apps import AppConfig
 from django.contrib.admin.apps import SimpleAdminConfig
+from django.db import connections
+from django.db.backends.signals import connection_created
+from django.db.models.signals import pre_migrate
 
 
 class ControlplaneConfig(AppConfig):
@@ -11,7 +17,22 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         # Registered by being imported; of the Celery app it is what `@shared_task` finds.
         from controlplane import celery  # noqa: F401
+        from controlplane.core import patience
         from controlplane.server import checks  # noqa: F401
+
+        connection_created.connect(patience.limit)
+        pre_migrate.connect(_lift_limits)
+
+
+def _lift_limits(sender: Any, using: str, **kwargs: Any) -> None:
+    """A migration may take as long as it takes, and wait for its locks."""
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        cast(Any, connection.connection).wait = partial(
+            type(connection.connection).wait, connection.connection
+        )
 
 
 class ConsoleConfig(SimpleAdminConfig):

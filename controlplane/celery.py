@@ -14,14 +14,21 @@ from celery import Celery, Task, signals
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
 
+ENGINE_TASKS = ("rollout_app.tasks.sweep", "rollout_app.tasks.evaluate")
+
+
 class JobTask(Task):  # type: ignore[misc]
     """Whoever calls it, a worker or the embedded runner: what it logs and writes names it, and its end is noted."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from controlplane.core import heartbeats, periodic
+        from controlplane.core import heartbeats, patience, periodic
         from controlplane.core.context import request_context
 
-        with request_context(source=f"job {self.name}"):
+        short = self.name in (heartbeats.ENGINE, "rollout_app.tasks.evaluate")
+        with (
+            request_context(source=f"job {self.name}"),
+            patience.patience(patience.SHORT_S if short else patience.LONG_S),
+        ):
             done = super().__call__(*args, **kwargs)
             if any(job.path == self.name for job in periodic.TABLE):
                 heartbeats.beat(self.name)

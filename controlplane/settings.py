@@ -104,6 +104,21 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = env.int("DATABASE_CONN_MAX_AGE", default=60)  # seconds
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    # Every wait has an end: for the connection, a statement, a lock, and for a host that has gone without a word.
+    statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30)  # seconds; `migrate` has no limit
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,  # seconds
+        "keepalives": 1,
+        "keepalives_idle": 3,  # seconds
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 8_000,  # milliseconds
+        "options": (
+            f"-c statement_timeout={statement_s}s -c lock_timeout=20s"
+            " -c idle_in_transaction_session_timeout=60s"
+        ),
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Redis, Celery: optional --------------------------------------------------------------------------

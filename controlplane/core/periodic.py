@@ -15,6 +15,7 @@ from django.db import close_old_connections
 from django.utils.module_loading import import_string
 
 from controlplane.core import heartbeats
+from controlplane.core.patience import LONG_S, SHORT_S
 from controlplane.core.threads import LoopThread
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ class _JobThread(LoopThread):
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"runner:{job.path}")
+        self.patience_s = (
+            SHORT_S if job.path == heartbeats.ENGINE else LONG_S
+        )  # others prune, and may take a while
         self._job = job
         self._began = False
 

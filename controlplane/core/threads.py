@@ -10,6 +10,8 @@ import time
 
 from django.db import Error, connections
 
+from controlplane.core.patience import SHORT_S, patience
+
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a round that failed
@@ -20,6 +22,7 @@ class LoopThread(threading.Thread):
     """Runs `round` again and again. `wake` makes the next one come at once, `stop` ends the thread after `finish`."""
 
     retry_s = RETRY_S
+    patience_s = SHORT_S  # for an answer of the database
     expected: tuple[type[Exception], ...] = (Error,)  # failures that a sentence tells, without a traceback
 
     def __init__(self, name: str) -> None:
@@ -56,6 +59,10 @@ class LoopThread(threading.Thread):
         self._woken.set()
 
     def run(self) -> None:
+        with patience(self.patience_s):
+            self._run()
+
+    def _run(self) -> None:
         while not self._ending.is_set():
             self._woken.clear()  # before the round: what wakes it meanwhile is seen by the next
             wait = self._try_round()

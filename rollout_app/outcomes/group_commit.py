@@ -22,6 +22,7 @@ from typing import NamedTuple
 from django.db import DatabaseError, DataError, connection
 
 from controlplane.core.errors import InvalidInput, PointsmanError, TooMany, Unavailable
+from controlplane.core.patience import SHORT_S, patience
 from rollout_app import nudges
 from rollout_app.outcomes import store
 from rollout_app.outcomes.store import Accepted, DeferredGroups, Submission
@@ -110,6 +111,10 @@ class GroupCommit(threading.Thread):
         self.join(timeout=60)
 
     def run(self) -> None:
+        with patience(SHORT_S):
+            self._run()
+
+    def _run(self) -> None:
         while (group := self._gather()) is not None:
             if group:
                 self._commit_safely(group)

@@ -12,6 +12,7 @@ from django.db import Error, connection
 from controlplane.access.keyring import Caller
 from controlplane.core import clock
 from controlplane.core.errors import ClockAhead, Unavailable
+from controlplane.core.patience import SHORT_S, patience
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.reporting import consistency
 from pointsman.reporting.histogram import index
@@ -182,7 +183,8 @@ class Ingest:
 
         def run() -> T:
             try:
-                return lookup(*given)
+                with patience(SHORT_S):
+                    return lookup(*given)
             except Error:
                 connection.close()
                 raise

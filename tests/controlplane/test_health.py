@@ -2,6 +2,7 @@
 
 import json
 import logging
+from datetime import timedelta
 from io import StringIO
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +13,18 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from controlplane.audit.models import Head
-from controlplane.core import clock, problems, signing
+from controlplane.core import clock, heartbeats, problems, signing
 from controlplane.core.context import request_context
 from controlplane.core.logs import JsonFormatter
+from controlplane.core.models import Heartbeat
 from controlplane.server import checks, health
 from controlplane.server.health import Health
 from tests.support.services import free_port
 
 
 def _looked() -> Health:
+    heartbeats._written.clear()
+    heartbeats.beat(heartbeats.ENGINE)
     found = Health({})
     found.round()
     return found
@@ -84,6 +88,31 @@ def test_a_look_that_does_not_end_is_not_ready(monkeypatch: pytest.MonkeyPatch) 
     found = _looked()
     now += health.LOOK_S + health.UNSEEN_S + 1
     assert _checks(found)["database"] == "no answer for 31 s (the last look does not end)"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("age", "outcome"),
+    [(None, "no sweep has ended yet"), (19.0, "ok"), (25.0, "the last sweep ended 25 s ago")],
+)
+def test_a_dead_engine_is_not_ready(age: float | None, outcome: str) -> None:
+    """Whoever runs it: the embedded runner, or workers elsewhere."""
+    found = _looked()
+    if age is None:
+        Heartbeat.objects.all().delete()
+    else:
+        Heartbeat.objects.update(at=clock.now() - timedelta(seconds=age))
+    found._checks["engine"].seen_at = None
+    found.round()
+    assert _checks(found)["engine"].startswith(outcome)
+    assert found.readiness().status == (200 if outcome == "ok" else 503)
+    assert found.readiness({"engine"}).status == 200  # what a load balancer asks
+
+
+@pytest.mark.django_db
+def test_the_age_of_every_job_is_a_figure() -> None:
+    reply = _looked().metrics()
+    assert b'pointsman_job_age_seconds{job="rollout_app.tasks.sweep"}' in reply.body
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""The database's connection goes wrong under a running server: it says so, goes on, and heals by itself."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+
+from controlplane.access.actions import revoke_key
+from controlplane.access.keyring import Keyring
+from controlplane.core import patience, threads
+from controlplane.core.actors import SYSTEM
+from controlplane.core.threads import LoopThread
+from policies_app import actions
+from policies_app.fleet.buffer import FleetBuffer
+from policies_app.snapshots.serving import SnapshotService
+from policies_app.snapshots.watcher import Watcher
+from tests.support.plane import PATIENCE_S, Plane, Served, Server, key_row, until
+from tests.support.proxy import Proxy
+from tests.support.reports import batch, bucket
+
+SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
+
+
+class Worker(LoopThread):
+    """A thread whose rounds go as they are told."""
+
+    retry_s = 0.01
+
+    def __init__(self, *errors: BaseException) -> None:
+        super().__init__("worker")
+        self.errors = list(errors)
+        self.rounds = self.finished = 0
+
+    def round(self) -> float:
+        self.rounds += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return 0.01
+
+    def finish(self) -> None:
+        self.finished += 1
+        raise ValueError
+
+
+def test_no_error_ends_a_thread_that_must_go_on(caplog: Any) -> None:
+    """A raw error of the driver, which Django does not wrap, once killed the watcher: revoked keys lived for ever."""
+    worker = Worker(psycopg.OperationalError("the connection is lost"), ValueError("?"), MemoryError())
+    worker.start()
+    until(lambda: worker.rounds >= 6)
+    assert worker.age() < PATIENCE_S
+    assert worker.stop()
+    assert worker.finished == 1
+    assert "works again" in caplog.text
+
+
+def test_the_age_of_a_thread_grows_while_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(ValueError(), ValueError())
+    worker._succeeded_at -= 100
+    assert worker._try_round() == worker.retry_s
+    assert worker.age() >= 100
+    worker.errors.clear()
+    worker._try_round()
+    assert worker.age() < 100
+
+
+def test_an_outage_does_not_fill_the_log(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "REPEATED_EVERY_S", 3600)
+    worker = Worker(*(psycopg.OperationalError("away") for _ in range(50)))
+    worker.expected = (psycopg.Error,)
+    for _ in range(50):
+        worker._try_round()
+    assert caplog.text.count("worker fails") == 1
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_watcher_survives_a_connection_that_is_cut_in_the_middle_of_a_cursor(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between FETCH and CLOSE: the rest of the keys does not come, and the cursor cannot be closed."""
+    reload, calls = Keyring.reload, [0]
+
+    def cut_once(self: Keyring) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise psycopg.OperationalError(
+                "consuming input failed: server closed the connection unexpectedly"
+            )
+        reload(self)
+
+    monkeypatch.setattr(Keyring, "reload", cut_once)
+    with Plane() as plane:
+        until(lambda: calls[0] >= 3)
+        actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
+        until(lambda: plane.snapshot(served.key).json()["revision"] == 2)
+        revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
+        until(lambda: plane.snapshot(served.key).status == 401)
+
+
+def test_a_watcher_that_sees_nothing_says_so() -> None:
+    watcher = Watcher(SnapshotService(Keyring(), FleetBuffer()), Keyring())
+    assert (watcher.looked_ago(), watcher.keys_read_ago()) == (None, None)
+    watcher.looked_at = time.monotonic() - 31
+    assert (watcher.looked_ago() or 0) >= 31
+
+
+# --- a proxy in front of PostgreSQL ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(served: Served) -> Iterator[Proxy]:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no connection that could be cut")
+    with Proxy(int(connection.settings_dict["PORT"])) as proxy:
+        yield proxy
+
+
+def _through(proxy: Proxy) -> dict[str, Any]:
+    database = connection.settings_dict
+    return {"DATABASE_URL": f"postgres://{database['USER']}@127.0.0.1:{proxy.port}/{database['NAME']}"}
+
+
+def test_connections_without_a_word_are_given_up(served: Served, proxy: Proxy) -> None:
+    """Half open: no word and no reset. New connections work, so batches, keys and snapshots go on."""
+    headers = {"Authorization": f"Bearer {served.key}"}
+    with (
+        Server(**_through(proxy)) as server,
+        httpx.Client(base_url=server.url, headers=headers, timeout=PATIENCE_S) as client,
+    ):
+        assert client.post(OUTCOMES, json=batch(bucket(served.assignment))).status_code == 202
+        assert proxy.hold() > 0
+
+        def accepted() -> bool:
+            return client.post(OUTCOMES, json=batch(bucket(served.assignment))).status_code == 202
+
+        until(accepted)
+        pinned = actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
+        until(lambda: client.get(SNAPSHOT).json()["revision"] == pinned.revision)
+        revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
+        until(lambda: client.get(SNAPSHOT).status_code == 401)
+
+
+def test_a_gateway_that_cannot_see_its_database_says_so_and_serves_on(served: Served, proxy: Proxy) -> None:
+    headers = {"Authorization": f"Bearer {served.key}"}
+    with (
+        Server(**_through(proxy)) as server,
+        httpx.Client(base_url=server.url, headers=headers, timeout=PATIENCE_S) as client,
+    ):
+        until(lambda: client.get("/readyz?exclude=engine").status_code == 200)
+        proxy.refuse()
+        proxy.cut()
+        assert client.get(SNAPSHOT).status_code == 200
+        for check, said in (("watcher", "has not worked for"), ("database", "no answer for")):
+            until(lambda: said in client.get("/readyz").json()["checks"][check], 2 * PATIENCE_S)  # noqa: B023
+        assert client.get("/readyz?exclude=engine").status_code == 503
+        assert client.get(SNAPSHOT).status_code == 200
+        assert client.get("/healthz").status_code == 200
+        refused = client.post(OUTCOMES, json=batch(bucket(served.assignment)))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        proxy.heal()
+        until(lambda: client.get("/readyz?exclude=engine").status_code == 200)
+        assert client.post(OUTCOMES, json=batch(bucket(served.assignment))).status_code == 202
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_connection_has_its_time_limits() -> None:
+    if connection.vendor != "postgresql":
+        assert settings.DATABASES["default"]["OPTIONS"]["timeout"] == 20
+        return
+    connection.close()
+    with connection.cursor() as cursor:
+        for name, expected in (
+            ("statement_timeout", "30s"),
+            ("lock_timeout", "20s"),
+            ("idle_in_transaction_session_timeout", "1min"),
+        ):
+            cursor.execute(f"SHOW {name}")
+            assert cursor.fetchone() == (expected,)
+    parameters = connection.get_connection_params()
+    assert (parameters["connect_timeout"], parameters["tcp_user_timeout"]) == (5, 8_000)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_thread_waits_for_an_answer_only_so_long() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has nobody in between who could stay silent")
+    connection.close()
+    with (
+        patience.patience(0.2),
+        connection.cursor() as cursor,
+        pytest.raises(Exception, match=r"has not answered for 0\.2 s"),
+    ):
+        cursor.execute("SELECT pg_sleep(3)")
+    connections.close_all()
+    with connection.cursor() as cursor:  # the next one is as good as new
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
