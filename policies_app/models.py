@@ -62,7 +62,8 @@ class Workload(models.Model):
     quality_bar = models.DecimalField(
         max_digits=5, decimal_places=4, validators=[MinValueValidator(0), MaxValueValidator(1)]
     )
-    latency_tolerance_ms = models.PositiveIntegerField(default=10_000)
+    # A slower task is slow. None: nobody declared it, and a rollout measures it on its baseline.
+    latency_tolerance_ms = models.PositiveIntegerField(null=True, blank=True)
     retryable = models.BooleanField(default=True)
     escalatable = models.BooleanField(default=True)
     batchable = models.BooleanField(default=False)

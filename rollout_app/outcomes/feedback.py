@@ -1,6 +1,7 @@
 """POST /router/v1/feedback: what each item says of which task, and how it changes that task's sums. No database."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -63,7 +64,7 @@ def grade(
     row = Feedback(
         environment_id=environment,
         workload_id=workload.pk,
-        decision_sha256=hashlib.sha256(item.decision_id.encode()).hexdigest(),
+        decision_sha256=_identity(item.decision_id, token),
         kind=item.kind,
         success=item.success,
         score=item.score,
@@ -79,6 +80,14 @@ def grade(
     if item.kind != workload.signal or item.success is None or not now - OLDEST <= moment <= now + NEWEST:
         return Grade(row, ())
     return Grade(row, _changes(environment, item.success, token, workload, cap, moment))
+
+
+def _identity(decision_id: str, token: DecisionToken) -> str:
+    """The same for every id of a decision: from version 2 on, a recorded task's id says more than the one before."""
+    if decision_id.startswith("1."):
+        return hashlib.sha256(decision_id.encode()).hexdigest()
+    said = json.dumps([token.environment, token.workload, token.at, token.nonce])
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _changes(
@@ -103,7 +112,7 @@ def _changes(
         token.model,
     )
     cost, pair, cell = (getattr(token, name, None) for name in ("cost_nusd", "differing", "cell"))
-    route = contributions.of_grade(key, success, cost=cost, cap=cap, pair=pair)
+    route = contributions.of_grade(key, success, cost=cost, cap=cap, pair=pair or None)
     if cell is None:
         return (route,)
     return route, contributions.of_graded_cell(key.of_arm(), cell, success)

@@ -82,8 +82,12 @@ class Ingest:
         named += [("decided", *item) for item in enumerate(decided)]
         named += [("cells", *item) for item in enumerate(batch.cells)]
         await self._refuse_unknown("buckets", request.caller, environment, named, problems)
-        entries = (*batch.buckets, *decided, *batch.cells)
-        self._refuse_ahead(request, environment, max((one.minute for one in entries), default=now), now)
+        minutes = [
+            *(one.minute for one in batch.buckets),
+            *(one.minute for one in decided),
+            *(one.minute for one in batch.cells),
+        ]
+        self._refuse_ahead(request, environment, max(minutes, default=now), now)
         part: list[Contribution | ArmContribution] = [
             self._of_bucket(environment, bucket, tracked=batch.decided is not None)
             for bucket in batch.buckets
