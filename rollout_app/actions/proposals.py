@@ -97,6 +97,7 @@ def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
 
 
 def submit(rollout: Rollout, *, actor: Actor, reason: str) -> Rollout:
+    require(rollout, Event.PROPOSE, clock.now())
     evidence, changes = outline(rollout), fixed_at_proposal(rollout, actor)
     evidence |= {"guardrails": changes["guardrails"], "terms": changes["terms"]}
     rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, changes=changes, evidence=evidence)

@@ -18,7 +18,7 @@ from controlplane.core.errors import (
     PointsmanError,
 )
 from policies_app.actions import served_assignment
-from policies_app.models import Assignment, Environment
+from policies_app.models import Assignment, Environment, Model
 from rollout_app.actions.approvals import needed_approvals, require_same_terms, start_approvals
 from rollout_app.actions.transitions import active_elsewhere, another_is_active, fresh_environment, legal
 from rollout_app.engine.evidence import Stage
@@ -215,6 +215,18 @@ def _no_other_active(s: _Situation) -> None:
         raise another_is_active(s.rollout)
 
 
+def _models_enabled(s: _Situation) -> None:
+    """A model may have been disabled since the version was written."""
+    names = {entry["model"] for entry in s.rollout.candidate.document["models"].values()}
+    enabled = Model.objects.filter(name__in=names, enabled=True).values_list("name", flat=True)
+    if missing := sorted(names.difference(enabled)):
+        several = len(missing) > 1
+        raise Conflict(
+            f"Version {s.rollout.candidate.number} uses {', '.join(missing)}, which {'are' if several else 'is'} "
+            f"disabled in the catalogue: enable {'them' if several else 'it'}, or write a version without."
+        )
+
+
 def _candidate_not_served(s: _Situation) -> None:
     if s.assignment.baseline_id == s.rollout.candidate_id:
         raise Conflict(f"Version {s.rollout.candidate.number} is served already; cancel the rollout.")
@@ -245,6 +257,7 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     event: ((_in_state,), ()) for event in Event if event not in BY_ITSELF
 } | {
     Event.AMEND: ((_in_state,), (_candidate_not_served,)),
+    Event.PROPOSE: ((_in_state,), (_models_enabled,)),
     Event.START: (
         (_approved_or_missing, _in_state),
         (
@@ -254,6 +267,7 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
             _next_stage_is_approved,
             _same_baseline,
             _no_pin,
+            _models_enabled,
             _no_other_active,
         ),
     ),

@@ -10,7 +10,7 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import PointsmanError
 from policies_app.actions import pin, set_assignment
-from policies_app.models import Environment
+from policies_app.models import Environment, Model
 from rollout_app import actions
 from rollout_app.engine.states import Event
 from rollout_app.models import Rollout
@@ -47,6 +47,10 @@ def occupied(rollout: Rollout) -> None:
     actions.start_rollout(approve(other, actor=BEN, reason="yes"), actor=BEN, reason="me first")
 
 
+def disabled(rollout: Rollout) -> None:
+    Model.objects.filter(name="openai/gpt-4o-mini").update(enabled=False)
+
+
 ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions.start_rollout)
 
 
@@ -61,6 +65,7 @@ ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions
         (places.approved, *START, frozen, "frozen", "nothing starts or advances"),
         (places.approved, *START, moved, "approval_stale", "now serves version 3"),
         (places.approved, *START, occupied, "rollout_active", "Another rollout"),
+        (places.approved, *START, disabled, "conflict", "uses openai/gpt-4o-mini, which is disabled"),
     ],
 )  # fmt: skip
 def test_it_is_refused_everywhere_in_the_same_words(
@@ -99,6 +104,25 @@ def test_it_can_be_reverted_for_72_hours(after: timedelta, can: bool) -> None:
     refusal = actions.refusal(rollout, Event.REVERT, rollout.ended_at + after)
     assert (refusal is None) == can
     assert can or (refusal and refusal.by_state)
+
+
+def test_a_version_with_a_disabled_model_is_not_proposed_though_it_may_be_drafted() -> None:
+    draft = places.proposed(draft=True)
+    disabled(draft)
+    with pytest.raises(PointsmanError, match="uses openai/gpt-4o-mini, which is disabled"):
+        actions.submit_rollout(draft, actor=ANNA, reason="on")
+    with pytest.raises(PointsmanError, match="is disabled in the catalogue"):
+        actions.propose_rollout(
+            draft.environment, draft.workload, draft.candidate, plan=PLAN, reason="on", actor=ANNA
+        )
+    assert list(Rollout.objects.values_list("state", flat=True)) == ["draft"]
+
+
+def test_a_disabled_model_keeps_nobody_from_rolling_back_or_reverting() -> None:
+    rollout = places.completed()
+    disabled(rollout)
+    reverting = actions.revert_rollout(rollout, actor=BEN, reason="it fails at night")
+    assert actions.roll_back_rollout(reverting, actor=BEN, reason="no").state == "rolling_back"
 
 
 def test_it_asks_the_database_nothing_about_a_rollout_that_has_ended(
