@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from rest_framework.response import Response
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.core import clock
 from controlplane.core.errors import InvalidInput, StaleVersion
 from controlplane.web.api import ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
@@ -24,10 +22,7 @@ from rollout_app.evaluation import evaluations
 from rollout_app.models import Plan, Rollout
 from rollout_app.outcomes import minute_totals
 from rollout_app.rehearsal.dry_run import dry_run
-from rollout_app.review.workloads import review_workload
 from rollout_app.selectors import plan_for, rollout_for, rollouts_for
-
-MOST_DAYS = 90
 
 
 class PlansView(ApiView):
@@ -290,20 +285,6 @@ class GuardrailView(ApiView):
         absolute = request.query_params.get("absolute") == "true"
         actions.remove_guardrail(found, metric, absolute=absolute, actor=self.actor)
         return Response(status=204)
-
-
-class ReviewView(ApiView):
-    """Route mix, quality, cost and owner, by endpoint, model, arm, version and rule; now and before."""
-
-    @extend_schema(
-        parameters=[OpenApiParameter("days", int, description=f"1 to {MOST_DAYS}; 7 if not given")],
-        responses=OpenApiTypes.OBJECT,
-    )
-    def get(self, request: Request, environment: str, workload: str) -> Response:
-        place = environment_for(self.actor, environment)
-        found = workload_for(self.actor, workload)
-        length = timedelta(days=_whole_number(request, "days", 7, 1, MOST_DAYS))
-        return Response(review_workload(place, found, end=clock.now(), length=length))
 
 
 def _whole_number(request: Request, name: str, default: int, low: int, high: int) -> int:

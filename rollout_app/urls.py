@@ -1,8 +1,10 @@
 """Below /api/v1/."""
 
-from django.urls import path
+from django.urls import URLPattern, path
 
+from controlplane.web.api import ApiView
 from rollout_app import api
+from rollout_app.review import api as review
 
 _MOVES = {
     "submit": api.SubmitView,
@@ -18,6 +20,12 @@ _MOVES = {
     "abort": api.AbortView,
     "revert": api.RevertView,
 }
+
+
+def _with_csv(route: str, view: type[ApiView]) -> tuple[URLPattern, URLPattern]:
+    """The same at `….csv`."""
+    return path(route, view.as_view()), path(f"{route}.csv", view.as_view(), {"as_csv": True})
+
 
 urlpatterns = [
     path("plans", api.PlansView.as_view()),
@@ -35,5 +43,7 @@ urlpatterns = [
     path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
     path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
     path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),
-    path("environments/<slug:environment>/review/<slug:workload>", api.ReviewView.as_view()),
+    *_with_csv("environments/<slug:environment>/review", review.EnvironmentReviewView),
+    *_with_csv("environments/<slug:environment>/review/<slug:workload>", review.WorkloadReviewView),
+    *_with_csv("rollouts/<uuid:rollout>/review", review.RolloutReviewView),
 ]

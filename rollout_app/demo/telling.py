@@ -16,7 +16,7 @@ from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import ENDED, State, words
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.outcomes import minute_totals
-from rollout_app.review.diagnosing import diagnose_rollout
+from rollout_app.review.rollouts import diagnose_rollout
 
 EVERY_S = 15.0  # without a terminal to rewrite a line on: a line of figures this often
 

@@ -17,7 +17,7 @@ _NAMES = {  # column: figure, where they differ
     "graded_sum": "both_cost", "graded_sum_sq": "both_cost_sq", "graded_on_success": "both_cost_on_success",
     "quality_sum": "quality", "confidence_sum": "confidence",
 }  # fmt: skip
-_FIGURES = tuple(_NAMES.get(column, column) for column in COLUMNS)
+FIGURES = tuple(_NAMES.get(column, column) for column in COLUMNS)  # of `OutcomeSums`, in the order of COLUMNS
 
 # A bucket says how many of its tasks have a cost and how many a grade, not how many have both: only where that
 # follows from the rest does it count for cost per success.
@@ -62,4 +62,10 @@ def as_row(values: Iterable[Any]) -> dict[str, Any]:
 
 
 def as_sums(values: Iterable[Any]) -> OutcomeSums:
-    return OutcomeSums(**dict(zip(_FIGURES, as_row(values).values(), strict=True)))
+    return OutcomeSums(**dict(zip(FIGURES, as_row(values).values(), strict=True)))
+
+
+_COLUMN_OF = {figure: column for column, figure in zip(COLUMNS, FIGURES, strict=True)}
+IN_ORDER = tuple(
+    _COLUMN_OF[figure] for figure in OutcomeSums._fields
+)  # so that a row of them is `OutcomeSums(*row)`

@@ -1,11 +1,9 @@
-"""The diagnosis of a workload or a rollout: gathers what the engine's diagnosis asks for. Reads only."""
+"""What the engine's diagnosis asks for, gathered from the sums of some time. Reads only."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
 from typing import Any
 
-from controlplane.core import clock
 from policies_app.models import Model, PolicyVersion, Workload
 from rollout_app.engine.diagnosis import (
     Diagnosis,
@@ -14,7 +12,6 @@ from rollout_app.engine.diagnosis import (
     PeriodComparison,
     PolicyFigures,
     RouteCost,
-    compare_arms,
     compare_periods,
     cost_if_always,
     diagnose,
@@ -22,33 +19,10 @@ from rollout_app.engine.diagnosis import (
 from rollout_app.engine.diagnosis.compare import Cells
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.diagnosis.models import recorded_success, strongest
-from rollout_app.models import Rollout
-from rollout_app.review import reading
-from rollout_app.review.reading import Route, Routes, grouped
+from rollout_app.review.reading import Route, Routes, added, grouped
 
 PARTS = 6  # of the time, in which a trend is looked for
-_HOURLY_FROM = timedelta(hours=3)  # shorter rollouts are compared minute by minute
 IN_THE_SAME_MINUTES = "the baseline in the same minutes"
-
-
-def diagnose_rollout(rollout: Rollout) -> Diagnosis:
-    """What the candidate does, against the baseline in the same minutes of the same stage."""
-    start, end = rollout.started_at or rollout.created_at, rollout.ended_at or clock.now()
-    environment, workload = rollout.environment, rollout.workload
-    # A task belongs to the minute in which it was decided: the first one began before the rollout did.
-    start, end = start.replace(second=0, microsecond=0), end + timedelta(minutes=1)
-    found = reading.routes(environment, workload, start, end, rollout=str(rollout.pk))
-    ours = _served({route: sums for route, sums in found.items() if route.arm == "candidate"})
-    slots = reading.arms_by_time(
-        environment, workload, start, end, str(rollout.pk), hourly=end - start > _HOURLY_FROM
-    )
-    pairs = [
-        (arms["candidate"], arms["baseline"]) for (stage, _), arms in sorted(slots.items()) if len(arms) == 2
-    ]
-    deff = float((rollout.reference or {}).get("deff", 1.0))
-    return _diagnosed(
-        rollout.candidate, workload, ours, found, compare_arms(pairs, deff), IN_THE_SAME_MINUTES, deff=deff
-    )
 
 
 def diagnose_workload(
@@ -66,8 +40,8 @@ def diagnose_workload(
         grouped({route: sums for route, sums in part.items() if route.version == version.number}, _endpoint)
         for part in parts
     ]
-    return _diagnosed(
-        version, workload, ours, {**before, **now}, comparison, against, windows=[w for w in windows if w]
+    return diagnosed(
+        version, workload, ours, added([before, now]), comparison, against, windows=[w for w in windows if w]
     )
 
 
@@ -81,7 +55,7 @@ def cells_of(now: Routes, before: Routes) -> tuple[Cells, Cells]:
     return grouped(now, key), grouped(before, key)
 
 
-def _diagnosed(
+def diagnosed(
     version: PolicyVersion,
     workload: Workload,
     ours: Routes,
@@ -92,6 +66,7 @@ def _diagnosed(
     windows: Iterable[Cells] = (),
     deff: float = 1.0,
 ) -> Diagnosis:
+    """The diagnosis of `ours`, the version's routes; `all_routes` are further tasks, which tell models apart."""
     models = _models(version, ours, all_routes)
     best = strongest(models)
     return diagnose(
@@ -178,14 +153,3 @@ def _endpoint(route: Route) -> str:
 
 def _endpoint_and_rule(route: Route) -> tuple[str, str]:
     return route.endpoint, route.rule
-
-
-def since(length: timedelta) -> str:
-    """The time before a window of this length, in words."""
-    days = length / timedelta(days=1)
-    return f"the {days:g} days before" if days > 1 else "the day before" if days == 1 else "the time before"
-
-
-def window(end: datetime, length: timedelta) -> tuple[datetime, datetime, datetime]:
-    """(start of the time before, start, end)."""
-    return end - 2 * length, end - length, end

@@ -1,10 +1,13 @@
 """Rates and costs of some sums, as the API gives them. Pure."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rollout_app.engine.diagnosis import OutcomeSums
+from rollout_app.engine.diagnosis.compare import around
 from rollout_app.engine.diagnosis.figures import NOTHING, ratio
+from rollout_app.engine.stats.ratios import N_MIN
 
 MOST_ROWS = 500  # of a breakdown that are listed; the others are in the totals
 
@@ -13,6 +16,7 @@ _RATES = {"error": "errors", "escalation": "escalations", "fallback": "fallbacks
 
 def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
     """Money in nano-USD, shares 0 … 1. None where there is nothing to divide by. `of`: tasks that a share is of."""
+    low, high = cost_interval(sums)
     return {
         "tasks": sums.tasks,
         "share": ratio(sums.tasks, sums.tasks if of is None else of),
@@ -22,11 +26,24 @@ def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
         "cost_nusd": sums.cost,
         "cost_per_task_nusd": sums.cost_per_task,
         "cost_per_success_nusd": sums.cost_per_success,
+        "cost_per_success_low_nusd": low,
+        "cost_per_success_high_nusd": high,
         "quality": ratio(sums.quality, sums.quality_n),
         "confidence": ratio(sums.confidence, sums.confidence_n),
         "attempts_per_task": ratio(sums.attempts, sums.tasks),
         **{name: ratio(getattr(sums, count), sums.tasks) for name, count in _RATES.items()},
     }
+
+
+def cost_interval(sums: OutcomeSums) -> tuple[float | None, float | None]:
+    """Where cost per success lies, at any look (95 %). None below `N_MIN` tasks, and without a success."""
+    cost, error = sums.cost_per_success, sums.success_moments.squared_error
+    if cost is None or sums.both_n < N_MIN:
+        return None, None
+    if not error:
+        return cost, cost
+    log = around(math.log(cost), error)
+    return math.exp(min(log.low, 700.0)), math.exp(min(log.high, 700.0))
 
 
 def breakdown(

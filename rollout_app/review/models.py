@@ -8,6 +8,7 @@ Everything here can be computed again from the outcomes that are still kept: `ro
 
 from django.db import models
 
+from controlplane.access.models import Team
 from policies_app.models import Environment, Workload
 from rollout_app.models import TextJSON
 
@@ -60,6 +61,7 @@ class RunningState(models.Model):
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
     valid_to = models.DateField()
+    rolled_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["environment", "workload"], name="running_state_once")]
@@ -185,3 +187,19 @@ class RunningOutcomes(SummedOutcomes):
 
     def __str__(self) -> str:
         return f"{self.workload_id} {self.endpoint} up to {self.day}"
+
+
+class OwnerDay(SummedOutcomes):
+    """One day of all workloads that a team owned when the day was rolled up."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
+    owner = models.ForeignKey(Team, models.CASCADE, related_name="+")
+    day = models.DateField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "day", "owner"], name="owner_day_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.owner_id} {self.day}"

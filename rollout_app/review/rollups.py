@@ -28,6 +28,7 @@ from rollout_app.review.models import (
     DayState,
     HourOutcomes,
     HourState,
+    OwnerDay,
     RunningOutcomes,
     RunningState,
 )
@@ -98,6 +99,7 @@ def _one_turn(now: datetime) -> int:
         for hour, rows in groupby(found, key=lambda row: row[2]):
             _roll_hour(first.environment_id, [row[1] for row in rows], hour, is_over=hour + HOUR <= now)
         _roll_day(first.environment_id, workloads, day)
+        _roll_owners(first.environment_id, day)
         _invalidate(first.environment_id, workloads, day)
     _keep_states(first.environment_id, workloads, day, found, now)
     return len(found)
@@ -161,6 +163,15 @@ def _roll_day(environment: int, workloads: Sequence[int], day: date) -> None:
             for (workload, endpoint), histogram in _latencies(hours, ("workload_id", "endpoint")).items()
         ),
         batch_size=_ROWS,
+    )
+
+
+def _roll_owners(environment: int, day: date) -> None:
+    days = DayOutcomes.objects.filter(environment=environment, day=day)
+    OwnerDay.objects.filter(environment=environment, day=day).delete()
+    OwnerDay.objects.bulk_create(
+        OwnerDay(environment_id=environment, day=day, owner_id=owner, **row)
+        for (owner,), _, row in summed(days, ("workload__owner",), columns.from_rows())
     )
 
 
@@ -239,7 +250,7 @@ def _run_from(environment: int, workloads: Sequence[int], first: date, today: da
             running[key] = {name: running[key][name] + row[name] for name in columns.COLUMNS}
         _keep_running(environment, day, running)
         day += DAY
-    RunningState.objects.filter(**place).update(valid_to=today)
+    RunningState.objects.filter(**place).update(valid_to=today, rolled_at=clock.now())
 
 
 def _keep_running(environment: int, day: date, running: Mapping[tuple[int, str], dict[str, Any]]) -> None:
@@ -301,6 +312,7 @@ def prune(now: datetime | None = None) -> None:
         (DayLatency, Q(day__lt=days)),
         (DayState, Q(day__lt=days)),
         (RunningOutcomes, Q(day__lt=days)),
+        (OwnerDay, Q(day__lt=days)),
     ):
         rows = model._default_manager.filter(condition)
         while pks := list(rows.values_list("pk", flat=True)[:5_000]):

@@ -1,61 +1,100 @@
-"""The review of one workload: a window beside the window of equal length before it. Reads only."""
+"""The review of one workload: a time beside the time of equal length before it. Reads only."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import attrgetter
-from typing import Any
 
+from pointsman.reporting.histogram import Histogram
 from policies_app.actions import served_assignment
-from policies_app.models import Environment, Workload
-from rollout_app.engine.diagnosis import Diagnosis
+from policies_app.models import Assignment, Environment, Workload
+from rollout_app.engine.diagnosis import Diagnosis, OutcomeSums, PeriodComparison, compare_periods
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
 from rollout_app.review import reading
-from rollout_app.review.diagnosing import PARTS, diagnose_rollout, diagnose_workload, since, window
-from rollout_app.review.figures import breakdown, figures
-from rollout_app.review.reading import Routes, grouped
+from rollout_app.review.attribution import CellChange, ModelShift, attribute, joined, model_shift
+from rollout_app.review.diagnosing import PARTS, cells_of, diagnose_workload
+from rollout_app.review.reading import Routes, Span, grouped
+from rollout_app.review.rollouts import diagnose_rollout
 
-BREAKDOWNS = ("endpoint", "model", "arm", "version", "rule")
+
+@dataclass(frozen=True, slots=True)
+class WorkloadReview:
+    """`endpoints`: what changed most first, with the model that their tasks moved to. `latencies`: (now, before).
+
+    `trend`: the sums of each part of the time, oldest first.
+    """
+
+    start: datetime
+    end: datetime
+    now: Routes
+    before: Routes
+    comparison: PeriodComparison
+    endpoints: list[CellChange[str]]
+    whole: CellChange[None]
+    shifts: Mapping[str, ModelShift | None]
+    latencies: tuple[Mapping[str, Histogram], Mapping[str, Histogram]]
+    trend: Sequence[tuple[Span, OutcomeSums]]
+    diagnosis: Diagnosis
+
+    @property
+    def days(self) -> float:
+        return (self.end - self.start) / timedelta(days=1)
+
+    @property
+    def against(self) -> str:
+        return time_before(self.end - self.start)
 
 
 def review_workload(
     environment: Environment, workload: Workload, *, end: datetime, length: timedelta
-) -> dict[str, Any]:
-    """The window of `length` up to `end`: whole, by endpoint, model, arm, version and rule; its diagnosis."""
-    earlier, start, end = window(end, length)
-    parts = [reading.routes(environment, workload, *span) for span in reading.parts_of(start, end, PARTS)]
-    now = reading.added(parts)
-    before = reading.routes(environment, workload, earlier, start)
-    diagnosis = _diagnosis(environment, workload, now, before, parts, since(length))
-    return {
-        "environment": environment.name,
-        "workload": workload.name,
-        "owner": workload.owner.name,
-        "quality_bar": float(workload.quality_bar),
-        "start": start,
-        "end": end,
-        "now": figures(total(now.values())),
-        "before": figures(total(before.values())),
-        **{
-            f"by_{key}": breakdown(key, *(grouped(side, attrgetter(key)) for side in (now, before)))
-            for key in BREAKDOWNS
-        },
-        "diagnosis": asdict(diagnosis),
-    }
+) -> WorkloadReview:
+    """The time of `length` up to `end`."""
+    start, earlier = end - length, end - 2 * length
+    spans = reading.parts_of(start, end, PARTS)
+    parts = [reading.routes(environment, workload, *span) for span in spans]
+    now, before = reading.added(parts), reading.routes(environment, workload, earlier, start)
+    endpoints = attribute(*(grouped(side, lambda route: route.endpoint) for side in (now, before)))
+    served = served_assignment(environment.pk, workload.pk)
+    return WorkloadReview(
+        start=start,
+        end=end,
+        now=now,
+        before=before,
+        comparison=compare_periods(*cells_of(now, before)),
+        endpoints=endpoints,
+        whole=joined(None, endpoints),
+        shifts={cell.key: _shift(cell.key, now, before) for cell in endpoints},
+        latencies=(
+            reading.latencies(environment, workload, start, end),
+            reading.latencies(environment, workload, earlier, start),
+        ),
+        trend=[(span, total(part.values())) for span, part in zip(spans, parts, strict=True)],
+        diagnosis=_diagnosis(served, now, before, parts, time_before(length)),
+    )
+
+
+def time_before(length: timedelta) -> str:
+    """The time before one of this length, in words."""
+    days = length / timedelta(days=1)
+    return f"the {days:g} days before" if days > 1 else "the day before" if days == 1 else "the time before"
+
+
+def _shift(endpoint: str, now: Routes, before: Routes) -> ModelShift | None:
+    return model_shift(*(_tasks_by_model(endpoint, side) for side in (now, before)))
+
+
+def _tasks_by_model(endpoint: str, side: Routes) -> dict[str, int]:
+    by_model = grouped(
+        {route: sums for route, sums in side.items() if route.endpoint == endpoint}, lambda route: route.model
+    )
+    return {model: sums.tasks for model, sums in by_model.items()}
 
 
 def _diagnosis(
-    environment: Environment,
-    workload: Workload,
-    now: Routes,
-    before: Routes,
-    parts: Sequence[Routes],
-    against: str,
+    served: Assignment, now: Routes, before: Routes, parts: Sequence[Routes], against: str
 ) -> Diagnosis:
     """Of the rollout under way, arm against arm, once its candidate serves; else of what is served, over time."""
-    served = served_assignment(environment.pk, workload.pk)
     moving = str(served.rollout) if served.rollout else ""
     if moving and any(route.arm == "candidate" and route.rollout == moving for route in now):
         return diagnose_rollout(Rollout.objects.select_related().get(pk=moving))
-    return diagnose_workload(served.baseline, workload, now, before, parts, against)
+    return diagnose_workload(served.baseline, served.workload, now, before, parts, against)

@@ -53,15 +53,10 @@ def week(place: tuple[Environment, Workload]) -> Iterator[tuple[Environment, Wor
 
 def plain(environment: Environment, workload: Workload, start: datetime, end: datetime) -> dict[Any, Any]:
     """The same from the outcomes alone."""
-    return {
-        route: sums
-        for rows, aggregates in reading._rows(environment, workload, reading.Sources((), (), [(start, end)]))
-        for *route, sums in (
-            (*values[:7], columns.as_sums(values[7:]))
-            for values in rows.order_by().values_list(*reading.Route._fields).annotate(**aggregates)
-        )
-        for route in [tuple(route)]
-    }
+    whole = reading.Sources((), (), [(start, end)])
+    ((rows, aggregates),) = reading._rows(environment, workload, whole)
+    found = rows.order_by().values_list(*reading.Route._fields).annotate(**aggregates)
+    return {tuple(values[:7]): columns.as_sums(values[7:]) for values in found}
 
 
 def test_any_time_reads_as_the_outcomes_add_up(week: tuple[Environment, Workload]) -> None:

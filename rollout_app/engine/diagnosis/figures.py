@@ -1,34 +1,34 @@
 """The sums that the review and the diagnosis are computed from. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from operator import add, attrgetter, sub
+from operator import add
+from typing import NamedTuple
 
 from rollout_app.engine.stats.ratios import Moments
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeSums:
+class OutcomeSums(NamedTuple):
     """What some tasks came to. Counts are of tasks, money is in nano-USD over all attempts of a task.
 
     `cost_*` is over the tasks whose cost is known. `both_*` is over those of them that also have a grade: only
-    these say anything about cost per success. A cost of 0 is a known cost.
+    these say anything about cost per success. A cost of 0 is a known cost. A tuple, because pages add up thousands.
     """
 
     tasks: int = 0
     successes: int = 0
     failures: int = 0
+    cost_n: int = 0
+    cost: int = 0
+    both_n: int = 0
+    both_successes: int = 0
+    both_cost: int = 0
     escalations: int = 0
     fallbacks: int = 0
     retries: int = 0
     errors: int = 0
+    # What follows is only asked of few rows: pages over thousands read no further than this.
     attempts: int = 0
-    cost_n: int = 0
-    cost: int = 0
     cost_sq: float = 0.0
-    both_n: int = 0
-    both_successes: int = 0
-    both_cost: int = 0
     both_cost_sq: float = 0.0
     both_cost_on_success: int = 0
     quality_n: int = 0
@@ -38,11 +38,8 @@ class OutcomeSums:
     mirrored: int = 0  # tasks that both arms ran
     mirror_cost: int = 0  # of the second run, which served nobody; not part of `cost`
 
-    def __add__(self, other: "OutcomeSums") -> "OutcomeSums":
-        return OutcomeSums(*map(add, figures_of(self), figures_of(other)))
-
-    def __sub__(self, other: "OutcomeSums") -> "OutcomeSums":
-        return OutcomeSums(*map(sub, figures_of(self), figures_of(other)))
+    def __add__(self, other: "OutcomeSums") -> "OutcomeSums":  # type: ignore[override]  # adds up, not on
+        return OutcomeSums(*map(add, self, other))
 
     @property
     def graded(self) -> int:
@@ -85,13 +82,12 @@ class OutcomeSums:
         return Moments(n, y, n, self.cost_sq, y, n)
 
 
-FIGURES = tuple(field.name for field in fields(OutcomeSums))
-figures_of = attrgetter(*FIGURES)
 NOTHING = OutcomeSums()
 
 
 def total(parts: Iterable[OutcomeSums]) -> OutcomeSums:
-    return sum(parts, NOTHING)
+    rows = list(parts)
+    return OutcomeSums(*map(sum, zip(*rows, strict=True))) if rows else NOTHING
 
 
 def ratio(part: float, whole: float) -> float | None:

@@ -1,0 +1,199 @@
+"""The reviews as the API gives them, and as rows for a spreadsheet. Nano-USD, shares 0 … 1; null: not known."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from operator import attrgetter
+from typing import Any
+
+from pointsman.reporting.histogram import Histogram
+from policies_app.models import Environment, Workload
+from rollout_app.engine.diagnosis import Change, PeriodComparison
+from rollout_app.engine.diagnosis.figures import total
+from rollout_app.models import Rollout
+from rollout_app.review.attribution import CellChange, CostEffects
+from rollout_app.review.environments import EnvironmentReview
+from rollout_app.review.figures import MOST_ROWS, breakdown, figures
+from rollout_app.review.reading import grouped
+from rollout_app.review.rollouts import RolloutReview
+from rollout_app.review.words import change_sentence
+from rollout_app.review.workloads import WorkloadReview
+
+BREAKDOWNS = ("endpoint", "model", "arm", "version", "rule")
+
+
+def workload_answer(environment: Environment, workload: Workload, review: WorkloadReview) -> dict[str, Any]:
+    return {
+        "environment": environment.name,
+        "workload": workload.name,
+        "owner": workload.owner.name,
+        "quality_bar": float(workload.quality_bar),
+        "start": review.start,
+        "end": review.end,
+        "now": figures(review.whole.now),
+        "before": figures(review.whole.before),
+        "effects": _effects(review.whole.effects),
+        "changes": _changes(review.comparison),
+        "what_changed": [
+            {
+                "endpoint": cell.key,
+                "effects": _effects(cell.effects),
+                "sentence": change_sentence(
+                    cell.key or "no endpoint",
+                    workload.owner.name,
+                    cell,
+                    days=review.days,
+                    bar=float(workload.quality_bar),
+                    shift=review.shifts[cell.key],
+                ),
+            }
+            for cell in review.endpoints[:MOST_ROWS]
+        ],
+        **{
+            f"by_{key}": breakdown(
+                key, *(grouped(side, attrgetter(key)) for side in (review.now, review.before))
+            )
+            for key in BREAKDOWNS
+        },
+        "latency_ms": {
+            side: {endpoint: quantiles(histogram) for endpoint, histogram in sorted(found.items())}
+            for side, found in zip(("now", "before"), review.latencies, strict=True)
+        },
+        "diagnosis": asdict(review.diagnosis),
+    }
+
+
+def environment_answer(
+    environment: Environment, review: EnvironmentReview, owner: str | None
+) -> dict[str, Any]:
+    return {
+        "environment": environment.name,
+        "owner": owner,
+        "first_day": review.period.first,
+        "last_day": review.period.last,
+        "days": review.period.days,
+        "as_of": review.as_of,
+        "known_since": review.known_since,
+        "now": figures(review.whole.now),
+        "before": figures(review.whole.before),
+        "effects": _effects(review.whole.effects),
+        "by_owner": [_cell({"owner": cell.key}, cell) for cell in review.owners[:MOST_ROWS]],
+        "by_workload": [
+            _cell({"workload": cell.key.name, "owner": cell.key.owner, "quality_bar": cell.key.bar}, cell)
+            for cell in review.workloads[:MOST_ROWS]
+        ],
+        "by_endpoint": [
+            _cell(
+                {
+                    "workload": review.names[cell.key.workload].name,
+                    "owner": review.names[cell.key.workload].owner,
+                    "endpoint": cell.key.endpoint,
+                },
+                cell,
+            )
+            for cell in review.cells[:MOST_ROWS]
+        ],
+    }
+
+
+def rollout_answer(rollout: Rollout, review: RolloutReview) -> dict[str, Any]:
+    ours, theirs = total(review.candidate.values()), total(review.baseline.values())
+    return {
+        "rollout": str(rollout.pk),
+        "environment": rollout.environment.name,
+        "workload": rollout.workload.name,
+        "owner": rollout.workload.owner.name,
+        "quality_bar": float(rollout.workload.quality_bar),
+        "start": review.start,
+        "end": review.end,
+        "candidate": figures(ours),
+        "baseline": figures(theirs),
+        "changes": _changes(review.comparison),
+        "by_endpoint": [_cell({"endpoint": cell.key}, cell) for cell in review.endpoints[:MOST_ROWS]],
+        **{
+            f"by_{key}": breakdown(
+                key, *(grouped(side, attrgetter(key)) for side in (review.candidate, review.baseline))
+            )
+            for key in ("model", "rule")
+        },
+        "workload_before": figures(review.before),
+        "workload_during": figures(review.during),
+        "workload_after": None if review.after is None else figures(review.after),
+        "saved_nusd": _change(review.saved),
+        "mirror_cost_nusd": review.mirror_cost,
+        "diagnosis": asdict(review.diagnosis),
+    }
+
+
+def quantiles(histogram: Histogram) -> dict[str, float | None]:
+    return {name: histogram.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+
+
+def _cell(names: Mapping[str, Any], cell: CellChange[Any]) -> dict[str, Any]:
+    return {
+        **names,
+        "now": figures(cell.now),
+        "before": figures(cell.before),
+        "effects": _effects(cell.effects),
+    }
+
+
+def _effects(effects: CostEffects) -> dict[str, int]:
+    """Why the cost changed; the three add up to the total."""
+    return {
+        "total_nusd": effects.total,
+        "volume_nusd": effects.volume,
+        "mix_nusd": effects.mix,
+        "behaviour_nusd": effects.behaviour,
+    }
+
+
+def _changes(comparison: PeriodComparison) -> dict[str, Any]:
+    """At one mix (or in the same minutes), each with its interval; `mix`: what the shift of traffic explains alone."""
+    return {
+        "cost_per_success": _change(comparison.cost_per_success),
+        "cost_per_task": _change(comparison.cost_per_task),
+        "failures": _change(comparison.failures),
+        "retries": _change(comparison.retries),
+        "mix": comparison.mix,
+        "unadjusted": comparison.raw,
+        "covered": comparison.covered,
+    }
+
+
+def _change(change: Change | None) -> dict[str, float] | None:
+    return None if change is None else asdict(change)
+
+
+# --- for a spreadsheet -----------------------------------------------------------------------------------
+
+KEYS = ("endpoint", "workload", "owner", "model", "arm", "version", "rule")
+
+
+def table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
+    """Rows of any of the answers, the first of which names the columns: one row for the whole, one for each part."""
+    sides = ("candidate", "baseline") if "candidate" in answer else ("now", "before")
+    names = tuple(answer[sides[0]])
+    effects = ("total_nusd", "volume_nusd", "mix_nusd", "behaviour_nusd")
+    yield [
+        "level",
+        *KEYS,
+        *(f"{side}_{name}" for side in sides for name in names),
+        *(f"effect_{name}" for name in effects),
+    ]
+    yield _line("total", answer, sides, names, effects)
+    for level in KEYS:
+        for row in answer.get(f"by_{level}", ()):
+            yield _line(level, row, ("now", "before"), names, effects)
+
+
+def _line(
+    level: str, row: Mapping[str, Any], sides: tuple[str, str], names: Iterable[str], effects: Iterable[str]
+) -> list[Any]:
+    keys = [_text(row.get(key, "")) if level != "total" else "" for key in KEYS]
+    values = [row[side][name] for side in sides for name in names]
+    return [level, *keys, *values, *(row.get("effects", {}).get(name) for name in effects)]
+
+
+def _text(value: Any) -> Any:
+    """A name that a spreadsheet would take for a formula is kept from being one: routers choose endpoints' names."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

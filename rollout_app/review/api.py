@@ -1,0 +1,89 @@
+"""/api/v1 of the review: of an environment, an owner, a workload, a rollout; as JSON, and as CSV at `….csv`."""
+
+import csv
+import io
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.core import clock
+from controlplane.core.errors import Conflict, InvalidInput, NotFound
+from controlplane.web.api import ApiView
+from policies_app.selectors import environment_for, workload_for
+from rollout_app.review import answers
+from rollout_app.review.environments import review_environment
+from rollout_app.review.rollouts import review_rollout
+from rollout_app.review.workloads import review_workload
+from rollout_app.selectors import rollout_for
+
+MOST_DAYS = 90
+_DAYS = OpenApiParameter("days", int, description=f"Length in days, 1 to {MOST_DAYS}; 7 if not given.")
+
+
+class ReviewView(ApiView):
+    """Base: the answer as JSON, or as a table at the address that ends in `.csv`."""
+
+    def reply(self, answer: Mapping[str, Any], *, as_csv: bool) -> HttpResponseBase:
+        if not as_csv:
+            return Response(answer)
+        text = io.StringIO()
+        csv.writer(text).writerows(answers.table(answer))
+        headers = {"Content-Disposition": 'attachment; filename="review.csv"'}
+        return HttpResponse(text.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+class EnvironmentReviewView(ReviewView):
+    """Cost, success and route mix of all workloads, by owner, workload and endpoint, what changed most first."""
+
+    @extend_schema(
+        parameters=[_DAYS, OpenApiParameter("owner", str, description="Only the workloads of this team.")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, environment: str, as_csv: bool = False) -> HttpResponseBase:
+        place = environment_for(self.actor, environment)
+        owner = request.query_params.get("owner")
+        review = review_environment(place, days=_days(request), now=clock.now(), owner=owner)
+        if owner is not None and not review.names:
+            raise NotFound(f"No workload belongs to a team {owner[:80]!r}.")
+        return self.reply(answers.environment_answer(place, review, owner), as_csv=as_csv)
+
+
+class WorkloadReviewView(ReviewView):
+    """One workload now and before: diagnosis, changes with intervals, by endpoint, model, arm, version and rule."""
+
+    @extend_schema(parameters=[_DAYS], responses=OpenApiTypes.OBJECT)
+    def get(
+        self, request: Request, environment: str, workload: str, as_csv: bool = False
+    ) -> HttpResponseBase:
+        place = environment_for(self.actor, environment)
+        found = workload_for(self.actor, workload)
+        length = timedelta(days=_days(request))
+        review = review_workload(place, found, end=clock.now(), length=length)
+        return self.reply(answers.workload_answer(place, found, review), as_csv=as_csv)
+
+
+class RolloutReviewView(ReviewView):
+    """A rollout's arms in the same minutes, and the workload before, during and after it."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, rollout: UUID, as_csv: bool = False) -> HttpResponseBase:
+        found = rollout_for(self.actor, rollout)
+        review = review_rollout(found)
+        if review is None:
+            raise Conflict("This rollout has not started: there is nothing to review.")
+        return self.reply(answers.rollout_answer(found, review), as_csv=as_csv)
+
+
+def _days(request: Request) -> int:
+    text = request.query_params.get("days", "7")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MOST_DAYS):
+        raise InvalidInput(f"days is a whole number from 1 to {MOST_DAYS}, not {text[:40]!r}.")
+    return int(text)

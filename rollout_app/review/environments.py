@@ -1,0 +1,182 @@
+"""The review of an environment, or of one owner in it: whole days, from the running sums. Reads only.
+
+A thousand workloads over 90 days are three rows an endpoint: the sums up to the end, up to the middle and up to
+the beginning. What is shown is as of the job's last turn, and says so.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from operator import sub
+from typing import Any, NamedTuple, TypeVar
+
+from django.db.models import Max, Min, Q, Sum
+
+from policies_app.models import Environment, Workload
+from rollout_app.engine.diagnosis import OutcomeSums
+from rollout_app.review import columns
+from rollout_app.review.attribution import CellChange, ModelShift, attribute, joined, model_shift
+from rollout_app.review.models import DayOutcomes, OwnerDay, RunningOutcomes, RunningState
+from rollout_app.review.rollups import DAY
+
+K = TypeVar("K")
+_COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts")]  # the leading figures of `OutcomeSums`
+_ZERO = (0,) * len(_COLUMNS)
+
+
+class Place(NamedTuple):
+    """A cell of an environment."""
+
+    workload: int
+    endpoint: str
+
+
+class WorkloadName(NamedTuple):
+    """What a page says of a workload."""
+
+    pk: int
+    name: str
+    owner: str
+    bar: float
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """`days` whole days (UTC) up to and with the last one, beside as many before them; the last one may be today."""
+
+    first: date
+    last: date
+    days: int
+    now: datetime
+
+    @classmethod
+    def ending_today(cls, days: int, now: datetime) -> "Period":
+        last = now.astimezone(UTC).date()
+        return cls(last - (days - 1) * DAY, last, days, now)
+
+    @property
+    def before_first(self) -> date:
+        return self.first - self.days * DAY
+
+    @property
+    def elapsed(self) -> float:
+        """Days of it that have passed: today is not over."""
+        start = datetime(self.first.year, self.first.month, self.first.day, tzinfo=UTC)
+        return max((self.now - start) / DAY, 1 / 24)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentReview:
+    """Cells by what changed most, the same by workload and by owner, and all of them together.
+
+    `known_since`: the first day of which there are sums. `as_of`: when they were last brought up to date.
+    """
+
+    period: Period
+    cells: list[CellChange[Place]]
+    workloads: list[CellChange[WorkloadName]]
+    owners: list[CellChange[str]]
+    whole: CellChange[None]
+    names: Mapping[int, WorkloadName]
+    known_since: date | None
+    as_of: datetime | None
+
+
+def review_environment(
+    environment: Environment, *, days: int, now: datetime, owner: str | None = None
+) -> EnvironmentReview:
+    """`owner`: a team's name, for its workloads only."""
+    period = Period.ending_today(days, now)
+    names = _names(owner)
+    cells = attribute(*_sums(environment, period, names))
+    workloads = _joined_by(cells, lambda place: names[place.workload])
+    owners = _joined_by(workloads, lambda workload: workload.owner)
+    state = RunningState.objects.filter(environment=environment).aggregate(at=Max("rolled_at"))
+    first = RunningOutcomes.objects.filter(environment=environment).aggregate(first=Min("day"))
+    return EnvironmentReview(
+        period=period,
+        cells=cells,
+        workloads=workloads,
+        owners=owners,
+        whole=joined(None, owners),
+        names=names,
+        known_since=first["first"],
+        as_of=state["at"],
+    )
+
+
+def _names(owner: str | None) -> dict[int, WorkloadName]:
+    rows = Workload.objects.order_by().values_list("pk", "name", "owner__name", "quality_bar")
+    if owner is not None:
+        rows = rows.filter(owner__name=owner)
+    return {pk: WorkloadName(pk, name, team, float(bar)) for pk, name, team, bar in rows}
+
+
+def _sums(
+    environment: Environment, period: Period, names: Mapping[int, WorkloadName]
+) -> tuple[dict[Place, OutcomeSums], dict[Place, OutcomeSums]]:
+    """Now and before, by place: differences of the running sums at three days."""
+    days = (period.before_first - DAY, period.first - DAY, period.last)
+    start, middle, end = (_running(environment, day) for day in days)
+    now, before = {}, {}
+    for place, sums in end.items():
+        if place[0] not in names:
+            continue
+        then = middle.get(place, _ZERO)
+        if sums != then:
+            now[Place(*place)] = OutcomeSums(*map(sub, sums, then))
+        if (first := start.get(place, _ZERO)) != then:
+            before[Place(*place)] = OutcomeSums(*map(sub, then, first))
+    return now, before
+
+
+def _running(environment: Environment, day: date) -> dict[tuple[int, str], tuple[int, ...]]:
+    rows = RunningOutcomes.objects.filter(environment=environment, day=day).order_by()
+    return {(row[0], row[1]): row[2:] for row in rows.values_list("workload_id", "endpoint", *_COLUMNS)}
+
+
+def _joined_by(cells: Iterable[CellChange[Any]], key: Callable[[Any], K]) -> list[CellChange[K]]:
+    """The cells taken together by a key, what changed most first."""
+    groups: dict[K, list[CellChange[Any]]] = defaultdict(list)
+    for cell in cells:
+        groups[key(cell.key)].append(cell)
+    changes = [joined(name, some) for name, some in groups.items()]
+    return sorted(changes, key=lambda change: -change.weight)
+
+
+# --- what only the rows that are shown need --------------------------------------------------------------
+
+
+def model_shifts(
+    environment: Environment, period: Period, places: Sequence[Place]
+) -> dict[Place, ModelShift | None]:
+    """Where each place's tasks moved to, of a few places."""
+    days = DayOutcomes.objects.filter(
+        environment=environment, workload__in={place.workload for place in places}, day__lte=period.last
+    )
+    tasks = {
+        side: days.filter(condition)
+        .order_by()
+        .values_list("workload_id", "endpoint", "model")
+        .annotate(n=Sum("tasks"))
+        for side, condition in (
+            ("now", Q(day__gte=period.first)),
+            ("before", Q(day__gte=period.before_first, day__lt=period.first)),
+        )
+    }
+    by_place: dict[str, dict[Place, dict[str, int]]] = {side: defaultdict(dict) for side in tasks}
+    for side, rows in tasks.items():
+        for workload, endpoint, model, n in rows:
+            by_place[side][Place(workload, endpoint)][model] = int(n)
+    return {place: model_shift(by_place["now"][place], by_place["before"][place]) for place in places}
+
+
+def spend(environment: Environment, period: Period, owner: str | None = None) -> list[tuple[date, int]]:
+    """(day, nano-USD) of each day of the period, oldest first; 0 where nothing was spent."""
+    rows = OwnerDay.objects.filter(environment=environment, day__gte=period.first, day__lte=period.last)
+    if owner is not None:
+        rows = rows.filter(owner__name=owner)
+    found = dict(rows.order_by().values_list("day").annotate(cost=Sum("cost_sum")))
+    days = (period.first + n * DAY for n in range(period.days))
+    return [(day, int(found.get(day) or 0)) for day in days]
