@@ -126,7 +126,7 @@ def is_consistent(bucket: BucketReport, now: datetime | None) -> bool:
         and _are_parts(bucket.errors_by_kind, bucket.errors)
         and _is_shadow(bucket.shadow, tasks)
         and _is_mirror(bucket.mirror, tasks)
-        and (not bucket.differing or not _differing(bucket))
+        and (not bucket.differing or _are_pairs(bucket.differing, bucket))
         and not _names_hold_nul(bucket)
         and minute.tzinfo is not None
         and (now is None or _is_recent(minute, now))
@@ -224,6 +224,33 @@ def _is_mirror(mirror: MirrorReport, tasks: int) -> bool:
     return mirror.n <= tasks and mirror.n == compared
 
 
+def _are_pairs(pairs: Mapping[str, DifferingReport], of: GradesReport) -> bool:
+    successes = failures = ungraded = 0
+    for pair, part in pairs.items():
+        cost = part.cost_nusd
+        if (
+            part.tasks != part.successes + part.failures + part.ungraded
+            or cost.n > part.tasks
+            or not _are_costs(cost)
+            or (cost.graded is not None and not _is_graded(cost.graded, cost, part))
+            or not _is_pair(pair)
+        ):
+            return False
+        successes += part.successes
+        failures += part.failures
+        ungraded += part.ungraded
+    return (
+        successes <= of.successes
+        and failures <= of.failures
+        and ungraded <= of.ungraded
+        and len(pairs) <= PARTS + 1
+    )
+
+
+def _is_pair(pair: str) -> bool:
+    return (">" in pair or pair in (SAME, OTHER)) and "\0" not in pair
+
+
 def _is_recent(moment: datetime, now: datetime) -> bool:
     return now - OLDEST <= moment
 
@@ -314,14 +341,13 @@ def _details(bucket: BucketReport) -> Found:
 
 
 def _differing(bucket: BucketReport) -> Found:
-    """What is wrong with `differing`; few buckets of a rollout have more than a handful of route pairs."""
     pairs = bucket.differing or {}
     found: Found = []
     if len(pairs) > PARTS + 1:
         found.append(("differing", f"at most {PARTS} route pairs, and {OTHER!r}"))
-    if any((">" not in pair and pair not in (SAME, OTHER)) or "\0" in pair for pair in pairs):
+    if not all(map(_is_pair, pairs)):
         found.append(("differing", f"a route pair is `a>b`, {SAME!r} or {OTHER!r}"))
-    for name in ("tasks", "successes", "failures", "ungraded"):
+    for name in ("successes", "failures", "ungraded"):
         if sum(getattr(part, name) for part in pairs.values()) > getattr(bucket, name):
             found.append(("differing", f"the route pairs together exceed {name}"))
     for pair, part in pairs.items():
