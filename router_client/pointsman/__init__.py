@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pointsman.attempt import Attempt, Next
     from pointsman.background import Pace
+    from pointsman.costs import Usage
     from pointsman.decision import Decision
     from pointsman.errors import (
         ConfigurationError,
@@ -35,6 +36,7 @@ __all__ = [
     "Router",
     "SnapshotRefused",
     "TokenInvalid",
+    "Usage",
     "__version__",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "Router": "router",
     "SnapshotRefused": "errors",
     "TokenInvalid": "errors",
+    "Usage": "costs",
 }
 
 

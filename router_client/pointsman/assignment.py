@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pointsman.comparison import Comparison
 from pointsman.errors import SnapshotRefused
 from pointsman.evaluate import CompiledPolicy, Route, compile_policy
 from pointsman.policy.canonical import digest
@@ -15,9 +16,9 @@ __all__ = ["Compile", "Rollout", "Side", "WorkloadAssignment", "compile_checked"
 Compile = Callable[[str, Mapping[str, Any]], CompiledPolicy]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """One arm: its version and its compiled policy."""
+    """One arm of one assignment: its version and its compiled policy. Each is equal to itself alone."""
 
     arm: str
     version: int
@@ -44,7 +45,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadAssignment:
-    """One workload entry of a snapshot. Never changes; a new revision is a new object."""
+    """One workload entry of a snapshot. Never changes; a new revision is a new object.
+
+    comparison   of the two policies, while both may serve: in shadow and at a percentage
+    """
 
     name: str
     environment: str
@@ -56,6 +60,7 @@ class WorkloadAssignment:
     pin: str | None = None
     pin_reason: str = ""
     pinned: Route | None = None
+    comparison: Comparison | None = None
 
     @classmethod
     def build(
@@ -76,7 +81,7 @@ class WorkloadAssignment:
             )
             return cls(
                 name, environment, int(entry["revision"]), str(entry["unit"]), baseline, candidate, rollout,
-                pin, why, _pinned(baseline.policy, pin, why),
+                pin, why, _pinned(baseline.policy, pin, why), _comparison(baseline, candidate, rollout),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SnapshotRefused("malformed", f"workload {name}: {type(error).__name__}: {error}") from error
@@ -111,6 +116,12 @@ def _rollout(entry: Mapping[str, Any]) -> Rollout:
         mirror_pcm=int(entry.get("mirror_pcm") or 0),
         cost_cap_nusd=None if cap is None else int(cap),
     )
+
+
+def _comparison(baseline: Side, candidate: Side | None, rollout: Rollout | None) -> Comparison | None:
+    if candidate is None or rollout is None or rollout.mode == "full":
+        return None
+    return Comparison(baseline.policy, candidate.policy)
 
 
 def _pinned(policy: CompiledPolicy, pin: str | None, why: str) -> Route | None:

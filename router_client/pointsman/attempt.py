@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from pointsman.costs import Usage
+
 __all__ = ["ANSWERED_BADLY", "UNREACHABLE", "Action", "Attempt", "Next", "error_kind"]
 
 Action = Literal["accept", "retry", "fallback", "escalate", "stop"]
@@ -23,12 +25,16 @@ class Attempt:
                   counts as `error`
     confidence    0 … 1, if a scorer gave one
     valid         False when the answer failed the caller's own check (the same as error `invalid_output`)
-    cost_nusd     what it cost, in nano-US-dollars
+    cost_nusd     what it cost, in whole nano-US-dollars; or
+    cost_usd      the same in dollars; or
+    usage         its tokens, priced by the snapshot. None of the three: the task's cost is not known
     latency_ms    how long it took; without it the time since the last step is taken
     output_tokens length of the answer, if known
     """
 
-    __slots__ = ("confidence", "cost_nusd", "error", "latency_ms", "ok", "output_tokens", "valid")
+    __slots__ = (
+        "confidence", "cost_nusd", "cost_usd", "error", "latency_ms", "ok", "output_tokens", "usage", "valid",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -37,7 +43,9 @@ class Attempt:
         error: str | None = None,
         confidence: float | None = None,
         valid: bool | None = None,
-        cost_nusd: int = 0,
+        cost_nusd: int | None = None,
+        cost_usd: float | None = None,
+        usage: Usage | None = None,
         latency_ms: float | None = None,
         output_tokens: int | None = None,
     ) -> None:
@@ -46,6 +54,8 @@ class Attempt:
         self.confidence = confidence
         self.valid = valid
         self.cost_nusd = cost_nusd
+        self.cost_usd = cost_usd
+        self.usage = usage
         self.latency_ms = latency_ms
         self.output_tokens = output_tokens
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from struct import Struct
 
-__all__ = ["BUCKETS", "bucket", "in_candidate", "mirrored"]
+__all__ = ["BUCKETS", "CELLS", "bucket", "cell", "in_candidate", "mirrored"]
 
 BUCKETS = 100_000
+CELLS = 1_024
+_UINT64 = Struct(">Q").unpack_from
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -25,7 +28,8 @@ def bucket(salt: str, unit: str) -> int:
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8. It is replaced, as browsers do: a request must not fail here.
         data = _SURROGATE.sub("\ufffd", text).encode()
-    return int.from_bytes(sha256(data).digest()[:8], "big") * BUCKETS >> 64
+    first_64_bits: int = _UINT64(sha256(data).digest())[0]
+    return first_64_bits * BUCKETS >> 64
 
 
 def in_candidate(mode: str, share_pcm: int, salt: str, unit: str) -> bool:
@@ -39,3 +43,8 @@ def mirrored(mirror_pcm: int, salt: str, unit: str) -> bool:
     Salted apart, so the sample cuts across the slices.
     """
     return mirror_pcm > 0 and bucket(f"{salt}/mirror", unit) < mirror_pcm
+
+
+def cell(workload: str, unit: str) -> int:
+    """The unit's cell 0 … 1,023, the same before and during every rollout of the workload."""
+    return bucket(f"{workload}/cells", unit) % CELLS

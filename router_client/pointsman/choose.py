@@ -1,4 +1,4 @@
-"""Chooses the model for one task: arm, then route, then what overrides it."""
+"""Chooses the model for one task: arm, then route, then what overrides it; and whether the policies differ on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from pointsman.assignment import WorkloadAssignment
-from pointsman.bucketing import bucket, mirrored
+from pointsman.bucketing import bucket
+from pointsman.comparison import AGREE, SAME, Comparison
 from pointsman.decision import Decision
 from pointsman.evaluate import CompiledPolicy, Route
-from pointsman.history import FailureHistory, LatchMemory
+from pointsman.history import DifferingUnits, Memory, Window
 
 __all__ = ["decide"]
 
@@ -20,78 +21,148 @@ def decide(
     assignment: WorkloadAssignment,
     request: Mapping[str, Any] | None,
     unit_ids: Mapping[str, str] | None = None,
-    *,
-    history: FailureHistory | None = None,
-    latch: LatchMemory | None = None,
+    memory: Memory | None = None,
     available: Container[str] | None = None,
 ) -> Decision:
     """Choose the model for one task. Never raises, takes no lock, touches no network.
 
     request    the `request.*` inputs: `{"prompt_tokens": 12, "attributes": {…}}`, what is known of them
     unit_ids   ids by kind: `request`, `conversation`, `user`, `tenant`
-    history    the process's failure history, for policies that ask for it
-    latch      the process's memory of escalated conversations
+    memory     what the process remembers; None: nothing
     available  catalogue names that can be called; for a choice outside `guard.on_unknown_model` answers
     """
-    decision = Decision(assignment, assignment.baseline, _mapping(request), _mapping(unit_ids), latch)
+    decision = Decision(
+        assignment,
+        assignment.baseline,
+        request if type(request) is dict else _mapping(request),
+        unit_ids if type(unit_ids) is dict else _mapping(unit_ids),
+        memory,
+    )
     try:
-        _choose(assignment, decision, history)
-        if latch is not None or available is not None:
-            _override(assignment, decision, latch, available)
+        if assignment.pinned is not None:
+            decision.route = assignment.pinned
+            decision.differing = AGREE if assignment.comparison is not None else None
+        elif assignment.comparison is not None:
+            _choose_in_rollout(assignment, assignment.comparison, decision, memory, available)
+        else:
+            _choose(assignment, decision, memory, available)
     except Exception as error:  # The caller's request must not fail because routing did.
-        decision.side = assignment.baseline
+        decision.side, decision.differing = assignment.baseline, None
         decision.route = assignment.baseline.policy.broken(error)
     return decision
 
 
-def _choose(assignment: WorkloadAssignment, decision: Decision, history: FailureHistory | None) -> None:
-    if assignment.pinned is not None:
-        decision.route = assignment.pinned
-        return
-    rollout, candidate = assignment.rollout, assignment.candidate
-    if rollout is not None and candidate is not None:
-        if rollout.mode == "percentage":
-            decision._bucket = bucket(rollout.salt, decision.unit)
-            if decision._bucket < rollout.share_pcm:
-                decision.side = candidate
-        elif rollout.mode == "full":
-            decision.side = candidate
-        else:
-            decision.shadow = _route(candidate.policy, decision, history)
-            decision.mirror = mirrored(rollout.mirror_pcm, rollout.salt, decision.unit)
-    decision.route = _route(decision.side.policy, decision, history)
-
-
-def _override(
+def _choose(
     assignment: WorkloadAssignment,
     decision: Decision,
-    latch: LatchMemory | None,
+    memory: Memory | None,
     available: Container[str] | None,
 ) -> None:
-    if assignment.pinned is not None:
-        return
+    """Outside a rollout, or at `full`: one policy serves, and nobody can tell what another would do."""
+    if assignment.rollout is not None and assignment.candidate is not None:
+        decision.side = assignment.candidate
     policy = decision.side.policy
-    conversation = decision.unit_ids.get("conversation")
-    if latch is not None and policy.latched is not None and conversation is not None:
-        stronger = policy.stronger(policy.latched.alias, decision.route.alias)
-        if stronger and latch.holds(assignment.name, str(conversation)):
-            decision.route = policy.latched
-    if available is not None and decision.route.model not in available:
-        decision.route = policy.unknown_model(decision.route)
+    route = policy.route(decision.request, _window(decision, memory) if policy.uses_history else None)
+    if policy.latched is not None or available is not None:
+        held = policy.latched is not None and _held(assignment, decision, memory)
+        route = _overridden(policy, route, held, available)
+    decision.route = route
+
+
+def _choose_in_rollout(
+    assignment: WorkloadAssignment,
+    comparison: Comparison,
+    decision: Decision,
+    memory: Memory | None,
+    available: Container[str] | None,
+) -> None:
+    rollout, side, candidate = assignment.rollout, assignment.baseline, assignment.candidate
+    if rollout is None or candidate is None:
+        raise TypeError("a comparison without a rollout")
+    window = _window(decision, memory) if comparison.uses_history else None
+    if rollout.mode == "percentage":
+        unit = decision.unit_ids.get(assignment.unit)
+        if type(unit) is str and unit and not unit.isspace():
+            decision._unit = unit
+        else:
+            unit = decision.unit
+        decision._bucket = number = bucket(rollout.salt, unit)
+        if number < rollout.share_pcm:
+            decision.side = side = candidate
+        route = side.policy.route(decision.request, window)
+        shared = comparison.shared[side.arm].get(route.rule)
+        if shared is None or shared[2] is not None:
+            differing, other = comparison.counterpart(side.arm, route, decision.request, window)
+        else:
+            differing, other, _ = shared
+    else:
+        route = side.policy.route(decision.request, window)
+        differing, other = comparison.evaluated(side.arm, route, decision.request, window)
+    decision.route, decision.other, decision.differing = route, other, differing
+    if available is not None or comparison.latches:
+        _override_both(assignment, comparison, decision, other, memory, available)
+    if comparison.remembers and memory is not None and rollout.mode == "percentage":
+        _remember(decision, memory.differing, rollout.id, differing)
+
+
+def _override_both(
+    assignment: WorkloadAssignment,
+    comparison: Comparison,
+    decision: Decision,
+    other: Route,
+    memory: Memory | None,
+    available: Container[str] | None,
+) -> None:
+    """What overrides the served choice overrides the other one, too: both are compared as they would act."""
+    held = comparison.latches and _held(assignment, decision, memory)
+    mine, theirs = decision.side.policy, comparison.other(decision.side.arm)
+    decision.route = route = _overridden(mine, decision.route, held, available)
+    decision.other = other = _overridden(theirs, other, held, available)
+    decision.differing = comparison.of(decision.side.arm, route, other)
+
+
+def _remember(decision: Decision, units: DifferingUnits, rollout: str, stateless: str) -> None:
+    """A unit that has met a differing task differs from then on. Its route pair is that of the choices alone."""
+    if not (decision.differing or units.any):
+        return
+    unit = decision.lasting_unit
+    if unit is None:
+        return
+    # Where nothing overrode the choices, a differing task differs whatever the unit met before.
+    certain = stateless and stateless == decision.differing
+    if not certain and units.holds(rollout, unit):
+        decision.differing = stateless or SAME
+        return
+    if decision.differing:
+        units.mark(rollout, unit)
+
+
+def _overridden(policy: CompiledPolicy, route: Route, held: bool, available: Container[str] | None) -> Route:
+    if held and policy.latched is not None and policy.stronger(policy.latched.alias, route.alias):
+        route = policy.latched
+    if available is not None and route.model not in available:
+        route = policy.unknown_model(route)
+    return route
+
+
+def _held(assignment: WorkloadAssignment, decision: Decision, memory: Memory | None) -> bool:
+    """Whether the task's conversation was escalated earlier."""
+    conversation = decision.conversation
+    return (
+        memory is not None and conversation is not None and memory.latch.holds(assignment.name, conversation)
+    )
+
+
+def _window(decision: Decision, memory: Memory | None) -> Window | None:
+    if memory is None:
+        return None
+    decision.window = window = memory.history.get((decision.assignment.name, decision.endpoint))
+    return window
 
 
 def _mapping(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What the caller gave, if it is a mapping; else nothing is known."""
-    if type(values) is dict:
-        return values
     try:
         return values if isinstance(values, Mapping) else _NOTHING
     except Exception:  # A proxy object whose target is gone cannot even say what it is.
         return _NOTHING
-
-
-def _route(policy: CompiledPolicy, decision: Decision, history: FailureHistory | None) -> Route:
-    if history is None or not policy.uses_history:
-        return policy.route(decision.request)
-    decision._history = history.window(decision.workload, decision.endpoint)
-    return policy.route(decision.request, decision._history)

@@ -10,9 +10,11 @@ from typing import Any
 
 from pointsman.assignment import Side, WorkloadAssignment
 from pointsman.attempt import Attempt, Next
-from pointsman.bucketing import bucket
+from pointsman.bucketing import bucket, cell, mirrored
+from pointsman.comparison import AGREE, SAME
+from pointsman.costs import NO_PRICES, Prices
 from pointsman.evaluate import Route
-from pointsman.history import LatchMemory, Window
+from pointsman.history import Memory, Window
 from pointsman.steps import Steps, ended, next_step
 from pointsman.token import DecisionToken
 
@@ -37,6 +39,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class _Account:
+    """What became of a task; made when it is first asked for, so that a decision stays cheap.
+
+    steps        its attempts
+    other_steps  the same attempts by the other policy, as long as both agree
+    recorded     (success, cost_nusd), once it was recorded
+    id           the `decision_id`, once it was made
+    """
+
+    __slots__ = ("id", "other_steps", "recorded", "steps")
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.other_steps: Steps | None = None
+        self.recorded: tuple[bool | None, int | None] | None = None
+        self.id: str | None = None
+
+
 class Decision:
     """One task's decision. What is expensive (the id, the reason, the unit's group) is made on first use.
 
@@ -44,29 +64,17 @@ class Decision:
     """
 
     __slots__ = (
-        "_bucket",
-        "_history",
-        "_id",
-        "_latch",
-        "_nonce",
-        "_sequence",
-        "_started",
-        "_steps",
-        "_unit",
-        "assignment",
-        "at",
-        "mirror",
-        "request",
-        "route",
-        "shadow",
-        "side",
-        "unit_ids",
-    )
+        "_account", "_bucket", "_memory", "_nonce", "_sequence", "_started", "_unit", "assignment", "at",
+        "differing", "other", "request", "route", "side", "unit_ids", "window",
+    )  # fmt: skip
 
     route: Route
     side: Side
-    shadow: Route | None
-    mirror: bool
+    # The route pair, when the two policies of a rollout treat this task differently; `AGREE` ("") when they do
+    # not; None when nobody can tell. `next` may still find that they go on differently.
+    differing: str | None
+    # What the other policy chooses, while both may serve.
+    other: Route | None
 
     def __init__(
         self,
@@ -74,24 +82,22 @@ class Decision:
         side: Side,
         request: Mapping[str, Any],
         unit_ids: Mapping[str, str],
-        latch: LatchMemory | None,
+        memory: Memory | None = None,
     ) -> None:
         self.assignment = assignment
         self.side = side
         self.request = request
         self.unit_ids = unit_ids
-        self.shadow = None
-        self.mirror = False
+        self.differing = self.other = None
         self.at = time()
         self._started = monotonic()
         self._sequence = next(_sequence)
         self._nonce = _process
-        self._latch = latch
-        self._history: Window | None = None
+        self._memory = memory
+        self.window: Window | None = None
         self._bucket = -1
         self._unit: str | None = None
-        self._id: str | None = None
-        self._steps: Steps | None = None
+        self._account: _Account | None = None
 
     # What was chosen
 
@@ -178,9 +184,29 @@ class Decision:
         return self.route.alias == self.side.policy.weakest
 
     @property
+    def shadow(self) -> Route | None:
+        """In shadow: what the candidate would have chosen. Outside of it None."""
+        rollout = self.assignment.rollout
+        return self.other if rollout is not None and rollout.mode == "shadow" else None
+
+    @property
+    def mirror(self) -> bool:
+        """In shadow: whether the candidate's model may run, too, to compare."""
+        rollout = self.assignment.rollout
+        if rollout is None or self.shadow is None:
+            return False
+        return mirrored(rollout.mirror_pcm, rollout.salt, self.unit)
+
+    @property
+    def prices(self) -> Prices:
+        """The snapshot's prices, by which `usage` is turned into a cost."""
+        return self._memory.prices() if self._memory is not None else NO_PRICES
+
+    @property
     def agreed(self) -> bool | None:
         """In shadow: whether the candidate would have called the same model. Outside of it None."""
-        return None if self.shadow is None else self.shadow.model == self.route.model
+        shadow = self.shadow
+        return None if shadow is None else shadow.model == self.route.model
 
     # Who asked
 
@@ -192,22 +218,36 @@ class Decision:
 
     @property
     def unit(self) -> str:
-        """The unit of assignment: as given, else the request's id, else one made up for this task alone."""
+        """The unit of assignment: as given, else the request's id, else one made up for this task alone.
+
+        An empty or blank id counts as not given: it would send everybody who has none to one arm.
+        """
         if self._unit is None:
-            ids = self.unit_ids
-            given = ids.get(self.assignment.unit)
-            if given is None:
-                given = ids.get("request")
-            self._unit = str(given) if given is not None else self.nonce
+            self._unit = self._id_of(self.assignment.unit) or self._id_of("request") or self.nonce
         return self._unit
 
     @property
     def unit_missing(self) -> bool:
-        """Whether the caller left out the workload's unit, so that it may change arms within a conversation
-        or user.
-        """
+        """Whether the caller left out the workload's unit, so that a conversation or user may change arms."""
         kind = self.assignment.unit
-        return kind != "request" and self.unit_ids.get(kind) is None
+        return kind != "request" and self._id_of(kind) is None
+
+    @property
+    def conversation(self) -> str | None:
+        """The conversation's id, None when none was given."""
+        return self._id_of("conversation")
+
+    @property
+    def lasting_unit(self) -> str | None:
+        """What further tasks share with this one: the unit, or for single requests their conversation."""
+        return self.conversation if self.assignment.unit == "request" else self.unit
+
+    def _id_of(self, kind: str) -> str | None:
+        given = self.unit_ids.get(kind)
+        if given is None:
+            return None
+        text = given if type(given) is str else str(given)
+        return None if not text or text.isspace() else text
 
     @property
     def group(self) -> int:
@@ -218,6 +258,11 @@ class Decision:
         return self._bucket % GROUPS
 
     @property
+    def cell(self) -> int | None:
+        """The unit's cell, 0 … 1,023, the same before and during rollouts; None where each request is its own."""
+        return None if self.assignment.unit == "request" else cell(self.workload, self.unit)
+
+    @property
     def nonce(self) -> str:
         """What tells this decision from every other one."""
         return f"{self._nonce}{self._sequence:x}"
@@ -225,17 +270,27 @@ class Decision:
     @property
     def token(self) -> DecisionToken:
         """The content of `decision_id`."""
+        recorded = self._account.recorded if self._account is not None else None
+        success, cost_nusd = recorded or (None, None)
+        model = self.alias if recorded is None else self.final_alias
         return DecisionToken(
             self.environment, self.workload, self.rollout, self.stage, self.arm, self.version,
-            self.endpoint, self.rule, self.alias, int(self.at), self.nonce,
+            self.endpoint, self.rule, model, int(self.at), self.nonce,
+            self.differing, self.cell, recorded is not None, success, cost_nusd,
         )  # fmt: skip
 
     @property
     def decision_id(self) -> str:
-        """The opaque, url-safe id for later feedback."""
-        if self._id is None:
-            self._id = self.token.encode()
-        return self._id
+        """The opaque, url-safe id for later feedback. Taken after `record` it also carries grade and cost."""
+        account = self._its_account
+        if account.id is None:
+            account.id = self.token.encode()
+        return account.id
+
+    def recorded_as(self, success: bool | None, cost_nusd: int | None) -> None:
+        """The task was recorded so: later tokens say it."""
+        account = self._its_account
+        account.recorded, account.id = (success, cost_nusd), None
 
     # What became of it
 
@@ -258,45 +313,80 @@ class Decision:
             return steps.done
         try:
             policy, costs = self.side.policy, expected_cost_nusd or {}
-            step = next_step(policy, steps, attempt, self.request, self._history, costs, available)
+            step = next_step(
+                policy, steps, attempt, self.request, self.window, costs, available, prices=self.prices
+            )
+            if self.differing == AGREE and self.other is not None:
+                try:
+                    self._compare(step, attempt, costs, available)
+                except Exception:  # Whether the policies differ on this task is not known, then.
+                    self.differing = None
             if step.action == "escalate":
                 self._hold()
             return step
         except Exception as error:  # The caller's request must not fail because the bookkeeping did.
             return ended(steps, attempt, error)
 
-    def _hold(self) -> None:
-        escalate = self.side.policy.escalate
-        conversation = self.unit_ids.get("conversation")
-        if (
-            self._latch is None
-            or conversation is None
-            or escalate is None
-            or escalate.latch != "conversation"
-        ):
+    def _compare(
+        self, step: Next, attempt: Attempt, costs: Mapping[str, int], available: Container[str] | None
+    ) -> None:
+        """Ask the other policy, too, what follows the same attempts. As long as it agrees, both arms are alike."""
+        comparison, other = self.assignment.comparison, self.other
+        if comparison is None or other is None:
             return
-        self._latch.hold(self.workload, str(conversation))
+        if not comparison.second_stage and other.alias == self.route.alias:
+            return
+        account = self._its_account
+        if account.other_steps is None:
+            account.other_steps = Steps(other, self._started)
+        theirs = next_step(
+            comparison.other(self.arm), account.other_steps, attempt, self.request, self.window, costs,
+            available, prices=self.prices, took_ms=account.steps.took_ms,
+        )  # fmt: skip
+        if _what_to_do(step) == _what_to_do(theirs):
+            return
+        self.differing, rollout = SAME, self.assignment.rollout
+        if comparison.remembers and rollout is not None and rollout.mode == "percentage":
+            memory, unit = self._memory, self.lasting_unit
+            if memory is not None and unit is not None:
+                memory.differing.mark(rollout.id, unit)
+
+    def _hold(self) -> None:
+        escalate, conversation = self.side.policy.escalate, self.conversation
+        if self._memory is None or conversation is None or escalate is None:
+            return
+        if escalate.latch == "conversation":
+            self._memory.latch.hold(self.workload, conversation)
 
     @property
     def steps(self) -> Steps:
         """The account: `attempts`, `retries`, `fallbacks`, `escalations`, `cost_nusd`, `latency_ms` …"""
-        if self._steps is None:
-            self._steps = Steps(self.route, self._started)
-        return self._steps
+        return self._its_account.steps
+
+    @property
+    def _its_account(self) -> _Account:
+        if self._account is None:
+            self._account = _Account(Steps(self.route, self._started))
+        return self._account
 
     @property
     def escalations(self) -> int:
         """How often a stronger model was asked because an answer was not good enough."""
-        return self._steps.escalations if self._steps is not None else 0
+        return self._account.steps.escalations if self._account is not None else 0
 
     @property
     def final_alias(self) -> str:
         """The policy's own name of the model whose answer ended the task (of the one asked last, before the
         end).
         """
-        if self._steps is None:
+        if self._account is None:
             return self.route.alias
-        return self._steps.done.alias if self._steps.done is not None else self._steps.route.alias
+        steps = self._account.steps
+        return steps.done.alias if steps.done is not None else steps.route.alias
 
     def __repr__(self) -> str:
         return f"<Decision {self.workload} v{self.version} {self.arm}: {self.rule} → {self.model}>"
+
+
+def _what_to_do(step: Next) -> tuple[Any, ...]:
+    return step.action, step.model, step.params, step.delay_ms, step.timeout_ms

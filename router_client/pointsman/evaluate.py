@@ -7,7 +7,7 @@ can be raised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -27,6 +27,9 @@ from pointsman.errors import PolicyInvalid
 from pointsman.policy.validate import validate
 
 __all__ = ["CompiledPolicy", "Escalate", "Retry", "Route", "compile_policy"]
+
+
+_FAILED, _ANSWER_BROKEN = "except Exception as error:", "    return broken(error)"
 
 
 class Route(NamedTuple):
@@ -116,6 +119,20 @@ class CompiledPolicy:
             names, _ = inputs_needed(self.escalate.when.node)
             self.uses_history |= any(name.startswith("history.") for name in names)
 
+    def probe(self, rules: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any], Any], Route | None]:
+        """Some of the policy's rules as a function of (request, history): the first that holds, None when none does."""
+        inputs = declared(self.data.get("inputs"), FIRST_STAGE)
+        emitter = Emitter(inputs)
+        lines = []
+        for rule in rules:
+            node = compile_condition(rule["when"], inputs).node
+            lines += [line for name in inputs_needed(node)[0] for line in emitter.load(name)]
+            route = emitter.constant(self.routes[rule["use"]]._replace(rule=rule["id"]))
+            lines.append(f"if {emitter.true(node)}: return {route}")
+        emitter.constants["broken"] = self.broken
+        body = ["try:", *(f"    {line}" for line in [*lines, "return None"]), _FAILED, _ANSWER_BROKEN]
+        return define("probe", "request, history", body, emitter.constants)
+
     def stronger(self, alias: str, than: str) -> bool:
         """Whether a model ranks above another one.
 
@@ -185,12 +202,7 @@ def _compile_rules(policy: CompiledPolicy, data: Mapping[str, Any]) -> tuple[_Ch
     default = policy._to(data["default"], "default", f"no rule holds, so the default {data['default']}")
     body.append(_answer(emitter, default))
     emitter.constants |= {"unsure": _unsure, "note": _note, "broken": policy.broken}
-    lines = [
-        "try:",
-        *(f"    {line}" for line in body),
-        "except Exception as error:",
-        "    return broken(error)",
-    ]
+    lines = ["try:", *(f"    {line}" for line in body), _FAILED, _ANSWER_BROKEN]
     choose = define("route", "request, history=None", lines, emitter.constants)
     return choose, any(name.startswith("history.") for name in emitter.locals)
 

@@ -5,11 +5,14 @@ Both live in one process and are bounded. No lock is taken: a decision must not 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import count
 
+from pointsman.costs import NO_PRICES, Prices
 from pointsman.recent import Recent
 
-__all__ = ["FailureHistory", "LatchMemory", "Window"]
+__all__ = ["DifferingUnits", "FailureHistory", "LatchMemory", "Memory", "Window"]
 
 SIZE = 200
 _EMPTY = 2
@@ -40,16 +43,20 @@ class Window:
 
 
 class FailureHistory:
-    """The windows of a process: at least the 10,000 workload-endpoint pairs used last."""
+    """The windows of a process: at least the 10,000 workload-endpoint pairs used last.
 
-    __slots__ = ("_windows",)
+    get   (workload, endpoint) → the pair's window, None before its first task
+    """
+
+    __slots__ = ("_windows", "get")
 
     def __init__(self, limit: int = 10_000) -> None:
         self._windows: Recent[tuple[str, str], Window] = Recent(limit)
+        self.get: Callable[[tuple[str, str]], Window | None] = self._windows.get
 
     def window(self, workload: str, endpoint: str) -> Window | None:
         """The window of a pair, or None before its first task."""
-        return self._windows.get((workload, endpoint))
+        return self.get((workload, endpoint))
 
     def record(self, workload: str, endpoint: str, failed: bool) -> None:
         """Add one task that began on the policy's weakest model."""
@@ -75,3 +82,38 @@ class LatchMemory:
     def holds(self, workload: str, conversation: str) -> bool:
         """Whether it was escalated earlier, as far as this process remembers."""
         return self._held.get((workload, conversation)) is not None
+
+
+class DifferingUnits:
+    """Units that have met a differing task under policies that remember; the last 100,000 or more.
+
+    From then on their state depends on their arm, so that comparing choices no longer tells whether they differ.
+    """
+
+    __slots__ = ("_marked", "any")
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._marked: Recent[tuple[str, str], bool] = Recent(limit)
+        self.any = False
+
+    def mark(self, rollout: str, unit: str) -> None:
+        """This unit has met a task on which the rollout's policies differ."""
+        self.any = True
+        self._marked.put((rollout, unit), True)
+
+    def holds(self, rollout: str, unit: str) -> bool:
+        """Whether it has, as far as this process remembers."""
+        return self.any and self._marked.get((rollout, unit)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one process remembers between tasks.
+
+    prices   of the applied snapshot
+    """
+
+    history: FailureHistory = field(default_factory=FailureHistory)
+    latch: LatchMemory = field(default_factory=LatchMemory)
+    differing: DifferingUnits = field(default_factory=DifferingUnits)
+    prices: Callable[[], Prices] = lambda: NO_PRICES

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from pointsman.background import BackgroundThread, Pace
 from pointsman.choose import decide
+from pointsman.costs import NO_PRICES, Prices, Usage
 from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
-from pointsman.history import FailureHistory, LatchMemory
+from pointsman.history import Memory
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.metrics import Counter, register
 from pointsman.reporting.outcomes import OutcomeBuffer
@@ -121,9 +122,11 @@ class Router:
         on_disk = Spool(spool) if isinstance(spool, str | os.PathLike) else spool
         self._defaults = DefaultAssignments(defaults or {})
         self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)
+        self._tallies = self._outcomes.decisions
         self._feedback = FeedbackQueue(spool=on_disk.feedback() if on_disk is not None else None)
-        self._history, self._latch, self._costs = FailureHistory(), LatchMemory(), TypicalCosts()
+        self._memory, self._costs = Memory(prices=self._prices), TypicalCosts()
         self._count = _Counts()
+        self._told: set[str] = set()
         self._started = self._closed = False
         self._good.load()
         self._background = self._new_background()
@@ -164,19 +167,32 @@ class Router:
                 assignment = self._defaults.assignment(workload)
         except Exception:  # A name that cannot even be looked up, such as a list.
             assignment = self._defaults.assignment("")
-        decision = decide(
-            assignment, request, unit_ids, history=self._history, latch=self._latch, available=available
-        )
+        decision = decide(assignment, request, unit_ids, self._memory, available)
         if decision.route.error:
             count.evaluation_errors.hit()
         try:
-            if decision.unit_missing:
+            given = decision.unit_ids.get(assignment.unit)
+            if (type(given) is not str or not given or given.isspace()) and decision.unit_missing:
                 count.unit_missing.hit()
             if self._clock is not None:
                 decision.at = self._clock()
+            # Counted, whether or not it will be reported.
+            tallies, at = self._tallies, decision.at
+            tally = tallies.now.get(decision.side)
+            if tally is None or not tally.since <= at < tally.until:
+                tally = tallies.turn(assignment, decision.side, at)
+            tally.hit()
+            if decision.differing:
+                tally.differs()
+            elif decision.differing is None and assignment.comparison is not None:
+                tally.unknown()
         except Exception:  # Ids that fail at every look, or the caller's own clock.
             count.evaluation_errors.hit()
         return decision
+
+    def _prices(self) -> Prices:
+        snapshot = self._good.current
+        return snapshot.prices if snapshot is not None else NO_PRICES
 
     def record(
         self,
@@ -186,6 +202,8 @@ class Router:
         quality: float | None = None,
         confidence: float | None = None,
         cost_nusd: float | None = None,
+        cost_usd: float | None = None,
+        usage: Usage | None = None,
         latency_ms: float | None = None,
         error: str | None = None,
         shadow_cost_nusd: float | None = None,
@@ -196,14 +214,16 @@ class Router:
 
         success     None: nobody graded it (yet; `feedback` may, later)
         quality, confidence   0 … 1
-        cost_nusd   nano-US-dollars of all attempts; without it what `decision.next` was told
+        cost_nusd   whole nano-US-dollars of all attempts; without it what `decision.next` was told
+        cost_usd    the same in dollars
+        usage       the tokens of the one call, priced by the snapshot
         latency_ms  until the final answer; likewise
         error       the kind, when the task ended without an answer; likewise
         shadow_cost_nusd   in shadow: what the candidate's choice would have cost, if the caller can tell
         mirror_success, mirror_cost_nusd   when `decision.mirror` asked for the other arm's model and it ran
         """
         given = TaskResult(
-            success, quality, confidence, cost_nusd, latency_ms, error,
+            success, quality, confidence, cost_nusd, cost_usd, usage, latency_ms, error,
             shadow_cost_nusd, mirror_success, mirror_cost_nusd,
         )  # fmt: skip
         try:
@@ -214,15 +234,19 @@ class Router:
 
     def _record(self, decision: Decision, given: TaskResult) -> None:
         outcome, left_out = outcome_of(decision, given, self._costs)
-        for _ in range(left_out):
+        for figure, why in left_out:
             self._count.figures_invalid.hit()
-        learn(self._history, decision, outcome.success)
+            if figure not in self._told:
+                self._told.add(figure)
+                log.warning("%s left out of an outcome, further ones are only counted: %s", figure, why)
+        learn(self._memory.history, decision, outcome.success)
+        decision.recorded_as(outcome.success, outcome.cost_nusd)
         if decision.version == 0:  # a stand-in's: the control plane knows no such version
             self._count.outcomes_without_policy.hit()
             return
         rollout = decision.assignment.rollout
         cap = rollout.cost_cap_nusd if rollout is not None else None
-        self._outcomes.record(bucket_key(decision), outcome, cap)
+        self._outcomes.record(bucket_key(decision), outcome, cap, decision.cell)
 
     def feedback(
         self, decision_id: str, kind: str, *, success: bool | None = None, score: float | None = None
@@ -338,6 +362,7 @@ class Router:
         """The parent's thread is not here, its locks may be held for ever, its outcomes are its own."""
         self.instance = _instance_name(self._named)
         self._outcomes.restart(self.instance)
+        self._tallies = self._outcomes.decisions
         self._feedback.restart()
         self._count = _Counts()
         self._background = self._new_background()

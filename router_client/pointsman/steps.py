@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pointsman.attempt import UNREACHABLE, Action, Attempt, Next, error_kind
-
-if TYPE_CHECKING:
-    from pointsman.evaluate import CompiledPolicy, Route
-    from pointsman.history import Window
+from pointsman.costs import NO_PRICES, CostInvalid, Prices, cost_of
+from pointsman.evaluate import CompiledPolicy, Route
+from pointsman.history import Window
 
 __all__ = ["Steps", "ended", "next_step"]
 
@@ -29,7 +28,10 @@ class Steps:
     route        the model that is asked now (`alias`, `model`, `params`)
     attempts, retries, fallbacks, escalations   counts
     retried      retries of the model that is asked now
-    cost_nusd    of all attempts
+    cost_nusd    of the attempts whose cost is known
+    unpriced     attempts whose cost is not known
+    cost_problem why a cost that was told is none, None when there was no such cost
+    took_ms      what the last attempt took
     latency_ms   of all attempts, with the waits between them
     models       attempts by the policy's own model names
     errors       failures by kind
@@ -41,16 +43,17 @@ class Steps:
     """
 
     __slots__ = (
-        "answer", "attempts", "blocked", "cost_nusd", "done", "errors", "escalations", "fallbacks", "last",
-        "latency_ms", "models", "retried", "retries", "route", "since", "unreachable",
-        "waited",
+        "answer", "attempts", "blocked", "cost_nusd", "cost_problem", "done", "errors", "escalations",
+        "fallbacks", "last", "latency_ms", "models", "retried", "retries", "route", "since", "took_ms",
+        "unpriced", "unreachable", "waited",
     )  # fmt: skip
 
     def __init__(self, route: Route, started: float) -> None:
         self.route = route
         self.attempts = self.retries = self.fallbacks = self.escalations = self.retried = 0
-        self.cost_nusd = 0
-        self.latency_ms = 0.0
+        self.cost_nusd = self.unpriced = 0
+        self.cost_problem: str | None = None
+        self.latency_ms = self.took_ms = 0.0
         self.models: dict[str, int] = {}
         self.errors: dict[str, int] = {}
         self.unreachable: set[str] = set()
@@ -61,18 +64,29 @@ class Steps:
         self.since = started
         self.waited = 0
 
-    def add(self, attempt: Attempt, kind: str | None) -> None:
-        """Enter one ended attempt."""
+    def add(self, attempt: Attempt, kind: str | None, prices: Prices, took_ms: float | None = None) -> None:
+        """Enter one ended attempt. `took_ms`: what it took, where another account has measured it."""
         now = monotonic()
-        took = attempt.latency_ms
-        self.latency_ms += max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took
+        took = attempt.latency_ms if took_ms is None else took_ms
+        self.took_ms = max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took
+        self.latency_ms += self.took_ms
         self.since = now
         self.last = attempt
         self.attempts += 1
-        self.cost_nusd += attempt.cost_nusd or 0
+        self._add_cost(attempt, prices)
         self.models[self.route.alias] = self.models.get(self.route.alias, 0) + 1
         if kind is not None:
             self.errors[kind] = self.errors.get(kind, 0) + 1
+
+    def _add_cost(self, attempt: Attempt, prices: Prices) -> None:
+        try:
+            cost = cost_of(attempt.cost_nusd, attempt.cost_usd, attempt.usage, self.route.model, prices)
+        except CostInvalid as error:
+            cost, self.cost_problem = None, str(error)
+        if cost is None:
+            self.unpriced += 1
+        else:
+            self.cost_nusd += cost
 
 
 def next_step(
@@ -83,14 +97,17 @@ def next_step(
     history: Window | None,
     costs: Mapping[str, int],
     available: Container[str] | None = None,
+    *,
+    prices: Prices = NO_PRICES,
+    took_ms: float | None = None,
 ) -> Next:
     """Enter the ended attempt and say what follows. See the module's text for the order.
 
     request and history are what the first stage saw; costs (nano-US-dollars by alias) and available as in
-    `Decision.next`.
+    `Decision.next`; took_ms as in `Steps.add`.
     """
     kind = error_kind(attempt)
-    steps.add(attempt, kind)
+    steps.add(attempt, kind, prices, took_ms)
     complaint = _complaint(policy, steps, attempt, kind, request, history)
     if not complaint.code:
         return _end(steps, "accept", steps.route, "good_enough", complaint.why)

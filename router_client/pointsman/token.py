@@ -1,22 +1,21 @@
-"""The `decision_id`: all that feedback needs to find its arm, so that nobody has to look a decision up.
+"""The `decision_id`: all that feedback needs to find its task's sums, so that nobody has to look a decision up.
 
-Layout of version 1: `1.` and base64url (no padding) of CRC-32 (4 bytes, big-endian) ‖ a JSON array of the
-fields in the order of `DecisionToken`. The checksum finds a cut or mistyped id; it proves nothing about who
-made it.
+Layout of version 2: `2.` and base64url (no padding) of CRC-32 (4 bytes, big-endian) ‖ a JSON array of the
+fields in the order of `DecisionToken`. Version 1, `1.`, ends with the nonce, and is still read. The checksum finds
+a cut or mistyped id; it proves nothing about who made it.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode, urlsafe_b64encode
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from pointsman.errors import TokenInvalid
 
 __all__ = ["DecisionToken"]
 
-_VERSION = "1."
 _LONGEST = 4096
 # Made once: `json.dumps` would make an encoder for each id.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -25,7 +24,15 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class DecisionToken(NamedTuple):
     """What a `decision_id` says.
 
-    `at` is Unix seconds; `model` is the policy's own name of the model chosen first.
+    rollout, stage   None outside a rollout
+    model      the policy's own name: the model that ended the task, once `recorded`; else the one chosen first
+    at         Unix seconds of the decision
+    nonce      tells the decision from every other
+    differing  the route pair, "" where the two policies agree, None where it is not known
+    cell       of the unit; None where each request is its own unit, and in version 1
+    recorded   whether the task was recorded before the token was made
+    success    what was recorded; None: no grade
+    cost_nusd  the task's cost; None: not known
     """
 
     environment: str
@@ -39,40 +46,53 @@ class DecisionToken(NamedTuple):
     model: str
     at: int
     nonce: str
+    differing: str | None = None
+    cell: int | None = None
+    recorded: bool = False
+    success: bool | None = None
+    cost_nusd: int | None = None
 
     def encode(self) -> str:
         """The opaque, url-safe form."""
         body = _encode(self).encode("utf-8", "replace")
         packed = urlsafe_b64encode(crc32(body).to_bytes(4, "big") + body)
-        return _VERSION + packed.rstrip(b"=").decode("ascii")
+        return "2." + packed.rstrip(b"=").decode("ascii")
 
     @classmethod
     def decode(cls, token: str) -> DecisionToken:
         """Read an id back. Raises `TokenInvalid` for anything that `encode` did not make."""
         try:
-            return cls._make(cls._fields_of(token))
+            return cls(*_fields_of(token))
         except (ValueError, TypeError, RecursionError) as error:
             raise TokenInvalid(f"not a decision id: {error}") from None
 
-    @classmethod
-    def _fields_of(cls, token: str) -> list[object]:
-        if not isinstance(token, str) or not token.startswith(_VERSION) or len(token) > _LONGEST:
-            raise ValueError(
-                f'it must be a text of at most {_LONGEST} characters that begins with "{_VERSION}"'
-            )
-        text = token[len(_VERSION) :]
-        packed = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if packed[:4] != crc32(packed[4:]).to_bytes(4, "big"):
-            raise ValueError("its checksum does not match; was it cut?")
-        fields = json.loads(packed[4:])
-        if not isinstance(fields, list) or [type(field) for field in fields] not in _SHAPES:
-            raise ValueError("its fields are not those of version 1")
-        return fields
-
-
-def _shape(rollout: type, stage: type) -> list[type]:
-    return [str, str, rollout, stage, str, int, str, str, str, int, str]
-
 
 _NONE = type(None)
-_SHAPES = [_shape(str, int), _shape(str, _NONE), _shape(_NONE, _NONE)]
+_TEXT, _TEXT_OR_NONE, _INT, _INT_OR_NONE = (str,), (str, _NONE), (int,), (int, _NONE)
+_FIRST = (
+    _TEXT, _TEXT, _TEXT_OR_NONE, _INT_OR_NONE, _TEXT, _INT, _TEXT, _TEXT, _TEXT, _INT, _TEXT,
+)  # fmt: skip
+_KINDS: dict[str, tuple[tuple[type, ...], ...]] = {
+    "1.": _FIRST,
+    "2.": (*_FIRST, _TEXT_OR_NONE, _INT_OR_NONE, (bool,), (bool, _NONE), _INT_OR_NONE),
+}
+
+
+def _fields_of(token: str) -> list[Any]:
+    kinds = _KINDS.get(token[:2]) if isinstance(token, str) else None
+    if kinds is None or len(token) > _LONGEST:
+        raise ValueError(f'it must be a text of at most {_LONGEST} characters that begins with "1." or "2."')
+    text = token[2:]
+    packed = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if packed[:4] != crc32(packed[4:]).to_bytes(4, "big"):
+        raise ValueError("its checksum does not match; was it cut?")
+    fields = json.loads(packed[4:])
+    if not isinstance(fields, list) or len(fields) != len(kinds):
+        raise ValueError(f"its fields are not those of version {token[0]}")
+    if any(type(value) not in kind for value, kind in zip(fields, kinds, strict=True)):
+        raise ValueError(f"its fields are not those of version {token[0]}")
+    if fields[2] is None and fields[3] is not None:
+        raise ValueError("it names a stage without a rollout")
+    if len(fields) > len(_FIRST) and any(n is not None and n < 0 for n in (fields[12], fields[15])):
+        raise ValueError("its figures are not those of a task")
+    return fields

@@ -6,7 +6,7 @@ import pytest
 from pointsman.attempt import Attempt
 from pointsman.choose import decide
 from pointsman.errors import PolicyInvalid, SnapshotRefused, TokenInvalid
-from pointsman.history import FailureHistory, LatchMemory
+from pointsman.history import FailureHistory, Memory
 from pointsman.reporting.recording import learn
 from pointsman.token import DecisionToken
 from tests.client.deciding import assigned, entry, moving
@@ -51,9 +51,7 @@ def test_it_serves_the_baseline_in_shadow_and_tells_the_candidates_choice() -> N
 @pytest.mark.parametrize("pin", ["large", "vendor/other"])
 def test_it_lets_a_pin_override_everything(pin: str) -> None:
     given = {**moving("percentage", 100_000), "pin": {"model": pin, "reason": "the small one is down"}}
-    decision = decide(
-        assigned(given), {}, {"conversation": "c"}, latch=LatchMemory(), available={"vendor/small"}
-    )
+    decision = decide(assigned(given), {}, {"conversation": "c"}, memory=Memory(), available={"vendor/small"})
     assert (decision.rule, decision.alias, decision.arm) == ("pin", pin, "baseline")
     assert decision.model == {"large": "vendor/large"}.get(pin, pin)
     assert "the small one is down" in decision.reason
@@ -80,20 +78,20 @@ def test_it_groups_units_into_32() -> None:
 
 
 def test_it_keeps_an_escalated_conversation_on_the_stronger_model() -> None:
-    assignment, latch, ids = assigned(entry(LATCHED)), LatchMemory(), {"conversation": "c"}
-    first = decide(assignment, {}, ids, latch=latch)
+    assignment, memory, ids = assigned(entry(LATCHED)), Memory(), {"conversation": "c"}
+    first = decide(assignment, {}, ids, memory=memory)
     assert first.next(Attempt(error="refusal")).action == "escalate"
-    second = decide(assignment, {}, ids, latch=latch)
+    second = decide(assignment, {}, ids, memory=memory)
     assert (second.rule, second.alias) == ("latch", "large")
-    assert decide(assignment, {}, {"conversation": "d"}, latch=latch).alias == "small"
-    assert decide(assignment, {}, latch=latch).alias == "small"
+    assert decide(assignment, {}, {"conversation": "d"}, memory=memory).alias == "small"
+    assert decide(assignment, {}, memory=memory).alias == "small"
 
 
 def test_it_latches_a_task_only_unless_told() -> None:
     policy = two_stage(escalate={"to": "large", "on": ["refusal"]})
-    assignment, latch, ids = assigned(entry(policy)), LatchMemory(), {"conversation": "c"}
-    assert decide(assignment, {}, ids, latch=latch).next(Attempt(error="refusal")).action == "escalate"
-    assert decide(assignment, {}, ids, latch=latch).alias == "small"
+    assignment, memory, ids = assigned(entry(policy)), Memory(), {"conversation": "c"}
+    assert decide(assignment, {}, ids, memory=memory).next(Attempt(error="refusal")).action == "escalate"
+    assert decide(assignment, {}, ids, memory=memory).alias == "small"
 
 
 def test_it_guards_against_a_model_that_cannot_be_called() -> None:
@@ -111,14 +109,15 @@ def test_it_passes_over_models_that_cannot_be_called() -> None:
 
 def test_it_learns_from_finished_tasks() -> None:
     rule = {"id": "flaky", "when": "history.failure_rate > 0.5 && history.tasks >= 2", "use": "large"}
-    assignment, history = assigned(entry(two_stage(rules=[rule]))), FailureHistory()
+    assignment, memory = assigned(entry(two_stage(rules=[rule]))), Memory()
+    history = memory.history
     request = {"endpoint": "/x"}
     for success in (None, False, False):
-        learn(history, decide(assignment, request, history=history), success)
-    assert decide(assignment, request, history=history).rule == "flaky"
-    assert decide(assignment, {"endpoint": "/y"}, history=history).rule == "default"
+        learn(history, decide(assignment, request, memory=memory), success)
+    assert decide(assignment, request, memory=memory).rule == "flaky"
+    assert decide(assignment, {"endpoint": "/y"}, memory=memory).rule == "default"
     # Chosen by the rule, the strong model's failures are not the weak one's.
-    learn(history, decide(assignment, request, history=history), True)
+    learn(history, decide(assignment, request, memory=memory), True)
     window = history.window("summaries", "/x")
     assert window is not None
     assert window.reading() == (1.0, 2)
@@ -135,7 +134,7 @@ def test_it_counts_an_escalated_task_as_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [{"unit_ids": 5}, {"request": 5}, {"history": 5}, {"latch": 5, "unit_ids": {"conversation": 1}}]
+    "broken", [{"unit_ids": 5}, {"request": 5}, {"memory": 5}, {"memory": 5, "unit_ids": {"conversation": 1}}]
 )
 def test_it_answers_whatever_the_caller_passes(broken: dict[str, Any]) -> None:
     rule = {"id": "flaky", "when": "history.tasks >= 2", "use": "large"}
@@ -193,9 +192,17 @@ def test_it_gives_every_decision_an_id_that_reads_back() -> None:
     assert decisions[0].decision_id.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
-@pytest.mark.parametrize(
-    "change", [lambda t: t[:-1], lambda t: t[:-4], lambda t: "2" + t[1:], lambda t: t + "A", lambda t: ""]
-)
+CUT = {
+    "a character less": lambda token: token[:-1],
+    "four less": lambda token: token[:-4],
+    "another version's fields": lambda token: "1" + token[1:],
+    "a version to come": lambda token: "3" + token[1:],
+    "one more": lambda token: token + "A",
+    "nothing": lambda token: "",
+}
+
+
+@pytest.mark.parametrize("change", CUT.values(), ids=CUT)
 def test_it_refuses_an_id_that_was_changed(change: Any) -> None:
     with pytest.raises(TokenInvalid):
         DecisionToken.decode(change(decide(assigned(), {}).decision_id))

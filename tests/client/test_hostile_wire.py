@@ -79,7 +79,7 @@ def test_it_passes_over_a_retry_after_that_is_none(value: str) -> None:
 
 
 def test_it_reads_no_problem_out_of_rubbish() -> None:
-    assert Answer(422, b"[" * 200_000).bad_buckets == set()
+    assert Answer(422, b"[" * 200_000).bad_entries == set()
 
 
 @pytest.mark.parametrize(

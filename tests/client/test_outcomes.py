@@ -141,7 +141,7 @@ def test_it_cuts_batches_at_the_protocols_limits() -> None:
     keys = [KEY._replace(endpoint=f"/{number}") for number in range(2 * MAX_BUCKETS + 1)]
     bucket = Bucket()
     bucket.add(GOOD, None)
-    cut = list(batches("r-1", [bucket.as_dict(key) for key in keys]))
+    cut = list(batches("r-1", {"buckets": [bucket.as_dict(key) for key in keys]}))
     assert sum(batch.count for batch in cut) == len(keys)
     for batch in cut:
         assert len(batch.body) <= MAX_BYTES + 1_024
@@ -198,14 +198,14 @@ def test_it_sends_on_what_is_good_in_a_refused_batch() -> None:
     buffer.seal()
     batch = buffer.oldest()
     assert batch is not None
-    buffer.refuse(batch, {1})
+    buffer.refuse(batch, {("buckets", 1)})
     rest = buffer.oldest()
     assert rest is not None
     assert rest.id != batch.id
     assert [bucket["endpoint"] for bucket in json.loads(rest.body)["buckets"]] == ["a", "c"]
     assert (buffer.refused, buffer.tasks_waiting) == (1, 2)
     # After a crash in between, the same refusal makes the same batch, and it is counted once.
-    assert batch.without({1})[0].id == rest.id
+    assert batch.without({("buckets", 1)})[0].id == rest.id
 
 
 def test_it_gives_up_a_batch_whose_fault_nobody_names() -> None:

@@ -268,7 +268,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             enter_attempt(
                 pending.decision,
                 str(payload.get("model_group") or payload.get("model") or pending.decision.model),
-                Attempt(cost_nusd=self._cost(payload), latency_ms=_latency_ms(payload)),  # type: ignore[arg-type]
+                Attempt(cost_nusd=self._cost(payload), latency_ms=_latency_ms(payload)),
             )
 
     async def _second_stage(self, pending: Pending, data: dict[str, Any], response: Any) -> Any:
@@ -278,7 +278,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             cost = _nusd(hidden.get("response_cost"))
             confidence = scorer(response) if scorer is not None else None
             with pending.lock:
-                step = decision.next(Attempt(confidence=confidence, cost_nusd=cost))  # type: ignore[arg-type]
+                step = decision.next(Attempt(confidence=confidence, cost_nusd=cost))
             if step.done:
                 return response
             response = await _call(step.model, {**data, **step.params})

@@ -26,7 +26,7 @@ def enter_attempt(decision: Decision, model: str, attempt: Attempt) -> None:
         elif steps.last is not None and error_kind(steps.last) in UNREACHABLE:
             steps.fallbacks += 1
     steps.route = route
-    steps.add(attempt, error_kind(attempt))
+    steps.add(attempt, error_kind(attempt), decision.prices)
 
 
 def finish(decision: Decision, *, answered: bool) -> None:

@@ -1,14 +1,32 @@
-"""What is sent, retried and kept as one, known by its id: a batch of outcome buckets, or of feedback."""
+"""What is sent, retried and kept as one, known by its id: a batch of outcomes, or of feedback."""
+
+from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# The protocol allows 1,000 buckets and 1 MiB; the rest is room for the frame around the buckets.
-MAX_BUCKETS = 1_000
-MAX_BYTES = (1 << 20) - 1_024
+from pointsman.reporting.limits import BUCKETS, BYTES
+
+__all__ = [
+    "MAX_BUCKETS",
+    "MAX_BYTES",
+    "Batch",
+    "FeedbackBatch",
+    "Message",
+    "batches",
+    "feedback_batch",
+    "tasks_of",
+]
+
+MAX_BUCKETS = BUCKETS
+MAX_BYTES = BYTES - 1_024  # the rest is room for the frame around the entries
+_LISTS = ("buckets", "decided", "cells")
+
+# List of a report → its entries.
+Entries = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Message(Protocol):
@@ -24,9 +42,9 @@ class Message(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Outcome buckets as a request's body, made once: every retry sends the same bytes under the same id.
+    """A report as a request's body, made once: every retry sends the same bytes under the same id.
 
-    count   the tasks in it
+    count   the tasks in its buckets
     """
 
     id: str
@@ -34,28 +52,41 @@ class Batch:
     body: bytes
     count: int
 
-    def without(self, bad: set[int]) -> list["Batch"]:
-        """What is left when the control plane refused some buckets, as a new batch.
+    def without(self, bad: set[tuple[str, int]]) -> list[Batch]:
+        """What is left when the control plane refused some entries, by (list, index), as a new batch.
 
         A new id, because the refusal counted nothing of the old one, and the contents differ. It follows from
         the old id: if a crash makes this happen twice, the second time is the same batch again.
         """
-        buckets = json.loads(self.body)["buckets"]
-        kept = [bucket for position, bucket in enumerate(buckets) if position not in bad]
-        if not kept or len(kept) == len(buckets):
+        entries = self._entries()
+        kept = {
+            name: [entry for n, entry in enumerate(part) if (name, n) not in bad]
+            for name, part in entries.items()
+        }
+        if not any(kept.values()) or _size(kept) == _size(entries):
             return []
         return [_batch(self.router, kept, _child(self.id, f"without {sorted(bad)}"))]
 
-    def halves(self) -> list["Batch"]:
+    def halves(self) -> list[Batch]:
         """The batch in two, for a control plane that takes less at once; empty when it cannot be cut."""
-        buckets = json.loads(self.body)["buckets"]
-        if len(buckets) < 2:
+        entries = self._entries()
+        if _size(entries) < 2:
             return []
-        middle = len(buckets) // 2
+        flat = [(name, entry) for name, part in entries.items() for entry in part]
+        middle = len(flat) // 2
+        parts = {"first half": flat[:middle], "second half": flat[middle:]}
         return [
-            _batch(self.router, buckets[:middle], _child(self.id, "first half")),
-            _batch(self.router, buckets[middle:], _child(self.id, "second half")),
+            _batch(
+                self.router,
+                {name: [entry for of, entry in part if of == name] for name in _LISTS},
+                _child(self.id, title),
+            )
+            for title, part in parts.items()
         ]
+
+    def _entries(self) -> dict[str, list[Mapping[str, Any]]]:
+        report = json.loads(self.body)
+        return {name: report.get(name, []) for name in _LISTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,49 +102,56 @@ class FeedbackBatch:
     body: bytes
     count: int
 
-    def halves(self) -> list["FeedbackBatch"]:
-        """The words in two, to find the one that is refused; empty when there is only one."""
-        words = [_encode(word) for word in json.loads(self.body)["feedback"]]
-        middle = len(words) // 2
+    def halves(self) -> list[FeedbackBatch]:
+        """The items in two, to find the one that is refused; empty when there is only one."""
+        items = [_encode(item) for item in json.loads(self.body)["feedback"]]
+        middle = len(items) // 2
         if not middle:
             return []
-        parts = {"first half": words[:middle], "second half": words[middle:]}
+        parts = {"first half": items[:middle], "second half": items[middle:]}
         return [feedback_batch(part, _child(self.id, name)) for name, part in parts.items()]
 
 
-def feedback_batch(words: Sequence[bytes], batch_id: str) -> FeedbackBatch:
-    """These words, each JSON already."""
-    return FeedbackBatch(batch_id, b'{"feedback":[' + b",".join(words) + b"]}", len(words))
+def feedback_batch(items: Sequence[bytes], batch_id: str) -> FeedbackBatch:
+    """These items, each JSON already."""
+    return FeedbackBatch(batch_id, b'{"feedback":[' + b",".join(items) + b"]}", len(items))
 
 
-def batches(router: str, buckets: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
-    """Cut buckets into batches within the protocol's limits. A bucket too large by itself goes alone."""
-    part: list[bytes] = []
+def batches(router: str, entries: Entries) -> Iterator[Batch]:
+    """Cut a report into batches within the protocol's limits. An entry too large by itself goes alone."""
+    part: dict[str, list[bytes]] = {}
     size = tasks = 0
-    for bucket in buckets:
-        encoded = _encode(bucket)
-        if part and (len(part) == MAX_BUCKETS or size + len(encoded) > MAX_BYTES):
+    for name, entry in ((name, entry) for name, listed in entries.items() for entry in listed):
+        encoded = _encode(entry)
+        if part and (len(part.get(name, ())) == MAX_BUCKETS or size + len(encoded) > MAX_BYTES):
             yield _framed(router, part, str(uuid.uuid4()), tasks)
-            part, size, tasks = [], 0, 0
-        part.append(encoded)
+            part, size, tasks = {}, 0, 0
+        part.setdefault(name, []).append(encoded)
         size += len(encoded) + 1
-        tasks += bucket["tasks"]
+        tasks += entry["tasks"] if name == "buckets" else 0
     if part:
         yield _framed(router, part, str(uuid.uuid4()), tasks)
 
 
-def tasks_of(buckets: Sequence[Mapping[str, Any]]) -> int:
+def tasks_of(buckets: Iterable[Mapping[str, Any]]) -> int:
     """How many tasks the buckets hold, to count what is sent or dropped."""
     return sum(bucket["tasks"] for bucket in buckets)
 
 
-def _batch(router: str, buckets: Sequence[Mapping[str, Any]], batch_id: str) -> Batch:
-    return _framed(router, [_encode(bucket) for bucket in buckets], batch_id, tasks_of(buckets))
+def _size(entries: Entries) -> int:
+    return sum(map(len, entries.values()))
 
 
-def _framed(router: str, buckets: Sequence[bytes], batch_id: str, tasks: int) -> Batch:
-    frame = _encode({"batch_id": batch_id, "router": router, "buckets": []})
-    return Batch(batch_id, router, frame.removesuffix(b"]}") + b",".join(buckets) + b"]}", tasks)
+def _batch(router: str, entries: Entries, batch_id: str) -> Batch:
+    encoded = {name: [_encode(entry) for entry in part] for name, part in entries.items() if part}
+    return _framed(router, encoded, batch_id, tasks_of(entries["buckets"]))
+
+
+def _framed(router: str, entries: Mapping[str, Sequence[bytes]], batch_id: str, tasks: int) -> Batch:
+    frame = _encode({"batch_id": batch_id, "router": router}).removesuffix(b"}")
+    lists = {"buckets": entries.get("buckets", ()), **entries}  # which is never left out
+    body = b"".join(b',"%s":[%s]' % (name.encode(), b",".join(part)) for name, part in lists.items())
+    return Batch(batch_id, router, frame + body + b"}", tasks)
 
 
 def _child(batch_id: str, name: str) -> str:
@@ -121,5 +159,5 @@ def _child(batch_id: str, name: str) -> str:
 
 
 def _encode(data: Mapping[str, Any]) -> bytes:
-    # NaN would be written as a word that is no JSON; a bucket never holds one, and this makes sure.
+    # NaN would be written as a word that is no JSON; a report never holds one, and this makes sure.
     return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()

@@ -1,11 +1,19 @@
 """One minute's outcomes of one route, summed: the protocol's bucket, as plain integers and floats."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pointsman.reporting.histogram import Histogram
+from pointsman.reporting.limits import OTHER, PARTS
+
+
+def minute_text(minute: int) -> str:
+    """A minute since 1970 as RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(minute * 60))
 
 
 class BucketKey(NamedTuple):
@@ -22,8 +30,7 @@ class BucketKey(NamedTuple):
     model: str
 
     def as_dict(self) -> dict[str, Any]:
-        minute = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(self.minute * 60))
-        return {**self._asdict(), "minute": minute}
+        return {**self._asdict(), "minute": minute_text(self.minute)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,12 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Both arms' models ran for one task: how each ended."""
+    """Both arms' models ran for one task: how each ended. Costs are None when not known."""
 
     baseline_success: bool
     candidate_success: bool
-    baseline_cost_nusd: int = 0
-    candidate_cost_nusd: int = 0
+    baseline_cost_nusd: int | None = None
+    candidate_cost_nusd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class Outcome:
                         answered
     models              every model that was asked, the policy's own names
     group               bucket(salt, unit) mod 32, None when it is not kept
+    differing           the route pair, "" where the two policies agree, None where it is not known
     """
 
     success: bool | None
@@ -77,6 +85,7 @@ class Outcome:
     attempts: int = 1
     models: tuple[str, ...] = ()
     group: int | None = None
+    differing: str | None = None
     shadow: Shadow | None = None
     mirror: Mirror | None = None
 
@@ -100,7 +109,7 @@ class Moments:
 
 @dataclass(slots=True)
 class MoneySums:
-    """Σ, Σ² and Σ over successes, in integers: money sums exactly."""
+    """Σ, Σ² and Σ over successes of costs, in integers: money sums exactly."""
 
     sum: int = 0
     sum_sq: int = 0
@@ -118,27 +127,67 @@ class MoneySums:
 
 
 @dataclass(slots=True)
-class Costs:
-    """Costs of the tasks that had one, as they were and cut at the rollout's cap."""
+class CostSums:
+    """Costs of the tasks of which each attempt's is known, as they were and cut at the rollout's cap.
+
+    graded   the same of those that have a grade: what cost per success is taken over
+    """
 
     n: int = 0
     exact: MoneySums = field(default_factory=MoneySums)
     capped: MoneySums = field(default_factory=MoneySums)
-    histogram: Histogram = field(default_factory=Histogram)
+    graded_n: int = 0
+    graded_successes: int = 0
+    graded: MoneySums = field(default_factory=MoneySums)
+    graded_capped: MoneySums = field(default_factory=MoneySums)
 
-    def add(self, cost: int, success: bool, cap: int | None) -> None:
+    def add(self, cost: int, success: bool | None, cap: int | None) -> None:
+        cut = cost if cap is None else min(cost, cap)
         self.n += 1
-        self.exact.add(cost, success)
-        self.capped.add(cost if cap is None else min(cost, cap), success)
-        self.histogram.record(cost)
+        self.exact.add(cost, success is True)
+        self.capped.add(cut, success is True)
+        if success is not None:
+            self.graded_n += 1
+            self.graded_successes += success
+            self.graded.add(cost, success)
+            self.graded_capped.add(cut, success)
+
+    def as_dict(self, tasks: int) -> dict[str, Any]:
+        """The protocol's form. `graded` is left out where each of the `tasks` has both a cost and a grade."""
+        sums = {"n": self.n, **self.exact.as_dict(), "capped": self.capped.as_dict()}
+        if self.graded_n == tasks:
+            return sums
+        return {
+            **sums,
+            "graded": {
+                "n": self.graded_n,
+                "successes": self.graded_successes,
+                **self.graded.as_dict(),
+                "capped": self.graded_capped.as_dict(),
+            },
+        }
+
+
+@dataclass(slots=True)
+class DifferingSums:
+    """The tasks of one route pair."""
+
+    successes: int = 0
+    failures: int = 0
+    ungraded: int = 0
+    costs: CostSums = field(default_factory=CostSums)
+
+    def add(self, outcome: Outcome, cap: int | None) -> None:
+        self.successes += outcome.success is True
+        self.failures += outcome.success is False
+        self.ungraded += outcome.success is None
+        if outcome.cost_nusd is not None:
+            self.costs.add(outcome.cost_nusd, outcome.success, cap)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "n": self.n,
-            **self.exact.as_dict(),
-            "capped": self.capped.as_dict(),
-            "histogram": self.histogram.as_dict(),
-        }
+        tasks = self.successes + self.failures + self.ungraded
+        counts = {"successes": self.successes, "failures": self.failures, "ungraded": self.ungraded}
+        return {"tasks": tasks, **counts, "cost_nusd": self.costs.as_dict(tasks)}
 
 
 def _no_shadow() -> dict[str, int]:
@@ -168,7 +217,8 @@ class Bucket:
     attempts: int = 0
     quality: Moments = field(default_factory=Moments)
     confidence: Moments = field(default_factory=Moments)
-    costs: Costs = field(default_factory=Costs)
+    costs: CostSums = field(default_factory=CostSums)
+    cost_histogram: Histogram = field(default_factory=Histogram)
     latency: Histogram = field(default_factory=Histogram)
     groups: dict[int, list[int]] = field(default_factory=dict)
     models: dict[str, int] = field(default_factory=dict)
@@ -176,6 +226,8 @@ class Bucket:
     routes: dict[str, int] = field(default_factory=dict)
     shadow: dict[str, int] = field(default_factory=_no_shadow)
     mirror: dict[str, int] = field(default_factory=_no_mirror)
+    compared: int = 0  # tasks of which is known whether the policies differ on them
+    differing: dict[str, DifferingSums] = field(default_factory=dict)
 
     def add(self, outcome: Outcome, cap: int | None) -> None:
         """Fold one task in. `cap` is the rollout's `cost_cap_nusd`."""
@@ -185,7 +237,10 @@ class Bucket:
         if outcome.confidence is not None:
             self.confidence.add(outcome.confidence)
         if outcome.cost_nusd is not None:
-            self.costs.add(outcome.cost_nusd, outcome.success is True, cap)
+            self.costs.add(outcome.cost_nusd, outcome.success, cap)
+            self.cost_histogram.record(outcome.cost_nusd)
+        if outcome.differing is not None:
+            self._add_differing(outcome.differing, outcome, cap)
         if outcome.latency_ms is not None:
             self.latency.record(outcome.latency_ms)
         if outcome.shadow is not None:
@@ -212,6 +267,14 @@ class Bucket:
             group[0] += 1
             group[1] += outcome.success is False
 
+    def _add_differing(self, pair: str, outcome: Outcome, cap: int | None) -> None:
+        self.compared += 1
+        if not pair:
+            return
+        if pair not in self.differing and len(self.differing) >= PARTS:
+            pair = OTHER
+        self.differing.setdefault(pair, DifferingSums()).add(outcome, cap)
+
     def _add_shadow(self, shadow: Shadow) -> None:
         self.shadow["decisions"] += 1
         self.shadow["agreed"] += shadow.agreed
@@ -232,25 +295,30 @@ class Bucket:
         }
         self.mirror["n"] += 1
         self.mirror[ends[mirror.baseline_success, mirror.candidate_success]] += 1
-        self.mirror["baseline_cost_nusd"] += mirror.baseline_cost_nusd
-        self.mirror["candidate_cost_nusd"] += mirror.candidate_cost_nusd
+        if mirror.baseline_cost_nusd is not None and mirror.candidate_cost_nusd is not None:  # as in shadow
+            self.mirror["baseline_cost_nusd"] += mirror.baseline_cost_nusd
+            self.mirror["candidate_cost_nusd"] += mirror.candidate_cost_nusd
 
     def as_dict(self, key: BucketKey) -> dict[str, Any]:
         """The protocol's bucket."""
         counts = ("tasks", "successes", "failures", "ungraded", "errors")
         attempts = ("escalations", "fallbacks", "retries", "attempts")
+        # Of some tasks only it would look as if the others agreed: then nothing is said.
+        known = self.compared == self.tasks
+        pairs = {pair: sums.as_dict() for pair, sums in sorted(self.differing.items())}
         return {
             **key.as_dict(),
             **{name: getattr(self, name) for name in (*counts, *attempts)},
             "quality": self.quality.as_dict(),
             "confidence": self.confidence.as_dict(),
-            "cost_nusd": self.costs.as_dict(),
+            "cost_nusd": {**self.costs.as_dict(self.tasks), "histogram": self.cost_histogram.as_dict()},
             "latency_ms": self.latency.as_dict(),
             "groups": {str(g): {"tasks": n, "failures": bad} for g, (n, bad) in sorted(self.groups.items())},
             "models": _sorted(self.models),
             "errors_by_kind": _sorted(self.errors_by_kind),
             "shadow": {**self.shadow, "routes": _sorted(self.routes)},
             "mirror": dict(self.mirror),
+            **({"differing": pairs} if known else {}),
         }
 
 

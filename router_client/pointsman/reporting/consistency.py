@@ -19,6 +19,7 @@ from pointsman.reporting.shapes import (
     CellsReport,
     CostReport,
     DecidedReport,
+    DifferingReport,
     EventReport,
     GradedReport,
     GradesReport,

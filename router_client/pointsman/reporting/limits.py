@@ -5,6 +5,11 @@ No honest minute reaches them. They keep the sums of very many reports within 64
 
 from __future__ import annotations
 
+from pointsman.bucketing import CELLS
+from pointsman.comparison import SAME
+
+__all__ = ["CELLS", "SAME"]
+
 COUNT = 10**9
 MONEY_NUSD = 10**15  # a million dollars, of one bucket
 TASK_COST_NUSD = 10**12  # a thousand dollars, of one task
@@ -25,7 +30,5 @@ BYTES = 1 << 20  # of one request's body
 PARTS = 64  # models, kinds of error, route pairs of one bucket
 ROUTES = 256  # of one bucket's shadow
 GROUPS = 32
-CELLS = 1_024
 
-SAME = "same"  # the route pair of tasks that differ though both policies choose one model
 OTHER = "other"  # what takes in the route pairs of a bucket beyond the first `PARTS`

@@ -1,6 +1,7 @@
 """Outcomes on their way to the control plane: folded into minutes, cut into batches, kept until acknowledged.
 
-    record → open minute buckets → seal → `Outbox` (memory, or the spool directory) → 202 → forgotten
+    decided  → counts of decisions ┐
+    record   → open minute buckets ┴→ seal → `Outbox` (memory, or the spool directory) → 202 → forgotten
 
 A batch keeps its id through every retry and on disk, so the control plane counts it once however often it
 arrives. Memory is bounded whatever the outage: what finds no room is dropped, oldest batch first, because
@@ -13,6 +14,7 @@ import threading
 
 from pointsman.reporting.batch import Batch, batches
 from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
+from pointsman.reporting.counts import CellCounts, CountKey, DecidedCounts, DecisionTallies
 from pointsman.reporting.outbox import Outbox
 from pointsman.reporting.spool import Spool
 
@@ -45,11 +47,19 @@ class OutcomeBuffer:
         self.router = router
         self._lock = threading.Lock()
         self._open: dict[BucketKey, Bucket] = {}
+        self._cells: dict[CountKey, CellCounts] = {}
+        self._decided: dict[CountKey, DecidedCounts] = {}
+        self.decisions = DecisionTallies()
         self._outbox: Outbox[Batch] = Outbox(self.max_bytes, self.spool)
         self.recorded = self.accepted = self.refused = self._dropped = 0
 
-    def record(self, key: BucketKey, outcome: Outcome, cost_cap_nusd: int | None = None) -> bool:
-        """Fold one task into its minute; False when it was dropped for lack of room."""
+    def record(
+        self, key: BucketKey, outcome: Outcome, cost_cap_nusd: int | None = None, cell: int | None = None
+    ) -> bool:
+        """Fold one task into its minute; False when it was dropped for lack of room.
+
+        cell   of its unit; None where each request is its own unit
+        """
         with self._lock:
             bucket = self._open.get(key)
             if bucket is None:
@@ -58,18 +68,28 @@ class OutcomeBuffer:
                     return False
                 bucket = self._open[key] = Bucket()
             bucket.add(outcome, cost_cap_nusd)
+            if cell is not None:
+                self._cells.setdefault(CountKey.of(key), CellCounts()).add(cell, outcome.success is False)
             self.recorded += 1
         return True
 
     def seal(self) -> None:
         """Put the open buckets in line as batches. A minute sealed in several parts adds up."""
         with self._lock:
+            self.decisions.fold(self._decided)
             sealed, self._open = self._open, {}
+            decided, self._decided = self._decided, {}
+            cells, self._cells = self._cells, {}
             tasks = sum(bucket.tasks for bucket in sealed.values())
             self._outbox.expect(tasks)
-        # Only the thread that swapped the dict out holds it now; encoding needs no lock.
+        # Only the thread that swapped the dicts out holds them now; encoding needs no lock.
         try:
-            for batch in batches(self.router, [bucket.as_dict(key) for key, bucket in sealed.items()]):
+            entries = {
+                "buckets": [bucket.as_dict(key) for key, bucket in sealed.items()],
+                "decided": [counts.as_dict(key) for key, counts in decided.items()],
+                "cells": [counts.as_dict(key) for key, counts in cells.items()],
+            }
+            for batch in batches(self.router, entries):
                 self._outbox.put(batch)
         finally:
             self._outbox.expect(-tasks)
@@ -104,8 +124,11 @@ class OutcomeBuffer:
         self._outbox.forget(batch)
         self.accepted += batch.count
 
-    def refuse(self, batch: Batch, bad: set[int]) -> None:
-        """It will never be taken. What is good in it goes on as a new batch, the rest is counted."""
+    def refuse(self, batch: Batch, bad: set[tuple[str, int]]) -> None:
+        """It will never be taken. What is good in it goes on as a new batch, the rest is counted.
+
+        bad   (list, index) of the entries that were named
+        """
         rest = batch.without(bad) if bad else []
         self._outbox.replace(batch, rest)
         self.refused += batch.count - sum(part.count for part in rest)
@@ -121,6 +144,6 @@ class OutcomeBuffer:
         """The end: drop and count what is neither acknowledged nor on disk. Returns how many tasks."""
         with self._lock:
             lost = sum(bucket.tasks for bucket in self._open.values())
-            self._open = {}
+            self._open, self._decided, self._cells = {}, {}, {}
             self._dropped += lost
         return lost + self._outbox.abandon()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import NamedTuple
 
 from pointsman.attempt import ANSWERED_BADLY, UNREACHABLE, error_kind
+from pointsman.costs import CostInvalid, Usage, cost_of
 from pointsman.decision import Decision
 from pointsman.history import FailureHistory
 from pointsman.recent import Recent
 from pointsman.reporting.buckets import BucketKey, Mirror, Outcome, Shadow
+from pointsman.reporting.limits import LATENCY_MS, NAME
 
 __all__ = ["TaskResult", "TypicalCosts", "bucket_key", "learn", "outcome_of"]
 
-# Bounds of the protocol: a longer name or a higher cost would have its whole bucket refused.
-_MODEL_LENGTH = 120
-_HIGHEST_COST_NUSD = 10**12  # a thousand dollars a task
+# A longer name would have its whole bucket refused.
+_MODEL_LENGTH = NAME
 _KINDS = frozenset((*UNREACHABLE, *ANSWERED_BADLY))
 
 
@@ -27,6 +27,8 @@ class TaskResult(NamedTuple):
     quality: float | None
     confidence: float | None
     cost_nusd: float | None
+    cost_usd: float | None
+    usage: Usage | None
     latency_ms: float | None
     error: str | None
     shadow_cost_nusd: float | None
@@ -37,7 +39,7 @@ class TaskResult(NamedTuple):
 class TypicalCosts:
     """What a task cost on average that began on a model: a moving mean over about the last 50.
 
-    A router knows no prices. In shadow this projects what the candidate's other choice would have cost, from
+    In shadow this projects what the candidate's other choice would have cost, from
     this process's own tasks; a model never seen has no figure, and such a task stays out of both cost sums.
     """
 
@@ -79,23 +81,22 @@ def bucket_key(decision: Decision) -> BucketKey:
     )
 
 
-def outcome_of(decision: Decision, ending: TaskResult, costs: TypicalCosts) -> tuple[Outcome, int]:
-    """The outcome, and how many figures had to be left out because they are none."""
+def outcome_of(
+    decision: Decision, ending: TaskResult, costs: TypicalCosts
+) -> tuple[Outcome, list[tuple[str, str]]]:
+    """The outcome, and what had to be left out because it is no such figure, as (figure, why)."""
     steps = decision.steps
     tried = steps.attempts > 0
-    figures = {
-        "quality": _score(ending.quality),
-        "confidence": _score(
-            ending.confidence if ending.confidence is not None else _last_confidence(decision)
-        ),
-        "cost": _money(ending.cost_nusd if ending.cost_nusd is not None else steps.cost_nusd or None),
-        "latency": _duration(
-            ending.latency_ms if ending.latency_ms is not None else steps.latency_ms if tried else None
-        ),
+    left_out: list[tuple[str, str]] = []
+    known = {
+        name: _figure(name, value, highest, left_out)
+        for name, value, highest in (
+            ("quality", ending.quality, 1),
+            ("confidence", _first(ending.confidence, _last_confidence(decision)), 1),
+            ("latency_ms", _first(ending.latency_ms, steps.latency_ms if tried else None), LATENCY_MS),
+        )
     }
-    left_out = sum(figure is _BAD for figure in figures.values())
-    known = {name: None if figure is _BAD else figure for name, figure in figures.items()}
-    cost = None if known["cost"] is None else int(known["cost"])
+    cost = _cost(decision, ending, left_out)
     error = _error(decision, ending)
     success = ending.success if ending.success is None else bool(ending.success)
     if success is None and error is not None:
@@ -107,7 +108,7 @@ def outcome_of(decision: Decision, ending: TaskResult, costs: TypicalCosts) -> t
         quality=known["quality"],
         confidence=known["confidence"],
         cost_nusd=cost,
-        latency_ms=known["latency"],
+        latency_ms=known["latency_ms"],
         error=error,
         escalations=steps.escalations,
         fallbacks=steps.fallbacks,
@@ -115,39 +116,58 @@ def outcome_of(decision: Decision, ending: TaskResult, costs: TypicalCosts) -> t
         attempts=max(1, steps.attempts),
         models=tuple(_model(alias) for alias in steps.models) or (_model(decision.alias),),
         group=decision.group,
-        shadow=_shadow(decision, ending, cost, costs),
-        mirror=_mirror(success, cost, ending),
+        differing=decision.differing,
+        shadow=_shadow(decision, ending, cost, costs, left_out),
+        mirror=_mirror(success, cost, ending, left_out),
     )
     return outcome, left_out
 
 
-_BAD = math.nan
+def _first(told: object, otherwise: object) -> object:
+    return told if told is not None else otherwise
 
 
-def _figure(value: object, highest: float) -> float | None:
-    """The number from 0 to `highest`; `_BAD` for any other and for what is none."""
+def _figure(name: str, value: object, highest: float, left_out: list[tuple[str, str]]) -> float | None:
+    """The number from 0 to `highest`; None when it is not known, or none."""
     if value is None:
         return None
-    if isinstance(value, str | bytes):
-        return _BAD
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]  # whatever the caller gave
     except (TypeError, ValueError, OverflowError):
-        return _BAD
-    return number if 0 <= number <= highest else _BAD
+        number = math.nan
+    if 0 <= number <= highest:
+        return number
+    left_out.append((name, f"a number from 0 to {highest:g}, not {value!r:.40}"))
+    return None
 
 
-def _score(value: object) -> float | None:
-    return _figure(value, 1)
+def _cost(decision: Decision, ending: TaskResult, left_out: list[tuple[str, str]]) -> int | None:
+    """The cost of all attempts; None unless that of each one is known."""
+    steps = decision.steps
+    if steps.cost_problem is not None:
+        left_out.append(("cost", steps.cost_problem))
+    if ending.cost_nusd is None and ending.cost_usd is None:
+        if ending.usage is None:
+            return steps.cost_nusd if steps.attempts and not steps.unpriced else None
+        if steps.attempts > 1:
+            left_out.append(("cost", "usage is that of one call; tell that of several with each Attempt"))
+            return None
+    model = steps.route.model
+    try:
+        return cost_of(ending.cost_nusd, ending.cost_usd, ending.usage, model, decision.prices)
+    except CostInvalid as error:
+        left_out.append(("cost", str(error)))
+        return None
 
 
-def _money(value: object) -> float | None:
-    amount = _figure(value, _HIGHEST_COST_NUSD)
-    return amount if amount is None or amount is _BAD else round(amount)
-
-
-def _duration(value: object) -> float | None:
-    return _figure(value, sys.float_info.max)
+def _other_cost(told: object, left_out: list[tuple[str, str]]) -> int | None:
+    try:
+        return cost_of(told, None, None, "")
+    except CostInvalid as error:
+        left_out.append(("cost", str(error)))
+        return None
 
 
 def _error(decision: Decision, ending: TaskResult) -> str | None:
@@ -166,28 +186,46 @@ def _last_confidence(decision: Decision) -> float | None:
     return last.confidence if last is not None else None
 
 
-def _shadow(decision: Decision, ending: TaskResult, cost: int | None, costs: TypicalCosts) -> Shadow | None:
+def _shadow(
+    decision: Decision,
+    ending: TaskResult,
+    cost: int | None,
+    costs: TypicalCosts,
+    left_out: list[tuple[str, str]],
+) -> Shadow | None:
     shadow = decision.shadow
     if shadow is None:
         return None
     agreed = bool(decision.agreed)
     if ending.shadow_cost_nusd is not None:
-        projected = _money(ending.shadow_cost_nusd)
+        projected = _other_cost(ending.shadow_cost_nusd, left_out)
+    elif agreed:
+        projected = cost
     else:
-        projected = cost if agreed else costs.of(decision.workload, shadow.model)
-    known = None if projected is None or projected is _BAD else int(projected)
+        priced = _priced(decision, ending, shadow.model)
+        projected = priced if priced is not None else costs.of(decision.workload, shadow.model)
     served, chosen = _model(decision.alias)[:99], _model(shadow.alias)[:99]
-    return Shadow(served, chosen, agreed, cost, known, shadow.error)
+    return Shadow(served, chosen, agreed, cost, projected, shadow.error)
 
 
-def _mirror(success: bool | None, cost: int | None, ending: TaskResult) -> Mirror | None:
+def _priced(decision: Decision, ending: TaskResult, model: str) -> int | None:
+    """What the same tokens would have cost on another model; None when tokens or prices are not known."""
+    steps = decision.steps
+    told = steps.last.usage if steps.attempts == 1 and steps.last is not None else None
+    try:
+        return cost_of(None, None, _first(ending.usage, told), model, decision.prices)
+    except CostInvalid:  # told once already, with the task's own cost
+        return None
+
+
+def _mirror(
+    success: bool | None, cost: int | None, ending: TaskResult, left_out: list[tuple[str, str]]
+) -> Mirror | None:
     # A mirror runs in shadow only, where the baseline is what was served.
     if ending.mirror_success is None or success is None:
         return None
-    other = _money(ending.mirror_cost_nusd)
-    return Mirror(
-        success, bool(ending.mirror_success), cost or 0, 0 if other is None or other is _BAD else int(other)
-    )
+    other = _other_cost(ending.mirror_cost_nusd, left_out)
+    return Mirror(success, bool(ending.mirror_success), cost, other)
 
 
 def _model(alias: str) -> str:

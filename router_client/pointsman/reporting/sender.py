@@ -71,7 +71,7 @@ class Sender:
                     self._outcomes.split(batch)
                 elif answer.status in (400, 422):
                     log.warning("outcome batch %s refused: %s", batch.id, answer.describe())
-                    self._outcomes.refuse(batch, answer.bad_buckets)
+                    self._outcomes.refuse(batch, answer.bad_entries)
                 else:
                     return self._backoff.failure(answer.retry_after_s)
             return await self._send_feedback(transport)

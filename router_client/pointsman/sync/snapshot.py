@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pointsman.assignment import WorkloadAssignment, compile_checked
+from pointsman.costs import NO_PRICES, Prices
 from pointsman.errors import PolicyInvalid, SnapshotRefused
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SnapshotDocument:
     removed: tuple[str, ...]
     poll_interval_ms: int
     since: int | None = None
+    prices: Prices = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Snapshot:
 
     workloads  the assignments by name, those of rejected policies as explained above
     rejected   every policy of this snapshot that this router does not run
+    prices     what each catalogue model costs, by which tokens are turned into money
     etag       confirms this snapshot where it came from; None when it came without
     """
 
@@ -77,6 +80,7 @@ class Snapshot:
     poll_interval_ms: int
     workloads: Mapping[str, WorkloadAssignment]
     rejected: tuple[Rejection, ...]
+    prices: Prices
     _applied: Mapping[str, _Applied] = field(repr=False)
 
     @property
@@ -99,6 +103,8 @@ class Snapshot:
         """
         _check_succession(document, current, etag)
         before = current._applied if current is not None else {}
+        # A delta names only the models of the workloads in it.
+        before_prices = current.prices if current is not None and not document.full else NO_PRICES
         kept = {} if document.full else {n: a for n, a in before.items() if n not in document.removed}
         policies = _Policies(before)
         changed = {
@@ -116,6 +122,7 @@ class Snapshot:
                 {n: a.assignment for n, a in applied.items() if a.assignment is not None}
             ),
             rejected=tuple(rejection for a in applied.values() for rejection in a.rejections),
+            prices=MappingProxyType({**before_prices, **document.prices}),
             _applied=MappingProxyType(applied),
         )
 
@@ -144,6 +151,7 @@ def parse(body: bytes) -> SnapshotDocument:
         removed=_names(data.get("removed") or []),
         poll_interval_ms=_whole(data, "poll_interval_ms", _DEFAULT_INTERVAL_MS),
         since=_whole(data, "since") if data.get("since") is not None else None,
+        prices=_prices(data.get("prices") or {}),
     )
 
 
@@ -281,6 +289,21 @@ def _objects(workloads: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
                 "malformed", f"workload {name} must be an object, not {type(entry).__name__}"
             )
     return workloads
+
+
+def _prices(prices: Any) -> Prices:
+    """What can be read of the prices: one that can't leaves costs unknown, and no policy waits for it."""
+    if not isinstance(prices, dict):
+        return NO_PRICES
+    return {
+        model: {kind: price for kind, price in entry.items() if _is_price(price)}
+        for model, entry in prices.items()
+        if isinstance(entry, dict)
+    }
+
+
+def _is_price(price: Any) -> bool:
+    return isinstance(price, int) and not isinstance(price, bool) and price >= 0
 
 
 def _names(removed: Any) -> tuple[str, ...]:

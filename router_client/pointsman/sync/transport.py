@@ -70,11 +70,15 @@ class Answer:
         return data if isinstance(data, dict) else {}
 
     @property
-    def bad_buckets(self) -> set[int]:
-        """Positions of the buckets that a 422 names."""
+    def bad_entries(self) -> set[tuple[str, int]]:
+        """The entries of a report that a 422 names, by (list, index); a list that is not named is `buckets`."""
         named = [entry for entries in self.problem.values() if isinstance(entries, list) for entry in entries]
-        positions = (entry.get("index", entry.get("bucket")) for entry in named if isinstance(entry, dict))
-        return {position for position in positions if isinstance(position, int)}
+        places = (
+            (entry.get("list", "buckets"), entry.get("index", entry.get("bucket")))
+            for entry in named
+            if isinstance(entry, dict)
+        )
+        return {(name, n) for name, n in places if isinstance(name, str) and isinstance(n, int)}
 
     def describe(self) -> str:
         """One line for logs and `status()`."""

@@ -29,12 +29,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pointsman.background import Pace
+from pointsman.errors import TokenInvalid
 from pointsman.policy.canonical import digest
 from pointsman.reporting.batch import MAX_BUCKETS
 from pointsman.router import Router
 from pointsman.sync.signature import PREFIX
 from pointsman.testing.reports import problems
 from pointsman.testing.server import FakeServer, Reply, Request, problem
+from pointsman.token import DecisionToken
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -79,6 +81,7 @@ class FakeControlPlane:
         self._reports: dict[str, dict[str, Any]] = {}
         self.deliveries: dict[str, int] = {}
         self.feedback: list[dict[str, Any]] = []
+        self._graded: set[tuple[str, str]] = set()
         self.acks: list[dict[str, Any]] = []
         self.requests: list[Request] = []
         self.tamper: Callable[[Request, Reply], Reply] | None = None
@@ -346,9 +349,12 @@ class FakeControlPlane:
 
     def _feedback(self, data: dict[str, Any]) -> Reply:
         with self._changed:
-            known = {(word["decision_id"], word["kind"]) for word in self.feedback}
-            self.feedback += [w for w in data["feedback"] if (w["decision_id"], w["kind"]) not in known]
-        return Reply(202, b"{}")
+            for item in data["feedback"]:
+                graded = (_decision(item["decision_id"]), item["kind"])
+                if graded not in self._graded:
+                    self._graded.add(graded)
+                    self.feedback.append(item)
+        return Reply(202, json.dumps({"accepted": len(data["feedback"])}).encode())
 
     def _acks(self, data: dict[str, Any]) -> Reply:
         with self._changed:
@@ -381,6 +387,14 @@ class FakeControlPlane:
 
 def _version(version: int, policy: Mapping[str, Any]) -> dict[str, Any]:
     return {"version": version, "digest": digest(policy), "policy": dict(policy)}
+
+
+def _decision(decision_id: str) -> str:
+    """What tells a decision from every other. Its id changes once the task was recorded; its nonce does not."""
+    try:
+        return DecisionToken.decode(decision_id).nonce
+    except TokenInvalid:
+        return decision_id
 
 
 def _new_key() -> Ed25519PrivateKey:

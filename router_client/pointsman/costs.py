@@ -1,0 +1,117 @@
+"""What a task or an attempt cost, in whole nano-US-dollars: as told, or from its tokens and the snapshot's prices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["HIGHEST_NUSD", "NO_PRICES", "CostInvalid", "Prices", "Usage", "cost_of"]
+
+# Catalogue model → nano-USD per million tokens, by kind of token; None where the catalogue knows no price.
+Prices = Mapping[str, Mapping[str, int | None]]
+
+NO_PRICES: Prices = MappingProxyType({})
+HIGHEST_NUSD = 10**12  # a thousand dollars a task: beyond it the control plane refuses the whole report
+_MOST_TOKENS = 10**12
+# A nano-dollar has no fractions. Rounding errors of `dollars * 1e9` are far above this, dollars are below it.
+_DOLLARS_BELOW = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens of one call.
+
+    input        prompt tokens at the full price: without those read from or written to a cache
+    output       answer tokens, reasoning included
+    cache_read, cache_write   prompt tokens read from and written to the provider's cache
+    batch        the call went through a batch API
+    """
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    batch: bool = False
+
+
+class CostInvalid(ValueError):
+    """A cost that is none; the message says why."""
+
+
+def cost_of(
+    cost_nusd: object, cost_usd: object, usage: object, model: str, prices: Prices = NO_PRICES
+) -> int | None:
+    """Nano-US-dollars by the first of the three that is given; None when it is not known.
+
+    Raises CostInvalid for what is no cost: not a number, negative, beyond a thousand dollars, or dollars given as
+    nano-dollars.
+    """
+    if cost_nusd is not None:
+        return _nano_dollars(cost_nusd)
+    if cost_usd is not None:
+        return _checked(_number(cost_usd) * 1e9)
+    if usage is None:
+        return None
+    if not isinstance(usage, Usage):
+        raise CostInvalid(f"usage is a pointsman.Usage, not {type(usage).__name__}")
+    return _priced(usage, prices.get(model) or {})
+
+
+def _nano_dollars(value: object) -> int:
+    number = _number(value)
+    if 0 <= number < _DOLLARS_BELOW and not float(number).is_integer():
+        raise CostInvalid(
+            f"cost_nusd={value!r} looks like dollars: it takes whole nano-dollars. Use cost_usd for dollars"
+        )
+    return _checked(number)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, str | bytes):
+        raise CostInvalid(f"a cost is a number, not the text {value[:40]!r}")
+    try:
+        number = float(value)  # type: ignore[arg-type]  # a Decimal, a numpy scalar
+    except (TypeError, ValueError, OverflowError):
+        raise CostInvalid(f"a cost is a number, not {type(value).__name__}") from None
+    if not math.isfinite(number):
+        raise CostInvalid(f"a cost is a number, not {number}")
+    return number
+
+
+def _checked(number: float) -> int:
+    if not 0 <= number <= HIGHEST_NUSD:
+        raise CostInvalid(
+            f"a task's cost lies between 0 and 1,000 dollars, not at {number!r:.40} nano-dollars"
+        )
+    return round(number)
+
+
+def _priced(usage: Usage, prices: Mapping[str, int | None]) -> int | None:
+    """Σ tokens × price, to the nearest nano-dollar; None where a price that is needed is not known."""
+    prefix = "batch_" if usage.batch else ""
+    lines = [
+        (usage.input, prices.get(f"{prefix}input")),
+        (usage.output, prices.get(f"{prefix}output")),
+        (usage.cache_read, prices.get("cache_read")),
+        (usage.cache_write, prices.get("cache_write")),
+    ]
+    total = 0
+    for tokens, price in lines:
+        total_tokens = _tokens(tokens)
+        if total_tokens and price is None:
+            return None
+        total += total_tokens * (price or 0)
+    if not any(tokens for tokens, _ in lines) and not prices:
+        return None
+    return _checked((total + 500_000) // 1_000_000)
+
+
+def _tokens(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_TOKENS:
+        raise CostInvalid(f"tokens are a whole number from 0 up, not {value!r}")
+    return value

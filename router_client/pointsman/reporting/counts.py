@@ -1,0 +1,146 @@
+"""What is counted beside the buckets: decisions, reported or not, and the units' hash cells."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, NamedTuple
+
+from pointsman.assignment import Side, WorkloadAssignment
+from pointsman.reporting.buckets import BucketKey, minute_text
+from pointsman.reporting.metrics import Counter
+
+__all__ = ["CellCounts", "CountKey", "DecidedCounts", "DecisionTallies", "Tally"]
+
+
+class CountKey(NamedTuple):
+    """What a count is about; `minute` and `stage` as in `BucketKey`."""
+
+    minute: int
+    workload: str
+    rollout: str | None
+    stage: int | None
+    arm: str
+    version: int
+
+    @classmethod
+    def of(cls, key: BucketKey) -> CountKey:
+        return cls(key.minute, key.workload, key.rollout, key.stage, key.arm, key.version)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**self._asdict(), "minute": minute_text(self.minute)}
+
+
+@dataclass(slots=True)
+class DecidedCounts:
+    """`differing`: those on which the policies differ; None when that is not known of each."""
+
+    tasks: int = 0
+    differing: int | None = 0
+
+    def add(self, tasks: int, differing: int | None) -> None:
+        self.tasks += tasks
+        self.differing = None if differing is None or self.differing is None else self.differing + differing
+
+    def as_dict(self, key: CountKey) -> dict[str, Any]:
+        """The protocol's entry of `decided`."""
+        return {**key.as_dict(), "tasks": self.tasks, "differing": self.differing}
+
+
+@dataclass(slots=True)
+class CellCounts:
+    """Tasks and failures by cell."""
+
+    tasks: dict[int, int] = field(default_factory=dict)
+    failures: dict[int, int] = field(default_factory=dict)
+
+    def add(self, cell: int, failed: bool) -> None:
+        self.tasks[cell] = self.tasks.get(cell, 0) + 1
+        if failed:
+            self.failures[cell] = self.failures.get(cell, 0) + 1
+
+    def as_dict(self, key: CountKey) -> dict[str, Any]:
+        """The protocol's entry of `cells`."""
+        tasks, failures = ({str(c): n for c, n in sorted(d.items())} for d in (self.tasks, self.failures))
+        return {**key.as_dict(), "tasks": tasks, "failures": failures}
+
+
+class Tally:
+    """The decisions of one side in one minute. `hit` counts one, `differs` and `unknown` what is known of it."""
+
+    __slots__ = (
+        "_hits",
+        "_sent",
+        "assignment",
+        "differs",
+        "hit",
+        "moved_at",
+        "side",
+        "since",
+        "unknown",
+        "until",
+    )
+
+    def __init__(self, assignment: WorkloadAssignment, side: Side, at: float) -> None:
+        self.assignment, self.side = assignment, side
+        self.since = at // 60 * 60
+        self.until = self.since + 60
+        self._hits = (Counter(), Counter(), Counter())
+        self.hit, self.differs, self.unknown = (counter.hit for counter in self._hits)
+        self._sent = [0, 0, 0]
+        self.moved_at = monotonic()
+
+    def take(self) -> tuple[int, int, int]:
+        """(decisions, differing, unknown) since the last time."""
+        values = [counter.value for counter in self._hits]
+        decided, differing, unknown = (value - sent for value, sent in zip(values, self._sent, strict=True))
+        self._sent = values
+        if decided:
+            self.moved_at = monotonic()
+        return decided, differing, unknown
+
+    @property
+    def key(self) -> CountKey:
+        assignment, side = self.assignment, self.side
+        rollout = assignment.rollout
+        rollout_id, stage = (rollout.id, rollout.stage) if rollout is not None else (None, None)
+        minute = int(self.since // 60)
+        return CountKey(minute, assignment.name, rollout_id, stage, side.arm, side.version)
+
+
+class DecisionTallies:
+    """Decisions, reported or not, counted without a lock: a decision costs a look-up and one step of a counter.
+
+    now   side → its tally of the present minute; `turn` makes the next one
+    """
+
+    # Any thread that had fetched a tally has long counted into it.
+    _KEPT_S = 60.0
+
+    def __init__(self) -> None:
+        self.now: dict[Side, Tally] = {}
+        self._all: deque[Tally] = deque()
+
+    def turn(self, assignment: WorkloadAssignment, side: Side, at: float) -> Tally:
+        """The tally of the minute of `at`. Two threads may make one each: they add up."""
+        tally = Tally(assignment, side, at)
+        self._all.append(tally)
+        self.now[side] = tally
+        return tally
+
+    def fold(self, counts: dict[CountKey, DecidedCounts]) -> None:
+        """Add what was counted since the last time. One caller at a time."""
+        for _ in range(len(self._all)):
+            tally = self._all.popleft()
+            decided, differing, unknown = tally.take()
+            if (
+                decided and tally.side.version
+            ):  # 0 is a router's own default: the control plane knows none such
+                known = tally.assignment.comparison is not None and not unknown
+                counts.setdefault(tally.key, DecidedCounts()).add(decided, differing if known else None)
+            idle_s = monotonic() - tally.moved_at
+            if idle_s > self._KEPT_S and self.now.get(tally.side) is tally:
+                del self.now[tally.side]
+            if idle_s <= 2 * self._KEPT_S:
+                self._all.append(tally)
