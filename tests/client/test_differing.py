@@ -46,7 +46,11 @@ def both(assignment: Any, request: dict[str, Any], memory: Memory | None = None)
 
 HEAVY = two_stage(rules=[{"id": "heavy", "when": "request.prompt_tokens > 99", "use": "large"}])
 COOL = {"small": {"model": "vendor/small", "params": {"temperature": 0}}, "large": {"model": "vendor/large"}}
-RENAMED = {"mini": {"model": "vendor/small"}, "large": {"model": "vendor/large"}}
+RENAMED: dict[str, Any] = {
+    "models": {"mini": {"model": "vendor/small"}, "large": {"model": "vendor/large"}},
+    "default": "mini",
+    "fallback": ["large", "mini"],
+}
 CASES = {
     "another model": (two_stage(), always("large"), {}, "vendor/small>vendor/large"),
     "a rule sends both to it": (two_stage(), always("large"), {"prompt_tokens": 9_000}, AGREE),
@@ -54,7 +58,12 @@ CASES = {
     "other parameters": (two_stage(), two_stage(models=COOL), {}, SAME),
     "another limit": (two_stage(), two_stage(timeouts={"attempt_ms": 500}), {}, SAME),
     "deferred to a batch": (two_stage(), two_stage(batch=True), {}, SAME),
-    "the policy's own names differ": (two_stage(), two_stage(models=RENAMED, default="mini"), {}, AGREE),
+    "the policy's own names differ": (
+        two_stage(),
+        two_stage(**RENAMED),
+        {},
+        AGREE,
+    ),
     "a threshold, below both": (two_stage(), HEAVY, {"prompt_tokens": 9}, AGREE),
     "a threshold, between": (two_stage(), HEAVY, {"prompt_tokens": 100}, "vendor/small>vendor/large"),
     "a threshold, above both": (two_stage(), HEAVY, {"prompt_tokens": 9_000}, AGREE),
@@ -182,23 +191,30 @@ def test_it_differs_from_the_second_attempt_on() -> None:
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])
 def test_a_unit_that_met_a_differing_task_differs_from_then_on(arm: str) -> None:
     """Under policies with a latch: its conversation may have been escalated in one arm and not in the other."""
-    assignment, memory = rolling(two_stage(**LATCHED), always("large") | LATCHED), Memory()
-    agreed = {"prompt_tokens": 9_000}
+    assignment, memory = rolling(two_stage(**LATCHED), HEAVY | LATCHED), Memory()
     unit = unit_of(assignment, arm)
-    assert decide(assignment, agreed, unit, memory).differing == AGREE
-    assert decide(assignment, {}, unit, memory).differing == "vendor/small>vendor/large"
-    assert decide(assignment, agreed, unit, memory).differing == SAME
-    assert decide(assignment, {}, unit, memory).differing == "vendor/small>vendor/large"
+    asked = [
+        decide(assignment, {"prompt_tokens": n}, unit, memory).differing for n in (9, 100, 9, 9_000, 100)
+    ]
+    assert asked == [AGREE, "vendor/small>vendor/large", SAME, SAME, "vendor/small>vendor/large"]
     other = unit_of(assignment, arm, int(unit["conversation"][2:]) + 1)
-    assert decide(assignment, agreed, other, memory).differing == AGREE
+    assert decide(assignment, {}, other, memory).differing == AGREE
 
 
 def test_a_unit_is_forgotten_by_the_next_rollout() -> None:
-    policies, memory = (two_stage(**LATCHED), always("large") | LATCHED), Memory()
+    policies, memory = (two_stage(**LATCHED), HEAVY | LATCHED), Memory()
     first, second = rolling(*policies), rolling(*policies, id="0193")
     unit = unit_of(first, "baseline")
-    decide(first, {}, unit, memory)
-    assert decide(second, {"prompt_tokens": 9_000}, unit, memory).differing == AGREE
+    decide(first, {"prompt_tokens": 100}, unit, memory)
+    assert decide(first, {}, unit, memory).differing == SAME
+    assert decide(second, {}, unit, memory).differing == AGREE
+
+
+def test_without_a_memory_of_units_each_task_stands_for_itself() -> None:
+    assignment, memory = rolling(two_stage(), HEAVY), Memory()
+    unit = unit_of(assignment, "baseline")
+    decide(assignment, {"prompt_tokens": 100}, unit, memory)
+    assert decide(assignment, {}, unit, memory).differing == AGREE
 
 
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])

@@ -149,7 +149,8 @@ def _batch(router: str, entries: Entries, batch_id: str) -> Batch:
 
 def _framed(router: str, entries: Mapping[str, Sequence[bytes]], batch_id: str, tasks: int) -> Batch:
     frame = _encode({"batch_id": batch_id, "router": router}).removesuffix(b"}")
-    lists = {"buckets": entries.get("buckets", ()), **entries}  # which is never left out
+    # Left out, `decided` would say that this router does not count decisions.
+    lists: dict[str, Sequence[bytes]] = {"buckets": (), "decided": (), **entries}
     body = b"".join(b',"%s":[%s]' % (name.encode(), b",".join(part)) for name, part in lists.items())
     return Batch(batch_id, router, frame + body + b"}", tasks)
 

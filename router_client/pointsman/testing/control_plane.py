@@ -81,7 +81,6 @@ class FakeControlPlane:
         self._reports: dict[str, dict[str, Any]] = {}
         self.deliveries: dict[str, int] = {}
         self.feedback: list[dict[str, Any]] = []
-        self._graded: set[tuple[str, str]] = set()
         self.acks: list[dict[str, Any]] = []
         self.requests: list[Request] = []
         self.tamper: Callable[[Request, Reply], Reply] | None = None
@@ -349,10 +348,11 @@ class FakeControlPlane:
 
     def _feedback(self, data: dict[str, Any]) -> Reply:
         with self._changed:
+            graded = {(_decision(item["decision_id"]), item["kind"]) for item in self.feedback}
             for item in data["feedback"]:
-                graded = (_decision(item["decision_id"]), item["kind"])
-                if graded not in self._graded:
-                    self._graded.add(graded)
+                grades = (_decision(item["decision_id"]), item["kind"])
+                if grades not in graded:
+                    graded.add(grades)
                     self.feedback.append(item)
         return Reply(202, json.dumps({"accepted": len(data["feedback"])}).encode())
 
