@@ -76,12 +76,27 @@ def _evaluate_or_halve(ids: Sequence[UUID | str], now: datetime | None, fleets: 
     """An evaluation may run twice, so a batch that fails is repeated in halves, down to the rollout at fault."""
     try:
         return list(_evaluate_batch(ids, now or clock.now(), fleets).values())
-    except Exception:
+    except Exception as error:
         if len(ids) == 1:
             logger.exception("the evaluation of rollout %s failed; the next sweep repeats it", ids[0])
+            _hold_failed(ids[0], error)
             return ["error"]
     half = len(ids) // 2
     return [*_evaluate_or_halve(ids[:half], now, fleets), *_evaluate_or_halve(ids[half:], now, fleets)]
+
+
+def _hold_failed(pk: UUID | str, error: Exception) -> None:
+    """Say on the rollout that it could not be evaluated: nothing advances until it can be."""
+    try:
+        moving = Rollout.objects.filter(pk=pk, state__in=[State.RUNNING, State.PAUSED])
+        moving.update(
+            hold_code="evaluation_failed",
+            hold_sentence=f"It could not be evaluated ({type(error).__name__}). Nothing advances until it can be; "
+            "the log has the details.",
+            outlook="",
+        )
+    except Exception:
+        logger.exception("rollout %s could not be marked as failing", pk)
 
 
 def _evaluate_batch(ids: Sequence[UUID | str], now: datetime, fleets: Fleets) -> dict[str, str]:

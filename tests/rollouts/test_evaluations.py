@@ -127,6 +127,9 @@ def test_ones_bad_data_costs_nobody_else_the_evaluation(caplog: pytest.LogCaptur
     Rollout.objects.filter(pk=rollouts[2].pk).update(evidence={"format": FORMAT, "guardrails": [{}]})
     words = reconcile.sweep()
     assert words == {"hold": 4, "error": 1}
+    failed = Rollout.objects.get(pk=rollouts[2].pk)
+    assert (failed.state, failed.hold_code) == (State.RUNNING, "evaluation_failed")
+    assert "could not be evaluated" in failed.hold_sentence
     assert f"the evaluation of rollout {rollouts[2].pk} failed" in caplog.text
     assert VerdictRecord.objects.values("rollout").distinct().count() == 4
 
