@@ -4,12 +4,14 @@ Used by DRF (`exception_handler`), and by Django for what never reaches a view (
 """
 
 import logging
+import sys
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
-from django.db import DataError, OperationalError
+from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
+from psycopg.errors import ReadOnlySqlTransaction
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -82,10 +84,19 @@ def _as_pointsman_error(error: Exception) -> PointsmanError | None:
             return BodyTooLarge("The body is too large; at most 256 kB are read.")
         case DataError():
             return InvalidInput("A value is out of the range that can be kept.")
-        case OperationalError():
-            logger.error("the database could not be asked", exc_info=error)
+        case OperationalError() | InterfaceError():
+            logger.error("the database could not be asked (%s)", _first_line(error))
             return Unavailable("The database cannot be reached at the moment; try again.")
+        case InternalError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
+            logger.error("the database takes no writes (%s)", _first_line(error))
+            return Unavailable(
+                "The database is read-only at the moment, so nothing can be changed; try again."
+            )
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def flatten(detail: Any, path: str = "") -> list[dict[str, str]]:
@@ -119,7 +130,14 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django has logged the traceback, under the id that is shown here."""
+    """A page of ours failed: 503 when the database is to blame, else 500, whose traceback Django logs under this id."""
+    error = sys.exc_info()[1]
+    known = _as_pointsman_error(error) if isinstance(error, Exception) else None
+    if isinstance(known, Unavailable):
+        response = _rendered(request, known.as_problem())
+        response["Retry-After"] = str(known.retry_after)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # in a sentence; Django would add a traceback
+        return response
     request_id = context.current().request_id
     detail = f"Something went wrong here, and was logged. Nothing was changed. Request {request_id}."
     return _rendered(

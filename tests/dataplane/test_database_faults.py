@@ -8,7 +8,9 @@ import httpx
 import psycopg
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connection, connections
+from django.test import Client
 
 from controlplane.access.actions import revoke_key
 from controlplane.access.keyring import Keyring
@@ -165,6 +167,48 @@ def test_a_gateway_that_cannot_see_its_database_says_so_and_serves_on(served: Se
         proxy.heal()
         until(lambda: client.get("/readyz?exclude=engine").status_code == 200)
         assert client.post(OUTCOMES, json=batch(bucket(served.assignment))).status_code == 202
+
+
+def test_pages_say_that_the_database_is_away(served: Served, proxy: Proxy) -> None:
+    with (
+        Server(**_through(proxy)) as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client,
+    ):
+        client.cookies.set("sessionid", "x" * 32)
+        assert client.get("/console/").status_code == 302
+        proxy.refuse()
+        proxy.cut()
+        for path, kind in (("/console/", "text/html"), ("/api/v1/workloads", "application/problem+json")):
+            refused = client.get(path)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5"), path
+            assert refused.headers["content-type"].startswith(kind)
+            assert "The database cannot be reached at the moment" in refused.text
+        proxy.heal()
+        until(lambda: client.get("/console/").status_code == 302)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pages_say_that_the_database_is_read_only(served: Served, client: Client) -> None:
+    """After a failover to a standby that is not promoted yet."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite's file is read-only or not, and says so at the start")
+    person = User.objects.create_superuser("ann", password="a long password")
+    client.force_login(person)
+    client.raise_request_exception = False
+    visitor = Client(raise_request_exception=False)
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    try:
+        assert client.get("/console/").status_code == 200  # what only reads goes on
+        new = {"name": "another", "reason": "now"}
+        change = client.post("/api/v1/environments", new, content_type="application/json")
+        login = visitor.post("/console/login/", {"username": "ann", "password": "a long password"})
+    finally:
+        connection.close()
+    for refused, kind in ((change, "application/problem+json"), (login, "text/html")):
+        assert (refused.status_code, refused["Retry-After"]) == (503, "5")
+        assert refused["Content-Type"].startswith(kind)
+        assert "The database is read-only at the moment" in refused.content.decode()
 
 
 @pytest.mark.django_db(transaction=True)
