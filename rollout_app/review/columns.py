@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db.models import Aggregate, BigIntegerField, Case, F, FloatField, Q, Sum, Value, When
+from django.db.models import Aggregate, BigIntegerField, Case, F, FloatField, Q, Sum, When
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 
@@ -19,23 +19,29 @@ _NAMES = {  # column: figure, where they differ
 }  # fmt: skip
 FIGURES = tuple(_NAMES.get(column, column) for column in COLUMNS)  # of `OutcomeSums`, in the order of COLUMNS
 
-# A bucket says how many of its tasks have a cost and how many a grade, not how many have both: only where that
-# follows from the rest does it count for cost per success.
+# Rows from before `graded_*` was stored say how many tasks have a cost and how many a grade, not how many have
+# both: only where that follows from the rest do they count for cost per success.
+_STORED = Q(graded_n__gt=0)
 _ALL_GRADED = Q(ungraded=0)
 _BOTH_KNOWN = _ALL_GRADED & (Q(cost_n=F("tasks")) | Q(failures=0) | Q(successes=0))
+
+
+def _graded(stored: str, *derived: When) -> Sum:
+    """Without a zero of the other type: PostgreSQL and Django want one type for all branches."""
+    return Sum(Case(When(_STORED, then=F(stored)), *derived))
+
+
 _FROM_OUTCOMES: Mapping[str, Aggregate] = {
-    "graded_n": Sum("cost_n", filter=_BOTH_KNOWN),
+    "graded_n": _graded("graded_n", When(_BOTH_KNOWN, then=F("cost_n"))),
     # Where all tasks have a cost, its successes are the bucket's; where none failed, each task with a cost is one.
-    "graded_successes": Sum(
-        Case(
-            When(_ALL_GRADED & Q(cost_n=F("tasks")), then=F("successes")),
-            When(_ALL_GRADED & Q(failures=0), then=F("cost_n")),
-            default=Value(0),
-        )
+    "graded_successes": _graded(
+        "graded_successes",
+        When(_ALL_GRADED & Q(cost_n=F("tasks")), then=F("successes")),
+        When(_ALL_GRADED & Q(failures=0), then=F("cost_n")),
     ),
-    "graded_sum": Sum("cost_sum", filter=_BOTH_KNOWN),
-    "graded_sum_sq": Sum("cost_sum_sq", filter=_BOTH_KNOWN),
-    "graded_on_success": Sum("cost_on_success", filter=_BOTH_KNOWN),
+    "graded_sum": _graded("graded_sum", When(_BOTH_KNOWN, then=F("cost_sum"))),
+    "graded_sum_sq": _graded("graded_sum_sq", When(_BOTH_KNOWN, then=F("cost_sum_sq"))),
+    "graded_on_success": _graded("graded_on_success", When(_BOTH_KNOWN, then=F("cost_on_success"))),
     **{
         column: Sum(Cast(KeyTextTransform(name, "mirror"), BigIntegerField()), filter=~Q(mirror={}))
         for column, name in (("mirrored", "n"), ("mirror_cost", "candidate_cost_nusd"))

@@ -215,6 +215,12 @@ def test_a_mirrored_run_is_counted_apart(place: tuple[Environment, Workload]) ->
         ({"priced": 50}, 0, 0, 0),  # which of the 92 have a cost, nobody knows
         ({"graded": 50}, 0, 0, 0),
         ({"priced": 0}, 0, 0, 0),
+        (  # as reported: 40 tasks have both
+            {"priced": 50, "graded": 80, "graded_n": 40, "graded_successes": 30, "graded_sum": 40_000},
+            40,
+            30,
+            40_000,
+        ),
     ],
 )
 def test_cost_per_success_rests_on_what_follows_from_the_counts(
