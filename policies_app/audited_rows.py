@@ -52,7 +52,8 @@ def edit_row(
     """
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
-        fresh = type(row)._default_manager.select_for_update().get(pk=row.pk)
+        # No key of the row changes: a stronger lock would stop others that only refer to the row.
+        fresh = type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
         if expected is not None and fresh.version != expected:
             raise StaleVersion(
                 f"{_kind(row).capitalize()} {fresh.name} is at version {fresh.version}, not {expected}; "

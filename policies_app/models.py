@@ -8,6 +8,7 @@ from django.db import models
 
 from controlplane.access.models import Team
 from controlplane.core.ids import uuid7
+from controlplane.core.names import validate_name
 
 
 def new_epoch() -> str:
@@ -87,7 +88,7 @@ class Workload(models.Model):
 class Model(models.Model):
     """A provider's model in the catalogue. Price is not strength: `quality` is recorded on its own."""
 
-    name = models.CharField(max_length=120, unique=True)  # `openai/gpt-4o-mini`
+    name = models.CharField(max_length=120, unique=True, validators=[validate_name])  # `openai/gpt-4o-mini`
     input_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])  # nano-USD per 10⁶ tokens
     output_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])
     context_window = models.PositiveIntegerField(validators=[MinValueValidator(1)])  # tokens

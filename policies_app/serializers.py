@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.access.models import Team
+from controlplane.web.fields import ZonedDateTimeField
 from policies_app.fleet.readback import read_back
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 
@@ -14,6 +15,8 @@ _NAME: dict[str, Any] = {"name": {"validators": []}}
 
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
+    frozen_until = ZonedDateTimeField(required=False, allow_null=True)
+
     class Meta:
         model = Environment
         fields = [

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from controlplane.access.four_eyes import approvals_needed
 from controlplane.core import clock
+from controlplane.web.fields import ZonedDateTimeField
 from rollout_app.actions import binding, refusals
 from rollout_app.actions.approvals import contributors
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
@@ -95,7 +96,7 @@ class ProposeInput(PlanChoice):
     workload = serializers.CharField(max_length=120)
     candidate = serializers.IntegerField(min_value=1, max_value=2**31 - 1, help_text="the version's number")
     reason = serializers.CharField(max_length=2_000)
-    scheduled_for = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    scheduled_for = ZonedDateTimeField(required=False, allow_null=True, default=None)
     draft = serializers.BooleanField(required=False, default=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class ProposeInput(PlanChoice):
 
 class AmendInput(PlanChoice):
     reason = serializers.CharField(max_length=2_000)
-    scheduled_for = serializers.DateTimeField(
+    scheduled_for = ZonedDateTimeField(
         required=False, allow_null=True, help_text="null: started by hand; left out: as it was"
     )
 

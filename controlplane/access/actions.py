@@ -17,6 +17,7 @@ from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, Conflict, InvalidInput, KeyLimited, NotFound, NotYourKey
+from controlplane.core.names import hidden_character
 
 MAX_OVERLAP = timedelta(days=7)  # how long a rotated key may go on beside its successor
 
@@ -174,6 +175,8 @@ def _refuse_bad_key(
         problems.append({"path": "kind", "message": "must be router or admin"})
     if not label.strip() or len(label) > 120:
         problems.append({"path": "label", "message": "must say what the key is for, in 1 to 120 characters"})
+    if hidden := hidden_character(label):
+        problems.append({"path": "label", "message": f"holds a character that cannot be seen ({hidden})"})
     if environment and not _is_slug(environment):
         problems.append({"path": "environment", "message": "must be an environment's name"})
     if kind == Key.Kind.ROUTER and not environment:

@@ -16,6 +16,7 @@ from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
 from controlplane.web.api import ApiView
+from controlplane.web.fields import ZonedDateTimeField
 
 
 class KeySerializer(serializers.ModelSerializer[Key]):
@@ -46,7 +47,7 @@ class KeyInput(serializers.Serializer[Any]):
     workloads = serializers.ListField(
         child=serializers.SlugField(max_length=120), default=list, max_length=500
     )
-    expires_at = serializers.DateTimeField(default=None, allow_null=True)
+    expires_at = ZonedDateTimeField(default=None, allow_null=True)
 
 
 class RevokeInput(serializers.Serializer[Any]):

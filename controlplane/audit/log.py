@@ -63,6 +63,7 @@ def record(
 
 
 def _append(body: dict[str, Any]) -> Entry:
+    _check_foreign_keys()
     head = locked_head()
     at = clock.now()  # after the lock, so that times grow along the chain
     seq = head.seq + 1
@@ -74,6 +75,16 @@ def _append(body: dict[str, Any]) -> Entry:
     head.seq, head.hash = seq, entry.hash
     head.save(update_fields=["seq", "hash"])
     return entry
+
+
+def _check_foreign_keys() -> None:
+    """Check them now, and not at the commit: there the check would wait for rows while everybody waits for the head.
+
+    SQLite checks each statement's at the commit, and has one writer.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 def columns(body: Mapping[str, Any]) -> dict[str, str]:

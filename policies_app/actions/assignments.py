@@ -177,7 +177,7 @@ def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed
     The row stays locked until the commit, so that a reader who sees revision n sees everything that n holds: a
     sequence would hand out n + 1 to a transaction that may commit before n.
     """
-    environment = Environment.objects.select_for_update().get(pk=environment_id)
+    environment = Environment.objects.select_for_update(no_key=True).get(pk=environment_id)
     environment.revision += 1
     environment.save(update_fields=["revision"])
     Revision.objects.create(

@@ -35,7 +35,7 @@ def add_version(
         )
     target = ("workload", workload.name)
     with log.attempt(actor=actor, action="version.add", target=target, workload=workload.name, reason=note):
-        Workload.objects.select_for_update().get(pk=workload.pk)  # one number at a time
+        Workload.objects.select_for_update(no_key=True).get(pk=workload.pk)  # one number at a time
         content = digest(document)
         if same := workload.versions.filter(digest=content).first():
             raise AlreadyExists(

@@ -92,7 +92,7 @@ def set_guardrail(
     _checked(metric, margin, weight, bound)
     require_reach(workload, actor)
     with transaction.atomic():
-        Workload.objects.select_for_update().get(pk=workload.pk)  # one edit at a time
+        Workload.objects.select_for_update(no_key=True).get(pk=workload.pk)  # one edit at a time
         row = _override_row(workload, metric, absolute=bound is not None) or GuardrailOverride(
             workload=workload, metric=metric, version=0
         )

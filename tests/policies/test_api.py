@@ -1,6 +1,7 @@
 """/api/v1 of policies: who may, what is asked of a request, what comes back."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import User
@@ -235,3 +236,48 @@ def test_it_freezes_an_environment(admin: Client) -> None:
     environment = Environment.objects.get(pk=environment.pk)
     assert environment.freeze_reason == "holidays"
     assert environment.frozen_until is not None
+
+
+# --- names and times -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nb", "a\tb", "..", ".", "a/..", "a/../b", "a//b", "/a", "a/", "a/ b", "a\u200bb", "a\u202eb",
+        "a\u2028b", "a\u00a0b", "a\x00b", "a\x7fb", "a%2Fb", "a?b", "a#b", "a\\b", "a\ue000b", "a\ufeffb", "",
+    ],
+)  # fmt: skip
+def test_it_refuses_a_model_that_no_address_could_name(admin: Client, name: str) -> None:
+    """F22: created, then 404 for ever; or shown as another one."""
+    body = {"name": name, "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 1000}
+    response = send(admin, "post", "models", body)
+    assert response.status_code in (400, 422)
+    assert not Model.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpt-4o", "openai/gpt-4o-mini", "bedrock/us-east-1/anthropic.claude-v2:1", "cloudflare/@cf/meta/llama-2",
+     "vertex_ai/claude@001", "ft:gpt-3.5-turbo", "Llama 3 70B", "größe/m", "low/1024-x-1024/gpt-image-1"],
+)  # fmt: skip
+def test_it_finds_every_model_that_it_took(admin: Client, name: str) -> None:
+    body = {"name": name, "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 1000}
+    assert send(admin, "post", "models", body).status_code == 201
+    assert admin.get(f"/api/v1/models/{quote(name)}").json()["name"] == name
+
+
+@pytest.mark.parametrize("time", ["2030-01-01T00:00:00", "2030-01-01 00:00", "2030-01-01"])
+def test_it_refuses_a_time_without_a_zone(admin: Client, time: str) -> None:
+    environment = builders.environment()
+    path = f"environments/{environment.name}"
+    response = send(admin, "patch", path, {"frozen_until": time}, **{"If-Match": "*"})
+    assert (response.status_code, response.json()["problems"][0]["path"]) == (422, "frozen_until")
+    key = {"kind": "admin", "label": "ci", "scopes": ["viewer"], "expires_at": time}
+    assert send(admin, "post", "keys", key).status_code == 422
+
+
+def test_it_refuses_a_key_whose_label_hides_something(admin: Client) -> None:
+    key = {"kind": "admin", "label": "ci\u202e", "scopes": ["viewer"]}
+    response = send(admin, "post", "keys", key)
+    assert (response.status_code, response.json()["problems"][0]["path"]) == (422, "label")
