@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, cast
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin.apps import SimpleAdminConfig
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -17,9 +18,11 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         # Registered by being imported; of the Celery app it is what `@shared_task` finds.
         from controlplane import celery  # noqa: F401
-        from controlplane.core import patience
+        from controlplane.core import logs, patience
         from controlplane.server import checks  # noqa: F401
 
+        if settings.LOG_FORMAT == "json":
+            logs.catch_the_rest()
         connection_created.connect(patience.limit)
         pre_migrate.connect(_lift_limits)
 

@@ -201,7 +201,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "json": {"()": "controlplane.core.logs.JsonFormatter"},
+        "json": {"()": "controlplane.core.logs.JsonLines"},
         "text": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},

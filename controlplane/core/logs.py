@@ -1,27 +1,53 @@
 """Log lines as JSON, one object a line, joined to audit entries by `request_id`."""
 
-import json
 import logging
+import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
 
 from controlplane.core import context
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+log = logging.getLogger(__name__)
 
 
-class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message; where it came from; whatever was given as `extra`; the traceback."""
+class JsonLines(JsonFormatter):
+    """Time, level, logger, message; where it came from; whatever was given as `extra`; the traceback as `error`."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def __init__(self) -> None:
+        super().__init__("%(message)s", rename_fields={"exc_info": "error"}, json_default=str)
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
         origin = context.current()
-        line = {
+        log_data |= {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
-            "request_id": origin.request_id or None,
-            "source": origin.source or None,
-            **{name: value for name, value in vars(record).items() if name not in _STANDARD},
-            "error": self.formatException(record.exc_info) if record.exc_info else None,
+            **({"request_id": origin.request_id} if origin.request_id else {}),
+            **({"source": origin.source} if origin.source else {}),
         }
-        return json.dumps({name: value for name, value in line.items() if value is not None}, default=str)
+        super().add_fields(log_data, record, message_dict)
+
+
+def catch_the_rest() -> None:
+    """Warnings, and what nobody caught, go through the log, too: else they write lines of their own into it."""
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+def _uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
+    name = failed.thread.name if failed.thread else "?"
+    log.critical("the thread %s failed", name, exc_info=failed.exc_value)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("the process failed", exc_info=(kind, error, trace))

@@ -2,12 +2,17 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test import Client
@@ -15,7 +20,7 @@ from django.test import Client
 from controlplane.audit.models import Head
 from controlplane.core import clock, heartbeats, problems, signing
 from controlplane.core.context import request_context
-from controlplane.core.logs import JsonFormatter
+from controlplane.core.logs import JsonLines
 from controlplane.core.models import Heartbeat
 from controlplane.server import checks, health
 from controlplane.server.health import Health
@@ -263,7 +268,7 @@ def test_a_log_line_is_one_json_object_with_its_request() -> None:
     record = logging.LogRecord("pointsman", logging.ERROR, "f", 1, "lost %s\nfor good", ("it",), None)
     record.rollout = "r1"
     with request_context("r-1", "api"):
-        line = JsonFormatter().format(record)
+        line = JsonLines().format(record)
     assert "\n" not in line
     found = json.loads(line)
     assert {
@@ -272,6 +277,45 @@ def test_a_log_line_is_one_json_object_with_its_request() -> None:
         "request_id": "r-1",
         "rollout": "r1",
     }.items() <= (found.items())
+
+
+def test_every_line_of_a_json_log_is_json(tmp_path: Path) -> None:
+    """Other libraries', warnings', and what nobody caught."""
+    program = """
+import logging, threading, warnings
+import django
+django.setup()
+logging.getLogger("httpx").info("HTTP Request: GET %s", "http://x")
+logging.getLogger("celery.worker").warning("lost it")
+warnings.warn("old")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("two\\nlines")
+"""
+    environment = {
+        "POINTSMAN_VAR": str(tmp_path), "DJANGO_SETTINGS_MODULE": "controlplane.settings", "LOG_FORMAT": "json",
+        "PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    loggers = [line["logger"] for line in lines]
+    assert loggers == [
+        "httpx",
+        "celery.worker",
+        "py.warnings",
+        "controlplane.core.logs",
+        "controlplane.core.logs",
+    ]
+    assert "ZeroDivisionError" in lines[3]["error"]
+    assert "two\nlines" in lines[4]["error"]
+    assert done.returncode == 1
 
 
 # --- commands ----------------------------------------------------------------------------------------
