@@ -139,6 +139,7 @@ class BackgroundThread:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pace.stop_within):
                     await self.sender.last_flush(transport)
+                    await self._acks.leave(transport)
 
     async def _opened(self) -> Transport | None:
         """A transport that can be opened. None: stopped meanwhile.

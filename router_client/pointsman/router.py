@@ -360,7 +360,7 @@ class Router:
 
     def _after_fork_in_child(self) -> None:
         """The parent's thread is not here, its locks may be held for ever, its outcomes are its own."""
-        self.instance = _instance_name(self._named)
+        self.instance = _forked_name(self._named)
         self._outcomes.restart(self.instance)
         self._tallies = self._outcomes.decisions
         self._feedback.restart()
@@ -397,6 +397,14 @@ def _instance_name(given: str | None) -> str:
     if not given or len(given) > 128 or not fits_header(given):
         raise ConfigurationError(f"instance must be 1 to 128 printable ASCII characters, not {given!r}")
     return given
+
+
+def _forked_name(given: str | None) -> str:
+    """A child's own name: readback counts processes, and two under one name would pass for one."""
+    if given is None:
+        return _instance_name(None)
+    suffix = f"-{os.getpid()}-{os.urandom(2).hex()}"
+    return given[: 128 - len(suffix)] + suffix
 
 
 _routers: weakref.WeakSet[Router] = weakref.WeakSet()

@@ -36,9 +36,16 @@ class Sender:
         """Flush for ever."""
         while True:
             await asyncio.sleep(self._backoff.spread(self._flush_every))
-            await asyncio.sleep(
-                await guarded(lambda: self._flush(transport), lambda _: self._backoff.failure())
-            )
+            wait = await guarded(lambda: self._flush(transport), lambda _: self._backoff.failure())
+            await self._wait(wait)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait before the next try. Meanwhile a spool takes what is recorded: a kill loses one flush interval."""
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            await asyncio.sleep(min(left, self._flush_every))
+            if self._outcomes.spool is not None:
+                self._seal()
 
     async def last_flush(self, transport: Transport) -> None:
         """Seal and send what waits, once."""
@@ -47,7 +54,11 @@ class Sender:
 
     async def _flush(self, transport: Transport) -> float:
         now = monotonic()
-        if not self._backoff.failures or now - self._sealed_at >= _SEAL_IN_OUTAGE_S:
+        if (
+            self._outcomes.spool is not None
+            or not self._backoff.failures
+            or now - self._sealed_at >= _SEAL_IN_OUTAGE_S
+        ):
             self._seal()
             self._sealed_at = now
         if now - self._adopted_at >= _ADOPT_EVERY_S:

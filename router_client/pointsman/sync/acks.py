@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 from pointsman.sync.backoff import Backoff
@@ -68,6 +69,14 @@ class Acks:
             return self.failed()
         self._backoff.success()
         return self._backoff.spread(AGAIN_S) if repeating else None
+
+    async def leave(self, transport: Transport) -> None:
+        """Say that this process ends, once: from then on it counts for nothing."""
+        snapshot = self._good.current
+        if snapshot is not None:
+            about = {"router": self._router, "revision": snapshot.revision, "epoch": snapshot.epoch}
+            with suppress(Unreachable):
+                await _send(transport, {**about, "state": "leaving"})
 
     def failed(self, retry_after_s: float | None = None) -> float:
         """Count a round that was not heard; the seconds until the next."""

@@ -6,12 +6,12 @@ import random
 
 __all__ = ["Backoff"]
 
-LONGEST_S = 300.0
+LONGEST_S = 60.0
 _FIRST_S = 1.0
 
 
 class Backoff:
-    """Failures in a row, and the wait they earn: rand(0, min(300 s, 2^n s)), never before `Retry-After`."""
+    """Failures in a row, and the wait they earn: rand(0, min(60 s, 2^n s)), never before `Retry-After`."""
 
     def __init__(self, random_source: random.Random | None = None) -> None:
         self.failures = 0

@@ -38,6 +38,10 @@ class Connection:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not callable(self.key) and (not isinstance(self.key, str) or not self.key.strip()):
+            raise ConfigurationError(
+                "key is missing or empty: give the router key (pmr_…), or a function that returns it"
+            )
         object.__setattr__(self, "url", _checked("url", self.url))
         if self.snapshots_url is not None:
             object.__setattr__(self, "snapshots_url", _checked("snapshots_url", self.snapshots_url))

@@ -1,0 +1,58 @@
+"""A router says what is so of itself: when it leaves, what it is called, and nothing is lost that a spool holds."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pointsman import ConfigurationError, Pace, Router
+from pointsman.reporting.spool import Spool
+from pointsman.testing import FakeControlPlane
+from tests.client.watching import eventually
+
+
+@pytest.mark.parametrize("key", [None, "", " \n"])
+def test_it_refuses_to_start_without_a_key(key: str | None) -> None:
+    """F20: else each poll failed with a traceback."""
+    with pytest.raises(ConfigurationError, match="key is missing or empty"):
+        Router("http://pointsman.example", key, start=False)  # type: ignore[arg-type]
+
+
+def test_it_says_that_it_leaves(plane: FakeControlPlane) -> None:
+    with plane.router(instance="job-1"):
+        pass
+    assert [(ack["router"], ack["state"]) for ack in plane.acks][-1] == ("job-1", "leaving")
+
+
+def test_a_forked_child_takes_a_name_of_its_own(plane: FakeControlPlane) -> None:
+    """F2: two processes under one name would pass for one in the readback."""
+    with plane.router(instance="x" * 128) as router:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, router.instance.encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        name = os.read(reading, 200).decode()
+        os.close(reading)
+        os.close(writing)
+        assert router.instance == "x" * 128
+    assert name != "x" * 128
+    assert name.startswith("x" * 100)
+    assert len(name) == 128
+
+
+def test_an_outage_leaves_what_is_recorded_in_the_spool(plane: FakeControlPlane, tmp_path: Path) -> None:
+    """F13: however long it waits to try again, what is recorded reaches the disk within a flush interval."""
+    with (
+        plane.router(spool=tmp_path, pace=Pace(first_poll_within=0, flush_every=0.05)) as router,
+        plane.outage(),
+    ):
+        for number in range(3):
+            router.record(router.decide("summaries"), success=True)
+            waiting = number + 1
+            assert eventually(lambda n=waiting: _spooled(tmp_path) >= n)  # type: ignore[misc]
+
+
+def _spooled(path: Path) -> int:
+    return sum(batch.count for batch in Spool(path, orphaned_after_s=0).orphans(set()))
