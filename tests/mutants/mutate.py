@@ -126,7 +126,7 @@ class _Finder:
                 self._add(node, inside, f"removed: {_shown(node)}", nothing)
             case ast.Raise():
                 self._add(node, inside, f"removed: {_shown(node)}", nothing)
-            case ast.Return(value=ast.expr() as value) if not _is_none(value) and inside:
+            case ast.Return(value=ast.expr() as value) if not _is_falsy(value) and inside:
                 self._add(node, inside, f"{_shown(node)} → return None", _returns_none)
             case ast.Continue():
                 self._add(
@@ -247,8 +247,9 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_falsy(node: ast.expr) -> bool:
+    """Whoever asks "is it true" cannot tell None from it."""
+    return isinstance(node, ast.Constant) and not node.value
 
 
 def _is_formatting(node: ast.BinOp) -> bool:
