@@ -8,6 +8,8 @@ class PoliciesConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.core import figures
+        from policies_app.fleet.figures import FleetFigures
         from policies_app.snapshots.metrics import PublishedFigures
 
+        figures.register(FleetFigures())
         figures.register(PublishedFigures())

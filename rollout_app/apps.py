@@ -1,4 +1,4 @@
-"""The app, and what a new database begins with."""
+"""The app, its figures for Prometheus, and what a new database begins with."""
 
 from typing import Any
 
@@ -10,6 +10,10 @@ class RolloutConfig(AppConfig):
     name = "rollout_app"
 
     def ready(self) -> None:
+        from controlplane.core import figures
+        from rollout_app.figures import RolloutFigures
+
+        figures.register(RolloutFigures())
         post_migrate.connect(_save_plans, sender=self, dispatch_uid="saved plans")
 
 

@@ -1,0 +1,60 @@
+"""Rollouts for Prometheus: how many in which state, what holds them, who took them back, is the engine alive."""
+
+from collections.abc import Iterable
+
+from django.db.models import Count, Min
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from controlplane.core import clock
+from controlplane.core.figures import DatabaseFigures
+from rollout_app.engine.states import ACTIVE, ENDED, Event, State
+from rollout_app.models import Rollout, Transition
+
+
+class RolloutFigures(DatabaseFigures):
+    def read(self) -> list[Metric]:
+        return [_by_state(), _held(), _taken_back(), _overdue()]
+
+
+def _by_state() -> Metric:
+    family = GaugeMetricFamily(
+        "pointsman_rollouts", "Rollouts that have not ended, by state", labels=["environment", "state"]
+    )
+    rows = Rollout.objects.exclude(state__in=ENDED).order_by().values_list("environment__name", "state")
+    return _filled(family, rows.annotate(Count("pk")))
+
+
+def _held() -> Metric:
+    family = GaugeMetricFamily(
+        "pointsman_rollouts_held", "Running rollouts by what holds them", labels=["environment", "hold_code"]
+    )
+    held = Rollout.objects.filter(state=State.RUNNING).exclude(hold_code="").order_by()
+    return _filled(family, held.values_list("environment__name", "hold_code").annotate(Count("pk")))
+
+
+def _taken_back() -> Metric:
+    family = CounterMetricFamily(
+        "pointsman_rollbacks",
+        "Rollouts taken back; by: system (on evidence), user or key",
+        labels=["environment", "by"],
+    )
+    back = Transition.objects.filter(event__in=[Event.ROLL_BACK, Event.ABORT]).order_by()
+    return _filled(family, back.values_list("rollout__environment__name", "actor_kind").annotate(Count("pk")))
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Iterable[tuple[str, str, int]]) -> Metric:
+    for environment, label, count in rows:
+        family.add_metric([environment, label], count)
+    return family
+
+
+def _overdue() -> Metric:
+    """By how long the longest waiting evaluation is late. A process that sweeps keeps it within seconds."""
+    now = clock.now()
+    due = Rollout.objects.filter(state__in=ACTIVE, wake_at__lt=now).aggregate(Min("wake_at"))["wake_at__min"]
+    return GaugeMetricFamily(
+        "pointsman_evaluation_overdue_seconds",
+        "How long the longest waiting evaluation has been due; 0: none is",
+        value=(now - due).total_seconds() if due else 0.0,
+    )
