@@ -1,7 +1,7 @@
 """Evaluations in batches: the same as one by one, each stored by itself, and bounded by what is new."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,12 +23,13 @@ pytestmark = pytest.mark.django_db
 PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50}, {"mode": "full"}]
 
 
-def running(candidate: float = 0.92, *, minutes: int = 3, plan: Any = PLAN) -> tuple[Rollout, Traffic]:
+def running(
+    candidate: float = 0.92, *, minutes: int = 3, plan: Any = PLAN, start: datetime | None = None
+) -> tuple[Rollout, Traffic]:
     rollout = places.started(plan=plan)
     places.router(rollout)
-    return rollout, more(
-        Traffic(rollout, start=clock.now() - timedelta(hours=5)), candidate=candidate, minutes=minutes
-    )
+    traffic = Traffic(rollout, start=start or clock.now() - timedelta(hours=5))
+    return rollout, more(traffic, candidate=candidate, minutes=minutes)
 
 
 def more(traffic: Traffic, **given: Any) -> Traffic:
@@ -46,8 +47,9 @@ def seen(rollout: Rollout) -> Any:
 
 
 def test_it_sees_many_as_it_sees_each() -> None:
-    in_batch = [running(candidate)[0] for candidate in (0.92, 0.9, 0.2)]
-    alone = [running(candidate)[0] for candidate in (0.92, 0.9, 0.2)]
+    start = clock.now() - timedelta(hours=5)  # of both: a minute that began in between would tell them apart
+    in_batch = [running(candidate, start=start)[0] for candidate in (0.92, 0.9, 0.2)]
+    alone = [running(candidate, start=start)[0] for candidate in (0.92, 0.9, 0.2)]
     now = clock.now()
     assert sorted(reconcile.evaluate([rollout.pk for rollout in in_batch], now=now)) == sorted(
         [reconcile.reconcile(rollout.pk, now=now) for rollout in alone]

@@ -6,7 +6,8 @@ from typing import Any
 
 from policies_app.models import Assignment
 
-# One moment for all: two reports of a test would else fall into two minutes now and then, and be two rows.
+# One moment for all: two reports of a test would else fall into two minutes now and then, and be two rows. It is when
+# the tests began, minutes ago perhaps: what must be ahead of the database's clock is reckoned from a moment of its own.
 NOW = datetime.now(UTC)
 
 
