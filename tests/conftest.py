@@ -65,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "POINTSMAN_TEST_TEMPLATE"
         ):  # `make mutants`: migrated once, for --reuse-db
             shutil.copy(template, home / "test.sqlite3")
+            settings.DATABASES["default"]["TEST"]["MIGRATE"] = False
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a login in microseconds
 
 

@@ -82,19 +82,23 @@ def _recorded(targets: list[Target], template: Path) -> CoverageMap:
 def _run(
     drawn: list[tuple[Target, Mutant]], template: Path, covered: CoverageMap, jobs: int
 ) -> Iterator[tuple[Target, Mutant, str]]:
-    waiting = list(reversed(drawn))
-    running: dict[forks.Run, tuple[Target, Mutant]] = {}
+    waiting = [(target, mutant, covered.rounds(mutant)) for target, mutant in reversed(drawn)]
+    running: dict[forks.Run, tuple[Target, Mutant, list[list[str]]]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
-            target, mutant = waiting.pop()
-            tests = covered.tests(mutant)
-            if not tests:
+            target, mutant, rounds = waiting.pop()
+            if not rounds:
                 yield target, mutant, "no test"
                 continue
+            tests, *later = rounds
             work = partial(forks.against, mutant, tests)
-            running[forks.Run(work, template, limit_s=covered.limit_s(tests))] = (target, mutant)
+            running[forks.Run(work, template, limit_s=covered.limit_s(tests))] = (target, mutant, later)
         for run in [run for run in running if run.done()]:
-            yield (*running.pop(run), run.outcome)
+            target, mutant, later = running.pop(run)
+            if run.outcome == "survived" and later:
+                waiting.append((target, mutant, later))
+            else:
+                yield target, mutant, run.outcome
         time.sleep(0.02)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.mutants.mutate import Mutant
 
+FIRST_TESTS, FIRST_FILES = 30, 3
 IMPORT = ""  # coverage's context outside of any test
 
 
@@ -34,6 +35,20 @@ class CoverageMap:
         lines = ran if mutant.lines is None else range(mutant.lines[0], mutant.lines[1] + 1)
         found = set[str]().union(*(ran.get(line, set()) for line in lines)) - {IMPORT}
         return [test for test in self.seconds if test in found]
+
+    def rounds(self, mutant: Mutant) -> list[list[str]]:
+        """The same in two rounds: most mutants end in the first, of a few quick tests in few files."""
+        first: list[str] = []
+        files = set[str]()
+        tests = self.tests(mutant)
+        for test in tests:
+            file = test.partition("::")[0]
+            if len(first) < FIRST_TESTS and (file in files or len(files) < FIRST_FILES):
+                files.add(file)
+                first.append(test)
+        chosen = set(first)
+        rest = [test for test in tests if test not in chosen]
+        return [tests for tests in (first, rest) if tests]
 
     def limit_s(self, tests: Sequence[str]) -> float:
         """How long they may take with a mutant: five times what they take without, on a machine that is busy."""

@@ -26,9 +26,14 @@ from tests.support.sources import PACKAGES, ROOT
 LIBRARIES = [
     "celery", "cryptography.hazmat.primitives.asymmetric.ed25519", "django.contrib.admin", "django.test",
     "django.db.backends.sqlite3.base", "drf_spectacular.openapi", "httpx", "hypothesis.stateful", "msgspec",
-    "redis", "rest_framework.generics", "time_machine", "unfold.admin", "uvloop", "yaml",
+    "pytest_django.plugin", "pytest_timeout", "redis", "rest_framework.generics", "time_machine", "unfold.admin",
+    "uvloop", "yaml",
 ]  # fmt: skip
-OPTIONS = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=no", "--reuse-db"]
+# Only the plugins that the tests need, and no rewritten assertions: both would be paid again in every fork.
+OPTIONS = [
+    "-q", "-p", "pytest_django.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain",
+    "--no-header", "--tb=no", "--reuse-db",
+]  # fmt: skip
 
 
 def prepare() -> Path:
@@ -93,6 +98,7 @@ def _work_and_exit(work: Callable[[], int], template: Path, home: Path) -> None:
         os.dup2(log, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = str(home)
         os.environ["POINTSMAN_TEST_TEMPLATE"] = str(template)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         code = work()
         sys.stdout.flush()
     finally:
