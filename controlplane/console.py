@@ -17,6 +17,7 @@ from policies_app.console import urls as policies
 from policies_app.console.fleet import fleets
 from policies_app.console.lookups import environments_of
 from policies_app.four_eyes import pages as changes
+from rollout_app.console import review_pages
 from rollout_app.console import views as rollouts
 from rollout_app.console.rollout_actions import may_approve
 from rollout_app.engine.states import ACTIVE, ENDED, State
@@ -50,7 +51,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         return bool(request.user.is_active)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        pages = [*policies.urlpatterns, *changes.urlpatterns, *rollouts.urlpatterns, *audit.urlpatterns]
+        pages = [*policies.urlpatterns, *changes.urlpatterns, *review_pages.urlpatterns]
+        pages += [*rollouts.urlpatterns, *audit.urlpatterns]
         return [path("", home, name="index"), *pages, *super().get_urls()]
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
@@ -61,6 +63,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             ("Home", "home", "index", 0),
             ("Workloads", "account_tree", "workloads", 0),
             ("Rollouts", "alt_route", "rollouts", moving),
+            ("Review", "monitoring", "review", 0),
             ("Fleet", "router", "fleet", 0),
             ("Audit", "history_edu", "audit", 0),
         ]
