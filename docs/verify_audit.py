@@ -28,7 +28,7 @@ def verify(export: str, checkpoints: str = "") -> str:
                 hashes.append(sha(b"pointsman.audit.v1.genesis\0", entry["chain"].encode()))
             if (row["seq"], entry["seq"]) != (number, number):
                 return f"entry {number}: missing or reordered (found {row['seq']}, written as {entry['seq']})"
-            if bytes.fromhex(row["prev_hash"]) != hashes[-1]:
+            if row["prev_hash"] != hashes[-1].hex():
                 return f"entry {number}: not chained to entry {number - 1}"
             hashes.append(sha(b"pointsman.audit.v1\0", hashes[-1], sha(b"\0", body)))
             if row["hash"] != hashes[-1].hex():

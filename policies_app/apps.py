@@ -1,4 +1,4 @@
-"""The app, and its figures for Prometheus."""
+"""The app, its figures for Prometheus, and what the audit log's verification compares."""
 
 from django.apps import AppConfig
 
@@ -8,8 +8,10 @@ class PoliciesConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.core import figures
+        from policies_app import audited
         from policies_app.fleet.figures import FleetFigures
         from policies_app.snapshots.metrics import PublishedFigures
 
         figures.register(FleetFigures())
         figures.register(PublishedFigures())
+        audited.register()

@@ -19,17 +19,17 @@ from policies_app.models import Environment, Model, Workload
 NamedRow = TypeVar("NamedRow", Environment, Workload, Model)
 
 
-def create_row(row: NamedRow, action: str, *, actor: Actor) -> NamedRow:
+def create_row(row: NamedRow, action: str, *, actor: Actor, reason: str = "") -> NamedRow:
     """Validate, insert and audit a new row; a taken name is a 409, never a 500."""
     _validate(row)
     subject = _audit_subject(row, action)
-    with log.attempt(actor=actor, **subject):
+    with log.attempt(actor=actor, reason=reason, **subject):
         try:
             with transaction.atomic():
                 row.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(f"There is already {_kind(row)} called {row.name!r}.") from None
-        log.record(actor=actor, after=_audited_fields(row), **subject)
+        log.record(actor=actor, reason=reason, after=audited_fields(row), **subject)
     return row
 
 
@@ -61,7 +61,7 @@ def edit_row(
             )
         if guard:
             guard(fresh)
-        before = _audited_fields(fresh)
+        before = audited_fields(fresh)
         for name, value in changes.items():
             setattr(fresh, name, value)
         fresh.version += 1
@@ -70,7 +70,7 @@ def edit_row(
         if then:
             then(fresh)
         entry = {**subject, **(kept or {})}
-        log.record(actor=actor, reason=reason, before=before, after=_audited_fields(fresh), **entry)
+        log.record(actor=actor, reason=reason, before=before, after=audited_fields(fresh), **entry)
     return fresh
 
 
@@ -100,7 +100,7 @@ def _audit_subject(row: NamedRow, action: str) -> dict[str, Any]:
     return subject
 
 
-def _audited_fields(row: models.Model) -> dict[str, Any]:
+def audited_fields(row: models.Model) -> dict[str, Any]:
     """A row's own values, as the audit log keeps them."""
     values = model_to_dict(row)
     return {name: values[name] for name in sorted(values) if name not in ("id", "revision", "epoch")}

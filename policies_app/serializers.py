@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from controlplane.access.models import Team
-from controlplane.web.fields import ZonedDateTimeField
+from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from policies_app.fleet.readback import read_back
 from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
 
@@ -16,12 +16,13 @@ _NAME: dict[str, Any] = {"name": {"validators": []}}
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     frozen_until = ZonedDateTimeField(required=False, allow_null=True)
+    reason = ReasonField()
 
     class Meta:
         model = Environment
         fields = [
             "name", "description", "epoch", "revision", "four_eyes", "poll_interval_ms", "frozen_until",
-            "freeze_reason", "version",
+            "freeze_reason", "version", "reason",
         ]  # fmt: skip
         read_only_fields = ["epoch", "revision", "version"]
         extra_kwargs = _NAME
@@ -33,6 +34,7 @@ class EnvironmentEditSerializer(EnvironmentSerializer):
 
 
 class WorkloadSerializer(serializers.ModelSerializer[Workload]):
+    reason = ReasonField()
     owner = serializers.SlugRelatedField(slug_field="name", queryset=Team.objects.all(), help_text="a team")
 
     class Meta:
@@ -40,7 +42,7 @@ class WorkloadSerializer(serializers.ModelSerializer[Workload]):
         fields = [
             "name", "description", "task_type", "difficulty", "quality_bar", "latency_tolerance_ms",
             "retryable", "escalatable", "batchable", "owner", "unit", "success_signal", "outcome_lag_s",
-            "version", "created_at",
+            "version", "created_at", "reason",
         ]  # fmt: skip
         read_only_fields = ["version", "created_at"]
         extra_kwargs = _NAME
@@ -52,11 +54,13 @@ class WorkloadEditSerializer(WorkloadSerializer):
 
 
 class ModelSerializer(serializers.ModelSerializer[Model]):
+    reason = ReasonField()
+
     class Meta:
         model = Model
         fields = [
             "name", "input_nusd_per_mtok", "output_nusd_per_mtok", "context_window", "quality", "enabled",
-            "version",
+            "version", "reason",
         ]  # fmt: skip
         read_only_fields = ["version"]
         extra_kwargs = _NAME

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.errors import InvalidInput, StaleVersion
-from controlplane.web.api import ApiView
+from controlplane.web.api import REASON, ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers
 from rollout_app.engine.shadow import shadow_report
@@ -51,10 +51,12 @@ class PlanView(ApiView):
         edited = actions.edit_plan(plan, actor=self.actor, expected=expected, **data)
         return self.versioned(serializers.PlanSerializer(edited))
 
-    @extend_schema(responses={204: None})
+    @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, plan: str) -> Response:
         self.require(Role.EDITOR, "")
-        actions.remove_plan(plan, actor=self.actor, expected=self.expected_version())
+        actions.remove_plan(
+            plan, actor=self.actor, expected=self.expected_version(), reason=self.query_reason()
+        )
         return Response(status=204)
 
 
@@ -279,11 +281,13 @@ class GuardrailView(ApiView):
         row = actions.set_guardrail(found, metric, actor=self.actor, **data)
         return self.versioned(serializers.GuardrailSerializer(row))
 
-    @extend_schema(parameters=[OpenApiParameter("absolute", bool)], responses={204: None})
+    @extend_schema(parameters=[OpenApiParameter("absolute", bool), REASON], responses={204: None})
     def delete(self, request: Request, workload: str, metric: str) -> Response:
         found = workload_for(self.actor, workload, edit=True)
         absolute = request.query_params.get("absolute") == "true"
-        actions.remove_guardrail(found, metric, absolute=absolute, actor=self.actor)
+        actions.remove_guardrail(
+            found, metric, absolute=absolute, actor=self.actor, reason=self.query_reason()
+        )
         return Response(status=204)
 
 

@@ -11,9 +11,11 @@ class RolloutConfig(AppConfig):
 
     def ready(self) -> None:
         from controlplane.core import figures
+        from rollout_app import audited
         from rollout_app.figures import RolloutFigures
 
         figures.register(RolloutFigures())
+        audited.register()
         post_migrate.connect(_save_plans, sender=self, dispatch_uid="saved plans")
 
 

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from controlplane.access.four_eyes import approvals_needed
 from controlplane.core import clock
-from controlplane.web.fields import ZonedDateTimeField
+from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from rollout_app.actions import binding, refusals
 from rollout_app.actions.approvals import contributors
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
@@ -18,10 +18,11 @@ from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Trans
 class PlanSerializer(serializers.ModelSerializer[Plan]):
     name = serializers.SlugField(max_length=64)  # a taken one is the action's to refuse: 409
     stages = serializers.JSONField(help_text="a list of stages; checked whole")
+    reason = ReasonField()
 
     class Meta:
         model = Plan
-        fields = ["name", "description", "stages", "version"]
+        fields = ["name", "description", "stages", "version", "reason"]
         read_only_fields = ["version"]
 
 

@@ -15,8 +15,8 @@ from controlplane.access import actions, permissions
 from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
-from controlplane.web.api import ApiView
-from controlplane.web.fields import ZonedDateTimeField
+from controlplane.web.api import REASON, ApiView
+from controlplane.web.fields import ReasonField, ZonedDateTimeField
 
 
 class KeySerializer(serializers.ModelSerializer[Key]):
@@ -48,6 +48,7 @@ class KeyInput(serializers.Serializer[Any]):
         child=serializers.SlugField(max_length=120), default=list, max_length=500
     )
     expires_at = ZonedDateTimeField(default=None, allow_null=True)
+    reason = ReasonField()
 
 
 class RevokeInput(serializers.Serializer[Any]):
@@ -56,23 +57,26 @@ class RevokeInput(serializers.Serializer[Any]):
 
 class RotateInput(serializers.Serializer[Any]):
     overlap_hours = serializers.IntegerField(default=24, min_value=0, max_value=168)
+    reason = ReasonField()
 
 
 class MembershipSerializer(serializers.ModelSerializer[Membership]):
     user = serializers.CharField(source="user.username")
+    reason = ReasonField()
 
     class Meta:
         model = Membership
-        fields = ["id", "user", "environment", "role"]
+        fields = ["id", "user", "environment", "role", "reason"]
         validators: list[Any] = []  # a membership that is there already is the action's 409
 
 
 class TeamSerializer(serializers.ModelSerializer[Team]):
     members = serializers.SlugRelatedField("username", many=True, queryset=User.objects.all())
+    reason = ReasonField()
 
     class Meta:
         model = Team
-        fields = ["name", "members"]
+        fields = ["name", "members", "reason"]
         extra_kwargs: ClassVar[dict[str, Any]] = {
             "name": {"validators": []}
         }  # a taken name is the action's 409
@@ -80,7 +84,7 @@ class TeamSerializer(serializers.ModelSerializer[Team]):
 
 class MembersInput(serializers.Serializer[Any]):
     members = serializers.ListField(child=serializers.CharField(max_length=150), max_length=1000)
-    reason = serializers.CharField(max_length=400, default="", allow_blank=True)
+    reason = ReasonField()
 
 
 class KeysView(ApiView):
@@ -116,8 +120,11 @@ class RotateKeyView(ApiView):
     @extend_schema(request=RotateInput, responses={201: NewKeySerializer})
     def post(self, request: Request, key_id: str) -> Response:
         key = key_for(self.actor, key_id)
-        overlap = timedelta(hours=self.validated(RotateInput)["overlap_hours"])
-        successor, text = actions.rotate_key(key.key_id, actor=self.actor, overlap=overlap)
+        data = self.validated(RotateInput)
+        overlap = timedelta(hours=data["overlap_hours"])
+        successor, text = actions.rotate_key(
+            key.key_id, actor=self.actor, overlap=overlap, reason=data["reason"]
+        )
         return Response({**KeySerializer(successor).data, "key": text}, status=201)
 
 
@@ -135,17 +142,17 @@ class MembershipsView(ApiView):
         environment = data.get("environment", "")
         self.require(Role.ADMIN, environment)
         (user,) = actions.people([data["user"]["username"]])
-        granted = actions.grant_role(user, data["role"], environment, actor=self.actor)
+        granted = actions.grant_role(user, data["role"], environment, actor=self.actor, reason=data["reason"])
         return Response(MembershipSerializer(granted).data, status=201)
 
 
 class MembershipView(ApiView):
-    @extend_schema(responses={204: None})
+    @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
         membership = Membership.objects.filter(pk=pk).first()
         if membership is None or not permissions.has_role(self.actor, Role.ADMIN, membership.environment):
             raise NotFound("There is no such membership, or it is not yours to end.")
-        actions.withdraw_role(membership, actor=self.actor)
+        actions.withdraw_role(membership, actor=self.actor, reason=self.query_reason())
         return Response(status=204)
 
 
@@ -158,7 +165,9 @@ class TeamsView(ApiView):
     def post(self, request: Request) -> Response:
         self.require(Role.ADMIN, "")
         data = self.validated(TeamSerializer)
-        team = actions.create_team(data["name"], members=data["members"], actor=self.actor)
+        team = actions.create_team(
+            data["name"], members=data["members"], actor=self.actor, reason=data["reason"]
+        )
         return Response(TeamSerializer(team).data, status=201)
 
 

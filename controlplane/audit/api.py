@@ -4,16 +4,20 @@ from typing import Any
 
 import msgspec
 from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
 from django.urls import path
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.audit import exports, verification
 from controlplane.audit.models import Entry
 from controlplane.core.actors import Actor
-from controlplane.core.errors import NotFound
+from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.web.api import ApiView, Pages
 
 
@@ -48,11 +52,60 @@ class AuditView(ApiView):
         responses={200: _ENTRIES},
     )
     def get(self, request: Request) -> Response:
-        # Equality on names of ours only: a caller's key is never expanded into a query.
-        wanted = {name: request.query_params[name] for name in _FILTERS if name in request.query_params}
-        if any("\0" in value for value in wanted.values()):
-            raise NotFound("No entry has a NUL in it.")
-        return self.page(entries_visible_to(self.actor).filter(**wanted), EntrySerializer, ordering="-seq")
+        return self.page(_filtered(self), EntrySerializer, ordering="-seq")
+
+
+class ExportView(ApiView):
+    """All entries that one may see, oldest first, as a file: JSON lines (`docs/verify_audit.py` verifies those of
+    somebody who sees every environment) or CSV."""
+
+    @extend_schema(
+        operation_id="audit_export",
+        parameters=[
+            OpenApiParameter("format", str, enum=list(exports.FORMATS), description="`jsonl` if not given"),
+            *(OpenApiParameter(name, str, description="only entries with exactly this") for name in _FILTERS),
+        ],
+        responses={(200, kind): OpenApiTypes.STR for kind in ("application/jsonl", "text/csv")},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        form = request.query_params.get("format", "jsonl")
+        if form not in exports.FORMATS:
+            raise InvalidInput(f"format is one of {', '.join(exports.FORMATS)}.")
+        return exports.response(_filtered(self), form)
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    seq = serializers.IntegerField(help_text="the entry; 0: none")
+    where = serializers.CharField(help_text="what it is about, where that is no entry")
+    sentence = serializers.CharField()
+
+
+class VerificationSerializer(serializers.Serializer[Any]):
+    verified = serializers.BooleanField()
+    entries = serializers.IntegerField()
+    hash = serializers.CharField(help_text="where the log ends")
+    checkpoint = serializers.IntegerField(allow_null=True, help_text="the last signed checkpoint's entry")
+    checkpoint_at = serializers.DateTimeField(allow_null=True)
+    findings = FindingSerializer(many=True)
+
+
+class VerificationView(ApiView):
+    """Read the whole log and hold it against its head, its checkpoints and what it speaks of."""
+
+    @extend_schema(operation_id="audit_verify", request=None, responses=VerificationSerializer)
+    def post(self, request: Request) -> Response:
+        self.require(Role.VIEWER, "")
+        found = verification.verify()
+        document = {
+            "verified": not found.findings,
+            "entries": found.count,
+            "hash": found.hash,
+            "checkpoint": found.checkpoint and found.checkpoint.seq,
+            "checkpoint_at": found.checkpoint and found.checkpoint.at,
+            "findings": found.findings[:1000],
+        }
+        return Response(VerificationSerializer(document).data)
 
 
 class EntryView(ApiView):
@@ -64,6 +117,15 @@ class EntryView(ApiView):
         return Response(EntrySerializer(entry).data)
 
 
+def _filtered(view: ApiView) -> QuerySet[Entry]:
+    # Equality on names of ours only: a caller's key is never expanded into a query.
+    given = view.request.query_params
+    wanted = {name: given[name] for name in _FILTERS if name in given}
+    if any("\0" in value for value in wanted.values()):
+        raise NotFound("No entry has a NUL in it.")
+    return entries_visible_to(view.actor).filter(**wanted)
+
+
 def entries_visible_to(actor: Actor) -> QuerySet[Entry]:
     """The entries of the environments that one may see, and those of none."""
     names = permissions.visible_environments(actor)
@@ -72,5 +134,7 @@ def entries_visible_to(actor: Actor) -> QuerySet[Entry]:
 
 urlpatterns = [
     path("audit", AuditView.as_view(), name="audit"),
+    path("audit/export", ExportView.as_view(), name="audit-export"),
+    path("audit/verification", VerificationView.as_view(), name="audit-verification"),
     path("audit/<int:seq>", EntryView.as_view(), name="audit-entry"),
 ]

@@ -4,12 +4,18 @@
     H0   = SHA-256("pointsman.audit.v1.genesis" ‖ 0x00 ‖ chain id)
     Hn   = SHA-256("pointsman.audit.v1" ‖ 0x00 ‖ Hn−1 ‖ leaf)
 
+Where somebody put a row in the way, or played with the head, the log goes on after a hash of its own, so that no row
+can keep Pointsman from writing:
+
+    Hn−1 = SHA-256("pointsman.audit.v1.resume" ‖ 0x00 ‖ hash of the last entry that is Pointsman's ‖ what was found)
+
 The prefixes keep the three kinds of hash apart: no body can be passed off as a link, nor one chain's start as
 another's (RFC 9162 2.1 does the same for Merkle trees). `docs/verify_audit.py` says it without Pointsman.
 """
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -21,6 +27,8 @@ import rfc8785
 VERSION = 1
 _GENESIS = b"pointsman.audit.v1.genesis\0"
 _LINK = b"pointsman.audit.v1\0"
+_RESUME = b"pointsman.audit.v1.resume\0"
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SAFE_INTEGER = 2**53  # RFC 8785 serialises numbers as IEEE 754 doubles; beyond it they would be rounded
 
 
@@ -33,6 +41,16 @@ def link(previous: str, body: bytes) -> str:
     """The hash of an entry (hex), from the hash before it (hex) and its body."""
     leaf = hashlib.sha256(b"\0" + body).digest()
     return hashlib.sha256(_LINK + bytes.fromhex(previous) + leaf).hexdigest()
+
+
+def resume(base: str, found: Any) -> str:
+    """The hash that takes the place of the one before (hex), where the log goes on after entry `base` (hex)."""
+    return hashlib.sha256(_RESUME + base.encode() + canonical(found)).hexdigest()
+
+
+def is_hash(text: Any) -> bool:
+    """Whether this is a SHA-256 as the log writes it: 64 lower-case hex digits."""
+    return isinstance(text, str) and _HASH.fullmatch(text) is not None
 
 
 def canonical(value: Any) -> bytes:

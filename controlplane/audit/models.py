@@ -53,3 +53,19 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return f"checkpoint at {self.seq}"
+
+
+class RefusalWindow(models.Model):
+    """One actor's refusals of the last minute: beyond the first few they are counted here, not written one by one."""
+
+    actor_key = models.CharField(max_length=80, unique=True)  # `key:4fXk0cYb2LqA`
+    actor_label = models.CharField(max_length=200)
+    actor_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — null: no person
+    began_at = models.DateTimeField()
+    recorded = models.PositiveIntegerField(default=0)  # entries of their own
+    folded = models.PositiveIntegerField(default=0)  # counted only
+    counts = models.JSONField(default=dict)  # {"assignment.pin role_missing": 13}
+    last = models.CharField(max_length=32, blank=True, default="", db_index=True)  # the last one counted
+
+    def __str__(self) -> str:
+        return f"{self.actor_key}: {self.recorded} and {self.folded} more"

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _ED25519 = b"\x01"  # the signed note's number of the algorithm
 _NOTE = re.compile(
-    r"(?P<text>(?P<origin>pointsman\.audit/(?P<chain>\S+))\n(?P<seq>[0-9]+)\n(?P<hash>\S+)\n\S+\n)\n"
+    r"(?P<text>(?P<origin>pointsman\.audit/(?P<chain>\S+))\n(?P<seq>[0-9]{1,18})\n(?P<hash>\S+)\n(?P<at>\S+)\n)\n"
     r"— (?P<name>\S+) (?P<signature>\S+)\n"
 )
 
@@ -34,9 +34,15 @@ class Note:
     chain: str
     seq: int
     hash: str
+    at: str
     text: str
     name: str
     signature: str  # base64
+
+    @property
+    def whole(self) -> str:
+        """The note as it was written."""
+        return f"{self.text}\n— {self.name} {self.signature}\n"
 
 
 def write(chain: str, seq: int, hash_: str, at: str, *, sign: Callable[[bytes], bytes], public: bytes) -> str:
@@ -49,9 +55,22 @@ def write(chain: str, seq: int, hash_: str, at: str, *, sign: Callable[[bytes], 
 def read_all(text: str) -> list[Note]:
     """Every note in a text, in order; several follow each other in a file of checkpoints."""
     return [
-        Note(m["chain"], int(m["seq"]), _hash_of_base64(m["hash"]), m["text"], m["name"], m["signature"])
+        Note(
+            m["chain"],
+            int(m["seq"]),
+            _hash_of_base64(m["hash"]),
+            m["at"],
+            m["text"],
+            m["name"],
+            m["signature"],
+        )
         for m in _NOTE.finditer(text)
     ]
+
+
+def rest(text: str) -> str:
+    """What of a text is no note: nothing, unless somebody played with it."""
+    return _NOTE.sub("", text).strip()
 
 
 def is_signed(note: Note, publics: Iterable[bytes]) -> bool:

@@ -1,7 +1,7 @@
 """Pages of the audit log: who changed what, when, why, on what evidence."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.db.models import Q, QuerySet
@@ -9,7 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
 from controlplane.access import permissions
-from controlplane.audit.models import Entry
+from controlplane.access.models import Role
+from controlplane.audit import exports, verification
+from controlplane.audit.log import HEAD
+from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import NotFound
 from controlplane.web.pages import console_view, must, page, paginated, person
 
@@ -109,7 +112,29 @@ def target_page(entry: Entry) -> str:
     return found(entry.target_id) if found else ""
 
 
+@console_view("GET")
+def export(request: HttpRequest, form: str) -> HttpResponse:
+    """What the list shows, whole and oldest first, as a file."""
+    if form not in exports.FORMATS:
+        raise NotFound("The log is exported as jsonl or csv.")
+    entries = FilterForm(request.GET).narrow(visible(request)).defer(None)
+    return cast("HttpResponse", exports.response(entries, form))
+
+
+@console_view("GET", "POST")
+def verify_page(request: HttpRequest) -> HttpResponse:
+    """A button that reads the whole log, and what was found."""
+    must(request, Role.VIEWER, "")
+    found = verification.verify() if request.method == "POST" else None
+    last = Checkpoint.objects.order_by("-seq").first()
+    context = {"found": found, "last": last, "head": Head.objects.filter(pk=HEAD).first()}
+    trail = [("Audit", reverse("console:audit"))]
+    return page(request, "audit/verify.html", context, title="Verify", crumbs=trail)
+
+
 urlpatterns = [
+    path("audit/export.<slug:form>", export, name="audit_export"),
+    path("audit/verify/", verify_page, name="audit_verify"),
     path("audit/", entries, name="audit"),
     path("audit/<int:seq>/", entry_page, name="entry"),
 ]

@@ -2,9 +2,10 @@
 
 from celery import shared_task
 
-from controlplane.audit import checkpoints
+from controlplane.audit import checkpoints, refusals
 
 
 @shared_task(soft_time_limit=30, time_limit=40)
 def checkpoint() -> None:
+    refusals.fold_old()
     checkpoints.make()

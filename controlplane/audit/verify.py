@@ -1,4 +1,8 @@
-"""What was done to the log behind Pointsman's back, and to which entry. Pure: rows in, findings out."""
+"""What was done to the log behind Pointsman's back, and to which entry. Pure: rows in, findings out; nothing raises.
+
+Three sides are held against each other: the entries, the head that says where they end, and the signed checkpoints.
+What the entries speak of (versions, approvals, transitions …) is the fourth: see `controlplane.audit.subjects`.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +12,18 @@ from typing import Any, Literal
 from controlplane.audit import chain
 from controlplane.audit.notes import Note
 
-Kind = Literal["altered", "missing", "reordered", "forked", "truncated", "bad signature"]
+Kind = Literal[
+    "altered",  # it is not what was written
+    "missing",  # it was there, and is not
+    "reordered",  # it stands at another place
+    "forked",  # it belongs to another history
+    "truncated",  # the end is gone
+    "bad signature",  # a checkpoint that no trusted key signed
+    "forged",  # Pointsman did not write it
+    "unrecorded",  # a row that no entry speaks of
+    "contradicted",  # a row that says other than its entries
+]
+RESUME = "audit.resume"  # the action of an entry that goes on after an entry or a head that Pointsman did not write
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +38,30 @@ class StoredEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredHead:
+    chain: str
+    seq: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, at entry `seq`."""
+    """One thing that is wrong, at entry `seq` (0: at none). `where` names what is no entry: `head`, `version a/3`."""
 
     kind: Kind
     seq: int
     sentence: str
+    where: str = ""
 
     def __str__(self) -> str:
-        return f"entry {self.seq}: {self.kind}: {self.sentence}"
+        return f"{self.where or f'entry {self.seq}'}: {self.kind}: {self.sentence}"
 
 
 class Examination:
     """Reads a log once, front to back. `findings` grows; `last` and `hash` are where it has come to.
 
     `wanted` are the numbers whose hashes are asked for afterwards (checkpoints, the head): all are not kept.
+    `witness` is given the body of each entry that could be read, for what it speaks of.
     """
 
     def __init__(
@@ -45,55 +69,69 @@ class Examination:
         chain_id: str,
         wanted: Iterable[int] = (),
         columns_of: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None,
+        witness: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> None:
-        self.chain_id, self.columns_of = chain_id, columns_of
+        self.chain_id, self.columns_of, self.witness = chain_id, columns_of, witness
         self.findings: list[Finding] = []
         self.last, self.hash = 0, chain.genesis(chain_id)
         self.count = 0
         self.hashes = dict.fromkeys(wanted, "")
-        self._seen = {bytes.fromhex(self.hash): 0}
+        self._seen = {self.hash: 0}
+        self._resumed_from = -1  # where the history went on that a resuming entry names
+
+    # --- entries --------------------------------------------------------------------------------------
 
     def read(self, rows: Iterable[StoredEntry]) -> None:
         for row in rows:
             self.count += 1
-            if (finding := self._first_problem(row)) is not None:
+            body = _parsed(row.body)
+            self._resumed_from = self._resumption(row, body)
+            if (finding := self._first_problem(row, body)) is not None:
                 self.findings.append(finding)
             if row.seq > self.last + 1:
                 gone = f"{self.last + 1} to {row.seq - 1}" if row.seq > self.last + 2 else f"{self.last + 1}"
                 self._add_finding(
                     "missing", self.last + 1, f"the log goes on at {row.seq}; {gone} is not there"
                 )
+            if body is not None and self.witness is not None:
+                self.witness(body)
             self.last, self.hash = row.seq, row.hash
-            self._seen[bytes.fromhex(row.hash)] = row.seq
+            self._seen[row.hash] = row.seq
             if row.seq in self.hashes:
                 self.hashes[row.seq] = row.hash
 
-    def _first_problem(self, row: StoredEntry) -> Finding | None:
+    def _first_problem(self, row: StoredEntry, body: Mapping[str, Any] | None) -> Finding | None:
         """The first thing that is wrong with a row; what follows from it is not worth a sentence."""
+        if not (chain.is_hash(row.hash) and chain.is_hash(row.prev_hash)):
+            return Finding("altered", row.seq, "its hash, or the one before it, is no SHA-256 in hex")
         if row.seq <= self.last:
-            kind: Kind = "reordered" if bytes.fromhex(row.hash) in self._seen else "forked"
+            kind: Kind = "reordered" if row.hash in self._seen else "forked"
             return Finding(kind, row.seq, f"it comes after {self.last}; a number occurs once, in order")
         if chain.link(row.prev_hash, row.body) != row.hash:
             return Finding("altered", row.seq, "its content is not what was hashed when it was written")
-        try:
-            body = json.loads(row.body)
-            seq, own_chain = body["seq"], body["chain"]
-        except (ValueError, KeyError, TypeError):
+        if body is None:
             return Finding("altered", row.seq, "its content is no entry")
-        if seq != row.seq:
-            return Finding("reordered", row.seq, f"it holds what was written as entry {seq}")
-        if own_chain != self.chain_id:
-            return Finding("forked", row.seq, f"it belongs to another log ({own_chain})")
-        if self.columns_of is not None and row.columns is not None and self.columns_of(body) != row.columns:
-            return Finding(
-                "altered", row.seq, "the columns that lists are filtered by differ from its content"
-            )
+        if body["seq"] != row.seq:
+            return Finding("reordered", row.seq, f"it holds what was written as entry {body['seq']}")
+        if body["chain"] != self.chain_id:
+            return Finding("forked", row.seq, f"it belongs to another log ({body['chain']})")
+        if differing := self._differing_columns(row, body):
+            return Finding("altered", row.seq, f"its column {differing} differs from its content")
         return self._link_problem(row)
 
+    def _differing_columns(self, row: StoredEntry, body: Mapping[str, Any]) -> str:
+        if self.columns_of is None or row.columns is None:
+            return ""
+        try:
+            expected = self.columns_of(body)
+        except (KeyError, TypeError, AttributeError):
+            return "(all: its content is no entry of this version)"
+        return ", ".join(name for name in row.columns if row.columns[name] != expected.get(name))
+
     def _link_problem(self, row: StoredEntry) -> Finding | None:
-        if row.prev_hash == self.hash or row.seq != self.last + 1:
+        if row.prev_hash == self.hash or row.seq != self.last + 1 or self._resumed_from >= 0:
             return None  # after a gap nothing can be said of the link
-        before = self._seen.get(bytes.fromhex(row.prev_hash))
+        before = self._seen.get(row.prev_hash)
         if before is not None:
             return Finding(
                 "forked", row.seq, f"it continues entry {before}, as another history did before it"
@@ -102,15 +140,68 @@ class Examination:
             "altered", self.last, f"it was written anew after entry {row.seq} had been chained to it"
         )
 
-    def compare_head(self, seq: int, hash_: str) -> None:
-        """Hold the log against the head as it was before reading."""
-        if seq > self.last:
-            self._add_finding("truncated", self.last + 1, f"the log ends at {self.last}; its head says {seq}")
-        elif seq and self.hashes.get(seq) != hash_:
-            self._add_finding("altered", seq, "the head has another hash for it")
+    def _resumption(self, row: StoredEntry, body: Mapping[str, Any] | None) -> int:
+        """Where a resuming entry goes on, -1 for any other. What made it necessary is a finding for good."""
+        if body is None or body.get("action") != RESUME:
+            return -1
+        told = body.get("evidence")
+        base = told.get("base") if isinstance(told, dict) else None
+        found = told.get("found") if isinstance(told, dict) else None
+        if not isinstance(base, dict) or not isinstance(found, list) or not isinstance(told, dict):
+            self._add_finding("forged", row.seq, "it claims to resume the log and does not say from where")
+            return -1
+        if self._seen.get(str(base.get("hash"))) != base.get("seq") or row.prev_hash != chain.resume(
+            str(base.get("hash")), {"found": found, "nonce": told.get("nonce")}
+        ):
+            self._add_finding(
+                "forged", row.seq, "it claims to resume the log from an entry that is not there"
+            )
+            return -1
+        for item in found or [{}]:
+            told_of = item if isinstance(item, dict) else {}
+            where = f"entry {told_of['seq']}" if "seq" in told_of else str(told_of.get("what", "the log"))
+            self.findings.append(
+                Finding(
+                    "forged",
+                    row.seq,
+                    f"Pointsman found {where} as it had not written it, and went on from entry {base['seq']}",
+                )
+            )
+        return int(base["seq"])
+
+    # --- head -----------------------------------------------------------------------------------------
+
+    def compare_head(self, head: StoredHead | None, others: int = 0, proven: int = 0) -> None:
+        """Hold the log against the head as it was before reading.
+
+        `others`: rows beside it, of which there is none. `proven`: up to where a checkpoint speaks.
+        """
+        if others:
+            self._add_finding("forged", 0, f"there are {others} head rows too many", "head")
+        if head is None:
+            if self.count or proven:
+                self._add_finding("missing", 0, f"the head row is gone; the log ends at {self.last}", "head")
+            return
+        if head.chain != self.chain_id:
+            self._add_finding("altered", 0, f"the head says that this is the log {head.chain}", "head")
+        if head.seq > self.last:
+            self._add_finding(
+                "truncated", self.last + 1, f"the log ends at {self.last}; its head says {head.seq}"
+            )
+        elif head.seq < self.last:
+            self._add_finding(
+                "forged", head.seq + 1, f"it lies behind the head, which says that the log ends at {head.seq}"
+            )
+        if head.seq <= self.last and head.hash != (self.hashes.get(head.seq) or self._genesis(head.seq)):
+            self._add_finding("altered", head.seq, "the head has another hash for it")
+
+    def _genesis(self, seq: int) -> str:
+        return chain.genesis(self.chain_id) if seq == 0 else ""
+
+    # --- checkpoints ----------------------------------------------------------------------------------
 
     def compare_note(self, note: Note, signed: bool) -> None:
-        """Hold the log against a checkpoint. An attacker who rewrites the whole chain cannot forge its signatures."""
+        """Hold the log against a checkpoint. An attacker who rewrites the whole chain cannot forge its signature."""
         if not signed:
             self._add_finding(
                 "bad signature", note.seq, "its checkpoint was not signed by a key that is trusted here"
@@ -130,5 +221,17 @@ class Examination:
                 "a signed checkpoint has another hash for it: it or one before was rewritten",
             )
 
-    def _add_finding(self, kind: Kind, seq: int, sentence: str) -> None:
-        self.findings.append(Finding(kind, seq, sentence))
+    def _add_finding(self, kind: Kind, seq: int, sentence: str, where: str = "") -> None:
+        self.findings.append(Finding(kind, seq, sentence, where))
+
+
+def _parsed(body: bytes) -> Mapping[str, Any] | None:
+    """The entry that the bytes are; None where they are none."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("chain"), str):
+        return None
+    seq = found.get("seq")
+    return found if isinstance(seq, int) and not isinstance(seq, bool) else None

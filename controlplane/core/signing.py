@@ -40,6 +40,11 @@ def public_bytes() -> bytes:
     return private_key().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
+def trusted_publics() -> list[bytes]:
+    """The public keys whose signatures this instance believes: its own."""
+    return [public_bytes()]
+
+
 def public_key_text() -> str:
     """`<key id>:<base64>`, the form that `pointsman.Router(public_keys=…)` takes."""
     return f"{key_id()}:{base64.b64encode(public_bytes()).decode()}"

@@ -19,6 +19,7 @@ from functools import wraps
 from typing import Any, ClassVar, cast
 
 from django.db import models
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import BaseParser
@@ -34,9 +35,19 @@ from controlplane.access.models import Role
 from controlplane.audit import log
 from controlplane.core import strictjson
 from controlplane.core.actors import Actor
-from controlplane.core.errors import BodyTooLarge, MalformedBody, PreconditionRequired, StaleVersion
+from controlplane.core.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    MalformedBody,
+    PreconditionRequired,
+    StaleVersion,
+)
 from controlplane.core.problems import exception_handler
+from controlplane.web import refused_writes
 
+REASON = OpenApiParameter(
+    "reason", str, description="why; kept in the audit log. Up to 2,000 characters"
+)  # of writes without a body
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"', re.ASCII)
 _KEPT_HEADERS = ("ETag", "Location")
 
@@ -98,6 +109,16 @@ class ApiView(APIView):
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return exception_handler
 
+    def handle_exception(self, exc: Exception) -> Response:
+        refused_writes.keep(
+            exc,
+            method=str(self.request.method),
+            path=self.request.path,
+            named=self.kwargs,
+            actor=lambda: self.actor,
+        )
+        return super().handle_exception(exc)
+
     @property
     def actor(self) -> Actor:
         return actor_of(self.request)
@@ -114,6 +135,13 @@ class ApiView(APIView):
         checked = serializer(data=self.request.data, **options)
         checked.is_valid(raise_exception=True)
         return cast("dict[str, Any]", checked.validated_data)
+
+    def query_reason(self) -> str:
+        """The `reason` of a write that has no body."""
+        reason = self.request.query_params.get("reason", "")
+        if len(reason) > 2_000 or "\0" in reason:
+            raise InvalidInput("A reason has up to 2,000 characters, and no NUL.")
+        return reason
 
     def expected_version(self) -> int | None:
         """The version in `If-Match` (None for `*`). 428 without it; no version in it is a stale one."""

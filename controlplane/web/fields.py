@@ -18,3 +18,13 @@ class ZonedDateTimeField(serializers.DateTimeField):
         if timezone.is_naive(value):
             self.fail("naive")
         return super().enforce_timezone(value)
+
+
+class ReasonField(serializers.CharField):
+    """Why: taken by every write, kept in the audit log, never answered."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        options = {"required": False, "default": "", "allow_blank": True} | kwargs
+        if options["required"]:
+            del options["default"]
+        super().__init__(write_only=True, max_length=2_000, help_text="why; kept in the audit log", **options)

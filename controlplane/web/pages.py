@@ -30,6 +30,7 @@ from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound, PointsmanError
+from controlplane.web import refused_writes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,11 +51,13 @@ def console_view(*methods: str) -> Callable[[View[P]], View[P]]:
             try:
                 response = view(request, *args, **kwargs)
             except PointsmanError as error:
+                keep_refusal(request, error)
                 response = refused(request, error)
             # Figures of a minute ago, shown by the Back button, would be taken for those of now.
             response.headers.setdefault("Cache-Control", "no-store")
             return response
 
+        guarded.methods = methods  # type: ignore[attr-defined]  # for the test that asks each of them
         return cast("View[P]", guarded)
 
     return decorate
@@ -101,6 +104,18 @@ def refused(request: HttpRequest, error: PointsmanError) -> HttpResponse:
     return page(request, "console/refused.html", {"error": error}, title=error.title, status=error.status)
 
 
+def keep_refusal(request: HttpRequest, error: PointsmanError) -> None:
+    """An attempt that was refused is an entry of the audit log, once."""
+    match = request.resolver_match
+    refused_writes.keep(
+        error,
+        method=str(request.method),
+        path=request.path,
+        named=match.kwargs if match else {},
+        actor=lambda: actor(request),
+    )
+
+
 def done(request: HttpRequest, message: str, *, to: str) -> HttpResponse:
     """After a write: say it, and go to where it shows. `to` is an address."""
     messages.success(request, message)
@@ -119,6 +134,7 @@ def attempt(
     try:
         return action(*args, actor=actor(request), **{**form.cleaned_data, **fixed})
     except PointsmanError as error:
+        keep_refusal(request, error)
         form.add_error(None, error.detail)
         form.problems = error.extra.get("problems", [])  # type: ignore[attr-defined]  # shown beside the text
         return None

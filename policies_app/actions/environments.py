@@ -5,6 +5,7 @@ from typing import Any
 from django.db import transaction
 
 from controlplane.audit import log
+from controlplane.core import clock, reasons
 from controlplane.core.actors import Actor
 from controlplane.core.errors import ApprovalMissing
 from policies_app.audited_rows import create_row, edit_row
@@ -12,8 +13,8 @@ from policies_app.models import Environment, new_epoch
 from policies_app.snapshots import build
 
 
-def register_environment(name: str, *, actor: Actor, **fields: Any) -> Environment:
-    return create_row(Environment(name=name, **fields), "environment.register", actor=actor)
+def register_environment(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Environment:
+    return create_row(Environment(name=name, **fields), "environment.register", actor=actor, reason=reason)
 
 
 def edit_environment(
@@ -33,6 +34,10 @@ def edit_environment(
     """
 
     def refuse_one_alone(environment: Environment) -> None:
+        until = environment.frozen_until
+        ends = changes.get("frozen_until", until)
+        if until is not None and until > clock.now() and (ends is None or ends < until):
+            reasons.demand(actor, reason, f"This ends the change freeze of {environment.name} early")
         if environment.four_eyes and changes.get("four_eyes") is False and not (approvals or break_glass):
             raise ApprovalMissing(
                 f"{environment.name} asks for four eyes: to switch that off takes a second person. Ask for it under "

@@ -4,6 +4,7 @@ from typing import Any
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
+from controlplane.core import reasons
 from controlplane.core.actors import Actor
 from policies_app.actions.assignments import refuse_under_way, republish_unit
 from policies_app.audited_rows import create_row, edit_row
@@ -14,8 +15,8 @@ DESCRIBES = {"description"}  # what no router and no rollout ever sees
 JUDGED_BY = {"unit", "quality_bar", "success_signal", "outcome_lag_s", "latency_tolerance_ms"}
 
 
-def register_workload(name: str, *, actor: Actor, **fields: Any) -> Workload:
-    return create_row(Workload(name=name, **fields), "workload.register", actor=actor)
+def register_workload(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Workload:
+    return create_row(Workload(name=name, **fields), "workload.register", actor=actor, reason=reason)
 
 
 def edit_workload(
@@ -29,6 +30,7 @@ def edit_workload(
         if set(changes) - DESCRIBES:
             require_reach(workload, actor)
         if judging := sorted(JUDGED_BY.intersection(changes)):
+            reasons.demand(actor, reason, f"This changes how rollouts of {workload.name} are judged")
             refuse_under_way(workload, judging)
 
     return edit_row(

@@ -7,8 +7,8 @@ from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Model
 
 
-def add_model(name: str, *, actor: Actor, **fields: Any) -> Model:
-    return create_row(Model(name=name, **fields), "model.add", actor=actor)
+def add_model(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Model:
+    return create_row(Model(name=name, **fields), "model.add", actor=actor, reason=reason)
 
 
 def edit_model(

@@ -52,7 +52,8 @@ def fixed_at_proposal(rollout: Rollout, actor: Actor) -> dict[str, Any]:
     overrides = rollout.workload.guardrails.values("metric", "enabled", "margin", "weight", "bound")
     return {
         "guardrails": [guardrail.as_dict() for guardrail in guardrails_for(overrides)],
-        "terms": _terms_now(rollout),
+        # Counted, so that an amendment voids every yes of before, also one that changes back what it changed.
+        "terms": {**_terms_now(rollout), "edition": rollout.terms.get("edition", 0) + 1},
         "four_eyes": rollout.four_eyes or fresh_environment(rollout).four_eyes,
         "contributors": four_eyes.with_contributor(rollout.contributors, actor.user_id),
     }

@@ -6,17 +6,18 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from controlplane.audit import log
+from controlplane.core import reasons
 from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound, StaleVersion
 from policies_app.actions.workloads import require_reach
 from policies_app.models import Workload
 from rollout_app.engine import plans
-from rollout_app.engine.guardrails import METRICS
+from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, METRICS
 from rollout_app.engine.metrics import RATIOS, Metric
 from rollout_app.models import GuardrailOverride, Plan
 
 
-def add_plan(name: str, stages: Any, *, actor: Actor, description: str = "") -> Plan:
+def add_plan(name: str, stages: Any, *, actor: Actor, description: str = "", reason: str = "") -> Plan:
     plan = Plan(name=name, stages=plans.check(stages), description=description)
     with transaction.atomic():
         try:
@@ -24,7 +25,9 @@ def add_plan(name: str, stages: Any, *, actor: Actor, description: str = "") -> 
                 plan.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(f"There is already a plan called {name!r}.") from None
-        log.record(actor=actor, action="plan.add", target=("plan", name), after=_plan_values(plan))
+        log.record(
+            actor=actor, action="plan.add", target=("plan", name), reason=reason, after=_plan_values(plan)
+        )
     return plan
 
 
@@ -96,6 +99,8 @@ def set_guardrail(
         row = _override_row(workload, metric, absolute=bound is not None) or GuardrailOverride(
             workload=workload, metric=metric, version=0
         )
+        if _is_weaker(row, enabled=enabled, margin=margin, weight=weight, bound=bound):
+            reasons.demand(actor, reason, f"This weakens the guardrail on {metric}")
         before = _override_values(row) if row.pk else None
         row.enabled, row.margin, row.weight, row.bound = enabled, margin, weight, bound
         row.version += 1
@@ -104,11 +109,33 @@ def set_guardrail(
     return row
 
 
+def _is_weaker(
+    row: GuardrailOverride,
+    *,
+    enabled: bool,
+    margin: float | None,
+    weight: float | None,
+    bound: float | None,
+) -> bool:
+    """Whether the guardrail would bear more harm, or say less, than it does now. A bound's direction is its metric's:
+    any other value counts."""
+    standing = {guardrail.metric: guardrail for guardrail in DEFAULT_GUARDRAILS}.get(Metric(row.metric))
+    margin_now = row.margin if row.margin is not None else standing.margin if standing else 0.0
+    weight_now = row.weight if row.weight is not None else standing.weight if standing else 0.0
+    return (
+        (not enabled and row.enabled)
+        or (margin is not None and margin > margin_now)
+        or (weight is not None and weight < weight_now)
+        or (row.bound is not None and bound != row.bound)
+    )
+
+
 def remove_guardrail(
     workload: Workload, metric: str, *, absolute: bool = False, actor: Actor, reason: str = ""
 ) -> None:
     """Back to the default, or away with an absolute one."""
     require_reach(workload, actor)
+    reasons.demand(actor, reason, f"This takes away {workload.name}'s own guardrail on {metric}")
     with transaction.atomic():
         row = _override_row(workload, metric, absolute=absolute)
         if row is None:

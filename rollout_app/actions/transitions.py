@@ -127,6 +127,7 @@ def move(
             "stage": rollout.stage,
             "version": rollout.version,
             "revision": revision,
+            **_served(serve),
         },
         evidence=evidence,
         approvals=approvals,
@@ -135,6 +136,14 @@ def move(
     pk = rollout.pk
     transaction.on_commit(lambda: nudges.nudge([pk]))
     return rollout
+
+
+def _served(serve: Mapping[str, Any] | None) -> dict[str, int | None]:
+    """The versions that are served from now on, by number, as the audit entry of a move keeps them."""
+    if serve is None:
+        return {}
+    versions = {arm: serve.get(arm) for arm in ("baseline", "candidate")}
+    return {arm: version and version.number for arm, version in versions.items()}
 
 
 def lock_unmoved(rollout: Rollout) -> None:

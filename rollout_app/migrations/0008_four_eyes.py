@@ -3,29 +3,35 @@
 Approvals of before name another binding, so they no longer count: a rollout that waits is amended and approved anew.
 """
 
+import json
 from typing import Any
 
 from django.db import migrations, models
 
-WAITING = ("draft", "awaiting_approval", "scheduled")
+ENDED = ("rejected", "rolled_back", "aborted", "completed", "cancelled")
+PROPOSING = ("rollout.draft", "rollout.propose", "rollout.amend")
 
 
 def keep_contributors(apps: Any, schema_editor: Any) -> None:
-    Rollout = apps.get_model("rollout_app", "Rollout")
-    User = apps.get_model("auth", "User")
-    for rollout in Rollout.objects.filter(state__in=WAITING).select_related("environment"):
-        told = rollout.transitions.filter(event__in=["propose", "amend"], actor_kind="user")
-        names = told.values_list("actor_label", flat=True)
-        known = [str(pk) for pk in User.objects.filter(username__in=list(names)).values_list("pk", flat=True)]
-        rollout.contributors = list(dict.fromkeys([rollout.proposer_user_id, *known]))
-        rollout.four_eyes = rollout.environment.four_eyes
+    """From the audit log: it has the person behind each proposal and amendment."""
+    rollouts = {str(row.pk): row for row in apps.get_model("rollout_app", "Rollout").objects.all()}
+    entries = apps.get_model("audit", "Entry").objects.filter(action__in=PROPOSING, outcome="done")
+    for target, body in entries.order_by("seq").values_list("target_id", "body").iterator():
+        rollout = rollouts.get(target)
+        person = json.loads(bytes(body))["actor"]["user_id"]
+        if rollout is not None and person not in rollout.contributors:
+            rollout.contributors = [*rollout.contributors, person]
+    four_eyes = dict(apps.get_model("policies_app", "Environment").objects.values_list("pk", "four_eyes"))
+    for rollout in rollouts.values():
+        rollout.four_eyes = rollout.state not in ENDED and four_eyes[rollout.environment_id]
         rollout.save(update_fields=["contributors", "four_eyes"])
 
 
 class Migration(migrations.Migration):
     dependencies = [
         ("rollout_app", "0007_one_word_for_one_thing"),
-        ("auth", "0012_alter_user_first_name_max_length"),
+        ("audit", "0001_initial"),
+        ("policies_app", "0001_initial"),
     ]
 
     operations = [

@@ -229,7 +229,7 @@ def test_two_callers_may_use_the_same_key(call: Caller) -> None:
 
 
 def test_a_refused_request_may_be_tried_again_with_its_key(call: Caller) -> None:
-    body = {"user": "ann", "role": "editor", "environment": "staging"}
+    body = {"user": "ann", "role": "editor", "environment": "staging", "reason": "new here"}
     assert is_problem(call("POST", "memberships", body, **{"Idempotency-Key": "k"}), 422, "invalid_input")
     assert not Answer.objects.exists()
     User.objects.create_user("ann")
@@ -275,7 +275,7 @@ def test_an_admin_key_acts_for_whoever_made_it(client: Client) -> None:
 
 def test_a_role_is_granted_once_and_withdrawn(call: Caller) -> None:
     User.objects.create_user("ann")
-    body = {"user": "ann", "role": "editor", "environment": "staging"}
+    body = {"user": "ann", "role": "editor", "environment": "staging", "reason": "new here"}
     made = call("POST", "memberships", body)
     assert (made.status_code, made.json()["role"]) == (201, Role.EDITOR)
     assert is_problem(call("POST", "memberships", body), 409, "already_exists")

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from controlplane.access import idempotency
 from controlplane.access.models import Team
-from controlplane.audit import checkpoints, log
+from controlplane.audit import checkpoints, log, verification
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.actors import SYSTEM
 
@@ -58,7 +58,7 @@ def test_the_chain_has_no_fork_and_no_hole() -> None:
     assert list(Entry.objects.order_by("seq").values_list("at")) == list(
         Entry.objects.order_by("at", "seq").values_list("at")
     )
-    assert checkpoints.verify().findings == []
+    assert verification.verify().findings == []
     assert Head.objects.count() == 1
 
 
@@ -67,7 +67,7 @@ def test_checkpoints_made_at_once_are_one() -> None:
         log.record(actor=SYSTEM, action="test", target=("thing", "1"))
     assert at_once(lambda number: checkpoints.make()) == []
     assert Checkpoint.objects.count() == 1
-    assert checkpoints.verify().findings == []
+    assert verification.verify().findings == []
 
 
 def test_a_doubled_request_is_done_once_and_answered_alike() -> None:

@@ -165,9 +165,9 @@ def test_it_keeps_a_workloads_guardrails() -> None:
     assert send(owner, "put", f"workloads/{workload.name}/guardrails/vibes", {}).status_code == 422
     listed = send(owner, "get", f"workloads/{workload.name}/guardrails").json()["items"]
     assert [(row["margin"], row["bound"]) for row in listed] == [(0.01, None), (None, 0.2)]
-    assert send(owner, "delete", path).status_code == 204
-    assert send(owner, "delete", path).status_code == 404
-    assert send(owner, "delete", f"{path}?absolute=true").status_code == 204
+    assert send(owner, "delete", f"{path}?reason=why").status_code == 204
+    assert send(owner, "delete", f"{path}?reason=why").status_code == 404
+    assert send(owner, "delete", f"{path}?absolute=true&reason=why").status_code == 204
 
 
 def test_it_reviews_by_endpoint_with_what_was_before() -> None:
@@ -291,7 +291,7 @@ def test_it_keeps_no_guardrail_that_could_not_be_judged(metric: str) -> None:
     kept = 0
     for name in ("bound", "margin"):
         for value in (-1, 0, 1e-9, 0.02, 0.999, 1, 1.5, 92, 1e17, 1e19):
-            answer = send(owner, "put", path, {name: value})
+            answer = send(owner, "put", path, {name: value, "reason": "why"})
             assert answer.status_code in (200, 422), answer.content
             kept += answer.status_code == 200
             if answer.status_code == 422:
@@ -310,4 +310,4 @@ def test_it_takes_two_points_for_two_points(margin: float, status: int) -> None:
     owner = person("owner", Role.EDITOR)
     workload.owner.members.add(User.objects.get(username="owner"))
     path = f"workloads/{workload.name}/guardrails/failure"
-    assert send(owner, "put", path, {"margin": margin}).status_code == status
+    assert send(owner, "put", path, {"margin": margin, "reason": "why"}).status_code == status

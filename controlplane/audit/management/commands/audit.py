@@ -1,12 +1,14 @@
 """manage.py audit verify | export | checkpoint"""
 
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from controlplane.audit import checkpoints, triggers
+from controlplane.audit import checkpoints, exports, triggers, verification
+from controlplane.audit.models import Entry
 
 
 class Command(BaseCommand):
@@ -15,7 +17,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_subparsers(dest="what", required=True)
         verify = what.add_parser(
-            "verify", help="find what was altered, missing, reordered, forked, truncated"
+            "verify", help="find what was done to the log, and name it; exit code 1 if anything"
         )
         verify.add_argument(
             "--key",
@@ -23,30 +25,51 @@ class Command(BaseCommand):
             default=[],
             help="an earlier public key, <id>:<base64>, to trust as well",
         )
-        what.add_parser("export", help="the whole log as JSON lines, for docs/verify_audit.py")
+        verify.add_argument(
+            "--checkpoints",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="a copy of the checkpoints that was kept elsewhere, to compare with as well",
+        )
+        verify.add_argument(
+            "--without-file",
+            action="store_true",
+            help="this machine keeps no file of checkpoints: the periodic jobs run on another",
+        )
+        export = what.add_parser("export", help="the whole log; docs/verify_audit.py verifies the JSON lines")
+        export.add_argument("--format", choices=exports.FORMATS, default="jsonl", dest="form")
         what.add_parser("checkpoint", help="sign where the log stands now")
 
     def handle(self, *args: Any, what: str, **options: Any) -> None:
         getattr(self, what)(**options)
 
-    def verify(self, *, key: list[str], **options: Any) -> None:
+    def verify(self, *, key: list[str], without_file: bool, **options: Any) -> None:
         try:
             keys = [checkpoints.public_key(text) for text in key]
         except ValueError:
             raise CommandError("--key takes <id>:<base64>, as `manage.py keys public` prints it.") from None
         for name in triggers.missing(connection):
             self.stderr.write(f"The database has no trigger {name}; the log can be rewritten there.")
-        examination = checkpoints.verify(keys)
-        for finding in examination.findings:
+        copies = [_read(path) for path in options["checkpoints"]]
+        found = verification.verify(keys, copies=copies, with_file=not without_file)
+        for finding in found.findings:
             self.stdout.write(str(finding))
-        if examination.findings:
+        if found.findings:
             raise CommandError("The audit log is not what was written.", returncode=1)
-        self.stdout.write(f"{examination.count} entries, verified to {examination.hash or 'the beginning'}.")
+        self.stdout.write(f"{found.count} entries, verified to {found.hash or 'the beginning'}.")
 
-    def export(self, **options: Any) -> None:
-        for line in checkpoints.export():
-            self.stdout.write(line)
+    def export(self, *, form: str, **options: Any) -> None:
+        for line in exports.lines(Entry.objects.all(), form):
+            self.stdout.write(line, ending="")
 
     def checkpoint(self, **options: Any) -> None:
         made = checkpoints.make()
         self.stdout.write(made.note if made else "Nothing was appended since the last checkpoint.\n")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}.") from None

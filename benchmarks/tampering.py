@@ -1,0 +1,50 @@
+"""Thousands of tamperings with the audit log and with what it speaks of, on SQLite and on PostgreSQL.
+
+`python benchmarks/tampering.py [how many on each]` (5,000 without). Rows and values are drawn at random, each time by
+another seed, which is printed. Every tampering must be found and named by `audit verify`, none may crash it, and an
+emergency write and a checkpoint must be made all the same. Ends with exit code 1 where one is not.
+"""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ("drawn", "found", "named", "went on")
+
+
+def on(database: str, count: int, seed: str) -> dict[str, list[int]]:
+    """By kind: drawn, found, named, went on."""
+    with tempfile.TemporaryDirectory() as home:
+        result = Path(home) / "result.json"
+        asked = {"TAMPERINGS": str(count), "TAMPERINGS_SEED": seed, "TAMPERINGS_RESULT": str(result)}
+        command = [sys.executable, "-m", "pytest", "-q", "-n0", "--db", database, "-o", "timeout=0"]
+        command += [str(ROOT / "tests/trust/test_tampering.py"), "-k", "found_and_named"]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | asked, capture_output=True, text=True)
+        if not result.exists():
+            sys.exit(done.stdout + done.stderr)
+        found: dict[str, list[int]] = json.loads(result.read_text())
+        return found
+
+
+def main() -> None:
+    count, missed = int((sys.argv[1:] or ["5000"])[0]), 0
+    for database in ("sqlite", "postgres"):
+        seed = secrets.token_hex(4)
+        rows = on(database, count, seed)
+        total = [sum(row[at] for row in rows.values()) for at in range(len(COLUMNS))]
+        print(f"\n{database}: {len(rows)} kinds, {total[0]:,} tamperings, seed {seed}\n")
+        print(f"| {'kind':44} | " + " | ".join(f"{name:>7}" for name in COLUMNS) + " |")
+        print(f"|{'-' * 46}|" + "--------:|" * len(COLUMNS))
+        for kind, row in [*sorted(rows.items()), ("all", total)]:
+            print(f"| {kind:44} | " + " | ".join(f"{number:>7,}" for number in row) + " |", flush=True)
+        missed += sum(total[0] - number for number in total[1:])
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Writes to who is on a team and who has which role."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+
+from controlplane.access.actions.names import is_slug
+from controlplane.access.models import Membership, Role, Team
+from controlplane.audit import log
+from controlplane.core import reasons
+from controlplane.core.actors import Actor
+from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound
+
+
+def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason: str = "") -> Membership:
+    """Give a person a role in one environment, or (`""`) in every one. To grant it twice is a 409."""
+    if role not in Role.values:
+        raise InvalidInput(f"{role!r} is not a role; there are {', '.join(Role.values)}.")
+    if environment and not is_slug(environment):
+        raise InvalidInput(f"{environment!r} is not an environment's name.")
+    reasons.demand(actor, reason, f"This gives {user.get_username()} a role")
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                membership = Membership.objects.create(user=user, role=role, environment=environment)
+        except IntegrityError:
+            raise AlreadyExists(
+                f"{user.get_username()} is {role} in {environment or 'every environment'} already."
+            ) from None
+        log.record(
+            actor=actor,
+            action="membership.grant",
+            target=("user", str(user.pk)),
+            environment=environment,
+            reason=reason,
+            after=_membership_fields(membership),
+        )
+    return membership
+
+
+def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> None:
+    """Take a role away; it counts from the next request on."""
+    with transaction.atomic():
+        before, user_id = _membership_fields(membership), str(membership.user_id)
+        if not Membership.objects.filter(pk=membership.pk).delete()[0]:
+            raise NotFound("This membership has ended already.")
+        log.record(
+            actor=actor,
+            action="membership.withdraw",
+            target=("user", user_id),
+            environment=membership.environment,
+            reason=reason,
+            before=before,
+        )
+
+
+def create_team(name: str, *, actor: Actor, members: Sequence[User] = (), reason: str = "") -> Team:
+    if not is_slug(name) or len(name) > 64:
+        raise InvalidInput("A team's name has 1 to 64 letters, digits, hyphens and underscores.")
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                team = Team.objects.create(name=name)
+        except IntegrityError:
+            raise AlreadyExists(f"There is already a team called {name!r}.") from None
+        team.members.set(members)
+        log.record(
+            actor=actor, action="team.create", target=("team", name), reason=reason, after=team_fields(team)
+        )
+    return team
+
+
+def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reason: str = "") -> Team:
+    """Replace a team's members. A person who is left out can no longer edit the team's workloads."""
+    with transaction.atomic():
+        team = Team.objects.select_for_update().get(pk=team.pk)
+        before = team_fields(team)
+        team.members.set(members)
+        log.record(
+            actor=actor,
+            action="team.set_members",
+            target=("team", team.name),
+            reason=reason,
+            before=before,
+            after=team_fields(team),
+        )
+    return team
+
+
+def people(usernames: Sequence[str]) -> list[User]:
+    """The users of these names, or `InvalidInput` naming those that do not exist."""
+    found = list(get_user_model().objects.filter(username__in=usernames))
+    if unknown := sorted(set(usernames) - {user.get_username() for user in found}):
+        raise InvalidInput(f"There is nobody called {', '.join(unknown)}.")
+    return found
+
+
+def _membership_fields(membership: Membership) -> dict[str, Any]:
+    return {
+        "user": membership.user.get_username(),
+        "role": membership.role,
+        "environment": membership.environment,
+    }
+
+
+def team_fields(team: Team) -> dict[str, Any]:
+    return {
+        "name": team.name,
+        "members": sorted(member.get_username() for member in team.members.all()),
+    }

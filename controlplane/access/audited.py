@@ -1,0 +1,53 @@
+"""What `audit verify` holds keys, roles and teams against: the entries that made them what they are."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controlplane.access.actions import key_fields, team_fields
+from controlplane.access.models import Key, Membership, Team
+from controlplane.audit import subjects
+from controlplane.audit.subjects import Said, Subject
+
+
+def register() -> None:
+    subjects.register(Subject("key", _said_of_keys, _keys))
+    subjects.register(subjects.by_target("team", _teams))
+    subjects.register(Subject("membership", _said_of_memberships, _memberships))
+
+
+def _said_of_keys(body: Mapping[str, Any]) -> Iterable[Said]:
+    """A rotation tells of two keys: the old one, and its successor whole."""
+    if body["target"]["kind"] != "key" or not body["diff"]:
+        return
+    told = subjects.replayed(body["diff"])
+    successor = told.pop("successor", None)
+    yield body["target"]["id"], told
+    if isinstance(successor, dict):
+        yield successor["key_id"], successor
+
+
+def _keys() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((key.key_id, key_fields(key)) for key in Key.objects.order_by("pk").iterator())
+
+
+def _teams() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((team.name, team_fields(team)) for team in Team.objects.prefetch_related("members"))
+
+
+def _said_of_memberships(body: Mapping[str, Any]) -> Iterable[Said]:
+    """A grant is told by what is after it, a withdrawal by what was before; the target is the person."""
+    side = {"membership.grant": "after", "membership.withdraw": "before"}.get(body["action"])
+    if side is None:
+        return
+    told = {change["path"]: change[side] for change in body["diff"] if side in change}
+    name = _name(body["target"]["id"], told["/role"], told["/environment"])
+    yield name, {} if side == "after" else None
+
+
+def _memberships() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for row in Membership.objects.order_by("pk").iterator():
+        yield _name(str(row.user_id), row.role, row.environment), {}
+
+
+def _name(user_id: str, role: str, environment: str) -> str:
+    return f"{role} of user {user_id} in {environment or 'every environment'}"

@@ -1,0 +1,193 @@
+"""Appends entries to the chain. The only code that writes an entry or the head.
+
+It trusts neither. An entry that somebody put behind the head, a head that names no entry, a head that is gone: each
+would keep every write from being made, since entries are unique and a write without its entry is none. So an entry is
+written first that says what was found and goes on after a hash of its own (`chain.resume`); `audit verify` names it.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import connection
+from django.db.models import Max, Q
+
+from controlplane.audit import chain
+from controlplane.audit.models import Entry, Head
+from controlplane.audit.verify import RESUME
+from controlplane.core import clock, context
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.ids import uuid7
+
+HEAD = 1  # the primary key of the only head row
+_NEAR = 1_000_000  # how far behind the head a row may lie and still be in the way
+_LISTED = 20  # rows that are not Pointsman's, named one by one
+
+
+def record(
+    *,
+    actor: Actor,
+    action: str,
+    target: tuple[str, str],
+    environment: str = "",
+    workload: str = "",
+    reason: str = "",
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    evidence: Any = None,
+    approvals: Any = None,
+    outcome: str = "done",
+) -> Entry:
+    """Append one entry to the chain, in the caller's transaction, as the last thing that it does.
+
+    `target` is (kind, id). Only what differs between `before` and `after` is kept, with the SHA-256 of both.
+    The head row stays locked until the commit: entries are numbered in the order in which they commit, and
+    whatever the caller does after this call, everybody else waits for.
+    """
+    if not connection.in_atomic_block:
+        raise RuntimeError("an audit entry belongs into its change's transaction: use transaction.atomic")
+    before, after = chain.plain(before), chain.plain(after)
+    body = {
+        "actor": {"kind": actor.kind, "id": actor.id, "label": actor.label, "user_id": actor.user_id},
+        "action": action,
+        "target": {"kind": target[0], "id": target[1]},
+        "environment": environment,
+        "workload": workload,
+        "reason": reason,
+        "outcome": outcome,
+        "diff": chain.difference(before or {}, after or {}),
+        "before_sha256": None if before is None else chain.digest(before),
+        "after_sha256": None if after is None else chain.digest(after),
+        "evidence": evidence,
+        "approvals": approvals,
+        "request_id": context.current().request_id,
+        "source": context.current().source,
+    }
+    _check_foreign_keys()
+    head = locked_head()
+    if not _is_sound(head):
+        _resume(head)
+    return _append(head, chain.plain(body), head.seq + 1, head.hash)
+
+
+def _append(head: Head, body: dict[str, Any], seq: int, previous: str) -> Entry:
+    at = clock.now()  # after the lock, so that times grow along the chain
+    body |= {"v": chain.VERSION, "chain": head.chain, "seq": seq, "ts": chain.timestamp(at)}
+    kept = chain.canonical(body)
+    entry = Entry.objects.create(
+        seq=seq, body=kept, prev_hash=previous, hash=chain.link(previous, kept), at=at, **columns(body)
+    )
+    head.seq, head.hash = seq, entry.hash
+    head.save(update_fields=["chain", "seq", "hash"])
+    return entry
+
+
+def _check_foreign_keys() -> None:
+    """Check them now, and not at the commit: there the check would wait for rows while everybody waits for the head.
+
+    SQLite checks each statement's at the commit, and has one writer.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
+def columns(body: Mapping[str, Any]) -> dict[str, str]:
+    """The members of a body that are kept beside it, to filter by, cut to their columns' lengths."""
+    values = {
+        "actor_kind": body["actor"]["kind"],
+        "actor_id": body["actor"]["id"],
+        "actor_label": body["actor"]["label"],
+        "target_kind": body["target"]["kind"],
+        "target_id": body["target"]["id"],
+    } | {name: body[name] for name in ("action", "environment", "workload", "outcome", "reason")}
+    return {name: value[: _LENGTHS.get(name)] for name, value in values.items()}
+
+
+_LENGTHS = {field.name: field.max_length for field in Entry._meta.fields}
+
+
+def locked_head() -> Head:
+    """The end of the chain, locked. The first caller ever starts the chain."""
+    head = Head.objects.select_for_update().filter(pk=HEAD).first()
+    if head is None:
+        name = uuid7().hex
+        # Two first callers at once: the primary key lets one insert, the other reads what that one wrote.
+        Head.objects.get_or_create(pk=HEAD, defaults={"chain": name, "hash": chain.genesis(name)})
+        head = Head.objects.select_for_update().get(pk=HEAD)
+    return head
+
+
+# --- going on where somebody was before ----------------------------------------------------------------
+
+
+def _is_sound(head: Head) -> bool:
+    """Whether the head names the last entry, and nothing lies where the next one goes."""
+    rows = list(_in_the_way(head).values_list("seq", "hash", "body")[:2])
+    if not head.seq:
+        return not rows and head.hash == chain.genesis(head.chain)
+    if len(rows) != 1 or rows[0][:2] != (head.seq, head.hash) or not chain.is_hash(head.hash):
+        return False
+    return f'"chain":{json.dumps(head.chain)}'.encode() in bytes(rows[0][2])
+
+
+def _in_the_way(head: Head) -> Any:
+    near = Q(seq__gte=head.seq, seq__lte=head.seq + _NEAR)
+    return Entry.objects.filter(near | Q(prev_hash=head.hash)).order_by("seq")
+
+
+def _resume(head: Head) -> None:
+    """Append the entry that says what was found, and set the head behind it."""
+    base, found = _last_of_ours(head)
+    if base is None:
+        base_seq, base_hash = 0, chain.genesis(head.chain)
+    else:
+        base_seq, base_hash = base.seq, base.hash
+        head.chain = json.loads(bytes(base.body))["chain"]
+    others = Entry.objects.filter(seq__gt=base_seq, seq__lte=base_seq + _NEAR).order_by("seq")
+    found += [{"seq": seq, "hash": hash_} for seq, hash_ in others.values_list("seq", "hash")[:_LISTED]]
+    last = max(others.aggregate(last=Max("seq"))["last"] or 0, base_seq, head.seq if base is None else 0)
+    proof = {"found": found, "nonce": secrets.token_hex(16)}
+    body: dict[str, Any] = {
+        "actor": {"kind": SYSTEM.kind, "id": SYSTEM.id, "label": SYSTEM.label, "user_id": None},
+        "action": RESUME,
+        "target": {"kind": "audit", "id": head.chain},
+        "environment": "",
+        "workload": "",
+        "reason": "Rows of the log are not as Pointsman wrote them; the log goes on behind them.",
+        "outcome": "done",
+        "diff": [],
+        "before_sha256": None,
+        "after_sha256": None,
+        "evidence": {"base": {"seq": base_seq, "hash": base_hash}, **proof},
+        "approvals": None,
+        "request_id": context.current().request_id,
+        "source": context.current().source,
+    }
+    _append(head, chain.plain(body), last + 1, chain.resume(base_hash, proof))
+
+
+def _last_of_ours(head: Head) -> tuple[Entry | None, list[dict[str, Any]]]:
+    """The newest entry that can be gone on from, and what is wrong with the head, if it is the head."""
+    named = Entry.objects.filter(seq=head.seq, hash=head.hash).first()
+    if named is not None and _is_itself(named):
+        return named, []
+    said = {"what": "the head", "said": {"chain": head.chain, "seq": str(head.seq), "hash": head.hash}}
+    for entry in Entry.objects.filter(seq__gt=0, seq__lt=2**53).order_by("-seq").iterator():
+        if _is_itself(entry):
+            return entry, [said]
+    return None, [said]
+
+
+def _is_itself(entry: Entry) -> bool:
+    """Whether an entry is what was hashed, under its own number."""
+    if not (chain.is_hash(entry.prev_hash) and chain.is_hash(entry.hash)):
+        return False
+    if chain.link(entry.prev_hash, bytes(entry.body)) != entry.hash:
+        return False
+    try:
+        body = json.loads(bytes(entry.body))
+        return bool(body["seq"] == entry.seq and isinstance(body["chain"], str))
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,124 @@
+"""Refused attempts are entries, too. A flood of one actor folds into one entry with a count.
+
+The first refusals of a minute are entries of their own; what comes after is counted, and the count becomes an entry
+when the minute is over: by the actor's next refusal, or by the periodic job.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+
+from controlplane.audit.entries import record
+from controlplane.audit.models import Entry, RefusalWindow
+from controlplane.core import clock
+from controlplane.core.actors import Actor
+from controlplane.core.errors import Conflict, Forbidden, PointsmanError, StaleVersion
+from controlplane.core.ids import uuid7
+
+REFUSALS = (Forbidden, Conflict, StaleVersion)  # what is kept: a no to a well-formed request
+WINDOW = timedelta(minutes=1)
+EACH = 20  # of one actor in a window that are entries of their own
+
+
+def record_refusal(
+    error: PointsmanError,
+    *,
+    actor: Actor,
+    action: str,
+    target: tuple[str, str],
+    environment: str = "",
+    workload: str = "",
+    reason: str = "",
+) -> None:
+    """Append a refused attempt, in a transaction of its own.
+
+    Call it after the attempt's transaction was rolled back. When that was inside a wider one (a request with
+    an `Idempotency-Key`), the entry goes down with it: the error carries the entry's details, and the
+    code that rolls back the wider one calls `keep_refusal`.
+    """
+    fields = {
+        "actor": actor,
+        "action": action,
+        "target": target,
+        "environment": environment,
+        "workload": workload,
+        "reason": reason,
+        "evidence": {"code": error.code, "detail": error.detail},
+        "outcome": "refused",
+    }
+    error.__dict__["_refusal"] = (_keep(fields), fields)
+
+
+def is_recorded(error: BaseException) -> bool:
+    return "_refusal" in error.__dict__
+
+
+def keep_refusal(error: BaseException) -> None:
+    """Append an error's refusal again if the rollback took it away. Call it outside of that transaction."""
+    token, fields = error.__dict__.get("_refusal", ("", None))
+    if fields is None or RefusalWindow.objects.filter(last=token).exists() or _is_entry(token):
+        return
+    error.__dict__["_refusal"] = (_keep(fields), fields)
+
+
+def _is_entry(token: str) -> bool:
+    return Entry.objects.filter(hash=token).exists()
+
+
+def _keep(fields: Mapping[str, Any]) -> str:
+    """Append the refusal or count it; returns what tells later whether it is still there."""
+    actor: Actor = fields["actor"]
+    with transaction.atomic():
+        window = _window_of(actor)
+        if window.recorded < EACH:
+            window.recorded += 1
+            window.save(update_fields=["recorded"])
+            return record(**fields).hash
+        what = f"{fields['action']} {fields['evidence']['code']}"
+        window.folded += 1
+        window.counts = {**window.counts, what: window.counts.get(what, 0) + 1}
+        window.last = uuid7().hex
+        window.save(update_fields=["folded", "counts", "last"])
+        return window.last
+
+
+def _window_of(actor: Actor) -> RefusalWindow:
+    """The actor's window, locked; a new one when the last is over."""
+    now = clock.now()
+    key = f"{actor.kind}:{actor.id}"
+    RefusalWindow.objects.get_or_create(
+        actor_key=key, defaults={"actor_label": actor.label, "actor_user_id": actor.user_id, "began_at": now}
+    )
+    window = RefusalWindow.objects.select_for_update().get(actor_key=key)
+    if now - window.began_at > WINDOW:
+        _fold(window)
+        window.began_at, window.recorded, window.folded, window.counts = now, 0, 0, {}
+        window.save(update_fields=["began_at", "recorded", "folded", "counts"])
+    return window
+
+
+def _fold(window: RefusalWindow) -> None:
+    if not window.folded:
+        return
+    kind, _, actor_id = window.actor_key.partition(":")
+    actor = Actor(kind, actor_id, window.actor_label, window.actor_user_id)  # type: ignore[arg-type]
+    record(
+        actor=actor,
+        action="refusals.folded",
+        target=("actor", window.actor_key),
+        outcome="refused",
+        reason=f"{window.folded} more attempts were refused within a minute.",
+        evidence={"count": window.folded, "of": window.counts, "since": window.began_at},
+    )
+
+
+def fold_old() -> None:
+    """Turn the counts of windows that are over into entries."""
+    for pk in RefusalWindow.objects.filter(began_at__lt=clock.now() - WINDOW).values_list("pk", flat=True):
+        with transaction.atomic():
+            window = RefusalWindow.objects.select_for_update().filter(pk=pk).first()
+            if window is not None and clock.now() - window.began_at > WINDOW:
+                _fold(window)
+                window.delete()

@@ -1,0 +1,129 @@
+"""Verifies the whole log from all sides: entries, head, checkpoints (rows, file, copies), and what they speak of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.audit import chain, checkpoints, log, notes
+from controlplane.audit.entries import columns
+from controlplane.audit.models import Checkpoint, Entry, Head
+from controlplane.audit.subjects import Witness
+from controlplane.audit.verify import Examination, Finding, StoredEntry, StoredHead
+from controlplane.core import signing
+
+_COLUMNS = {
+    "actor_kind", "actor_id", "actor_label", "action", "target_kind", "target_id", "environment", "workload",
+    "outcome", "reason",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found. `count` entries were read; `hash` is where the log ends."""
+
+    findings: list[Finding]
+    count: int
+    hash: str
+    checkpoint: Checkpoint | None
+
+
+def verify(
+    other_keys: Sequence[bytes] = (), *, copies: Sequence[str] = (), with_file: bool = True
+) -> Verified:
+    """Examine the whole log. `copies` are texts of checkpoints that were kept elsewhere (a webhook's, a backup's).
+
+    `with_file`: whether this machine keeps the file of checkpoints; where periodic jobs run elsewhere it does not.
+    """
+    keys = [*signing.trusted_publics(), *other_keys]
+    head = Head.objects.filter(pk=log.HEAD).first()
+    rows = list(Checkpoint.objects.order_by("seq", "pk"))
+    file = checkpoints.file_text() if with_file else ""
+    known = _notes_of("".join(row.note for row in rows), file, *copies)
+    witness = Witness()
+    wanted = [note.seq for note in known] + ([head.seq] if head else [])
+    examination = Examination(_chain_id(head, known), wanted, _all_columns, witness.read)
+    examination.read(_stored_entries())
+    proven = max((note.seq for note in known), default=0)
+    stored = None if head is None else StoredHead(head.chain, head.seq, head.hash)
+    examination.compare_head(stored, Head.objects.exclude(pk=log.HEAD).count(), proven)
+    for note in known:
+        examination.compare_note(note, notes.is_signed(note, keys))
+    findings = [
+        *examination.findings,
+        *_rows_against_notes(rows),
+        *(_rows_against_file(rows, file) if with_file else ()),
+        *witness.findings(),
+    ]
+    return Verified(
+        list(dict.fromkeys(findings)), examination.count, examination.hash, rows[-1] if rows else None
+    )
+
+
+def _chain_id(head: Head | None, known: Sequence[notes.Note]) -> str:
+    """Which log this is: as its first entry says, else its head, else its checkpoints."""
+    first = Entry.objects.filter(seq=1).values_list("body", "prev_hash").first()
+    if first is not None:
+        for name in [
+            *([head.chain] if head else []),
+            *(note.chain for note in known),
+            _said_by(bytes(first[0])),
+        ]:
+            if chain.genesis(name) == first[1]:
+                return name
+    return head.chain if head else known[0].chain if known else ""
+
+
+def _said_by(body: bytes) -> str:
+    _, _, rest = body.partition(b'"chain":"')
+    return rest.partition(b'"')[0].decode("utf-8", "replace")
+
+
+def _notes_of(*texts: str) -> list[notes.Note]:
+    """All that are known, each once. One that is only in the file was taken out of the database."""
+    return list(dict.fromkeys(note for text in texts for note in notes.read_all(text)))
+
+
+def _rows_against_notes(rows: Sequence[Checkpoint]) -> Iterator[Finding]:
+    for row in rows:
+        found = notes.read_all(row.note)
+        where = f"checkpoint {row.seq}"
+        if len(found) != 1 or notes.rest(row.note):
+            yield Finding("altered", row.seq, "its row holds no signed note", where)
+            continue
+        (note,) = found
+        said = {"seq": note.seq, "hash": note.hash, "at": note.at}
+        kept = {"seq": row.seq, "hash": row.hash, "at": chain.timestamp(row.at)}
+        if wrong := [name for name in said if said[name] != kept[name]]:
+            yield Finding(
+                "altered", row.seq, f"its row's {', '.join(wrong)} is not what its note says", where
+            )
+
+
+def _rows_against_file(rows: Sequence[Checkpoint], file: str) -> Iterator[Finding]:
+    in_rows, in_file = {row.note for row in rows}, {note.whole for note in notes.read_all(file)}
+    for row in rows:
+        if row.note not in in_file:
+            yield Finding("missing", row.seq, "its checkpoint is not in the file", f"checkpoint {row.seq}")
+    for note in notes.read_all(file):
+        if note.whole not in in_rows:
+            yield Finding(
+                "missing",
+                note.seq,
+                "its checkpoint is in the file and not in the database",
+                f"checkpoint {note.seq}",
+            )
+    if left := notes.rest(file):
+        yield Finding(
+            "altered", 0, f"the file of checkpoints holds what is none: {left[:60]!r}", "checkpoint file"
+        )
+
+
+def _stored_entries() -> Iterator[StoredEntry]:
+    names = [field.name for field in Entry._meta.fields if field.name in _COLUMNS]
+    for entry in Entry.objects.order_by("seq", "pk").iterator():
+        kept = {name: getattr(entry, name) for name in names} | {"at": chain.timestamp(entry.at)}
+        yield StoredEntry(entry.seq, bytes(entry.body), entry.prev_hash, entry.hash, kept)
+
+
+def _all_columns(body: Mapping[str, Any]) -> dict[str, str]:
+    return columns(body) | {"at": body["ts"]}

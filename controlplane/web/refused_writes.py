@@ -1,0 +1,52 @@
+"""A write that is refused before any action is asked (a role, a gate) is an entry of the audit log, too."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.db import Error as DatabaseError
+from prometheus_client import Counter
+
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import Unauthenticated
+
+logger = logging.getLogger(__name__)
+UNAUTHENTICATED = Counter(
+    "pointsman_unauthenticated", "Requests to the admin API whose caller is not known, by why", ["code"]
+)
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def keep(
+    error: Exception,
+    *,
+    method: str,
+    path: str,
+    named: Mapping[str, Any],
+    actor: Callable[[], Actor],
+) -> None:
+    """Record the refusal unless the action has done so. `named` are the address's parts: environment, workload.
+
+    A log that cannot be written must not turn the refusal into a 500: it is refused all the same.
+    """
+    if isinstance(error, Unauthenticated):
+        UNAUTHENTICATED.labels(error.code).inc()
+    if method in SAFE or not isinstance(error, log.REFUSALS):
+        return
+    try:
+        if log.is_recorded(error):
+            log.keep_refusal(error)
+            return
+        log.record_refusal(
+            error,
+            actor=actor(),
+            action=f"request.{method.lower()}",
+            target=("path", path[:200]),
+            environment=str(named.get("environment", ""))[:64],
+            workload=str(named.get("workload", ""))[:120],
+        )
+    except Unauthenticated:
+        return  # nobody's attempt
+    except DatabaseError:
+        logger.exception("a refused %s of %s could not be recorded", method, path)

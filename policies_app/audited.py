@@ -1,0 +1,83 @@
+"""What `audit verify` holds environments, workloads, versions and assignments against."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controlplane.audit import subjects
+from controlplane.audit.subjects import Said, Subject
+from policies_app.audited_rows import audited_fields
+from policies_app.models import Assignment, Environment, PolicyVersion, Workload
+
+Rows = Iterable[tuple[str, Mapping[str, Any]]]
+
+
+def register() -> None:
+    subjects.register(subjects.by_target("environment", lambda: _named(Environment)))
+    subjects.register(subjects.by_target("workload", lambda: _named(Workload)))
+    subjects.register(Subject("version", _said_of_versions, _versions))
+    subjects.register(Subject("assignment", _said_of_assignments, _assignments))
+
+
+def _named(model: type[Environment] | type[Workload]) -> Rows:
+    return ((row.name, audited_fields(row)) for row in model._default_manager.order_by("pk").iterator())
+
+
+def _said_of_versions(body: Mapping[str, Any]) -> Iterable[Said]:
+    if body["action"] != "version.add":
+        return
+    digest = subjects.replayed(body["diff"])["digest"]
+    author = body["actor"]
+    yield (
+        body["target"]["id"],
+        {
+            "digest": digest,
+            "digest of its content": digest,
+            "author_label": author["label"],
+            "author_user_id": author["user_id"],
+            "note": body["reason"],
+        },
+    )
+
+
+def _versions() -> Rows:
+    for version in PolicyVersion.objects.select_related("workload").order_by("pk").iterator():
+        content = hashlib.sha256(version.canonical.encode()).hexdigest()
+        yield (
+            f"{version.workload.name}/{version.number}",
+            {
+                "digest": version.digest,
+                "digest of its content": f"sha256:{content}",
+                "author_label": version.author_label,
+                "author_user_id": version.author_user_id,
+                "note": version.note,
+            },
+        )
+
+
+def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
+    """What is served: by entries of the assignment itself, and by those of a rollout that moved it."""
+    if not (body["environment"] and body["workload"]):
+        return
+    name = f"{body['environment']}/{body['workload']}"
+    if body["action"] == "assignment.stop_serving":
+        yield name, None
+        return
+    told = subjects.replayed(body["diff"])
+    of_assignment = body["target"]["kind"] == "assignment"
+    moved = body["target"]["kind"] == "rollout" and "baseline" in told and "version" in told
+    if of_assignment or moved:
+        yield name, {column: told[column] for column in ("baseline", "candidate", "pin") if column in told}
+
+
+def _assignments() -> Rows:
+    rows = Assignment.objects.select_related("environment", "workload", "baseline", "candidate")
+    for row in rows.defer("fragment").order_by("pk").iterator():
+        yield (
+            f"{row.environment.name}/{row.workload.name}",
+            {
+                "baseline": row.baseline.number,
+                "candidate": row.candidate and row.candidate.number,
+                "pin": row.pin_model,
+            },
+        )

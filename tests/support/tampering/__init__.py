@@ -1,0 +1,70 @@
+"""Ways to play with a database behind Pointsman's back, as somebody with its password would.
+
+Each kind draws rows and values at random, changes them by plain SQL, and says by what names `audit verify` may call
+what was done. `tests/trust/test_tampering.py` tries a few of each, `benchmarks/tampering.py` thousands.
+"""
+
+import random
+from dataclasses import dataclass
+
+from django.db import DatabaseError, transaction
+
+from controlplane.audit import checkpoints, verification
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Assignment
+from tests.support.tampering.draws import Change
+from tests.support.tampering.instance import undone
+from tests.support.tampering.of_checkpoints import OF_CHECKPOINTS
+from tests.support.tampering.of_entries import OF_ENTRIES
+from tests.support.tampering.of_rows import OF_ROWS
+
+# Of these the log itself is the victim: writes must go on all the same.
+OF_LOG: dict[str, Change] = OF_ENTRIES | OF_CHECKPOINTS
+KINDS: dict[str, Change] = OF_LOG | OF_ROWS
+DRAWS = 50  # tries until a draw can be written: some collide with a unique key
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one tampering; `found` and `named` are what `audit verify` must do."""
+
+    kind: str
+    found: bool
+    named: bool
+    went_on: bool  # an emergency write and a checkpoint were made, and it was still found
+    told: str
+
+
+def tried(kind: str, rng: random.Random) -> Outcome:
+    """Do it, verify, write on if the log was the victim, verify again; then take it back."""
+    with undone():
+        names = _done(kind, rng)
+        findings = [str(finding) for finding in verification.verify().findings]
+        named = any(finding.startswith(f"{name}:") for finding in findings for name in names)
+        went_on = _goes_on(kind) if kind in OF_LOG else True
+    told = "; ".join(findings)[:400] + f" (one of {sorted(names)[:4]})"
+    return Outcome(kind, bool(findings), named, went_on, told)
+
+
+def _done(kind: str, rng: random.Random) -> set[str]:
+    for _ in range(DRAWS):
+        try:
+            with transaction.atomic():
+                return KINDS[kind](rng)
+        except DatabaseError:
+            continue
+    raise AssertionError(f"{kind}: no draw could be written")
+
+
+def _goes_on(kind: str) -> bool:
+    """A write and a checkpoint are made, and it is still found; notes that the file lost are written again."""
+    assignment = Assignment.objects.order_by("pk")[0]
+    actions.pin(
+        actions.served_assignment(assignment.environment_id, assignment.workload_id),
+        "small",
+        actor=SYSTEM,
+        reason="emergency",
+    )
+    made = checkpoints.make()
+    return made is not None and (kind.startswith("file:") or bool(verification.verify().findings))
