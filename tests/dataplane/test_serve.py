@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import httpx
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 
+from controlplane.core import clock
+from controlplane.core.models import Heartbeat
 from controlplane.server import process
 from tests.support.plane import PATIENCE_S, Served, Server, until
 from tests.support.services import free_port
@@ -152,3 +157,39 @@ def test_clients_that_reset_leave_no_tracebacks(served: Served, tmp_path: Path) 
     text = log.read_text()
     assert "Traceback" not in text
     assert '"level": "error"' not in text
+
+
+def test_it_is_ready_while_its_engine_runs_and_says_so_when_none_does(served: Served) -> None:
+    with Server(EMBEDDED_RUNNER="true") as server:
+        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
+    Heartbeat.objects.update(at=clock.now() - timedelta(seconds=60))
+    with Server() as server:  # without a runner, and no worker is there
+        until(lambda: "sweep ended" in httpx.get(f"{server.url}/readyz").json()["checks"]["engine"])
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        until(lambda: httpx.get(f"{server.url}/readyz?exclude=engine").status_code == 200)
+
+
+def test_liveness_waits_for_nothing(served: Served) -> None:
+    """Ten people sign in while somebody holds the database's write lock: the probes answer all the same."""
+    with Server() as server, ThreadPoolExecutor(10) as pool, transaction.atomic():
+        Heartbeat.objects.update_or_create(job="held", defaults={"at": clock.now()})
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE auth_user, django_session IN ACCESS EXCLUSIVE MODE")
+        with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as page:
+            token = page.get("/console/login/").cookies["csrftoken"]
+
+        def sign_in(_: int) -> int:
+            form = {"username": "ann", "password": "x", "csrfmiddlewaretoken": token}
+            with httpx.Client(
+                base_url=server.url, cookies={"csrftoken": token}, timeout=PATIENCE_S
+            ) as person:
+                return person.post("/console/login/", data=form).status_code
+
+        waiting = [pool.submit(sign_in, number) for number in range(10)]
+        with httpx.Client(base_url=server.url, timeout=10) as prober:
+            for _ in range(20):
+                assert prober.get("/healthz").status_code == 200
+                assert prober.get("/metrics").status_code == 200
+        transaction.set_rollback(True)
+    assert {answer.result(PATIENCE_S) for answer in waiting} <= {200, 302, 429, 503}

@@ -59,5 +59,6 @@ def test_worker_and_beat_evaluate_what_the_gateway_serves(broker: str, tmp_path:
         stack.enter_context(running(command_of("compose worker"), tmp_path))
         stack.enter_context(running(command_of("compose beat"), tmp_path))
         until(lambda: Rollout.objects.get(pk=rollout.pk).evaluated_at)
-        for path in ("/healthz", "/readyz", "/metrics"):
+        until(lambda: httpx.get(f"{server.url}/readyz", timeout=PATIENCE_S).status_code == 200)
+        for path in ("/healthz", "/metrics"):
             assert httpx.get(server.url + path, timeout=PATIENCE_S).status_code == 200, path
