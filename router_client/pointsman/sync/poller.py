@@ -16,6 +16,7 @@ from pointsman.sync.acks import Acks
 from pointsman.sync.backoff import Backoff
 from pointsman.sync.connection import Connection
 from pointsman.sync.last_known_good import LastKnownGood
+from pointsman.sync.long_poll import CUT_STATUSES, LongPollWait
 from pointsman.sync.loop import guarded, until
 from pointsman.sync.snapshot import Snapshot
 from pointsman.sync.store import Received
@@ -48,6 +49,7 @@ class Poller:
         self._backoff = Backoff()
         self._want_full = False
         self._repeated = 0
+        self._long_poll = LongPollWait(connection.wait_s)
 
     @property
     def failures_in_a_row(self) -> int:
@@ -78,7 +80,7 @@ class Poller:
         try:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
-            return self.failed(str(error))
+            return self._cut_or_failed(str(error), wait_s, started)
         except SnapshotRefused as error:
             return self._refused(error, since)
         current = self._good.current
@@ -89,7 +91,20 @@ class Poller:
             return 0.0 if held else self._interval(current)
         if answer.status == 200:
             return self._receive(answer, current, since)
+        if answer.status in CUT_STATUSES:
+            return self._cut_or_failed(answer.describe(), wait_s, started)
         return self.failed(answer.describe(), answer.retry_after_s)
+
+    def _cut_or_failed(self, why: str, wait_s: int, started: float) -> float:
+        """A long poll that something in between has cut is asked again at once; anything else failed."""
+        if not self._long_poll.was_cut(wait_s, monotonic() - started):
+            return self.failed(why)
+        if self._long_poll.cuts == 1:
+            log.info(
+                "a long poll was cut (%s): something in between has a shorter time limit; asking for less",
+                why,
+            )
+        return 0.0
 
     def _receive(self, answer: Answer, current: Snapshot | None, since: int | None) -> float:
         try:
@@ -115,7 +130,7 @@ class Poller:
         if self._connection.snapshots_url is not None:
             return 0  # files do not wait
         # Asked with the ETag of an older snapshot, a long poll would be answered at once, again and again.
-        return 0 if self._good.unstored else self._connection.wait_s
+        return 0 if self._good.unstored else self._long_poll.seconds
 
     def _interval(self, snapshot: Snapshot) -> float:
         return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
