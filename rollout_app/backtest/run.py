@@ -14,7 +14,7 @@ from pointsman.evaluate import CompiledPolicy
 from pointsman.reporting.histogram import Histogram
 from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
 from rollout_app.backtest.follow import Followed, Unrecorded, follow
-from rollout_app.backtest.tally import GROUPS, Interval, Tally, Totals, intervals
+from rollout_app.backtest.tally import GROUPS, Interval, Tally, TaskSums, intervals
 from rollout_app.backtest.tasks import Answer, Task
 
 MAX_POLICIES = 101  # a sweep of one threshold in steps of a hundredth
@@ -61,7 +61,7 @@ class Line:
     """
 
     name: str
-    totals: Totals
+    totals: TaskSums
     accuracy: Interval
     cost_per_task: Interval
     cost_per_success: Interval
@@ -283,28 +283,28 @@ def _input(task: Task, name: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _point(name: str, totals: Totals) -> Point | None:
+def _point(name: str, totals: TaskSums) -> Point | None:
     cost, quality = totals.cost_per_task, totals.accuracy
     return None if cost is None or quality is None else Point(name, cost, quality)
 
 
-def _accuracy(sums: Sequence[Totals]) -> float | None:
+def _accuracy(sums: Sequence[TaskSums]) -> float | None:
     return sums[0].accuracy
 
 
-def _per_task(sums: Sequence[Totals]) -> float | None:
+def _per_task(sums: Sequence[TaskSums]) -> float | None:
     return sums[0].cost_per_task
 
 
-def _per_success(sums: Sequence[Totals]) -> float | None:
+def _per_success(sums: Sequence[TaskSums]) -> float | None:
     return sums[0].cost_per_success
 
 
-def _saving(sums: Sequence[Totals]) -> float | None:
+def _saving(sums: Sequence[TaskSums]) -> float | None:
     mine, strong = sums[0].cost_per_success, sums[1].cost_per_success
     return None if mine is None or not strong else 1 - mine / strong
 
 
-def _change(sums: Sequence[Totals]) -> float | None:
+def _change(sums: Sequence[TaskSums]) -> float | None:
     mine, strong = sums[0].accuracy, sums[1].accuracy
     return None if mine is None or strong is None else mine - strong

@@ -48,16 +48,16 @@ class Tally:
             self.good[group] += success
             self.cost[group] += cost_nusd
 
-    def totals(self, groups: Sequence[int] | None = None) -> "Totals":
+    def totals(self, groups: Sequence[int] | None = None) -> "TaskSums":
         """The sums over the groups, each as often as it is named; None: each once."""
         columns = (self.n, self.successes, self.priced, self.good, self.cost)
         if groups is None:
-            return Totals(*map(sum, columns))
-        return Totals(*(sum(map(column.__getitem__, groups)) for column in columns))
+            return TaskSums(*map(sum, columns))
+        return TaskSums(*(sum(map(column.__getitem__, groups)) for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class TaskSums:
     """Sums of a tally, and the figures made of them. Costs in nano-USD."""
 
     n: int
@@ -82,7 +82,7 @@ class Totals:
         return self.cost / self.good if self.good else None
 
 
-Figure = Callable[[Sequence[Totals]], float | None]
+Figure = Callable[[Sequence[TaskSums]], float | None]
 
 
 def intervals(tallies: Sequence[Tally], figures: Sequence[Figure], *, seed: int = 1) -> list[Interval]:
