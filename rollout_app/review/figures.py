@@ -36,9 +36,10 @@ def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
 
 
 def cost_interval(sums: OutcomeSums) -> tuple[float | None, float | None]:
-    """Where cost per success lies, at any look (95 %). None below `N_MIN` tasks, and without a success."""
+    """Where cost per success lies, at any look (95 %). None below `N_MIN` tasks, without a success, or where the sums
+    were read without their squares: then how much the costs vary is not known."""
     cost, error = sums.cost_per_success, sums.success_moments.squared_error
-    if cost is None or sums.both_n < N_MIN:
+    if cost is None or sums.both_n < N_MIN or (sums.both_cost and not sums.both_cost_sq):
         return None, None
     if not error:
         return cost, cost
