@@ -75,9 +75,9 @@ def _start(
 
 
 def advance_rollout(
-    rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None
+    rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None, to: int | None = None
 ) -> Rollout:
-    """Enter the next stage. Of the last one comes `complete_rollout`.
+    """Enter the next stage, or `to`, past stages that may be skipped. After the last one comes `complete_rollout`.
 
     A person may advance past what holds the rollout, except for a freeze, a pin or a missing approval.
     """
@@ -85,7 +85,7 @@ def advance_rollout(
     with audited_transaction(rollout, "rollout.advance", actor=actor, reason=reason) as reason:
         now = clock.now()
         require(rollout, Event.ADVANCE, now)
-        following = rollout.stage + 1
+        following = _following(rollout, to)
         approvals = _stage_approvals(rollout, following)
         return move(
             rollout,
@@ -98,6 +98,14 @@ def advance_rollout(
             evidence=evidence,
             approvals=[as_evidence(approval) for approval in approvals] or None,
         )
+
+
+def _following(rollout: Rollout, to: int | None) -> int:
+    """The next stage, or the later one `to` if every stage before it may be skipped."""
+    following = rollout.stage + 1
+    while to is not None and following < to and Stage.from_dict(rollout.stages[following]).skippable:
+        following += 1
+    return following
 
 
 def complete_rollout(

@@ -8,11 +8,12 @@ from typing import Any
 from controlplane.web.display import NONE, THIN, count, money, percent, points, share, signed, span
 from rollout_app.console.charts import IntervalPicture, interval_picture
 from rollout_app.engine.evidence import SHARE_ALL, Stage
-from rollout_app.engine.guardrails import Guardrail, Verdict
+from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import RATIOS
 from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import State
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
+from rollout_app.engine.verdicts import Verdict
 from rollout_app.evaluation import evaluations
 from rollout_app.models import Rollout, Transition
 from rollout_app.outcomes import minute_totals

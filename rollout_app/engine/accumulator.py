@@ -1,8 +1,8 @@
-"""The rollout's evidence, kept as sums: fed closed strata one by one, judged at any time, stored as JSON."""
+"""The rollout's evidence, kept as sums: fed closed windows one by one, judged at any time, stored as JSON."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from rollout_app.engine.evidence import (
@@ -10,126 +10,104 @@ from rollout_app.engine.evidence import (
     ArmSums,
     ClosedWindow,
     Group,
+    Late,
     MinuteRow,
     MirrorSums,
     Rehearsed,
     ShadowSums,
     Stage,
 )
-from rollout_app.engine.guardrails import Guardrail, Verdict, detailed, judge
+from rollout_app.engine.guardrails import Guardrail
+from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen
+from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
+from rollout_app.engine.measures.rates import RateDifference
+from rollout_app.engine.measures.slices import Followed, differing_sums
+from rollout_app.engine.measures.units import Units
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.outlook import needed_tasks
 from rollout_app.engine.reference import Reference
-from rollout_app.engine.stats.combine import LOG_ROLL_BACK, log_sum_exp
+from rollout_app.engine.shares import Shares, expected
+from rollout_app.engine.stats.combine import LOG_SAFE, weighted
 from rollout_app.engine.stats.deff import design_effect, unit_spread
+from rollout_app.engine.stats.naming import hurt
 from rollout_app.engine.stats.srm import log_e_srm
-from rollout_app.engine.sufficient import Sums
+from rollout_app.engine.verdicts import (
+    SliceVerdict,
+    Verdict,
+    VerdictResult,
+    detailed,
+    judge,
+    set_aside,
+)
 from rollout_app.engine.windows import MAX_MINUTES, close_windows, merge_groups
 
-FORMAT = 4
-_RESTARTS = 3
-
-
-@dataclass(slots=True)
-class StageTally:
-    """What was judged in one stage."""
-
-    candidate_tasks: int = 0
-    baseline_tasks: int = 0
-    strata: int = 0
-    first_minute: int | None = None
-    last_minute: int | None = None
-    candidate_graded: int = 0  # of the candidate's tasks, those whose success is known
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _TALLY_FIELDS}
-
-    def add(self, stratum: ClosedWindow) -> None:
-        self.candidate_tasks += stratum.candidate.tasks
-        self.baseline_tasks += stratum.baseline.tasks
-        self.candidate_graded += stratum.candidate.successes + stratum.candidate.failures
-        self.strata += 1
-        if self.first_minute is None or stratum.first_minute < self.first_minute:
-            self.first_minute = stratum.first_minute
-        if self.last_minute is None or stratum.last_minute > self.last_minute:
-            self.last_minute = stratum.last_minute
-
-
-_TALLY_FIELDS = tuple(field.name for field in fields(StageTally))
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """All guardrails at one look. `log_e` is the rollout's evidence of harm: it rolls back at ln 20."""
-
-    verdicts: tuple[Verdict, ...]
-    log_e: float
-    srm_log_e: float
-    tallies: Mapping[int, StageTally]
-
-    @property
-    def roll_back(self) -> bool:
-        return self.log_e >= LOG_ROLL_BACK
-
-    @property
-    def harmful(self) -> tuple[Verdict, ...]:
-        """The verdicts that count towards a rollback, the strongest first."""
-        counted = [v for v in self.verdicts if v.counted and v.log_e_harm > 0]
-        return tuple(sorted(counted, key=lambda v: -(v.log_e_counted + math.log(v.weight))))
-
-    @property
-    def open(self) -> tuple[Verdict, ...]:
-        """The verdicts that keep the rollout from advancing."""
-        return tuple(v for v in self.verdicts if v.gates and v.result != "pass")
-
-    def candidate_tasks(self, stage: int) -> int:
-        return self.tallies[stage].candidate_tasks if stage in self.tallies else 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the audit entry. No evidence at all (-inf) is null: JSON has no infinity."""
-        return {
-            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
-            "log_e": None if math.isinf(self.log_e) else self.log_e,
-            "srm_log_e": self.srm_log_e,
-            "strata": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
-        }
+FORMAT = 5
+READABLE = (4, 5)  # 4: sums by stage, without shares, slices, differing tasks and cells
+_ALL_DIFFER = 0.95  # of the tasks: from here on the differing tasks are all tasks
+_CHEAPER = "Cost per success is shown to be safe: the rate is shown, not judged."
 
 
 class Accumulator:
-    """Sums per guardrail and stage. The same strata give the same sums in any order, in one go or many."""
+    """Statistics per guardrail. The same windows, in order, give the same ones in one go or in many."""
 
     def __init__(
-        self, guardrails: tuple[Guardrail, ...], stages: tuple[Stage, ...], reference: Reference
+        self,
+        guardrails: tuple[Guardrail, ...],
+        stages: tuple[Stage, ...],
+        reference: Reference,
+        tuning: Tuning = DEFAULT,
     ) -> None:
         self.guardrails = guardrails
         self.stages = stages
         self.reference = reference
+        self.tuning = tuning
         self.compared = [i for i, stage in enumerate(stages) if stage.mode == "percentage"]
-        shares = {stage.share_pcm / SHARE_ALL for stage in stages if stage.mode == "percentage"}
-        self.measures = {g.name: g.measure(reference, shares) for g in guardrails}
-        self.sums: dict[str, dict[int, Sums]] = {g.name: {} for g in guardrails}
+        shares = {self._share_at(at) for at in range(len(stages))}
+        restarts = self.compared[1 : 1 + RESTARTS]
+        self.measures = {g.name: g.measure(reference, shares, restarts, tuning) for g in guardrails}
+        self.why_not = {g.name: g.why_not(reference) for g in guardrails}
         self.tallies: dict[int, StageTally] = {}
         self.cursors: dict[int, int] = {}
         self.groups: dict[int, Group] = {}
+        self.units = Units.begin(reference) if reference.sticky else None
+        self.shares = Shares()
+        self.followed = Followed()
         self.rehearsed = Rehearsed()  # of the shadow stage's closed minutes
         self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline, over the last closed hour
 
     @classmethod
-    def open(cls, guardrails: Iterable[Guardrail], stages: Iterable[Stage], reference: Reference) -> Self:
-        """An empty ledger for one rollout."""
-        return cls(tuple(guardrails), tuple(stages), reference)
+    def open(
+        cls,
+        guardrails: Iterable[Guardrail],
+        stages: Iterable[Stage],
+        reference: Reference,
+        tuning: Tuning = DEFAULT,
+    ) -> Self:
+        """An empty accumulator for one rollout."""
+        return cls(tuple(guardrails), tuple(stages), reference, tuning)
 
-    def take(self, rows: Sequence[MinuteRow], *, before: int) -> list[ClosedWindow]:
-        """Form the strata that closed before minute `before`, add them, and return them."""
+    # --- taking in -------------------------------------------------------------------------------------
+
+    def take(
+        self, rows: Sequence[MinuteRow], *, before: int, late: Mapping[int, Late] | None = None
+    ) -> list[ClosedWindow]:
+        """Form the windows that closed before minute `before`, add them, and return them.
+
+        `late`: by stage, what has come in after its window closed, counted from the rollout's start.
+        """
         cursors = self.cursors
-        strata, self.cursors = close_windows(rows, before=before, cursors=cursors)
-        for stratum in strata:
-            self.add(stratum)
+        windows, self.cursors = close_windows(rows, before=before, cursors=cursors)
+        for window in windows:
+            self.add(window)
         for row in rows:
             if cursors.get(row.stage, row.minute) <= row.minute < self.cursors.get(row.stage, 0):
                 self._note(row)
-        if strata:
-            since = max(stratum.last_minute for stratum in strata) - MAX_MINUTES
+        if windows:
+            since = max(window.last_minute for window in windows) - MAX_MINUTES
             self.recent = [noted for noted in self.recent if noted[0] > since]
-        return strata
+        if late:
+            self._take_late({stage: counts for stage, counts in late.items() if stage in self.compared})
+        return windows
 
     def _note(self, row: MinuteRow) -> None:
         if row.rehearsed:
@@ -142,110 +120,252 @@ class Accumulator:
         counts = [noted[1:] for noted in self.recent if noted[0] >= minute]
         return ArmSums.from_health(map(sum, zip(*counts, strict=True))) if counts else ArmSums()
 
-    def add(self, stratum: ClosedWindow) -> None:
-        """Take in one closed stratum; cost and memory don't depend on how many came before."""
-        stage = stratum.stage
-        self.groups = merge_groups((self.groups, stratum.groups))
-        self.tallies.setdefault(stage, StageTally()).add(stratum)
+    def add(self, window: ClosedWindow) -> None:
+        """Take in one closed window; cost and memory don't depend on how many came before."""
+        stage = window.stage
+        if window.groups:
+            self.groups = merge_groups((self.groups, window.groups))
+        self.tallies.setdefault(stage, StageTally()).add(window)
         if stage not in self.compared:
             return
-        for name, measure in self.measures.items():
-            sums = self.sums[name].setdefault(stage, measure.empty())
-            measure.add(sums, stratum.candidate, stratum.baseline)
+        self.shares.take(window)
+        view = self._view(window)
+        for measure in self.measures.values():
+            measure.take(view)
+
+    def _view(self, window: ClosedWindow) -> WindowView:
+        t, c = window.candidate, window.baseline
+        nt, nc = expected(t), expected(c)
+        failures = self.units.take(window) if self.units else [(t.graded, t.failures, c.graded, c.failures)]
+        return WindowView(
+            window,
+            failures,
+            (nt - min(nt, t.graded), nt, nc - min(nc, c.graded), nc),
+            (nt - min(nt, t.costs.n), nt, nc - min(nc, c.costs.n), nc),
+            differing_sums(window),
+            self.followed.take(window) if self.tuning.slices else {},
+        )
+
+    def _take_late(self, late: Mapping[int, Late]) -> None:
+        """Late tasks are missing from what was judged; where decisions are counted, they were missed already."""
+        for more in self.shares.take_late(late):
+            if not self._decisions_are_known:
+                for measure in self.measures.values():
+                    measure.miss(more.candidate, more.baseline)
+
+    @property
+    def _decisions_are_known(self) -> bool:
+        return "unfinished" in self.shares.kinds
+
+    # --- judging ---------------------------------------------------------------------------------------
 
     def judge(self, stage: int, *, forecast: bool = True, detail: bool = True) -> Judgement:
         """The verdicts for an advance from `stage` (its index) to the one after it.
 
         `forecast` and `detail` are for people and for the record; no decision needs them.
         """
-        share, deff = self._share_after(stage), self.deff
-        for measure in self.measures.values():
-            measure.deff = deff
-        verdicts = tuple(
-            judge(
-                guardrail,
-                self.measures[guardrail.name],
-                self.sums[guardrail.name],
-                restarts=self.compared[1 : 1 + _RESTARTS],
-                next_share=share,
-                gates=guardrail.applies(self.reference),
-                forecast=forecast,
-            )
-            for guardrail in self.guardrails
+        conditions = self.conditions()
+        share = self._share_after(stage)
+        verdicts = self._beside_the_point(
+            [
+                judge(
+                    guardrail,
+                    self.measures[guardrail.name],
+                    conditions,
+                    next_share=share,
+                    why_not=self.why_not[guardrail.name],
+                )
+                for guardrail in self.guardrails
+            ]
         )
-        log_e = log_sum_exp(math.log(v.weight) + v.log_e_counted for v in verdicts)
-        judgement = Judgement(verdicts, log_e, self._srm(), dict(self.tallies))
+        log_e = weighted((v.weight, v.log_e_counted) for v in verdicts)
+        judgement = Judgement(
+            tuple(self._with_slices(verdict, conditions) for verdict in verdicts),
+            log_e,
+            self._srm(),
+            dict(self.tallies),
+            self.shares.verdicts(conditions.deff),
+            self.shares.differing_mismatch(conditions.deff),
+            self._units_seen(conditions.deff),
+            self._furthest(stage, verdicts, conditions),
+            not any(guardrail.metric.spec.graded for guardrail in self.guardrails),
+        )
+        if forecast:
+            judgement = self.forecast(judgement)
         return self.detailed(judgement) if detail else judgement
 
+    def conditions(self) -> Conditions:
+        """Under what all guardrails are judged now."""
+        deff = self.deff
+        alike = self.units is None or not self.units.vary
+        return Conditions(
+            tuning=self.tuning,
+            deff=deff,
+            differing=self._differing(deff) if alike and self.tuning.differing else None,
+            slices=alike and bool(self.tuning.slices),
+            sticky=self.units is not None,
+            success_shift=self._success_shift(),
+        )
+
+    def _success_shift(self) -> dict[str, float]:
+        failure = self.measures.get(Metric.FAILURE)
+        return failure.success_shift() if isinstance(failure, RateDifference) else {}
+
+    def _differing(self, deff: float) -> float | None:
+        """The upper end of the share of differing tasks, where they are judged by themselves."""
+        known = self.shares.differing
+        if known is None or self.shares.differing_mismatch(deff) is not None:
+            return None
+        share, n = known
+        if share >= _ALL_DIFFER:
+            return None
+        return min(1.0, share + 2 * math.sqrt(deff * max(share * (1 - share), 1 / n) / n))
+
+    def _beside_the_point(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """What is judged only while cost per success is not shown to be safe, set aside once it is."""
+        cheaper = any(v.name == Metric.COST_PER_SUCCESS and v.result is VerdictResult.PASS for v in verdicts)
+        if not cheaper:
+            return verdicts
+        return [set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper else v for v in verdicts]
+
+    def _with_slices(self, verdict: Verdict, conditions: Conditions) -> Verdict:
+        measure = self.measures[verdict.name]
+        if not isinstance(measure, RateDifference) or not measure.broken_down:
+            return verdict
+        evidence = measure.slice_evidence(conditions)
+        if not evidence:
+            return verdict
+        named = set(hurt({name: part.log_e for name, part in evidence.items()}))
+        slices = (
+            SliceVerdict(name, part.estimate, part.log_e, name in named and part.counted)
+            for name, part in evidence.items()
+        )
+        return replace(verdict, slices=tuple(sorted(slices, key=lambda one: -one.log_e)))
+
+    def _furthest(self, stage: int, verdicts: Sequence[Verdict], conditions: Conditions) -> int | None:
+        """How far the evidence reaches where the plan's stages may be skipped."""
+        gating = [v for v in verdicts if v.gates]
+        if stage + 1 >= len(self.stages) or any(v.result is not VerdictResult.PASS for v in gating):
+            return None
+        furthest = stage + 1
+        while furthest + 1 < len(self.stages) and self.stages[furthest].skippable:
+            share = self._share_after(furthest)
+            for verdict in gating:
+                measure = self.measures[verdict.name]
+                if measure.safe(measure.margin_for(share), conditions) < LOG_SAFE:
+                    return furthest
+            furthest += 1
+        return furthest
+
+    def forecast(self, judgement: Judgement) -> Judgement:
+        """The judgement, just made, with how many more tasks each verdict that is waited for will take."""
+        conditions = self.conditions()
+        verdicts = (
+            replace(v, needed_tasks=needed_tasks(self.measures[v.name], v.stage_margin, conditions))
+            if v.gates and v.result is VerdictResult.INCONCLUSIVE
+            else v
+            for v in judgement.verdicts
+        )
+        return replace(judgement, verdicts=tuple(verdicts))
+
     def detailed(self, judgement: Judgement) -> Judgement:
-        """The judgement, just made, with each verdict's interval, its sums and which strata are in them."""
-        strata = tuple(
+        """The judgement, just made, with each verdict's interval, its sums and which windows are in them."""
+        windows = tuple(
             (stage, tally.strata, tally.first_minute or 0, tally.last_minute or 0)
             for stage, tally in sorted(self.tallies.items())
             if stage in self.compared
         )
-        verdicts = (
-            replace(detailed(verdict, self.measures[verdict.name], self.sums[verdict.name]), strata=strata)
-            for verdict in judgement.verdicts
-        )
+        conditions = self.conditions()
+        verdicts = (detailed(v, self.measures[v.name], conditions, windows) for v in judgement.verdicts)
         return replace(judgement, verdicts=tuple(verdicts))
 
     @property
     def deff(self) -> float:
         """The design effect: of the baseline before the rollout, or during it where that is greater.
 
-        Units that send ten tasks a day look independent in an hour's reference; over days they are not.
+        Units that send ten tasks a day look independent in an hour's reference; over days they are not. Where cells are
+        reported, what their past explains is compared like with like, and only the rest divides the evidence.
         """
+        if self.units and self.units.reported:
+            return self.units.design_effect
         seen = design_effect([(group.tasks, group.failures) for group in self.groups.values()])
         return max(self.reference.deff, seen)
 
+    def _units_seen(self, deff: float) -> UnitsSeen | None:
+        if self.units is None:
+            return None
+        return UnitsSeen(
+            tuple(sorted(self.units.left_out)), self.units.share_left_out(), deff, self.units.baseline_level
+        )
+
     def _share_after(self, stage: int) -> float:
-        following = self.stages[stage + 1] if stage + 1 < len(self.stages) else None
-        return following.share_pcm / SHARE_ALL if following and following.mode == "percentage" else 1.0
+        return self._share_at(stage + 1) if stage + 1 < len(self.stages) else 1.0
+
+    def _share_at(self, stage: int) -> float:
+        """The share over which a stage's harm is spread: the smaller, the more each of its tasks may bear."""
+        entered = self.stages[stage]
+        share = entered.share_pcm / SHARE_ALL if entered.mode == "percentage" else 1.0
+        return share / entered.tolerance
 
     def _srm(self) -> float:
+        """The share of decisions, where they are counted: tasks that get lost are not a wrong split."""
         tallies = ((i, self.tallies[i]) for i in self.compared if i in self.tallies)
         segments = (
-            (self.stages[i].share_pcm / SHARE_ALL, t.candidate_tasks, t.baseline_tasks) for i, t in tallies
+            (self.stages[i].share_pcm / SHARE_ALL, t.candidate_expected, t.baseline_expected)
+            for i, t in tallies
         )
         # As with the design effect: units that come and go look alone in a short reference.
         seen = unit_spread([group.tasks for group in self.groups.values()])
-        return log_e_srm(segments, max(self.reference.unit_spread, seen))
+        cells = self.units.spread if self.units else 0.0
+        return log_e_srm(segments, max(self.reference.unit_spread, seen, cells))
+
+    # --- kept ------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        return {
+        data = {
             "format": FORMAT,
             "guardrails": [guardrail.as_dict() for guardrail in self.guardrails],
             "stages": [stage.as_dict() for stage in self.stages],
             "reference": self.reference.as_dict(),
-            "sums": {
-                name: {str(stage): sums.dump() for stage, sums in by_stage.items()}
-                for name, by_stage in self.sums.items()
-            },
+            "sums": {name: measure.dump() for name, measure in self.measures.items()},
             "tallies": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
             "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
             "recent": self.recent,
-            "rehearsed": [self.rehearsed.shadow.counts, self.rehearsed.mirror.counts],
+            "rehearsed": [
+                self.rehearsed.shadow.counts,
+                self.rehearsed.mirror.counts,
+                self.rehearsed.shadow.priced,
+            ],
             "groups": {str(key): [group.tasks, group.failures] for key, group in self.groups.items()},
+            "shares": self.shares.dump(),
+            "followed": self.followed.dump(),
         }
+        return data | ({"units": self.units.dump()} if self.units else {})
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Raises ValueError for sums of another format: open a new ledger and feed it the strata again."""
-        if data.get("format") != FORMAT:
+    def from_dict(cls, data: Mapping[str, Any], tuning: Tuning = DEFAULT) -> Self:
+        """Raises ValueError for sums of another format: open a new one and feed it the windows again."""
+        if data.get("format") not in READABLE:
             raise ValueError(f"the evidence has format {data.get('format')!r}, this engine reads {FORMAT}")
-        ledger = cls(
+        kept = cls(
             tuple(Guardrail.from_dict(item) for item in data["guardrails"]),
             tuple(Stage.from_dict(item) for item in data["stages"]),
             Reference.from_dict(data["reference"]),
+            tuning,
         )
-        for name, by_stage in data["sums"].items():
-            measure = ledger.measures[name]
-            ledger.sums[name] = {int(stage): measure.load(sums) for stage, sums in by_stage.items()}
-        ledger.tallies = {int(stage): StageTally(**tally) for stage, tally in data["tallies"].items()}
-        ledger.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
-        ledger.recent = data["recent"]
-        shadow, mirror = data["rehearsed"]
-        ledger.rehearsed = Rehearsed(ShadowSums(*shadow), MirrorSums(*mirror))
-        ledger.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}
-        return ledger
+        for name, sums in data["sums"].items():
+            if data["format"] == FORMAT:
+                kept.measures[name].load(sums)
+            else:
+                kept.measures[name].load_older({int(stage): part for stage, part in sums.items()})
+        kept.tallies = {int(stage): StageTally.from_dict(tally) for stage, tally in data["tallies"].items()}
+        kept.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
+        kept.recent = data["recent"]
+        shadow, mirror, *priced = data["rehearsed"]
+        kept.rehearsed = Rehearsed(ShadowSums(*shadow, *(priced[0] if priced else ())), MirrorSums(*mirror))
+        kept.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}
+        kept.shares = Shares.load(data.get("shares", {}))
+        kept.followed = Followed.load(data.get("followed", ((), ())))
+        if kept.units and "units" in data:
+            kept.units = Units.load(kept.reference, data["units"])
+        return kept

@@ -4,21 +4,33 @@ Frozen once, because a reference that moves with the data would let the margin d
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from pointsman.reporting.histogram import Histogram, middle, upper_edge
-from rollout_app.engine.evidence import ArmSums, Group
+from pointsman.reporting.histogram import PER_DOUBLING, Histogram, index, middle, upper_edge
+from rollout_app.engine.evidence import ArmSums, Group, Stage
 from rollout_app.engine.metrics import RATIOS, Metric, count, moments
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.capped import Curve, curve
+from rollout_app.engine.stats.cells import Halves
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 
 MIN_OUTCOMES = 1_000  # graded tasks; fewer, and the rollout holds: calibrating
-TAIL_SHARE = 0.05
+STICKY_OUTCOMES = 20_000  # for a plan that skips stages, where units may have rates of their own
+TAIL_SHARE = 0.05  # of the baseline's tasks are slow, where no tolerance is declared
+MECHANISM_TIME = 3  # times as long may a candidate take that adds an escalation, a retry or a fallback
+COST_TAIL_SHARE = 0.01
 CAP_SHARES = (0.01, 0.02, 0.03, 0.05)  # a task's cost is capped so that this share of the baseline's is cut:
 CAP_SPREAD = 3.0  # the first that leaves no more relative variance than this, else the last
 
 _TAILS = frozenset({Metric.LATENCY_TAIL, Metric.COST_TAIL})
+
+
+def outcomes_needed(stages: Iterable[Stage], *, sticky: bool) -> int:
+    """Graded baseline outcomes that a plan asks for before it leaves shadow, or a percentage."""
+    stages = tuple(stages)
+    if sticky and any(stage.skippable for stage in stages):
+        return STICKY_OUTCOMES
+    return round(MIN_OUTCOMES / max((stage.tolerance for stage in stages), default=1.0))
 
 
 def calibrate(
@@ -28,18 +40,27 @@ def calibrate(
     cost: Histogram,
     groups: Mapping[int, Group] | None = None,
     unit_is_request: bool = True,
+    latency_tolerance_ms: float | None = None,
+    mechanisms: Iterable[str] | None = None,
+    candidate_mechanisms: Iterable[str] = (),
+    cells: Mapping[int, Halves] | None = None,
 ) -> Reference:
     """The reference from the baseline's sums, histograms (milliseconds, nUSD) and hash groups.
 
-    With fewer than MIN_OUTCOMES it can be looked at, not relied on: `Reference.outcomes` says how many there
-    were.
+    `latency_tolerance_ms`: what the workload declares; a slower task is slow. `mechanisms`, `candidate_mechanisms`:
+    of escalate, retry and fallback, those that the policies have; None: nobody looked. `cells`: graded tasks and
+    failures by hash cell in two halves of the time. With fewer outcomes than `outcomes_needed` it can be looked at,
+    not relied on.
     """
     rates = {}
     for metric in Metric:
         if metric not in RATIOS and metric not in _TAILS:
             n, x = count(metric, arm)
             rates[metric.value] = x / n if n else 0.0
-    latency_edge, cost_edge = latency.tail_edge(TAIL_SHARE), cost.tail_edge(TAIL_SHARE)
+    has = None if mechanisms is None else tuple(sorted(mechanisms))
+    adds = has is not None and bool({*candidate_mechanisms} - {*has})
+    latency_edge = _latency_edge(latency, latency_tolerance_ms, adds)
+    cost_edge = _cost_tail_edge(cost)
     for metric, histogram, edge in (
         (Metric.LATENCY_TAIL, latency, latency_edge),
         (Metric.COST_TAIL, cost, cost_edge),
@@ -47,23 +68,55 @@ def calibrate(
         rates[metric.value] = histogram.count_above(edge) / histogram.total if edge is not None else 0.0
     cap = _cap(cost)
     spend, quality = moments(Metric.COST_PER_SUCCESS, arm), moments(Metric.QUALITY, arm)
-    used = sorted((groups or {}).items())
+    used = [] if unit_is_request else sorted((groups or {}).items())
     return Reference(
-        outcomes=arm.successes + arm.failures,
+        outcomes=arm.graded,
         rates=rates,
         cost_v=None if cap is None else _relative_v(cost, upper_edge(cap), arm),
-        cost_per_success=spend.ratio or None,  # 0: no cost was reported
+        cost_per_success=spend.ratio or None,  # 0: it cost nothing, and a ratio to that can't be given
         quality_v=quality.relative_variance,
         mean_quality=quality.ratio,
-        deff=1.0 if unit_is_request else design_effect([(g.tasks, g.failures) for _, g in used]),
-        unit_spread=0.0 if unit_is_request else unit_spread([g.tasks for _, g in used]),
+        deff=design_effect([(g.tasks, g.failures) for _, g in used]),
+        unit_spread=unit_spread([g.tasks for _, g in used]),
         latency_edge=latency_edge,
         cost_edge=cost_edge,
         cost_cap_nusd=None if cap is None else round(upper_edge(cap)),
         cost_curve=_cost_curve(cost, cap),
         cost_kept=1.0 if cap is None else _mean(cost, upper_edge(cap)) / _mean(cost, math.inf),
         cost_uncapped_v=_relative_v(cost, math.inf, arm),
+        cost_quantiles=_cost_quantiles(cost),
+        latency_declared=latency_tolerance_ms is not None,
+        mechanisms=has,
+        sticky=not unit_is_request,
+        cells={} if unit_is_request else dict(cells or {}),
     )
+
+
+def _latency_edge(latency: Histogram, tolerance_ms: float | None, adds_mechanism: bool) -> int | None:
+    """The bucket above which a task is slow: the declared tolerance, or the edge of the baseline's slowest 5 %.
+
+    A candidate that asks a second model is slower by design; without a declared tolerance it gets three times the time.
+    """
+    if tolerance_ms is not None and tolerance_ms > 0:
+        return index(tolerance_ms)
+    edge = latency.tail_edge(TAIL_SHARE)
+    if edge is None or not adds_mechanism:
+        return edge
+    return edge + round(math.log2(MECHANISM_TIME) * PER_DOUBLING)
+
+
+def _cost_tail_edge(cost: Histogram) -> int | None:
+    """The bucket of twice the baseline's 99th percentile: what lies above is cut off by the cap, and hides there."""
+    edge = cost.tail_edge(COST_TAIL_SHARE)
+    return None if edge is None else edge + PER_DOUBLING
+
+
+def _cost_quantiles(cost: Histogram) -> tuple[int, int, int] | None:
+    """The buckets above which about half, a quarter and a tenth of the baseline's costs lie."""
+    half, quarter, tenth = (cost.tail_edge(share) for share in (0.5, 0.25, 0.1))
+    if tenth is None:
+        return None
+    return (tenth if half is None else half), (tenth if quarter is None else quarter), tenth
 
 
 def _cap(cost: Histogram) -> int | None:

@@ -55,6 +55,10 @@ class SliceSums:
     failures: int = 0  # the rest are ungraded
     costs: GradedCosts = NO_COSTS
 
+    @property
+    def graded(self) -> int:
+        return self.successes + self.failures
+
     def __add__(self, other: "SliceSums") -> "SliceSums":
         return SliceSums(
             self.tasks + other.tasks,
@@ -287,10 +291,16 @@ class ClosedWindow:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What came in after its window had closed, in one stage so far: tasks, and grades of judged tasks."""
+    """What came in after its window had closed, in one stage so far. Grades are those of tasks that were in time."""
 
-    candidate: int = 0
+    candidate: int = 0  # tasks
     baseline: int = 0
+    candidate_grades: int = 0
+    baseline_grades: int = 0
+
+    @property
+    def figures(self) -> tuple[int, int, int, int]:
+        return self.candidate, self.baseline, self.candidate_grades, self.baseline_grades
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +315,8 @@ class Stage:
     on_timeout: Literal["hold", "roll_back"] = "hold"
     approval: bool = False  # entering this stage asks for a person's yes
     mirror_pcm: int = 0
+    skippable: bool = False  # passed over where the evidence already allows a larger share
+    tolerance: float = 1.0  # entering this stage accepts that many times the harm: for a first try only
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -3,27 +3,26 @@
 import math
 from collections.abc import Sequence
 
-from rollout_app.engine.accumulator import Judgement
 from rollout_app.engine.evidence import Stage
-from rollout_app.engine.guardrails import Verdict, VerdictResult
+from rollout_app.engine.judgement import Judgement, UnitsSeen
 from rollout_app.engine.metrics import RATIOS, Metric
+from rollout_app.engine.shares import DIFFERING, LATE, UNFINISHED, UNGRADED, UNPRICED, ShareVerdict
+from rollout_app.engine.verdicts import Verdict, VerdictResult
 
-_FIGURES = {
-    Metric.FAILURE: "failures",
-    Metric.COST_PER_SUCCESS: "cost per success",
-    Metric.ERROR: "errors",
-    Metric.ESCALATION: "escalations",
-    Metric.FALLBACK: "fallbacks",
-    Metric.RETRY: "retries",
-    Metric.LATENCY_TAIL: "slow tasks",
-    Metric.COST_TAIL: "dear tasks",
-    Metric.QUALITY: "loss of mean quality",
-}
+_MOST_SLICES = 3  # named in a sentence
 
 
 def figure(metric: Metric) -> str:
     """What the metric counts, as it stands in a sentence."""
-    return _FIGURES[metric]
+    return metric.spec.phrase
+
+
+def evidence_of(log_e: float) -> str:
+    """An e-value as people read it: "0.4", "37", "over 1,000"."""
+    if log_e > math.log(1_000):
+        return "over 1,000"
+    value = math.exp(log_e)
+    return f"{value:.0f}" if value >= 20 else f"{value:.1f}"
 
 
 def change(verdict: Verdict, value: float | None) -> str:
@@ -34,22 +33,23 @@ def change(verdict: Verdict, value: float | None) -> str:
     if verdict.metric in RATIOS:
         if not absolute:
             return f"{value * 100:+.1f} %"
-        return f"{value:.3f}" if verdict.metric is Metric.QUALITY else f"${value / 1e9:.6f}"
+        return f"{value:.3f}" if verdict.metric.spec.lower_is_worse else f"${value / 1e9:.6f}"
     return f"{value * 100:.1f} %" if absolute else f"{value * 100:+.1f} points"
 
 
 def harm_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
-    """One clause: what is seen, on how many tasks, against which margin."""
-    return f"{_seen(verdict, stages)}, margin {change(verdict, verdict.margin)}"
+    """One clause: what is seen, on how many tasks, against which margin, and where."""
+    return f"{_seen(verdict, stages)}, margin {change(verdict, verdict.margin)}{_where(verdict)}"
 
 
 def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
     """One clause: what is seen, on how many tasks, and what an advance asks for."""
     if verdict.result is VerdictResult.NO_DATA:
         return _seen(verdict, stages)
-    safe, asked = math.exp(min(verdict.log_e_safe, 700)), change(verdict, verdict.stage_margin)
+    asked = change(verdict, verdict.stage_margin)
     return (
-        f"{_seen(verdict, stages)}; the evidence that it stays below {asked} is {safe:.1f}, and 20 is needed"
+        f"{_seen(verdict, stages)}; the evidence that it stays below {asked} is "
+        f"{evidence_of(verdict.log_e_safe)}, and 20 is needed"
     )
 
 
@@ -58,7 +58,8 @@ def _seen(verdict: Verdict, stages: Sequence[Stage]) -> str:
     what = what[0].upper() + what[1:]
     n = f"{verdict.n_candidate:,.0f} against {verdict.n_baseline:,.0f} tasks"
     if verdict.result is VerdictResult.NO_DATA:
-        return f"{what}: nothing to judge by yet ({n})"
+        note = f". {verdict.note.rstrip('.')}" if verdict.note else ""
+        return f"{what}: nothing to judge by yet ({n}){note}"
     return f"{what} {change(verdict, verdict.estimate)} on {n}{_later(verdict, stages)}"
 
 
@@ -67,6 +68,56 @@ def _later(verdict: Verdict, stages: Sequence[Stage]) -> str:
     if verdict.counted_since is None:
         return ""
     return f" ({change(verdict, verdict.counted_estimate)} since {stages[verdict.counted_since].label})"
+
+
+def _where(verdict: Verdict) -> str:
+    """The endpoints and route pairs that are named as hurt."""
+    hurt = verdict.hurt
+    if not hurt:
+        return ""
+    names = [f"{one.name} ({change(verdict, one.estimate)})" for one in hurt[:_MOST_SLICES]]
+    more = f" and {len(hurt) - _MOST_SLICES} more" if len(hurt) > _MOST_SLICES else ""
+    return f"; hurt are {', '.join(names)}{more}"
+
+
+_SHARES = {
+    UNFINISHED: "of the {arm}'s decided tasks have not been reported",
+    LATE: "of the {arm}'s tasks came after their window had closed",
+    UNGRADED: "of the {arm}'s tasks have no grade",
+    UNPRICED: "of the {arm}'s tasks have no cost",
+    DIFFERING: "of the {arm}'s tasks would be treated differently by the two policies",
+}
+
+
+def missing_of(share: ShareVerdict) -> str:
+    """One sentence: "12.0 % of the candidate's tasks have no grade, 1.0 % of the baseline's."."""
+    of_candidate = _SHARES[share.kind].format(arm="candidate")
+    sentence = (
+        f"{share.candidate * 100:.1f} % {of_candidate}, {share.baseline * 100:.1f} % of the baseline's."
+    )
+    if share.kind == DIFFERING:
+        sentence += " Both arms' routers should find the same share."
+    return sentence
+
+
+def units_of(units: UnitsSeen | None) -> str:
+    """What sticky units do to the evidence, as sentences that follow another; empty where they do nothing."""
+    if units is None:
+        return ""
+    said = []
+    if units.left_out:
+        cells = ", ".join(str(cell) for cell in units.left_out[:_MOST_SLICES])
+        count = len(units.left_out)
+        said.append(
+            f"{count} heavy {'unit' if count == 1 else 'units'} (hash cell {cells}{' …' if count > 3 else ''}) with "
+            f"{units.share_left_out:.0%} of the traffic {'is' if count == 1 else 'are'} left out of the failures."
+        )
+    if units.deff >= _CLEAR_DEFF:
+        said.append(f"Tasks of one unit resemble each other: {units.deff:.1f} of them tell as much as one.")
+    return "".join(f" {sentence}" for sentence in said)
+
+
+_CLEAR_DEFF = 1.5
 
 
 def outlook_of(code: str, judgement: Judgement) -> str:
@@ -81,6 +132,9 @@ _OUTLOOKS = {
     "srm": "A person finds out where outcomes are lost or doubled; then the rollout is started again.",
     "telemetry": "Outcomes arrive again.",
     "baseline_unhealthy": "The baseline recovers.",
+    "environment": "The baseline recovers.",  # the code's name in older rows
+    "incomplete": "The arms report the same share again, or a person finds out why they do not.",
+    "unguarded": "A person advances it, or a guardrail is switched on again.",
     "shadow": "More shadow decisions within the limits, or another candidate.",
     "mirror": "More mirrored tasks, if the candidate is as good.",
     "amber": "More tasks: if the candidate is no worse, the evidence of harm falls.",
@@ -103,7 +157,7 @@ def _tasks_needed(judgement: Judgement) -> str:
             "the evidence does not grow."
         )
     needed = max(verdict.needed_tasks or 0 for verdict in still)
-    return f"About {_round(needed):,} more candidate tasks, if they go like those so far."
+    return f"About {_round(needed):,} more candidate tasks, if the candidate is no worse."
 
 
 def _round(n: int) -> int:

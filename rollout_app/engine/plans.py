@@ -1,6 +1,6 @@
 """Plans: what a list of stages must look like, and the saved ones that every instance begins with. Pure.
 
-A plan says *how fast*; whether a step is taken at all is the guardrails' word. So a plan states no margin.
+A plan says how fast a rollout may go. Whether it takes a step, the guardrails decide: a plan states no margin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,22 @@ _SHADOW = asdict(Stage("shadow", min_minutes=15, min_tasks=200, max_hours=72))
 # The bake: nearly all traffic for long enough that a slow harm shows against the 5 % still on the baseline.
 _BAKE = _percent(95, minutes=60, hours=168)
 _FULL = asdict(Stage("full", share_pcm=SHARE_ALL))
+# Each stage may be passed over: at each evaluation the largest share whose margin every guardrail shows. Above 50 % a
+# step before full only costs. A release under a bound of harm: Y. Li, J. Mao, I. Bojinov: Balancing risk and reward: an
+# automated phased release strategy, arXiv 2305.09626.
+_LADDER = [
+    asdict(
+        Stage(
+            "percentage", share_pcm=1_000 * percent, min_minutes=5, min_tasks=50, max_hours=72, skippable=True
+        )
+    )
+    for percent in (2, 3, 4, 6, 8, 10, 13, 17, 22, 28, 36, 50)
+]
+_TRIAL = [
+    asdict(Stage("shadow", min_minutes=1, min_tasks=20, max_hours=24)),
+    asdict(Stage("percentage", share_pcm=50_000, min_minutes=2, min_tasks=50, max_hours=24)),
+    asdict(Stage("full", share_pcm=SHARE_ALL, tolerance=5.0)),
+]
 
 SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "cautious": (
@@ -38,6 +54,14 @@ SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "low-traffic": (
         "Shadow, then 25, 50 % and full: wide slices, so that a few tasks an hour are evidence too.",
         [_SHADOW, _percent(25, hours=336), _percent(50, hours=336), _FULL],
+    ),
+    "evidence": (
+        "Shadow, then as fast as the evidence allows, from 2 % on: harm to all traffic stays within the margins.",
+        [_SHADOW, *_LADDER, _FULL],
+    ),
+    "trial": (
+        "For a first try: minutes and a few hundred tasks. It accepts five times the harm; not for production.",
+        _TRIAL,
     ),
     "immediate": ("Full at once, with nothing to compare it to: for reverts.", [_FULL]),
 }
@@ -59,6 +83,26 @@ def check(stages: Any) -> list[dict[str, Any]]:
     return [asdict(stage) for stage in checked]
 
 
+def warnings(stages: Sequence[Stage]) -> list[dict[str, str]]:
+    """What a plan may do and its owner should know, as {"path", "message"}."""
+    found = []
+    for at, stage in enumerate(stages):
+        if stage.mode == "percentage" and (not stage.min_tasks or not stage.min_minutes):
+            what = "min_tasks" if not stage.min_tasks else "min_minutes"
+            message = "0 lets the stage be left as soon as one task of it was judged."
+            found.append({"path": f"stages[{at}].{what}", "message": message})
+        if stage.tolerance > 1:
+            message = (
+                f"Entering this stage accepts {stage.tolerance:g} times the harm of every guardrail's margin."
+            )
+            found.append({"path": f"stages[{at}].tolerance", "message": message})
+    return found
+
+
+# Each stage but the last needs evidence of its own, unless the plan says otherwise.
+_LEAST = {"min_tasks": 50, "min_minutes": 5}
+
+
 def _stage(raw: Any, path: str, problems: list[dict[str, str]]) -> Stage:
     def refuse(name: str, message: str) -> None:
         problems.append({"path": f"{path}.{name}" if name else path, "message": message})
@@ -71,7 +115,10 @@ def _stage(raw: Any, path: str, problems: list[dict[str, str]]) -> Stage:
     if raw.get("mode") not in _MODES:
         refuse("mode", f"A mode is one of {', '.join(_MODES)}.")
         return Stage("full")
-    stage = Stage.from_dict({**raw, **({"share_pcm": SHARE_ALL} if raw["mode"] == "full" else {})})
+    defaults = {"share_pcm": SHARE_ALL} if raw["mode"] == "full" else _LEAST
+    stage = Stage.from_dict(
+        {**defaults, **raw, **({"share_pcm": SHARE_ALL} if raw["mode"] == "full" else {})}
+    )
     if stage.mode == "percentage" and not _whole(stage.share_pcm, 1, SHARE_ALL - 1):
         refuse("share_pcm", f"A share is a whole number from 1 to {SHARE_ALL - 1} (per 100,000).")
     if stage.mode == "shadow" and stage.share_pcm != 0:
@@ -88,6 +135,10 @@ def _stage(raw: Any, path: str, problems: list[dict[str, str]]) -> Stage:
         refuse("on_timeout", f"One of {', '.join(_TIMEOUTS)}.")
     if not isinstance(stage.approval, bool):
         refuse("approval", "true or false.")
+    if not isinstance(stage.skippable, bool) or (stage.skippable and stage.mode != "percentage"):
+        refuse("skippable", "true or false, and true only for a percentage.")
+    if not _number(stage.tolerance, 1, 10):
+        refuse("tolerance", "A number from 1 to 10: how many times the margins may be reached on entering.")
     if not _whole(stage.mirror_pcm, 0, SHARE_ALL) or (stage.mirror_pcm and stage.mode != "shadow"):
         refuse("mirror_pcm", f"A whole number from 0 to {SHARE_ALL}, and only in shadow.")
     return stage

@@ -4,7 +4,6 @@ In shadow nothing of the candidate is enforced, so nothing can be harmed and not
 evidence; the gate only refuses to go on.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from rollout_app.engine.stats.combine import LOG_SAFE
 from rollout_app.engine.stats.paired import log_e_not_worse, log_e_worse
 
 MAX_ERROR_RATE = 0.001
+PRICED_SHARE = 0.99  # of the decisions must have a projected cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,25 @@ def gate(shadow: ShadowSums, *, min_decisions: int, cost_margin: float | None) -
             f"The candidate's policy failed to evaluate in {shadow.evaluation_errors} of {report.decisions} "
             f"decisions ({report.error_rate:.2%}; at most {MAX_ERROR_RATE:.1%} may)."
         )
-    limit = math.inf if cost_margin is None else shadow.baseline_cost_nusd * (1 + cost_margin)
-    if report.cost_change is not None and shadow.candidate_cost_nusd > limit:
+    return None if cost_margin is None else _cost_gate(shadow, cost_margin)
+
+
+def _cost_gate(shadow: ShadowSums, cost_margin: float) -> str | None:
+    """Why the projected costs do not let go. What is not known, is not within a margin."""
+    if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
+        return "The candidate's projected cost is not known: no decision has one. Do its models have prices?"
+    for arm, priced in (("candidate", shadow.candidate_priced), ("baseline", shadow.baseline_priced)):
+        if priced is not None and priced < PRICED_SHARE * shadow.decisions:
+            return (
+                f"The {arm}'s projected cost is not known: {priced:,} of {shadow.decisions:,} decisions have one. "
+                "Do its models have prices?"
+            )
+    candidate, baseline = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
+    if candidate > baseline * (1 + cost_margin):
+        if not baseline:
+            return "The candidate's projected cost rises from nothing: the baseline's decisions cost nothing."
         return (
-            f"The candidate's projected cost per task is {report.cost_change:+.1%} against the baseline's; "
+            f"The candidate's projected cost per task is {candidate / baseline - 1:+.1%} against the baseline's; "
             f"the margin is {cost_margin:+.0%}."
         )
     return None

@@ -18,10 +18,11 @@ from django.db.models.functions import Cast
 
 from controlplane.core.bulk import chunks, flat, places, stored
 from policies_app.models import Environment, Workload
-from rollout_app.engine.accumulator import FORMAT, Accumulator, Judgement
+from rollout_app.engine.accumulator import READABLE, Accumulator
 from rollout_app.engine.decide import Decision, Hold
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.guardrails import Guardrail
+from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout, Transition, VerdictRecord
@@ -82,7 +83,7 @@ class Subject:
         """How far the stored sums go. Sums of another format count as none: every minute is read again."""
         head = _SUMS_HEAD.decode(self.evidence)
         reference = Reference.from_dict(msgspec.json.decode(self.reference) or {"outcomes": 0})
-        if head.format != FORMAT:
+        if head.format not in READABLE:
             return Progress(reference, {}, {}, has_sums=False)
         return Progress(reference, head.cursors, head.results, has_sums=True)
 

@@ -12,9 +12,11 @@ from policies_app.fleet.listening import Hearing, read_hearing
 from policies_app.fleet.readback import Fleet, read_fleet
 from rollout_app import actions
 from rollout_app.engine.accumulator import Accumulator
-from rollout_app.engine.calibration import MIN_OUTCOMES
-from rollout_app.engine.decide import Decision, Evidence, Hold, decide
+from rollout_app.engine.calibration import outcomes_needed
+from rollout_app.engine.decide import Decision, Hold, decide
 from rollout_app.engine.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
+from rollout_app.engine.holds import Evidence
+from rollout_app.engine.shares import expected
 from rollout_app.engine.stats.combine import missing_breach
 from rollout_app.engine.windows import closes_before
 from rollout_app.evaluation import evaluations
@@ -100,11 +102,12 @@ def _start(subject: Subject, now: datetime) -> _Started:
     if newest is None or received is None:
         return _Started(subject, progress, False, 0)
     calibrated_now = False
-    if progress.reference.outcomes < MIN_OUTCOMES:
+    needed = outcomes_needed(map(Stage.from_dict, subject.plan), sticky=subject.sticky)
+    if progress.reference.outcomes < needed:
         # Measured again while it rests on too little. Starting the sums again from it loses nothing: every minute
         # of the rollout is read again.
         measured = baseline.reference(whole_rollout(subject.pk), now)
-        if calibrated_now := measured.outcomes >= MIN_OUTCOMES:
+        if calibrated_now := measured.outcomes >= needed:
             progress = Progress(measured, {}, {}, has_sums=False)
     before = closes_before(
         now=now, lag_s=subject.lag_s, newest_minute=minute_totals.minute_of(newest), last_received_at=received
@@ -167,13 +170,13 @@ def _last_hour(
 def _telemetry(one: _Started, accumulator: Accumulator, still_open: list[MinuteRow]) -> Telemetry:
     """Counted from the sums. They leave out the late outcomes of judged minutes, so a silence is read in full."""
     tallies = accumulator.tallies.values()
-    due = sum(row.candidate.tasks for row in still_open if row.minute < one.before)
-    graded = sum(row.candidate.successes + row.candidate.failures for row in still_open)
-    due += sum(tally.candidate_tasks for tally in tallies)
-    graded += sum(tally.candidate_graded for tally in tallies)
-    if missing_breach(due, graded):
+    due = sum(expected(row.candidate) for row in still_open if row.minute < one.before)
+    finished = sum(row.candidate.tasks for row in still_open)
+    due += sum(tally.candidate_expected for tally in tallies)
+    finished += sum(tally.candidate_tasks for tally in tallies)
+    if missing_breach(due, finished):
         return minute_totals.telemetry(one.subject.name, one.before, one.subject.received_at)
-    return Telemetry(due, graded, one.subject.received_at)
+    return Telemetry(due, finished, one.subject.received_at)
 
 
 def _view(subject: Subject, stages: tuple[Stage, ...], now: datetime) -> RolloutView:

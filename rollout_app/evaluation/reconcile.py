@@ -175,7 +175,9 @@ def _act(evaluation: Evaluation, now: datetime) -> str:
     try:
         match decision:
             case Advance():
-                actions.advance_rollout(rollout, actor=SYSTEM, reason=decision.reason, evidence=evidence)
+                actions.advance_rollout(
+                    rollout, actor=SYSTEM, reason=decision.reason, evidence=evidence, to=decision.to
+                )
                 return "advance"
             case Complete():
                 actions.complete_rollout(rollout, actor=SYSTEM, reason=decision.reason, evidence=evidence)

@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from controlplane.core.errors import InvalidInput
-from rollout_app.engine.accumulator import Accumulator, Judgement
+from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import ClosedWindow, Stage
 from rollout_app.engine.explain import change, figure, harm_of
 from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, Guardrail, guardrails_for
+from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.windows import close_windows
 from rollout_app.models import Rollout

@@ -11,7 +11,8 @@ from django.test.utils import CaptureQueriesContext
 from controlplane.core import clock
 from policies_app.models import Workload
 from rollout_app.engine.accumulator import FORMAT
-from rollout_app.engine.decide import Evidence, decide
+from rollout_app.engine.decide import decide
+from rollout_app.engine.holds import Evidence
 from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations, judging, reconcile
 from rollout_app.models import ArmTotals, Rollout, VerdictRecord

@@ -8,14 +8,14 @@ import pytest
 from pointsman.reporting.histogram import Histogram, index
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import calibrate
-from rollout_app.engine.evidence import ArmSums, Group
+from rollout_app.engine.evidence import NO_COSTS, ArmSums, GradedCosts, Group
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.reference import Reference
 from tests.support.evidence_builders import STAGES, arm, stratum
 
 ARM = ArmSums(
     tasks=1_200, successes=900, failures=100, errors=12, escalations=240, fallbacks=6, retries=36,
-    cost_n=1_200, cost=1_200_000, cost_on_success=900_000,
+    cost_n=1_200, cost=1_200_000, costs=GradedCosts(1_000, 900, 1_100_000),
 )  # fmt: skip
 
 
@@ -36,14 +36,15 @@ def test_it_takes_the_rates_over_what_was_graded_or_seen() -> None:
     assert frozen.rates["failure"] == 0.1
     assert frozen.rates["error"] == 0.01
     assert frozen.rates["escalation"] == 0.2
-    assert frozen.cost_per_success == pytest.approx(1_200_000 / 900)
+    assert frozen.cost_per_success == pytest.approx(1_100_000 / 900)
 
 
 def test_it_puts_the_edges_where_five_and_one_percent_lie_above() -> None:
     frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     assert frozen.latency_edge == index(100.0)
     assert frozen.rates["latency_tail"] == 0.04
-    assert frozen.cost_edge == index(800.0)
+    assert frozen.cost_edge == index(2 * 4_000.0)  # twice the 99th percentile: what the cap hides
+    assert frozen.rates["cost_tail"] == 0.005
     assert frozen.cost_cap_nusd is not None
     assert 4_000 <= frozen.cost_cap_nusd < 4_200
 
@@ -64,15 +65,48 @@ def test_it_corrects_for_sticky_units_only() -> None:
 
 
 def test_it_has_no_cost_per_success_where_no_cost_was_reported() -> None:
-    """None, not 0: then the rollout does not wait for evidence that can't come."""
-    free = calibrate(replace(ARM, cost_n=0, cost=0, cost_on_success=0), latency=LATENCY, cost=Histogram())
+    """None, not 0; and what is not known is not within its margin."""
+    free = calibrate(replace(ARM, cost_n=0, cost=0, costs=NO_COSTS), latency=LATENCY, cost=Histogram())
     assert free.cost_per_success is None
     opened = Accumulator.open(guardrails_for(), STAGES, free)
     for minute in range(20):
         opened.add(
-            stratum(1, minute, replace(arm(100), cost_n=0, cost=0), replace(arm(1_900), cost_n=0, cost=0))
+            stratum(
+                1,
+                minute,
+                replace(arm(100), cost_n=0, cost=0, costs=NO_COSTS),
+                replace(arm(1_900), cost_n=0, cost=0, costs=NO_COSTS),
+            )
         )
-    assert "cost_per_success" not in [verdict.name for verdict in opened.judge(1).open]
+    [waiting] = opened.judge(1).open
+    assert waiting.name == "cost_per_success"
+    assert waiting.note == "No task of the candidate or the baseline has both a cost and a grade."
+
+
+def test_it_takes_the_declared_tolerance_for_the_slow_edge() -> None:
+    declared = calibrate(ARM, latency=LATENCY, cost=COST, latency_tolerance_ms=500)
+    assert declared.latency_edge == index(500.0)
+    assert declared.latency_declared
+    assert declared.rates["latency_tail"] == 0.04
+
+
+def test_it_gives_a_candidate_that_adds_a_mechanism_three_times_the_time() -> None:
+    plain = calibrate(ARM, latency=LATENCY, cost=COST, mechanisms=(), candidate_mechanisms=())
+    adds = calibrate(ARM, latency=LATENCY, cost=COST, mechanisms=(), candidate_mechanisms=("escalate",))
+    has = calibrate(
+        ARM, latency=LATENCY, cost=COST, mechanisms=("escalate",), candidate_mechanisms=("escalate",)
+    )
+    assert plain.latency_edge == has.latency_edge == index(100.0)
+    assert adds.latency_edge == index(300.0)
+    declared = calibrate(
+        ARM,
+        latency=LATENCY,
+        cost=COST,
+        mechanisms=(),
+        candidate_mechanisms=("retry",),
+        latency_tolerance_ms=500,
+    )
+    assert declared.latency_edge == index(500.0)
 
 
 def test_it_freezes_nothing_from_nothing() -> None:

@@ -12,11 +12,12 @@ from scipy import stats
 from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import CAP_SPREAD, calibrate
-from rollout_app.engine.evidence import ArmSums
-from rollout_app.engine.guardrails import Guardrail, Verdict, VerdictResult
+from rollout_app.engine.evidence import ArmSums, with_graded_costs
+from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.capped import capped_factor, curve, uncapped_factor
+from rollout_app.engine.verdicts import Verdict, VerdictResult
 from tests.support.evidence_builders import STAGES, stratum
 
 COST = Guardrail(Metric.COST_PER_SUCCESS, 0.10, 1.0)
@@ -31,7 +32,7 @@ def frozen(sigma: float, n: int = 20_000) -> Reference:
     arm = ArmSums(
         tasks=n, successes=good, failures=n - good, cost_n=n, cost=round(n * 1_000 * math.exp(sigma**2 / 2))
     )
-    return calibrate(arm, latency=costs, cost=costs)
+    return calibrate(with_graded_costs(arm), latency=costs, cost=costs)
 
 
 def capped_mean(factor: float, sigma: float, cap: float) -> float:
@@ -48,10 +49,11 @@ def arm(reference: Reference, n: int, factor: float = 1.0, dear: float = 0.0, si
         costs[:: -round(1 / dear)] *= 8  # from the dearest down
     cut = np.minimum(costs, reference.cost_cap_nusd or math.inf)
     good = np.arange(n) % 10 > 0
-    return ArmSums(
+    sums = ArmSums(
         tasks=n, successes=int(good.sum()), failures=int((~good).sum()), cost_n=n, cost=round(cut.sum()),
         cost_sq=float((cut**2).sum()), cost_on_success=round(cut[good].sum()), cost_uncapped=round(costs.sum()),
     )  # fmt: skip
+    return with_graded_costs(sums)
 
 
 def judged(
@@ -105,7 +107,7 @@ def test_it_caps_heavier_tails_lower() -> None:
 def test_it_counts_a_tenth_on_every_task_although_capping_hides_a_part() -> None:
     reference = frozen(1.2)
     verdict = judged(reference, factor=1.101)
-    [[_, sums]] = verdict.sums
+    sums = dict(verdict.sums)["all"]
     capped = sums["contrast"]["a"] / sums["contrast"]["b"] - 1
     assert capped < 0.095
     assert verdict.counted
@@ -124,7 +126,7 @@ def test_it_does_not_call_a_tenth_safe_because_capping_hides_a_part() -> None:
 def test_it_calls_nothing_safe_against_the_plain_estimate() -> None:
     """Fifteen per cent that fall on the dearest: capped they are less than ten."""
     verdict = judged(frozen(1.2), looks=40, n=5_000, dear=0.02)
-    [[_, sums]] = verdict.sums
+    sums = dict(verdict.sums)["all"]
     assert sums["contrast"]["a"] / sums["contrast"]["b"] < 1.09
     assert verdict.estimate is not None and verdict.estimate > 0.105
     assert verdict.log_e_safe == 0
@@ -134,8 +136,8 @@ def test_it_does_not_lean_on_whole_costs_that_a_few_tasks_rule() -> None:
     """Too few tasks to tell a tenth: the estimate is of capped costs, translated back."""
     reference = frozen(1.2)
     verdict = judged(reference, looks=1, n=300, dear=0.02)
-    [[_, sums]] = verdict.sums
-    whole, capped = (sums[kind]["a"] / sums[kind]["b"] for kind in ("whole", "contrast"))
+    sums = dict(verdict.sums)["all"]
+    whole, capped = (sums[kind]["a"] / sums[kind]["b"] for kind in ("uncapped", "contrast"))
     assert verdict.estimate == pytest.approx(uncapped_factor(reference.cost_curve, capped) - 1)
     assert verdict.estimate != pytest.approx(whole - 1, abs=0.01)
 

@@ -9,15 +9,10 @@ import pytest
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import ArmSums
 from rollout_app.engine.explain import harm_of, lacking_of
-from rollout_app.engine.guardrails import (
-    DEFAULT_GUARDRAILS,
-    Guardrail,
-    Verdict,
-    VerdictResult,
-    guardrails_for,
-)
+from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, Guardrail, guardrails_for
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE
+from rollout_app.engine.verdicts import Verdict, VerdictResult
 from tests.support.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 
@@ -34,14 +29,14 @@ def custom(guardrail: Guardrail, looks: int, **bad: float) -> Verdict:
 
 def test_it_has_the_agreed_defaults() -> None:
     agreed = {
-        "failure": (0.02, 0.25),
+        "failure": (0.02, 0.30),
         "cost_per_success": (0.10, 0.20),
         "error": (0.01, 0.10),
-        "escalation": (0.03, 0.10),
+        "escalation": (0.03, 0.05),
         "fallback": (0.01, 0.10),
         "retry": (0.02, 0.10),
         "latency_tail": (0.025, 0.10),
-        "cost_tail": (0.025, 0.05),
+        "cost_tail": (0.002, 0.05),
     }
     assert {g.name: (g.margin, g.weight) for g in DEFAULT_GUARDRAILS} == agreed
     assert [g.name for g in DEFAULT_GUARDRAILS if not g.gates] == ["cost_tail"]
@@ -153,7 +148,9 @@ def test_it_sees_a_harm_that_sets_in_late() -> None:
     for minute in range(30):
         seen.add(stratum(4, 900 + minute, arm(190, failure=0.16), arm(100)))
     assert verdict_of(seen, "failure", 4).log_e_harm > LOG_ROLL_BACK
-    assert seen.sums["failure"].keys() == {1, 2, 3, 4}
+    assert [part.name for part in verdict_of(seen, "failure", 4).parts] == [
+        "all", "since 2", "since 3", "since 4",
+    ]  # fmt: skip
 
 
 def test_it_counts_a_late_harm_by_its_own_stages() -> None:
@@ -191,8 +188,15 @@ def test_it_says_about_how_many_more_tasks_it_takes() -> None:
 
 
 def test_it_says_that_it_can_t_tell_when_the_evidence_does_not_grow() -> None:
-    verdict = verdict_of(ledger(stage=4, looks=5, n=(100, 100), failure=0.12), "failure", 4)
+    verdict = verdict_of(ledger(stage=4, looks=200, n=(100, 100), failure=0.12), "failure", 4)
     assert verdict.needed_tasks is None
+
+
+def test_it_takes_a_difference_on_few_tasks_for_chance() -> None:
+    """A forecast that let four points on 500 tasks go on would say that it never passes."""
+    verdict = verdict_of(ledger(stage=4, looks=5, n=(100, 100), failure=0.12), "failure", 4)
+    assert verdict.needed_tasks is not None
+    assert 2_000 < verdict.needed_tasks < 40_000
 
 
 @pytest.mark.parametrize(

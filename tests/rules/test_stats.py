@@ -48,9 +48,33 @@ def test_its_harm_is_an_e_value(nt: int, nc: int, bad: int) -> None:
     total = 0.0
     for x in range(max(0, bad - nc), min(bad, nt) + 1):
         psis = [psi for psi, _ in rates.HARM_GRID]
-        llr = dict(zip(psis, rates.stratum_llrs(nt, x, nc, bad - x, psis), strict=True))
-        total += h.pmf(x) * math.exp(rates.log_e_harm(llr))
+        llr = rates.stratum_llrs(nt, x, nc, bad - x, psis)
+        total += h.pmf(x) * math.exp(rates.harm_above(psis, llr, 1.0))
     assert total == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("nt", "nc", "bad"), [(12, 18, 8), (40, 40, 12), (30, 200, 50)])
+@pytest.mark.parametrize("null", [1.05, 1.3, 1.43, 2.5])
+def test_its_harm_is_an_e_value_against_a_greater_odds_ratio(nt: int, nc: int, bad: int, null: float) -> None:
+    """Between the grid's points the log likelihood ratio is read off a cubic: the expectation stays 1 within 2 %."""
+    h = stats.nchypergeom_fisher(nt + nc, bad, nt, null)
+    psis = [psi for psi, _ in (*rates.HARM_GRID, *rates.SAFE_GRID)]
+    total = 0.0
+    for x in range(max(0, bad - nc), min(bad, nt) + 1):
+        llr = rates.stratum_llrs(nt, x, nc, bad - x, psis)
+        total += h.pmf(x) * math.exp(rates.harm_above(psis, llr, null))
+    assert total == pytest.approx(1, abs=0.02)
+    assert rates.harm_above(psis, [0.0] * len(psis), 30.0) == 0
+
+
+@pytest.mark.parametrize("psi", [0.7, 1.03, 1.15, 1.278, 1.4, 1.8, 2.7, 4.0])
+def test_it_reads_the_log_likelihood_ratio_between_the_grid(psi: float) -> None:
+    psis = [psi for psi, _ in (*rates.HARM_GRID, *rates.SAFE_GRID)]
+    counts = 300, 31, 2_700, 210
+    llr = rates.stratum_llrs(*counts, psis)
+    [exact] = rates.stratum_llrs(*counts, [psi])
+    assert rates.log_ratio_at(psis, llr, psi) == pytest.approx(exact, abs=(1e-4 if psi < 3 else 3e-3) * 31)
+    assert rates.log_ratio_at(psis, llr, 1.0) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("true", [1.5, 2.0, 4.0])
@@ -62,7 +86,9 @@ def test_its_safe_is_an_e_value(true: float) -> None:
     total = 0.0
     for x in range(bad + 1):
         llr = dict(zip(psis, rates.stratum_llrs(nt, x, nc, bad - x, psis), strict=True))
-        total += h.pmf(x) * math.exp(rates.log_e_safe(llr, llr[margin], margin))
+        alternatives, log_weights = rates.safe_alternatives(margin)
+        e = rates.log_mixture([llr[psi] - llr[margin] for psi in alternatives], log_weights)
+        total += h.pmf(x) * math.exp(e)
     assert total == pytest.approx(1, abs=1e-9) if true == margin else total < 1
 
 
@@ -125,21 +151,27 @@ def test_it_adds_exponentials_without_overflow(values: list[float]) -> None:
     assert log_sum_exp(values) == pytest.approx(special.logsumexp(values))
 
 
-def test_it_has_no_evidence_without_variance_or_success() -> None:
-    flat = ratios.Moments(n=200, y=2000, d=200, yy=20_000, yd=2000, dd=200)
-    assert ratios.squared_errors(ratios.contrast(flat, flat), flat, flat, 1) is None
+def test_it_has_no_evidence_without_success() -> None:
     none = ratios.Moments(n=200, y=2000, d=0, yy=20_000)
     assert none.ratio is None and none.relative_variance is None
     assert ratios.contrast(none, none) == ratios.Contrast()
+    assert ratios.squared_errors(ratios.contrast(none, none), none, none, 1) is None
+
+
+def test_it_takes_constant_costs_to_vary_a_little() -> None:
+    """No variance at all would be no evidence at all, or what rounding makes of it."""
+    flat = ratios.Moments(n=200, y=2000, d=200, yy=20_000, yd=2000, dd=200)
+    errors = ratios.squared_errors(ratios.contrast(flat, flat), flat, flat, 1)
+    assert errors == pytest.approx((2 * 200 / 200 / 200**2, 2 * 200 / 200 / 200**2))
 
 
 @given(SMALL, SMALL, st.data())
 def test_its_harm_never_claims_more_than_fisher_s_exact_test(nt: int, nc: int, data: st.DataObject) -> None:
     """E grows with the candidate's bad ones, so by Markov a single look's p-value is at most 1/E."""
     xt, xc = data.draw(st.integers(0, nt)), data.draw(st.integers(0, nc))
-    llr = dict(zip(rates.HARM_PSIS, rates.stratum_llrs(nt, xt, nc, xc, rates.HARM_PSIS), strict=True))
+    llr = rates.stratum_llrs(nt, xt, nc, xc, rates.HARM_PSIS)
     p = stats.fisher_exact([[xt, nt - xt], [xc, nc - xc]], alternative="greater").pvalue
-    assert p <= math.exp(-rates.log_e_harm(llr)) * (1 + 1e-9)
+    assert p <= math.exp(-rates.harm_above(rates.HARM_PSIS, llr, 1.0)) * (1 + 1e-9)
 
 
 @given(st.integers(0, 80), st.integers(0, 80))

@@ -3,17 +3,26 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rollout_app.engine.accumulator import Accumulator, Judgement
-from rollout_app.engine.decide import Evidence
-from rollout_app.engine.evidence import ArmSums, ClosedWindow, FleetView, RolloutView, Stage, Telemetry
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import (
+    ArmSums,
+    ClosedWindow,
+    FleetView,
+    RolloutView,
+    Stage,
+    Telemetry,
+    with_graded_costs,
+)
 from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.holds import Evidence
+from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RATES = {
     "failure": 0.08, "error": 0.01, "escalation": 0.10, "fallback": 0.01, "retry": 0.03,
-    "latency_tail": 0.05, "cost_tail": 0.05,
+    "latency_tail": 0.05, "cost_tail": 0.002,
 }  # fmt: skip
 REFERENCE = Reference(
     outcomes=5_000,
@@ -43,7 +52,7 @@ def arm(n: int, **bad: float) -> ArmSums:
     successes = n - x["failure"]
     mean = 900 * bad.get("cost", 1.0)
     quality = bad.get("quality", 0.8)
-    return ArmSums(
+    sums = ArmSums(
         tasks=n,
         successes=successes,
         failures=x["failure"],
@@ -62,6 +71,7 @@ def arm(n: int, **bad: float) -> ArmSums:
         quality=n * quality,
         quality_sq=n * (quality**2 + 0.03),
     )
+    return with_graded_costs(sums)
 
 
 def stratum(stage: int, minute: int, candidate: ArmSums, baseline: ArmSums) -> ClosedWindow:

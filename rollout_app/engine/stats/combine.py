@@ -1,13 +1,12 @@
-"""How evidence is put together: over restarts, over guardrails, over stages."""
+"""How evidence is put together: over the parts of a guardrail, over guardrails, over stages."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 ALPHA = 0.05  # of the whole rollout
 LOG_ROLL_BACK = -math.log(ALPHA)  # E >= 20
 LOG_SAFE = -math.log(ALPHA)
 LOG_AMBER = math.log(5)
-RESTART_WEIGHTS = (0.7, 0.1, 0.1, 0.1)
 
 
 def log_sum_exp(values: Iterable[float]) -> float:
@@ -19,26 +18,13 @@ def log_sum_exp(values: Iterable[float]) -> float:
     return top + math.log(sum([math.exp(value - top) for value in values]))
 
 
-def restart(log_es: Sequence[float], weights: Sequence[float] = RESTART_WEIGHTS) -> float:
-    """Evidence since the start and since each later stage; 0 for one that has not begun.
+def weighted(parts: Iterable[tuple[float, float]]) -> float:
+    """ln of the weighted sum of e-values, from (weight, ln E): with weights that add up to 1 it is an e-value.
 
-    Without restarts, a candidate that was good for three stages has saved up evidence in its favour, and a
-    harm that sets in late must first use it up.
+    -inf of nothing. What is left out of the sum only lowers it, so no rule about what counts can raise the chance of a
+    false alarm.
     """
-    return log_sum_exp([math.log(weight) + log_e for log_e, weight in zip(log_es, weights, strict=True)])
-
-
-def rollout_evidence(guardrails: Iterable[tuple[float, float, float | None, float]]) -> float:
-    """ln of the weighted sum over (ln E, weight, estimate, margin): an average of e-values is one.
-
-    A guardrail whose estimate is below its margin, or that has none, counts 0: a harm that is certain but
-    smaller than what the owner accepts is no reason to roll back.
-    """
-    return log_sum_exp(
-        math.log(weight) + log_e
-        for log_e, weight, estimate, margin in guardrails
-        if weight > 0 and estimate is not None and estimate >= margin
-    )
+    return log_sum_exp(math.log(weight) + log_e for weight, log_e in parts if weight > 0)
 
 
 def stage_margin(margin: float, cap: float, next_share: float) -> float:

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-# The index of dispersion of 32 groups of independent tasks exceeds this once in a thousand times (chi² / 31).
-_CHANCE = 1.98
+_CHANCE_Z = 3.09  # exceeded once in a thousand times by chance
 
 
 def design_effect(groups: Sequence[tuple[int, int]]) -> float:
@@ -32,4 +31,13 @@ def unit_spread(tasks: Sequence[int]) -> float:
         return 0.0
     mean = total / count
     dispersion = sum((n - mean) ** 2 for n in tasks) / ((count - 1) * mean)
-    return (dispersion - 1) / total if dispersion > _CHANCE else 0.0
+    return (dispersion - 1) / total if dispersion > _chance(count - 1) else 0.0
+
+
+def _chance(degrees: int) -> float:
+    """What the index of dispersion of independent tasks (chi² / degrees) exceeds once in a thousand times.
+
+    E. Wilson, M. Hilferty: The distribution of chi-square, 1931.
+    """
+    a = 2 / (9 * degrees)
+    return float((1 - a + _CHANCE_Z * a**0.5) ** 3)

@@ -6,7 +6,7 @@ out. Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.0
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rollout_app.engine.stats.combine import log_sum_exp
@@ -17,6 +17,7 @@ HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (2
 SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
 HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
 HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
+UNSEEN = -1e6  # the log likelihood ratio at an odds ratio that older evidence did not keep
 N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
@@ -93,23 +94,63 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
     return p_bad / (1 - p_bad) / (p_ref / (1 - p_ref))
 
 
-def log_e_harm(llr: Mapping[float, float], deff: float = 1.0) -> float:
-    """Against "odds ratio <= 1". `llr`: for each psi of HARM_GRID the sum of `stratum_llrs` over strata."""
-    return log_mixture([llr[psi] for psi in HARM_PSIS], HARM_LOG_WEIGHTS, deff)
-
-
-def log_e_safe(llr: Mapping[float, float], llr_margin: float, psi_margin: float, deff: float = 1.0) -> float:
-    """Against "odds ratio >= psi_margin"; only alternatives below it count, their weights add up to 1."""
-    psis, log_weights = safe_alternatives(psi_margin)
-    return log_mixture([llr[psi] - llr_margin for psi in psis], log_weights, deff) if psis else 0.0
-
-
 @lru_cache(maxsize=1024)
 def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
     grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_margin]
     total = sum(weight for _, weight in grid)
     return tuple(psi for psi, _ in grid), tuple(math.log(weight / total) for _, weight in grid)
+
+
+def harm_above(psis: Sequence[float], llr: Sequence[float], psi_null: float, deff: float = 1.0) -> float:
+    """ln E against "odds ratio <= psi_null" (at least 1); 0 where nothing on the grid lies above it."""
+    if psi_null <= 1:
+        return log_mixture(llr[: len(HARM_PSIS)], HARM_LOG_WEIGHTS, deff)
+    grid = [(llr[i], weight) for i, (psi, weight) in enumerate(HARM_GRID) if psi > psi_null]
+    if not grid:
+        return 0.0
+    at_null, total = log_ratio_at(psis, llr, psi_null), sum(weight for _, weight in grid)
+    return log_mixture([at - at_null for at, _ in grid], [math.log(w / total) for _, w in grid], deff)
+
+
+def log_ratio_at(psis: Sequence[float], llr: Sequence[float], psi: float) -> float:
+    """The log likelihood ratio at any odds ratio within the grid, from those on it (and 0 at 1).
+
+    Cubic through the four nearest points in ln psi: the function is a line minus a sum of cumulant generating
+    functions, smooth and concave. On the points of HARM_GRID and SAFE_GRID the error is below 1e-4 of the
+    candidate's bad tasks up to an odds ratio of 3, and below 3e-3 of them up to 6.
+    """
+    points = [point for point in _grid(tuple(psis)) if point[1] < 0 or llr[point[1]] > UNSEEN]
+    x = math.log(psi)
+    at = min(range(len(points)), key=lambda i: abs(points[i][0] - x))
+    if abs(points[at][0] - x) < 1e-9:
+        return _value(llr, points[at][1])
+    above = next((i for i, (log_psi, _) in enumerate(points) if log_psi > x), len(points))
+    first = min(max(above - 2, 0), max(len(points) - 4, 0))
+    near = points[first : first + 4]
+    total = 0.0
+    for log_psi, place in near:
+        term = _value(llr, place)
+        for other, _ in near:
+            if other != log_psi:
+                term *= (x - other) / (log_psi - other)
+        total += term
+    return total
+
+
+def _value(llr: Sequence[float], place: int) -> float:
+    return llr[place] if place >= 0 else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
+    """(ln psi, its place in `psis`; -1 for 1 itself) in order, without points so close that they would cancel."""
+    places = {1.0: -1, **{psi: i for i, psi in enumerate(psis)}}
+    points: list[tuple[float, int]] = []
+    for psi in sorted(places):
+        if not points or math.log(psi) - points[-1][0] > 1e-3:
+            points.append((math.log(psi), places[psi]))
+    return tuple(points)
 
 
 def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:

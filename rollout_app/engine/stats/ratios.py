@@ -12,7 +12,8 @@ from rollout_app.engine.stats.mixture import bound_normal, log_e_normal, rho_for
 from rollout_app.engine.stats.rates import N_OPT
 
 N_MIN = 100  # tasks per arm below which the normal approximation is not trusted
-
+V_LEAST = 0.01  # no baseline is taken to vary by less per task, whatever rounding leaves of its variance
+_WIDEST = 50.0  # of an interval, in ln: wider says nothing more, and its ends would overflow
 
 Errors = tuple[float, float]
 
@@ -97,35 +98,52 @@ def contrast(candidate: Moments, baseline: Moments) -> Contrast:
     return Contrast(candidate.y * wc, baseline.y * wt, wc * wc * candidate.n, wt * wt * baseline.n)
 
 
+def log_ratio(c: Contrast, candidate: Moments) -> float | None:
+    """ln of the candidate's ratio over the baseline's; None where that can't be said.
+
+    A candidate that cost nothing, against a baseline that cost something, counts as half of one baseline task's cost
+    spent over all its tasks: its ratio is 0, whose logarithm no test can use.
+    """
+    if c.b <= 0:
+        return None
+    if c.a > 0:
+        return math.log(c.a) - math.log(c.b)
+    free = candidate.n > 0 and candidate.d > 0 and candidate.y == 0
+    return math.log(0.5 / candidate.n) if free else None
+
+
 def squared_errors(c: Contrast, candidate: Moments, baseline: Moments, deff: float) -> Errors | None:
     """Squared standard errors of ln ratio: as observed, and for a claim of safety. None without a ratio.
 
-    A safe claim never rests on a candidate that by luck varied less than the baseline.
+    A safe claim never rests on a candidate that by luck varied less than the baseline. No arm of n tasks is taken to
+    vary by less than 1/n: constant costs would leave no variance at all, or what rounding makes of it.
     """
-    vt, vc = candidate.relative_variance, baseline.relative_variance
-    rt, rc = candidate.ratio, baseline.ratio
-    if c.ratio is None or vt is None or vc is None or rt is None or rc is None:
+    rc = baseline.ratio
+    if c.b <= 0 or not rc or min(candidate.n, baseline.n) < 2 or candidate.d <= 0:
         return None
-    part_t, part_c = c.qa * (rt / c.a) ** 2, c.qb * (rc / c.b) ** 2
-    # 32 or fewer distinct sums can round to no variance at all; then nothing may be concluded.
+    vt, vc = (max(arm.relative_variance or 0.0, 1 / arm.n) for arm in (candidate, baseline))
+    # Per arm ratio over weighted sum is one over the harmonic mean of successes: where a is 0, b says the same.
+    weight_c = rc / c.b
+    weight_t = (candidate.ratio or 0.0) / c.a if c.a > 0 else weight_c
+    part_t, part_c = c.qa * weight_t**2, c.qb * weight_c**2
     own, safe = deff * (part_t * vt + part_c * vc), deff * (part_t * max(vt, vc) + part_c * vc)
     return (own, safe) if own > 0 else None
 
 
-def enough(candidate: Moments, baseline: Moments) -> bool:
-    return min(candidate.n, baseline.n) >= N_MIN
+def enough(candidate: Moments, baseline: Moments, least: int = N_MIN) -> bool:
+    return min(candidate.n, baseline.n) >= least
 
 
 def log_e(log_ratio: float, log_bound: float, se2: float, v_ref: float, alpha: float) -> float:
     """Against "ratio <= bound" (give the negatives of both for "ratio >= bound")."""
     v = 1 / se2
-    return log_e_normal((log_ratio - log_bound) * v, v, rho_for(N_OPT / v_ref, alpha))
+    return log_e_normal((log_ratio - log_bound) * v, v, rho_for(N_OPT / max(v_ref, V_LEAST), alpha))
 
 
 def ratio_interval(
     ratio: float, own: float, safe: float, v_ref: float, alpha: float = 0.05
 ) -> tuple[float, float]:
     """For display: one-sided bounds at level alpha each; the upper one with the variance of a safe claim."""
-    rho = rho_for(N_OPT / v_ref, alpha)
-    low, high = (bound_normal(1 / se2, alpha, rho) * se2 for se2 in (own, safe))
+    rho = rho_for(N_OPT / max(v_ref, V_LEAST), alpha)
+    low, high = (min(bound_normal(1 / se2, alpha, rho) * se2, _WIDEST) for se2 in (own, safe))
     return ratio * math.exp(-low), ratio * math.exp(high)

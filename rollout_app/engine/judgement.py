@@ -1,0 +1,119 @@
+"""All that one evaluation found: the verdicts, the shares that are missing, and what it comes to. Plain data."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rollout_app.engine.evidence import ClosedWindow
+from rollout_app.engine.shares import ShareVerdict, expected
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK
+from rollout_app.engine.verdicts import Verdict, VerdictResult
+
+
+@dataclass(slots=True)
+class StageTally:
+    """What was judged in one stage."""
+
+    candidate_tasks: int = 0
+    baseline_tasks: int = 0
+    strata: int = 0  # windows
+    first_minute: int | None = None
+    last_minute: int | None = None
+    candidate_graded: int = 0  # of the candidate's tasks, those whose success is known
+    candidate_expected: int = 0  # decided, or where that is not known, finished
+    baseline_expected: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _TALLY_FIELDS}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "StageTally":
+        """Older evidence did not count decisions."""
+        older = {
+            "candidate_expected": data["candidate_tasks"],
+            "baseline_expected": data["baseline_tasks"],
+        }
+        return cls(**{**older, **data})
+
+    def add(self, window: ClosedWindow) -> None:
+        candidate, baseline = window.candidate, window.baseline
+        self.candidate_tasks += candidate.tasks
+        self.baseline_tasks += baseline.tasks
+        self.candidate_graded += candidate.graded
+        self.candidate_expected += expected(candidate)
+        self.baseline_expected += expected(baseline)
+        self.strata += 1
+        if self.first_minute is None or window.first_minute < self.first_minute:
+            self.first_minute = window.first_minute
+        if self.last_minute is None or window.last_minute > self.last_minute:
+            self.last_minute = window.last_minute
+
+
+_TALLY_FIELDS = tuple(field.name for field in fields(StageTally))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitsSeen:
+    """What the units of a sticky workload do to the evidence."""
+
+    left_out: tuple[int, ...] = ()  # hash cells that are not compared
+    share_left_out: float = 0.0  # of the recent traffic
+    deff: float = 1.0
+    baseline_level: float | None = (
+        None  # the failure rate to expect of the units that the baseline has just now
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"left_out": list(self.left_out), "share_left_out": self.share_left_out, "deff": self.deff}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All guardrails at one evaluation. `log_e` is the rollout's evidence of harm: it rolls back at ln 20."""
+
+    verdicts: tuple[Verdict, ...]
+    log_e: float
+    srm_log_e: float
+    tallies: Mapping[int, StageTally]
+    missing: tuple[ShareVerdict, ...] = ()
+    differing_mismatch: ShareVerdict | None = None
+    units: UnitsSeen | None = None  # None: the unit is the request
+    # The stage that the evidence allows at most, where the plan lets it skip; None: the next one.
+    furthest: int | None = None
+    unguarded: bool = False  # nothing watches failures, quality or cost
+
+    @property
+    def roll_back(self) -> bool:
+        return self.log_e >= LOG_ROLL_BACK
+
+    @property
+    def harmful(self) -> tuple[Verdict, ...]:
+        """The verdicts that count towards a rollback, the strongest first."""
+        counted = [v for v in self.verdicts if v.counted and v.log_e_counted > 0]
+        return tuple(sorted(counted, key=lambda v: -(v.log_e_counted + math.log(v.weight))))
+
+    @property
+    def open(self) -> tuple[Verdict, ...]:
+        """The verdicts that keep the rollout from advancing."""
+        return tuple(v for v in self.verdicts if v.gates and v.result is not VerdictResult.PASS)
+
+    @property
+    def incomplete(self) -> tuple[ShareVerdict, ...]:
+        """The shares in which the arms are shown to differ, the greatest difference first."""
+        shown = (share for share in self.missing if share.shown)
+        return tuple(sorted(shown, key=lambda share: -abs(share.difference)))
+
+    def candidate_tasks(self, stage: int) -> int:
+        return self.tallies[stage].candidate_tasks if stage in self.tallies else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the audit entry. No evidence at all (-inf) is null: JSON has no infinity."""
+        return {
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "log_e": None if math.isinf(self.log_e) else self.log_e,
+            "srm_log_e": self.srm_log_e,
+            "strata": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
+            "missing": [share.as_dict() for share in self.missing],
+            "units": self.units.as_dict() if self.units else None,
+        }

@@ -1,0 +1,187 @@
+"""Custom guardrails: the candidate alone, held to a bound of a rate, of cost per success or of mean quality."""
+
+import math
+from collections.abc import Sequence
+from copy import copy
+
+from rollout_app.engine.measures.base import ALL, CERTAIN, DEFAULT, RESTARTS, Conditions, HarmPart, Tuning
+from rollout_app.engine.measures.rates import Rate, RatePart
+from rollout_app.engine.measures.ratios import Ratio, RatioPart
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.reference import Reference
+from rollout_app.engine.stats import missing, rates, ratios
+from rollout_app.engine.stats.capped import capped_factor, uncapped_factor
+from rollout_app.engine.stats.combine import stage_margin
+
+_CLOSE = 0.05  # the relative standard error at which an absolute figure is taken from uncapped costs
+
+
+class RateBound(Rate):
+    """The candidate's rate against an absolute bound."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        bound: float,
+        weight: float,
+        reference: Reference,
+        restarts: Sequence[int] = (),
+        tuning: Tuning = DEFAULT,
+    ) -> None:
+        super().__init__(metric, (), restarts, tuning, weight)
+        self.threshold = bound
+        self.cap = metric.spec.cap
+        self.p_ref = reference.rates.get(metric, 0.0)
+
+    def margin_for(self, share: float) -> float:
+        """The bound itself at full traffic; before, as much more as keeps everybody's rate within it."""
+        room = self.threshold - self.p_ref
+        return self.p_ref + stage_margin(room, self.cap, share) if room > 0 else self.threshold
+
+    def estimate(self) -> float | None:
+        stats = self.whole.stats
+        return stats.xt / stats.nt if stats.nt else None
+
+    def interval(self, conditions: Conditions) -> tuple[float, float] | None:
+        stats = self.whole.stats
+        return rates.rate_interval(stats.nt, stats.xt, conditions.deff) if stats.nt else None
+
+    def harm(self, conditions: Conditions) -> list[HarmPart]:
+        def one(name: str, weight: float) -> HarmPart:
+            part = self.parts[name]
+            stats = part.stats
+            if not stats.nt:
+                return HarmPart(name, weight, 0.0)
+            best = stats.nt + round(self._unknown(part, missing.Z_HARM, conditions))  # they succeeded
+            log_e = rates.log_e_above(best, stats.xt, self.threshold, conditions.deff)
+            return HarmPart(name, weight, log_e, stats.xt / best, stats.xt / best >= self.threshold)
+
+        return [one(ALL, 1 - RESTARTS * self.tuning.restart), *self._restarted(one)]
+
+    def safe(self, margin: float, conditions: Conditions) -> float:
+        stats = self.whole.stats
+        unknown = round(self._unknown(self.whole, missing.Z_SAFE, conditions))  # they failed
+        return rates.log_e_below(stats.nt + unknown, stats.xt + unknown, margin, self.p_ref, conditions.deff)
+
+    def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
+        return self._after(stretch, conditions).safe(margin, conditions)
+
+    def _unknown(self, part: RatePart, z: float, conditions: Conditions) -> float:
+        """The candidate's tasks that miss a grade beyond the baseline."""
+        if not self.spec.graded:
+            return 0.0
+        excess = part.missing.excess(z, conditions.deff)
+        return excess.tasks if excess.candidate else 0.0
+
+
+class RatioBound(Ratio):
+    """The candidate's ratio against a bound: nUSD per success from above, mean quality from below."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        bound: float,
+        weight: float,
+        reference: Reference,
+        restarts: Sequence[int] = (),
+        tuning: Tuning = DEFAULT,
+    ) -> None:
+        super().__init__(metric, weight, reference, restarts, tuning)
+        self.threshold = bound
+
+    def margin_for(self, share: float) -> float:
+        """The bound itself at full traffic; before, as much more as keeps everybody's cost within it."""
+        if not self.ref or self.sign < 0 or self.threshold <= self.ref:
+            return self.threshold
+        return self.ref * (1 + stage_margin(self.threshold / self.ref - 1, self.cap, share))
+
+    def estimate(self) -> float | None:
+        return self._estimate(self.whole, 1.0)
+
+    def _estimate(self, part: RatioPart, deff: float) -> float | None:
+        arm = part.stats.candidate
+        ratio, se2 = arm.ratio, self._error(part, deff)
+        if ratio and se2 and self.curve and part.stats.uncapped_y and self._precise(se2, _CLOSE):
+            return part.stats.uncapped_y / arm.d
+        return None if ratio is None else self._uncapped(ratio)
+
+    def interval(self, conditions: Conditions) -> tuple[float, float] | None:
+        se2, ratio = self._error(self.whole, conditions.deff), self.whole.stats.candidate.ratio
+        estimate = self._estimate(self.whole, conditions.deff)
+        if not se2 or not ratio or estimate is None:
+            return None
+        low, high = (self._uncapped(bound) for bound in ratios.ratio_interval(ratio, se2, se2, self.v_ref))
+        return min(low, estimate), max(high, estimate)
+
+    def harm(self, conditions: Conditions) -> list[HarmPart]:
+        def one(name: str, weight: float) -> HarmPart:
+            part = self.parts[name]
+            lost = self._log_lost_alone(part, False, conditions)
+            estimate = self._estimate(part, conditions.deff)
+            best = None if estimate is None else estimate * math.exp(self.sign * max(lost, -50.0))
+            counted = best is not None and self.sign * best >= self.sign * self.threshold
+            log_e = self._log_e(part, self.threshold, self.sign, self.alpha_harm, lost, conditions)
+            return HarmPart(name, weight, log_e, best, counted)
+
+        return [one(ALL, 1 - RESTARTS * self.tuning.restart), *self._restarted(one)]
+
+    def safe(self, margin: float, conditions: Conditions) -> float:
+        estimate = self._estimate(self.whole, conditions.deff)
+        if self.spec.priced and self._free():
+            return CERTAIN
+        if estimate is None or self.sign * estimate >= self.sign * margin:
+            return 0.0
+        lost = self._log_lost_alone(self.whole, True, conditions)
+        return self._log_e(self.whole, margin, -self.sign, self.alpha_safe, lost, conditions)
+
+    def _free(self) -> bool:
+        arm = self.whole.stats.candidate
+        return arm.n >= self.tuning.least_cost_tasks and arm.d > 0 and arm.y == 0
+
+    def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
+        later = copy(self)
+        later.parts = {
+            ALL: RatioPart(self.whole.stats.after(stretch, 1.0), self.whole.missing.after(stretch))
+        }
+        return later.safe(margin, conditions)
+
+    def note(self) -> str:
+        arm, what = self.whole.stats.candidate, self.whole.missing
+        silent = self.spec.priced and what.nt and not arm.n
+        return "No task of the candidate has both a cost and a grade." if silent else ""
+
+    def _log_lost_alone(self, part: RatioPart, safe: bool, conditions: Conditions) -> float:
+        """As `_log_lost`, where only what the candidate misses matters."""
+        z = missing.Z_SAFE if safe else missing.Z_HARM
+        excess = part.missing.excess(z, conditions.deff)
+        return self._log_lost(part, safe, conditions) if excess.candidate else 0.0
+
+    def _error(self, part: RatioPart, deff: float) -> float | None:
+        arm = part.stats.candidate
+        if not arm.ratio or arm.n < 2:
+            return None
+        return deff * max(arm.relative_variance or 0.0, 1 / arm.n) * arm.n / (arm.d * arm.d)
+
+    def _log_e(
+        self, part: RatioPart, bound: float, sign: int, alpha: float, lost: float, conditions: Conditions
+    ) -> float:
+        """Against the wrong side of the bound; `sign` -1 turns it round. `lost` is for what is missing."""
+        arm = part.stats.candidate
+        se2, ratio = self._error(part, conditions.deff), arm.ratio
+        if not se2 or not ratio or arm.n < self.tuning.least_cost_tasks or bound <= 0 or math.isinf(lost):
+            return 0.0
+        log_bound = math.log(self._capped(bound))
+        shown = sign * math.log(ratio) + (lost if sign == self.sign else -lost)
+        return ratios.log_e(shown, sign * log_bound, se2, self.v_ref, alpha)
+
+    def _capped(self, ratio: float) -> float:
+        """What a cost per success comes to once capped, if it is the baseline's times a factor."""
+        if not self.curve or not self.ref:
+            return ratio
+        return self.ref * self.kept * capped_factor(self.curve, ratio / self.ref)
+
+    def _uncapped(self, capped: float) -> float:
+        """The other way round."""
+        if not self.curve or not self.ref:
+            return capped
+        return self.ref * uncapped_factor(self.curve, capped / (self.ref * self.kept))

@@ -1,0 +1,436 @@
+"""Rates: the share of bad tasks, compared with the concurrent baseline's, or held to a bound."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rollout_app.engine.measures.base import (
+    ALL,
+    CERTAIN,
+    DEFAULT,
+    DIFFERING,
+    RESTARTS,
+    SHIFT,
+    Conditions,
+    HarmPart,
+    Tuning,
+    WindowView,
+    since,
+    slice_part,
+    stage_of,
+)
+from rollout_app.engine.measures.sufficient import (
+    Counts,
+    MissingStatistics,
+    RateStatistics,
+    RateStep,
+    merged,
+)
+from rollout_app.engine.metrics import Metric, count
+from rollout_app.engine.reference import Reference
+from rollout_app.engine.stats import missing, rates
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin, weighted
+
+# Far more than units can differ by themselves: tested against an odds ratio of 6, undivided by the design effect.
+SHIFT_GRID, SHIFT_NULL = ((12.0, 0.4), (25.0, 0.3), (100.0, 0.3)), 6.0
+_PRIOR_TASKS = 50  # with which the reference's rate counts in that of the differing tasks
+_ENOUGH = 5  # graded candidate tasks before a slice takes part
+
+
+@dataclass(slots=True)
+class RatePart:
+    """The statistics of some of the tasks, and of those of them that have no grade."""
+
+    stats: RateStatistics
+    missing: MissingStatistics = field(default_factory=MissingStatistics)
+
+    def dump(self) -> dict[str, list[float]]:
+        data = {"rates": self.stats.dump()}
+        if self.missing.nt or self.missing.nc:
+            data["missing"] = self.missing.dump()
+        return data
+
+    @classmethod
+    def load(cls, psis: tuple[float, ...], data: Mapping[str, Any]) -> Self:
+        part = cls(RateStatistics.load(psis, data["rates"]))
+        if "missing" in data:
+            part.missing = MissingStatistics(*data["missing"])
+        return part
+
+
+def shrinkage(stats: RateStatistics, margin: float, deff: float) -> float:
+    """How much of the difference seen so far is likely to stay: one of half the margin is as likely as not."""
+    n = stats.nt + stats.nc
+    if not n or not stats.mh_denominator:
+        return 0.0
+    p = (stats.xt + stats.xc + 0.5) / (n + 1)
+    squared_error, usual = deff * p * (1 - p) / stats.mh_denominator, (margin / 2) ** 2
+    return usual / (usual + squared_error)
+
+
+class Rate:
+    """The bookkeeping that both rate measures share: all tasks since the start, and since each of three stages."""
+
+    threshold: float
+
+    def __init__(
+        self, metric: Metric, psis: Iterable[float], restarts: Sequence[int], tuning: Tuning, weight: float
+    ) -> None:
+        self.metric, self.spec, self.weight = metric, metric.spec, weight
+        self.psis = tuple(psis)
+        self.restarts = tuple(restarts)[:RESTARTS]
+        self.tuning = tuning
+        self.parts: dict[str, RatePart] = {ALL: RatePart(RateStatistics(self.psis))}
+
+    @property
+    def whole(self) -> RatePart:
+        return self.parts[ALL]
+
+    def tasks(self) -> tuple[float, float]:
+        return self.whole.stats.nt, self.whole.stats.nc
+
+    def note(self) -> str:
+        return ""
+
+    def take(self, view: WindowView) -> None:
+        stage = view.window.stage
+        running = [ALL, *(since(at) for at in self.restarts if stage >= at)]
+        for counts in self._counts(view):
+            step = RateStep(counts, self.psis)
+            for name in running:
+                self._part(name).stats.take(step)
+        self._miss(view, running)
+
+    def miss(self, candidate: int, baseline: int) -> None:
+        """Tasks of the candidate and of the baseline that came too late to be judged, and were not expected."""
+        if self.spec.graded:
+            self.whole.missing.add_later(candidate, baseline)
+
+    def _counts(self, view: WindowView) -> Sequence[Counts]:
+        if self.metric is Metric.FAILURE:
+            return view.failures
+        return [(*count(self.metric, view.window.candidate), *count(self.metric, view.window.baseline))]
+
+    def _miss(self, view: WindowView, names: Iterable[str]) -> None:
+        if self.spec.graded:
+            for name in names:
+                self._part(name).missing.add(*view.no_grade)
+
+    def _part(self, name: str) -> RatePart:
+        part = self.parts.get(name)
+        if part is None:
+            part = self.parts[name] = RatePart(RateStatistics(self.psis))
+        return part
+
+    def dump(self) -> dict[str, Any]:
+        return {name: part.dump() for name, part in self.parts.items()}
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        for name, part in data.items():
+            self.parts[name] = RatePart.load(self._psis_of(name), part)
+
+    def _psis_of(self, name: str) -> tuple[float, ...]:
+        return self.psis if name == ALL or stage_of(name) is not None else rates.HARM_PSIS
+
+    def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None:
+        """From sums per stage, as format 4 kept them."""
+        loaded = {stage: RateStatistics.load_older(self.psis, data) for stage, data in by_stage.items()}
+        self.parts[ALL].stats = merged(loaded, RateStatistics(self.psis))
+        for at in self.restarts:
+            if any(stage >= at for stage in loaded):
+                self._part(since(at)).stats = merged(loaded, RateStatistics(self.psis), at)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            name: part.stats.as_dict() | ({"missing": part.missing.as_dict()} if self.spec.graded else {})
+            for name, part in self.parts.items()
+        }
+
+    def _after(self, stretch: float, conditions: Conditions) -> Self:
+        """As if `stretch` times as many tasks had come on top; the difference so far, shrunk to none, goes on."""
+        later = copy(self)
+        later.parts = {}
+        for name in (ALL, DIFFERING):
+            if part := self.parts.get(name):
+                kept = shrinkage(part.stats, self.threshold, conditions.deff)
+                later.parts[name] = RatePart(part.stats.after(stretch, kept), part.missing.after(stretch))
+        return later
+
+    def _restarted(self, one: Any) -> list[HarmPart]:
+        """The parts since later stages; one that has not begun is no evidence."""
+        weight = self.tuning.restart
+        begun = [one(since(at), weight) for at in self.restarts if since(at) in self.parts]
+        waiting = [HarmPart("later", weight * (RESTARTS - len(begun)), 0.0)] if len(begun) < RESTARTS else []
+        return [part for part in [*begun, *waiting] if part.weight > 0]
+
+
+class RateDifference(Rate):
+    """Candidate against concurrent baseline, in points."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        margin: float,
+        weight: float,
+        reference: Reference,
+        shares: Iterable[float],
+        restarts: Sequence[int] = (),
+        tuning: Tuning = DEFAULT,
+    ) -> None:
+        self.threshold = margin
+        self.cap = metric.spec.cap
+        self.p_ref = reference.rates.get(metric, 0.0)
+        self.broken_down = metric is Metric.FAILURE
+        margins = {self.margin_for(share) for share in (*shares, 1.0)}
+        self.psi_at = {m: rates.margin_odds_ratio(self.p_ref, m) for m in margins}
+        safe = [psi for psi, _ in rates.SAFE_GRID]
+        bounds = sorted(psi for psi in self.psi_at.values() if psi is not None)
+        shift = [psi for psi, _ in SHIFT_GRID] if self.broken_down and reference.sticky else []
+        super().__init__(
+            metric, dict.fromkeys((*rates.HARM_PSIS, *safe, *bounds, *shift)), restarts, tuning, weight
+        )
+        self._place = {psi: i for i, psi in enumerate(self.psis)}
+        self.boosts = tuning.boosting and not reference.sticky
+        # Of sticky units: the same failures, all units in one piece; only the difference of rates is kept.
+        self.raw: dict[str, RateStatistics] = {}
+        self.splits = self.broken_down and reference.sticky
+
+    def margin_for(self, share: float) -> float:
+        return stage_margin(self.threshold, self.cap, share)
+
+    # --- taking in -----------------------------------------------------------------------------------
+
+    def take(self, view: WindowView) -> None:
+        stage = view.window.stage
+        later = [since(at) for at in self.restarts if stage >= at]
+        log_cap = self._log_cap(self._weights(view.differing is not None, bool(self._slices))[ALL])
+        for counts in self._counts(view):
+            step = RateStep(counts, self.psis)
+            self.whole.stats.take(step, log_cap)
+            for name in later:
+                self._part(name).stats.take(step)
+        self._miss(view, [ALL, *later])
+        if self.broken_down:
+            self._break_down(view)
+        if self.splits:
+            t, c = view.window.candidate, view.window.baseline
+            step = RateStep((t.graded, t.failures, c.graded, c.failures), ())
+            for name in (ALL, *later):
+                self.raw.setdefault(name, RateStatistics(())).take(step)
+
+    def success_shift(self) -> dict[str, float]:
+        """By part, ln of the success ratio of all units over that of units compared like with like.
+
+        Cost per success of the arm that happens to have the units that fail more is higher by as much, for no harm.
+        """
+        shifts = {}
+        for name, raw in self.raw.items():
+            like = self.parts[name].stats.difference
+            if raw.difference is None or like is None or not raw.nc:
+                continue
+            good = 1 - raw.xc / raw.nc
+            if good - raw.difference > 0 and good - like > 0:
+                shifts[name] = math.log((good - raw.difference) / (good - like))
+        return shifts
+
+    def _break_down(self, view: WindowView) -> None:
+        differing = {DIFFERING: view.differing} if view.differing is not None else {}
+        slices = {slice_part(name): sums for name, sums in view.slices.items()}
+        weights = self._weights(bool(differing), bool(slices or self._slices))
+        for name, (candidate, baseline) in {**differing, **slices}.items():
+            part = self.parts.get(name)
+            if part is None:
+                psis = self.psis if name == DIFFERING else rates.HARM_PSIS
+                part = self.parts[name] = RatePart(RateStatistics(psis))
+            weight = weights[name] if name == DIFFERING else weights["slices"] / max(1, len(self._slices))
+            counts = (candidate.graded, candidate.failures, baseline.graded, baseline.failures)
+            part.stats.take(RateStep(counts, part.stats.psis), self._log_cap(weight))
+            part.missing.add(
+                candidate.tasks - candidate.graded,
+                candidate.tasks,
+                baseline.tasks - baseline.graded,
+                baseline.tasks,
+            )
+
+    def _psis_of(self, name: str) -> tuple[float, ...]:
+        return self.psis if name == DIFFERING else super()._psis_of(name)
+
+    def dump(self) -> dict[str, Any]:
+        data = super().dump()
+        return data | ({"raw": {name: raw.dump() for name, raw in self.raw.items()}} if self.raw else {})
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        super().load({name: part for name, part in data.items() if name != "raw"})
+        self.raw = {name: RateStatistics.load((), raw) for name, raw in data.get("raw", {}).items()}
+
+    def _log_cap(self, weight: float) -> float | None:
+        """ln E at which this part alone rolls the rollout back: beyond, nothing is gained."""
+        return LOG_ROLL_BACK - math.log(self.weight * weight) if self.boosts and weight > 0 else None
+
+    @property
+    def _slices(self) -> list[str]:
+        return [name for name in self.parts if name.startswith("slice ")]
+
+    def _weights(self, differing: bool, slices: bool) -> dict[str, float]:
+        """Of the parts since the start, without what sticky units set aside."""
+        tuning = self.tuning
+        start = 1 - RESTARTS * tuning.restart
+        sliced = start * tuning.slices if slices and self.broken_down else 0.0
+        apart = (start - sliced) * tuning.differing if differing and self.broken_down else 0.0
+        return {ALL: start - sliced - apart, DIFFERING: apart, "slices": sliced}
+
+    # --- harm ----------------------------------------------------------------------------------------
+
+    def harm(self, conditions: Conditions) -> list[HarmPart]:
+        slices = self._telling_slices() if conditions.slices else []
+        apart = conditions.differing is not None and DIFFERING in self.parts
+        weights = self._weights(apart, bool(slices))
+        aside = self.tuning.shift if conditions.sticky and self.broken_down else 0.0
+
+        def one(name: str, weight: float) -> HarmPart:
+            return self._harm_part(name, weight * (1 - aside), conditions)
+
+        parts = [one(ALL, weights[ALL]), *self._restarted(one)]
+        if apart:
+            parts.append(one(DIFFERING, weights[DIFFERING]))
+        parts += [one(name, weights["slices"] / len(slices)) for name in slices]
+        if aside:
+            parts.append(self._shifted(aside, parts[0]))
+        return parts
+
+    def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:
+        part = self.parts[name]
+        stats = part.stats
+        difference = stats.difference
+        if difference is None:
+            return HarmPart(name, weight, 0.0)
+        excess = self._excess(part, missing.Z_HARM, conditions)
+        pt, pc = stats.xt / stats.nt, stats.xc / stats.nc
+        best = missing.harm_difference(difference, pt, pc, excess)
+        psi = missing.harm_odds_ratio(pc, excess)
+        log_e = rates.harm_above(stats.psis, stats.llr, psi, conditions.deff)
+        if psi <= 1 and conditions.deff <= 1:
+            log_e += stats.gain
+        return HarmPart(name, weight, log_e, *self._reached(name, best, conditions))
+
+    def _reached(self, name: str, best: float, conditions: Conditions) -> tuple[float, bool]:
+        """The part's estimate of the harm to all tasks, and whether it counts."""
+        if name == DIFFERING:
+            stats, whole = self.parts[DIFFERING].stats, self.whole.stats
+            best *= (stats.nt + stats.nc) / max(1, whole.nt + whole.nc)
+        if name.startswith("slice "):
+            stats, whole = self.parts[name].stats, self.whole.stats
+            of_all = best * (stats.nt + stats.nc) / max(1, whole.nt + whole.nc)
+            return best, best >= self.threshold and of_all >= self.threshold / 4
+        return best, best >= self.threshold
+
+    def _excess(self, part: RatePart, z: float, conditions: Conditions) -> missing.Excess:
+        """What is missing beyond the other arm; of a slice at least what is missing of all."""
+        if not self.spec.graded:
+            return missing.NONE
+        own = part.missing.excess(z, conditions.deff)
+        if part is self.whole:
+            return own
+        whole = self.whole.missing.excess(z, conditions.deff)
+        if whole.share <= own.share:
+            return own
+        n = part.missing.nt if whole.candidate else part.missing.nc
+        return missing.Excess(whole.share, whole.share * n, whole.candidate)
+
+    def _shifted(self, weight: float, whole: HarmPart) -> HarmPart:
+        """Far more harm than units can differ by, whatever the design effect: a total failure."""
+        stats = self.whole.stats
+        at_null = stats.llr[self._place[SHIFT_NULL]]
+        llrs = [stats.llr[self._place[psi]] - at_null for psi, _ in SHIFT_GRID]
+        log_e = rates.log_mixture(llrs, [math.log(w) for _, w in SHIFT_GRID])
+        return HarmPart(SHIFT, weight, log_e, whole.estimate, whole.counted)
+
+    def _telling_slices(self) -> list[str]:
+        """The slices with enough tasks to take part; one that is nearly everything is no slice."""
+        whole = self.whole.stats
+        enough = []
+        for name in self._slices:
+            stats = self.parts[name].stats
+            if (
+                stats.nt >= _ENOUGH
+                and stats.nc >= _ENOUGH
+                and stats.nt + stats.nc < 0.95 * (whole.nt + whole.nc)
+            ):
+                enough.append(name)
+        return enough
+
+    def slice_evidence(self, conditions: Conditions) -> dict[str, HarmPart]:
+        """Each telling slice's own evidence of harm, by its name."""
+        if not conditions.slices:
+            return {}
+        found = (self._harm_part(name, 1.0, conditions) for name in self._telling_slices())
+        return {part.name.removeprefix("slice "): part for part in found}
+
+    # --- safe ----------------------------------------------------------------------------------------
+
+    def safe(self, margin: float, conditions: Conditions) -> float:
+        if conditions.differing is not None and conditions.differing <= margin:
+            return CERTAIN  # so few differ that all of them could go wrong
+        whole = self._safe_whole(margin, conditions)
+        if conditions.differing is None or DIFFERING not in self.parts:
+            return whole
+        apart = self.tuning.differing
+        return weighted([(1 - apart, whole), (apart, self._safe_differing(margin, conditions))])
+
+    def _safe_whole(self, margin: float, conditions: Conditions) -> float:
+        """By comparison, or because the candidate alone stays below what the margin allows; either suffices.
+
+        A candidate whose rate is below the margin can't be worse by it, whatever the baseline does. Without
+        this route, nothing failing in either arm would never be evidence.
+        """
+        stats = self.whole.stats
+        excess = self._excess(self.whole, missing.Z_SAFE, conditions)
+        compared = self._compared(stats, self.p_ref, margin, excess, conditions.deff)
+        allowed = margin + (self.p_ref if self.spec.steady else 0.0)
+        unknown = round(excess.tasks) if excess.candidate else 0
+        alone = rates.log_e_below(
+            stats.nt + unknown, stats.xt + unknown, allowed, self.p_ref, conditions.deff
+        )
+        return max(alone, compared)
+
+    def _safe_differing(self, margin: float, conditions: Conditions) -> float:
+        """The same claim from the tasks that can carry an effect: their margin is that of all over their share."""
+        part = self.parts[DIFFERING]
+        stats, share = part.stats, conditions.differing or 1.0
+        p = (stats.xc + _PRIOR_TASKS * self.p_ref) / (stats.nc + _PRIOR_TASKS)
+        excess = self._excess(part, missing.Z_SAFE, conditions)
+        return self._compared(stats, p, margin / share, excess, conditions.deff)
+
+    def _compared(
+        self, stats: RateStatistics, p: float, margin: float, excess: missing.Excess, deff: float
+    ) -> float:
+        adjusted = missing.safe_margin(margin, p, excess)
+        psi = rates.margin_odds_ratio(p, adjusted) if adjusted > 0 else None
+        if psi is None or psi <= 1:
+            return 0.0 if adjusted > 0 else -math.inf
+        psi = min(psi, max(self.psis))
+        psis, log_weights = rates.safe_alternatives(psi)
+        at_margin = self._llr_at(stats, psi)
+        llrs = [stats.llr[self._place[alternative]] - at_margin for alternative in psis]
+        return rates.log_mixture(llrs, log_weights, deff)
+
+    def _llr_at(self, stats: RateStatistics, psi: float) -> float:
+        place = self._place.get(psi)
+        return rates.log_ratio_at(self.psis, stats.llr, psi) if place is None else stats.llr[place]
+
+    # --- for people ----------------------------------------------------------------------------------
+
+    def estimate(self) -> float | None:
+        return self.whole.stats.difference
+
+    def interval(self, conditions: Conditions) -> tuple[float, float] | None:
+        stats = self.whole.stats
+        if stats.difference is None:
+            return None
+        n, x = stats.nt + stats.nc, stats.xt + stats.xc
+        return rates.difference_interval(stats.difference, stats.mh_denominator, n, x, conditions.deff)
+
+    def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
+        return self._after(stretch, conditions).safe(margin, conditions)

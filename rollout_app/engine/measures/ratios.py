@@ -1,0 +1,448 @@
+"""Ratios: cost per success and mean quality, compared with the concurrent baseline's, or held to a bound."""
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rollout_app.engine.evidence import GradedCosts, SliceSums
+from rollout_app.engine.measures.base import (
+    ALL,
+    CERTAIN,
+    DEFAULT,
+    DIFFERING,
+    EXACT,
+    RESTARTS,
+    Conditions,
+    HarmPart,
+    Tuning,
+    WindowView,
+    since,
+)
+from rollout_app.engine.measures.sufficient import (
+    MissingStatistics,
+    RateStatistics,
+    RateStep,
+    RatioStatistics,
+    merged,
+)
+from rollout_app.engine.metrics import Metric, moments
+from rollout_app.engine.reference import Reference
+from rollout_app.engine.stats import missing, rates, ratios
+from rollout_app.engine.stats.capped import Curve, capped_factor, uncapped_factor
+from rollout_app.engine.stats.combine import ALPHA, LOG_ROLL_BACK, stage_margin, weighted
+
+# relative variance of cost per success where none was seen yet; tunes sharpness, never validity
+DEFAULT_V = 3.3
+_QUANTILES = (
+    "over 50",
+    "over 75",
+    "over 90",
+)  # the exact test's thresholds: shares of the baseline's costs below
+
+
+@dataclass(slots=True)
+class RatioPart:
+    """The statistics of some of the tasks, and of those of them whose cost or grade is not known."""
+
+    stats: RatioStatistics = field(default_factory=RatioStatistics)
+    missing: MissingStatistics = field(default_factory=MissingStatistics)
+
+    def dump(self) -> dict[str, list[float]]:
+        data = {"ratios": self.stats.dump()}
+        if self.missing.nt or self.missing.nc:
+            data["missing"] = self.missing.dump()
+        return data
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Self:
+        return cls(RatioStatistics.load(data["ratios"]), MissingStatistics(*data.get("missing", ())))
+
+
+class Ratio:
+    """The bookkeeping that both ratio measures share. `sign` is -1 where lower is the harm (quality)."""
+
+    threshold: float
+
+    def __init__(
+        self, metric: Metric, weight: float, reference: Reference, restarts: Sequence[int], tuning: Tuning
+    ) -> None:
+        self.metric, self.spec, self.weight, self.tuning = metric, metric.spec, weight, tuning
+        self.restarts = tuple(restarts)[:RESTARTS]
+        self.sign = -1 if metric.spec.lower_is_worse else 1
+        self.cap = metric.spec.cap
+        priced = metric.spec.priced
+        v_ref = reference.cost_v if priced else reference.quality_v
+        self.v_ref = max(v_ref or DEFAULT_V, ratios.V_LEAST)
+        self.alpha_harm, self.alpha_safe = ALPHA * weight, ALPHA
+        self.curve: Curve = reference.cost_curve if priced else ()
+        self.kept = reference.cost_kept
+        self.noise = reference.tail_noise if priced else 1.0
+        self.ref = reference.cost_per_success if priced else reference.mean_quality
+        self.cost_cap = reference.cost_cap_nusd
+        self.parts: dict[str, RatioPart] = {ALL: RatioPart()}
+
+    @property
+    def whole(self) -> RatioPart:
+        return self.parts[ALL]
+
+    def tasks(self) -> tuple[float, float]:
+        return self.whole.stats.candidate.n, self.whole.stats.baseline.n
+
+    def take(self, view: WindowView) -> None:
+        stage = view.window.stage
+        for name in (ALL, *(since(at) for at in self.restarts if stage >= at)):
+            self._take(self._part(name), view)
+
+    def _take(self, part: RatioPart, view: WindowView) -> None:
+        candidate, baseline = view.window.candidate, view.window.baseline
+        uncapped = None
+        if self.spec.priced:
+            uncapped = candidate.costs.uncapped_cost, baseline.costs.uncapped_cost
+        part.stats.add(moments(self.metric, candidate), moments(self.metric, baseline), uncapped)
+        part.missing.add(*(view.no_cost if self.spec.priced else self._no_score(view)))
+
+    def _no_score(self, view: WindowView) -> tuple[int, int, int, int]:
+        mt, nt, mc, nc = view.no_grade
+        arms = view.window.candidate, view.window.baseline
+        scored = [min(arm.quality_n, n) for arm, n in zip(arms, (nt, nc), strict=True)]
+        return nt - scored[0], nt, nc - scored[1], nc
+
+    def miss(self, candidate: int, baseline: int) -> None:
+        """Tasks of the candidate and of the baseline that came too late to be judged, and were not expected."""
+        self.whole.missing.add_later(candidate, baseline)
+
+    def _part(self, name: str) -> RatioPart:
+        part = self.parts.get(name)
+        if part is None:
+            part = self.parts[name] = RatioPart()
+        return part
+
+    def dump(self) -> dict[str, Any]:
+        return {name: part.dump() for name, part in self.parts.items()}
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        for name, part in data.items():
+            self.parts[name] = RatioPart.load(part)
+
+    def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None:
+        """From sums per stage, as format 4 kept them."""
+        loaded = {stage: RatioStatistics.load(data) for stage, data in by_stage.items()}
+        self.parts[ALL].stats = merged(loaded, RatioStatistics())
+        for at in self.restarts:
+            if any(stage >= at for stage in loaded):
+                self._part(since(at)).stats = merged(loaded, RatioStatistics(), at)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            name: part.stats.as_dict() | {"missing": part.missing.as_dict()}
+            for name, part in self.parts.items()
+        }
+
+    def _restarted(self, one: Any) -> list[HarmPart]:
+        """The parts since later stages; one that has not begun is no evidence."""
+        weight = self.tuning.restart
+        begun = [one(since(at), weight) for at in self.restarts if since(at) in self.parts]
+        waiting = [HarmPart("later", weight * (RESTARTS - len(begun)), 0.0)] if len(begun) < RESTARTS else []
+        return [part for part in [*begun, *waiting] if part.weight > 0]
+
+    def _precise(self, se2: float, error: float) -> bool:
+        return self.noise * se2 <= error * error
+
+    def _log_lost(self, part: RatioPart, safe: bool, conditions: Conditions) -> float:
+        """What to add to ln ratio (times sign) for what is missing: in the worst case if `safe`, else in the best."""
+        excess = part.missing.excess(missing.Z_SAFE if safe else missing.Z_HARM, conditions.deff)
+        if not excess.share:
+            return 0.0
+        stats = part.stats
+        if not self.spec.priced:
+            return _log_quality_lost(excess, stats, safe)
+        if safe:
+            return missing.log_cost_worst(excess, self.cost_cap, stats.candidate.y, stats.baseline.d)
+        return -missing.log_cost_best(excess, self.cost_cap, stats.baseline.y, stats.candidate.d)
+
+
+def _log_quality_lost(excess: missing.Excess, stats: RatioStatistics, safe: bool) -> float:
+    """The same for mean quality (0 … 1), harm counted up: the missing scored 0 or 1, as the case asks."""
+    e, arm = excess.share, stats.candidate if excess.candidate else stats.baseline
+    mean = arm.ratio
+    if not mean or e >= 1:
+        return math.inf if safe else -math.inf
+    log_low, log_high = math.log1p(-e), math.log(mean * (1 - e) + e) - math.log(mean)
+    if excess.candidate:  # a lower mean of the candidate is harm
+        return -log_low if safe else -max(log_high, 0.0)
+    return max(log_high, 0.0) if safe else log_low
+
+
+class RatioChange(Ratio):
+    """Candidate's ratio over the concurrent baseline's, as a fraction of it."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        margin: float,
+        weight: float,
+        reference: Reference,
+        restarts: Sequence[int] = (),
+        tuning: Tuning = DEFAULT,
+    ) -> None:
+        super().__init__(metric, weight, reference, restarts, tuning)
+        self.threshold = margin
+        exact = metric.spec.priced and reference.cost_quantiles is not None and tuning.exact_cost > 0
+        self.over = [RateStatistics(rates.HARM_PSIS) for _ in _QUANTILES] if exact else []
+        self.over_missing = MissingStatistics()  # tasks without a known cost
+        self.boosts = tuning.boosting and not reference.sticky
+
+    def margin_for(self, share: float) -> float:
+        return stage_margin(self.threshold, self.cap, share)
+
+    # --- taking in -----------------------------------------------------------------------------------
+
+    def take(self, view: WindowView) -> None:
+        super().take(view)
+        if not self.spec.priced:
+            return
+        if view.differing is not None:
+            self._take_slice(self._part(DIFFERING), *view.differing)
+        if self.over:
+            self._take_over(view)
+
+    @staticmethod
+    def _take_slice(part: RatioPart, candidate: SliceSums, baseline: SliceSums) -> None:
+        t, c = candidate.costs, baseline.costs
+        part.stats.add(_moments(t), _moments(c), (t.uncapped_cost, c.uncapped_cost))
+        part.missing.add(candidate.tasks - t.n, candidate.tasks, baseline.tasks - c.n, baseline.tasks)
+
+    def _take_over(self, view: WindowView) -> None:
+        candidate, baseline = view.window.candidate, view.window.baseline
+        weight = (1 - RESTARTS * self.tuning.restart) * self.tuning.exact_cost / len(self.over)
+        log_cap = LOG_ROLL_BACK - math.log(self.weight * weight) if self.boosts else None
+        for stats, xt, xc in zip(self.over, candidate.cost_over, baseline.cost_over, strict=True):
+            counts = (candidate.cost_n, min(xt, candidate.cost_n), baseline.cost_n, min(xc, baseline.cost_n))
+            stats.take(RateStep(counts, rates.HARM_PSIS), log_cap)
+        _, nt, _, nc = view.no_cost
+        self.over_missing.add(nt - min(candidate.cost_n, nt), nt, nc - min(baseline.cost_n, nc), nc)
+
+    def dump(self) -> dict[str, Any]:
+        data = super().dump()
+        if self.over:
+            data[EXACT] = {"over": [stats.dump() for stats in self.over], "missing": self.over_missing.dump()}
+        return data
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        super().load({name: part for name, part in data.items() if name != EXACT})
+        if EXACT in data and self.over:
+            self.over = [RateStatistics.load(rates.HARM_PSIS, dumped) for dumped in data[EXACT]["over"]]
+            self.over_missing = MissingStatistics(*data[EXACT]["missing"])
+
+    def record(self) -> dict[str, Any]:
+        data = super().record()
+        for name, stats in zip(_QUANTILES, self.over, strict=False):
+            data[name] = stats.as_dict() | {"missing": self.over_missing.as_dict()}
+        return data
+
+    # --- harm ----------------------------------------------------------------------------------------
+
+    def harm(self, conditions: Conditions) -> list[HarmPart]:
+        start = 1 - RESTARTS * self.tuning.restart
+        exact = start * self.tuning.exact_cost if self.over else 0.0
+        apart = 0.0
+        if conditions.differing is not None and DIFFERING in self.parts:
+            apart = (start - exact) * self.tuning.differing
+
+        def one(name: str, weight: float) -> HarmPart:
+            return self._harm_part(name, weight, conditions)
+
+        parts = [one(ALL, start - exact - apart), *self._restarted(one)]
+        if apart:
+            parts.append(one(DIFFERING, apart))
+        if exact:
+            parts.append(self._exact(exact, parts[0].estimate, conditions))
+        return parts
+
+    def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:
+        part = self.parts[name]
+        lost = self._log_lost(part, False, conditions)
+        best = self._best_estimate(name, lost, conditions)
+        if best is not None and name == DIFFERING:
+            best = self._of_all(best, conditions)
+        counted = best is not None and best >= self.threshold
+        log_r, errors = self._log_ratio(name, conditions), self._errors(part, conditions, gate=True)
+        log_e = 0.0
+        if log_r is not None and errors is not None and not math.isinf(lost):
+            shown = self.sign * log_r + lost
+            log_e = ratios.log_e(shown, 0.0, errors[0], self.v_ref, self.alpha_harm)
+        return HarmPart(name, weight, log_e, best, counted)
+
+    def _best_estimate(self, name: str, lost: float, conditions: Conditions) -> float | None:
+        """The change, harm counted up, if what is missing beyond the other arm went the best way."""
+        estimate = self._shifted(name, conditions)
+        if estimate is None or not lost:
+            return estimate
+        if not math.isfinite(lost):
+            return None
+        return self.sign * ((1 + self.sign * estimate) * math.exp(self.sign * lost) - 1)
+
+    def _of_all(self, change: float, conditions: Conditions) -> float:
+        """What a change among the differing tasks comes to over all tasks."""
+        return change * self._share_of(DIFFERING)
+
+    def _share_of(self, name: str) -> float:
+        """The part's share of the baseline's cost, or of its successes: whichever is greater bounds its effect."""
+        ours, whole = self.parts[name].stats.baseline, self.whole.stats.baseline
+        if not whole.y or not whole.d:
+            return 1.0
+        return min(1.0, max(ours.y / whole.y, ours.d / whole.d))
+
+    def _exact(self, weight: float, estimate: float | None, conditions: Conditions) -> HarmPart:
+        """More of the candidate's tasks cost more than half, three quarters, nine tenths of the baseline's did.
+
+        Exact at any number of tasks, and blind to how successes went: it counts while the ratio itself is as bad as
+        the margin. A task without a known cost counts as cheap where one arm has more of them.
+        """
+        excess = self.over_missing.excess(missing.Z_HARM, conditions.deff)
+        log_es = []
+        for stats in self.over:
+            pc = stats.xc / stats.nc if stats.nc else 0.0
+            psi = missing.harm_odds_ratio(pc, excess)
+            gain = stats.gain if psi <= 1 and conditions.deff <= 1 else 0.0
+            log_es.append(rates.harm_above(stats.psis, stats.llr, psi, conditions.deff) + gain)
+        log_e = weighted([(1 / len(log_es), value) for value in log_es])
+        enough = ratios.enough(
+            self.whole.stats.candidate, self.whole.stats.baseline, self.tuning.least_cost_tasks
+        )
+        counted = enough and estimate is not None and estimate >= self.threshold
+        return HarmPart(EXACT, weight, log_e, estimate, counted)
+
+    # --- safe ----------------------------------------------------------------------------------------
+
+    def safe(self, margin: float, conditions: Conditions) -> float:
+        whole = self._safe_part(ALL, margin, conditions)
+        if conditions.differing is None or DIFFERING not in self.parts:
+            return whole
+        share = self._share_of(DIFFERING)
+        n = max(1.0, self.parts[DIFFERING].stats.baseline.n)
+        share = min(1.0, share * (1 + 2 * math.sqrt(self.v_ref / n)))
+        apart = self.tuning.differing
+        among = self._safe_part(DIFFERING, margin / share, conditions) if share else 0.0
+        return weighted([(1 - apart, whole), (apart, among)])
+
+    def _safe_part(self, name: str, margin: float, conditions: Conditions) -> float:
+        """Nothing is called safe against the plain estimate: harm in the most expensive tasks hides under the cap."""
+        part = self.parts[name]
+        stats = part.stats
+        if self._both_free(stats):
+            return CERTAIN
+        log_r, errors = self._log_ratio(name, conditions), self._errors(part, conditions, gate=True)
+        lost = self._log_lost(part, True, conditions)
+        estimate = self._shifted(name, conditions)
+        if errors is None or log_r is None or estimate is None or math.isinf(lost):
+            return 0.0
+        if estimate >= margin or self.sign * margin <= -1:
+            return 0.0
+        bound = math.log(capped_factor(self.curve, 1 + self.sign * margin))
+        shown = -self.sign * log_r - lost
+        return ratios.log_e(shown, -self.sign * bound, errors[1], self.v_ref, self.alpha_safe)
+
+    def _both_free(self, stats: RatioStatistics) -> bool:
+        """Neither arm's tasks cost anything, and it is known of enough of them."""
+        enough = ratios.enough(stats.candidate, stats.baseline, self.tuning.least_cost_tasks)
+        return self.spec.priced and enough and not stats.candidate.y and not stats.baseline.y
+
+    def _log_ratio(self, name: str, conditions: Conditions) -> float | None:
+        stats = self.parts[name].stats
+        log_r = ratios.log_ratio(stats.contrast, stats.candidate)
+        return None if log_r is None else log_r + self._shift(name, conditions)
+
+    def _shift(self, name: str, conditions: Conditions) -> float:
+        return conditions.success_shift.get(name, 0.0) if self.spec.priced else 0.0
+
+    def _shifted(self, name: str, conditions: Conditions) -> float | None:
+        """The part's estimate, without what the arms' units would do anyway."""
+        estimate, shift = self._estimate(self.parts[name], conditions.deff), self._shift(name, conditions)
+        return estimate if estimate is None or not shift else (1 + estimate) * math.exp(shift) - 1
+
+    def _errors(
+        self, part: RatioPart, conditions: Conditions, *, gate: bool = False
+    ) -> tuple[float, float] | None:
+        stats = part.stats
+        if gate and not ratios.enough(stats.candidate, stats.baseline, self.tuning.least_cost_tasks):
+            return None
+        return ratios.squared_errors(stats.contrast, stats.candidate, stats.baseline, conditions.deff)
+
+    # --- for people ----------------------------------------------------------------------------------
+
+    def estimate(self) -> float | None:
+        return self._estimate(self.whole, 1.0)
+
+    def _estimate(self, part: RatioPart, deff: float) -> float | None:
+        """Of the uncapped cost, which is what the margin is about, once it is precise enough to tell the margin.
+
+        Until then, and under tails so heavy that it never is, of capped costs translated back.
+        """
+        stats = part.stats
+        if self._both_free(stats):
+            return 0.0
+        if stats.contrast.b <= 0 or not stats.candidate.d:
+            return None
+        ratio = stats.contrast.ratio
+        if ratio is None:
+            return -1.0 if ratios.log_ratio(stats.contrast, stats.candidate) is not None else None
+        errors = ratios.squared_errors(stats.contrast, stats.candidate, stats.baseline, deff)
+        if self.curve and errors and stats.uncapped_ratio and self._precise(errors[0], self.threshold / 2):
+            return self.sign * (stats.uncapped_ratio - 1)
+        return self.sign * (uncapped_factor(self.curve, ratio) - 1)
+
+    def interval(self, conditions: Conditions) -> tuple[float, float] | None:
+        """From capped costs, translated back; stretched to the estimate where the two do not agree."""
+        stats = self.whole.stats
+        errors = self._errors(self.whole, conditions)
+        estimate = self._estimate(self.whole, conditions.deff)
+        if errors is None or stats.contrast.ratio is None or estimate is None:
+            return None
+        bounds = ratios.ratio_interval(stats.contrast.ratio, *errors, self.v_ref)
+        low, high = sorted(self.sign * (uncapped_factor(self.curve, bound) - 1) for bound in bounds)
+        return min(low, estimate), max(high, estimate)
+
+    def note(self) -> str:
+        """What keeps it from being judged, in one sentence; empty where nothing does."""
+        stats, what = self.whole.stats, self.whole.missing
+        if not self.spec.priced or not (what.nt and what.nc):
+            return ""
+        silent = [
+            name for name, arm in (("candidate", stats.candidate), ("baseline", stats.baseline)) if not arm.n
+        ]
+        if silent:
+            return f"No task of the {' or the '.join(silent)} has both a cost and a grade."
+        if stats.baseline.y == 0 and stats.candidate.y > 0:
+            return "The baseline's tasks cost nothing: no change can be given as a share of that."
+        return ""
+
+    def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
+        """As if `stretch` times as many tasks had come on top; the change so far, shrunk to none, goes on."""
+        later = copy(self)
+        later.parts = {}
+        for name in (ALL, DIFFERING):
+            if part := self.parts.get(name):
+                later.parts[name] = RatioPart(
+                    self._after(part, stretch, conditions), part.missing.after(stretch)
+                )
+        return later.safe(margin, conditions)
+
+    def _after(self, part: RatioPart, stretch: float, conditions: Conditions) -> RatioStatistics:
+        stats = part.stats
+        log_r = ratios.log_ratio(stats.contrast, stats.candidate)
+        errors = self._errors(part, conditions)
+        kept = 0.0
+        if errors is not None:
+            usual = (self.threshold / 2) ** 2
+            kept = usual / (usual + errors[0])
+        # Over all tasks ln ratio is the mean of what was and what is to come.
+        factor = math.exp(-(log_r or 0.0) * (1 - kept) * stretch / (1 + stretch))
+        return stats.after(stretch, factor)
+
+
+def _moments(costs: GradedCosts) -> ratios.Moments:
+    d = costs.successes
+    return ratios.Moments(costs.n, costs.cost, d, costs.cost_sq, costs.cost_on_success, d)

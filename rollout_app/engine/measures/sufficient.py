@@ -1,0 +1,274 @@
+"""Sufficient statistics of the windows that were judged, so that an evaluation costs only the new ones.
+
+A sum over windows is the same in one go or one by one, and it is a few dozen numbers whatever the traffic. Only the
+gain of boosting depends on the windows' order: they close in one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import add
+from typing import Any, Self
+
+from rollout_app.engine.stats import boosting, missing
+from rollout_app.engine.stats.combine import log_sum_exp
+from rollout_app.engine.stats.rates import HARM_LOG_WEIGHTS, HARM_PSIS, UNSEEN, mantel_haenszel, stratum_llrs
+from rollout_app.engine.stats.ratios import Contrast, Moments, contrast
+
+Counts = tuple[int, int, int, int]  # tasks and bad ones of the candidate, tasks and bad ones of the baseline
+
+
+@dataclass(slots=True)
+class RateStatistics:
+    """x bad of n per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio.
+
+    `psis` begin with HARM_PSIS. `gain`: what boosting added to ln E of harm since the start.
+    """
+
+    psis: tuple[float, ...]
+    nt: int = 0
+    xt: int = 0
+    nc: int = 0
+    xc: int = 0
+    mh_numerator: float = 0.0
+    mh_denominator: float = 0.0
+    llr: list[float] = field(default_factory=list)  # in the order of psis
+    gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.llr = self.llr or [0.0] * len(self.psis)
+
+    def add(self, counts: Counts) -> None:
+        """Take in one closed window."""
+        self.take(RateStep(counts, self.psis))
+
+    def take(self, step: "RateStep", log_cap: float | None = None) -> None:
+        """Take in one closed window. `log_cap`: boost, up to this ln E of harm."""
+        nt, xt, nc, xc = step.counts
+        if step.tells:
+            if log_cap is not None:
+                self.gain += self._gain(step.counts, step, log_cap)
+            self.llr = list(map(add, self.llr, step.llrs))
+        self.nt, self.xt, self.nc, self.xc = self.nt + nt, self.xt + xt, self.nc + nc, self.xc + xc
+        self.mh_numerator += step.numerator
+        self.mh_denominator += step.denominator
+
+    def _gain(self, counts: Counts, step: "RateStep", log_cap: float) -> float:
+        """ln of the boosted factor over the plain one, before the window is taken in."""
+        before = list(map(add, HARM_LOG_WEIGHTS, self.llr))
+        log_e = log_sum_exp(before)
+        posterior = [value - log_e for value in before]
+        plain = log_sum_exp(map(add, posterior, step.llrs))
+        boosted = boosting.log_boosted(*counts, HARM_PSIS, posterior, log_cap - log_e - self.gain)
+        return boosted - plain
+
+    def merge(self, other: Self) -> None:
+        self.nt, self.xt = self.nt + other.nt, self.xt + other.xt
+        self.nc, self.xc = self.nc + other.nc, self.xc + other.xc
+        self.mh_numerator += other.mh_numerator
+        self.mh_denominator += other.mh_denominator
+        self.llr = list(map(add, self.llr, other.llr))
+
+    @property
+    def difference(self) -> float | None:
+        """Mantel-Haenszel, candidate minus baseline."""
+        return self.mh_numerator / self.mh_denominator if self.mh_denominator else None
+
+    def after(self, stretch: float, kept: float) -> "RateStatistics":
+        """As if `stretch` times as many tasks had come on top, with `kept` (0 … 1) of the difference seen so far.
+
+        Each window's log likelihood ratio is the candidate's bad tasks times ln psi, less what depends on the totals
+        alone; and the Mantel-Haenszel numerator is what the candidate has beyond its share of the bad tasks.
+        """
+        lost = (1 - kept) * self.mh_numerator
+        llr = [
+            value + stretch * (value - lost * math.log(psi))
+            for psi, value in zip(self.psis, self.llr, strict=True)
+        ]
+        more = 1 + stretch
+        return RateStatistics(
+            self.psis,
+            round(more * self.nt),
+            max(0, round(more * self.xt - stretch * lost)),
+            round(more * self.nc),
+            round(more * self.xc),
+            self.mh_numerator + stretch * kept * self.mh_numerator,
+            more * self.mh_denominator,
+            llr,
+        )
+
+    def dump(self) -> list[float]:
+        counts = [self.nt, self.xt, self.nc, self.xc, self.mh_numerator, self.mh_denominator, self.gain]
+        return [*counts, *self.llr]
+
+    @classmethod
+    def load(cls, psis: tuple[float, ...], data: Sequence[Any]) -> Self:
+        nt, xt, nc, xc, numerator, denominator, gain = data[:7]
+        return cls(psis, nt, xt, nc, xc, numerator, denominator, list(data[7:]), gain)
+
+    @classmethod
+    def load_older(cls, psis: tuple[float, ...], data: Sequence[Any]) -> Self:
+        """From evidence of format 4: no gain, and odds ratios that came later are not in it, and never will be."""
+        llr = list(data[6:])
+        nt, xt, nc, xc, numerator, denominator = data[:6]
+        llr += [UNSEEN] * (len(psis) - len(llr))
+        return cls(psis, nt, xt, nc, xc, numerator, denominator, llr)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a verdict: names instead of positions."""
+        return {
+            "candidate": {"n": self.nt, "x": self.xt},
+            "baseline": {"n": self.nc, "x": self.xc},
+            "mh": [self.mh_numerator, self.mh_denominator],
+            "llr": [[psi, llr] for psi, llr in zip(self.psis, self.llr, strict=True)],
+            "gain": self.gain,
+        }
+
+
+class RateStep:
+    """What one closed window adds, computed once for all the statistics that take it in."""
+
+    __slots__ = ("counts", "denominator", "llrs", "numerator", "tells")
+
+    def __init__(self, counts: Counts, psis: Sequence[float]) -> None:
+        nt, xt, nc, xc = self.counts = counts
+        self.numerator, self.denominator = mantel_haenszel([counts])
+        self.tells = bool(nt and nc and 0 < xt + xc < nt + nc)
+        self.llrs = stratum_llrs(nt, xt, nc, xc, psis) if self.tells else ()
+
+
+@dataclass(slots=True)
+class MissingStatistics:
+    """How many of n tasks are missing a figure, per arm, and the Mantel-Haenszel sums of the difference."""
+
+    mt: int = 0
+    nt: int = 0
+    mc: int = 0
+    nc: int = 0
+    mh_numerator: float = 0.0
+    mh_denominator: float = 0.0
+
+    def add(self, mt: int, nt: int, mc: int, nc: int) -> None:
+        numerator, denominator = mantel_haenszel([(nt, mt, nc, mc)])
+        self.mt, self.nt, self.mc, self.nc = self.mt + mt, self.nt + nt, self.mc + mc, self.nc + nc
+        self.mh_numerator += numerator
+        self.mh_denominator += denominator
+
+    def add_later(self, mt: int, mc: int) -> None:
+        """Tasks that are in already, and turn out to be missing after their window closed."""
+        self.mt, self.mc = self.mt + mt, self.mc + mc
+        if self.nt + self.nc:
+            self.mh_numerator += (mt * self.nc - mc * self.nt) / (self.nt + self.nc)
+
+    def after(self, stretch: float) -> "MissingStatistics":
+        """As if `stretch` times as much of the same had come on top."""
+        more = 1 + stretch
+        mt, nt, mc, nc = (round(more * n) for n in (self.mt, self.nt, self.mc, self.nc))
+        return MissingStatistics(mt, nt, mc, nc, more * self.mh_numerator, more * self.mh_denominator)
+
+    def excess(self, z: float, deff: float = 1.0) -> missing.Excess:
+        if not self.mh_denominator or not self.mt + self.mc:
+            return missing.NONE
+        difference = self.mh_numerator / self.mh_denominator
+        weight = self.mh_denominator / deff
+        return missing.excess(difference, weight, (self.mt, self.nt), (self.mc, self.nc), z)
+
+    def dump(self) -> list[float]:
+        return [self.mt, self.nt, self.mc, self.nc, self.mh_numerator, self.mh_denominator]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "candidate": {"n": self.nt, "missing": self.mt},
+            "baseline": {"n": self.nc, "missing": self.mc},
+            "mh": [self.mh_numerator, self.mh_denominator],
+        }
+
+
+@dataclass(slots=True)
+class RatioStatistics:
+    """Moments per arm and the contrast between them."""
+
+    candidate: Moments = field(default_factory=Moments)
+    baseline: Moments = field(default_factory=Moments)
+    contrast: Contrast = field(default_factory=Contrast)
+    uncapped_a: float = 0.0  # the contrast's a and b from uncapped costs
+    uncapped_b: float = 0.0
+    uncapped_y: float = 0.0  # the candidate's uncapped cost
+
+    def add(self, candidate: Moments, baseline: Moments, uncapped: tuple[int, int] | None = None) -> None:
+        """Take in one closed window; `uncapped` is y of both arms before any cap, where there is one."""
+        self.contrast += contrast(candidate, baseline)
+        if uncapped:
+            full = contrast(replace(candidate, y=uncapped[0]), replace(baseline, y=uncapped[1]))
+            self.uncapped_a += full.a
+            self.uncapped_b += full.b
+            self.uncapped_y += uncapped[0]
+        self.candidate += candidate
+        self.baseline += baseline
+
+    def merge(self, other: Self) -> None:
+        self.contrast += other.contrast
+        self.uncapped_a += other.uncapped_a
+        self.uncapped_b += other.uncapped_b
+        self.uncapped_y += other.uncapped_y
+        self.candidate += other.candidate
+        self.baseline += other.baseline
+
+    def after(self, stretch: float, factor: float) -> "RatioStatistics":
+        """As if `stretch` times as many tasks had come on top, and the candidate's cost changed by `factor`."""
+        more = 1 + stretch
+        t, c, between = self.candidate, self.baseline, self.contrast
+        full = [more * value for value in self._uncapped]
+        candidate = Moments(
+            more * t.n,
+            more * t.y * factor,
+            more * t.d,
+            more * t.yy * factor * factor,
+            more * t.yd * factor,
+            more * t.dd,
+        )
+        return RatioStatistics(
+            candidate,
+            Moments(*(more * value for value in c.figures)),
+            Contrast(more * between.a * factor, more * between.b, more * between.qa, more * between.qb),
+            full[0] * factor,
+            full[1],
+            full[2] * factor,
+        )
+
+    @property
+    def uncapped_ratio(self) -> float | None:
+        """Of uncapped figures, candidate's over baseline's; None where they were not kept."""
+        return self.uncapped_a / self.uncapped_b if self.uncapped_a > 0 and self.uncapped_b > 0 else None
+
+    @property
+    def _uncapped(self) -> tuple[float, float, float]:
+        return self.uncapped_a, self.uncapped_b, self.uncapped_y
+
+    def dump(self) -> list[float]:
+        return [*self.candidate.figures, *self.baseline.figures, *self.contrast.figures, *self._uncapped]
+
+    @classmethod
+    def load(cls, data: Sequence[Any]) -> Self:
+        return cls(Moments(*data[:6]), Moments(*data[6:12]), Contrast(*data[12:16]), *data[16:])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a verdict: names instead of positions."""
+        names = ("n", "y", "d", "yy", "yd", "dd")
+        return {
+            "candidate": dict(zip(names, self.candidate.figures, strict=True)),
+            "baseline": dict(zip(names, self.baseline.figures, strict=True)),
+            "contrast": dict(zip(("a", "b", "qa", "qb"), self.contrast.figures, strict=True)),
+            "uncapped": dict(zip(("a", "b", "y"), self._uncapped, strict=True)),
+        }
+
+
+SufficientStatistics = RateStatistics | RatioStatistics | MissingStatistics
+
+
+def merged(parts: Mapping[int, Any], empty: Any, since: int | None = None) -> Any:
+    """The statistics of several stages as one: all, or those from stage `since` on."""
+    for stage, part in parts.items():
+        if since is None or stage >= since:
+            empty.merge(part)
+    return empty

@@ -1,0 +1,257 @@
+"""Sticky units: which of their tasks are compared, and with which.
+
+A unit keeps to one arm, so units that fail more than others are no harm of the arm that happens to have them. Heavy
+ones are left out (chosen by how many tasks they send, never by how those went), the others are compared among units
+whose past predicts alike (`stats.cells`), and what the prediction leaves unexplained divides the evidence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rollout_app.engine.evidence import ClosedWindow, Group
+from rollout_app.engine.measures.sufficient import Counts
+from rollout_app.engine.reference import Reference
+from rollout_app.engine.stats.cells import (
+    CELLS,
+    Prediction,
+    compared_design_effect,
+    predict,
+    residual_design_effect,
+)
+from rollout_app.engine.stats.deff import unit_spread
+
+HEAVY_BEFORE = 0.05  # of the tasks before the rollout: a cell with more is left out
+HEAVY_HOUR = 0.03  # of the last hour's
+ARRIVED, WAS_LIGHT, ARRIVED_TASKS = 0.05, 0.01, 8  # of one window's, by a cell that had next to none
+_HOUR = 60  # minutes in which what was counted falls to its e-th part
+_PRIOR_TASKS = 500  # with which the shares before the rollout count in those of the first hour
+_OUTLIER = (
+    16  # squared standard errors (times the design effect) from which a cell is left out at a new share
+)
+_COVERED = 0.95  # of an arm's graded tasks and failures that its cells must account for
+
+
+@dataclass(slots=True)
+class Units:
+    """What is known of one rollout's cells. `seen`: of each the baseline's tasks, failures, expected, variance."""
+
+    before: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    left_out: set[int] = field(default_factory=set)
+    recent: dict[int, float] = field(default_factory=dict)  # tasks of both arms, decaying over an hour
+    recent_minute: int | None = None
+    seen: dict[int, list[float]] = field(default_factory=dict)
+    tasks: dict[int, int] = field(default_factory=dict)  # of both arms, so far
+    ours: dict[int, int] = field(default_factory=dict)  # of the candidate, so far
+    stage: int | None = None  # of which the rates were last predicted
+    reported: bool = False  # cells have come in
+    level: list[float] = field(
+        default_factory=lambda: [0.0, 0.0]
+    )  # baseline tasks of the hour, expected failures
+    prediction: Prediction = field(default_factory=lambda: Prediction(0.0))
+
+    @classmethod
+    def begin(cls, reference: Reference) -> Self:
+        units = cls(reference.cells)
+        total = sum(counts[0] + counts[2] for counts in reference.cells.values())
+        for cell, (n1, _, n2, _) in reference.cells.items():
+            share = (n1 + n2) / total if total else 0.0
+            units.recent[cell] = _PRIOR_TASKS * share
+            if share > HEAVY_BEFORE:
+                units.left_out.add(cell)
+        units.prediction = predict(_without(reference.cells, units.left_out))
+        return units
+
+    @property
+    def vary(self) -> bool:
+        """Whether units have failure rates of their own, as far as the past shows."""
+        return bool(self.prediction.persistent) or bool(self.left_out)
+
+    def take(self, window: ClosedWindow) -> list[Counts]:
+        """The window's graded tasks and failures, one entry per class of alike units; the cells are counted in.
+
+        Where the cells do not account for the window's tasks (older routers, later grades), it stays in one piece.
+        """
+        if self.stage is not None and window.stage != self.stage:
+            self._predict_again()
+        self.stage = window.stage
+        whole = [_counts(window)]
+        if not (window.candidate_cells or window.baseline_cells):
+            return whole
+        self.reported = True
+        if not _covers(window):
+            self._weigh(window)
+            return whole
+        classes = self._split(window)
+        self._observe(window)
+        self._weigh(window)
+        self._expect(window)
+        return classes
+
+    def _expect(self, window: ClosedWindow) -> None:
+        """What the baseline's present units would fail by their past, the heavy ones included."""
+        for cell, group in window.baseline_cells.items():
+            n1, x1, n2, x2 = self.before.get(cell, (0, 0, 0, 0))
+            heavy = cell in self.left_out and n1 + n2
+            rate = (x1 + x2) / (n1 + n2) if heavy else self.prediction.rate(cell)
+            self.level[0] += group.tasks
+            self.level[1] += group.tasks * rate
+
+    @property
+    def baseline_level(self) -> float | None:
+        return self.level[1] / self.level[0] if self.level[0] else None
+
+    def _split(self, window: ClosedWindow) -> list[Counts]:
+        for cell, group in window.candidate_cells.items():
+            self.ours[cell] = self.ours.get(cell, 0) + group.tasks
+        split: dict[int, list[int]] = {}
+        for place, cells in ((0, window.candidate_cells), (2, window.baseline_cells)):
+            for cell, group in cells.items():
+                if cell not in self.left_out:
+                    counts = split.setdefault(self.prediction.kind(cell), [0, 0, 0, 0])
+                    counts[place] += group.tasks
+                    counts[place + 1] += group.failures
+        return [(nt, xt, nc, xc) for nt, xt, nc, xc in split.values()]
+
+    def _observe(self, window: ClosedWindow) -> None:
+        """The baseline's cells against what was predicted, at the level that the window had as a whole."""
+        cells = {
+            cell: g for cell, g in window.baseline_cells.items() if cell not in self.left_out and g.tasks
+        }
+        rates = {cell: self._rate(cell, window) for cell in cells}
+        expected = sum(group.tasks * rates[cell] for cell, group in cells.items())
+        failures = sum(group.failures for group in cells.values())
+        level = failures / expected if expected else 1.0
+        for cell, group in cells.items():
+            rate = min(rates[cell] * level, 0.999)
+            kept = self.seen.setdefault(cell, [0.0, 0.0, 0.0, 0.0])
+            kept[0] += group.tasks
+            kept[1] += group.failures
+            kept[2] += group.tasks * rate
+            kept[3] += group.tasks * rate * (1 - rate)
+
+    def _rate(self, cell: int, window: ClosedWindow) -> float:
+        rate = self.prediction.rate(cell)
+        graded = window.baseline.graded
+        return rate or (window.baseline.failures / graded if graded else 0.0)
+
+    def _weigh(self, window: ClosedWindow) -> None:
+        """From the next window on, leave out what has become heavy. By the counts of both arms alone."""
+        tasks: dict[int, int] = {}
+        for cells in (window.candidate_cells, window.baseline_cells):
+            for cell, group in cells.items():
+                tasks[cell] = tasks.get(cell, 0) + group.tasks
+        self._decay(window)
+        before, total = sum(self.recent.values()), sum(tasks.values())
+        for cell, n in tasks.items():
+            was = self.recent.get(cell, 0.0) / before if before else 0.0
+            arrived = was < WAS_LIGHT and n >= ARRIVED * total and n >= ARRIVED_TASKS
+            if arrived and before:
+                self.left_out.add(cell)
+            self.recent[cell] = self.recent.get(cell, 0.0) + n
+            self.tasks[cell] = self.tasks.get(cell, 0) + n
+        limit = HEAVY_HOUR * (before + total)
+        if before + total >= _PRIOR_TASKS:
+            self.left_out.update(cell for cell, n in self.recent.items() if n > limit)
+
+    def _decay(self, window: ClosedWindow) -> None:
+        minute = window.last_minute
+        passed = 1 if self.recent_minute is None else max(0, minute - self.recent_minute)
+        self.recent_minute = minute if self.recent_minute is None else max(minute, self.recent_minute)
+        factor = (1 - 1 / _HOUR) ** passed
+        self.level = [value * factor for value in self.level]
+        self.recent = {cell: n * factor for cell, n in self.recent.items() if n * factor > 0.01}
+
+    def _predict_again(self) -> None:
+        """At a new share: the rates anew, the baseline's own tasks so far as the second half, without outliers."""
+        deff = self.residual
+        for cell, (_, x, expected, variance) in self.seen.items():
+            if (x - expected) ** 2 > _OUTLIER * variance * deff:
+                self.left_out.add(cell)
+        cells: dict[int, tuple[int, int, int, int]] = {}
+        for cell in {*self.before, *self.seen}:
+            n1, x1, n2, x2 = self.before.get(cell, (0, 0, 0, 0))
+            n, x, *_ = self.seen.get(cell, (0.0, 0.0, 0.0, 0.0))
+            cells[cell] = (n1 + n2, x1 + x2, round(n), round(x))
+        self.prediction = predict(_without(cells, self.left_out))
+
+    @property
+    def residual(self) -> float:
+        """How much more the baseline's cells scatter than tasks by themselves, beyond what was predicted."""
+        cells = (kept for cell, kept in self.seen.items() if cell not in self.left_out)
+        return residual_design_effect((x, expected, variance) for _, x, expected, variance in cells)
+
+    @property
+    def design_effect(self) -> float:
+        """Of the comparison: the baseline's, and the candidate's as its units are larger or smaller ones."""
+        theirs = [(kept[0], self.tasks.get(c, 0)) for c, kept in self.seen.items() if c not in self.left_out]
+        ours = [(n, self.tasks.get(c, 0)) for c, n in self.ours.items() if c not in self.left_out]
+        return compared_design_effect(self.residual, ours, theirs)
+
+    @property
+    def spread(self) -> float:
+        """The sum of squared traffic shares of the units: one over how many equal ones they amount to."""
+        empty = max(0, CELLS - len(self.tasks))
+        return unit_spread([*self.tasks.values(), *[0] * empty]) if self.tasks else 0.0
+
+    def share_left_out(self) -> float:
+        """Of the recent traffic."""
+        total = sum(self.recent.values())
+        return sum(self.recent.get(cell, 0.0) for cell in self.left_out) / total if total else 0.0
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "left_out": sorted(self.left_out),
+            "recent": {str(cell): round(n, 3) for cell, n in self.recent.items()},
+            "recent_minute": self.recent_minute,
+            "tasks": {str(cell): n for cell, n in self.tasks.items()},
+            "ours": {str(cell): n for cell, n in self.ours.items()},
+            "seen": {str(cell): [round(value, 5) for value in kept] for cell, kept in self.seen.items()},
+            "stage": self.stage,
+            "reported": self.reported,
+            "level": [round(value, 3) for value in self.level],
+            "mean": self.prediction.mean,
+            "persistent": self.prediction.persistent,
+            "rates": {str(cell): round(rate, 6) for cell, rate in self.prediction.rates.items()},
+        }
+
+    @classmethod
+    def load(cls, reference: Reference, data: Mapping[str, Any]) -> Self:
+        rates = {int(cell): rate for cell, rate in data["rates"].items()}
+        return cls(
+            reference.cells,
+            set(data["left_out"]),
+            {int(cell): n for cell, n in data["recent"].items()},
+            data["recent_minute"],
+            {int(cell): list(kept) for cell, kept in data["seen"].items()},
+            {int(cell): n for cell, n in data["tasks"].items()},
+            {int(cell): n for cell, n in data["ours"].items()},
+            data["stage"],
+            data["reported"],
+            list(data["level"]),
+            Prediction(data["mean"], rates, data["persistent"]),
+        )
+
+
+def _counts(window: ClosedWindow) -> Counts:
+    t, c = window.candidate, window.baseline
+    return t.graded, t.failures, c.graded, c.failures
+
+
+def _covers(window: ClosedWindow) -> bool:
+    """Whether the cells hold (nearly) all graded tasks and failures of both arms, and no more."""
+    arms: Sequence[tuple[Mapping[int, Group], int, int]] = (
+        (window.candidate_cells, window.candidate.graded, window.candidate.failures),
+        (window.baseline_cells, window.baseline.graded, window.baseline.failures),
+    )
+    for cells, graded, failures in arms:
+        n, x = sum(g.tasks for g in cells.values()), sum(g.failures for g in cells.values())
+        if not _COVERED * graded <= n <= graded / _COVERED or not _COVERED * failures <= x:
+            return False
+    return True
+
+
+def _without(
+    cells: Mapping[int, tuple[int, int, int, int]], left_out: set[int]
+) -> dict[int, tuple[int, int, int, int]]:
+    return {cell: counts for cell, counts in cells.items() if cell not in left_out}

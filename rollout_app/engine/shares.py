@@ -1,0 +1,162 @@
+"""The shares of tasks that are missing something, compared between the arms: missing data never makes an arm look good.
+
+Four kinds: unfinished (decided, never reported), late (after their window closed), ungraded, unpriced. A difference
+that is shown holds the rollout. The fifth, differing, is no lack: the two arms' routers must find the same share of
+tasks on which the policies differ, or the comparison of these tasks is not to be trusted.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import sub
+from typing import Any
+
+from rollout_app.engine.evidence import ArmSums, ClosedWindow, Differing, Late
+from rollout_app.engine.measures.sufficient import Counts, RateStatistics
+from rollout_app.engine.stats.combine import LOG_SAFE
+from rollout_app.engine.stats.rates import HARM_LOG_WEIGHTS, HARM_PSIS, log_mixture
+from rollout_app.engine.stats.srm import LOG_MISMATCH
+
+UNFINISHED, LATE, UNGRADED, UNPRICED, DIFFERING = "unfinished", "late", "ungraded", "unpriced", "differing"
+MISSING = (UNFINISHED, LATE, UNGRADED, UNPRICED)
+LEAST_DIFFERENCE = 0.01  # a point: less is too little to hold for
+_KNOWN = 0.95  # of the tasks of which it must be known whether they differ
+_BOTH_WAYS = (*HARM_PSIS, *(1 / psi for psi in HARM_PSIS))
+_LOG_WEIGHTS = tuple(weight - math.log(2) for weight in (*HARM_LOG_WEIGHTS, *HARM_LOG_WEIGHTS))
+
+
+@dataclass(frozen=True, slots=True)
+class ShareVerdict:
+    """One share in both arms. `shown`: they differ, beyond what chance makes."""
+
+    kind: str
+    candidate: float
+    baseline: float
+    n_candidate: int
+    n_baseline: int
+    difference: float  # Mantel-Haenszel, candidate minus baseline
+    log_e: float
+    shown: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "candidate": self.candidate, "baseline": self.baseline,
+            "n_candidate": self.n_candidate, "n_baseline": self.n_baseline, "difference": self.difference,
+            "log_e": self.log_e, "shown": self.shown,
+        }  # fmt: skip
+
+
+def decided(arm: ArmSums) -> int | None:
+    """Decisions of the arm; None where its routers did not say, or said fewer than it has tasks (some did not)."""
+    return arm.decided if arm.decided is not None and arm.decided >= arm.tasks else None
+
+
+def expected(arm: ArmSums) -> int:
+    """The tasks that should have come in: what was decided, or where that is not known, what came."""
+    known = decided(arm)
+    return arm.tasks if known is None else known
+
+
+class Shares:
+    """The counts behind the shares, over the compared stages."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, RateStatistics] = {}
+        self.late: dict[int, Late] = {}  # counted in so far, by stage
+        self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm, by stage
+        self.tasks = 0
+        self.known_to_differ_or_not = 0
+
+    def take(self, window: ClosedWindow) -> None:
+        """Take in one closed window of a compared stage."""
+        t, c = window.candidate, window.baseline
+        dt, dc = decided(t), decided(c)
+        if dt is not None and dc is not None:
+            self._add(UNFINISHED, (dt, dt - t.tasks, dc, dc - c.tasks))
+        self._add(UNGRADED, (t.tasks, max(0, t.tasks - t.graded), c.tasks, max(0, c.tasks - c.graded)))
+        self._add(UNPRICED, (t.tasks, max(0, t.tasks - t.cost_n), c.tasks, max(0, c.tasks - c.cost_n)))
+        self.tasks += t.tasks + c.tasks
+        nt, nc = self.judged.get(window.stage, (0, 0))
+        self.judged[window.stage] = nt + t.tasks, nc + c.tasks
+        a, b = window.candidate_differing, window.baseline_differing
+        if a is not None and b is not None:
+            self.known_to_differ_or_not += a.known_of + b.known_of
+            self._add(DIFFERING, (a.known_of, _differing(a), b.known_of, _differing(b)))
+
+    def take_late(self, late: Mapping[int, Late]) -> list[Late]:
+        """What came in late since the last time, one entry per stage that had some."""
+        news = []
+        for stage, now in late.items():
+            more = Late(*map(sub, now.figures, self.late.get(stage, Late()).figures))
+            if min(more.figures) < 0 or not any(more.figures):
+                continue
+            xt, xc = more.candidate + more.candidate_grades, more.baseline + more.baseline_grades
+            nt, nc = self.judged.get(stage, (0, 0))
+            self._add(LATE, (max(nt, xt), xt, max(nc, xc), xc))
+            self.late[stage] = now
+            news.append(more)
+        return news
+
+    def _add(self, kind: str, counts: Counts) -> None:
+        stats = self.kinds.get(kind)
+        if stats is None:
+            stats = self.kinds[kind] = RateStatistics(_BOTH_WAYS)
+        stats.add(counts)
+
+    def verdicts(self, deff: float) -> tuple[ShareVerdict, ...]:
+        return tuple(self._verdict(kind, deff) for kind in MISSING if kind in self.kinds)
+
+    def _verdict(self, kind: str, deff: float) -> ShareVerdict:
+        stats = self.kinds[kind]
+        log_e, difference = _log_e(stats, deff), stats.difference or 0.0
+        shown = log_e >= LOG_SAFE and abs(difference) >= LEAST_DIFFERENCE
+        candidate, baseline = (x / n if n else 0.0 for x, n in ((stats.xt, stats.nt), (stats.xc, stats.nc)))
+        return ShareVerdict(kind, candidate, baseline, stats.nt, stats.nc, difference, log_e, shown)
+
+    # --- differing tasks -------------------------------------------------------------------------------
+
+    @property
+    def differing(self) -> tuple[float, int] | None:
+        """The share of tasks on which the policies differ and of how many; None where too few say so."""
+        stats = self.kinds.get(DIFFERING)
+        n = stats.nt + stats.nc if stats else 0
+        if stats is None or not n or self.known_to_differ_or_not < _KNOWN * self.tasks:
+            return None
+        return (stats.xt + stats.xc) / n, n
+
+    def differing_mismatch(self, deff: float) -> ShareVerdict | None:
+        """Both arms' shares of differing tasks where they are not the same, as sure as a wrong sample ratio."""
+        stats = self.kinds.get(DIFFERING)
+        if stats is None or _log_e(stats, deff) < LOG_MISMATCH:
+            return None
+        return self._verdict(DIFFERING, deff)
+
+    # --- kept ------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "kinds": {kind: stats.dump() for kind, stats in self.kinds.items()},
+            "late": {str(stage): list(late.figures) for stage, late in self.late.items()},
+            "judged": {str(stage): list(tasks) for stage, tasks in self.judged.items()},
+            "tasks": [self.tasks, self.known_to_differ_or_not],
+        }
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> "Shares":
+        shares = cls()
+        shares.kinds = {
+            kind: RateStatistics.load(_BOTH_WAYS, dumped) for kind, dumped in data.get("kinds", {}).items()
+        }
+        shares.late = {int(stage): Late(*counts) for stage, counts in data.get("late", {}).items()}
+        shares.judged = {int(stage): (nt, nc) for stage, (nt, nc) in data.get("judged", {}).items()}
+        shares.tasks, shares.known_to_differ_or_not = data.get("tasks", (0, 0))
+        return shares
+
+
+def _differing(arm: Differing) -> int:
+    return min(arm.known_of, sum(sums.tasks for sums in arm.pairs.values()))
+
+
+def _log_e(stats: RateStatistics, deff: float) -> float:
+    """Against "the shares are equal", whichever way."""
+    return log_mixture(stats.llr, _LOG_WEIGHTS, deff)

@@ -1,0 +1,163 @@
+"""judge(guardrail, its evidence) → Verdict. Pure.
+
+Four verdicts, and the unknown holds: `no_data` and `inconclusive` never let a rollout advance.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from rollout_app.engine.guardrails import Guardrail
+from rollout_app.engine.measures.base import Conditions, HarmPart, Measure, stage_of
+from rollout_app.engine.metrics import Metric
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE, weighted
+
+
+class VerdictResult(StrEnum):
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    NO_DATA = "no_data"
+
+
+@dataclass(frozen=True, slots=True)
+class SliceVerdict:
+    """An endpoint or route pair: how much worse it is, and whether it is named as hurt (FDR 5 %)."""
+
+    name: str
+    estimate: float | None
+    log_e: float
+    hurt: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "estimate": self.estimate, "log_e": self.log_e, "hurt": self.hurt}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the evidence says of one guardrail, with all that is needed to compute it again."""
+
+    name: str
+    metric: Metric
+    result: VerdictResult
+    n_candidate: float
+    n_baseline: float
+    estimate: float | None  # harm counted up: points, fraction of the baseline's, or the absolute figure
+    low: float | None  # for display, each side at 5 %
+    high: float | None
+    log_e_harm: float
+    log_e_safe: float
+    margin: float  # D, or the bound
+    stage_margin: float  # what must be excluded before the next stage
+    weight: float
+    counted: bool  # an estimate reaches the margin, so its harm counts towards a rollback
+    gates: bool  # must pass before an advance
+    # about how many more candidate tasks until it passes; None: can't be told
+    needed_tasks: int | None = None
+    sums: tuple[tuple[str, dict[str, Any]], ...] = ()  # (part, its statistics) for a recomputation
+    log_e_counted: float = -math.inf  # ln E of the harm that counts
+    counted_since: int | None = None  # the stage since which most of it was seen; None: since the start
+    counted_estimate: float | None = None  # the estimate since then
+    deff: float = 1.0  # the design effect that divides the evidence
+    # what was judged: (stage, windows, first and last Unix minute)
+    strata: tuple[tuple[int, int, int, int], ...] = ()
+    parts: tuple[HarmPart, ...] = ()  # what the evidence of harm is made of
+    differing: float | None = None  # share of tasks that can differ, where these are judged by themselves
+    note: str = ""  # why it is not judged, where it is not
+    slices: tuple[SliceVerdict, ...] = ()
+
+    @property
+    def hurt(self) -> tuple[SliceVerdict, ...]:
+        """The endpoints and route pairs that are named."""
+        return tuple(one for one in self.slices if one.hurt)
+
+    def as_dict(self) -> dict[str, Any]:
+        data = {name: getattr(self, name) for name in _VERDICT_FIELDS}
+        data["sums"] = [[part, sums] for part, sums in self.sums]
+        data["strata"] = [list(judged) for judged in self.strata]
+        data["parts"] = [part.as_dict() for part in self.parts]
+        data["slices"] = [one.as_dict() for one in self.slices]
+        for name in ("log_e_counted", "log_e_safe"):
+            if math.isinf(data[name]):
+                data[name] = None  # JSON has no infinity
+        return data
+
+
+_VERDICT_FIELDS = tuple(field.name for field in fields(Verdict))
+
+
+def judge(
+    guardrail: Guardrail, measure: Measure, conditions: Conditions, *, next_share: float, why_not: str = ""
+) -> Verdict:
+    """The verdict on one guardrail. `next_share` (0 … 1): the traffic that an advance would give the candidate.
+
+    `why_not`: it is shown and not judged. What only a page or the record asks for comes by `detailed`.
+    """
+    parts = () if why_not else tuple(measure.harm(conditions))
+    log_e_harm = weighted((part.weight, part.log_e) for part in parts)
+    log_e_counted = weighted((part.weight, part.log_e) for part in parts if part.counted)
+    counted = [part for part in parts if part.counted]
+    margin = measure.margin_for(next_share)
+    log_e_safe = 0.0 if why_not else measure.safe(margin, conditions)
+    estimate = measure.estimate()
+    strongest = max(counted, key=_by_strength, default=None)
+    n_candidate, n_baseline = measure.tasks()
+    return Verdict(
+        name=guardrail.name,
+        metric=guardrail.metric,
+        result=_result(guardrail, estimate, log_e_counted, log_e_safe, why_not),
+        n_candidate=n_candidate,
+        n_baseline=n_baseline,
+        estimate=estimate,
+        low=None,
+        high=None,
+        log_e_harm=log_e_harm if parts else 0.0,
+        log_e_safe=log_e_safe,
+        margin=measure.threshold,
+        stage_margin=margin,
+        weight=guardrail.weight,
+        counted=bool(counted),
+        gates=guardrail.gates and not why_not,
+        log_e_counted=log_e_counted,
+        counted_since=stage_of(strongest.name) if strongest else None,
+        counted_estimate=strongest.estimate if strongest else None,
+        deff=conditions.deff,
+        parts=parts,
+        differing=conditions.differing,
+        note=why_not or measure.note(),
+    )
+
+
+def _by_strength(part: HarmPart) -> tuple[bool, float, int]:
+    """What counts from the start comes first, then the strongest, of equals the latest."""
+    stage = stage_of(part.name)
+    return stage is None, part.log_e, stage or 0
+
+
+def _result(
+    guardrail: Guardrail, estimate: float | None, log_e_counted: float, log_e_safe: float, why_not: str
+) -> VerdictResult:
+    if why_not or (estimate is None and log_e_safe < LOG_SAFE):
+        return VerdictResult.NO_DATA
+    if log_e_counted + math.log(guardrail.weight) >= LOG_ROLL_BACK:
+        return VerdictResult.FAIL
+    return VerdictResult.PASS if log_e_safe >= LOG_SAFE else VerdictResult.INCONCLUSIVE
+
+
+def set_aside(verdict: Verdict, note: str) -> Verdict:
+    """The verdict where another one makes it beside the point: shown, and neither a gate nor a harm."""
+    parts = tuple(replace(part, counted=False) for part in verdict.parts)
+    return replace(verdict, gates=False, counted=False, log_e_counted=-math.inf, parts=parts, note=note)
+
+
+def detailed(
+    verdict: Verdict,
+    measure: Measure,
+    conditions: Conditions,
+    windows: Sequence[tuple[int, int, int, int]],
+) -> Verdict:
+    """The verdict with its interval and sums: what a page shows, and what a record needs to be computed again."""
+    low, high = measure.interval(conditions) or (None, None)
+    return replace(verdict, low=low, high=high, sums=tuple(measure.record().items()), strata=tuple(windows))
