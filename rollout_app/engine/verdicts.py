@@ -4,8 +4,8 @@ Four verdicts, and the unknown holds: `no_data` and `inconclusive` never let a r
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -67,6 +67,8 @@ class Verdict:
     differing: float | None = None  # share of tasks that can differ, where these are judged by themselves
     note: str = ""  # why it is not judged, where it is not
     slices: tuple[SliceVerdict, ...] = ()
+    # By part: what was added to ln of cost per success for units that fail differently anyway.
+    success_shift: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def hurt(self) -> tuple[SliceVerdict, ...]:
@@ -85,7 +87,7 @@ class Verdict:
         return data
 
 
-_VERDICT_FIELDS = tuple(field.name for field in fields(Verdict))
+_VERDICT_FIELDS = tuple(one.name for one in fields(Verdict))
 
 
 def judge(
@@ -101,7 +103,7 @@ def judge(
     counted = [part for part in parts if part.counted]
     margin = measure.margin_for(next_share)
     log_e_safe = 0.0 if why_not else measure.safe(margin, conditions)
-    estimate = measure.estimate()
+    estimate = measure.estimate(conditions)
     strongest = max(counted, key=_by_strength, default=None)
     n_candidate, n_baseline = measure.tasks()
     return Verdict(
@@ -127,6 +129,7 @@ def judge(
         parts=parts,
         differing=conditions.differing,
         note=why_not or measure.note(),
+        success_shift=conditions.success_shift if guardrail.metric.spec.priced else {},
     )
 
 

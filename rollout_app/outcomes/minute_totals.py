@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import F, Q, Sum
+from django.db.models.functions import Greatest
 
 from controlplane.core.bulk import chunks, flat, places, stored
 from policies_app.models import Workload
@@ -166,7 +167,7 @@ def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") 
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:
     """Candidate decisions older than the lag, and how many of the candidate's tasks ever finished: all read."""
     sums = ArmTotals.objects.filter(rollout=rollout, arm="candidate").aggregate(
-        due=Sum("tasks", filter=Q(minute__lt=moment(before))), finished=Sum(F("successes") + F("failures"))
+        due=Sum(Greatest("decided", "tasks"), filter=Q(minute__lt=moment(before))), finished=Sum("tasks")
     )
     return Telemetry(
         candidate_decisions=sums["due"] or 0,

@@ -24,8 +24,8 @@ from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
 PLAN: list[dict[str, Any]] = [
-    {"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50},
-    {"mode": "percentage", "share_pcm": 50_000},
+    {"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50, "min_minutes": 0},
+    {"mode": "percentage", "share_pcm": 50_000, "min_minutes": 0},
     {"mode": "full"},
 ]
 
@@ -128,14 +128,15 @@ def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
     row = VerdictRecord.objects.filter(rollout=rollout, guardrail="failure").latest("evaluation")
     stored = json.loads(json.dumps(row.data))
     reference = Rollout.objects.get(pk=rollout.pk).reference
-    [[stage, sums]] = stored["sums"]
-    assert (row.stage, stage) == (0, 0)
+    sums = dict(stored["sums"])["all"]
+    assert row.stage == 0
     llr = dict(sums["llr"])
 
     numerator, denominator = sums["mh"]
     assert stored["estimate"] == pytest.approx(numerator / denominator)
     since = math.fsum(weight * math.exp(llr[psi] / reference["deff"]) for psi, weight in HARM_GRID)
-    assert stored["log_e_harm"] == pytest.approx(math.log(0.7 * since + 0.3))
+    since *= math.exp(sums["gain"])  # of boosting
+    assert stored["log_e_harm"] == pytest.approx(math.log(0.85 * since + 0.15))
 
     margin = min(0.2, 0.02 / 0.5)  # what the next stage's half of the traffic may bear
     assert stored["stage_margin"] == pytest.approx(margin)
@@ -150,7 +151,7 @@ def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
     n, x = sums["candidate"]["n"], sums["candidate"]["x"]
     alone = log_e_below(n, x, margin, reference["rates"]["failure"], reference["deff"])
     assert stored["log_e_safe"] == pytest.approx(max(compared, alone))
-    harmful = stored["estimate"] >= 0.02 and stored["log_e_harm"] + math.log(0.25) >= math.log(20)
+    harmful = stored["estimate"] >= 0.02 and stored["log_e_harm"] + math.log(0.30) >= math.log(20)
     assert row.verdict == (
         "fail" if harmful else "pass" if stored["log_e_safe"] >= math.log(20) else "inconclusive"
     )

@@ -168,10 +168,10 @@ def test_it_drops_the_evaluation_of_a_rollout_that_moved_and_stores_the_others()
 
 
 def silent(rollout: Rollout, traffic: Traffic) -> None:
-    """Two more minutes, and of the candidate's 15 tasks in each not one outcome."""
+    """Two more minutes in which 15 tasks were decided for the candidate, and not one of them is finished."""
     more(traffic, minutes=2)
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
-    rows.filter(successes__gt=10).update(tasks=15, ungraded=15, successes=0, failures=0)
+    rows.filter(successes__gt=10).update(decided=15, tasks=0, tracked=0, successes=0, failures=0, cost_n=0)
 
 
 def test_it_rolls_back_a_candidate_that_is_not_heard_of() -> None:
@@ -180,7 +180,7 @@ def test_it_rolls_back_a_candidate_that_is_not_heard_of() -> None:
     assert reconcile.reconcile(rollout.pk) == "hold"  # 15 tasks are judged
     silent(rollout, traffic)
     assert reconcile.reconcile(rollout.pk) == "roll_back"
-    assert "not one outcome has come" in Rollout.objects.get(pk=rollout.pk).rollback_reason
+    assert "not one of them is finished" in Rollout.objects.get(pk=rollout.pk).rollback_reason
 
 
 def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence() -> None:
@@ -189,10 +189,10 @@ def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence
     assert reconcile.reconcile(rollout.pk) == "hold"
     silent(rollout, traffic)
     first = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate").earliest("minute")
-    ArmTotals.objects.filter(pk=first.pk).update(ungraded=5, successes=10)
+    ArmTotals.objects.filter(pk=first.pk).update(tasks=15, tracked=15, ungraded=15)
     assert reconcile.reconcile(rollout.pk) == "hold"
     tally = Rollout.objects.get(pk=rollout.pk).evidence["tallies"]["0"]
-    assert tally["candidate_tasks"] > 20 and tally["candidate_graded"] == 0  # late is not judged
+    assert tally["candidate_expected"] > 20 and tally["candidate_tasks"] == 0  # late is not judged
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_it_adds_up_the_shadow_stage_without_reading_it_again(given: list[Eviden
         every, _ = minute_totals.shadow_and_mirror(rollout)
         assert given[-1].shadow.counts == every.counts
         more(traffic, minutes=2)
-    shadow, _ = Rollout.objects.get(pk=rollout.pk).evidence["rehearsed"]
+    shadow, *_ = Rollout.objects.get(pk=rollout.pk).evidence["rehearsed"]
     assert 0 < shadow[0] < every.decisions
 
 

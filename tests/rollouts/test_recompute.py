@@ -169,24 +169,39 @@ def test_its_sums_come_out_of_the_minutes(guardrail: str) -> None:
     reconcile(rollout.pk)
     row = VerdictRecord.objects.filter(rollout=rollout, guardrail=guardrail).latest("evaluation")
     column = {"failure": "failures", "escalation": "escalations"}[guardrail]
-    for stage, sums in row.data["sums"]:
-        rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=stage)
-        minutes = sorted(set(rows.values_list("minute", flat=True)))
-        if stage == 2:
-            minutes.pop()  # the newest minute is still open
-        [judged] = [part for part in row.data["strata"] if part[0] == stage]
-        assert judged[2:] == [int(minutes[0].timestamp() // 60), int(minutes[-1].timestamp() // 60)]
-        assert judged[1] == len(minutes)  # each holds more than 50 tasks, and is a stratum
+    for part, sums in row.data["sums"]:
+        if not (part == "all" or part.startswith("since ")):
+            continue
+        first = 0 if part == "all" else int(part.removeprefix("since "))
         likelihood = dict.fromkeys((psi for psi, _ in sums["llr"]), 0.0)
-        for minute in minutes:
-            (nt, xt), (nc, xc) = (
-                rows.filter(minute=minute, arm=arm).values_list("tasks", column).get()
-                for arm in ("candidate", "baseline")
-            )
-            for psi in likelihood:
-                likelihood[psi] += log_likelihood_ratio(nt, xt, nc, xc, psi)
+        for stage in range(first, 3):
+            for counts in judged_minutes(rollout, stage, row, column):
+                for psi in likelihood:
+                    likelihood[psi] += log_likelihood_ratio(*counts, psi)
         for psi, llr in sums["llr"]:
-            assert llr == pytest.approx(likelihood[psi], abs=1e-6), psi
+            assert llr == pytest.approx(likelihood[psi], abs=1e-6), (part, psi)
+
+
+def judged_minutes(
+    rollout: Rollout, stage: int, row: VerdictRecord, column: str
+) -> list[tuple[int, int, int, int]]:
+    """(tasks, bad) of candidate and baseline; each minute holds more than 50 tasks, and is a window."""
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=stage)
+    minutes = sorted(set(rows.values_list("minute", flat=True)))
+    if stage == 2:
+        minutes.pop()  # the newest minute is still open
+    [judged] = [part for part in row.data["strata"] if part[0] == stage]
+    assert judged[2:] == [int(minutes[0].timestamp() // 60), int(minutes[-1].timestamp() // 60)]
+    assert judged[1] == len(minutes)
+    found = []
+    for minute in minutes:
+        arms = (
+            rows.filter(minute=minute, arm=arm).values_list("tasks", column).get()
+            for arm in ("candidate", "baseline")
+        )
+        (nt, xt), (nc, xc) = arms
+        found.append((nt, xt, nc, xc))
+    return found
 
 
 def log_likelihood_ratio(nt: int, xt: int, nc: int, xc: int, psi: float) -> float:

@@ -22,9 +22,9 @@ ANNA = Actor("user", "9001", "anna", "9001")  # writes and proposes
 BEN = Actor("user", "9002", "ben", "9002")  # approves and operates
 CARL = Actor("user", "9003", "carl", "9003")  # approves, too
 PLAN: list[dict[str, Any]] = [
-    {"mode": "shadow", "min_tasks": 200},
-    {"mode": "percentage", "share_pcm": 10_000, "min_tasks": 50},
-    {"mode": "percentage", "share_pcm": 50_000, "min_tasks": 50},
+    {"mode": "shadow", "min_tasks": 200, "min_minutes": 0},
+    {"mode": "percentage", "share_pcm": 10_000, "min_tasks": 50, "min_minutes": 0},
+    {"mode": "percentage", "share_pcm": 50_000, "min_tasks": 50, "min_minutes": 0},
     {"mode": "full"},
 ]
 

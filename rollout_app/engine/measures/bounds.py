@@ -38,7 +38,7 @@ class RateBound(Rate):
         room = self.threshold - self.p_ref
         return self.p_ref + stage_margin(room, self.cap, share) if room > 0 else self.threshold
 
-    def estimate(self) -> float | None:
+    def estimate(self, conditions: Conditions) -> float | None:
         stats = self.whole.stats
         return stats.xt / stats.nt if stats.nt else None
 
@@ -95,8 +95,8 @@ class RatioBound(Ratio):
             return self.threshold
         return self.ref * (1 + stage_margin(self.threshold / self.ref - 1, self.cap, share))
 
-    def estimate(self) -> float | None:
-        return self._estimate(self.whole, 1.0)
+    def estimate(self, conditions: Conditions) -> float | None:
+        return self._estimate(self.whole, conditions.deff)
 
     def _estimate(self, part: RatioPart, deff: float) -> float | None:
         arm = part.stats.candidate

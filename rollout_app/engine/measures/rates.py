@@ -422,7 +422,7 @@ class RateDifference(Rate):
 
     # --- for people ----------------------------------------------------------------------------------
 
-    def estimate(self) -> float | None:
+    def estimate(self, conditions: Conditions) -> float | None:
         return self.whole.stats.difference
 
     def interval(self, conditions: Conditions) -> tuple[float, float] | None:

@@ -373,8 +373,8 @@ class RatioChange(Ratio):
 
     # --- for people ----------------------------------------------------------------------------------
 
-    def estimate(self) -> float | None:
-        return self._estimate(self.whole, 1.0)
+    def estimate(self, conditions: Conditions) -> float | None:
+        return self._estimate(self.whole, conditions.deff)
 
     def _estimate(self, part: RatioPart, deff: float) -> float | None:
         """Of the uncapped cost, which is what the margin is about, once it is precise enough to tell the margin.

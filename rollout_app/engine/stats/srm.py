@@ -17,13 +17,12 @@ def log_e_srm(segments: Iterable[tuple[float, int, int]], unit_spread: float = 0
 
     Beta mixture with `KAPPA` pseudo-tasks around the plan. `unit_spread` is the sum of squared traffic shares
     of the sticky units: with few or unequal tenants the share of *tasks* wanders although the share of
-    tenants is right.
+    tenants is right. It is measured over all segments, and so is the dispersion that it makes: units that come and go
+    send as much in one segment as they ever do.
     """
-    total = 0.0
-    for share, nt, nc in segments:
-        if 0 < share < 1:
-            total += _log_beta_binomial(share, nt, nc) / (1 + unit_spread * (nt + nc))
-    return total
+    known = [(share, nt, nc) for share, nt, nc in segments if 0 < share < 1]
+    dispersion = 1 + unit_spread * sum(nt + nc for _, nt, nc in known)
+    return sum(_log_beta_binomial(share, nt, nc) for share, nt, nc in known) / dispersion
 
 
 def _log_beta_binomial(share: float, nt: int, nc: int) -> float:
