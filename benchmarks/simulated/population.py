@@ -70,8 +70,8 @@ class Population:
             for _ in range(max(1, n // 400)):
                 _, cell, chance = self.draw(-1 if self.units.arrives else 0, 200, p)
                 failed = self.rng.random(len(cell)) < chance
-                np.add.at(halves, (cell, half), 1)
-                np.add.at(halves, (cell, half + 1), failed)
+                halves[:, half] += np.bincount(cell, minlength=CELLS)
+                halves[:, half + 1] += np.bincount(cell[failed], minlength=CELLS)
                 failures += int(failed.sum())
         used = np.flatnonzero(halves[:, 0] + halves[:, 2])
         return {int(i): tuple(map(int, halves[i])) for i in used}, failures  # type: ignore[misc]

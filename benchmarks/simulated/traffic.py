@@ -126,11 +126,16 @@ class Traffic:
         both = seen & graded
         succeeded = ~failed & graded & reported
         done = int(reported.sum())
+        counts = self._counts(done, escalations, out)
+        over = [int((spend[seen] > top).sum()) for top in self.quantiles] or [0, 0, 0]
         sums = ArmSums(
             tasks=done,
             successes=int(succeeded.sum()),
             failures=int((failed & graded & reported).sum()),
-            **self._counts(done, escalations, out),
+            errors=counts["errors"],
+            escalations=counts["escalations"],
+            fallbacks=counts["fallbacks"],
+            retries=counts["retries"],
             latency_n=done,
             latency_above=self._slow(done, int((dear_ones & reported).sum()), harm),
             cost_n=int(seen.sum()),
@@ -140,7 +145,7 @@ class Traffic:
             cost_on_success=int(capped[both & ~failed].sum()),
             cost_uncapped=int(spend[seen].sum()),
             costs=_graded_costs(both, failed, capped, spend),
-            cost_over=tuple(int((spend[seen] > top).sum()) for top in self.quantiles) or (0, 0, 0),  # type: ignore[arg-type]
+            cost_over=(over[0], over[1], over[2]),
             decided=n if scenario.reports else None,
         )
         differing = self._differing(tasks.differs[mask], reported, graded, both, failed, capped, spend)
@@ -272,7 +277,8 @@ class Traffic:
             counts["escalations"] = 0
         failed = np.arange(n) < failures
         arm = ArmSums(
-            tasks=n, successes=n - failures, failures=failures, **counts, cost_n=n,
+            tasks=n, successes=n - failures, failures=failures, errors=counts["errors"],
+            escalations=counts["escalations"], fallbacks=counts["fallbacks"], retries=counts["retries"], cost_n=n,
             costs=_graded_costs(np.ones(n, bool), failed, spend, spend),
         )  # fmt: skip
         return calibrate(
