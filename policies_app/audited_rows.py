@@ -19,8 +19,15 @@ from policies_app.models import Environment, Model, Workload
 NamedRow = TypeVar("NamedRow", Environment, Workload, Model)
 
 
-def create_row(row: NamedRow, action: str, *, actor: Actor, reason: str = "") -> NamedRow:
-    """Validate, insert and audit a new row; a taken name is a 409, never a 500."""
+def create_row(
+    row: NamedRow,
+    action: str,
+    *,
+    actor: Actor,
+    reason: str = "",
+    then: Callable[[NamedRow], None] | None = None,
+) -> NamedRow:
+    """Validate, insert and audit a new row; a taken name is a 409, never a 500. `then` follows the insert."""
     _validate(row)
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
@@ -29,6 +36,8 @@ def create_row(row: NamedRow, action: str, *, actor: Actor, reason: str = "") ->
                 row.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(f"There is already {_kind(row)} called {row.name!r}.") from None
+        if then:
+            then(row)
         log.record(actor=actor, reason=reason, after=audited_fields(row), **subject)
     return row
 

@@ -91,7 +91,22 @@ class Model(models.Model):
     name = models.CharField(max_length=120, unique=True, validators=[validate_name])  # `openai/gpt-4o-mini`
     input_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])  # nano-USD per 10⁶ tokens
     output_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])
+    # The same unit; null: the catalogue knows none, and what depends on it stays unknown.
+    cache_read_nusd_per_mtok = models.BigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    cache_write_nusd_per_mtok = models.BigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    batch_input_nusd_per_mtok = models.BigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    batch_output_nusd_per_mtok = models.BigIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    price_source = models.CharField(max_length=200, blank=True, default="")  # where the prices come from
     context_window = models.PositiveIntegerField(validators=[MinValueValidator(1)])  # tokens
+    retires_on = models.DateField(null=True, blank=True)  # the provider's last day of it, where announced
     quality = models.FloatField(null=True, blank=True)  # recorded share of successes, 0 … 1, where known
     enabled = models.BooleanField(default=True)
     version = models.PositiveIntegerField(default=1)  # for If-Match
@@ -102,6 +117,28 @@ class Model(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+PRICES = ("input", "output", "cache_read", "cache_write", "batch_input", "batch_output")
+
+
+class ModelPrice(models.Model):
+    """History: what a model cost from `since` on. Written by `catalogue.actions` with each change of a price."""
+
+    model = models.ForeignKey(Model, models.CASCADE, related_name="price_history")
+    since = models.DateTimeField()
+    prices = (
+        models.JSONField()
+    )  # {"input": 150000000, "cache_read": null, …}: nano-USD per 10⁶ tokens, by `PRICES`
+    source = models.CharField(max_length=200, blank=True, default="")
+    actor_label = models.CharField(max_length=200)
+
+    class Meta:
+        ordering = ["-since", "-pk"]
+        indexes = [models.Index(fields=["model", "since"])]
+
+    def __str__(self) -> str:
+        return f"{self.model.name} since {self.since:%Y-%m-%d}"
 
 
 class PolicyVersion(models.Model):
@@ -156,6 +193,7 @@ class Assignment(models.Model):
     revision = models.BigIntegerField()  # the environment's revision that made it what it is
     # The workload's entry of the snapshot, ready to be joined: publishing one change costs one fragment.
     fragment = models.TextField()
+    prices = models.TextField(default="{}")  # of the models in its documents, as the snapshot carries them
     changed_at = models.DateTimeField()  # by the database's clock; readback counts from it
 
     class Meta:

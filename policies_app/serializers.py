@@ -8,7 +8,7 @@ from rest_framework import serializers
 from controlplane.access.models import Team
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from policies_app.fleet.readback import read_back
-from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
+from policies_app.models import PRICES, Assignment, Environment, Model, PolicyVersion, Workload
 
 # That a name is taken is the action's to say, as a 409: asked here, two callers at once both hear "free".
 _NAME: dict[str, Any] = {"name": {"validators": []}}
@@ -59,8 +59,8 @@ class ModelSerializer(serializers.ModelSerializer[Model]):
     class Meta:
         model = Model
         fields = [
-            "name", "input_nusd_per_mtok", "output_nusd_per_mtok", "context_window", "quality", "enabled",
-            "version", "reason",
+            "name", *(f"{price}_nusd_per_mtok" for price in PRICES), "price_source", "context_window",
+            "retires_on", "quality", "enabled", "version", "reason",
         ]  # fmt: skip
         read_only_fields = ["version"]
         extra_kwargs = _NAME

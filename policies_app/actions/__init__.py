@@ -14,7 +14,6 @@ kept in the log as refused.
 from policies_app.actions.assignments import (
     pin,
     serve_first,
-    served_assignment,
     set_assignment,
     stop_serving,
     unpin,
@@ -23,6 +22,7 @@ from policies_app.actions.environments import edit_environment, register_environ
 from policies_app.actions.versions import add_version, add_version_from_text
 from policies_app.actions.workloads import edit_workload, register_workload
 from policies_app.catalogue.actions import add_model, edit_model
+from policies_app.snapshots.revisions import served_assignment
 
 __all__ = [
     "add_model",

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
-
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, ApprovalMissing, InvalidInput, NotServed, RolloutActive
-from policies_app.models import Assignment, Environment, PolicyVersion, Revision, Workload
+from controlplane.core.errors import AlreadyExists, ApprovalMissing, InvalidInput, RolloutActive
+from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 from policies_app.snapshots import build
+from policies_app.snapshots.revisions import draw_revision, prices_of, save_assignment, served_assignment
 
 
 def serve_first(
@@ -32,7 +31,7 @@ def serve_first(
     workload = version.workload
     subject = _audit_subject(environment, workload)
     with log.attempt(actor=actor, action="assignment.serve_first", reason=reason, **subject):
-        revision = _draw_revision(environment.pk, workload.pk, "assignment.serve_first")
+        revision = draw_revision(environment.pk, workload.pk, "assignment.serve_first")
         if Assignment.objects.filter(environment=environment, workload=workload).exists():
             raise AlreadyExists(
                 f"{environment.name} already serves {workload.name}; propose a rollout to move it to "
@@ -46,7 +45,7 @@ def serve_first(
             revision=revision,
             changed_at=clock.now(),
         )
-        assignment.fragment = build.fragment(assignment)
+        assignment.fragment, assignment.prices = build.fragment(assignment), prices_of(assignment)
         assignment.save(force_insert=True)
         log.record(
             actor=actor,
@@ -77,7 +76,7 @@ def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
     """Take a workload out of an environment. From then on routers answer its tasks by their own default."""
     subject = _audit_subject(assignment.environment, assignment.workload)
     with log.attempt(actor=actor, action="assignment.stop_serving", reason=reason, **subject):
-        _draw_revision(
+        draw_revision(
             assignment.environment_id, assignment.workload_id, "assignment.stop_serving", removed=True
         )
         assignment = served_assignment(assignment.environment_id, assignment.workload_id)
@@ -111,13 +110,13 @@ def set_assignment(
     The caller (`rollout_app.actions`) writes the audit entry: the move is a part of its transition, not a
     change of its own. Raises `NotServed` when the environment serves nothing for the workload yet.
     """
-    revision = _draw_revision(environment_id, workload_id, cause)
+    revision = draw_revision(environment_id, workload_id, cause)
     assignment = served_assignment(environment_id, workload_id)
     assignment.baseline, assignment.candidate = baseline, candidate
     assignment.rollout, assignment.stage, assignment.mode = rollout, stage, mode
     assignment.share_pcm, assignment.mirror_pcm, assignment.salt = share_pcm, mirror_pcm, salt
     assignment.cost_cap_nusd = cost_cap_nusd
-    _save_assignment(assignment, revision)
+    save_assignment(assignment, revision)
     return revision
 
 
@@ -143,11 +142,11 @@ def unpin(assignment: Assignment, *, actor: Actor, reason: str) -> Assignment:
 def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, actor: Actor) -> Assignment:
     subject = _audit_subject(assignment.environment, assignment.workload)
     with log.attempt(actor=actor, action=action, reason=reason, **subject):
-        revision = _draw_revision(assignment.environment_id, assignment.workload_id, action)
+        revision = draw_revision(assignment.environment_id, assignment.workload_id, action)
         assignment = served_assignment(assignment.environment_id, assignment.workload_id)
         before = _audited_values(assignment)
         assignment.pin_model, assignment.pin_reason = model, reason if model else ""
-        _save_assignment(assignment, revision)
+        save_assignment(assignment, revision)
         log.record(
             actor=actor,
             action=action,
@@ -159,49 +158,16 @@ def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, ac
     return assignment
 
 
-def served_assignment(environment_id: int, workload_id: int) -> Assignment:
-    """The assignment with all that its fragment needs, or `NotServed`."""
-    try:
-        return Assignment.objects.select_related("environment", "workload", "baseline", "candidate").get(
-            environment_id=environment_id, workload_id=workload_id
-        )
-    except Assignment.DoesNotExist:
-        raise NotServed(
-            "This environment serves nothing for this workload yet; serve a first version before a rollout."
-        ) from None
-
-
-def _draw_revision(environment_id: int, workload_id: int, cause: str, *, removed: bool = False) -> int:
-    """The environment's next revision, and its row of history.
-
-    The row stays locked until the commit, so that a reader who sees revision n sees everything that n holds: a
-    sequence would hand out n + 1 to a transaction that may commit before n.
-    """
-    environment = Environment.objects.select_for_update(no_key=True).get(pk=environment_id)
-    environment.revision += 1
-    environment.save(update_fields=["revision"])
-    Revision.objects.create(
-        environment_id=environment_id,
-        number=environment.revision,
-        workload_id=workload_id,
-        cause=cause,
-        removed=removed,
-    )
-    name, revision = environment.name, environment.revision
-    transaction.on_commit(lambda: build.publish(name, revision))
-    return revision
-
-
 def republish_unit(workload: Workload) -> None:
     """Publish a changed unit of assignment: it is a part of what routers receive."""
     for environment_id in workload.assignments.values_list("environment_id", flat=True).order_by(
         "environment_id"
     ):
-        revision = _draw_revision(environment_id, workload.pk, "workload.edit")
+        revision = draw_revision(environment_id, workload.pk, "workload.edit")
         assignment = served_assignment(environment_id, workload.pk)
         if assignment.rollout:
             raise _under_way(assignment, ["unit"])
-        _save_assignment(assignment, revision)
+        save_assignment(assignment, revision)
 
 
 def refuse_under_way(workload: Workload, names: Sequence[str]) -> None:
@@ -215,12 +181,6 @@ def _under_way(assignment: Assignment, names: Sequence[str]) -> RolloutActive:
         f"A rollout of {assignment.workload.name} is under way in {assignment.environment.name}: "
         f"{', '.join(names)} cannot change before it has ended."
     )
-
-
-def _save_assignment(assignment: Assignment, revision: int) -> None:
-    assignment.revision, assignment.changed_at = revision, clock.now()
-    assignment.fragment = build.fragment(assignment)
-    assignment.save()
 
 
 def _audited_values(assignment: Assignment) -> dict[str, Any]:

@@ -1,17 +1,42 @@
-"""Writes to the model catalogue."""
+"""Writes to the model catalogue. A changed price is a row of history, and reaches routers as a new revision."""
 
 from typing import Any
 
+from controlplane.core import clock
 from controlplane.core.actors import Actor
 from policies_app.audited_rows import create_row, edit_row
-from policies_app.models import Model
+from policies_app.models import PRICES, Model, ModelPrice
+from policies_app.snapshots.revisions import republish_prices
+
+_PRICE_FIELDS = frozenset(f"{price}_nusd_per_mtok" for price in PRICES)
 
 
 def add_model(name: str, *, actor: Actor, reason: str = "", **fields: Any) -> Model:
-    return create_row(Model(name=name, **fields), "model.add", actor=actor, reason=reason)
+    return create_row(
+        Model(name=name, **fields),
+        "model.add",
+        actor=actor,
+        reason=reason,
+        then=lambda model: _note_prices(model, actor),
+    )
 
 
 def edit_model(
     model: Model, *, expected: int | None = None, actor: Actor, reason: str = "", **changes: Any
 ) -> Model:
-    return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason)
+    def publish(fresh: Model) -> None:
+        _note_prices(fresh, actor)
+        republish_prices(fresh)
+
+    then = publish if _PRICE_FIELDS & changes.keys() else None
+    return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
+
+
+def _note_prices(model: Model, actor: Actor) -> None:
+    ModelPrice.objects.create(
+        model=model,
+        since=clock.now(),
+        prices={price: getattr(model, f"{price}_nusd_per_mtok") for price in PRICES},
+        source=model.price_source,
+        actor_label=actor.label,
+    )

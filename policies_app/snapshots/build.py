@@ -93,7 +93,13 @@ def plain_body(environment: CachedEnvironment, query: SnapshotQuery) -> bytes:
     selected = environment.selected(query)
     workloads = b",".join(b'"%s":%s' % (name.encode(), fragment) for name, fragment in selected)
     removed = _dump(environment.removed_since(query)).encode()
-    return b'%s,"workloads":{%s},"removed":%s}' % (first[:-1].encode(), workloads, removed)
+    prices = _dump(environment.prices(query)).encode()
+    return b'%s,"workloads":{%s},"prices":%s,"removed":%s}' % (
+        first[:-1].encode(),
+        workloads,
+        prices,
+        removed,
+    )
 
 
 def signed_body(environment: CachedEnvironment, query: SnapshotQuery) -> SnapshotBody:

@@ -12,6 +12,7 @@ from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import msgspec
 from django.db import connection
 
 from controlplane.web.replies import Header, Reply
@@ -25,6 +26,7 @@ class Fragment(NamedTuple):
 
     revision: int
     text: bytes
+    prices: bytes = b"{}"  # JSON: of the models in its documents
 
 
 class SnapshotHeader(NamedTuple):
@@ -93,6 +95,13 @@ class CachedEnvironment:
         """The (name, fragment) pairs to send, by name, so that every process builds the same bytes."""
         return [(name, self.fragments[name].text) for name in sorted(self._names(query))]
 
+    def prices(self, query: SnapshotQuery) -> dict[str, Any]:
+        """What the models of those fragments cost, by the catalogue's names, in order."""
+        merged: dict[str, Any] = {}
+        for text in sorted({self.fragments[name].prices for name in self._names(query)}):
+            merged |= msgspec.json.decode(text)
+        return dict(sorted(merged.items()))
+
     def size(self, query: SnapshotQuery) -> int:
         """Bytes of those fragments."""
         return sum(len(self.fragments[name].text) for name in self._names(query))
@@ -124,12 +133,12 @@ def read_headers() -> dict[str, SnapshotHeader]:
 # One statement, so one moment: with two, the revision of the first could miss a change that the second sees.
 # The names in it are those of our own tables; values are bound.
 _READ = """
-SELECT 0, e.epoch, e.revision, e.poll_interval_ms, '', 0, '' FROM {environment} e WHERE e.id = %s
+SELECT 0, e.epoch, e.revision, e.poll_interval_ms, '', 0, '', '' FROM {environment} e WHERE e.id = %s
 UNION ALL
-SELECT 1, '', 0, 0, w.name, a.revision, a.fragment FROM {assignment} a
+SELECT 1, '', 0, 0, w.name, a.revision, a.fragment, a.prices FROM {assignment} a
   JOIN {workload} w ON w.id = a.workload_id WHERE a.environment_id = %s AND a.revision > %s
 UNION ALL
-SELECT 2, '', 0, 0, w.name, r.number, '' FROM {revision} r JOIN {workload} w ON w.id = r.workload_id
+SELECT 2, '', 0, 0, w.name, r.number, '', '' FROM {revision} r JOIN {workload} w ON w.id = r.workload_id
  WHERE r.environment_id = %s AND r.removed AND r.number > %s
 """
 _TABLES = {
@@ -162,10 +171,10 @@ def _read(
     if found is None:
         return None
     served, gone = dict(fragments), dict(removed)
-    for kind, _, _, _, name, number, text in sorted(rows, key=itemgetter(5)):
+    for kind, _, _, _, name, number, text, prices in sorted(rows, key=itemgetter(5)):
         if kind == 1:
             served.pop(name, None)  # what changed goes to the end
-            served[name] = Fragment(number, text.encode())
+            served[name] = Fragment(number, text.encode(), prices.encode())
         elif kind == 2:
             gone[name] = max(number, gone.get(name, 0))
     for name, number in list(gone.items()):

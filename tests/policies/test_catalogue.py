@@ -1,0 +1,93 @@
+"""The catalogue: prices, their history, and how routers get them."""
+
+import json
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Assignment, Environment, Model, ModelPrice, Revision
+from policies_app.snapshots import build, cache
+from policies_app.snapshots.cache import SnapshotQuery
+from tests.support import builders
+
+pytestmark = pytest.mark.django_db
+
+SMALL = "openai/gpt-4o-mini"
+
+
+def snapshot(environment: Environment, since: int | None = None) -> dict[str, Any]:
+    header = cache.read_headers()[environment.name]
+    found = cache.read_environment(header, None)
+    assert found is not None
+    body = json.loads(build.plain_body(found, SnapshotQuery(None, since)))
+    assert isinstance(body, dict)
+    return body
+
+
+def test_a_snapshot_carries_the_prices_of_the_models_in_it() -> None:
+    assignment = builders.served(builders.environment(), builders.workload())
+    actions.add_model(
+        "other/unused", actor=SYSTEM, input_nusd_per_mtok=1, output_nusd_per_mtok=1, context_window=1
+    )
+    prices = snapshot(assignment.environment)["prices"]
+    assert list(prices) == ["anthropic/claude-sonnet-4-5", SMALL]
+    assert prices[SMALL] == {
+        "input": 150_000_000, "output": 600_000_000,
+        "cache_read": None, "cache_write": None, "batch_input": None, "batch_output": None,
+    }  # fmt: skip
+
+
+def test_a_changed_price_is_a_new_revision_where_the_model_is_served() -> None:
+    here, elsewhere = builders.environment(), builders.environment()
+    for _ in range(2):
+        builders.served(here, builders.workload())
+    alone = {"small": {"model": "anthropic/claude-sonnet-4-5"}, "large": {"model": "other/large"}}
+    actions.add_model(
+        "other/large", actor=SYSTEM, input_nusd_per_mtok=1, output_nusd_per_mtok=1, context_window=9_000
+    )
+    builders.served(elsewhere, builders.workload(), models=alone)
+    model = Model.objects.get(name=SMALL)
+    actions.edit_model(model, actor=SYSTEM, cache_read_nusd_per_mtok=75_000_000, reason="new price list")
+
+    now = snapshot(here)
+    assert (now["revision"], now["prices"][SMALL]["cache_read"]) == (3, 75_000_000)
+    assert {entry["revision"] for entry in now["workloads"].values()} == {3}  # a delta brings it, too
+    assert snapshot(here, since=2)["prices"][SMALL]["cache_read"] == 75_000_000
+    assert snapshot(here, since=3)["prices"] == {}
+    assert snapshot(elsewhere)["revision"] == 1
+    assert Revision.objects.get(environment=here, number=3).cause == "model.edit"
+
+
+def test_another_change_of_a_model_moves_nothing() -> None:
+    assignment = builders.served(builders.environment(), builders.workload())
+    actions.edit_model(Model.objects.get(name=SMALL), actor=SYSTEM, quality=0.5)
+    assert snapshot(assignment.environment)["revision"] == 1
+
+
+def test_it_keeps_what_a_model_cost_and_since_when() -> None:
+    builders.catalogue()
+    model = Model.objects.get(name=SMALL)
+    actions.edit_model(model, actor=SYSTEM, input_nusd_per_mtok=1, price_source="the provider's page")
+    actions.edit_model(model, actor=SYSTEM, enabled=True)
+    history = list(ModelPrice.objects.filter(model=model))
+    assert [row.prices["input"] for row in history] == [1, 150_000_000]
+    assert [row.source for row in history] == ["the provider's page", ""]
+    assert history[0].since > history[1].since
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_served_gets_its_prices_when_the_database_is_migrated() -> None:
+    assignment = builders.served(builders.environment(), builders.workload())
+    wanted = Assignment.objects.get(pk=assignment.pk).prices
+    MigrationExecutor(connection).migrate([("policies_app", "0008_model_names")])
+    try:
+        MigrationExecutor(connection).migrate([("policies_app", "0009_catalogue_prices")])
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+    assert Assignment.objects.get(pk=assignment.pk).prices == wanted
+    assert ModelPrice.objects.filter(model__name=SMALL).count() == 1
