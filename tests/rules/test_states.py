@@ -6,14 +6,68 @@ from hypothesis import strategies as st
 
 from rollout_app.engine.states import (
     ACTIVE,
+    APPROVABLE,
     BY_ITSELF,
     ENDED,
     TRANSITIONS,
     Event,
     IllegalTransition,
     State,
+    allowed_events,
     next_state,
 )
+
+# The table a second time, as design 5 draws it: a row that is lost or altered is noticed here.
+ROWS = """
+draft              propose           awaiting_approval
+draft              revert            running
+draft              cancel            cancelled
+awaiting_approval  amend             awaiting_approval
+awaiting_approval  approve           scheduled
+awaiting_approval  break_glass       running
+awaiting_approval  reject            rejected
+awaiting_approval  cancel            cancelled
+scheduled          amend             awaiting_approval
+scheduled          start             running
+scheduled          cancel            cancelled
+running            advance           running
+running            pause             paused
+running            complete          completed
+running            roll_back         rolling_back
+running            abort             rolling_back
+paused             resume            running
+paused             roll_back         rolling_back
+paused             abort             rolling_back
+rolling_back       confirm_rollback  rolled_back
+rolling_back       confirm_abort     aborted
+"""
+
+
+def test_it_has_these_rows_and_no_other() -> None:
+    rows = [line.split() for line in ROWS.strip().splitlines()]
+    assert {(state, event): after for state, event, after in rows} == TRANSITIONS
+
+
+def test_a_stage_ahead_can_be_approved_while_the_rollout_can_still_reach_it() -> None:
+    assert {"scheduled", "running", "paused"} == APPROVABLE
+
+
+@pytest.mark.parametrize(
+    ("state", "events"),
+    [
+        (State.DRAFT, ("propose", "cancel")),  # a revert begins as another rollout
+        (State.ROLLING_BACK, ()),  # the readback confirms itself
+        (State.PAUSED, ("resume", "roll_back", "abort")),
+        (State.COMPLETED, ()),
+    ],
+)
+def test_it_offers_what_somebody_can_do(state: State, events: tuple[str, ...]) -> None:
+    assert allowed_events(state) == events
+
+
+def test_what_may_be_served_and_what_has_ended() -> None:
+    assert {"running", "paused", "rolling_back"} == ACTIVE
+    assert {"rejected", "rolled_back", "aborted", "completed", "cancelled"} == ENDED
 
 
 @pytest.mark.parametrize(("pair", "after"), TRANSITIONS.items(), ids=str)
