@@ -116,6 +116,37 @@ class TestIssuedKeys:
         with pytest.raises(InvalidInput):
             actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(days=7, microseconds=1))
 
+    def test_an_overlap_may_be_nothing_and_not_less(self) -> None:
+        key, text = self.issue()
+        with pytest.raises(InvalidInput):
+            actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(microseconds=-1))
+        successor, new_text = actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(0))
+        self.check(successor, new_text)
+        with pytest.raises(KeyExpired):
+            self.check(key, text)
+
+    def test_a_key_that_has_ended_is_not_rotated(self, settings: Any) -> None:
+        settings.CLOCK = "process"
+        with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
+            revoked, _ = self.issue()
+            actions.revoke_key(revoked.key_id, actor=SYSTEM, reason="lost")
+            expiring, _ = self.issue(expires_at=clock.now() + timedelta(hours=1))
+            with pytest.raises(Conflict, match="has ended"):
+                actions.rotate_key(revoked.key_id, actor=SYSTEM)
+            now.shift(timedelta(hours=1))
+            with pytest.raises(Conflict, match="has ended"):
+                actions.rotate_key(expiring.key_id, actor=SYSTEM)
+
+    def test_a_key_is_rotated_until_the_last_moment_of_its_life(self, settings: Any) -> None:
+        settings.CLOCK = "process"
+        with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
+            key, _ = self.issue(expires_at=clock.now() + timedelta(hours=1))
+            now.shift(timedelta(hours=1) - timedelta(seconds=1))
+            successor, _ = actions.rotate_key(key.key_id, actor=SYSTEM)
+            assert successor.expires_at == clock.now() + timedelta(hours=1), (
+                "it lives as long as the first one"
+            )
+
     def test_a_key_is_rotated_once_so_two_are_alive_at_most(self) -> None:
         key, _ = self.issue()
         actions.rotate_key(key.key_id, actor=SYSTEM)
