@@ -123,8 +123,10 @@ def test_shadow_comes_first_shares_grow_and_full_comes_last(
 
 
 def test_it_fills_in_every_default() -> None:
-    (stage, _) = check([percent(5_000), FULL])
-    defaults = {"min_minutes": 0, "min_tasks": 0, "max_hours": None, "on_timeout": "hold", "approval": False}
+    """A percentage needs evidence of its own; the last stage asks for nothing more."""
+    (stage, last) = check([percent(5_000), FULL])
+    assert (last["min_minutes"], last["min_tasks"]) == (0, 0)
+    defaults = {"min_minutes": 5, "min_tasks": 50, "max_hours": None, "on_timeout": "hold", "approval": False}
     assert {name: stage[name] for name in defaults} == defaults
 
 
