@@ -27,7 +27,7 @@ def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
         yield body["target"]["id"], {"state": "draft"}
     elif _is_move(body):
         told = subjects.replayed(body["diff"])
-        said = {name: told[name] for name in ("state", "stage", "version") if name in told}
+        said: dict[str, Any] = {name: told[name] for name in ("state", "stage", "version") if name in told}
         fixed = body["evidence"] if body["action"] in PROPOSING else {}
         said |= {name: fixed[name] for name in ("guardrails", "terms") if name in fixed}
         yield body["target"]["id"], said

@@ -24,7 +24,7 @@ class ReasonField(serializers.CharField):
     """Why: taken by every write, kept in the audit log, never answered."""
 
     def __init__(self, **kwargs: Any) -> None:
-        options = {"required": False, "default": "", "allow_blank": True} | kwargs
+        options: dict[str, Any] = {"required": False, "default": "", "allow_blank": True} | kwargs
         if options["required"]:
             del options["default"]
         super().__init__(write_only=True, max_length=2_000, help_text="why; kept in the audit log", **options)

@@ -12,6 +12,7 @@ from policies_app.models import Workload
 from rollout_app.engine.calibration import calibrate
 from rollout_app.engine.evidence import ArmSums, Group
 from rollout_app.engine.reference import Reference
+from rollout_app.engine.stats.cells import Halves
 from rollout_app.engine.windows import merge_groups
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.outcomes import stored_sums
@@ -22,7 +23,9 @@ DAYS = 7  # how far back it is measured: a whole week has every hour and every w
 def reference(rollout: Rollout, now: datetime) -> Reference:
     """The baseline as its last days were, this rollout's own baseline arm included."""
     arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, Group]()
+    cells = CellHalves()
     for row in _rows(rollout, now - timedelta(days=DAYS)):
+        cells.add(row["part"], stored_sums.groups(row["cells"]))
         arm += stored_sums.arm_sums(row)
         latency.merge(stored_sums.histogram(row["latency_histogram"]))
         cost.merge(stored_sums.histogram(row["cost_histogram"]))
@@ -33,14 +36,55 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
         cost=cost,
         groups=groups or None,
         unit_is_request=rollout.workload.unit == Workload.Unit.REQUEST,
+        latency_tolerance_ms=rollout.workload.latency_tolerance_ms,
+        mechanisms=mechanisms(rollout.baseline.document),
+        candidate_mechanisms=mechanisms(rollout.candidate.document),
+        cells=cells.sums or None,
     )
+
+
+class CellHalves:
+    """Tasks and failures by hash cell of the unit, in the first and in the second half of the past.
+
+    Two halves show whether a cell's rate persists: only then may it be predicted.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[int, Halves] = {}
+
+    def add(self, half: int, cells: Mapping[int, Group]) -> None:
+        """Add a minute's cells to half 1 or 2."""
+        for cell, group in cells.items():
+            n1, x1, n2, x2 = self.sums.get(cell, (0, 0, 0, 0))
+            if half == 1:
+                self.sums[cell] = (n1 + group.tasks, x1 + group.failures, n2, x2)
+            else:
+                self.sums[cell] = (n1, x1, n2 + group.tasks, x2 + group.failures)
+
+
+def mechanisms(document: Mapping[str, Any]) -> frozenset[str]:
+    """Which second steps a policy has, of escalate, retry and fallback. A step is not compared with its absence."""
+    found = set()
+    if document.get("escalate") and document["escalate"].get("max", 1):
+        found.add("escalate")
+    if document.get("retry", {}).get("attempts"):
+        found.add("retry")
+    if _falls_back(document):
+        found.add("fallback")
+    return frozenset(found)
+
+
+def _falls_back(document: Mapping[str, Any]) -> bool:
+    """Whether the fallback reaches a model that a task may not have been on: every policy names one, some the same."""
+    chosen = {document["default"], *(rule["use"] for rule in document.get("rules", ()))}
+    return any({*document["fallback"]} - {alias} for alias in chosen)
 
 
 def _rows(rollout: Rollout, since: datetime) -> Iterator[Mapping[str, Any]]:
     """The minutes in which the rollout's baseline was served: as a baseline, or as an earlier rollout's candidate."""
     columns = (*stored_sums.FIGURES, "groups", "cells")
-    statement = (
-        f"SELECT {', '.join(columns)} FROM {ArmTotals._meta.db_table} "  # noqa: S608 — our own names; bound values
+    statement = (  # `part`: half of the minutes with traffic, the earlier ones first
+        f"SELECT {', '.join(columns)}, NTILE(2) OVER (ORDER BY minute) FROM {ArmTotals._meta.db_table} "  # noqa: S608 — our own names; bound values
         "WHERE environment_id = %s AND workload_id = %s AND version = %s AND minute >= %s "
         "AND (arm = 'baseline' OR rollout <> %s) ORDER BY minute"
     )
@@ -48,4 +92,4 @@ def _rows(rollout: Rollout, since: datetime) -> Iterator[Mapping[str, Any]]:
     with connection.cursor() as cursor:
         cursor.execute(statement, [*place, stored(since), str(rollout.pk)])
         for row in cursor:
-            yield dict(zip(columns, row, strict=True))
+            yield dict(zip((*columns, "part"), row, strict=True))

@@ -92,7 +92,12 @@ def test_a_rollback_rests_on_no_difference_that_only_the_missing_share_makes() -
     in_time = replace(whole, tasks=200 - lost, successes=whole.successes - lost, decided=200)
     costs = whole.costs
     kept = replace(costs, n=costs.n - lost, successes=costs.successes - lost)
-    in_time = replace(in_time, cost_n=200 - lost, costs=kept)
+    # What is late has said nothing of its escalations and retries, either.
+    rest = {
+        name: round(getattr(whole, name) * (200 - lost) / 200)
+        for name in ("escalations", "retries", "fallbacks")
+    }
+    in_time = replace(in_time, cost_n=200 - lost, costs=kept, **rest)
     judgement = judged(in_time, replace(whole, decided=200))
     failure = judgement.verdicts[0]
     assert failure.estimate is not None and failure.estimate > failure.margin

@@ -49,7 +49,7 @@ def catalogue() -> dict[str, Model]:
 
 def workload(name: str = "", **fields: Any) -> Workload:
     """A workload whose outcomes count at once (no lag)."""
-    defaults = {"task_type": "summary", "quality_bar": "0.9", "outcome_lag_s": 0}
+    defaults: dict[str, Any] = {"task_type": "summary", "quality_bar": "0.9", "outcome_lag_s": 0}
     if "owner" not in fields:
         defaults["owner"] = team()
     return actions.register_workload(name or next_name("workload"), actor=SYSTEM, **(defaults | fields))

@@ -70,8 +70,10 @@ def harm_odds_ratio(pc: float, missing: Excess) -> float:
     e = missing.share
     if not e or not 0 < pc < 1:
         return 1.0
+    if e >= 1:
+        return math.inf
     shown = pc / (1 - e) if missing.candidate else pc * (1 - e) + e
-    if shown >= 1 or e >= 1:
+    if shown >= 1:
         return math.inf
     return shown / (1 - shown) / (pc / (1 - pc))
 
