@@ -21,7 +21,7 @@ from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen
 from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
 from rollout_app.engine.measures.rates import RateDifference
-from rollout_app.engine.measures.slices import Followed, differing_sums
+from rollout_app.engine.measures.slices import FollowedSlices, differing_sums
 from rollout_app.engine.measures.units import Units
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.outlook import needed_tasks
@@ -71,7 +71,7 @@ class Accumulator:
         self.groups: dict[int, Group] = {}
         self.units = Units.begin(reference) if reference.sticky else None
         self.shares = Shares()
-        self.followed = Followed()
+        self.followed = FollowedSlices()
         self.rehearsed = Rehearsed()  # of the shadow stage's closed minutes
         self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline, over the last closed hour
 
@@ -365,7 +365,7 @@ class Accumulator:
         kept.rehearsed = Rehearsed(ShadowSums(*shadow, *(priced[0] if priced else ())), MirrorSums(*mirror))
         kept.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}
         kept.shares = Shares.load(data.get("shares", {}))
-        kept.followed = Followed.load(data.get("followed", ((), ())))
+        kept.followed = FollowedSlices.load(data.get("followed", ((), ())))
         if kept.units and "units" in data:
             kept.units = Units.load(kept.reference, data["units"])
         return kept

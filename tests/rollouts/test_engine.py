@@ -65,7 +65,7 @@ def test_it_waits_with_a_scheduled_start_for_the_end_of_a_freeze() -> None:
     assert reconcile(rollout.pk, now=at) == "hold"
     rollout.refresh_from_db()
     assert (rollout.state, rollout.hold_code) == (State.SCHEDULED, "frozen")
-    edit_environment(rollout.environment, actor=BEN, frozen_until=None)
+    edit_environment(rollout.environment, actor=BEN, frozen_until=None, reason="over")
     assert reconcile(rollout.pk, now=at) == "start"
 
 

@@ -295,7 +295,7 @@ def test_it_reverts_with_one_click_even_in_a_freeze() -> None:
         actions.revert_rollout(rollout, actor=BEN, reason="twice")
     router(back)
     Plan.objects.all()
-    edit_environment(back.environment, actor=BEN, frozen_until=None)
+    edit_environment(back.environment, actor=BEN, frozen_until=None, reason="over")
     assert reconcile(back.pk) == "complete"
     assert assignment(rollout).baseline == rollout.baseline
 

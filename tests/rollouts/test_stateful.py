@@ -268,7 +268,7 @@ class Rollouts(RuleBasedStateMachine):
     def freeze_or_thaw(self) -> None:
         self.frozen = not self.frozen
         until = clock.now() + timedelta(days=1) if self.frozen else None
-        policies.edit_environment(self.environment, actor=BEN, frozen_until=until)
+        policies.edit_environment(self.environment, actor=BEN, frozen_until=until, reason="as planned")
         self.entries += 1
 
     @rule()

@@ -15,7 +15,7 @@ OTHERS = "(others)"
 
 
 @dataclass(slots=True)
-class Followed:
+class FollowedSlices:
     """The names that are followed, in the order in which they came up."""
 
     endpoints: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Followed:
         return [self.endpoints, self.pairs]
 
     @classmethod
-    def load(cls, data: Iterable[Iterable[str]]) -> "Followed":
+    def load(cls, data: Iterable[Iterable[str]]) -> "FollowedSlices":
         endpoints, pairs = data
         return cls(list(endpoints), list(pairs))
 
