@@ -1,6 +1,7 @@
 """Below /api/v1/."""
 
 from django.urls import URLPattern, path
+from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from controlplane.web.api import ApiView
 from rollout_app import api
@@ -22,9 +23,17 @@ _MOVES = {
 }
 
 
-def _with_csv(route: str, view: type[ApiView]) -> tuple[URLPattern, URLPattern]:
-    """The same at `….csv`."""
-    return path(route, view.as_view()), path(f"{route}.csv", view.as_view(), {"as_csv": True})
+def _with_csv(route: str, view: type[ApiView], operation: str = "") -> tuple[URLPattern, URLPattern]:
+    """The same at `….csv`. `operation`: its name in the API's document, where two addresses would get the same."""
+    plain, table = view, view
+    if operation:
+        plain, table = _named(view, operation), _named(view, f"{operation}_csv")
+    return path(route, plain.as_view()), path(f"{route}.csv", table.as_view(), {"as_csv": True})
+
+
+def _named(view: type[ApiView], operation: str) -> type[ApiView]:
+    named = type(view.__name__, (view,), {"__doc__": view.__doc__})
+    return extend_schema_view(get=extend_schema(operation_id=operation))(named)
 
 
 urlpatterns = [
@@ -43,7 +52,7 @@ urlpatterns = [
     path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
     path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
     path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),
-    *_with_csv("environments/<slug:environment>/review", review.EnvironmentReviewView),
+    *_with_csv("environments/<slug:environment>/review", review.EnvironmentReviewView, "environment_review"),
     *_with_csv("environments/<slug:environment>/review/<slug:workload>", review.WorkloadReviewView),
     *_with_csv("rollouts/<uuid:rollout>/review", review.RolloutReviewView),
 ]

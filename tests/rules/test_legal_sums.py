@@ -14,7 +14,7 @@ from rollout_app.engine.reference import Reference
 from rollout_app.engine.verdicts import Verdict
 
 STAGES = (Stage("percentage", share_pcm=20_000), Stage("percentage", share_pcm=50_000), Stage("full"))
-BOUNDS = [
+BOUNDS: list[dict[str, Any]] = [
     {"metric": "failure", "bound": 0.1},
     {"metric": "cost_per_success", "bound": 1000},
     {"metric": "quality"},

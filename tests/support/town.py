@@ -87,6 +87,7 @@ class Town:
                 self._chance.random() < succeeds(decision),
                 cost_nusd=400_000 + 1_000 * (number % 100),
                 latency_ms=300 + number % 100,
+                shadow_cost_nusd=400_000 if decision.shadow is not None else None,
             )
         until(lambda: router.status()["outcomes_waiting"] == 0)
         self.stamps.tick()
