@@ -1,6 +1,7 @@
 """No legal sum raises: whatever routers may report is judged, and shown, with finite figures."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
