@@ -64,7 +64,7 @@ def _adds_up(rollout: Rollout, evidence: dict[str, Any]) -> None:
     """The entry's own figures give its verdict, and the outcomes that are kept give the same figures again."""
     judgement = evidence["judgement"]
     counted = [verdict for verdict in judgement["verdicts"] if verdict["counted"]]
-    total = sum(float(v["weight"]) * exp(float(v["log_e_harm"])) for v in counted)
+    total = sum(float(v["weight"]) * exp(float(v["log_e_counted"])) for v in counted)
     assert log(total) == _about(judgement["log_e"])
     assert total >= 20
     assert "failure" in [verdict["name"] for verdict in counted]
