@@ -22,15 +22,13 @@ from pointsman.errors import PolicyInvalid
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from pointsman.policy import load
 from policies_app.models import Model, PolicyVersion
-from rollout_app import recorded
 from rollout_app.backtest import picture, report, single_log
 from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.run import backtest
 from rollout_app.backtest.sources import LOGS, Source, open_tasks
 from rollout_app.backtest.tasks import Task
 from rollout_app.backtest.threshold import steps, swept
-
-RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recorded.routerarena}
+from rollout_app.rehearsal.scenario import RECORDED
 
 
 class Command(BaseCommand):
