@@ -65,7 +65,8 @@ def calibrate(
         (Metric.LATENCY_TAIL, latency, latency_edge),
         (Metric.COST_TAIL, cost, cost_edge),
     ):
-        rates[metric.value] = histogram.count_above(edge) / histogram.total if edge is not None else 0.0
+        over = histogram.count_above(edge) if edge is not None else 0
+        rates[metric.value] = over / histogram.total if histogram.total else 0.0
     cap = _cap(cost)
     spend, quality = moments(Metric.COST_PER_SUCCESS, arm), moments(Metric.QUALITY, arm)
     used = [] if unit_is_request else sorted((groups or {}).items())
