@@ -1,0 +1,121 @@
+"""The invariants that hold throughout any fault. A checker returns what contradicts its own."""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+from tests.faults.history import History, Recorded
+
+Checker = Callable[[History, Recorded], list[str]]
+ADVANCES = ("advance", "complete")
+
+
+def revisions_never_fall(history: History, recorded: Recorded) -> list[str]:
+    """Within an epoch, as each router sees it."""
+    return [
+        f"{router} went from revision {before[1]} to {after[1]} of epoch {after[0]}"
+        for router, positions in history.positions.items()
+        for before, after in pairwise(positions)
+        if before[0] == after[0] and after[1] < before[1]
+    ]
+
+
+def snapshots_are_whole(history: History, recorded: Recorded) -> list[str]:
+    """Signature, ETag, revision and digests belong to the body that they came with."""
+    return list(history.broken_snapshots)
+
+
+def outcomes_count_once(history: History, recorded: Recorded) -> list[str]:
+    """All that was acknowledged, and nothing twice."""
+    waiting = [name for name, batch in history.batches.items() if not batch.acknowledged]
+    found = [f"batch {name} was never acknowledged" for name in waiting]
+    expected = sum(batch.tasks for batch in history.batches.values() if batch.acknowledged)
+    if not waiting and recorded.tasks != expected:
+        found.append(f"{expected} tasks were acknowledged, {recorded.tasks} are counted")
+    return found
+
+
+def acknowledged_changes_survive(history: History, recorded: Recorded) -> list[str]:
+    reasons = {reason for _, reason in recorded.entries}
+    return [
+        f"the change {change.reason!r} got revision {change.revision} and has no audit entry"
+        for change in history.changes
+        if change.revision and change.reason not in reasons
+    ]
+
+
+def changes_and_entries_are_one_to_one(history: History, recorded: Recorded) -> list[str]:
+    """No change without its entry, no entry without its change, none done twice."""
+    tried = {change.reason for change in history.changes}
+    entries = Counter(reason for _, reason in recorded.entries if reason in tried)
+    found = [
+        f"{number} entries for the change {reason!r}" for reason, number in entries.items() if number > 1
+    ]
+    made = recorded.revision - recorded.first_revision
+    if made != entries.total():
+        found.append(f"{made} revisions were made by {entries.total()} recorded changes")
+    return found
+
+
+def transitions_skip_nothing(history: History, recorded: Recorded) -> list[str]:
+    """One transition for each (rollout, sequence), none skipped, each beginning where the last ended."""
+    found: list[str] = []
+    for rollout in dict.fromkeys(moved.rollout for moved in recorded.transitions):
+        moves = sorted(
+            (m for m in recorded.transitions if m.rollout == rollout), key=lambda moved: moved.sequence
+        )
+        numbers = [moved.sequence for moved in moves]
+        if numbers != list(range(1, len(numbers) + 1)):
+            found.append(f"rollout {rollout} has transitions {numbers}")
+        found += [
+            f"rollout {rollout}: transition {after.sequence} begins at {after.before}, not at {before.after}"
+            for before, after in pairwise(moves)
+            if before.after != after.before
+        ]
+    return found
+
+
+def nothing_advances_without_data(history: History, recorded: Recorded) -> list[str]:
+    """The rollouts here get no outcomes at all, so missing data is all that there is to judge."""
+    return [
+        f"rollout {moved.rollout} did {moved.event} without data"
+        for moved in recorded.transitions
+        if moved.event in ADVANCES
+    ]
+
+
+def the_audit_log_verifies(history: History, recorded: Recorded) -> list[str]:
+    return list(recorded.audit)
+
+
+def bad_input_is_refused(history: History, recorded: Recorded) -> list[str]:
+    """By a 4xx; while what it needs is away by a 503; and by no other 5xx, ever."""
+    return [
+        f"bad input was answered by {status}, {number} times"
+        for status, number in history.bad_input.items()
+        if not (400 <= status < 500 or status == 503)
+    ]
+
+
+def routers_route(history: History, recorded: Recorded) -> list[str]:
+    """On the last known good, whatever happens to the control plane."""
+    found = [f"{history.undecided} decisions had no model"] if history.undecided else []
+    return found if history.decisions else [*found, "no decision was made"]
+
+
+CHECKERS: tuple[Checker, ...] = (
+    revisions_never_fall,
+    snapshots_are_whole,
+    outcomes_count_once,
+    acknowledged_changes_survive,
+    changes_and_entries_are_one_to_one,
+    transitions_skip_nothing,
+    nothing_advances_without_data,
+    the_audit_log_verifies,
+    bad_input_is_refused,
+    routers_route,
+)
+
+
+def violations(history: History, recorded: Recorded) -> list[str]:
+    return [f"{checker.__name__}: {found}" for checker in CHECKERS for found in checker(history, recorded)]
