@@ -37,6 +37,7 @@ from rollout_app.console.rollout_actions import (
     form_texts,
     offers,
 )
+from rollout_app.console.served_now import served_now
 from rollout_app.engine.states import ACTIVE, ENDED, State
 from rollout_app.models import Plan, Rollout
 
@@ -107,6 +108,7 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "steps": presenters.stage_steps(rollout),
         "caveat": presenters.comparison_caveat(rollout),
         "served": presenters.served_share(rollout),
+        "serves": served_now(rollout),
         "arms": compare_arms(rollout),
         "guardrails": presenters.guardrail_rows(rollout),
         "shadow": presenters.shadow_figures(rollout),
