@@ -1,4 +1,4 @@
-"""Periodic jobs of what is served. See `controlplane.core.periodic`."""
+"""Periodic jobs of what is served. See `controlplane.core.schedule`."""
 
 from celery import shared_task
 

@@ -1,6 +1,6 @@
 """Background work: three lines each. Every task may be lost, doubled or late; the next one makes it right.
 
-`sweep` and what else is in `controlplane.core.periodic.TABLE` runs by itself. `evaluate` follows a nudge.
+`sweep` and what else is in `controlplane.core.schedule.TABLE` runs by itself. `evaluate` follows a nudge.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Periodic jobs of access. See `controlplane.core.periodic`."""
+"""Periodic jobs of access. See `controlplane.core.schedule`."""
 
 from celery import shared_task
 from django.contrib.sessions.models import Session

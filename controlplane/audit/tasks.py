@@ -1,4 +1,4 @@
-"""Periodic jobs of the audit log. See `controlplane.core.periodic`."""
+"""Periodic jobs of the audit log. See `controlplane.core.schedule`."""
 
 from celery import shared_task
 

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from controlplane.core import clock
 from controlplane.core.models import Heartbeat
+from controlplane.core.schedule import ENGINE
 
-ENGINE = "rollout_app.tasks.sweep"
 WRITTEN_EVERY_S = 5.0  # by one process
 # An engine that has not swept for so long is dead. With what a heartbeat and a look at it may be late, that is told
 # within half a minute.

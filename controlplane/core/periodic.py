@@ -1,21 +1,19 @@
-"""The table of periodic jobs, and the runner that keeps it where there is no Celery.
+"""The runner that keeps the table of periodic jobs (`schedule.TABLE`) where there is no Celery.
 
-Each job may be lost, doubled or late: it looks at the database and does what is due. With a broker, `celery
-beat` reads the table. Without, `Runner` calls the very same tasks, each job in a thread of its own, so
-that a slow clean-up never keeps a rollback waiting.
+It calls the very tasks that workers would run, each job in a thread of its own, so that a slow clean-up never
+keeps a rollback waiting.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from django.db import close_old_connections
 from django.utils.module_loading import import_string
 
-from controlplane.core import heartbeats
 from controlplane.core.patience import LONG_S, SHORT_S
+from controlplane.core.schedule import ENGINE, TABLE, Job
 from controlplane.core.threads import LoopThread
 
 logger = logging.getLogger(__name__)
@@ -23,31 +21,6 @@ Loop = Callable[[threading.Event], object]
 
 SOON_S = 1.0  # after the start every job has its first turn
 REST_S = 0.05  # between two turns of a job that takes longer than its interval
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """`path` is the dotted path of a task without arguments; it is due `every` so many seconds."""
-
-    path: str
-    every: float
-
-
-TABLE: tuple[Job, ...] = (
-    Job(heartbeats.ENGINE, every=2),
-    Job("policies_app.tasks.publish", every=2),
-    Job("controlplane.audit.tasks.checkpoint", every=60),
-    Job("controlplane.access.tasks.prune", every=3600),
-    Job("rollout_app.tasks.prune_outcomes", every=3600),
-    Job("rollout_app.tasks.refresh_rollups", every=30),
-    Job("rollout_app.tasks.prune_rollups", every=3600),
-    Job("policies_app.tasks.prune_routers", every=3600),
-)
-
-
-def job(path: str) -> Job:
-    """The table's job of this path, or `KeyError`."""
-    return {job.path: job for job in TABLE}[path]
 
 
 def run_once(job: Job) -> bool:
@@ -95,9 +68,7 @@ class _JobThread(LoopThread):
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"runner:{job.path}")
-        self.patience_s = (
-            SHORT_S if job.path == heartbeats.ENGINE else LONG_S
-        )  # others prune, and may take a while
+        self.patience_s = SHORT_S if job.path == ENGINE else LONG_S  # others prune, and may take a while
         self._job = job
         self._began = False
 

@@ -15,7 +15,7 @@ from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
 from django.urls import get_resolver  # noqa: E402
 
 from controlplane import celery  # noqa: E402
-from controlplane.core import periodic  # noqa: E402
+from controlplane.core import periodic, schedule  # noqa: E402
 from controlplane.server import worker  # noqa: E402
 from controlplane.server.bridge import Bridge  # noqa: E402
 from controlplane.server.gateway import Gateway  # noqa: E402
@@ -35,7 +35,7 @@ def _hand_on_nudges(stopping: threading.Event) -> None:
 
 
 def _publish(stopping: threading.Event) -> None:
-    job = periodic.job("policies_app.tasks.publish")
+    job = schedule.job("policies_app.tasks.publish")
     publish.follow(lambda: periodic.run_once(job), stopping)
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from controlplane.core import clock, heartbeats
+from controlplane.core import clock, heartbeats, schedule
 from controlplane.core.actors import SYSTEM
 from controlplane.core.bulk import chunks
 from controlplane.core.errors import Conflict, RolloutMoved
@@ -67,7 +67,7 @@ def sweep(*, now: datetime | None = None) -> dict[str, int]:
     fleets = Fleets()
     for some in chunks(due, BETWEEN_HEARTBEATS):
         if words:
-            heartbeats.beat(heartbeats.ENGINE)  # a sweep that takes a minute is alive
+            heartbeats.beat(schedule.ENGINE)  # a sweep that takes a minute is alive
         words += evaluate(some, now=now, fleets=fleets)
     return {word: words.count(word) for word in dict.fromkeys(words)}
 

@@ -18,7 +18,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from controlplane.audit.models import Head
-from controlplane.core import clock, heartbeats, problems, signing
+from controlplane.core import clock, heartbeats, problems, schedule, signing
 from controlplane.core.context import request_context
 from controlplane.core.logs import JsonLines
 from controlplane.core.models import Heartbeat
@@ -29,7 +29,7 @@ from tests.support.services import free_port
 
 def _looked() -> Health:
     heartbeats._written.clear()
-    heartbeats.beat(heartbeats.ENGINE)
+    heartbeats.beat(schedule.ENGINE)
     found = Health({})
     found.round()
     return found
