@@ -47,6 +47,11 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def __init__(self, name: str = "console") -> None:
         super().__init__(name)
 
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Without the theme's variables: they would become a style element, and are in theme.css."""
+        context: dict[str, Any] = super().each_context(request)
+        return context | {"colors": None, "border_radius": None}
+
     def has_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active)
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import environ
+from csp import constants as csp
 from django.templatetags.static import static
 
 from controlplane.core.secretfile import kept
@@ -56,6 +57,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "controlplane.access.middleware.origin",  # first: what the others log carries its id
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "controlplane.web.security_headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -173,6 +176,24 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+# What a page may load: files of this server, and nothing inline. The theme's Alpine.js reads its attributes as
+# expressions, which takes 'unsafe-eval' (docs/security.md says what that leaves open).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [csp.NONE],
+        "script-src": [csp.SELF, csp.UNSAFE_EVAL, csp.NONCE],
+        "script-src-attr": [csp.NONE],
+        "style-src": [csp.SELF],
+        "img-src": [csp.SELF, "data:"],
+        "font-src": [csp.SELF],
+        "connect-src": [csp.SELF],
+        "manifest-src": [csp.SELF],
+        "form-action": [csp.SELF],
+        "base-uri": [csp.NONE],
+        "object-src": [csp.NONE],
+        "frame-ancestors": [csp.NONE],
+    }
+}
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024  # bytes of a request body, outside the data plane
 
 REST_FRAMEWORK = {
@@ -220,23 +241,11 @@ UNFOLD = {
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("console/mark.svg")}
     ],
-    "STYLES": [lambda request: static("console/console.css")],
-    "BORDER_RADIUS": "7px",
-    "COLORS": {
-        "primary": {  # indigo: the candidate's colour in every figure, so that green and red stay verdicts
-            "50": "oklch(96.2% .018 272.314)",
-            "100": "oklch(93% .034 272.788)",
-            "200": "oklch(87% .065 274.039)",
-            "300": "oklch(78.5% .115 274.713)",
-            "400": "oklch(67.3% .182 276.935)",
-            "500": "oklch(58.5% .233 277.117)",
-            "600": "oklch(51.1% .262 276.966)",
-            "700": "oklch(45.7% .24 277.023)",
-            "800": "oklch(39.8% .195 277.366)",
-            "900": "oklch(35.9% .144 278.697)",
-            "950": "oklch(25.7% .09 281.288)",
-        },
-    },
+    "STYLES": [
+        lambda request: static("console/theme.css"),
+        lambda request: static("console/console.css"),
+    ],
+    "SCRIPTS": [lambda request: static("console/htmx.js")],
 }
 
 # --- Pointsman ----------------------------------------------------------------------------------------

@@ -39,9 +39,16 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def _is_refused(line: str) -> bool:
+    return "Content Security Policy" in line
+
+
 @pytest.fixture
 def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable[..., Page]]:
-    """`as_person("tom", "approver")` logs in by the form. A script's error on any page fails the test."""
+    """`as_person("tom", "approver")` logs in by the form.
+
+    A script's error on any page fails the test, and so does whatever the Content-Security-Policy refuses.
+    """
     from django.contrib.auth.models import User
 
     from tests.support.people import logged_in
@@ -57,6 +64,7 @@ def as_person(chromium: Browser, live_server: "LiveServer") -> Iterator[Callable
         contexts[-1].set_default_timeout(PATIENCE_MS)
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if _is_refused(line.text) else None)
         page.goto(f"{live_server.url}/console/")
         page.fill("#id_username", name)
         page.fill("#id_password", PASSWORD)
