@@ -69,6 +69,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             ("Workloads", "account_tree", "workloads", 0),
             ("Rollouts", "alt_route", "rollouts", moving),
             ("Review", "monitoring", "review", 0),
+            ("Models", "deployed_code", "models", 0),
             ("Fleet", "router", "fleet", 0),
             ("Audit", "history_edu", "audit", 0),
         ]

@@ -89,9 +89,9 @@ class Model(models.Model):
     """A provider's model in the catalogue. Price is not strength: `quality` is recorded on its own."""
 
     name = models.CharField(max_length=120, unique=True, validators=[validate_name])  # `openai/gpt-4o-mini`
-    input_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])  # nano-USD per 10⁶ tokens
-    output_nusd_per_mtok = models.BigIntegerField(validators=[MinValueValidator(0)])
-    # The same unit; null: the catalogue knows none, and what depends on it stays unknown.
+    # Nano-USD per 10⁶ tokens; null: the catalogue knows none, and what depends on it stays unknown.
+    input_nusd_per_mtok = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
+    output_nusd_per_mtok = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
     cache_read_nusd_per_mtok = models.BigIntegerField(
         null=True, blank=True, validators=[MinValueValidator(0)]
     )

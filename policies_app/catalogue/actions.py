@@ -29,6 +29,8 @@ def edit_model(
         republish_prices(fresh)
 
     then = publish if _PRICE_FIELDS & changes.keys() else None
+    if then:
+        changes.setdefault("price_source", "")  # a person's own: an import keeps it
     return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from policies_app.console import fleet, serving, versions, workloads
+from policies_app.console import catalogue, fleet, serving, versions, workloads
 
 urlpatterns = [
     path("workloads/", workloads.workloads, name="workloads"),
@@ -14,6 +14,9 @@ urlpatterns = [
     path("workloads/<slug:name>/<slug:environment>/serve/", serving.serve, name="serve"),
     path("workloads/<slug:name>/<slug:environment>/pin/", serving.pin, name="pin"),
     path("workloads/<slug:name>/<slug:environment>/unpin/", serving.unpin, name="unpin"),
+    path("models/", catalogue.models, name="models"),
+    path("models/import/", catalogue.import_models, name="import_models"),
+    path("models/import/write/", catalogue.write_models, name="write_models"),
     path("fleet/", fleet.fleet_page, name="fleet"),
     path("fleet/<slug:name>/", fleet.fleet_page, name="fleet_of"),
 ]

@@ -5,8 +5,10 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from controlplane.core import clock
 from controlplane.web.pages import attempt, console_view, done, page, status_of
 from policies_app import actions, selectors
+from policies_app.catalogue.usage import model_notices
 from policies_app.catalogue.validation import problems_of_text
 from policies_app.console.lookups import environments_of, may_edit, trail, version_asked, workload_for
 from policies_app.console.workloads import served_in, served_places
@@ -64,6 +66,7 @@ def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
         ),
         "others": workload.versions.exclude(pk=version.pk).defer("canonical")[:20],
         "may_edit": may_edit(request, workload),
+        "notices": model_notices([version.document], clock.now().date()),
     }
     title = f"Version {version.number}"
     return page(request, "policies/version.html", context, title=title, crumbs=trail(workload))

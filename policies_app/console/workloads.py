@@ -12,6 +12,7 @@ from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core import clock
 from controlplane.web.pages import console_view, may, must, page, paginated
+from policies_app.catalogue.usage import model_notices
 from policies_app.console.lookups import environments_of, may_edit, trail, workload_for
 from policies_app.fleet.listening import read_hearing
 from policies_app.fleet.readback import Readback, read_fleet
@@ -51,8 +52,14 @@ def workload_page(request: HttpRequest, name: str) -> HttpResponse:
         ],
         "rows": paginated(request, workload.versions.defer("canonical").all(), 15),
         "where": served_places(served),
+        "notices": model_notices(_documents(served), clock.now().date()),
     }
     return page(request, "policies/workload.html", context, title=workload.name, crumbs=trail())
+
+
+def _documents(served: Iterable[Assignment]) -> list[dict[str, Any]]:
+    versions = [version for a in served for version in (a.baseline, a.candidate) if version is not None]
+    return [version.document for version in versions]
 
 
 def served_in(environments: Sequence[Environment]) -> QuerySet[Assignment]:

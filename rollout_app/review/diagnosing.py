@@ -104,9 +104,11 @@ def _models(version: PolicyVersion, ours: Routes, all_routes: Routes) -> list[Mo
         )
     }  # fmt: skip
     prices = {
-        alias: (catalogue[name].input_nusd_per_mtok, catalogue[name].output_nusd_per_mtok)
+        alias: (model.input_nusd_per_mtok, model.output_nusd_per_mtok)
         for alias, name in names.items()
-        if name in catalogue
+        if (model := catalogue.get(name))
+        and model.input_nusd_per_mtok is not None
+        and model.output_nusd_per_mtok is not None
     }
     chosen = {rule["id"]: rule["use"] for rule in document.get("rules", ())} | {
         "default": document["default"]

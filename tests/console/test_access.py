@@ -18,6 +18,8 @@ PAGES = [
     ("serve", ["summaries", "production"]),
     ("pin", ["summaries", "production"]),
     ("unpin", ["summaries", "production"]),
+    ("models", []),
+    ("import_models", []),
     ("fleet", []),
     ("fleet_of", ["production"]),
     ("rollouts", []),

@@ -140,5 +140,9 @@ def _tasks(options: Mapping[str, Any]) -> Iterator[Task]:
 
 def _prices() -> Prices:
     """Dollars a million tokens, of the catalogue's models that have a price."""
-    priced = Model.objects.all()
-    return {row.name: (row.input_nusd_per_mtok / 1e9, row.output_nusd_per_mtok / 1e9) for row in priced}
+    prices = Model.objects.values_list("name", "input_nusd_per_mtok", "output_nusd_per_mtok")
+    return {
+        name: (tokens_in / 1e9, tokens_out / 1e9)
+        for name, tokens_in, tokens_out in prices
+        if tokens_in is not None and tokens_out is not None
+    }

@@ -26,20 +26,23 @@ TYPICAL_CALL = (1_000, 250)
 
 @dataclass(frozen=True, slots=True)
 class CatalogueModel:
-    """One model of the catalogue. Prices are nano-US-dollars per million tokens, the window counts tokens.
+    """One model of the catalogue. Prices are nano-US-dollars per million tokens, None where the catalogue knows none;
+    the window counts tokens.
 
     quality is what was measured of it, on any scale where more is better, or None.
     """
 
     name: str
-    input_nusd_per_mtok: int
-    output_nusd_per_mtok: int
+    input_nusd_per_mtok: int | None
+    output_nusd_per_mtok: int | None
     context_window: int
     enabled: bool
     quality: float | None = None
 
-    def price(self, tokens_in: float, tokens_out: float) -> float:
-        """What a call costs, in nano-US-dollars."""
+    def price(self, tokens_in: float, tokens_out: float) -> float | None:
+        """What a call costs, in nano-US-dollars; None where that is not known."""
+        if self.input_nusd_per_mtok is None or self.output_nusd_per_mtok is None:
+            return None
         return (tokens_in * self.input_nusd_per_mtok + tokens_out * self.output_nusd_per_mtok) / _MTOK
 
 
@@ -106,10 +109,14 @@ def _check_budget(
             continue
         smallest = model.price(least[alias], 1)
         usual = model.price(max(least[alias], TYPICAL_CALL[0]), TYPICAL_CALL[1])
+        if smallest is None or usual is None:
+            text = f"{model.name} has no price in the catalogue: nobody can say which of its calls fit the budget"
+            report(path, "no_price", text, 0, "warning")
+            continue
         if budget < smallest:
             text = f"less than one call of {alias} costs ({smallest:,.0f} at {least[alias]:,.0f} tokens)"
             report(path, "budget_too_small", text)
-        elif budget < usual:
+        if smallest <= budget < usual:
             text = f"less than a usual call of {alias} costs ({usual:,.0f} at {TYPICAL_CALL[0]:,} tokens in)"
             report(path, "budget_too_small", text, 0, "warning")
 

@@ -1,0 +1,129 @@
+"""What a price list would change in the catalogue, and the change itself: all of it or nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Any
+
+from django.db import transaction
+
+from controlplane.core.actors import Actor
+from controlplane.core.errors import InvalidInput, NotFound
+from controlplane.web.display import money
+from policies_app.catalogue.actions import add_model, edit_model
+from policies_app.catalogue.price_files import ListedModel, PriceList
+from policies_app.catalogue.usage import used_in
+from policies_app.models import Assignment, Model
+
+IMPORTED = ("LiteLLM price map ", "CSV ")  # how `price_source` begins of what no person has edited since
+MOST_WRITTEN = 500  # models of one import: each has its audit entry, and they are one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One model: added (`model` is None) or changed. `kept` says why it stays as it is; then nothing is written."""
+
+    name: str
+    model: Model | None
+    fields: dict[str, Any]  # what would be written
+    before: dict[str, Any]
+    used_in: list[str]  # `environment/workload` that serve a policy with it
+    kept: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """Each field in words: `input price $0.15 → $0.10`. Prices in dollars per million tokens."""
+        return [
+            f"{_words(name)} {_written(name, self.before.get(name))} → {_written(name, value)}"
+            if self.model
+            else f"{_words(name)} {_written(name, value)}"
+            for name, value in sorted(self.fields.items())
+        ]
+
+
+def _words(field: str) -> str:
+    return field.removesuffix("_nusd_per_mtok").replace("_", " ") + (
+        " price" if field.endswith("_per_mtok") else ""
+    )
+
+
+def _written(field: str, value: Any) -> str:
+    if value is None:
+        return "unknown"
+    return money(value) if field.endswith("_nusd_per_mtok") else str(value)
+
+
+def plan(listed: PriceList, *, add: Sequence[str] = (), overwrite: bool = False) -> list[Change]:
+    """The changes, by name. `add`: patterns of names to add that the catalogue has not; the rest are left out."""
+    known = {model.name: model for model in Model.objects.all()}
+    used = used_in(Assignment.objects.all())
+    return sorted(_changes(listed, known, used, add, overwrite), key=lambda change: change.name)
+
+
+def apply(source: str, changes: Sequence[Change], *, actor: Actor, reason: str) -> int:
+    """Write them; returns how many. An error in one leaves the catalogue as it was."""
+    written = [change for change in changes if not change.kept]
+    if len(written) > MOST_WRITTEN:
+        raise InvalidInput(
+            f"{len(written):,} models would be written, and one import writes at most {MOST_WRITTEN}: "
+            "name fewer of those to add."
+        )
+    with transaction.atomic():
+        for change in written:
+            fields = change.fields | {"price_source": source[:200]}
+            if change.model is None:
+                add_model(change.name, actor=actor, reason=reason, **fields)
+            else:
+                edit_model(change.model, expected=change.model.version, actor=actor, reason=reason, **fields)
+    return len(written)
+
+
+def _changes(
+    listed: PriceList,
+    known: dict[str, Model],
+    used: dict[str, list[str]],
+    add: Sequence[str],
+    overwrite: bool,
+) -> Iterator[Change]:
+    for entry in listed.models:
+        model = known.get(entry.name)
+        if model is not None:
+            before = {name: getattr(model, name) for name in entry.fields}
+            fields = {name: value for name, value in entry.fields.items() if before[name] != value}
+            if fields:
+                edited = not overwrite and not model.price_source.startswith(IMPORTED)
+                kept = "a person set it" if edited else ""
+                yield Change(entry.name, model, fields, before, used.get(entry.name, []), kept)
+        elif any(fnmatchcase(entry.name, pattern) for pattern in add):
+            yield Change(entry.name, None, dict(entry.fields), {}, [], _lacking(entry))
+
+
+def _lacking(entry: ListedModel) -> str:
+    """What the list does not say of a model that would be added."""
+    return "" if "context_window" in entry.fields else "the list gives no context_window"
+
+
+# --- between showing and writing ------------------------------------------------------------------------
+
+
+def as_row(change: Change) -> list[Any]:
+    """[name, the model's version (None: new), fields] as JSON takes it."""
+    fields = {
+        name: value.isoformat() if isinstance(value, date) else value for name, value in change.fields.items()
+    }
+    return [change.name, change.model.version if change.model else None, fields]
+
+
+def from_row(row: list[Any]) -> Change:
+    """The change again, of the model as it was when it was shown. Raises `NotFound` when it is gone."""
+    name, version, fields = row
+    if "retires_on" in fields:
+        fields["retires_on"] = date.fromisoformat(fields["retires_on"])
+    model = None
+    if version is not None:
+        model = Model.objects.filter(name=name).first()
+        if model is None:
+            raise NotFound(f"The catalogue has no {name} any more: read the price list again.")
+        model.version = version
+    return Change(name, model, fields, {}, [])

@@ -1,0 +1,70 @@
+"""Which models the served policies use, and what is to be said of them. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+
+from policies_app.models import Assignment, Model
+
+RETIRES_SOON = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNotice:
+    """What somebody should know of a model that a policy uses. `tone`: `bad` or `warn`."""
+
+    model: str
+    sentence: str
+    tone: str
+
+
+def models_of(document: Mapping[str, Any]) -> set[str]:
+    """The catalogue's names of the models that a policy uses."""
+    return {entry["model"] for entry in document["models"].values()}
+
+
+def used_in(served: QuerySet[Assignment]) -> dict[str, list[str]]:
+    """Model → the places (`environment/workload`) of these assignments that serve a policy with it."""
+    places: dict[str, list[str]] = defaultdict(list)
+    rows = served.select_related("environment", "workload", "baseline", "candidate").defer(
+        "fragment", "baseline__canonical", "candidate__canonical"
+    )
+    for assignment in rows.order_by("environment__name", "workload__name"):
+        versions = [assignment.baseline, *([assignment.candidate] if assignment.candidate else [])]
+        for name in set().union(*(models_of(version.document) for version in versions)):
+            places[name].append(f"{assignment.environment.name}/{assignment.workload.name}")
+    return dict(places)
+
+
+def model_notices(documents: Iterable[Mapping[str, Any]], today: date) -> list[ModelNotice]:
+    """Of the models in these policies: gone, disabled, without a price, retired or about to be. One query."""
+    names = set().union(*(models_of(document) for document in documents))
+    found = {model.name: model for model in Model.objects.filter(name__in=names)}
+    return [notice for name in sorted(names) for notice in _notices(name, found.get(name), today)]
+
+
+def _notices(name: str, model: Model | None, today: date) -> Iterable[ModelNotice]:
+    if model is None:
+        yield ModelNotice(name, f"{name} is not in the catalogue.", "bad")
+        return
+    if not model.enabled:
+        yield ModelNotice(name, f"{name} is disabled in the catalogue.", "bad")
+    lacking = [kind for kind in ("input", "output") if getattr(model, f"{kind}_nusd_per_mtok") is None]
+    if lacking:
+        text = f"{name} has no {' and no '.join(lacking)} price: what routers price by tokens stays unknown."
+        yield ModelNotice(name, text, "warn")
+    if model.retires_on is not None:
+        yield from _retirement(name, model.retires_on, today)
+
+
+def _retirement(name: str, retires_on: date, today: date) -> Iterable[ModelNotice]:
+    days = (retires_on - today).days
+    if days < 0:
+        yield ModelNotice(name, f"{name} was retired by its provider on {retires_on:%Y-%m-%d}.", "bad")
+    elif days <= RETIRES_SOON.days:
+        left = "today" if days == 0 else "tomorrow" if days == 1 else f"in {days} days"
+        yield ModelNotice(name, f"{name} retires {left} ({retires_on:%Y-%m-%d}).", "warn")
