@@ -120,18 +120,6 @@ def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
 
 # --- guardrails ---------------------------------------------------------------------------------------
 
-LABELS = {
-    "failure": "Failure",
-    "cost_per_success": "Cost per success",
-    "error": "Error",
-    "escalation": "Escalation",
-    "fallback": "Fallback",
-    "retry": "Retry",
-    "latency_tail": "Latency tail",
-    "cost_tail": "Cost tail",
-    "quality": "Mean quality",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
@@ -173,7 +161,7 @@ def _next_stage_name(rollout: Rollout) -> str | None:
 def _unjudged(guardrail: Guardrail) -> GuardrailRow:
     write = figure_writer(guardrail.metric, absolute=guardrail.bound is not None)
     limit = guardrail.margin if guardrail.bound is None else guardrail.bound
-    label = LABELS[guardrail.metric]
+    label = guardrail.metric.spec.label
     margin = write(limit).lstrip("+")
     return GuardrailRow(label, "no_data", NONE, "", margin, "", None, "quiet", 0, 0, guardrail.gates, None)
 
@@ -189,7 +177,7 @@ def _guardrail_row(verdict: Verdict, following: str | None) -> GuardrailRow:
     required = write(verdict.stage_margin)
     counts = verdict.log_e_counted + math.log(verdict.weight) if verdict.counted else None
     return GuardrailRow(
-        label=LABELS[verdict.metric] + (" (absolute)" if absolute else ""),
+        label=verdict.metric.spec.label + (" (absolute)" if absolute else ""),
         verdict=verdict.result,
         estimate=NONE if estimate is None else write(estimate),
         between=between,

@@ -7,7 +7,7 @@ from typing import Any
 from django import template
 
 from policies_app.models import Environment, Workload
-from rollout_app.console.presenters import LABELS, figure_writer, served_share
+from rollout_app.console.presenters import figure_writer, served_share
 from rollout_app.console.presenters import stage_name as name_of_stage
 from rollout_app.engine.guardrails import Guardrail, guardrails_for
 from rollout_app.models import Rollout
@@ -44,7 +44,7 @@ def _margin_row(guardrail: Guardrail, own: set[tuple[str, bool]]) -> MarginRow:
     absolute = guardrail.bound is not None
     write = figure_writer(guardrail.metric, absolute=absolute)
     limit = write(guardrail.margin if guardrail.bound is None else guardrail.bound)
-    label = LABELS[guardrail.metric] + (" (absolute)" if absolute else "")
+    label = guardrail.metric.spec.label + (" (absolute)" if absolute else "")
     return MarginRow(label, limit.lstrip("+"), guardrail.weight, (guardrail.metric.value, absolute) in own)
 
 

@@ -81,6 +81,10 @@ class Differing:
     decided: int | None = None
 
 
+# Counts of tasks that a minute's row and `ArmSums` have under one name.
+TASK_COUNTS = ("errors", "escalations", "fallbacks", "retries")
+
+
 @dataclass(frozen=True, slots=True)
 class ArmSums:
     """One arm's sums over some time. Sums add up with `+`; all zero is the neutral element.

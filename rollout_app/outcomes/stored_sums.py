@@ -7,6 +7,7 @@ import msgspec
 
 from pointsman.reporting.histogram import Histogram
 from rollout_app.engine.evidence import (
+    TASK_COUNTS,
     ArmSums,
     Differing,
     GradedCosts,
@@ -19,7 +20,7 @@ from rollout_app.engine.reference import Reference
 
 # The columns that `arm_sums` and `differing` read.
 FIGURES = (
-    "tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries", "cost_n", "cost_sum",
+    "tasks", "successes", "failures", *TASK_COUNTS, "cost_n", "cost_sum",
     "capped_sum", "capped_sum_sq", "capped_on_success", "quality_n", "quality_sum", "quality_sum_sq",
     "graded_n", "graded_successes", "graded_capped_sum", "graded_capped_sum_sq", "graded_capped_on_success",
     "graded_sum", "tracked", "decided", "cost_histogram", "latency_histogram",
@@ -37,10 +38,7 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
         tasks=tasks,
         successes=successes,
         failures=failures,
-        errors=row["errors"],
-        escalations=row["escalations"],
-        fallbacks=row["fallbacks"],
-        retries=row["retries"],
+        **{name: row[name] for name in TASK_COUNTS},
         latency_n=latency.total if latency_edge is not None else 0,
         latency_above=latency.above(latency_edge),
         cost_n=row["cost_n"],
