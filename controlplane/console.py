@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from django.contrib.auth.forms import AuthenticationForm
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils import timezone
 from unfold.sites import UnfoldAdminSite
-from unfold.widgets import BASE_INPUT_CLASSES
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
@@ -23,25 +21,12 @@ from rollout_app.console.rollout_actions import may_approve
 from rollout_app.engine.states import ACTIVE, ENDED, State
 
 
-class LoginForm(AuthenticationForm):
-    """Anybody with an account can log in. What they see depends on their roles, not on `is_staff`."""
-
-    required_css_class = "required"
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for field in self.fields.values():
-            field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
-
-
 class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no types
-    """Django's admin as a frame (log in, password, theme) around pages of our own.
+    """Django's admin as a frame around pages of our own. Signing in is `controlplane.access.sign_in`'s.
 
     No model is registered: Django's forms would write rows past the actions and past the audit log.
     """
 
-    login_form = LoginForm
-    login_template = "console/login.html"
     enable_nav_sidebar = True
 
     def __init__(self, name: str = "console") -> None:

@@ -7,6 +7,7 @@ listed in the README's table. What cannot work is refused at start by a system c
 
 import secrets
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import environ
@@ -43,6 +44,9 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
+    "allauth",
+    "allauth.account",
+    "axes",
     "rest_framework",
     "drf_spectacular",
     "controlplane.apps.ControlplaneConfig",
@@ -67,6 +71,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "axes.middleware.AxesMiddleware",  # last: it answers in place of a page that was locked out
 ]
 
 ROOT_URLCONF = "controlplane.urls"
@@ -148,7 +154,7 @@ CACHES = {
 }
 
 # --- People -------------------------------------------------------------------------------------------
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+PASSWORD_HASHERS = ["controlplane.access.sign_in.hashing.TwoAtOnceArgon2Hasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -160,6 +166,30 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "console:login"
 LOGIN_REDIRECT_URL = "console:index"
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # first: who is locked out costs no hash
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+ACCOUNT_ADAPTER = "controlplane.access.sign_in.adapters.AccountAdapter"
+ACCOUNT_FORMS = {"login": "controlplane.access.sign_in.views.SignInForm"}
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"  # an address is a note; nothing is proved by it, and nothing rests on it
+ACCOUNT_LOGOUT_REDIRECT_URL = "console:login"
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_RATE_LIMITS = {"login": None}  # django-axes counts these
+# Ten failures of one name from one address; then that pair waits, and no password is looked at.
+AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=10)
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # nobody is kept out for longer by trying
+AXES_USERNAME_CALLABLE = "controlplane.access.sign_in.throttle.counted_name"
+AXES_CLIENT_IP_CALLABLE = "controlplane.access.sign_in.throttle.client_address"
+AXES_LOCKOUT_CALLABLE = "controlplane.access.sign_in.throttle.locked_out"
+AXES_SENSITIVE_PARAMETERS = ["username", "login", "code", "next", "csrfmiddlewaretoken"]
+AXES_DISABLE_ACCESS_LOG = True  # the audit log has every sign-in
+AXES_ENABLE_ADMIN = AXES_VERBOSE = False
 
 # --- Web ----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
@@ -228,7 +258,7 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
     # Django's own handlers would say everything twice, and mail it.
-    "loggers": {"django": {"handlers": [], "propagate": True}},
+    "loggers": {"django": {"handlers": [], "propagate": True}, "axes": {"level": "WARNING"}},
 }
 
 # --- Console ------------------------------------------------------------------------------------------

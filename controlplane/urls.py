@@ -7,6 +7,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from controlplane.access import api as access
+from controlplane.access.sign_in import views as sign_in
 from controlplane.audit import api as audit
 
 api_v1: list[URLPattern | URLResolver] = [
@@ -18,6 +19,7 @@ api_v1: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="console:index")),
+    path("console/", include(sign_in.urlpatterns)),
     path("console/", admin.site.urls),
     path("api/v1/", include((api_v1, "api"))),
     path("api/v1/", include("policies_app.urls")),

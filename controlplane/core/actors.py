@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
-Kind = Literal["user", "key", "router", "system"]
+Kind = Literal["user", "key", "router", "system", "visitor"]
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person, a key, a router or the system itself, as the audit log writes it down.
+    """A person, a key, a router, the system itself, or a visitor who has not signed in, as the audit log has it.
 
     `id` is stable and unique within `kind`; `label` is what a person reads, kept as text so that the entry
     outlives its subject. `user_id` is the person behind an admin key: four eyes count people, not keys.

@@ -6,6 +6,7 @@
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
     ├── Unauthenticated                401     unauthenticated
+    │   ├── SignInFailed               401     sign_in_failed
     │   ├── KeyRevoked                 401     key_revoked
     │   └── KeyExpired                 401     key_expired
     ├── Forbidden                      403     forbidden
@@ -86,6 +87,10 @@ class MalformedBody(PointsmanError):
 
 class Unauthenticated(PointsmanError):
     status, code, title = 401, "unauthenticated", "Who is asking is not known"
+
+
+class SignInFailed(Unauthenticated):
+    code, title = "sign_in_failed", "The sign-in failed"
 
 
 class KeyRevoked(Unauthenticated):

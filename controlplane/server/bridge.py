@@ -21,6 +21,9 @@ Environ = dict[str, Any]
 WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 THREADS = 8  # requests of people and scripts at once; the others queue
+# Sign-ins hash passwords, two at a time in a process. They wait for each other in threads of their own.
+SIGN_IN_THREADS = 2
+SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
 MOST_WAITING = 256  # requests in the queue; beyond it they are told to come back
 BODY_LIMIT = 4 * 1024 * 1024  # bytes; Django's own limits lie below
 IN_MEMORY = 1024 * 1024  # bytes of an answer; a larger one goes to a temporary file
@@ -33,6 +36,7 @@ class Bridge:
     def __init__(self, application: WsgiApplication, threads: int = THREADS) -> None:
         self._application = application
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
+        self._signing_in = ThreadPoolExecutor(SIGN_IN_THREADS, thread_name_prefix="sign-in")
         self._most = threads + MOST_WAITING
         self._running = 0  # or waiting for a thread
         self._bodies = Bodies()
@@ -48,13 +52,18 @@ class Bridge:
         self._running += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._run, environ(request, body))
+            return await loop.run_in_executor(self._pool(request), self._run, environ(request, body))
         finally:
             self._running -= 1
+
+    def _pool(self, request: Request) -> ThreadPoolExecutor:
+        hashes = request.method == "POST" and request.path.startswith(SIGN_INS)
+        return self._signing_in if hashes else self._threads
 
     def close(self) -> None:
         """Wait for what runs."""
         self._threads.shutdown()
+        self._signing_in.shutdown()
 
     def _run(self, environ: Environ) -> Reply:
         started: list[tuple[int, list[Header]]] = []

@@ -68,7 +68,7 @@ def test_it_says_so_when_the_password_is_wrong() -> None:
     User.objects.create_user("maria", password="the right one")
     response = Client().post(reverse("console:login"), {"username": "maria", "password": "another"})
     assert response.status_code == 200
-    assert b"Please enter a correct username and password" in response.content
+    assert b"The name or the password is wrong" in response.content
 
 
 @pytest.mark.django_db

@@ -74,9 +74,8 @@ def test_it_notes_when_a_key_was_used(call: Caller) -> None:
 
 
 def test_a_session_gets_in_and_writes_only_with_a_csrf_token() -> None:
-    User.objects.create_superuser("root", password="correct horse")
     client = Client(enforce_csrf_checks=True)
-    assert client.login(username="root", password="correct horse")
+    client.force_login(User.objects.create_superuser("root"))
     assert client.get("/api/v1/teams").status_code == 200
     response = client.post("/api/v1/teams", {"name": "t", "members": []}, content_type="application/json")
     assert is_problem(response, 403, "forbidden")

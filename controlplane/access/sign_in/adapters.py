@@ -1,0 +1,82 @@
+"""What django-allauth asks of Pointsman. Every sign-in and every failure passes here, and is an audit entry."""
+
+from typing import Any, cast
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.internal.flows.login import get_authentication_records
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+
+from controlplane.access.sign_in import throttle
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import PointsmanError, SignInFailed, TooMany
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """Nobody signs up: people are invited. Attempts are counted by django-axes, not by allauth's cache."""
+
+    error_messages = DefaultAccountAdapter.error_messages | {
+        "username_password_mismatch": "The name or the password is wrong.",
+    }
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return False
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        return throttle.address(request)
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        return
+
+    def _rollback_login_failed_rl_usage(self) -> None:
+        return
+
+    def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
+        """Begin a session: no sign-in without its entry."""
+        ways = [record["method"] for record in get_authentication_records(request, user)]
+        with transaction.atomic():
+            super().login(request, user)
+            log.record(
+                actor=Actor.of_user(user),
+                action="session.begin",
+                target=("user", str(user.pk)),
+                evidence={"by": list(dict.fromkeys(ways))},
+            )
+
+    def logout(self, request: HttpRequest) -> None:
+        user = request.user
+        with transaction.atomic():
+            super().logout(request)
+            if user.is_authenticated:
+                log.record(actor=Actor.of_user(user), action="session.end", target=("user", str(user.pk)))
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        """A wrong password, or none that was looked at because too many were wrong before."""
+        error: PointsmanError = SignInFailed("The name or the password is wrong.")
+        if getattr(request, "axes_locked_out", False):
+            error = TooMany(
+                "Too many sign-ins failed before; the password was not looked at.", retry_after=900
+            )
+        refuse(request, error, _person_called(credentials.get("username")))
+
+    def respond_user_inactive(self, request: HttpRequest, user: AbstractBaseUser) -> HttpResponse:
+        refuse(request, SignInFailed("The account is deactivated."), user)
+        return cast("HttpResponse", super().respond_user_inactive(request, user))
+
+
+def refuse(request: HttpRequest, error: PointsmanError, user: AbstractBaseUser | None) -> None:
+    """Append a failed sign-in. An unknown name may be a password typed into the wrong field: it is not kept."""
+    where = throttle.address(request)
+    log.record_refusal(
+        error,
+        actor=Actor("visitor", where, f"somebody at {where}"),
+        action="session.begin",
+        target=("user", "of an unknown name" if user is None else str(user.pk)),
+    )
+
+
+def _person_called(name: Any) -> AbstractBaseUser | None:
+    return get_user_model().objects.filter(username__iexact=str(name)).first() if name else None
