@@ -35,10 +35,11 @@ from pointsman.reporting.outcomes import OutcomeBuffer
 from pointsman.reporting.recording import TaskResult, TypicalCosts, bucket_key, learn, outcome_of
 from pointsman.reporting.spool import Spool
 from pointsman.sync.connection import Connection
-from pointsman.sync.defaults import DefaultAssignments
+from pointsman.sync.defaults import DefaultAssignments, unknown_workload
 from pointsman.sync.headers import fits_header
 from pointsman.sync.last_known_good import LastKnownGood
 from pointsman.sync.signature import PublicKeys, Trusted
+from pointsman.sync.snapshot import Snapshot
 from pointsman.sync.store import DiskStore
 from pointsman.version import VERSION
 
@@ -51,6 +52,7 @@ log = logging.getLogger("pointsman")
 
 FEEDBACK_KINDS = ("human_review", "satisfaction", "downstream")
 _ENDS_WITHIN_S = 0.2  # the poller, besides its last flush
+_UNKNOWN_TOLD = 100  # names of workloads: one that makes them up must not fill the log
 _CLIENT = f"pointsman-python/{VERSION}"
 _numbers = itertools.count()
 _Path = str | os.PathLike[str]
@@ -127,6 +129,7 @@ class Router:
         self._memory, self._costs = Memory(prices=self._prices), TypicalCosts()
         self._count = _Counts()
         self._told: set[str] = set()
+        self._unknown: set[str] = set()
         self._started = self._closed = False
         self._good.load()
         self._background = self._new_background()
@@ -165,6 +168,8 @@ class Router:
             if assignment is None:
                 count.decisions_without_policy.hit()
                 assignment = self._defaults.assignment(workload)
+                if snapshot is not None and workload not in self._unknown:
+                    self._say_unknown(workload, snapshot)
         except Exception:  # A name that cannot even be looked up, such as a list.
             assignment = self._defaults.assignment("")
         decision = decide(assignment, request, unit_ids, self._memory, available)
@@ -189,6 +194,12 @@ class Router:
         except Exception:  # Ids that fail at every look, or the caller's own clock.
             count.evaluation_errors.hit()
         return decision
+
+    def _say_unknown(self, workload: str, snapshot: Snapshot) -> None:
+        """Say once that a name is served nowhere: most often it is misspelt."""
+        if isinstance(workload, str) and len(self._unknown) < _UNKNOWN_TOLD:
+            self._unknown.add(workload)
+            log.error("%s", unknown_workload(workload, snapshot.environment, snapshot.workloads))
 
     def _prices(self) -> Prices:
         snapshot = self._good.current
@@ -266,11 +277,18 @@ class Router:
         self._feedback.put({name: value for name, value in word.items() if value is not None})
 
     def wait_ready(self, timeout: float = 10.0) -> bool:
-        """Poll now and wait until there is a snapshot, from disk or network. False after `timeout` s."""
-        if self._good.current is not None:
-            return True
-        self._background.poke()
-        return self._background.poller.applied.wait(timeout)
+        """Poll now and wait until there is a snapshot, from disk or network. False after `timeout` s.
+
+        Raises ConfigurationError at once when the answer says that waiting is no use: nothing speaks the protocol
+        at `url`, or the key is none that it takes. Decisions go on by `defaults` all the same.
+        """
+        if self._good.current is None:
+            poller = self._background.poller
+            self._background.poke()
+            poller.settled.wait(timeout)
+            if self._good.current is None and poller.setup_problem is not None:
+                raise ConfigurationError(poller.setup_problem)
+        return self._good.current is not None
 
     @property
     def ready(self) -> bool:
@@ -286,6 +304,7 @@ class Router:
     def status(self) -> dict[str, Any]:
         """What an operator asks: what is applied, how stale it is, what waits, what was lost, what failed."""
         good, poller, outcomes = self._good, self._background.poller, self._outcomes
+        sender = self._background.sender
         snapshot, confirmed = good.current, good.confirmed_at
         return {
             "instance": self.instance,
@@ -297,7 +316,10 @@ class Router:
             "workloads": len(snapshot.workloads) if snapshot else 0,
             "rejected_policies": len(snapshot.rejected) if snapshot else 0,
             "rejected": [r.workload for r in snapshot.rejected] if snapshot else [],
+            "workloads_unknown": sorted({*self._unknown, *poller.workloads_missing}),
             "last_error": poller.last_error,
+            "sending_error": sender.last_error,
+            "clock_ahead_s": sender.clock_ahead_s,
             "failures_in_a_row": poller.failures_in_a_row,
             "polls": poller.polls,
             "poll_failures": poller.poll_failures,

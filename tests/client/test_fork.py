@@ -144,15 +144,19 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = SlowLog()
-    logger = logging.getLogger("httpx")
+    logger = logging.getLogger("a line for each request")
     handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(slow)))
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    caplog.set_level(logging.INFO, "httpx")  # loggers remember what they were not to say, until they are told
+    caplog.set_level(logging.INFO, logger.name)
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [handler])
     monkeypatch.setattr(background, "_FORK_WAITS_S", 60)  # however slow the machine
     plane.poll_interval_ms = 100
-    with plane.router(wait_s=0) as router:
+
+    async def line(_: object) -> None:
+        logger.info("asked")
+
+    with plane.router(wait_s=0, http={"event_hooks": {"request": [line]}}) as router:
 
         def child() -> None:
             assert eventually(lambda: router.revision == 2), router.status()

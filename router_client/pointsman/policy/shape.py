@@ -59,7 +59,7 @@ def check_json(data: Any, report: Reporter) -> bool:
                 if not isinstance(step, int | str) or (
                     isinstance(value, Mapping) and not isinstance(step, str)
                 ):
-                    bad(path, "wrong_type", "the names of members are texts")
+                    bad(path, "wrong_type", "the names of members are texts" + _yaml_1_1(step))
                 elif isinstance(step, str) and _UNSAFE.search(step):
                     bad(path, "bad_character", "NUL and unpaired surrogates are refused")
                 else:
@@ -76,6 +76,16 @@ def check_json(data: Any, report: Reporter) -> bool:
         elif value is not None:
             bad(path, "wrong_type", f"{type(value).__name__} is not JSON")
     return sound
+
+
+def _yaml_1_1(name: object) -> str:
+    """What made `true` of a name, if something did: `yaml.safe_load` of a policy's `on:`, maybe through JSON."""
+    if not (isinstance(name, bool) or name in ("true", "True")):
+        return ""
+    return (
+        ": YAML 1.1, as yaml.safe_load reads it, makes true of the name on. "
+        'Give the text itself (pointsman reads YAML 1.2), or write "on" in quotes'
+    )
 
 
 def check_shape(value: Any, schema: Mapping[str, Any], report: Reporter, path: str = "") -> None:
@@ -129,7 +139,8 @@ def _members(value: Mapping[str, Any], schema: Mapping[str, Any], report: Report
         if name in properties:
             check_shape(member, properties[name], report, inner)
         elif other is False:
-            report(inner, "unknown_key", f'no "{name}" here', KEY, near=(name, properties))
+            hint = _yaml_1_1(name) if "on" in properties else ""
+            report(inner, "unknown_key", f'no "{name}" here{hint}', KEY, near=(name, properties))
         elif isinstance(other, Mapping):
             check_shape(member, other, report, inner)
 

@@ -58,6 +58,10 @@ _GAUGES = {
     ),
     "outcomes_waiting": ("pointsman_outcomes_waiting", "Tasks recorded and not yet acknowledged"),
     "batches_waiting": ("pointsman_batches_waiting", "Outcome batches not yet acknowledged"),
+    "clock_ahead_s": (
+        "pointsman_clock_ahead_seconds",
+        "How far this clock is ahead, while outcomes wait for that",
+    ),
     "feedback_waiting": ("pointsman_feedback_waiting", "Words of feedback not yet acknowledged"),
 }
 _COUNTERS = {

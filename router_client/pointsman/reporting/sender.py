@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import monotonic
+from datetime import datetime
+from time import monotonic, time
 
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.outcomes import OutcomeBuffer
 from pointsman.sync.backoff import Backoff
 from pointsman.sync.loop import guarded
-from pointsman.sync.transport import Transport, Unreachable
+from pointsman.sync.transport import Answer, Transport, Unreachable
 
 __all__ = ["Sender"]
 
@@ -24,19 +25,23 @@ _ADOPT_EVERY_S = 60.0
 class Sender:
     """Flushes outcomes and feedback. `rounds` runs in the background thread's loop until it is cancelled.
 
-    flush_every   seconds between two flushes, spread by a fifth to either side
+    flush_every    seconds between two flushes, spread by a fifth to either side
+    last_error     why outcomes or feedback wait; None: nothing failed
+    clock_ahead_s  by how much this machine's clock is ahead, when the control plane keeps outcomes waiting for it
     """
 
     def __init__(self, outcomes: OutcomeBuffer, feedback: FeedbackQueue, flush_every: float) -> None:
         self._outcomes, self._feedback, self._flush_every = outcomes, feedback, flush_every
         self._backoff = Backoff()
+        self.last_error: str | None = None
+        self.clock_ahead_s: float | None = None
         self._sealed_at = self._adopted_at = float("-inf")
 
     async def rounds(self, transport: Transport) -> None:
         """Flush for ever."""
         while True:
             await asyncio.sleep(self._backoff.spread(self._flush_every))
-            wait = await guarded(lambda: self._flush(transport), lambda _: self._backoff.failure())
+            wait = await guarded(lambda: self._flush(transport), self._failed)
             await self._wait(wait)
 
     async def _wait(self, seconds: float) -> None:
@@ -84,10 +89,10 @@ class Sender:
                     log.warning("outcome batch %s refused: %s", batch.id, answer.describe())
                     self._outcomes.refuse(batch, answer.bad_entries)
                 else:
-                    return self._backoff.failure(answer.retry_after_s)
+                    return self._kept("outcomes", answer)
             return await self._send_feedback(transport)
-        except Unreachable:
-            return self._backoff.failure()
+        except Unreachable as error:
+            return self._failed(str(error))
 
     async def _send_feedback(self, transport: Transport) -> float:
         while batch := self._feedback.oldest():
@@ -97,6 +102,36 @@ class Sender:
             elif answer.status in (400, 413, 422):
                 self._feedback.refuse(batch)
             else:
-                return self._backoff.failure(answer.retry_after_s)
+                return self._kept("feedback", answer)
         self._backoff.success()
+        self.last_error = self.clock_ahead_s = None
         return 0.0
+
+    def _kept(self, what: str, answer: Answer) -> float:
+        """It was not taken and is tried again; the seconds to wait."""
+        self.clock_ahead_s = _clock_ahead(answer)
+        if self.clock_ahead_s is None:
+            return self._failed(f"{what} not taken, {answer.describe()}", answer.retry_after_s)
+        # Without the figure, which changes from try to try: it is said once.
+        return self._failed(
+            f"{what} wait, {answer.describe()}: this machine's clock is ahead of the control plane's. "
+            "Set it right; nothing is lost meanwhile",
+            answer.retry_after_s,
+        )
+
+    def _failed(self, why: str, retry_after_s: float | None = None) -> float:
+        before, self.last_error = self.last_error, why
+        if why != before:
+            log.warning("outcomes and feedback are kept and sent later: %s", why)
+        return self._backoff.failure(retry_after_s)
+
+
+def _clock_ahead(answer: Answer) -> float | None:
+    """Seconds by which this clock is ahead of the control plane's; None when that is not why it refused."""
+    problem = answer.problem
+    if problem.get("code") != "clock_ahead":
+        return None
+    try:
+        return time() - datetime.fromisoformat(problem["server_time"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0.0  # ahead, and nobody says by how much

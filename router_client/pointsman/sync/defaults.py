@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from pointsman.assignment import Side, WorkloadAssignment
 from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.evaluate import CompiledPolicy, Route, compile_policy
+from pointsman.problems import did_you_mean
 from pointsman.recent import Recent
 
-__all__ = ["DefaultAssignments"]
+__all__ = ["DefaultAssignments", "unknown_workload"]
 
 _NOTHING = "no policy for this workload has been received, and the router was given no default"
 _DEFAULT = "no policy for this workload has been received, so the router's own default answers"
@@ -33,6 +34,18 @@ class DefaultAssignments:
         """The default of a workload, or one whose model is empty."""
         given = self._given.get(workload) or self._empty.get(workload)
         return given or self._empty.put(workload, _one_model(workload, "", _NOTHING))
+
+
+def unknown_workload(name: str, environment: str, served: Iterable[str]) -> str:
+    """What to say of a name that the snapshot does not hold: where, what is there, what to do."""
+    names = sorted(served)
+    several = (
+        f"it serves {', '.join(names[:20])}{', …' if len(names) > 20 else ''}" if names else "it serves none"
+    )
+    return (
+        f"{environment} serves no workload {name!r} to this key, so the router's default answers, if it has one; "
+        f"{several}. Correct the name, or serve that workload{did_you_mean(name, names)}"
+    )
 
 
 def _given(name: str, default: str | Mapping[str, Any]) -> WorkloadAssignment:

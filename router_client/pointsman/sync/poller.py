@@ -18,6 +18,7 @@ from pointsman.sync.connection import Connection
 from pointsman.sync.last_known_good import LastKnownGood
 from pointsman.sync.long_poll import CUT_STATUSES, LongPollWait
 from pointsman.sync.loop import guarded, until
+from pointsman.sync.setup import snapshot_address, wrong_setup
 from pointsman.sync.snapshot import Snapshot
 from pointsman.sync.store import Received
 from pointsman.sync.transport import Answer, Transport, Unreachable
@@ -34,7 +35,8 @@ class Poller:
     """Keeps `good` fresh. `rounds` runs in the background thread's loop until it is cancelled.
 
     first_within   the first poll comes after rand(0, this many seconds)
-    applied        set once a snapshot came from the network
+    settled        set when a snapshot came from the network, or when waiting for one is no use
+    setup_problem  why it is no use: the last answer blamed address or key
     poked          the first poll does not wait
     """
 
@@ -43,7 +45,9 @@ class Poller:
         self._first_within = first_within
         self._wake: asyncio.Event | None = None
         self.poked = False
-        self.applied = threading.Event()
+        self.settled = threading.Event()
+        self.setup_problem: str | None = None
+        self.workloads_missing: tuple[str, ...] = ()
         self.polls = self.poll_failures = self.snapshots_applied = self.snapshots_refused = 0
         self.last_error: str | None = None
         self._backoff = Backoff()
@@ -80,7 +84,8 @@ class Poller:
         try:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
-            return self._cut_or_failed(str(error), wait_s, started)
+            why = f"no answer from {snapshot_address(self._connection)}: {error}"
+            return self._cut_or_failed(why, wait_s, started)
         except SnapshotRefused as error:
             return self._refused(error, since)
         current = self._good.current
@@ -89,11 +94,17 @@ class Poller:
             self._succeeded()
             held = wait_s > 0 and monotonic() - started >= 1
             return 0.0 if held else self._interval(current)
+        problem = wrong_setup(answer, self._connection)
+        if problem is not None:
+            # A key that is asked for at each poll may be another one at the next.
+            may_change = answer.status in (401, 403) and callable(self._connection.key)
+            return self.failed(problem, answer.retry_after_s, setup=not may_change)
         if answer.status == 200:
             return self._receive(answer, current, since)
+        why = f"{answer.describe()} from {snapshot_address(self._connection)}"
         if answer.status in CUT_STATUSES:
-            return self._cut_or_failed(answer.describe(), wait_s, started)
-        return self.failed(answer.describe(), answer.retry_after_s)
+            return self._cut_or_failed(why, wait_s, started)
+        return self.failed(why, answer.retry_after_s)
 
     def _cut_or_failed(self, why: str, wait_s: int, started: float) -> float:
         """A long poll that something in between has cut is asked again at once; anything else failed."""
@@ -117,7 +128,8 @@ class Poller:
         self._succeeded()
         self._want_full = False
         self.snapshots_applied += moved
-        self.applied.set()
+        self._look_for_workloads(snapshot)
+        self.settled.set()
         self._acks.due.set()
         # The same revision once more is what a full snapshot after many deltas looks like. Again and again it
         # means that something between router and control plane drops the ETag: no reason to spin.
@@ -135,11 +147,22 @@ class Poller:
     def _interval(self, snapshot: Snapshot) -> float:
         return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
 
+    def _look_for_workloads(self, snapshot: Snapshot) -> None:
+        """Say once which of the chosen workloads are not served."""
+        missing = tuple(sorted(set(self._connection.workloads) - set(snapshot.workloads)))
+        if missing and missing != self.workloads_missing:
+            log.error(
+                "%s serves no workload %s to this key: serve it there, or correct `workloads`",
+                snapshot.environment,
+                ", ".join(map(repr, missing)),
+            )
+        self.workloads_missing = missing
+
     def _succeeded(self) -> None:
         if self._backoff.failures:
             log.info("the control plane answers again")
         self._backoff.success()
-        self.last_error = None
+        self.last_error = self.setup_problem = None
 
     def _refused(self, error: SnapshotRefused, since: int | None) -> float:
         self._want_full = since is not None
@@ -147,11 +170,24 @@ class Poller:
         self.snapshots_refused += 1
         return wait
 
-    def failed(self, why: str, retry_after_s: float | None = None) -> float:
-        """Count a poll that failed; the seconds to wait before the next."""
+    def failed(self, why: str, retry_after_s: float | None = None, *, setup: bool = False) -> float:
+        """Count a poll that failed; the seconds to wait before the next.
+
+        setup   the router's own set-up is to blame, so that waiting is no use
+        """
         # Another thread that sees the failure counted also finds its reason.
         before, self.last_error = self.last_error, why
+        self.setup_problem = why if setup else None
         self.poll_failures += 1
+        if setup:
+            self.settled.set()
+        elif self._good.current is None:
+            self.settled.clear()
         if why != before:
-            log.warning("poll failed, going on with the last known good: %s", why)
+            known = self._good.current is not None
+            goes_on = (
+                "going on with the last known good" if known else "there is no policy yet, only defaults"
+            )
+            tell = log.error if setup else log.warning
+            tell("poll failed, %s: %s", goes_on, why)
         return self._backoff.failure(retry_after_s)

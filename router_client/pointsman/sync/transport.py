@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pointsman.errors import SnapshotRefused
 from pointsman.sync.connection import Connection
 from pointsman.sync.headers import fits_header
+from pointsman.sync.quiet import no_line_per_request, quiet_httpx
 
 if TYPE_CHECKING:
     import httpx
@@ -51,6 +52,7 @@ class Answer:
 
     etag        the control plane's own: epoch, revision, digest
     validator   what If-None-Match takes instead: object stores make ETags of their own
+    location    where a redirect points
     """
 
     status: int
@@ -59,6 +61,7 @@ class Answer:
     validator: str | None = None
     signature: str | None = None
     retry_after_s: float | None = None
+    location: str | None = None
 
     @property
     def problem(self) -> Mapping[str, Any]:
@@ -103,6 +106,7 @@ class Transport:
         """Make the HTTP clients. Raises what httpx does for a proxy, certificate or option that it cannot use."""
         import httpx
 
+        quiet_httpx()
         options = self._connection.options
         # A redirect would carry the key to wherever it points.
         common: dict[str, Any] = {"follow_redirects": False, "timeout": httpx.Timeout(_POST_S)}
@@ -171,9 +175,10 @@ class Transport:
 
         try:
             # httpx limits each read; a server that drips a byte at a time is stopped by the whole.
-            async with asyncio.timeout(limit_s):
-                answer: Answer = await request
-                return answer
+            with no_line_per_request():
+                async with asyncio.timeout(limit_s):
+                    answer: Answer = await request
+                    return answer
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -223,6 +228,7 @@ def _answer(response: httpx.Response, body: bytes) -> Answer:
         validator=own if named else None,
         signature=headers.get("Pointsman-Signature") or _metadata(headers, "pointsman-signature"),
         retry_after_s=_retry_after(headers.get("Retry-After")),
+        location=headers.get("Location"),
     )
 
 

@@ -29,8 +29,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pointsman.background import Pace
-from pointsman.errors import TokenInvalid
-from pointsman.policy.canonical import digest
+from pointsman.errors import PolicyInvalid, TokenInvalid
+from pointsman.policy import digest, parse
+from pointsman.policy.shape import check_json
+from pointsman.problems import Problem
 from pointsman.reporting.batch import MAX_BUCKETS
 from pointsman.router import Router
 from pointsman.sync.signature import PREFIX
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeControlPlane", "Reply", "Request"]
 
+# A policy as data, as JSON or YAML text, or the path of a file that holds such text.
+Policy = Mapping[str, Any] | str | os.PathLike[str]
 # A test waits for the last flush, however slow the machine.
 _AT_ONCE = Pace(first_poll_within=0, flush_every=0.05, stop_within=20)
 
@@ -59,6 +63,7 @@ class FakeControlPlane:
     """One environment, in memory. All methods may be called from any thread while routers are connected.
 
     environment, key, epoch   what the snapshot says, and the key it asks for
+    prices    catalogue model → nano-USD per million tokens by kind; set them before `serve`
     sign      sign snapshots; `public_keys` is then what routers trust
     journal   a file: batches are on it before they are acknowledged, and read back at the start
     """
@@ -77,6 +82,7 @@ class FakeControlPlane:
         self.epoch = epoch or uuid.uuid4().hex
         self.revision = 0
         self.poll_interval_ms = 1_000
+        self.prices: dict[str, dict[str, int | None]] = {}
         self.batches: dict[str, list[dict[str, Any]]] = {}
         self._reports: dict[str, dict[str, Any]] = {}
         self.deliveries: dict[str, int] = {}
@@ -96,17 +102,19 @@ class FakeControlPlane:
 
     # What is served
 
-    def serve(
-        self, workload: str, policy: Mapping[str, Any], *, version: int = 1, unit: str = "request"
-    ) -> None:
-        """Make this the workload's baseline; a rollout of it ends, a pin stays."""
+    def serve(self, workload: str, policy: Policy, *, version: int = 1, unit: str = "request") -> None:
+        """Make this the workload's baseline; a rollout of it ends, a pin stays.
+
+        policy   data, JSON or YAML text, or the path of such a file. Raises PolicyInvalid for what cannot be read, and
+                 for data that no snapshot can carry. That it is a good policy is for the router to say
+        """
         with self._change(workload) as entry:
             entry.update(unit=unit, baseline=_version(version, policy), candidate=None, rollout=None)
 
     def roll_out(
         self,
         workload: str,
-        policy: Mapping[str, Any],
+        policy: Policy,
         *,
         version: int = 2,
         mode: str = "percentage",
@@ -312,6 +320,7 @@ class FakeControlPlane:
             "revision": self.revision,
             "full": not delta,
             "poll_interval_ms": self.poll_interval_ms,
+            "prices": self.prices,
             "workloads": entries,
             "removed": [n for n, at in self._removed.items() if at > after] if delta else [],
         }
@@ -385,8 +394,22 @@ class FakeControlPlane:
         self.batches[data["batch_id"]] = data["buckets"]
 
 
-def _version(version: int, policy: Mapping[str, Any]) -> dict[str, Any]:
-    return {"version": version, "digest": digest(policy), "policy": dict(policy)}
+def _version(version: int, policy: Policy) -> dict[str, Any]:
+    data = _read(policy)
+    return {"version": version, "digest": digest(data), "policy": data}
+
+
+def _read(policy: Policy) -> dict[str, Any]:
+    if isinstance(policy, os.PathLike):
+        return parse(Path(policy).read_bytes()).data
+    if isinstance(policy, str):
+        return parse(policy).data
+    found: list[Problem] = []
+    if not check_json(
+        policy, lambda path, code, message, *_, **__: found.append(Problem(path, code, message))
+    ):
+        raise PolicyInvalid(found)
+    return dict(policy)
 
 
 def _decision(decision_id: str) -> str:

@@ -1,0 +1,197 @@
+"""A set-up that cannot work is said at once: what is wrong, where, and what to do about it."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pointsman import ConfigurationError, Pace, Router
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import validate
+from pointsman.testing import FakeControlPlane, Reply, Request
+from tests.client.policies import two_stage
+from tests.client.watching import eventually
+
+PACE = Pace(first_poll_within=0, flush_every=0.05, stop_within=20)
+LONG = 60.0  # far more than an error at once takes; a test that waits for it fails by its own limit
+
+
+def asked(url: str, key: str | Callable[[], str] = "pmr_test") -> Router:
+    return Router(url, key, pace=PACE)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "answer", "says"),
+    [
+        ("/console", "pmr_test", None, "HTTP 404"),
+        ("/console", "pmr_test", None, "`url` is the control plane's address"),
+        ("", "pmr_wrong", None, "A router key begins with pmr_"),
+        ("", "pmr_test", Reply(403, b'{"code": "forbidden"}'), "the key is not a router key"),
+        ("", "pmr_test", Reply(401, b'{"code": "key_revoked"}'), "Issue another router key"),
+        ("", "pmr_test", Reply(401, b'{"code": "key_expired"}'), "Rotate it"),
+        ("", "pmr_test", Reply(302, headers={"Location": "https://x/login"}), "redirects to https://x/login"),
+        ("", "pmr_test", Reply(200, b"<!doctype html><p>Hello"), "that is a web page"),
+    ],
+)
+def test_it_ends_the_wait_for_a_snapshot_at_once(
+    plane: FakeControlPlane, path: str, key: str, answer: Reply | None, says: str
+) -> None:
+    if answer is not None:
+        plane.tamper = lambda request, reply: answer
+    with asked(plane.url + path, key) as router:
+        with pytest.raises(ConfigurationError) as refused:
+            router.wait_ready(LONG)
+        assert says in str(refused.value)
+        assert f"{plane.url}{path}/router/v1/snapshot" in str(refused.value), "where it was asked"
+        assert router.status()["last_error"] == str(refused.value)
+        assert router.decide("summaries").model == "", "a request is answered all the same"
+
+
+def test_it_says_nothing_of_a_last_known_good_where_there_is_none(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    with plane.outage(), asked(plane.url) as router:
+        assert eventually(lambda: router.status()["last_error"])
+        assert router.wait_ready(0) is False
+        assert f"no answer from {plane.url}/router/v1/snapshot" in router.status()["last_error"]
+    assert "last known good" not in caplog.text
+    assert "there is no policy yet, only defaults" in caplog.text
+
+
+def test_it_names_the_last_known_good_where_there_is_one(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    with plane.router() as router:
+        plane.key = "another"
+        plane.serve("summaries", two_stage(), version=2)
+        assert eventually(lambda: router.status()["last_error"])
+        assert router.wait_ready(0) is True
+    assert "going on with the last known good: HTTP 401" in caplog.text
+
+
+def test_a_key_that_is_asked_for_each_time_may_be_right_the_next_time(plane: FakeControlPlane) -> None:
+    keys = iter(["pmr_old"])
+    with asked(plane.url, lambda: next(keys, "pmr_test")) as router:
+        assert router.wait_ready(LONG)
+
+
+def test_it_names_a_workload_that_is_not_served_once(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    with plane.router() as router:
+        for _ in range(3):
+            assert router.decide("sumaries").model == ""
+        router.decide(7)  # type: ignore[arg-type]
+        assert router.status()["workloads_unknown"] == ["sumaries"]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert "test serves no workload 'sumaries'" in said
+    assert 'it serves summaries. Correct the name, or serve that workload; did you mean "summaries"?' in said
+
+
+def test_it_names_no_more_unknown_workloads_than_a_log_can_bear(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    with plane.router() as router:
+        for number in range(300):
+            router.decide(f"made-up-{number}")
+        assert len(router.status()["workloads_unknown"]) == 100
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 100
+
+
+def test_it_names_a_chosen_workload_that_is_not_served(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    with plane.router(workloads=["summaries", "sumaries"]) as router:
+        assert router.status()["workloads_unknown"] == ["sumaries"]
+        assert "serves no workload 'sumaries' to this key" in caplog.text
+        plane.serve("sumaries", two_stage(workload="sumaries"))
+        assert eventually(lambda: router.status()["workloads_unknown"] == [])
+
+
+def test_its_requests_put_no_lines_into_the_applications_log(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    import httpx
+
+    caplog.set_level(logging.INFO, "httpx")
+    with plane.router() as router:
+        router.record(router.decide("summaries"), success=True)
+        assert plane.wait_for(lambda: plane.tasks("summaries") == 1)
+        httpx.get(f"{plane.url}/the/applications/own")
+    lines = [record.getMessage() for record in caplog.records if record.name == "httpx"]
+    assert len(lines) == 1
+    assert "/the/applications/own" in lines[0]
+    assert logging.getLogger("httpx").level == logging.INFO, "its level is the application's"
+
+
+def test_it_says_that_its_clock_is_ahead(plane: FakeControlPlane, caplog: pytest.LogCaptureFixture) -> None:
+    """F8: what was counted is kept and the operator is told, once."""
+    ahead = threading.Event()
+    ahead.set()
+
+    def refuse(request: Request, reply: Reply) -> Reply:
+        if not (ahead.is_set() and request.path.endswith("/outcomes")):
+            return reply
+        body = b'{"code": "clock_ahead", "server_time": "2020-01-01T00:00:00+00:00"}'
+        return Reply(503, body, {"Retry-After": "0"})
+
+    plane.tamper = refuse
+    with plane.router() as router:
+        router.record(router.decide("summaries"), success=True)
+        assert eventually(lambda: router.status()["clock_ahead_s"])
+        status = router.status()
+        assert status["clock_ahead_s"] > 86_400
+        assert "this machine's clock is ahead" in status["sending_error"]
+        assert status["outcomes_waiting"] == 1
+        ahead.clear()
+        assert eventually(lambda: router.status()["outcomes_accepted"] == 1)
+        assert eventually(lambda: router.status()["clock_ahead_s"] is None)
+        assert router.status()["sending_error"] is None
+    assert caplog.text.count("this machine's clock is ahead") == 1
+
+
+# The fake control plane takes a policy however it comes
+
+YAML = """
+format: 1
+workload: summaries
+models: {small: {model: vendor/small}, large: {model: vendor/large}}
+default: small
+escalate: {max: 1, to: large, on: [error]}
+fallback: [large]
+"""
+
+
+def test_the_fake_takes_yaml_text_and_paths(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(YAML)
+    policies: tuple[str, Path] = (YAML, tmp_path / "policy.yaml")
+    with FakeControlPlane() as plane:
+        for version, policy in enumerate(policies, 1):
+            plane.serve("summaries", policy, version=version)
+            plane.roll_out("summaries", policy, version=version + 1, mode="shadow")
+            with plane.router() as router:
+                decision = router.decide("summaries")
+                assert (decision.version, decision.model) == (version, "vendor/small")
+                assert router.status()["rejected"] == []
+
+
+def test_the_fake_names_yaml_1_1_where_on_became_true() -> None:
+    """F21: `yaml.safe_load` makes `{True: ["error"]}` of `on: [error]`."""
+    data = yaml.safe_load(YAML)
+    assert True in data["escalate"]
+    plane = FakeControlPlane()
+    for give in (plane.serve, plane.roll_out):
+        with pytest.raises(PolicyInvalid, match=r"YAML 1\.1.*makes true of the name on") as refused:
+            give("summaries", data)
+        assert [problem.path for problem in refused.value.problems] == ["escalate"]
+
+
+@pytest.mark.parametrize("name", [True, "true", "True"])
+def test_a_policy_that_became_true_by_yaml_1_1_is_told_so(name: str | bool) -> None:
+    """F21: through JSON, as the API takes it, the name is the text "true"."""
+    problems = validate(two_stage(escalate={"max": 1, "to": "large", name: ["error"]}))
+    assert any("YAML 1.1" in problem.message for problem in problems)
+    assert not any("YAML 1.1" in p.message for p in validate(two_stage(true=1)))
