@@ -12,8 +12,8 @@ from rollout_app.engine.evidence import SHARE_ALL, FleetView, RolloutView, Stage
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.holds import Evidence
 from rollout_app.engine.measures.base import DEFAULT, Tuning
+from rollout_app.engine.measures.shares import expected
 from rollout_app.engine.plans import SAVED
-from rollout_app.engine.shares import expected
 from rollout_app.engine.states import State
 
 START = datetime(2026, 1, 5, tzinfo=UTC)

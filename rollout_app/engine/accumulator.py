@@ -1,9 +1,9 @@
 """The rollout's evidence, kept as sums: fed closed windows one by one, judged at any time, stored as JSON."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rollout_app.engine.evidence import (
     SHARE_ALL,
@@ -17,16 +17,17 @@ from rollout_app.engine.evidence import (
     ShadowSums,
     Stage,
 )
+from rollout_app.engine.guarded import for_display, or_failed
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen
 from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
+from rollout_app.engine.measures.outlook import needed_tasks
 from rollout_app.engine.measures.rates import RateDifference
+from rollout_app.engine.measures.shares import Shares, expected
 from rollout_app.engine.measures.slices import FollowedSlices, differing_sums
 from rollout_app.engine.measures.units import Units
 from rollout_app.engine.metrics import Metric
-from rollout_app.engine.outlook import needed_tasks
 from rollout_app.engine.reference import Reference
-from rollout_app.engine.shares import Shares, expected
 from rollout_app.engine.stats.combine import LOG_SAFE, weighted
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 from rollout_app.engine.stats.naming import hurt
@@ -37,10 +38,12 @@ from rollout_app.engine.verdicts import (
     VerdictResult,
     detailed,
     judge,
+    not_judged,
     set_aside,
 )
 from rollout_app.engine.windows import MAX_MINUTES, close_windows, merge_groups
 
+T = TypeVar("T")
 FORMAT = 5
 READABLE = (4, 5)  # 4: sums by stage, without shares, slices, differing tasks and cells
 _ALL_DIFFER = 0.95  # of the tasks: from here on the differing tasks are all tasks
@@ -162,37 +165,48 @@ class Accumulator:
     def judge(self, stage: int, *, forecast: bool = True, detail: bool = True) -> Judgement:
         """The verdicts for an advance from `stage` (its index) to the one after it.
 
-        `forecast` and `detail` are for people and for the record; no decision needs them.
+        `forecast` and `detail` are for people and for the record; no decision needs them. A guardrail that raises
+        counts nothing and is named in `broken`; the others are judged all the same.
         """
         conditions = self.conditions()
         share = self._share_after(stage)
-        verdicts = self._beside_the_point(
-            [
-                judge(
-                    guardrail,
-                    self.measures[guardrail.name],
-                    conditions,
-                    next_share=share,
-                    why_not=self.why_not[guardrail.name],
-                )
-                for guardrail in self.guardrails
-            ]
-        )
+        verdicts = self._beside_the_point([self._verdict(one, conditions, share) for one in self.guardrails])
         log_e = weighted((v.weight, v.log_e_counted) for v in verdicts)
+        broken = [what for verdict in verdicts for what in verdict.broken]
+
+        def none_if_broken(what: str, make: Callable[[], T], instead: T) -> T:
+            """What only holds a rollout must not keep harm from being counted."""
+
+            def note(error: str) -> T:
+                broken.append(f"{what} ({error})")
+                return instead
+
+            return or_failed(what, make, note)
+
+        deff = conditions.deff
         judgement = Judgement(
             tuple(self._with_slices(verdict, conditions) for verdict in verdicts),
             log_e,
-            self._srm(),
+            none_if_broken("the sample ratio", self._srm, 0.0),
             dict(self.tallies),
-            self.shares.verdicts(conditions.deff),
-            self.shares.differing_mismatch(conditions.deff),
-            self._units_seen(conditions.deff),
-            self._furthest(stage, verdicts, conditions),
+            none_if_broken("missing shares", lambda: self.shares.verdicts(deff), ()),
+            none_if_broken("differing shares", lambda: self.shares.differing_mismatch(deff), None),
+            none_if_broken("units", lambda: self._units_seen(deff), None),
+            none_if_broken("the next stage", lambda: self._furthest(stage, verdicts, conditions), None),
             not any(guardrail.metric.spec.graded for guardrail in self.guardrails),
+            tuple(broken),
         )
         if forecast:
             judgement = self.forecast(judgement)
         return self.detailed(judgement) if detail else judgement
+
+    def _verdict(self, guardrail: Guardrail, conditions: Conditions, share: float) -> Verdict:
+        measure, why_not = self.measures[guardrail.name], self.why_not[guardrail.name]
+        return or_failed(
+            guardrail.name,
+            lambda: judge(guardrail, measure, conditions, next_share=share, why_not=why_not),
+            lambda error: not_judged(guardrail, measure, error),
+        )
 
     def conditions(self) -> Conditions:
         """Under what all guardrails are judged now."""
@@ -229,6 +243,11 @@ class Accumulator:
         return [set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper else v for v in verdicts]
 
     def _with_slices(self, verdict: Verdict, conditions: Conditions) -> Verdict:
+        return for_display(
+            "which slices are hurt", lambda: self._with_named_slices(verdict, conditions), verdict
+        )
+
+    def _with_named_slices(self, verdict: Verdict, conditions: Conditions) -> Verdict:
         measure = self.measures[verdict.name]
         if not isinstance(measure, RateDifference) or not measure.broken_down:
             return verdict
@@ -257,15 +276,16 @@ class Accumulator:
             furthest += 1
         return furthest
 
-    def forecast(self, judgement: Judgement) -> Judgement:
-        """The judgement, just made, with how many more tasks each verdict that is waited for will take."""
+    def forecast(self, judgement: Judgement, only: Collection[str] | None = None) -> Judgement:
+        """The judgement, just made, with how many more tasks each verdict that waits (and is in `only`) takes."""
         conditions = self.conditions()
-        verdicts = (
-            replace(v, needed_tasks=needed_tasks(self.measures[v.name], v.stage_margin, conditions))
-            if v.gates and v.result is VerdictResult.INCONCLUSIVE
-            else v
-            for v in judgement.verdicts
-        )
+
+        def needed(verdict: Verdict) -> int | None:
+            measure, margin = self.measures[verdict.name], verdict.stage_margin
+            return for_display("the outlook", lambda: needed_tasks(measure, margin, conditions), None)
+
+        asked = {v.name for v in judgement.verdicts if v.waited_for and (only is None or v.name in only)}
+        verdicts = (replace(v, needed_tasks=needed(v)) if v.name in asked else v for v in judgement.verdicts)
         return replace(judgement, verdicts=tuple(verdicts))
 
     def detailed(self, judgement: Judgement) -> Judgement:
@@ -276,8 +296,13 @@ class Accumulator:
             if stage in self.compared
         )
         conditions = self.conditions()
-        verdicts = (detailed(v, self.measures[v.name], conditions, windows) for v in judgement.verdicts)
-        return replace(judgement, verdicts=tuple(verdicts))
+
+        def with_details(verdict: Verdict) -> Verdict:
+            measure = self.measures[verdict.name]
+            what = f"the details of {verdict.name}"
+            return for_display(what, lambda: detailed(verdict, measure, conditions, windows), verdict)
+
+        return replace(judgement, verdicts=tuple(map(with_details, judgement.verdicts)))
 
     @property
     def deff(self) -> float:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from rollout_app.engine.evidence import FleetView, RolloutView
 from rollout_app.engine.explain import evidence_of, harm_of, outlook_of
+from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence, HoldReason, minutes_in_stage, reasons_to_hold
 from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.states import State
@@ -30,6 +31,7 @@ class Advance:
 class Hold:
     reason: HoldReason
     outlook: str = ""  # what would advance it
+    waits: bool = False  # for evidence: the outlook says how many more tasks that takes, if the verdicts do
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
     reasons = tuple(reasons_to_hold(rollout, evidence, fleet, now))
     if not reasons:
         return _onward(rollout, evidence)
-    hold = Hold(reasons[0], _outlook(reasons, evidence.judgement))
+    first, outlook = reasons[0], for_display("the outlook", lambda: _outlook(reasons, evidence.judgement), "")
+    hold = Hold(first, outlook, waits=first.code == "evidence" and not first.outlook)
     return _timed_out(rollout, hold, now) or hold
 
 
@@ -76,7 +79,10 @@ def harm_shown(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
     judgement = evidence.judgement
     if judgement.roll_back:
         worst = judgement.harmful
-        reason = "; ".join(harm_of(verdict, rollout.stages) for verdict in worst[:3])
+        names = ", ".join(verdict.name for verdict in worst[:3])
+        reason = for_display(
+            "the reason", lambda: "; ".join(harm_of(v, rollout.stages) for v in worst[:3]), f"Harm: {names}"
+        )
         return RollBack(
             "guardrail",
             f"{reason}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough).",
@@ -104,7 +110,9 @@ def _timed_out(rollout: RolloutView, hold: Hold, now: datetime) -> RollBack | Ho
     if stage.on_timeout == "roll_back":
         return RollBack("timeout", sentence)
     return Hold(
-        HoldReason("timeout", sentence), f"A person advances it or rolls it back. Or later: {hold.outlook}"
+        HoldReason("timeout", sentence),
+        f"A person advances it or rolls it back. Or later: {hold.outlook}",
+        waits=hold.waits,
     )
 
 

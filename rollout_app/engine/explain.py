@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.judgement import Judgement, UnitsSeen
+from rollout_app.engine.measures.shares import DIFFERING, LATE, UNFINISHED, UNGRADED, UNPRICED, ShareVerdict
 from rollout_app.engine.metrics import RATIOS, Metric
-from rollout_app.engine.shares import DIFFERING, LATE, UNFINISHED, UNGRADED, UNPRICED, ShareVerdict
 from rollout_app.engine.verdicts import Verdict, VerdictResult
 
 _MOST_SLICES = 3  # named in a sentence
@@ -134,6 +134,7 @@ _OUTLOOKS = {
     "baseline_unhealthy": "The baseline recovers.",
     "environment": "The baseline recovers.",  # the code's name in older rows
     "incomplete": "The arms report the same share again, or a person finds out why they do not.",
+    "evaluation_failed": "Somebody finds out from the log why it fails.",
     "unguarded": "A person advances it, or a guardrail is switched on again.",
     "shadow": "More shadow decisions within the limits, or another candidate.",
     "mirror": "More mirrored tasks, if the candidate is as good.",

@@ -57,6 +57,11 @@ def reasons_to_hold(
     stage = rollout.current
     if rollout.freeze:
         yield HoldReason("freeze", rollout.freeze)
+    if broken := evidence.judgement.broken:
+        yield HoldReason(
+            "evaluation_failed",
+            f"Not all of the evidence could be computed: {'; '.join(broken[:3])}. What could be, is judged.",
+        )
     yield from _distrust(rollout, evidence, now)
     if stage.mode == "shadow":
         yield from _shadow(rollout, evidence)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rollout_app.engine.evidence import ClosedWindow
-from rollout_app.engine.shares import ShareVerdict, expected
+from rollout_app.engine.measures.shares import ShareVerdict, expected
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
 from rollout_app.engine.verdicts import Verdict, VerdictResult
 
@@ -82,6 +82,7 @@ class Judgement:
     # The stage that the evidence allows at most, where the plan lets it skip; None: the next one.
     furthest: int | None = None
     unguarded: bool = False  # nothing watches failures, quality or cost
+    broken: tuple[str, ...] = ()  # what could not be computed: it counts nothing, and nothing advances
 
     @property
     def roll_back(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from rollout_app.engine.guarded import for_display, or_failed
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.measures.base import Conditions, HarmPart, Measure, stage_of
 from rollout_app.engine.metrics import Metric
@@ -69,6 +70,18 @@ class Verdict:
     slices: tuple[SliceVerdict, ...] = ()
     # By part: what was added to ln of cost per success for units that fail differently anyway.
     success_shift: Mapping[str, float] = field(default_factory=dict)
+    failed: str = ""  # the error's name, where it could not be judged as a whole: it never passes
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether more tasks may make it pass, and the rollout waits for them."""
+        return self.gates and self.result is VerdictResult.INCONCLUSIVE
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What could not be computed: "failure, part slice endpoint /a (OverflowError)"."""
+        parts = tuple(f"{self.name}, part {part.name} ({part.failed})" for part in self.parts if part.failed)
+        return (f"{self.name} ({self.failed})", *parts) if self.failed else parts
 
     @property
     def hurt(self) -> tuple[SliceVerdict, ...]:
@@ -102,14 +115,17 @@ def judge(
     log_e_counted = weighted((part.weight, part.log_e) for part in parts if part.counted)
     counted = [part for part in parts if part.counted]
     margin = measure.margin_for(next_share)
-    log_e_safe = 0.0 if why_not else measure.safe(margin, conditions)
-    estimate = measure.estimate(conditions)
+    log_e_safe, estimate, failed = or_failed(
+        f"that {guardrail.name} is safe",
+        lambda: (0.0 if why_not else measure.safe(margin, conditions), measure.estimate(conditions), ""),
+        lambda error: (0.0, None, error),
+    )
     strongest = max(counted, key=_by_strength, default=None)
     n_candidate, n_baseline = measure.tasks()
     return Verdict(
         name=guardrail.name,
         metric=guardrail.metric,
-        result=_result(guardrail, estimate, log_e_counted, log_e_safe, why_not),
+        result=_result(guardrail, estimate, log_e_counted, log_e_safe, why_not, failed),
         n_candidate=n_candidate,
         n_baseline=n_baseline,
         estimate=estimate,
@@ -130,7 +146,17 @@ def judge(
         differing=conditions.differing,
         note=why_not or measure.note(),
         success_shift=conditions.success_shift if guardrail.metric.spec.priced else {},
+        failed=failed,
     )
+
+
+def not_judged(guardrail: Guardrail, measure: Measure, error: str) -> Verdict:
+    """The verdict on a guardrail whose measure raised: nothing is known of it, and it does not pass."""
+    return Verdict(
+        guardrail.name, guardrail.metric, VerdictResult.NO_DATA, 0, 0, None, None, None, 0.0, 0.0,
+        measure.threshold, measure.threshold, guardrail.weight, counted=False, gates=guardrail.gates,
+        note="It could not be judged.", failed=error,
+    )  # fmt: skip
 
 
 def _by_strength(part: HarmPart) -> tuple[bool, float, int]:
@@ -140,11 +166,17 @@ def _by_strength(part: HarmPart) -> tuple[bool, float, int]:
 
 
 def _result(
-    guardrail: Guardrail, estimate: float | None, log_e_counted: float, log_e_safe: float, why_not: str
+    guardrail: Guardrail,
+    estimate: float | None,
+    log_e_counted: float,
+    log_e_safe: float,
+    why_not: str,
+    failed: str,
 ) -> VerdictResult:
-    if why_not or (estimate is None and log_e_safe < LOG_SAFE):
+    harmful = log_e_counted + math.log(guardrail.weight) >= LOG_ROLL_BACK
+    if why_not or (estimate is None and log_e_safe < LOG_SAFE and not (failed and harmful)):
         return VerdictResult.NO_DATA
-    if log_e_counted + math.log(guardrail.weight) >= LOG_ROLL_BACK:
+    if harmful:
         return VerdictResult.FAIL
     return VerdictResult.PASS if log_e_safe >= LOG_SAFE else VerdictResult.INCONCLUSIVE
 
@@ -162,5 +194,6 @@ def detailed(
     windows: Sequence[tuple[int, int, int, int]],
 ) -> Verdict:
     """The verdict with its interval and sums: what a page shows, and what a record needs to be computed again."""
-    low, high = measure.interval(conditions) or (None, None)
+    interval = for_display(f"the interval of {verdict.name}", lambda: measure.interval(conditions), None)
+    low, high = interval or (None, None)
     return replace(verdict, low=low, high=high, sums=tuple(measure.record().items()), strata=tuple(windows))

@@ -84,8 +84,8 @@ class Subject:
         head = _SUMS_HEAD.decode(self.evidence)
         reference = Reference.from_dict(msgspec.json.decode(self.reference) or {"outcomes": 0})
         if head.format not in READABLE:
-            return Progress(reference, {}, {}, has_sums=False)
-        return Progress(reference, head.cursors, head.results, has_sums=True)
+            return Progress(reference, {}, {}, (), has_sums=False)
+        return Progress(reference, head.cursors, head.results, head.forecasts, has_sums=True)
 
     def accumulator(self, progress: "Progress") -> Accumulator:
         """The stored sums, or empty ones where there are none."""
@@ -106,6 +106,7 @@ class _SumsHead(msgspec.Struct):
     format: int = 0
     cursors: dict[int, int] = {}
     results: dict[str, str] = {}
+    forecasts: list[Any] = []
 
 
 _SUMS_HEAD = msgspec.json.Decoder(_SumsHead)
@@ -118,6 +119,7 @@ class Progress:
     reference: Reference
     cursors: Mapping[int, int]  # stage: first minute that is not judged yet
     results: Mapping[str, str]  # guardrail: its verdict at the last evaluation
+    forecasts: Sequence[Any]  # as `outlooks` keeps them
     has_sums: bool
 
 
@@ -185,6 +187,7 @@ class Evaluation:
     verdicts: list[tuple[str, str, str]] = field(default_factory=list)
     reference: dict[str, Any] | None = None  # if this evaluation fixed it
     evidence: dict[str, Any] | None = None  # for the audit entry, unless it is a hold
+    broken: tuple[str, ...] = ()  # what of the evidence could not be computed
 
     @property
     def is_new(self) -> bool:

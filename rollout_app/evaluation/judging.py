@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from policies_app.fleet.listening import Hearing, read_hearing
 from policies_app.fleet.readback import Fleet, read_fleet
@@ -15,12 +17,14 @@ from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import outcomes_needed
 from rollout_app.engine.decide import Decision, Hold, decide
 from rollout_app.engine.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
+from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence
-from rollout_app.engine.shares import expected
+from rollout_app.engine.measures.shares import expected
 from rollout_app.engine.stats.combine import missing_breach
 from rollout_app.engine.windows import closes_before
 from rollout_app.evaluation import evaluations
 from rollout_app.evaluation.evaluations import Evaluation, Progress, Subject, whole_rollout
+from rollout_app.evaluation.outlooks import with_outlook
 from rollout_app.outcomes import baseline, minute_totals
 
 # How long a rollout is left alone when no outcome comes in: what only time or the fleet changes is seen so late.
@@ -46,16 +50,23 @@ class Fleets:
         return FleetView(routers=routers, applied=applied, rejected=rejected)
 
 
-def judge(subjects: Sequence[Subject], now: datetime, fleets: Fleets) -> list[Evaluation]:
-    """One evaluation each. What is new of all of them is read together, in two statements."""
+def judge(
+    subjects: Sequence[Subject], now: datetime, fleets: Fleets
+) -> tuple[list[Evaluation], list[tuple[Subject, Exception]]]:
+    """One evaluation each, and those that raised. What is new of all of them is read together, in two statements."""
     started = [_start(subject, now) for subject in subjects]
     with_outcomes = [one for one in started if one.subject.newest_minute]
     rows = minute_totals.minute_rows([one.unjudged_minutes() for one in with_outcomes])
     young = minute_totals.baseline_sums([span for one in with_outcomes for span in one.young_minutes()])
-    return [
-        _judge_one(one, rows.get(one.subject.name, []), young.get(one.subject.name, ArmSums()), now, fleets)
-        for one in started
-    ]
+    done: list[Evaluation] = []
+    failed: list[tuple[Subject, Exception]] = []
+    for one in started:
+        name = one.subject.name
+        try:
+            done.append(_judge_one(one, rows.get(name, []), young.get(name, ArmSums()), now, fleets))
+        except Exception as error:  # one rollout's bad data costs the others nothing
+            failed.append((one.subject, error))
+    return done, failed
 
 
 # --- what is new -----------------------------------------------------------------------------------------
@@ -108,7 +119,7 @@ def _start(subject: Subject, now: datetime) -> _Started:
         # of the rollout is read again.
         measured = baseline.reference(whole_rollout(subject.pk), now)
         if calibrated_now := measured.outcomes >= needed:
-            progress = Progress(measured, {}, {}, has_sums=False)
+            progress = Progress(measured, {}, {}, (), has_sums=False)
     before = closes_before(
         now=now, lag_s=subject.lag_s, newest_minute=minute_totals.minute_of(newest), last_received_at=received
     )
@@ -123,7 +134,7 @@ def _judge_one(
 ) -> Evaluation:
     subject, accumulator = one.subject, one.subject.accumulator(one.progress)
     is_new = bool(accumulator.take(rows, before=one.before)) or one.calibrated_now
-    judgement = accumulator.judge(subject.stage, detail=False)
+    judgement = accumulator.judge(subject.stage, forecast=False, detail=False)
     still_open = [row for row in rows if row.minute >= accumulator.cursors.get(row.stage, 0)]
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), accumulator.rehearsed)
     evidence = Evidence(
@@ -134,29 +145,60 @@ def _judge_one(
         shadow=rehearsed.shadow,
         mirror=rehearsed.mirror,
     )
-    decision = decide(_view(subject, accumulator.stages, now), evidence, fleets.view(subject), now)
+    view, fleet = _view(subject, accumulator.stages, now), fleets.view(subject)
+    decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
+    wake_at = _wake_at(subject, accumulator.stages[subject.stage], decision, now)
+    evaluation = Evaluation(subject, decision, wake_at, broken=judgement.broken)
     results = {verdict.name: verdict.result.value for verdict in judgement.verdicts}
-    evaluation = Evaluation(
-        subject, decision, _wake_at(subject, accumulator.stages[subject.stage], decision, now)
-    )
     if is_new:
-        evaluation.sums = evaluations.as_json(accumulator.as_dict() | {"results": results})
+        progress = {"results": results, "forecasts": forecasts}
+        evaluation.sums = evaluations.as_json(accumulator.as_dict() | progress)
         evaluation.reference = accumulator.reference.as_dict() if one.calibrated_now else None
     acts = not isinstance(decision, Hold)
     # Verdicts are stored when the evaluation acts or a verdict changed: a row for each evaluation would be megabytes
     # a day of nothing new, and the sums give the present verdicts at any time (`evaluations.judged`).
     if acts or (is_new and results != one.progress.results):
-        judgement = accumulator.detailed(judgement)
-        details = [(v.name, v.result.value, evaluations.as_json(v)) for v in judgement.verdicts]
-        evaluation.verdicts = details if is_new else []
+        for_display("the record", lambda: _record(evaluation, accumulator, evidence, acts, is_new), None)
+    return evaluation
+
+
+def _decided(
+    one: _Started,
+    accumulator: Accumulator,
+    view: RolloutView,
+    evidence: Evidence,
+    fleet: FleetView,
+    now: datetime,
+) -> tuple[Decision, Sequence[Any]]:
+    """The decision, and the forecasts to keep: where a hold waits for evidence, its outlook says for how much."""
+    decision, forecasts = decide(view, evidence, fleet, now), one.progress.forecasts
+    if not isinstance(decision, Hold) or not decision.waits:
+        return decision, forecasts
+
+    def told() -> tuple[Decision, Sequence[Any]]:
+        seen, kept = with_outlook(accumulator, evidence.judgement, forecasts, one.subject.stage)
+        return decide(view, replace(evidence, judgement=seen), fleet, now), kept
+
+    untold: tuple[Decision, Sequence[Any]] = decision, ()
+    return for_display("the outlook", told, untold)
+
+
+def _record(
+    evaluation: Evaluation, accumulator: Accumulator, evidence: Evidence, acts: bool, is_new: bool
+) -> None:
+    """What is kept of the verdicts, and what the audit entry of an action carries: enough to compute them again."""
+    judgement = accumulator.detailed(evidence.judgement)
+    if is_new:
+        evaluation.verdicts = [(v.name, v.result.value, evaluations.as_json(v)) for v in judgement.verdicts]
     if acts:
         # With the reference that the verdicts rest on: it may have been measured long after the start's own entry.
-        evaluation.evidence = {
+        found = {
             "judgement": judgement.as_dict(),
             "reference": accumulator.reference.as_dict(),
             "telemetry": _plain(asdict(evidence.telemetry)),
         }
-    return evaluation
+        # As JSON has it: no infinity, which would refuse the entry, and with it the action.
+        evaluation.evidence = msgspec.json.decode(evaluations.as_json(found))
 
 
 def _last_hour(

@@ -21,7 +21,7 @@ from policies_app.fleet.listening import SKEW
 from rollout_app import actions
 from rollout_app.engine.decide import Advance, Complete, Hold, RollBack
 from rollout_app.engine.states import State
-from rollout_app.evaluation import evaluations, judging
+from rollout_app.evaluation import evaluations, judging, rescue
 from rollout_app.evaluation.clock_repair import is_ahead, set_back
 from rollout_app.evaluation.evaluations import Evaluation, Subject, whole_rollout
 from rollout_app.evaluation.judging import LATER, SOON, Fleets
@@ -29,6 +29,11 @@ from rollout_app.evaluation.readbacks import confirm_when_followed
 from rollout_app.models import Rollout
 
 logger = logging.getLogger(__name__)
+
+
+class EvaluationIncomplete(Exception):
+    """Some of the evidence could not be computed; the log says why."""
+
 
 BETWEEN_HEARTBEATS = 2_000  # rollouts: they take some seconds
 BATCH = 200  # rollouts loaded together and stored in one transaction: SQLite has its writer for some 50 ms
@@ -78,11 +83,21 @@ def _evaluate_or_halve(ids: Sequence[UUID | str], now: datetime | None, fleets: 
         return list(_evaluate_batch(ids, now or clock.now(), fleets).values())
     except Exception as error:
         if len(ids) == 1:
-            logger.exception("the evaluation of rollout %s failed; the next sweep repeats it", ids[0])
-            _hold_failed(ids[0], error)
-            return ["error"]
+            return [_failed(ids[0], error, now or clock.now())]
     half = len(ids) // 2
     return [*_evaluate_or_halve(ids[:half], now, fleets), *_evaluate_or_halve(ids[half:], now, fleets)]
+
+
+def _failed(pk: UUID | str, error: Exception, now: datetime) -> str:
+    """An evaluation that raised: harm that plain failures show still rolls back, everything else holds."""
+    logger.error("the evaluation of rollout %s failed; the next sweep repeats it", pk, exc_info=error)
+    try:
+        if rescue.roll_back_if_failing(pk, now, error):
+            return "roll_back"
+    except Exception:
+        logger.exception("rollout %s could not be judged by its failures alone either", pk)
+    _hold_failed(pk, error)
+    return "error"
 
 
 def _hold_failed(pk: UUID | str, error: Exception) -> None:
@@ -115,7 +130,9 @@ def _evaluate_batch(ids: Sequence[UUID | str], now: datetime, fleets: Fleets) ->
                 words[subject.name] = _move_without_evidence(subject, now)
             case _:
                 words[subject.name] = "idle"
-    judged = judging.judge(with_evidence, now, fleets)
+    judged, failed = judging.judge(with_evidence, now, fleets)
+    for subject, error in failed:
+        words[subject.name] = _failed(subject.pk, error, now)
     stored = evaluations.store(judged, now)
     for evaluation in judged:
         subject = evaluation.subject
@@ -167,7 +184,7 @@ def _act(evaluation: Evaluation, now: datetime) -> str:
     """Carry out the decision. A hold was stored with the evaluation itself."""
     decision = evaluation.decision
     if isinstance(decision, Hold):
-        return "hold"
+        return _rescued(evaluation, now) if evaluation.broken else "hold"
     rollout = whole_rollout(evaluation.subject.pk)
     if (rollout.version, rollout.evaluations) != (evaluation.subject.version, evaluation.number):
         return "moved"
@@ -190,6 +207,17 @@ def _act(evaluation: Evaluation, now: datetime) -> str:
         return "moved"  # another process or a person was first; that move gets its own evaluation
     except Conflict as error:  # a freeze, a pin, an approval voided since the evidence was read
         return _hold(rollout, now, error.code, error.detail)
+
+
+def _rescued(evaluation: Evaluation, now: datetime) -> str:
+    """A part of the evidence could not be computed, and the rest does not show harm: failures alone may."""
+    pk = evaluation.subject.pk
+    try:
+        error = EvaluationIncomplete("; ".join(evaluation.broken))
+        return "roll_back" if rescue.roll_back_if_failing(pk, now, error) else "hold"
+    except Exception:
+        logger.exception("rollout %s could not be judged by its failures alone", pk)
+        return "hold"
 
 
 def _hold(rollout: Rollout, now: datetime, code: str, sentence: str) -> str:

@@ -121,7 +121,10 @@ def test_the_present_verdicts_are_those_that_were_told_last() -> None:
     told = {
         v.guardrail: v.data for v in VerdictRecord.objects.filter(rollout=rollout, evaluation=row.evaluations)
     }
-    assert told == {v.name: json.loads(evaluations.as_json(v)) for v in evaluations.judged(row).verdicts}
+    now = {v.name: json.loads(evaluations.as_json(v)) for v in evaluations.judged(row).verdicts}
+    for verdict in (*told.values(), *now.values()):
+        verdict.pop("needed_tasks")  # worked out where somebody reads it
+    assert told == now
     assert told["failure"]["result"] == "fail" and told["failure"]["low"] is not None
 
 
@@ -150,7 +153,9 @@ def test_it_stores_one_of_two_at_the_same_time() -> None:
     rollout, _ = running()
     now = clock.now()
     subjects = evaluations.load([rollout.pk])
-    first, second = (judging.judge(evaluations.load([rollout.pk]), now, judging.Fleets()) for _ in range(2))
+    first, second = (
+        judging.judge(evaluations.load([rollout.pk]), now, judging.Fleets())[0] for _ in range(2)
+    )
     assert evaluations.store(first, now) == {rollout.pk}
     assert evaluations.store(second, now) == set()
     assert Rollout.objects.get(pk=rollout.pk).evaluations == subjects[0].evaluations + 1
@@ -160,7 +165,7 @@ def test_it_stores_one_of_two_at_the_same_time() -> None:
 def test_it_drops_the_evaluation_of_a_rollout_that_moved_and_stores_the_others() -> None:
     (moved, _), (still, _) = running(), running()
     now = clock.now()
-    taken = judging.judge(evaluations.load([moved.pk, still.pk]), now, judging.Fleets())
+    taken, _ = judging.judge(evaluations.load([moved.pk, still.pk]), now, judging.Fleets())
     Rollout.objects.filter(pk=moved.pk).update(version=moved.version + 7)
     assert evaluations.store(taken, now) == {still.pk}
     assert set(VerdictRecord.objects.values_list("rollout", flat=True)) == {still.pk}

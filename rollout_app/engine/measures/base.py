@@ -1,11 +1,12 @@
 """What the measures share: what they take in, under which conditions they are asked, and what they answer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rollout_app.engine.evidence import ClosedWindow, SliceSums
+from rollout_app.engine.guarded import or_failed
 from rollout_app.engine.measures.sufficient import Counts
 
 ALL, DIFFERING, EXACT, SHIFT = "all", "differing", "exact", "shift"  # parts; others: "since 3", "slice /x"
@@ -72,6 +73,7 @@ class HarmPart:
     log_e: float
     estimate: float | None = None
     counted: bool = False  # its own estimate reaches the margin
+    failed: str = ""  # the error's name, where it could not be computed: then it counts nothing, and holds
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -99,6 +101,11 @@ class Measure(Protocol):
     def load(self, data: Mapping[str, Any]) -> None: ...
     def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None: ...
     def record(self) -> dict[str, Any]: ...
+
+
+def guarded(name: str, weight: float, make: Callable[[], HarmPart]) -> HarmPart:
+    """The part, or one that counts nothing where it can't be computed: the others still roll back."""
+    return or_failed(f"part {name}", make, lambda error: HarmPart(name, weight, 0.0, failed=error))
 
 
 def since(stage: int) -> str:

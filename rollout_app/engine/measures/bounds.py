@@ -4,7 +4,16 @@ import math
 from collections.abc import Sequence
 from copy import copy
 
-from rollout_app.engine.measures.base import ALL, CERTAIN, DEFAULT, RESTARTS, Conditions, HarmPart, Tuning
+from rollout_app.engine.measures.base import (
+    ALL,
+    CERTAIN,
+    DEFAULT,
+    RESTARTS,
+    Conditions,
+    HarmPart,
+    Tuning,
+    guarded,
+)
 from rollout_app.engine.measures.rates import Rate, RatePart
 from rollout_app.engine.measures.ratios import Ratio, RatioPart
 from rollout_app.engine.metrics import Metric
@@ -48,15 +57,18 @@ class RateBound(Rate):
 
     def harm(self, conditions: Conditions) -> list[HarmPart]:
         def one(name: str, weight: float) -> HarmPart:
-            part = self.parts[name]
-            stats = part.stats
-            if not stats.nt:
-                return HarmPart(name, weight, 0.0)
-            best = stats.nt + round(self._unknown(part, missing.Z_HARM, conditions))  # they succeeded
-            log_e = rates.log_e_above(best, stats.xt, self.threshold, conditions.deff)
-            return HarmPart(name, weight, log_e, stats.xt / best, stats.xt / best >= self.threshold)
+            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
 
         return [one(ALL, 1 - RESTARTS * self.tuning.restart), *self._restarted(one)]
+
+    def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:
+        part = self.parts[name]
+        stats = part.stats
+        if not stats.nt:
+            return HarmPart(name, weight, 0.0)
+        best = stats.nt + round(self._unknown(part, missing.Z_HARM, conditions))  # they succeeded
+        log_e = rates.log_e_above(best, stats.xt, self.threshold, conditions.deff)
+        return HarmPart(name, weight, log_e, stats.xt / best, stats.xt / best >= self.threshold)
 
     def safe(self, margin: float, conditions: Conditions) -> float:
         stats = self.whole.stats
@@ -115,15 +127,18 @@ class RatioBound(Ratio):
 
     def harm(self, conditions: Conditions) -> list[HarmPart]:
         def one(name: str, weight: float) -> HarmPart:
-            part = self.parts[name]
-            lost = self._log_lost_alone(part, False, conditions)
-            estimate = self._estimate(part, conditions.deff)
-            best = None if estimate is None else estimate * math.exp(self.sign * max(lost, -50.0))
-            counted = best is not None and self.sign * best >= self.sign * self.threshold
-            log_e = self._log_e(part, self.threshold, self.sign, self.alpha_harm, lost, conditions)
-            return HarmPart(name, weight, log_e, best, counted)
+            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
 
         return [one(ALL, 1 - RESTARTS * self.tuning.restart), *self._restarted(one)]
+
+    def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:
+        part = self.parts[name]
+        lost = self._log_lost_alone(part, False, conditions)
+        estimate = self._estimate(part, conditions.deff)
+        best = None if estimate is None else estimate * math.exp(self.sign * max(lost, -50.0))
+        counted = best is not None and self.sign * best >= self.sign * self.threshold
+        log_e = self._log_e(part, self.threshold, self.sign, self.alpha_harm, lost, conditions)
+        return HarmPart(name, weight, log_e, best, counted)
 
     def safe(self, margin: float, conditions: Conditions) -> float:
         estimate = self._estimate(self.whole, conditions.deff)

@@ -17,6 +17,7 @@ from rollout_app.engine.measures.base import (
     HarmPart,
     Tuning,
     WindowView,
+    guarded,
     since,
     slice_part,
     stage_of,
@@ -290,14 +291,15 @@ class RateDifference(Rate):
         aside = self.tuning.shift if conditions.sticky and self.broken_down else 0.0
 
         def one(name: str, weight: float) -> HarmPart:
-            return self._harm_part(name, weight * (1 - aside), conditions)
+            weight *= 1 - aside
+            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
 
         parts = [one(ALL, weights[ALL]), *self._restarted(one)]
         if apart:
             parts.append(one(DIFFERING, weights[DIFFERING]))
         parts += [one(name, weights["slices"] / len(slices)) for name in slices]
         if aside:
-            parts.append(self._shifted(aside, parts[0]))
+            parts.append(guarded(SHIFT, aside, lambda: self._shifted(aside, parts[0])))
         return parts
 
     def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:

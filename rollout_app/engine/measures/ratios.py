@@ -18,6 +18,7 @@ from rollout_app.engine.measures.base import (
     HarmPart,
     Tuning,
     WindowView,
+    guarded,
     since,
 )
 from rollout_app.engine.measures.sufficient import (
@@ -252,13 +253,14 @@ class RatioChange(Ratio):
             apart = (start - exact) * self.tuning.differing
 
         def one(name: str, weight: float) -> HarmPart:
-            return self._harm_part(name, weight, conditions)
+            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
 
         parts = [one(ALL, start - exact - apart), *self._restarted(one)]
         if apart:
             parts.append(one(DIFFERING, apart))
         if exact:
-            parts.append(self._exact(exact, parts[0].estimate, conditions))
+            estimate = parts[0].estimate
+            parts.append(guarded(EXACT, exact, lambda: self._exact(exact, estimate, conditions)))
         return parts
 
     def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:

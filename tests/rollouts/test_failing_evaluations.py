@@ -1,0 +1,157 @@
+"""An evaluation of which a part fails: harm still rolls back, what is for display stops nothing, the rest holds."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.core import clock
+from rollout_app.engine.states import State
+from rollout_app.evaluation import reconcile
+from rollout_app.models import Rollout
+from tests.support import places
+from tests.support.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+PLAN: list[dict[str, Any]] = [
+    {"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50, "min_minutes": 0},
+    {"mode": "percentage", "share_pcm": 50_000, "min_tasks": 50, "min_minutes": 0},
+    {"mode": "full"},
+]
+MEASURES = "rollout_app.engine.measures"
+# Each part of the evidence. While it raises, nothing is known to be safe.
+EVIDENCE = [
+    *(f"{MEASURES}.ratios.RatioChange.{name}" for name in ("take", "harm", "_harm_part", "_exact", "safe", "estimate")),
+    *(f"{MEASURES}.rates.RateDifference.{name}" for name in ("take", "harm", "_harm_part", "safe", "estimate")),
+    f"{MEASURES}.rates.RateDifference.margin_for",
+    f"{MEASURES}.sufficient.boosting.log_boosted",
+    f"{MEASURES}.sufficient.RateStatistics.take",
+    f"{MEASURES}.shares.Shares.take",
+    f"{MEASURES}.shares.Shares.verdicts",
+    f"{MEASURES}.shares.Shares.differing_mismatch",
+    f"{MEASURES}.slices.FollowedSlices.take",
+    "rollout_app.engine.accumulator.differing_sums",
+    "rollout_app.engine.accumulator.Accumulator.conditions",
+    "rollout_app.engine.accumulator.Accumulator._srm",
+    "rollout_app.engine.accumulator.Accumulator.from_dict",
+    "rollout_app.engine.accumulator.Accumulator.as_dict",
+    "rollout_app.engine.accumulator.judge",
+    "rollout_app.evaluation.judging.decide",
+    "rollout_app.evaluation.evaluations.load",
+    "rollout_app.evaluation.evaluations.store",
+    "rollout_app.outcomes.stored_sums.arm_sums",
+    "rollout_app.outcomes.stored_sums.slices",
+    "rollout_app.outcomes.stored_sums.differing",
+]  # fmt: skip
+# What is only shown.
+DISPLAY = [
+    f"{MEASURES}.rates.RateDifference.interval",
+    f"{MEASURES}.rates.RateDifference.slice_evidence",
+    f"{MEASURES}.rates.RateDifference.record",
+    f"{MEASURES}.ratios.RatioChange.interval",
+    f"{MEASURES}.rates.RateDifference.safe_after",
+    "rollout_app.engine.accumulator.needed_tasks",
+    "rollout_app.engine.accumulator.hurt",
+    "rollout_app.engine.decide.harm_of",
+    "rollout_app.engine.decide.outlook_of",
+    "rollout_app.evaluation.judging.with_outlook",
+    "rollout_app.engine.verdicts.detailed",
+    "rollout_app.engine.accumulator.detailed",
+    "rollout_app.engine.judgement.Judgement.as_dict",
+]
+
+
+def running(minutes: int, candidate: float) -> Rollout:
+    """A rollout in its second stage, evaluated once on the traffic of both arms alike, and then some more."""
+    rollout = places.started(plan=PLAN)
+    places.router(rollout)
+    traffic = Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(2)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    traffic.minutes(minutes, candidate=candidate)
+    return rollout
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    def raises(*args: Any, **kwargs: Any) -> Any:
+        raise OverflowError("math range error")
+
+    monkeypatch.setattr(target, raises)
+
+
+@pytest.mark.parametrize("part", [*EVIDENCE, *DISPLAY])
+def test_it_rolls_back_whatever_part_of_the_evidence_raises(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rollout = running(6, 0.1)
+    broken(monkeypatch, part)
+    with caplog.at_level(logging.ERROR):
+        assert reconcile.evaluate([rollout.pk]) == ["roll_back"]
+    rollout.refresh_from_db()
+    assert rollout.state == State.ROLLING_BACK
+    assert rollout.rollback_reason
+    assert places.assignment(rollout).baseline == rollout.baseline
+
+
+@pytest.mark.parametrize("part", EVIDENCE)
+def test_it_advances_on_no_evidence_of_which_a_part_raises(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rollout = running(60, 0.92)
+    broken(monkeypatch, part)
+    with caplog.at_level(logging.ERROR):
+        assert set(reconcile.evaluate([rollout.pk])) <= {"hold", "error"}
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.stage) == (State.RUNNING, 0)
+    if part.endswith(
+        ("boosting.log_boosted", "_exact")
+    ):  # not asked for, in a rollout without harm or its figures
+        return
+    assert rollout.hold_code == "evaluation_failed"
+    assert "OverflowError" in rollout.hold_sentence
+    assert "OverflowError" in caplog.text
+
+
+@pytest.mark.parametrize("part", DISPLAY)
+def test_it_advances_though_something_cannot_be_shown(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = running(60, 0.92)
+    broken(monkeypatch, part)
+    assert reconcile.reconcile(rollout.pk) == "advance"
+
+
+@pytest.mark.parametrize("part", DISPLAY)
+def test_it_holds_and_says_that_it_cannot_be_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = running(1, 0.92)
+    broken(monkeypatch, part)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    rollout.refresh_from_db()
+    assert rollout.hold_code == "evidence"
+    if part.endswith(("needed_tasks", "safe_after", "with_outlook")):
+        assert "can't be told yet" in rollout.outlook
+
+
+def test_it_rolls_back_on_silence_while_the_evaluation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollout_app.models import ArmTotals
+
+    rollout = running(2, 0.92)
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
+    rows.update(decided=15, tasks=0, tracked=0, successes=0, failures=0, cost_n=0)
+    broken(monkeypatch, "rollout_app.evaluation.judging.decide")
+    assert reconcile.reconcile(rollout.pk) == "roll_back"
+    rollout.refresh_from_db()
+    assert "none is finished" in rollout.rollback_reason
+
+
+def test_the_others_of_its_batch_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollout_app.engine.accumulator import Accumulator
+
+    ill, well = running(6, 0.1), running(60, 0.92)
+    kept = Accumulator.take
+
+    def take(self: Accumulator, rows: Any, **kwargs: Any) -> Any:
+        if len(rows) < 20:
+            raise OverflowError("math range error")
+        return kept(self, rows, **kwargs)
+
+    monkeypatch.setattr(Accumulator, "take", take)
+    assert sorted(reconcile.evaluate([ill.pk, well.pk])) == ["advance", "roll_back"]
