@@ -9,6 +9,7 @@ from unfold.sites import UnfoldAdminSite
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
+from controlplane.access.pages import urls as people
 from controlplane.audit import pages as audit
 from controlplane.web.pages import console_view, may, page
 from policies_app.console import urls as policies
@@ -42,7 +43,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         pages = [*policies.urlpatterns, *changes.urlpatterns, *review_pages.urlpatterns]
-        pages += [*rollouts.urlpatterns, *audit.urlpatterns]
+        pages += [*rollouts.urlpatterns, *audit.urlpatterns, *people.urlpatterns]
         return [path("", home, name="index"), *pages, *super().get_urls()]
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
     "axes",
     "rest_framework",
     "drf_spectacular",
@@ -68,6 +69,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "controlplane.access.sign_in.guard.second_factor",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -171,13 +173,21 @@ AUTHENTICATION_BACKENDS = [
     "allauth.account.auth_backends.AuthenticationBackend",
 ]
 ACCOUNT_ADAPTER = "controlplane.access.sign_in.adapters.AccountAdapter"
-ACCOUNT_FORMS = {"login": "controlplane.access.sign_in.views.SignInForm"}
+ACCOUNT_FORMS = {"login": "controlplane.access.sign_in.entrance.SignInForm"}
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"  # an address is a note; nothing is proved by it, and nothing rests on it
 ACCOUNT_LOGOUT_REDIRECT_URL = "console:login"
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_RATE_LIMITS = {"login": None}  # django-axes counts these
+ACCOUNT_REAUTHENTICATION_REQUIRED = True  # the password again, before a change to how one signs in
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300  # seconds
+MFA_ADAPTER = "controlplane.access.sign_in.stored_secrets.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Pointsman"
+MFA_TOTP_TOLERANCE = 1  # steps of 30 s that a telephone's clock may be off
+# People who sign in by password need a second factor: on their first page they set one up.
+REQUIRE_SECOND_FACTOR = env.bool("REQUIRE_SECOND_FACTOR", default=False)
 # Ten failures of one name from one address; then that pair waits, and no password is looked at.
 AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=10)
 AXES_COOLOFF_TIME = timedelta(minutes=15)

@@ -7,7 +7,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from controlplane.access import api as access
-from controlplane.access.sign_in import views as sign_in
+from controlplane.access.sign_in import urls as sign_in
 from controlplane.audit import api as audit
 
 api_v1: list[URLPattern | URLResolver] = [

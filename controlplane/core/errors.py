@@ -14,6 +14,7 @@
     │   ├── RoleMissing                403     role_missing
     │   ├── KeyLimited                 403     key_limited
     │   ├── NotYourKey                 403     not_your_key
+    │   ├── SecondFactorMissing        403     second_factor_missing
     │   └── SelfApproval               403     self_approval
     ├── NotFound                       404     not_found
     ├── Conflict                       409     conflict
@@ -119,6 +120,10 @@ class KeyLimited(Forbidden):
 
 class NotYourKey(Forbidden):
     code, title = "not_your_key", "A key's text goes to its person only"
+
+
+class SecondFactorMissing(Forbidden):
+    code, title = "second_factor_missing", "A second factor is missing"
 
 
 class SelfApproval(Forbidden):

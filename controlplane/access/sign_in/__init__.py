@@ -1,7 +1,10 @@
 """How people sign in: by password, second factor or their company's provider. django-allauth does it; this sets it up.
 
-hashing     at most two password hashes at once
-adapters    what django-allauth asks of Pointsman: who may sign up, and what the audit log gets
-throttle    what django-axes asks: under which name failures are counted, what somebody locked out sees
-views       the pages and their addresses
+hashing         at most two password hashes at once
+throttle        what django-axes asks: under which name failures are counted, what somebody locked out sees
+adapters        what django-allauth asks of Pointsman: who may sign up, and what the audit log gets
+stored_secrets  those of second factors, encrypted
+guard           REQUIRE_SECOND_FACTOR
+frames          the console's look
+entrance        pages before the session; `own_account`: pages of one's own account; `urls`: their addresses
 """

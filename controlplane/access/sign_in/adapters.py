@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal.flows.login import get_authentication_records
+from allauth.core import context
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
@@ -36,7 +37,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
     def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
         """Begin a session: no sign-in without its entry."""
-        ways = [record["method"] for record in get_authentication_records(request, user)]
+        ways = [
+            record.get("type") or record["method"] for record in get_authentication_records(request, user)
+        ]
         with transaction.atomic():
             super().login(request, user)
             log.record(
@@ -61,6 +64,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
                 "Too many sign-ins failed before; the password was not looked at.", retry_after=900
             )
         refuse(request, error, _person_called(credentials.get("username")))
+
+    def is_reauthentication_required(self, *, app: str) -> bool:
+        """Not of somebody who has nothing to prove themselves with but the provider they came from."""
+        return bool(self.get_reauthentication_methods(context.request.user))
 
     def respond_user_inactive(self, request: HttpRequest, user: AbstractBaseUser) -> HttpResponse:
         refuse(request, SignInFailed("The account is deactivated."), user)

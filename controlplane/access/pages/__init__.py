@@ -1,0 +1,1 @@
+"""Pages of people: one's own account, the others' roles, invitations, teams. `urls` has their addresses."""

@@ -1,0 +1,58 @@
+"""Pages of people who are not signed in yet, and of those who leave.
+
+They lie below /console/, before the site's own: the site's `login` and `logout` have the same addresses.
+"""
+
+from typing import Any
+
+from allauth.account import views as account
+from allauth.account.forms import LoginForm
+from allauth.mfa import signals
+from allauth.mfa.base import views as mfa
+from django.contrib.auth.models import User
+from django.dispatch import receiver
+from django.http import HttpRequest
+
+from controlplane.access.sign_in.adapters import refuse
+from controlplane.access.sign_in.frames import Framed
+from controlplane.core.errors import SignInFailed
+
+
+class SignInForm(LoginForm):  # type: ignore[misc]  # allauth carries no types
+    """Name and password. The name's field is called `username`, as password managers expect."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["password"].help_text = ""
+
+    def add_prefix(self, field_name: str) -> str:
+        return "username" if field_name == "login" else field_name
+
+
+class SignInView(Framed, account.LoginView):  # type: ignore[misc]
+    template_name = "console/login.html"
+    title = "Log in"
+
+
+class SecondFactorView(Framed, mfa.AuthenticateView):  # type: ignore[misc]
+    """After the password: a code of the authenticator app, or one of the recovery codes."""
+
+    title = "Second factor"
+
+
+class SignOutView(Framed, account.LogoutView):  # type: ignore[misc]
+    """A form asks first: a link from elsewhere logs nobody out."""
+
+    title = "Log out"
+
+
+class ClosedAccountView(Framed, account.AccountInactiveView):  # type: ignore[misc]
+    """The right password of somebody who was deactivated."""
+
+    title = "Account closed"
+
+
+@receiver(signals.authentication_failed)
+def record_wrong_code(request: HttpRequest, user: User, **kwargs: Any) -> None:
+    """A wrong code, of somebody whose password was right."""
+    refuse(request, SignInFailed("The code of the second factor is wrong."), user)

@@ -1,0 +1,74 @@
+"""The console's look for the views of django-allauth."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from unfold.widgets import BASE_INPUT_CLASSES
+
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+
+
+def styled(form: forms.BaseForm) -> None:
+    """Give the fields of a form that is not ours the console's look."""
+    for field in form.fields.values():
+        field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
+        field.widget.attrs.pop("placeholder", None)
+
+
+class Framed:
+    """A view with what the console's frame needs, and with its form in the console's look."""
+
+    request: HttpRequest
+    title = ""
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        found = super().get_context_data(**kwargs)  # type: ignore[misc]
+        if found.get("form") is not None:
+            styled(found["form"])
+        return {**admin.site.each_context(self.request), "title": self.title, **found}
+
+
+class Sheet(Framed):
+    """A form that does one thing to one's own account, on a page of the console.
+
+    `change`, where there is one, is the audited action: the entry is written in the change's own transaction.
+    """
+
+    template_name = "console/sheet.html"
+    about = ""
+    button = ""
+    danger = False
+    change = ""
+    evidence: dict[str, Any] | None = None
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        account = reverse("console:account")
+        return super().get_context_data(**kwargs) | {
+            "heading": self.title,
+            "about": self.about,
+            "button": self.button,
+            "danger": self.danger,
+            "back": account,
+            "action": self.request.get_full_path(),  # with where to go afterwards
+            "crumbs": [("Your account", account)],
+        }
+
+    def form_valid(self, form: forms.BaseForm) -> HttpResponse:
+        with transaction.atomic():
+            response: HttpResponse = super().form_valid(form)  # type: ignore[misc]
+            if self.change:
+                record_own_change(self.request, self.change, evidence=self.evidence)
+        return response
+
+
+def record_own_change(request: HttpRequest, action: str, *, evidence: dict[str, Any] | None = None) -> None:
+    """Append what somebody did to their own account, inside the change's transaction."""
+    user = request.user
+    assert isinstance(user, User)  # noqa: S101 — these views ask for a session first
+    log.record(actor=Actor.of_user(user), action=action, target=("user", str(user.pk)), evidence=evidence)

@@ -1,0 +1,41 @@
+"""REQUIRE_SECOND_FACTOR: who signs in by password sets up a second factor before anything else.
+
+The company's provider asks for its own: a session that it began is let through.
+"""
+
+from collections.abc import Callable
+
+from allauth.account.internal.flows.login import get_authentication_records
+from allauth.mfa.utils import is_mfa_enabled
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.shortcuts import redirect
+
+from controlplane.core.errors import SecondFactorMissing
+from controlplane.core.problems import CONTENT_TYPE
+
+OPEN = ("/console/login/", "/console/logout/", "/console/account/", "/static/")
+
+
+def second_factor(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if settings.REQUIRE_SECOND_FACTOR and not request.path.startswith(OPEN) and _lacks_one(request):
+            if request.path.startswith("/console/"):
+                return redirect("mfa_activate_totp")
+            refusal = SecondFactorMissing("Set up a second factor in the console first: /console/account/.")
+            return JsonResponse(refusal.as_problem(), status=refusal.status, content_type=CONTENT_TYPE)
+        return get_response(request)
+
+    return middleware
+
+
+def _lacks_one(request: HttpRequest) -> bool:
+    user = request.user
+    if not isinstance(user, User) or not user.is_authenticated:
+        return False  # nobody, or a script with its key
+    if any(record["method"] == "socialaccount" for record in get_authentication_records(request, user)):
+        return False
+    return not is_mfa_enabled(user)

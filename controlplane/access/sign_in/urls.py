@@ -1,0 +1,28 @@
+"""The addresses below /console/ that django-allauth knows by these names."""
+
+from django.urls import URLPattern, path, reverse_lazy
+from django.views.generic import RedirectView
+
+from controlplane.access.sign_in import entrance, own_account
+
+urlpatterns: list[URLPattern] = [
+    path("login/", entrance.SignInView.as_view(), name="account_login"),
+    path("login/second-factor/", entrance.SecondFactorView.as_view(), name="mfa_authenticate"),
+    path("logout/", entrance.SignOutView.as_view(), name="account_logout"),
+    path("account/inactive/", entrance.ClosedAccountView.as_view(), name="account_inactive"),
+    path("account/password/", own_account.ChangePasswordView.as_view(), name="account_change_password"),
+    path("password_change/", RedirectView.as_view(url=reverse_lazy("account_change_password"))),
+    path("account/confirm/", own_account.ConfirmPasswordView.as_view(), name="account_reauthenticate"),
+    path("account/confirm-code/", own_account.ConfirmCodeView.as_view(), name="mfa_reauthenticate"),
+    path("account/totp/on/", own_account.TurnOnTotpView.as_view(), name="mfa_activate_totp"),
+    path("account/totp/off/", own_account.TurnOffTotpView.as_view(), name="mfa_deactivate_totp"),
+    path("account/recovery-codes/", own_account.RecoveryCodesView.as_view(), name="mfa_view_recovery_codes"),
+    path(
+        "account/recovery-codes/new/",
+        own_account.NewRecoveryCodesView.as_view(),
+        name="mfa_generate_recovery_codes",
+    ),
+    path(
+        "account/second-factor/", RedirectView.as_view(url=reverse_lazy("console:account")), name="mfa_index"
+    ),
+]
