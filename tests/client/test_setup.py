@@ -167,7 +167,7 @@ fallback: [large]
 
 def test_the_fake_takes_yaml_text_and_paths(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(YAML)
-    policies: tuple[str, Path] = (YAML, tmp_path / "policy.yaml")
+    policies: list[str | Path] = [YAML, tmp_path / "policy.yaml"]
     with FakeControlPlane() as plane:
         for version, policy in enumerate(policies, 1):
             plane.serve("summaries", policy, version=version)

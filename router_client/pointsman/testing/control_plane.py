@@ -63,6 +63,7 @@ class FakeControlPlane:
     """One environment, in memory. All methods may be called from any thread while routers are connected.
 
     environment, key, epoch   what the snapshot says, and the key it asks for
+    events    single outcomes by id, as routers without sums report them; kept as they come
     prices    catalogue model → nano-USD per million tokens by kind; set them before `serve`
     sign      sign snapshots; `public_keys` is then what routers trust
     journal   a file: batches are on it before they are acknowledged, and read back at the start
@@ -88,6 +89,7 @@ class FakeControlPlane:
         self.deliveries: dict[str, int] = {}
         self.feedback: list[dict[str, Any]] = []
         self.acks: list[dict[str, Any]] = []
+        self.events: dict[str, dict[str, Any]] = {}
         self.requests: list[Request] = []
         self.tamper: Callable[[Request, Reply], Reply] | None = None
         self.max_buckets = MAX_BUCKETS
@@ -282,6 +284,7 @@ class FakeControlPlane:
         if request.path == "/router/v1/snapshot":
             return self._snapshot(request)
         doors = {"outcomes": self._outcomes, "feedback": self._feedback, "acks": self._acks}
+        doors["events"] = self._events
         door = doors.get(request.path.removeprefix("/router/v1/"))
         return door(request.json()) if door is not None else problem(404, "not_found")
 
@@ -369,6 +372,12 @@ class FakeControlPlane:
         with self._changed:
             self.acks.append(data)
         return Reply(204, b"")
+
+    def _events(self, data: dict[str, Any]) -> Reply:
+        with self._changed:
+            for event in data["events"]:
+                self.events.setdefault(event["event_id"], event)
+        return Reply(202, json.dumps({"accepted": len(data["events"])}).encode())
 
     # The journal
 

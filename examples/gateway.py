@@ -1,0 +1,405 @@
+"""An OpenAI-compatible gateway that follows a router policy: one file, to read, to copy and to change.
+
+    pip install pointsman httpx starlette uvicorn
+    POINTSMAN_URL=… POINTSMAN_KEY=pmr_… PROVIDER_URL=https://api.openai.com/v1 PROVIDER_KEY=sk-… python gateway.py
+
+A client asks for a workload as if it was a model, `"model": "tickets"`, and gets the model that the policy chooses, by
+its name in the catalogue; a second stage where the answer is uncertain or no good; retries and fallbacks as it says.
+
+    header pointsman-endpoint, pointsman-conversation   what the policy may look at, and who stays with one arm
+    header x-pointsman-decision-id                      of the answer: for feedback
+    POST /v1/feedback {"decision_id": …, "kind": "human_review", "success": true}
+
+environment
+    POINTSMAN_URL, POINTSMAN_KEY   the control plane, a router key
+    POINTSMAN_STORE, POINTSMAN_SPOOL   a file for the policy, a directory for outcomes: a restart loses neither
+    PROVIDER_URL, PROVIDER_KEY     any provider that speaks OpenAI's protocol; LiteLLM's proxy does for all others
+    DEFAULT_MODEL                  answers while there is no policy
+    HOST, PORT                     127.0.0.1, 8080
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from pointsman import Attempt, ConfigurationError, Next, Router, Usage
+from pointsman.decision import Decision
+
+JSON = dict[str, Any]
+# What a status says of the attempt, in the policy's words. Any other one is the client's own mistake.
+UNREACHABLE = {408: "timeout", 429: "rate_limited", 404: "unknown_model"}
+
+
+class Gateway:
+    """Answers chat completions. One router for the whole process."""
+
+    def __init__(self, router: Router, provider: httpx.AsyncClient, default_model: str) -> None:
+        self.router, self.provider, self.default_model = router, provider, default_model
+
+    async def complete(self, request: Request) -> Response:
+        """POST /v1/chat/completions"""
+        try:
+            body = await request.json()
+            workload = str(body["model"])
+        except (ValueError, KeyError, TypeError):
+            return refused(400, "The body is a chat completion request, with a model.")
+        decision = self.router.decide(workload, what_is_known(request, body), units(request, body))
+        first = Step(
+            decision.model or self.default_model, decision.params, decision.timeouts.get("attempt_ms")
+        )
+        if not first.model:
+            return refused(404, f"Nothing is known of {workload}. {decision.reason}")
+        if body.get("stream"):
+            return await self.stream(decision, body, first)
+        return await self.answer(decision, body, first)
+
+    async def answer(self, decision: Decision, body: JSON, step: Step) -> Response:
+        """The whole answer: an uncertain one is asked for again, of a stronger model."""
+        answers: dict[str, JSON] = {}  # by model: the end may name an earlier one's
+        while True:
+            began = time.monotonic()
+            try:
+                found = await self.ask(body, step)
+                answers[step.model] = found
+                attempt = attempt_of(found, body, began)
+            except Failed as failed:
+                if failed.final:
+                    return self.give_up(decision, failed)
+                attempt = failed.attempt(began)
+            following = decision.next(attempt)
+            if following.done:
+                break
+            await asyncio.sleep(following.delay_ms / 1000)
+            step = Step.of(following)
+        chosen = answers.get(following.model) if following.action == "accept" else None
+        # What the policy accepts is not yet good: the grade is our own look at the answer.
+        self.router.record(decision, success=grade(body, text_of(chosen)) if chosen else False)
+        if chosen is None:
+            return refused(
+                502, f"No model gave an answer. {following.reason}", headers_of(decision, step.model)
+            )
+        return JSONResponse(chosen, headers=headers_of(decision, following.model))
+
+    async def stream(self, decision: Decision, body: JSON, step: Step) -> Response:
+        """Retries and fallbacks until the first word; from then on the answer is what comes."""
+        body = {**body, "stream_options": {**(body.get("stream_options") or {}), "include_usage": True}}
+        while True:
+            began = time.monotonic()
+            try:
+                opened = await self.open(body, step)
+                break
+            except Failed as failed:
+                if failed.final:
+                    return self.give_up(decision, failed)
+                following = decision.next(failed.attempt(began))
+            if following.done:
+                self.router.record(decision, success=False)
+                return refused(
+                    502, f"No model gave an answer. {following.reason}", headers_of(decision, step.model)
+                )
+            await asyncio.sleep(following.delay_ms / 1000)
+            step = Step.of(following)
+        lines = self.pass_on(decision, body, opened, began)
+        return StreamingResponse(
+            lines, media_type="text/event-stream", headers=headers_of(decision, step.model)
+        )
+
+    async def pass_on(
+        self, decision: Decision, body: JSON, opened: httpx.Response, began: float
+    ) -> AsyncIterator[bytes]:
+        """The provider's events, as they come. `next` and `record` follow at the end, whatever the end was."""
+        heard, ended = Heard(), False
+        try:
+            async for line in opened.aiter_lines():
+                heard.take(line)
+                yield f"{line}\n".encode()
+            ended = heard.done
+        except httpx.HTTPError:
+            pass  # the provider broke off: the reader sees a stream that ends without its [DONE]
+        finally:
+            # Also when the reader hung up: a task that is never recorded would count as unfinished.
+            took = since(began)
+            if ended:
+                decision.next(Attempt(usage=heard.usage, latency_ms=took, confidence=heard.confidence))
+                self.router.record(
+                    decision, success=grade(body, heard.text), latency_ms=heard.first_ms or took
+                )
+            else:
+                decision.next(Attempt(ok=False, error="connection", usage=heard.usage, latency_ms=took))
+                self.router.record(decision, success=None, error="connection")
+            await opened.aclose()
+
+    async def ask(self, body: JSON, step: Step) -> JSON:
+        """One call of one model. Raises Failed."""
+        try:
+            answer = await self.provider.post("/chat/completions", json=step.body(body), timeout=step.timeout)
+            check_status(answer)
+            found = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Failed(kind_of(error)) from error
+        if not isinstance(found, dict) or not found.get("choices"):
+            raise Failed("server_error")
+        return found
+
+    async def open(self, body: JSON, step: Step) -> httpx.Response:
+        """The headers of one call's stream. Raises Failed."""
+        request = self.provider.build_request(
+            "POST", "/chat/completions", json=step.body(body), timeout=step.timeout
+        )
+        try:
+            opened = await self.provider.send(request, stream=True)
+            if not opened.is_success:
+                await opened.aread()
+                await opened.aclose()
+            check_status(opened)
+        except httpx.HTTPError as error:
+            raise Failed(kind_of(error)) from error
+        return opened
+
+    def give_up(self, decision: Decision, failed: Failed) -> Response:
+        """The provider refuses the request itself: no other model would take it."""
+        decision.next(Attempt(ok=False, error="error", cost_nusd=0))
+        self.router.record(decision, success=None, error="error")
+        return Response(failed.body, failed.status, media_type="application/json")
+
+    async def feedback(self, request: Request) -> Response:
+        """POST /v1/feedback: a later word on a task, by its decision id."""
+        try:
+            said = await request.json()
+            self.router.feedback(
+                said["decision_id"], said["kind"], success=said.get("success"), score=said.get("score")
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return refused(400, f"Feedback has decision_id, kind, and success or score: {error}")
+        return Response(status_code=202)
+
+    async def health(self, request: Request) -> Response:
+        """GET /healthz: the gateway answers, with or without a policy; the rest is for people and alerts."""
+        return JSONResponse(self.router.status())
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to ask: the model, the policy's parameters for it, and for how long."""
+
+    model: str
+    params: Mapping[str, Any]
+    timeout_ms: int | None
+
+    @classmethod
+    def of(cls, following: Next) -> Step:
+        return cls(following.model, following.params, following.timeout_ms)
+
+    @property
+    def timeout(self) -> float:
+        return (self.timeout_ms or 60_000) / 1000
+
+    def body(self, asked: JSON) -> JSON:
+        return {**asked, **self.params, "model": self.model}
+
+
+class Failed(Exception):
+    """A call that gave no answer. `final`: the request is at fault, and no other model would take it."""
+
+    def __init__(self, kind: str, status: int = 0, body: bytes = b"") -> None:
+        self.kind, self.status, self.body, self.final = kind, status, body, bool(status)
+
+    def attempt(self, began: float) -> Attempt:
+        # What timed out may still be billed: unknown is not 0.
+        cost = None if self.kind == "timeout" else 0
+        return Attempt(ok=False, error=self.kind, cost_nusd=cost, latency_ms=since(began))
+
+
+@dataclass
+class Heard:
+    """What a stream has said so far."""
+
+    parts: list[str] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    usage: Usage | None = None
+    done: bool = False
+    first_ms: float | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def take(self, line: str) -> None:
+        said = line.removeprefix("data: ")
+        if said == line or said == "[DONE]":
+            self.done = self.done or said != line
+            return
+        try:
+            event = json.loads(said)
+            for choice in event.get("choices") or []:
+                self.parts.append(choice.get("delta", {}).get("content") or "")
+                self.logprobs += [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
+            self.usage = usage_of(event) or self.usage
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return  # not for us; the reader gets it all the same
+        if self.first_ms is None and self.text:
+            self.first_ms = since(self.began)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+    @property
+    def confidence(self) -> float | None:
+        return mean_probability(self.logprobs)
+
+
+# What is yours to change: what the policy may look at, how sure an answer is, whether it is good.
+
+
+def what_is_known(request: Request, body: JSON) -> JSON:
+    """The policy's `request.*` inputs. What is absent is unknown, never 0."""
+    messages = body.get("messages") or []
+    return {
+        "endpoint": request.headers.get("pointsman-endpoint", request.url.path),
+        "prompt_tokens": len(json.dumps(messages)) // 4,
+        "turns": len(messages),
+        "tool_calls": len(body.get("tools") or []),
+    }
+
+
+def units(request: Request, body: JSON) -> dict[str, str]:
+    """Ids by kind: a conversation, or a user, stays with one arm of a rollout."""
+    given = {"conversation": request.headers.get("pointsman-conversation"), "user": body.get("user")}
+    return {kind: str(unit) for kind, unit in given.items() if unit}
+
+
+def grade(body: JSON, text: str) -> bool | None:
+    """Whether the answer is good. That there is one says nothing; None: nobody knows yet, feedback may.
+
+    Here: who asked for JSON gets JSON, with every member that the schema requires, and none of them empty.
+    """
+    wanted = body.get("response_format") or {}
+    if wanted.get("type") not in ("json_object", "json_schema"):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    schema = (wanted.get("json_schema") or {}).get("schema") or {}
+    return isinstance(found, dict) and all(
+        found.get(name) not in (None, "") for name in schema.get("required", [])
+    )
+
+
+def mean_probability(logprobs: list[float]) -> float | None:
+    """How sure the model was of its words, 0 … 1: the geometric mean of their probabilities, where it tells them."""
+    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
+
+
+# How a provider's answers are read
+
+
+def attempt_of(found: JSON, body: JSON, began: float) -> Attempt:
+    choice = found["choices"][0]
+    logprobs = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
+    text = text_of(found)
+    no_good = grade(body, text) is False or not (text or choice["message"].get("tool_calls"))
+    return Attempt(
+        error="invalid_output" if no_good else None,
+        confidence=mean_probability(logprobs),
+        usage=usage_of(found),
+        latency_ms=since(began),
+    )
+
+
+def usage_of(found: JSON) -> Usage | None:
+    """The tokens, by which the snapshot's prices give the cost; None where the provider says none."""
+    used = found.get("usage")
+    if not used:
+        return None
+    cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(input=used["prompt_tokens"] - cached, output=used["completion_tokens"], cache_read=cached)
+
+
+def text_of(found: JSON) -> str:
+    return found["choices"][0]["message"].get("content") or ""
+
+
+def check_status(answer: httpx.Response) -> None:
+    status = answer.status_code
+    if status in UNREACHABLE or status >= 500:
+        raise Failed(UNREACHABLE.get(status, "server_error"))
+    if status >= 300:
+        raise Failed("error", status, answer.content)
+
+
+def kind_of(error: Exception) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "timeout"
+    return "connection" if isinstance(error, httpx.HTTPError) else "server_error"
+
+
+def since(began: float) -> float:
+    return (time.monotonic() - began) * 1000
+
+
+def headers_of(decision: Decision, model: str) -> dict[str, str]:
+    return {"x-pointsman-decision-id": decision.decision_id, "x-pointsman-model": quote(model, safe="/:@")}
+
+
+def refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": {"message": message, "type": "gateway"}}, status, headers)
+
+
+# How it runs
+
+
+def app() -> Starlette:
+    """The ASGI application, made from the environment."""
+    env = os.environ
+    router = Router(
+        env.get("POINTSMAN_URL", "http://127.0.0.1:8000"),
+        env.get("POINTSMAN_KEY", ""),
+        store=env.get("POINTSMAN_STORE") or None,
+        spool=env.get("POINTSMAN_SPOOL") or None,
+    )
+    key = env.get("PROVIDER_KEY", "").strip()
+    provider = httpx.AsyncClient(
+        base_url=env.get("PROVIDER_URL", "https://api.openai.com/v1"),
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        limits=httpx.Limits(max_connections=1_000),
+    )
+    gateway = Gateway(router, provider, env.get("DEFAULT_MODEL", ""))
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        try:
+            await asyncio.to_thread(router.wait_ready, 5)
+        except ConfigurationError as error:
+            if not gateway.default_model:
+                raise SystemExit(f"gateway: {error}") from None
+        yield
+        await router.aclose()  # sends what waits
+        await provider.aclose()
+
+    routes = [
+        Route("/v1/chat/completions", gateway.complete, methods=["POST"]),
+        Route("/v1/feedback", gateway.feedback, methods=["POST"]),
+        Route("/healthz", gateway.health),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+if __name__ == "__main__":
+    import uvicorn
+
+    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8080"))
+    uvicorn.run(app, factory=True, host=host, port=port, log_level="warning")

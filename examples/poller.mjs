@@ -1,0 +1,51 @@
+// A router in Node, without a library: follows the policy, picks the arm, reports what came of each task.
+//   POINTSMAN_URL=… POINTSMAN_KEY=pmr_… node poller.mjs <workload> [unit …]
+// It reads a policy's default model only; the conditions of its rules are the client library's business.
+import { createHash, randomUUID } from "node:crypto";
+import { readFile, rename, writeFile } from "node:fs/promises";
+
+const { POINTSMAN_URL: url, POINTSMAN_KEY: key, POINTSMAN_STORE: store = "snapshot.json" } = process.env;
+const headers = { Authorization: `Bearer ${key}`, "Pointsman-Router": `node-${process.pid}`, "Pointsman-Client": "example-node/1" };
+let last = await readFile(store, "utf8").then(JSON.parse, () => ({ etag: null, snapshot: null })); // the last known good
+let failures = 0;
+
+// SHA-256 of "salt:unit"; its first 64 bits times 100,000, shifted right by 64: every language agrees.
+export const bucket = (salt, unit) =>
+  Number((createHash("sha256").update(`${salt}:${unit}`).digest().readBigUInt64BE() * 100000n) >> 64n);
+
+export function decide(workload, unit) {
+  const { pin, baseline, candidate, rollout } = last.snapshot.workloads[workload];
+  const taken = rollout?.mode === "full" || (rollout?.mode === "percentage" && bucket(rollout.salt, unit) < rollout.share_pcm);
+  const [arm, { version, policy }] = taken ? ["candidate", candidate] : ["baseline", baseline];
+  const model = pin?.model ?? policy.models[policy.default].model; // call this one; outcomes name it as the policy does
+  const place = { workload, arm, version, rollout: rollout?.id ?? null, stage: rollout?.stage ?? null };
+  return { call: model, task: { ...place, model: pin ? pin.model : policy.default, at: new Date().toISOString() } };
+}
+
+export const report = ({ task }, outcome) => // success: your check of the answer, not that one came
+  fetch(`${url}/router/v1/events`, { method: "POST", headers: { ...headers, "Content-Type": "application/json" },
+    body: JSON.stringify({ events: [{ event_id: randomUUID(), ...task, ...outcome }] }) });
+
+export async function poll() { // true: there is something newer
+  const asked = { ...headers, Prefer: "wait=25", ...(last.etag && { "If-None-Match": last.etag }) };
+  const answer = await fetch(`${url}/router/v1/snapshot`, { headers: asked, signal: AbortSignal.timeout(40_000) });
+  if (answer.status === 304) return false;
+  if (!answer.ok) throw new Error(`HTTP ${answer.status} ${(await answer.json().catch(() => ({}))).code ?? ""}`);
+  const snapshot = await answer.json(), old = last.snapshot;
+  if (snapshot.format !== 1) throw new Error(`format ${snapshot.format} is not known`);
+  if (snapshot.epoch === old?.epoch && snapshot.revision < old.revision) throw new Error("an older revision is refused");
+  last = { etag: answer.headers.get("ETag"), snapshot }; // only now: after it was read and found good
+  await writeFile(`${store}.new`, JSON.stringify(last));
+  await rename(`${store}.new`, store);
+  return true;
+}
+
+for (const [workload, ...units] = process.argv.slice(2); workload; ) {
+  try {
+    if ((await poll()) || failures) for (const unit of units) console.log(JSON.stringify(decide(workload, unit)));
+    failures = 0;
+  } catch (error) { // away: go on with the last known good, and ask again later, each at another moment
+    console.error(`poll failed, ${last.snapshot ? "going on with the last known good" : "there is no policy yet"}: ${error.message}`);
+    await new Promise((done) => setTimeout(done, Math.random() * Math.min(60_000, 1_000 * 2 ** ++failures)));
+  }
+}
