@@ -64,10 +64,17 @@ def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
         yield name, None
         return
     told = subjects.replayed(body["diff"])
-    of_assignment = body["target"]["kind"] == "assignment"
-    moved = body["target"]["kind"] == "rollout" and "baseline" in told and "version" in told
-    if of_assignment or moved:
-        yield name, {column: told[column] for column in ("baseline", "candidate", "pin") if column in told}
+    columns = ("baseline", "candidate", "pin")
+    if body["target"]["kind"] == "assignment" or (
+        _of_rollout(body) and {"baseline", "version"} <= told.keys()
+    ):
+        yield name, {column: told[column] for column in columns if column in told}
+    elif _of_rollout(body) and told.get("revision") is not None:
+        yield name, dict.fromkeys(columns, subjects.UNSAID)  # an entry of the first schema
+
+
+def _of_rollout(body: Mapping[str, Any]) -> bool:
+    return bool(body["target"]["kind"] == "rollout")
 
 
 def _assignments() -> Rows:

@@ -21,6 +21,13 @@ class TextJSON(models.TextField):  # type: ignore[type-arg]  # Django's cannot b
     def get_prep_value(self, value: Any) -> str | None:
         return None if value is None else json.dumps(value, allow_nan=False)
 
+    def to_python(self, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """For `dumpdata`, which would write Python's own notation otherwise; `to_python` reads it for `loaddata`."""
+        return json.dumps(self.value_from_object(obj), allow_nan=False)
+
 
 class Plan(models.Model):
     """A saved list of stages. A rollout copies it, so that editing a plan moves nothing under way."""

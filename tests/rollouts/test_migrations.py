@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.core import serializers
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -52,6 +53,16 @@ def test_it_carries_what_is_there_both_ways() -> None:
     assert (row.evaluations, row.evaluated_at, record.evaluation) == (7, evaluated, 7)
     assert GuardrailOverride.objects.get().margin == 0.01
     assert bytes(DeferredGroup.objects.get().body) == b"not counted yet"
+
+
+@pytest.mark.django_db
+def test_dumpdata_and_loaddata_carry_evidence() -> None:
+    rollout = places.started()
+    Rollout.objects.filter(pk=rollout.pk).update(evidence=KEPT)
+    dumped = serializers.serialize("json", Rollout.objects.all())
+    (loaded,) = serializers.deserialize("json", dumped)
+    loaded.save()
+    assert Rollout.objects.get().evidence == KEPT
 
 
 @pytest.mark.django_db

@@ -1,0 +1,120 @@
+"""An instance that was filled before this schema is carried forward: nothing is lost, and its rollouts go on.
+
+`demo_before_layout.json.xz` is what `make demo` had written at commit fed308a, the last one before the layout of today,
+when it was stopped with one rollout at full: `manage.py dumpdata`, with the newest 400 of its route minutes and 60 of
+its batches.
+"""
+
+import json
+import lzma
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps.registry import Apps
+from django.contrib.auth.models import User
+from django.core.management.color import no_style
+from django.db import connection, models, transaction
+from django.db.migrations.executor import MigrationExecutor
+from django.urls import reverse
+
+from controlplane.audit import verification
+from controlplane.audit.models import Entry
+from rollout_app.evaluation import reconcile
+from rollout_app.models import ArmTotals, OutcomeBucket, Rollout, VerdictRecord
+from tests.support.people import logged_in
+
+FILLED = Path(__file__).with_name("demo_before_layout.json.xz")
+BEFORE = [
+    ("access", "0001_initial"),
+    ("audit", "0002_append_only"),
+    ("policies_app", "0004_an_ack_beside_the_tag"),
+    ("rollout_app", "0006_evidence_is_text"),
+]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def _rows() -> list[dict[str, Any]]:
+    with lzma.open(FILLED) as file:
+        rows: list[dict[str, Any]] = json.load(file)
+    return rows
+
+
+def _row_of(apps: Apps, record: dict[str, Any]) -> tuple[models.Model, dict[str, list[Any]]]:
+    """The row as that schema has it, and its many-to-many fields."""
+    model = apps.get_model(record["model"])
+    values, many = {model._meta.pk.attname: record["pk"]}, {}
+    for name, value in record["fields"].items():
+        field = model._meta.get_field(name)
+        if isinstance(field, models.ManyToManyField):
+            many[name] = value
+        elif isinstance(field, models.ForeignKey):
+            values[field.attname] = value
+        else:
+            values[name] = field.to_python(value)
+    return model(**values), many
+
+
+def _fill(apps: Apps, records: list[dict[str, Any]]) -> None:
+    """Model by model. What a migration has put there (the plans) gives way to what the instance had."""
+    of_model: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        of_model.setdefault(record["model"], []).append(record)
+    with connection.constraint_checks_disabled(), transaction.atomic():
+        for name, found in of_model.items():
+            rows = apps.get_model(name)._default_manager
+            rows.all().delete()
+            built = [_row_of(apps, record) for record in found]
+            rows.bulk_create([row for row, _ in built])
+            for row, many in built:
+                for field, keys in many.items():
+                    getattr(row, field).set(keys)
+
+
+@pytest.fixture
+def upgraded() -> Iterator[Counter[str]]:
+    """Rows by model, before. Identities of later rows start behind those that came along."""
+    executor = MigrationExecutor(connection)
+    newest = executor.loader.graph.leaf_nodes()
+    executor.migrate(BEFORE)
+    records = _rows()
+    try:
+        _fill(MigrationExecutor(connection).loader.project_state(BEFORE).apps, records)
+    finally:
+        MigrationExecutor(connection).migrate(newest)
+    tables = [Rollout, ArmTotals, OutcomeBucket, VerdictRecord, Entry, User]
+    with connection.cursor() as cursor:
+        for statement in connection.ops.sequence_reset_sql(no_style(), tables):
+            cursor.execute(statement)
+    yield Counter(record["model"] for record in records)
+
+
+def test_nothing_is_lost_and_the_log_still_verifies(upgraded: Counter[str]) -> None:
+    assert ArmTotals.objects.count() == upgraded["rollout_app.armtotals"]
+    assert OutcomeBucket.objects.count() == upgraded["rollout_app.outcomebucket"]
+    assert VerdictRecord.objects.count() == upgraded["rollout_app.verdict"]
+    assert Entry.objects.count() == upgraded["audit.entry"]
+    found = verification.verify(with_file=False)
+    assert found.count == upgraded["audit.entry"]
+    assert {(f.kind, f.seq) for f in found.findings} == {("bad signature", 40), ("bad signature", 64)}, (
+        "that instance's key is not trusted on this one; everything else is as the log says"
+    )
+
+
+def test_its_rollout_goes_on_and_its_pages_show_it(upgraded: Counter[str]) -> None:
+    running = Rollout.objects.get(state="running")
+    assert running.stages[running.stage]["share_pcm"] == 100_000
+    reconcile.evaluate([str(running.pk)])
+    running.refresh_from_db()
+    assert (running.state, running.hold_code) == ("running", "fleet"), "its routers ended with the demo"
+    viewer = logged_in("vera", "viewer")
+    for rollout in Rollout.objects.all():
+        for address in (
+            reverse("console:rollout", args=[rollout.pk]),
+            reverse("console:workload", args=[rollout.workload.name]),
+            f"/api/v1/rollouts/{rollout.pk}",
+        ):
+            assert viewer.get(address).status_code == 200, address
