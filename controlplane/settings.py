@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "controlplane.core",
     "controlplane.access",
     "controlplane.audit",
+    "controlplane.notifications",
     "policies_app",
     "rollout_app",
     "rollout_app.review",
@@ -251,6 +252,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "RoleEnum": "controlplane.access.models.Role",
         "KeyKindEnum": "controlplane.access.models.Key.Kind",
+        "ReceiverKindEnum": "controlplane.notifications.models.Receiver.Kind",
     },
 }
 CSRF_FAILURE_VIEW = "controlplane.core.problems.csrf_failure"
@@ -300,6 +302,19 @@ MAX_WAITERS_PER_KEY = env.int("POINTSMAN_MAX_WAITERS_PER_KEY", default=10_000)  
 # Days that outcomes are kept by endpoint, rule and model.
 OUTCOME_RETENTION_DAYS = env.int("POINTSMAN_OUTCOME_RETENTION_DAYS", default=90)
 TOTALS_RETENTION_DAYS = env.int("POINTSMAN_TOTALS_RETENTION_DAYS", default=400)  # by arm; feedback
+
+# --- Notifications --------------------------------------------------------------------------------------
+# Where people reach the console, for links in messages: `https://pointsman.example.org`.
+PUBLIC_URL = env.str("PUBLIC_URL", default="")
+# Hosts, and networks (`10.1.0.0/16`), inside that webhooks may go to, and without TLS. Nothing else inside is told.
+WEBHOOK_ALLOWED = env.list("WEBHOOK_ALLOWED", default=[])
+HELD_AFTER_MINUTES = env.int("HELD_AFTER_MINUTES", default=240)  # a rollout that is held longer is told of
+# `smtp+tls://user:password@mail.example.org:587`; empty: no mail is sent.
+EMAIL_URL = env.str("EMAIL_URL", default="")
+if EMAIL_HOST_SET := bool(EMAIL_URL):
+    vars().update(env.email_url_config(EMAIL_URL))
+EMAIL_TIMEOUT = 10  # seconds
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="pointsman@localhost")
 
 # --- Snapshots by a CDN: optional (docs/explanation/scaling.md) -----------------------------------------------------
 # A bucket that speaks S3; empty: off. Its keys come from where boto3 looks for them.

@@ -9,10 +9,12 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from controlplane.access import api as access
 from controlplane.access.sign_in import urls as sign_in
 from controlplane.audit import api as audit
+from controlplane.notifications import api as notifications
 
 api_v1: list[URLPattern | URLResolver] = [
     *access.urlpatterns,
     *audit.urlpatterns,
+    *notifications.urlpatterns,
     # Open to all: it says no more than the source does.
     path("schema", SpectacularJSONAPIView.as_view(authentication_classes=[]), name="schema"),
 ]

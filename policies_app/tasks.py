@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from policies_app.fleet import writer
+from policies_app.fleet import rejections, writer
 from policies_app.snapshots import publish as publishing
 
 
@@ -10,6 +10,12 @@ from policies_app.snapshots import publish as publishing
 def publish() -> int:
     """Put into the bucket what it does not hold yet."""
     return publishing.sweep()
+
+
+@shared_task(soft_time_limit=60, time_limit=75)
+def tell_rejected() -> int:
+    """Tell of documents that are served and that routers refuse."""
+    return rejections.tell()
 
 
 @shared_task(soft_time_limit=300, time_limit=330)

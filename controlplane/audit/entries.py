@@ -7,7 +7,7 @@ written first that says what was found and goes on after a hash of its own (`cha
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.db import connection
@@ -23,6 +23,7 @@ from controlplane.core.ids import uuid7
 HEAD = 1  # the primary key of the only head row
 _NEAR = 1_000_000  # how far behind the head a row may lie and still be in the way
 _LISTED = 20  # rows that are not Pointsman's, named one by one
+_listeners: list[Callable[[Entry, Mapping[str, Any]], object]] = []
 
 
 def record(
@@ -68,7 +69,16 @@ def record(
     head = locked_head()
     if not _is_sound(head):
         _resume(head)
-    return _append(head, chain.plain(body), head.seq + 1, head.hash)
+    plain = chain.plain(body)
+    entry = _append(head, plain, head.seq + 1, head.hash)
+    for listener in _listeners:
+        listener(entry, plain)
+    return entry
+
+
+def on_entry(listener: Callable[[Entry, Mapping[str, Any]], object]) -> None:
+    """Call it with each entry and its body, in the transaction that appends it, while the head is locked: be short."""
+    _listeners.append(listener)
 
 
 def _append(head: Head, body: dict[str, Any], seq: int, previous: str) -> Entry:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from django.db import transaction
 
-from controlplane.audit.entries import HEAD, columns, locked_head, record
+from controlplane.audit.entries import HEAD, columns, locked_head, on_entry, record
 from controlplane.audit.refusals import REFUSALS, is_recorded, keep_refusal, record_refusal
 from controlplane.core.actors import Actor
 
@@ -17,6 +17,7 @@ __all__ = [
     "is_recorded",
     "keep_refusal",
     "locked_head",
+    "on_entry",
     "record",
     "record_refusal",
 ]

@@ -16,6 +16,7 @@ from django.urls import get_resolver  # noqa: E402
 
 from controlplane import celery  # noqa: E402
 from controlplane.core import periodic, schedule  # noqa: E402
+from controlplane.notifications.engine_watch import watch_engine  # noqa: E402
 from controlplane.server import worker  # noqa: E402
 from controlplane.server.bridge import Bridge  # noqa: E402
 from controlplane.server.gateway import Gateway  # noqa: E402
@@ -60,9 +61,9 @@ class Lifespan:
 
     def __init__(self) -> None:
         if settings.EMBEDDED_RUNNER:
-            self._runner = periodic.Runner(watch=[_follow_nudges, _publish])
+            self._runner = periodic.Runner(watch=[_follow_nudges, _publish, watch_engine])
         else:  # workers keep the table; what came in here is evaluated there
-            self._runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later])
+            self._runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later, watch_engine])
         self._companions: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> None:

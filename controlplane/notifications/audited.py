@@ -1,0 +1,49 @@
+"""What `audit verify` holds receivers and reviews against, and the figures of deliveries."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.db.models import Count
+from prometheus_client.core import GaugeMetricFamily
+
+from controlplane.audit import subjects
+from controlplane.core.figures import DatabaseFigures
+from controlplane.notifications.actions import receiver_fields
+from controlplane.notifications.models import BreakGlass, Delivery, Receiver
+
+Rows = Iterable[tuple[str, Mapping[str, Any]]]
+
+
+def register() -> None:
+    subjects.register(subjects.by_target("receiver", _receivers))
+    subjects.register(subjects.Subject("review", _said_of_reviews, _reviews))
+
+
+def _receivers() -> Rows:
+    return ((str(row.pk), receiver_fields(row)) for row in Receiver.objects.order_by("pk").iterator())
+
+
+def _said_of_reviews(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
+    """A banner that was taken down by hand in the database has no entry of a review."""
+    if body["action"] == "break_glass.review":
+        yield body["target"]["id"], {"reviewed_by": body["actor"]["label"]}
+
+
+def _reviews() -> Rows:
+    for row in BreakGlass.objects.exclude(reviewed_at=None).order_by("pk").iterator():
+        yield str(row.pk), {"reviewed_by": row.reviewed_by}
+
+
+class DeliveryFigures(DatabaseFigures):
+    def read(self) -> list[GaugeMetricFamily]:
+        deliveries = GaugeMetricFamily(
+            "pointsman_notification_deliveries",
+            "Deliveries of the last 30 days by state; dead: given up, and to be sent again by hand",
+            labels=["state"],
+        )
+        counted = dict(Delivery.objects.order_by().values_list("state").annotate(Count("pk")))
+        for state in Delivery.State.values:
+            deliveries.add_metric([state], counted.get(state, 0))
+        opened = GaugeMetricFamily("pointsman_break_glass_open", "Break-glass that nobody has reviewed yet")
+        opened.add_metric([], BreakGlass.objects.filter(reviewed_at=None).count())
+        return [deliveries, opened]

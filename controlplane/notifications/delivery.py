@@ -1,0 +1,141 @@
+"""Delivers what is due: claims, attempts, keeps the answers. Any number of processes may do so at once.
+
+A delivery is claimed by moving its `due_at` on, so that one whose process dies is attempted again. Each receiver has
+one attempt under way, and rests after a failure: a dead one costs one attempt now and then, and keeps nobody waiting.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from django.db.models import F, Q
+
+from controlplane.core import clock
+from controlplane.core.errors import PointsmanError
+from controlplane.notifications import messages, outbox, secrets, sending
+from controlplane.notifications.models import Delivery, Receiver
+from controlplane.notifications.sending import Mail, Outcome, Post
+
+log = logging.getLogger(__name__)
+
+# Pauses before the second, third … attempt, in seconds; each is made up to a fifth longer by chance. The last attempt
+# comes after some 28 hours; then it is given up, and a person can send it again.
+PAUSES = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200)
+CLAIMED_S = 60  # an attempt takes far less
+AT_ONCE = 16  # attempts under way in one process
+PASS_S = 20.0  # nothing new is begun in a pass after that
+
+
+def run_due(pass_s: float = PASS_S) -> int:
+    """Deliver until nothing is due, or for `pass_s` seconds; returns the number of attempts."""
+    outbox.spread()
+    began, made = time.monotonic(), 0
+    under_way: dict[Future[Outcome], Delivery] = {}
+    with _event_loop() as loop:
+        while True:
+            if time.monotonic() - began < pass_s:
+                for delivery in _claim(under_way.values(), AT_ONCE - len(under_way)):
+                    under_way[_begin(delivery, loop)] = delivery
+                    made += 1
+            if not under_way:
+                return made
+            done, _ = wait(under_way, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                _keep(under_way.pop(future), future.result())
+
+
+@contextmanager
+def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop in a thread of its own: this thread keeps the database, that one waits for receivers."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="notify-loop", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(sending.PATIENCE_S)
+        loop.close()
+
+
+def _claim(under_way: Iterable[Delivery], room: int) -> list[Delivery]:
+    """The oldest due delivery of each receiver that has none under way, at most `room`."""
+    now = clock.now()
+    busy = {delivery.receiver_id for delivery in under_way}
+    free = Receiver.objects.filter(enabled=True).filter(Q(rests_until=None) | Q(rests_until__lte=now))
+    due = Delivery.objects.filter(state=Delivery.State.WAITING, due_at__lte=now)
+    waited_for = due.filter(receiver__in=free.exclude(pk__in=busy)).order_by()
+    claimed: list[Delivery] = []
+    for receiver in list(waited_for.values_list("receiver_id", flat=True).distinct()):
+        oldest = due.filter(receiver_id=receiver).order_by("due_at", "id")
+        delivery = oldest.select_related("receiver", "notification").first()
+        if len(claimed) < room and delivery is not None and _take(delivery, now):
+            claimed.append(delivery)
+    return claimed
+
+
+def _take(delivery: Delivery, now: datetime) -> bool:
+    """Compare-and-swap: somebody else may have taken it in this moment."""
+    same = Delivery.objects.filter(pk=delivery.pk, due_at=delivery.due_at, state=Delivery.State.WAITING)
+    taken = same.update(
+        due_at=now + timedelta(seconds=CLAIMED_S), attempts=F("attempts") + 1, attempted_at=now
+    )
+    delivery.attempts += taken
+    return bool(taken)
+
+
+def _begin(delivery: Delivery, loop: asyncio.AbstractEventLoop) -> Future[Outcome]:
+    try:
+        message = _message(delivery)
+    except PointsmanError as error:  # a secret that cannot be read; without it nothing can be sent
+        failed: Future[Outcome] = Future()
+        failed.set_result(Outcome(False, error.detail))
+        return failed
+    return asyncio.run_coroutine_threadsafe(sending.attempt(message), loop)
+
+
+def _message(delivery: Delivery) -> Post | Mail:
+    receiver, notification = delivery.receiver, delivery.notification
+    if receiver.kind == Receiver.Kind.EMAIL:
+        return Mail(receiver.address, messages.subject(notification), messages.text(notification))
+    headers = {"content-type": "application/json"}
+    if receiver.kind == Receiver.Kind.SLACK:
+        return Post(secrets.slack_address(receiver), headers, messages.slack(notification))
+    now = clock.now()
+    content = messages.body(notification)
+    signed = messages.headers(notification, content, secrets.signing(receiver, now), now)
+    return Post(receiver.address, headers | signed, content)
+
+
+def _keep(delivery: Delivery, outcome: Outcome) -> None:
+    """Write down what came of it. One that was sent again by hand meanwhile stays as that left it."""
+    now = clock.now()
+    values = {"status": outcome.status, "answer": outcome.answer}
+    mine = Delivery.objects.filter(pk=delivery.pk, attempts=delivery.attempts)
+    receiver = Receiver.objects.filter(pk=delivery.receiver_id)
+    if outcome.delivered:
+        mine.update(state=Delivery.State.DELIVERED, **values)
+        receiver.filter(failures__gt=0).update(failures=0, rests_until=None)
+        return
+    pause = _pause(delivery, outcome)
+    if pause is None:
+        mine.update(state=Delivery.State.DEAD, **values)
+        log.warning("a notification to %s was given up: %s", delivery.receiver, outcome.answer)
+    else:
+        mine.update(due_at=now + pause, **values)
+    rest = timedelta(seconds=PAUSES[min(delivery.receiver.failures, 3)])
+    receiver.update(failures=F("failures") + 1, rests_until=now + rest)
+
+
+def _pause(delivery: Delivery, outcome: Outcome) -> timedelta | None:
+    """Until the next attempt; None: there is none."""
+    if outcome.final or delivery.attempts > len(PAUSES):
+        return None
+    seconds = PAUSES[delivery.attempts - 1] * random.uniform(1.0, 1.2)  # noqa: S311 — no secret
+    return timedelta(seconds=max(seconds, min(outcome.retry_after or 0, 86_400)))

@@ -1,0 +1,175 @@
+"""Where a message may be sent: nothing inside, unless the settings name it (server-side request forgery, OWASP).
+
+An address is read once, its host is resolved once, each of its answers is judged, and the connection goes to the
+address that was judged: a name that answers otherwise a moment later (DNS rebinding) changes nothing. Redirects are
+not followed. `WEBHOOK_ALLOWED` names hosts and networks inside that may be told, and may be spoken to without TLS.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from controlplane.core.errors import InvalidInput
+
+IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve = Callable[[str, int], Iterable[str]]
+MOST = 500  # characters
+_HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII)
+# What `is_global` lets pass and nobody has a receiver at: addresses that carry an IPv4 address inside, whatever it is.
+_EMBEDDING = [
+    ipaddress.ip_network(text)
+    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
+]  # NAT64, its local kind, 6to4, Teredo, IPv4-compatible
+_NEVER = [
+    ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "168.63.129.16/32")
+]
+# protocol assignments, 6to4 relays, site-local, and the address of Azure's own services, which is a public one
+
+
+class DestinationRefused(InvalidInput):
+    code, title = "destination_refused", "Nothing is sent to this address"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An address taken apart. `host` is what it names, in lower case and without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str  # with its query
+    literal: IP | None  # the host, where it is an address
+
+    @property
+    def authority(self) -> str:
+        """As `Host` and an address write it."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return name if self.port == {"https": 443, "http": 80}[self.scheme] else f"{name}:{self.port}"
+
+    def at(self, address: str) -> str:
+        """The address to connect to: the same, by number."""
+        number = f"[{address}]" if ":" in address else address
+        return f"{self.scheme}://{number}:{self.port}{self.path}"
+
+
+def read(url: str) -> Destination:
+    """Take an address apart and judge what can be judged without asking anybody. Raises `DestinationRefused`."""
+    if len(url) > MOST or not url.isascii() or re.search(r"[\x00-\x20\x7f\\]", url):
+        raise _refused(
+            f"An address has up to {MOST} characters of plain ASCII, without blanks and backslashes."
+        )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise _refused(f"It cannot be read: {error}.") from None
+    if parts.scheme not in ("https", "http"):
+        raise _refused("It must begin with https://.")
+    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+        raise _refused("It must not carry a user name or a password.")
+    if parts.fragment:
+        raise _refused("It must not have a fragment (#…).")
+    if port == 0:
+        raise _refused("Port 0 is none.")
+    host = (parts.hostname or "").rstrip(".").lower()
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    found = Destination(
+        parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path, _literal(host)
+    )
+    _judge_name(found)
+    return found
+
+
+def resolved(destination: Destination, resolve: Resolve | None = None) -> str:
+    """The one address to connect to. Every answer must be one that may be spoken to. Raises `DestinationRefused`."""
+    if destination.literal is not None:
+        return str(destination.literal)
+    try:
+        answers = [
+            ipaddress.ip_address(text) for text in (resolve or _ask)(destination.host, destination.port)
+        ]
+    except (OSError, UnicodeError, ValueError) as error:
+        raise _refused(f"{destination.host} cannot be resolved: {error}.") from None
+    if not answers:
+        raise _refused(f"{destination.host} has no address.")
+    if not _is_allowed(destination.host):
+        for address in answers:
+            _judge_address(destination, address)
+    return str(answers[0])
+
+
+def _ask(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    return [str(answer[4][0]).partition("%")[0] for answer in found]
+
+
+def _literal(host: str) -> IP | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _judge_name(found: Destination) -> None:
+    if found.literal is not None:
+        _judge_address(found, found.literal)
+    elif not _HOST.fullmatch(found.host) or len(found.host) > 253:
+        raise _refused("Its host is neither a name nor an address.")
+    elif re.fullmatch(r"(0x[0-9a-f]*|\d+)", found.host.rsplit(".", 1)[-1]):
+        # 2130706433, 0x7f.1, 017700000001, 127.1: resolvers read them as addresses.
+        raise _refused("Its host is a number in a form that is no address.")
+    elif "." not in found.host and not _is_allowed(found.host):
+        raise _refused("Its host has no domain: it would be looked for inside.")
+    if found.scheme == "http" and not _is_allowed(found.host):
+        raise _refused("It must begin with https://; http:// only for hosts that WEBHOOK_ALLOWED names.")
+
+
+def _judge_address(found: Destination, address: IP) -> None:
+    """Raise unless this is an address of the public internet, or one that the settings name."""
+    if _is_allowed(found.host) or any(address in network for network in _allowed_networks()):
+        return
+    if not is_public(address):
+        raise _refused(f"{found.host} is at {address}, which is inside; WEBHOOK_ALLOWED can name it.")
+
+
+def is_public(address: IP) -> bool:
+    """Whether anybody on the internet may have this address, by IANA's registries and nothing embedded in it."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if any(address in network for network in _EMBEDDING):
+            return False
+    if any(address in network for network in _NEVER):
+        return False
+    return address.is_global and not (
+        address.is_multicast or address.is_reserved or address.is_unspecified or address.is_loopback
+    )
+
+
+def _is_allowed(host: str) -> bool:
+    """Whether the settings name this host, or the network that it is a number of."""
+    if host in settings.WEBHOOK_ALLOWED:
+        return True
+    literal = _literal(host)
+    return literal is not None and any(literal in network for network in _allowed_networks())
+
+
+def _allowed_networks() -> list[Network]:
+    return [network for text in settings.WEBHOOK_ALLOWED if (network := _network(text)) is not None]
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None  # a host's name
+
+
+def _refused(why: str) -> DestinationRefused:
+    return DestinationRefused(why, [{"path": "address", "message": why}])

@@ -1,0 +1,43 @@
+"""Tells that the engine has stopped. Every gateway process looks: where workers have died, nobody else would say so."""
+
+import logging
+import threading
+
+from django.db import transaction
+
+from controlplane.core import heartbeats
+from controlplane.core.models import Heartbeat
+from controlplane.core.schedule import ENGINE
+from controlplane.notifications import delivery, events, outbox
+
+log = logging.getLogger(__name__)
+LOOKS_EVERY_S = 10.0
+DEAD_AFTER_S = 3 * heartbeats.DEAD_AFTER_S  # a restart of the workers is no message
+
+
+def watch_engine(stopping: threading.Event) -> None:
+    """Runs until it is told to stop. Whatever it raises, the runner begins it anew."""
+    while not stopping.wait(LOOKS_EVERY_S):
+        look()
+
+
+def look() -> bool:
+    """Tell of a dead engine, once for each time it stops; True while it is dead.
+
+    An engine that never swept is one that was never started: `/readyz` says so.
+    """
+    age = heartbeats.engine_age()
+    if age is None or age <= DEAD_AFTER_S:
+        return False
+    last = Heartbeat.objects.get(job=ENGINE).at
+    with transaction.atomic():
+        sentence = f"The engine has stopped: its last sweep ended {last:%Y-%m-%d %H:%M:%S} UTC. Nothing advances or is"
+        new = outbox.emit(
+            events.ENGINE_DEAD, f"{sentence} rolled back by itself.", key=f"engine.dead {last.isoformat()}"
+        )
+    if new:
+        log.error("the engine has stopped: its last sweep ended %.0f s ago", age)
+    delivery.run_due(
+        pass_s=1.0
+    )  # the workers that deliver may be dead, too; where they live, they have claimed it
+    return True

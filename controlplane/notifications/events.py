@@ -1,0 +1,55 @@
+"""What Pointsman tells of: each type with the words that a person chooses it by."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ROLLED_BACK = "rollout.rolled_back"
+HELD = "rollout.held"
+APPROVAL_WAITS = "approval.waiting"
+REJECTED = "router.rejected"
+BREAK_GLASS = "break_glass.opened"
+REVIEWED = "break_glass.reviewed"
+FOUR_EYES = "four_eyes.switched"
+ENGINE_DEAD = "engine.dead"
+CHECKPOINT = "audit.checkpoint"
+TEST = "test"
+
+TYPES: Mapping[str, str] = {
+    ROLLED_BACK: "A rollout is rolled back, by Pointsman or by a person",
+    HELD: "A rollout has been held at one stage for longer than the set time",
+    APPROVAL_WAITS: "A rollout, a stage or another change waits for an approval",
+    REJECTED: "A router refuses a policy that is served",
+    BREAK_GLASS: "Somebody went round an approval (break-glass)",
+    REVIEWED: "A second person has reviewed a break-glass",
+    FOUR_EYES: "Four eyes were switched on or off in an environment",
+    ENGINE_DEAD: "The engine has stopped: nothing advances or is rolled back by itself",
+    CHECKPOINT: "A signed checkpoint of the audit log; keep it where nobody can rewrite it",
+}
+
+
+def of_entry(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What an audit entry is to be told as: its type and a sentence. None: it is not told."""
+    if body["outcome"] != "done":
+        return None
+    action, who = body["action"], body["actor"]["label"]
+    subject = _subject(body)
+    changed = {change["path"]: change for change in body["diff"]}
+    if action.endswith(".break_glass"):
+        return BREAK_GLASS, f"{who} went round the approval of {subject} (break-glass)."
+    if action == "rollout.roll_back":
+        return ROLLED_BACK, f"{subject} is rolled back by {who}."
+    if action == "change.request" or changed.get("/state", {}).get("after") == "awaiting_approval":
+        return APPROVAL_WAITS, f"{subject} waits for an approval; {who} asked for it."
+    if action == "environment.edit" and "/four_eyes" in changed:
+        way = "on" if changed["/four_eyes"].get("after") else "off"
+        return FOUR_EYES, f"Four eyes are {way} in {body['environment'] or subject}, switched by {who}."
+    return None
+
+
+def _subject(body: Mapping[str, Any]) -> str:
+    """What it is about, in words: the workload and the environment, where there are such."""
+    kind = body["target"]["kind"].replace("_", " ")
+    named = body["workload"] or (body["target"]["id"] if kind != "rollout" else "")
+    where = body["environment"]
+    place = f" in {where}" if where and where != named else ""
+    return f"the {kind}{f' of {named}' if named else ''}{place}"

@@ -1,0 +1,129 @@
+"""What is to be told, written where it happens: in the transaction of the change itself (transactional outbox).
+
+Nothing is sent here. A change that is rolled back tells nothing, and one that was committed is told, whenever the
+process dies. The audit log calls `tell_of_entry` with each entry, and `tell_of_checkpoint` with each checkpoint.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q
+
+from controlplane.audit.models import Checkpoint, Entry
+from controlplane.core import clock
+from controlplane.core.ids import uuid7
+from controlplane.notifications import events
+from controlplane.notifications.models import BreakGlass, Delivery, Notification, Receiver
+
+KEPT_FOR = timedelta(days=30)  # after that a notification and its deliveries are pruned
+BATCH = 200  # notifications that are spread at once
+
+
+def emit(type_: str, sentence: str, *, environment: str = "", key: str | None = None, **data: Any) -> bool:
+    """Keep something to tell, in the caller's transaction. With a `key` it is told once; False: it was told before."""
+    values = {
+        "type": type_,
+        "environment": environment,
+        "at": clock.now(),
+        "data": {"sentence": sentence, "environment": environment, **data},
+    }
+    if key is None:
+        Notification.objects.create(**values)
+        return True
+    return Notification.objects.get_or_create(key=key[:200], defaults=values)[1]
+
+
+def tell_of_entry(entry: Entry, body: Mapping[str, Any]) -> None:
+    """In the transaction of the entry. Break-glass opens what a second person must review."""
+    told = events.of_entry(body)
+    if told is None:
+        return
+    type_, sentence = told
+    if type_ == events.BREAK_GLASS:
+        _open(entry, body)
+    names = ("action", "workload", "reason", "target")
+    emit(
+        type_,
+        sentence,
+        environment=body["environment"],
+        actor=body["actor"]["label"],
+        entry=entry.seq,
+        **{name: body[name] for name in names},
+    )
+
+
+def _open(entry: Entry, body: Mapping[str, Any]) -> None:
+    BreakGlass.objects.create(
+        action=entry.action,
+        environment=entry.environment,
+        workload=entry.workload,
+        target_kind=entry.target_kind,
+        target_id=entry.target_id,
+        entry=entry.seq,
+        by_label=entry.actor_label,
+        by_user_id=body["actor"]["user_id"],
+        reason=entry.reason,
+        at=entry.at,
+    )
+
+
+def tell_of_checkpoint(checkpoint: Checkpoint) -> None:
+    emit(
+        events.CHECKPOINT,
+        f"Checkpoint of the audit log at entry {checkpoint.seq}.",
+        seq=checkpoint.seq,
+        hash=checkpoint.hash,
+        note=checkpoint.note,
+    )
+
+
+def spread() -> int:
+    """Make the deliveries of what is new, each to the receivers that want it. Twice at once makes them once."""
+    new = list(Notification.objects.filter(spread=False).order_by("id")[:BATCH])
+    receivers = list(Receiver.objects.filter(enabled=True)) if new else []
+    for notification in new:
+        with transaction.atomic():
+            wanted = [r for r in receivers if notification.type != events.TEST and wants(r, notification)]
+            rows = [_delivery(notification, receiver) for receiver in wanted]
+            Delivery.objects.bulk_create(rows, ignore_conflicts=True)
+            Notification.objects.filter(pk=notification.pk).update(spread=True)
+    return len(new)
+
+
+def wants(receiver: Receiver, notification: Notification) -> bool:
+    """What belongs to no environment is told to all."""
+    if receiver.events and notification.type not in receiver.events:
+        return False
+    return not (receiver.environments and notification.environment) or (
+        notification.environment in receiver.environments
+    )
+
+
+def _delivery(notification: Notification, receiver: Receiver) -> Delivery:
+    return Delivery(pk=uuid7(), notification=notification, receiver=receiver, due_at=notification.at)
+
+
+def test_message(receiver: Receiver, *, by: str) -> Delivery:
+    """A message to this receiver alone, in the caller's transaction."""
+    notification = Notification.objects.create(
+        type=events.TEST,
+        at=clock.now(),
+        spread=True,
+        data={
+            "sentence": f"This is a test of {receiver.name}, sent by {by}.",
+            "environment": "",
+            "actor": by,
+        },
+    )
+    delivery = _delivery(notification, receiver)
+    delivery.save(force_insert=True)
+    return delivery
+
+
+def prune() -> int:
+    """Forget what was told long ago. What still waits stays."""
+    old = Notification.objects.filter(at__lt=clock.now() - KEPT_FOR, spread=True)
+    waiting = Q(deliveries__state=Delivery.State.WAITING)
+    return old.exclude(pk__in=old.filter(waiting).values("pk")).delete()[0]

@@ -1,0 +1,38 @@
+"""What a receiver's messages are signed with, and the addresses that are secrets themselves."""
+
+import base64
+import hashlib
+import os
+from datetime import datetime
+from typing import Any
+
+from controlplane.notifications.models import Receiver
+from controlplane.notifications.sealing import seal, unseal
+
+_BYTES = 32  # Standard Webhooks: 24 to 64
+
+
+def new_secret() -> tuple[str, dict[str, Any]]:
+    """A signing secret: its text (`whsec_…`), to be shown once, and the row that keeps it."""
+    raw = os.urandom(_BYTES)
+    text = f"whsec_{base64.b64encode(raw).decode()}"
+    return text, {"sealed": seal(text), "fingerprint": fingerprint(text), "until": None}
+
+
+def signing(receiver: Receiver, now: datetime) -> list[str]:
+    """The secrets that sign now, the newest first. Raises `Unreadable`."""
+    return [unseal(kept["sealed"]) for kept in receiver.secrets if lives(kept, now)]
+
+
+def lives(kept: dict[str, Any], now: datetime) -> bool:
+    return kept["until"] is None or datetime.fromisoformat(kept["until"]) > now
+
+
+def slack_address(receiver: Receiver) -> str:
+    """Raises `Unreadable`."""
+    return unseal(receiver.sealed_address)
+
+
+def fingerprint(text: str) -> str:
+    """Tells secrets apart, and says nothing of them: they have 256 random bits."""
+    return hashlib.sha256(f"pointsman.webhook {text}".encode()).hexdigest()[:16]

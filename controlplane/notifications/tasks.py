@@ -1,0 +1,16 @@
+"""Periodic jobs of the notifications. See `controlplane.core.schedule`."""
+
+from celery import shared_task
+
+from controlplane.notifications import delivery, outbox
+
+
+@shared_task(soft_time_limit=60, time_limit=75)
+def deliver() -> int:
+    """Attempt what is due."""
+    return delivery.run_due()
+
+
+@shared_task(soft_time_limit=300, time_limit=330)
+def prune() -> int:
+    return outbox.prune()

@@ -1,0 +1,39 @@
+"""Tells of rollouts that need somebody: held at one stage for too long, or before a stage that asks for an approval."""
+
+from datetime import timedelta
+
+from django.conf import settings
+
+from controlplane.core import clock
+from controlplane.notifications import events, outbox
+from rollout_app.engine.states import State
+from rollout_app.models import Rollout
+
+APPROVAL = "approval"  # the code of a hold (`rollout_app.engine.holds`)
+
+
+def tell() -> int:
+    """One message for each rollout and stage; returns how many are new."""
+    held = Rollout.objects.filter(state=State.RUNNING, stage_entered_at__isnull=False).exclude(hold_code="")
+    since = clock.now() - timedelta(minutes=settings.HELD_AFTER_MINUTES)
+    told = 0
+    for rollout in held.select_related("environment", "workload"):
+        if rollout.hold_code == APPROVAL:
+            told += _tell(rollout, events.APPROVAL_WAITS, "waits for an approval of its next stage")
+        elif rollout.stage_entered_at is not None and rollout.stage_entered_at <= since:
+            told += _tell(rollout, events.HELD, f"has been held at stage {rollout.stage + 1} for too long")
+    return told
+
+
+def _tell(rollout: Rollout, type_: str, what: str) -> bool:
+    place = rollout.environment.name
+    return outbox.emit(
+        type_,
+        f"The rollout of {rollout.workload.name} in {place} {what}: {rollout.hold_sentence}"[:500],
+        environment=place,
+        key=f"{type_} {rollout.pk} {rollout.stage} {rollout.stage_entered_at:%Y-%m-%dT%H:%M:%S.%f}",
+        workload=rollout.workload.name,
+        hold_code=rollout.hold_code,
+        stage=rollout.stage,
+        target={"kind": "rollout", "id": str(rollout.pk)},
+    )

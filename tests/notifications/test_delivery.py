@@ -1,0 +1,272 @@
+"""What is told arrives, signed, whatever a receiver does; and a bad receiver keeps nobody waiting."""
+
+import json
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import transaction
+from standardwebhooks import Webhook
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from controlplane.notifications import actions, delivery, events, outbox, sending
+from controlplane.notifications.models import Delivery, Notification, Receiver
+from tests.support.receivers import Listener, drip, endless, hang, status
+
+pytestmark = pytest.mark.django_db
+WAITING, DELIVERED, DEAD = Delivery.State.WAITING, Delivery.State.DELIVERED, Delivery.State.DEAD
+
+
+def receiver(listener: Listener, name: str = "ops", **fields: Any) -> tuple[Receiver, str]:
+    return actions.add_receiver(name, "webhook", listener.url, actor=SYSTEM, **fields)
+
+
+def tell(sentence: str = "Something happened.", type_: str = events.HELD, **data: Any) -> None:
+    with transaction.atomic():
+        outbox.emit(type_, sentence, **data)
+
+
+def test_it_arrives_signed_as_standard_webhooks_says(listener: Listener) -> None:
+    _, secret = receiver(listener)
+    tell(environment="production", workload="summaries")
+    assert delivery.run_due() == 1
+    ((path, headers, body),) = listener.got
+    assert path == "/hook"
+    document = Webhook(secret).verify(body, headers)
+    assert document["type"] == "rollout.held"
+    assert document["data"]["workload"] == "summaries"
+    assert headers["webhook-id"] == str(Notification.objects.get().pk)
+    assert Delivery.objects.get().state == DELIVERED
+
+
+def test_during_a_rotation_the_new_and_the_old_secret_both_fit(listener: Listener) -> None:
+    found, old = receiver(listener)
+    _, new = actions.rotate_secret(found, expected=None, actor=SYSTEM)
+    tell()
+    delivery.run_due()
+    _, headers, body = listener.got[0]
+    assert Webhook(old).verify(body, headers) == Webhook(new).verify(body, headers)
+
+
+def test_after_the_overlap_the_old_secret_signs_no_more(listener: Listener) -> None:
+    found, old = receiver(listener)
+    found, new = actions.rotate_secret(found, expected=None, actor=SYSTEM, overlap=timedelta(0))
+    tell()
+    delivery.run_due()
+    _, headers, body = listener.got[0]
+    Webhook(new).verify(body, headers)
+    with pytest.raises(Exception, match="No matching signature"):
+        Webhook(old).verify(body, headers)
+
+
+@pytest.mark.parametrize("code", [500, 503, 404, 401, 301, 429])
+def test_an_answer_that_is_no_yes_is_tried_again_with_the_same_id(
+    listener: Listener, settings: Any, code: int
+) -> None:
+    settings.CLOCK = "process"
+    listener.answers = [status(code, b"not now"), status(204, b"")]
+    receiver(listener)
+    with time_machine.travel(clock.now(), tick=False) as now:
+        tell()
+        delivery.run_due()
+        waiting = Delivery.objects.get()
+        assert (waiting.state, waiting.status, waiting.attempts) == (WAITING, code, 1)
+        now.shift(delivery.PAUSES[0] * 1.2 + 1)
+        assert delivery.run_due() == 1
+    assert Delivery.objects.get().state == DELIVERED
+    assert len({headers["webhook-id"] for _, headers, _ in listener.got}) == 1
+
+
+def test_pauses_grow_and_after_the_last_attempt_it_is_given_up(listener: Listener, settings: Any) -> None:
+    settings.CLOCK = "process"
+    listener.answers = [status(500)]
+    receiver(listener)
+    pauses = []
+    with time_machine.travel(clock.now(), tick=False) as now:
+        tell()
+        while (found := _attempted()).state == WAITING:
+            pauses.append((found.due_at - clock.now()).total_seconds())
+            now.move_to(found.due_at + timedelta(seconds=700))  # the receiver has rested, too
+    assert len(listener.got) == len(delivery.PAUSES) + 1
+    assert found.state == DEAD
+    assert pauses == sorted(pauses)
+    assert all(pause >= least for pause, least in zip(pauses, delivery.PAUSES, strict=True))
+
+
+def _attempted() -> Delivery:
+    delivery.run_due()
+    return Delivery.objects.get()
+
+
+def test_it_waits_for_as_long_as_the_receiver_asks(listener: Listener) -> None:
+    listener.answers = [status(429, Retry_After="3600")]
+    receiver(listener)
+    tell()
+    delivery.run_due()
+    assert Delivery.objects.get().due_at > clock.now() + timedelta(minutes=55)
+
+
+def test_a_receiver_that_is_gone_is_not_asked_again(listener: Listener) -> None:
+    listener.answers = [status(410)]
+    receiver(listener)
+    tell()
+    delivery.run_due()
+    assert Delivery.objects.get().state == DEAD
+
+
+def test_what_was_given_up_can_be_sent_again(listener: Listener) -> None:
+    listener.answers = [status(410), status(200)]
+    receiver(listener)
+    tell()
+    delivery.run_due()
+    again = actions.send_again(Delivery.objects.get(), actor=SYSTEM)
+    assert (again.state, again.attempts) == (WAITING, 0)
+    delivery.run_due()
+    assert Delivery.objects.get().state == DELIVERED
+
+
+@pytest.mark.parametrize("answer", [hang, drip], ids=["hangs", "drips"])
+def test_a_receiver_that_keeps_us_waiting_holds_nobody_up(
+    listener: Listener, monkeypatch: Any, answer: Any
+) -> None:
+    monkeypatch.setattr(sending, "PATIENCE_S", 1.0)
+    listener.answers = [answer]
+    receiver(listener, "slow")
+    with Listener() as well:
+        receiver(well, "well")
+        for number in range(5):
+            tell(f"number {number}")
+        began = time.monotonic()
+        delivery.run_due(pass_s=0.8)
+        assert time.monotonic() - began < 8
+        assert len(well.got) == 5
+    slow = Delivery.objects.filter(receiver__name="slow")
+    assert len(listener.got) == 1  # one attempt under way at a time, then it rests
+    assert "no whole answer" in slow.exclude(attempted_at=None).get().answer
+
+
+def test_an_answer_without_end_is_cut(listener: Listener) -> None:
+    listener.answers = [endless]
+    receiver(listener)
+    tell()
+    delivery.run_due()
+    found = Delivery.objects.get()
+    assert (found.state, len(found.answer)) == (DELIVERED, sending.KEPT)
+
+
+def test_a_receiver_that_does_not_listen_is_tried_again(settings: Any) -> None:
+    settings.WEBHOOK_ALLOWED = ["127.0.0.1"]
+    actions.add_receiver("gone", "webhook", "http://127.0.0.1:9/", actor=SYSTEM)
+    tell()
+    delivery.run_due()
+    found = Delivery.objects.get()
+    assert found.state == WAITING
+    assert "ConnectError" in found.answer
+
+
+def test_an_address_that_the_settings_do_not_allow_any_more_is_not_spoken_to(
+    listener: Listener, settings: Any
+) -> None:
+    receiver(listener)
+    settings.WEBHOOK_ALLOWED = []
+    tell()
+    delivery.run_due()
+    assert listener.got == []
+    assert "WEBHOOK_ALLOWED" in Delivery.objects.get().answer
+
+
+def test_a_secret_that_cannot_be_read_is_said_and_not_sent_unsigned(
+    listener: Listener, settings: Any
+) -> None:
+    receiver(listener)
+    before, settings.SECRET_KEY = settings.SECRET_KEY, "another key altogether"
+    tell()
+    delivery.run_due()
+    assert listener.got == []
+    assert "SECRET_KEY" in Delivery.objects.get().answer
+    settings.SECRET_KEY_FALLBACKS = [before]
+    Delivery.objects.update(due_at=clock.now())
+    Receiver.objects.update(rests_until=None)
+    delivery.run_due()
+    assert Delivery.objects.get().state == DELIVERED
+
+
+def test_two_that_deliver_at_once_make_one_attempt(listener: Listener) -> None:
+    receiver(listener)
+    tell()
+    outbox.spread()
+    waiting = Delivery.objects.select_related("receiver", "notification").get()
+    stale = Delivery.objects.get()
+    assert delivery._take(waiting, clock.now())
+    assert not delivery._take(stale, clock.now())
+    assert delivery.run_due() == 0
+
+
+def test_an_attempt_whose_process_died_is_made_again(listener: Listener, settings: Any) -> None:
+    settings.CLOCK = "process"
+    receiver(listener)
+    with time_machine.travel(clock.now(), tick=False) as now:
+        tell()
+        outbox.spread()
+        assert delivery._take(Delivery.objects.get(), clock.now())
+        now.shift(delivery.CLAIMED_S + 1)
+        assert delivery.run_due() == 1
+    assert Delivery.objects.get().state == DELIVERED
+
+
+def test_slack_gets_plain_text_in_which_nothing_is_a_command(listener: Listener, settings: Any) -> None:
+    settings.PUBLIC_URL = "https://pointsman.example.org/"
+    actions.add_receiver("chat", "slack", listener.url, actor=SYSTEM)
+    tell("Look <!channel> & <https://evil.example|here>", target={"kind": "environment", "id": "production"})
+    delivery.run_due()
+    _, headers, body = listener.got[0]
+    text = json.loads(body)["text"]
+    assert text.startswith("Look &lt;!channel&gt; &amp; &lt;https://evil.example|here&gt;")
+    assert text.endswith("https://pointsman.example.org/console/fleet/production/")
+    assert "webhook-signature" not in headers
+
+
+def test_mail_carries_no_header_of_the_senders_choice(settings: Any, mailoutbox: Any) -> None:
+    settings.EMAIL_HOST_SET = True
+    actions.add_receiver("mail", "email", "ops@example.org", actor=SYSTEM)
+    tell("Two\r\nBcc: everybody@example.org lines")
+    delivery.run_due()
+    (mail,) = mailoutbox
+    assert mail.subject == "[Pointsman] Two Bcc: everybody@example.org lines"
+    assert mail.to == ["ops@example.org"]
+    assert Delivery.objects.get().state == DELIVERED
+
+
+def test_a_receiver_gets_what_it_asked_for_and_no_more(listener: Listener) -> None:
+    receiver(listener, events=[events.CHECKPOINT])
+    with Listener() as other:
+        receiver(other, "staging", environments=["staging"])
+        tell(environment="production")
+        tell(type_=events.CHECKPOINT)
+        delivery.run_due()
+        assert [json.loads(body)["type"] for _, _, body in listener.got] == [events.CHECKPOINT]
+        assert [json.loads(body)["type"] for _, _, body in other.got] == [
+            events.CHECKPOINT
+        ]  # of no environment
+
+
+def test_one_that_is_disabled_gets_nothing(listener: Listener) -> None:
+    found, _ = receiver(listener)
+    actions.edit_receiver(found, expected=None, actor=SYSTEM, enabled=False, reason="too loud")
+    tell()
+    assert delivery.run_due() == 0
+
+
+def test_old_ones_are_forgotten_and_those_that_wait_are_not(listener: Listener, settings: Any) -> None:
+    listener.answers = [status(200), status(500)]
+    receiver(listener)
+    tell("arrives")
+    delivery.run_due()
+    tell("waits")
+    delivery.run_due()
+    Notification.objects.update(at=clock.now() - outbox.KEPT_FOR - timedelta(hours=1))
+    outbox.prune()
+    assert Notification.objects.get().data["sentence"] == "waits"

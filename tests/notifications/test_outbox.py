@@ -1,0 +1,190 @@
+"""What happens is kept to be told in the transaction in which it happens."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import transaction
+
+from controlplane.audit import checkpoints, log
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import Conflict, SelfApproval
+from controlplane.core.models import Heartbeat
+from controlplane.core.schedule import ENGINE
+from controlplane.notifications import actions, engine_watch, events
+from controlplane.notifications.models import BreakGlass, Notification
+from policies_app import actions as policies
+from policies_app.fleet import rejections
+from policies_app.four_eyes.actions import request_four_eyes_off
+from policies_app.models import Environment, Router, Workload
+from rollout_app import actions as rollouts
+from rollout_app.evaluation import held
+from rollout_app.models import Rollout
+from tests.support import builders
+from tests.support.people import actor_of, logged_in, proposed, running
+
+pytestmark = pytest.mark.django_db
+
+
+def told() -> list[str]:
+    return list(Notification.objects.order_by("id").values_list("type", flat=True))
+
+
+@pytest.fixture
+def production() -> Environment:
+    return builders.environment("production", four_eyes=True)
+
+
+@pytest.fixture
+def summaries(production: Environment) -> Workload:
+    workload = builders.workload("summaries")
+    builders.served(production, workload)
+    builders.version(workload, actor=actor_of("maria"))
+    Notification.objects.all().delete()
+    BreakGlass.objects.all().delete()
+    return workload
+
+
+def test_a_change_that_is_taken_back_tells_nothing(production: Environment) -> None:
+    with pytest.raises(RuntimeError), transaction.atomic():
+        log.record(actor=SYSTEM, action="rollout.roll_back", target=("rollout", "1"))
+        assert told() == [events.ROLLED_BACK]
+        raise RuntimeError
+    assert told() == []
+
+
+def test_a_refused_attempt_tells_nothing(production: Environment) -> None:
+    refusal = log.attempt(actor=SYSTEM, action="rollout.break_glass", target=("rollout", "1"))
+    with pytest.raises(Conflict), refusal:
+        raise Conflict("no")
+    assert (told(), BreakGlass.objects.count()) == ([], 0)
+
+
+def test_a_proposal_and_its_rollback_are_told(production: Environment, summaries: Workload) -> None:
+    rollout = running(summaries, production)
+    rollouts.roll_back_rollout(rollout, actor=actor_of("tom"), reason="it is slow")
+    assert told() == [events.APPROVAL_WAITS, events.ROLLED_BACK]
+    last = Notification.objects.order_by("id").last()
+    assert last is not None
+    assert last.data["sentence"] == "the rollout of summaries in production is rolled back by tom."
+    assert (last.data["reason"], last.environment) == ("it is slow", "production")
+
+
+def test_break_glass_is_told_and_stays_open(production: Environment, summaries: Workload) -> None:
+    rollout = proposed(summaries, production)
+    rollouts.break_glass_start(rollout, actor=actor_of("tom"), reason="the site is down")
+    assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS]
+    opened = BreakGlass.objects.get()
+    assert (opened.by_label, opened.reason, opened.target_id) == ("tom", "the site is down", str(rollout.pk))
+    assert opened.reviewed_at is None
+
+
+def test_switching_four_eyes_off_is_told(production: Environment) -> None:
+    Notification.objects.all().delete()
+    request_four_eyes_off(production, actor=actor_of("ann"), reason="a drill")
+    policies.edit_environment(
+        production, actor=actor_of("ann"), reason="now", break_glass=True, four_eyes=False
+    )
+    production.refresh_from_db()
+    policies.edit_environment(production, actor=actor_of("ann"), reason="again", four_eyes=True)
+    assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS, events.FOUR_EYES]
+
+
+def test_a_checkpoint_is_told_with_its_note(production: Environment) -> None:
+    Notification.objects.all().delete()
+    made = checkpoints.make()
+    assert made is not None
+    row = Notification.objects.get()
+    assert (row.type, row.data["note"], row.data["seq"]) == (events.CHECKPOINT, made.note, made.seq)
+
+
+def test_a_rollout_that_is_held_too_long_is_told_once_for_each_stage(
+    production: Environment, summaries: Workload, settings: Any
+) -> None:
+    settings.CLOCK = "process"
+    rollout = running(summaries, production)
+    Rollout.objects.filter(pk=rollout.pk).update(hold_code="evidence", hold_sentence="Too few tasks.")
+    Notification.objects.all().delete()
+    with time_machine.travel(clock.now(), tick=False) as now:
+        assert held.tell() == 0
+        now.shift(timedelta(minutes=settings.HELD_AFTER_MINUTES, seconds=1))
+        assert (held.tell(), held.tell()) == (1, 0)
+        Rollout.objects.filter(pk=rollout.pk).update(stage=1, stage_entered_at=clock.now())
+        assert held.tell() == 0
+        now.shift(timedelta(minutes=settings.HELD_AFTER_MINUTES, seconds=1))
+        assert held.tell() == 1
+    assert told() == [events.HELD, events.HELD]
+
+
+def test_a_stage_that_waits_for_an_approval_is_told_at_once(
+    production: Environment, summaries: Workload
+) -> None:
+    rollout = running(summaries, production)
+    Rollout.objects.filter(pk=rollout.pk).update(hold_code="approval", hold_sentence="None yet.")
+    Notification.objects.all().delete()
+    assert (held.tell(), held.tell()) == (1, 0)
+    assert told() == [events.APPROVAL_WAITS]
+
+
+def test_a_policy_that_routers_refuse_is_told_once_a_day(
+    production: Environment, summaries: Workload
+) -> None:
+    served = summaries.assignments.get().baseline.digest
+    refused = {"summaries": {"digest": served, "error": "unknown model\nof mine", "revision": 1}}
+    now = clock.now()
+    for number in range(7):
+        Router.objects.create(
+            environment=production,
+            instance=f"gateway-{number}",
+            polled_at=now,
+            first_polled_at=now,
+            rejected=refused,
+        )
+    assert (rejections.tell(), rejections.tell()) == (1, 0)
+    row = Notification.objects.get(type=events.REJECTED)
+    assert "and 2 more refused the policy of summaries in production" in row.data["sentence"]
+    assert row.data["routers"] == 7
+
+
+def test_a_dead_engine_is_told_once_for_each_time_it_stops() -> None:
+    Heartbeat.objects.create(job=ENGINE, at=clock.now())
+    assert not engine_watch.look()
+    for hours in (1, 2):
+        Heartbeat.objects.update(at=clock.now() - timedelta(hours=hours))
+        assert engine_watch.look()
+        assert engine_watch.look()
+    assert told() == [events.ENGINE_DEAD] * 2
+
+
+def test_an_engine_that_was_never_there_is_no_dead_one() -> None:
+    assert not engine_watch.look()
+
+
+class TestReview:
+    @pytest.fixture
+    def opened(self, production: Environment, summaries: Workload) -> BreakGlass:
+        rollout = proposed(summaries, production)
+        rollouts.break_glass_start(rollout, actor=actor_of("tom"), reason="the site is down")
+        return BreakGlass.objects.get()
+
+    def _approver(self, name: str) -> Actor:
+        logged_in(name, "approver", environment="production")
+        return actor_of(name)
+
+    def test_a_second_person_ends_it(self, opened: BreakGlass) -> None:
+        actions.review(opened, actor=self._approver("eva"), reason="it was right")
+        assert BreakGlass.objects.get().reviewed_by == "eva"
+        assert told()[-1] == events.REVIEWED
+
+    def test_who_broke_it_cannot_also_not_by_a_key(self, opened: BreakGlass) -> None:
+        tom = self._approver("tom")
+        with pytest.raises(SelfApproval):
+            actions.review(opened, actor=tom, reason="fine")
+        assert BreakGlass.objects.get().reviewed_at is None
+
+    def test_it_is_reviewed_once(self, opened: BreakGlass) -> None:
+        actions.review(opened, actor=self._approver("eva"), reason="it was right")
+        with pytest.raises(Conflict):
+            actions.review(opened, actor=self._approver("ben"), reason="I, too")
