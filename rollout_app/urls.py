@@ -5,6 +5,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from controlplane.web.api import ApiView
 from rollout_app import api
+from rollout_app.blast_radius import api as blast_radius
 from rollout_app.review import api as review
 
 _MOVES = {
@@ -49,6 +50,11 @@ urlpatterns = [
     path("rollouts/<uuid:rollout>/judgement", api.JudgementView.as_view()),
     path("rollouts/<uuid:rollout>/verdicts", api.VerdictsView.as_view()),
     path("rollouts/<uuid:rollout>/shadow", api.ShadowView.as_view()),
+    path("rollouts/<uuid:rollout>/blast-radius", blast_radius.RolloutRadiusView.as_view()),
+    path(
+        "environments/<slug:environment>/assignments/<slug:workload>/blast-radius",
+        blast_radius.CandidateRadiusView.as_view(),
+    ),
     path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
     path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
     path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),

@@ -38,6 +38,11 @@ class RolloutAction:
         """What `actions.refusals` calls it."""
         return self.event or actions.APPROVE_STAGE
 
+    @property
+    def moves(self) -> bool:
+        """Whether it lets the candidate have traffic, or is a yes to that: then its form says what would move."""
+        return self.name in ("submit", "approve", "start", "break-glass", "approve-stage", "advance")
+
 
 ROLLOUT_ACTIONS = {
     action.name: action

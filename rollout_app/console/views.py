@@ -28,6 +28,7 @@ from policies_app.console.lookups import environments_of, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.console import presenters
+from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate
 from rollout_app.console.comparison import compare_arms
 from rollout_app.console.forms import ApproveForm, ProposeForm, RolloutReasonForm
 from rollout_app.console.rollout_actions import (
@@ -95,6 +96,8 @@ def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     if request.headers.get("HX-Request"):
         status = STOP_POLLING if context["ended"] else 200
         return fragment(request, "rollouts/_refresh.html", context, status=status)
+    if not context["ended"]:
+        context["ahead"] = ahead_of(rollout)
     title = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
     return page(request, "rollouts/rollout.html", context, title=title, crumbs=_trail(rollout))
 
@@ -146,11 +149,12 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
         "form": form,
         "back": address_of(rollout),
         "action": request.path,
+        "ahead": ahead_of(rollout) if action.moves else None,
     }
     if request.headers.get("HX-Request"):
-        return fragment(request, "console/_sheet.html", context)
+        return fragment(request, "rollouts/_act.html", context)
     trail, status = [*_trail(rollout), ("Rollout", address_of(rollout))], status_of(form)
-    return page(request, "console/sheet.html", context, title=action.label, crumbs=trail, status=status)
+    return page(request, "rollouts/act.html", context, title=action.label, crumbs=trail, status=status)
 
 
 def _form_of(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> RolloutReasonForm:
@@ -182,9 +186,25 @@ def propose(request: HttpRequest) -> HttpResponse:
     form = ProposeForm(workload, places, request.POST or None, initial=_asked(request))
     if rollout := attempt(request, form, _propose, workload):
         return done(request, _said(rollout), to=address_of(rollout))
-    context = {"workload": workload, "form": form, "plans": Plan.objects.all()}
+    context = {
+        "workload": workload,
+        "form": form,
+        "plans": Plan.objects.all(),
+        "ahead": _ahead(workload, places, form),
+    }
     trail, status = _trail(), status_of(form)
     return page(request, "rollouts/propose.html", context, title="Propose", crumbs=trail, status=status)
+
+
+def _ahead(workload: Workload, places: QuerySet[Environment], form: ProposeForm) -> Ahead | None:
+    """Of the version and the environment that the link names, or that were just sent; of the only environment."""
+    given = form.cleaned_data if form.is_bound else form.initial
+    candidate, environment = given.get("candidate"), given.get("environment")
+    if environment is None and len(places) == 1:
+        environment = places[0]
+    if candidate is None or environment is None or environment not in places:
+        return None
+    return ahead_of_candidate(environment, workload, candidate)
 
 
 def _choose_workload(request: HttpRequest) -> HttpResponse:

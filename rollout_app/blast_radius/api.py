@@ -1,0 +1,37 @@
+"""/api/v1 of the blast radius: of a rollout, and of a version that is not proposed yet."""
+
+from uuid import UUID
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.core.errors import InvalidInput
+from controlplane.web.api import ApiView
+from policies_app.selectors import environment_for, version_for, workload_for
+from rollout_app.blast_radius.answers import radius_answer
+from rollout_app.blast_radius.radius import radius_of, radius_of_candidate
+from rollout_app.selectors import rollout_for
+
+
+class RolloutRadiusView(ApiView):
+    """Which share of which endpoint moves to which model, and what that costs a day; with what is not known of it."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, rollout: UUID) -> Response:
+        return Response(radius_answer(radius_of(rollout_for(self.actor, rollout))))
+
+
+class CandidateRadiusView(ApiView):
+    """The same of `?candidate=4`, against what the environment serves now, before anything is proposed."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter("candidate", int, required=True)], responses=OpenApiTypes.OBJECT
+    )
+    def get(self, request: Request, environment: str, workload: str) -> Response:
+        place, found = environment_for(self.actor, environment), workload_for(self.actor, workload)
+        text = request.query_params.get("candidate", "")
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise InvalidInput(f"candidate is a version's number, not {text[:40]!r}.")
+        return Response(radius_answer(radius_of_candidate(place, found, version_for(found, int(text)))))

@@ -1,0 +1,152 @@
+"""The traffic of the seven days before a candidate moves any of it, by what the served policy did. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from policies_app.catalogue.usage import models_of
+from policies_app.models import Environment, Model, PolicyVersion, Workload
+from rollout_app.blast_radius.projection import Cell, PolicyShape, Prices, Seen
+from rollout_app.blast_radius.routing import DEFAULT
+from rollout_app.engine.diagnosis import OutcomeSums
+from rollout_app.engine.diagnosis.figures import NOTHING, total
+from rollout_app.review import reading
+from rollout_app.review.models import HourState
+from rollout_app.review.reading import Route, Routes
+
+SPAN = timedelta(days=7)
+LEAST_TASKS = 100  # of the baseline's own version; below it the tasks of other versions stand in
+CellKey = tuple[int, str, str]  # version, endpoint, rule
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """`days`: of traffic that was seen, up to 7. `traffic`: tasks a day by endpoint, of all versions.
+
+    `cells`: of the baseline's own version, or, where it has had hardly any tasks, of all (`own_version` is false).
+    `others`: share of the tasks that other versions served. `versions`: by number, all that served.
+    """
+
+    start: datetime
+    end: datetime
+    days: float
+    traffic: Mapping[str, float]
+    cells: Mapping[CellKey, Cell]
+    own_version: bool
+    others: float
+    versions: Mapping[int, PolicyVersion]
+    prices: Prices
+    routes: Routes
+
+    @property
+    def tasks_a_day(self) -> float:
+        return sum(self.traffic.values())
+
+
+def read_week(
+    environment: Environment,
+    workload: Workload,
+    baseline: PolicyVersion,
+    candidate: PolicyVersion,
+    end: datetime,
+) -> Week:
+    """The traffic before `end`."""
+    start = end - SPAN
+    found = reading.routes(environment, workload, start, end)
+    routes = {route: sums for route, sums in found.items() if sums.tasks}
+    days = _days(environment, workload, start, end)
+    own = {route: sums for route, sums in routes.items() if route.version == baseline.number}
+    tasks, of_own = (total(some.values()).tasks for some in (routes, own))
+    versions = _versions(workload, routes, baseline, candidate)
+    return Week(
+        start=start,
+        end=end,
+        days=days,
+        traffic={name: sums.tasks / days for name, sums in reading.grouped(routes, _endpoint).items()},
+        cells=_cells(own if of_own >= LEAST_TASKS else routes, versions),
+        own_version=of_own >= LEAST_TASKS,
+        others=1 - of_own / tasks if tasks else 0.0,
+        versions=versions,
+        prices=_prices(versions.values()),
+        routes=routes,
+    )
+
+
+def _endpoint(route: Route) -> str:
+    return route.endpoint
+
+
+def _days(environment: Environment, workload: Workload, start: datetime, end: datetime) -> float:
+    """How much of the time there was traffic to see: a new workload has no week yet."""
+    hours = HourState.objects.filter(
+        environment=environment, workload=workload, hour__gte=start, hour__lt=end
+    )
+    first = hours.order_by("hour").values_list("hour", flat=True).first()
+    return max((end - max(start, first or start)) / timedelta(days=1), 1 / 24)
+
+
+def _versions(
+    workload: Workload, week: Routes, baseline: PolicyVersion, candidate: PolicyVersion
+) -> dict[int, PolicyVersion]:
+    known = {baseline.number: baseline, candidate.number: candidate}
+    numbers = {route.version for route in week} - known.keys()
+    rows = workload.versions.filter(number__in=numbers).defer("canonical") if numbers else ()
+    return known | {version.number: version for version in rows}
+
+
+def _prices(versions: Iterable[PolicyVersion]) -> Prices:
+    """Of the models that have both prices."""
+    names = set().union(*(models_of(version.document) for version in versions))
+    rows = Model.objects.filter(name__in=names).values_list(
+        "name", "input_nusd_per_mtok", "output_nusd_per_mtok"
+    )
+    return {name: (ours, theirs) for name, ours, theirs in rows if ours is not None and theirs is not None}
+
+
+def _first_alias(document: Mapping[str, Any], route: Route) -> str:
+    """What the policy asks first by this rule; by a rule that it has not (a pin, a latch), what answered."""
+    if route.rule == DEFAULT:
+        return str(document["default"])
+    return next(
+        (str(rule["use"]) for rule in document.get("rules", ()) if rule["id"] == route.rule), route.model
+    )
+
+
+def _cells(found: Routes, versions: Mapping[int, PolicyVersion]) -> dict[tuple[int, str, str], Cell]:
+    """By version, endpoint and rule."""
+    whole: dict[tuple[int, str, str], OutcomeSums] = defaultdict(OutcomeSums)
+    alone: dict[tuple[int, str, str], OutcomeSums] = defaultdict(OutcomeSums)
+    first: dict[tuple[int, str, str], str] = {}
+    for route, sums in found.items():
+        if route.version not in versions:
+            continue
+        key = (route.version, route.endpoint, route.rule)
+        first.setdefault(key, _first_alias(versions[route.version].document, route))
+        whole[key] += sums
+        if route.model == first[key] and not sums.escalations:
+            alone[key] += sums
+    cells = {}
+    for key, sums in whole.items():
+        entry = versions[key[0]].document["models"].get(first[key], {"model": first[key]})
+        params = entry.get("params") or {}
+        cells[key] = Cell(key[1], key[2], entry["model"], params, sums, alone.get(key, NOTHING))
+    return cells
+
+
+def seen_escalations(week: Week, candidate: PolicyShape) -> dict[tuple[str | None, str], Seen]:
+    """How often tasks are escalated that begin on a model, under versions that go on as the candidate would."""
+    counts: dict[tuple[str | None, str], list[int]] = defaultdict(lambda: [0, 0])
+    alike = {
+        number for number, v in week.versions.items() if PolicyShape.of(v.document).second == candidate.second
+    }
+    for route, sums in week.routes.items():
+        if route.version not in alike:
+            continue
+        document = week.versions[route.version].document
+        entry = document["models"].get(_first_alias(document, route))
+        for key in ((route.endpoint, entry["model"]), (None, entry["model"])) if entry else ():
+            counts[key][0] += sums.tasks
+            counts[key][1] += sums.escalations
+    return {key: Seen(*both) for key, both in counts.items()}

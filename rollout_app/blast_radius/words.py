@@ -1,0 +1,156 @@
+"""The blast radius in sentences, and what it does not know. Pure."""
+
+from controlplane.web.display import MINUS, count, money, percent
+from rollout_app.blast_radius.projection import Bounds, Projection
+from rollout_app.blast_radius.radius import BY_DOCUMENTS, BY_NOTHING, BY_SHADOW, BlastRadius, EndpointRadius
+
+_LEAST_SHARE = 0.0005  # less is not worth a word
+
+
+def headline(radius: BlastRadius) -> str:
+    """What would move, in one sentence."""
+    if radius.basis == BY_NOTHING:
+        return "There was no traffic in the last 7 days: what would move is not known."
+    moved = _shares(radius.whole.moved, radius.whole.tasks)
+    if radius.whole.moved[1] < _LEAST_SHARE * radius.whole.tasks:
+        return f"No task would move to another first model. {_cost(radius.whole)}"
+    return f"{_capital(moved)} of the tasks would move to another first model. {_cost(radius.whole)}"
+
+
+def endpoint_sentence(radius: EndpointRadius, owner: str) -> str:
+    """`/tickets/summary (team Support): 31 % of 4,200 tasks a day from a to b; −$412 a day.`"""
+    name = f"{radius.endpoint or 'Tasks without an endpoint'} (team {owner})"
+    projection = radius.projection
+    if not projection.tasks:
+        return f"{name}: what would move of its {_tasks(radius.traffic)} a day is not known."
+    moves = [
+        f"{_shares(tasks, projection.tasks)} from {before} to {after}"
+        for (before, after), tasks in projection.moves.items()
+        if tasks[1] >= _LEAST_SHARE * projection.tasks
+    ]
+    moved = ", ".join(moves) if moves else "nothing to another first model"
+    return f"{name}: of {_tasks(radius.traffic)} a day {moved}. {_cost(projection)}"
+
+
+def unknowns(radius: BlastRadius) -> list[str]:
+    """What is not known, each with what would tell."""
+    if radius.basis == BY_NOTHING:
+        return [
+            *_pin(radius),
+            "Backtest the candidate over recorded tasks, or let a shadow stage collect decisions.",
+        ]
+    return [
+        *_pin(radius), *_of_moves(radius), *_of_traffic(radius), *_of_costs(radius), *_of_the_second_stage(radius),
+        *_of_quality(radius),
+    ]  # fmt: skip
+
+
+def _pin(radius: BlastRadius) -> list[str]:
+    return [f"Pinned to {radius.pinned}: nothing moves until it is unpinned."] if radius.pinned else []
+
+
+def _of_moves(radius: BlastRadius) -> list[str]:
+    low, high = radius.whole.moved
+    unsure = (high - low) / radius.whole.tasks if radius.whole.tasks else 0.0
+    said = []
+    if radius.basis == BY_DOCUMENTS and unsure >= _LEAST_SHARE:
+        said.append(
+            f"Where {percent(unsure)} of the tasks would go is not known: the inputs of tasks are not kept, and which "
+            "rule decided does not say enough. A shadow stage tells."
+        )
+    if radius.differing is None:
+        said.append("No router has compared the two policies yet: the share of differing tasks is not known.")
+    if radius.whole.reparametrised >= _LEAST_SHARE * radius.whole.tasks > 0:
+        share = radius.whole.reparametrised / radius.whole.tasks
+        said.append(
+            f"{percent(share)} of the tasks keep their model and get other parameters: what that does to their cost "
+            "and success is not known."
+        )
+    return said
+
+
+def _of_traffic(radius: BlastRadius) -> list[str]:
+    week, said = radius.week, []
+    if week.days < 6.5:
+        said.append(f"Traffic was seen for {week.days:.1f} of the 7 days only.")
+    if not week.own_version and radius.basis != BY_SHADOW:
+        said.append(
+            f"Version {radius.baseline.number} has had hardly any traffic: the tasks of earlier versions stand in."
+        )
+    elif week.others >= 0.05:
+        said.append(
+            f"{percent(week.others)} of the week's tasks were served by other versions; shares are those of version "
+            f"{radius.baseline.number}."
+        )
+    silent = [each.endpoint or "no endpoint" for each in radius.endpoints if not each.projection.tasks]
+    if silent:
+        said.append(
+            f"Of {', '.join(silent[:5])} nothing is known{' and of others' if len(silent) > 5 else ''}."
+        )
+    return said
+
+
+def _of_costs(radius: BlastRadius) -> list[str]:
+    whole = radius.whole
+    share = whole.covered / whole.tasks if whole.tasks else 0.0
+    if share >= 0.9995:
+        return []
+    why = f" No price: {', '.join(radius.unpriced_models)}." if radius.unpriced_models else ""
+    if not whole.covered:
+        return [f"What it costs is not known: no task has a cost, or a price is missing.{why}"]
+    return [f"Costs are of the {percent(share)} of the tasks whose cost and prices are known.{why}"]
+
+
+def _of_the_second_stage(radius: BlastRadius) -> list[str]:
+    if not radius.whole.covered or radius.whole.change.expected is not None:
+        return []
+    if radius.whole.change.low == radius.whole.change.high:
+        return []
+    return [
+        "How many tasks would be escalated is not known before they are tried: the bounds reach from none to all of "
+        "them, and from the lowest to the highest ratio of the prices."
+    ]
+
+
+def _of_quality(radius: BlastRadius) -> list[str]:
+    if any(route.mirror["n"] for route in radius.rehearsed.values()):
+        return []
+    return [
+        "What it does to success is not known before tasks are tried: mirror a share of them, or backtest it."
+    ]
+
+
+# --- figures -----------------------------------------------------------------------------------------------
+
+
+def _cost(projection: Projection) -> str:
+    if not projection.covered:
+        return "What that costs is not known."
+    return f"{_capital(a_day(projection.change))}, at {money(projection.cost)} a day now."
+
+
+def a_day(change: Bounds) -> str:
+    """A change of cost: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
+    low, high = _signed(change.low), _signed(change.high)
+    if low == high:
+        return f"{low} a day" if round(change.high) else "no change of cost"
+    expected = "" if change.expected is None else f" ({_signed(change.expected)} expected)"
+    return f"between {low} and {high} a day{expected}"
+
+
+def _signed(nusd: float) -> str:
+    whole = round(nusd)
+    return f"{'+' if whole > 0 else MINUS if whole < 0 else ''}{money(abs(whole))}"
+
+
+def _shares(tasks: tuple[float, float], of: float) -> str:
+    low, high = (percent(part / of, 0 if part / of >= 0.1 else 1) for part in tasks)
+    return low if low == high else f"between {low} and {high}"
+
+
+def _tasks(number: float) -> str:
+    return f"{count(number)} tasks" if number >= 10 else f"{number:.1f} tasks"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

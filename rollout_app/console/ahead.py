@@ -1,0 +1,92 @@
+"""What a page says of a candidate before it moves anything: its blast radius, with the diff beside it. Reads only."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.core.errors import NotServed
+from controlplane.web.display import NONE, percent
+from policies_app.documents.differences import Difference, differences
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app.blast_radius.projection import Bounds
+from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
+from rollout_app.blast_radius.words import endpoint_sentence, headline, unknowns
+from rollout_app.models import Rollout
+
+log = logging.getLogger(__name__)
+
+_SENTENCES = 8  # endpoints that are listed
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """`asked`: (model, share of the tasks that ask it at some stage). `problem`: why there is nothing to show."""
+
+    headline: str = ""
+    basis: str = ""
+    sentences: tuple[str, ...] = ()
+    more: int = 0
+    asked: tuple[tuple[str, str], ...] = ()
+    differing: str = NONE
+    unknown: tuple[str, ...] = ()
+    notices: tuple[Any, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    problem: str = ""
+
+
+_BASES = {
+    "shadow": "By what the routers decided in shadow, at the traffic of the last 7 days",
+    "documents": "By what follows from both policies, at the traffic of the last 7 days",
+    "nothing": "Nothing to tell it by",
+}
+
+
+def ahead_of(rollout: Rollout) -> Ahead:
+    """Of a rollout. Whatever fails here is said and stops nothing: a start or a rollback needs no picture."""
+    return _shown(lambda: radius_of(rollout), rollout.baseline, rollout.candidate)
+
+
+def ahead_of_candidate(
+    environment: Environment, workload: Workload, candidate: PolicyVersion
+) -> Ahead | None:
+    """Of a version that is not proposed yet; None where the environment serves nothing of the workload."""
+    try:
+        radius = radius_of_candidate(environment, workload, candidate)
+    except NotServed:
+        return None
+    return _shown(lambda: radius, radius.baseline, candidate)
+
+
+def _shown(read: Callable[[], BlastRadius], baseline: PolicyVersion, candidate: PolicyVersion) -> Ahead:
+    changed = tuple(differences(baseline.document, candidate.document))
+    try:
+        return _ahead(read(), changed)
+    except Exception:
+        log.exception("the blast radius of version %s could not be computed", candidate.pk)
+        return Ahead(differences=changed, problem="It could not be computed; the server's log says why.")
+
+
+def _ahead(radius: BlastRadius, changed: tuple[Difference, ...]) -> Ahead:
+    owner = radius.workload.owner.name
+    return Ahead(
+        headline=headline(radius),
+        basis=_BASES[radius.basis],
+        sentences=tuple(endpoint_sentence(each, owner) for each in radius.endpoints[:_SENTENCES]),
+        more=max(0, len(radius.endpoints) - _SENTENCES),
+        asked=tuple(
+            (model, _share(bounds, radius.whole.tasks)) for model, bounds in radius.whole.asked.items()
+        ),
+        differing=percent(radius.differing.share) if radius.differing else "not known yet",
+        unknown=tuple(unknowns(radius)),
+        notices=tuple(radius.notices),
+        differences=changed,
+    )
+
+
+def _share(bounds: Bounds, of: float) -> str:
+    low, high = percent(bounds.low / of), percent(bounds.high / of)
+    if low == high:
+        return low
+    expected = "" if bounds.expected is None else f", {percent(bounds.expected / of)} expected"
+    return f"{low} to {high}{expected}"

@@ -1,0 +1,229 @@
+"""The blast radius of a candidate, from what is stored."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app import actions as policies
+from policies_app.models import Environment, Model, Workload
+from rollout_app import actions
+from rollout_app.blast_radius.answers import radius_answer
+from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
+from rollout_app.models import Rollout
+from rollout_app.review import rollups
+from tests.support import builders
+from tests.support.callers import Caller
+from tests.support.outcomes import outcome
+
+SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
+DAY = timedelta(days=1)
+PLAIN: dict[str, Any] = {"rules": [], "escalate": None}
+COST = 1_000_000  # nano-USD, of a task
+
+
+@pytest.fixture
+def place(db: None) -> tuple[Environment, Workload]:
+    """Everything goes to the large model; a week of traffic, /a three times as much as /b."""
+    environment, workload = builders.environment("production"), builders.workload("support")
+    served(environment, workload, default="large", rules=[])
+    return environment, workload
+
+
+def document(workload: Workload, **changes: Any) -> dict[str, Any]:
+    found = builders.document(workload, **changes)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def served(environment: Environment, workload: Workload, **changes: Any) -> None:
+    policies.serve_first(environment, version(workload, **changes), actor=SYSTEM, reason="first")
+
+
+def version(workload: Workload, **changes: Any) -> Any:
+    builders.catalogue()
+    return policies.add_version(workload, document(workload, **({"escalate": None} | changes)), actor=SYSTEM)
+
+
+def traffic(place: tuple[Environment, Workload], *, days: int = 7, **fields: Any) -> None:
+    now = clock.now().replace(second=0, microsecond=0)
+    for day in range(days):
+        for endpoint, tasks in (("/a", 300), ("/b", 100)):
+            given: dict[str, Any] = {
+                "tasks": tasks,
+                "cost": COST,
+                "endpoint": endpoint,
+                "model": "large",
+            } | fields
+            outcome(*place, now - DAY * day - timedelta(hours=23), **given)
+    rollups.refresh()
+
+
+def of(place: tuple[Environment, Workload], **changes: Any) -> BlastRadius:
+    return radius_of_candidate(*place, version(place[1], **changes))
+
+
+def per_day(radius: BlastRadius, task: float) -> float:
+    """A cost a task as one of a day."""
+    return task * radius.week.tasks_a_day
+
+
+def test_all_strong_to_all_weak_moves_everything_and_costs_what_the_prices_say(place: Any) -> None:
+    traffic(place)
+    radius = of(place, default="small", rules=[])
+    assert radius.basis == "documents"
+    assert radius.whole.moved == pytest.approx((400, 400), rel=0.03)
+    assert list(radius.whole.moves) == [(LARGE, SMALL)]
+    # $0.15 of $3 for input, $0.60 of $15 for output: 4 to 5 % of what it cost.
+    change = radius.whole.change
+    assert change.low == pytest.approx(per_day(radius, COST * (0.04 - 1)))
+    assert change.high == pytest.approx(per_day(radius, COST * (0.05 - 1)))
+    assert change.expected == pytest.approx((change.low + change.high) / 2)
+    assert radius.whole.covered == pytest.approx(radius.week.tasks_a_day)
+
+
+def test_a_second_stage_may_ask_the_strong_model_for_every_task(place: Any) -> None:
+    traffic(place)
+    escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
+    radius = of(place, default="small", rules=[], escalate=escalate)
+    change = radius.whole.change
+    assert change.low == pytest.approx(per_day(radius, COST * (0.04 - 1)))  # none is escalated
+    assert change.high == pytest.approx(per_day(radius, COST * 0.05))  # all are
+    assert change.expected is None
+    asked = radius.whole.asked[LARGE]
+    assert (asked.low, asked.expected) == (0, None) and asked.high == pytest.approx(radius.whole.tasks)
+    said = " ".join(radius_answer(radius)["unknown"])
+    assert "How many tasks would be escalated is not known" in said
+
+
+def test_it_expects_as_many_escalations_as_there_are_now(db: None) -> None:
+    place = builders.environment("production"), builders.workload("support")
+    escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
+    rule = {"id": "heavy", "when": "request.prompt_tokens > 8000", "use": "large"}
+    served(*place, default="small", rules=[rule], escalate=escalate)
+    traffic(place, days=2, model="large", escalations=100, tasks=100, cost=2 * COST)
+    traffic(place, days=2, model="small", tasks=300, cost=COST // 20)
+    traffic(place, days=2, model="large", rule="heavy", tasks=100)
+    radius = of(place, default="small", rules=[], escalate=escalate)
+    seen = {name: bounds.expected for name, bounds in radius.whole.asked.items()}
+    assert seen[LARGE] == pytest.approx(radius.whole.tasks * 100 / 400)
+    assert radius.whole.change.expected is not None
+
+
+def test_only_what_the_rules_tell_is_certain(place: Any) -> None:
+    traffic(place, rule="default")
+    rule = {"id": "short", "when": "request.prompt_tokens < 500", "use": "small"}
+    radius = of(place, default="large", rules=[rule])
+    least, most = radius.whole.moved
+    assert least == 0 and most == pytest.approx(radius.whole.tasks)
+    assert radius.whole.change.high == 0 and radius.whole.change.low < 0
+    answer = radius_answer(radius)
+    assert answer["moved"] == {"low": 0, "high": pytest.approx(1)}
+    assert any("the inputs of tasks are not kept" in sentence for sentence in answer["unknown"])
+
+
+def test_an_endpoint_that_a_rule_names_is_certain(place: Any) -> None:
+    traffic(place)
+    rule = {"id": "a", "when": 'request.endpoint == "/a"', "use": "small"}
+    radius = of(place, default="large", rules=[rule])
+    moved = {each.endpoint: each.projection.moved for each in radius.endpoints}
+    assert moved["/a"][0] == moved["/a"][1] > 0 and moved["/b"] == (0, 0)
+    first, second = radius_answer(radius)["endpoints"]
+    assert first["sentence"].startswith(f"/a (team {place[1].owner.name}): of 30")
+    assert f"100\u202f% from {LARGE} to {SMALL}" in first["sentence"] and "a day now" in first["sentence"]
+    assert "nothing to another first model. No change of cost" in second["sentence"]
+
+
+def test_without_traffic_it_says_so(place: Any) -> None:
+    answer = radius_answer(of(place, default="small", rules=[]))
+    assert answer["sentence"] == "There was no traffic in the last 7 days: what would move is not known."
+    assert (answer["moved"], answer["change_a_day_nusd"], answer["cost_a_day_nusd"]) == (None, None, None)
+
+
+def test_what_has_no_price_costs_nobody_knows_what(place: tuple[Environment, Workload]) -> None:
+    traffic(place)
+    candidate = version(place[1], default="small", rules=[])
+    policies.edit_model(Model.objects.get(name=SMALL), actor=SYSTEM, input_nusd_per_mtok=None)
+    answer = radius_answer(radius_of_candidate(*place, candidate))
+    assert answer["moved"] == {"low": 1, "high": 1}
+    assert answer["change_a_day_nusd"] is None and "What that costs is not known" in answer["sentence"]
+    assert any(f"No price: {SMALL}" in sentence for sentence in answer["unknown"])
+    assert any("has no input price" in sentence for sentence in answer["notices"])
+
+
+def test_tasks_of_unknown_cost_are_left_out_and_counted(place: Any) -> None:
+    traffic(place, priced=50)
+    answer = radius_answer(of(place, default="small", rules=[]))
+    assert answer["cost_known_of"] == pytest.approx(100 / 400)
+    assert any("Costs are of the 25.0" in sentence for sentence in answer["unknown"])
+
+
+def test_few_days_are_said(place: Any) -> None:
+    traffic(place, days=2)
+    radius = of(place, default="small", rules=[])
+    assert 1.5 < radius.week.days < 2.1
+    assert any("Traffic was seen for" in sentence for sentence in radius_answer(radius)["unknown"])
+
+
+def test_other_parameters_and_a_pin_are_said(place: tuple[Environment, Workload]) -> None:
+    traffic(place)
+    models = {"small": {"model": SMALL}, "large": {"model": LARGE, "params": {"temperature": 1}}}
+    candidate = version(place[1], default="large", rules=[], models=models)
+    policies.pin(place[0].assignments.get(), "small", actor=SYSTEM, reason="incident")
+    answer = radius_answer(radius_of_candidate(*place, candidate))
+    assert answer["moved"] == {"low": 0, "high": 0} and answer["other_parameters"] == pytest.approx(1)
+    assert "get other parameters" in " ".join(answer["unknown"]) and answer["pinned"] == "small"
+
+
+def shadowed(place: tuple[Environment, Workload]) -> Rollout:
+    stages = [{"mode": "shadow"}, {"mode": "percentage", "share_pcm": 5_000}, {"mode": "full"}]
+    rule = {"id": "short", "when": "request.prompt_tokens < 500", "use": "small"}
+    candidate = version(place[1], default="large", rules=[rule])
+    rollout = actions.propose_rollout(*place, candidate, plan=stages, reason="r", actor=SYSTEM)
+    rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    for endpoint, moved in (("/a", 25), ("/b", 0)):
+        outcome(
+            *place,
+            clock.now().replace(second=0, microsecond=0),
+            endpoint=endpoint,
+            model="large",
+            rollout=str(rollout.pk),
+            stage=0,
+            shadow={
+                "decisions": 100,
+                "agreed": 100 - moved,
+                "routes": {"large>large": 100 - moved, "large>small": moved},
+            },
+            differing_known=100,
+            differing={f"{LARGE}>{SMALL}": [moved, moved, 0, 0, 0, 0, 0, 0, 0]} if moved else {},
+        )
+    return rollout
+
+
+def test_after_a_shadow_stage_the_routers_have_said_it(place: Any) -> None:
+    traffic(place)
+    radius = radius_of(shadowed(place))
+    assert radius.basis == "shadow"
+    moved = {each.endpoint: each.projection.moved for each in radius.endpoints}
+    share = {each.endpoint: each.projection.moved[0] / each.projection.tasks for each in radius.endpoints}
+    assert moved["/a"][0] == moved["/a"][1] and share == {"/a": pytest.approx(0.25), "/b": 0}
+    answer = radius_answer(radius)
+    assert answer["differing"] == {"known_of": 200, "share": 0.125}
+    assert not any("inputs of tasks are not kept" in sentence for sentence in answer["unknown"])
+
+
+def test_the_api_gives_it_of_a_rollout_and_of_a_version(
+    place: Any, django_assert_max_num_queries: Any
+) -> None:
+    traffic(place)
+    rollout = shadowed(place)
+    call = Caller("viewer")
+    with django_assert_max_num_queries(30):
+        answer = call("GET", f"rollouts/{rollout.pk}/blast-radius").json()
+    assert answer["basis"] == "shadow" and len(answer["endpoints"]) == 2
+    where = "environments/production/assignments/support/blast-radius"
+    assert call("GET", f"{where}?candidate=2").json()["candidate"] == 2
+    assert call("GET", where).status_code == 422
+    assert call("GET", f"{where}?candidate=99").status_code == 404
+    assert Caller("viewer", environment="staging")("GET", f"{where}?candidate=2").status_code == 404

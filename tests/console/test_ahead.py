@@ -1,0 +1,83 @@
+"""What pages say of a candidate before it moves anything."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from controlplane.core import clock
+from policies_app.models import Environment, Workload
+from rollout_app.console import ahead
+from rollout_app.review import rollups
+from tests.support.outcomes import outcome
+from tests.support.pages import text
+from tests.support.people import People, proposed
+
+UNKNOWN = "There was no traffic in the last 7 days: what would move is not known."
+
+
+@pytest.fixture
+def traffic(production: Environment, summaries: Workload) -> None:
+    for day in range(7):
+        at = clock.now() - timedelta(days=day, hours=23)
+        outcome(production, summaries, at, endpoint="/tickets", tasks=400, cost=1_000_000)
+    rollups.refresh()
+
+
+def test_the_approval_shows_what_would_move_with_the_diff_beside_it(
+    people: People, traffic: None, production: Environment, summaries: Workload
+) -> None:
+    rollout = proposed(summaries, production)
+    client = people("eva", "approver")
+    address = reverse("console:act", args=[rollout.pk, "approve"])
+    for headers in ({}, {"HX-Request": "true"}):
+        page = text(client.get(address, headers=headers))
+        assert "Blast radius" in page and f"/tickets (team {summaries.owner.name}): of 4" in page
+        assert "What changes" in page and "rules[heavy].when" in page
+        assert "What it does to success is not known before tasks are tried" in page
+
+
+@pytest.mark.parametrize("name", ["start", "break-glass"])
+def test_so_does_the_start(people: People, production: Environment, summaries: Workload, name: str) -> None:
+    rollout = proposed(summaries, production)
+    page = text(people("tom", "operator").get(reverse("console:act", args=[rollout.pk, name])))
+    assert UNKNOWN in page and "What changes" in page
+
+
+def test_a_pause_shows_nothing_of_it(people: People, production: Environment, summaries: Workload) -> None:
+    rollout = proposed(summaries, production)
+    page = text(people("tom", "operator").get(reverse("console:act", args=[rollout.pk, "pause"])))
+    assert "Blast radius" not in page
+
+
+def test_the_rollouts_page_has_it_and_its_fragment_has_not(
+    people: People, production: Environment, summaries: Workload
+) -> None:
+    client, address = (
+        people("tom", "viewer"),
+        reverse("console:rollout", args=[proposed(summaries, production).pk]),
+    )
+    assert UNKNOWN in text(client.get(address))
+    assert UNKNOWN not in text(client.get(address, headers={"HX-Request": "true"}))
+
+
+def test_the_proposal_has_it(people: People, traffic: None, summaries: Workload) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    address = reverse("console:propose")
+    page = text(client.get(address, {"workload": "summaries", "candidate": "2", "environment": "production"}))
+    assert "Blast radius" in page and "/tickets (team" in page
+    assert "Blast radius" not in text(client.get(address, {"workload": "summaries"}))
+
+
+def test_one_that_cannot_be_computed_stops_no_approval(
+    people: People, production: Environment, summaries: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(rollout: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ahead, "radius_of", broken)
+    rollout = proposed(summaries, production)
+    response = people("eva", "approver").get(reverse("console:act", args=[rollout.pk, "approve"]))
+    assert response.status_code == 200 and "It could not be computed" in text(response)
+    assert "rules[heavy].when" in text(response)
