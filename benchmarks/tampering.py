@@ -1,8 +1,9 @@
 """Thousands of tamperings with the audit log and with what it speaks of, on SQLite and on PostgreSQL.
 
-`python benchmarks/tampering.py [how many on each]` (5,000 without). Rows and values are drawn at random, each time by
-another seed, which is printed. Every tampering must be found and named by `audit verify`, none may crash it, and an
-emergency write and a checkpoint must be made all the same. Ends with exit code 1 where one is not.
+`python benchmarks/tampering.py [how many on each] [sqlite or postgres]`: 5,000 on both, without. Rows and values are
+drawn at random, each time by another seed, which is printed. Every tampering must be found and named by
+`audit verify`, none may crash it, and an emergency write and a checkpoint must be made all the same. Ends with exit
+code 1 where one is not.
 """
 
 import json
@@ -33,7 +34,7 @@ def on(database: str, count: int, seed: str) -> dict[str, list[int]]:
 
 def main() -> None:
     count, missed = int((sys.argv[1:] or ["5000"])[0]), 0
-    for database in ("sqlite", "postgres"):
+    for database in sys.argv[2:] or ("sqlite", "postgres"):
         seed = secrets.token_hex(4)
         rows = on(database, count, seed)
         total = [sum(row[at] for row in rows.values()) for at in range(len(COLUMNS))]

@@ -62,6 +62,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "controlplane.access.middleware.origin",  # first: what the others log carries its id
+    "controlplane.web.addresses.readable",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "controlplane.web.security_headers.security_headers",
@@ -241,6 +242,8 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
+    # `?format=` is a parameter of ours (the audit log's export); the framework would look for a renderer of that name.
+    "URL_FORMAT_OVERRIDE": None,
     "EXCEPTION_HANDLER": "controlplane.core.problems.exception_handler",
 }
 SPECTACULAR_SETTINGS = {

@@ -43,7 +43,9 @@ def admin_key(text: str) -> Key:
     if key is None:  # `check` has refused it; this tells the type checker
         raise Unauthenticated("This key is not known.")
     if key.kind != Key.Kind.ADMIN:
-        raise WrongKeyKind("This is a router key; the admin API needs an admin key (pma_…).")
+        raise WrongKeyKind(
+            "This is a router key; the admin API needs an admin key (pma_…).", caller=_actor(key)
+        )
     if key.user is not None and not key.user.is_active:
         raise KeyRevoked(f"The account behind key {key.key_id} is no longer active.")
     stale = Q(last_used_at=None) | Q(last_used_at__lt=now - TOUCH_EVERY)
@@ -55,11 +57,14 @@ def admin_key(text: str) -> Key:
 def actor_of(request: Request) -> Actor:
     """Who acts in an authenticated request. A key acts under its own name, and counts as its person."""
     if isinstance(request.auth, Key):
-        key = request.auth
-        return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
+        return _actor(request.auth)
     if request.user is None or not request.user.is_authenticated:
         raise Unauthenticated("Log in, or send an admin key as `Authorization: Bearer pma_…`.")
     return Actor.of_user(request.user)
+
+
+def _actor(key: Key) -> Actor:
+    return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
 
 
 __all__ = ["KeyAuthentication", "SessionAuthentication", "actor_of", "admin_key"]

@@ -5,6 +5,7 @@
     │   ├── PolicyRefused              422     policy_invalid
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
+    ├── MalformedAddress               400     malformed_address
     ├── Unauthenticated                401     unauthenticated
     │   ├── SignInFailed               401     sign_in_failed
     │   ├── KeyRevoked                 401     key_revoked
@@ -86,6 +87,10 @@ class MalformedBody(PointsmanError):
     status, code, title = 400, "malformed_body", "The body cannot be read"
 
 
+class MalformedAddress(PointsmanError):
+    status, code, title = 400, "malformed_address", "The address cannot be read"
+
+
 class Unauthenticated(PointsmanError):
     status, code, title = 401, "unauthenticated", "Who is asking is not known"
 
@@ -108,6 +113,10 @@ class Forbidden(PointsmanError):
 
 class WrongKeyKind(Forbidden):
     code, title = "wrong_key_kind", "A key of another kind is needed"
+
+    def __init__(self, detail: str, *, caller: Any = None) -> None:
+        super().__init__(detail)
+        self.caller = caller  # the `Actor` whose key it is, for the audit log: no view learns who called
 
 
 class RoleMissing(Forbidden):

@@ -118,29 +118,31 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     detail = "The request cannot be read."
     if isinstance(exception, DisallowedHost):
         detail = "This host name is not answered here: ALLOWED_HOSTS does not have it."
-    return _rendered(request, MalformedBody(detail).as_problem())
+    return rendered(request, MalformedBody(detail).as_problem())
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _rendered(request, Forbidden("You may not do this.").as_problem())
+    return rendered(request, Forbidden("You may not do this.").as_problem())
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _rendered(request, NotFound("There is nothing here, or it is not yours to see.").as_problem())
+    return rendered(request, NotFound("There is nothing here, or it is not yours to see.").as_problem())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """A page of ours failed: 503 when the database is to blame, else 500, whose traceback Django logs under this id."""
+    """A page of ours failed: 503 when the database is to blame, 422 when it could not keep a value that was sent, else
+    500, whose traceback Django logs under this id."""
     error = sys.exc_info()[1]
     known = _as_pointsman_error(error) if isinstance(error, Exception) else None
-    if isinstance(known, Unavailable):
-        response = _rendered(request, known.as_problem())
-        response["Retry-After"] = str(known.retry_after)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # in a sentence; Django would add a traceback
+    if isinstance(known, (Unavailable, InvalidInput)):
+        response = rendered(request, known.as_problem())
+        if isinstance(known, Unavailable):
+            response["Retry-After"] = str(known.retry_after)
+            response._has_been_logged = True  # type: ignore[attr-defined]  # in a sentence; Django would add a traceback
         return response
     request_id = context.current().request_id
     detail = f"Something went wrong here, and was logged. Nothing was changed. Request {request_id}."
-    return _rendered(
+    return rendered(
         request, _problem_document(500, "internal", "Internal error", detail, request_id=request_id)
     )
 
@@ -149,10 +151,11 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     detail = (
         "The form was open for too long, or came from elsewhere. Go back, reload the page, send it again."
     )
-    return _rendered(request, Forbidden(detail).as_problem())
+    return rendered(request, Forbidden(detail).as_problem())
 
 
-def _rendered(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
+def rendered(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
+    """The problem as its reader wants it: a document for machines, a page for people."""
     if request.path.startswith(MACHINES):
         return JsonResponse(problem, status=problem["status"], content_type=CONTENT_TYPE)
     # No request context: a page about a failure must not fail for the same reason.

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ClassVar, cast
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.authentication import SessionAuthentication
@@ -39,6 +40,7 @@ from controlplane.core.errors import (
     BodyTooLarge,
     InvalidInput,
     MalformedBody,
+    NotFound,
     PreconditionRequired,
     StaleVersion,
 )
@@ -71,6 +73,29 @@ class Pages(CursorPagination):
     page_size = 50
     page_size_query_param = "limit"
     max_page_size = 200
+    field: "models.Field[Any, Any]"  # that `ordering` names; set by `of`
+
+    @classmethod
+    def of(cls, rows: models.QuerySet[Any], ordering: str) -> "Pages":
+        pages = cls()
+        pages.ordering = (ordering,)
+        name, meta = ordering.lstrip("-"), rows.model._meta
+        pages.field = meta.pk if name == "pk" else meta.get_field(name)
+        return pages
+
+    def decode_cursor(self, request: Request) -> Any:
+        """The cursor, or 404 for one that no page gave: its position goes into a query as the field's value."""
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None and not self._is_position(str(cursor.position)):
+            raise NotFound("This cursor is not one that `next` or `previous` gave; begin without one.")
+        return cursor
+
+    def _is_position(self, text: str) -> bool:
+        try:
+            value = self.field.to_python(text)
+        except ValidationError:
+            return False
+        return "\0" not in text and (not isinstance(value, int) or abs(value) < 2**63)
 
     def get_paginated_response(self, data: Any) -> Response:
         return Response({"items": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
@@ -167,8 +192,7 @@ class ApiView(APIView):
         self, rows: models.QuerySet[Any], serializer: type[BaseSerializer[Any]], ordering: str = "-pk"
     ) -> Response:
         """One page of rows. `ordering` is a unique, indexed field."""
-        pages = Pages()
-        pages.ordering = (ordering,)
+        pages = Pages.of(rows, ordering)
         found = pages.paginate_queryset(rows, self.request, view=self)
         return pages.get_paginated_response(serializer(found, many=True).data)
 

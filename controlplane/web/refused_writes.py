@@ -9,7 +9,7 @@ from prometheus_client import Counter
 
 from controlplane.audit import log
 from controlplane.core.actors import Actor
-from controlplane.core.errors import Unauthenticated
+from controlplane.core.errors import Unauthenticated, WrongKeyKind
 
 logger = logging.getLogger(__name__)
 UNAUTHENTICATED = Counter(
@@ -40,7 +40,7 @@ def keep(
             return
         log.record_refusal(
             error,
-            actor=actor(),
+            actor=(isinstance(error, WrongKeyKind) and error.caller) or actor(),
             action=f"request.{method.lower()}",
             target=("path", path[:200]),
             environment=str(named.get("environment", ""))[:64],

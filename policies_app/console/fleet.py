@@ -9,8 +9,9 @@ from typing import Any
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 
+from controlplane.access import permissions
 from controlplane.core import clock
-from controlplane.web.pages import console_view, fragment, page
+from controlplane.web.pages import console_view, fragment, must, page
 from policies_app.console.lookups import environment_for, environments_of
 from policies_app.fleet.readback import (
     Fleet,
@@ -51,6 +52,7 @@ class RouterRow:
 @console_view("GET")
 def fleet_page(request: HttpRequest, name: str = "") -> HttpResponse:
     """One environment's routers: who applied what, and who lags."""
+    must(request, None, permissions.ANYWHERE)
     environments = environments_of(request)
     if not (name or environments):
         return page(request, "fleet/empty.html", {}, title="Fleet")

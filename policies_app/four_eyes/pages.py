@@ -7,9 +7,19 @@ from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
-from controlplane.access import change_requests, four_eyes
+from controlplane.access import change_requests, four_eyes, permissions
 from controlplane.access.models import ChangeRequest, Role
-from controlplane.web.pages import attempt, console_view, done, may, page, paginated, person, status_of
+from controlplane.web.pages import (
+    attempt,
+    console_view,
+    done,
+    may,
+    must,
+    page,
+    paginated,
+    person,
+    status_of,
+)
 from policies_app import actions
 from policies_app.console.lookups import environment_for
 from policies_app.forms import ReasonForm
@@ -37,6 +47,7 @@ class FourEyesOffForm(ReasonForm):
 
 @console_view("GET")
 def change_list(request: HttpRequest) -> HttpResponse:
+    must(request, None, permissions.ANYWHERE)
     rows = paginated(request, change_requests_for(person(request)))
     return page(request, "access/changes.html", {"rows": rows}, title="Changes")
 

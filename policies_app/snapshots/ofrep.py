@@ -99,7 +99,7 @@ def _context(body: bytes) -> tuple[str | None, Mapping[str, Any]]:
         raise ContextRefused("INVALID_CONTEXT", f"A context has at most {_MAX_CONTEXT:,} bytes.")
     try:
         document = msgspec.json.decode(body) if body.strip() else {}
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContextRefused("PARSE_ERROR", f"The request is no JSON: {error}.") from None
     context = document.get("context", {}) if isinstance(document, dict) else None
     if not isinstance(context, dict):

@@ -216,6 +216,10 @@ def _choose_workload(request: HttpRequest) -> HttpResponse:
 def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Environment]:
     """Where this person is an editor and something is served that a rollout could move."""
     served = Environment.objects.filter(assignments__workload=workload).order_by("name")
+    if chosen := served.filter(pk=_number(request.POST.get("environment", ""))).first():
+        must(
+            request, Role.EDITOR, chosen.name
+        )  # not offered, and asked for all the same: a refusal, not a typing error
     return served.filter(name__in=[e.name for e in served if may(request, Role.EDITOR, e.name)])
 
 

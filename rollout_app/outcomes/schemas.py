@@ -276,16 +276,20 @@ def read_feedback(body: bytes) -> list[FeedbackItem]:
 
 
 def _read(body: bytes, shape: type, raw: type, entries: Mapping[str, type]) -> Any:
-    """Decode at once; only a body that fails is read again, entry by entry, to name each bad one."""
+    """Decode at once; only a body that fails is read again, entry by entry, to name each bad one.
+
+    The first reader stops at the first wrong value: that the rest is no JSON at all, the second one finds.
+    """
     try:
-        return _decoders[shape].decode(body)
-    except msgspec.ValidationError as error:
-        problems = _piecewise(body, raw, entries)
-        raise (
-            refusal(next(iter(entries)), problems)
-            if problems
-            else InvalidInput(f"The body is not valid: {error}.")
-        ) from None
+        try:
+            return _decoders[shape].decode(body)
+        except msgspec.ValidationError as error:
+            problems = _piecewise(body, raw, entries)
+            raise (
+                refusal(next(iter(entries)), problems)
+                if problems
+                else InvalidInput(f"The body is not valid: {error}.")
+            ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(f"The body is not JSON: {error}.") from None
 

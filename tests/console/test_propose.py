@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from controlplane.audit.models import Entry
 from policies_app.models import Environment, Workload
 from rollout_app.engine.states import State
 from rollout_app.models import Plan, Rollout
@@ -40,7 +41,10 @@ def test_it_requires_the_editor_role_in_that_environment(
     builders.environment("staging")
     client = people("maria", "editor", environment="staging", team=summaries.owner)
     assert "There is nothing to move" in text(client.get(PROPOSE))
-    assert client.post(PROPOSE, filled(summaries, production)).status_code == 422
+    assert client.post(PROPOSE, filled(summaries, production)).status_code == 404  # nor may she see it
+    people("maria", "viewer", environment=production.name)
+    assert client.post(PROPOSE, filled(summaries, production)).status_code == 403
+    assert Entry.objects.filter(outcome="refused").count() == 1
     assert not Rollout.objects.exists()
 
 

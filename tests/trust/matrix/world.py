@@ -1,0 +1,108 @@
+"""What the callers act on: production with four eyes, and a workload with a rollout in each state."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from controlplane.access import actions as access
+from controlplane.access.models import ChangeRequest, Key, Membership, Team
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM, Actor
+from policies_app import actions as policies
+from policies_app.four_eyes.actions import request_four_eyes_off, request_serving
+from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app import actions as rollouts
+from rollout_app.models import Rollout
+from tests.support import builders
+
+STATES = ("draft", "awaiting", "scheduled", "running", "paused", "last", "completed", "asking")
+WORKLOADS = frozenset(f"w-{name}" for name in (*STATES, "unserved", "plain", "new", "pinned"))
+STEP = {"mode": "percentage", "share_pcm": 5_000}
+FULL = {"mode": "full"}
+
+
+@dataclass
+class World:
+    team: Team
+    production: Environment
+    rollouts: dict[str, Rollout] = field(default_factory=dict)  # by state
+    versions: dict[str, PolicyVersion] = field(default_factory=dict)
+    changes: dict[str, ChangeRequest] = field(
+        default_factory=dict
+    )  # `serving` of `unserved`, four eyes `off`
+    router_key: Key = field(init=False)
+    membership: Membership = field(init=False)
+    entry: Entry = field(init=False)  # of no environment: anybody with a role may see it
+
+
+def make() -> World:
+    maria, ben = _actor("maria"), _actor("ben", "approver")
+    team = access.create_team("support", actor=SYSTEM)
+    world = World(team, policies.register_environment("production", actor=SYSTEM, four_eyes=True))
+    policies.register_environment("staging", actor=SYSTEM, four_eyes=False)
+    for name in ("unserved", "plain", "pinned", *STATES):
+        workload = builders.workload(f"w-{name}", owner=team)
+        world.versions[name] = builders.version(workload, actor=maria)
+        if name != "unserved":
+            policies.serve_first(
+                world.production, world.versions[name], actor=SYSTEM, reason="r", break_glass=True
+            )
+    for state in STATES:
+        world.rollouts[state] = _rollout(world, state, maria, ben)
+    pinned = policies.served_assignment(world.production.pk, world.versions["pinned"].workload_id)
+    policies.pin(pinned, "large", actor=SYSTEM, reason="r")
+    world.changes["serving"] = request_serving(
+        world.production, world.versions["unserved"], actor=maria, reason="r"
+    )
+    world.changes["off"] = request_four_eyes_off(world.production, actor=maria, reason="r")
+    world.router_key, _ = access.issue_key("router", "production", "gateway", actor=SYSTEM)
+    ann = User.objects.create(username="ann")
+    world.membership = access.grant_role(ann, "viewer", "production", actor=SYSTEM)
+    User.objects.create(username="newcomer")
+    rollouts.add_plan("ours", [FULL], actor=SYSTEM)
+    rollouts.set_guardrail(_workload("plain"), "failure", actor=SYSTEM, margin=0.01)
+    world.entry = Entry.objects.filter(environment="").latest("seq")
+    return world
+
+
+def _actor(name: str, *roles: str) -> Actor:
+    user = User.objects.create(username=name)
+    for role in roles:
+        Membership.objects.create(user=user, environment="production", role=role)
+    return Actor.of_user(user)
+
+
+def _workload(name: str) -> Workload:
+    return Workload.objects.get(name=f"w-{name}")
+
+
+def _rollout(world: World, state: str, maria: Actor, ben: Actor) -> Rollout:
+    plan: list[dict[str, Any]] = [STEP, FULL | {"approval": state == "asking"}]
+    candidate = builders.version(_workload(state), actor=maria)
+    rollout = rollouts.propose_rollout(
+        world.production,
+        _workload(state),
+        candidate,
+        plan=plan,
+        reason="r",
+        actor=maria,
+        draft=state == "draft",
+    )
+    if state in ("draft", "awaiting"):
+        return rollout
+    rollout = rollouts.approve_rollout(
+        rollout, actor=ben, reason="r", expected_binding=rollouts.binding(rollout)
+    )
+    if state == "scheduled":
+        return rollout
+    rollout = rollouts.start_rollout(rollout, actor=SYSTEM, reason="r")
+    if state == "paused":
+        rollout = rollouts.pause_rollout(rollout, actor=SYSTEM, reason="r")
+    if state in ("last", "completed"):
+        rollout = rollouts.advance_rollout(rollout, actor=SYSTEM, reason="r")
+    if state == "completed":
+        rollout = rollouts.complete_rollout(rollout, actor=SYSTEM, reason="r")
+    return Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(
+        pk=rollout.pk
+    )

@@ -1,0 +1,205 @@
+"""One test over every address and every action: who may, what an accepted write leaves, and what a refused one.
+
+The rows are in `tests/trust/matrix/`. A new address without a row fails here, and the message says which row to add.
+"""
+
+import inspect
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from controlplane.access import actions as access
+from controlplane.access import change_requests
+from controlplane.console import ConsoleSite
+from controlplane.web import pages
+from policies_app import actions as policies
+from policies_app.four_eyes import actions as four_eyes
+from rollout_app import actions as rollouts
+from tests.trust.matrix import credentials, world
+from tests.trust.matrix.asking import CREDENTIALS, ROWS, asked, complaints, is_page, pairs
+
+pytestmark = pytest.mark.django_db
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+# What frameworks bring along, open to people without a role: its answer to nobody, and why that is right.
+FRAME: dict[str, tuple[int, str]] = {
+    "": (302, "leads to the console"),
+    "console/login/": (200, "where one signs in"),
+    "console/logout/": (302, "signs nobody out"),
+    "console/account/inactive/": (200, "what somebody who was deactivated is told"),
+    "console/password_change/": (302, "of one's own password"),
+    "console/password_change/done/": (302, "of one's own password"),
+    "console/autocomplete/": (302, "no model is registered"),
+    "console/jsi18n/": (302, "words of the frame"),
+    "console/search/": (302, "the frame's search, over nothing"),
+    "console/r/<path:content_type_id>/<path:object_id>/": (302, "no model has a page"),
+    "console/(?P<url>.*)$": (302, "nothing"),
+}
+
+
+# --- completeness ------------------------------------------------------------------------------------
+
+
+def patterns(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in resolver.url_patterns:
+        at = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from patterns(pattern, at)
+        else:
+            yield at, pattern
+
+
+def methods_of(pattern: URLPattern) -> list[str]:
+    view = getattr(pattern.callback, "cls", None) or getattr(pattern.callback, "view_class", None)
+    if view is not None:
+        return [method for method in METHODS if hasattr(view, method.lower())]
+    return list(getattr(pattern.callback, "methods", METHODS))
+
+
+def row_to_add(method: str, at: str, pattern: URLPattern) -> str:
+    """The line that is missing, and where; its `ANY` and its request are to be thought about."""
+    kind, _, template = ("page", "", at.removeprefix("console/"))
+    file, shown = "console_rows.py", f'lambda w: ("{template}", WHY)' if method != "GET" else f'"{template}"'
+    if at.startswith("api/v1/"):
+        kind, template = "row", at.removeprefix("api/v1/")
+        shown = shown.replace(at, template)
+        package = pattern.callback.__module__.partition(".")[0]
+        file = {"policies_app": "policy_rows.py", "rollout_app": "rollout_rows.py"}.get(
+            package, "access_rows.py"
+        )
+    return f'tests/trust/matrix/{file}:    {kind}("{method}", "{template}", ANY, {shown}),'
+
+
+def test_every_address_has_a_row_for_each_of_its_methods() -> None:
+    answering: dict[str, URLPattern] = {}
+    for at, pattern in patterns(get_resolver()):
+        answering.setdefault(at, pattern)  # of two with one address, the first answers
+    known = {(row.method, row.template) for row in ROWS}
+    there = {(m, at) for at, pattern in answering.items() if at not in FRAME for m in methods_of(pattern)}
+    missing = [row_to_add(method, at, answering[at]) for method, at in sorted(there - known)]
+    assert not missing, (
+        "Add these rows, and nothing else: in place of ANY who may (needs.py), in place of the address one that exists "
+        "in world.py, with a body that is granted, and its status if that is not 200, 204 (DELETE) or 302 (a form). "
+        "An address that is open by design goes into FRAME of this file.\n" + "\n".join(missing)
+    )
+    assert sorted(known - there) == [], "rows of addresses that are no more: take them out"
+    assert set(FRAME) - set(answering) == set(), "addresses of the frame that are no more: take them out"
+
+
+@pytest.mark.parametrize("at", FRAME)
+def test_what_the_frame_brings_tells_nobody_anything(at: str) -> None:
+    path = "/" + at.replace("(?P<url>.*)$", "x").replace("<path:content_type_id>/<path:object_id>", "1/1")
+    assert Client(raise_request_exception=False).get(path).status_code == FRAME[at][0]
+
+
+# --- who may -----------------------------------------------------------------------------------------
+
+GROUPS: dict[str, list[credentials.Credential]] = defaultdict(list)
+for one in CREDENTIALS:
+    GROUPS[" ".join(one.name.split(" ")[:2]).rstrip(",")].append(one)
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are made for the superuser only: whoever else is let in, their drawing is other tests' business."""
+    if request.node.callspec.params["group"] != "superuser":
+        monkeypatch.setattr(pages, "render", lambda *args, status=200, **kwargs: HttpResponse(status=status))
+        monkeypatch.setattr(ConsoleSite, "each_context", lambda *args: {})
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("group", GROUPS)
+def test_everybody_may_do_exactly_what_the_rows_say(group: str) -> None:
+    made, wrong = world.make(), []
+    for credential in GROUPS[group]:
+        with transaction.atomic():
+            caller = credentials.make(credential, made.team)
+            rows = [row for row, one in pairs() if one is credential]
+            # Who may is not the database's to say: on PostgreSQL a part is drawn.
+            if connection.vendor != "sqlite" and credential.name != "superuser":
+                rows = random.Random(credential.name).sample(rows, len(rows) // 8)
+            wrong += [complaint for row in rows for complaint in complaints(row, caller, made)]
+            transaction.set_rollback(True)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_matrix_is_as_large_as_it_is_said_to_be() -> None:
+    drawn = sum(is_page(row) for row in ROWS)
+    print(
+        f"{len(ROWS) - drawn} API rows and {drawn} pages, {len(CREDENTIALS)} credentials: {len(pairs()):,} pairs"
+    )
+    assert len(pairs()) >= 5_000
+
+
+# --- every action ------------------------------------------------------------------------------------
+
+# What writes, by the module that gives it, and what its entry is called.
+WRITES: dict[Any, dict[str, str]] = {
+    access: {
+        "issue_key": "key.issue", "revoke_key": "key.revoke", "rotate_key": "key.rotate",
+        "grant_role": "membership.grant", "withdraw_role": "membership.withdraw",
+        "create_team": "team.create", "set_team_members": "team.set_members",
+    },
+    change_requests: {"ask": "change.request", "reject": "change.reject"},
+    four_eyes: {
+        "request_serving": "change.request", "request_four_eyes_off": "change.request",
+        "approve_change": "assignment.serve_first",
+    },
+    policies: {
+        "register_environment": "environment.register", "edit_environment": "environment.edit",
+        "register_workload": "workload.register", "edit_workload": "workload.edit",
+        "add_version": "version.add", "add_version_from_text": "version.add",
+        "add_model": "model.add", "edit_model": "model.edit",
+        "serve_first": "assignment.serve_first", "stop_serving": "assignment.stop_serving",
+        "pin": "assignment.pin", "unpin": "assignment.unpin",
+    },
+    rollouts: {
+        "propose_rollout": "rollout.propose", "submit_rollout": "rollout.propose", "amend_rollout": "rollout.amend",
+        "approve_rollout": "rollout.approve", "approve_stage": "rollout.approve_stage",
+        "reject_rollout": "rollout.reject", "cancel_rollout": "rollout.cancel", "start_rollout": "rollout.start",
+        "break_glass_start": "rollout.break_glass", "advance_rollout": "rollout.advance",
+        "complete_rollout": "rollout.complete", "pause_rollout": "rollout.pause", "resume_rollout": "rollout.resume",
+        "roll_back_rollout": "rollout.roll_back", "abort_rollout": "rollout.abort", "revert_rollout": "rollout.revert",
+        "add_plan": "plan.add", "edit_plan": "plan.edit", "remove_plan": "plan.remove",
+        "set_guardrail": "guardrail.set", "remove_guardrail": "guardrail.remove",
+    },
+}  # fmt: skip
+# Entries that the same actions leave when one person does alone what takes two.
+BREAK_GLASS = {"assignment.break_glass", "environment.break_glass"}
+# By nobody at an address: the system's, a command's on the machine; or by the one who asked, whom the matrix is not.
+ELSEWHERE = {"confirm_rolled_back", "start_new_epoch", "withdraw"}
+# What the modules give besides; it writes nothing of its own.
+NO_WRITES = {
+    "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "binding", "freeze_sentence", "is_somebody_else", "key_fields",
+    "people", "refusal", "refusals", "served_assignment", "set_assignment", "standing_approval", "team_fields",
+}  # fmt: skip
+
+
+def test_every_action_is_known_and_names_its_actor() -> None:
+    for module, names in WRITES.items():
+        given = set(getattr(module, "__all__", names))
+        unknown = sorted(given - set(names) - NO_WRITES - ELSEWHERE)
+        assert not unknown, (
+            f"add {unknown} of {module.__name__} to WRITES, with the action that its entry names"
+        )
+        for name in names:
+            actor = inspect.signature(getattr(module, name)).parameters["actor"]
+            assert actor.kind is inspect.Parameter.KEYWORD_ONLY, name
+            assert actor.default is inspect.Parameter.empty, name
+
+
+def test_a_row_leads_to_every_action() -> None:
+    made, led_to = world.make(), set()
+    (superuser,) = (one for one in CREDENTIALS if one.name == "superuser")
+    caller = credentials.make(superuser, made.team)
+    for row in ROWS:
+        if row.writes:
+            led_to |= {entry.action for entry in asked(row, caller, made)[2] if entry.outcome == "done"}
+    assert led_to == {action for names in WRITES.values() for action in names.values()} | BREAK_GLASS
