@@ -16,6 +16,7 @@ from controlplane.core.errors import InvalidInput, StaleVersion
 from controlplane.web.api import REASON, ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers
+from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
 from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import State
 from rollout_app.evaluation import evaluations
@@ -246,12 +247,14 @@ class VerdictsView(ApiView):
 
 
 class ShadowView(ApiView):
-    """What the shadow stage reports to whoever approves: agreement, projected cost, route mix, mirror."""
+    """The shadow stage: agreement, mix and cost after the second stage, latency, cheap against strong, by endpoint and
+    rule."""
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
-        report = shadow_report(*minute_totals.shadow_and_mirror(rollout_for(self.actor, rollout)))
-        return Response(asdict(report))
+        found = rollout_for(self.actor, rollout)
+        report = shadow_report(*minute_totals.shadow_and_mirror(found))
+        return Response(asdict(report) | shadow_stage_answer(found))
 
 
 class DryRunView(ApiView):

@@ -105,13 +105,11 @@ def _prices(versions: Iterable[PolicyVersion]) -> Prices:
     return {name: (ours, theirs) for name, ours, theirs in rows if ours is not None and theirs is not None}
 
 
-def _first_alias(document: Mapping[str, Any], route: Route) -> str:
+def first_alias(document: Mapping[str, Any], rule: str, answered: str) -> str:
     """What the policy asks first by this rule; by a rule that it has not (a pin, a latch), what answered."""
-    if route.rule == DEFAULT:
+    if rule == DEFAULT:
         return str(document["default"])
-    return next(
-        (str(rule["use"]) for rule in document.get("rules", ()) if rule["id"] == route.rule), route.model
-    )
+    return next((str(each["use"]) for each in document.get("rules", ()) if each["id"] == rule), answered)
 
 
 def _cells(found: Routes, versions: Mapping[int, PolicyVersion]) -> dict[tuple[int, str, str], Cell]:
@@ -123,7 +121,7 @@ def _cells(found: Routes, versions: Mapping[int, PolicyVersion]) -> dict[tuple[i
         if route.version not in versions:
             continue
         key = (route.version, route.endpoint, route.rule)
-        first.setdefault(key, _first_alias(versions[route.version].document, route))
+        first.setdefault(key, first_alias(versions[route.version].document, route.rule, route.model))
         whole[key] += sums
         if route.model == first[key] and not sums.escalations:
             alone[key] += sums
@@ -145,7 +143,7 @@ def seen_escalations(week: Week, candidate: PolicyShape) -> dict[tuple[str | Non
         if route.version not in alike:
             continue
         document = week.versions[route.version].document
-        entry = document["models"].get(_first_alias(document, route))
+        entry = document["models"].get(first_alias(document, route.rule, route.model))
         for key in ((route.endpoint, entry["model"]), (None, entry["model"])) if entry else ():
             counts[key][0] += sums.tasks
             counts[key][1] += sums.escalations

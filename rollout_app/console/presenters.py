@@ -7,12 +7,13 @@ from typing import Any
 
 from controlplane.web.display import NONE, THIN, count, money, percent, points, share, signed, span
 from rollout_app.console.charts import IntervalPicture, interval_picture
-from rollout_app.engine.evidence import SHARE_ALL, Stage
+from rollout_app.engine.evidence import SHARE_ALL, MirrorSums, Stage
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import RATIOS
 from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import State
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
+from rollout_app.engine.stats.paired import difference_interval, exact_p
 from rollout_app.engine.verdicts import Verdict
 from rollout_app.evaluation import evaluations
 from rollout_app.models import Rollout, Transition
@@ -98,24 +99,54 @@ class ShadowFigures:
 
 def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
     """None when the rollout has no shadow stage, or nothing was reported for it yet."""
-    report = shadow_report(*minute_totals.shadow_and_mirror(rollout))
+    shadow, mirror = minute_totals.shadow_and_mirror(rollout)
+    report = shadow_report(shadow, mirror)
     if not report.decisions:
         return None
     costs = f"{money(report.baseline_cost)} → {money(report.candidate_cost)}"
     facts = [
         ("Decisions compared", count(report.decisions)),
-        ("Both chose the same", percent(report.agreement)),
-        ("Would move to another model", percent(report.route_shift)),
-        ("Projected cost per task", costs),
+        ("Both chose the same first model", percent(report.agreement)),
+        ("Would start on another model", percent(report.route_shift)),
+        ("Projected cost per task, first calls", costs),
         ("Evaluation errors", percent(report.error_rate, 2)),
     ]
     if report.cost_change is not None:
         facts.insert(4, ("Change of cost", signed(percent(abs(report.cost_change)), report.cost_change)))
-    if report.mirror_difference is not None:
-        facts.append(
-            (f"Success on {count(report.mirror_n)} mirrored tasks", points(report.mirror_difference))
-        )
+    if escalated := _may_be_escalated(rollout, shadow.candidate_routes):
+        facts.append(escalated)
+    facts += _mirrored(mirror)
     return ShadowFigures(facts, [(model, points(change)) for model, change in report.shifts.items()])
+
+
+def _may_be_escalated(rollout: Rollout, routes: Mapping[str, int]) -> tuple[str, str] | None:
+    """The share of decisions after whose first answer the candidate may ask a stronger model."""
+    escalate = rollout.candidate.document.get("escalate")
+    decisions = sum(routes.values())
+    if not (escalate and escalate.get("max", 1) and decisions):
+        return None
+    most = (decisions - routes.get(escalate["to"], 0)) / decisions
+    return (
+        f"May then be escalated to {escalate['to']}",
+        f"0 to {percent(most)}, not known before they are tried",
+    )
+
+
+def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
+    """Cheap against strong on the tasks that both ran."""
+    if not mirror.n:
+        return []
+    lost, won = mirror.only_baseline, mirror.only_candidate
+    low, high = difference_interval(mirror.n, lost, won) or (0.0, 0.0)
+    spent = money(mirror.candidate_cost_nusd) if mirror.candidate_cost_nusd else "not known"
+    return [
+        (
+            f"Success on {count(mirror.n)} mirrored tasks",
+            f"{points((won - lost) / mirror.n)} ({points(low)} to {points(high)}; exact test p = "
+            f"{exact_p(lost, won):.2g})",
+        ),
+        ("Spent on mirrors", spent),
+    ]
 
 
 # --- guardrails ---------------------------------------------------------------------------------------

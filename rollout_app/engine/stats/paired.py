@@ -35,3 +35,34 @@ def log_e_not_worse(n: int, only_baseline: int, only_candidate: int, margin: flo
             + ties * math.log1p(bet * margin)
         )
     return log_sum_exp(values) - math.log(len(_BETS))
+
+
+def exact_p(only_baseline: int, only_candidate: int) -> float:
+    """Two-sided p-value of "of the tasks that tell the arms apart, each arm wins half" (McNemar's exact test).
+
+    For one look, as a report shows it; what is looked at again and again is judged by the e-values above.
+    """
+    n, k = only_baseline + only_candidate, min(only_baseline, only_candidate)
+    if not n:
+        return 1.0
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
+        for i in range(k + 1)
+    ]
+    return min(1.0, 2 * math.exp(log_sum_exp(logs)))
+
+
+def difference_interval(n: int, only_baseline: int, only_candidate: int) -> tuple[float, float] | None:
+    """Candidate's success minus the baseline's, 95 %; None without tasks.
+
+    Bonett & Price 2012, Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+    data: holds its level from few tasks on.
+    """
+    if not n:
+        return None
+    won, lost = (only_candidate + 1) / (n + 2), (only_baseline + 1) / (n + 2)
+    error = _Z95 * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
+    return max(-1.0, won - lost - error), min(1.0, won - lost + error)
+
+
+_Z95 = 1.959963984540054

@@ -1,0 +1,128 @@
+"""The report of a shadow stage: agreement, mix and cost after the second stage, cheap against strong. Reads only.
+
+What the routers compare are first choices. A candidate that asks the weak model first, and the strong one for every
+answer that is not good enough, does not move everything to the weak model: which models are asked in the end is given
+as bounds (`projection`).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pointsman.reporting.histogram import Histogram
+from rollout_app.blast_radius.answers import radius_answer
+from rollout_app.blast_radius.radius import BlastRadius, radius_of
+from rollout_app.blast_radius.rehearsed import RehearsedRoute
+from rollout_app.blast_radius.week import first_alias
+from rollout_app.engine.diagnosis.figures import ratio
+from rollout_app.engine.evidence import MirrorSums
+from rollout_app.engine.stats.paired import difference_interval, exact_p
+from rollout_app.models import Rollout
+from rollout_app.review.models import HourOutcomes
+from rollout_app.review.rollups import merge
+
+LEAST_TIMED = 100  # tasks from which a model's latency is told
+
+
+def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
+    """As the API gives it: shares 0 … 1, nano-USD, milliseconds; null: not known."""
+    radius = radius_of(rollout)
+    projected = radius_answer(radius)
+    kept = (
+        "basis",
+        "tasks_a_day",
+        "asked",
+        "cost_known_of",
+        "cost_a_day_nusd",
+        "change_a_day_nusd",
+        "differing",
+    )
+    return {
+        "decided": {name: projected[name] for name in kept},
+        "by_endpoint": _by(radius, "endpoint", lambda key: key[0]),
+        "by_rule": _by(radius, "rule", lambda key: key[1]),
+        "mirror": mirror_answer(route.mirrored for route in radius.rehearsed.values()),
+        "latency_ms": _latencies(radius),
+        "unknown": projected["unknown"],
+    }
+
+
+def mirror_answer(parts: Iterable[MirrorSums]) -> dict[str, Any] | None:
+    """Cheap against strong on the tasks that both ran; None where none did.
+
+    `cost_nusd` of either arm is over the tasks of which both costs are known; `spent_nusd` is the second run's.
+    """
+    rows = [part.counts for part in parts]
+    sums = MirrorSums(*map(sum, zip(*rows, strict=True))) if rows else MirrorSums()
+    if not sums.n:
+        return None
+    lost, won = sums.only_baseline, sums.only_candidate
+    interval = difference_interval(sums.n, lost, won)
+    priced = bool(sums.candidate_cost_nusd or sums.baseline_cost_nusd)
+    return {
+        "tasks": sums.n,
+        "both": sums.both,
+        "only_candidate": won,
+        "only_baseline": lost,
+        "neither": sums.neither,
+        "difference": (won - lost) / sums.n,
+        "low": interval and interval[0],
+        "high": interval and interval[1],
+        "p_value": exact_p(lost, won),
+        "candidate_cost_nusd": sums.candidate_cost_nusd if priced else None,
+        "baseline_cost_nusd": sums.baseline_cost_nusd if priced else None,
+        "spent_nusd": sums.candidate_cost_nusd if priced else None,
+    }
+
+
+def _by(radius: BlastRadius, name: str, key: Callable[[tuple[str, str]], str]) -> list[dict[str, Any]]:
+    """Decisions, agreement, first choices and mirror of each endpoint or rule, most decisions first."""
+    parts: dict[str, list[RehearsedRoute]] = defaultdict(list)
+    for place, route in radius.rehearsed.items():
+        parts[key(place)].append(route)
+    rows = [{name: value, **_decided(some)} for value, some in parts.items()]
+    return sorted(rows, key=lambda row: (-row["decisions"], row[name]))
+
+
+def _decided(parts: Iterable[RehearsedRoute]) -> dict[str, Any]:
+    rows = list(parts)
+    decisions = sum(row.decisions for row in rows)
+    routes: dict[tuple[str, str], int] = defaultdict(int)
+    for row in rows:
+        for pair, n in row.routes.items():
+            routes[pair] += n
+    return {
+        "decisions": decisions,
+        "agreement": ratio(sum(row.agreed for row in rows), decisions),
+        "evaluation_errors": sum(row.errors for row in rows),
+        "first_choices": [
+            {"served": served, "candidate": chosen, "share": ratio(n, decisions)}
+            for (served, chosen), n in sorted(routes.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        "mirror": mirror_answer(row.mirrored for row in rows),
+    }
+
+
+def _latencies(radius: BlastRadius) -> dict[str, Mapping[str, float | None]]:
+    """By model: of the tasks that it answered at once in the week before; without those that were escalated to it.
+
+    A model that has answered too few is left out: how long it takes is not known.
+    """
+    week = radius.week
+    rows = HourOutcomes.objects.filter(
+        environment=radius.environment, workload=radius.workload, hour__gte=week.start, hour__lt=week.end
+    )
+    merged: dict[str, Histogram] = defaultdict(Histogram)
+    columns = ("version", "rule", "model", "escalations", "latency_histogram")
+    for number, rule, model, escalations, histogram in rows.values_list(*columns).iterator(chunk_size=2_000):
+        version = week.versions.get(number)
+        if version is None or escalations or not histogram:
+            continue
+        entry = version.document["models"].get(model)
+        if entry and first_alias(version.document, rule, model) == model:
+            merge(merged[entry["model"]], histogram)
+    return {
+        model: {"tasks": timed.total, "p50": timed.quantile(0.5), "p95": timed.quantile(0.95)}
+        for model, timed in sorted(merged.items())
+        if timed.total >= LEAST_TIMED
+    }

@@ -1,0 +1,129 @@
+"""The report of a shadow stage: second stages counted, cheap against strong by an exact paired test."""
+
+import random
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.blast_radius.shadow_stage import mirror_answer, shadow_stage_answer
+from rollout_app.engine.evidence import MirrorSums
+from rollout_app.engine.stats.paired import difference_interval, exact_p
+from rollout_app.models import Rollout
+from tests.blast_radius.test_radius import LARGE, SMALL, place, traffic, version
+from tests.support.callers import Caller
+from tests.support.outcomes import outcome
+
+__all__ = ["place"]
+
+Place = tuple[Environment, Workload]
+STAGES = [
+    {"mode": "shadow", "mirror_pcm": 10_000},
+    {"mode": "percentage", "share_pcm": 5_000},
+    {"mode": "full"},
+]
+ENDS = {"n": 100, "both": 80, "only_candidate": 2, "only_baseline": 12, "neither": 6}
+
+
+def shadowed(place: Place, **mirror: int) -> Rollout:
+    """All strong → weak first, and the strong one for every answer that is not sure enough."""
+    escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
+    candidate = version(place[1], default="small", rules=[], escalate=escalate)
+    rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
+    rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    for endpoint in ("/a", "/b"):
+        outcome(
+            *place,
+            clock.now().replace(second=0, microsecond=0),
+            endpoint=endpoint,
+            model="large",
+            rollout=str(rollout.pk),
+            stage=0,
+            shadow={"decisions": 100, "agreed": 0, "routes": {"large>small": 100}},
+            mirror=dict(mirror) if endpoint == "/a" else {},
+        )
+    return rollout
+
+
+def test_a_policy_that_may_escalate_everything_does_not_move_everything_to_the_weak_model(
+    place: Place,
+) -> None:
+    traffic(place)
+    answer = shadow_stage_answer(shadowed(place))
+    asked = answer["decided"]["asked"]
+    assert asked[SMALL] == {"low": 1, "high": 1, "expected": 1}
+    assert asked[LARGE] == {"low": 0, "high": 1, "expected": None}
+    change = answer["decided"]["change_a_day_nusd"]
+    assert change["low"] < 0 < change["high"] and change["expected"] is None
+    assert any("escalated is not known" in sentence for sentence in answer["unknown"])
+
+
+def test_it_tells_endpoints_and_rules_apart(place: Place) -> None:
+    traffic(place)
+    answer = shadow_stage_answer(shadowed(place, **ENDS))
+    assert [row["endpoint"] for row in answer["by_endpoint"]] == ["/a", "/b"]
+    first, second = answer["by_endpoint"]
+    assert first["agreement"] == 0 and first["mirror"]["tasks"] == 100 and second["mirror"] is None
+    assert first["first_choices"] == [{"served": "large", "candidate": "small", "share": 1}]
+    assert [row["rule"] for row in answer["by_rule"]] == ["default"]
+
+
+def test_latencies_are_of_models_that_answered_enough(place: Place) -> None:
+    traffic(place)
+    assert set(shadow_stage_answer(shadowed(place))["latency_ms"]) == {LARGE}
+
+
+def test_cheap_against_strong_is_paired(place: Place) -> None:
+    found = mirror_answer([MirrorSums(**ENDS, candidate_cost_nusd=500, baseline_cost_nusd=9_000)])
+    assert found is not None
+    assert found["difference"] == pytest.approx(-0.10)
+    assert found["p_value"] == pytest.approx(stats.binomtest(2, 14).pvalue)
+    assert found["low"] < -0.10 < found["high"] < 0
+    assert found["spent_nusd"] == 500
+
+
+def test_a_mirror_without_costs_has_none(place: Place) -> None:
+    found = mirror_answer([MirrorSums(**ENDS)])
+    assert found is not None and found["spent_nusd"] is None
+    assert mirror_answer([]) is None and mirror_answer([MirrorSums()]) is None
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (0, 1), (3, 3), (2, 9), (40, 17), (500, 400)])
+def test_the_exact_test_is_the_binomial_one(lost: int, won: int) -> None:
+    expected = stats.binomtest(min(lost, won), lost + won).pvalue if lost + won else 1.0
+    assert exact_p(lost, won) == pytest.approx(expected)
+    assert exact_p(won, lost) == exact_p(lost, won)
+
+
+def test_the_interval_of_a_paired_difference_holds_its_level() -> None:
+    drawn, held = random.Random(5), 0
+    for _ in range(600):
+        lost = won = 0
+        for _ in range(80):
+            x = drawn.random()
+            lost, won = lost + (x < 0.10), won + (0.10 <= x < 0.14)
+        interval = difference_interval(80, lost, won)
+        assert interval is not None
+        held += interval[0] <= -0.06 <= interval[1]
+    assert held / 600 > 0.93
+    assert difference_interval(0, 0, 0) is None
+
+
+def test_the_api_gives_it(place: Place) -> None:
+    traffic(place)
+    rollout = shadowed(place, **ENDS)
+    answer: dict[str, Any] = Caller("viewer")("GET", f"rollouts/{rollout.pk}/shadow").json()
+    assert answer["mirror"]["p_value"] < 0.05 and answer["decided"]["basis"] == "shadow"
+    assert "agreement" in answer and "route_shift" in answer
+
+
+def test_before_anything_was_shadowed_nothing_is_claimed(place: Place) -> None:
+    candidate = version(place[1], default="small", rules=[])
+    rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
+    answer = shadow_stage_answer(rollout)
+    assert (answer["by_endpoint"], answer["mirror"], answer["latency_ms"]) == ([], None, {})
+    assert answer["decided"]["change_a_day_nusd"] is None
