@@ -59,6 +59,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             ("Fleet", "router", "fleet", 0),
             ("Audit", "history_edu", "audit", 0),
         ]
+        if may(request, Role.ADMIN, permissions.ANYWHERE):
+            items.append(("People", "group", "people", 0))
         return [{"title": "", "items": [_navigation_item(request, *item) for item in items]}]
 
 

@@ -7,12 +7,15 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from controlplane.access import api as access
+from controlplane.access import people_api as people
+from controlplane.access.pages import urls as people_pages
 from controlplane.access.sign_in import urls as sign_in
 from controlplane.audit import api as audit
 from controlplane.notifications import api as notifications
 
 api_v1: list[URLPattern | URLResolver] = [
     *access.urlpatterns,
+    *people.urlpatterns,
     *audit.urlpatterns,
     *notifications.urlpatterns,
     # Open to all: it says no more than the source does.
@@ -22,6 +25,7 @@ api_v1: list[URLPattern | URLResolver] = [
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="console:index")),
     path("console/", include(sign_in.urlpatterns)),
+    path("console/", include(people_pages.open_urlpatterns)),
     path("console/", admin.site.urls),
     path("api/v1/", include((api_v1, "api"))),
     path("api/v1/", include("policies_app.urls")),

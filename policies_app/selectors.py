@@ -26,6 +26,11 @@ def environments_for(principal: Principal) -> QuerySet[Environment]:
     return Environment.objects.all() if names is None else Environment.objects.filter(name__in=names)
 
 
+def environment_names() -> list[str]:
+    """Of all of them, for pages that ask who may do what where."""
+    return list(Environment.objects.order_by("name").values_list("name", flat=True))
+
+
 def workload_for(principal: Principal, name: str, *, edit: bool = False) -> Workload:
     """A workload. They are no secret among people with any role; to edit one takes its owning team."""
     workload = Workload.objects.select_related("owner").filter(name=name).first()

@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from controlplane.access import actions, permissions
+from controlplane.access import actions, permissions, selectors
 from controlplane.access.models import Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
@@ -133,7 +133,7 @@ class MembershipsView(ApiView):
     def get(self, request: Request) -> Response:
         self.require(Role.ADMIN, permissions.ANYWHERE)
         rows = Membership.objects.select_related("user")
-        names = environments_administered_by(self.actor)
+        names = selectors.environments_administered_by(self.actor)
         return self.page(rows if names is None else rows.filter(environment__in=names), MembershipSerializer)
 
     @extend_schema(request=MembershipSerializer, responses={201: MembershipSerializer})
@@ -187,21 +187,13 @@ class TeamView(ApiView):
 # --- what one may see --------------------------------------------------------------------------------
 
 
-def environments_administered_by(actor: Actor) -> set[str] | None:
-    """Names; None: all of them."""
-    if permissions.has_role(actor, Role.ADMIN, ""):
-        return None
-    names = permissions.visible_environments(actor) or set()
-    return {name for name in names if permissions.has_role(actor, Role.ADMIN, name)}
-
-
 def keys_managed_by(actor: Actor) -> QuerySet[Key]:
     """The keys of the environments that one administers; a person's own; a key sees itself.
 
     A key that is limited to some workloads administers no environment, so it sees itself only.
     """
     keys = Key.objects.select_related("user")
-    names = environments_administered_by(actor)
+    names = selectors.environments_administered_by(actor)
     if names is None:
         return keys
     own = Q(key_id=actor.id) if actor.kind == "key" else Q(user_id=actor.user_id)

@@ -1,10 +1,10 @@
-"""What `audit verify` holds keys, roles and teams against: the entries that made them what they are."""
+"""What `audit verify` holds keys, roles, teams and invitations against: the entries that made them what they are."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from controlplane.access.actions import key_fields, team_fields
-from controlplane.access.models import Key, Membership, Team
+from controlplane.access.actions import invitation_fields, key_fields, team_fields
+from controlplane.access.models import Invitation, Key, Membership, Team
 from controlplane.audit import subjects
 from controlplane.audit.subjects import Said, Subject
 
@@ -12,6 +12,7 @@ from controlplane.audit.subjects import Said, Subject
 def register() -> None:
     subjects.register(Subject("key", _said_of_keys, _keys))
     subjects.register(subjects.by_target("team", _teams))
+    subjects.register(subjects.by_target("invitation", _invitations))
     subjects.register(Subject("membership", _said_of_memberships, _memberships))
 
 
@@ -32,6 +33,10 @@ def _keys() -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 def _teams() -> Iterable[tuple[str, Mapping[str, Any]]]:
     return ((team.name, team_fields(team)) for team in Team.objects.prefetch_related("members"))
+
+
+def _invitations() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((str(row.pk), invitation_fields(row)) for row in Invitation.objects.order_by("pk").iterator())
 
 
 def _said_of_memberships(body: Mapping[str, Any]) -> Iterable[Said]:

@@ -43,6 +43,39 @@ class Membership(models.Model):
         return f"{self.user}: {self.role} in {self.environment or 'every environment'}"
 
 
+class Invitation(models.Model):
+    """A link that makes one account with these roles, once. The row keeps the SHA-256 of the token in the link."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    invited = models.CharField(
+        max_length=120
+    )  # who it is for, as the inviter calls them; nothing rests on it
+    email = models.EmailField(blank=True, default="")
+    roles = models.JSONField(
+        default=list
+    )  # [{"environment": "production", "role": "editor"}]; "" is everywhere
+    teams = models.JSONField(default=list)  # names
+    # Null for the instance itself (a command). When it is accepted, they must still be allowed to give all of it.
+    inviter = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="invitations"
+    )
+    inviter_label = models.CharField(max_length=200)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="accepted_invitations"
+    )
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"invitation of {self.invited}"
+
+
 class Key(models.Model):
     """A machine's key. The secret is shown once and never stored: the row keeps its SHA-256."""
 

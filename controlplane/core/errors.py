@@ -26,6 +26,8 @@
     │   ├── ApprovalMissing            409     approval_missing
     │   ├── ApprovalStale              409     approval_stale
     │   ├── Frozen                     409     frozen
+    │   ├── InvitationEnded            409     invitation_ended
+    │   ├── LastAdmin                  409     last_admin
     │   └── NotServed                  409     not_served
     ├── StaleVersion                   412     stale_version
     ├── BodyTooLarge                   413     body_too_large
@@ -173,6 +175,14 @@ class ApprovalStale(Conflict):
 
 class Frozen(Conflict):
     code, title = "frozen", "A freeze is in force"
+
+
+class InvitationEnded(Conflict):
+    code, title = "invitation_ended", "The invitation is no longer good"
+
+
+class LastAdmin(Conflict):
+    code, title = "last_admin", "Somebody must be left who can do everything"
 
 
 class NotServed(Conflict):

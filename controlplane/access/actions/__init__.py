@@ -1,10 +1,29 @@
 """Every write to who may do what. Each in one transaction with its audit entry.
 
-keys    issue_key  revoke_key  rotate_key
-roles   grant_role  withdraw_role  create_team  set_team_members  people
+keys         issue_key  revoke_key  rotate_key
+roles        grant_role  withdraw_role  create_team  set_team_members  people
+people       deactivate_person  activate_person  end_sessions  remove_second_factor  withdraw_superuser
+invitations  invite  revoke_invitation  accept_with_password  accept_as
 """
 
+from controlplane.access.actions.invitations import (
+    accept_as,
+    accept_with_password,
+    invitation_fields,
+    invite,
+    refuse_ended,
+    revoke_invitation,
+    token_hash,
+)
 from controlplane.access.actions.keys import MAX_OVERLAP, issue_key, key_fields, revoke_key, rotate_key
+from controlplane.access.actions.people import (
+    activate_person,
+    deactivate_person,
+    end_sessions,
+    person_fields,
+    remove_second_factor,
+    withdraw_superuser,
+)
 from controlplane.access.actions.roles import (
     create_team,
     grant_role,
@@ -16,14 +35,27 @@ from controlplane.access.actions.roles import (
 
 __all__ = [
     "MAX_OVERLAP",
+    "accept_as",
+    "accept_with_password",
+    "activate_person",
     "create_team",
+    "deactivate_person",
+    "end_sessions",
     "grant_role",
+    "invitation_fields",
+    "invite",
     "issue_key",
     "key_fields",
     "people",
+    "person_fields",
+    "refuse_ended",
+    "remove_second_factor",
+    "revoke_invitation",
     "revoke_key",
     "rotate_key",
     "set_team_members",
     "team_fields",
+    "token_hash",
     "withdraw_role",
+    "withdraw_superuser",
 ]

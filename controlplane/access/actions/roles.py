@@ -6,12 +6,14 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
+from controlplane.access.actions.admins import hold_admins, keep_an_admin
 from controlplane.access.actions.names import is_slug
 from controlplane.access.models import Membership, Role, Team
 from controlplane.audit import log
 from controlplane.core import reasons
-from controlplane.core.actors import Actor
+from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound
 
 
@@ -22,7 +24,10 @@ def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason:
     if environment and not is_slug(environment):
         raise InvalidInput(f"{environment!r} is not an environment's name.")
     reasons.demand(actor, reason, f"This gives {user.get_username()} a role")
-    with transaction.atomic():
+    target = ("user", str(user.pk))
+    with log.attempt(
+        actor=actor, action="membership.grant", target=target, environment=environment, reason=reason
+    ):
         try:
             with transaction.atomic():
                 membership = Membership.objects.create(user=user, role=role, environment=environment)
@@ -33,7 +38,7 @@ def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason:
         log.record(
             actor=actor,
             action="membership.grant",
-            target=("user", str(user.pk)),
+            target=target,
             environment=environment,
             reason=reason,
             after=_membership_fields(membership),
@@ -42,9 +47,19 @@ def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason:
 
 
 def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> None:
-    """Take a role away; it counts from the next request on."""
-    with transaction.atomic():
-        before, user_id = _membership_fields(membership), str(membership.user_id)
+    """Take a role away; it counts from the next request on. Somebody is left who is admin of every environment."""
+    user_id = str(membership.user_id)
+    with log.attempt(
+        actor=actor,
+        action="membership.withdraw",
+        target=("user", user_id),
+        environment=membership.environment,
+        reason=reason,
+    ):
+        before = _membership_fields(membership)
+        if (membership.role, membership.environment) == (Role.ADMIN, "") and actor.kind != SYSTEM.kind:
+            hold_admins()
+            keep_an_admin(User.objects.filter(Q(is_superuser=True) | ~Q(pk=membership.user_id)))
         if not Membership.objects.filter(pk=membership.pk).delete()[0]:
             raise NotFound("This membership has ended already.")
         log.record(

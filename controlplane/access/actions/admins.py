@@ -1,0 +1,33 @@
+"""The last admin stays: somebody must be left who can give roles."""
+
+from django.contrib.auth.models import User
+from django.db.models import Q, QuerySet
+
+from controlplane.access.models import Membership, Role
+from controlplane.core.errors import LastAdmin
+
+
+def hold_admins() -> None:
+    """Lock everybody who may do everything until the transaction ends; the first thing that it locks.
+
+    Two admins who take each other away at the same moment wait for each other here. What they read afterwards is
+    true until they are done.
+    """
+    list(_all_admins().select_for_update().order_by("pk").values_list("pk", flat=True))
+
+
+def keep_an_admin(others: QuerySet[User]) -> None:
+    """Raise `LastAdmin` unless one of the `others` is active and may do everything. After `hold_admins`."""
+    if not (others & _all_admins()).filter(is_active=True).exists():
+        raise LastAdmin(
+            "Nobody else is an active admin of every environment. Make somebody admin first, then do this."
+        )
+
+
+def admins_by_role() -> QuerySet[User]:
+    held = Membership.objects.filter(role=Role.ADMIN, environment="")
+    return User.objects.filter(pk__in=held.values("user_id"))
+
+
+def _all_admins() -> QuerySet[User]:
+    return User.objects.filter(Q(is_superuser=True) | Q(pk__in=admins_by_role().values("pk")))

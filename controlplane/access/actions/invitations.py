@@ -1,0 +1,270 @@
+"""Writes to invitations: made, revoked, accepted. An invitation gives what its inviter may give, once, by a link."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+
+from controlplane.access.actions.names import is_slug
+from controlplane.access.actions.people import person_fields
+from controlplane.access.actions.roles import grant_role, team_fields
+from controlplane.access.models import Invitation, Membership, Role, Team
+from controlplane.access.permissions import require_role
+from controlplane.audit import log
+from controlplane.core import clock, reasons
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import AlreadyExists, Forbidden, InvalidInput, InvitationEnded, NotFound
+from controlplane.core.names import hidden_character
+
+LIVES = timedelta(days=3)
+LONGEST = timedelta(days=30)
+# Names that look alike would let one person pass for another on a page of approvals.
+USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
+
+
+def invite(
+    invited: str,
+    *,
+    actor: Actor,
+    reason: str,
+    email: str = "",
+    roles: Sequence[Mapping[str, str]] = (),
+    teams: Sequence[str] = (),
+    lives: timedelta = LIVES,
+) -> tuple[Invitation, str]:
+    """Make an invitation; returns it with the token of its link, which is shown this once and kept nowhere.
+
+    `roles` are `{"environment", "role"}`, an empty environment for every one; the inviter is an admin of each.
+    """
+    _refuse_bad_invitation(invited, email, roles, teams, lives)
+    reasons.demand(actor, reason, "This invites somebody")
+    invitation, token = Invitation(), secrets.token_urlsafe(32)
+    with log.attempt(actor=actor, action="invitation.create", target=_target(invitation), reason=reason):
+        _require_right_to_give(actor, roles, teams)
+        now = clock.now()
+        invitation.token_sha256 = token_hash(token)
+        invitation.invited, invitation.email = invited, email
+        given = sorted({(role.get("environment", ""), role["role"]) for role in roles})
+        invitation.roles = [{"environment": environment, "role": role} for environment, role in given]
+        invitation.teams = sorted(set(teams))
+        invitation.inviter_id = None if actor.user_id is None else int(actor.user_id)
+        invitation.inviter_label = actor.label
+        invitation.created_at, invitation.expires_at = now, now + lives
+        invitation.save(force_insert=True)
+        log.record(
+            actor=actor,
+            action="invitation.create",
+            target=_target(invitation),
+            reason=reason,
+            after=invitation_fields(invitation),
+        )
+    return invitation, token
+
+
+def revoke_invitation(pk: UUID, *, actor: Actor, reason: str) -> Invitation:
+    """End an invitation before it is used. Whoever could have made it can end it."""
+    with log.attempt(actor=actor, action="invitation.revoke", target=("invitation", str(pk)), reason=reason):
+        invitation = Invitation.objects.select_for_update(of=("self",)).filter(pk=pk).first()
+        if invitation is None:
+            raise NotFound("There is no such invitation.")
+        _require_right_to_give(actor, invitation.roles, invitation.teams)
+        refuse_ended(invitation)
+        before = invitation_fields(invitation)
+        invitation.revoked_at = clock.now()
+        invitation.save(update_fields=["revoked_at"])
+        log.record(
+            actor=actor,
+            action="invitation.revoke",
+            target=_target(invitation),
+            reason=reason,
+            before=before,
+            after=invitation_fields(invitation),
+        )
+    return invitation
+
+
+def accept_with_password(token_sha256: str, *, username: str, password: str, full_name: str = "") -> User:
+    """Make the account of somebody who was invited, with a password of their own."""
+    user = User(username=username, first_name=full_name[:150])
+    _refuse_bad_account(user, password)
+    user.set_password(password)  # before the transaction: a hash takes long, and SQLite has one writer
+    return accept_as(token_sha256, user)
+
+
+def accept_as(token_sha256: str, user: User) -> User:
+    """Give what the invitation holds to `user`: a new account, or that of somebody who is logged in.
+
+    Raises `InvitationEnded` when it was used, revoked, has expired, or its inviter may no longer give all of it.
+    """
+    with transaction.atomic():
+        found = Invitation.objects.select_for_update(of=("self",)).filter(token_sha256=token_sha256)
+        invitation = found.select_related("inviter").first()
+        if invitation is None:
+            raise InvitationEnded("There is no such invitation. Ask for a new link.")
+        refuse_ended(invitation)
+        _refuse_lost_right(invitation)
+        before = invitation_fields(invitation)
+        if user.pk is None:
+            _create(user, invitation)
+        _give(invitation, user)
+        invitation.accepted_at, invitation.accepted_by = clock.now(), user
+        invitation.save(update_fields=["accepted_at", "accepted_by"])
+        log.record(
+            actor=Actor.of_user(user),
+            action="invitation.accept",
+            target=_target(invitation),
+            before=before,
+            after=invitation_fields(invitation),
+        )
+    return user
+
+
+def refuse_ended(invitation: Invitation) -> None:
+    if invitation.accepted_at is not None:
+        raise InvitationEnded("This invitation was used already. Log in, or ask for a new link.")
+    if invitation.revoked_at is not None:
+        raise InvitationEnded("This invitation was revoked. Ask for a new link.")
+    if invitation.expires_at <= clock.now():
+        raise InvitationEnded("This invitation has expired. Ask for a new link.")
+
+
+def token_hash(token: str) -> str:
+    return hashlib.sha256(f"pointsman.invitation {token}".encode()).hexdigest()
+
+
+def invitation_fields(invitation: Invitation) -> dict[str, Any]:
+    """An invitation as the audit log keeps it: never its token, but what shows that it is the same."""
+    names = (
+        "invited",
+        "email",
+        "roles",
+        "teams",
+        "expires_at",
+        "revoked_at",
+        "accepted_at",
+        "accepted_by_id",
+    )
+    fingerprint = hashlib.sha256(f"pointsman.invitation {invitation.token_sha256}".encode()).hexdigest()[:16]
+    return {name: getattr(invitation, name) for name in names} | {"fingerprint": fingerprint}
+
+
+def _target(invitation: Invitation) -> tuple[str, str]:
+    return ("invitation", str(invitation.pk))
+
+
+def _require_right_to_give(actor: Actor, roles: Sequence[Mapping[str, str]], teams: Sequence[str]) -> None:
+    for role in roles:
+        require_role(actor, Role.ADMIN, role.get("environment", ""))
+    if teams:
+        require_role(actor, Role.ADMIN, "")
+
+
+def _refuse_lost_right(invitation: Invitation) -> None:
+    """An invitation is worth no more than what its inviter may do now."""
+    inviter = SYSTEM if invitation.inviter is None else Actor.of_user(invitation.inviter)
+    try:
+        _require_right_to_give(inviter, invitation.roles, invitation.teams)
+    except Forbidden:
+        raise InvitationEnded(
+            f"{invitation.inviter_label}, who invited you, may no longer give these roles. Ask for a new link."
+        ) from None
+
+
+def _create(user: User, invitation: Invitation) -> None:
+    user.email = user.email or invitation.email
+    if User.objects.filter(username__iexact=user.username).exists():
+        raise AlreadyExists(f"Somebody is called {user.username} already; choose another name.")
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+    except IntegrityError:
+        raise AlreadyExists(f"Somebody is called {user.username} already; choose another name.") from None
+    log.record(
+        actor=Actor.of_user(user),
+        action="user.create",
+        target=("user", str(user.pk)),
+        reason=_why(invitation),
+        after=person_fields(user),
+    )
+
+
+def _give(invitation: Invitation, user: User) -> None:
+    actor, why = Actor.of_user(user), _why(invitation)
+    for role in invitation.roles:
+        if not Membership.objects.filter(user=user, **role).exists():
+            grant_role(user, role["role"], role["environment"], actor=actor, reason=why)
+    for team in Team.objects.select_for_update().filter(name__in=invitation.teams).order_by("name"):
+        before = team_fields(team)
+        team.members.add(user)
+        log.record(
+            actor=actor,
+            action="team.join",
+            target=("team", team.name),
+            reason=why,
+            before=before,
+            after=team_fields(team),
+        )
+
+
+def _why(invitation: Invitation) -> str:
+    return f"{invitation.inviter_label} invited them (invitation {invitation.pk})."
+
+
+def _refuse_bad_invitation(
+    invited: str, email: str, roles: Sequence[Mapping[str, str]], teams: Sequence[str], lives: timedelta
+) -> None:
+    problems = []
+    if not invited.strip() or len(invited) > 120 or hidden_character(invited):
+        problems.append({"path": "invited", "message": "say whom you invite, in 1 to 120 visible characters"})
+    if email and not _is_email(email):
+        problems.append({"path": "email", "message": "is no address"})
+    if not roles:
+        problems.append({"path": "roles", "message": "give at least one role"})
+    for number, role in enumerate(roles):
+        if role.get("role") not in Role.values:
+            problems.append(
+                {"path": f"roles/{number}/role", "message": f"must be one of {', '.join(Role.values)}"}
+            )
+        if (environment := role.get("environment", "")) and not is_slug(environment):
+            problems.append(
+                {"path": f"roles/{number}/environment", "message": "must be an environment's name"}
+            )
+    known = set(Team.objects.filter(name__in=list(teams)).values_list("name", flat=True))
+    problems += [{"path": "teams", "message": f"there is no team {name}"} for name in set(teams) - known]
+    if not timedelta(minutes=5) <= lives <= LONGEST:
+        problems.append({"path": "days", "message": "an invitation lives for up to 30 days"})
+    if problems:
+        raise InvalidInput("The invitation cannot be made.", problems)
+
+
+def _is_email(text: str) -> bool:
+    try:
+        validate_email(text)
+    except ValidationError:
+        return False
+    return len(text) <= 254
+
+
+def _refuse_bad_account(user: User, password: str) -> None:
+    problems = []
+    if not USERNAME.fullmatch(user.username):
+        problems.append(
+            {"path": "username", "message": "1 to 64 letters, digits and . _ @ + -, a letter or digit first"}
+        )
+    if hidden_character(user.first_name):
+        problems.append({"path": "full_name", "message": "holds a character that cannot be seen"})
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        problems += [{"path": "password", "message": message} for message in error.messages]
+    if problems:
+        raise InvalidInput("The account cannot be made.", problems)

@@ -1,0 +1,124 @@
+"""Writes to people's accounts: closed and opened again, logged out, freed of a lost second factor."""
+
+from collections.abc import Callable
+from typing import Any
+
+from allauth.mfa.models import Authenticator
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+
+from controlplane.access.actions.admins import admins_by_role, hold_admins, keep_an_admin
+from controlplane.access.actions.keys import revoke_key
+from controlplane.access.models import Key, Role
+from controlplane.access.permissions import require_role
+from controlplane.audit import log
+from controlplane.core import clock, reasons
+from controlplane.core.actors import Actor
+from controlplane.core.errors import Conflict, NotFound
+
+
+def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
+    """Close an account: its sessions and keys end with this transaction, and its yes to anything counts no longer.
+
+    The keys are revoked, so that they do not come back to life when the account is opened again.
+    """
+
+    def close(locked: User) -> None:
+        if not locked.is_active:
+            raise Conflict(f"{locked} is deactivated already.")
+        keep_an_admin(User.objects.exclude(pk=locked.pk))
+        locked.is_active = False
+        locked.save(update_fields=["is_active"])
+        _end_sessions_of(locked)
+
+    def revoke_keys(locked: User) -> None:
+        for key_id in Key.objects.filter(user=locked, revoked_at=None).values_list("key_id", flat=True):
+            revoke_key(key_id, actor=actor, reason=f"{locked} was deactivated: {reason}")
+
+    return _changed(user, close, "user.deactivate", actor=actor, reason=reason, then=revoke_keys)
+
+
+def activate_person(user: User, *, actor: Actor, reason: str) -> User:
+    """Open a closed account again, with the roles that it still holds; they are given new keys."""
+
+    def open_again(locked: User) -> None:
+        if locked.is_active:
+            raise Conflict(f"{locked} is active already.")
+        locked.is_active = True
+        locked.save(update_fields=["is_active"])
+
+    return _changed(user, open_again, "user.activate", actor=actor, reason=reason)
+
+
+def end_sessions(user: User, *, actor: Actor, reason: str) -> User:
+    """Log a person out everywhere."""
+    return _changed(user, _end_sessions_of, "user.end_sessions", actor=actor, reason=reason)
+
+
+def remove_second_factor(user: User, *, actor: Actor, reason: str) -> User:
+    """For somebody who lost it: their password alone logs them in until they set up another."""
+
+    def remove(locked: User) -> None:
+        if not Authenticator.objects.filter(user=locked).delete()[0]:
+            raise Conflict(f"{locked} has no second factor.")
+        _end_sessions_of(locked)
+
+    return _changed(user, remove, "second_factor.remove", actor=actor, reason=reason)
+
+
+def withdraw_superuser(user: User, *, actor: Actor, reason: str) -> User:
+    """From now on only the roles count that a person holds."""
+
+    def withdraw(locked: User) -> None:
+        if not locked.is_superuser:
+            raise Conflict(f"{locked} is no administrator of the instance.")
+        keep_an_admin(User.objects.exclude(pk=locked.pk) | admins_by_role())
+        locked.is_superuser = False
+        locked.save(update_fields=["is_superuser"])
+
+    return _changed(user, withdraw, "user.withdraw_superuser", actor=actor, reason=reason)
+
+
+def person_fields(user: User) -> dict[str, Any]:
+    """A person as the audit log keeps them: no password, no second factor."""
+    names = ("username", "first_name", "last_name", "email", "is_active", "is_superuser")
+    return {name: getattr(user, name) for name in names}
+
+
+def _changed(
+    user: User,
+    change: Callable[[User], None],
+    action: str,
+    *,
+    actor: Actor,
+    reason: str,
+    then: Callable[[User], None] | None = None,
+) -> User:
+    """One change to the locked row, with its entry. It reaches every environment, so it takes an admin of all."""
+    with log.attempt(actor=actor, action=action, target=("user", str(user.pk)), reason=reason):
+        require_role(actor, Role.ADMIN, "")
+        reasons.demand(actor, reason, f"This changes what {user.get_username()} can do")
+        hold_admins()
+        locked = User.objects.select_for_update().filter(pk=user.pk).first()
+        if locked is None:
+            raise NotFound("There is no such person.")
+        before = person_fields(locked)
+        change(locked)
+        log.record(
+            actor=actor,
+            action=action,
+            target=("user", str(locked.pk)),
+            reason=reason,
+            before=before,
+            after=person_fields(locked),
+        )
+        if then is not None:
+            then(locked)
+    return locked
+
+
+def _end_sessions_of(user: User) -> None:
+    """Whose a session is stands inside it, so each live one is read: people are few, machines have none."""
+    live = Session.objects.filter(expire_date__gt=clock.now())
+    own = [row.pk for row in live.iterator() if row.get_decoded().get("_auth_user_id") == str(user.pk)]
+    Session.objects.filter(pk__in=own).delete()

@@ -1,0 +1,131 @@
+"""The input of these pages. Forms read and check; every write is an action's."""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import User
+
+from controlplane.access.models import Role, Team
+from controlplane.access.pages import places
+
+EVERYWHERE = "every environment"
+
+
+class WhyForm(forms.Form):
+    """The reason for a change to people, kept in the audit log."""
+
+    problems: list[dict[str, Any]] = []  # of what was refused, set by `controlplane.web.pages.attempt`
+    reason = forms.CharField(
+        max_length=400,
+        widget=forms.Textarea(attrs={"rows": 2, "placeholder": "Why"}),
+        help_text="Kept in the audit log with your name.",
+    )
+
+
+class RoleField(forms.MultipleChoiceField):
+    """Roles in one environment, as boxes to tick."""
+
+    def __init__(self, environment: str) -> None:
+        label = environment or EVERYWHERE
+        super().__init__(
+            choices=[(role.value, role.value) for role in Role],
+            required=False,
+            label=f"In {label}",
+            widget=forms.CheckboxSelectMultiple,
+        )
+
+
+class InviteForm(WhyForm):
+    """Who, with which roles where, for how long the link is good."""
+
+    invited = forms.CharField(label="Who", max_length=120, help_text="A name, or how you call them.")
+    email = forms.EmailField(label="E-mail", required=False, help_text="Only noted: you send them the link.")
+    teams = forms.ModelMultipleChoiceField(
+        Team.objects.order_by("name"), required=False, widget=forms.CheckboxSelectMultiple
+    )
+    days = forms.IntegerField(label="The link is good for (days)", min_value=1, max_value=30, initial=3)
+
+    def __init__(self, environments: list[str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._places = {f"roles_{number}": name for number, name in enumerate(environments)}
+        for field, name in self._places.items():
+            self.fields[field] = RoleField(name)
+        self.order_fields(["invited", "email", *self._places, "teams", "days", "reason"])
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or self.cleaned_data
+        roles = [
+            {"environment": name, "role": role}
+            for field, name in self._places.items()
+            for role in given.pop(field, [])
+        ]
+        if not roles and not self.errors:
+            raise forms.ValidationError("Tick at least one role.")
+        teams = [team.name for team in given.pop("teams", [])]
+        lives = timedelta(days=given.pop("days", None) or 3)
+        return {**given, "roles": roles, "teams": teams, "lives": lives}
+
+
+class GrantForm(WhyForm):
+    environment = forms.ChoiceField()
+    role = forms.ChoiceField(choices=Role.choices)
+    field_order = ["role", "environment", "reason"]
+
+    def __init__(self, environments: list[str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [(name, name or EVERYWHERE) for name in environments]
+        field = self.fields["environment"]
+        field.required = "" not in environments
+        field.choices = choices  # type: ignore[attr-defined]
+
+
+class AcceptForm(forms.Form):
+    """A new account: a name to log in with, and a password."""
+
+    problems: list[dict[str, Any]] = []
+    username = forms.CharField(
+        label="Name to log in with",
+        max_length=64,
+        widget=forms.TextInput(attrs={"autocomplete": "username"}),
+        help_text="Letters, digits and . _ @ + -. It stands beside everything that you do.",
+    )
+    full_name = forms.CharField(
+        label="Your name",
+        max_length=150,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "name"}),
+    )
+    password = forms.CharField(
+        strip=False, max_length=1_000, widget=forms.PasswordInput(attrs={"autocomplete": "new-password"})
+    )
+    again = forms.CharField(
+        label="The password again",
+        strip=False,
+        max_length=1_000,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or self.cleaned_data
+        if given.pop("again", None) != given.get("password") and not self.errors:
+            self.add_error("again", "The two passwords differ.")
+        return given
+
+
+class NewTeamForm(WhyForm):
+    name = forms.SlugField(max_length=64, help_text="Letters, digits, hyphens and underscores.")
+    field_order = ["name", "reason"]
+
+
+class MembersForm(WhyForm):
+    members = forms.ModelMultipleChoiceField(
+        User.objects.order_by("username"), required=False, widget=forms.CheckboxSelectMultiple
+    )
+    field_order = ["members", "reason"]
+
+
+def administered(names: set[str] | None) -> list[str]:
+    """The environments in which an admin may give roles; `""`, every one, first, where they may."""
+    known = places.environment_names()
+    return ["", *known] if names is None else [name for name in known if name in names]

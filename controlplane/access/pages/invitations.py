@@ -1,0 +1,135 @@
+"""Inviting, and being invited: the link, the page behind it, and what it says when the link is no longer good.
+
+The token is in the address of the first request only: it is swapped for its hash in the session at once, so that it
+stands in no browser history after that, in no Referer and in no audit entry.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from allauth.account.internal.flows.login import perform_login, record_authentication
+from allauth.account.models import Login
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+
+from controlplane.access import actions, selectors
+from controlplane.access.models import Invitation, Role
+from controlplane.access.pages.forms import AcceptForm, InviteForm, WhyForm, administered
+from controlplane.access.sign_in.frames import styled
+from controlplane.core.errors import InvitationEnded, PointsmanError
+from controlplane.web.pages import attempt, console_view, done, must, page, person, status_of
+
+SESSION_KEY = "invitation"  # the hash of the token
+
+
+@console_view("GET", "POST")
+def invite(request: HttpRequest) -> HttpResponse:
+    """The form; when it was sent, the link, shown this once."""
+    must(request, Role.ADMIN, None)
+    places = administered(selectors.environments_administered_by(person(request)))
+    form = InviteForm(places, request.POST or None)
+    trail = [("People", reverse("console:people"))]
+    if made := attempt(request, form, actions.invite):
+        invitation, token = made
+        link = request.build_absolute_uri(reverse("invitation", args=[token]))
+        context = {"invitation": invitation, "link": link}
+        return page(request, "people/invited.html", context, title="Invitation", crumbs=trail)
+    context = {"form": form, "back": reverse("console:people")}
+    return page(request, "people/invite.html", context, title="Invite", crumbs=trail, status=status_of(form))
+
+
+@console_view("GET", "POST")
+def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
+    must(request, Role.ADMIN, None)
+    invitation = selectors.invitation_for(person(request), pk)
+    form = WhyForm(request.POST or None)
+    if attempt(request, form, actions.revoke_invitation, invitation.pk):
+        return done(request, "Revoked. The link is dead.", to=reverse("console:people"))
+    title = f"Revoke the invitation of {invitation.invited}"
+    context = {
+        "heading": title,
+        "about": "The link is dead from then on.",
+        "button": "Revoke",
+        "danger": True,
+    }
+    context |= {"form": form, "back": reverse("console:people")}
+    return page(request, "console/sheet.html", context, title=title, status=status_of(form))
+
+
+# --- the one who is invited ----------------------------------------------------------------------------
+
+
+@never_cache
+def open_link(request: HttpRequest, token: str) -> HttpResponse:
+    request.session[SESSION_KEY] = actions.token_hash(token)
+    return redirect("accept_invitation")
+
+
+@never_cache
+@sensitive_post_parameters("password", "again")
+def accept(request: HttpRequest) -> HttpResponseBase:
+    """Make an account, or add the roles to the one that is logged in."""
+    try:
+        invitation = invitation_of(request)
+        if request.user.is_authenticated:
+            return _accept_as_oneself(request, invitation)
+        return _make_account(request, invitation)
+    except InvitationEnded as error:
+        return _drawn(request, {"ended": error.detail}, status=410)
+
+
+def invitation_of(request: HttpRequest) -> Invitation:
+    """The invitation whose link this browser opened. Raises `InvitationEnded`."""
+    found = Invitation.objects.filter(token_sha256=request.session.get(SESSION_KEY, "")).first()
+    if found is None:
+        raise InvitationEnded("There is no such invitation. Open the link again, or ask for a new one.")
+    actions.refuse_ended(found)
+    return found
+
+
+def _accept_as_oneself(request: HttpRequest, invitation: Invitation) -> HttpResponse:
+    user = request.user
+    assert isinstance(user, User)  # noqa: S101 — it is authenticated
+    if request.method != "POST":
+        return _drawn(request, {"invitation": invitation, "oneself": user})
+    actions.accept_as(invitation.token_sha256, user)
+    del request.session[SESSION_KEY]
+    return done(request, "You have the roles now.", to=reverse("console:account"))
+
+
+def _make_account(request: HttpRequest, invitation: Invitation) -> HttpResponseBase:
+    form = AcceptForm(request.POST or None)
+    styled(form)
+    if request.method == "POST" and form.is_valid():
+        try:
+            user = actions.accept_with_password(invitation.token_sha256, **form.cleaned_data)
+        except InvitationEnded:
+            raise
+        except PointsmanError as error:
+            _show(form, error)
+        else:
+            del request.session[SESSION_KEY]
+            record_authentication(request, user, method="password", username=user.username)
+            login = Login(user=user, redirect_url=reverse("console:index"))
+            response: HttpResponseBase = perform_login(request, login)
+            return response
+    return _drawn(request, {"invitation": invitation, "form": form}, status=status_of(form))
+
+
+def _show(form: AcceptForm, error: PointsmanError) -> None:
+    """Each problem beside its field, the rest on top."""
+    problems = error.extra.get("problems", [])
+    for problem in problems:
+        form.add_error(problem["path"], problem["message"])
+    if not problems:
+        form.add_error(None, error.detail)
+
+
+def _drawn(request: HttpRequest, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
+    frame = {**admin.site.each_context(request), "title": "Invitation"}
+    return render(request, "people/accept.html", {**frame, **context}, status=status)

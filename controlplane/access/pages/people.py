@@ -1,0 +1,173 @@
+"""Pages of people: who has an account, who may do what where, who was invited."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import User
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from controlplane.access import actions, selectors
+from controlplane.access.models import Key, Membership, Role
+from controlplane.access.pages.forms import GrantForm, WhyForm, administered
+from controlplane.audit.models import Entry
+from controlplane.core.errors import NotFound
+from controlplane.web.pages import attempt, console_view, done, may, must, page, paginated, person, status_of
+
+# What an admin can do to an account: the action, and how its page says it.
+CHANGES: dict[str, tuple[Callable[..., User], dict[str, Any]]] = {
+    "deactivate": (
+        actions.deactivate_person,
+        {
+            "title": "Deactivate {}",
+            "about": "Their sessions and keys end at once, and what they approved counts no longer.",
+            "button": "Deactivate",
+            "done": "{} is deactivated.",
+            "danger": True,
+        },
+    ),
+    "activate": (
+        actions.activate_person,
+        {
+            "title": "Activate {}",
+            "about": "They can log in again, with the roles that they still hold. Their old keys stay revoked.",
+            "button": "Activate",
+            "done": "{} is active.",
+        },
+    ),
+    "log-out": (
+        actions.end_sessions,
+        {
+            "title": "Log {} out everywhere",
+            "about": "They can log in again at once.",
+            "button": "Log out",
+            "done": "{} is logged out everywhere.",
+        },
+    ),
+    "remove-second-factor": (
+        actions.remove_second_factor,
+        {
+            "title": "Remove the second factor of {}",
+            "about": "For somebody who lost it. Be sure that it is they who ask: from now on their password alone "
+            "logs them in.",
+            "button": "Remove",
+            "done": "{} has no second factor now.",
+            "danger": True,
+        },
+    ),
+    "withdraw-superuser": (
+        actions.withdraw_superuser,
+        {
+            "title": "Make {} a person like any other",
+            "about": "They are no administrator of the instance any more; the roles that they hold stay.",
+            "button": "Withdraw",
+            "done": "{} is no administrator of the instance any more.",
+            "danger": True,
+        },
+    ),
+}
+
+
+@console_view("GET")
+def people(request: HttpRequest) -> HttpResponse:
+    must(request, Role.ADMIN, None)
+    found = selectors.people_for(person(request))
+    if asked := request.GET.get("q", "").strip()[:120]:
+        found = found.filter(
+            Q(username__icontains=asked) | Q(first_name__icontains=asked) | Q(email__icontains=asked)
+        )
+    rows = paginated(request, found)
+    columns = administered(selectors.environments_administered_by(person(request)))
+    context = {
+        "rows": rows,
+        "columns": columns,
+        "table": [(user, [_roles(user, name) for name in columns]) for user in rows],
+        "invitations": selectors.invitations_for(person(request)).filter(accepted_at=None, revoked_at=None)[
+            :50
+        ],
+    }
+    return page(request, "people/people.html", context, title="People")
+
+
+def _roles(user: User, environment: str) -> list[str]:
+    return [held.role for held in user.memberships.all() if held.environment == environment]
+
+
+@console_view("GET", "POST")
+def person_page(request: HttpRequest, pk: int) -> HttpResponse:
+    """One person; posting gives them a role."""
+    must(request, Role.ADMIN, None)
+    user = selectors.person_for(person(request), pk)
+    places = administered(selectors.environments_administered_by(person(request)))
+    form = GrantForm(places, request.POST or None)
+    if attempt(request, form, _grant, user):
+        return done(request, f"{user} has the role now.", to=address_of(user))
+    context = {
+        "person": user,
+        "form": form,
+        "keys": Key.objects.filter(user=user, revoked_at=None).order_by("-pk"),
+        "may_close": may(request, Role.ADMIN, ""),
+        "entries": Entry.objects.defer("body").filter(target_kind="user", target_id=str(user.pk))[:10],
+    }
+    return page(
+        request, "people/person.html", context, title=str(user), crumbs=_trail(), status=status_of(form)
+    )
+
+
+def _grant(user: User, *, actor: Any, environment: str, role: str, reason: str) -> Membership:
+    """The form offers only what this admin administers, and the field refuses the rest."""
+    return actions.grant_role(user, role, environment, actor=actor, reason=reason)
+
+
+@console_view("GET", "POST")
+def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
+    must(request, Role.ADMIN, None)
+    found = Membership.objects.select_related("user").filter(pk=pk).first()
+    if found is None or not may(request, Role.ADMIN, found.environment):
+        raise NotFound("There is no such role, or it is not yours to take away.")
+    form = WhyForm(request.POST or None)
+    if attempt(request, form, _withdraw, found):
+        return done(request, f"{found.user} is no longer {found.role}.", to=address_of(found.user))
+    said = {
+        "title": f"Take the role {found.role} from {found.user}",
+        "about": f"In {found.environment or 'every environment'}, from their next request on.",
+        "button": "Take away",
+        "danger": True,
+    }
+    return _sheet(request, form, said, found.user)
+
+
+def _withdraw(membership: Membership, **values: Any) -> bool:
+    actions.withdraw_role(membership, **values)
+    return True
+
+
+@console_view("GET", "POST")
+def change_person(request: HttpRequest, pk: int, change: str) -> HttpResponse:
+    must(request, Role.ADMIN, "")
+    user = selectors.person_for(person(request), pk)
+    if change not in CHANGES:
+        raise NotFound("There is no such page.")
+    action, said = CHANGES[change]
+    form = WhyForm(request.POST or None)
+    if attempt(request, form, action, user):
+        return done(request, said["done"].format(user), to=address_of(user))
+    return _sheet(request, form, said | {"title": said["title"].format(user)}, user)
+
+
+def _sheet(request: HttpRequest, form: forms.Form, said: dict[str, Any], user: User) -> HttpResponse:
+    context = {**said, "heading": said["title"], "form": form, "back": address_of(user)}
+    trail = [*_trail(), (str(user), address_of(user))]
+    return page(
+        request, "console/sheet.html", context, title=said["title"], crumbs=trail, status=status_of(form)
+    )
+
+
+def address_of(user: User) -> str:
+    return reverse("console:person", args=[user.pk])
+
+
+def _trail() -> list[tuple[str, str]]:
+    return [("People", reverse("console:people"))]

@@ -1,0 +1,60 @@
+"""People and invitations through the gate: what one may see of them, and whom one may change."""
+
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db.models import Prefetch, QuerySet
+
+from controlplane.access import permissions
+from controlplane.access.models import Invitation, Membership, Role
+from controlplane.access.permissions import ANYWHERE, Principal
+from controlplane.core.errors import NotFound
+
+
+def environments_administered_by(principal: Principal) -> set[str] | None:
+    """Names; None: all of them."""
+    if permissions.has_role(principal, Role.ADMIN, ""):
+        return None
+    names = permissions.visible_environments(principal) or set()
+    return {name for name in names if permissions.has_role(principal, Role.ADMIN, name)}
+
+
+def people_for(principal: Principal) -> QuerySet[User]:
+    """Everybody with an account, for an admin of some environment; with the roles in what that admin administers."""
+    permissions.require_role(principal, Role.ADMIN, ANYWHERE)
+    names = environments_administered_by(principal)
+    roles = Membership.objects.order_by("environment", "role")
+    if names is not None:
+        roles = roles.filter(environment__in=names)
+    return User.objects.prefetch_related(
+        Prefetch("memberships", queryset=roles), "pointsman_teams", "authenticator_set"
+    ).order_by("username")
+
+
+def person_for(principal: Principal, pk: int) -> User:
+    found = people_for(principal).filter(pk=pk).first() if pk < 2**31 else None
+    if found is None:
+        raise NotFound("There is no such person, or they are not yours to manage.")
+    return found
+
+
+def invitations_for(principal: Principal) -> QuerySet[Invitation]:
+    """The invitations that give nothing beyond what the caller administers."""
+    permissions.require_role(principal, Role.ADMIN, ANYWHERE)
+    rows = Invitation.objects.select_related("accepted_by")
+    names = environments_administered_by(principal)
+    if names is None:
+        return rows
+    own = [
+        invitation.pk
+        for invitation in rows
+        if not invitation.teams and all(role["environment"] in names for role in invitation.roles)
+    ]
+    return rows.filter(pk__in=own)
+
+
+def invitation_for(principal: Principal, pk: UUID) -> Invitation:
+    found = invitations_for(principal).filter(pk=pk).first()
+    if found is None:
+        raise NotFound("There is no such invitation, or it is not yours to manage.")
+    return found

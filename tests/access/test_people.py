@@ -1,0 +1,326 @@
+"""Accounts: closed at once, opened again, and always somebody left who can do everything."""
+
+import json
+from typing import Any
+
+import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import TOTP
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.test import Client
+
+from controlplane.access import actions, change_requests
+from controlplane.access.models import Key, Membership
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import Conflict, InvalidInput, LastAdmin, RoleMissing
+from tests.support import builders
+from tests.support.callers import Caller
+from tests.support.pages import text
+from tests.support.people import logged_in
+
+pytestmark = pytest.mark.django_db
+
+
+def person(name: str, *roles: str, environment: str = "") -> User:
+    user, _ = User.objects.get_or_create(username=name)
+    for role in roles:
+        Membership.objects.get_or_create(user=user, role=role, environment=environment)
+    return user
+
+
+def root() -> Actor:
+    return Actor.of_user(person("root", "admin"))
+
+
+def done() -> list[str]:
+    return list(Entry.objects.order_by("seq").values_list("action", flat=True))
+
+
+# --- deactivated ---------------------------------------------------------------------------------------------
+
+
+def test_sessions_and_keys_end_at_once() -> None:
+    client = logged_in("ann", "admin", environment="staging")
+    call = Caller("admin", environment="staging", user=User.objects.get(username="ann"))
+    assert client.get("/console/").status_code == call("GET", "teams").status_code == 200
+    actions.deactivate_person(User.objects.get(username="ann"), actor=root(), reason="left")
+    assert client.get("/console/")["Location"].startswith("/console/login/")
+    assert client.get("/api/v1/teams").status_code == 401
+    assert call("GET", "teams").json()["code"] == "key_revoked"
+    assert not Session.objects.exists()
+    assert done() == ["key.issue", "user.deactivate", "key.revoke"]
+
+
+def test_nothing_comes_back_to_life_with_the_account() -> None:
+    client = logged_in("ann", "viewer")
+    ann = User.objects.get(username="ann")
+    call = Caller("viewer", user=ann)
+    actions.deactivate_person(ann, actor=root(), reason="left")
+    actions.activate_person(ann, actor=root(), reason="is back")
+    assert client.get("/console/").status_code == 302
+    assert call("GET", "teams").json()["code"] == "key_revoked"
+    assert logged_in("ann").get("/console/").status_code == 200
+
+
+def test_others_stay_logged_in() -> None:
+    ann, tom = logged_in("ann", "viewer"), logged_in("tom", "viewer")
+    actions.deactivate_person(User.objects.get(username="ann"), actor=root(), reason="left")
+    assert (ann.get("/console/").status_code, tom.get("/console/").status_code) == (302, 200)
+
+
+def test_what_a_deactivated_approver_agreed_to_counts_no_longer() -> None:
+    """A request that takes two: the first one leaves before the second one agrees."""
+    builders.environment("production")
+    eva, ben = person("eva", "approver"), person("ben", "approver")
+    request = change_requests.ask(
+        "environment.four_eyes_off",
+        environment="production",
+        subject={"four_eyes": False},
+        contributors=[None],
+        actor=SYSTEM,
+        reason="x",
+    )
+    binding = change_requests.binding(request)
+    assert not change_requests.agree(request, actor=Actor.of_user(eva), reason="y", expected_binding=binding)
+    actions.deactivate_person(eva, actor=root(), reason="left")
+    assert not change_requests.agree(request, actor=Actor.of_user(ben), reason="y", expected_binding=binding)
+
+
+def test_it_says_so_when_it_is_done_already() -> None:
+    ann = person("ann")
+    with pytest.raises(Conflict, match="active already"):
+        actions.activate_person(ann, actor=root(), reason="x")
+    actions.deactivate_person(ann, actor=root(), reason="left")
+    with pytest.raises(Conflict, match="deactivated already"):
+        actions.deactivate_person(ann, actor=root(), reason="left")
+    assert [outcome for (outcome,) in Entry.objects.order_by("seq").values_list("outcome")] == [
+        "refused", "done", "refused",
+    ]  # fmt: skip
+
+
+CHANGES = [
+    actions.deactivate_person,
+    actions.activate_person,
+    actions.end_sessions,
+    actions.remove_second_factor,
+    actions.withdraw_superuser,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_it_requires_an_admin_of_every_environment_and_a_reason(change: Any) -> None:
+    ann, sam = person("ann"), Actor.of_user(person("sam", "admin", environment="staging"))
+    with pytest.raises(RoleMissing):
+        change(ann, actor=sam, reason="because")
+    with pytest.raises(InvalidInput, match="say why"):
+        change(ann, actor=root(), reason=" ")
+    assert Entry.objects.get().outcome == "refused"
+
+
+def test_a_lost_second_factor_is_removed() -> None:
+    ann = person("ann")
+    TOTP.activate(ann, "JBSWY3DPEHPK3PXP")
+    client = logged_in("ann", "viewer")
+    actions.remove_second_factor(ann, actor=root(), reason="lost her telephone")
+    assert not Authenticator.objects.exists()
+    assert client.get("/console/").status_code == 302
+    with pytest.raises(Conflict):
+        actions.remove_second_factor(ann, actor=root(), reason="again")
+
+
+# --- the last admin --------------------------------------------------------------------------------------------
+
+
+def test_the_last_admin_stays() -> None:
+    only = person("root", "admin")
+    held = Membership.objects.get()
+    for change in (
+        lambda: actions.deactivate_person(only, actor=root(), reason="x"),
+        lambda: actions.withdraw_role(held, actor=root(), reason="x"),
+    ):
+        with pytest.raises(LastAdmin):
+            change()
+    assert Membership.objects.filter(pk=held.pk).exists() and User.objects.get().is_active
+    assert [entry.outcome for entry in Entry.objects.all()] == ["refused", "refused"]
+
+
+def test_the_last_superuser_stays_while_nobody_is_admin() -> None:
+    only = User.objects.create_superuser("only")
+    actor = Actor.of_user(only)
+    with pytest.raises(LastAdmin):
+        actions.withdraw_superuser(only, actor=actor, reason="x")
+    with pytest.raises(LastAdmin):
+        actions.deactivate_person(only, actor=actor, reason="x")
+    person("root", "admin")
+    actions.withdraw_superuser(only, actor=actor, reason="x")
+    assert not User.objects.get(username="only").is_superuser
+
+
+def test_somebody_inactive_or_of_one_environment_does_not_count() -> None:
+    only = person("root", "admin")
+    person("sam", "admin", environment="staging")
+    User.objects.filter(pk=person("gone", "admin").pk).update(is_active=False)
+    with pytest.raises(LastAdmin):
+        actions.deactivate_person(only, actor=root(), reason="x")
+    person("second", "admin")
+    actions.deactivate_person(only, actor=root(), reason="x")
+
+
+def test_a_superuser_may_drop_their_own_admin_role() -> None:
+    User.objects.create_superuser("root")
+    held = Membership.objects.create(user=User.objects.get(), role="admin")
+    actions.withdraw_role(held, actor=root(), reason="not needed")
+
+
+# --- pages and API -----------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_who_may_do_what_where() -> None:
+    builders.environment("production"), builders.environment("staging")
+    person("ann", "editor", environment="staging"), person("bob", "approver", environment="production")
+    words = text(logged_in("root", "admin").get("/console/people/"))
+    for word in ("ann", "editor", "bob", "approver", "production", "staging", "Every environment"):
+        assert word in words
+    found = text(logged_in("root", "admin").get("/console/people/?q=ann"))
+    assert "ann" in found and "bob" not in found
+
+
+def test_an_admin_of_one_environment_sees_its_roles_and_no_others() -> None:
+    builders.environment("production"), builders.environment("staging")
+    ann = person("ann", "editor", environment="staging")
+    person("ann", "approver", environment="production")
+    client = logged_in("sam", "admin", environment="staging")
+    words = text(client.get(f"/console/people/{ann.pk}/"))
+    assert "editor" in words and "approver: approves" in words.split("Give a role")[1]
+    assert "approver" not in words.split("Give a role")[0]
+    assert client.get(f"/console/people/{ann.pk}/deactivate/").status_code == 404
+    other = Membership.objects.get(role="approver")
+    assert client.post(f"/console/people/roles/{other.pk}/withdraw/", {"reason": "x"}).status_code == 404
+
+
+def test_the_page_gives_and_takes_roles() -> None:
+    builders.environment("staging")
+    ann = person("ann")
+    client = logged_in("root", "admin")
+    form = {"role": "editor", "environment": "staging", "reason": "writes policies"}
+    assert client.post(f"/console/people/{ann.pk}/", form).status_code == 302
+    again = client.post(f"/console/people/{ann.pk}/", form)
+    assert again.status_code == 422 and "already" in text(again)
+    held = Membership.objects.get(user=ann)
+    address = f"/console/people/roles/{held.pk}/withdraw/"
+    assert "Take the role editor from ann" in text(client.get(address))
+    assert client.post(address, {"reason": "moved on"}).status_code == 302
+    assert client.post(address, {"reason": "moved on"}).status_code == 404
+    assert done()[1:] == ["membership.grant", "membership.grant", "membership.withdraw"]
+
+
+def test_a_role_elsewhere_cannot_be_given_by_a_forged_form() -> None:
+    builders.environment("production"), builders.environment("staging")
+    ann, client = person("ann"), logged_in("sam", "admin", environment="staging")
+    for place in ("production", "", "nowhere"):
+        form = {"role": "admin", "environment": place, "reason": "x"}
+        assert client.post(f"/console/people/{ann.pk}/", form).status_code == 422, place
+    assert not Membership.objects.filter(user=ann).exists()
+
+
+@pytest.mark.parametrize("change", ["deactivate", "log-out", "withdraw-superuser"])
+def test_the_page_changes_an_account(change: str) -> None:
+    ann, client = User.objects.create_superuser("ann"), logged_in("root", "admin")
+    address = f"/console/people/{ann.pk}/{change}/"
+    assert "ann" in text(client.get(address))
+    assert client.post(address, {"reason": ""}).status_code == 422
+    assert client.post(address, {"reason": "because"}).status_code == 302
+    assert len(done()) == 1
+
+
+def test_the_page_says_why_the_last_admin_stays() -> None:
+    client = logged_in("root", "admin")
+    root_pk = User.objects.get().pk
+    answer = client.post(f"/console/people/{root_pk}/deactivate/", {"reason": "x"})
+    assert answer.status_code == 422
+    assert "Nobody else is an active admin" in text(answer)
+    assert client.get("/console/").status_code == 200
+
+
+def test_it_hides_what_is_not_there() -> None:
+    client = logged_in("root", "admin")
+    for path in ("people/99999/", "people/99999999999999/", f"people/{User.objects.get().pk}/no-such-thing/"):
+        assert client.get(f"/console/{path}").status_code == 404
+
+
+def test_people_is_in_the_navigation_of_admins_only() -> None:
+    assert "/console/people/" in logged_in("root", "admin").get("/console/").content.decode()
+    assert "/console/people/" not in logged_in("tom", "viewer").get("/console/").content.decode()
+
+
+def test_the_api_lists_and_changes_people() -> None:
+    ann = person("ann", "editor", environment="staging")
+    call, key = Caller("admin"), Caller("viewer", user=ann)
+    items = call("GET", "people").json()["items"]
+    assert [item["username"] for item in items] == ["ann"]
+    assert items[0] | {"roles": None, "id": 0} == {
+        "id": 0, "username": "ann", "name": "", "email": "", "active": True, "superuser": False,
+        "second_factor": False, "last_login": None, "roles": None, "teams": [],
+    }  # fmt: skip
+    assert [(role["environment"], role["role"]) for role in items[0]["roles"]] == [("staging", "editor")]
+    person("root", "admin")
+    answer = call("POST", f"people/{ann.pk}/deactivate", {"reason": "left"})
+    assert (answer.status_code, answer.json()["active"]) == (200, False)
+    assert key("GET", "teams").status_code == 401
+    assert call("POST", f"people/{ann.pk}/deactivate", {"reason": "left"}).status_code == 409
+    assert call("POST", f"people/{ann.pk}/activate", {"reason": "back"}).json()["active"] is True
+    assert call("POST", f"people/{ann.pk}/end-sessions", {"reason": "lost laptop"}).status_code == 200
+    assert call("POST", f"people/{ann.pk}/activate", {}).status_code == 422
+    assert call("GET", "people/99999999999999").status_code == 404
+    assert Key.objects.get(key_id=key.key.key_id).revoked_at is not None
+
+
+def test_the_api_refuses_who_is_no_admin() -> None:
+    ann = person("ann")
+    for call in (Caller("viewer", "editor", "approver", "operator"), Caller("admin", workloads=["one"])):
+        assert call("GET", "people").status_code == 403
+        assert call("POST", f"people/{ann.pk}/deactivate", {"reason": "x"}).status_code == 403
+    staging = Caller("admin", environment="staging")
+    assert staging("GET", "people").status_code == 200
+    assert staging("POST", f"people/{ann.pk}/deactivate", {"reason": "x"}).json()["code"] == "role_missing"
+    assert Client().get("/api/v1/people").status_code == 401
+
+
+def test_no_entry_of_a_person_holds_a_password() -> None:
+    ann = User.objects.create_user("ann", password="a long enough word")
+    actions.deactivate_person(ann, actor=root(), reason="left")
+    assert "argon2" not in json.dumps([bytes(e.body).decode() for e in Entry.objects.all()])
+
+
+# --- teams ---------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_make_a_team_and_say_who_is_on_it() -> None:
+    ann, client = person("ann"), logged_in("root", "admin")
+    assert client.post("/console/teams/", {"name": "support", "reason": "new"})["Location"].endswith(
+        "/teams/support/"
+    )
+    assert client.post("/console/teams/", {"name": "support", "reason": "new"}).status_code == 422
+    answer = client.post("/console/teams/support/", {"members": [ann.pk], "reason": "theirs"})
+    assert answer.status_code == 302
+    assert "ann" in text(client.get("/console/teams/"))
+    assert ann.pointsman_teams.get().name == "support"
+    assert client.post("/console/teams/support/", {"members": [999], "reason": "x"}).status_code == 422
+
+
+def test_others_may_look_at_teams_and_not_change_them() -> None:
+    actions.create_team("support", actor=SYSTEM)
+    for client in (logged_in("tom", "viewer"), logged_in("sam", "admin", environment="staging")):
+        assert (
+            client.get("/console/teams/").status_code
+            == client.get("/console/teams/support/").status_code
+            == 200
+        )
+        assert client.post("/console/teams/", {"name": "x", "reason": "x"}).status_code in (403, 404)
+        assert client.post("/console/teams/support/", {"members": [], "reason": "x"}).status_code in (
+            403,
+            404,
+        )
+    assert logged_in("stranger").get("/console/teams/").status_code == 404
