@@ -82,7 +82,7 @@ class NewInvitationSerializer(InvitationSerializer):
 class InvitationInput(serializers.Serializer[Any]):
     invited = serializers.CharField(max_length=120, help_text="whom it is for, as you call them")
     email = serializers.EmailField(default="", allow_blank=True, max_length=254)
-    roles = GivenRoleSerializer(many=True, min_length=1, max_length=200)
+    roles = serializers.ListField(child=GivenRoleSerializer(), min_length=1, max_length=200)
     teams = serializers.ListField(child=serializers.SlugField(max_length=64), default=list, max_length=100)
     days = serializers.IntegerField(
         default=3, min_value=1, max_value=30, help_text="how long the link is good"
