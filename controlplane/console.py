@@ -1,25 +1,23 @@
-"""The console's site under /console/: its pages' addresses, its navigation, its home page."""
+"""The console's site under /console/: its pages' addresses and its navigation."""
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, URLResolver, path, reverse
-from django.utils import timezone
+from django.http import HttpRequest
+from django.urls import URLPattern, URLResolver, reverse
 from unfold.sites import UnfoldAdminSite
 
+from controlplane import home
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.access.pages import urls as people
 from controlplane.audit import pages as audit
-from controlplane.web.pages import console_view, may, page
+from controlplane.web.pages import may
 from policies_app.console import urls as policies
-from policies_app.console.fleet import fleets
-from policies_app.console.lookups import environments_of
 from policies_app.four_eyes import pages as changes
 from rollout_app.console import review_pages
 from rollout_app.console import views as rollouts
-from rollout_app.console.rollout_actions import may_approve
-from rollout_app.engine.states import ACTIVE, ENDED, State
+from rollout_app.console.setup import margins, plans
+from rollout_app.engine.states import State
 
 
 class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no types
@@ -44,24 +42,34 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def get_urls(self) -> list[URLPattern | URLResolver]:
         pages = [*policies.urlpatterns, *changes.urlpatterns, *review_pages.urlpatterns]
         pages += [*rollouts.urlpatterns, *audit.urlpatterns, *people.urlpatterns]
-        return [path("", home, name="index"), *pages, *super().get_urls()]
+        pages += [*plans.urlpatterns, *margins.urlpatterns]
+        return [*home.urlpatterns, *pages, *super().get_urls()]
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
         """One item per noun; the one whose address the page's begins with is the active one."""
         seen = rollouts.visible(request)
         moving = seen.filter(state__in=[State.AWAITING_APPROVAL, State.ROLLING_BACK]).count()
+        setup = [
+            ("Environments", "dns", "environments", 0),
+            ("Models", "deployed_code", "models", 0),
+            ("Plans", "stairs", "plans", 0),
+            ("Keys", "key", "keys", 0),
+        ]
         items = [
             ("Home", "home", "index", 0),
             ("Workloads", "account_tree", "workloads", 0),
             ("Rollouts", "alt_route", "rollouts", moving),
             ("Review", "monitoring", "review", 0),
-            ("Models", "deployed_code", "models", 0),
             ("Fleet", "router", "fleet", 0),
             ("Audit", "history_edu", "audit", 0),
         ]
         if may(request, Role.ADMIN, permissions.ANYWHERE):
-            items.append(("People", "group", "people", 0))
-        return [{"title": "", "items": [_navigation_item(request, *item) for item in items]}]
+            setup.append(("People", "group", "people", 0))
+        groups = [("", items), ("Set up", setup)]
+        return [
+            {"title": title, "items": [_navigation_item(request, *item) for item in group]}
+            for title, group in groups
+        ]
 
 
 def _navigation_item(request: HttpRequest, title: str, icon: str, name: str, badge: int) -> dict[str, Any]:
@@ -69,20 +77,3 @@ def _navigation_item(request: HttpRequest, title: str, icon: str, name: str, bad
     active = request.path == link if name == "index" else request.path.startswith(link)
     item = {"title": title, "icon": icon, "link": link, "active": active, "has_permission": True}
     return item | ({"badge": badge, "badge_variant": "warning"} if badge else {})
-
-
-@console_view("GET")
-def home(request: HttpRequest) -> HttpResponse:
-    """What waits for this person, what is under way, what changed last."""
-    if not may(request, Role.VIEWER, permissions.ANYWHERE):
-        return page(request, "console/no_role.html", {}, title="Home")
-    moving = rollouts.visible(request)
-    context = {
-        "waiting": [r for r in moving.exclude(state__in=sorted(ENDED)) if may_approve(request, r)],
-        "active": moving.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at"),
-        "waiting_changes": changes.waiting_for(request),
-        "fleets": fleets(environments_of(request)),
-        "changes": audit.visible(request)[:8],
-        "now": timezone.now(),
-    }
-    return page(request, "console/home.html", context, title="Home")

@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django_ace",
     "django_htmx",
     "allauth",
     "allauth.account",
@@ -290,7 +291,12 @@ UNFOLD = {
         lambda request: static("console/theme.css"),
         lambda request: static("console/console.css"),
     ],
-    "SCRIPTS": [lambda request: static("console/htmx.js")],
+    "SCRIPTS": [
+        lambda request: static("console/htmx.js"),
+        lambda request: static("console/console.js"),
+        lambda request: static("console/live.js"),
+        lambda request: static("console/charts.js"),
+    ],
 }
 
 # --- Pointsman ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django_ace import AceWidget
 
 from policies_app.models import Assignment, PolicyVersion
 
@@ -26,8 +27,21 @@ class VersionForm(forms.Form):
         label="Policy document",
         max_length=65_536,
         strip=False,
-        widget=forms.Textarea(attrs={"class": "pm-code", "rows": 28, "spellcheck": "false", "wrap": "off"}),
+        widget=AceWidget(
+            theme="github",  # the script sets the mode, once workers are off
+            width=None,  # by the style sheet: an inline style is not allowed
+            height=None,
+            tabsize=2,
+            toolbar=False,
+            showprintmargin=False,
+            useworker=False,  # a worker of a blob: is not allowed by the content security policy
+            useStrictCSP=True,
+            basicautocompletion=True,
+            attrs={"class": "pm-code", "rows": 28, "spellcheck": "false", "wrap": "off"},
+        ),
     )
+    # The newest version when the editor was opened: who saved one since is shown before a save.
+    newest = forms.IntegerField(required=False, widget=forms.HiddenInput)
     note = forms.CharField(
         required=False,
         max_length=400,

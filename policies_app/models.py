@@ -1,5 +1,6 @@
 """What may be served (workloads, models, versions) and what is served now (assignments, revisions)."""
 
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -24,6 +25,7 @@ class Environment(models.Model):
     revision = models.BigIntegerField(default=0)
     four_eyes = models.BooleanField(default=True)  # a rollout here needs somebody else's approval
     poll_interval_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(200)])
+    frozen_from = models.DateTimeField(null=True, blank=True)  # null: the freeze has begun
     frozen_until = models.DateTimeField(null=True, blank=True)  # no start, no advance; rollback still works
     freeze_reason = models.CharField(max_length=200, blank=True, default="")
     version = models.PositiveIntegerField(default=1)  # for If-Match
@@ -31,6 +33,11 @@ class Environment(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def is_frozen(self, now: datetime) -> bool:
+        """Whether the change freeze is in force: begun, and not over."""
+        begun = self.frozen_from is None or self.frozen_from <= now
+        return begun and self.frozen_until is not None and self.frozen_until > now
 
 
 class Workload(models.Model):

@@ -15,14 +15,17 @@ _NAME: dict[str, Any] = {"name": {"validators": []}}
 
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
+    frozen_from = ZonedDateTimeField(
+        required=False, allow_null=True, help_text="null: the freeze has begun; ahead: it is planned"
+    )
     frozen_until = ZonedDateTimeField(required=False, allow_null=True)
     reason = ReasonField()
 
     class Meta:
         model = Environment
         fields = [
-            "name", "description", "epoch", "revision", "four_eyes", "poll_interval_ms", "frozen_until",
-            "freeze_reason", "version", "reason",
+            "name", "description", "epoch", "revision", "four_eyes", "poll_interval_ms", "frozen_from",
+            "frozen_until", "freeze_reason", "version", "reason",
         ]  # fmt: skip
         read_only_fields = ["epoch", "revision", "version"]
         extra_kwargs = _NAME

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from controlplane.audit import subjects
+from controlplane.audit import sentences, subjects
 from controlplane.audit.subjects import Said, Subject
 from rollout_app.models import Approval, Rollout, Transition
 
@@ -11,7 +11,14 @@ Rows = Iterable[tuple[str, Mapping[str, Any]]]
 PROPOSING = ("rollout.draft", "rollout.propose", "rollout.amend")
 
 
+def _people_call(ids: Iterable[str]) -> dict[str, str]:
+    """Rollouts by the versions that they move between."""
+    rows = Rollout.objects.filter(pk__in=ids).values_list("pk", "baseline__number", "candidate__number")
+    return {str(pk): f"v{baseline} → v{candidate}" for pk, baseline, candidate in rows}
+
+
 def register() -> None:
+    sentences.register("rollout", _people_call)
     subjects.register(Subject("rollout", _said_of_rollouts, _rollouts))
     subjects.register(Subject("transition", _said_of_transitions, _transitions))
     subjects.register(Subject("approval", _said_of_approvals, _approvals))

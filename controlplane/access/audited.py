@@ -3,13 +3,29 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.contrib.auth.models import User
+
 from controlplane.access.actions import invitation_fields, key_fields, team_fields
 from controlplane.access.models import Invitation, Key, Membership, Team
-from controlplane.audit import subjects
+from controlplane.audit import sentences, subjects
 from controlplane.audit.subjects import Said, Subject
 
 
+def _labels(ids: Iterable[str]) -> dict[str, str]:
+    return {
+        key_id: f"“{label}”"
+        for key_id, label in Key.objects.filter(key_id__in=ids).values_list("key_id", "label")
+    }
+
+
+def _usernames(ids: Iterable[str]) -> dict[str, str]:
+    wanted = [found for found in ids if found.isdecimal()]
+    return {str(pk): name for pk, name in User.objects.filter(pk__in=wanted).values_list("pk", "username")}
+
+
 def register() -> None:
+    sentences.register("key", _labels)
+    sentences.register("user", _usernames)
     subjects.register(Subject("key", _said_of_keys, _keys))
     subjects.register(subjects.by_target("team", _teams))
     subjects.register(subjects.by_target("invitation", _invitations))

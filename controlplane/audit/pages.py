@@ -10,7 +10,7 @@ from django.urls import path, reverse
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.audit import exports, verification
+from controlplane.audit import exports, sentences, verification
 from controlplane.audit.log import HEAD
 from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import NotFound
@@ -26,16 +26,20 @@ _PAGES = {
 }
 
 
-def _text_field(example: str) -> forms.CharField:
-    return forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": example}))
+def _picked(example: str, options: str) -> forms.CharField:
+    """A text with suggestions: `options` is the id of their list."""
+    widget = forms.TextInput(attrs={"placeholder": example, "list": options})
+    return forms.CharField(required=False, widget=widget)
 
 
 class FilterForm(forms.Form):
     """What the list is narrowed to. Days are whole days in UTC, both included."""
 
-    actor = _text_field("Name")
-    action = _text_field("rollout.roll_back")
-    target = _text_field("Name or id")
+    actor = _picked("Name", "audit-people")
+    action = _picked("rollout.roll_back", "audit-actions")
+    environment = _picked("production", "audit-environments")
+    workload = _picked("Name", "audit-workloads")
+    target = forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": "Name or id"}))
     outcome = forms.ChoiceField(
         required=False, choices=[("", "Any"), ("done", "Done"), ("refused", "Refused")]
     )
@@ -49,6 +53,8 @@ class FilterForm(forms.Form):
         lookups = {
             "actor": "actor_label__icontains",
             "action": "action__startswith",
+            "environment": "environment",
+            "workload": "workload",
             "outcome": "outcome",
             "since": "at__date__gte",
             "until": "at__date__lte",
@@ -72,9 +78,34 @@ def entries(request: HttpRequest) -> HttpResponse:
     form = FilterForm(request.GET)
     rows = paginated(request, form.narrow(visible(request)))
     narrowed = any(request.GET.get(name) for name in form.fields)
-    listed = [(entry, target_page(entry)) for entry in rows]
-    context = {"form": form, "rows": rows, "listed": listed, "narrowed": narrowed}
+    listed = [(entry, sentence, target_page(entry)) for entry, sentence in sentences.told(list(rows))]
+    context = {
+        "form": form,
+        "rows": rows,
+        "listed": listed,
+        "narrowed": narrowed,
+        "options": _options(request),
+    }
     return page(request, "audit/entries.html", context, title="Audit")
+
+
+_MOST_OPTIONS = 200
+
+
+def _options(request: HttpRequest) -> dict[str, list[tuple[str, str]]]:
+    """What the filter suggests: the list's id → (value, words)."""
+    seen = visible(request).order_by()
+
+    def distinct(column: str) -> list[tuple[str, str]]:
+        found = seen.exclude(**{column: ""}).values_list(column, flat=True).distinct().order_by(column)
+        return [(value, value) for value in found[:_MOST_OPTIONS]]
+
+    return {
+        "audit-people": distinct("actor_label"),
+        "audit-actions": sorted((action, verb) for action, verb in sentences.VERBS.items()),
+        "audit-environments": distinct("environment"),
+        "audit-workloads": distinct("workload"),
+    }
 
 
 @console_view("GET")
@@ -83,10 +114,34 @@ def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
     if entry is None:
         raise NotFound(f"There is no audit entry {seq}, or it is not yours to see.")
     body = json.loads(bytes(entry.body))
+    ((_, sentence),) = sentences.told([entry])
     context = {"entry": entry, "body": body, "differences": differences(body), "address": target_page(entry)}
+    context |= {"sentence": sentence, "verdicts": _verdicts(body["evidence"])}
     context["evidence"] = body["evidence"] and json.dumps(body["evidence"], indent=2, ensure_ascii=False)
     trail = [("Audit", reverse("console:audit"))]
     return page(request, "audit/entry.html", context, title=f"Entry {seq}", crumbs=trail)
+
+
+_FIGURES = ("estimate", "low", "high", "margin", "n_candidate", "n_baseline")
+
+
+def _verdicts(evidence: Any) -> list[dict[str, Any]]:
+    """The guardrails' verdicts in an entry's evidence, as a table shows them; empty where it has none."""
+    found = evidence.get("verdicts") if isinstance(evidence, dict) else None
+    return [
+        {"name": verdict.get("name"), "result": verdict.get("result")}
+        | {name: _number(verdict.get(name)) for name in _FIGURES}
+        for verdict in found or []
+        if isinstance(verdict, dict)
+    ]
+
+
+def _number(value: Any) -> float | None:
+    """A figure of the log, where decimals are text; None for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def differences(body: dict[str, Any]) -> list[dict[str, Any]]:

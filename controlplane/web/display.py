@@ -102,13 +102,20 @@ def ago(at: datetime | None) -> str:
     text = f"{number}{THIN}{_plural(word, number)}"
     text = "just now" if abs(seconds) < 2 else f"in {text}" if seconds < 0 else f"{text} ago"
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>', at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S} UTC", text
+        '<time datetime="{}" title="{}" data-ago>{}</time>',
+        at.isoformat(),
+        f"{at:%Y-%m-%d %H:%M:%S} UTC",
+        text,
     )
 
 
 @register.filter
 def stamp(at: datetime | None) -> str:
-    return NONE if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    """A moment in UTC; the console's script shows the reader's own time, and UTC in its title."""
+    if at is None:
+        return NONE
+    utc = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html('<time datetime="{}" title="{}" data-local>{}</time>', at.isoformat(), utc, utc)
 
 
 @register.filter
@@ -145,6 +152,24 @@ def milliseconds(number: float | None) -> str:
     if number is None:
         return NONE
     return f"{number / 1000:g}{THIN}s" if number >= 1000 else f"{number:.0f}{THIN}ms"
+
+
+@register.filter
+def minutes(number: float | None) -> str:
+    """A length of time in minutes, in words: 135 → 2 h 15 min"""
+    return span(None if number is None else round(number) * 60)
+
+
+@register.filter
+def sub(number: float, other: float) -> float:
+    """number − other, for a picture."""
+    return round(number - other, 1)
+
+
+@register.filter
+def halfway(start: float, width: float) -> float:
+    """The middle of a stretch, for a picture."""
+    return round(start + width / 2, 1)
 
 
 @register.filter

@@ -22,14 +22,14 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect, render, resolve_url
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.core.actors import Actor
-from controlplane.core.errors import NotFound, PointsmanError
+from controlplane.core.errors import NotFound, PointsmanError, StaleVersion
 from controlplane.web import refused_writes
 
 P = ParamSpec("P")
@@ -67,6 +67,9 @@ def _to_login(request: HttpRequest) -> HttpResponse:
     # A fragment that polls must not swap the login form into the page: the whole page goes there.
     if request.headers.get("HX-Request"):
         return HttpResponseClientRefresh()
+    if BY_SCRIPT in request.headers:
+        # The page stays as it is, with what was typed: the person signs in beside it and sends the form again.
+        return HttpResponse("Sign in again.", status=401, content_type="text/plain")
     return redirect_to_login(request.get_full_path(), reverse("console:login"))
 
 
@@ -116,18 +119,25 @@ def keep_refusal(request: HttpRequest, error: PointsmanError) -> None:
     )
 
 
+BY_SCRIPT = "X-Pointsman-Form"  # the console's script sent the form, and stays on the page if it fails
+
+
 def done(request: HttpRequest, message: str, *, to: str) -> HttpResponse:
     """After a write: say it, and go to where it shows. `to` is an address."""
     messages.success(request, message)
+    if BY_SCRIPT in request.headers:
+        # A redirect would be followed out of the script's sight, and the message shown to nobody.
+        return HttpResponse(status=204, headers={"X-Pointsman-Location": resolve_url(to)})
     return redirect(to)
 
 
 def attempt(
-    request: HttpRequest, form: forms.Form, action: Callable[..., T], *args: Any, **fixed: Any
+    request: HttpRequest, form: forms.BaseForm, action: Callable[..., T], *args: Any, **fixed: Any
 ) -> T | None:
     """Run `action` with a posted form's values as this person; None when there is nothing to show for it.
 
-    A refusal becomes the form's error: what was typed stays, and the sentence says what to do.
+    A refusal becomes the form's error, beside the field that it is about where it names one: what was typed stays,
+    and the sentence says what to do.
     """
     if request.method != "POST" or not form.is_valid():
         return None
@@ -135,12 +145,22 @@ def attempt(
         return action(*args, actor=actor(request), **{**form.cleaned_data, **fixed})
     except PointsmanError as error:
         keep_refusal(request, error)
-        form.add_error(None, error.detail)
-        form.problems = error.extra.get("problems", [])  # type: ignore[attr-defined]  # shown beside the text
+        _show(form, error)
         return None
 
 
-def status_of(form: forms.Form) -> int:
+def _show(form: forms.BaseForm, error: PointsmanError) -> None:
+    problems = error.extra.get("problems", [])
+    form.problems = problems  # type: ignore[attr-defined]  # a document's are shown beside its text
+    form.stale = isinstance(error, StaleVersion)  # type: ignore[attr-defined]  # what is saved now is shown, too
+    beside = [problem for problem in problems if problem.get("path") in form.fields]
+    for problem in beside:
+        form.add_error(problem["path"], problem["message"])
+    if len(beside) < len(problems) or not problems:
+        form.add_error(None, error.detail)
+
+
+def status_of(form: forms.BaseForm) -> int:
     """422 for a form that was refused, so that scripts and tests need not read the page."""
     return 422 if form.is_bound and form.errors else 200
 

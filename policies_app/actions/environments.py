@@ -28,15 +28,19 @@ def edit_environment(
     evidence: Any = None,
     **changes: Any,
 ) -> Environment:
-    """Change four eyes, the poll interval or the freeze (`frozen_until`, `freeze_reason`).
+    """Change four eyes, the poll interval or the freeze (`frozen_from`, `frozen_until`,
+    `freeze_reason`).
 
     To switch four eyes off takes another person's yes (`change_requests`), or break-glass.
     """
 
     def refuse_one_alone(environment: Environment) -> None:
-        until = environment.frozen_until
-        ends = changes.get("frozen_until", until)
-        if until is not None and until > clock.now() and (ends is None or ends < until):
+        now, until = clock.now(), environment.frozen_until
+        ends, begins = (
+            changes.get(name, getattr(environment, name)) for name in ("frozen_until", "frozen_from")
+        )
+        shorter = until is not None and (ends is None or ends < until)
+        if environment.is_frozen(now) and (shorter or (begins is not None and begins > now)):
             reasons.demand(actor, reason, f"This ends the change freeze of {environment.name} early")
         if environment.four_eyes and changes.get("four_eyes") is False and not (approvals or break_glass):
             raise ApprovalMissing(

@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponse
 
 from controlplane.access import permissions
 from controlplane.core import clock
-from controlplane.web.pages import console_view, fragment, must, page
+from controlplane.web import live
+from controlplane.web.pages import console_view, must, page
 from policies_app.console.lookups import environment_for, environments_of
 from policies_app.fleet.readback import (
     Fleet,
@@ -58,9 +59,10 @@ def fleet_page(request: HttpRequest, name: str = "") -> HttpResponse:
         return page(request, "fleet/empty.html", {}, title="Fleet")
     environment = environment_for(request, name or environments[0].name)
     context = {"environment": environment, "environments": environments, **_fleet(request, environment)}
-    if request.headers.get("HX-Request"):
-        return fragment(request, "fleet/_live.html", context)
-    return page(request, "fleet/fleet.html", context, title="Fleet")
+    parts = live.rendered(request, {"fleet": "fleet/_live.html"}, context)
+    if live.is_poll(request):
+        return live.fresh(request, parts)
+    return live.live_page(request, "fleet/fleet.html", parts, context, title="Fleet")
 
 
 def _fleet(request: HttpRequest, environment: Environment) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Forms that change what is served: the first version, a pin, the end of a pin."""
+"""Forms that change what is served: the first version, a pin, the end of a pin, nothing any more."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from policies_app import actions
 from policies_app.console.lookups import address_of, assignment_for, environment_for, trail, workload_for
 from policies_app.forms import PinForm, ReasonForm, ServeForm
 from policies_app.four_eyes.actions import request_serving
-from policies_app.models import Environment, Workload
+from policies_app.models import Assignment, Environment, Workload
 
 
 @console_view("GET", "POST")
@@ -65,6 +65,25 @@ def unpin(request: HttpRequest, name: str, environment: str) -> HttpResponse:
     context = {"heading": f"Unpin {name} in {environment}", "button": "Unpin it"}
     context["about"] = f"It is pinned to {assignment.pin_model}: {assignment.pin_reason}"
     return _sheet(request, assignment.workload, form, **context)
+
+
+@console_view("GET", "POST")
+def stop(request: HttpRequest, name: str, environment: str) -> HttpResponse:
+    assignment = assignment_for(request, name, environment, role=Role.OPERATOR)
+    form = ReasonForm(request.POST or None)
+    if attempt(request, form, _stop, assignment):
+        return done(request, f"{environment} serves {name} no more.", to=address_of(assignment.workload))
+    context = {"heading": f"Stop serving {name} in {environment}", "button": "Stop serving", "danger": True}
+    context["about"] = (
+        "Routers drop its policy with their next poll and answer its tasks by their own default. "
+        "To serve it again takes the same approval as a first version."
+    )
+    return _sheet(request, assignment.workload, form, **context)
+
+
+def _stop(assignment: Assignment, **values: Any) -> bool:
+    actions.stop_serving(assignment, **values)
+    return True
 
 
 def _sheet(request: HttpRequest, workload: Workload, form: forms.Form, **context: Any) -> HttpResponse:

@@ -6,7 +6,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from controlplane.core import clock
-from controlplane.web.pages import attempt, console_view, done, page, status_of
+from controlplane.web.pages import attempt, console_view, done, fragment, page, status_of
+from pointsman.conditions.inputs import SECOND_STAGE
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import completed, parse
 from policies_app import actions, selectors
 from policies_app.catalogue.usage import model_notices
 from policies_app.catalogue.validation import problems_of_text
@@ -14,36 +17,88 @@ from policies_app.console.lookups import environments_of, may_edit, trail, versi
 from policies_app.console.workloads import served_in, served_places
 from policies_app.documents.differences import differences
 from policies_app.documents.line_diff import side_by_side
-from policies_app.documents.yaml_text import FIRST_POLICY, as_yaml
+from policies_app.documents.yaml_text import FIRST_POLICY, KEYS, as_yaml
 from policies_app.forms import VersionForm
-from policies_app.models import PolicyVersion, Workload
+from policies_app.models import Model, PolicyVersion, Workload
 
 
 @console_view("GET", "POST")
 def new_version(request: HttpRequest, name: str) -> HttpResponse:
     workload = workload_for(request, name, edit=True)
-    form = VersionForm(request.POST or None, initial={"text": _starting_text(request, workload)})
-    if version := attempt(request, form, actions.add_version_from_text, workload):
-        to = reverse("console:version", args=[workload.name, version.number])
+    newest = workload.versions.defer("canonical").first()
+    initial = {"text": _starting_text(request, workload), "newest": newest.number if newest else 0}
+    form = VersionForm(request.POST or None, initial=initial)
+    meanwhile = _meanwhile(form, newest)
+    if not meanwhile and (version := attempt(request, form, _keep, workload)):
+        to = reverse("console:version", args=[workload.name, version.number]) + "?saved"
         return done(request, f"Version {version.number} is saved. A rollout brings it to traffic.", to=to)
-    return _editor(request, workload, form)
+    return _editor(request, workload, form, meanwhile=meanwhile)
+
+
+def _keep(workload: Workload, *, newest: int | None, **values: Any) -> PolicyVersion:
+    return actions.add_version_from_text(workload, **values)
+
+
+def _meanwhile(form: VersionForm, newest: PolicyVersion | None) -> PolicyVersion | None:
+    """The version that somebody saved while this text was written. The next save of the form means it."""
+    if newest is None or not form.is_bound or not form.data.get("newest", "").isdecimal():
+        return None
+    if int(form.data["newest"]) >= newest.number:
+        return None
+    form.data = {**form.data.dict(), "newest": str(newest.number)}  # type: ignore[attr-defined]
+    return newest
 
 
 @console_view("POST")
 def check_version(request: HttpRequest, name: str) -> HttpResponse:
-    """The editor's second button: every problem of the text, and nothing kept."""
+    """Every problem of the text, and how it differs from what is served; nothing is kept.
+
+    The editor asks while one types, and gets the part of the page that shows it.
+    """
     workload = workload_for(request, name, edit=True)
     form = VersionForm(request.POST)
     form.problems = [p.as_dict() for p in problems_of_text(request.POST.get("text", ""), workload)]
+    if request.headers.get("HX-Request"):
+        context = {"workload": workload, "form": form, **_against_served(request, workload, form)}
+        return fragment(request, "policies/_checked.html", {**context, "checked": True})
     return _editor(request, workload, form, checked=True)
 
 
 def _editor(request: HttpRequest, workload: Workload, form: VersionForm, **context: Any) -> HttpResponse:
-    context |= {"workload": workload, "form": form}
-    crumbs, status = trail(workload), status_of(form)
+    context |= {"workload": workload, "form": form, "words": _words()}
+    if form.is_bound:
+        context |= _against_served(request, workload, form)
+    crumbs = trail(workload)
+    status = 409 if context.get("meanwhile") else status_of(form)
     return page(
         request, "policies/new_version.html", context, title="New version", crumbs=crumbs, status=status
     )
+
+
+def _against_served(request: HttpRequest, workload: Workload, form: VersionForm) -> dict[str, Any]:
+    """The typed text beside the version that is served, else the newest one: what would change."""
+    served = (
+        served_in(environments_of(request)).filter(workload=workload).order_by("environment__name").first()
+    )
+    beside = served.baseline if served else workload.versions.first()
+    if beside is None or any(problem["severity"] == "error" for problem in form.problems):
+        return {}
+    try:
+        typed = completed(parse(form.data.get("text", "")).data)
+    except PolicyInvalid:
+        return {}
+    return {
+        "beside": beside,
+        "differences": differences(beside.document, typed),
+        "rows": side_by_side(as_yaml(beside.document), as_yaml(typed)),
+    }
+
+
+def _words() -> dict[str, list[str]]:
+    """What the editor completes, by kind."""
+    models = Model.objects.filter(enabled=True).values_list("name", flat=True)
+    functions = ["has(", ".startsWith(", ".endsWith(", ".contains(", "in", "true", "false"]
+    return {"model": list(models), "input": list(SECOND_STAGE), "key": list(KEYS), "function": functions}
 
 
 def _starting_text(request: HttpRequest, workload: Workload) -> str:
@@ -67,6 +122,7 @@ def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
         "others": workload.versions.exclude(pk=version.pk).defer("canonical")[:20],
         "may_edit": may_edit(request, workload),
         "notices": model_notices([version.document], clock.now().date()),
+        "saved": "saved" in request.GET,
     }
     title = f"Version {version.number}"
     return page(request, "policies/version.html", context, title=title, crumbs=trail(workload))

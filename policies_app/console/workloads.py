@@ -32,7 +32,8 @@ def workloads(request: HttpRequest) -> HttpResponse:
         found = found.filter(Q(name__icontains=words) | Q(owner__name__icontains=words) | Q(task_type=words))
     rows = paginated(request, found)
     table = [(workload, _by_environment(workload.assignments.all(), environments)) for workload in rows]
-    context = {"environments": environments, "rows": rows, "table": table}
+    may_add = may(request, Role.EDITOR, permissions.ANYWHERE)
+    context = {"environments": environments, "rows": rows, "table": table, "may_add": may_add}
     return page(request, "policies/workloads.html", context, title="Workloads")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 # Canonical JSON sorts its keys; people read a policy from what it is for to what it does in an emergency.
-_ORDER = (
+KEYS = (
     "format", "workload", "models", "inputs", "rules", "id", "max", "to", "attempts", "on", "when", "use",
     "note", "type", "default", "escalate", "missing_confidence", "latch", "fallback", "retry", "timeouts",
     "budget", "batch", "guard",
@@ -54,8 +54,8 @@ def as_yaml(document: Mapping[str, Any]) -> str:
 
 def _ordered(value: Any) -> Any:
     if isinstance(value, Mapping):
-        known = [key for key in _ORDER if key in value]
-        return {key: _ordered(value[key]) for key in [*known, *(key for key in value if key not in _ORDER)]}
+        known = [key for key in KEYS if key in value]
+        return {key: _ordered(value[key]) for key in [*known, *(key for key in value if key not in KEYS)]}
     return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 

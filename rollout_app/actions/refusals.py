@@ -93,7 +93,7 @@ def require(rollout: Rollout, event: str, now: datetime) -> None:
 def freeze_sentence(environment: Environment, now: datetime) -> str | None:
     """Why nothing starts or advances there now, None without a change freeze."""
     until = environment.frozen_until
-    if until is None or until <= now:
+    if until is None or not environment.is_frozen(now):
         return None
     because = f" ({environment.freeze_reason})" if environment.freeze_reason else ""
     return (

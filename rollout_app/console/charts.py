@@ -1,106 +1,48 @@
-"""Charts as figures for an inline SVG. Pure: no colours, no scripts."""
+"""Figures for charts. The browser draws lines over time (Chart.js, which the frame ships); intervals are inline SVG.
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+Pure: no colours, no scripts.
+"""
 
-WIDTH, HEIGHT = 560, 190
-LEFT, RIGHT, TOP, BOTTOM = 70, 12, 12, 26  # room for the labels
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    at: float
-    label: str
+Point = tuple[float, float]  # Unix seconds, value
 
 
 @dataclass(frozen=True, slots=True)
-class ChartLine:
-    """One arm: its path, and its last point, drawn as a dot so that a single point is visible."""
+class LineChart:
+    """Lines over time. `unit`: how the browser writes values; `threshold`: a dashed line and its name."""
 
     name: str
-    path: str
-    x: float
-    y: float
-    last: str
+    label: str
+    unit: Literal["share", "nusd", "percent"]
+    lines: Mapping[str, Sequence[Point]]
+    threshold: float | None = None
+    threshold_name: str = ""
+    styles: Mapping[str, str] = field(default_factory=dict)  # line → css class; else its own name
 
+    def __bool__(self) -> bool:
+        return any(self.lines.values())
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    lines: list[ChartLine]
-    across: list[Tick]  # time axis
-    up: list[Tick]  # value axis
-    bound: Tick | None  # a dashed line: the quality bar
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - RIGHT
-    top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
+    @property
+    def element(self) -> str:
+        """The id of the script that holds `data`."""
+        return f"chart-{self.name}-data"
 
-
-def chart(
-    series: Mapping[str, Sequence[Point]],
-    *,
-    written: Callable[[float], str],
-    short: Callable[[float], str],
-    when: Callable[[float], str],
-    bound: float | None = None,
-    limits: tuple[float, float] = (-math.inf, math.inf),
-) -> Chart | None:
-    """Lines of (time, value) on common axes; None when there is nothing to draw.
-
-    `written` puts a value into words, `short` a round one on the axis, `when` a time; the value axis stays
-    within `limits`.
-    """
-    points = [point for line in series.values() for point in line]
-    if not points:
-        return None
-    low, high, step = _scale([y for _, y in points] + ([] if bound is None else [bound]), limits)
-    first, last = min(x for x, _ in points), max(x for x, _ in points)
-
-    def across(x: float) -> float:
-        part = (x - first) / (last - first) if last > first else 0.5
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * part, 1)
-
-    def up(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / (high - low), 1)
-
-    values = [low + step * i for i in range(round((high - low) / step) + 1)]
-    times = [first, (first + last) / 2, last] if last > first else [first]
-    return Chart(
-        lines=[_line(name, line, across, up, written) for name, line in series.items() if line],
-        across=[Tick(across(x), when(x)) for x in times],
-        up=[Tick(up(y), short(y)) for y in values],
-        bound=None if bound is None else Tick(up(bound), written(bound)),
-    )
-
-
-def _line(
-    name: str,
-    points: Sequence[Point],
-    across: Callable[[float], float],
-    up: Callable[[float], float],
-    written: Callable[[float], str],
-) -> ChartLine:
-    path = "M" + " L".join(f"{across(x)} {up(y)}" for x, y in points)
-    x, y = points[-1]
-    return ChartLine(name, path, across(x), up(y), written(y))
-
-
-def _scale(values: Sequence[float], limits: tuple[float, float]) -> tuple[float, float, float]:
-    """(low, high, step) of an axis that holds all values, in 2 to 5 round steps."""
-    low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    low, high = max(low - room, limits[0]), min(high + room, limits[1])
-    raw = (high - low) / 4
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw)
-    bottom = math.floor(low / step + 1e-9) * step
-    top = math.ceil(high / step - 1e-9) * step
-    return bottom, max(top, bottom + step), step
+    @property
+    def data(self) -> dict[str, Any]:
+        """As the script takes it."""
+        return {
+            "unit": self.unit,
+            "lines": [
+                {"name": name, "style": self.styles.get(name, name), "points": points}
+                for name, points in self.lines.items()
+                if points
+            ],
+            "threshold": self.threshold,
+            "thresholdName": self.threshold_name,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,15 @@
 """Both arms of a rollout side by side, in total and over time. Reads only."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from django.db.models import Sum
-from django.db.models.functions import TruncDay, TruncHour, TruncMinute
+from django.db.models import Func, IntegerField, Sum
 from django.utils import timezone
 
-from controlplane.web.display import NONE, THIN, count, money, percent, points, signed
-from rollout_app.console.charts import Chart, chart
+from controlplane.web.display import NONE, count, money, percent, points, signed
+from rollout_app.console.charts import LineChart
 from rollout_app.models import ArmTotals, Rollout
 
 _DAY = timedelta(days=1)
@@ -63,33 +61,51 @@ class ComparisonRow:
 @dataclass(frozen=True, slots=True)
 class ArmComparison:
     lines: list[ComparisonRow]
-    success: Chart | None
-    cost: Chart | None
+    charts: list[LineChart]
     any: bool
 
 
 def compare_arms(rollout: Rollout) -> ArmComparison:
     """Both arms compared, and over time. One query; the longer the rollout, the coarser the groups."""
-    slots: dict[str, dict[datetime, ArmFigures]] = {arm: {} for arm in ARMS}
+    slots: dict[str, dict[int, ArmFigures]] = {arm: {} for arm in ARMS}
     for row in _rows(rollout):
         slots[row["arm"]][row["slot"]] = ArmFigures.of_row(row)
     sums = {arm: sum(line.values(), ArmFigures()) for arm, line in slots.items()}
-    bar, when, up = float(rollout.workload.quality_bar), _clock(rollout), math.inf
+    bar = float(rollout.workload.quality_bar)
     success = _series(slots, lambda arm: arm.success)
     cost = _series(slots, lambda arm: arm.cost_per_success)
     return ArmComparison(
         lines=_compared(**sums),
-        success=chart(success, written=percent, short=_short_percent, when=when, bound=bar, limits=(0, 1)),
-        cost=chart(cost, written=money, short=_short_money, when=when, limits=(0, up)),
+        charts=[
+            LineChart("success", "Success", "share", success, bar, f"quality bar {percent(bar)}"),
+            LineChart("cost", "Cost per success", "nusd", cost),
+        ],
         any=any(arm.sums["tasks"] for arm in sums.values()),
     )
 
 
+class _Slot(Func):
+    """The number of the stretch of `seconds` that a moment lies in.
+
+    Django's Trunc calls Python for every row on SQLite: a long rollout would take seconds.
+    """
+
+    output_field = IntegerField()
+    template = "CAST(FLOOR(EXTRACT(EPOCH FROM %(expressions)s) / %(seconds)s) AS BIGINT)"
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER) / %(seconds)s"
+        return self.as_sql(compiler, connection, template=template, **context)
+
+
 def _rows(rollout: Rollout) -> Iterable[Mapping[str, Any]]:
     length = _length(rollout)
-    slot = TruncMinute if length < timedelta(hours=3) else TruncHour if length < 14 * _DAY else TruncDay
-    grouped = ArmTotals.objects.filter(rollout=str(rollout.pk)).annotate(slot=slot("minute"))
-    return grouped.values("arm", "slot").annotate(**{f"{n}_": Sum(n) for n in _SUMS}).order_by("slot")
+    seconds = 60 if length < timedelta(hours=3) else 3_600 if length < 14 * _DAY else 86_400
+    grouped = ArmTotals.objects.filter(rollout=str(rollout.pk)).annotate(
+        slot=_Slot("minute", seconds=seconds)
+    )
+    sums = grouped.values("arm", "slot").annotate(**{f"{n}_": Sum(n) for n in _SUMS}).order_by("slot")
+    return ({**row, "slot": row["slot"] * seconds} for row in sums)
 
 
 def _length(rollout: Rollout) -> timedelta:
@@ -97,7 +113,7 @@ def _length(rollout: Rollout) -> timedelta:
 
 
 def _series(
-    slots: Mapping[str, Mapping[datetime, ArmFigures]], figure: Callable[[ArmFigures], float | None]
+    slots: Mapping[str, Mapping[int, ArmFigures]], figure: Callable[[ArmFigures], float | None]
 ) -> dict[str, list[tuple[float, float]]]:
     """A figure per arm over time; slots without the figure are left out."""
     return {
@@ -106,31 +122,18 @@ def _series(
     }
 
 
-def _merged(line: Mapping[datetime, ArmFigures]) -> list[tuple[float, ArmFigures]]:
+def _merged(line: Mapping[int, ArmFigures]) -> list[tuple[float, ArmFigures]]:
     """About `_POINTS` points of at least `_TASKS` tasks each: fewer tasks would draw their noise."""
     enough = max(_TASKS, sum(sums.sums["tasks"] for sums in line.values()) / _POINTS)
     points: list[tuple[float, ArmFigures]] = []
     for at, sums in line.items():
         if points and points[-1][1].sums["tasks"] < enough:
             sums += points.pop()[1]
-        points.append((at.timestamp(), sums))
+        points.append((float(at), sums))
     if len(points) > 1 and points[-1][1].sums["tasks"] < enough:
         at_last, rest = points.pop()
         points[-1] = (at_last, points[-1][1] + rest)
     return points
-
-
-def _clock(rollout: Rollout) -> Callable[[float], str]:
-    form = "%d %b %H:%M" if _length(rollout) > _DAY else "%H:%M"
-    return lambda x: datetime.fromtimestamp(x, UTC).strftime(form)
-
-
-def _short_percent(fraction: float) -> str:
-    return f"{fraction * 100:g}{THIN}%"
-
-
-def _short_money(nusd: float) -> str:
-    return f"${nusd / 1e9:.9f}".rstrip("0").rstrip(".")
 
 
 def _compared(baseline: ArmFigures, candidate: ArmFigures) -> list[ComparisonRow]:

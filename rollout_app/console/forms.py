@@ -30,6 +30,32 @@ class ApproveForm(RolloutReasonForm):
     expected_binding = forms.CharField(widget=forms.HiddenInput)
 
 
+class AmendForm(RolloutReasonForm):
+    """Another plan, another time; what is left alone stays."""
+
+    plan = forms.ModelChoiceField(Plan.objects.all(), required=False, empty_label="as it is")
+    scheduled_for = forms.DateTimeField(
+        required=False,
+        label="Start at",
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        help_text="UTC. Leave it empty to start by hand.",
+    )
+    field_order = ["plan", "scheduled_for", "reason"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["plan"].label_from_instance = _plan  # type: ignore[attr-defined]
+
+    def clean_scheduled_for(self) -> datetime | None:
+        return _ahead(self.cleaned_data["scheduled_for"])
+
+
+def _ahead(at: datetime | None) -> datetime | None:
+    if at is not None and at.astimezone(UTC) < timezone.now():
+        raise forms.ValidationError("This is in the past. Leave it empty to start by hand.")
+    return at
+
+
 class ProposeForm(forms.Form):
     """Which version, where, by which plan, why."""
 
@@ -68,10 +94,7 @@ class ProposeForm(forms.Form):
         self.fields["plan"].label_from_instance = _plan  # type: ignore[attr-defined]
 
     def clean_scheduled_for(self) -> datetime | None:
-        at: datetime | None = self.cleaned_data["scheduled_for"]
-        if at is not None and at.astimezone(UTC) < timezone.now():
-            raise forms.ValidationError("This is in the past. Leave it empty to start by hand.")
-        return at
+        return _ahead(self.cleaned_data["scheduled_for"])
 
 
 def _version(version: PolicyVersion) -> str:

@@ -168,6 +168,8 @@ class GuardrailRow:
     safe: int
     gates: bool
     needed: int | None
+    hurt: tuple[str, ...] = ()  # the endpoints and route pairs that are named, each with its figure
+    note: str = ""  # why it is not judged, or what missing data hold
 
 
 def guardrail_rows(rollout: Rollout) -> list[GuardrailRow]:
@@ -222,6 +224,11 @@ def _guardrail_row(verdict: Verdict, following: str | None) -> GuardrailRow:
         safe=_hundredths(verdict.log_e_safe),
         gates=verdict.gates,
         needed=verdict.needed_tasks if following else None,
+        hurt=tuple(
+            one.name if one.estimate is None else f"{one.name} ({write(one.estimate)})"
+            for one in verdict.hurt
+        ),
+        note=verdict.note,
     )
 
 
@@ -237,6 +244,32 @@ def figure_writer(metric: str, *, absolute: bool) -> Callable[[float], str]:
     if metric in RATIOS:
         return lambda x: signed(percent(abs(x)), round(x, 4))
     return points
+
+
+# --- both, kept ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutEvidence:
+    """What an evaluation left behind: it says the same until the next one."""
+
+    guardrails: list[GuardrailRow]
+    shadow: ShadowFigures | None
+
+
+_KEPT: dict[tuple[Any, ...], RolloutEvidence] = {}
+_KEPT_AT_MOST = 200
+
+
+def evidence_of(rollout: Rollout) -> RolloutEvidence:
+    """Judging anew takes milliseconds, and every open page asks every two seconds: kept until the next evaluation."""
+    key = (rollout.pk, rollout.evaluated_at, rollout.version, rollout.stage, rollout.state)
+    if rollout.evaluated_at is None or key not in _KEPT:
+        found = RolloutEvidence(guardrail_rows(rollout), shadow_figures(rollout))
+        if len(_KEPT) >= _KEPT_AT_MOST:
+            _KEPT.clear()
+        _KEPT[key] = found
+    return _KEPT[key]
 
 
 # --- history ------------------------------------------------------------------------------------------

@@ -163,6 +163,27 @@ ROLLOUT_ACTIONS = {
             "pm-danger",
         ),
         RolloutAction(
+            "abort",
+            "Abort",
+            Role.OPERATOR,
+            actions.abort_rollout,
+            Event.ABORT,
+            "All traffic goes back to the baseline at once, as in a rollback. It says that the rollout was stopped "
+            "for another reason than the candidate's harm.",
+            "Aborting: all traffic goes to the baseline.",
+            "pm-danger-line",
+        ),
+        RolloutAction(
+            "amend",
+            "Change plan or time",
+            Role.EDITOR,
+            actions.amend_rollout,
+            Event.AMEND,
+            "You propose it anew with another plan or time, compared with what is served now. Approvals that were "
+            "given are void.",
+            "Changed. It is proposed anew.",
+        ),
+        RolloutAction(
             "cancel",
             "Cancel",
             Role.EDITOR,

@@ -6,7 +6,9 @@ from typing import Any
 
 from django import template
 
+from controlplane.web.display import money, percent
 from policies_app.models import Environment, Workload
+from rollout_app.console.charts import LineChart
 from rollout_app.console.presenters import figure_writer, served_share
 from rollout_app.console.presenters import stage_name as name_of_stage
 from rollout_app.engine.guardrails import Guardrail, guardrails_for
@@ -19,10 +21,12 @@ register = template.Library()
 class MarginRow:
     """A guardrail of a workload in words."""
 
+    metric: str
     label: str
     limit: str
     weight: float
     own: bool  # set for this workload, not the default
+    absolute: bool
 
 
 @register.simple_tag
@@ -45,7 +49,25 @@ def _margin_row(guardrail: Guardrail, own: set[tuple[str, bool]]) -> MarginRow:
     write = figure_writer(guardrail.metric, absolute=absolute)
     limit = write(guardrail.margin if guardrail.bound is None else guardrail.bound)
     label = guardrail.metric.spec.label + (" (absolute)" if absolute else "")
-    return MarginRow(label, limit.lstrip("+"), guardrail.weight, (guardrail.metric.value, absolute) in own)
+    metric = guardrail.metric.value
+    return MarginRow(metric, label, limit.lstrip("+"), guardrail.weight, (metric, absolute) in own, absolute)
+
+
+@register.filter
+def spoken(chart: LineChart) -> str:
+    """The last value of each line, for those who hear the page."""
+    said = [
+        f"{name}: {_written(chart.unit, points[-1][1])} last"
+        for name, points in chart.lines.items()
+        if points
+    ]
+    return "; ".join([*said, chart.threshold_name] if chart.threshold_name else said)
+
+
+def _written(unit: str, value: float) -> str:
+    if unit == "nusd":
+        return money(value)
+    return percent(value if unit == "share" else value / 100)
 
 
 @register.filter

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
+from controlplane.web import live
 from controlplane.web.pages import (
     Crumb,
     attempt,
@@ -24,13 +25,14 @@ from controlplane.web.pages import (
     person,
     status_of,
 )
-from policies_app.console.lookups import environments_of, workload_for
+from policies_app.console.lookups import environments_of, may_edit, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.console import presenters
 from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate
 from rollout_app.console.comparison import compare_arms
-from rollout_app.console.forms import ApproveForm, ProposeForm, RolloutReasonForm
+from rollout_app.console.evidence_chart import evidence_chart
+from rollout_app.console.forms import AmendForm, ApproveForm, ProposeForm, RolloutReasonForm
 from rollout_app.console.rollout_actions import (
     RolloutAction,
     action_named,
@@ -42,7 +44,6 @@ from rollout_app.console.served_now import served_now
 from rollout_app.engine.states import ACTIVE, ENDED, State
 from rollout_app.models import Plan, Rollout
 
-STOP_POLLING = 286  # htmx's own status: take this, and ask no more
 _FILTERS = {
     "active": ("Under way", Q(state__in=sorted(ACTIVE))),
     "waiting": ("Waiting", Q(state__in=[State.DRAFT, State.AWAITING_APPROVAL, State.SCHEDULED])),
@@ -88,22 +89,52 @@ def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
     return visible(request).filter(condition)
 
 
+_GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
+_PARTS = {
+    "head": "rollouts/_head.html",
+    "state": "rollouts/_state_and_stages.html",
+    "evidence": "rollouts/_evidence.html",
+    "history": "rollouts/_history.html",
+}
+
+
 @console_view("GET")
 def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The whole page; for its own request every two seconds, only the parts that change."""
+    """The whole page; for its own request every two seconds, only what changed."""
     rollout = rollout_for(request, pk)
     context = _live(request, rollout)
-    if request.headers.get("HX-Request"):
-        status = STOP_POLLING if context["ended"] else 200
-        return fragment(request, "rollouts/_refresh.html", context, status=status)
+    parts = live.rendered(request, _PARTS, context)
+    if live.is_poll(request):
+        return live.fresh(request, parts, ended=context["ended"])
     if not context["ended"]:
         context["ahead"] = ahead_of(rollout)
+    if rollout.started_at:
+        context |= live.rendered(request, _FIGURES, _figures(rollout))
     title = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
-    return page(request, "rollouts/rollout.html", context, title=title, crumbs=_trail(rollout))
+    return live.live_page(
+        request, "rollouts/rollout.html", parts, context, title=title, crumbs=_trail(rollout)
+    )
+
+
+_FIGURES = {"figures": "rollouts/_figures.html"}
+
+
+@console_view("GET")
+def rollout_figures(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Both arms and the charts. Of a long rollout they sum many rows, so they are asked for less often."""
+    rollout = rollout_for(request, pk)
+    parts = live.rendered(request, _FIGURES, _figures(rollout))
+    return live.fresh(request, parts, ended=rollout.state in ENDED)
+
+
+def _figures(rollout: Rollout) -> dict[str, Any]:
+    arms = compare_arms(rollout)
+    return {"rollout": rollout, "arms": arms, "charts": [*arms.charts, evidence_chart(rollout)]}
 
 
 def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
     offered = offers(request, rollout)
+    evidence = presenters.evidence_of(rollout)
     return {
         "rollout": rollout,
         "offers": offered,
@@ -112,12 +143,12 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "caveat": presenters.comparison_caveat(rollout),
         "served": presenters.served_share(rollout),
         "serves": served_now(rollout),
-        "arms": compare_arms(rollout),
-        "guardrails": presenters.guardrail_rows(rollout),
-        "shadow": presenters.shadow_figures(rollout),
+        "guardrails": evidence.guardrails,
+        "shadow": evidence.shadow,
         "history": presenters.history(rollout),
         "approvals": list(rollout.approvals.all()),
         "ended": rollout.state in ENDED,
+        "may_edit": rollout.state in _GONE_BACK and may_edit(request, rollout.workload),
         "now": timezone.now(),
     }
 
@@ -158,9 +189,12 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
 
 
 def _form_of(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> RolloutReasonForm:
-    binding = approval_binding(rollout, action)
-    kind = ApproveForm if binding else RolloutReasonForm
-    return kind(request.POST or None, initial={"seen": rollout.version, **binding})
+    initial: dict[str, Any] = {"seen": rollout.version, **approval_binding(rollout, action)}
+    kind = ApproveForm if "expected_binding" in initial else RolloutReasonForm
+    if action.name == "amend":
+        kind = AmendForm
+        initial |= {"scheduled_for": rollout.scheduled_for} if rollout.scheduled_for else {}
+    return kind(request.POST or None, initial=initial)
 
 
 def _as_seen(action: Callable[..., Rollout]) -> Callable[..., Rollout]:
@@ -186,11 +220,13 @@ def propose(request: HttpRequest) -> HttpResponse:
     form = ProposeForm(workload, places, request.POST or None, initial=_asked(request))
     if rollout := attempt(request, form, _propose, workload):
         return done(request, _said(rollout), to=address_of(rollout))
+    open_ones = visible(request).filter(workload=workload).exclude(state__in=sorted(ENDED))
     context = {
         "workload": workload,
         "form": form,
         "plans": Plan.objects.all(),
         "ahead": _ahead(workload, places, form),
+        "open_ones": open_ones[:5],
     }
     trail, status = _trail(), status_of(form)
     return page(request, "rollouts/propose.html", context, title="Propose", crumbs=trail, status=status)
@@ -251,5 +287,6 @@ urlpatterns = [
     path("rollouts/", rollouts, name="rollouts"),
     path("rollouts/propose/", propose, name="propose"),
     path("rollouts/<uuid:pk>/", rollout_page, name="rollout"),
+    path("rollouts/<uuid:pk>/figures/", rollout_figures, name="rollout_figures"),
     path("rollouts/<uuid:pk>/<slug:name>/", act, name="act"),
 ]

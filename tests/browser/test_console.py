@@ -33,11 +33,11 @@ def test_two_people_promote_a_version_and_one_takes_it_back(as_person: People, s
     maria.click("nav >> text=Workloads")
     maria.click("main a:has-text('summaries'), td a:has-text('summaries')")
     maria.click("text=New version")
-    text = maria.input_value("textarea[name=text]")
-    maria.fill("textarea[name=text]", text.replace("default: small", "default: smal"))
+    text = written(maria)
+    write(maria, text.replace("default: small", "default: smal"))
     maria.click("text=Save as a new version")
     expect(maria.locator(".pm-problems")).to_contain_text('did you mean "small"?')
-    maria.fill("textarea[name=text]", re.sub(r"prompt_tokens > \d+", "prompt_tokens > 7000", text))
+    write(maria, re.sub(r"prompt_tokens > \d+", "prompt_tokens > 7000", text))
     maria.fill("input[name=note]", "seven thousand")
     maria.click("text=Save as a new version")
     expect(maria.locator("h1")).to_have_text("summaries v2")
@@ -59,6 +59,20 @@ def test_two_people_promote_a_version_and_one_takes_it_back(as_person: People, s
     expect(tom.locator("#live")).to_contain_text("the provider is down")
     assert Rollout.objects.get().rollback_reason == "the provider is down"
     assert summaries.assignments.get().candidate is None
+
+
+EDITOR = "document.querySelector('.django-ace-widget').editor"
+
+
+def written(page: Page) -> str:
+    """What is in the editor."""
+    page.wait_for_selector(".ace_content")
+    return str(page.evaluate(f"{EDITOR}.getValue()"))
+
+
+def write(page: Page, policy: str) -> None:
+    page.wait_for_selector(".ace_content")
+    page.evaluate(f"text => {EDITOR}.setValue(text)", policy)
 
 
 def decide(page: Page, button: str, reason: str) -> None:

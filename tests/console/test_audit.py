@@ -12,6 +12,7 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment, Workload
 from tests.support import builders
+from tests.support.evidence_builders import ledger
 from tests.support.pages import text
 from tests.support.people import People, running
 
@@ -19,7 +20,7 @@ LIST = "/console/audit/"
 
 
 def listed(response: Any) -> set[str]:
-    return {entry.action for entry, _ in response.context["listed"]}
+    return {entry.action for entry, *_ in response.context["listed"]}
 
 
 @pytest.fixture
@@ -114,3 +115,35 @@ def test_every_entry_has_a_page(people: People) -> None:
 
 def test_there_is_no_page_of_an_entry_that_is_not(people: People, production: Environment) -> None:
     assert people("tom", "viewer").get(reverse("console:entry", args=[999])).status_code == 404
+
+
+@pytest.mark.usefixtures("history")
+def test_entries_are_sentences_with_names_for_ids(people: People) -> None:
+    page = text(people("tom", "viewer").get(LIST))
+    assert "eva approved v1 → v2 of summaries in production" in page
+    assert "pinned summaries in production" in page
+    entry = Entry.objects.get(action="rollout.start")
+    assert "started v1 → v2 of summaries in production</h1>" in text(
+        people("tom", "viewer").get(reverse("console:entry", args=[entry.seq]))
+    )
+
+
+@pytest.mark.usefixtures("history")
+def test_the_filter_suggests_what_is_there(people: People) -> None:
+    page = text(people("tom", "viewer").get(LIST))
+    assert '<option value="eva">' in page and '<option value="rollout.roll_back">rolled back' in page
+    assert '<option value="production">' in page
+    assert listed(people("tom", "viewer").get(LIST, {"environment": "nowhere"})) == set()
+
+
+def test_evidence_shows_as_the_table_of_guardrails(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    from rollout_app.actions import roll_back_rollout
+
+    judged = ledger(looks=3, failure=0.2).judge(0).as_dict()
+    roll_back_rollout(running(summaries, production), actor=SYSTEM, reason="worse", evidence=judged)
+    entry = Entry.objects.get(action="rollout.roll_back")
+    page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))
+    assert "<td>Failure</td>" in page and ">fail<" in page
+    assert "All of it, as it was recorded" in page

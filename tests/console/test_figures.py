@@ -8,7 +8,7 @@ import time_machine
 from django.utils import timezone
 
 from controlplane.web import display
-from rollout_app.console.charts import chart, interval_picture
+from rollout_app.console.charts import LineChart, interval_picture
 
 
 @pytest.mark.parametrize(
@@ -84,32 +84,21 @@ def test_a_badge_escapes_what_it_shows() -> None:
     assert display.badge("<b>") == '<span class="pm-badge pm-quiet">&lt;b&gt;</span>'
 
 
-def draw(points: list[tuple[float, float]], **options: float) -> object:
-    bound = options.get("bound")
-    return chart({"baseline": points}, written=str, short=str, when=str, bound=bound, limits=(0, 1))
+def test_a_chart_without_points_is_none() -> None:
+    assert not LineChart("success", "Success", "share", {"baseline": [], "candidate": []})
 
 
-def test_a_chart_of_nothing_is_none() -> None:
-    assert draw([]) is None
-
-
-@pytest.mark.parametrize(
-    "points", [[(0.0, 0.5)], [(0.0, 0.5), (60.0, 0.5)], [(0.0, 0.0), (60.0, 1.0)], [(0.0, 1.0), (60.0, 1.0)]]
-)
-def test_a_chart_keeps_every_point_within_its_frame(points: list[tuple[float, float]]) -> None:
-    drawn = chart({"a": points}, written=str, short=str, when=str, bound=0.9, limits=(0, 1))
-    assert drawn is not None and drawn.bound is not None
-    numbers = [float(n) for n in drawn.lines[0].path.replace("M", "").replace("L", "").split()]
-    assert all(drawn.left <= x <= drawn.right for x in numbers[::2])
-    assert all(drawn.top <= y <= drawn.bottom for y in numbers[1::2])
-    assert drawn.top <= drawn.bound.at <= drawn.bottom
-    assert 2 <= len(drawn.up) <= 7
-
-
-def test_a_charts_axis_stays_within_its_limits() -> None:
-    drawn = chart({"a": [(0.0, 0.99), (1.0, 1.0)]}, written=str, short=str, when=str, limits=(0, 1))
-    assert drawn is not None
-    assert float(drawn.up[-1].label) == pytest.approx(1)
+def test_a_chart_names_its_lines_its_unit_and_its_threshold() -> None:
+    drawn = LineChart(
+        "success", "Success", "share", {"baseline": [(0.0, 0.5)], "candidate": []}, 0.9, "bar 90 %"
+    )
+    assert drawn
+    assert drawn.data == {
+        "unit": "share",
+        "lines": [{"name": "baseline", "style": "baseline", "points": [(0.0, 0.5)]}],
+        "threshold": 0.9,
+        "thresholdName": "bar 90 %",
+    }
 
 
 def test_an_interval_shows_harm_to_the_right_of_none() -> None:

@@ -36,7 +36,7 @@ def in_state(name: str, workload: Workload, environment: Environment) -> Rollout
     """A rollout whose state allows the action `name`."""
     if name == "submit":
         return proposed(workload, environment, draft=True)
-    if name in ("approve", "reject", "cancel", "break-glass"):
+    if name in ("approve", "reject", "cancel", "break-glass", "amend"):
         return proposed(workload, environment)
     if name == "start":
         return approve(proposed(workload, environment))
@@ -70,6 +70,8 @@ AFTER = {
     "resume": (State.RUNNING, 0),
     "roll-back": (State.ROLLING_BACK, 0),
     "cancel": (State.CANCELLED, 0),
+    "abort": (State.ROLLING_BACK, 0),
+    "amend": (State.AWAITING_APPROVAL, 0),
     "revert": (State.COMPLETED, 1),
 }
 

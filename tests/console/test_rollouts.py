@@ -1,5 +1,7 @@
 """The list of rollouts, the page of one, and the part of it that keeps itself fresh."""
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,10 +10,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.core.actors import SYSTEM
+from policies_app.actions import edit_environment, pin
 from policies_app.models import Environment, Workload
 from rollout_app import actions
+from rollout_app.apps import _save_plans
+from rollout_app.console.presenters import _guardrail_row
 from rollout_app.engine.states import State
-from rollout_app.models import ArmTotals, Rollout
+from rollout_app.engine.verdicts import SliceVerdict
+from rollout_app.models import ArmTotals, Plan, Rollout
 from tests.support.evidence_builders import ledger
 from tests.support.pages import text
 from tests.support.people import ONE_STEP, People, actor_of, approve, approve_stage, proposed, running
@@ -78,7 +84,7 @@ def test_the_page_shows_stages_arms_and_what_happened(
     assert "−10.0\u202fpoints" in page
     assert "$0.000444" in page and "$0.000250" in page  # per success, not per task
     assert "Started" in page and "looks right" in page
-    assert page.count('<svg class="pm-chart"') == 2
+    assert page.count("<canvas data-chart=") == 2
 
 
 def test_the_page_shows_the_verdicts_of_the_last_evaluation(
@@ -108,11 +114,14 @@ def test_the_fragment_is_small_and_needs_few_queries(
 ) -> None:
     rollout = running(summaries, production)
     client = people("tom", "approver", "operator")
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(12):
         response = client.get(page_of(rollout), headers=LIVE)
     assert response.status_code == 200
     assert "<html" not in text(response)
-    assert 'hx-swap-oob="innerHTML"' in text(response)  # the buttons follow the state
+    assert 'data-part="head"' in text(response)  # the buttons follow the state
+    with django_assert_max_num_queries(12):
+        again = client.get(page_of(rollout), headers={**LIVE, "If-None-Match": response.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 def test_the_fragment_of_an_ended_rollout_stops_the_polling(
@@ -182,11 +191,11 @@ def test_home_shows_what_moves_and_what_changed(
     rollout = running(summaries, production)
     Rollout.objects.filter(pk=rollout.pk).update(hold_sentence="calibrating")
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(20):
+    with django_assert_max_num_queries(24):
         page = text(client.get("/console/"))
     assert "1 rollout under way" in page
     assert "On hold: calibrating" in page
-    assert "rollout.start" in page
+    assert "started v1 → v2 of summaries in production" in page
 
 
 def test_charts_of_a_long_rollout_are_grouped(
@@ -208,9 +217,13 @@ def test_charts_of_a_long_rollout_are_grouped(
         )
         for n in range(0, 3 * 1440, 20)
     )
-    chart = people("tom", "viewer").get(page_of(rollout)).context["arms"].success
+    client = people("tom", "viewer")
+    page = client.get(reverse("console:rollout_figures", args=[rollout.pk]))
+    drawn = json.loads(
+        text(page).partition('id="chart-success-data" type="application/json">')[2].partition("<")[0]
+    )
     # 72 hours of 3 tasks each: a point for every 50 tasks, the rest with the last.
-    assert chart.lines[0].path.count(" L") == 3
+    assert len(drawn["lines"][0]["points"]) == 4
 
 
 def test_a_scheduled_rollout_says_when_it_starts_and_what_holds_it(
@@ -278,3 +291,83 @@ def test_it_says_what_an_advance_needs_and_forecasts_nothing_once_it_has_ended(
     )
     page = text(people("tom", "viewer").get(page_of(rollout))).replace("\u202f", " ")
     assert "for 25 %" not in page and "more tasks" not in page
+
+
+def test_home_says_what_is_ready_what_is_mine_and_what_is_unusual(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    approve(proposed(summaries, production))
+    assert "1 rollout is ready to start" in text(people("tom", "operator").get("/console/"))
+    assert "ready to start" not in text(people("eva", "viewer").get("/console/"))
+    rollout = actions.start_rollout(Rollout.objects.get(), actor=SYSTEM, reason="now")
+    actions.roll_back_rollout(rollout, actor=SYSTEM, reason="failures +12 points")
+    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason="all", readback={})
+    mine = text(people("maria", "editor").get("/console/"))
+    assert "Yours" in mine and "failures +12 points" in mine
+    assert "Yours" not in text(people("tom", "operator").get("/console/"))
+    pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="incident 231")
+    edit_environment(
+        production, actor=SYSTEM, frozen_until=timezone.now() + timedelta(hours=2), freeze_reason="sale"
+    )
+    page = text(people("tom", "viewer").get("/console/"))
+    assert "is pinned to large in production" in page and "incident 231" in page
+    assert "production is frozen" in page and "sale" in page
+
+
+def test_home_polls_by_its_tag(people: People, summaries: Workload, production: Environment) -> None:
+    client = people("tom", "viewer")
+    tag = client.get("/console/", headers=LIVE).headers["ETag"]
+    assert client.get("/console/", headers={**LIVE, "If-None-Match": tag}).status_code == 304
+    running(summaries, production)
+    changed = client.get("/console/", headers={**LIVE, "If-None-Match": tag})
+    assert changed.status_code == 200 and "1 rollout under way" in text(changed)
+    assert client.get(reverse("console:spend")).status_code == 200
+
+
+def test_a_rollback_offers_what_comes_next(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = running(summaries, production)
+    actions.roll_back_rollout(rollout, actor=SYSTEM, reason="worse")
+    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason="all", readback={})
+    page = text(people("maria", "editor", team=summaries.owner).get(page_of(rollout)))
+    assert "/console/workloads/summaries/versions/new/?from=2" in page and "Propose it again" in page
+    assert "Propose it again" not in text(people("tom", "viewer").get(page_of(rollout)))
+
+
+def test_the_proposal_says_that_one_is_under_way(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    running(summaries, production)
+    client = people("maria", "editor", team=summaries.owner)
+    assert "One is running already" in text(client.get("/console/rollouts/propose/?workload=summaries"))
+
+
+def test_a_plan_and_a_time_can_be_changed_before_the_start(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    _save_plans("default")
+    rollout = approve(proposed(summaries, production))
+    client = people("maria", "editor", team=summaries.owner)
+    address = reverse("console:act", args=[rollout.pk, "amend"])
+    later = timezone.now() + timedelta(days=2)
+    plan = Plan.objects.get(name="cautious").pk
+    form = {
+        "reason": "after the sale",
+        "seen": rollout.version,
+        "plan": plan,
+        "scheduled_for": f"{later:%Y-%m-%dT%H:%M}",
+    }
+    assert client.post(address, {**form, "scheduled_for": "2020-01-01T00:00"}).status_code == 422
+    assert client.post(address, form).status_code == 302
+    rollout.refresh_from_db()
+    assert (rollout.state, rollout.plan_name) == (State.AWAITING_APPROVAL, "cautious")
+    assert rollout.scheduled_for is not None
+
+
+def test_a_guardrail_names_the_endpoints_that_are_hurt() -> None:
+    judged = ledger(looks=3, failure=0.2).judge(0).verdicts[0]
+    slices = (SliceVerdict("/tickets/summary", 0.12, 5.0, True), SliceVerdict("/chat", 0.0, 0.0, False))
+    row = _guardrail_row(replace(judged, slices=slices, note="why"), None)
+    assert row.hurt == ("/tickets/summary (+12.0\u202fpoints)",)
+    assert row.note == "why"

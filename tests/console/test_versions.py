@@ -39,7 +39,7 @@ def test_it_keeps_a_version_with_its_note_and_author(people: People, summaries: 
     response = client.post(NEW, {"text": draft, "note": "later"}, follow=True)
     version = summaries.versions.get(number=3)
     assert (version.note, version.author_label) == ("later", "maria")
-    assert response.redirect_chain[0][0] == reverse("console:version", args=["summaries", 3])
+    assert response.redirect_chain[0][0] == reverse("console:version", args=["summaries", 3]) + "?saved"
     assert "Version 3 is saved" in text(response)
     assert Entry.objects.filter(action="version.add", target_id="summaries/3").count() == 1
 
@@ -112,3 +112,48 @@ def test_a_diff_of_unknown_versions_is_not_found(
 ) -> None:
     address = reverse("console:diff", args=["summaries"])
     assert people("tom", "viewer").get(address, query).status_code == 404
+
+
+# --- the editor's check ---------------------------------------------------------------------------------
+
+
+def test_the_check_answers_with_lines_for_the_gutter_and_nothing_is_kept(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    wrong = draft.replace("default: small", "default: smal")
+    client = people("maria", "editor", team=summaries.owner)
+    page = text(client.post(CHECK, {"text": wrong}, headers={"HX-Request": "true"}))
+    line = 1 + wrong[: wrong.index("default: smal")].count("\n")
+    assert f'data-line="{line}" data-column="10" data-severity="error"' in page
+    assert "<html" not in page
+    assert summaries.versions.count() == 2
+
+
+def test_the_check_shows_what_would_change_against_what_is_served(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    page = text(client.post(CHECK, {"text": draft}, headers={"HX-Request": "true"}))
+    assert "No problem found" in page and "Against version 1" in page
+    assert "pm-was" in page and "7000" in page
+
+
+def test_it_names_who_saved_a_version_meanwhile_and_the_next_save_means_it(
+    people: People, summaries: Workload, draft: str
+) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    response = client.post(NEW, {"text": draft, "newest": "1"})
+    page = text(response)
+    assert response.status_code == 409
+    assert "saved version 2 meanwhile" in page and 'name="newest" value="2"' in page
+    assert "prompt_tokens &gt; 7000" in page
+    assert summaries.versions.count() == 2
+    assert client.post(NEW, {"text": draft, "newest": "2"}).status_code == 302
+
+
+def test_the_editor_completes_models_inputs_and_keywords(people: People, summaries: Workload) -> None:
+    response = people("maria", "editor", team=summaries.owner).get(NEW)
+    words = response.context["words"]
+    assert "openai/gpt-4o-mini" in words["model"]
+    assert {"request.prompt_tokens", "response.confidence", "history.tasks"} <= set(words["input"])
+    assert {"escalate", "fallback", "rules"} <= set(words["key"])

@@ -132,7 +132,7 @@ def export(
 
 
 # What the server makes by itself: no folder says it.
-_OWN = {"version", "created_at", "epoch", "revision", "key", "frozen_until", "freeze_reason"}
+_OWN = {"version", "created_at", "epoch", "revision", "key", "frozen_from", "frozen_until", "freeze_reason"}
 
 
 def _files(server: Server, environment: str) -> Any:

@@ -74,6 +74,7 @@ ACTS = {
     "submit": "draft", "approve": "awaiting", "reject": "awaiting", "cancel": "awaiting", "start": "scheduled",
     "break-glass": "awaiting", "approve-stage": "asking", "advance": "running", "complete": "last",
     "pause": "running", "resume": "paused", "roll-back": "running", "revert": "completed",
+    "abort": "running", "amend": "awaiting",
 }
 BOUND: dict[str, Callable[[World], str]] = {
     "approve": lambda w: binding(w.rollouts["awaiting"]),

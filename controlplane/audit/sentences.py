@@ -1,0 +1,79 @@
+"""Entries in words: "ben approved v1 → v2 of summaries in production".
+
+The verb is the action's, the object the target's. Apps register names for targets that are only ids (`register`): they
+are asked once for a whole page.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from controlplane.audit.models import Entry
+
+Names = Callable[[Iterable[str]], Mapping[str, str]]  # ids → what people call them
+
+_names: dict[str, Names] = {}
+
+VERBS = {
+    "rollout.draft": "drafted", "rollout.propose": "proposed", "rollout.amend": "amended",
+    "rollout.approve": "approved", "rollout.approve_stage": "approved the next stage of",
+    "rollout.reject": "rejected", "rollout.cancel": "cancelled", "rollout.withdraw_approval": "took back the yes to",
+    "rollout.start": "started", "rollout.break_glass": "started without approval",
+    "rollout.advance": "advanced", "rollout.complete": "completed", "rollout.pause": "paused",
+    "rollout.resume": "resumed", "rollout.roll_back": "rolled back", "rollout.abort": "aborted",
+    "rollout.confirm_rollback": "confirmed the rollback of", "rollout.confirm_abort": "confirmed the abort of",
+    "rollout.revert": "reverted", "rollout.schedule": "scheduled",
+    "assignment.serve_first": "began to serve", "assignment.break_glass": "began to serve without approval",
+    "assignment.stop_serving": "stopped serving", "assignment.pin": "pinned", "assignment.unpin": "unpinned",
+    "workload.register": "registered", "workload.edit": "edited",
+    "environment.register": "registered", "environment.edit": "edited", "environment.new_epoch": "restored",
+    "environment.break_glass": "edited without approval", "environment.four_eyes_off": "switched four eyes off in",
+    "version.add": "wrote", "model.add": "added", "model.edit": "edited",
+    "plan.add": "saved", "plan.edit": "edited", "plan.remove": "removed",
+    "guardrail.set": "set the margin of", "guardrail.remove": "took back the margin of",
+    "key.issue": "issued", "key.rotate": "rotated", "key.revoke": "revoked",
+    "membership.grant": "gave a role to", "membership.withdraw": "took a role from",
+    "team.create": "made", "team.set_members": "changed the members of",
+    "change.request": "asked for", "change.approve": "approved", "change.reject": "rejected",
+    "change.withdraw": "withdrew", "user.first_admin": "made the first administrator",
+}  # fmt: skip
+
+
+def register(kind: str, names: Names) -> None:
+    """`names` says what people call targets of this kind, of the ids that it knows."""
+    _names[kind] = names
+
+
+def told(entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
+    """Each entry with its sentence."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        asked[entry.target_kind].add(entry.target_id)
+    known = {kind: _names[kind](ids) for kind, ids in asked.items() if kind in _names}
+    return [(entry, sentence(entry, known.get(entry.target_kind, {}))) for entry in entries]
+
+
+def sentence(entry: Entry, names: Mapping[str, str]) -> str:
+    """Who did what to what. `names`: of targets of the entry's kind."""
+    verb = VERBS.get(entry.action) or entry.action.partition(".")[2].replace("_", " ")
+    if entry.outcome == "refused":
+        verb = f"was refused ({verb})"
+    if entry.target_kind == "path":
+        return f"{entry.actor_label} was refused at {entry.target_id}"
+    return " ".join([entry.actor_label, verb, *_object(entry, names)])
+
+
+def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
+    kind, found = entry.target_kind, entry.target_id
+    words = []
+    if kind == "rollout":
+        words.append(f"{names.get(found, 'a rollout')} of {entry.workload}")
+    elif kind == "assignment":
+        words.append(entry.workload)
+    elif kind == "version":
+        workload, _, number = found.rpartition("/")
+        words.append(f"v{number} of {workload}")
+    else:
+        words.append(f"{kind.replace('_', ' ')} {names.get(found, found)}")
+    if entry.environment and kind != "environment":
+        words.append(f"in {entry.environment}")
+    return words

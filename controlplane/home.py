@@ -1,0 +1,96 @@
+"""The home page: what needs this person, what is unusual, what is under way, what changed last."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from controlplane.access import permissions
+from controlplane.access.models import Role
+from controlplane.audit import pages as audit
+from controlplane.audit import sentences
+from controlplane.core import clock
+from controlplane.web import live
+from controlplane.web.pages import console_view, fragment, may, must, page
+from policies_app.console.alarms import alarms
+from policies_app.console.fleet import fleets
+from policies_app.console.lookups import environments_of
+from policies_app.four_eyes import pages as changes
+from rollout_app.console.needs import RolloutNeeds, needs
+from rollout_app.console.setup.first_steps import first_steps
+from rollout_app.review.attribution import CellChange
+from rollout_app.review.environments import review_environment
+
+_PARTS = {
+    "heading": "home/_heading.html",
+    "fleets": "home/_fleets.html",
+    "now": "home/_now.html",
+    "changes": "home/_changes.html",
+}
+_WEEKS_OF = 4  # environments: each is a review of its own
+
+
+@console_view("GET")
+def home(request: HttpRequest) -> HttpResponse:
+    if not may(request, Role.VIEWER, permissions.ANYWHERE):
+        return page(request, "console/no_role.html", {}, title="Home")
+    context = _now(request)
+    parts = live.rendered(request, _PARTS, context)
+    if live.is_poll(request):
+        return live.fresh(request, parts)
+    steps = first_steps(request)
+    context |= {
+        "steps": steps,
+        "next_step": next((at for at, step in enumerate(steps) if not step.done), None),
+    }
+    return live.live_page(request, "console/home.html", parts, context, title="Home")
+
+
+def _now(request: HttpRequest) -> dict[str, Any]:
+    environments, found = environments_of(request), needs(request)
+    waiting_changes = changes.waiting_for(request)
+    return {
+        "needs": found,
+        "heading": _heading(found, len(waiting_changes)),
+        "alarms": alarms(environments),
+        "waiting_changes": waiting_changes,
+        "fleets": fleets(environments),
+        "changes": sentences.told(audit.visible(request)[:8]),
+    }
+
+
+def _heading(found: RolloutNeeds, changes: int) -> str:
+    """The one sentence that matters most."""
+    for count, one, many in (
+        (len(found.waiting), "1 rollout waits for you", "{} rollouts wait for you"),
+        (changes, "1 change waits for you", "{} changes wait for you"),
+        (len(found.ready), "1 rollout is ready to start", "{} rollouts are ready to start"),
+        (len(found.active), "1 rollout under way", "{} rollouts under way"),
+    ):
+        if count:
+            return one if count == 1 else many.format(count)
+    return "All quiet"
+
+
+@console_view("GET")
+def spend(request: HttpRequest) -> HttpResponse:
+    """What this week cost, beside the week before. It sums many rows, so the home page asks for it by itself."""
+    must(request, None, permissions.ANYWHERE)
+    now = clock.now()
+    weeks = [(e, review_environment(e, days=7, now=now).whole) for e in environments_of(request)[:_WEEKS_OF]]
+    context = {
+        "weeks": [
+            (e, {"now": week.now, "saved": _saved(week), "more": -(_saved(week) or 0)})
+            for e, week in weeks
+            if week.now.tasks
+        ]
+    }
+    return fragment(request, "home/_spend.html", context)
+
+
+def _saved(week: CellChange[None]) -> int | None:
+    """What as many tasks would have cost more as they went the week before; None without such a week."""
+    return -week.effects.behaviour if week.before.cost_n else None
+
+
+urlpatterns = [path("", home, name="index"), path("spend/", spend, name="spend")]

@@ -1,0 +1,74 @@
+/* Draws the charts of a page with Chart.js (shipped by the frame): values on hover, a legend in words, the threshold
+   as a dashed line. The figures come from the JSON that stands beside each canvas. */
+"use strict";
+
+(() => {
+  const WRITE = {
+    share: (value) => `${(value * 100).toFixed(1)} %`,
+    percent: (value) => `${Math.round(value)} %`,
+    nusd: (value) => `$${Number((value / 1e9).toPrecision(3))}`,
+  };
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const COLORS = { baseline: "--pm-neutral", candidate: "--pm-accent", safe: "--pm-good", harm: "--pm-bad" };
+
+  function draw(canvas) {
+    const script = document.getElementById(canvas.dataset.chart);
+    if (!script || typeof Chart === "undefined") return;
+    Chart.getChart(canvas)?.destroy();
+    const figures = JSON.parse(script.textContent);
+    const write = WRITE[figures.unit];
+    const times = figures.lines.flatMap((line) => line.points.map(([at]) => at * 1000));
+    const [first, last] = [Math.min(...times), Math.max(...times)];
+    const form = last - first > 86_400_000 ? { day: "numeric", month: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
+    const clock = (at) => new Date(at).toLocaleString(undefined, form);
+    const datasets = figures.lines.map((line) => ({
+      label: line.name,
+      data: line.points.map(([at, value]) => ({ x: at * 1000, y: value })),
+      borderColor: color(COLORS[line.style] || "--pm-accent"),
+      backgroundColor: color(COLORS[line.style] || "--pm-accent"),
+      borderWidth: 2,
+      pointRadius: line.points.length > 1 ? 1.5 : 4,
+      pointHoverRadius: 5,
+      stepped: figures.unit === "percent" ? "before" : false,
+    }));
+    if (figures.threshold !== null) {
+      datasets.push({
+        label: figures.thresholdName,
+        data: [{ x: first, y: figures.threshold }, { x: last, y: figures.threshold }],
+        borderColor: color("--pm-warn"),
+        backgroundColor: color("--pm-warn"),
+        borderDash: [5, 4],
+        borderWidth: 1.3,
+        pointRadius: first === last ? 3 : 0,
+      });
+    }
+    const ink = color("--pm-text");
+    const grid = { color: color("--pm-line") };
+    new Chart(canvas, {
+      type: "line",
+      data: { datasets },
+      options: {
+        animation: false,
+        maintainAspectRatio: false,
+        interaction: { mode: "nearest", axis: "x", intersect: false },
+        scales: {
+          x: { type: "linear", ...(first < last ? { min: first, max: last } : {}), grid, ticks: { color: ink, maxTicksLimit: 5, callback: clock } },
+          y: { grid, ticks: { color: ink, maxTicksLimit: 6, callback: write } },
+        },
+        plugins: {
+          legend: { labels: { color: ink, boxWidth: 12, boxHeight: 3 } },
+          tooltip: {
+            callbacks: { title: ([item]) => clock(item.parsed.x), label: (item) => `${item.dataset.label}: ${write(item.parsed.y)}` },
+          },
+        },
+      },
+    });
+  }
+
+  const drawAll = (root) => root.querySelectorAll("canvas[data-chart]").forEach(draw);
+  addEventListener("DOMContentLoaded", () => {
+    drawAll(document);
+    new MutationObserver(() => drawAll(document)).observe(document.documentElement, { attributeFilter: ["class"] });
+  });
+  document.addEventListener("pm:swapped", (event) => drawAll(event.target));
+})();

@@ -1,0 +1,153 @@
+/* Small helps of the console. Without it every page works by links and forms. */
+"use strict";
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const text = document.getElementById(button.dataset.copy).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    // No right to the clipboard (plain HTTP): mark the text, so that one keypress copies it.
+    getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
+  }
+});
+
+// A draft that was saved as a version is no draft any more.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const saved of document.querySelectorAll("[data-draft-saved]")) localStorage.removeItem(`pointsman.draft.${saved.dataset.draftSaved}`);
+});
+
+/* Forms are sent by script, so that a server that is away, a lost session or a refusal costs nothing that was typed:
+   the form stays, with a sentence on top. Without scripts they are plain posts. */
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (form.method !== "post" || form.dataset.plain !== undefined || !form.closest("main.pm-page")) return;
+  event.preventDefault();
+  const button = event.submitter;
+  const body = new FormData(form, button);
+  // After signing in again in another tab the form's own token is an old one; the cookie has the new one.
+  const token = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
+  if (token) body.set("csrfmiddlewaretoken", token[1]);
+  const address = button?.getAttribute("formaction") || form.getAttribute("action") || location.href;
+  form.setAttribute("aria-busy", "true");
+  if (button) button.disabled = true;
+  try {
+    const answer = await fetch(address, { method: "POST", body, headers: { "X-Pointsman-Form": "1" } });
+    const to = answer.headers.get("X-Pointsman-Location");
+    if (to) return location.assign(to);
+    if (answer.redirected && answer.ok) return location.assign(answer.url);
+    if (answer.status === 401) return say(form, "You are signed out. Sign in in a new tab, then send this again: nothing is lost.", "Sign in", "/console/login/");
+    if (answer.status >= 500) throw new Error(`it answers ${answer.status}`);
+    if (!(answer.headers.get("Content-Type") || "").includes("text/html")) return keep(answer);
+    show(form, address, answer, await answer.text());
+  } catch (error) {
+    say(form, `The server could not be asked (${error.message}). Nothing that you typed is lost: send it again.`);
+  } finally {
+    form.removeAttribute("aria-busy");
+    if (button) button.disabled = false;
+  }
+});
+
+function say(form, text, link, address) {
+  form.querySelector(":scope > [data-said]")?.remove();
+  const note = document.createElement("p");
+  note.className = "pm-note pm-bad";
+  note.setAttribute("role", "alert");
+  note.dataset.said = "";
+  note.textContent = text;
+  if (link) {
+    const anchor = Object.assign(document.createElement("a"), { href: address, target: "_blank", textContent: link });
+    note.append(" ", anchor);
+  }
+  form.prepend(note);
+  note.scrollIntoView({ block: "nearest" });
+}
+
+/* A refused form comes back with its problems: it takes the place of the one on the page. What is another page (a key
+   that is shown once, a refusal) takes the place of the whole. */
+function show(form, address, answer, text) {
+  const page = new DOMParser().parseFromString(text, "text/html");
+  const path = new URL(address, location.href).pathname;
+  const same = [...page.querySelectorAll("main form")].find((each) => new URL(each.getAttribute("action") || answer.url, location.href).pathname === path);
+  const inSheet = form.closest("#sheet");
+  const [old, next] = inSheet && same ? [form, same] : [document.querySelector("main.pm-page"), page.querySelector("main.pm-page")];
+  if (!old || !next) return document.location.reload();
+  old.replaceWith(next);
+  htmx.process(next);
+  if (!inSheet) document.title = page.title;
+  next.querySelector('[role="alert"], .errorlist, h1')?.scrollIntoView({ block: "nearest" });
+  const wrong = next.querySelector('[aria-invalid="true"]');
+  if (wrong) wrong.focus();
+  dispatchEvent(new CustomEvent("pm:shown"));
+}
+
+async function keep(answer) {
+  const name = (answer.headers.get("Content-Disposition") || "").match(/filename="?([^";]+)/)?.[1] || "download";
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(await answer.blob()), download: name });
+  link.click();
+}
+
+// What htmx could not fetch (the form of an action, a check): said where it would have stood, with the plain link.
+for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
+  document.addEventListener(failure, (event) => {
+    const target = event.detail.target;
+    if (!target) return;
+    const note = document.createElement("p");
+    note.className = "pm-note pm-bad";
+    note.setAttribute("role", "alert");
+    note.textContent = "The server could not be asked. ";
+    const link = event.detail.elt?.getAttribute?.("href");
+    if (link) note.append(Object.assign(document.createElement("a"), { href: link, textContent: "Open it as a page" }));
+    else note.append("It is asked again with your next change.");
+    target.replaceChildren(note);
+  });
+}
+
+/* A table that is wider than its place can be scrolled by keyboard. */
+function reach(root) {
+  for (const box of root.querySelectorAll(".pm-scroll")) {
+    if (box.scrollWidth > box.clientWidth) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", "A wide table: scroll it sideways");
+    }
+  }
+}
+addEventListener("DOMContentLoaded", () => reach(document));
+addEventListener("resize", () => reach(document));
+document.addEventListener("pm:swapped", (event) => reach(event.target));
+addEventListener("pm:shown", () => reach(document));
+
+/* Times in the reader's own zone, UTC in their titles; "3 min ago" goes on counting, by the server's clock. */
+(() => {
+  const UNITS = [[86_400, "day"], [3_600, "h"], [60, "min"], [1, "s"]];
+  const loaded = Date.now();
+  const main = document.getElementsByTagName("main");
+  const now = () => Number(main[0]?.dataset.now || loaded / 1000) + (Date.now() - loaded) / 1000;
+
+  function ago(seconds) {
+    if (Math.abs(seconds) < 2) return "just now";
+    const [size, word] = UNITS.find(([size]) => Math.abs(seconds) >= size) || UNITS.at(-1);
+    const number = Math.floor(Math.abs(seconds) / size);
+    const text = `${number}\u202f${word === "day" && number !== 1 ? "days" : word}`;
+    return seconds < 0 ? `in ${text}` : `${text} ago`;
+  }
+
+  function tell() {
+    for (const time of document.querySelectorAll("time[data-ago]")) {
+      const text = ago(now() - Date.parse(time.dateTime) / 1000);
+      if (time.textContent !== text) time.textContent = text;
+    }
+    for (const time of document.querySelectorAll("time[data-local]:not([data-told])")) {
+      time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+      time.dataset.told = "";
+    }
+  }
+  addEventListener("DOMContentLoaded", () => {
+    tell();
+    setInterval(tell, 1000);
+  });
+  document.addEventListener("pm:swapped", tell);
+})();

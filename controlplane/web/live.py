@@ -1,0 +1,71 @@
+"""Pages that keep themselves fresh: a page is parts, each with a tag of what it says; only changed ones are swapped.
+
+The script (`static/console/live.js`) asks for the page again with its tag: 304 while nothing changed, else the parts,
+of which it swaps those with another tag. Times that only grow older are counted by the script and are no change.
+Without scripts the page is whole, and its links do what they do.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.template.loader import render_to_string
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from controlplane.web.pages import page
+
+STOP_POLLING = 286  # htmx's own status: take this, and ask no more
+_TIMES = re.compile(r"(<time [^>]*>)[^<]*(</time>)")
+_TOKENS = re.compile(r'name="csrfmiddlewaretoken" value="\w+"')
+
+
+def is_poll(request: HttpRequest) -> bool:
+    return "HX-Request" in request.headers
+
+
+def rendered(
+    request: HttpRequest, templates: Mapping[str, str], context: Mapping[str, Any]
+) -> dict[str, SafeString]:
+    """Each part by its name, ready for the page: its template's text with its tag around it."""
+    return {
+        name: _part(name, render_to_string(template, dict(context), request))
+        for name, template in templates.items()
+    }
+
+
+def _part(name: str, text: str) -> SafeString:
+    said = _TOKENS.sub("", _TIMES.sub(r"\1\2", text))
+    tag = hashlib.sha256(said.encode()).hexdigest()[:16]
+    safe = mark_safe(text)  # noqa: S308 — a template's text, escaped where it was rendered
+    return format_html('<div class="pm-part" data-part="{}" data-tag="{}">{}</div>', name, tag, safe)
+
+
+def tag_of(parts: Mapping[str, SafeString]) -> str:
+    tags = "".join(re.findall(r'data-tag="(\w+)"', "".join(part[:200] for part in parts.values())))
+    return f'"{hashlib.sha256(tags.encode()).hexdigest()[:24]}"'
+
+
+def fresh(request: HttpRequest, parts: Mapping[str, SafeString], *, ended: bool = False) -> HttpResponse:
+    """The answer to a poll. `ended`: nothing will change any more."""
+    tag = tag_of(parts)
+    if request.headers.get("If-None-Match") == tag and not ended:
+        response: HttpResponse = HttpResponseNotModified()
+    else:
+        text = format_html_join("\n", "{}", ((part,) for part in parts.values()))
+        response = HttpResponse(text, status=STOP_POLLING if ended else 200)
+    response.headers["ETag"] = tag
+    return response
+
+
+def live_page(
+    request: HttpRequest,
+    template: str,
+    parts: Mapping[str, SafeString],
+    context: Mapping[str, Any],
+    **frame: Any,
+) -> HttpResponse:
+    """The whole page, with `parts` and the tag that its first poll carries."""
+    return page(request, template, {**context, "parts": parts, "tag": tag_of(parts)}, **frame)

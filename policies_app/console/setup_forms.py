@@ -1,0 +1,287 @@
+"""The input of the pages on which one sets up: environments, workloads, models, keys.
+
+A form of something that exists carries the version that was shown (`expected`). Where somebody else saved another one
+meanwhile, `conflicts` puts what is saved now beside what was typed, and a second save means it.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.db import models
+from django.forms.models import model_to_dict
+from django.utils import timezone
+
+from controlplane.access.models import Key, Role, Team
+from policies_app.models import Environment, Model, Workload
+
+NUSD = 10**9
+REASON = forms.CharField(
+    required=False,
+    max_length=400,
+    widget=forms.TextInput(attrs={"placeholder": "Why"}),
+    help_text="Kept in the audit log with your name. Some changes ask for it.",
+)
+
+
+class DollarsField(forms.DecimalField):
+    """US dollars on the page, whole nano-US-dollars behind it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(min_value=0, max_digits=16, decimal_places=9, **options)
+        self.widget.attrs["step"] = "any"
+
+    def prepare_value(self, value: Any) -> Any:
+        return (
+            f"{Decimal(value) / NUSD:f}".rstrip("0").rstrip(".") or "0" if isinstance(value, int) else value
+        )
+
+    def clean(self, value: Any) -> Any:
+        dollars = super().clean(value)
+        return None if dollars is None else round(dollars * NUSD)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.clean(data) != initial)
+        except forms.ValidationError:
+            return True
+
+
+class UtcDateTimeField(forms.DateTimeField):
+    """A moment in UTC, by the browser's own picker."""
+
+    def __init__(self, **options: Any) -> None:
+        widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
+        super().__init__(widget=widget, **options)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        # The picker knows no seconds.
+        if isinstance(initial, datetime):
+            initial = initial.replace(second=0, microsecond=0)
+        return super().has_changed(initial, data)
+
+
+class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for forms of several models
+    """A form of a row that people edit; of one that exists it says what to change, and of which version."""
+
+    expected = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    reason = REASON
+    stale = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.before = model_to_dict(self.instance)
+        self.fields["expected"].initial = self.instance.version if self.instance.pk else None
+        if self.instance.pk and "name" in self.fields:
+            del self.fields["name"]
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that differ from what is saved."""
+        names = (name for name in self.changed_data if name not in ("reason", "expected"))
+        return {name: self.cleaned_data[name] for name in names}
+
+    @property
+    def conflicts(self) -> list[tuple[str, str, str]]:
+        """(field, saved now, typed) where they differ. Reading it lets the next save pass."""
+        if not self.stale:
+            return []
+        row = type(self.instance)._default_manager.values_list("version", flat=True)
+        self.data = {**self.data.dict(), "expected": str(row.get(pk=self.instance.pk))}  # type: ignore[attr-defined]
+        return [
+            (str(self[name].label), self._shown(name, self.before[name]), self._shown(name, value))
+            for name, value in self.changes.items()
+            if name in self.before
+        ]
+
+    def _shown(self, name: str, value: Any) -> str:
+        field = self.fields[name]
+        value = getattr(value, "pk", value)
+        if isinstance(field, forms.ModelChoiceField):
+            found = field.queryset.filter(pk=value).first() if field.queryset is not None else None
+            return str(found or "–")
+        if isinstance(field, forms.BooleanField):
+            return "yes" if value else "no"
+        shown = field.prepare_value(value)
+        return "–" if shown in (None, "") else str(dict(getattr(field, "choices", ())).get(shown, shown))
+
+
+def _hinted(form: forms.BaseForm, hints: dict[str, str]) -> None:
+    for name, hint in hints.items():
+        if name in form.fields:
+            form.fields[name].help_text = hint
+
+
+class EnvironmentForm(VersionedForm):
+    class Meta:
+        model = Environment
+        fields = ["name", "description", "four_eyes", "poll_interval_ms"]
+        labels = {"four_eyes": "Four eyes", "poll_interval_ms": "Poll interval (ms)"}
+        help_texts = {
+            "name": "Letters, digits, hyphens and underscores: it stands in addresses and keys.",
+            "four_eyes": "A rollout and a first version here need another person's approval.",
+            "poll_interval_ms": "How often routers ask; a long poll answers at once. At least 200.",
+        }
+
+    field_order = ["name", "description", "four_eyes", "poll_interval_ms", "reason"]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.instance.pk and self.instance.four_eyes:
+            # To switch it off takes a second person: a form of its own.
+            del self.fields["four_eyes"]
+
+
+class FreezeForm(forms.Form):
+    """From when to when nothing starts or advances."""
+
+    frozen_from = UtcDateTimeField(
+        required=False, label="From", help_text="UTC. Leave it empty to freeze now."
+    )
+    frozen_until = UtcDateTimeField(label="Until", help_text="UTC. Then it ends by itself.")
+    freeze_reason = forms.CharField(
+        max_length=200,
+        label="Why",
+        widget=forms.TextInput(attrs={"placeholder": "Black Friday"}),
+        help_text="Shown at every rollout that it holds.",
+    )
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        begins, ends = values.get("frozen_from"), values.get("frozen_until")
+        if ends and ends <= timezone.now():
+            self.add_error("frozen_until", "This is in the past.")
+        elif begins and ends and begins >= ends:
+            self.add_error("frozen_until", "It ends before it begins.")
+        return values
+
+
+class WorkloadForm(VersionedForm):
+    class Meta:
+        model = Workload
+        fields = [
+            "name", "description", "owner", "task_type", "difficulty", "quality_bar", "success_signal",
+            "outcome_lag_s", "unit", "latency_tolerance_ms", "retryable", "escalatable", "batchable",
+        ]  # fmt: skip
+        labels = {
+            "owner": "Owning team",
+            "quality_bar": "Quality bar",
+            "outcome_lag_s": "Outcome lag (seconds)",
+            "unit": "Unit of assignment",
+            "latency_tolerance_ms": "Latency tolerance (ms)",
+            "retryable": "May be retried",
+            "escalatable": "May be escalated",
+            "batchable": "May be batched",
+        }
+        help_texts = {
+            "name": "Letters, digits, hyphens and underscores; routers ask for it by this name.",
+            "owner": "Its editors write the policy.",
+            "task_type": "summary, extraction, classification, …",
+            "quality_bar": "The share of tasks that must succeed, 0 to 1.",
+            "success_signal": "What tells that a task succeeded.",
+            "outcome_lag_s": "How long until an outcome may be judged: graders and users answer late.",
+            "unit": "What stays on one side of a rollout.",
+            "latency_tolerance_ms": "A slower task counts as slow. Empty: measured before each rollout.",
+        }
+
+    field_order = [*Meta.fields, "reason"]
+
+    def __init__(self, teams: "models.QuerySet[Team]", *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        owner = self.fields["owner"]
+        owner.queryset, owner.empty_label = teams, None  # type: ignore[attr-defined]
+        self.fields["quality_bar"].widget.attrs.update(step="0.001", min=0, max=1)
+
+
+class CatalogueModelForm(VersionedForm):
+    """Prices in US dollars per million tokens, as providers publish them."""
+
+    input_nusd_per_mtok = DollarsField(label="Input, $ per million tokens", required=False)
+    output_nusd_per_mtok = DollarsField(label="Output, $ per million tokens", required=False)
+    cache_read_nusd_per_mtok = DollarsField(label="Cache read, $", required=False)
+    cache_write_nusd_per_mtok = DollarsField(label="Cache write, $", required=False)
+    batch_input_nusd_per_mtok = DollarsField(label="Batch input, $", required=False)
+    batch_output_nusd_per_mtok = DollarsField(label="Batch output, $", required=False)
+
+    class Meta:
+        model = Model
+        fields = [
+            "name", "input_nusd_per_mtok", "output_nusd_per_mtok", "cache_read_nusd_per_mtok",
+            "cache_write_nusd_per_mtok", "batch_input_nusd_per_mtok", "batch_output_nusd_per_mtok",
+            "price_source", "context_window", "quality", "retires_on", "enabled",
+        ]  # fmt: skip
+        widgets = {"retires_on": forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")}
+        labels = {
+            "price_source": "Where the prices come from",
+            "context_window": "Context window (tokens)",
+            "quality": "Recorded success",
+            "retires_on": "Retires on",
+            "enabled": "May be used by new versions",
+        }
+        help_texts = {
+            "name": "provider/model, as your router names it.",
+            "quality": "The share of tasks it gets right, 0 to 1, where known.",
+            "retires_on": "The provider's last day of it, where announced.",
+        }
+
+    field_order = [*Meta.fields, "reason"]
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+_LIVES = [("", "no end"), ("30", "30 days"), ("90", "90 days"), ("365", "a year")]
+
+
+class KeyForm(forms.Form):
+    """A key of a router or of a script. What it may do and where is the action's to check."""
+
+    kind = forms.ChoiceField(choices=Key.Kind.choices, widget=forms.RadioSelect, initial=Key.Kind.ROUTER)
+    # Any name is taken: that it is not theirs is the action's to refuse.
+    environment = forms.CharField(
+        required=False, widget=forms.Select, help_text="A router key belongs to one environment."
+    )
+    label = forms.CharField(
+        max_length=120,
+        label="What is it for?",
+        widget=forms.TextInput(attrs={"placeholder": "the gateway in eu-west"}),
+    )
+    scopes = forms.MultipleChoiceField(
+        required=False,
+        choices=[(role, text.capitalize()) for role, text in Role.choices],
+        widget=forms.CheckboxSelectMultiple,
+        label="Roles",
+        help_text="Of an admin key: some of the roles that you hold. A router key has none.",
+    )
+    workloads = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.SelectMultiple(attrs={"size": 5}),
+        label="Only these workloads",
+        help_text="None chosen: all of the environment.",
+    )
+    lives = forms.ChoiceField(required=False, choices=_LIVES, label="Expires after")
+    reason = REASON
+
+    def __init__(
+        self, environments: Iterable[str], workloads: Sequence[str], *args: Any, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        places = [(name, name) for name in environments]
+        self.fields["environment"].widget.choices = [*places, ("", "every environment (admin keys)")]
+        self.fields["workloads"].choices = [(name, name) for name in workloads]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        days = values.pop("lives", "")
+        values["expires_at"] = timezone.now() + timedelta(days=int(days)) if days else None
+        return values
+
+
+class RotateForm(forms.Form):
+    overlap_hours = forms.TypedChoiceField(
+        coerce=int,
+        choices=[(24, "a day"), (1, "an hour"), (72, "three days"), (168, "a week"), (0, "not at all")],
+        label="How long the old key goes on",
+    )
+    reason = REASON

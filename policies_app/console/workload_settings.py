@@ -1,0 +1,60 @@
+"""Register a workload, and edit what one is."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from controlplane.access import permissions
+from controlplane.access.models import Role, Team
+from controlplane.web.pages import attempt, console_view, done, may, must, page, person, status_of
+from policies_app import actions
+from policies_app.console.lookups import address_of, trail, workload_for
+from policies_app.console.setup_forms import WorkloadForm
+from policies_app.models import Workload
+
+
+@console_view("GET", "POST")
+def new_workload(request: HttpRequest) -> HttpResponse:
+    must(request, Role.EDITOR, permissions.ANYWHERE)
+    # That a team is not theirs is the action's to refuse, and the log's to keep.
+    teams = Team.objects.all() if request.method == "POST" else teams_of(request)
+    form = WorkloadForm(teams, request.POST or None)
+    if workload := attempt(request, form, _register):
+        return done(
+            request, f"{workload.name} is there. Now write its first policy.", to=address_of(workload)
+        )
+    context = {"form": form, "heading": "New workload", "button": "Register it", "back": ".."}
+    crumbs, status = trail(), status_of(form)
+    return page(request, "setup/workload.html", context, title="New workload", crumbs=crumbs, status=status)
+
+
+def _register(*, actor: Any, expected: None, **values: Any) -> Workload:
+    permissions.require_workload_editor(actor, values["owner"], values["name"])
+    return actions.register_workload(actor=actor, **values)
+
+
+@console_view("GET", "POST")
+def edit_workload(request: HttpRequest, name: str) -> HttpResponse:
+    workload = workload_for(request, name, edit=True)
+    teams = teams_of(request) | Team.objects.filter(pk=workload.owner_id)
+    form = WorkloadForm(teams.distinct(), request.POST or None, instance=workload)
+    if edited := attempt(request, form, _edit, form):
+        return done(request, f"{edited.name} is saved.", to=address_of(edited))
+    title = f"Edit {name}"
+    context = {"form": form, "heading": title, "button": "Save", "back": address_of(workload)}
+    crumbs, status = trail(workload), status_of(form)
+    return page(request, "setup/workload.html", context, title=title, crumbs=crumbs, status=status)
+
+
+def _edit(form: WorkloadForm, *, actor: Any, expected: int, reason: str, **_: Any) -> Workload:
+    changes = form.changes
+    if "owner" in changes:  # to give a workload away takes being an editor of the team that gets it, too
+        permissions.require_workload_editor(actor, changes["owner"], form.instance.name)
+    return actions.edit_workload(form.instance, actor=actor, expected=expected, reason=reason, **changes)
+
+
+def teams_of(request: HttpRequest) -> QuerySet[Team]:
+    """The teams for which this person may register a workload."""
+    teams = Team.objects.order_by("name")
+    return teams if may(request, Role.ADMIN, "") else teams.filter(members=person(request))

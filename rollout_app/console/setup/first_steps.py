@@ -1,0 +1,63 @@
+"""From an empty instance to a guarded rollout: the steps, each checked off by the facts. Reads only."""
+
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from controlplane.access.models import Key, Role
+from controlplane.web.pages import may
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Router, Workload
+from rollout_app.models import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class FirstStep:
+    """`address`: where it is done; empty where this person may not, and then `who` may."""
+
+    label: str
+    about: str
+    done: bool
+    address: str = ""
+    who: str = ""
+
+
+def first_steps(request: HttpRequest) -> list[FirstStep]:
+    """Empty once a rollout was started: from then on the home page has news."""
+    if Rollout.objects.exclude(started_at=None).exists():
+        return []
+    workload = Workload.objects.order_by("pk").first()
+    environment = Environment.objects.order_by("pk").first()
+    admin, anywhere = may(request, Role.ADMIN, ""), None
+    return [
+        _step("An environment", "Where routers live: production, staging.", environment is not None, "new_environment",
+              allowed=admin),
+        _step("Two models", "A cheap one and a strong one, with prices.", Model.objects.count() > 1, "new_model",
+              allowed=admin),
+        _step("A workload", "A family of requests with an owner and a quality bar.", workload is not None,
+              "new_workload", allowed=may(request, Role.EDITOR, anywhere)),
+        _step("Its first version", "The policy that routers execute; the editor begins with one to fill in.",
+              PolicyVersion.objects.exists(), "new_version", workload, allowed=may(request, Role.EDITOR, anywhere)),
+        _step("Serve it", "An environment gives it to its routers.", Assignment.objects.exists(), "serve", workload,
+              environment, allowed=environment is not None and may(request, Role.OPERATOR, environment.name)),
+        _step("A router's key", "Shown once, with the lines to paste into your gateway.",
+              Key.objects.filter(kind=Key.Kind.ROUTER).exists(), "new_key", allowed=may(request, Role.ADMIN, anywhere)),
+        _step("A router that asks", "The fleet page shows its first poll.", Router.objects.exists(), "fleet"),
+        _step("The first rollout", "A second version, moved to traffic in guarded stages.", False, "propose",
+              allowed=workload is not None and may(request, Role.EDITOR, anywhere)),
+    ]  # fmt: skip
+
+
+def _step(
+    label: str,
+    about: str,
+    done: bool,
+    page: str,
+    *things: Workload | Environment | None,
+    allowed: bool = True,
+) -> FirstStep:
+    names = [thing.name for thing in things if thing is not None]
+    if done or not allowed or len(names) < len(things):
+        ahead = len(names) < len(things)
+        return FirstStep(label, about, done, who="" if done or ahead else "Somebody with the role does this.")
+    return FirstStep(label, about, done, reverse(f"console:{page}", args=names))

@@ -1,0 +1,118 @@
+"""The plan builder's input: a plan's name and words, and a form for each stage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+
+from policies_app.models import Assignment
+from rollout_app.engine.evidence import SHARE_ALL
+from rollout_app.engine.plans import MAX_STAGES
+
+_NUMBER = {"class": "pm-short"}
+_POINTS = SHARE_ALL / 100  # pcm in a percent
+
+
+class PlanForm(forms.Form):
+    """`expected`: the version of the plan that was shown; empty for a new one."""
+
+    name = forms.SlugField(max_length=64, help_text="Letters, digits, hyphens and underscores.")
+    description = forms.CharField(
+        required=False, max_length=200, help_text="Shown where one chooses a plan: for which work it is."
+    )
+    reason = forms.CharField(
+        required=False, max_length=2_000, help_text="Kept in the audit log with your name."
+    )
+    expected = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+
+class StageForm(forms.Form):
+    """One stage in the units that people think in: percent, minutes, hours."""
+
+    mode = forms.ChoiceField(
+        choices=[("shadow", "shadow"), ("percentage", "a share of tasks"), ("full", "full")], label="Stage"
+    )
+    share_percent = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_value=100,
+        decimal_places=3,
+        label="Share (%)",
+        widget=forms.NumberInput(attrs={**_NUMBER, "step": "any"}),
+    )
+    min_minutes = forms.FloatField(
+        required=False, min_value=0, label="At least (min)", widget=forms.NumberInput(attrs=_NUMBER)
+    )
+    min_tasks = forms.IntegerField(
+        required=False, min_value=0, label="At least (tasks)", widget=forms.NumberInput(attrs=_NUMBER)
+    )
+    max_hours = forms.FloatField(
+        required=False, min_value=0, label="At most (h)", widget=forms.NumberInput(attrs=_NUMBER)
+    )
+    on_timeout = forms.ChoiceField(
+        choices=[("hold", "hold"), ("roll_back", "roll back")], label="When the time is up", required=False
+    )
+    mirror = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_value=100,
+        decimal_places=3,
+        label="Mirrored (%)",
+        widget=forms.NumberInput(attrs={**_NUMBER, "step": "any"}),
+    )
+    tolerance = forms.FloatField(
+        required=False,
+        min_value=1,
+        max_value=10,
+        label="Margins ×",
+        widget=forms.NumberInput(attrs={**_NUMBER, "step": "any"}),
+    )
+    approval = forms.BooleanField(required=False, label="needs an approval")
+    skippable = forms.BooleanField(required=False, label="may be passed over")
+
+    @property
+    def share(self) -> int:
+        """Per 100,000."""
+        return round(float(self.cleaned_data["share_percent"] or 0) * _POINTS)
+
+    def stage(self) -> dict[str, Any]:
+        """The stage as `plans.check` reads it: what is empty takes its default there."""
+        given = dict(self.cleaned_data)
+        stage: dict[str, Any] = {"mode": given["mode"], "approval": given["approval"]}
+        if given["mode"] == "percentage":
+            stage["share_pcm"] = self.share
+            stage["skippable"] = given["skippable"]
+        if given["mode"] == "shadow" and given["mirror"]:
+            stage["mirror_pcm"] = round(float(given["mirror"]) * _POINTS)
+        names = ("min_minutes", "min_tasks", "max_hours", "tolerance")
+        stage |= {name: given[name] for name in names if given[name] is not None}
+        return stage | ({"on_timeout": given["on_timeout"]} if given["on_timeout"] else {})
+
+
+StageForms = forms.formset_factory(StageForm, extra=0, min_num=1, max_num=MAX_STAGES, absolute_max=MAX_STAGES)
+
+
+def initial_of(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage as its form shows it."""
+    return {
+        **stage,
+        "share_percent": _plain(stage.get("share_pcm", 0) / _POINTS),
+        "mirror": _plain(stage.get("mirror_pcm", 0) / _POINTS) or None,
+    }
+
+
+def _plain(percent: float) -> float | int:
+    return int(percent) if percent == int(percent) else percent
+
+
+class TrafficForm(forms.Form):
+    """Whose traffic the expected length is told for."""
+
+    at = forms.ModelChoiceField(
+        Assignment.objects.none(), required=False, label="At the traffic of", empty_label="nobody yet"
+    )
+
+    def __init__(self, assignments: Any, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["at"].queryset = assignments  # type: ignore[attr-defined]
+        self.fields["at"].label_from_instance = lambda a: f"{a.workload.name} in {a.environment.name}"  # type: ignore[attr-defined]

@@ -1,0 +1,196 @@
+"""What people do from beginning to end, in a real browser: with a server that goes away, on a phone, by keyboard."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from controlplane.access.models import Key
+from controlplane.core.actors import SYSTEM
+from policies_app.models import Environment, Model, Workload
+from rollout_app import actions
+from rollout_app.apps import _save_plans
+from rollout_app.models import Rollout
+from tests.browser.test_console import write, written
+from tests.support import builders
+from tests.support.people import actor_of, running
+
+People = Callable[..., Page]
+pytestmark = pytest.mark.django_db(transaction=True)
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+
+
+@pytest.fixture
+def summaries(transactional_db: None) -> Workload:
+    _save_plans("default")
+    production = builders.environment("production", four_eyes=True)
+    workload = builders.workload("summaries")
+    builders.served(production, workload)
+    builders.version(workload, actor=actor_of("maria"))
+    return workload
+
+
+def moving(workload: Workload) -> Rollout:
+    return running(workload, workload.assignments.get().environment)
+
+
+def away(route: Route) -> None:
+    route.fulfill(status=502, body="Bad gateway")
+
+
+def test_a_server_that_is_away_costs_nothing_that_was_typed(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    page.click("#head >> text='Roll back'")
+    page.fill("#sheet textarea[name=reason]", "the provider is down")
+    page.route("**/rollouts/**", away)
+    page.click("#sheet button:has-text('Roll back')")
+    expect(page.locator("#sheet [role=alert]")).to_contain_text("Nothing that you typed is lost")
+    assert page.input_value("#sheet textarea[name=reason]") == "the provider is down"
+    expect(page.locator(".pm-stale")).to_contain_text("Not updated for")
+    page.unroute("**/rollouts/**")
+    expect(page.locator(".pm-stale")).to_have_count(0)
+    page.click("#sheet button:has-text('Roll back')")
+    expect(page.locator("#head .pm-badge")).to_have_text("rolling back")
+    assert Rollout.objects.get().rollback_reason == "the provider is down"
+
+
+def test_a_refresh_takes_neither_the_focus_nor_an_open_form(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    page.focus("#head a:has-text('What changes')")
+    actions.pause_rollout(rollout, actor=SYSTEM, reason="wait")
+    expect(page.locator("#head .pm-badge")).to_have_text("paused")
+    focused = page.evaluate("document.activeElement.textContent")
+    assert focused == "What changes"
+
+
+def test_a_lost_session_keeps_the_form(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/pause/")
+    page.fill("main textarea[name=reason]", "half an hour of thought")
+    page.context.clear_cookies()
+    page.click("main button:has-text('Pause')")
+    expect(page.locator("main [role=alert]")).to_contain_text("You are signed out")
+    assert page.input_value("main textarea[name=reason]") == "half an hour of thought"
+
+
+def test_a_pin_and_its_end_on_a_phone(as_person: People, summaries: Workload) -> None:
+    page = as_person("tom", "operator", **PHONE)
+    page.goto(f"{page.url}workloads/summaries/")
+    page.tap("text=Pin a model")
+    page.select_option("select[name=model_alias]", "large")
+    page.fill("textarea[name=reason]", "incident 231")
+    page.tap("button:has-text('Pin it')")
+    expect(page.locator("main")).to_contain_text("Pinned because: incident 231")
+    assert summaries.assignments.get().pin_model == "large"
+    page.tap("text=Unpin")
+    page.fill("textarea[name=reason]", "over")
+    page.tap("button:has-text('Unpin it')")
+    expect(page.locator("main")).not_to_contain_text("incident 231")
+
+
+def test_a_rollback_by_keyboard_alone(as_person: People, summaries: Workload) -> None:
+    rollout = moving(summaries)
+    page = as_person("tom", "operator")
+    page.goto(f"{page.url}rollouts/{rollout.pk}/")
+    tab_to(page, "Roll back")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#sheet textarea[name=reason]")
+    page.wait_for_function("document.activeElement.name === 'reason'")
+    page.keyboard.type("the provider is down")
+    tab_to(page, "Roll back")
+    page.keyboard.press("Enter")
+    expect(page.locator("#head .pm-badge")).to_have_text("rolling back")
+
+
+def tab_to(page: Page, label: str) -> None:
+    """Tab until the element with this text has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == label:
+            return
+    raise AssertionError(f"no {label!r} within 60 tabs")
+
+
+def test_the_editor_marks_problems_as_one_types_and_keeps_a_draft(
+    as_person: People, summaries: Workload
+) -> None:
+    page = as_person("maria", "editor", team=summaries.owner)
+    page.goto(f"{page.url}workloads/summaries/versions/new/")
+    write(page, written(page).replace("default: small", "default: smal"))
+    expect(page.locator(".ace_gutter-cell.ace_error, .ace_error.ace_gutter-cell")).to_have_count(1)
+    expect(page.locator("#checked")).to_contain_text('did you mean "small"?')
+    page.reload()
+    expect(page.locator("[data-restored]")).to_be_visible()
+    assert "default: smal\n" in written(page)
+    page.click("text=Begin anew")
+    assert "default: small" in written(page)
+
+
+def test_the_first_steps_lead_to_a_guarded_rollout(as_person: People, transactional_db: None) -> None:
+    _save_plans("default")
+    team = builders.team("support")
+    page = as_person("ada", "admin", team=team)
+    home = page.url
+    next_step(page)
+    fill(page, "Register it", name="production", poll_interval_ms="1000")
+    for name, price in (("openai/gpt-4o-mini", "0.15"), ("anthropic/claude-sonnet-4-5", "3")):
+        page.goto(home)
+        next_step(page)
+        fill(
+            page,
+            "Add it",
+            name=name,
+            input_nusd_per_mtok=price,
+            output_nusd_per_mtok=price,
+            context_window="9999",
+        )
+    page.goto(home)
+    next_step(page)
+    fill(page, "Register it", name="tickets", task_type="summary", quality_bar="0.9")
+    page.goto(home)
+    next_step(page)
+    written(page)
+    page.click("text=Save as a new version")
+    expect(page.locator("main h1")).to_have_text("tickets v1")
+    page.goto(home)
+    next_step(page)
+    page.check("input[name=break_glass]") if page.locator("input[name=break_glass]").count() else None
+    page.fill("textarea[name=reason]", "the first version")
+    page.click("main button[type=submit]")
+    expect(page.locator("main h1")).to_have_text("tickets")
+    page.goto(home)
+    next_step(page)
+    fill(page, "Issue it", label="the gateway")
+    expect(page.locator("#key-text")).to_contain_text("pmr_production_")
+    assert (Environment.objects.count(), Model.objects.count(), Key.objects.count()) == (1, 2, 1)
+    builders.version(Workload.objects.get(), actor=actor_of("ada"))
+    page.goto(f"{home}rollouts/propose/?workload=tickets")
+    page.fill("textarea[name=reason]", "cheaper")
+    page.click("button:has-text('Propose')")
+    expect(page.locator("#head")).to_contain_text("tickets: v1 → v2")
+    assert Rollout.objects.get().guardrails
+
+
+def next_step(page: Page) -> None:
+    page.click("text=Do this next")
+
+
+def fill(page: Page, button: str, **values: str) -> None:
+    for name, value in values.items():
+        page.fill(f"main [name={name}]", value)
+    page.click(f"main button:has-text('{button}')")
+    page.wait_for_selector("main h1")
+    page.wait_for_load_state()
+
+
+def test_the_log_is_verified_at_a_click(as_person: People, summaries: Workload) -> None:
+    page = as_person("ada", "viewer")
+    page.goto(f"{page.url}audit/")
+    page.click("text=Verify")
+    page.click("button:has-text('Verify now')")
+    expect(page.locator("main [role=status]")).to_contain_text("nothing was rewritten")

@@ -1,0 +1,474 @@
+"""What one sets up in the console: environments, workloads, models, keys, plans, guardrails, the first steps."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from controlplane.access.actions import issue_key
+from controlplane.access.models import Key
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
+from policies_app import actions
+from policies_app.models import Environment, Model, Workload
+from rollout_app.apps import _save_plans
+from rollout_app.models import GuardrailOverride, Plan
+from tests.support import builders
+from tests.support.pages import text
+from tests.support.people import People, actor_of, running
+
+WORKLOAD: dict[str, Any] = {
+    "name": "tickets", "task_type": "summary", "difficulty": "mixed", "quality_bar": "0.9",
+    "success_signal": "human_review", "outcome_lag_s": "900", "unit": "conversation",
+    "latency_tolerance_ms": "", "retryable": "on", "description": "", "reason": "",
+}  # fmt: skip
+
+
+def shown(client: Client, name: str, *args: Any, status: int = 200) -> str:
+    response = client.get(reverse(f"console:{name}", args=args))
+    assert response.status_code == status
+    return text(response)
+
+
+# --- environments -------------------------------------------------------------------------------------
+
+
+def test_an_environment_is_registered(people: People) -> None:
+    form = {"name": "staging", "description": "", "poll_interval_ms": "5000", "reason": "a second one"}
+    response = people("ada", "admin").post(reverse("console:new_environment"), form, follow=True)
+    assert "staging is there" in text(response)
+    staging = Environment.objects.get(name="staging")
+    assert (staging.poll_interval_ms, staging.four_eyes) == (5_000, False)
+    assert Entry.objects.get(action="environment.register").reason == "a second one"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("poll_interval_ms", "3", "greater than or equal to 200"),
+        ("name", "two words", "valid “slug”"),
+        ("name", "production", "already"),
+        ("name", "", "This field is required"),
+    ],
+)
+def test_a_bad_environment_keeps_what_was_typed(
+    people: People, production: Environment, field: str, value: str, says: str
+) -> None:
+    form = {"name": "staging", "poll_interval_ms": "5000", "description": "for the tests", field: value}
+    response = people("ada", "admin").post(reverse("console:new_environment"), form)
+    assert response.status_code == 422
+    assert says in text(response) and "for the tests" in text(response)
+    assert Environment.objects.count() == 1
+
+
+def test_an_edit_of_what_somebody_else_saved_shows_both(people: People, production: Environment) -> None:
+    client, address = people("ada", "admin"), reverse("console:edit_environment", args=["production"])
+    actions.edit_environment(production, actor=SYSTEM, poll_interval_ms=2_000)
+    form = {"poll_interval_ms": "7000", "description": "", "expected": "1", "reason": ""}
+    response = client.post(address, form)
+    page = text(response)
+    assert response.status_code == 422
+    assert "Somebody else saved it meanwhile" in page and "2000" in page and 'value="7000"' in page
+    assert 'name="expected" value="2"' in page
+    assert client.post(address, {**form, "expected": "2"}).status_code == 302
+    production.refresh_from_db()
+    assert production.poll_interval_ms == 7_000
+
+
+def test_four_eyes_can_be_switched_on_but_not_off_in_the_form(
+    people: People, production: Environment
+) -> None:
+    client, address = people("ada", "admin"), reverse("console:edit_environment", args=["production"])
+    assert "To switch that off takes a second person" in shown(client, "edit_environment", "production")
+    client.post(address, {"poll_interval_ms": "10000", "expected": "1"})
+    production.refresh_from_db()
+    assert production.four_eyes
+
+
+def test_a_freeze_can_be_planned_and_ended(
+    people: People, production: Environment, summaries: Workload
+) -> None:
+    client, now = people("ada", "admin"), timezone.now()
+    form = {
+        "frozen_from": f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M}",
+        "frozen_until": f"{now + timedelta(hours=5):%Y-%m-%dT%H:%M}",
+        "freeze_reason": "Black Friday",
+    }
+    response = client.post(reverse("console:freeze", args=["production"]), form, follow=True)
+    assert "production will be frozen" in text(response) and "planned:" in text(response)
+    production.refresh_from_db()
+    assert not production.is_frozen(now)
+    assert production.is_frozen(now + timedelta(hours=2))
+    assert not production.is_frozen(now + timedelta(hours=6))
+    assert running(summaries, production).state == "running"  # nothing holds it before
+    client.post(reverse("console:thaw", args=["production"]), {"reason": "called off"})
+    production.refresh_from_db()
+    assert production.frozen_until is None
+
+
+def test_a_freeze_that_ends_before_it_begins_is_refused(people: People, production: Environment) -> None:
+    form = {"frozen_from": "2099-01-02T00:00", "frozen_until": "2099-01-01T00:00", "freeze_reason": "x"}
+    response = people("ada", "admin").post(reverse("console:freeze", args=["production"]), form)
+    assert response.status_code == 422
+    assert "It ends before it begins." in text(response)
+
+
+@pytest.mark.parametrize("role", ["viewer", "editor", "approver", "operator"])
+@pytest.mark.parametrize("name", ["edit_environment", "freeze", "thaw"])
+def test_environments_are_an_admins_to_change(
+    people: People, production: Environment, role: str, name: str
+) -> None:
+    client, address = people("tom", role), reverse(f"console:{name}", args=["production"])
+    for method in (client.get, client.post):
+        assert method(address).status_code == 403
+    assert client.get(reverse("console:new_environment")).status_code == 403
+
+
+# --- workloads ----------------------------------------------------------------------------------------
+
+
+def test_a_workload_is_registered_by_its_team(people: People) -> None:
+    team = builders.team("support")
+    client = people("maria", "editor", team=team)
+    response = client.post(reverse("console:new_workload"), {**WORKLOAD, "owner": team.pk}, follow=True)
+    assert "tickets is there. Now write its first policy." in text(response)
+    tickets = Workload.objects.get(name="tickets")
+    assert (tickets.unit, tickets.success_signal, tickets.escalatable) == (
+        "conversation",
+        "human_review",
+        False,
+    )
+
+
+def test_nobody_registers_a_workload_for_another_team(people: People) -> None:
+    other = builders.team("other")
+    client = people("maria", "editor", team=builders.team("support"))
+    response = client.post(reverse("console:new_workload"), {**WORKLOAD, "owner": other.pk})
+    assert response.status_code == 422
+    assert not Workload.objects.exists()
+
+
+def test_who_is_on_no_team_is_told_so(people: People) -> None:
+    assert "You are on no team yet" in shown(people("maria", "editor"), "new_workload")
+
+
+def test_a_workload_is_edited_and_what_judges_asks_for_a_reason(people: People, summaries: Workload) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    address = reverse("console:edit_workload", args=["summaries"])
+    form = {**WORKLOAD, "owner": summaries.owner_id, "escalatable": "on", "expected": "1"}
+    form |= {
+        "outcome_lag_s": "0",
+        "unit": "request",
+        "success_signal": "accuracy_check",
+        "quality_bar": "0.95",
+    }
+    response = client.post(address, form)
+    assert response.status_code == 422
+    assert "This change needs a reason." in text(response)
+    assert client.post(address, {**form, "reason": "graders agree now"}).status_code == 302
+    summaries.refresh_from_db()
+    assert (str(summaries.quality_bar), summaries.version) == ("0.9500", 2)
+
+
+def test_the_bar_stays_while_a_rollout_is_under_way(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    running(summaries, production)
+    form = {**WORKLOAD, "owner": summaries.owner_id, "expected": "1", "quality_bar": "0.5", "reason": "x"}
+    response = people("maria", "editor", team=summaries.owner).post(
+        reverse("console:edit_workload", args=["summaries"]), form
+    )
+    assert response.status_code == 422
+    assert "is under way in production" in text(response)
+
+
+# --- models -------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_added_and_its_price_changed_in_dollars(people: People) -> None:
+    client = people("ada", "admin")
+    form = {
+        "name": "openai/gpt-4o-mini", "input_nusd_per_mtok": "0.15", "output_nusd_per_mtok": "0.6",
+        "context_window": "128000", "enabled": "on", "price_source": "the price list",
+    }  # fmt: skip
+    assert client.post(reverse("console:new_model"), form).status_code == 302
+    model = Model.objects.get()
+    assert (model.input_nusd_per_mtok, model.output_nusd_per_mtok) == (150_000_000, 600_000_000)
+    address = reverse("console:edit_model", args=[model.name])
+    assert 'value="0.15"' in text(client.get(address))
+    changed = {**form, "input_nusd_per_mtok": "0.12", "expected": "1"}
+    assert client.post(address, changed).status_code == 302
+    assert model.price_history.count() == 2
+    model.refresh_from_db()
+    assert (model.input_nusd_per_mtok, model.version) == (120_000_000, 2)
+    assert "$0.120" in shown(client, "models")
+
+
+@pytest.mark.parametrize("price", ["-1", "cheap", "1e30"])
+def test_a_bad_price_is_refused_beside_its_field(people: People, price: str) -> None:
+    form = {"name": "a/b", "input_nusd_per_mtok": price, "output_nusd_per_mtok": "1", "context_window": "1"}
+    response = people("ada", "admin").post(reverse("console:new_model"), form)
+    assert response.status_code == 422
+    assert 'id="id_input_nusd_per_mtok_error"' in text(response)
+    assert not Model.objects.exists()
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+
+def test_a_router_key_is_shown_once_with_a_snippet_that_works(
+    people: People, production: Environment
+) -> None:
+    client = people("ada", "admin")
+    form = {"kind": "router", "environment": "production", "label": "gateway", "lives": "90"}
+    response = client.post(reverse("console:new_key"), form)
+    page, key = text(response), Key.objects.get()
+    assert response.status_code == 201
+    assert f"pmr_production_{key.key_id}_" in page
+    assert "Router(&quot;" in page or 'Router("http://testserver"' in page
+    assert key.expires_at is not None
+    listed = shown(client, "keys")
+    assert "gateway" in listed and f"_{key.key_id}_" not in listed and "never" in listed
+
+
+def test_an_admin_key_acts_for_its_person_with_roles_they_hold(
+    people: People, production: Environment
+) -> None:
+    client = people("maria", "editor")
+    form = {"kind": "admin", "environment": "production", "label": "ci", "scopes": ["editor"]}
+    assert client.post(reverse("console:new_key"), form).status_code == 201
+    assert str(Key.objects.get().user) == "maria"
+    refused = client.post(reverse("console:new_key"), {**form, "scopes": ["operator"], "label": "more"})
+    assert refused.status_code == 422
+    assert "needs the role operator" in text(refused) and 'value="more"' in text(refused)
+
+
+def test_only_an_admin_issues_a_router_key(people: People, production: Environment) -> None:
+    form = {"kind": "router", "environment": "production", "label": "gateway"}
+    response = people("maria", "editor").post(reverse("console:new_key"), form)
+    assert response.status_code == 422
+    assert not Key.objects.exists()
+
+
+def test_a_key_is_rotated_and_revoked(people: People, production: Environment) -> None:
+    key, _ = issue_key("router", "production", "gateway", actor=SYSTEM)
+    client = people("ada", "admin")
+    response = client.post(reverse("console:rotate_key", args=[key.key_id]), {"overlap_hours": "24"})
+    assert response.status_code == 201
+    successor = Key.objects.get(rotated_from=key)
+    client.post(reverse("console:revoke_key", args=[successor.key_id]), {"reason": "leaked"})
+    successor.refresh_from_db()
+    assert successor.revoked_at is not None
+    assert "revoked" in shown(client, "keys")
+
+
+def test_nobody_sees_or_ends_keys_of_other_environments(people: People, production: Environment) -> None:
+    key, _ = issue_key("router", "production", "gateway", actor=SYSTEM)
+    client = people("sam", "admin", environment="staging")
+    assert key.key_id not in shown(client, "keys")
+    for name in ("rotate_key", "revoke_key"):
+        assert client.post(reverse(f"console:{name}", args=[key.key_id]), {"reason": "x"}).status_code == 404
+
+
+# --- stop serving -------------------------------------------------------------------------------------
+
+
+def test_an_operator_stops_serving(people: People, summaries: Workload) -> None:
+    address = reverse("console:stop", args=["summaries", "production"])
+    assert people("maria", "editor").post(address, {"reason": "x"}).status_code == 403
+    response = people("tom", "operator").post(address, {"reason": "retired"}, follow=True)
+    assert "production serves summaries no more" in text(response)
+    assert not summaries.assignments.exists()
+
+
+def test_what_a_rollout_moves_is_not_stopped(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    running(summaries, production)
+    address = reverse("console:stop", args=["summaries", "production"])
+    response = people("tom", "operator").post(address, {"reason": "retired"})
+    assert response.status_code == 422
+    assert "roll it back first" in text(response)
+
+
+# --- plans --------------------------------------------------------------------------------------------
+
+
+def stages(*rows: dict[str, Any]) -> dict[str, Any]:
+    """The builder's post of these stages."""
+    data: dict[str, Any] = {"form-TOTAL_FORMS": len(rows), "form-INITIAL_FORMS": 0}
+    for at, row in enumerate(rows):
+        data |= {f"form-{at}-{name}": value for name, value in row.items()}
+    return data
+
+
+FULL = {"mode": "full"}
+
+
+def test_a_plan_is_built_and_ordered_by_its_shares(people: People) -> None:
+    rows = [
+        FULL,
+        {"mode": "percentage", "share_percent": "25"},
+        {"mode": "percentage", "share_percent": "2.5"},
+    ]
+    form = {"name": "mine", "description": "for us", **stages(*rows, {"mode": "shadow", "min_tasks": "100"})}
+    response = people("maria", "editor").post(reverse("console:new_plan"), form)
+    assert response.status_code == 302
+    built = [(stage["mode"], stage["share_pcm"]) for stage in Plan.objects.get(name="mine").stages]
+    assert built == [("shadow", 0), ("percentage", 2_500), ("percentage", 25_000), ("full", 100_000)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"mode": "percentage", "share_percent": "5"}], "The last stage must be full."),
+        ([{"mode": "percentage"}, FULL], "A share is a whole number"),
+        ([{"mode": "percentage", "share_percent": "5"}] * 2 + [FULL], "Shares must grow"),
+        ([{"mode": "percentage", "share_percent": "500"}, FULL], "less than or equal to 100"),
+        ([{"mode": "nonsense"}, FULL], "is not one of the available choices"),
+    ],
+)
+def test_a_bad_plan_says_why_and_keeps_what_was_typed(
+    people: People, rows: list[dict[str, Any]], says: str
+) -> None:
+    form = {"name": "mine", "description": "for us", **stages(*rows)}
+    response = people("maria", "editor").post(reverse("console:new_plan"), form)
+    assert response.status_code == 422
+    assert says in text(response) and "for us" in text(response)
+    assert not Plan.objects.filter(name="mine").exists()
+
+
+def test_stages_come_and_go_without_scripts(people: People) -> None:
+    client, rows = people("maria", "editor"), [{"mode": "percentage", "share_percent": "7"}, FULL]
+    more = text(client.post(reverse("console:new_plan"), {"name": "mine", **stages(*rows), "add": "1"}))
+    assert 'name="form-TOTAL_FORMS" value="3"' in more and 'value="7"' in more
+    less = text(client.post(reverse("console:new_plan"), {"name": "mine", **stages(*rows), "remove": "0"}))
+    assert 'name="form-TOTAL_FORMS" value="1"' in less and 'value="7"' not in less
+    assert not Plan.objects.filter(name="mine").exists()
+
+
+def test_the_picture_tells_the_length_at_a_workloads_traffic(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    from rollout_app.models import ArmTotals
+
+    now = timezone.now().replace(second=0, microsecond=0)
+    ArmTotals.objects.bulk_create(
+        ArmTotals(
+            environment=production, workload=summaries, arm="baseline", version=1, tasks=100, successes=92,
+            failures=8, minute=now - timedelta(minutes=n),
+        )
+        for n in range(60)
+    )  # fmt: skip
+    rows = [{"mode": "percentage", "share_percent": "25", "min_minutes": "15"}, FULL]
+    form = {**stages(*rows), "at": summaries.assignments.get().pk}
+    page = text(people("tom", "viewer").post(reverse("console:draw_plan"), form))
+    assert "at 100 tasks a minute and 8.0\u202f% failures" in page
+    assert '<svg class="pm-ramp"' in page and "until full" in page
+    alone = text(people("tom", "viewer").post(reverse("console:draw_plan"), stages(*rows)))
+    assert "Choose whose traffic it meets" in alone
+
+
+def test_a_plan_is_edited_at_the_version_that_was_shown_and_removed(people: People) -> None:
+    _save_plans("default")
+    client, address = people("maria", "editor"), reverse("console:edit_plan", args=["standard"])
+    form = {
+        "description": "mine",
+        **stages({"mode": "percentage", "share_percent": "50"}, FULL),
+        "expected": "1",
+    }
+    assert client.post(address, form).status_code == 302
+    assert client.post(address, form).status_code == 422  # somebody (here: the first post) was faster
+    assert (
+        client.post(reverse("console:remove_plan", args=["standard"]), {"reason": "unused"}).status_code
+        == 302
+    )
+    assert not Plan.objects.filter(name="standard").exists()
+
+
+# --- guardrails ---------------------------------------------------------------------------------------
+
+
+def test_a_margin_is_changed_in_points_and_taken_back(people: People, summaries: Workload) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    address = reverse("console:edit_margin", args=["summaries", "failure"])
+    assert 'value="2"' in text(client.get(address))
+    assert client.post(address, {"enabled": "on", "margin": "1", "weight": "0.3"}).status_code == 302
+    assert GuardrailOverride.objects.get().margin == pytest.approx(0.01)
+    refused = client.post(address, {"enabled": "on", "margin": "5", "weight": "0.3"})
+    assert refused.status_code == 422 and "This change needs a reason." in text(refused)
+    assert "own" in shown(client, "margins", "summaries")
+    client.post(reverse("console:reset_margin", args=["summaries", "failure"]), {"reason": "as all"})
+    assert not GuardrailOverride.objects.exists()
+
+
+def test_it_says_beside_a_margin_what_it_would_have_done(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    running(summaries, production)
+    client = people("maria", "editor", team=summaries.owner)
+    address = reverse("console:rehearse_margin", args=["summaries", "failure"])
+    page = text(client.post(address, {"enabled": "on", "margin": "1", "weight": "0.3"}))
+    assert "would not have rolled back in 0 windows" in page and "v1 → v2" in page
+    asked = client.post(
+        reverse("console:edit_margin", args=["summaries", "failure"]),
+        {"enabled": "on", "margin": "1", "weight": "0.3", "rehearse": "1"},
+    )
+    assert "would not have rolled back" in text(asked)
+    assert not GuardrailOverride.objects.exists()
+
+
+@pytest.mark.parametrize("margin", ["", "-1", "0", "300", "much"])
+def test_a_bad_margin_is_refused_and_nothing_breaks(people: People, summaries: Workload, margin: str) -> None:
+    client = people("maria", "editor", team=summaries.owner)
+    form = {"enabled": "on", "margin": margin, "weight": "0.3", "reason": "x"}
+    assert client.post(reverse("console:edit_margin", args=["summaries", "failure"]), form).status_code == 422
+    assert (
+        client.post(reverse("console:rehearse_margin", args=["summaries", "failure"]), form).status_code
+        == 200
+    )
+
+
+def test_margins_are_the_owners_to_change(people: People, summaries: Workload) -> None:
+    client = people("eva", "editor")
+    assert client.get(reverse("console:margins", args=["summaries"])).status_code == 200
+    assert client.get(reverse("console:edit_margin", args=["summaries", "failure"])).status_code == 403
+    assert client.get(reverse("console:edit_margin", args=["summaries", "nonsense"])).status_code == 403
+
+
+# --- the first steps ----------------------------------------------------------------------------------
+
+
+def test_an_empty_home_shows_the_first_steps_and_checks_them_off(people: People) -> None:
+    client = people("ada", "admin")
+    page = text(client.get("/console/"))
+    assert "First steps" in page and page.count("check_circle") == 0
+    assert page.count("Do this next") == 1
+    place = builders.environment("production")
+    workload = builders.workload("summaries")
+    builders.served(place, workload)
+    assert text(client.get("/console/")).count("check_circle") == 5
+    builders.version(workload, actor=actor_of("ada"))
+    running(workload, place)
+    assert "First steps" not in text(client.get("/console/"))
+
+
+@pytest.mark.parametrize("name", ["environments", "models", "plans", "keys"])
+def test_lists_need_few_queries(
+    people: People, summaries: Workload, name: str, django_assert_max_num_queries: Any
+) -> None:
+    _save_plans("default")
+    client = people("ada", "admin")
+    issue_key("router", "production", "gateway", actor=SYSTEM)
+    with django_assert_max_num_queries(14):
+        shown(client, name)
+
+
+def test_no_page_tells_a_person_to_post(people: People) -> None:
+    client = people("ada", "admin")
+    for name in ("index", "workloads", "fleet", "environments", "models", "keys", "plans", "rollouts"):
+        assert "POST /api" not in shown(client, name)
+    assert "POST /api" not in text(people("stranger").get("/console/"))
