@@ -14,7 +14,7 @@ from controlplane.audit import pages as audit
 from controlplane.web.pages import may
 from policies_app.console import urls as policies
 from policies_app.four_eyes import pages as changes
-from rollout_app.console import review_pages
+from rollout_app.console import rehearsal_pages, review_pages
 from rollout_app.console import views as rollouts
 from rollout_app.console.setup import margins, plans
 from rollout_app.engine.states import State
@@ -40,7 +40,12 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         return bool(request.user.is_active)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        pages = [*policies.urlpatterns, *changes.urlpatterns, *review_pages.urlpatterns]
+        pages = [
+            *policies.urlpatterns,
+            *changes.urlpatterns,
+            *review_pages.urlpatterns,
+            *rehearsal_pages.urlpatterns,
+        ]
         pages += [*rollouts.urlpatterns, *audit.urlpatterns, *people.urlpatterns]
         pages += [*plans.urlpatterns, *margins.urlpatterns]
         return [*home.urlpatterns, *pages, *super().get_urls()]

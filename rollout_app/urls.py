@@ -4,7 +4,7 @@ from django.urls import URLPattern, path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from controlplane.web.api import ApiView
-from rollout_app import api
+from rollout_app import api, rehearsal_api
 from rollout_app.blast_radius import api as blast_radius
 from rollout_app.review import api as review
 
@@ -58,6 +58,8 @@ urlpatterns = [
     path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
     path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
     path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),
+    path("workloads/<slug:workload>/backtest", rehearsal_api.BacktestView.as_view()),
+    path("workloads/<slug:workload>/decide", rehearsal_api.DecideView.as_view()),
     *_with_csv("environments/<slug:environment>/review", review.EnvironmentReviewView, "environment_review"),
     *_with_csv("environments/<slug:environment>/review/<slug:workload>", review.WorkloadReviewView),
     *_with_csv("rollouts/<uuid:rollout>/review", review.RolloutReviewView),

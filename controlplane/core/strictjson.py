@@ -21,10 +21,10 @@ MAX_NODES = 20_000
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]},]', re.DOTALL)
 
 
-def loads(body: bytes) -> Any:
+def loads(body: bytes, most: int = MAX_BYTES) -> Any:
     """The document, or `MalformedBody` / `BodyTooLarge` saying what is wrong with it."""
-    if len(body) > MAX_BYTES:
-        raise BodyTooLarge(f"The body has {len(body):,} bytes; at most {MAX_BYTES:,} are read.")
+    if len(body) > most:
+        raise BodyTooLarge(f"The body has {len(body):,} bytes; at most {most:,} are read.")
     _refuse_too_deep(body)
     try:
         document = json.loads(

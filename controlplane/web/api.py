@@ -61,7 +61,8 @@ class StrictJSONParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         # One byte more than allowed tells "too large" without reading it all.
-        document = strictjson.loads(stream.read(strictjson.MAX_BYTES + 1))
+        most: int = getattr((parser_context or {}).get("view"), "most_bytes", strictjson.MAX_BYTES)
+        document = strictjson.loads(stream.read(most + 1), most)
         if not isinstance(document, dict):
             raise MalformedBody("The body must be a JSON object.")
         return document
@@ -117,6 +118,7 @@ class ApiView(APIView):
     parser_classes = (StrictJSONParser,)
     renderer_classes = (JSONRenderer,)
     pagination_class = Pages  # for the schema: what is listed comes in pages
+    most_bytes: ClassVar[int] = strictjson.MAX_BYTES  # of a body
     # Members of an answer that are shown once: the copy kept for an `Idempotency-Key` has null instead.
     shown_once: ClassVar[tuple[str, ...]] = ()
 
@@ -128,8 +130,8 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         permissions.require_role(self.actor, Role.VIEWER, permissions.ANYWHERE)
-        if int(request.META.get("CONTENT_LENGTH") or 0) > strictjson.MAX_BYTES:
-            raise BodyTooLarge(f"The body is too large; at most {strictjson.MAX_BYTES:,} bytes are read.")
+        if int(request.META.get("CONTENT_LENGTH") or 0) > self.most_bytes:
+            raise BodyTooLarge(f"The body is too large; at most {self.most_bytes:,} bytes are read.")
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return exception_handler

@@ -68,3 +68,13 @@ def _retirement(name: str, retires_on: date, today: date) -> Iterable[ModelNotic
     elif days <= RETIRES_SOON.days:
         left = "today" if days == 0 else "tomorrow" if days == 1 else f"in {days} days"
         yield ModelNotice(name, f"{name} retires {left} ({retires_on:%Y-%m-%d}).", "warn")
+
+
+def dollars_per_million() -> dict[str, tuple[float, float]]:
+    """Dollars a million tokens (input, output) of the catalogue's models that have both prices."""
+    prices = Model.objects.values_list("name", "input_nusd_per_mtok", "output_nusd_per_mtok")
+    return {
+        name: (tokens_in / 1e9, tokens_out / 1e9)
+        for name, tokens_in, tokens_out in prices
+        if tokens_in is not None and tokens_out is not None
+    }

@@ -14,8 +14,8 @@ NUSD = 10**9
 
 def as_text(result: Backtest, *, bar: float | None = None) -> str:
     """Tables for a terminal, and sentences for what needs saying."""
-    lines = [_coverage(result), "", _table(result), ""]
-    lines += [sentence for line in result.policies[:5] for sentence in _sentences(line, result)]
+    lines = [coverage(result), "", _table(result), ""]
+    lines += [sentence for line in result.policies[:5] for sentence in sentences(line, result)]
     if result.scores:
         lines += ["", _scores(result.scores)]
     if bar is not None:
@@ -47,7 +47,7 @@ def as_document(result: Backtest) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _coverage(result: Backtest) -> str:
+def coverage(result: Backtest) -> str:
     text = f"{result.read:,} tasks read, {result.compared:,} compared, {result.priced:,} of them with every cost known."
     for name, counts in (("no known outcome of", result.left_out), ("no known cost of", result.unpriced)):
         if counts:
@@ -75,6 +75,21 @@ def agreement_text(name: str, found: Agreement) -> str:
         )
     lines.append("  Nothing is projected from here: a log says nothing of a model that was not asked.")
     return "\n".join(lines)
+
+
+def agreement_document(found: Agreement) -> dict[str, Any]:
+    """The same as plain data. Of the tasks on which the models differ nothing is said: nothing is known."""
+    return {
+        "tasks": found.tasks,
+        "agreed": found.agreed,
+        "graded": found.graded,
+        "accuracy": _interval(found.accuracy),
+        "cost_per_success_usd": _interval(found.cost_per_success, NUSD),
+        "moves": [
+            {"asked": asked, "would_ask": would, "tasks": count}
+            for (asked, would), count in found.moves.most_common(50)
+        ],
+    }
 
 
 _HEAD = ("", "success", "95 % interval", "$ a success", "$ a task", "saving", "mix", "PGR", "escalated")
@@ -108,7 +123,7 @@ def _row(name: str, line: Line) -> tuple[str, ...]:
     )
 
 
-def _sentences(line: Line, result: Backtest) -> list[str]:
+def sentences(line: Line, result: Backtest) -> list[str]:
     """What a reader should not have to work out. Nothing is called a saving whose interval reaches zero."""
     saving, found = line.saving, []
     if saving.value is None:

@@ -1,12 +1,13 @@
 """A sweep of one threshold: the same policy with other numbers in one condition."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 from pointsman.evaluate import CompiledPolicy, compile_policy
-from rollout_app.backtest.run import Backtest, Line
+from rollout_app.backtest.run import MAX_POLICIES, Backtest, Line
 
 # A number that stands alone: not a part of a name, and not inside a string literal (those are cut out beforehand).
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
@@ -31,10 +32,27 @@ def swept(document: Mapping[str, Any], place: str, values: Sequence[float]) -> d
     return policies
 
 
+def policies_of(documents: Mapping[str, Mapping[str, Any]], sweep: str = "") -> dict[str, CompiledPolicy]:
+    """The documents compiled, by name; with a sweep (`PLACE:LOW:HIGH:STEPS`) the only one, once for each value."""
+    if not sweep:
+        return {name: compile_policy(document) for name, document in documents.items()}
+    if len(documents) != 1:
+        raise ValueError("A sweep takes one policy.")
+    place, *numbers = sweep.rsplit(":", 3)
+    try:
+        low, high, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+    except (IndexError, ValueError):
+        raise ValueError(
+            f"Sweep {sweep[:80]!r}: write PLACE:LOW:HIGH:STEPS, such as escalate:0.4:0.9:26."
+        ) from None
+    (document,) = documents.values()
+    return swept(document, place, steps(low, high, count))
+
+
 def steps(low: float, high: float, count: int) -> list[float]:
     """`count` values from low to high, both included."""
-    if count < 2 or not low < high:
-        raise ValueError("A sweep goes from a lower to a higher value in at least 2 steps.")
+    if not 2 <= count <= MAX_POLICIES or not -math.inf < low < high < math.inf:
+        raise ValueError(f"A sweep goes from a lower to a higher value in 2 to {MAX_POLICIES} steps.")
     return [round(low + (high - low) * at / (count - 1), 10) for at in range(count)]
 
 

@@ -19,15 +19,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from pointsman.errors import PolicyInvalid
-from pointsman.evaluate import CompiledPolicy, compile_policy
+from pointsman.evaluate import compile_policy
 from pointsman.policy import load
-from policies_app.models import Model, PolicyVersion
+from policies_app.catalogue.usage import dollars_per_million
+from policies_app.models import PolicyVersion
 from rollout_app.backtest import picture, report, single_log
-from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.run import backtest
 from rollout_app.backtest.sources import LOGS, Source, open_tasks
 from rollout_app.backtest.tasks import Task
-from rollout_app.backtest.threshold import steps, swept
+from rollout_app.backtest.threshold import policies_of
 from rollout_app.rehearsal.scenario import RECORDED
 
 
@@ -77,7 +77,7 @@ class Command(BaseCommand):
             self._against_log(documents, options)
             return
         result = backtest(
-            _policies(documents, options["sweep"]), _tasks(options), score=options["score"] or None
+            policies_of(documents, options["sweep"]), _tasks(options), score=options["score"] or None
         )
         if options["picture"]:
             picture.draw(result, options["picture"])
@@ -92,22 +92,6 @@ class Command(BaseCommand):
         for name, document in documents.items():
             found = single_log.agreement(compile_policy(document), _tasks(options))
             self.stdout.write(report.agreement_text(name, found))
-
-
-def _policies(documents: Mapping[str, Any], sweep: str) -> dict[str, CompiledPolicy]:
-    if not sweep:
-        return {name: compile_policy(document) for name, document in documents.items()}
-    if len(documents) != 1:
-        raise ValueError("A sweep takes one policy.")
-    place, *numbers = sweep.rsplit(":", 3)
-    try:
-        low, high, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
-    except (IndexError, ValueError):
-        raise ValueError(
-            f"--sweep {sweep!r}: write PLACE:LOW:HIGH:STEPS, such as escalate:0.4:0.9:26."
-        ) from None
-    (document,) = documents.values()
-    return swept(document, place, steps(low, high, count))
 
 
 def _document(name: str) -> dict[str, Any]:
@@ -133,16 +117,6 @@ def _tasks(options: Mapping[str, Any]) -> Iterator[Task]:
             grade=options["grade"],
             grades=options["grades"],
             success_from=options["success_from"],
-            prices=_prices(),
+            prices=dollars_per_million(),
         )
     )
-
-
-def _prices() -> Prices:
-    """Dollars a million tokens, of the catalogue's models that have a price."""
-    prices = Model.objects.values_list("name", "input_nusd_per_mtok", "output_nusd_per_mtok")
-    return {
-        name: (tokens_in / 1e9, tokens_out / 1e9)
-        for name, tokens_in, tokens_out in prices
-        if tokens_in is not None and tokens_out is not None
-    }

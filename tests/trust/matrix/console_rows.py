@@ -29,6 +29,7 @@ from tests.trust.matrix.needs import (
     owner,
     page,
 )
+from tests.trust.matrix.policy_rows import TRIED
 from tests.trust.matrix.world import World
 
 BREAK_GLASS = WHY | {"break_glass": "on"}
@@ -127,6 +128,13 @@ ROWS = [
     page("GET", "environments/<slug:name>/four-eyes-off/", here("admin"), "environments/production/four-eyes-off/"),
     page("POST", "environments/<slug:name>/four-eyes-off/", here("admin"),
          lambda w: ("environments/production/four-eyes-off/", BREAK_GLASS)),
+    page("GET", "workloads/<slug:name>/backtest/", ANY, "workloads/w-plain/backtest/"),
+    page("POST", "workloads/<slug:name>/backtest/", ANY, lambda w: (
+        "workloads/w-plain/backtest/",
+        {"versions": ["1"], "file": SimpleUploadedFile("t.csv", TRIED["file"]["text"].encode())}), writes=False),
+    page("GET", "workloads/<slug:name>/playground/", ANY, "workloads/w-plain/playground/"),
+    page("POST", "workloads/<slug:name>/playground/", ANY,
+        lambda w: ("workloads/w-plain/playground/", {"versions": ["1"], "request": "{}"}), writes=False),
     page("GET", "review/", ANY, "review/"),
     page("GET", "review/<slug:name>/", HERE, "review/production/"),
     page("GET", "review/<slug:name>/<slug:workload>/", HERE, "review/production/w-plain/"),

@@ -38,6 +38,8 @@ def _served_at_once(world: World) -> Request:
 AT = "environments/<slug:environment>"
 SERVED = f"{AT}/assignments/<slug:workload>"
 ONE = "workloads/<slug:workload>"
+_SMALL, _LARGE = "openai/gpt-4o-mini:success", "anthropic/claude-sonnet-4-5:success"
+TRIED = {"versions": [1], "file": {"name": "t.csv", "text": f"{_SMALL},{_LARGE}\n1,1\n0,1\n"}}
 ROWS = [
     row("GET", "environments", ANY, "environments"),
     row("POST", "environments", every("admin"), lambda w: ("environments", WHY | {"name": "new"}), 201),
@@ -61,6 +63,9 @@ ROWS = [
         lambda w: ("workloads/w-plain/versions", _document(w)), 201),
     row("POST", f"{ONE}/versions/validate", ANY,
         lambda w: ("workloads/w-plain/versions/validate", _document(w)), writes=False),
+    row("POST", f"{ONE}/backtest", ANY, lambda w: ("workloads/w-plain/backtest", TRIED), writes=False),
+    row("POST", f"{ONE}/decide", ANY,
+        lambda w: ("workloads/w-plain/decide", {"versions": [1], "request": {}}), writes=False),
     row("GET", f"{ONE}/versions/<int:number>", ANY, "workloads/w-plain/versions/1"),
     row("GET", f"{ONE}/versions/<int:number>/diff/<int:other>", ANY, "workloads/w-draft/versions/1/diff/2"),
     row("GET", "models", ANY, "models"),

@@ -1,0 +1,35 @@
+// The cost-quality picture of a backtest, drawn by Chart.js. Without scripts the table below says the same.
+document.addEventListener("DOMContentLoaded", () => {
+  const canvas = document.getElementById("curve");
+  const text = document.getElementById("curve-data");
+  if (!canvas || !text || typeof Chart === "undefined") return;
+  const data = JSON.parse(text.textContent);
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
+  const [ink, line, accent] = [colour("--pm-text", "#4b5563"), colour("--pm-line", "#d1d5db"), colour("--pm-accent", "#2563eb")];
+  const most = Math.max(...["policies", "models", "oracle"].flatMap((name) => data[name].map((point) => point.x)), 0);
+  const points = (label, rows, shape, fill) => ({ label, data: rows, pointStyle: shape, backgroundColor: fill, borderColor: fill, radius: 6, hoverRadius: 8 });
+  new Chart(canvas, {
+    type: "scatter",
+    data: {
+      datasets: [
+        points(data.policies.length === 1 ? "the version" : "versions", data.policies, "circle", accent),
+        points("one model for everything", data.models, "rect", ink),
+        points("oracle", data.oracle, "star", "#b45309"),
+        { label: "random mix of the models", data: data.frontier, showLine: true, borderDash: [6, 4], borderColor: ink, pointRadius: 0, pointHitRadius: 0 },
+        { label: "quality bar", data: [{ x: 0, y: data.bar }, { x: most, y: data.bar }], showLine: true, borderColor: "#b91c1c", borderWidth: 1, pointRadius: 0, pointHitRadius: 0 },
+      ],
+    },
+    options: {
+      animation: false,
+      scales: {
+        x: { title: { display: true, text: "US dollars a task (mean)", color: ink }, ticks: { color: ink }, grid: { color: line } },
+        y: { title: { display: true, text: "tasks done well (%)", color: ink }, ticks: { color: ink }, grid: { color: line } },
+      },
+      plugins: {
+        legend: { position: "bottom", labels: { color: ink, usePointStyle: true } },
+        tooltip: { callbacks: { label: (item) => `${item.raw.name}: ${item.raw.y.toFixed(2)} %, $${item.raw.x.toFixed(6)} a task` } },
+      },
+    },
+  });
+});

@@ -1,0 +1,242 @@
+"""Pages of what a version would do before it does it: a backtest over recorded tasks, and the playground."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from controlplane.core.errors import PointsmanError
+from controlplane.web.pages import console_view, page, status_of
+from policies_app.catalogue.usage import dollars_per_million
+from policies_app.console.lookups import may_edit, trail, workload_for
+from policies_app.models import Workload
+from rollout_app.backtest import report
+from rollout_app.backtest.run import Backtest, Line
+from rollout_app.backtest.sources import LOGS
+from rollout_app.backtest.threshold import cheapest_within
+from rollout_app.rehearsal import waiting
+from rollout_app.rehearsal.scenario import RECORDED
+
+_NUSD = 10**9
+
+
+class TriedForm(forms.Form):
+    """Which versions to try, and a text that is no version yet."""
+
+    versions = forms.TypedMultipleChoiceField(coerce=int, required=False, widget=forms.CheckboxSelectMultiple)
+    draft = forms.CharField(
+        required=False,
+        strip=False,
+        max_length=65_536,
+        label="Draft",
+        widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code", "spellcheck": "false", "wrap": "off"}),
+        help_text="A policy that is not saved yet, to compare with the versions.",
+    )
+
+    def __init__(self, workload: Workload, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        newest = list(workload.versions.defer("canonical")[:20])
+        labels = [(v.number, f"v{v.number} {v.note}"[:80].strip()) for v in newest]
+        self.fields["versions"].choices = labels  # type: ignore[attr-defined]
+        if newest:
+            self.fields["versions"].initial = [newest[0].number]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if not data.get("versions") and not (data.get("draft") or "").strip() and not self.errors:
+            raise forms.ValidationError("Choose a version, or write a draft.")
+        return data
+
+
+class BacktestForm(TriedForm):
+    """Which tasks, and how to read them."""
+
+    recorded = forms.ChoiceField(
+        required=False,
+        label="Recorded tasks that come along",
+        choices=[("", "None: my own file"), *((name, name) for name in RECORDED)],
+    )
+    file = forms.FileField(
+        required=False,
+        label="Your recorded tasks",
+        help_text="CSV, JSON lines or Parquet, at most 4 MiB: a row is a task with every model's outcome "
+        "(MODEL:success, MODEL:cost_usd, …). Longer ones: manage.py backtest.",
+    )
+    mapping = forms.CharField(
+        required=False,
+        strip=False,
+        max_length=65_536,
+        widget=forms.Textarea(attrs={"rows": 4, "class": "pm-code", "spellcheck": "false", "wrap": "off"}),
+        help_text="YAML that says which column is what, where the file has names of its own.",
+    )
+    log = forms.ChoiceField(
+        required=False,
+        label="The file is a log of",
+        choices=[("", "No gateway: it is a table"), *((name, name) for name in LOGS)],
+    )
+    latency_unit = forms.ChoiceField(
+        required=False,
+        label="Langfuse's latency is in",
+        choices=[("", "Not Langfuse"), ("ms", "milliseconds"), ("s", "seconds")],
+    )
+    sweep = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Sweep of one threshold",
+        widget=forms.TextInput(attrs={"placeholder": "escalate:0.4:0.9:11"}),
+        help_text="PLACE:LOW:HIGH:STEPS, where the place is escalate or the id of a rule. Of one version.",
+    )
+    score = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Score of the weak model",
+        widget=forms.TextInput(attrs={"placeholder": "confidence"}),
+        help_text="A request input that says how likely the weak model is right: its ranking is judged, too.",
+    )
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean()
+        if not self.errors and bool(data.get("file")) == bool(data.get("recorded")):
+            raise forms.ValidationError("Choose a file, or tasks that come along: one of them.")
+        return data
+
+
+class PlaygroundForm(TriedForm):
+    """One request as its inputs."""
+
+    request = forms.CharField(
+        label="Request",
+        strip=False,
+        max_length=20_000,
+        widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code", "spellcheck": "false"}),
+        help_text="The inputs as JSON: prompt_tokens, endpoint, attributes, history …",
+    )
+
+    def clean_request(self) -> dict[str, Any]:
+        try:
+            inputs = json.loads(self.cleaned_data["request"])
+        except (ValueError, RecursionError) as error:
+            raise forms.ValidationError(f"The request is not JSON: {error}") from None
+        if not isinstance(inputs, dict):
+            raise forms.ValidationError('The request is an object of inputs, such as {"prompt_tokens": 900}.')
+        return inputs
+
+
+@console_view("GET", "POST")
+def backtest_page(request: HttpRequest, name: str) -> HttpResponse:
+    workload = workload_for(request, name)
+    form = BacktestForm(workload, request.POST or None, request.FILES or None)
+    context: dict[str, Any] = {"workload": workload, "form": form, "may_edit": may_edit(request, workload)}
+    if request.method == "POST" and form.is_valid():
+        context |= _tried(form, workload)
+    crumbs = trail(workload)
+    return page(
+        request, "rehearsal/backtest.html", context, title="Backtest", crumbs=crumbs, status=status_of(form)
+    )
+
+
+@console_view("GET", "POST")
+def playground(request: HttpRequest, name: str) -> HttpResponse:
+    workload = workload_for(request, name)
+    example = {
+        "request": '{\n  "endpoint": "/tickets/summary",\n  "prompt_tokens": 900,\n  "attributes": {}\n}'
+    }
+    form = PlaygroundForm(workload, request.POST or None, initial=example)
+    context: dict[str, Any] = {"workload": workload, "form": form}
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        try:
+            documents = waiting.documents_of(workload, data["versions"], data["draft"])
+            context["decisions"] = waiting.decide(documents, data["request"], dollars_per_million())
+        except PointsmanError as error:
+            form.add_error(None, error.detail)
+    crumbs = trail(workload)
+    return page(
+        request,
+        "rehearsal/playground.html",
+        context,
+        title="Playground",
+        crumbs=crumbs,
+        status=status_of(form),
+    )
+
+
+def _tried(form: BacktestForm, workload: Workload) -> dict[str, Any]:
+    data = form.cleaned_data
+    file = data.pop("file")
+    try:
+        documents = waiting.documents_of(workload, data.pop("versions"), data.pop("draft"))
+        if file is not None and (file.size or 0) > waiting.MOST_BYTES:
+            form.add_error("file", "The file is larger than 4 MiB: manage.py backtest reads any.")
+            return {}
+        content = b"" if file is None else file.read()
+        asked = waiting.Asked(
+            documents=documents,
+            file_name=file.name if file is not None else "",
+            content=content,
+            prices=dollars_per_million(),
+            **data,
+        )
+        result = waiting.run(asked)
+    except PointsmanError as error:
+        form.add_error(None, error.detail)
+        return {}
+    if isinstance(result, Backtest):
+        return _shown(result, float(workload.quality_bar))
+    return {"agreements": [report.agreement_text(name, found) for name, found in result.items()]}
+
+
+# --- what the templates show -----------------------------------------------------------------------------
+
+
+def _shown(result: Backtest, bar: float) -> dict[str, Any]:
+    best = cheapest_within(result, bar)
+    return {
+        "result": result,
+        "coverage": report.coverage(result),
+        "sentences": [s.strip() for line in result.policies[:5] for s in report.sentences(line, result)],
+        "bar": bar,
+        "best": best,
+        "best_is_sure": best is not None and best.accuracy.low is not None and best.accuracy.low >= bar,
+        "lines": [
+            *((line, line.name, _asked_first(line)) for line in result.policies),
+            *((line, f"always {line.name}", []) for line in result.models),
+            (result.oracle, "oracle: the cheapest model that is right", []),
+        ],
+        "curve": _curve(result, bar),
+        "scores": result.scores,
+    }
+
+
+def _asked_first(line: Line) -> list[tuple[str, int]]:
+    return line.counts.first.most_common() if line.counts is not None else []
+
+
+def _curve(result: Backtest, bar: float) -> Mapping[str, Any]:
+    """Points in US dollars a task and per cent right, for the picture; the table beside it says the same."""
+    return {
+        "policies": _points(result.policies),
+        "models": _points(result.models),
+        "oracle": _points([result.oracle]),
+        "frontier": [
+            {"x": p.cost / _NUSD, "y": p.quality * 100, "name": f"mix at {p.name}"} for p in result.frontier
+        ],
+        "bar": bar * 100,
+    }
+
+
+def _points(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    return [
+        {"x": line.cost_per_task.value / _NUSD, "y": line.accuracy.value * 100, "name": line.name}
+        for line in lines
+        if line.cost_per_task.value is not None and line.accuracy.value is not None
+    ]
+
+
+urlpatterns = [
+    path("workloads/<slug:name>/backtest/", backtest_page, name="backtest"),
+    path("workloads/<slug:name>/playground/", playground, name="playground"),
+]

@@ -1,0 +1,99 @@
+"""/api/v1 of what a version would do before it does it: a backtest over recorded tasks, one decision."""
+
+from dataclasses import asdict
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from controlplane.core.errors import InvalidInput
+from controlplane.web.api import ApiView
+from policies_app.catalogue.usage import dollars_per_million
+from policies_app.selectors import workload_for
+from rollout_app.backtest import report
+from rollout_app.backtest.run import Backtest
+from rollout_app.backtest.sources import LOGS
+from rollout_app.rehearsal import waiting
+from rollout_app.rehearsal.scenario import RECORDED
+
+
+class TriedInput(serializers.Serializer[Any]):
+    """The versions to try, and a text that is no version yet."""
+
+    versions = serializers.ListField(
+        child=serializers.IntegerField(min_value=1), required=False, max_length=waiting.MOST_COMPARED
+    )
+    draft = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=65_536,
+        trim_whitespace=False,
+        help_text="a policy as YAML or JSON",
+    )
+
+
+class DecideInput(TriedInput):
+    request = serializers.DictField(help_text="the inputs: prompt_tokens, endpoint, attributes, …")
+
+
+class TasksFileSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=200, help_text="its ending says what it is: .csv, .jsonl, …")
+    text = serializers.CharField(max_length=waiting.MOST_BYTES, trim_whitespace=False)
+
+
+class BacktestInput(TriedInput):
+    recorded = serializers.ChoiceField(required=False, choices=sorted(RECORDED))
+    file = TasksFileSerializer(required=False)
+    mapping = serializers.CharField(required=False, max_length=65_536, trim_whitespace=False)
+    log = serializers.ChoiceField(required=False, choices=LOGS)
+    latency_unit = serializers.ChoiceField(
+        required=False, choices=["ms", "s"], help_text="of Langfuse's latency"
+    )
+    grade = serializers.CharField(required=False, max_length=200)
+    success_from = serializers.FloatField(required=False, min_value=0, max_value=1)
+    sweep = serializers.CharField(required=False, max_length=200, help_text="PLACE:LOW:HIGH:STEPS")
+    score = serializers.CharField(required=False, max_length=200)
+
+
+class BacktestView(ApiView):
+    """What versions would have got right and cost over recorded tasks. Nothing is kept."""
+
+    most_bytes = waiting.MOST_BYTES
+
+    @extend_schema(request=BacktestInput, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request, workload: str) -> Response:
+        found = workload_for(self.actor, workload)
+        data = self.validated(BacktestInput)
+        if ("file" in data) == ("recorded" in data):
+            raise InvalidInput("Give `file`, or `recorded`: one of them.")
+        file = data.pop("file", {"name": "", "text": ""})
+        documents = waiting.documents_of(found, data.pop("versions", []), data.pop("draft", ""))
+        result = waiting.run(
+            waiting.Asked(
+                documents=documents,
+                file_name=file["name"],
+                content=file["text"].encode(),
+                prices=dollars_per_million(),
+                **data,
+            )
+        )
+        if isinstance(result, Backtest):
+            return Response(report.as_document(result))
+        return Response({"policies": {name: report.agreement_document(one) for name, one in result.items()}})
+
+
+class DecideView(ApiView):
+    """What a router would do with one request under each version: model, rule, reason, missing inputs."""
+
+    @extend_schema(request=DecideInput, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request, workload: str) -> Response:
+        found = workload_for(self.actor, workload)
+        data = self.validated(DecideInput)
+        documents = waiting.documents_of(found, data.get("versions", []), data.get("draft", ""))
+        if not documents:
+            raise InvalidInput("Name `versions`, or send a `draft`.")
+        decided = waiting.decide(documents, data["request"], dollars_per_million())
+        return Response({"decisions": [asdict(one) for one in decided]})

@@ -1,0 +1,160 @@
+"""A backtest and a decision while somebody waits: on the page and in the API."""
+
+import json
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
+
+from controlplane.core.errors import InvalidInput
+from policies_app.models import Workload
+from rollout_app.backtest.run import Backtest
+from rollout_app.rehearsal import waiting
+from tests.support import builders
+from tests.support.callers import Caller
+from tests.support.pages import text
+from tests.support.people import logged_in
+
+pytestmark = pytest.mark.django_db
+
+SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
+HEADER = f"prompt_tokens,{SMALL}:success,{SMALL}:cost_usd,{LARGE}:success,{LARGE}:cost_usd\n"
+TASKS = HEADER + "".join(f"{n * 100},{n % 2},0.001,1,0.01\n" for n in range(1, 41))
+
+
+@pytest.fixture
+def workload() -> Workload:
+    found = builders.workload()
+    builders.version(found)
+    return found
+
+
+def asked(workload: Workload, **changes: Any) -> waiting.Asked:
+    given: dict[str, Any] = {
+        "documents": waiting.documents_of(workload, [1]), "file_name": "tasks.csv", "content": TASKS.encode(),
+    } | changes  # fmt: skip
+    return waiting.Asked(**given)
+
+
+def test_the_page_shows_what_a_version_would_have_done(workload: Workload) -> None:
+    client = logged_in("vera", "viewer")
+    address = reverse("console:backtest", args=[workload.name])
+    file = SimpleUploadedFile("tasks.csv", TASKS.encode())
+    answer = client.post(address, {"versions": ["1"], "file": file})
+    page = text(answer)
+    assert answer.status_code == 200, page
+    assert "40 tasks read, 40 compared, 40 of them with every cost known." in page
+    assert f"always {LARGE}" in page
+    curve = json.loads(
+        answer.content.decode().split('id="curve-data" type="application/json">')[1].split("<")[0]
+    )
+    assert [point["name"] for point in curve["policies"]] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("posted", "said"),
+    [
+        ({"versions": ["1"]}, "Choose a file, or tasks that come along: one of them."),
+        ({"recorded": "gsm8k", "draft": " "}, "Choose a version, or write a draft."),
+        ({"versions": ["1"], "recorded": "gsm8k"}, "1,307 have no known outcome of"),
+        ({"draft": "format: [", "recorded": "gsm8k"}, "The draft is not valid"),
+        ({"versions": ["1"], "recorded": "gsm8k", "sweep": "escalate:1:2"}, "write PLACE:LOW:HIGH:STEPS"),
+        ({"versions": ["7"], "recorded": "gsm8k"}, "Select a valid choice"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(
+    workload: Workload, posted: dict[str, Any], said: str
+) -> None:
+    answer = logged_in("vera", "viewer").post(reverse("console:backtest", args=[workload.name]), posted)
+    assert answer.status_code == 422
+    page = text(answer)
+    assert said in page
+    assert posted.get("draft", "").strip() in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"content": b"x" * (waiting.MOST_BYTES + 1)}, "at most 4,194,304 are read"),
+        ({"file_name": "tasks.csv.gz"}, "ends in '.gz'"),
+        ({"file_name": ""}, "ends in 'nothing'"),
+        ({"content": b"\xff\xfe\x00"}, "tasks.csv"),
+        ({"content": b""}, "There are no tasks."),
+        ({"content": HEADER.encode()}, "There are no tasks."),
+        ({"content": TASKS.encode(), "mapping": "models: ["}, "no YAML"),
+        ({"log": "mylog"}, "There is no log 'mylog'"),
+        ({"recorded": "mine"}, "There is no set 'mine'"),
+        ({"sweep": "escalate:0:inf:3"}, "lower to a higher value in 2 to 101 steps"),
+        ({"sweep": "escalate:0:1:100000000"}, "2 to 101 steps"),
+        ({"documents": {}}, "Compare 1 to 5 versions."),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_tried_is_refused_in_words(
+    workload: Workload, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        waiting.run(asked(workload, **changes))
+    assert said in refusal.value.detail
+
+
+def test_more_work_than_one_can_wait_for_is_refused(workload: Workload) -> None:
+    rows = "".join(f"{n},1,0,1,0\n" for n in range(waiting.MOST_WORK + 1))
+    with pytest.raises(InvalidInput, match="too many to wait for"):
+        waiting.run(asked(workload, content=(HEADER + rows).encode()))
+    assert isinstance(waiting.run(asked(workload)), Backtest)
+
+
+def test_the_api_answers_the_same(workload: Workload) -> None:
+    caller, path = Caller(), f"workloads/{workload.name}/backtest"
+    answer = caller("POST", path, {"versions": [1], "file": {"name": "tasks.csv", "text": TASKS}})
+    assert answer.status_code == 200, answer.json()
+    assert answer.json()["tasks"] == {
+        "read": 40,
+        "compared": 40,
+        "priced": 40,
+        "left_out": {},
+        "unpriced": {},
+    }
+    long = {"name": "tasks.csv", "text": TASKS + "1,1,0,1,0\n" * waiting.MOST_WORK}
+    assert caller("POST", path, {"versions": [1], "file": long}).status_code == 422
+    huge = {"name": "tasks.csv", "text": "x" * waiting.MOST_BYTES}
+    assert caller("POST", path, {"versions": [1], "file": huge}).status_code == 413
+    neither = caller("POST", path, {"versions": [1]})
+    assert (neither.status_code, "one of them" in neither.json()["detail"]) == (422, True)
+    decided = caller(
+        "POST", f"workloads/{workload.name}/decide", {"versions": [1], "request": {"prompt_tokens": 9_000}}
+    )
+    assert [one["rule"] for one in decided.json()["decisions"]] == ["heavy"]
+
+
+def test_the_playground_shows_two_versions_side_by_side(workload: Workload) -> None:
+    builders.version(workload, rules=[{"id": "all", "when": "request.prompt_tokens > 0", "use": "large"}])
+    client = logged_in("vera", "viewer")
+    request = json.dumps({"prompt_tokens": 1_000, "endpoint": "/x"})
+    answer = client.post(
+        reverse("console:playground", args=[workload.name]), {"versions": ["1", "2"], "request": request}
+    )
+    assert [(d.name, d.rule) for d in answer.context["decisions"]] == [("v1", "default"), ("v2", "all")]
+    small, large = sorted(answer.context["decisions"], key=lambda d: d.prompt_nusd)
+    assert (small.model, small.prompt_nusd) == (SMALL, 150_000)
+    assert large.model == LARGE
+
+
+@pytest.mark.parametrize(
+    "request_text", ["{", "[]", "5", '{"history": 3}', "[" * 9_000], ids=lambda t: t[:14]
+)
+def test_a_request_that_is_none_is_refused_beside_its_field(workload: Workload, request_text: str) -> None:
+    answer = logged_in("vera", "viewer").post(
+        reverse("console:playground", args=[workload.name]), {"versions": ["1"], "request": request_text}
+    )
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("tokens", [None, "many", -1, True, 10**30, 1.5], ids=str)
+def test_a_cost_that_is_not_known_is_not_0(workload: Workload, tokens: Any) -> None:
+    documents = waiting.documents_of(workload, [1])
+    (decided,) = waiting.decide(documents, {"prompt_tokens": tokens}, {SMALL: (0.15, 0.6), LARGE: (3, 15)})
+    assert decided.prompt_nusd is None
