@@ -39,7 +39,7 @@ AT = "environments/<slug:environment>"
 SERVED = f"{AT}/assignments/<slug:workload>"
 ONE = "workloads/<slug:workload>"
 _SMALL, _LARGE = "openai/gpt-4o-mini:success", "anthropic/claude-sonnet-4-5:success"
-TRIED = {"versions": [1], "file": {"name": "t.csv", "text": f"{_SMALL},{_LARGE}\n1,1\n0,1\n"}}
+TRIED: dict[str, Any] = {"versions": [1], "file": {"name": "t.csv", "text": f"{_SMALL},{_LARGE}\n1,1\n0,1\n"}}
 ROWS = [
     row("GET", "environments", ANY, "environments"),
     row("POST", "environments", every("admin"), lambda w: ("environments", WHY | {"name": "new"}), 201),
