@@ -2,7 +2,8 @@
 
 `python benchmarks/sweep.py [rollouts …]` (1,000 and 10,000 without) on both; on the server of TEST_DATABASE_URL,
 else on a PostgreSQL that the tests bring (without fsync). Every rollout has a baseline of its own, and is 20
-minutes into its second stage. Sweeps: the first look after a restart of everything (all evidence read), one
+minutes into its second stage; its routers send all that there is: decisions, four endpoints, two route pairs on which
+the policies differ, costs with grades. Sweeps: the first look after a restart of everything (all evidence read), one
 with a new stratum for every rollout, some with a new stratum for one in thirty (the steady state: each has one
 a minute, a sweep is every two seconds), and one in which nothing came in. Seconds are of the wall, and of this
 process's processor. A database of its own is made and dropped.
@@ -55,8 +56,8 @@ from controlplane.core.bulk import chunks, flat, places  # noqa: E402
 from pointsman.reporting.histogram import Histogram  # noqa: E402
 from policies_app.models import Router, Workload  # noqa: E402
 from rollout_app import actions  # noqa: E402
-from rollout_app.engine.evidence import Reference  # noqa: E402
 from rollout_app.engine.guardrails import guardrails_for  # noqa: E402
+from rollout_app.engine.reference import Reference  # noqa: E402
 from rollout_app.evaluation import reconcile  # noqa: E402
 from rollout_app.models import ArmTotals, Rollout  # noqa: E402
 
@@ -93,7 +94,18 @@ def reference(seed: int) -> Reference:
         latency_edge=160,
         cost_edge=330,
         cost_cap_nusd=3_000_000,
+        cost_quantiles=(318, 326, 333),
+        mechanisms=("escalate", "fallback", "retry"),
     )
+
+
+def slices(tasks: int, good: int, shares: dict[str, float]) -> dict[str, list[float]]:
+    """{name: figures in the order of `aggregate.SLICE`}."""
+    made = {}
+    for name, share in shares.items():
+        n, x = round(tasks * share), min(round(tasks * share), round(good * share))
+        made[name] = [n, x, n - x, n, x, n * 10**6, n * 1.6e12, x * 10**6, n * 10**6]
+    return made
 
 
 def totals(place: Place, arm: str, minute: datetime, tasks: int, rng: random.Random) -> ArmTotals:
@@ -124,6 +136,20 @@ def totals(place: Place, arm: str, minute: datetime, tasks: int, rng: random.Ran
         capped_sum=tasks * 10**6,
         capped_sum_sq=tasks * 1.6e12,
         capped_on_success=good * 10**6,
+        cost_sum=tasks * 10**6,
+        graded_n=tasks,
+        graded_successes=good,
+        graded_sum=tasks * 10**6,
+        graded_capped_sum=tasks * 10**6,
+        graded_capped_sum_sq=tasks * 1.6e12,
+        graded_capped_on_success=good * 10**6,
+        tracked=tasks,
+        decided=tasks,
+        differing_known=tasks,
+        decided_differing_known=tasks,
+        decided_differing=round(0.3 * tasks),
+        differing=slices(tasks, good, {"large>small": 0.2, "large>medium": 0.1}),
+        endpoints=slices(tasks, good, {"/a": 0.4, "/b": 0.3, "/c": 0.2, "/d": 0.1}),
         cost_histogram=cost.as_dict(),
         latency_histogram=latency.as_dict(),
     )

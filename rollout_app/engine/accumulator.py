@@ -30,16 +30,15 @@ from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.combine import LOG_SAFE, weighted
 from rollout_app.engine.stats.deff import design_effect, unit_spread
-from rollout_app.engine.stats.naming import hurt
 from rollout_app.engine.stats.srm import log_e_srm
 from rollout_app.engine.verdicts import (
-    SliceVerdict,
     Verdict,
     VerdictResult,
     detailed,
     judge,
     not_judged,
     set_aside,
+    with_named_slices,
 )
 from rollout_app.engine.windows import MAX_MINUTES, close_windows, merge_groups
 
@@ -185,7 +184,7 @@ class Accumulator:
 
         deff = conditions.deff
         judgement = Judgement(
-            tuple(self._with_slices(verdict, conditions) for verdict in verdicts),
+            tuple(map(self._with_slices, verdicts)),
             log_e,
             none_if_broken("the sample ratio", self._srm, 0.0),
             dict(self.tallies),
@@ -242,24 +241,8 @@ class Accumulator:
             return verdicts
         return [set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper else v for v in verdicts]
 
-    def _with_slices(self, verdict: Verdict, conditions: Conditions) -> Verdict:
-        return for_display(
-            "which slices are hurt", lambda: self._with_named_slices(verdict, conditions), verdict
-        )
-
-    def _with_named_slices(self, verdict: Verdict, conditions: Conditions) -> Verdict:
-        measure = self.measures[verdict.name]
-        if not isinstance(measure, RateDifference) or not measure.broken_down:
-            return verdict
-        evidence = measure.slice_evidence(conditions)
-        if not evidence:
-            return verdict
-        named = set(hurt({name: part.log_e for name, part in evidence.items()}))
-        slices = (
-            SliceVerdict(name, part.estimate, part.log_e, name in named and part.counted)
-            for name, part in evidence.items()
-        )
-        return replace(verdict, slices=tuple(sorted(slices, key=lambda one: -one.log_e)))
+    def _with_slices(self, verdict: Verdict) -> Verdict:
+        return for_display("which slices are hurt", lambda: with_named_slices(verdict), verdict)
 
     def _furthest(self, stage: int, verdicts: Sequence[Verdict], conditions: Conditions) -> int | None:
         """How far the evidence reaches where the plan's stages may be skipped."""

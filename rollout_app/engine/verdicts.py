@@ -11,9 +11,10 @@ from typing import Any
 
 from rollout_app.engine.guarded import for_display, or_failed
 from rollout_app.engine.guardrails import Guardrail
-from rollout_app.engine.measures.base import Conditions, HarmPart, Measure, stage_of
+from rollout_app.engine.measures.base import Conditions, HarmPart, Measure, slice_of, stage_of
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK, LOG_SAFE, weighted
+from rollout_app.engine.stats.naming import hurt
 
 
 class VerdictResult(StrEnum):
@@ -185,6 +186,19 @@ def set_aside(verdict: Verdict, note: str) -> Verdict:
     """The verdict where another one makes it beside the point: shown, and neither a gate nor a harm."""
     parts = tuple(replace(part, counted=False) for part in verdict.parts)
     return replace(verdict, gates=False, counted=False, log_e_counted=-math.inf, parts=parts, note=note)
+
+
+def with_named_slices(verdict: Verdict) -> Verdict:
+    """The verdict with its endpoints and route pairs, the most harmful first; which are hurt is named at FDR 5 %."""
+    slices = {name: part for part in verdict.parts if (name := slice_of(part.name)) and not part.failed}
+    if not slices:
+        return verdict
+    named = set(hurt({name: part.log_e for name, part in slices.items()}))
+    found = (
+        SliceVerdict(name, part.estimate, part.log_e, name in named and part.counted)
+        for name, part in slices.items()
+    )
+    return replace(verdict, slices=tuple(sorted(found, key=lambda one: -one.log_e)))
 
 
 def detailed(

@@ -47,12 +47,12 @@ EVIDENCE = [
 # What is only shown.
 DISPLAY = [
     f"{MEASURES}.rates.RateDifference.interval",
-    f"{MEASURES}.rates.RateDifference.slice_evidence",
+    "rollout_app.engine.accumulator.with_named_slices",
     f"{MEASURES}.rates.RateDifference.record",
     f"{MEASURES}.ratios.RatioChange.interval",
     f"{MEASURES}.rates.RateDifference.safe_after",
     "rollout_app.engine.accumulator.needed_tasks",
-    "rollout_app.engine.accumulator.hurt",
+    "rollout_app.engine.verdicts.hurt",
     "rollout_app.engine.decide.harm_of",
     "rollout_app.engine.decide.outlook_of",
     "rollout_app.evaluation.judging.with_outlook",

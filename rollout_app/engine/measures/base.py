@@ -117,6 +117,11 @@ def slice_part(name: str) -> str:
     return f"slice {name}"
 
 
+def slice_of(part: str) -> str | None:
+    """The endpoint or route pair that a part counts; None for another part."""
+    return part.removeprefix("slice ") if part.startswith("slice ") else None
+
+
 def stage_of(part: str) -> int | None:
     """The stage from which a part counts; None: from the start."""
     return int(part.removeprefix("since ")) if part.startswith("since ") else None

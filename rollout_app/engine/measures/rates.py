@@ -363,13 +363,6 @@ class RateDifference(Rate):
                 enough.append(name)
         return enough
 
-    def slice_evidence(self, conditions: Conditions) -> dict[str, HarmPart]:
-        """Each telling slice's own evidence of harm, by its name."""
-        if not conditions.slices:
-            return {}
-        found = (self._harm_part(name, 1.0, conditions) for name in self._telling_slices())
-        return {part.name.removeprefix("slice "): part for part in found}
-
     # --- safe ----------------------------------------------------------------------------------------
 
     def safe(self, margin: float, conditions: Conditions) -> float:

@@ -6,13 +6,20 @@ gain of boosting depends on the windows' order: they close in one.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import add
 from typing import Any, Self
 
 from rollout_app.engine.stats import boosting, missing
 from rollout_app.engine.stats.combine import log_sum_exp
-from rollout_app.engine.stats.rates import HARM_LOG_WEIGHTS, HARM_PSIS, UNSEEN, mantel_haenszel, stratum_llrs
+from rollout_app.engine.stats.rates import (
+    HARM_LOG_PSIS,
+    HARM_LOG_WEIGHTS,
+    HARM_PSIS,
+    UNSEEN,
+    mantel_haenszel,
+    stratum_llrs,
+)
 from rollout_app.engine.stats.ratios import Contrast, Moments, contrast
 
 Counts = tuple[int, int, int, int]  # tasks and bad ones of the candidate, tasks and bad ones of the baseline
@@ -56,11 +63,14 @@ class RateStatistics:
     def _gain(self, counts: Counts, step: "RateStep", log_cap: float) -> float:
         """ln of the boosted factor over the plain one, before the window is taken in."""
         before = list(map(add, HARM_LOG_WEIGHTS, self.llr))
+        after = list(map(add, before, step.llrs))
+        log_cap -= self.gain
+        if boosting.stays_below(log_cap, counts, HARM_LOG_PSIS, after):
+            return 0.0
         log_e = log_sum_exp(before)
         posterior = [value - log_e for value in before]
-        plain = log_sum_exp(map(add, posterior, step.llrs))
-        boosted = boosting.log_boosted(*counts, HARM_PSIS, posterior, log_cap - log_e - self.gain)
-        return boosted - plain
+        boosted = boosting.log_boosted(*counts, HARM_PSIS, posterior, log_cap - log_e)
+        return boosted - (log_sum_exp(after) - log_e)
 
     def merge(self, other: Self) -> None:
         self.nt, self.xt = self.nt + other.nt, self.xt + other.xt
@@ -199,9 +209,10 @@ class RatioStatistics:
         """Take in one closed window; `uncapped` is y of both arms before any cap, where there is one."""
         self.contrast += contrast(candidate, baseline)
         if uncapped:
-            full = contrast(replace(candidate, y=uncapped[0]), replace(baseline, y=uncapped[1]))
-            self.uncapped_a += full.a
-            self.uncapped_b += full.b
+            d = candidate.d + baseline.d
+            if d > 0:
+                self.uncapped_a += uncapped[0] * (baseline.d / d)
+                self.uncapped_b += uncapped[1] * (candidate.d / d)
             self.uncapped_y += uncapped[0]
         self.candidate += candidate
         self.baseline += baseline

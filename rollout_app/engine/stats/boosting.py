@@ -17,6 +17,21 @@ MOST_OUTCOMES = 160  # of one window; with more, a boost costs more time than it
 _NEGLIGIBLE = -40.0  # ln of a weight that no outcome of one window brings back
 
 
+def stays_below(
+    log_cap: float, counts: tuple[int, int, int, int], log_psis: Sequence[float], after: Sequence[float]
+) -> bool:
+    """Whether not even the worst outcome of the window brings the e-process to its cap: then nothing is boosted.
+
+    `after`: ln weight plus log likelihood ratio of each odds ratio with the window's own outcome. With k more bad
+    tasks in the candidate each would be k ln psi higher.
+    """
+    nt, xt, _, xc = counts
+    more = min(xt + xc, nt) - xt
+    logs = [value + more * log_psi for value, log_psi in zip(after, log_psis, strict=False)]
+    top = max(logs)
+    return top < log_cap and top + math.log(sum([math.exp(log - top) for log in logs])) < log_cap
+
+
 def log_boosted(
     nt: int, xt: int, nc: int, xc: int, psis: Sequence[float], log_weights: Sequence[float], log_room: float
 ) -> float:

@@ -8,6 +8,7 @@ out. Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.0
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import add
 
 from rollout_app.engine.stats.combine import log_sum_exp
 from rollout_app.engine.stats.mixture import bound_normal, rho_for
@@ -16,6 +17,7 @@ from rollout_app.engine.stats.mixture import bound_normal, rho_for
 HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
 SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
 HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
+HARM_LOG_PSIS = tuple(math.log(psi) for psi in HARM_PSIS)
 HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
 UNSEEN = -1e6  # the log likelihood ratio at an odds ratio that older evidence did not keep
 N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
@@ -155,7 +157,10 @@ def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
 
 def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:
     """ln of the weighted sum of likelihood ratios: an average of e-values is one."""
-    logs = [log_weight + llr / deff for llr, log_weight in zip(llrs, log_weights, strict=True)]
+    if deff == 1:
+        logs = list(map(add, llrs, log_weights))
+    else:
+        logs = [log_weight + llr / deff for llr, log_weight in zip(llrs, log_weights, strict=True)]
     top = max(logs)
     return top + math.log(sum([math.exp(log - top) for log in logs]))
 
