@@ -256,6 +256,8 @@ class Router(models.Model):
     # Its clock: by how much the minutes that it reported were ahead of the database's, when that was last refused.
     clock_ahead_s = models.FloatField(null=True, blank=True)
     clock_ahead_at = models.DateTimeField(null=True, blank=True)
+    # When it last reported outcomes without its decisions (an older client): what never came back is unknown.
+    reported_partly_at = models.DateTimeField(null=True, blank=True)
     # The last refusal, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at": …}}
     rejected = models.JSONField(default=dict, blank=True)
 

@@ -27,6 +27,7 @@ from policies_app.models import Assignment, Environment, Router
 from policies_app.snapshots import publish
 
 SHOWN_FOR = timedelta(days=1)
+PARTLY_SHOWN_FOR = timedelta(hours=2)
 CLOCK_SHOWN_FOR = timedelta(minutes=15)
 PER_PAGE = 100
 # As the page lists them: what needs somebody first.
@@ -44,6 +45,7 @@ class RouterRow:
     behind: int | None
     refusals: list[Refusal] = field(default_factory=list)
     clock_ahead_s: float | None = None
+    reports_partly: bool = False
 
     @property
     def tone(self) -> str:
@@ -103,6 +105,7 @@ def _rows(environment: Environment, fleet: Fleet) -> list[RouterRow]:
                 behind,
                 refusals[router.instance],
                 _clock_ahead_s(router, fleet.now),
+                _reports_partly(router, fleet.now),
             )
         )
     return sorted(rows, key=lambda row: (_RANK.index(row.state), row.router.instance))
@@ -112,6 +115,12 @@ def _clock_ahead_s(router: Router, now: datetime) -> float | None:
     """By how many seconds its clock is ahead, if it was told so of late: it asks again every minute or so."""
     told_at = router.clock_ahead_at
     return router.clock_ahead_s if told_at and now - told_at < CLOCK_SHOWN_FOR else None
+
+
+def _reports_partly(router: Router, now: datetime) -> bool:
+    """Whether it left out its decisions of late; it is noted once an hour."""
+    at = router.reported_partly_at
+    return at is not None and now - at < PARTLY_SHOWN_FOR
 
 
 def _state(

@@ -15,6 +15,7 @@ from policies_app.fleet.acks import Ack
 # Short enough that a row's `polled_at` is late by less than what `readback.SILENT_AFTER` has to spare.
 REWRITTEN_AFTER_S = 25.0
 KEY_USE_AFTER_S = 60.0
+PARTLY_AFTER_S = 3_600.0
 MOST_BUFFERED = 100_000  # routers; beyond it new names wait until the next write
 
 RouterId = tuple[int, str]  # environment's primary key, router instance
@@ -56,6 +57,8 @@ class FleetBuffer:
         self._used: set[int] = set()
         self._written: dict[RouterId, tuple[str, Position | None, float]] = {}  # client, tag, when
         self._used_at: dict[int, float] = {}
+        self._partly: set[RouterId] = set()
+        self._partly_at: dict[RouterId, float] = {}
 
     def polled(self, environment: int, instance: str, client: str, epoch: str, revision: int) -> None:
         """A router asked, and its tag says what it has applied and stored."""
@@ -84,6 +87,11 @@ class FleetBuffer:
         with self._lock:
             if heard := self._entry(environment, instance, client):
                 heard.clock_ahead_s = seconds
+
+    def reported_partly(self, environment: int, instance: str) -> None:
+        """A router reported outcomes without its decisions, so what never came back is unknown."""
+        with self._lock:
+            self._partly.add((environment, instance))
 
     def left(self, environment: int, instance: str, client: str) -> None:
         """A router said that it is about to end: from then on it counts for nothing."""
@@ -123,6 +131,18 @@ class FleetBuffer:
         """The keys whose use is due to be written, in order."""
         used, self._used = self._used, set()
         return sorted(key for key in used if now - self._used_at.get(key, -math.inf) > KEY_USE_AFTER_S)
+
+    def take_partly(self, now: float) -> list[RouterId]:
+        """The routers that report partly and are due to be noted so: once an hour, in order."""
+        with self._lock:
+            partly, self._partly = self._partly, set()
+        due = (router for router in partly if now - self._partly_at.get(router, -math.inf) > PARTLY_AFTER_S)
+        return sorted(due)
+
+    def note_partly(self, written: list[RouterId], now: float) -> None:
+        self._partly_at.update(dict.fromkeys(written, now))
+        if len(self._partly_at) > 2 * MOST_BUFFERED:
+            self._partly_at.clear()
 
     def note_written(self, written: dict[RouterId, HeardRouter], keys: list[int], now: float) -> None:
         self._used_at.update(dict.fromkeys(keys, now))

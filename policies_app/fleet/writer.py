@@ -50,13 +50,22 @@ class FleetWriter(LoopThread):
 def flush(buffer: FleetBuffer) -> None:
     """Write what was heard. What could not be written is heard again with the next poll."""
     now = time.monotonic()
-    due, keys = buffer.take_due(now), buffer.take_used_keys(now)
-    if not due and not keys:
+    due, keys, partly = buffer.take_due(now), buffer.take_used_keys(now), buffer.take_partly(now)
+    if not due and not keys and not partly:
         return
     at = clock.now()
     _upsert(due, lambda monotonic: at - timedelta(seconds=now - monotonic))
     Key.objects.filter(pk__in=keys).update(last_used_at=at)
     buffer.note_written(due, keys, now)
+    # A router that has no row yet is told again by its next report.
+    buffer.note_partly([router for router in partly if _note_partly(router, at)], now)
+
+
+def _note_partly(router: RouterId, at: datetime) -> bool:
+    environment, instance = router
+    return bool(
+        Router.objects.filter(environment=environment, instance=instance).update(reported_partly_at=at)
+    )
 
 
 def prune() -> int:

@@ -108,7 +108,7 @@ class Accumulator:
             since = max(window.last_minute for window in windows) - MAX_MINUTES
             self.recent = [noted for noted in self.recent if noted[0] > since]
         if late:
-            self._take_late({stage: counts for stage, counts in late.items() if stage in self.compared})
+            self.take_late(late)
         return windows
 
     def _note(self, row: MinuteRow) -> None:
@@ -148,12 +148,17 @@ class Accumulator:
             self.followed.take(window) if self.tuning.slices else {},
         )
 
-    def _take_late(self, late: Mapping[int, Late]) -> None:
-        """Late tasks are missing from what was judged; where decisions are counted, they were missed already."""
-        for more in self.shares.take_late(late):
+    def take_late(self, late: Mapping[int, Late]) -> bool:
+        """Take in what came late by now, by stage; whether there was anything new.
+
+        Late tasks are missing from what was judged; where decisions are counted, they were missed already.
+        """
+        more_by_stage = self.shares.take_late({at: more for at, more in late.items() if at in self.compared})
+        for more in more_by_stage:
             if not self._decisions_are_known:
                 for measure in self.measures.values():
                     measure.miss(more.candidate, more.baseline)
+        return bool(more_by_stage)
 
     @property
     def _decisions_are_known(self) -> bool:

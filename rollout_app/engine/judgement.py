@@ -23,16 +23,18 @@ class StageTally:
     candidate_graded: int = 0  # of the candidate's tasks, those whose success is known
     candidate_expected: int = 0  # decided, or where that is not known, finished
     baseline_expected: int = 0
+    baseline_graded: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _TALLY_FIELDS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "StageTally":
-        """Older evidence did not count decisions."""
+        """Older evidence did not count decisions, nor the baseline's grades."""
         older = {
             "candidate_expected": data["candidate_tasks"],
             "baseline_expected": data["baseline_tasks"],
+            "baseline_graded": data["baseline_tasks"],
         }
         return cls(**{**older, **data})
 
@@ -41,6 +43,7 @@ class StageTally:
         self.candidate_tasks += candidate.tasks
         self.baseline_tasks += baseline.tasks
         self.candidate_graded += candidate.graded
+        self.baseline_graded += baseline.graded
         self.candidate_expected += expected(candidate)
         self.baseline_expected += expected(baseline)
         self.strata += 1

@@ -34,14 +34,15 @@ class ShadowReport:
 def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
     """The figures of the shadow stage; None where there is nothing to divide by."""
     n = shadow.decisions
+    known = min([n, *(priced for priced in shadow.priced if priced is not None)])
     shifts = _shifts(shadow)
     candidate, baseline = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
     return ShadowReport(
         decisions=n,
         agreement=shadow.agreed / n if n else None,
         error_rate=shadow.evaluation_errors / n if n else None,
-        candidate_cost=candidate / n if n else None,
-        baseline_cost=baseline / n if n else None,
+        candidate_cost=candidate / known if known else None,
+        baseline_cost=baseline / known if known else None,
         cost_change=candidate / baseline - 1 if baseline else None,
         route_shift=sum(abs(shift) for shift in shifts.values()) / 2 if shifts else None,
         shifts=shifts,

@@ -16,7 +16,7 @@ from rollout_app import actions
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import outcomes_needed
 from rollout_app.engine.decide import Decision, Hold, decide
-from rollout_app.engine.evidence import ArmSums, FleetView, MinuteRow, RolloutView, Stage, Telemetry
+from rollout_app.engine.evidence import ArmSums, FleetView, Late, MinuteRow, RolloutView, Stage, Telemetry
 from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence
 from rollout_app.engine.measures.shares import expected
@@ -134,11 +134,10 @@ def _judge_one(
 ) -> Evaluation:
     subject, accumulator = one.subject, one.subject.accumulator(one.progress)
     is_new = bool(accumulator.take(rows, before=one.before)) or one.calibrated_now
-    judgement = accumulator.judge(subject.stage, forecast=False, detail=False)
     still_open = [row for row in rows if row.minute >= accumulator.cursors.get(row.stage, 0)]
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), accumulator.rehearsed)
     evidence = Evidence(
-        judgement=judgement,
+        judgement=accumulator.judge(subject.stage, forecast=False, detail=False),
         reference=accumulator.reference,
         telemetry=_telemetry(one, accumulator, still_open),
         baseline_last_hour=_last_hour(one, accumulator, still_open, young),
@@ -147,9 +146,14 @@ def _judge_one(
     )
     view, fleet = _view(subject, accumulator.stages, now), fleets.view(subject)
     decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
+    if _may_rest_on_what_is_late(decision, is_new) and accumulator.take_late(_late(one, accumulator)):
+        is_new = True
+        again = accumulator.judge(subject.stage, forecast=False, detail=False)
+        evidence = replace(evidence, judgement=again)
+        decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
     wake_at = _wake_at(subject, accumulator.stages[subject.stage], decision, now)
-    evaluation = Evaluation(subject, decision, wake_at, broken=judgement.broken)
-    results = {verdict.name: verdict.result.value for verdict in judgement.verdicts}
+    evaluation = Evaluation(subject, decision, wake_at, broken=evidence.judgement.broken)
+    results = {verdict.name: verdict.result.value for verdict in evidence.judgement.verdicts}
     if is_new:
         progress = {"results": results, "forecasts": forecasts}
         evaluation.sums = evaluations.as_json(accumulator.as_dict() | progress)
@@ -160,6 +164,28 @@ def _judge_one(
     if acts or (is_new and results != one.progress.results):
         for_display("the record", lambda: _record(evaluation, accumulator, evidence, acts, is_new), None)
     return evaluation
+
+
+def _may_rest_on_what_is_late(decision: Decision, is_new: bool) -> bool:
+    """Whether to count anew what came after its window closed: before each move, and while that is what holds.
+
+    It reads every judged minute of the rollout, so not at every evaluation.
+    """
+    if isinstance(decision, Hold):
+        return is_new and decision.reason.code == "incomplete"
+    return True
+
+
+def _late(one: _Started, accumulator: Accumulator) -> dict[int, Late]:
+    """By stage, what was counted of the judged minutes by now, beyond what was judged of them."""
+    known = minute_totals.counted_by_now(one.subject.name, accumulator.cursors)
+    late = {}
+    for stage, tally in accumulator.tallies.items():
+        t, c = (known.get((stage, arm), minute_totals.NOTHING) for arm in ("candidate", "baseline"))
+        tasks = max(0, t.tasks - tally.candidate_tasks), max(0, c.tasks - tally.baseline_tasks)
+        graded = t.graded - tally.candidate_graded, c.graded - tally.baseline_graded
+        late[stage] = Late(*tasks, *(max(0, g - n) for g, n in zip(graded, tasks, strict=True)))
+    return late
 
 
 def _decided(

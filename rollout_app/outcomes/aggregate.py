@@ -191,7 +191,15 @@ def _add_groups(mine: Groups, other: Groups) -> None:
             own.failures += group.failures
 
 
+_PRICED = ("candidate_priced", "baseline_priced")
+
+
 def _add_shadow(mine: Counts, other: Counts) -> None:
+    """Of how many decisions the cost is known stays known only while each part says it."""
+    for name in _PRICED:
+        if mine and not (name in mine and name in other):
+            mine.pop(name, None)
+            other = {key: figure for key, figure in other.items() if key != name}
     for name, figure in other.items():
         if name == "routes":
             _add_counts(mine.setdefault("routes", {}), figure)

@@ -16,6 +16,7 @@ from rollout_app.outcomes.aggregate import (
     ArmContribution,
     ArmKey,
     Contribution,
+    Counts,
     Details,
     Figures,
     Groups,
@@ -32,6 +33,7 @@ from rollout_app.outcomes.schemas import (
     ReportedGroup,
     ReportedHistogram,
     ReportedMoments,
+    ReportedShadow,
 )
 
 _UNKNOWN_COSTS = (0,) * 8
@@ -100,12 +102,17 @@ def _details(bucket: ReportedBucket, by_record: bool) -> Details:
         bucket.groups,
         bucket.models,
         bucket.errors_by_kind,
-        msgspec.structs.asdict(shadow) if shadow.decisions or shadow.evaluation_errors else {},
+        _shadow(shadow) if shadow.decisions or shadow.evaluation_errors else {},
         msgspec.structs.asdict(mirror) if mirror.n else {},
         {pair: _slice(part, by_record) for pair, part in bucket.differing.items()}
         if bucket.differing
         else {},
     )
+
+
+def _shadow(shadow: ReportedShadow) -> Counts:
+    """Without what the router does not say."""
+    return {name: figure for name, figure in msgspec.structs.asdict(shadow).items() if figure is not None}
 
 
 def _slice(part: ReportedDiffering, by_record: bool) -> Figures:

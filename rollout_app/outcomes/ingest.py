@@ -88,6 +88,8 @@ class Ingest:
             *(one.minute for one in batch.cells),
         ]
         self._refuse_ahead(request, environment, max(minutes, default=now), now)
+        if batch.decided is None and batch.buckets:
+            self._fleet.reported_partly(environment, request.instance())
         part: list[Contribution | ArmContribution] = [
             self._of_bucket(environment, bucket, tracked=batch.decided is not None)
             for bucket in batch.buckets
@@ -110,6 +112,7 @@ class Ingest:
         named = [("events", *item) for item in enumerate(events)]
         await self._refuse_unknown("events", request.caller, environment, named, problems)
         self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
+        self._fleet.reported_partly(environment, request.instance())
         parts: dict[str, list[Contribution]] = {}
         for event in events:
             part = [self._of_bucket(environment, contributions.event_bucket(event, index), tracked=False)]

@@ -183,6 +183,9 @@ class Counted(NamedTuple):
     graded: int
 
 
+NOTHING = Counted(0, 0)
+
+
 def counted_by_now(rollout: str, cursors: Mapping[int, int]) -> dict[tuple[int, str], Counted]:
     """By (stage, arm), over the minutes before the stage's cursor."""
     judged = Q()
@@ -210,13 +213,26 @@ def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
         "baseline_cost_nusd",
     )  # fmt: skip
     return (
-        ShadowSums(**_added(shadows, names), candidate_routes=candidate, baseline_routes=baseline),
+        ShadowSums(
+            **_added(shadows, names),
+            **{name: _known(shadows, name) for name in ("candidate_priced", "baseline_priced")},
+            candidate_routes=candidate,
+            baseline_routes=baseline,
+        ),
         MirrorSums(**_added(mirrors, ends)),
     )
 
 
 def _added(parts: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, int]:
     return {name: sum(part.get(name, 0) for part in parts) for name in names}
+
+
+def _known(shadows: list[Mapping[str, Any]], name: str) -> int | None:
+    """A sum; None where decisions are in it of which it is not known."""
+    counted = [shadow for shadow in shadows if shadow.get("decisions")]
+    if any(shadow.get(name) is None for shadow in counted):
+        return None
+    return sum(shadow[name] for shadow in counted)
 
 
 def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[str, int]]:

@@ -96,6 +96,9 @@ class ReportedShadow(Struct, forbid_unknown_fields=True, gc=False):
     candidate_cost_nusd: Money = 0
     baseline_cost_nusd: Money = 0
     evaluation_errors: Count = 0
+    # Decisions of which the arm's projected cost is known; None: the router does not say.
+    candidate_priced: Count | None = None
+    baseline_priced: Count | None = None
     routes: dict[Text, Count] = {}
 
 

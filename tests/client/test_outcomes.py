@@ -95,7 +95,8 @@ def test_it_writes_the_bucket_of_the_protocol() -> None:
         "models": {"large": 1, "small": 2},
         "errors_by_kind": {"timeout": 1},
         "shadow": {
-            "decisions": 0, "agreed": 0, "candidate_cost_nusd": 0, "baseline_cost_nusd": 0, "routes": {},
+            "decisions": 0, "agreed": 0, "candidate_cost_nusd": 0, "baseline_cost_nusd": 0,
+            "candidate_priced": 0, "baseline_priced": 0, "routes": {},
         },
         "mirror": {
             "n": 0, "both": 0, "only_candidate": 0, "only_baseline": 0, "neither": 0,
@@ -111,6 +112,7 @@ def test_it_leaves_a_shadow_cost_out_on_both_sides_when_one_is_unknown() -> None
     shadow = bucket.as_dict(KEY)["shadow"]
     assert (shadow["decisions"], shadow["agreed"], shadow["routes"]) == (2, 0, {"small>large": 2})
     assert (shadow["baseline_cost_nusd"], shadow["candidate_cost_nusd"]) == (400_000, 900_000)
+    assert (shadow["baseline_priced"], shadow["candidate_priced"]) == (2, 1)
 
 
 def test_it_counts_a_candidate_that_could_not_be_evaluated() -> None:

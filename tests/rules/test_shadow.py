@@ -3,7 +3,7 @@
 import pytest
 
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
-from rollout_app.engine.shadow import shadow_report
+from rollout_app.engine.shadow import gate, shadow_report
 
 
 def test_it_reports_the_shadow_stage() -> None:
@@ -20,3 +20,36 @@ def test_it_reports_the_shadow_stage() -> None:
 def test_it_reports_nothing_from_nothing() -> None:
     report = shadow_report(ShadowSums(), MirrorSums())
     assert (report.agreement, report.cost_change, report.route_shift, report.mirror_difference) == (None,) * 4
+
+
+def test_it_gives_the_cost_of_the_decisions_of_which_it_is_known() -> None:
+    shadow = ShadowSums(
+        decisions=100,
+        candidate_cost_nusd=80,
+        baseline_cost_nusd=160,
+        candidate_priced=80,
+        baseline_priced=100,
+    )
+    report = shadow_report(shadow, MirrorSums())
+    assert (report.candidate_cost, report.baseline_cost, report.cost_change) == (1.0, 2.0, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "word"),
+    [
+        (198, 200, None),
+        (197, 200, "candidate's"),
+        (200, 197, "baseline's"),
+        (0, 200, "candidate's"),
+        (None, None, None),
+    ],
+)
+def test_it_lets_go_only_where_the_projected_costs_are_known(
+    candidate: int | None, baseline: int | None, word: str | None
+) -> None:
+    shadow = ShadowSums(
+        decisions=200, candidate_cost_nusd=100, baseline_cost_nusd=100, candidate_priced=candidate,
+        baseline_priced=baseline,
+    )  # fmt: skip
+    sentence = gate(shadow, min_decisions=200, cost_margin=0.1)
+    assert (sentence is None) if word is None else (word in str(sentence) and "is not known" in str(sentence))

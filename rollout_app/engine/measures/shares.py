@@ -63,6 +63,7 @@ class Shares:
     def __init__(self) -> None:
         self.kinds: dict[str, RateStatistics] = {}
         self.late: dict[int, Late] = {}  # counted in so far, by stage
+        self.late_of: dict[int, tuple[int, int]] = {}  # tasks per arm that had been judged by then
         self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm, by stage
         self.tasks = 0
         self.known_to_differ_or_not = 0
@@ -91,9 +92,10 @@ class Shares:
             if min(more.figures) < 0 or not any(more.figures):
                 continue
             xt, xc = more.candidate + more.candidate_grades, more.baseline + more.baseline_grades
-            nt, nc = self.judged.get(stage, (0, 0))
+            judged, before = self.judged.get(stage, (0, 0)), self.late_of.get(stage, (0, 0))
+            nt, nc = map(sub, judged, before)
             self._add(LATE, (max(nt, xt), xt, max(nc, xc), xc))
-            self.late[stage] = now
+            self.late[stage], self.late_of[stage] = now, judged
             news.append(more)
         return news
 
@@ -137,6 +139,7 @@ class Shares:
         return {
             "kinds": {kind: stats.dump() for kind, stats in self.kinds.items()},
             "late": {str(stage): list(late.figures) for stage, late in self.late.items()},
+            "late_of": {str(stage): list(tasks) for stage, tasks in self.late_of.items()},
             "judged": {str(stage): list(tasks) for stage, tasks in self.judged.items()},
             "tasks": [self.tasks, self.known_to_differ_or_not],
         }
@@ -148,6 +151,7 @@ class Shares:
             kind: RateStatistics.load(_BOTH_WAYS, dumped) for kind, dumped in data.get("kinds", {}).items()
         }
         shares.late = {int(stage): Late(*counts) for stage, counts in data.get("late", {}).items()}
+        shares.late_of = {int(stage): (nt, nc) for stage, (nt, nc) in data.get("late_of", {}).items()}
         shares.judged = {int(stage): (nt, nc) for stage, (nt, nc) in data.get("judged", {}).items()}
         shares.tasks, shares.known_to_differ_or_not = data.get("tasks", (0, 0))
         return shares

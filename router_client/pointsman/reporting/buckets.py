@@ -191,7 +191,15 @@ class DifferingSums:
 
 
 def _no_shadow() -> dict[str, int]:
-    return {"decisions": 0, "agreed": 0, "candidate_cost_nusd": 0, "baseline_cost_nusd": 0}
+    names = (
+        "decisions",
+        "agreed",
+        "candidate_cost_nusd",
+        "baseline_cost_nusd",
+        "candidate_priced",
+        "baseline_priced",
+    )
+    return dict.fromkeys(names, 0)
 
 
 def _no_mirror() -> dict[str, int]:
@@ -281,6 +289,8 @@ class Bucket:
         if shadow.error:
             _bump(self.shadow, "evaluation_errors")
         _bump(self.routes, f"{shadow.served}>{shadow.candidate}")
+        self.shadow["baseline_priced"] += shadow.served_cost_nusd is not None
+        self.shadow["candidate_priced"] += shadow.candidate_cost_nusd is not None
         # Both or neither: a sum over different tasks on the two sides would compare nothing.
         if shadow.served_cost_nusd is not None and shadow.candidate_cost_nusd is not None:
             self.shadow["baseline_cost_nusd"] += shadow.served_cost_nusd

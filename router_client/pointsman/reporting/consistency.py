@@ -215,6 +215,8 @@ def _is_shadow(shadow: ShadowReport, tasks: int) -> bool:
     routes = shadow.routes
     return (
         shadow.agreed <= shadow.decisions <= tasks
+        and (shadow.candidate_priced or 0) <= shadow.decisions
+        and (shadow.baseline_priced or 0) <= shadow.decisions
         and sum(routes.values()) <= shadow.decisions
         and len(routes) <= ROUTES
     )

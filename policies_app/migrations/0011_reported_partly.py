@@ -1,0 +1,13 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("policies_app", "0010_prices_are_optional")]
+
+    operations = [
+        migrations.AddField(
+            model_name="router",
+            name="reported_partly_at",
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+    ]

@@ -1,0 +1,108 @@
+"""What comes in after its window closed: counted before anything moves, and held on where only one arm has it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import F
+
+from controlplane.core import clock
+from rollout_app.evaluation import reconcile
+from rollout_app.models import ArmTotals, Rollout
+from tests.support import places
+from tests.support.traffic import Traffic
+
+pytestmark = pytest.mark.django_db
+PLAN: list[dict[str, Any]] = [
+    {"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50, "min_minutes": 0},
+    {"mode": "percentage", "share_pcm": 50_000, "min_tasks": 50, "min_minutes": 0},
+    {"mode": "full"},
+]
+
+
+def judged(minutes: int = 4, **traffic: Any) -> tuple[Rollout, Traffic]:
+    """A rollout that holds for evidence; all but its newest minute is judged."""
+    rollout = places.started(plan=PLAN)
+    places.router(rollout)
+    made = Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(minutes, **traffic)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    return rollout, made
+
+
+def comes_late(rollout: Rollout, arm: str, tasks: int, *, graded: bool = True) -> None:
+    """So many more tasks of each judged minute, or grades of tasks that had none."""
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm=arm)
+    more = {"successes": F("successes") + tasks} if graded else {}
+    rows.update(tasks=F("tasks") + tasks, ungraded=F("ungraded") + (0 if graded else tasks), **more)
+
+
+def held(rollout: Rollout) -> tuple[str, str]:
+    rollout.refresh_from_db()
+    return rollout.hold_code, rollout.hold_sentence
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_it_does_not_advance_while_only_the_candidate_reports_late(graded: bool) -> None:
+    rollout, traffic = judged()
+    comes_late(rollout, "candidate", 30, graded=graded)
+    traffic.minutes(60)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    code, sentence = held(rollout)
+    assert code == "incomplete"
+    assert "of the candidate's tasks came after their window had closed" in sentence
+
+
+def test_it_advances_where_both_arms_report_late_alike() -> None:
+    rollout, traffic = judged()
+    comes_late(rollout, "candidate", 4)
+    comes_late(rollout, "baseline", 16)
+    traffic.minutes(60)
+    assert reconcile.reconcile(rollout.pk) == "advance"
+    rollout.refresh_from_db()
+    assert rollout.evidence["shares"]["late"]["0"][:2] == [12, 48]  # of three judged minutes
+
+
+def test_it_goes_on_once_what_comes_late_is_too_little_to_matter() -> None:
+    rollout, traffic = judged(minutes=4)
+    comes_late(rollout, "candidate", 5)
+    traffic.minutes(60)
+    assert reconcile.reconcile(rollout.pk) in ("hold", "advance")
+    for _ in range(30):
+        traffic.minutes(40)
+        if reconcile.reconcile(rollout.pk) == "advance":
+            break
+    rollout.refresh_from_db()
+    assert rollout.stage == 1
+
+
+def test_it_does_not_roll_back_on_successes_that_only_come_late() -> None:
+    """The candidate's successes come late: what is in looks like failure, and is none."""
+    rollout, traffic = judged(minutes=2)
+    traffic.minutes(5, candidate=0.55)
+    # As many successes as are missing come in after their windows closed.
+    before = Rollout.objects.get(pk=rollout.pk)
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate", failures__gt=10)
+    assert rows.count() == 5
+    assert before.stage == 0
+    from rollout_app.evaluation import evaluations, judging
+
+    [first], _ = judging.judge(evaluations.load([rollout.pk]), clock.now(), judging.Fleets())
+    assert type(first.decision).__name__ == "RollBack"  # without them it would
+    evaluations.store([first], clock.now())
+    rows.update(tasks=F("tasks") + 160, successes=F("successes") + 160)
+    traffic.minutes(1, candidate=0.55)
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    assert held(rollout)[0] in ("incomplete", "amber", "evidence")
+
+
+def test_a_late_grade_of_a_task_that_was_in_time_is_late_too() -> None:
+    rollout, traffic = judged()
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
+    rows.update(tasks=F("tasks"), successes=F("successes") - 20, ungraded=F("ungraded") + 20)
+    Rollout.objects.filter(pk=rollout.pk).update(evidence={})  # judged as they are now
+    assert reconcile.reconcile(rollout.pk) == "hold"
+    rows.filter(ungraded__gt=0).update(successes=F("successes") + 20, ungraded=F("ungraded") - 20)
+    traffic.minutes(80)
+    reconcile.reconcile(rollout.pk)
+    rollout.refresh_from_db()
+    assert rollout.evidence["shares"]["late"].get("0", [0] * 4)[2] == 60 or rollout.hold_code == "incomplete"
