@@ -33,16 +33,10 @@ class GradedCosts:
     uncapped_cost: int = 0
 
     def __add__(self, other: "GradedCosts") -> "GradedCosts":
-        return GradedCosts(
-            self.n + other.n,
-            self.successes + other.successes,
-            self.cost + other.cost,
-            self.cost_sq + other.cost_sq,
-            self.cost_on_success + other.cost_on_success,
-            self.uncapped_cost + other.uncapped_cost,
-        )
+        return GradedCosts(*map(add, _cost_figures(self), _cost_figures(other)))
 
 
+_cost_figures = attrgetter(*(f.name for f in fields(GradedCosts)))
 NO_COSTS = GradedCosts()
 
 

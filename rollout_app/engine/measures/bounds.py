@@ -14,8 +14,8 @@ from rollout_app.engine.measures.base import (
     Tuning,
     guarded,
 )
-from rollout_app.engine.measures.rates import Rate, RatePart
-from rollout_app.engine.measures.ratios import Ratio, RatioPart
+from rollout_app.engine.measures.rate_parts import Rate, RatePart
+from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates, ratios

@@ -1,10 +1,9 @@
-"""Ratios: cost per success and mean quality, compared with the concurrent baseline's, or held to a bound."""
+"""Cost per success and mean quality, candidate against concurrent baseline."""
 
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from rollout_app.engine.evidence import GradedCosts, SliceSums
 from rollout_app.engine.measures.base import (
@@ -19,161 +18,25 @@ from rollout_app.engine.measures.base import (
     Tuning,
     WindowView,
     guarded,
-    since,
 )
+from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart
 from rollout_app.engine.measures.sufficient import (
     MissingStatistics,
     RateStatistics,
     RateStep,
     RatioStatistics,
-    merged,
 )
-from rollout_app.engine.metrics import Metric, moments
+from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates, ratios
-from rollout_app.engine.stats.capped import Curve, capped_factor, uncapped_factor
-from rollout_app.engine.stats.combine import ALPHA, LOG_ROLL_BACK, stage_margin, weighted
+from rollout_app.engine.stats.capped import capped_factor, uncapped_factor
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin, weighted
 
-# relative variance of cost per success where none was seen yet; tunes sharpness, never validity
-DEFAULT_V = 3.3
 _QUANTILES = (
     "over 50",
     "over 75",
     "over 90",
 )  # the exact test's thresholds: shares of the baseline's costs below
-
-
-@dataclass(slots=True)
-class RatioPart:
-    """The statistics of some of the tasks, and of those of them whose cost or grade is not known."""
-
-    stats: RatioStatistics = field(default_factory=RatioStatistics)
-    missing: MissingStatistics = field(default_factory=MissingStatistics)
-
-    def dump(self) -> dict[str, list[float]]:
-        data = {"ratios": self.stats.dump()}
-        if self.missing.nt or self.missing.nc:
-            data["missing"] = self.missing.dump()
-        return data
-
-    @classmethod
-    def load(cls, data: Mapping[str, Any]) -> Self:
-        return cls(RatioStatistics.load(data["ratios"]), MissingStatistics(*data.get("missing", ())))
-
-
-class Ratio:
-    """The bookkeeping that both ratio measures share. `sign` is -1 where lower is the harm (quality)."""
-
-    threshold: float
-
-    def __init__(
-        self, metric: Metric, weight: float, reference: Reference, restarts: Sequence[int], tuning: Tuning
-    ) -> None:
-        self.metric, self.spec, self.weight, self.tuning = metric, metric.spec, weight, tuning
-        self.restarts = tuple(restarts)[:RESTARTS]
-        self.sign = -1 if metric.spec.lower_is_worse else 1
-        self.cap = metric.spec.cap
-        priced = metric.spec.priced
-        v_ref = reference.cost_v if priced else reference.quality_v
-        self.v_ref = max(v_ref or DEFAULT_V, ratios.V_LEAST)
-        self.alpha_harm, self.alpha_safe = ALPHA * weight, ALPHA
-        self.curve: Curve = reference.cost_curve if priced else ()
-        self.kept = reference.cost_kept
-        self.noise = reference.tail_noise if priced else 1.0
-        self.ref = reference.cost_per_success if priced else reference.mean_quality
-        self.cost_cap = reference.cost_cap_nusd
-        self.parts: dict[str, RatioPart] = {ALL: RatioPart()}
-
-    @property
-    def whole(self) -> RatioPart:
-        return self.parts[ALL]
-
-    def tasks(self) -> tuple[float, float]:
-        return self.whole.stats.candidate.n, self.whole.stats.baseline.n
-
-    def take(self, view: WindowView) -> None:
-        stage = view.window.stage
-        for name in (ALL, *(since(at) for at in self.restarts if stage >= at)):
-            self._take(self._part(name), view)
-
-    def _take(self, part: RatioPart, view: WindowView) -> None:
-        candidate, baseline = view.window.candidate, view.window.baseline
-        uncapped = None
-        if self.spec.priced:
-            uncapped = candidate.costs.uncapped_cost, baseline.costs.uncapped_cost
-        part.stats.add(moments(self.metric, candidate), moments(self.metric, baseline), uncapped)
-        part.missing.add(*(view.no_cost if self.spec.priced else self._no_score(view)))
-
-    def _no_score(self, view: WindowView) -> tuple[int, int, int, int]:
-        mt, nt, mc, nc = view.no_grade
-        arms = view.window.candidate, view.window.baseline
-        scored = [min(arm.quality_n, n) for arm, n in zip(arms, (nt, nc), strict=True)]
-        return nt - scored[0], nt, nc - scored[1], nc
-
-    def miss(self, candidate: int, baseline: int) -> None:
-        """Tasks of the candidate and of the baseline that came too late to be judged, and were not expected."""
-        self.whole.missing.add_later(candidate, baseline)
-
-    def _part(self, name: str) -> RatioPart:
-        part = self.parts.get(name)
-        if part is None:
-            part = self.parts[name] = RatioPart()
-        return part
-
-    def dump(self) -> dict[str, Any]:
-        return {name: part.dump() for name, part in self.parts.items()}
-
-    def load(self, data: Mapping[str, Any]) -> None:
-        for name, part in data.items():
-            self.parts[name] = RatioPart.load(part)
-
-    def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None:
-        """From sums per stage, as format 4 kept them."""
-        loaded = {stage: RatioStatistics.load(data) for stage, data in by_stage.items()}
-        self.parts[ALL].stats = merged(loaded, RatioStatistics())
-        for at in self.restarts:
-            if any(stage >= at for stage in loaded):
-                self._part(since(at)).stats = merged(loaded, RatioStatistics(), at)
-
-    def record(self) -> dict[str, Any]:
-        return {
-            name: part.stats.as_dict() | {"missing": part.missing.as_dict()}
-            for name, part in self.parts.items()
-        }
-
-    def _restarted(self, one: Any) -> list[HarmPart]:
-        """The parts since later stages; one that has not begun is no evidence."""
-        weight = self.tuning.restart
-        begun = [one(since(at), weight) for at in self.restarts if since(at) in self.parts]
-        waiting = [HarmPart("later", weight * (RESTARTS - len(begun)), 0.0)] if len(begun) < RESTARTS else []
-        return [part for part in [*begun, *waiting] if part.weight > 0]
-
-    def _precise(self, se2: float, error: float) -> bool:
-        return self.noise * se2 <= error * error
-
-    def _log_lost(self, part: RatioPart, safe: bool, conditions: Conditions) -> float:
-        """What to add to ln ratio (times sign) for what is missing: in the worst case if `safe`, else in the best."""
-        excess = part.missing.excess(missing.Z_SAFE if safe else missing.Z_HARM, conditions.deff)
-        if not excess.share:
-            return 0.0
-        stats = part.stats
-        if not self.spec.priced:
-            return _log_quality_lost(excess, stats, safe)
-        if safe:
-            return missing.log_cost_worst(excess, self.cost_cap, stats.candidate.y, stats.baseline.d)
-        return -missing.log_cost_best(excess, self.cost_cap, stats.baseline.y, stats.candidate.d)
-
-
-def _log_quality_lost(excess: missing.Excess, stats: RatioStatistics, safe: bool) -> float:
-    """The same for mean quality (0 … 1), harm counted up: the missing scored 0 or 1, as the case asks."""
-    e, arm = excess.share, stats.candidate if excess.candidate else stats.baseline
-    mean = arm.ratio
-    if not mean or e >= 1:
-        return math.inf if safe else -math.inf
-    log_low, log_high = math.log1p(-e), math.log(mean * (1 - e) + e) - math.log(mean)
-    if excess.candidate:  # a lower mean of the candidate is harm
-        return -log_low if safe else -max(log_high, 0.0)
-    return max(log_high, 0.0) if safe else log_low
 
 
 class RatioChange(Ratio):

@@ -7,6 +7,7 @@ Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
 
 import math
 from dataclasses import dataclass
+from operator import add
 
 from rollout_app.engine.stats.mixture import bound_normal, log_e_normal, rho_for
 from rollout_app.engine.stats.rates import N_OPT
@@ -35,14 +36,7 @@ class Moments:
         return self.n, self.y, self.d, self.yy, self.yd, self.dd
 
     def __add__(self, other: "Moments") -> "Moments":
-        return Moments(
-            self.n + other.n,
-            self.y + other.y,
-            self.d + other.d,
-            self.yy + other.yy,
-            self.yd + other.yd,
-            self.dd + other.dd,
-        )
+        return Moments(*map(add, self.figures, other.figures))
 
     @property
     def ratio(self) -> float | None:
@@ -82,7 +76,7 @@ class Contrast:
         return self.a, self.b, self.qa, self.qb
 
     def __add__(self, other: "Contrast") -> "Contrast":
-        return Contrast(self.a + other.a, self.b + other.b, self.qa + other.qa, self.qb + other.qb)
+        return Contrast(*map(add, self.figures, other.figures))
 
     @property
     def ratio(self) -> float | None:

@@ -1,0 +1,45 @@
+"""A guardrail's evidence in parts: all tasks since the start, since each of three later stages, slices of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from rollout_app.engine.measures.base import ALL, RESTARTS, HarmPart, Tuning, since
+
+
+class _Part(Protocol):
+    def dump(self) -> dict[str, Any]: ...
+
+
+P = TypeVar("P", bound=_Part)
+
+
+class Parted(Generic[P]):
+    """The parts by name. `restarts`: the stages from which harm is counted anew as well."""
+
+    def __init__(self, restarts: Sequence[int], tuning: Tuning) -> None:
+        self.restarts = tuple(restarts)[:RESTARTS]
+        self.tuning = tuning
+        self.parts: dict[str, P] = {ALL: self._new_part()}
+
+    def _new_part(self) -> P:
+        raise NotImplementedError
+
+    @property
+    def whole(self) -> P:
+        return self.parts[ALL]
+
+    def _part(self, name: str) -> P:
+        part = self.parts.get(name)
+        if part is None:
+            part = self.parts[name] = self._new_part()
+        return part
+
+    def dump(self) -> dict[str, Any]:
+        return {name: part.dump() for name, part in self.parts.items()}
+
+    def _restarted(self, one: Callable[[str, float], HarmPart]) -> list[HarmPart]:
+        """The parts since later stages; one that has not begun is no evidence."""
+        weight = self.tuning.restart
+        begun = [one(since(at), weight) for at in self.restarts if since(at) in self.parts]
+        waiting = [HarmPart("later", weight * (RESTARTS - len(begun)), 0.0)] if len(begun) < RESTARTS else []
+        return [part for part in [*begun, *waiting] if part.weight > 0]

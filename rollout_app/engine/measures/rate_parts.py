@@ -1,0 +1,126 @@
+"""What rate guardrails keep: x bad of n tasks per part, with those that have no grade."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rollout_app.engine.measures.base import ALL, DIFFERING, Conditions, Tuning, WindowView, since, stage_of
+from rollout_app.engine.measures.parts import Parted
+from rollout_app.engine.measures.sufficient import (
+    Counts,
+    MissingStatistics,
+    RateStatistics,
+    RateStep,
+    merged,
+)
+from rollout_app.engine.metrics import Metric, count
+from rollout_app.engine.stats import rates
+
+
+@dataclass(slots=True)
+class RatePart:
+    """The statistics of some of the tasks, and of those of them that have no grade."""
+
+    stats: RateStatistics
+    missing: MissingStatistics = field(default_factory=MissingStatistics)
+
+    def dump(self) -> dict[str, list[float]]:
+        data = {"rates": self.stats.dump()}
+        if self.missing.nt or self.missing.nc:
+            data["missing"] = self.missing.dump()
+        return data
+
+    @classmethod
+    def load(cls, psis: tuple[float, ...], data: Mapping[str, Any]) -> Self:
+        part = cls(RateStatistics.load(psis, data["rates"]))
+        if "missing" in data:
+            part.missing = MissingStatistics(*data["missing"])
+        return part
+
+
+def shrinkage(stats: RateStatistics, margin: float, deff: float) -> float:
+    """How much of the difference seen so far is likely to stay: one of half the margin is as likely as not."""
+    n = stats.nt + stats.nc
+    if not n or not stats.mh_denominator:
+        return 0.0
+    p = (stats.xt + stats.xc + 0.5) / (n + 1)
+    squared_error, usual = deff * p * (1 - p) / stats.mh_denominator, (margin / 2) ** 2
+    return usual / (usual + squared_error)
+
+
+class Rate(Parted[RatePart]):
+    """The bookkeeping that both rate measures share: all tasks since the start, and since each of three stages."""
+
+    threshold: float
+
+    def __init__(
+        self, metric: Metric, psis: Iterable[float], restarts: Sequence[int], tuning: Tuning, weight: float
+    ) -> None:
+        self.metric, self.spec, self.weight = metric, metric.spec, weight
+        self.psis = tuple(psis)
+        super().__init__(restarts, tuning)
+
+    def _new_part(self) -> RatePart:
+        return RatePart(RateStatistics(self.psis))
+
+    def tasks(self) -> tuple[float, float]:
+        return self.whole.stats.nt, self.whole.stats.nc
+
+    def note(self) -> str:
+        return ""
+
+    def take(self, view: WindowView) -> None:
+        stage = view.window.stage
+        running = [ALL, *(since(at) for at in self.restarts if stage >= at)]
+        for counts in self._counts(view):
+            step = RateStep(counts, self.psis)
+            for name in running:
+                self._part(name).stats.take(step)
+        self._miss(view, running)
+
+    def miss(self, candidate: int, baseline: int) -> None:
+        """Tasks of the candidate and of the baseline that came too late to be judged, and were not expected."""
+        if self.spec.graded:
+            self.whole.missing.add_later(candidate, baseline)
+
+    def _counts(self, view: WindowView) -> Sequence[Counts]:
+        if self.metric is Metric.FAILURE:
+            return view.failures
+        return [(*count(self.metric, view.window.candidate), *count(self.metric, view.window.baseline))]
+
+    def _miss(self, view: WindowView, names: Iterable[str]) -> None:
+        if self.spec.graded:
+            for name in names:
+                self._part(name).missing.add(*view.no_grade)
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        for name, part in data.items():
+            self.parts[name] = RatePart.load(self._psis_of(name), part)
+
+    def _psis_of(self, name: str) -> tuple[float, ...]:
+        return self.psis if name == ALL or stage_of(name) is not None else rates.HARM_PSIS
+
+    def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None:
+        """From sums per stage, as format 4 kept them."""
+        loaded = {stage: RateStatistics.load_older(self.psis, data) for stage, data in by_stage.items()}
+        self.parts[ALL].stats = merged(loaded, RateStatistics(self.psis))
+        for at in self.restarts:
+            if any(stage >= at for stage in loaded):
+                self._part(since(at)).stats = merged(loaded, RateStatistics(self.psis), at)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            name: part.stats.as_dict() | ({"missing": part.missing.as_dict()} if self.spec.graded else {})
+            for name, part in self.parts.items()
+        }
+
+    def _after(self, stretch: float, conditions: Conditions) -> Self:
+        """As if `stretch` times as many tasks had come on top; the difference so far, shrunk to none, goes on."""
+        later = copy(self)
+        later.parts = {}
+        for name in (ALL, DIFFERING):
+            if part := self.parts.get(name):
+                kept = shrinkage(part.stats, self.threshold, conditions.deff)
+                later.parts[name] = RatePart(part.stats.after(stretch, kept), part.missing.after(stretch))
+        return later
