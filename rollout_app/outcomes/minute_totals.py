@@ -215,7 +215,8 @@ def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
     return (
         ShadowSums(
             **_added(shadows, names),
-            **{name: _known(shadows, name) for name in ("candidate_priced", "baseline_priced")},
+            candidate_priced=_known(shadows, "candidate_priced"),
+            baseline_priced=_known(shadows, "baseline_priced"),
             candidate_routes=candidate,
             baseline_routes=baseline,
         ),
@@ -232,7 +233,7 @@ def _known(shadows: list[Mapping[str, Any]], name: str) -> int | None:
     counted = [shadow for shadow in shadows if shadow.get("decisions")]
     if any(shadow.get(name) is None for shadow in counted):
         return None
-    return sum(shadow[name] for shadow in counted)
+    return sum(int(shadow[name]) for shadow in counted)
 
 
 def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[str, int]]:

@@ -77,6 +77,7 @@ def test_a_verdict_can_be_computed_again_from_what_it_keeps() -> None:
         "candidate_graded": 1_000,
         "candidate_expected": 1_000,
         "baseline_expected": 19_000,
+        "baseline_graded": 19_000,
     }
 
 

@@ -19,7 +19,8 @@ def close(value: float) -> Any:
 
 
 def llrs(strata: list[list[int]], psis: tuple[float, ...]) -> list[float]:
-    return [sum(column) for column in zip(*(rates.stratum_llrs(*s, psis) for s in strata), strict=True)]
+    each = [rates.stratum_llrs(nt, xt, nc, xc, psis) for nt, xt, nc, xc in strata]
+    return [sum(column) for column in zip(*each, strict=True)]
 
 
 @pytest.mark.parametrize("case", VECTORS["boosting"])

@@ -157,6 +157,7 @@ def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
 
 def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:
     """ln of the weighted sum of likelihood ratios: an average of e-values is one."""
+    logs: list[float]
     if deff == 1:
         logs = list(map(add, llrs, log_weights))
     else:

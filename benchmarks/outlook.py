@@ -1,0 +1,76 @@
+"""How good "about N more candidate tasks" is: what was said at each hold, beside what it then took.
+
+    python -m benchmarks.outlook --runs 60
+
+Candidates that are no worse, through the plan `cautious`; what is said every fifth minute of a stage counts,
+against the tasks that came until every guardrail had passed. Minimum times and tasks of a stage are left aside.
+"""
+
+import argparse
+from multiprocessing import Pool
+from statistics import median
+
+from benchmarks.simulated.rollout import stages_of
+from benchmarks.simulated.scenario import Scenario, Units
+from benchmarks.simulated.traffic import Traffic
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import SHARE_ALL
+from rollout_app.engine.guardrails import guardrails_for
+
+SCENARIOS = (
+    Scenario("identical"),
+    Scenario("identical, 20 % differ", differing=0.2),
+    Scenario("identical, users correlated .3", units=Units(users=True)),
+    Scenario("identical, cost lognormal sigma 2", sigma=2.0),
+)
+EVERY = 5  # minutes
+Said = tuple[int | None, int]  # more candidate tasks: as forecast (None: can't be told), as it came
+
+
+def holds(job: tuple[Scenario, int]) -> list[Said]:
+    """What one rollout was told, stage by stage; what it waits for when the evaluations end is left out."""
+    scenario, seed = job
+    traffic, stages = Traffic(scenario, seed), stages_of(scenario.plan)
+    accumulator = Accumulator.open(guardrails_for(), stages, traffic.reference)
+    said: list[Said] = []
+    waiting: list[tuple[int | None, int]] = []
+    stage = ours = since = 0
+    for look in range(scenario.looks):
+        row = traffic.row(look, stages[stage].share_pcm / SHARE_ALL, stage)
+        ours += row.candidate.tasks
+        accumulator.take([row], before=look + 1)
+        judgement = accumulator.judge(stage, forecast=False, detail=False)
+        if not judgement.open:
+            said += [(told, ours - then) for told, then in waiting]
+            waiting, stage, since = [], stage + 1, look + 1
+            if stages[stage].mode == "full":
+                break
+        elif (look - since) % EVERY == 0 and all(verdict.waited_for for verdict in judgement.open):
+            needed = [verdict.needed_tasks for verdict in accumulator.forecast(judgement).open]
+            known = [n for n in needed if n is not None]
+            waiting.append((max(known) if len(known) == len(needed) else None, ours))
+    return said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    print("| scenario | holds | can't be told, % | within a factor of 2, % | median of forecast / actual |")
+    print("|---|---|---|---|---|")
+    with Pool(options.jobs) as pool:
+        for scenario in SCENARIOS:
+            found = pool.map(holds, [(scenario, 90_000 + seed) for seed in range(options.runs)])
+            said = [one for run in found for one in run]
+            ratios = [told / max(1, took) for told, took in said if told is not None]
+            close = sum(0.5 <= ratio <= 2 for ratio in ratios)
+            print(
+                f"| {scenario.name} | {len(said)} | {100 * (len(said) - len(ratios)) / len(said):.1f} "
+                f"| {100 * close / len(said):.0f} | {median(ratios):.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
