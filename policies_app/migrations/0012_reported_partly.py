@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("policies_app", "0010_prices_are_optional")]
+    dependencies = [("policies_app", "0011_planned_freeze")]
 
     operations = [
         migrations.AddField(
