@@ -1,6 +1,7 @@
 """open_tasks: any recorded tasks as a stream, whatever they are kept in."""
 
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,22 @@ class Source:
     grades: str = ""
     success_from: float = 0.5
     prices: Prices = field(default_factory=dict)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """How to read the file of tasks: the same for every command that reads one."""
+    parser.add_argument("--mapping", default="", help="of a table: YAML that says which column is what")
+    parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a gateway's log")
+    parser.add_argument("--latency-unit", default="", choices=["", "ms", "s"], help="of Langfuse's latency")
+    parser.add_argument("--grade", default="", help="of a log: where the grade stands, or the score's name")
+    parser.add_argument("--grades", default="", help="of Langfuse: the file of scores")
+    parser.add_argument("--success-from", type=float, default=0.5, help="a score from here on is a success")
+
+
+def source_of(options: Mapping[str, Any], prices: Prices) -> Source:
+    """What `add_arguments` and `tasks` were given."""
+    names = ("log", "mapping", "latency_unit", "grade", "grades", "success_from")
+    return Source(path=options["tasks"], prices=prices, **{name: options[name] for name in names})
 
 
 def open_tasks(source: Source) -> Iterator[Task]:

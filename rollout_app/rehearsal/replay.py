@@ -15,7 +15,7 @@ from pointsman.attempt import Attempt
 from pointsman.decision import Decision
 from rollout_app.backtest.tasks import Answer, Task
 
-# How long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
+# Where how long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
 # microseconds of the replay for it.
 UNKNOWN = math.nan
 _CHUNKS = (
@@ -92,27 +92,29 @@ class Replay:
 def play(router: Router, workload: str, task: Task, unit: str) -> None:
     """One task, from the decision through its second stage to its outcome."""
     decision = router.decide(workload, task.request, {"request": unit})
-    answer = _follow(decision, task)
+    answer, took = _follow(decision, task)
     would = _candidates_own(decision)
-    other = None if would is None else _follow(would, task)
+    other = None if would is None else _follow(would, task)[0]
     cost = None if would is None else would.steps.cost_nusd
     router.record(
         decision,
         answer.success,
         quality=answer.quality,
-        latency_ms=UNKNOWN,
+        latency_ms=took,
         shadow_cost_nusd=cost,
         mirror_success=other.success if other is not None and decision.mirror else None,
         mirror_cost_nusd=cost if decision.mirror else None,
     )
 
 
-def _follow(decision: Decision, task: Task) -> Answer:
-    """Attempt after attempt, until the policy is done; returns the answer that ended it."""
+def _follow(decision: Decision, task: Task) -> tuple[Answer, float]:
+    """Attempt after attempt, until the policy is done: the answer that ended it, the milliseconds of all."""
     answer = task.answers[decision.model]
+    took = UNKNOWN if answer.latency_ms is None else answer.latency_ms
     while not (step := decision.next(_attempt(answer))).done:
         answer = task.answers[step.model]
-    return answer
+        took += UNKNOWN if answer.latency_ms is None else answer.latency_ms
+    return answer, took
 
 
 def _candidates_own(decision: Decision) -> Decision | None:
@@ -126,7 +128,13 @@ def _candidates_own(decision: Decision) -> Decision | None:
 
 
 def _attempt(answer: Answer) -> Attempt:
-    return Attempt(confidence=answer.confidence, cost_nusd=answer.cost_nusd or 0, latency_ms=0)
+    return Attempt(
+        ok=answer.error is None,
+        error=answer.error,
+        confidence=answer.confidence,
+        cost_nusd=answer.cost_nusd,
+        latency_ms=answer.latency_ms or 0,
+    )
 
 
 def _sleep_until(moment: float) -> None:

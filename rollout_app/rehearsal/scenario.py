@@ -1,10 +1,10 @@
-"""What `manage.py replay` is made of: recorded tasks from a CSV, harm done to the candidate, the telling."""
+"""What `manage.py replay` is made of: recorded tasks that can be played, harm done to the candidate, the telling."""
 
-import csv
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 from django.db.models import Sum
@@ -12,6 +12,7 @@ from django.db.models import Sum
 from pointsman import Pace, Router
 from pointsman.decision import Decision
 from rollout_app import recorded
+from rollout_app.backtest.sources import Source, open_tasks
 from rollout_app.backtest.tasks import Answer, Task
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import State
@@ -19,86 +20,62 @@ from rollout_app.models import ArmTotals, Rollout
 
 PACE = Pace(first_poll_within=0, flush_every=0.2)
 NUSD = 10**9
-_FIGURES = ("success", "cost_usd", "confidence")
 _HARMS = ("success", "cost")
-_ATTRIBUTE = "attributes."
 Harm = tuple[str, float]  # ("success", -0.05): points as a fraction; ("cost", 0.25): a fraction of the cost
 
 
 RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recorded.routerarena}
 
 
-def tasks_of(source: str) -> list[Task]:
-    """A set that comes with Pointsman, by its name, or a CSV's rows. Errors as in `read_tasks`."""
-    return RECORDED[source]() if source in RECORDED else read_tasks(source)
-
-
-def read_tasks(path: str) -> list[Task]:
-    """The CSV's rows. `ValueError` says which line is wrong and why; `OSError` when it can't be read."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            tasks = _read(csv.DictReader(file), path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV in UTF-8: {error}.") from None
+def tasks_of(source: Source) -> list[Task]:
+    """A set that comes with Pointsman, by its name, or whatever a backtest reads. Errors as in `open_tasks`."""
+    tasks = RECORDED[source.path]() if source.path in RECORDED else list(open_tasks(source))
     if not tasks:
-        raise ValueError(f"{path} has no tasks.")
+        raise ValueError(f"{source.path} has no tasks.")
     return tasks
 
 
-def _read(reader: "csv.DictReader[str]", path: str) -> list[Task]:
-    models = sorted({name.rpartition(":")[0] for name in reader.fieldnames or () if _is_figure(name)})
-    if not models:
-        raise ValueError(f"{path} has no column `<model>:success`; nothing is known of any model.")
-    # The reader's own count: a field may hold a line break.
-    return [_task(row, models, f"{path}, line {reader.line_num}") for row in reader]
+@dataclass(frozen=True, slots=True)
+class Playable:
+    """Tasks that can be played, and by model how many can't because of what is not known of it."""
+
+    tasks: list[Task]
+    left_out: Mapping[str, int]
+
+    def told(self) -> str:
+        """Empty where nothing was left out."""
+        if not self.left_out:
+            return ""
+        each = ", ".join(f"{count:,} of {model}" for model, count in sorted(self.left_out.items()))
+        played = "1 task is" if len(self.tasks) == 1 else f"{len(self.tasks):,} tasks are"
+        return f"{played} played. Left out, because success or cost is not known: {each}."
 
 
-def check_answers(tasks: Sequence[Task], document: Mapping[str, Any], version: int) -> None:
-    """`ValueError` when a model that the policy may choose was not recorded: found out before anything moves."""
-    named = {entry["model"] for entry in document["models"].values()}
-    if missing := sorted(named - tasks[0].answers.keys()):
+def playable(tasks: Sequence[Task], documents: Sequence[Mapping[str, Any]]) -> Playable:
+    """The tasks of which success and cost of every model of the policies are known: any of them may be chosen.
+
+    Raises `ValueError` when there is none: found out before anything moves.
+    """
+    named = sorted({entry["model"] for document in documents for entry in document["models"].values()})
+    kept, left_out = [], Counter[str]()
+    for task in tasks:
+        unknown = next((model for model in named if not _is_known(task.answers.get(model))), None)
+        if unknown is None:
+            kept.append(task)
+        else:
+            left_out[unknown] += 1
+    if not kept:
+        each = ", ".join(f"{model} ({count:,} tasks)" for model, count in left_out.most_common())
         raise ValueError(
-            f"Version {version} may choose {', '.join(missing)}, of which nothing was recorded: the tasks know "
-            f"{', '.join(sorted(tasks[0].answers))}. Each needs `<model>:success` and `<model>:cost_usd`."
+            f"No task can be played: success or cost is not known of {each}. "
+            f"The policies may choose {', '.join(named)}; "
+            f"the tasks know {', '.join(sorted(tasks[0].answers)) or 'no model'}."
         )
+    return Playable(kept, left_out)
 
 
-def _is_figure(name: str) -> bool:
-    model, _, figure = name.rpartition(":")
-    return bool(model) and figure in _FIGURES
-
-
-def _task(row: Mapping[str, str | None], models: list[str], where: str) -> Task:
-    try:
-        answers = {model: _answer(row, model) for model in models}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from None
-    inputs = {name: _input(value) for name, value in row.items() if value and not _is_figure(name)}
-    within = [name for name in inputs if name.startswith(_ATTRIBUTE)]
-    attributes = {name.removeprefix(_ATTRIBUTE): inputs.pop(name) for name in within}
-    return Task({**inputs, "attributes": attributes} if attributes else inputs, answers)
-
-
-def _answer(row: Mapping[str, str | None], model: str) -> Answer:
-    success, cost = row.get(f"{model}:success"), row.get(f"{model}:cost_usd")
-    if success not in ("0", "1") or not cost:
-        raise ValueError(f"{model} needs success (0 or 1) and cost_usd, not {success!r} and {cost!r}")
-    dollars = float(cost)
-    if not 0 <= dollars < 1e6:
-        raise ValueError(f"{model} cost_usd is {cost!r}; 0 or more is meant")
-    confidence = row.get(f"{model}:confidence")
-    return Answer(success == "1", round(dollars * NUSD), confidence=float(confidence) if confidence else None)
-
-
-def _input(value: str) -> Any:
-    """A number where it reads as one."""
-    for kind in (int, float):
-        try:
-            number = kind(value)
-        except ValueError:
-            continue
-        return number if math.isfinite(number) else value
-    return value
+def _is_known(answer: Answer | None) -> bool:
+    return answer is not None and answer.success is not None and answer.cost_nusd is not None
 
 
 def parse_harm(text: str) -> Harm:

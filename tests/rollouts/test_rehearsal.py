@@ -14,6 +14,8 @@ from controlplane.core import clock
 from pointsman import Router
 from pointsman.decision import Decision
 from rollout_app import actions
+from rollout_app.backtest.sources import Source
+from rollout_app.backtest.tasks import Answer, Task
 from rollout_app.engine.plans import SAVED, check
 from rollout_app.engine.states import State
 from rollout_app.evaluation.reconcile import reconcile
@@ -23,7 +25,7 @@ from rollout_app.rehearsal.scenario import (
     afterwards,
     hurried,
     parse_harm,
-    read_tasks,
+    playable,
     summary,
     tasks_of,
     told,
@@ -41,20 +43,47 @@ def written(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-def test_it_reads_tasks_with_inputs_and_answers(tmp_path: Path) -> None:
-    (task,) = read_tasks(written(tmp_path, CSV))
+def from_file(path: str, **how: Any) -> list[Task]:
+    return tasks_of(Source(path=path, **how))
+
+
+def test_it_reads_what_a_backtest_reads(tmp_path: Path) -> None:
+    (task,) = from_file(written(tmp_path, CSV))
     assert task.request == {"prompt_tokens": 900, "endpoint": "/x"}
     answer = task.answers["a/small"]
     assert (answer.success, answer.cost_nusd, answer.confidence) == (True, 400_000, 0.8)
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text("models: {a/small: {success: ok, cost: paid, latency_ms: ms}}")
+    (task,) = from_file(written(tmp_path, "ok,paid,ms\n1,0.1,70\n"), mapping=str(mapping))
+    assert task.answers["a/small"].latency_ms == 70
+    with pytest.raises(ValueError, match="has no tasks"):
+        from_file(written(tmp_path, CSV.splitlines()[0] + "\n"))
 
 
-def test_it_reads_attributes_by_their_path(tmp_path: Path) -> None:
-    (task,) = read_tasks(written(tmp_path, CSV.replace("endpoint", "attributes.subject")))
-    assert task.request == {"prompt_tokens": 900, "attributes": {"subject": "/x"}}
+def test_a_task_of_which_something_is_not_known_is_left_out_and_counted() -> None:
+    def answers(**of: Answer) -> Task:
+        return Task({}, dict(of))
+
+    whole, free = Answer(True, 5), Answer(False, 0)
+    tasks = [
+        answers(small=whole, large=free),
+        answers(small=whole),
+        answers(small=Answer(None, 5), large=whole),
+        answers(small=whole, large=Answer(True, None)),
+    ]
+    documents = [{"models": {"s": {"model": "small"}}}, {"models": {"l": {"model": "large"}}}]
+    found = playable(tasks, documents)
+    assert (found.tasks, found.left_out) == (tasks[:1], {"large": 2, "small": 1})
+    assert found.told() == (
+        "1 task is played. Left out, because success or cost is not known: 2 of large, 1 of small."
+    )
+    assert playable(tasks[:1], documents).told() == ""
+    with pytest.raises(ValueError, match="No task can be played: success or cost is not known of large"):
+        playable(tasks[1:2], documents)
 
 
 def test_it_knows_the_sets_that_come_along_by_name() -> None:
-    assert len(tasks_of("gsm8k")) == 1_307
+    assert len(from_file("gsm8k")) == 1_307
 
 
 def test_it_shortens_the_plans_times_as_the_traffic_is_faster() -> None:
@@ -80,24 +109,6 @@ def test_it_tells_where_it_is_what_holds_it_and_each_arms_figures() -> None:
     assert f"Held by: {rollout.hold_sentence}" in whole and f"What would move it: {rollout.outlook}" in whole
     assert re.search(r"baseline: 800 tasks, 9\d\.\d% successful, \$0\.0010\d+ a success", whole)
     assert re.search(r"candidate: 200 tasks, \d\d\.\d% successful, \$0\.0007\d+ a success", whole)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("prompt_tokens\n900\n", "no column"),
-        (CSV.splitlines()[0] + "\n", "no tasks"),
-        (CSV.replace(",1,0.0004", ",yes,0.0004"), "line 2"),
-        (CSV.replace("0.0004", "-1"), "line 2"),
-        (CSV.replace("0.0004", "nan"), "line 2"),
-        (CSV.replace("/x", '"/x\ny"') + "1,/y,yes,1,1\n", "line 4"),
-        ("a/small:success,a/small:cost_usd\n" + "1" * 200_000 + ",1\n", "is not a CSV in UTF-8"),
-        ("", "no column"),
-    ],
-)
-def test_it_says_which_line_is_wrong(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        read_tasks(written(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -154,18 +165,6 @@ def test_it_takes_the_points_from_whatever_the_candidate_succeeds_in(success: fl
     assert lost / len(tasks) == pytest.approx(0.05, abs=0.006)
 
 
-def test_it_reads_a_table_that_a_spreadsheet_wrote(tmp_path: Path) -> None:
-    (task,) = read_tasks(written(tmp_path, "\ufeff" + CSV))
-    assert task.request["prompt_tokens"] == 900
-
-
-def test_it_says_that_a_file_is_no_csv(tmp_path: Path) -> None:
-    path = tmp_path / "tasks.csv"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is not a CSV in UTF-8"):
-        read_tasks(str(path))
-
-
 def arranged(**changes: Any) -> Rollout:
     """A workload that is served, with a version to rehearse; environment and workload by their own rollout."""
     return places.proposed(four_eyes=False, **changes)
@@ -204,7 +203,7 @@ def test_it_says_what_is_wrong_before_anything_moves(more: list[str], says: str)
 def test_it_says_of_which_model_nothing_was_recorded(tmp_path: Path) -> None:
     rollout = arranged()
     with pytest.raises(
-        CommandError, match="Version 1 may choose anthropic/claude-sonnet-4-5, openai/gpt-4o-mini"
+        CommandError, match="The policies may choose anthropic/claude-sonnet-4-5, openai/gpt-4o-mini"
     ):
         rehearse(rollout, written(tmp_path, CSV))
     assert Rollout.objects.count() == 1

@@ -25,7 +25,7 @@ from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import PolicyVersion
 from rollout_app.backtest import picture, report, single_log
 from rollout_app.backtest.run import backtest
-from rollout_app.backtest.sources import LOGS, Source, open_tasks
+from rollout_app.backtest.sources import add_arguments, open_tasks, source_of
 from rollout_app.backtest.tasks import Task
 from rollout_app.backtest.threshold import policies_of
 from rollout_app.rehearsal.scenario import RECORDED
@@ -37,18 +37,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("policies", nargs="+", metavar="POLICY", help="a file, or WORKLOAD/NUMBER")
         parser.add_argument("--tasks", required=True, help="a file, or gsm8k, mmlu, routerarena")
-        parser.add_argument("--mapping", default="", help="of a table: YAML that says which column is what")
-        parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a gateway's log")
-        parser.add_argument(
-            "--latency-unit", default="", choices=["", "ms", "s"], help="of Langfuse's latency"
-        )
-        parser.add_argument(
-            "--grade", default="", help="of a log: where the grade stands, or the score's name"
-        )
-        parser.add_argument("--grades", default="", help="of Langfuse: the file of scores")
-        parser.add_argument(
-            "--success-from", type=float, default=0.5, help="a score from here on is a success"
-        )
+        add_arguments(parser)
         parser.add_argument(
             "--sweep", default="", help="PLACE:LOW:HIGH:STEPS: one threshold, tried over a range"
         )
@@ -108,15 +97,4 @@ def _document(name: str) -> dict[str, Any]:
 def _tasks(options: Mapping[str, Any]) -> Iterator[Task]:
     if options["tasks"] in RECORDED:
         return iter(RECORDED[options["tasks"]]())
-    return open_tasks(
-        Source(
-            path=options["tasks"],
-            log=options["log"],
-            mapping=options["mapping"],
-            latency_unit=options["latency_unit"],
-            grade=options["grade"],
-            grades=options["grades"],
-            success_from=options["success_from"],
-            prices=dollars_per_million(),
-        )
-    )
+    return open_tasks(source_of(options, dollars_per_million()))

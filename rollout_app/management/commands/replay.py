@@ -4,9 +4,9 @@ instance, many times faster than real time, with harm injected where you say.
     manage.py replay tasks.csv --environment staging --workload support --candidate 13 \\
         --plan standard --times 60 --harm success:-5 --at 0.4
 
-The CSV has a row for each task: `<model>:success` (0 or 1) and `<model>:cost_usd`, for every catalogue model
-that the policies may choose; optionally `<model>:confidence`; any other column is an input of that name
-(`attributes.subject` one of the attributes). `gsm8k`, `mmlu` and `routerarena` are sets that come along.
+The file is whatever `manage.py backtest` reads: a table (CSV, JSON lines, Parquet; `--mapping` says which column
+is what) or a gateway's log. A task is played when success and cost of every model that the policies may choose are
+known; the others are left out and counted. `gsm8k`, `mmlu` and `routerarena` are sets that come along.
 """
 
 import argparse
@@ -25,8 +25,10 @@ from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import PointsmanError
 from pointsman import Router
 from policies_app.actions import served_assignment
+from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions
+from rollout_app.backtest.sources import add_arguments, source_of
 from rollout_app.backtest.tasks import Task
 from rollout_app.engine.states import ENDED, State
 from rollout_app.models import Plan, Rollout
@@ -41,7 +43,8 @@ class Command(BaseCommand):
     help = "Rehearse a rollout plan on recorded tasks, through real routers and this instance's HTTP doors."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("tasks", help="CSV of recorded tasks, or gsm8k, mmlu, routerarena")
+        parser.add_argument("tasks", help="a file of recorded tasks, or gsm8k, mmlu, routerarena")
+        add_arguments(parser)
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="this instance's server")
         parser.add_argument("--environment", required=True, help="where: one that no real router serves from")
         parser.add_argument("--workload", required=True)
@@ -66,8 +69,10 @@ class Command(BaseCommand):
     def _rehearse(self, options: dict[str, Any]) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the routers
         _check(options)
-        tasks = scenario.tasks_of(options["tasks"])
-        rollout = _proposed(options, tasks)
+        rollout, playable = _proposed(options, scenario.tasks_of(source_of(options, dollars_per_million())))
+        tasks = playable.tasks
+        if left_out := playable.told():
+            self.stdout.write(left_out)
         minutes = round(options["hours"] * 60)
         total = minutes * options["per_minute"]
         chance = random.Random(options["seed"])  # noqa: S311 — a rehearsal is to be repeated, not secret
@@ -142,7 +147,7 @@ def _check(options: dict[str, Any]) -> None:
         raise CommandError(f"--routers is from 1 to 50, not {options['routers']}.")
 
 
-def _proposed(options: dict[str, Any], tasks: list[Task]) -> Rollout:
+def _proposed(options: dict[str, Any], tasks: list[Task]) -> tuple[Rollout, scenario.Playable]:
     environment = Environment.objects.filter(name=options["environment"]).first()
     if environment is None:
         raise CommandError(f"There is no environment called {options['environment']!r}.")
@@ -158,8 +163,7 @@ def _proposed(options: dict[str, Any], tasks: list[Task]) -> Rollout:
     if saved is None:
         raise CommandError(f"There is no plan called {options['plan']!r}.")
     baseline = served_assignment(environment.pk, workload.pk).baseline
-    for version in (baseline, candidate):
-        scenario.check_answers(tasks, version.document, version.number)
+    playable = scenario.playable(tasks, [baseline.document, candidate.document])
     rollout = actions.propose_rollout(
         environment,
         workload,
@@ -169,7 +173,7 @@ def _proposed(options: dict[str, Any], tasks: list[Task]) -> Rollout:
         actor=_OPERATOR,
     )
     try:
-        return actions.start_rollout(rollout, actor=_OPERATOR, reason="A rehearsal.")
+        return actions.start_rollout(rollout, actor=_OPERATOR, reason="A rehearsal."), playable
     except PointsmanError as error:
         actions.cancel_rollout(
             rollout.pk, actor=_OPERATOR, reason=f"The rehearsal can't start: {error.detail}"
