@@ -72,6 +72,22 @@ def test_it_refuses_an_event_that_cannot_be(plane: Plane, served: Served, field:
     assert not OutcomeBucket.objects.exists()
 
 
+@pytest.mark.parametrize("path", ["outcomes", "events", "feedback"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"%s": [{"at": 1, "batch_id": 1}',  # the first mistake is a wrong shape; then the text ends
+        b'{"%s": [{"at": "\xff"}], "more": 1}',
+        b'{"%s": [{"at": ' + b"[" * 50_000,
+    ],
+)
+def test_it_refuses_what_is_wrong_and_cut_off(plane: Plane, served: Served, path: str, body: bytes) -> None:
+    member = b"buckets" if path == "outcomes" else path.encode()
+    answer = plane.post(f"/router/v1/{path}", served.key, body % member)
+    assert answer.status in (400, 422)
+    assert answer.code in ("malformed_body", "invalid_input")
+
+
 def test_it_takes_a_thousand_and_no_more(plane: Plane, served: Served) -> None:
     events = [event(served.assignment, event_id=str(n)) for n in range(1_001)]
     assert plane.post(DOOR, served.key, {"events": events}).status == 422
