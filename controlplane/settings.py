@@ -143,6 +143,13 @@ CELERY_BROKER_URL = REDIS_URL or None
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that is away is waited for, however long
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A connection that is half open answers nothing and never ends: without these, beat waited for ever for the reply to
+# what it had sent, and workers with it.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_timeout": 5,  # seconds
+    "socket_connect_timeout": 5,
+    "health_check_interval": 5,
+}
 CELERY_TIMEZONE = "UTC"
 EMBEDDED_RUNNER = env.bool("EMBEDDED_RUNNER", default=not REDIS_URL)
 CACHES = {
