@@ -11,6 +11,7 @@ from controlplane.audit import pages as audit
 from controlplane.audit import sentences
 from controlplane.core import clock
 from controlplane.web import live
+from controlplane.web.engine import engine_seen
 from controlplane.web.pages import console_view, fragment, may, must, page
 from policies_app.console.alarms import alarms
 from policies_app.console.fleet import fleets
@@ -23,6 +24,7 @@ from rollout_app.review.environments import review_environment
 
 _PARTS = {
     "heading": "home/_heading.html",
+    "engine": "console/_engine.html",
     "fleets": "home/_fleets.html",
     "now": "home/_now.html",
     "changes": "home/_changes.html",
@@ -52,6 +54,7 @@ def _now(request: HttpRequest) -> dict[str, Any]:
     return {
         "needs": found,
         "heading": _heading(found, len(waiting_changes)),
+        "engine": engine_seen(),
         "alarms": alarms(environments),
         "waiting_changes": waiting_changes,
         "fleets": fleets(environments),

@@ -118,7 +118,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = env.int("DATABASE_CONN_MAX_AGE", default=60)  # seconds
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-    # Every wait has an end: for the connection, a statement, a lock, and for a host that has gone without a word.
+    # Every wait has an end: for the connection, a statement, a lock, and for a host that has gone without a word. Who
+    # is idle in a transaction has gone: its locks stay with the server until then, and everybody's changes wait.
     statement_s = env.int("DATABASE_STATEMENT_TIMEOUT", default=30)  # seconds; `migrate` has no limit
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,  # seconds
@@ -129,7 +130,7 @@ else:
         "tcp_user_timeout": 8_000,  # milliseconds
         "options": (
             f"-c statement_timeout={statement_s}s -c lock_timeout=20s"
-            " -c idle_in_transaction_session_timeout=60s"
+            " -c idle_in_transaction_session_timeout=30s"
         ),
         **DATABASES["default"].get("OPTIONS", {}),
     }

@@ -47,6 +47,12 @@ def engine_age() -> float | None:
     return ages().get(ENGINE)
 
 
+def engine_seen_at() -> datetime | None:
+    """When that was, by the database's clock; None: it is not known."""
+    at = Heartbeat.objects.filter(job=ENGINE).values_list("at", flat=True).first()
+    return at if at is not None and _age(at, clock.now()) is not None else None
+
+
 def _age(at: datetime, now: datetime) -> float | None:
     age = (now - at).total_seconds()
     return max(age, 0.0) if age >= -SKEW_S else None

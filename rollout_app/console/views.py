@@ -12,6 +12,7 @@ from django.utils import timezone
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.web import live
+from controlplane.web.engine import engine_seen
 from controlplane.web.pages import (
     Crumb,
     attempt,
@@ -92,6 +93,7 @@ def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
 _GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 _PARTS = {
     "head": "rollouts/_head.html",
+    "engine": "rollouts/_engine.html",
     "state": "rollouts/_state_and_stages.html",
     "evidence": "rollouts/_evidence.html",
     "history": "rollouts/_history.html",
@@ -147,6 +149,7 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "shadow": evidence.shadow,
         "history": presenters.history(rollout),
         "approvals": list(rollout.approvals.all()),
+        "engine": engine_seen(),
         "ended": rollout.state in ENDED,
         "may_edit": rollout.state in _GONE_BACK and may_edit(request, rollout.workload),
         "now": timezone.now(),
