@@ -253,7 +253,7 @@ def _refuse_older(header: SnapshotHeader, seen: StoredObject | None) -> None:
     if there > (header.epoch, header.revision):
         raise BucketError(
             f"The bucket holds a later snapshot (epoch {there[0]}, revision {there[1]}) than this instance "
-            f"serves (epoch {header.epoch}, revision {header.revision}): is another instance publishing there, or "
+            f"serves (epoch {header.epoch}, revision {header.revision}): does another instance publish there, or "
             "was this one restored from a backup? Then run manage.py post_restore, or delete the object to publish "
             "this one."
         )

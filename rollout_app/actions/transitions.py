@@ -100,7 +100,7 @@ def move(
 ) -> Rollout:
     """One transition, inside the caller's transaction.
 
-    `stage` is the stage after it (None: unchanged), `serve` what `set_assignment` shall serve from now on
+    `stage` is the stage after it (None: unchanged), `serve` what `set_assignment` is to serve from now on
     (None: unchanged), `changes` further columns. Raises `IllegalMove`, `RolloutMoved`, or `RolloutActive`
     when another rollout of this place is under way: the partial unique index is the judge of that.
     """

@@ -127,7 +127,7 @@ def test_it_leaves_what_an_environment_was_called_before(assignment: Assignment,
     assert s3.get(place.replace(assignment.environment.name, "renamed")).json()["environment"] == "renamed"
 
 
-# --- an older one never lies over a newer --------------------------------------------------------------
+# --- an older one never replaces a newer --------------------------------------------------------------
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:

@@ -197,7 +197,7 @@ def _counted(histogram: HistogramReport) -> int:
 
 
 def _are_groups(groups: Mapping[str, GroupReport], tasks: int, failures: int) -> bool:
-    """Whether they fit the whole; how they are called is another rule."""
+    """Whether they add up to the whole. Their names are checked elsewhere."""
     for group in groups.values():
         if group.failures > group.tasks:
             return False
