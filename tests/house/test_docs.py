@@ -65,3 +65,14 @@ def test_what_a_docstring_names_is_there(package: str) -> None:
         sources.relative(path): names for path in sources.modules(package) if (names := _missing(path))
     }
     assert missing == {}
+
+
+def test_the_reference_lists_every_reason_to_hold() -> None:
+    raised = re.compile(r'HoldReason\(\s*(?:code=)?"(\w+)"')
+    packages = (ROOT / "rollout_app" / "engine", ROOT / "rollout_app" / "evaluation")
+    codes = {
+        code for home in packages for path in home.rglob("*.py") for code in raised.findall(path.read_text())
+    }
+    section = (ROOT / "docs/reference/rollouts.md").read_text().split("## Evaluations")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == codes
