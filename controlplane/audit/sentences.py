@@ -34,7 +34,10 @@ VERBS = {
     "membership.grant": "gave a role to", "membership.withdraw": "took a role from",
     "team.create": "made", "team.set_members": "changed the members of",
     "change.request": "asked for", "change.approve": "approved", "change.reject": "rejected",
-    "change.withdraw": "withdrew", "user.first_admin": "made the first administrator",
+    "change.withdraw": "withdrew", "user.first_admin": "made the first administrator", "user.create": "made the account of",
+    "invitation.create": "invited", "invitation.accept": "accepted", "invitation.revoke": "took back",
+    "session.begin": "signed in as", "session.end": "signed out of", "team.join": "joined",
+    "break_glass.review": "looked at the use of break-glass:",
 }  # fmt: skip
 
 
