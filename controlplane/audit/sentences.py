@@ -34,11 +34,13 @@ VERBS = {
     "membership.grant": "gave a role to", "membership.withdraw": "took a role from",
     "team.create": "made", "team.set_members": "changed the members of",
     "change.request": "asked for", "change.approve": "approved", "change.reject": "rejected",
-    "change.withdraw": "withdrew", "user.first_admin": "made the first administrator", "user.create": "made the account of",
+    "change.withdraw": "withdrew", "user.first_admin": "made the first administrator",
+    "user.create": "made the account of",
     "invitation.create": "invited", "invitation.accept": "accepted", "invitation.revoke": "took back",
-    "session.begin": "signed in as", "session.end": "signed out of", "team.join": "joined",
+    "session.begin": "signed in", "session.end": "signed out", "team.join": "joined",
     "break_glass.review": "looked at the use of break-glass:",
 }  # fmt: skip
+_ALONE = {"session.begin", "session.end"}  # of oneself
 
 
 def register(kind: str, names: Names) -> None:
@@ -67,6 +69,8 @@ def sentence(entry: Entry, names: Mapping[str, str]) -> str:
 
 def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
     kind, found = entry.target_kind, entry.target_id
+    if entry.action in _ALONE:
+        return []
     words = []
     if kind == "rollout":
         words.append(f"{names.get(found, 'a rollout')} of {entry.workload}")
