@@ -155,6 +155,10 @@ class RejectView(MoveView):
     move, role = actions.reject_rollout, Role.APPROVER
 
 
+class WithdrawApprovalView(MoveView):
+    move, role = actions.withdraw_approval, Role.APPROVER
+
+
 class CancelView(MoveView):
     move, role = actions.cancel_rollout, Role.EDITOR
 

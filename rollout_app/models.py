@@ -150,6 +150,7 @@ class Approval(models.Model):
     approver_user_id = models.CharField(max_length=64)
     reason = models.TextField(blank=True, default="")
     at = models.DateTimeField(auto_now_add=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)  # taken back by who gave it
 
     def __str__(self) -> str:
         return f"{self.approver_label} approves {self.rollout}"

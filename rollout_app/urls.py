@@ -11,6 +11,7 @@ from rollout_app.review import api as review
 _MOVES = {
     "submit": api.SubmitView,
     "reject": api.RejectView,
+    "withdraw-approval": api.WithdrawApprovalView,
     "cancel": api.CancelView,
     "start": api.StartView,
     "break-glass": api.BreakGlassView,

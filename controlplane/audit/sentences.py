@@ -16,7 +16,8 @@ _names: dict[str, Names] = {}
 VERBS = {
     "rollout.draft": "drafted", "rollout.propose": "proposed", "rollout.amend": "amended",
     "rollout.approve": "approved", "rollout.approve_stage": "approved the next stage of",
-    "rollout.reject": "rejected", "rollout.cancel": "cancelled", "rollout.withdraw_approval": "took back the yes to",
+    "rollout.reject": "rejected", "rollout.cancel": "cancelled",
+    "rollout.withdraw_approval": "took back the approval of",
     "rollout.start": "started", "rollout.break_glass": "started without approval",
     "rollout.advance": "advanced", "rollout.complete": "completed", "rollout.pause": "paused",
     "rollout.resume": "resumed", "rollout.roll_back": "rolled back", "rollout.abort": "aborted",

@@ -268,6 +268,7 @@ class KeyForm(forms.Form):
     ) -> None:
         super().__init__(*args, **options)
         places = [(name, name) for name in environments]
+        self.fields["environment"].initial = places[0][0] if places else ""
         self.fields["environment"].widget.choices = [*places, ("", "every environment (admin keys)")]
         self.fields["workloads"].choices = [(name, name) for name in workloads]  # type: ignore[attr-defined]
 

@@ -1,7 +1,7 @@
 """Every write to rollouts, plans and guardrails. API, console, tasks and commands all come through here.
 
     proposals   propose_rollout  submit_rollout  amend_rollout  cancel_rollout
-    approvals   approve_rollout  approve_stage  reject_rollout  binding  standing_approval
+    approvals   approve_rollout  approve_stage  reject_rollout  withdraw_approval  binding  standing_approval
                 is_somebody_else
     stages      start_rollout  break_glass_start  advance_rollout  complete_rollout  pause_rollout
                 resume_rollout
@@ -21,6 +21,7 @@ from rollout_app.actions.approvals import (
     is_somebody_else,
     reject_rollout,
     standing_approval,
+    withdraw_approval,
 )
 from rollout_app.actions.proposals import amend_rollout, cancel_rollout, propose_rollout, submit_rollout
 from rollout_app.actions.refusals import APPROVE_STAGE, Refusal, freeze_sentence, refusal, refusals
@@ -71,4 +72,5 @@ __all__ = [
     "standing_approval",
     "start_rollout",
     "submit_rollout",
+    "withdraw_approval",
 ]

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from controlplane.access import four_eyes
 from controlplane.audit import chain, log
+from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import ApprovalMissing, ApprovalStale, IllegalMove
+from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove
 from policies_app.actions.workloads import JUDGED_BY
 from policies_app.models import Workload
 from rollout_app.actions.transitions import (
@@ -138,6 +139,18 @@ def reject_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
         return move(rollout, Event.REJECT, actor=actor, reason=reason)
 
 
+def withdraw_approval(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
+    """Take back one's own yes to the start. The rollout waits for an approval again."""
+    rollout = loaded(rollout)
+    with audited_transaction(rollout, "rollout.withdraw_approval", actor=actor, reason=reason) as reason:
+        legal(rollout, Event.WITHDRAW_APPROVAL)
+        own = [a for a in standing_approvals(rollout) if a.approver_user_id == actor.user_id]
+        if not own:
+            raise Forbidden("There is no approval of yours to take back; an approver can reject the rollout.")
+        Approval.objects.filter(pk__in=[approval.pk for approval in own]).update(withdrawn_at=clock.now())
+        return move(rollout, Event.WITHDRAW_APPROVAL, actor=actor, reason=reason)
+
+
 def contributors(rollout: Rollout) -> list[str | None]:
     """The people who ever wrote, proposed or amended it; None for a key that belongs to nobody."""
     return four_eyes.with_contributor(rollout.contributors, rollout.candidate.author_user_id)
@@ -148,7 +161,9 @@ def standing_approvals(rollout: Rollout, stage: int | None = None) -> list[Appro
     and never had a part in it."""
     given = {
         approval.approver_user_id: approval
-        for approval in rollout.approvals.filter(stage=stage, binding=binding(rollout, stage)).order_by("pk")
+        for approval in rollout.approvals.filter(
+            stage=stage, binding=binding(rollout, stage), withdrawn_at=None
+        ).order_by("pk")
     }
     counted = four_eyes.still_count(given, contributors(rollout), rollout.environment.name)
     return [approval for user_id, approval in given.items() if user_id in counted]
@@ -167,7 +182,7 @@ def needed_approvals(rollout: Rollout, stage: int | None = None) -> list[Approva
     if len(standing) >= four_eyes.approvals_needed(had_a_part):
         return standing
     what = "the start" if stage is None else f"entering {_stage(rollout, stage).named}"
-    given = rollout.approvals.filter(stage=stage)
+    given = rollout.approvals.filter(stage=stage, withdrawn_at=None)
     if given.exists() and not standing:
         if given.filter(binding=binding(rollout, stage)).exists():
             raise ApprovalStale(
@@ -228,13 +243,13 @@ def _approve(
         raise ApprovalStale("It was proposed before guardrails were fixed at the proposal: amend it first.")
     agreed = [approval.approver_user_id for approval in standing_approvals(rollout, stage)]
     four_eyes.refuse_approver(actor, contributors(rollout), agreed)
-    Approval.objects.create(
+    # Who took a yes back and gives it again has one row: the log's last word on it.
+    Approval.objects.update_or_create(
         rollout=rollout,
         stage=stage,
         binding=bound,
-        approver_label=actor.label,
         approver_user_id=str(actor.user_id),
-        reason=reason,
+        defaults={"approver_label": actor.label, "reason": reason, "at": clock.now(), "withdrawn_at": None},
     )
     return standing_approvals(rollout, stage)
 

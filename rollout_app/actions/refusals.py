@@ -227,6 +227,11 @@ def _models_enabled(s: _Situation) -> None:
         )
 
 
+def _somebody_approved(s: _Situation) -> None:
+    if not s.rollout.approvals.filter(stage=None, withdrawn_at=None).exists():
+        raise Conflict("Nobody has approved it.")
+
+
 def _candidate_not_served(s: _Situation) -> None:
     if s.assignment.baseline_id == s.rollout.candidate_id:
         raise Conflict(f"Version {s.rollout.candidate.number} is served already; cancel the rollout.")
@@ -257,6 +262,7 @@ _CHECKS: dict[str, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     event: ((_in_state,), ()) for event in Event if event not in BY_ITSELF
 } | {
     Event.AMEND: ((_in_state,), (_candidate_not_served,)),
+    Event.WITHDRAW_APPROVAL: ((_in_state, _somebody_approved), ()),
     Event.PROPOSE: ((_in_state,), (_models_enabled,)),
     Event.START: (
         (_approved_or_missing, _in_state),

@@ -281,6 +281,7 @@ _EVENT_TONES = {
 }  # fmt: skip
 _EVENT_WORDS = {
     "propose": "Proposed", "amend": "Amended", "approve": "Approved", "reject": "Rejected",
+    "withdraw_approval": "Approval taken back",
     "cancel": "Cancelled", "start": "Started", "break_glass": "Started without approval",
     "pause": "Paused", "resume": "Resumed", "roll_back": "Rolling back", "abort": "Rolling back",
     "confirm_rollback": "Rolled back", "confirm_abort": "Aborted", "complete": "Completed",

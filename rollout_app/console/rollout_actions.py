@@ -80,6 +80,15 @@ ROLLOUT_ACTIONS = {
             "pm-danger-line",
         ),
         RolloutAction(
+            "withdraw-approval",
+            "Take back your yes",
+            Role.APPROVER,
+            actions.withdraw_approval,
+            Event.WITHDRAW_APPROVAL,
+            "Your approval counts no more, and the rollout waits for one again.",
+            "Your approval is taken back.",
+        ),
+        RolloutAction(
             "start",
             "Start",
             Role.OPERATOR,
@@ -238,12 +247,20 @@ def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
             why_not(request, rollout, action, refused[action.refused_as]),
         )
         for action in ROLLOUT_ACTIONS.values()
-        if not _is_hidden(refused[action.refused_as])
+        if not _is_hidden(refused[action.refused_as]) and not _is_not_theirs(request, rollout, action)
     ]
 
 
 def _is_hidden(refusal: actions.Refusal | None) -> bool:
     return refusal is not None and refusal.by_state
+
+
+def _is_not_theirs(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> bool:
+    """A yes that this person never gave, or took back: there is nothing to offer."""
+    if action.event is not Event.WITHDRAW_APPROVAL:
+        return False
+    own = rollout.approvals.filter(stage=None, withdrawn_at=None, approver_user_id=str(person(request).pk))
+    return not own.exists()
 
 
 def why_not(

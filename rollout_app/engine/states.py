@@ -6,7 +6,7 @@
     draft, awaiting_approval, scheduled ── cancel ──▶ cancelled     resume  pause
                                                                          │  ▼
                                                                         paused
-    awaiting_approval, scheduled ── amend ──▶ awaiting_approval
+    awaiting_approval, scheduled ── amend, withdraw_approval ──▶ awaiting_approval
     awaiting_approval ── break_glass ──▶ running                draft ── revert ──▶ running
     running, paused ── roll_back ──▶ rolling_back ── confirm_rollback ──▶ rolled_back
     running, paused ── abort     ──▶ rolling_back ── confirm_abort    ──▶ aborted
@@ -38,6 +38,7 @@ class Event(StrEnum):
     AMEND = "amend"  # another plan or baseline: what was approved is no longer what would start
     APPROVE = "approve"
     REJECT = "reject"
+    WITHDRAW_APPROVAL = "withdraw_approval"  # a person takes back their yes to the start
     CANCEL = "cancel"
     START = "start"
     REVERT = "revert"  # the start of a rollout that undoes a completed one
@@ -62,6 +63,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.AWAITING_APPROVAL, Event.REJECT): State.REJECTED,
     (State.AWAITING_APPROVAL, Event.CANCEL): State.CANCELLED,
     (State.SCHEDULED, Event.AMEND): State.AWAITING_APPROVAL,
+    (State.AWAITING_APPROVAL, Event.WITHDRAW_APPROVAL): State.AWAITING_APPROVAL,
+    (State.SCHEDULED, Event.WITHDRAW_APPROVAL): State.AWAITING_APPROVAL,
     (State.SCHEDULED, Event.START): State.RUNNING,
     (State.SCHEDULED, Event.CANCEL): State.CANCELLED,
     (State.RUNNING, Event.ADVANCE): State.RUNNING,

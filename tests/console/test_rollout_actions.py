@@ -9,6 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from controlplane.audit.models import Entry
+from controlplane.audit.verification import verify
 from controlplane.core.actors import SYSTEM
 from policies_app import actions as policies
 from policies_app.models import Environment, Workload
@@ -32,14 +33,14 @@ def submit(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
     )
 
 
-def in_state(name: str, workload: Workload, environment: Environment) -> Rollout:
-    """A rollout whose state allows the action `name`."""
+def in_state(name: str, workload: Workload, environment: Environment, by: str = "eva") -> Rollout:
+    """A rollout whose state allows the action `name`; a yes to its start is this person's."""
     if name == "submit":
         return proposed(workload, environment, draft=True)
     if name in ("approve", "reject", "cancel", "break-glass", "amend"):
         return proposed(workload, environment)
-    if name == "start":
-        return approve(proposed(workload, environment))
+    if name in ("start", "withdraw-approval"):
+        return approve(proposed(workload, environment), by)
     if name == "approve-stage":
         plan = [ONE_STEP[0], {**ONE_STEP[1], "approval": True}]
         rollout = actions.amend_rollout(
@@ -62,6 +63,7 @@ AFTER = {
     "complete": (State.COMPLETED, 1),
     "approve": (State.SCHEDULED, 0),
     "reject": (State.REJECTED, 0),
+    "withdraw-approval": (State.AWAITING_APPROVAL, 0),
     "start": (State.RUNNING, 0),
     "break-glass": (State.RUNNING, 0),
     "approve-stage": (State.RUNNING, 0),
@@ -84,7 +86,7 @@ def test_every_action_is_tested() -> None:
 def test_it_does_one_thing_and_says_so(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
-    rollout = in_state(name, summaries, production)
+    rollout = in_state(name, summaries, production, by="tom")
     before = Entry.objects.count()
     response = submit(people("tom", ROLLOUT_ACTIONS[name].role, team=summaries.owner), rollout, name)
     rollout.refresh_from_db()
@@ -126,7 +128,7 @@ def test_it_requires_a_reason(
 def test_its_button_shows_where_the_state_allows_it(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
-    rollout = in_state(name, summaries, production)
+    rollout = in_state(name, summaries, production, by="tom")
     page = people("tom", ROLLOUT_ACTIONS[name].role).get(reverse("console:rollout", args=[rollout.pk]))
     assert f'href="{address_of(rollout, name)}"' in page.content.decode()
 
@@ -267,3 +269,23 @@ def test_the_form_comes_alone_when_the_page_asks(
 def test_an_unknown_action_is_not_found(people: People, summaries: Workload, production: Environment) -> None:
     rollout = proposed(summaries, production)
     assert people("tom", "admin").get(address_of(rollout, "delete")).status_code == 404
+
+
+def test_only_who_gave_a_yes_takes_it_back_and_may_give_it_again(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    rollout = approve(proposed(summaries, production), "eva")
+    other = people("tom", "approver", "operator")
+    assert address_of(rollout, "withdraw-approval") not in text(
+        other.get(reverse("console:rollout", args=[rollout.pk]))
+    )
+    assert submit(other, rollout, "withdraw-approval").status_code == 422
+    eva = people("eva", "approver")
+    assert "Your approval is taken back" in text(submit(eva, rollout, "withdraw-approval"))
+    page = text(other.get(reverse("console:rollout", args=[rollout.pk])))
+    assert "taken back" in page and "awaiting approval" in page
+    rollout = approve(Rollout.objects.get(pk=rollout.pk), "eva")
+    assert (rollout.state, rollout.approvals.count()) == (State.SCHEDULED, 1)
+    assert verify().findings == []
+    submit(other, rollout, "start")
+    assert Rollout.objects.get(pk=rollout.pk).state == State.RUNNING

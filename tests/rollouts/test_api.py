@@ -26,6 +26,7 @@ MOVES = {
     "submit": Role.EDITOR,
     "cancel": Role.EDITOR,
     "reject": Role.APPROVER,
+    "withdraw-approval": Role.APPROVER,
     "approve": Role.APPROVER,
     "start": Role.OPERATOR,
     "break-glass": Role.OPERATOR,

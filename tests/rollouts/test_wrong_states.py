@@ -26,6 +26,7 @@ BY_EVENT: dict[Event, Callable[..., Rollout]] = {
     Event.AMEND: actions.amend_rollout,
     Event.APPROVE: places.approve,
     Event.REJECT: actions.reject_rollout,
+    Event.WITHDRAW_APPROVAL: actions.withdraw_approval,
     Event.CANCEL: actions.cancel_rollout,
     Event.START: actions.start_rollout,
     Event.BREAK_GLASS: actions.break_glass_start,

@@ -174,7 +174,7 @@ WRITES: dict[Any, dict[str, str]] = {
 # Entries that the same actions leave when one person does alone what takes two.
 BREAK_GLASS = {"assignment.break_glass", "environment.break_glass"}
 # By nobody at an address: the system's, a command's on the machine; or by the one who asked, whom the matrix is not.
-ELSEWHERE = {"confirm_rolled_back", "start_new_epoch", "withdraw"}
+ELSEWHERE = {"confirm_rolled_back", "start_new_epoch", "withdraw", "withdraw_approval"}
 # What the modules give besides; it writes nothing of its own.
 NO_WRITES = {
     "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "binding", "freeze_sentence", "is_somebody_else", "key_fields",

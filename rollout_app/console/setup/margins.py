@@ -45,7 +45,7 @@ class MarginForm(forms.Form):
 
     def __init__(self, metric: Metric, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        unit = "percent of the baseline's" if metric.spec.is_ratio else "points of a share"
+        unit = "percent of the baseline's" if metric.spec.is_ratio else "points"
         self.fields["margin"].label = f"Margin ({unit})"
         self.fields[
             "margin"

@@ -30,7 +30,7 @@ class StageForm(forms.Form):
     """One stage in the units that people think in: percent, minutes, hours."""
 
     mode = forms.ChoiceField(
-        choices=[("shadow", "shadow"), ("percentage", "a share of tasks"), ("full", "full")], label="Stage"
+        choices=[("shadow", "shadow"), ("percentage", "share"), ("full", "full")], label="Stage"
     )
     share_percent = forms.DecimalField(
         required=False,

@@ -55,6 +55,8 @@ ROWS = [
     move("submit", "draft", "editor"),
     move("cancel", "awaiting", "editor"),
     move("reject", "awaiting", "approver"),
+    row("POST", f"{ROLLOUT}/withdraw-approval", here("approver", "w-scheduled", nobody=True),
+        lambda w: (f"rollouts/{w.rollouts['scheduled'].pk}/withdraw-approval", WHY)),
     move("start", "scheduled"),
     move("break-glass", "awaiting"),
     move("advance", "running"),
