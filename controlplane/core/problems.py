@@ -151,7 +151,11 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     detail = (
         "The form was open for too long, or came from elsewhere. Go back, reload the page, send it again."
     )
-    return rendered(request, Forbidden(detail).as_problem())
+    response = rendered(request, Forbidden(detail).as_problem())
+    response.headers["X-Pointsman-Stale-Form"] = (
+        "1"  # the console's script keeps the form, with what was typed
+    )
+    return response
 
 
 def rendered(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:

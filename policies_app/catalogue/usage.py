@@ -30,9 +30,7 @@ def models_of(document: Mapping[str, Any]) -> set[str]:
 def used_in(served: QuerySet[Assignment]) -> dict[str, list[str]]:
     """Model → the places (`environment/workload`) of these assignments that serve a policy with it."""
     places: dict[str, list[str]] = defaultdict(list)
-    rows = served.select_related("environment", "workload", "baseline", "candidate").defer(
-        "fragment", "baseline__canonical", "candidate__canonical"
-    )
+    rows = served.select_related("environment", "workload", "baseline", "candidate").defer("fragment")
     for assignment in rows.order_by("environment__name", "workload__name"):
         versions = [assignment.baseline, *([assignment.candidate] if assignment.candidate else [])]
         for name in set().union(*(models_of(version.document) for version in versions)):

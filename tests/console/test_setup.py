@@ -463,7 +463,7 @@ def test_lists_need_few_queries(
     _save_plans("default")
     client = people("ada", "admin")
     issue_key("router", "production", "gateway", actor=SYSTEM)
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(16):
         shown(client, name)
 
 

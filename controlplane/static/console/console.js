@@ -38,7 +38,7 @@ document.addEventListener("submit", async (event) => {
     const to = answer.headers.get("X-Pointsman-Location");
     if (to) return location.assign(to);
     if (answer.redirected && answer.ok) return location.assign(answer.url);
-    if (answer.status === 401) return say(form, "You are signed out. Sign in in a new tab, then send this again: nothing is lost.", "Sign in", "/console/login/");
+    if (answer.status === 401 || answer.headers.has("X-Pointsman-Stale-Form")) return say(form, "You are signed out. Sign in in a new tab, then send this again: nothing is lost.", "Sign in", "/console/login/");
     if (answer.status >= 500) throw new Error(`it answers ${answer.status}`);
     if (!(answer.headers.get("Content-Type") || "").includes("text/html")) return keep(answer);
     show(form, address, answer, await answer.text());
