@@ -11,7 +11,7 @@ from controlplane.access import four_eyes
 from controlplane.audit import chain, log
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import ApprovalMissing, ApprovalStale, Forbidden, IllegalMove
+from controlplane.core.errors import ApprovalMissing, ApprovalStale, Conflict, Forbidden, IllegalMove
 from policies_app.actions.workloads import JUDGED_BY
 from policies_app.models import Workload
 from rollout_app.actions.transitions import (
@@ -144,11 +144,18 @@ def withdraw_approval(rollout: Rollout | UUID | str, *, actor: Actor, reason: st
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.withdraw_approval", actor=actor, reason=reason) as reason:
         legal(rollout, Event.WITHDRAW_APPROVAL)
+        require_an_approval(rollout)
         own = [a for a in standing_approvals(rollout) if a.approver_user_id == actor.user_id]
         if not own:
             raise Forbidden("There is no approval of yours to take back; an approver can reject the rollout.")
         Approval.objects.filter(pk__in=[approval.pk for approval in own]).update(withdrawn_at=clock.now())
         return move(rollout, Event.WITHDRAW_APPROVAL, actor=actor, reason=reason)
+
+
+def require_an_approval(rollout: Rollout) -> None:
+    """Raise `Conflict` where nobody's yes to the start stands."""
+    if not rollout.approvals.filter(stage=None, withdrawn_at=None).exists():
+        raise Conflict("Nobody has approved it.")
 
 
 def contributors(rollout: Rollout) -> list[str | None]:

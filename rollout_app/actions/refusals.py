@@ -19,7 +19,12 @@ from controlplane.core.errors import (
 )
 from policies_app.actions import served_assignment
 from policies_app.models import Assignment, Environment, Model
-from rollout_app.actions.approvals import needed_approvals, require_same_terms, start_approvals
+from rollout_app.actions.approvals import (
+    needed_approvals,
+    require_an_approval,
+    require_same_terms,
+    start_approvals,
+)
 from rollout_app.actions.transitions import active_elsewhere, another_is_active, fresh_environment, legal
 from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import ACTIVE, APPROVABLE, BY_ITSELF, ENDED, Event, State, words
@@ -228,8 +233,7 @@ def _models_enabled(s: _Situation) -> None:
 
 
 def _somebody_approved(s: _Situation) -> None:
-    if not s.rollout.approvals.filter(stage=None, withdrawn_at=None).exists():
-        raise Conflict("Nobody has approved it.")
+    require_an_approval(s.rollout)
 
 
 def _candidate_not_served(s: _Situation) -> None:
