@@ -17,11 +17,14 @@ from django.templatetags.static import static
 from controlplane.core.secretfile import kept
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# From a wheel: what is an instance's own lies where the command is run, never among the installed packages.
+FROM_WHEEL = not (BASE_DIR / "manage.py").is_file()
+HOME_DIR = Path.cwd() if FROM_WHEEL else BASE_DIR
 env = environ.FileAwareEnv()
-environ.Env.read_env(BASE_DIR / ".env")
+environ.Env.read_env(HOME_DIR / ".env")
 
 # Where an instance keeps what is its own: the SQLite file, generated keys, checkpoints.
-VAR_DIR = Path(env.str("POINTSMAN_VAR", default=str(BASE_DIR / "var")))
+VAR_DIR = Path(env.str("POINTSMAN_VAR", default=str(HOME_DIR / "var")))
 VAR_DIR.mkdir(parents=True, exist_ok=True)
 
 
@@ -85,7 +88,7 @@ ASGI_APPLICATION = "controlplane.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [BASE_DIR / "controlplane" / "templates" if FROM_WHEEL else BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "libraries": {
@@ -218,7 +221,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
 STATIC_URL = "/static/"
-STATIC_ROOT = env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles"))
+STATIC_ROOT = env.str("STATIC_ROOT", default=str(HOME_DIR / "staticfiles"))
 WHITENOISE_USE_FINDERS = True  # `make run` needs no collectstatic
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"

@@ -26,7 +26,8 @@ class Server:
         self.log: Path = settings.VAR_DIR / "server.log"
 
     def __enter__(self) -> Self:
-        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "serve", "--port", str(self.port)]
+        program = ["-m", "controlplane"] if settings.FROM_WHEEL else [str(settings.BASE_DIR / "manage.py")]
+        command = [sys.executable, *program, "serve", "--port", str(self.port)]
         with self.log.open("wb") as log:
             # Its own process group: Ctrl-C is the demo's to hear, which then ends things in order.
             self._process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0, env=os.environ)  # noqa: S603

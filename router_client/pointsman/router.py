@@ -199,7 +199,7 @@ class Router:
         """Say once that a name is served nowhere: most often it is misspelt."""
         if isinstance(workload, str) and len(self._unknown) < _UNKNOWN_TOLD:
             self._unknown.add(workload)
-            log.error("%s", unknown_workload(workload, snapshot.environment, snapshot.workloads))
+            log.error("%s", unknown_workload(workload, snapshot))
 
     def _prices(self) -> Prices:
         snapshot = self._good.current

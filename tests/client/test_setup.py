@@ -91,6 +91,16 @@ def test_it_names_a_workload_that_is_not_served_once(
     assert 'it serves summaries. Correct the name, or serve that workload; did you mean "summaries"?' in said
 
 
+def test_it_says_of_a_rejected_policy_that_it_cannot_run_here(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.serve("chat", two_stage(workload="chat", default="nobody"))
+    with plane.router() as router:
+        router.decide("chat")
+    assert "the policy of 'chat' cannot run in this router" in caplog.text
+    assert "serves no workload" not in caplog.text
+
+
 def test_it_names_no_more_unknown_workloads_than_a_log_can_bear(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,10 @@ class Command(BaseCommand):
         process.serve(address, port, workers, options["grace"])
 
 
+def _migrate() -> str:
+    return f"{'pointsman-server' if settings.FROM_WHEEL else 'manage.py'} migrate"
+
+
 def _refuse_unmigrated() -> None:
     """In one sentence, instead of a traceback for each thread that finds a table missing.
 
@@ -52,5 +56,5 @@ def _refuse_unmigrated() -> None:
         return
     if left:
         raise CommandError(
-            f"The database is not up to date: {len(left)} migrations are not applied. Run `manage.py migrate` first."
+            f"The database is not up to date: {len(left)} migrations are not applied. Run `{_migrate()}` first."
         )

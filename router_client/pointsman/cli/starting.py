@@ -56,20 +56,39 @@ def init(
     prices: Annotated[
         Path | None, typer.Option(help="LiteLLM's price map (JSON), for models without a price.")
     ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Keep the router's address and key in this file, for it alone to read."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the defaults, ask nothing.")] = False,
 ) -> None:
     """Set up models with their prices, a workload, its version 1 (today's model), and a router key."""
     settings: Settings = context.obj
     found = _models(source, config, prices, yes)
+    _refuse_unknown_windows(found)
     model = _chosen_model(model, found, yes)
     workload = workload or _asked("Name of the workload", "chat", yes)
     owner = owner or _asked("Team that owns it", "platform", yes)
+    if write is not None:  # before anything is made: a key that can't be kept is lost
+        write.touch(mode=0o600)
     with settings.connect() as server:
         done = list(_set_up(server, found, workload, environment, owner, model, task_type, quality_bar))
         key = server.post(
             "keys", {"kind": "router", "environment": environment, "label": f"{workload}, by init"}
         )
-    _tell(settings, done, workload, environment, model, found, key["key"])
+    if write is not None:
+        write.chmod(0o600)
+        write.write_text(f"POINTSMAN_URL={settings.server}\nPOINTSMAN_KEY={key['key']}\n", encoding="utf-8")
+    _tell(settings, done, workload, environment, model, found, key["key"], write)
+
+
+def _refuse_unknown_windows(found: list[FoundModel]) -> None:
+    """Before anything is made: the catalogue takes no model whose context window nobody knows."""
+    if unknown := [one.name for one in found if one.context_window is None]:
+        raise CliError(
+            f"No context window is known of {', '.join(unknown)}. Say model_info.max_input_tokens in the "
+            "configuration, or name LiteLLM's price map with --prices. Nothing was made."
+        )
 
 
 def _set_up(
@@ -226,7 +245,8 @@ def _asked_models(price_map: Mapping[str, Any]) -> Iterator[FoundModel]:
             or _asked_price(f"US dollars per million {kind} tokens (empty: not known)")
             for kind, field in (("input", "input_cost_per_token"), ("output", "output_cost_per_token"))
         ]
-        yield FoundModel(name, prices[0], prices[1], _whole(known.get("max_input_tokens")))
+        window = _whole(known.get("max_input_tokens")) or _asked_window()
+        yield FoundModel(name, prices[0], prices[1], window)
 
 
 def _asked_price(question: str) -> int | None:
@@ -235,6 +255,11 @@ def _asked_price(question: str) -> int | None:
         return round(float(text) * 1e9) if text else None
     except ValueError:
         raise CliError(f"{text!r} is no price.") from None
+
+
+def _asked_window() -> int:
+    window: int = typer.prompt("Its context window, in tokens", type=int)
+    return window
 
 
 def _asked(question: str, default: str, yes: bool) -> str:
@@ -260,6 +285,7 @@ def _tell(
     model: str,
     found: list[FoundModel],
     key: str,
+    written: Path | None,
 ) -> None:
     output: Output = settings.output
     unpriced = [
@@ -269,7 +295,6 @@ def _tell(
         "done": done,
         "workload": workload,
         "environment": environment,
-        "router_key": key,
         "unpriced": unpriced,
     }
     text = "\n".join([f"Made: {one}" for one in done] or ["Everything was there already."])
@@ -278,9 +303,14 @@ def _tell(
             f"\n\nNo price is known of {', '.join(unpriced)}. Costs of their tasks stay unknown, and no "
             "rollout is judged by cost, until the catalogue has one."
         )
-    text += "\n\nFor the router (the key is shown this once):\n" + lines(
-        {"POINTSMAN_URL": settings.server, "POINTSMAN_KEY": key}
-    )
+    if written is not None:
+        document["router_key_in"] = str(written)
+        text += f"\n\nThe router's address and key are in {written}."
+    else:
+        document["router_key"] = key
+        text += "\n\nFor the router (the key is shown this once):\n" + lines(
+            {"POINTSMAN_URL": settings.server, "POINTSMAN_KEY": key}
+        )
     text += f"\n\nAsk LiteLLM for the model pointsman/{workload}; everything goes to {model}, as before."
     output.data(document, text)
 

@@ -15,8 +15,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+try:
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+except ImportError as error:
+    raise ImportError("The MCP server needs its extra: pip install 'pointsman[mcp]'") from error
 
 from pointsman.cli.output import CliError
 from pointsman.cli.server import Server, path

@@ -25,12 +25,15 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from openfeature.evaluation_context import EvaluationContext
-from openfeature.event import ProviderEvent, ProviderEventDetails
-from openfeature.exception import FlagNotFoundError, ProviderNotReadyError, TypeMismatchError
-from openfeature.flag_evaluation import FlagResolutionDetails, Reason
-from openfeature.provider import AbstractProvider, Metadata
-from openfeature.track import TrackingEventDetails
+try:
+    from openfeature.evaluation_context import EvaluationContext
+    from openfeature.event import ProviderEvent, ProviderEventDetails
+    from openfeature.exception import FlagNotFoundError, ProviderNotReadyError, TypeMismatchError
+    from openfeature.flag_evaluation import FlagResolutionDetails, Reason
+    from openfeature.provider import AbstractProvider, Metadata
+    from openfeature.track import TrackingEventDetails
+except ImportError as error:
+    raise ImportError("OpenFeature needs its extra: pip install 'pointsman[openfeature]'") from error
 
 from pointsman.decision import Decision
 from pointsman.integrations.flags import inputs_of, metadata_of, object_of, reason_of, units_of

@@ -16,8 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.trace import Span
+try:
+    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+    from opentelemetry.trace import Span
+except ImportError as error:
+    raise ImportError("OpenTelemetry needs its extra: pip install 'pointsman[otel]'") from error
 
 from pointsman.decision import Decision
 from pointsman.router import FEEDBACK_KINDS, Router

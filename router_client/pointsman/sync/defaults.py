@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,7 @@ from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.evaluate import CompiledPolicy, Route, compile_policy
 from pointsman.problems import did_you_mean
 from pointsman.recent import Recent
+from pointsman.sync.snapshot import Snapshot
 
 __all__ = ["DefaultAssignments", "unknown_workload"]
 
@@ -36,15 +37,17 @@ class DefaultAssignments:
         return given or self._empty.put(workload, _one_model(workload, "", _NOTHING))
 
 
-def unknown_workload(name: str, environment: str, served: Iterable[str]) -> str:
-    """What to say of a name that the snapshot does not hold: where, what is there, what to do."""
-    names = sorted(served)
+def unknown_workload(name: str, snapshot: Snapshot) -> str:
+    """What to say of a name for which there is no policy: where, what is there, what to do."""
+    if rejected := next((one for one in snapshot.rejected if one.workload == name), None):
+        return f"the policy of {name!r} cannot run in this router, so the default answers, if any: {rejected.error}"
+    names = sorted(snapshot.workloads)
     several = (
         f"it serves {', '.join(names[:20])}{', …' if len(names) > 20 else ''}" if names else "it serves none"
     )
     return (
-        f"{environment} serves no workload {name!r} to this key, so the router's default answers, if it has one; "
-        f"{several}. Correct the name, or serve that workload{did_you_mean(name, names)}"
+        f"{snapshot.environment} serves no workload {name!r} to this key, so the router's default answers, if it has "
+        f"one; {several}. Correct the name, or serve that workload{did_you_mean(name, names)}"
     )
 
 

@@ -1,0 +1,22 @@
+"""`pointsman-server up`: an instance that serves, from nothing, in one command. For a laptop and a first try."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "migrate, setup_instance and serve, one after the other. What is there already stays."
+    requires_system_checks: list[str] = []  # `serve` checks, once there are tables to check
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default=settings.HOST, help="address to listen on (HOST)")
+        parser.add_argument("--port", type=int, default=settings.PORT, help="port to listen on (PORT)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0)
+        call_command("setup_instance", stdout=self.stdout)
+        call_command("serve", host=options["host"], port=options["port"], stdout=self.stdout)
