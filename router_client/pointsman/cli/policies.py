@@ -14,6 +14,7 @@ from pointsman.cli.output import CliError, Settings
 from pointsman.cli.server import Server, path
 from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.evaluate import compile_policy
+from pointsman.integrations.flagd import definitions
 from pointsman.policy import CatalogueModel, canonical, digest, json_schema, load, parse, validate
 
 __all__ = ["read", "register"]
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("decide")(decide)
     app.command("explain", hidden=True)(decide)
     app.command("diff")(diff)
+    app.command("flagd")(flagd)
 
 
 def read(name: str) -> bytes:
@@ -128,6 +130,22 @@ def diff(
         print("\n".join(found))
         raise typer.Exit(1)
     settings.output.say("No difference.")
+
+
+def flagd(
+    context: typer.Context,
+    policies: Annotated[
+        list[str],
+        typer.Argument(help="Files, or WORKLOAD/NUMBER of versions on the server; a workload once."),
+    ],
+) -> None:
+    """Print policies as flagd flag definitions. Rollouts are not in them: see the documentation's limits."""
+    settings: Settings = context.obj
+    documents = [_document(settings, name) for name in policies]
+    workloads = [document["workload"] for document in documents]
+    if twice := sorted({name for name in workloads if workloads.count(name) > 1}):
+        raise CliError(f"{twice[0]} is there twice; a flag has one policy.")
+    print(definitions(documents), end="")
 
 
 def _document(settings: Settings, name: str) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""A policy as flagd flag definitions: what it says, and what it refuses. The proof is in `tests/integrations`."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pointsman.errors import ConfigurationError
+from pointsman.integrations.flagd import definitions, flag
+
+POLICY: dict[str, Any] = {
+    "format": 1,
+    "workload": "chat",
+    "models": {"small": {"model": "x/small"}, "large": {"model": "x/large"}},
+    "rules": [{"id": "long", "when": "request.prompt_tokens > 100", "use": "large"}],
+    "default": "small",
+    "fallback": ["large", "small"],
+}
+
+
+def test_a_workload_is_a_flag_and_a_missing_input_matches_nothing() -> None:
+    document = json.loads(definitions([POLICY]))
+    tokens = {"var": "prompt_tokens"}
+    present = {"!==": [tokens, None]}
+    assert document["flags"]["chat"] == {
+        "state": "ENABLED",
+        "variants": {
+            "small": {"model": "x/small", "params": {}},
+            "large": {"model": "x/large", "params": {}},
+        },
+        "defaultVariant": "small",
+        "targeting": {"if": [{"and": [present, {">": [tokens, 100]}]}, "large", "small"]},
+    }
+
+
+def test_without_rules_there_is_no_targeting() -> None:
+    assert "targeting" not in flag({**POLICY, "rules": []})
+
+
+@pytest.mark.parametrize(
+    ("when", "what"),
+    [
+        ("history.failure_rate > 0.1", "history.failure_rate"),
+        ("size(request.endpoint) > 3", "number of characters"),
+    ],
+)
+def test_what_flagd_cannot_do_is_refused_with_the_rule(when: str, what: str) -> None:
+    rules = [{"id": "bad", "when": when, "use": "large"}]
+    with pytest.raises(ConfigurationError, match=f"chat, rule bad: flagd has no .*{what}"):
+        flag({**POLICY, "rules": rules})
+
+
+def test_a_pin_to_no_model_of_its_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the pin 'huge' is none of its models"):
+        flag(POLICY, "huge")
