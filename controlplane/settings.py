@@ -51,6 +51,8 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "axes",
     "rest_framework",
     "drf_spectacular",
@@ -202,6 +204,26 @@ MFA_TOTP_ISSUER = "Pointsman"
 MFA_TOTP_TOLERANCE = 1  # steps of 30 s that a telephone's clock may be off
 # People who sign in by password need a second factor: on their first page they set one up.
 REQUIRE_SECOND_FACTOR = env.bool("REQUIRE_SECOND_FACTOR", default=False)
+# The company's identity provider, by OpenID Connect; without an issuer there is none.
+OIDC_ISSUER = env.str("OIDC_ISSUER", default="")
+OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", default="")
+OIDC_CLIENT_SECRET = env.str("OIDC_CLIENT_SECRET", default="")
+OIDC_NAME = env.str("OIDC_NAME", default="your company's account")
+SOCIALACCOUNT_ADAPTER = "controlplane.access.sign_in.company.CompanyAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True  # a link: a form that ends elsewhere is what the content policy forbids
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False  # an address proves nobody
+SOCIALACCOUNT_STORE_TOKENS = False
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 5  # seconds
+_company = {
+    "provider_id": "company",
+    "name": OIDC_NAME,
+    "client_id": OIDC_CLIENT_ID,
+    "secret": OIDC_CLIENT_SECRET,
+    "settings": {"server_url": OIDC_ISSUER},
+}
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [_company] if OIDC_ISSUER else []}
+}
 # Ten failures of one name from one address; then that pair waits, and no password is looked at.
 AXES_FAILURE_LIMIT = env.int("SIGN_IN_FAILURES", default=10)
 AXES_COOLOFF_TIME = timedelta(minutes=15)

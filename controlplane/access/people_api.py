@@ -31,7 +31,7 @@ class PersonSerializer(serializers.ModelSerializer[User]):
     superuser = serializers.BooleanField(source="is_superuser", read_only=True)
     second_factor = serializers.SerializerMethodField(help_text="whether a second factor is set up")
     roles = HeldRoleSerializer(source="memberships", many=True, read_only=True)
-    teams = serializers.SlugRelatedField("name", source="pointsman_teams", many=True, read_only=True)
+    teams: Any = serializers.SlugRelatedField("name", source="pointsman_teams", many=True, read_only=True)
 
     class Meta:
         model = User

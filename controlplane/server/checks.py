@@ -4,7 +4,8 @@ E001  the signing key cannot be read          E005  PostgreSQL is older than 14
 E002  the instance's directory is read-only   E006  REDIS_URL is no Redis address
 E003  the database is neither SQLite nor PostgreSQL
 E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
-E007  the poll interval is out of range       W001  an append-only trigger is missing
+E007  the poll interval is out of range       E020  OIDC_ISSUER is set without a client, or is no address
+                                              W001  an append-only trigger is missing
                                               W002  people log in over plain HTTP (--deploy)
 """
 
@@ -102,6 +103,20 @@ def check_bucket(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             "SNAPSHOT_BUCKET is set, and django-storages with boto3 is not installed.",
             hint="pip install --require-hashes -r requirements/s3.txt",
             id="pointsman.E008",
+        )
+    ]
+
+
+@register()
+def check_identity_provider(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    issuer = settings.OIDC_ISSUER
+    if not issuer or (issuer.startswith(("https://", "http://localhost")) and settings.OIDC_CLIENT_ID):
+        return []
+    return [
+        Error(
+            "OIDC_ISSUER needs OIDC_CLIENT_ID beside it, and is an https:// address.",
+            hint="docs/how-to/sign-in-with-your-company.md",
+            id="pointsman.E020",
         )
     ]
 

@@ -248,7 +248,7 @@ def test_the_page_shows_the_link_once() -> None:
     client = logged_in("root", "admin")
     page = client.get("/console/people/invite/")
     assert "In every environment" in text(page) and "In staging" in text(page)
-    form = {"invited": "Nina", "roles_1": ["editor"], "days": 3, "reason": "new"}
+    form = {"invited": "Nina", "roles_staging": ["editor"], "days": 3, "reason": "new"}
     made = client.post("/console/people/invite/", form)
     token = made.context["link"].rstrip("/").rsplit("/", 1)[1]
     assert Invitation.objects.get().roles == EDITOR

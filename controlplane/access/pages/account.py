@@ -2,9 +2,11 @@
 
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.socialaccount.models import SocialAccount
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.access.models import Key
+from controlplane.access.sign_in import company
 from controlplane.core import clock
 from controlplane.web.pages import console_view, page, person
 
@@ -20,6 +22,8 @@ def account(request: HttpRequest) -> HttpResponse:
         "teams": user.pointsman_teams.order_by("name"),
         "totp": kept.get(Authenticator.Type.TOTP),
         "codes_left": None if codes is None else len(RecoveryCodes(codes).get_unused_codes()),
+        "company": company.name(),
+        "connected": SocialAccount.objects.filter(user=user).exists(),
         "keys": Key.objects.filter(user=user, revoked_at=None).order_by("-pk"),
         "now": clock.now(),
     }

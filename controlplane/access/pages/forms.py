@@ -1,5 +1,6 @@
 """The input of these pages. Forms read and check; every write is an action's."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from controlplane.access.models import Role, Team
 from controlplane.access.pages import places
 
 EVERYWHERE = "every environment"
+ROLES = "roles_"  # and an environment's name: the field of the roles there
 
 
 class WhyForm(forms.Form):
@@ -48,7 +50,7 @@ class InviteForm(WhyForm):
 
     def __init__(self, environments: list[str], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._places = {f"roles_{number}": name for number, name in enumerate(environments)}
+        self._places = {f"{ROLES}{name}": name for name in environments}
         for field, name in self._places.items():
             self.fields[field] = RoleField(name)
         self.order_fields(["invited", "email", *self._places, "teams", "days", "reason"])
@@ -123,6 +125,11 @@ class MembersForm(WhyForm):
         User.objects.order_by("username"), required=False, widget=forms.CheckboxSelectMultiple
     )
     field_order = ["members", "reason"]
+
+
+def places_of(posted: Mapping[str, Any]) -> list[str]:
+    """The environments that a posted `InviteForm` gives roles in, also those that the form did not offer."""
+    return [field.removeprefix(ROLES) for field in posted if field.startswith(ROLES)]
 
 
 def administered(names: set[str] | None) -> list[str]:

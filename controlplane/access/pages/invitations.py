@@ -19,18 +19,18 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from controlplane.access import actions, selectors
 from controlplane.access.models import Invitation, Role
-from controlplane.access.pages.forms import AcceptForm, InviteForm, WhyForm, administered
+from controlplane.access.pages.forms import AcceptForm, InviteForm, WhyForm, administered, places_of
+from controlplane.access.sign_in import company, invited
 from controlplane.access.sign_in.frames import styled
 from controlplane.core.errors import InvitationEnded, PointsmanError
 from controlplane.web.pages import attempt, console_view, done, must, page, person, status_of
-
-SESSION_KEY = "invitation"  # the hash of the token
 
 
 @console_view("GET", "POST")
 def invite(request: HttpRequest) -> HttpResponse:
     """The form; when it was sent, the link, shown this once."""
-    must(request, Role.ADMIN, None)
+    for place in places_of(request.POST) or [None]:
+        must(request, Role.ADMIN, place)
     places = administered(selectors.environments_administered_by(person(request)))
     form = InviteForm(places, request.POST or None)
     trail = [("People", reverse("console:people"))]
@@ -66,7 +66,7 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @never_cache
 def open_link(request: HttpRequest, token: str) -> HttpResponse:
-    request.session[SESSION_KEY] = actions.token_hash(token)
+    invited.remember(request, token)
     return redirect("accept_invitation")
 
 
@@ -75,21 +75,12 @@ def open_link(request: HttpRequest, token: str) -> HttpResponse:
 def accept(request: HttpRequest) -> HttpResponseBase:
     """Make an account, or add the roles to the one that is logged in."""
     try:
-        invitation = invitation_of(request)
+        invitation = invited.invitation_of(request)
         if request.user.is_authenticated:
             return _accept_as_oneself(request, invitation)
         return _make_account(request, invitation)
     except InvitationEnded as error:
         return _drawn(request, {"ended": error.detail}, status=410)
-
-
-def invitation_of(request: HttpRequest) -> Invitation:
-    """The invitation whose link this browser opened. Raises `InvitationEnded`."""
-    found = Invitation.objects.filter(token_sha256=request.session.get(SESSION_KEY, "")).first()
-    if found is None:
-        raise InvitationEnded("There is no such invitation. Open the link again, or ask for a new one.")
-    actions.refuse_ended(found)
-    return found
 
 
 def _accept_as_oneself(request: HttpRequest, invitation: Invitation) -> HttpResponse:
@@ -98,7 +89,7 @@ def _accept_as_oneself(request: HttpRequest, invitation: Invitation) -> HttpResp
     if request.method != "POST":
         return _drawn(request, {"invitation": invitation, "oneself": user})
     actions.accept_as(invitation.token_sha256, user)
-    del request.session[SESSION_KEY]
+    invited.forget(request)
     return done(request, "You have the roles now.", to=reverse("console:account"))
 
 
@@ -113,7 +104,7 @@ def _make_account(request: HttpRequest, invitation: Invitation) -> HttpResponseB
         except PointsmanError as error:
             _show(form, error)
         else:
-            del request.session[SESSION_KEY]
+            invited.forget(request)
             record_authentication(request, user, method="password", username=user.username)
             login = Login(user=user, redirect_url=reverse("console:index"))
             response: HttpResponseBase = perform_login(request, login)
@@ -131,5 +122,5 @@ def _show(form: AcceptForm, error: PointsmanError) -> None:
 
 
 def _drawn(request: HttpRequest, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-    frame = {**admin.site.each_context(request), "title": "Invitation"}
+    frame = {**admin.site.each_context(request), "title": "Invitation", "company": company.name()}
     return render(request, "people/accept.html", {**frame, **context}, status=status)

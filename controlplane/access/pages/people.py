@@ -98,7 +98,7 @@ def _roles(user: User, environment: str) -> list[str]:
 @console_view("GET", "POST")
 def person_page(request: HttpRequest, pk: int) -> HttpResponse:
     """One person; posting gives them a role."""
-    must(request, Role.ADMIN, None)
+    must(request, Role.ADMIN, request.POST.get("environment", "") if request.method == "POST" else None)
     user = selectors.person_for(person(request), pk)
     places = administered(selectors.environments_administered_by(person(request)))
     form = GrantForm(places, request.POST or None)

@@ -5,6 +5,8 @@ throttle        what django-axes asks: under which name failures are counted, wh
 adapters        what django-allauth asks of Pointsman: who may sign up, and what the audit log gets
 stored_secrets  those of second factors, encrypted
 guard           REQUIRE_SECOND_FACTOR
+invited         the invitation that a browser came with
+company         the company's identity provider (OpenID Connect)
 frames          the console's look
 entrance        pages before the session; `own_account`: pages of one's own account; `urls`: their addresses
 """

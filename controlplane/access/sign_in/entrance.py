@@ -13,6 +13,7 @@ from django.contrib.auth.models import User
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from controlplane.access.sign_in import company
 from controlplane.access.sign_in.adapters import refuse
 from controlplane.access.sign_in.frames import Framed
 from controlplane.core.errors import SignInFailed
@@ -32,6 +33,9 @@ class SignInForm(LoginForm):  # type: ignore[misc]  # allauth carries no types
 class SignInView(Framed, account.LoginView):  # type: ignore[misc]
     template_name = "console/login.html"
     title = "Log in"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(**kwargs) | {"company": company.name()}
 
 
 class SecondFactorView(Framed, mfa.AuthenticateView):  # type: ignore[misc]

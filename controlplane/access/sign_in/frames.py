@@ -1,6 +1,6 @@
 """The console's look for the views of django-allauth."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -26,6 +26,7 @@ class Framed:
 
     request: HttpRequest
     title = ""
+    http_method_names: ClassVar[list[str]] = ["get", "post", "head", "options"]
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         found = super().get_context_data(**kwargs)  # type: ignore[misc]

@@ -3,11 +3,20 @@
 from typing import Any
 
 from allauth.account import views as account
+from allauth.account.decorators import reauthentication_required
 from allauth.mfa.base import views as mfa
 from allauth.mfa.recovery_codes import views as recovery
 from allauth.mfa.totp import views as totp
-from django.urls import reverse_lazy
+from django import forms
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse, reverse_lazy
+from django.utils.decorators import method_decorator
+from django.views.generic import FormView
 
+from controlplane.access.sign_in import company
 from controlplane.access.sign_in.frames import Framed, Sheet
 
 ACCOUNT = reverse_lazy("console:account")
@@ -66,3 +75,34 @@ class NewRecoveryCodesView(Sheet, recovery.GenerateRecoveryCodesView):  # type: 
     about = "The codes that you have now end."
     button = "Make new codes"
     change = "second_factor.new_recovery_codes"
+
+
+@login_required
+@reauthentication_required(app="allauth.socialaccount")
+def connect(request: HttpRequest) -> HttpResponse:
+    """To the company's provider, to show that an account there is one's own."""
+    start = reverse("openid_connect_login", args=[company.PROVIDER])
+    return redirect(f"{start}?process=connect")
+
+
+class NothingToFill(forms.Form):
+    """A button."""
+
+
+@method_decorator(login_required, name="dispatch")
+@method_decorator(reauthentication_required(app="allauth.socialaccount"), name="dispatch")
+class DisconnectView(Sheet, FormView):  # type: ignore[misc,type-arg]
+    form_class = NothingToFill
+    title = "Disconnect your company's account"
+    about = "From then on only your password logs you in."
+    button = "Disconnect"
+    danger = True
+    success_url = ACCOUNT
+
+    def form_valid(self, form: forms.BaseForm) -> HttpResponse:
+        user = self.request.user
+        if isinstance(user, User) and user.has_usable_password():
+            company.disconnect(user)
+            return super().form_valid(form)
+        form.add_error(None, "You have no password: nothing would be left to log in with.")
+        return self.form_invalid(form)

@@ -3,11 +3,22 @@
 from django.urls import URLPattern, path, reverse_lazy
 from django.views.generic import RedirectView
 
-from controlplane.access.sign_in import entrance, own_account
+from controlplane.access.sign_in import company, entrance, own_account
+
+TO_LOGIN = RedirectView.as_view(url=reverse_lazy("account_login"))
+TO_ACCOUNT = RedirectView.as_view(url=reverse_lazy("console:account"))
 
 urlpatterns: list[URLPattern] = [
     path("login/", entrance.SignInView.as_view(), name="account_login"),
     path("login/second-factor/", entrance.SecondFactorView.as_view(), name="mfa_authenticate"),
+    path("login/with/<slug:provider_id>/", company.start, name="openid_connect_login"),
+    path("login/with/<slug:provider_id>/callback/", company.come_back, name="openid_connect_callback"),
+    path("login/cancelled/", TO_LOGIN, name="socialaccount_login_cancelled"),
+    path("login/error/", TO_LOGIN, name="socialaccount_login_error"),
+    path("login/signup/", TO_LOGIN, name="socialaccount_signup"),
+    path("account/connect/", own_account.connect, name="connect_company"),
+    path("account/disconnect/", own_account.DisconnectView.as_view(), name="disconnect_company"),
+    path("account/connections/", TO_ACCOUNT, name="socialaccount_connections"),
     path("logout/", entrance.SignOutView.as_view(), name="account_logout"),
     path("account/inactive/", entrance.ClosedAccountView.as_view(), name="account_inactive"),
     path("account/password/", own_account.ChangePasswordView.as_view(), name="account_change_password"),
@@ -22,7 +33,5 @@ urlpatterns: list[URLPattern] = [
         own_account.NewRecoveryCodesView.as_view(),
         name="mfa_generate_recovery_codes",
     ),
-    path(
-        "account/second-factor/", RedirectView.as_view(url=reverse_lazy("console:account")), name="mfa_index"
-    ),
+    path("account/second-factor/", TO_ACCOUNT, name="mfa_index"),
 ]

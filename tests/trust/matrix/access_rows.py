@@ -17,6 +17,14 @@ def _key(move: str) -> Asked:
     return lambda w: (f"keys/{w.router_key.key_id}/{move}", WHY)
 
 
+def _person(who: str, move: str = "") -> Asked:
+    return lambda w: (f"people/{w.people[who].pk}" + (f"/{move}" if move else ""), WHY if move else None)
+
+
+INVITATION = {"invited": "Olga", "roles": [{"environment": PLACE, "role": "viewer"}]} | WHY
+ADMIN = Needs("admin")
+
+
 def _change(which: str, move: str = "") -> Asked:
     def asked(world: World) -> Request:
         request = world.changes[which]
@@ -39,6 +47,18 @@ ROWS = [
     row("GET", "teams", ANY, "teams"),
     row("POST", "teams", every("admin"), lambda w: ("teams", WHY | {"name": "new", "members": []}), 201),
     row("PUT", "teams/<slug:name>", every("admin"), lambda w: ("teams/support", WHY | {"members": []})),
+    row("GET", "people", ADMIN, "people"),
+    row("GET", "people/<int:pk>", ADMIN, _person("plain")),
+    row("POST", "people/<int:pk>/deactivate", every("admin"), _person("plain", "deactivate")),
+    row("POST", "people/<int:pk>/activate", every("admin"), _person("closed", "activate")),
+    row("POST", "people/<int:pk>/end-sessions", every("admin"), _person("plain", "end-sessions")),
+    row("POST", "people/<int:pk>/remove-second-factor", every("admin"),
+        _person("second_factor", "remove-second-factor")),
+    row("POST", "people/<int:pk>/withdraw-superuser", every("admin"), _person("root", "withdraw-superuser")),
+    row("GET", "invitations", ADMIN, "invitations"),
+    row("POST", "invitations", here("admin"), lambda w: ("invitations", INVITATION), 201),
+    row("POST", "invitations/<uuid:pk>/revoke", here("admin"),
+        lambda w: (f"invitations/{w.invitation.pk}/revoke", WHY)),
     row("GET", "audit", ANY, "audit"),
     row("GET", "audit/export", ANY, "audit/export?format=csv"),
     row("POST", "audit/verification", EVERY, lambda w: ("audit/verification", None), writes=False),

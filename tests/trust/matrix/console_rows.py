@@ -22,6 +22,7 @@ from tests.trust.matrix.needs import (
     SIGNED_IN,
     WHY,
     Asked,
+    Needs,
     Request,
     Row,
     every,
@@ -92,6 +93,25 @@ def _imported(world: World) -> Request:
     return "models/import/write/", WHY | {"shown": shown}
 
 
+def _person(who: str, path: str = "", **form: Any) -> Asked:
+    return lambda w: (f"people/{w.people[who].pk}/{path}", WHY | form)
+
+
+def _revoked(world: World) -> Request:
+    return f"people/invitations/{world.invitation.pk}/revoke/", WHY
+
+
+def _withdrawn(world: World) -> Request:
+    return f"people/roles/{world.membership.pk}/withdraw/", WHY
+
+
+INVITED = {"invited": "Olga", "roles_production": ["viewer"], "days": 3}
+# Every change of a person's page, to a person whom it changes.
+TO_PEOPLE = {
+    "deactivate": "plain", "activate": "closed", "log-out": "plain", "remove-second-factor": "second_factor",
+    "withdraw-superuser": "root",
+}
+ADMIN = Needs("admin")
 ONE, PLAIN = "workloads/<slug:name>/", "workloads/w-plain/"
 SERVE = "workloads/w-unserved/production/serve/"
 ROWS = [
@@ -146,6 +166,23 @@ ROWS = [
     page("GET", "rollouts/<uuid:pk>/", HERE, _rollout()),
     page("GET", "rollouts/<uuid:pk>/<slug:name>/", here("operator"), _rollout("pause/")),
     *(_act(name, state, BOUND.get(name)) for name, state in ACTS.items()),
+    page("GET", "account/", SIGNED_IN, "account/"),
+    page("GET", "people/", ADMIN, "people/"),
+    page("GET", "people/<int:pk>/", ADMIN, _person("plain")),
+    page("POST", "people/<int:pk>/", here("admin"), _person("plain", role="viewer", environment="production")),
+    page("GET", "people/<int:pk>/<slug:change>/", every("admin"), _person("plain", "deactivate/")),
+    *(page("POST", "people/<int:pk>/<slug:change>/", every("admin"), _person(who, f"{change}/"))
+      for change, who in TO_PEOPLE.items()),
+    page("GET", "people/roles/<int:pk>/withdraw/", here("admin"), _withdrawn),
+    page("POST", "people/roles/<int:pk>/withdraw/", here("admin"), _withdrawn),
+    page("GET", "people/invite/", ADMIN, "people/invite/"),
+    page("POST", "people/invite/", here("admin"), lambda w: ("people/invite/", WHY | INVITED), 200),
+    page("GET", "people/invitations/<uuid:pk>/revoke/", here("admin"), _revoked),
+    page("POST", "people/invitations/<uuid:pk>/revoke/", here("admin"), _revoked),
+    page("GET", "teams/", ANY, "teams/"),
+    page("POST", "teams/", every("admin"), lambda w: ("teams/", WHY | {"name": "new"})),
+    page("GET", "teams/<slug:name>/", ANY, "teams/support/"),
+    page("POST", "teams/<slug:name>/", every("admin"), lambda w: ("teams/support/", WHY | {"members": []})),
     page("GET", "audit/", ANY, "audit/"),
     page("GET", "audit/export.<slug:form>", ANY, "audit/export.jsonl"),
     page("GET", "audit/verify/", EVERY, "audit/verify/"),

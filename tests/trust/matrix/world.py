@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from allauth.mfa.totp.internal.auth import TOTP
 from django.contrib.auth.models import User
 
 from controlplane.access import actions as access
-from controlplane.access.models import ChangeRequest, Key, Membership, Team
+from controlplane.access.models import ChangeRequest, Invitation, Key, Membership, Team
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
 from policies_app import actions as policies
@@ -31,6 +32,8 @@ class World:
     changes: dict[str, ChangeRequest] = field(
         default_factory=dict
     )  # `serving` of `unserved`, four eyes `off`
+    people: dict[str, User] = field(default_factory=dict)  # `plain`, `closed`, `root`, with a `second_factor`
+    invitation: Invitation = field(init=False)  # to production
     router_key: Key = field(init=False)
     membership: Membership = field(init=False)
     entry: Entry = field(init=False)  # of no environment: anybody with a role may see it
@@ -60,10 +63,24 @@ def make() -> World:
     ann = User.objects.create(username="ann")
     world.membership = access.grant_role(ann, "viewer", "production", actor=SYSTEM)
     User.objects.create(username="newcomer")
+    _people(world)
     rollouts.add_plan("ours", [FULL], actor=SYSTEM)
     rollouts.set_guardrail(_workload("plain"), "failure", actor=SYSTEM, margin=0.01)
     world.entry = Entry.objects.filter(environment="").latest("seq")
     return world
+
+
+def _people(world: World) -> None:
+    User.objects.create_superuser("chief")  # somebody is left, whoever is taken away
+    world.people = {
+        "plain": User.objects.create_user("plain"),
+        "closed": User.objects.create_user("closed", is_active=False),
+        "root": User.objects.create_superuser("root"),
+        "second_factor": User.objects.create_user("second_factor"),
+    }
+    TOTP.activate(world.people["second_factor"], "JBSWY3DPEHPK3PXP")
+    roles = [{"environment": "production", "role": "viewer"}]
+    world.invitation, _ = access.invite("Nina", actor=SYSTEM, roles=roles, reason="r")
 
 
 def _actor(name: str, *roles: str) -> Actor:

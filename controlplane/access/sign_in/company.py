@@ -1,0 +1,166 @@
+"""Signing in with the company's identity provider, by OpenID Connect. django-allauth speaks it.
+
+A person is known by the provider's `sub`, never by an e-mail address: whoever can have an address set at the provider
+would be whoever owns it here. Nobody gets an account without an invitation: they open its link first, and go on from
+there to the provider.
+"""
+
+import logging
+import re
+from typing import Any
+
+import requests
+from allauth.account.internal.flows.reauthentication import is_reauthentication_required
+from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialAccount, SocialLogin
+from allauth.socialaccount.providers.oauth2.client import OAuth2Error
+from allauth.socialaccount.providers.openid_connect import views as openid
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+
+from controlplane.access import actions
+from controlplane.access.sign_in import invited
+from controlplane.access.sign_in.adapters import refuse
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import InvitationEnded, SignInFailed
+from controlplane.core.names import hidden_character
+
+logger = logging.getLogger(__name__)
+PROVIDER = "company"  # the provider's name in addresses; there is one
+
+
+def name() -> str:
+    """What the provider is called on pages; empty where none is set."""
+    found = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"]
+    return str(found[0]["name"]) if found else ""
+
+
+class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # allauth carries no types
+    """Who may come in by the provider, and what they are called here."""
+
+    def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
+        # An address is a note here. allauth would refuse one that somebody else has, and so tell who has it.
+        sociallogin.email_addresses = []
+        if sociallogin.state.get("process") == "connect":
+            raise ImmediateHttpResponse(_connected(request, sociallogin))
+
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:
+        try:
+            invited.invitation_of(request)
+        except InvitationEnded:
+            who = f"{sociallogin.account.uid}"[:200]
+            refuse(request, SignInFailed(f"Nobody invited {who!r} of the identity provider."), None)
+            raise ImmediateHttpResponse(_not_invited(request, sociallogin)) from None
+        return True
+
+    def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> User:
+        """Make the account, with what the invitation gives, in one transaction."""
+        user: User = sociallogin.user
+        user.username = _free_name(sociallogin)
+        user.first_name, user.last_name = _visible(user.first_name), _visible(user.last_name)
+        user.set_unusable_password()
+        try:
+            with transaction.atomic():
+                actions.accept_as(invited.invitation_of(request).token_sha256, user)
+                sociallogin.save(request)
+                _record(user, "provider.connect", sociallogin.account)
+        except InvitationEnded as error:
+            raise ImmediateHttpResponse(page(request, "no_account", status=410, why=error.detail)) from None
+        invited.forget(request)
+        return user
+
+    def on_authentication_error(
+        self, request: HttpRequest, provider: Any, error: Any = None, exception: Any = None, **kwargs: Any
+    ) -> None:
+        if str(error) == "cancelled":
+            raise ImmediateHttpResponse(redirect("account_login"))
+        logger.warning("the identity provider did not sign somebody in (%s): %r", error, exception)
+        raise ImmediateHttpResponse(page(request, "failed", status=502))
+
+
+def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
+    """Somebody who is logged in showed that an account at the provider is theirs, too."""
+    user = request.user
+    if not isinstance(user, User) or is_reauthentication_required(request, app="allauth.socialaccount"):
+        messages.error(request, "Confirm that it is you first, then connect again.")
+    elif sociallogin.is_existing:
+        messages.error(request, "That account is connected already, to you or to somebody else.")
+    else:
+        with transaction.atomic():
+            sociallogin.connect(request, user)
+            _record(user, "provider.connect", sociallogin.account)
+        messages.success(request, f"You can log in with {name()} now.")
+    return redirect("console:account")
+
+
+def disconnect(user: User) -> None:
+    """A person's account at the provider logs nobody in any more."""
+    with transaction.atomic():
+        for account in SocialAccount.objects.select_for_update().filter(user=user):
+            account.delete()
+            _record(user, "provider.disconnect", account)
+
+
+def _record(user: User, action: str, account: SocialAccount) -> None:
+    proof = {"provider": account.provider, "uid": account.uid}
+    log.record(actor=Actor.of_user(user), action=action, target=("user", str(user.pk)), evidence=proof)
+
+
+def _free_name(sociallogin: SocialLogin) -> str:
+    """A name that nobody has, from what the provider calls the person."""
+    said = (sociallogin.user.username, sociallogin.user.email.partition("@")[0], sociallogin.account.uid)
+    shaped = (
+        re.sub(r"[^A-Za-z0-9._@+-]", "", str(text), flags=re.ASCII).lstrip("._@+-")[:56] for text in said
+    )
+    first = next(filter(None, shaped), "person")
+    found = first
+    for number in range(2, 1_000):
+        if not User.objects.filter(username__iexact=found).exists():
+            break
+        found = f"{first}{number}"
+    return found
+
+
+def _visible(text: str) -> str:
+    return "".join(character for character in text if not hidden_character(character))
+
+
+# --- pages ---------------------------------------------------------------------------------------------
+
+
+@never_cache
+def start(request: HttpRequest, provider_id: str) -> HttpResponseBase:
+    """Send the browser to the provider."""
+    return _asked(openid.login, request, provider_id)
+
+
+@never_cache
+def come_back(request: HttpRequest, provider_id: str) -> HttpResponseBase:
+    """The browser is back from the provider."""
+    return _asked(openid.callback, request, provider_id)
+
+
+def _asked(view: Any, request: HttpRequest, provider_id: str) -> HttpResponseBase:
+    try:
+        response: HttpResponseBase = view(request, provider_id)
+    except (requests.RequestException, OAuth2Error, KeyError, ValueError) as error:
+        logger.warning("the identity provider could not be asked: %r", error)
+        return page(request, "failed", status=502)
+    return response
+
+
+def _not_invited(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
+    who = sociallogin.user.email or sociallogin.user.username or sociallogin.account.uid
+    return page(request, "no_account", status=403, who=_visible(str(who)))
+
+
+def page(request: HttpRequest, template: str, *, status: int, **context: Any) -> HttpResponse:
+    frame = {**admin.site.each_context(request), "company": name()}
+    return render(request, f"socialaccount/{template}.html", {**frame, **context}, status=status)

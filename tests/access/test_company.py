@@ -1,0 +1,230 @@
+"""The company's identity provider, against one of its kind (`oidc-provider-mock`): who gets in, who is told what."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import oidc_provider_mock
+import pytest
+from allauth.mfa.totp.internal.auth import TOTP
+from allauth.socialaccount.models import SocialAccount
+from django.contrib.auth.models import User
+from django.test import Client
+
+from controlplane.access import actions
+from controlplane.audit import verification
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
+from tests.support.pages import text
+from tests.support.services import free_port
+
+pytestmark = pytest.mark.django_db
+START = "/console/login/with/company/"
+PASSWORD = "a long enough word"
+NINA = {"email": "nina@example.com", "preferred_username": "nina", "given_name": "Nina", "family_name": "N."}
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    people = [
+        oidc_provider_mock.User(sub="sub-of-nina", claims=NINA),
+        oidc_provider_mock.User(
+            sub="odd", claims={"preferred_username": "\u202e ../ nina", "email": "no address"}
+        ),
+        oidc_provider_mock.User(sub="bare", claims={}),
+    ]
+    with oidc_provider_mock.run_server_in_thread(user_claims=people) as server:
+        yield f"http://localhost:{server.server_port}"
+
+
+@pytest.fixture(autouse=True)
+def _company(issuer: str, settings: Any) -> None:
+    settings.SOCIALACCOUNT_PROVIDERS = provider(issuer)
+
+
+def provider(issuer: str) -> dict[str, Any]:
+    app = {
+        "provider_id": "company", "name": "Example Inc.", "client_id": "pointsman", "secret": "s",
+        "settings": {"server_url": issuer},
+    }  # fmt: skip
+    return {"openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [app]}}
+
+
+def there_and_back(client: Client, sub: str = "sub-of-nina", start: str = START) -> Any:
+    """As a browser goes: to the provider, where the person says who they are, and back."""
+    away = client.get(start)
+    assert away.status_code == 302, away.content
+    answer = httpx.post(away["Location"], data={"sub": sub})
+    assert answer.status_code == 302, answer.text
+    back = urlsplit(answer.headers["Location"])
+    assert back.path == f"{START}callback/"
+    return client.get(f"{back.path}?{back.query}")
+
+
+def invited(role: str = "editor") -> Client:
+    """A browser that has opened an invitation's link."""
+    roles = [{"environment": "staging", "role": role}]
+    _, token = actions.invite("Nina", actor=SYSTEM, roles=roles, reason="")
+    client = Client()
+    client.get(f"/console/invitation/{token}/")
+    return client
+
+
+def done() -> list[str]:
+    return list(Entry.objects.order_by("seq").values_list("action", flat=True))
+
+
+def test_the_login_page_offers_it(client: Client) -> None:
+    page = client.get("/console/login/?next=/console/audit/").content.decode()
+    assert "Continue with Example Inc." in page
+    assert f"{START}?next=/console/audit/" in page
+
+
+def test_an_invited_person_gets_an_account_with_the_roles(client: Client) -> None:
+    client = invited()
+    assert "Continue with Example Inc." in client.get("/console/invitation/").content.decode()
+    assert there_and_back(client)["Location"] == "/console/"
+    nina = User.objects.get()
+    assert (nina.username, nina.email, nina.get_full_name()) == ("nina", "nina@example.com", "Nina N.")
+    assert not nina.has_usable_password()
+    assert [held.role for held in nina.memberships.all()] == ["editor"]
+    assert client.get("/console/").status_code == 200
+    assert done() == [
+        "invitation.create", "user.create", "membership.grant", "invitation.accept", "provider.connect",
+        "session.begin",
+    ]  # fmt: skip
+    assert json.loads(bytes(Entry.objects.latest("seq").body))["evidence"] == {"by": ["socialaccount"]}
+    assert verification.verify().findings == []
+
+
+def test_afterwards_they_get_in_without_a_link_and_to_where_they_wanted(client: Client) -> None:
+    there_and_back(invited())
+    assert there_and_back(client, start=f"{START}?next=/console/audit/")["Location"] == "/console/audit/"
+    assert client.get("/console/").status_code == 200
+    assert User.objects.count() == 1
+
+
+def test_without_an_invitation_they_read_what_to_do_and_get_no_account(client: Client) -> None:
+    answer = there_and_back(client)
+    assert answer.status_code == 403
+    words = text(answer)
+    assert "knows you as nina@example.com, but nobody has invited you" in words
+    assert "Ask an admin of Pointsman for an invitation" in words
+    assert not User.objects.exists() and not SocialAccount.objects.exists()
+    entry = Entry.objects.get()
+    assert (entry.action, entry.outcome, entry.actor_kind) == ("session.begin", "refused", "visitor")
+    assert b"sub-of-nina" in bytes(entry.body)
+
+
+def test_an_address_that_somebody_has_here_proves_nothing(client: Client) -> None:
+    User.objects.create_user("boss", email="nina@example.com", password=PASSWORD)
+    assert there_and_back(client).status_code == 403
+    there_and_back(invited())
+    assert sorted(User.objects.values_list("username", flat=True)) == ["boss", "nina"]
+
+
+def test_an_invitation_is_used_up_by_it(client: Client) -> None:
+    browser = invited()
+    there_and_back(browser)
+    browser.post("/console/logout/")
+    assert there_and_back(browser, "bare").status_code == 403
+    assert User.objects.count() == 1
+
+
+def test_a_name_that_is_taken_gets_a_number(client: Client) -> None:
+    User.objects.create_user("NINA")
+    there_and_back(invited())
+    assert User.objects.filter(username="nina2").exists()
+
+
+@pytest.mark.parametrize(("sub", "expected"), [("odd", "nina"), ("bare", "bare")])
+def test_odd_claims_make_a_plain_name(sub: str, expected: str) -> None:
+    there_and_back(invited(), sub)
+    assert User.objects.get().username == expected
+
+
+def test_a_deactivated_person_does_not_get_in(client: Client) -> None:
+    there_and_back(invited())
+    User.objects.update(is_active=False)
+    assert there_and_back(client)["Location"] == "/console/account/inactive/"
+    assert client.get("/console/").status_code == 302
+
+
+def test_a_second_factor_of_ones_own_is_still_asked_for(client: Client) -> None:
+    there_and_back(invited())
+    TOTP.activate(User.objects.get(), "JBSWY3DPEHPK3PXP")
+    assert there_and_back(client)["Location"].startswith("/console/login/second-factor/")
+    assert client.get("/console/").status_code == 302
+
+
+def test_the_provider_asks_for_its_own_second_factor(client: Client, settings: Any) -> None:
+    settings.REQUIRE_SECOND_FACTOR = True
+    there_and_back(invited())
+    there_and_back(client)
+    assert client.get("/console/account/").status_code == client.get("/console/").status_code == 200
+
+
+def test_somebody_with_a_password_connects_it_and_disconnects(client: Client) -> None:
+    User.objects.create_user("maria", password=PASSWORD)
+    client.post("/console/login/", {"username": "maria", "password": PASSWORD})
+    assert client.get("/console/account/connect/")["Location"].startswith("/console/account/confirm/")
+    client.post("/console/account/confirm/", {"password": PASSWORD})
+    assert client.get("/console/account/connect/")["Location"] == f"{START}?process=connect"
+    there_and_back(client, start=f"{START}?process=connect")
+    assert SocialAccount.objects.get().user.username == "maria"
+    assert done()[-1] == "provider.connect"
+    other = Client()
+    there_and_back(other)
+    assert other.get("/console/account/").context["person"].username == "maria"
+    assert client.post("/console/account/disconnect/").status_code == 302
+    assert done()[-1] == "provider.disconnect"
+    assert there_and_back(Client()).status_code == 403
+
+
+def test_nothing_is_connected_without_the_password(client: Client) -> None:
+    """Not even by the address that leads to the provider."""
+    User.objects.create_user("maria", password=PASSWORD)
+    client.post("/console/login/", {"username": "maria", "password": PASSWORD})
+    there_and_back(client, start=f"{START}?process=connect")
+    assert not SocialAccount.objects.exists()
+
+
+def test_who_has_no_password_cannot_lock_themselves_out(client: Client) -> None:
+    client = invited()
+    there_and_back(client)
+    answer = client.post("/console/account/disconnect/")
+    assert "nothing would be left" in text(answer)
+    assert SocialAccount.objects.exists()
+
+
+def test_a_forged_or_old_answer_signs_nobody_in(client: Client) -> None:
+    there_and_back(invited())
+    for query in ("", "?code=x", "?code=x&state=y", "?error=access_denied", "?state=%00&code=%00"):
+        assert client.get(f"{START}callback/{query}").status_code in (302, 401, 502), query
+        assert client.get("/console/").status_code == 302
+    away = client.get(START)["Location"]
+    answer = httpx.post(away, data={"action": "deny"})
+    back = urlsplit(answer.headers["Location"])
+    client.get(f"{back.path}?{back.query}")
+    assert client.get("/console/").status_code == 302
+
+
+def test_an_answer_belongs_to_the_browser_that_asked(client: Client) -> None:
+    away = client.get(START)["Location"]
+    back = urlsplit(httpx.post(away, data={"sub": "sub-of-nina"}).headers["Location"])
+    other = invited()
+    other.get(f"{back.path}?{back.query}")
+    assert not User.objects.exists()
+
+
+def test_a_provider_that_is_away_is_said_in_a_sentence(client: Client, settings: Any) -> None:
+    settings.SOCIALACCOUNT_PROVIDERS = provider(f"http://localhost:{free_port()}")
+    answer = client.get(START)
+    assert answer.status_code == 502
+    assert "could not be asked who you are" in text(answer)
+
+
+def test_another_provider_is_not_there(client: Client) -> None:
+    assert client.get("/console/login/with/another/").status_code == 404
