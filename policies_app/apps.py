@@ -7,14 +7,14 @@ class PoliciesConfig(AppConfig):
     name = "policies_app"
 
     def ready(self) -> None:
-        from controlplane.access.pages import places
+        from controlplane.access.actions import places
         from controlplane.core import figures
         from policies_app import audited
         from policies_app.fleet.figures import FleetFigures
-        from policies_app.selectors import environment_names
+        from policies_app.selectors import four_eyes_by_name
         from policies_app.snapshots.metrics import PublishedFigures
 
         figures.register(FleetFigures())
         figures.register(PublishedFigures())
         audited.register()
-        places.register(environment_names)
+        places.register(four_eyes_by_name)

@@ -26,9 +26,9 @@ def environments_for(principal: Principal) -> QuerySet[Environment]:
     return Environment.objects.all() if names is None else Environment.objects.filter(name__in=names)
 
 
-def environment_names() -> list[str]:
-    """Of all of them, for pages that ask who may do what where."""
-    return list(Environment.objects.order_by("name").values_list("name", flat=True))
+def four_eyes_by_name() -> dict[str, bool]:
+    """Whether each environment asks for a second person, for the actions that give roles."""
+    return dict(Environment.objects.values_list("name", "four_eyes"))
 
 
 def workload_for(principal: Principal, name: str, *, edit: bool = False) -> Workload:

@@ -70,6 +70,21 @@ class MembershipSerializer(serializers.ModelSerializer[Membership]):
         validators: list[Any] = []  # a membership that is there already is the action's 409
 
 
+class NewMembershipSerializer(MembershipSerializer):
+    break_glass = serializers.BooleanField(
+        default=False,
+        write_only=True,
+        help_text="give it now, alone, though it takes a second person; the audit log says so",
+    )
+
+    class Meta(MembershipSerializer.Meta):
+        fields = [*MembershipSerializer.Meta.fields, "break_glass"]
+
+
+class AskedSerializer(serializers.Serializer[Any]):
+    change_request = serializers.UUIDField(help_text="what an approver approves under /change-requests")
+
+
 class TeamSerializer(serializers.ModelSerializer[Team]):
     members = serializers.SlugRelatedField("username", many=True, queryset=User.objects.all())
     reason = ReasonField()
@@ -136,14 +151,33 @@ class MembershipsView(ApiView):
         names = selectors.environments_administered_by(self.actor)
         return self.page(rows if names is None else rows.filter(environment__in=names), MembershipSerializer)
 
-    @extend_schema(request=MembershipSerializer, responses={201: MembershipSerializer})
+    @extend_schema(request=NewMembershipSerializer, responses={201: MembershipSerializer})
     def post(self, request: Request) -> Response:
+        data = self.validated(NewMembershipSerializer)
+        environment = data.get("environment", "")
+        self.require(Role.ADMIN, environment)
+        (user,) = actions.people([data["user"]["username"]])
+        granted = actions.grant_role(
+            user,
+            data["role"],
+            environment,
+            actor=self.actor,
+            reason=data["reason"],
+            break_glass=data["break_glass"],
+        )
+        return Response(MembershipSerializer(granted).data, status=201)
+
+
+class MembershipRequestsView(ApiView):
+    @extend_schema(request=MembershipSerializer, responses={201: AskedSerializer})
+    def post(self, request: Request) -> Response:
+        """Ask for a role that takes a second person: an approver or admin more, where four eyes are asked."""
         data = self.validated(MembershipSerializer)
         environment = data.get("environment", "")
         self.require(Role.ADMIN, environment)
         (user,) = actions.people([data["user"]["username"]])
-        granted = actions.grant_role(user, data["role"], environment, actor=self.actor, reason=data["reason"])
-        return Response(MembershipSerializer(granted).data, status=201)
+        asked = actions.request_role(user, data["role"], environment, actor=self.actor, reason=data["reason"])
+        return Response({"change_request": str(asked.pk)}, status=201)
 
 
 class MembershipView(ApiView):
@@ -220,6 +254,7 @@ urlpatterns = [
     path("keys/<slug:key_id>/revoke", RevokeKeyView.as_view(), name="key-revoke"),
     path("keys/<slug:key_id>/rotate", RotateKeyView.as_view(), name="key-rotate"),
     path("memberships", MembershipsView.as_view(), name="memberships"),
+    path("membership-requests", MembershipRequestsView.as_view(), name="membership-requests"),
     path("memberships/<int:pk>", MembershipView.as_view(), name="membership"),
     path("teams", TeamsView.as_view(), name="teams"),
     path("teams/<slug:name>", TeamView.as_view(), name="team"),

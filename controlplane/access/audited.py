@@ -57,7 +57,11 @@ def _invitations() -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 def _said_of_memberships(body: Mapping[str, Any]) -> Iterable[Said]:
     """A grant is told by what is after it, a withdrawal by what was before; the target is the person."""
-    side = {"membership.grant": "after", "membership.withdraw": "before"}.get(body["action"])
+    side = {
+        "membership.grant": "after",
+        "membership.break_glass": "after",
+        "membership.withdraw": "before",
+    }.get(body["action"])
     if side is None:
         return
     told = {change["path"]: change[side] for change in body["diff"] if side in change}

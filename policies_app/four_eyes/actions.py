@@ -1,4 +1,4 @@
-"""What takes a second person beside a rollout: serving a first version, and switching four eyes off.
+"""What takes a second person beside a rollout: serving a first version, switching four eyes off, an approver more.
 
 Where an environment asks for four eyes, nothing but these and an approved rollout puts a version on its traffic; the
 way round is break-glass: one person, a reason, and a log entry of its own name.
@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
+from controlplane.access import actions as access
 from controlplane.access import change_requests, permissions
+from controlplane.access.actions import second_person
 from controlplane.access.models import ChangeRequest, Role
 from controlplane.access.permissions import Principal
 from controlplane.audit import log
@@ -97,7 +100,24 @@ def _evidence(request: ChangeRequest) -> dict[str, Any]:
     return {"evidence": change_requests.as_evidence(request)}
 
 
-_APPLY: dict[str, Callable[[ChangeRequest, Actor, str], None]] = {SERVE: _serve, FOUR_EYES_OFF: _switch_off}
+def _grant(request: ChangeRequest, actor: Actor, reason: str) -> None:
+    user = User.objects.get(pk=request.subject["user_id"])
+    access.grant_role(
+        user,
+        request.subject["role"],
+        request.environment,
+        actor=actor,
+        reason=reason,
+        approvals=request.approvals,
+        **_evidence(request),
+    )
+
+
+_APPLY: dict[str, Callable[[ChangeRequest, Actor, str], None]] = {
+    SERVE: _serve,
+    FOUR_EYES_OFF: _switch_off,
+    second_person.GRANT: _grant,
+}
 
 
 # --- through the gate --------------------------------------------------------------------------------

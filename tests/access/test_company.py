@@ -139,7 +139,7 @@ def test_a_name_that_is_taken_gets_a_number(client: Client) -> None:
     assert User.objects.filter(username="nina2").exists()
 
 
-@pytest.mark.parametrize(("sub", "expected"), [("odd", "nina"), ("bare", "bare")])
+@pytest.mark.parametrize(("sub", "expected"), [("odd", "odd"), ("bare", "bare")])
 def test_odd_claims_make_a_plain_name(sub: str, expected: str) -> None:
     there_and_back(invited(), sub)
     assert User.objects.get().username == expected
@@ -202,7 +202,7 @@ def test_who_has_no_password_cannot_lock_themselves_out(client: Client) -> None:
 def test_a_forged_or_old_answer_signs_nobody_in(client: Client) -> None:
     there_and_back(invited())
     for query in ("", "?code=x", "?code=x&state=y", "?error=access_denied", "?state=%00&code=%00"):
-        assert client.get(f"{START}callback/{query}").status_code in (302, 401, 502), query
+        assert client.get(f"{START}callback/{query}").status_code in (302, 400, 401, 502), query
         assert client.get("/console/").status_code == 302
     away = client.get(START)["Location"]
     answer = httpx.post(away, data={"action": "deny"})

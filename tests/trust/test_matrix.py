@@ -169,7 +169,7 @@ WRITES: dict[Any, dict[str, str]] = {
         "deactivate_person": "user.deactivate", "activate_person": "user.activate",
         "end_sessions": "user.end_sessions", "remove_second_factor": "second_factor.remove",
         "withdraw_superuser": "user.withdraw_superuser",
-        "invite": "invitation.create", "revoke_invitation": "invitation.revoke",
+        "request_role": "change.request", "invite": "invitation.create", "revoke_invitation": "invitation.revoke",
     },
     change_requests: {"ask": "change.request", "reject": "change.reject"},
     four_eyes: {
@@ -196,7 +196,7 @@ WRITES: dict[Any, dict[str, str]] = {
     },
 }  # fmt: skip
 # Entries that the same actions leave when one person does alone what takes two.
-BREAK_GLASS = {"assignment.break_glass", "environment.break_glass"}
+BREAK_GLASS = {"membership.break_glass", "assignment.break_glass", "environment.break_glass"}
 # By nobody at an address: the system's, a command's on the machine; or by the one who asked, whom the matrix is not.
 ELSEWHERE = {
     "accept_as", "accept_with_password", "confirm_rolled_back", "start_new_epoch", "withdraw", "withdraw_approval",

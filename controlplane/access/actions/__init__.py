@@ -2,6 +2,7 @@
 
 keys         issue_key  revoke_key  rotate_key
 roles        grant_role  withdraw_role  create_team  set_team_members  people
+second_person  request_role
 people       deactivate_person  activate_person  end_sessions  remove_second_factor  withdraw_superuser
 invitations  invite  revoke_invitation  accept_with_password  accept_as
 """
@@ -32,8 +33,10 @@ from controlplane.access.actions.roles import (
     team_fields,
     withdraw_role,
 )
+from controlplane.access.actions.second_person import request_role
 
 __all__ = [
+    "request_role",
     "MAX_OVERLAP",
     "accept_as",
     "accept_with_password",

@@ -16,7 +16,8 @@ from django.db import IntegrityError, transaction
 
 from controlplane.access.actions.names import is_slug
 from controlplane.access.actions.people import person_fields
-from controlplane.access.actions.roles import grant_role, team_fields
+from controlplane.access.actions.roles import put_role, team_fields
+from controlplane.access.actions.second_person import refuse_alone
 from controlplane.access.models import Invitation, Membership, Role, Team
 from controlplane.access.permissions import require_role
 from controlplane.audit import log
@@ -50,6 +51,8 @@ def invite(
     invitation, token = Invitation(), secrets.token_urlsafe(32)
     with log.attempt(actor=actor, action="invitation.create", target=_target(invitation), reason=reason):
         _require_right_to_give(actor, roles, teams)
+        for role in roles:
+            refuse_alone(role["role"], role.get("environment", ""), actor=actor)
         now = clock.now()
         invitation.token_sha256 = token_hash(token)
         invitation.invited, invitation.email = invited, email
@@ -201,7 +204,8 @@ def _give(invitation: Invitation, user: User) -> None:
     actor, why = Actor.of_user(user), _why(invitation)
     for role in invitation.roles:
         if not Membership.objects.filter(user=user, **role).exists():
-            grant_role(user, role["role"], role["environment"], actor=actor, reason=why)
+            # What takes two was asked for when the invitation was made.
+            put_role(user, role["role"], role["environment"], actor=actor, reason=why)
     for team in Team.objects.select_for_update().filter(name__in=invitation.teams).order_by("name"):
         before = team_fields(team)
         team.members.add(user)

@@ -10,6 +10,7 @@ from django.db.models import Q
 
 from controlplane.access.actions.admins import hold_admins, keep_an_admin
 from controlplane.access.actions.names import is_slug
+from controlplane.access.actions.second_person import GRANT, refuse_alone, takes_two
 from controlplane.access.models import Membership, Role, Team
 from controlplane.audit import log
 from controlplane.core import reasons
@@ -17,32 +18,63 @@ from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import AlreadyExists, InvalidInput, NotFound
 
 
-def grant_role(user: User, role: str, environment: str, *, actor: Actor, reason: str = "") -> Membership:
-    """Give a person a role in one environment, or (`""`) in every one. To grant it twice is a 409."""
+def grant_role(
+    user: User,
+    role: str,
+    environment: str,
+    *,
+    actor: Actor,
+    reason: str = "",
+    approvals: Any = None,
+    evidence: Any = None,
+    break_glass: bool = False,
+) -> Membership:
+    """Give a person a role in one environment, or (`""`) in every one. To grant it twice is a 409.
+
+    A role that can approve takes a second person where four eyes are asked (`second_person`): `approvals` are theirs.
+    """
     if role not in Role.values:
         raise InvalidInput(f"{role!r} is not a role; there are {', '.join(Role.values)}.")
     if environment and not is_slug(environment):
         raise InvalidInput(f"{environment!r} is not an environment's name.")
     reasons.demand(actor, reason, f"This gives {user.get_username()} a role")
     target = ("user", str(user.pk))
-    with log.attempt(
-        actor=actor, action="membership.grant", target=target, environment=environment, reason=reason
-    ):
-        try:
-            with transaction.atomic():
-                membership = Membership.objects.create(user=user, role=role, environment=environment)
-        except IntegrityError:
-            raise AlreadyExists(
-                f"{user.get_username()} is {role} in {environment or 'every environment'} already."
-            ) from None
-        log.record(
+    with log.attempt(actor=actor, action=GRANT, target=target, environment=environment, reason=reason):
+        alone = not approvals and takes_two(role, environment, actor=actor)
+        if alone and not break_glass:
+            refuse_alone(role, environment, actor=actor)
+        return put_role(
+            user,
+            role,
+            environment,
+            action="membership.break_glass" if alone else GRANT,
             actor=actor,
-            action="membership.grant",
-            target=target,
-            environment=environment,
             reason=reason,
-            after=_membership_fields(membership),
+            approvals=approvals,
+            evidence=evidence,
         )
+
+
+def put_role(
+    user: User, role: str, environment: str, *, actor: Actor, reason: str, action: str = GRANT, **kept: Any
+) -> Membership:
+    """Give a role that was decided on, inside the caller's transaction. `kept` are further parts of its entry."""
+    try:
+        with transaction.atomic():
+            membership = Membership.objects.create(user=user, role=role, environment=environment)
+    except IntegrityError:
+        raise AlreadyExists(
+            f"{user.get_username()} is {role} in {environment or 'every environment'} already."
+        ) from None
+    log.record(
+        actor=actor,
+        action=action,
+        target=("user", str(user.pk)),
+        environment=environment,
+        reason=reason,
+        after=_membership_fields(membership),
+        **kept,
+    )
     return membership
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from django import forms
 from django.contrib.auth.models import User
 
+from controlplane.access.actions import places
 from controlplane.access.models import Role, Team
-from controlplane.access.pages import places
 
 EVERYWHERE = "every environment"
 ROLES = "roles_"  # and an environment's name: the field of the roles there
@@ -72,7 +72,12 @@ class InviteForm(WhyForm):
 class GrantForm(WhyForm):
     environment = forms.ChoiceField()
     role = forms.ChoiceField(choices=Role.choices)
-    field_order = ["role", "environment", "reason"]
+    break_glass = forms.BooleanField(
+        required=False,
+        label="Give it now, alone (break-glass)",
+        help_text="For an approver or admin where four eyes are asked: without it, another person must agree first.",
+    )
+    field_order = ["role", "environment", "reason", "break_glass"]
 
     def __init__(self, environments: list[str], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

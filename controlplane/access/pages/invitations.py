@@ -29,7 +29,8 @@ from controlplane.web.pages import attempt, console_view, done, must, page, pers
 @console_view("GET", "POST")
 def invite(request: HttpRequest) -> HttpResponse:
     """The form; when it was sent, the link, shown this once."""
-    for place in places_of(request.POST) or [None]:
+    must(request, Role.ADMIN, None)
+    for place in places_of(request.POST):
         must(request, Role.ADMIN, place)
     places = administered(selectors.environments_administered_by(person(request)))
     form = InviteForm(places, request.POST or None)

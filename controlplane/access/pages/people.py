@@ -10,9 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from controlplane.access import actions, selectors
+from controlplane.access.actions import second_person
 from controlplane.access.models import Key, Membership, Role
 from controlplane.access.pages.forms import GrantForm, WhyForm, administered
 from controlplane.audit.models import Entry
+from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
 from controlplane.web.pages import attempt, console_view, done, may, must, page, paginated, person, status_of
 
@@ -102,8 +104,8 @@ def person_page(request: HttpRequest, pk: int) -> HttpResponse:
     user = selectors.person_for(person(request), pk)
     places = administered(selectors.environments_administered_by(person(request)))
     form = GrantForm(places, request.POST or None)
-    if attempt(request, form, _grant, user):
-        return done(request, f"{user} has the role now.", to=address_of(user))
+    if said := attempt(request, form, _grant_or_ask, user):
+        return done(request, said, to=address_of(user))
     context = {
         "person": user,
         "form": form,
@@ -116,9 +118,15 @@ def person_page(request: HttpRequest, pk: int) -> HttpResponse:
     )
 
 
-def _grant(user: User, *, actor: Any, environment: str, role: str, reason: str) -> Membership:
-    """The form offers only what this admin administers, and the field refuses the rest."""
-    return actions.grant_role(user, role, environment, actor=actor, reason=reason)
+def _grant_or_ask(
+    user: User, *, actor: Actor, environment: str, role: str, reason: str, break_glass: bool
+) -> str:
+    """The form offers only what this admin administers; what takes a second person is asked for."""
+    if second_person.takes_two(role, environment, actor=actor) and not break_glass:
+        actions.request_role(user, role, environment, actor=actor, reason=reason)
+        return "Asked for. Another person must agree: it waits under Changes."
+    actions.grant_role(user, role, environment, actor=actor, reason=reason, break_glass=break_glass)
+    return f"{user} has the role now."
 
 
 @console_view("GET", "POST")

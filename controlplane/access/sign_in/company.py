@@ -38,7 +38,8 @@ PROVIDER = "company"  # the provider's name in addresses; there is one
 
 def name() -> str:
     """What the provider is called on pages; empty where none is set."""
-    found = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"]
+    providers: Any = settings.SOCIALACCOUNT_PROVIDERS
+    found = providers["openid_connect"]["APPS"]
     return str(found[0]["name"]) if found else ""
 
 

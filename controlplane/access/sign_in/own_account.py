@@ -78,7 +78,7 @@ class NewRecoveryCodesView(Sheet, recovery.GenerateRecoveryCodesView):  # type: 
 
 
 @login_required
-@reauthentication_required(app="allauth.socialaccount")
+@reauthentication_required(app="allauth.socialaccount")  # type: ignore[untyped-decorator]
 def connect(request: HttpRequest) -> HttpResponse:
     """To the company's provider, to show that an account there is one's own."""
     start = reverse("openid_connect_login", args=[company.PROVIDER])

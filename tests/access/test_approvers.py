@@ -1,0 +1,159 @@
+"""Who may make approvers: not one person alone, or four eyes could be two accounts of one person."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from controlplane.access import actions, change_requests
+from controlplane.access.models import ChangeRequest, Invitation, Membership
+from controlplane.access.permissions import has_role
+from controlplane.audit import verification
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM, Actor
+from controlplane.core.errors import AlreadyExists, ApprovalMissing, Conflict, SelfApproval
+from policies_app.four_eyes.actions import approve_change
+from tests.support import builders
+from tests.support.callers import Caller
+from tests.support.pages import text
+from tests.support.people import logged_in
+
+pytestmark = pytest.mark.django_db
+PUPPET_ROLES = [("approver", "production"), ("admin", "production"), ("approver", ""), ("admin", "")]
+
+
+@pytest.fixture(autouse=True)
+def _environments() -> None:
+    builders.environment("production", four_eyes=True)
+    builders.environment("staging", four_eyes=False)
+
+
+def person(name: str, *roles: str, environment: str = "") -> User:
+    user, _ = User.objects.get_or_create(username=name)
+    for role in roles:
+        if not has_role(user, role, environment):
+            actions.grant_role(user, role, environment, actor=SYSTEM)
+    return user
+
+
+def actor(name: str, *roles: str, environment: str = "") -> Actor:
+    return Actor.of_user(person(name, *roles, environment=environment))
+
+
+def agree(request: ChangeRequest, by: Actor) -> ChangeRequest:
+    bound = change_requests.binding(request)
+    return approve_change(request, actor=by, reason="I know her", expected_binding=bound)
+
+
+@pytest.mark.parametrize(("role", "environment"), PUPPET_ROLES)
+def test_an_admin_alone_makes_no_approver_where_somebody_else_could_agree(
+    role: str, environment: str
+) -> None:
+    person("eva", "approver", environment="production")
+    root, puppet = actor("root", "admin"), person("puppet")
+    with pytest.raises(ApprovalMissing, match="takes a second person"):
+        actions.grant_role(puppet, role, environment, actor=root, reason="x")
+    with pytest.raises(ApprovalMissing):
+        actions.invite("Puppet", actor=root, reason="x", roles=[{"role": role, "environment": environment}])
+    assert not Membership.objects.filter(user=puppet).exists() and not Invitation.objects.exists()
+    refused = Entry.objects.filter(outcome="refused").order_by("seq").values_list("action", flat=True)
+    assert list(refused) == ["membership.grant", "invitation.create"]
+
+
+def test_what_approves_nothing_is_given_by_one() -> None:
+    person("eva", "approver", environment="production")
+    root, ann = actor("root", "admin"), person("ann")
+    for role, environment in (
+        ("editor", "production"),
+        ("operator", ""),
+        ("viewer", ""),
+        ("approver", "staging"),
+    ):
+        actions.grant_role(ann, role, environment, actor=root, reason="x")
+
+
+def test_the_first_approver_is_given_by_one() -> None:
+    root = actor("root", "admin")
+    actions.grant_role(person("eva"), "approver", "production", actor=root, reason="the first")
+    with pytest.raises(ApprovalMissing):
+        actions.grant_role(person("ben"), "approver", "production", actor=root, reason="the second")
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "deactivated"])
+def test_taking_the_others_away_first_is_no_way_round(how: str) -> None:
+    root, eva = actor("root", "admin"), person("eva", "approver", environment="production")
+    if how == "withdrawn":
+        actions.withdraw_role(Membership.objects.get(user=eva), actor=root, reason="x")
+    else:
+        actions.deactivate_person(eva, actor=root, reason="x")
+    with pytest.raises(ApprovalMissing):
+        actions.grant_role(person("puppet"), "approver", "production", actor=root, reason="x")
+
+
+def test_another_person_agrees_and_it_is_given() -> None:
+    eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
+    ben = person("ben")
+    request = actions.request_role(ben, "approver", "production", actor=root, reason="more hands")
+    with pytest.raises(SelfApproval):
+        agree(request, root)
+    assert agree(request, eva).state == "applied"
+    assert has_role(ben, "approver", "production")
+    entry = Entry.objects.latest("seq")
+    assert (entry.action, entry.actor_label, entry.target_id) == ("membership.grant", "eva", str(ben.pk))
+    assert b"more hands" in bytes(entry.body)
+    assert verification.verify().findings == []
+
+
+def test_nobody_agrees_to_their_own_role() -> None:
+    eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
+    request = actions.request_role(
+        User.objects.get(username="eva"), "admin", "production", actor=root, reason="x"
+    )
+    with pytest.raises(SelfApproval):
+        agree(request, eva)
+
+
+def test_what_one_may_give_is_not_asked_for() -> None:
+    person("eva", "approver", environment="production")
+    root, ann = actor("root", "admin"), person("ann")
+    with pytest.raises(Conflict, match="One person may give"):
+        actions.request_role(ann, "viewer", "production", actor=root, reason="x")
+    with pytest.raises(AlreadyExists):
+        actions.request_role(
+            User.objects.get(username="eva"), "approver", "production", actor=root, reason="x"
+        )
+
+
+def test_break_glass_is_an_entry_of_its_own_name() -> None:
+    person("eva", "approver", environment="production")
+    ben, root = person("ben"), actor("root", "admin")
+    actions.grant_role(ben, "approver", "production", actor=root, reason="all away", break_glass=True)
+    assert Entry.objects.latest("seq").action == "membership.break_glass"
+    assert verification.verify().findings == []
+
+
+def test_the_page_asks_for_what_takes_two() -> None:
+    person("eva", "approver", environment="production"), person("root", "admin")
+    ben, client = person("ben"), logged_in("root")
+    form: dict[str, Any] = {"role": "approver", "environment": "production", "reason": "more hands"}
+    answer = client.post(f"/console/people/{ben.pk}/", form, follow=True)
+    assert "Asked for. Another person must agree" in text(answer)
+    assert not has_role(ben, "approver", "production")
+    listed = logged_in("eva").get("/console/changes/")
+    assert "Make ben approver in production" in text(listed)
+    page = logged_in("eva").get(f"/console/changes/{ChangeRequest.objects.get().pk}/")
+    assert page.status_code == 200
+    again = client.post(f"/console/people/{ben.pk}/", form | {"break_glass": "on"})
+    assert again.status_code == 302 and has_role(ben, "approver", "production")
+
+
+def test_the_api_asks_for_what_takes_two() -> None:
+    person("eva", "approver", environment="production"), person("ben")
+    call = Caller("admin", user=person("root", "admin"))
+    body = {"user": "ben", "role": "approver", "environment": "production", "reason": "more hands"}
+    refused = call("POST", "memberships", body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "approval_missing")
+    asked = call("POST", "membership-requests", body)
+    assert asked.status_code == 201
+    assert call("GET", f"change-requests/{asked.json()['change_request']}").json()["state"] == "waiting"
+    assert call("POST", "memberships", body | {"break_glass": True}).status_code == 201
