@@ -1,8 +1,9 @@
 """The rollout's evidence, kept as sums: fed closed windows one by one, judged at any time, stored as JSON."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from rollout_app.engine.evidence import (
@@ -264,16 +265,21 @@ class Accumulator:
             furthest += 1
         return furthest
 
-    def forecast(self, judgement: Judgement, only: Collection[str] | None = None) -> Judgement:
-        """The judgement, just made, with how many more tasks each verdict that waits (and is in `only`) takes."""
-        conditions = self.conditions()
+    def forecast(self, judgement: Judgement, *, longest: bool = False) -> Judgement:
+        """The judgement, just made, with how many more tasks each verdict that is waited for takes.
 
-        def needed(verdict: Verdict) -> int | None:
-            measure, margin = self.measures[verdict.name], verdict.stage_margin
-            return for_display("the outlook", lambda: needed_tasks(measure, margin, conditions), None)
-
-        asked = {v.name for v in judgement.verdicts if v.waited_for and (only is None or v.name in only)}
-        verdicts = (replace(v, needed_tasks=needed(v)) if v.name in asked else v for v in judgement.verdicts)
+        `longest`: only the one that takes the longest is worked out, and stands for all of them.
+        """
+        conditions, most = self.conditions(), 0
+        verdicts: list[Verdict] = []
+        for verdict in judgement.verdicts:
+            if verdict.waited_for:
+                measure, margin, least = self.measures[verdict.name], verdict.stage_margin, most * longest
+                make = partial(needed_tasks, measure, margin, conditions, least)
+                needed = for_display("the outlook", make, None)
+                most = max(most, needed or 0)
+                verdict = replace(verdict, needed_tasks=needed)
+            verdicts.append(verdict)
         return replace(judgement, verdicts=tuple(verdicts))
 
     def detailed(self, judgement: Judgement) -> Judgement:

@@ -12,11 +12,14 @@ from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.stats.combine import LOG_SAFE
 
 _FURTHEST = 4_096.0  # times what was seen: beyond, a forecast is a guess
-_CLOSE = 0.02  # of the answer: it is rounded anyway
+_CLOSE = 0.05  # of the answer: it is a forecast, and rounded anyway
 
 
-def needed_tasks(measure: Measure, margin: float, conditions: Conditions) -> int | None:
-    """About how many more candidate tasks until the guardrail is safe at `margin`; None where it can't be told."""
+def needed_tasks(measure: Measure, margin: float, conditions: Conditions, at_least: int = 0) -> int | None:
+    """About how many more candidate tasks until the guardrail is safe at `margin`; None where it can't be told.
+
+    `at_least`: what another guardrail needs anyway; where that is enough, no less is looked for.
+    """
     n = measure.tasks()[0]
     if not n:
         return None
@@ -25,10 +28,12 @@ def needed_tasks(measure: Measure, margin: float, conditions: Conditions) -> int
         grown = replace(conditions, deff=_grown(conditions.deff, stretch))
         return measure.safe_after(stretch, margin, grown) - LOG_SAFE
 
-    low, high = 0.0, 0.25
+    low, high = 0.0, max(0.25, at_least / n)
+    if at_least and short(at_least / n) >= 0:
+        return at_least
     while not short(high) >= 0:
         low, high = high, 2 * high
-        if high > _FURTHEST:
+        if high > max(_FURTHEST, 2 * at_least / n):
             return None
     while high - low > _CLOSE * high:
         middle = (low + high) / 2

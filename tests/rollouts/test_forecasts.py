@@ -1,0 +1,78 @@
+"""The outlook is worked out seldom, counted down in between, and anew when it no longer holds."""
+
+from typing import Any
+
+import pytest
+
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.judgement import Judgement
+from rollout_app.engine.measures import outlook
+from rollout_app.evaluation.outlooks import with_outlook
+from tests.support.evidence_builders import arm, ledger, stratum
+
+
+def judged(looks: int) -> tuple[Accumulator, Judgement]:
+    opened = ledger(3, looks=looks, n=(100, 100))
+    return opened, opened.judge(3, forecast=False, detail=False)
+
+
+def needed(judgement: Judgement) -> dict[str, int | None]:
+    return {v.name: v.needed_tasks for v in judgement.verdicts if v.waited_for}
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The guardrails that were asked how it would go on."""
+    asked: list[str] = []
+    kept = outlook.needed_tasks
+
+    def needed_tasks(measure: Any, *args: Any) -> int | None:
+        asked.append(str(measure.metric))
+        return kept(measure, *args)
+
+    monkeypatch.setattr("rollout_app.engine.accumulator.needed_tasks", needed_tasks)
+    return asked
+
+
+def test_it_says_of_all_that_wait_what_the_slowest_takes(made: list[str]) -> None:
+    opened, judgement = judged(5)
+    told, kept = with_outlook(opened, judgement, (), 3)
+    each = needed(opened.forecast(judgement))
+    longest = max(n for n in each.values() if n is not None)
+    assert max(n for n in needed(told).values() if n is not None) == pytest.approx(longest, rel=0.05)
+    assert kept[:2] == [3, 500]
+
+
+def test_it_counts_down_until_a_quarter_more_has_come(made: list[str]) -> None:
+    opened, judgement = judged(8)
+    told, kept = with_outlook(opened, judgement, (), 3)
+    first = max(n or 0 for n in needed(told).values())
+    asked = len(made)
+    assert asked
+    opened.add(stratum(3, 8, arm(100), arm(100)))
+    later, again = with_outlook(opened, opened.judge(3, forecast=False, detail=False), kept, 3)
+    assert again == kept and len(made) == asked
+    assert set(needed(later).values()) == {first - 100}
+    opened.add(stratum(3, 9, arm(100), arm(100)))
+    with_outlook(opened, opened.judge(3, forecast=False, detail=False), kept, 3)
+    assert len(made) > asked  # 1,000 tasks: a quarter more than 800
+
+
+def test_it_says_nothing_of_the_next_stage(made: list[str]) -> None:
+    opened, judgement = judged(8)
+    _, kept = with_outlook(opened, judgement, (), 3)
+    asked = len(made)
+    with_outlook(opened, judgement, kept, 4)
+    assert len(made) > asked
+
+
+def test_it_asks_no_more_often_where_it_cannot_be_told(
+    made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rollout_app.engine.accumulator.needed_tasks", lambda *args: None)
+    opened, judgement = judged(8)
+    told, kept = with_outlook(opened, judgement, (), 3)
+    assert set(needed(told).values()) == {None}
+    later, again = with_outlook(opened, judgement, kept, 3)
+    assert set(needed(later).values()) == {None}
+    assert again == kept
