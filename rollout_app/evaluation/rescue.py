@@ -63,8 +63,9 @@ def _rows(rollout: Rollout) -> Any:
 
 
 def _harm(rollout: Rollout, rows: list[Mapping[str, Any]], before: int) -> PlainHarm | None:
-    guardrail = next((one for one in rollout.guardrails if one["metric"] == Metric.FAILURE), None)
-    if guardrail is None or guardrail.get("bound") is not None:
+    compared_ones = (one for one in rollout.guardrails if one.get("bound") is None)
+    guardrail = next((one for one in compared_ones if one["metric"] == Metric.FAILURE), None)
+    if guardrail is None:
         return None
     compared = {at for at, stage in enumerate(rollout.stages) if stage["mode"] == "percentage"}
     minutes = [

@@ -256,7 +256,10 @@ class RateDifference(Rate):
         return max(alone, compared)
 
     def _safe_differing(self, margin: float, conditions: Conditions) -> float:
-        """The same claim from the tasks that can carry an effect: their margin is that of all over their share."""
+        """The same claim from the tasks that can carry an effect: their margin is that of all over their share.
+
+        After trigger-dilute analysis: A. Deng and others, arXiv 2112.13299.
+        """
         part = self.parts[DIFFERING]
         stats, share = part.stats, conditions.differing or 1.0
         p = (stats.xc + _PRIOR_TASKS * self.p_ref) / (stats.nc + _PRIOR_TASKS)
