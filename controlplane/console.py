@@ -11,6 +11,7 @@ from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.access.pages import urls as people
 from controlplane.audit import pages as audit
+from controlplane.notifications import pages as notifications
 from controlplane.web.pages import may
 from policies_app.console import urls as policies
 from policies_app.four_eyes import pages as changes
@@ -34,7 +35,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Without the theme's variables: they would become a style element, and are in theme.css."""
         context: dict[str, Any] = super().each_context(request)
-        return context | {"colors": None, "border_radius": None}
+        opened = notifications.open_break_glass(request)
+        return context | {"colors": None, "border_radius": None, "open_break_glass": opened}
 
     def has_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_active)
@@ -46,7 +48,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
             *review_pages.urlpatterns,
             *rehearsal_pages.urlpatterns,
         ]
-        pages += [*rollouts.urlpatterns, *audit.urlpatterns, *people.urlpatterns]
+        pages += [*rollouts.urlpatterns, *audit.urlpatterns, *people.urlpatterns, *notifications.urlpatterns]
         pages += [*plans.urlpatterns, *margins.urlpatterns]
         return [*home.urlpatterns, *pages, *super().get_urls()]
 
@@ -70,6 +72,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         ]
         if may(request, Role.ADMIN, permissions.ANYWHERE):
             setup.append(("People", "group", "people", 0))
+        if may(request, Role.ADMIN, ""):
+            setup.append(("Notifications", "notifications", "notifications", 0))
         groups = [("", items), ("Set up", setup)]
         return [
             {"title": title, "items": [_navigation_item(request, *item) for item in group]}

@@ -23,6 +23,8 @@ _PAGES = {
     "version": lambda found: reverse("console:version", args=found.rsplit("/", 1)),
     "assignment": lambda found: reverse("console:workload", args=found.split("/")[1:]),
     "environment": lambda found: reverse("console:fleet_of", args=[found]),
+    "receiver": lambda found: reverse("console:receiver", args=[found]),
+    "break_glass": lambda found: reverse("console:review_break_glass", args=[found]),
 }
 
 
