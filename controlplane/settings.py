@@ -14,7 +14,7 @@ import environ
 from csp import constants as csp
 from django.templatetags.static import static
 
-from controlplane.core.secretfile import kept
+from controlplane.core.secretfile import kept, own_directory, own_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # From a wheel: what is an instance's own lies where the command is run, never among the installed packages.
@@ -25,7 +25,7 @@ environ.Env.read_env(HOME_DIR / ".env")
 
 # Where an instance keeps what is its own: the SQLite file, generated keys, checkpoints.
 VAR_DIR = Path(env.str("POINTSMAN_VAR", default=str(HOME_DIR / "var")))
-VAR_DIR.mkdir(parents=True, exist_ok=True)
+own_directory(VAR_DIR)
 
 
 DEBUG = env.bool("DEBUG", default=False)
@@ -109,6 +109,8 @@ TEMPLATES = [
 # --- Database -----------------------------------------------------------------------------------------
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'pointsman.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    if DATABASES["default"]["NAME"] != ":memory:":
+        own_file(Path(DATABASES["default"]["NAME"]))  # its journal and its index get the same mode
     DATABASES["default"]["OPTIONS"] = {
         # IMMEDIATE: a transaction that will write takes the write lock at BEGIN. By default, two readers
         # that both try to write deadlock, and SQLite fails one at once, whatever the busy timeout says.
@@ -333,7 +335,8 @@ UNFOLD = {
 }
 
 # --- Pointsman ----------------------------------------------------------------------------------------
-# Ed25519 private key (base64 of 32 bytes), signs snapshots and audit checkpoints; made at the first start.
+# Ed25519 private key (base64 of 32 bytes), signs snapshots and audit checkpoints; made at the first start. Several,
+# with commas between, while keys are changed: the first signs checkpoints, all sign snapshots.
 SIGNING_KEY = env.str("POINTSMAN_SIGNING_KEY", default="")
 CLOCK = "database"  # "process" only in tests that travel in time
 POLL_INTERVAL_MS = env.int("POINTSMAN_POLL_INTERVAL_MS", default=10_000)  # what routers are told

@@ -24,3 +24,36 @@ def kept(path: Path, make: Callable[[], str]) -> str:
         finally:
             Path(temporary).unlink()
     return path.read_text().strip()
+
+
+def replace(path: Path, text: str) -> None:
+    """Write it anew, readable by its owner only: whoever reads at that moment reads the old text or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def own_directory(path: Path) -> None:
+    """Make the instance's directory, or close the one that is there: for its owner only."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def own_file(path: Path) -> None:
+    """Make an empty file that only its owner reads, where there is none: what fills it later keeps the mode."""
+    if not path.exists():
+        if path.parent.is_dir() and os.access(path.parent, os.W_OK):
+            path.touch(mode=0o600)
+        return
+    status = path.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        path.chmod(0o600)

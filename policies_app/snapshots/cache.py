@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from django.db import connection
 
+from controlplane.core import signing
 from controlplane.web.replies import Header, Reply
 from policies_app.models import Assignment, Environment, Revision, Workload
 
@@ -37,6 +38,7 @@ class SnapshotHeader(NamedTuple):
     epoch: str
     revision: int
     poll_interval_ms: int
+    signers: str = ""  # the keys that sign (`signing.signers_id`): with another, every body is made anew
 
 
 class SnapshotQuery(NamedTuple):
@@ -127,7 +129,8 @@ SnapshotCache = dict[str, CachedEnvironment]  # by the environment's name
 def read_headers() -> dict[str, SnapshotHeader]:
     """Every environment as of now, in one query."""
     rows = Environment.objects.values_list("pk", "name", "epoch", "revision", "poll_interval_ms")
-    return {row[1]: SnapshotHeader(*row) for row in rows}
+    signers = signing.signers_id()
+    return {row[1]: SnapshotHeader(*row, signers) for row in rows}
 
 
 # One statement, so one moment: with two, the revision of the first could miss a change that the second sees.

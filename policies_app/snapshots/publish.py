@@ -102,7 +102,7 @@ def key_of(environment: str) -> str:
 def _wanted(header: SnapshotHeader) -> PublishedContents:
     address = f"{settings.SNAPSHOT_BUCKET}/{key_of(header.name)}"
     return PublishedContents(
-        address, header.epoch, header.revision, header.poll_interval_ms, signing.key_id()
+        address, header.epoch, header.revision, header.poll_interval_ms, signing.signers_id()
     )
 
 

@@ -28,7 +28,7 @@ _SIGNATURE = re.compile(r"keyid=([^,;\s]+)\s*,\s*alg=([a-z0-9]+)\s*,\s*sig=([A-Z
 class PublicKeys:
     """The keys a router trusts: `{key id: key}`, a key being 32 raw bytes, those in base64, or PEM.
 
-    Also as text: `"<key id>:<base64>"`, one or several.
+    Also as text: `"<key id>:<base64>"`, one or several, in a list or with blanks, lines or commas between.
 
     Raises ConfigurationError for a key that is none of these, or when `cryptography` is missing: a router
     that was told to verify must not start without.
@@ -70,7 +70,8 @@ class PublicKeys:
 def _named(keys: Trusted) -> Mapping[str, str | bytes]:
     if isinstance(keys, Mapping):
         return keys
-    pairs = [text.partition(":") for text in ([keys] if isinstance(keys, str) else keys)]
+    texts = keys.replace(",", " ").split() if isinstance(keys, str) else keys
+    pairs = [text.partition(":") for text in texts]
     return {keyid.strip(): key.strip() for keyid, _, key in pairs}
 
 

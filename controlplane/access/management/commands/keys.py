@@ -33,7 +33,7 @@ class Command(BaseCommand):
         revoke.add_argument("key_id")
         revoke.add_argument("--reason", required=True)
         what.add_parser("list", help="every key, without its secret")
-        what.add_parser("public", help="the instance's public key, for Router(public_keys=…)")
+        what.add_parser("public", help="the instance's public keys, one a line, for Router(public_keys=…)")
 
     def handle(self, *args: Any, what: str, **options: Any) -> None:
         try:

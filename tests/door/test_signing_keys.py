@@ -1,0 +1,148 @@
+"""The signing key is changed, and no router, no checkpoint and no process notices."""
+
+import re
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from controlplane.audit import checkpoints, log, verification
+from controlplane.audit.models import Entry
+from controlplane.core import signing
+from controlplane.core.actors import SYSTEM
+from pointsman.errors import SnapshotRefused
+from pointsman.sync.signature import PublicKeys
+from policies_app.snapshots import cache
+
+pytestmark = pytest.mark.django_db
+BODY = b'{"format":1}'
+
+
+@pytest.fixture(autouse=True)
+def own_directory(settings: Any, tmp_path: Path) -> None:
+    settings.VAR_DIR, settings.SIGNING_KEY = tmp_path, ""
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("signing_key", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def published() -> list[str]:
+    return run("list").split()
+
+
+def believes(keys: str, signature: str) -> bool:
+    try:
+        PublicKeys(keys).verify(BODY, signature)
+    except SnapshotRefused:
+        return False
+    return True
+
+
+def test_during_the_overlap_a_router_with_either_key_believes_a_snapshot() -> None:
+    (old,) = published()
+    run("rotate", "--reason", "once a year")
+    new, still = published()
+    assert still == old
+    signature = signing.sign_snapshot(BODY)
+    assert believes(old, signature)
+    assert believes(new, signature)
+    assert believes(f"{old}\n{new}", signature)
+    assert not believes(new, signature.replace(new.partition(":")[0], "0" * 16))
+
+
+def test_after_the_old_key_has_ended_only_the_new_one_fits() -> None:
+    (old,) = published()
+    run("rotate", "--reason", "once a year")
+    run("retire", old.partition(":")[0], "--reason", "every router has the new one")
+    (new,) = published()
+    signature = signing.sign_snapshot(BODY)
+    assert (believes(new, signature), believes(old, signature)) == (True, False)
+
+
+def test_checkpoints_of_the_old_key_are_still_believed() -> None:
+    (old,) = published()
+    for number in range(2):
+        log.record(actor=SYSTEM, action="test", target=("test", str(number)))
+        assert checkpoints.make() is not None
+    run("rotate", "--reason", "once a year")
+    assert checkpoints.make() is not None
+    run("retire", old.partition(":")[0], "--reason", "every router has the new one")
+    assert checkpoints.make() is not None
+    found = verification.verify()
+    assert [f for f in found.findings if f.kind not in ("unrecorded", "missing")] == []
+    assert not Entry.objects.filter(action=checkpoints.BAD).exists()
+
+
+def test_each_change_is_an_entry_with_its_reason_and_no_private_key() -> None:
+    (old,) = published()
+    run("rotate", "--reason", "once a year")
+    run("retire", old.partition(":")[0], "--reason", "every router has the new one")
+    entries = list(Entry.objects.order_by("seq"))
+    assert [entry.action for entry in entries] == ["signing_key.rotate", "signing_key.retire"]
+    assert entries[0].reason == "once a year"
+    text = signing.key_file().read_text().strip()
+    assert all(text.encode() not in bytes(entry.body) for entry in entries)
+
+
+def test_the_files_are_for_their_owner_only() -> None:
+    (old,) = published()
+    run("rotate", "--reason", "once a year")
+    run("retire", old.partition(":")[0], "--reason", "done")
+    for path in (signing.key_file(), signing.retired_file()):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_built_before_is_signed_anew(db: None) -> None:
+    from tests.support import builders
+
+    builders.environment("production")
+    before = cache.read_headers()["production"]
+    run("rotate", "--reason", "once a year")
+    after = cache.read_headers()["production"]
+    assert (after.revision, after.signers != before.signers) == (before.revision, True)
+    rebuilt = cache.read_environment(after, cache.read_environment(before, None))
+    assert rebuilt is not None
+    assert rebuilt.header == after
+    assert rebuilt.bodies == {}
+
+
+@pytest.mark.parametrize("key_id", ["0000000000000000", "first"])
+def test_neither_an_unknown_key_nor_the_first_can_be_ended(key_id: str) -> None:
+    with pytest.raises(CommandError):
+        run("retire", signing.key_id() if key_id == "first" else key_id, "--reason", "no")
+    assert Entry.objects.count() == 0
+
+
+def test_a_second_rotation_waits_for_the_end_of_the_first() -> None:
+    run("rotate", "--reason", "once")
+    with pytest.raises(CommandError, match="retire the old one first"):
+        run("rotate", "--reason", "twice")
+
+
+def test_a_rotation_whose_entry_cannot_be_kept_changes_nothing(monkeypatch: Any) -> None:
+    before = published()
+    monkeypatch.setattr(log, "record", _fails)
+    with pytest.raises(RuntimeError):
+        run("rotate", "--reason", "once a year")
+    assert published() == before
+
+
+def _fails(**_: Any) -> None:
+    raise RuntimeError
+
+
+def test_keys_of_the_settings_are_printed_for_whoever_keeps_them(settings: Any) -> None:
+    settings.SIGNING_KEY = old = signing.new_private_text()
+    printed = run("rotate", "--reason", "once a year")
+    found = re.search(r"^(\S+),(\S+)$", printed, re.MULTILINE)
+    assert found is not None
+    assert found[2] == old
+    settings.SIGNING_KEY = found[0]
+    assert len(published()) == 2
+    assert believes(published()[0], signing.sign_snapshot(BODY))
+    assert not signing.key_file().exists()
