@@ -18,6 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from controlplane.access import actions as access
 from controlplane.access import change_requests
 from controlplane.console import ConsoleSite
+from controlplane.notifications import actions as notifications
 from controlplane.web import pages
 from policies_app import actions as policies
 from policies_app.four_eyes import actions as four_eyes
@@ -170,6 +171,10 @@ WRITES: dict[Any, dict[str, str]] = {
         "end_sessions": "user.end_sessions", "remove_second_factor": "second_factor.remove",
         "withdraw_superuser": "user.withdraw_superuser",
         "request_role": "change.request", "invite": "invitation.create", "revoke_invitation": "invitation.revoke",
+    },
+    notifications: {
+        "add_receiver": "receiver.add", "edit_receiver": "receiver.edit", "rotate_secret": "receiver.rotate_secret",
+        "send_test": "receiver.test", "send_again": "receiver.send_again", "review": "break_glass.review",
     },
     change_requests: {"ask": "change.request", "reject": "change.reject"},
     four_eyes: {

@@ -6,12 +6,27 @@ from typing import Any
 from django.db import transaction
 
 from controlplane.audit.models import Entry
-from tests.trust.matrix import access_rows, console_rows, credentials, policy_rows, rollout_rows, setup_rows
+from tests.trust.matrix import (
+    access_rows,
+    console_rows,
+    credentials,
+    notification_rows,
+    policy_rows,
+    rollout_rows,
+    setup_rows,
+)
 from tests.trust.matrix.credentials import Caller, Credential
 from tests.trust.matrix.needs import Row
 from tests.trust.matrix.world import WORKLOADS, World
 
-ROWS = [*access_rows.ROWS, *policy_rows.ROWS, *rollout_rows.ROWS, *console_rows.ROWS, *setup_rows.ROWS]
+ROWS = [
+    *access_rows.ROWS,
+    *policy_rows.ROWS,
+    *rollout_rows.ROWS,
+    *console_rows.ROWS,
+    *setup_rows.ROWS,
+    *notification_rows.ROWS,
+]
 CREDENTIALS = credentials.all_credentials(WORKLOADS)
 
 

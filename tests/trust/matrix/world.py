@@ -10,6 +10,9 @@ from controlplane.access import actions as access
 from controlplane.access.models import ChangeRequest, Invitation, Key, Membership, Team
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM, Actor
+from controlplane.notifications import actions as notifications
+from controlplane.notifications import outbox
+from controlplane.notifications.models import Delivery
 from policies_app import actions as policies
 from policies_app.four_eyes.actions import request_four_eyes_off, request_serving
 from policies_app.models import Environment, PolicyVersion, Workload
@@ -36,6 +39,7 @@ class World:
     invitation: Invitation = field(init=False)  # to production
     router_key: Key = field(init=False)
     membership: Membership = field(init=False)
+    dead: Delivery = field(init=False)  # given up, to a receiver of notifications
     entry: Entry = field(init=False)  # of no environment: anybody with a role may see it
 
 
@@ -66,6 +70,9 @@ def make() -> World:
     _people(world)
     rollouts.add_plan("ours", [FULL], actor=SYSTEM)
     rollouts.set_guardrail(_workload("plain"), "failure", actor=SYSTEM, margin=0.01)
+    receiver, _ = notifications.add_receiver("ops", "webhook", "https://hooks.example.org/", actor=SYSTEM)
+    world.dead = outbox.test_message(receiver, by="r")
+    Delivery.objects.update(state=Delivery.State.DEAD)
     world.entry = Entry.objects.filter(environment="").latest("seq")
     return world
 
