@@ -47,6 +47,7 @@ check: $(DEV) ## style, types, imports, migrations, templates, security
 	$(BIN)/python manage.py check --fail-level WARNING
 	$(BIN)/djade --check --target-version 5.2 $$(find templates -name '*.html')
 	$(BIN)/bandit --quiet --severity-level medium --recursive --configfile pyproject.toml controlplane policies_app rollout_app router_client/pointsman
+	$(BIN)/python requirements/audit.py
 
 docs: $(DEV) ## build the documentation into var/site; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "var/site/index.html"

@@ -70,6 +70,7 @@ MIDDLEWARE = [
     "controlplane.access.middleware.origin",  # first: what the others log carries its id
     "controlplane.web.addresses.readable",
     "django.middleware.security.SecurityMiddleware",
+    "controlplane.web.limits.limit_by_address",
     "csp.middleware.CSPMiddleware",
     "controlplane.web.security_headers.security_headers",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -160,17 +161,20 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TIMEZONE = "UTC"
 EMBEDDED_RUNNER = env.bool("EMBEDDED_RUNNER", default=not REDIS_URL)
-CACHES = {
-    "default": {
+_CACHE = (
+    {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
-        "OPTIONS": {
-            "socket_timeout": 0.5,
-            "socket_connect_timeout": 0.5,
-        },  # seconds; nothing waits for it longer
+        # Seconds; nothing waits for it longer.
+        "OPTIONS": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
     }
     if REDIS_URL
     else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+)
+CACHES = {
+    "default": _CACHE,
+    # Counts of requests by address, which must not push each other out.
+    "limits": _CACHE if REDIS_URL else _CACHE | {"LOCATION": "limits", "OPTIONS": {"MAX_ENTRIES": 100_000}},
 }
 
 # --- People -------------------------------------------------------------------------------------------
@@ -272,6 +276,14 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [csp.NONE],
     }
 }
+# Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; of anybody else they are taken off.
+TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=["127.0.0.0/8", "::1"])
+# Requests a minute from one address; 0: any number (`controlplane.web.limits`).
+API_LIMIT = env.int("API_LIMIT", default=1_200)
+SIGN_IN_LIMIT = env.int("SIGN_IN_LIMIT", default=60)
+# Who reads /metrics: with a key, or from these addresses and networks. Neither set: anybody who reaches it.
+METRICS_KEY = env.str("METRICS_KEY", default="")
+METRICS_ADDRESSES = env.list("METRICS_ADDRESSES", default=[])
 DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024  # bytes of a request body, outside the data plane
 
 REST_FRAMEWORK = {

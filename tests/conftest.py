@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _bring_redis(config)
     os.environ["POINTSMAN_VAR"] = str(home)
     os.environ["STATIC_ROOT"] = str(home)  # one that exists
+    os.environ["API_LIMIT"] = os.environ["SIGN_IN_LIMIT"] = "0"  # a suite asks more often than anybody
     os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
     if config.getoption("--db") == "sqlite":
         os.environ["DATABASE_URL"] = f"sqlite:///{home / 'unused.sqlite3'}"

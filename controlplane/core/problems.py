@@ -147,6 +147,16 @@ def server_error(request: HttpRequest) -> HttpResponse:
     )
 
 
+def refusal(request: HttpRequest, error: PointsmanError) -> HttpResponse:
+    """The answer of a middleware that lets a request no further."""
+    problem, headers = as_problem(error)
+    assert problem is not None  # noqa: S101 — an error of ours has one
+    response = rendered(request, problem)
+    for name, value in headers.items():
+        response[name] = value
+    return response
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     detail = (
         "The form was open for too long, or came from elsewhere. Go back, reload the page, send it again."

@@ -14,6 +14,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from controlplane.core.errors import InvalidInput, PointsmanError, Unavailable
+from controlplane.server import proxies
 from controlplane.server.bodies import Bodies
 from controlplane.web.replies import Header, Reply, Request, problem
 
@@ -140,12 +141,15 @@ def environ(request: Request, body: bytes) -> Environ:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
-    if client := scope.get("client"):
-        values["REMOTE_ADDR"] = client[0]
+    if address := proxies.client_address(request):
+        values["REMOTE_ADDR"] = address
+    believed = proxies.comes_from_proxy(request)
     for raw_name, raw_value in request.headers.items():
         name = raw_name.decode("latin-1")
         if "_" in name:
             continue  # `X_Forwarded_For` would pass for `X-Forwarded-For`
+        if not believed and proxies.is_proxys(raw_name):
+            continue  # anybody can write them
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"

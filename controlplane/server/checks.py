@@ -5,6 +5,7 @@ E002  the instance's directory is read-only   E006  REDIS_URL is no Redis addres
 E003  the database is neither SQLite nor PostgreSQL
 E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
 E007  the poll interval is out of range       E020  OIDC_ISSUER is set without a client, or is no address
+E009  TRUSTED_PROXIES or METRICS_ADDRESSES holds no address
                                               W001  an append-only trigger is missing
                                               W002  people log in over plain HTTP (--deploy)
 """
@@ -22,6 +23,7 @@ from django.db import connections
 
 from controlplane.audit import triggers
 from controlplane.core import signing
+from controlplane.server import proxies
 
 OLDEST_SQLITE = (3, 35)  # RETURNING
 OLDEST_POSTGRESQL = 140_000
@@ -92,6 +94,18 @@ def check_poll_interval(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register()
+def check_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for name in ("TRUSTED_PROXIES", "METRICS_ADDRESSES"):
+        try:
+            proxies.networks(tuple(getattr(settings, name)))
+        except ValueError as error:
+            hint = "Addresses, and networks as 10.0.0.0/8, with commas between."
+            found.append(Error(f"{name}: {error}.", hint=hint, id="pointsman.E009"))
+    return found
 
 
 @register()

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from controlplane.access.keyring import Keyring
 from controlplane.core import clock
 from controlplane.core.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
+from controlplane.server import guards
 from controlplane.server.bodies import Bodies
 from controlplane.server.health import Health
 from controlplane.server.messages import Answer
@@ -76,7 +77,7 @@ class Gateway:
         self._probes: dict[str, Callable[[Request], Reply]] = {
             "/healthz": lambda request: self.health.alive(),
             "/readyz": self._readiness,
-            "/metrics": lambda request: self.health.metrics(),
+            "/metrics": self._metrics,
         }
         self._figures: ProcessFigures | None = None
 
@@ -165,6 +166,10 @@ class Gateway:
         except Exception as error:
             return _refused(error, request)
 
+    def _metrics(self, request: Request) -> Reply:
+        guards.require_scraper(request)
+        return self.health.metrics()
+
     def _readiness(self, request: Request) -> Reply:
         if not self.ready:
             raise Unavailable("This process is starting or ending.", retry_after=1)
@@ -172,6 +177,7 @@ class Gateway:
         return self.health.readiness(excluded)
 
     def _answer(self, endpoint: Endpoint | None, request: Request) -> Answer:
+        guards.require_host(request.headers.get(b"host", b""))
         authorization = request.headers.get(b"authorization")
         try:
             request.caller = self._keyring.router(authorization)

@@ -28,7 +28,7 @@ class Call:
         scope = {
             "type": "http", "method": method, "path": path, "query_string": query.encode(),
             "http_version": "1.1",
-            "headers": [(b"host", b"a"), *given, (b"authorization", b"Bearer " + key.encode())],
+            "headers": [(b"host", b"localhost"), *given, (b"authorization", b"Bearer " + key.encode())],
         }  # fmt: skip
         self.over = asyncio.run_coroutine_threadsafe(
             Application(plane.gateway.answer, nullcontext)(scope, self._told.get, self._send), plane.loop

@@ -94,15 +94,16 @@ def test_it_publishes_a_change_that_draws_no_revision(assignment: Assignment, pl
 
 
 def test_it_signs_anew_when_the_key_is_another(
-    assignment: Assignment, place: str, s3: S3, monkeypatch: pytest.MonkeyPatch
+    assignment: Assignment, place: str, s3: S3, settings: Any
 ) -> None:
     publish.sweep()
     before = s3.get(place).headers["x-amz-meta-pointsman-signature"]
-    monkeypatch.setattr(signing, "key_id", lambda: "0123456789abcdef")
+    both = [signing.new_private_text(), *signing.private_texts()]
+    settings.SIGNING_KEY = ",".join(both)
     assert publish.sweep() == 1
     after = s3.get(place).headers["x-amz-meta-pointsman-signature"]
-    assert before != after
-    assert "keyid=0123456789abcdef" in after
+    assert after.endswith(before)
+    assert f"keyid={signing.key_id()}" in after
 
 
 def test_it_publishes_every_environment_by_itself(assignment: Assignment, s3: S3) -> None:

@@ -1,0 +1,94 @@
+"""How often one address may sign in, and ask the API, in a minute. Beyond it: 429, with the seconds to wait.
+
+A sliding window made of two fixed ones: the present minute's count, and what of the last minute's still lies within 60
+seconds. Counts are in the cache: with REDIS_URL all processes share them; without it each process counts for itself,
+so that N processes let N times as much through. A cache that is away lets everything through, and says so: the locks
+of django-axes are in the database and stand. An IPv6 address counts as its /64, which one household has.
+"""
+
+import ipaddress
+import logging
+import math
+import time
+from collections.abc import Callable
+
+from django.conf import settings
+from django.core.cache import caches
+from django.http import HttpRequest, HttpResponseBase
+from prometheus_client import Counter
+
+from controlplane.core import problems
+from controlplane.core.errors import TooMany
+
+log = logging.getLogger(__name__)
+MINUTE = 60
+SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
+LIMITED = Counter("pointsman_limited", "Requests refused because their address sent too many", ["door"])
+_SAID_EVERY_S = 60.0
+_said_at = -math.inf
+
+
+def limit_by_address(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        door, limit = _limit(request)
+        wait = seconds_to_wait(door, str(request.META.get("REMOTE_ADDR", "")), limit) if limit else 0
+        if not wait:
+            return get_response(request)
+        LIMITED.labels(door).inc()
+        refusal = TooMany(
+            f"This address sent more than {limit} requests in a minute; come back in {wait} s.",
+            retry_after=wait,
+        )
+        return problems.refusal(request, refusal)
+
+    return middleware
+
+
+def _limit(request: HttpRequest) -> tuple[str, int]:
+    """The door, and how many requests a minute it takes from one address; 0: any number."""
+    if request.path.startswith("/api/"):
+        return "api", settings.API_LIMIT
+    if request.method == "POST" and request.path.startswith(SIGN_INS):
+        return "sign_in", settings.SIGN_IN_LIMIT
+    return "", 0
+
+
+def seconds_to_wait(door: str, address: str, limit: int) -> int:
+    """Count a request; 0 when it may go on."""
+    now = time.time()
+    minute, elapsed = divmod(now, MINUTE)
+    try:
+        here, before = _count(door, _counted(address), int(minute))
+    except Exception as error:  # whatever a cache raises: it must not close the door
+        _say(error)
+        return 0
+    weighted = here + before * (1 - elapsed / MINUTE)
+    return 0 if weighted <= limit else max(1, math.ceil(MINUTE - elapsed))
+
+
+def _count(door: str, address: str, minute: int) -> tuple[int, int]:
+    """This minute's requests with this one, and the last minute's."""
+    cache = caches["limits"]
+    key, last = (f"limit:{door}:{address}:{number}" for number in (minute, minute - 1))
+    cache.add(key, 0, timeout=2 * MINUTE)
+    return int(cache.incr(key)), int(cache.get(last, 0))
+
+
+def _counted(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    mapped = found.ipv4_mapped
+    return str(mapped) if mapped else str(ipaddress.ip_network((found, 64), strict=False).network_address)
+
+
+def _say(error: Exception) -> None:
+    global _said_at
+    if time.monotonic() - _said_at > _SAID_EVERY_S:
+        _said_at = time.monotonic()
+        log.warning("the cache cannot count requests, so that none is limited (%s)", type(error).__name__)
