@@ -7,7 +7,6 @@ refuse the older revision anyway and go on with what they have. `manage.py post_
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from controlplane.audit.models import Head
+from controlplane.core import secretfile
 from policies_app.snapshots.cache import SnapshotHeader
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,4 @@ def _marks(content: Mapping[str, Any], chain: str) -> dict[str, Mark]:
 
 def _replace(content: Mapping[str, Any]) -> None:
     """Whole or not at all: a process that is killed leaves the old file."""
-    beside = file().with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=1, sort_keys=True), "utf-8")
-    beside.replace(file())
+    secretfile.replace(file(), json.dumps(content, indent=1, sort_keys=True))

@@ -11,12 +11,12 @@ __all__ = ["write_whole"]
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a crash at any moment leaves the old file or the new one.
+    """Put `content` at `path`, for its owner only, so that a crash at any moment leaves the old file or the new one.
 
     The directory is synced as well: without that a power cut may bring the old name back after the
     router has told the control plane what it applied.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
