@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from controlplane.access import permissions
 from controlplane.access.models import Role
 from controlplane.access.permissions import Principal
-from controlplane.core.errors import NotFound
+from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.notifications import actions, events
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from controlplane.web.api import ApiView
@@ -198,7 +198,9 @@ class DeliveriesView(ReceiverBase):
     def get(self, request: Request, pk: UUID) -> Response:
         """What was sent to a receiver, and what it answered, the newest first."""
         rows = self.receiver(pk).deliveries.select_related("notification")
-        state = request.query_params.get("state")
+        state = request.query_params.get("state", "")
+        if state and state not in Delivery.State.values:
+            raise InvalidInput(f"A delivery's state is one of {', '.join(Delivery.State.values)}.")
         return self.page(rows.filter(state=state) if state else rows, DeliverySerializer)
 
 

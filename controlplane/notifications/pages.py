@@ -73,7 +73,7 @@ class ReceiverEditForm(ReceiverForm):
             "environments": ", ".join(receiver.environments),
             "enabled": receiver.enabled,
         }
-        super().__init__(*args, initial=initial, **kwargs)
+        super().__init__(*args, **({"initial": initial} | kwargs))
         self._secret = receiver.kind == Receiver.Kind.SLACK
         if self._secret:
             self.initial["address"] = ""
