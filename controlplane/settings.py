@@ -70,9 +70,9 @@ MIDDLEWARE = [
     "controlplane.access.middleware.origin",  # first: what the others log carries its id
     "controlplane.web.addresses.readable",
     "django.middleware.security.SecurityMiddleware",
-    "controlplane.web.limits.limit_by_address",
     "csp.middleware.CSPMiddleware",
     "controlplane.web.security_headers.security_headers",
+    "controlplane.web.limits.limit_by_address",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
