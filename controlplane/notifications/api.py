@@ -204,12 +204,7 @@ class DeliveriesView(ReceiverBase):
         return self.page(rows.filter(state=state) if state else rows, DeliverySerializer)
 
 
-class DeliveryView(ReceiverBase):
-    @extend_schema(responses=DeliverySerializer)
-    def get(self, request: Request, pk: UUID) -> Response:
-        """One delivery, with its last answer."""
-        return Response(DeliverySerializer(self.delivery(pk)).data)
-
+class DeliveryBase(ReceiverBase):
     def delivery(self, pk: UUID) -> Delivery:
         self.require(Role.ADMIN, "")
         found = Delivery.objects.select_related("notification", "receiver").filter(pk=pk).first()
@@ -218,7 +213,14 @@ class DeliveryView(ReceiverBase):
         return found
 
 
-class SendAgainView(DeliveryView):
+class DeliveryView(DeliveryBase):
+    @extend_schema(responses=DeliverySerializer)
+    def get(self, request: Request, pk: UUID) -> Response:
+        """One delivery, with its last answer."""
+        return Response(DeliverySerializer(self.delivery(pk)).data)
+
+
+class SendAgainView(DeliveryBase):
     @extend_schema(request=TellingInput, responses={202: DeliverySerializer})
     def post(self, request: Request, pk: UUID) -> Response:
         """Send a delivery that was given up again, with all its attempts."""
