@@ -61,7 +61,6 @@ class Fleet:
             retries=int(draw() < 0.02),
             attempts=1 + escalated,
             models=("small", "large") if escalated else ("small",),
-            group=self._random.randrange(32),
         )
 
 

@@ -86,7 +86,7 @@ def _choose_in_rollout(
             decision._unit = unit
         else:
             unit = decision.unit
-        decision._bucket = number = bucket(rollout.salt, unit)
+        number = bucket(rollout.salt, unit)
         if number < rollout.share_pcm:
             decision.side = side = candidate
         route = side.policy.route(decision.request, window)

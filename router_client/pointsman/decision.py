@@ -10,7 +10,7 @@ from typing import Any
 
 from pointsman.assignment import Side, WorkloadAssignment
 from pointsman.attempt import Attempt, Next
-from pointsman.bucketing import bucket, cell, mirrored
+from pointsman.bucketing import cell, mirrored
 from pointsman.comparison import AGREE, SAME
 from pointsman.costs import NO_PRICES, Prices
 from pointsman.evaluate import Route
@@ -20,8 +20,6 @@ from pointsman.token import DecisionToken
 
 __all__ = ["Decision"]
 
-# Hash groups of units, by which the server measures how much requests of one unit resemble each other.
-GROUPS = 32
 # Longer endpoints are cut, so that one careless caller cannot fill the outcome buckets' keys.
 _ENDPOINT_LENGTH = 200
 
@@ -58,13 +56,13 @@ class _Account:
 
 
 class Decision:
-    """One task's decision. What is expensive (the id, the reason, the unit's group) is made on first use.
+    """One task's decision. What is expensive (the id, the reason) is made on first use.
 
     A decision belongs to the one thread or coroutine that runs its task.
     """
 
     __slots__ = (
-        "_account", "_bucket", "_memory", "_nonce", "_sequence", "_started", "_unit", "assignment", "at",
+        "_account", "_memory", "_nonce", "_sequence", "_started", "_unit", "assignment", "at",
         "differing", "other", "request", "route", "side", "unit_ids", "window",
     )  # fmt: skip
 
@@ -95,7 +93,6 @@ class Decision:
         self._nonce = _process
         self._memory = memory
         self.window: Window | None = None
-        self._bucket = -1
         self._unit: str | None = None
         self._account: _Account | None = None
 
@@ -248,14 +245,6 @@ class Decision:
             return None
         text = given if type(given) is str else str(given)
         return None if not text or text.isspace() else text
-
-    @property
-    def group(self) -> int:
-        """The unit's hash group, 0 … 31. Outside a rollout the workload's name is the salt."""
-        if self._bucket < 0:
-            rollout = self.assignment.rollout
-            self._bucket = bucket(rollout.salt if rollout is not None else self.workload, self.unit)
-        return self._bucket % GROUPS
 
     @property
     def cell(self) -> int | None:

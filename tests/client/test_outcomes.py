@@ -17,7 +17,7 @@ from pointsman.testing.reports import problems
 
 KEY = BucketKey(29_393_265, "summaries", "r-1", 2, "candidate", 13, "/tickets", "default", "small")
 GOOD = Outcome(
-    success=True, quality=0.9, confidence=0.8, cost_nusd=400_000, latency_ms=812, models=("small",), group=7
+    success=True, quality=0.9, confidence=0.8, cost_nusd=400_000, latency_ms=812, models=("small",)
 )
 
 
@@ -46,7 +46,6 @@ def outcomes() -> st.SearchStrategy[Outcome]:
         retries=st.integers(0, 3),
         attempts=st.integers(1, 9),
         models=st.lists(st.sampled_from(["small", "large"]), max_size=3).map(tuple),
-        group=st.none() | st.integers(0, 31),
         shadow=shadow,
         mirror=st.none() | st.builds(Mirror, st.booleans(), st.booleans(), whole, whole),
     )
@@ -91,7 +90,6 @@ def test_it_writes_the_bucket_of_the_protocol() -> None:
             "histogram": {"scale": 4, "zero": 0, "counts": {"297": 2}},
         },
         "latency_ms": {"scale": 4, "zero": 0, "counts": {"154": 2}},
-        "groups": {"7": {"tasks": 2, "failures": 1}},
         "models": {"large": 1, "small": 2},
         "errors_by_kind": {"timeout": 1},
         "shadow": {

@@ -61,7 +61,7 @@ def test_it_decides_and_tells_the_two_stages_apart(plane: FakeControlPlane) -> N
     assert bucket["latency_ms"]["counts"] == {"157": 1}
     assert (bucket["confidence"]["sum"], bucket["quality"]["sum"]) == (0.9, 0.9)
     assert bucket["endpoint"] == "/t"
-    assert sum(group["tasks"] for group in bucket["groups"].values()) == 1
+    assert "groups" not in bucket  # of units, cells are reported
 
 
 def test_it_reports_the_error_that_ended_a_task(plane: FakeControlPlane) -> None:

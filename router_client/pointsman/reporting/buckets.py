@@ -69,7 +69,6 @@ class Outcome:
     error               the kind of error the task ended with (`timeout`, `rate_limited`, …), None if it was
                         answered
     models              every model that was asked, the policy's own names
-    group               bucket(salt, unit) mod 32, None when it is not kept
     differing           the route pair, "" where the two policies agree, None where it is not known
     """
 
@@ -84,7 +83,6 @@ class Outcome:
     retries: int = 0
     attempts: int = 1
     models: tuple[str, ...] = ()
-    group: int | None = None
     differing: str | None = None
     shadow: Shadow | None = None
     mirror: Mirror | None = None
@@ -228,7 +226,6 @@ class Bucket:
     costs: CostSums = field(default_factory=CostSums)
     cost_histogram: Histogram = field(default_factory=Histogram)
     latency: Histogram = field(default_factory=Histogram)
-    groups: dict[int, list[int]] = field(default_factory=dict)
     models: dict[str, int] = field(default_factory=dict)
     errors_by_kind: dict[str, int] = field(default_factory=dict)
     routes: dict[str, int] = field(default_factory=dict)
@@ -270,10 +267,6 @@ class Bucket:
         if outcome.error is not None:
             self.errors += 1
             _bump(self.errors_by_kind, outcome.error)
-        if outcome.group is not None:
-            group = self.groups.setdefault(outcome.group, [0, 0])
-            group[0] += 1
-            group[1] += outcome.success is False
 
     def _add_differing(self, pair: str, outcome: Outcome, cap: int | None) -> None:
         self.compared += 1
@@ -323,7 +316,6 @@ class Bucket:
             "confidence": self.confidence.as_dict(),
             "cost_nusd": {**self.costs.as_dict(self.tasks), "histogram": self.cost_histogram.as_dict()},
             "latency_ms": self.latency.as_dict(),
-            "groups": {str(g): {"tasks": n, "failures": bad} for g, (n, bad) in sorted(self.groups.items())},
             "models": _sorted(self.models),
             "errors_by_kind": _sorted(self.errors_by_kind),
             "shadow": {**self.shadow, "routes": _sorted(self.routes)},

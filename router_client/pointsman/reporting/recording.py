@@ -115,7 +115,6 @@ def outcome_of(
         retries=steps.retries,
         attempts=max(1, steps.attempts),
         models=tuple(_model(alias) for alias in steps.models) or (_model(decision.alias),),
-        group=decision.group,
         differing=decision.differing,
         shadow=_shadow(decision, ending, cost, costs, left_out),
         mirror=_mirror(success, cost, ending, left_out),
