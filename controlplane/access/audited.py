@@ -1,5 +1,6 @@
 """What `audit verify` holds keys, roles, teams and invitations against: the entries that made them what they are."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from controlplane.access.actions import invitation_fields, key_fields, team_fiel
 from controlplane.access.models import Invitation, Key, Membership, Team
 from controlplane.audit import sentences, subjects
 from controlplane.audit.subjects import Said, Subject
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _labels(ids: Iterable[str]) -> dict[str, str]:
@@ -23,9 +26,15 @@ def _usernames(ids: Iterable[str]) -> dict[str, str]:
     return {str(pk): name for pk, name in User.objects.filter(pk__in=wanted).values_list("pk", "username")}
 
 
+def _invited(ids: Iterable[str]) -> dict[str, str]:
+    wanted = [found for found in ids if _UUID.fullmatch(found)]
+    return {str(pk): who for pk, who in Invitation.objects.filter(pk__in=wanted).values_list("pk", "invited")}
+
+
 def register() -> None:
     sentences.register("key", _labels)
     sentences.register("user", _usernames)
+    sentences.register("invitation", _invited)
     subjects.register(Subject("key", _said_of_keys, _keys))
     subjects.register(subjects.by_target("team", _teams))
     subjects.register(subjects.by_target("invitation", _invitations))
