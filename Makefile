@@ -8,13 +8,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Processes that test at once; `make test JOBS=0` is one that can be debugged.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+FAULTS ?= 1500
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 BASE := .venv/base.stamp
 DEV := .venv/dev.stamp
 # The demo keeps an instance of its own, whatever .env says of the real one.
 DEMO_INSTANCE := env POINTSMAN_VAR=$(CURDIR)/var/demo DATABASE_URL=sqlite:///$(CURDIR)/var/demo/pointsman.sqlite3 REDIS_URL=
 
-.PHONY: help demo run test integrations check bench clean
+.PHONY: help demo run test faults integrations check bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,14 @@ test: $(DEV) ## the whole suite on SQLite, then on a real PostgreSQL and Redis t
 	done; \
 	for db in sqlite postgres; do echo "$$db: $$(tail -n 1 var/test-$$db.log)"; done; \
 	exit $$failed
+
+faults: $(DEV) ## faults into real processes on PostgreSQL and SQLite, and their table in docs/reliability.md (FAULTS=1500)
+	@mkdir -p var/faults; failed=0; \
+	for db in sqlite postgres; do \
+	    part=$$(( $(FAULTS) / 5 )); [ $$db = sqlite ] || part=$$(( $(FAULTS) - part )); \
+	    FAULTS=$$part FAULT_LOG=$(CURDIR)/var/faults/$$db.json $(BIN)/pytest --db $$db -s tests/faults/test_faults.py || failed=1; \
+	done; \
+	$(BIN)/python -m tests.faults.report var/faults/*.json; exit $$failed
 
 integrations: .venv-integrations/stamp ## the integrations against the real LiteLLM and OpenFeature, in an environment of their own
 	@PYTHONPATH=router_client .venv-integrations/bin/pytest -c tests/integrations/pytest.ini --confcutdir=tests/integrations tests/integrations

@@ -1,10 +1,10 @@
 """The invariants that hold throughout any fault. A checker returns what contradicts its own."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from tests.faults.history import History, Recorded
+from tests.faults.history import Counted, History, Recorded
 
 Checker = Callable[[History, Recorded], list[str]]
 ADVANCES = ("advance", "complete")
@@ -25,7 +25,7 @@ def snapshots_are_whole(history: History, recorded: Recorded) -> list[str]:
     return list(history.broken_snapshots)
 
 
-def outcomes_count_once(history: History, recorded: Recorded) -> list[str]:
+def batches_count_once(history: History, recorded: Recorded) -> list[str]:
     """All that was acknowledged, and nothing twice."""
     waiting = [name for name, batch in history.batches.items() if not batch.acknowledged]
     found = [f"batch {name} was never acknowledged" for name in waiting]
@@ -35,12 +35,35 @@ def outcomes_count_once(history: History, recorded: Recorded) -> list[str]:
     return found
 
 
+def added(routers: Mapping[str, Mapping[str, Counted]]) -> dict[str, Counted]:
+    """What all routers recorded, by arm."""
+    total: dict[str, Counted] = {}
+    for arms in routers.values():
+        for arm, counted in arms.items():
+            so_far = total.get(arm, Counted())
+            total[arm] = Counted(
+                so_far.tasks + counted.tasks,
+                so_far.successes + counted.successes,
+                so_far.cost_nusd + counted.cost_nusd,
+            )
+    return total
+
+
+def routers_lose_nothing(history: History, recorded: Recorded) -> list[str]:
+    """Whatever a router recorded is counted, in its arm, with its success and its cost."""
+    return [
+        f"{arm}: the routers recorded {counted}, the totals are {recorded.routed.get(arm)}"
+        for arm, counted in added(history.routed).items()
+        if recorded.routed.get(arm) != counted
+    ]
+
+
 def acknowledged_changes_survive(history: History, recorded: Recorded) -> list[str]:
     reasons = {reason for _, reason in recorded.entries}
     return [
-        f"the change {change.reason!r} got revision {change.revision} and has no audit entry"
+        f"the change {change.reason!r} was answered by a 2xx and has no audit entry"
         for change in history.changes
-        if change.revision and change.reason not in reasons
+        if change.acknowledged and change.reason not in reasons
     ]
 
 
@@ -51,9 +74,11 @@ def changes_and_entries_are_one_to_one(history: History, recorded: Recorded) -> 
     found = [
         f"{number} entries for the change {reason!r}" for reason, number in entries.items() if number > 1
     ]
+    publishing = {change.reason for change in history.changes if change.publishes}
+    published = sum(number for reason, number in entries.items() if reason in publishing)
     made = recorded.revision - recorded.first_revision
-    if made != entries.total():
-        found.append(f"{made} revisions were made by {entries.total()} recorded changes")
+    if made != published:
+        found.append(f"{made} revisions were made by {published} recorded changes")
     return found
 
 
@@ -75,13 +100,22 @@ def transitions_skip_nothing(history: History, recorded: Recorded) -> list[str]:
     return found
 
 
-def nothing_advances_without_data(history: History, recorded: Recorded) -> list[str]:
-    """The rollouts here get no outcomes at all, so missing data is all that there is to judge."""
+def nothing_advances_that_should_not(history: History, recorded: Recorded) -> list[str]:
+    """One rollout here gets no outcomes at all, the other's candidate fails most of its tasks."""
     return [
-        f"rollout {moved.rollout} did {moved.event} without data"
+        f"rollout {moved.rollout} did {moved.event}"
         for moved in recorded.transitions
         if moved.event in ADVANCES
     ]
+
+
+def nobody_approves_their_own(history: History, recorded: Recorded) -> list[str]:
+    found = [
+        f"an author's own approval was answered by {status}, {number} times"
+        for status, number in history.self_approvals.items()
+        if not (400 <= status < 500 or status == 503)
+    ]
+    return [*found, *(f"{approver} approved a rollout of their own" for approver in recorded.approvers)]
 
 
 def the_audit_log_verifies(history: History, recorded: Recorded) -> list[str]:
@@ -106,11 +140,13 @@ def routers_route(history: History, recorded: Recorded) -> list[str]:
 CHECKERS: tuple[Checker, ...] = (
     revisions_never_fall,
     snapshots_are_whole,
-    outcomes_count_once,
+    batches_count_once,
+    routers_lose_nothing,
     acknowledged_changes_survive,
     changes_and_entries_are_one_to_one,
     transitions_skip_nothing,
-    nothing_advances_without_data,
+    nothing_advances_that_should_not,
+    nobody_approves_their_own,
     the_audit_log_verifies,
     bad_input_is_refused,
     routers_route,

@@ -14,10 +14,27 @@ class Batch:
 
 @dataclass
 class Change:
-    """A pin or unpin, told from all others by its reason. `revision` is what its 2xx said; 0: there was none."""
+    """A change that somebody asked for once, told from all others by its reason.
+
+    publishes     a pin or unpin, which makes a revision; else a pause or resume
+    acknowledged  it was answered by a 2xx; else it may be done or not
+    """
 
     reason: str
-    revision: int = 0
+    publishes: bool = True
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Sums of tasks, of one arm."""
+
+    tasks: int = 0
+    successes: int = 0
+    cost_nusd: int = 0
+
+    def plus(self, *, success: bool, cost_nusd: int) -> "Counted":
+        return Counted(self.tasks + 1, self.successes + success, self.cost_nusd + cost_nusd)
 
 
 @dataclass
@@ -31,8 +48,10 @@ class History:
     batches: dict[str, Batch] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     bad_input: Counter[int] = field(default_factory=Counter)  # answers to it, by status
+    self_approvals: Counter[int] = field(default_factory=Counter)  # answers to an author's own yes, by status
     decisions: int = 0
     undecided: int = 0  # decisions without a model
+    routed: dict[str, dict[str, Counted]] = field(default_factory=dict)  # router → arm → what it recorded
 
 
 @dataclass(frozen=True)
@@ -50,8 +69,10 @@ class Moved:
 class Recorded:
     """What the database holds at the end."""
 
-    tasks: int  # in the totals
+    tasks: int  # of the batches, in the totals
+    routed: dict[str, Counted]  # arm → what the routers' outcomes add up to
     transitions: list[Moved]
+    approvers: list[str]  # of the rollout that its author tries to approve
     entries: list[tuple[str, str]]  # (action, reason) of the audit log
     revision: int
     first_revision: int  # before the first change

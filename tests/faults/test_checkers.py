@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import checkers
 from tests.faults.checkers import Checker
-from tests.faults.history import Batch, Change, History, Moved, Recorded
+from tests.faults.history import Batch, Change, Counted, History, Moved, Recorded
 
 RUNNING, PAUSED = ("running", 1), ("paused", 1)
 
@@ -20,19 +20,27 @@ def history() -> History:
         positions={"r-1": [("e1", 1), ("e1", 2), ("e1", 2), ("e2", 1)], "r-2": [("e1", 2)]},
         batches={"a": Batch(10, acknowledged=True), "b": Batch(5, acknowledged=True)},
         changes=[
-            Change("one", 2),
-            Change("two", 3),
+            Change("one", acknowledged=True),
+            Change("two", acknowledged=True),
             Change("no answer, and done"),
             Change("no answer, not done"),
+            Change("a turn", publishes=False, acknowledged=True),
         ],
         bad_input=Counter({400: 3, 422: 1, 503: 2}),
+        self_approvals=Counter({403: 2}),
         decisions=100,
+        routed={
+            "a": {"baseline": Counted(10, 9, 500), "candidate": Counted(2, 1, 80)},
+            "b": {"baseline": Counted(5, 5, 250)},
+        },
     )
 
 
 def recorded() -> Recorded:
     return Recorded(
         tasks=15,
+        routed={"baseline": Counted(15, 14, 750), "candidate": Counted(2, 1, 80)},
+        approvers=[],
         transitions=[
             Moved("x", 1, "start", ("approved", 0), RUNNING),
             Moved("x", 2, "pause", RUNNING, PAUSED),
@@ -43,6 +51,7 @@ def recorded() -> Recorded:
             ("assignment.unpin", "two"),
             ("assignment.pin", "no answer, and done"),
             ("environment.register", "set up"),
+            ("rollout.pause", "a turn"),
         ],
         revision=4,
         first_revision=1,
@@ -83,9 +92,14 @@ def _moved(*more: Moved) -> Defect:
     [
         (checkers.revisions_never_fall, _history(positions={"r-1": [("e1", 2), ("e1", 1)]})),
         (checkers.snapshots_are_whole, _history(broken_snapshots=["r2: the signature does not fit"])),
-        (checkers.outcomes_count_once, _recorded(tasks=20)),
-        (checkers.outcomes_count_once, _recorded(tasks=10)),
-        (checkers.outcomes_count_once, _history(batches={"a": Batch(15)})),
+        (checkers.batches_count_once, _recorded(tasks=20)),
+        (checkers.batches_count_once, _recorded(tasks=10)),
+        (checkers.batches_count_once, _history(batches={"a": Batch(15)})),
+        (checkers.routers_lose_nothing, _recorded(routed={"baseline": Counted(15, 14, 750)})),
+        (
+            checkers.routers_lose_nothing,
+            _recorded(routed={"baseline": Counted(15, 14, 751), "candidate": Counted(2, 1, 80)}),
+        ),
         (checkers.acknowledged_changes_survive, _without_entry),
         (checkers.changes_and_entries_are_one_to_one, _recorded(revision=5)),
         (checkers.changes_and_entries_are_one_to_one, _recorded(revision=3)),
@@ -96,7 +110,12 @@ def _moved(*more: Moved) -> Defect:
         (checkers.transitions_skip_nothing, _moved(Moved("y", 3, "pause", RUNNING, PAUSED))),
         (checkers.transitions_skip_nothing, _moved(Moved("y", 1, "start", ("approved", 0), RUNNING))),
         (checkers.transitions_skip_nothing, _moved(Moved("y", 2, "resume", PAUSED, RUNNING))),
-        (checkers.nothing_advances_without_data, _moved(Moved("y", 2, "advance", RUNNING, ("running", 2)))),
+        (
+            checkers.nothing_advances_that_should_not,
+            _moved(Moved("y", 2, "advance", RUNNING, ("running", 2))),
+        ),
+        (checkers.nobody_approves_their_own, _history(self_approvals=Counter({200: 1}))),
+        (checkers.nobody_approves_their_own, _recorded(approvers=["anna"])),
         (checkers.the_audit_log_verifies, _recorded(audit=["entry 3: altered"])),
         (checkers.bad_input_is_refused, _history(bad_input=Counter({500: 1}))),
         (checkers.bad_input_is_refused, _history(bad_input=Counter({200: 1}))),

@@ -52,6 +52,7 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._do(self._server.close)
         self.cut()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -105,6 +106,13 @@ class Proxy:
 
         return asyncio.run_coroutine_threadsafe(done(), self._loop).result(PATIENCE_S)
 
+    async def _end(self) -> None:
+        """Cancel what is still held, so that nothing is left pending when the loop ends."""
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
     async def _open(self) -> asyncio.Server:
         return await asyncio.start_server(self._link, "127.0.0.1", 0)
 
@@ -122,6 +130,8 @@ class Proxy:
         self._links.add(link)
         try:
             await asyncio.gather(self._pump(link, reader, ahead), self._pump(link, behind, writer))
+        except asyncio.CancelledError:
+            return  # the proxy ends; asyncio's streams complain of a task that was cancelled
         finally:
             self._links.discard(link)
             link.cut()

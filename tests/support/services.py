@@ -8,12 +8,14 @@ import atexit
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,7 +86,40 @@ def _start_postgres() -> str:
     url = f"postgres://postgres@127.0.0.1:{port}/postgres"
     log = _run_until_exit(command, home, user=user)
     _wait_for(lambda: psycopg.connect(url, connect_timeout=2).close(), psycopg.OperationalError, log)
+    _postgres.append(OwnPostgres(command, home, user, url))
     return url
+
+
+@dataclass(frozen=True)
+class OwnPostgres:
+    """A server that this process started, and nobody else uses."""
+
+    command: list[str]
+    home: Path
+    user: str | None
+    url: str
+
+
+_postgres: list[OwnPostgres] = []
+
+
+def may_restart_postgres() -> bool:
+    return bool(_postgres)
+
+
+def stop_postgres_at_once() -> None:
+    """SIGQUIT is PostgreSQL's immediate shutdown: nothing is written down, connections are reset."""
+    pid = int((_postgres[-1].home / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, signal.SIGQUIT)
+    deadline = time.monotonic() + PATIENCE_S
+    while (_postgres[-1].home / "data" / "postmaster.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def start_postgres_again() -> None:
+    own = _postgres[-1]
+    log = _run_until_exit(own.command, own.home, user=own.user)
+    _wait_for(lambda: psycopg.connect(own.url, connect_timeout=2).close(), psycopg.OperationalError, log)
 
 
 def start_redis(port: int) -> str:

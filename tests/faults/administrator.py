@@ -1,0 +1,140 @@
+"""Who does to the database what goes wrong with it, by a connection of their own, past every proxy."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psycopg
+from django.db import connection
+
+from controlplane.audit.models import Head
+from controlplane.core.models import Heartbeat
+from controlplane.core.schedule import ENGINE
+from tests.support.plane import process_environment
+
+ALL_OF_IT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
+)
+RETRIES = 100  # a tenth of a second apart: after a fault of the whole server
+
+
+class Administrator:
+    """`with Administrator() as administrator`: on PostgreSQL with a role for the installation's processes, without
+    a superuser's privileges: those walk past a limit of connections.
+    """
+
+    def __init__(self) -> None:
+        self.url = process_environment()["DATABASE_URL"]
+        self.on_postgres = connection.vendor == "postgresql"
+        self.role = urlsplit(self.url).username or ""
+        self._database = f'"{connection.settings_dict["NAME"]}"'
+
+    def __enter__(self) -> Self:
+        if self.on_postgres:
+            with self._connected() as it:
+                (superuser,) = it.execute(
+                    "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+                ).fetchone() or (False,)
+                if superuser:
+                    self._own_role(it)
+        return self
+
+    def _own_role(self, it: "psycopg.Connection[Any]") -> None:
+        self.role = f"pointsman_{time.time_ns()}"
+        for statement in (
+            f"CREATE ROLE {self.role} LOGIN",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {self.role}",
+            f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {self.role}",
+        ):
+            it.execute(statement)
+
+    def __exit__(self, *_: object) -> None:
+        if self.on_postgres and self.role.startswith("pointsman_"):
+            with self._connected() as it:
+                it.execute(ALL_OF_IT, [self.role])
+                it.execute(f"REASSIGN OWNED BY {self.role} TO CURRENT_USER")
+                it.execute(f"DROP OWNED BY {self.role}")
+                it.execute(f"DROP ROLE {self.role}")
+
+    @contextmanager
+    def _connected(self) -> "Iterator[psycopg.Connection[Any]]":
+        for left in reversed(range(RETRIES)):
+            try:
+                it = psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+                break
+            except psycopg.OperationalError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+        with it:
+            yield it
+
+    # --- what goes wrong --------------------------------------------------------------------------------
+
+    def kill_backends(self) -> None:
+        with self._connected() as it:
+            it.execute(ALL_OF_IT, [self.role])
+
+    def read_only(self, seconds: float) -> None:
+        """As after a failover to a standby that is not promoted yet."""
+        self._altered(
+            "SET default_transaction_read_only = on", seconds, "RESET default_transaction_read_only"
+        )
+
+    def full(self, seconds: float) -> None:
+        """No room for more than two connections."""
+        self._altered("CONNECTION LIMIT 2", seconds, "CONNECTION LIMIT -1")
+
+    def _altered(self, change: str, seconds: float, back: str) -> None:
+        with self._connected() as it:
+            try:
+                it.execute(f"ALTER DATABASE {self._database} {change}")
+                it.execute(ALL_OF_IT, [self.role])
+                time.sleep(seconds)
+            finally:
+                it.execute(f"ALTER DATABASE {self._database} {back}")
+            if "read_only" in change:
+                it.execute(ALL_OF_IT, [self.role])  # sessions keep what they began with
+
+    def locked(self, seconds: float) -> None:
+        """Somebody holds the lock that every change needs."""
+        with self.lock():
+            time.sleep(seconds)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        if not self.on_postgres:
+            with self._sqlite() as file:
+                file.execute("BEGIN IMMEDIATE")
+                yield
+                file.execute("ROLLBACK")
+            return
+        with self._connected() as it, it.transaction():
+            it.execute(f"LOCK TABLE {Head._meta.db_table} IN EXCLUSIVE MODE")
+            yield
+
+    @contextmanager
+    def _sqlite(self) -> Iterator[sqlite3.Connection]:
+        it = sqlite3.connect(connection.settings_dict["NAME"], timeout=30, isolation_level=None)
+        try:
+            yield it
+        finally:
+            it.close()
+
+    # --- and what it says -------------------------------------------------------------------------------
+
+    def engine_seen_at(self) -> str:
+        """When the engine last came to the end of a sweep, as text; "": never, or nobody can say now."""
+        query = f"SELECT at FROM {Heartbeat._meta.db_table} WHERE job = "
+        with suppress(psycopg.Error, sqlite3.Error):
+            if not self.on_postgres:
+                with self._sqlite() as file:
+                    row = file.execute(f"{query} ?", [ENGINE]).fetchone()
+            else:
+                with psycopg.connect(self.url, connect_timeout=5) as there:
+                    row = there.execute(f"{query} %s", [ENGINE]).fetchone()
+            return str(row[0]) if row else ""
+        return ""

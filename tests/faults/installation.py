@@ -1,0 +1,213 @@
+"""An installation of real processes, with a proxy on every way between them, kept alive as a supervisor would.
+
+On SQLite: one gateway with its runner. On PostgreSQL and Redis: two gateways, two workers, two beats.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+import redis
+from django.conf import settings
+from django.db import connection
+
+from tests.faults.administrator import Administrator
+from tests.support.plane import PATIENCE_S, process_environment, until
+from tests.support.proxy import Proxy
+from tests.support.services import free_port, start_redis
+
+ENDS_WITHIN_S = 10.0
+RESTARTED_AFTER_S = 0.5  # deploy/systemd has 2 s
+
+
+class Process:
+    """One process of the installation, started again whenever it ends."""
+
+    def __init__(self, name: str, command: list[str], home: Path, **environment: str) -> None:
+        self.name = name
+        self._command, self._environment = command, process_environment(**environment)
+        self._log = (home / f"{name}.log").open("wb")
+        self._home = home
+        self.starts = 0
+        self.stopping = False
+        self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        self.running = subprocess.Popen(
+            [sys.executable, *self._command],
+            env=self._environment,
+            cwd=self._home,
+            stdout=self._log,
+            stderr=self._log,
+            process_group=0,
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process and its children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.running.pid, number)
+
+    def children(self) -> list[int]:
+        """The processes that it started: granian's workers, Celery's pool."""
+        try:
+            found = Path(f"/proc/{self.running.pid}/task/{self.running.pid}/children").read_text()
+        except FileNotFoundError:
+            return []
+        return [int(pid) for pid in found.split()]
+
+    @property
+    def up(self) -> bool:
+        return self.running.poll() is None
+
+    def ask_to_end(self) -> None:
+        self.stopping = True
+        self.signal(signal.SIGCONT)
+        if self.up:
+            self.running.send_signal(signal.SIGTERM)
+
+    def end(self, within_s: float) -> None:
+        """What has not ended by then is killed: a fault may have left it in the middle of something."""
+        with suppress(subprocess.TimeoutExpired):
+            self.running.wait(within_s)
+        self.signal(signal.SIGKILL)
+        self.running.wait()
+        self._log.close()
+
+
+class Installation:
+    """`with Installation(home) as installation`. `urls` lead to the gateways through `doors`, their proxies."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.on_postgres = connection.vendor == "postgresql"
+        self.processes: list[Process] = []
+        self.doors: list[Proxy] = []  # before each gateway
+        self.databases: list[Proxy] = []  # before PostgreSQL, one for each process
+        self.redis_door: Proxy  # before Redis
+        self.administrator: Administrator  # of the database
+        self.urls: list[str] = []  # of each gateway, through its door
+        self.direct: list[str] = []  # and past it
+        self._stack = ExitStack()
+        self._http = self._stack.enter_context(httpx.Client(timeout=5))
+        self._over = threading.Event()
+        self._restarting = threading.Lock()  # so that nothing is started while all of it is ended
+        self._ended_by: Any = None  # what handled SIGTERM before
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._ended_by is not None:
+            signal.signal(signal.SIGTERM, self._ended_by)
+        with self._restarting:
+            for process in self.processes:
+                process.ask_to_end()
+        ends = time.monotonic() + ENDS_WITHIN_S
+        for process in self.processes:
+            process.end(max(0.1, ends - time.monotonic()))
+        self._stack.close()
+
+    def _killed(self, number: int, frame: object) -> None:
+        """The tests are told to end: nothing of the installation outlives them."""
+        self._over.set()
+        with self._restarting:
+            for process in self.processes:
+                process.stopping = True
+                process.signal(signal.SIGKILL)
+        sys.exit(128 + number)
+
+    def _start(self) -> None:
+        with suppress(ValueError):  # not in the main thread
+            self._ended_by = signal.signal(signal.SIGTERM, self._killed)
+        self.administrator = self._stack.enter_context(Administrator())
+        if self.on_postgres:
+            self.redis_port = free_port()
+            start_redis(self.redis_port)
+            self._stack.callback(self._end_redis)
+            self.redis_door = self._stack.enter_context(Proxy(self.redis_port))
+        for number in range(2 if self.on_postgres else 1):
+            self._gateway(number)
+        if self.on_postgres:
+            for number in range(2):
+                self._celery(f"worker-{number}", "worker", "--concurrency", "1", "--loglevel", "WARNING")
+                self._celery(f"beat-{number}", "beat", "--schedule", str(self.home / f"schedule-{number}"))
+        threading.Thread(target=self._tend, daemon=True).start()
+        until(self.ready, 3 * PATIENCE_S)
+
+    def _gateway(self, number: int) -> None:
+        port = free_port()
+        door = self._stack.enter_context(Proxy(port))
+        self.doors.append(door)
+        self.urls.append(f"http://127.0.0.1:{door.port}")
+        self.direct.append(f"http://127.0.0.1:{port}")
+        command = [str(settings.BASE_DIR / "manage.py"), "serve", "--port", str(port), "--grace", "0.2"]
+        runner = "false" if self.on_postgres else "true"
+        self._process(f"gateway-{number}", command, EMBEDDED_RUNNER=runner)
+
+    def _celery(self, name: str, *arguments: str) -> None:
+        self._process(name, ["-m", "celery", "-A", "controlplane.celery", *arguments])
+
+    def _process(self, name: str, command: list[str], **environment: str) -> None:
+        if self.on_postgres:
+            database = urlsplit(process_environment()["DATABASE_URL"])
+            proxy = self._stack.enter_context(Proxy(database.port or 5432))
+            self.databases.append(proxy)
+            place = f"{self.administrator.role}@127.0.0.1:{proxy.port}"
+            environment["DATABASE_URL"] = f"postgres://{place}{database.path}"
+            environment["REDIS_URL"] = f"redis://127.0.0.1:{self.redis_door.port}/0"
+        self.processes.append(Process(name, command, self.home, **environment))
+
+    def _tend(self) -> None:
+        """Start again what has ended, as `Restart=always` does."""
+        while not self._over.wait(RESTARTED_AFTER_S):
+            for process in self.processes:
+                with self._restarting:
+                    if process.running.poll() is not None and not process.stopping:
+                        process.signal(signal.SIGKILL)  # what a killed parent left behind
+                        process.start()
+
+    def _end_redis(self) -> None:
+        with suppress(redis.RedisError):
+            redis.Redis(port=self.redis_port).shutdown(nosave=True)
+
+    # --- what is asked of it ----------------------------------------------------------------------------
+
+    def named(self, kind: str) -> list[Process]:
+        return [process for process in self.processes if process.name.startswith(kind)]
+
+    def answers(self, url: str, path: str) -> bool:
+        try:
+            return self._http.get(url + path).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def ready(self) -> bool:
+        """Every process runs, and every gateway is ready, its engine included."""
+        return all(process.up for process in self.processes) and all(
+            self.answers(url, "/readyz") for url in self.direct
+        )
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        for process in self.processes:
+            yield process.name, (self.home / f"{process.name}.log").read_text(errors="replace")
+
+
+def pause(seconds: float) -> None:
+    """How long a fault lasts."""
+    time.sleep(seconds)

@@ -1,0 +1,70 @@
+"""All that goes on while faults are injected, a thread for each; and whether it goes on again after one."""
+
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from tests.faults.callers import Author, Person, Reporter, Steerer, Stranger
+from tests.faults.history import History
+from tests.faults.routers import Follower, RealRouter
+from tests.faults.scene import Scene
+
+
+class Worker(Protocol):
+    def work(self, over: threading.Event) -> None: ...
+
+
+class Load:
+    """`start` its threads, `stop` them; what they saw is in `history`."""
+
+    def __init__(self, urls: list[str], scene: Scene, home: Path, seed: int) -> None:
+        self.history = history = History()
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.errors: list[BaseException] = []  # what ended a thread of the tests' own
+        self.followers = [Follower(f"follower-{n}", url, scene.served, history) for n, url in enumerate(urls)]
+        self.routers = [
+            RealRouter(f"router-{n}", url, scene.served, history, home, records=False, seed=seed)
+            for n, url in enumerate(urls)
+        ]
+        self.recorders = [
+            RealRouter(f"recorder-{n}", url, scene.routed, history, home, records=True, seed=seed)
+            for n, url in enumerate(urls)
+        ]
+        self._reporter = Reporter(urls, scene, history, seed)
+        self._person = Person(urls, scene, history, seed)
+        others = (kind(urls, scene, history, seed) for kind in (Steerer, Author, Stranger))
+        self._workers: list[Worker] = [
+            *self.followers, *self.routers, *self.recorders, self._reporter, self._person, *others,
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        for worker in self._workers:
+            thread = threading.Thread(target=self._run, args=(worker,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, worker: Worker) -> None:
+        try:
+            worker.work(self._over)
+        except BaseException as error:
+            self.errors.append(error)
+            raise
+
+    def goes_on_since(self, moment: float) -> bool:
+        """Whether all of this was begun after that moment (monotonic) and came to its end: a change, which every
+        router has; a batch, which each gateway took; and each router's poll.
+        """
+        made = [revision for began, revision in list(self._person.revisions) if began > moment]
+        return (
+            bool(made)
+            and all(follower.has(made[0]) for follower in self.followers)
+            and all(router.has(made[0]) for router in self.routers)
+            and all(router.confirmed_since(moment) for router in self.recorders)
+            and all(newest > moment for newest in self._reporter.newest_at.values())
+        )

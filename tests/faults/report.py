@@ -1,0 +1,59 @@
+"""What several runs came to, as a table; and that table in docs/reliability.md.
+
+python -m tests.faults.report var/faults/*.json      keeps the runs in tests/faults/runs.jsonl and writes the table
+python -m tests.faults.report --add var/faults/*.json  beside those that are kept already
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+
+from tests.faults.results import Run
+
+KEPT = Path(__file__).with_name("runs.jsonl")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- from tests/faults/runs.jsonl: begin -->\n", "<!-- end -->"
+
+
+def table(runs: Iterable[Run]) -> Iterator[str]:
+    """Kinds, how often, recovery. A violation belongs to a whole run, so only the total has them."""
+    runs = list(runs)
+    yield "| kind | injected | median recovery, s | worst recovery, s |"
+    yield "|---|---:|---:|---:|"
+    kinds = sorted({kind for run in runs for kind in run.recoveries})
+    for kind in kinds:
+        seconds = [s for run in runs for s in run.recoveries.get(kind, [])]
+        yield f"| {kind.replace('_', ' ')} | {len(seconds)} | {median(seconds):.1f} | {max(seconds):.1f} |"
+    everything = [s for run in runs for seconds in run.recoveries.values() for s in seconds]
+    yield f"| **{len(kinds)} kinds** | **{len(everything)}** | | **{max(everything, default=0):.1f}** |"
+    yield ""
+    violations = [found for run in runs for found in (*run.violations, *([run.ended] if run.ended else []))]
+    yield (
+        f"{_of(len(violations), 'violation')} in {_of(len(runs), 'run')};"
+        f" {sum(run.tasks for run in runs):,} tasks recorded by routers,"
+        f" {sum(run.changes for run in runs):,} changes asked for."
+    )
+    yield from (f"\n- {found}" for found in violations)
+
+
+def _of(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def kept() -> list[Run]:
+    return [Run.read(line) for line in KEPT.read_text().splitlines()]
+
+
+def page(runs: list[Run], text: str) -> str:
+    """The page with the table of these runs in it."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + "\n".join(table(runs)) + "\n" + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    added = sys.argv[1:2] == ["--add"]
+    if paths := sys.argv[1 + added :]:
+        before = KEPT.read_text() if added else ""
+        KEPT.write_text(before + "".join(Path(path).read_text() for path in paths))
+    PAGE.write_text(page(kept(), PAGE.read_text()))

@@ -1,0 +1,39 @@
+"""What one run came to, as it is written down. Needs no settings: a report reads it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+RECOVERED_WITHIN_S = 60.0
+
+
+@dataclass
+class Run:
+    """`recoveries`: seconds from a storm's end until everything went on, by each kind that was in it, in order."""
+
+    database: str
+    seed: int
+    recoveries: dict[str, list[float]] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    tasks: int = 0  # recorded by the routers
+    changes: int = 0  # asked for
+    ended: str = ""  # why the run ended before its time
+
+    @property
+    def faults(self) -> int:
+        return sum(map(len, self.recoveries.values()))
+
+    def late(self) -> dict[str, float]:
+        """The kinds that took longer than they may, with their worst."""
+        worst = {name: max(seconds) for name, seconds in self.recoveries.items()}
+        return {name: seconds for name, seconds in worst.items() if seconds > RECOVERED_WITHIN_S}
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self)) + "\n")
+
+    @staticmethod
+    def read(line: str) -> "Run":
+        fields: dict[str, Any] = json.loads(line)
+        return Run(**fields)

@@ -1,0 +1,38 @@
+"""Between the processes and Redis, as Celery uses it."""
+
+import pytest
+import redis
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+from controlplane.celery import app
+from tests.support.plane import until
+from tests.support.proxy import Proxy
+
+GIVEN_UP = (OperationalError, redis.TimeoutError)
+
+
+@pytest.fixture
+def broker(transactional_db: None) -> int:
+    """The port of Redis, which the half on SQLite does not have."""
+    return int(settings.REDIS_URL.rpartition(":")[2].partition("/")[0])
+
+
+def test_what_is_sent_on_a_half_open_connection_is_given_up(broker: int) -> None:
+    """Beat waited for ever for the reply, and the engine stood still: red, and healed by nobody."""
+    with Proxy(broker) as proxy, app.connection_for_write(f"redis://127.0.0.1:{proxy.port}/9") as connection:
+        connection.transport_options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+        producer = app.amqp.Producer(connection)
+        producer.publish("before", routing_key="faults", expiration=1)
+        assert proxy.hold() > 0
+        with pytest.raises(GIVEN_UP):
+            producer.publish("on it", routing_key="faults", expiration=1)
+        until(lambda: _publishes(producer))
+
+
+def _publishes(producer: object) -> bool:
+    try:
+        producer.publish("after", routing_key="faults", expiration=1, retry=False)  # type: ignore[attr-defined]
+    except GIVEN_UP:
+        return False
+    return True
