@@ -87,6 +87,8 @@ def filled(town: dict[str, Any]) -> dict[str, list[str]]:
         "edit_workload": [f"{ours}/edit/"],
         "new_version": [f"{ours}/versions/new/"],
         "version": [f"{ours}/versions/1/"],
+        "backtest": [f"{ours}/backtest/"],
+        "playground": [f"{ours}/playground/"],
         "diff": [f"{ours}/diff/?before=1&after=2"],
         "serve": [f"{place}/serve/"],
         "pin": [f"{place}/pin/"],
