@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 from controlplane.access.actions import issue_key
 from controlplane.access.models import Membership
 from controlplane.core.actors import SYSTEM
+from controlplane.notifications.actions import add_receiver
 from policies_app import actions as policies
 from policies_app.four_eyes.actions import request_four_eyes_off
 from rollout_app import actions
@@ -29,7 +30,7 @@ PARTS = 4  # of the pages, so that no test takes long
 # Not pages: they answer a script or a form, send a file, or go on elsewhere. Beside them Django's own frame.
 NOT_PAGES = {
     "audit_export", "check_version", "draw_plan", "rehearse_margin", "rollout_figures", "spend", "approve_change",
-    "reject_change", "withdraw_change", "write_models",
+    "reject_change", "withdraw_change", "write_models", "test_receiver", "send_again",
 }  # fmt: skip
 DJANGOS = {
     "app_list", "autocomplete", "jsi18n", "login", "logout", "password_change", "password_change_done", "search",
@@ -56,7 +57,8 @@ def town(transactional_db: None) -> dict[str, Any]:
     role = Membership.objects.create(user=ann, environment="production", role="viewer")
     change = request_four_eyes_off(production, actor=actor_of("maria"), reason="a test")
     town = {"rollout": rollout, "key": key.key_id, "workload": workloads["summaries"], "back": back}
-    return town | {"ann": ann.pk, "role": role.pk, "change": change.pk}
+    receiver, _ = add_receiver("ops", "webhook", "https://hooks.example/pointsman", actor=SYSTEM)
+    return town | {"ann": ann.pk, "role": role.pk, "change": change.pk, "receiver": receiver.pk}
 
 
 def addresses(town: dict[str, Any], *, known: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
@@ -118,6 +120,8 @@ def filled(town: dict[str, Any]) -> dict[str, list[str]]:
         "withdraw_role": [f"people/roles/{town['role']}/withdraw/"],
         "team": [f"teams/{town['workload'].owner.name}/"],
         "change": [f"changes/{town['change']}/"],
+        "receiver": [f"notifications/{town['receiver']}/"],
+        "rotate_receiver": [f"notifications/{town['receiver']}/rotate/"],
     }
 
 
@@ -173,4 +177,4 @@ def test_every_page_with_arguments_is_walked(town: dict[str, Any]) -> None:
 
 
 # Forms of the same shape as others that are walked, of things that take a letter to make.
-ELSEWHERE = {"change_person", "revoke_invitation"}
+ELSEWHERE = {"change_person", "revoke_invitation", "review_break_glass"}
