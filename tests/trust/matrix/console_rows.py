@@ -151,10 +151,10 @@ ROWS = [
     page("GET", "workloads/<slug:name>/backtest/", ANY, "workloads/w-plain/backtest/"),
     page("POST", "workloads/<slug:name>/backtest/", ANY, lambda w: (
         "workloads/w-plain/backtest/",
-        {"versions": ["1"], "file": SimpleUploadedFile("t.csv", TRIED["file"]["text"].encode())}), writes=False),
+        {"versions": ["1"], "file": SimpleUploadedFile("t.csv", TRIED["file"]["text"].encode())}), 200, writes=False),
     page("GET", "workloads/<slug:name>/playground/", ANY, "workloads/w-plain/playground/"),
     page("POST", "workloads/<slug:name>/playground/", ANY,
-        lambda w: ("workloads/w-plain/playground/", {"versions": ["1"], "request": "{}"}), writes=False),
+        lambda w: ("workloads/w-plain/playground/", {"versions": ["1"], "request": "{}"}), 200, writes=False),
     page("GET", "review/", ANY, "review/"),
     page("GET", "review/<slug:name>/", HERE, "review/production/"),
     page("GET", "review/<slug:name>/<slug:workload>/", HERE, "review/production/w-plain/"),

@@ -81,6 +81,9 @@ ROWS = [
     row("GET", f"{REVIEW}.csv", HERE, "environments/production/review.csv"),
     row("GET", f"{REVIEW}/<slug:workload>", HERE, "environments/production/review/w-plain"),
     row("GET", f"{REVIEW}/<slug:workload>.csv", HERE, "environments/production/review/w-plain.csv"),
+    row("GET", f"{ROLLOUT}/blast-radius", HERE, _of("blast-radius")),
+    row("GET", "environments/<slug:environment>/assignments/<slug:workload>/blast-radius", HERE,
+        "environments/production/assignments/w-running/blast-radius?candidate=2"),
     row("GET", f"{ROLLOUT}/review", HERE, _of("review")),
     row("GET", f"{ROLLOUT}/review.csv", HERE, _of("review.csv")),
 ]
