@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema, extend_schema_view
 from controlplane.web.api import ApiView
 from rollout_app import api, rehearsal_api
 from rollout_app.blast_radius import api as blast_radius
+from rollout_app.evidence_report import api as evidence
 from rollout_app.review import api as review
 
 _MOVES = {
@@ -56,6 +57,8 @@ urlpatterns = [
         "environments/<slug:environment>/assignments/<slug:workload>/blast-radius",
         blast_radius.CandidateRadiusView.as_view(),
     ),
+    path("rollouts/<uuid:rollout>/report", evidence.ReportView.as_view()),
+    path("rollouts/<uuid:rollout>/report.md", evidence.ReportView.as_view(), {"as_text": True}),
     path("rollouts/<uuid:rollout>/dry-run", api.DryRunView.as_view()),
     path("workloads/<slug:workload>/guardrails", api.GuardrailsView.as_view()),
     path("workloads/<slug:workload>/guardrails/<slug:metric>", api.GuardrailView.as_view()),

@@ -1,5 +1,7 @@
 """Who may do what, asked of the database at each call: a role taken away counts at once."""
 
+from collections.abc import Callable
+
 from django.contrib.auth.models import AbstractBaseUser, AbstractUser, AnonymousUser
 from django.db.models import Q
 
@@ -36,6 +38,20 @@ def has_role(
         case AbstractUser() if principal.pk is not None:
             return _person_holds(principal, wanted, environment)
     return False
+
+
+def roles_held(person: AbstractUser) -> Callable[[Role | str, str | None], bool]:
+    """`has_role` of this person at this moment, for a page that asks of many environments: one query in all."""
+    if not person.is_active or person.is_superuser:
+        return lambda role, environment: bool(person.is_active)
+    held = set(Membership.objects.filter(user_id=person.pk).values_list("environment", "role"))
+
+    def holds(role: Role | str, environment: str | None) -> bool:
+        wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
+        places = (environment, "")
+        return any(r in wanted and (environment is ANYWHERE or e in places) for e, r in held)
+
+    return holds
 
 
 def require_role(

@@ -169,11 +169,11 @@ def status_of(form: forms.BaseForm) -> int:
 
 
 def may(request: HttpRequest, role: Role, environment: str | None) -> bool:
-    """Whether this person holds a role in an environment (`ANYWHERE`: in any); asked once a request."""
-    asked: dict[tuple[Role, str | None], bool] = request.__dict__.setdefault("_roles", {})
-    if (role, environment) not in asked:
-        asked[role, environment] = permissions.has_role(person(request), role, environment)
-    return asked[role, environment]
+    """Whether this person holds a role in an environment (`ANYWHERE`: in any); read once a request."""
+    holds = request.__dict__.get("_roles")
+    if holds is None:
+        holds = request.__dict__["_roles"] = permissions.roles_held(person(request))
+    return bool(holds(role, environment))
 
 
 def must(request: HttpRequest, role: Role | None, environment: str | None) -> None:

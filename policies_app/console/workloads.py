@@ -15,8 +15,8 @@ from controlplane.web.pages import console_view, may, must, page, paginated
 from policies_app.catalogue.usage import model_notices
 from policies_app.console.lookups import environments_of, may_edit, trail, workload_for
 from policies_app.fleet.listening import read_hearing
-from policies_app.fleet.readback import Readback, read_fleet
-from policies_app.models import Assignment, Environment, Workload
+from policies_app.fleet.readback import Readback, read_fleet, silent_before
+from policies_app.models import Assignment, Environment, Router, Workload
 
 RECENT = timedelta(minutes=10)  # how long the page says how far a change has come
 
@@ -88,14 +88,24 @@ def _served_row(
 
 
 def _readbacks(served: Iterable[Assignment]) -> dict[int, Readback]:
-    """Environment's key → how many routers follow a pin or a recent change there."""
+    """Environment's key → how many routers follow a pin or a recent change there. Two queries, however many."""
     now = clock.now()
     waited_for = [a for a in served if a.pin_model or now - a.changed_at < RECENT]
-    hearing = read_hearing() if waited_for else None
-    fleets = [
-        (a, read_fleet(a.environment, now=now, back_to=a.changed_at, hearing=hearing)) for a in waited_for
-    ]
-    return {a.environment_id: fleet.readback(a.revision, changed_at=a.changed_at) for a, fleet in fleets}
+    if not waited_for:
+        return {}
+    hearing = read_hearing()
+    routers: dict[int, list[Router]] = defaultdict(list)
+    oldest = min(silent_before(hearing, at) for at in (now, *(a.changed_at for a in waited_for)))
+    oldest = min(oldest, *(a.changed_at for a in waited_for))
+    places = [a.environment_id for a in waited_for]
+    for router in Router.objects.filter(environment__in=places, polled_at__gte=oldest):
+        routers[router.environment_id].append(router)
+    found = {}
+    for a in waited_for:
+        known = routers[a.environment_id]
+        fleet = read_fleet(a.environment, now=now, back_to=a.changed_at, hearing=hearing, known=known)
+        found[a.environment_id] = fleet.readback(a.revision, changed_at=a.changed_at)
+    return found
 
 
 def served_places(served: Iterable[Assignment]) -> dict[int, list[str]]:

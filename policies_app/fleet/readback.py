@@ -158,15 +158,20 @@ def read_fleet(
     now: datetime | None = None,
     back_to: datetime | None = None,
     hearing: Hearing | None = None,
+    known: Iterable[Router] | None = None,
 ) -> Fleet:
-    """The fleet as of `now`. `back_to`: the earliest `changed_at` or `since` that it will be asked about."""
+    """The fleet as of `now`. `back_to`: the earliest `changed_at` or `since` that it will be asked about.
+
+    `known`: all of the environment's routers, where the caller has read those of many environments at once.
+    """
     now = now or clock.now()
     hearing = read_hearing() if hearing is None else hearing
     marks = [silent_before(hearing, now)]
     if back_to is not None:
         marks += [silent_before(hearing, back_to), back_to]
-    heard = environment.routers.filter(polled_at__gte=min(marks))
-    rows = [router for router in heard if _counts(router, now)]
+    oldest = min(marks)
+    heard = environment.routers.filter(polled_at__gte=oldest) if known is None else known
+    rows = [router for router in heard if router.polled_at >= oldest and _counts(router, now)]
     routers = [_fleet_router(router, environment.epoch, hearing, now) for router in rows]
     routers.sort(key=lambda router: router.revision)
     refusing = [router for router in rows if router.rejected]

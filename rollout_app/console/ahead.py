@@ -1,10 +1,11 @@
-"""What a page says of a candidate before it moves anything: its blast radius, with the diff beside it. Reads only."""
+"""What a page says of a candidate before it moves anything, and of a completed one afterwards. Reads only."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane.core import clock
 from controlplane.core.errors import NotServed
 from controlplane.web.display import NONE, percent
 from policies_app.documents.differences import Difference, differences
@@ -12,6 +13,8 @@ from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.blast_radius.projection import Bounds
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
 from rollout_app.blast_radius.words import endpoint_sentence, headline, unknowns
+from rollout_app.evidence_report.realised import realised
+from rollout_app.evidence_report.words import realised_sentences
 from rollout_app.models import Rollout
 
 log = logging.getLogger(__name__)
@@ -90,3 +93,13 @@ def _share(bounds: Bounds, of: float) -> str:
         return low
     expected = "" if bounds.expected is None else f", {percent(bounds.expected / of)} expected"
     return f"{low} to {high}{expected}"
+
+
+def realised_of(rollout: Rollout) -> list[str]:
+    """What a completed rollout did afterwards, in sentences; none for another."""
+    try:
+        found = realised(rollout, clock.now())
+        return [] if found is None else realised_sentences(found, float(rollout.workload.quality_bar))
+    except Exception:
+        log.exception("what rollout %s realised could not be computed", rollout.pk)
+        return ["It could not be computed; the server's log says why."]

@@ -15,11 +15,17 @@ from controlplane.web.pages import console_view, must, page, person
 from policies_app.console.lookups import environment_for, environments_of, workload_for
 from policies_app.models import Environment, Workload
 from rollout_app import selectors
+from rollout_app.console.ahead import realised_of
 from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.review.answers import quantiles
 from rollout_app.review.attribution import CellChange
-from rollout_app.review.environments import EnvironmentReview, model_shifts, review_environment
+from rollout_app.review.environments import (
+    EnvironmentReview,
+    interval_of_the_whole,
+    model_shifts,
+    review_environment,
+)
 from rollout_app.review.figures import breakdown, cost_interval, figures
 from rollout_app.review.reading import grouped
 from rollout_app.review.rollouts import review_rollout
@@ -40,7 +46,11 @@ def environment_review(request: HttpRequest, name: str = "") -> HttpResponse:
         return page(request, "review/empty.html", {}, title="Review")
     environment, owner = environment_for(request, name or places[0].name), request.GET.get("owner") or None
     review = review_environment(environment, days=_days(request), now=clock.now(), owner=owner)
-    context = _environment_context(environment, review) | {"environments": places, "owner": owner}
+    context = _environment_context(environment, review) | {
+        "environments": places,
+        "owner": owner,
+        "interval": interval_of_the_whole(environment, review, owner),
+    }
     return page(request, "review/environment.html", context, title="Review")
 
 
@@ -59,7 +69,7 @@ def workload_review(request: HttpRequest, name: str, workload: str) -> HttpRespo
 def rollout_review(request: HttpRequest, pk: UUID) -> HttpResponse:
     rollout = selectors.rollout_for(person(request), pk)
     review = review_rollout(rollout)
-    context: dict[str, Any] = {"rollout": rollout, "review": review}
+    context: dict[str, Any] = {"rollout": rollout, "review": review, "realised": realised_of(rollout)}
     if review is not None:
         sides = (review.candidate, review.baseline)
         context |= {
@@ -91,7 +101,6 @@ def _environment_context(environment: Environment, review: EnvironmentReview) ->
         "days": review.period.days,
         "now": figures(review.whole.now),
         "before": figures(review.whole.before),
-        "interval": cost_interval(review.whole.now),
         "sentences": [
             change_sentence(
                 f"{review.names[cell.key.workload].name} {cell.key.endpoint}".strip(),

@@ -30,7 +30,7 @@ from policies_app.console.lookups import environments_of, may_edit, workload_for
 from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app import actions, selectors
 from rollout_app.console import presenters
-from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate
+from rollout_app.console.ahead import Ahead, ahead_of, ahead_of_candidate, realised_of
 from rollout_app.console.comparison import compare_arms
 from rollout_app.console.evidence_chart import evidence_chart
 from rollout_app.console.forms import AmendForm, ApproveForm, ProposeForm, RolloutReasonForm
@@ -112,6 +112,7 @@ def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         context["ahead"] = ahead_of(rollout)
     if rollout.started_at:
         context |= live.rendered(request, _FIGURES, _figures(rollout))
+    context["realised"] = realised_of(rollout)
     title = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
     return live.live_page(
         request, "rollouts/rollout.html", parts, context, title=title, crumbs=_trail(rollout)

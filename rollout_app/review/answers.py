@@ -11,7 +11,7 @@ from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
 from rollout_app.review.attribution import CellChange, CostEffects
-from rollout_app.review.environments import EnvironmentReview
+from rollout_app.review.environments import EnvironmentReview, SpendPart
 from rollout_app.review.figures import MOST_ROWS, breakdown, figures
 from rollout_app.review.reading import grouped
 from rollout_app.review.rollouts import RolloutReview
@@ -63,8 +63,17 @@ def workload_answer(environment: Environment, workload: Workload, review: Worklo
 
 
 def environment_answer(
-    environment: Environment, review: EnvironmentReview, owner: str | None
+    environment: Environment,
+    review: EnvironmentReview,
+    owner: str | None,
+    interval: tuple[float | None, float | None],
 ) -> dict[str, Any]:
+    """`interval`: of cost per success now."""
+    low, high = interval
+    now = figures(review.whole.now) | {
+        "cost_per_success_low_nusd": low,
+        "cost_per_success_high_nusd": high,
+    }
     return {
         "environment": environment.name,
         "owner": owner,
@@ -73,9 +82,10 @@ def environment_answer(
         "days": review.period.days,
         "as_of": review.as_of,
         "known_since": review.known_since,
-        "now": figures(review.whole.now),
+        "now": now,
         "before": figures(review.whole.before),
         "effects": _effects(review.whole.effects),
+        "by_time": [_spent(part) for part in review.spend],
         "by_owner": [_cell({"owner": cell.key}, cell) for cell in review.owners[:MOST_ROWS]],
         "by_workload": [
             _cell({"workload": cell.key.name, "owner": cell.key.owner, "quality_bar": cell.key.bar}, cell)
@@ -92,6 +102,16 @@ def environment_answer(
             )
             for cell in review.cells[:MOST_ROWS]
         ],
+    }
+
+
+def _spent(part: SpendPart) -> dict[str, Any]:
+    return {
+        "first_day": part.first,
+        "last_day": part.last,
+        "spend_nusd": part.spend,
+        "saved_nusd": part.saved,
+        "saving_known_of": part.covered,
     }
 
 

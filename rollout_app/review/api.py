@@ -19,7 +19,7 @@ from controlplane.core.errors import Conflict, InvalidInput, NotFound
 from controlplane.web.api import ApiView
 from policies_app.selectors import environment_for, workload_for
 from rollout_app.review import answers
-from rollout_app.review.environments import review_environment
+from rollout_app.review.environments import interval_of_the_whole, review_environment
 from rollout_app.review.rollouts import review_rollout
 from rollout_app.review.workloads import review_workload
 from rollout_app.selectors import rollout_for
@@ -53,7 +53,10 @@ class EnvironmentReviewView(ReviewView):
         review = review_environment(place, days=_days(request), now=clock.now(), owner=owner)
         if owner is not None and not review.names:
             raise NotFound(f"No workload belongs to a team {owner[:80]!r}.")
-        return self.reply(answers.environment_answer(place, review, owner), as_csv=as_csv)
+        return self.reply(
+            answers.environment_answer(place, review, owner, interval_of_the_whole(place, review, owner)),
+            as_csv=as_csv,
+        )
 
 
 class WorkloadReviewView(ReviewView):

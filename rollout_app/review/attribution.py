@@ -52,6 +52,11 @@ class CellChange(Generic[K]):
         return None if now is None or before is None else now - before
 
     @property
+    def saved(self) -> int:
+        """What its tasks cost less than as many did before, at one mix, in nano-USD."""
+        return -self.effects.behaviour
+
+    @property
     def weight(self) -> float:
         """How much changed, in nano-USD: cost per task, and successes that were lost or won, at what one costs."""
         moved = abs(self.effects.behaviour) + abs(self.effects.mix)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from operator import sub
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import OutcomeSums
 from rollout_app.review import columns
 from rollout_app.review.attribution import CellChange, ModelShift, attribute, joined, model_shift
+from rollout_app.review.figures import cost_interval
 from rollout_app.review.models import DayOutcomes, OwnerDay, RunningOutcomes, RunningState
 from rollout_app.review.rollups import DAY
 
@@ -67,6 +69,18 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class SpendPart:
+    """A day or a week of the period. `saved`: what its tasks would have cost more at what a task of their endpoint cost
+    in the time before, over the `covered` share of the spend; None where no endpoint had a cost then."""
+
+    first: date
+    last: date
+    spend: int
+    saved: int | None
+    covered: float
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentReview:
     """Cells by what changed most, the same by workload and by owner, and all of them together.
 
@@ -81,6 +95,7 @@ class EnvironmentReview:
     names: Mapping[int, WorkloadName]
     known_since: date | None
     as_of: datetime | None
+    spend: Sequence[SpendPart]
 
 
 def review_environment(
@@ -89,7 +104,8 @@ def review_environment(
     """`owner`: a team's name, for its workloads only."""
     period = Period.ending_today(days, now)
     names = _names(owner)
-    cells = attribute(*_sums(environment, period, names))
+    now_sums, before_sums = _sums(environment, period, names)
+    cells = attribute(now_sums, before_sums)
     workloads = _joined_by(cells, lambda place: names[place.workload])
     owners = _joined_by(workloads, lambda workload: workload.owner)
     state = RunningState.objects.filter(environment=environment).aggregate(at=Max("rolled_at"))
@@ -103,6 +119,7 @@ def review_environment(
         names=names,
         known_since=first["first"],
         as_of=state["at"],
+        spend=_spend(environment, period, names, before_sums),
     )
 
 
@@ -172,11 +189,64 @@ def model_shifts(
     return {place: model_shift(by_place["now"][place], by_place["before"][place]) for place in places}
 
 
-def spend(environment: Environment, period: Period, owner: str | None = None) -> list[tuple[date, int]]:
-    """(day, nano-USD) of each day of the period, oldest first; 0 where nothing was spent."""
-    rows = OwnerDay.objects.filter(environment=environment, day__gte=period.first, day__lte=period.last)
+# --- spend and saving ------------------------------------------------------------------------------------
+
+
+def _spend(
+    environment: Environment,
+    period: Period,
+    names: Mapping[int, WorkloadName],
+    before: Mapping[Place, OutcomeSums],
+) -> list[SpendPart]:
+    """By day up to two weeks, by week beyond; the parts add up to the period's spend. One query."""
+    step = 1 if period.days <= 14 else 7
+    ends = [period.first - DAY]
+    while ends[-1] < period.last:
+        ends.append(min(ends[-1] + step * DAY, period.last))
+    rows = RunningOutcomes.objects.filter(environment=environment, day__in=ends).order_by()
+    running: dict[date, dict[Place, tuple[int, int]]] = {end: {} for end in ends}
+    for day, workload, endpoint, n, cost in rows.values_list(
+        "day", "workload_id", "endpoint", "cost_n", "cost_sum"
+    ):
+        if workload in names:
+            running[day][Place(workload, endpoint)] = (n, cost)
+    price = {place: sums.cost_per_task for place, sums in before.items() if sums.cost_n}
+    return [
+        _spend_part(first + DAY, last, running[first], running[last], price) for first, last in pairwise(ends)
+    ]
+
+
+def _spend_part(
+    first: date,
+    last: date,
+    start: Mapping[Place, tuple[int, int]],
+    end: Mapping[Place, tuple[int, int]],
+    price: Mapping[Place, float | None],
+) -> SpendPart:
+    spend = covered = 0
+    would, known = 0.0, False
+    for place, (n, cost) in end.items():
+        n_before, cost_before = start.get(place, (0, 0))
+        tasks, spent = n - n_before, cost - cost_before
+        spend += spent
+        if tasks and (was := price.get(place)) is not None:
+            covered, would, known = covered + spent, would + tasks * was, True
+    return SpendPart(
+        first, last, spend, round(would - covered) if known else None, covered / spend if spend else 0.0
+    )
+
+
+def interval_of_the_whole(
+    environment: Environment, review: EnvironmentReview, owner: str | None
+) -> tuple[float | None, float | None]:
+    """Of cost per success, from the sums that keep squares; (None, None) where they are of other tasks: a workload
+    changed its owner meanwhile."""
+    days = OwnerDay.objects.filter(
+        environment=environment, day__gte=review.period.first, day__lte=review.period.last
+    )
     if owner is not None:
-        rows = rows.filter(owner__name=owner)
-    found = dict(rows.order_by().values_list("day").annotate(cost=Sum("cost_sum")))
-    days = (period.first + n * DAY for n in range(period.days))
-    return [(day, int(found.get(day) or 0)) for day in days]
+        days = days.filter(owner__name=owner)
+    found = days.aggregate(**columns.from_rows())
+    sums = columns.as_sums(found[f"{column}_"] for column in columns.COLUMNS)
+    same = (sums.tasks, sums.cost) == (review.whole.now.tasks, review.whole.now.cost)
+    return cost_interval(sums) if same else (None, None)

@@ -30,6 +30,8 @@ def test_the_environments_page_says_what_changed_most(
     client = people("tom", "viewer")
     with django_assert_max_num_queries(25):
         page = text(client.get(reverse("console:review"))).replace("\u202f", " ")
+    assert "Spend and saving" in page and "By team" in page
+    assert "between $0.00109 and $0.00109" in page or "between $0.00" in page
     assert f"summaries /tickets (team {summaries.owner.name}) moved 100 % of its tasks to small" in page
     assert reverse("console:workload_review", args=["production", "summaries"]) in page
 

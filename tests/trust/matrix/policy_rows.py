@@ -47,6 +47,7 @@ ROWS = [
     row("PATCH", AT, here("admin"), lambda w: (PROD, WHY | {"description": "d"})),
     row("GET", f"{AT}/assignments", HERE, f"{PROD}/assignments"),
     row("GET", SERVED, HERE, f"{PROD}/assignments/w-plain"),
+    row("GET", f"{SERVED}/blast-radius", HERE, f"{PROD}/assignments/w-plain/blast-radius?candidate=1"),
     row("POST", f"{SERVED}/serve", here("operator", "w-new"), _new_to_serve, 202),
     row("POST", f"{SERVED}/serve", here("operator", "w-new"), _served_at_once, 201),
     row("POST", f"{SERVED}/pin", here("operator", "w-plain"), _served("w-plain", "pin", model="large")),

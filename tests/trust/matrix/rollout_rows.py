@@ -71,6 +71,9 @@ ROWS = [
     row("GET", f"{ROLLOUT}/judgement", HERE, _of("judgement")),
     row("GET", f"{ROLLOUT}/verdicts", HERE, _of("verdicts")),
     row("GET", f"{ROLLOUT}/shadow", HERE, _of("shadow")),
+    row("GET", f"{ROLLOUT}/blast-radius", HERE, _of("blast-radius")),
+    row("GET", f"{ROLLOUT}/report", HERE, _of("report")),
+    row("GET", f"{ROLLOUT}/report.md", HERE, _of("report.md")),
     row("POST", f"{ROLLOUT}/dry-run", HERE, lambda w: (_of("dry-run")(w)[0], {}), writes=False),  # type: ignore[operator]
     row("GET", GUARDRAILS, ANY, "workloads/w-plain/guardrails"),
     row("PUT", f"{GUARDRAILS}/<slug:metric>", owner("w-plain"),

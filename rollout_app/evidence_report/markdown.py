@@ -1,0 +1,288 @@
+"""The evidence report as Markdown. Pure: from the document alone, so that both say the same.
+
+Names and reasons are other people's words: they are escaped, so that they stay words.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from controlplane.web.display import NONE, count, money, percent, points, share, signed, stamp
+
+Document = Mapping[str, Any]
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
+_MOST = 20  # rows of a table of endpoints
+
+
+def as_markdown(report: Document) -> str:
+    """The whole report."""
+    parts: Sequence[Iterable[str]] = (
+        _title(report), _change(report["what"]), _people(report["who"]), _radius(report["before"]),
+        _shadow(report["shadow"]), _stages(report["stages"]), _verdicts(report["judgement"]),
+        _arms(report["review"]), _realised(report["realised"]), _caveats(report), _proof(report),
+    )  # fmt: skip
+    lines = [line for part in parts for line in part]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _title(report: Document) -> Iterator[str]:
+    what = report["what"]
+    before, after = what["baseline"]["number"], what["candidate"]["number"]
+    yield f"# {_text(what['workload'])} in {_text(what['environment'])}: version {before} → {after}"
+    yield ""
+    yield f"State: **{what['state'].replace('_', ' ')}**. Owner: {_text(what['owner'])}. Rollout `{what['rollout']}`."
+    if what["rollback_reason"]:
+        yield f"Taken back because: {_text(what['rollback_reason'])}"
+    yield ""
+    yield f"Why: {_text(report['why'])}"
+    yield ""
+    yield f"Written {_at(report['generated_at'])}."
+    yield ""
+
+
+def _change(what: Document) -> Iterator[str]:
+    yield "## What changes"
+    yield ""
+    for arm in ("baseline", "candidate"):
+        version = what[arm]
+        note = f": {_text(version['note'])}" if version["note"] else ""
+        named = f"version {version['number']} by {_text(version['author'])}"
+        yield f"- {arm.capitalize()}: {named}{note} (`{version['digest']}`)"
+    yield ""
+    rows = [
+        [f"`{each['path']}`", each["kind"], _value(each["before"]), _value(each["after"])]
+        for each in what["changes"]
+    ]
+    yield from _table(["where", "change", "before", "after"], rows)
+    stages = ", ".join(_stage_name(stage) for stage in what["plan_stages"])
+    yield f"Plan {_text(what['plan'])}: {stages}."
+    yield ""
+
+
+def _people(who: Document) -> Iterator[str]:
+    yield "## Who"
+    yield ""
+    yield f"Proposed by {_text(who['proposer'])}. Approvals needed: {who['approvals_needed']}."
+    yield ""
+    approvals = [
+        [_text(each["by"]), "the start" if each["stage"] is None else f"stage {each['stage'] + 1}", _at(each["at"]),
+         _text(each["reason"]), f"`{each['binding'][:16]}…`"]
+        for each in who["approvals"]
+    ]  # fmt: skip
+    if approvals:
+        yield from _table(["approved by", "what", "when", "reason", "bound to"], approvals)
+    history = [
+        [_at(each["at"]), each["event"].replace("_", " "), _text(each["by"]), _text(each["reason"])]
+        for each in who["history"]
+    ]
+    yield from _table(["when", "event", "by", "reason"], history)
+
+
+def _radius(before: Document | None) -> Iterator[str]:
+    yield "## Blast radius, before anything moved"
+    yield ""
+    if before is None:
+        yield "Not known."
+        yield ""
+        return
+    yield before["sentence"]
+    yield ""
+    yield from (f"- {_text(each['sentence'])}" for each in before["endpoints"][:_MOST])
+    yield ""
+    if before["unknown"]:
+        yield "Not known:"
+        yield ""
+        yield from (f"- {_text(sentence)}" for sentence in before["unknown"])
+        yield ""
+
+
+def _shadow(shadow: Document | None) -> Iterator[str]:
+    yield "## Shadow"
+    yield ""
+    if shadow is None:
+        yield "Nothing was decided in shadow."
+        yield ""
+        return
+    yield f"- {count(shadow['decisions'])} decisions; both chose the same first model in {percent(shadow['agreement'])}"
+    errors = percent(shadow["error_rate"], 2)
+    yield f"- evaluation errors: {errors}"
+    for model, asked in shadow["decided"]["asked"].items():
+        yield f"- tasks that would ask {_text(model)}: {_between(asked, percent)}"
+    mirror = shadow["mirror"]
+    if mirror is None:
+        yield "- no task was mirrored: cheap against strong is not known"
+    else:
+        between = f"{points(mirror['low'])} to {points(mirror['high'])}"
+        yield (
+            f"- {count(mirror['tasks'])} mirrored tasks: success {points(mirror['difference'])} ({between}; "
+            f"exact paired test p = {mirror['p_value']:.2g}); spent {_money(mirror['spent_nusd'])}"
+        )
+    yield ""
+
+
+def _stages(stages: Sequence[Document] | None) -> Iterator[str]:
+    yield "## Stages"
+    yield ""
+    rows = [
+        [_stage_name(stage), _at(stage["entered_at"]), _at(stage["left_at"]),
+         *(_arm(stage["arms"][arm]) for arm in ("baseline", "candidate"))]
+        for stage in stages or ()
+    ]  # fmt: skip
+    yield from _table(["stage", "from", "to", "baseline", "candidate"], rows)
+
+
+def _arm(sums: Document | None) -> str:
+    if sums is None or not sums["tasks"]:
+        return "no tasks"
+    graded = sums["successes"] + sums["failures"]
+    success = percent(sums["successes"] / graded) if graded else "no grade"
+    return f"{count(sums['tasks'])} tasks, success {success}"
+
+
+def _verdicts(judgement: Document | None) -> Iterator[str]:
+    yield "## Verdicts"
+    yield ""
+    if judgement is None:
+        yield "Nothing has been judged."
+        yield ""
+        return
+    rows = [
+        [each["name"].replace("_", " "), each["result"].replace("_", " "), _figure(each["estimate"]),
+         f"{_figure(each['low'])} to {_figure(each['high'])}", _figure(each["margin"]),
+         f"{count(each['n_candidate'])} / {count(each['n_baseline'])}", _log_e(each["log_e_harm"]),
+         _log_e(each["log_e_safe"])]
+        for each in judgement["verdicts"]
+    ]  # fmt: skip
+    names = ["guardrail", "verdict", "estimate", "interval", "margin", "tasks", "ln E harm", "ln E safe"]
+    yield from _table(names, rows)
+    yield f"Evidence of harm in all: ln E = {_log_e(judgement['log_e'])}; it rolls back at 3.00."
+    yield ""
+
+
+def _arms(review: Document | None) -> Iterator[str]:
+    yield "## Arm against arm, in the same minutes"
+    yield ""
+    if review is None:
+        yield "It has not started."
+        yield ""
+        return
+    labels = {
+        "cost_per_success": "Cost per success",
+        "cost_per_task": "Cost per task",
+        "failures": "Failures",
+        "retries": "Retries",
+    }
+    rows = [
+        [label, *_changed(review["changes"][name], is_rate=name in ("failures", "retries"))]
+        for name, label in labels.items()
+    ]
+    yield from _table(["figure", "change", "between"], rows)
+    yield f"Saved on the candidate's tasks: {_saved(review['saved_nusd'])}."
+    yield ""
+    yield _text(review["diagnosis"]["sentence"])
+    yield ""
+
+
+def _realised(found: Document | None) -> Iterator[str]:
+    yield "## After completion"
+    yield ""
+    if found is None:
+        yield "Not completed: there is nothing to compare."
+        yield ""
+        return
+    yield from (f"- {_text(sentence)}" for sentence in found["sentences"])
+    yield ""
+    rows = [
+        [f"{part['start']:%Y-%m-%d}", count(part["tasks"]), percent(part["success"]),
+         _money(part["cost_per_success_nusd"])]
+        for part in found["parts"]
+    ]  # fmt: skip
+    yield from _table(["from", "tasks", "success", "cost per success"], rows)
+
+
+def _caveats(report: Document) -> Iterator[str]:
+    yield "## Caveats"
+    yield ""
+    yield from [f"- {_text(sentence)}" for sentence in report["caveats"]] or ["None."]
+    yield ""
+
+
+def _proof(report: Document) -> Iterator[str]:
+    audit = report["audit"]
+    if audit is None or not audit["entries"]:
+        return
+    yield "## Proof"
+    yield ""
+    yield (
+        f"{audit['entries']} audit entries, {audit['first']} to {audit['last']}, the last with hash "
+        f"`{audit['last_hash']}`. `manage.py audit verify` proves that nobody rewrote them; the JSON of this report "
+        "holds the sums from which every verdict can be computed again."
+    )
+    yield ""
+
+
+# --- figures -----------------------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    if not rows:
+        yield "None."
+        yield ""
+        return
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+
+
+def _text(value: Any) -> str:
+    """Somebody's words on one line, as words."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def _value(value: Any) -> str:
+    return NONE if value is None else _text(value)[:300]
+
+
+def _at(moment: datetime | None) -> str:
+    return stamp(moment)
+
+
+def _stage_name(stage: Document) -> str:
+    return share(stage["share_pcm"]) if stage["mode"] == "percentage" else str(stage["mode"])
+
+
+def _money(nusd: float | None) -> str:
+    return "not known" if nusd is None else money(nusd)
+
+
+def _figure(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4g}"
+
+
+def _log_e(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _between(bounds: Document, write: Any) -> str:
+    low, high = write(bounds["low"]), write(bounds["high"])
+    expected = "" if bounds["expected"] is None or low == high else f", {write(bounds['expected'])} expected"
+    return low if low == high else f"{low} to {high}{expected}"
+
+
+def _changed(change: Document | None, *, is_rate: bool) -> list[str]:
+    if change is None:
+        return [NONE, "cannot be told"]
+    if is_rate:
+        return [points(change["estimate"]), f"{points(change['low'])} to {points(change['high'])}"]
+    low, estimate, high = (
+        signed(percent(abs(change[n])), round(change[n], 4)) for n in ("low", "estimate", "high")
+    )
+    return [estimate, f"{low} to {high}"]
+
+
+def _saved(saved: Document | None) -> str:
+    if saved is None:
+        return "cannot be told"
+    return f"{money(saved['estimate'])} (between {money(saved['low'])} and {money(saved['high'])})"

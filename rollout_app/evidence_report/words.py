@@ -1,0 +1,89 @@
+"""What came of a rollout, in sentences. Pure."""
+
+from controlplane.web.display import MINUS, count, money, percent, points, signed
+from rollout_app.engine.diagnosis import Change
+from rollout_app.evidence_report.realised import Realised
+
+LEAST_TASKS = 100  # below it nothing is said of what came after
+
+
+def realised_sentences(found: Realised, bar: float) -> list[str]:
+    """Saving and quality after completion, beside what was projected; then what is not known of it."""
+    if found.after.tasks < LEAST_TASKS:
+        return [
+            f"Since completion the version has had {count(found.after.tasks)} tasks: what it saves is not known yet."
+        ]
+    said = [*_cost(found), *_quality(found, bar), *_late_harm(found)]
+    if found.others:
+        said.append(
+            f"{count(found.others)} tasks since then were served by other versions and are not counted."
+        )
+    return said
+
+
+def _cost(found: Realised) -> list[str]:
+    change, projected = found.comparison.cost_per_success, found.projected
+    if change is None:
+        return ["What it saves is not known: too few tasks before or after have a cost and a grade."]
+    told = f"Cost per success after completion: {relative(change)} against the week before the rollout"
+    if projected is None:
+        return [f"{told}; the rollout itself had shown no figure."]
+    verdict = (
+        "as projected"
+        if change.low <= projected.high and projected.low <= change.high
+        else "less is saved than projected"
+        if change.low > projected.high
+        else "more is saved than projected"
+    )
+    said = [f"{told}; in the rollout it was {relative(projected)}: {verdict}."]
+    if found.saved_a_day is not None:
+        said.append(f"That is {saved(found.saved_a_day)} a day, over {found.days:.1f} days.")
+    return said
+
+
+def _quality(found: Realised, bar: float) -> list[str]:
+    success, before = found.after.success, found.before.success
+    if success is None:
+        return ["No task since completion has a grade: what it does to success is not known."]
+    where = "within" if success >= bar else "below"
+    was = "" if before is None else f"{percent(before)} → "
+    said = [f"Success: {was}{percent(success)} ({where} the bar of {percent(bar)})."]
+    change = found.comparison.failures
+    if change is not None and change.is_up:
+        said.append(
+            f"More tasks fail than in the week before the rollout: {points(change.estimate)} ({points(change.low)} to "
+            f"{points(change.high)}). A revert is one click."
+        )
+    return said
+
+
+def _late_harm(found: Realised) -> list[str]:
+    """Of parts that are worse although the whole is not shown to be."""
+    whole = found.comparison.failures
+    if whole is not None and whole.is_up:
+        return []
+    worse = [(part, part.comparison.failures) for part in found.parts]
+    return [
+        f"From {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d} more tasks failed: {points(change.estimate)}."
+        for part, change in worse
+        if change is not None and change.is_up
+    ]
+
+
+def relative(change: Change) -> str:
+    """`−34.0 % (−40.0 % to −28.0 %)`"""
+    estimate, low, high = (
+        signed(percent(abs(x)), round(x, 4)) for x in (change.estimate, change.low, change.high)
+    )
+    return f"{estimate} ({low} to {high})"
+
+
+def saved(change: Change) -> str:
+    """Money that is saved; negative: that it costs more."""
+    estimate = money(abs(change.estimate))
+    between = f"between {_signed(change.low)} and {_signed(change.high)}"
+    return f"{estimate} {'saved' if change.estimate >= 0 else 'more'} ({between} saved)"
+
+
+def _signed(nusd: float) -> str:
+    return f"{MINUS if nusd < 0 else ''}{money(abs(nusd))}"

@@ -1,0 +1,219 @@
+"""The evidence report, and what a completed rollout did afterwards."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.engine.states import State
+from rollout_app.evidence_report import gather
+from rollout_app.evidence_report.gather import evidence_report, realised_answer
+from rollout_app.evidence_report.markdown import as_markdown
+from rollout_app.evidence_report.realised import realised
+from rollout_app.models import Rollout
+from rollout_app.review import rollups
+from tests.support import builders
+from tests.support.callers import Caller
+from tests.support.outcomes import outcome
+from tests.support.pages import text
+from tests.support.people import approve, logged_in, proposed
+
+Place = tuple[Environment, Workload]
+DAY = timedelta(days=1)
+THIN = "\u202f"
+
+
+@pytest.fixture
+def place(db: None) -> Place:
+    environment, workload = builders.environment("production"), builders.workload("support")
+    builders.served(environment, workload)
+    builders.version(workload)
+    return environment, workload
+
+
+def completed(place: Place, *, days: float = 20) -> Rollout:
+    """Completed so many days ago, after an hour."""
+    rollout = proposed(place[1], place[0])
+    rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
+    rollout = actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
+    ended = clock.now() - days * DAY
+    times = {"started_at": ended - timedelta(hours=1), "ended_at": ended}
+    Rollout.objects.filter(pk=rollout.pk).update(**times)
+    rollout.refresh_from_db()
+    return rollout
+
+
+def weeks(place: Place, rollout: Rollout, *after: dict[str, Any]) -> None:
+    """Traffic of the week before, and of as many weeks after completion."""
+    assert rollout.started_at and rollout.ended_at
+    for day in range(1, 8):
+        outcome(*place, minute(rollout.started_at - day * DAY), cost=1_000_000, tasks=500)
+    for number, fields in enumerate(after):
+        for day in range(6):
+            at = minute(rollout.ended_at + (7 * number + day) * DAY + timedelta(hours=1))
+            given: dict[str, Any] = {"tasks": 500, "cost": 600_000} | fields
+            outcome(*place, at, version=2, **given)
+    rollups.refresh()
+
+
+def minute(at: Any) -> Any:
+    return at.replace(second=0, microsecond=0)
+
+
+def sentences(rollout: Rollout) -> str:
+    found = realised(rollout, clock.now())
+    assert found is not None
+    return " ".join(realised_answer(rollout, found)["sentences"]).replace(THIN, " ")
+
+
+def test_it_says_what_was_saved_and_what_it_did_to_success(place: Place) -> None:
+    rollout = completed(place)
+    weeks(place, rollout, {}, {})
+    said = sentences(rollout)
+    assert "Cost per success after completion: −40.0 %" in said
+    assert "the rollout itself had shown no figure" in said
+    assert "Success: 92.0 % → 92.0 % (within the bar of 90.0 %)." in said
+    assert "A revert" not in said
+
+
+def test_harm_after_completion_is_said(place: Place) -> None:
+    rollout = completed(place)
+    weeks(place, rollout, {"success": 0.8}, {"success": 0.8})
+    said = sentences(rollout)
+    assert "below the bar" in said and "More tasks fail" in said and "A revert is one click" in said
+
+
+def test_harm_of_one_week_is_not_hidden_in_a_month(place: Place) -> None:
+    rollout = completed(place, days=29)
+    weeks(place, rollout, {"success": 0.93}, {"success": 0.93}, {"success": 0.88}, {"success": 0.95})
+    assert "more tasks failed: +4.0 points" in sentences(rollout)
+
+
+def test_hardly_any_tasks_say_nothing(place: Place) -> None:
+    rollout = completed(place)
+    assert "has had 0 tasks: what it saves is not known yet" in sentences(rollout)
+
+
+def test_ungraded_tasks_leave_success_unknown(place: Place) -> None:
+    rollout = completed(place)
+    weeks(place, rollout, {"graded": 0})
+    said = sentences(rollout)
+    assert "what it does to success is not known" in said and "What it saves is not known" in said
+
+
+def test_tasks_of_a_later_version_are_not_its_own(place: Place) -> None:
+    rollout = completed(place)
+    weeks(place, rollout, {})
+    outcome(*place, clock.now() - DAY, version=3, tasks=50)
+    assert "50 tasks since then were served by other versions" in sentences(rollout)
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.ROLLED_BACK, State.DRAFT])
+def test_what_was_not_completed_realised_nothing(place: Place, state: State) -> None:
+    rollout = completed(place)
+    rollout.state = state
+    assert realised(rollout, clock.now()) is None
+
+
+# --- the report ---------------------------------------------------------------------------------------------
+
+
+def test_it_holds_what_who_why_and_what_came_of_it(place: Place) -> None:
+    rollout = completed(place)
+    weeks(place, rollout, {})
+    report = evidence_report(rollout)
+    assert report["what"]["candidate"]["number"] == 2 and report["what"]["changes"]
+    assert [each["event"] for each in report["who"]["history"]][-1] == "complete"
+    assert report["why"] == "cheaper" and report["realised"]["after"]["tasks"] == 3_000
+    assert report["audit"]["entries"] >= 3 and len(report["audit"]["last_hash"]) == 64
+    assert [stage["mode"] for stage in report["stages"]] == ["percentage", "full"]
+    assert report["stages"][1]["left_at"] == rollout.ended_at
+    assert any("asks for no second person" in sentence for sentence in report["caveats"])
+    assert any("The candidate has served no task" in sentence for sentence in report["caveats"])
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_it_is_written_at_any_state(place: Place, moves: int) -> None:
+    rollout = proposed(place[1], place[0], draft=not moves)
+    if moves > 1:
+        rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
+    markdown = as_markdown(evidence_report(rollout))
+    for heading in ("What changes", "Who", "Blast radius", "Shadow", "Stages", "Verdicts", "Caveats"):
+        assert f"\n## {heading}" in markdown
+    assert "None" not in markdown.replace("None.", "")
+
+
+def test_words_of_others_stay_words(place: Place) -> None:
+    newest = place[1].versions.first()
+    assert newest is not None
+    reason = "# Approved\n\n| x | [click](http://evil) <script>"
+    rollout = actions.propose_rollout(
+        *place, newest, plan=[{"mode": "full"}], reason=reason, actor=SYSTEM, draft=True
+    )
+    markdown = as_markdown(evidence_report(rollout))
+    assert "\n# Approved" not in markdown and "<script>" not in markdown.replace("\\<script\\>", "")
+    assert "](http" not in markdown
+
+
+def test_a_part_that_fails_is_named_and_the_rest_is_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(rollout: Rollout) -> Any:
+        raise OverflowError
+
+    monkeypatch.setattr(gather, "radius_of", broken)
+    report = evidence_report(completed(place))
+    assert report["before"] is None and "Before could not be computed." in report["caveats"]
+    assert "## Stages" in as_markdown(report)
+
+
+def test_approvals_and_their_bindings_are_in_it(db: None) -> None:
+    environment, workload = builders.environment("production", four_eyes=True), builders.workload("support")
+    builders.served(environment, workload)
+    builders.version(workload)
+    rollout = approve(proposed(workload, environment))
+    report = evidence_report(rollout)
+    assert [each["by"] for each in report["who"]["approvals"]] == ["eva"]
+    assert report["who"]["approvals_needed"] >= 1 and "| eva | the start |" in as_markdown(report)
+
+
+def test_the_api_gives_both(place: Place) -> None:
+    rollout = completed(place)
+    call = Caller("viewer")
+    assert call("GET", f"rollouts/{rollout.pk}/report").json()["format"] == 1
+    answer = call("GET", f"rollouts/{rollout.pk}/report.md")
+    assert answer.headers["Content-Type"].startswith("text/markdown")
+    assert answer.content.decode().startswith("# support in production: version 1 → 2")
+    other = Caller("viewer", environment="staging")
+    assert other("GET", f"rollouts/{rollout.pk}/report").status_code == 404
+
+
+def test_the_command_writes_both(place: Place, capsys: Any, tmp_path: Any) -> None:
+    rollout = completed(place)
+    call_command("report", str(rollout.pk))
+    assert capsys.readouterr().out.startswith("# support in production")
+    file = tmp_path / "report.json"
+    call_command("report", str(rollout.pk), "--json", "--to", str(file))
+    assert json.loads(file.read_text())["what"]["rollout"] == str(rollout.pk)
+    for wrong in ("x", "01930000-0000-7000-8000-000000000000"):
+        with pytest.raises(CommandError):
+            call_command("report", wrong)
+    with pytest.raises(CommandError, match="cannot be written"):
+        call_command("report", str(rollout.pk), "--to", str(tmp_path / "no" / "file"))
+
+
+def test_the_pages_of_a_completed_rollout_say_what_came_of_it(place: Place) -> None:
+    rollout = completed(place)
+    weeks(place, rollout, {})
+    client = logged_in("tom", "viewer")
+    for address in (f"/console/rollouts/{rollout.pk}/", f"/console/rollouts/{rollout.pk}/review/"):
+        page = text(client.get(address)).replace(THIN, " ")
+        assert "After completion" in page and "Cost per success after completion: −40.0 %" in page
+    assert f"/api/v1/rollouts/{rollout.pk}/report.md" in page
