@@ -343,6 +343,7 @@ UNFOLD = {
         lambda request: static("console/console.js"),
         lambda request: static("console/live.js"),
         lambda request: static("console/charts.js"),
+        lambda request: static("console/curve.js"),
     ],
 }
 

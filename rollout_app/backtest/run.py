@@ -14,7 +14,7 @@ from pointsman.evaluate import CompiledPolicy
 from pointsman.reporting.histogram import Histogram
 from rollout_app.backtest.curve import Point, RouterScore, aiq, by_score, hull, mixed, pgr, random_router
 from rollout_app.backtest.follow import Followed, Unrecorded, follow
-from rollout_app.backtest.tally import GROUPS, Interval, Tally, TaskSums, intervals
+from rollout_app.backtest.tally import GROUPS, Interval, Resamples, Tally, TaskSums, intervals
 from rollout_app.backtest.tasks import Answer, Task
 
 MAX_POLICIES = 101  # a sweep of one threshold in steps of a hundredth
@@ -114,6 +114,7 @@ class Run:
         self.counts = {name: Counts() for name in policies}
         self.singles = {model: Tally() for model in self.models}
         self.oracle = Tally()
+        self.resamples: Resamples | None = None  # drawn when all tasks are in
         self.outcomes: list[tuple[int, ...]] = []
         self.scores: list[float] = []
 
@@ -205,8 +206,10 @@ class Run:
 
     def _line(self, name: str, tally: Tally, weak: str, strong: str, frontier: Sequence[Point]) -> Line:
         other = self.singles[strong]
+        if self.resamples is None:
+            self.resamples = Resamples.of([other])
         accuracy, per_task, per_success, saving, change = intervals(
-            [tally, other], [_accuracy, _per_task, _per_success, _saving, _change]
+            [tally, other], [_accuracy, _per_task, _per_success, _saving, _change], self.resamples
         )
         low, high = self.singles[weak].totals().accuracy, other.totals().accuracy
         gap = None

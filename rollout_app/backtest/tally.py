@@ -2,14 +2,14 @@
 
 Tasks go round into at most `GROUPS` groups. Resampling whole groups of independent tasks is the bootstrap for sums of
 groups; up to `GROUPS` tasks each is a group of its own, and it is the ordinary bootstrap (Efron 1979). A million tasks
-cost as much memory as two thousand.
+cost as much memory as a few hundred.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-GROUPS = 2_000
+GROUPS = 400  # an interval from 400 groups is as wide as one from all tasks, to a few per cent
 RESAMPLES = 1_000
 LEVEL = 0.95
 
@@ -85,24 +85,39 @@ class TaskSums:
 Figure = Callable[[Sequence[TaskSums]], float | None]
 
 
-def intervals(tallies: Sequence[Tally], figures: Sequence[Figure], *, seed: int = 1) -> list[Interval]:
-    """Each figure of the tallies with its bootstrap interval; the same resamples serve all, so that differences are
-    paired. A figure that can't be given in more than a twentieth of the resamples has no interval."""
-    used = sum(1 for tasks in zip(*(tally.n for tally in tallies), strict=True) if any(tasks))
+class Resamples:
+    """The same resamples for everything that is compared, so that differences are paired; each tally's are summed once.
+
+    used  the groups with tasks: they fill in order, so these are the first ones
+    """
+
+    def __init__(self, used: int, *, seed: int = 1) -> None:
+        chance, places = random.Random(seed), range(used)  # noqa: S311 — to be repeated, not secret
+        self._draws = [chance.choices(places, k=used) for _ in range(RESAMPLES)] if used > 1 else []
+        self._sums: dict[int, tuple[Tally, list[TaskSums]]] = {}
+
+    @classmethod
+    def of(cls, tallies: Sequence[Tally]) -> "Resamples":
+        return cls(sum(1 for tasks in zip(*(tally.n for tally in tallies), strict=True) if any(tasks)))
+
+    def sums(self, tally: Tally) -> list[TaskSums]:
+        """One a resample; none where there are fewer than two groups."""
+        if id(tally) not in self._sums:
+            # The tally is kept with its sums: an identity is another's once its object is gone.
+            self._sums[id(tally)] = tally, [tally.totals(groups) for groups in self._draws]
+        return self._sums[id(tally)][1]
+
+
+def intervals(
+    tallies: Sequence[Tally], figures: Sequence[Figure], resamples: Resamples | None = None
+) -> list[Interval]:
+    """Each figure of the tallies with its bootstrap interval. A figure that can't be given in more than a twentieth of
+    the resamples has no interval."""
+    resamples = resamples or Resamples.of(tallies)
     whole = [tally.totals() for tally in tallies]
-    values = [figure(whole) for figure in figures]
-    if used < 2:
-        return [Interval(value) for value in values]
-    chance = random.Random(seed)  # noqa: S311 — to be repeated, not secret
-    drawn: list[list[float]] = [[] for _ in figures]
-    places = range(used)  # groups fill in order, so the first `used` are those with tasks
-    for _ in range(RESAMPLES):
-        groups = chance.choices(places, k=used)
-        sums = [tally.totals(groups) for tally in tallies]
-        for at, figure in enumerate(figures):
-            if (value := figure(sums)) is not None:
-                drawn[at].append(value)
-    return [_interval(value, sorted(found)) for value, found in zip(values, drawn, strict=True)]
+    resampled = list(zip(*map(resamples.sums, tallies), strict=True))
+    found = [[value for sums in resampled if (value := figure(sums)) is not None] for figure in figures]
+    return [_interval(figure(whole), sorted(drawn)) for figure, drawn in zip(figures, found, strict=True)]
 
 
 def _interval(value: float | None, found: Sequence[float]) -> Interval:

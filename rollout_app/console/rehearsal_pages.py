@@ -21,6 +21,7 @@ from rollout_app.rehearsal import waiting
 from rollout_app.rehearsal.scenario import RECORDED
 
 _NUSD = 10**9
+_FEW = 3  # versions that are each explained in sentences
 
 
 class TriedForm(forms.Form):
@@ -32,7 +33,9 @@ class TriedForm(forms.Form):
         strip=False,
         max_length=65_536,
         label="Draft",
-        widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code", "spellcheck": "false", "wrap": "off"}),
+        widget=forms.Textarea(
+            attrs={"rows": 8, "class": "pm-code pm-low", "spellcheck": "false", "wrap": "off"}
+        ),
         help_text="A policy that is not saved yet, to compare with the versions.",
     )
 
@@ -69,7 +72,9 @@ class BacktestForm(TriedForm):
         required=False,
         strip=False,
         max_length=65_536,
-        widget=forms.Textarea(attrs={"rows": 4, "class": "pm-code", "spellcheck": "false", "wrap": "off"}),
+        widget=forms.Textarea(
+            attrs={"rows": 4, "class": "pm-code pm-low", "spellcheck": "false", "wrap": "off"}
+        ),
         help_text="YAML that says which column is what, where the file has names of its own.",
     )
     log = forms.ChoiceField(
@@ -111,7 +116,7 @@ class PlaygroundForm(TriedForm):
         label="Request",
         strip=False,
         max_length=20_000,
-        widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code", "spellcheck": "false"}),
+        widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code pm-low", "spellcheck": "false"}),
         help_text="The inputs as JSON: prompt_tokens, endpoint, attributes, history …",
     )
 
@@ -197,7 +202,7 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
     return {
         "result": result,
         "coverage": report.coverage(result),
-        "sentences": [s.strip() for line in result.policies[:5] for s in report.sentences(line, result)],
+        "sentences": [s.strip() for line in _told(result, best) for s in report.sentences(line, result)],
         "bar": bar,
         "best": best,
         "best_is_sure": best is not None and best.accuracy.low is not None and best.accuracy.low >= bar,
@@ -209,6 +214,11 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
         "curve": _curve(result, bar),
         "scores": result.scores,
     }
+
+
+def _told(result: Backtest, best: Line | None) -> Sequence[Line]:
+    """Those that sentences are written for: all of a few, of a sweep the best one."""
+    return result.policies if len(result.policies) <= _FEW else [best] if best is not None else []
 
 
 def _asked_first(line: Line) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from pointsman.evaluate import CompiledPolicy, compile_policy
 from rollout_app.backtest import report
 from rollout_app.backtest.run import backtest
 from rollout_app.backtest.single_log import agreement
-from rollout_app.backtest.tally import Tally, intervals
+from rollout_app.backtest.tally import GROUPS, Tally, intervals
 from rollout_app.backtest.tasks import Answer, Task
 from rollout_app.backtest.threshold import cheapest_within, steps, swept
 
@@ -142,10 +142,10 @@ def test_the_interval_is_that_of_a_share() -> None:
 
 
 def test_more_tasks_than_groups_give_the_same_interval() -> None:
-    """8,000 tasks in 2,000 groups: the interval is that of 8,000 tasks, not of 2,000."""
+    """8,000 tasks in 400 groups: the interval is that of 8,000 tasks, not of 400."""
     tally, chance = Tally(), random.Random(5)
     for at in range(8_000):
-        tally.add(at % 2_000, chance.random() < 0.25, None)
+        tally.add(at % GROUPS, chance.random() < 0.25, None)
     (accuracy,) = intervals([tally], [lambda sums: sums[0].accuracy])
     assert accuracy.low is not None and accuracy.high is not None and accuracy.value is not None
     error = (accuracy.value * (1 - accuracy.value) / 8_000) ** 0.5

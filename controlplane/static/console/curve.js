@@ -1,8 +1,8 @@
 // The cost-quality picture of a backtest, drawn by Chart.js. Without scripts the table below says the same.
-document.addEventListener("DOMContentLoaded", () => {
+function drawCurve() {
   const canvas = document.getElementById("curve");
   const text = document.getElementById("curve-data");
-  if (!canvas || !text || typeof Chart === "undefined") return;
+  if (!canvas || !text || typeof Chart === "undefined" || Chart.getChart(canvas)) return;
   const data = JSON.parse(text.textContent);
   const style = getComputedStyle(document.documentElement);
   const colour = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
@@ -16,8 +16,8 @@ document.addEventListener("DOMContentLoaded", () => {
         points(data.policies.length === 1 ? "the version" : "versions", data.policies, "circle", accent),
         points("one model for everything", data.models, "rect", ink),
         points("oracle", data.oracle, "star", "#b45309"),
-        { label: "random mix of the models", data: data.frontier, showLine: true, borderDash: [6, 4], borderColor: ink, pointRadius: 0, pointHitRadius: 0 },
-        { label: "quality bar", data: [{ x: 0, y: data.bar }, { x: most, y: data.bar }], showLine: true, borderColor: "#b91c1c", borderWidth: 1, pointRadius: 0, pointHitRadius: 0 },
+        { label: "random mix of the models", data: data.frontier, pointStyle: "line", showLine: true, borderDash: [6, 4], borderColor: ink, pointRadius: 0, pointHitRadius: 0 },
+        { label: "quality bar", data: [{ x: 0, y: data.bar }, { x: most, y: data.bar }], pointStyle: "line", showLine: true, borderColor: "#b91c1c", borderWidth: 1, pointRadius: 0, pointHitRadius: 0 },
       ],
     },
     options: {
@@ -32,4 +32,6 @@ document.addEventListener("DOMContentLoaded", () => {
       },
     },
   });
-});
+}
+addEventListener("DOMContentLoaded", drawCurve);
+addEventListener("pm:shown", drawCurve); // the answer to a form was put in place of the page
