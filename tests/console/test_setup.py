@@ -15,7 +15,7 @@ from controlplane.core.actors import SYSTEM
 from policies_app import actions
 from policies_app.models import Environment, Model, Workload
 from rollout_app.apps import _save_plans
-from rollout_app.models import GuardrailOverride, Plan
+from rollout_app.models import GuardrailOverride, Plan, Rollout
 from tests.support import builders
 from tests.support.pages import text
 from tests.support.people import People, actor_of, running
@@ -419,6 +419,23 @@ def test_it_says_beside_a_margin_what_it_would_have_done(
     )
     assert "would not have rolled back" in text(asked)
     assert not GuardrailOverride.objects.exists()
+
+
+def test_a_long_rollout_is_judged_anew_only_when_asked(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    """14 days by minute take 20 s: neither the page nor each key that is pressed may wait for that."""
+    rollout = running(summaries, production)
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=timezone.now() - timedelta(days=5))
+    client = people("maria", "editor", team=summaries.owner)
+    page = reverse("console:edit_margin", args=["summaries", "failure"])
+    form = {"enabled": "on", "margin": "1", "weight": "0.3"}
+    assert "windows" not in text(client.get(page))
+    typing = text(client.post(reverse("console:rehearse_margin", args=["summaries", "failure"]), form))
+    assert "It is a long one" in typing and "windows" not in typing
+    assert "would not have rolled back in 0 windows" in text(client.post(page, {**form, "rehearse": "1"}))
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=timezone.now() - timedelta(days=50))
+    assert "too long to be judged anew here" in text(client.post(page, {**form, "rehearse": "1"}))
 
 
 @pytest.mark.parametrize("margin", ["", "-1", "0", "300", "much"])

@@ -7,6 +7,7 @@ from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
+from controlplane.core import clock
 from controlplane.core.errors import NotFound, PointsmanError
 from controlplane.web.pages import attempt, console_view, done, fragment, page, status_of
 from policies_app.console.lookups import may_edit, trail, workload_for
@@ -21,6 +22,8 @@ from rollout_app.models import GuardrailOverride, Rollout
 from rollout_app.rehearsal.dry_run import dry_run
 
 _REHEARSED = 3  # of the last rollouts: each is judged anew from its minutes
+# Minutes of traffic that are judged anew in one answer, about a millisecond each: while one types, and when asked to.
+_PROMPT, _PATIENT = 1_500, 15_000
 
 
 class MarginForm(forms.Form):
@@ -96,7 +99,7 @@ def edit_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
         "form": form,
         "back": _listed(workload),
         "own": workload.guardrails.filter(metric=metric, bound=None).exists(),
-        "answers": _rehearsed(request, workload, found, form),
+        "answers": _rehearsed(request, workload, found, form, _PATIENT) if asks else None,
     }
     crumbs, status = [*trail(workload), ("Guardrails", _listed(workload))], 200 if asks else status_of(form)
     return page(request, "margins/margin.html", context, title=found.spec.label, crumbs=crumbs, status=status)
@@ -113,7 +116,7 @@ def rehearse_margin(request: HttpRequest, name: str, metric: str) -> HttpRespons
     """What the typed margin would have done to the last rollouts; nothing is kept."""
     workload, found = workload_for(request, name), _metric(metric)
     form = MarginForm(found, request.POST)
-    context = {"answers": _rehearsed(request, workload, found, form), "form": form}
+    context = {"answers": _rehearsed(request, workload, found, form, _PROMPT), "form": form}
     return fragment(request, "margins/_rehearsal.html", context)
 
 
@@ -167,8 +170,8 @@ def _plain(number: float) -> str:
 
 
 def _rehearsed(
-    request: HttpRequest, workload: Workload, metric: Metric, form: MarginForm
-) -> Sequence[tuple[Rollout, str, bool]]:
+    request: HttpRequest, workload: Workload, metric: Metric, form: MarginForm, minutes: int
+) -> Sequence[tuple[Rollout, str, bool | None]]:
     """(rollout, what the margin would have done, whether it would have gone back) of the last ones that ran."""
     if form.is_bound:
         if not form.is_valid():
@@ -182,7 +185,25 @@ def _rehearsed(
             "weight": float(initial["weight"]),
         }
     ran = visible(request).filter(workload=workload).exclude(started_at=None).order_by("-started_at")
-    return [(rollout, *_answer(rollout, override)) for rollout in ran[:_REHEARSED]]
+    too_long = _TOO_LONG if minutes == _PROMPT else _NOT_JUDGED
+    answers: list[tuple[Rollout, str, bool | None]] = []
+    for rollout in ran[:_REHEARSED]:
+        length = _minutes(rollout)
+        if length > minutes:
+            answers.append((rollout, too_long, None))
+            continue
+        minutes -= length
+        answers.append((rollout, *_answer(rollout, override)))
+    return answers
+
+
+_TOO_LONG = "It is a long one: ask “What would it have done?” to have its minutes judged anew."
+_NOT_JUDGED = "It ran for too long to be judged anew here; the dry run on the command line takes its time."
+
+
+def _minutes(rollout: Rollout) -> int:
+    end = rollout.ended_at or clock.now()
+    return int((end - (rollout.started_at or end)).total_seconds() // 60)
 
 
 def _answer(rollout: Rollout, override: dict[str, Any]) -> tuple[str, bool]:
