@@ -74,7 +74,7 @@ def test_a_lost_session_keeps_the_form(as_person: People, summaries: Workload) -
     page.fill("main textarea[name=reason]", "half an hour of thought")
     page.context.clear_cookies()
     page.click("main button:has-text('Pause')")
-    expect(page.locator("main [role=alert]")).to_contain_text("You are signed out")
+    expect(page.locator("main form [role=alert]")).to_contain_text("You are signed out")
     assert page.input_value("main textarea[name=reason]") == "half an hour of thought"
 
 
@@ -198,5 +198,5 @@ def test_the_log_is_verified_at_a_click_and_names_what_nobody_recorded(
     page.goto(f"{page.url}audit/")
     page.click("main a:has-text('Verify')")
     page.click("button:has-text('Verify now')")
-    expect(page.locator("main [role=alert]")).to_contain_text("finding")
+    expect(page.locator("main")).to_contain_text("is not what was written")
     expect(page.locator("main")).to_contain_text(f"team {summaries.owner.name}")
