@@ -60,6 +60,23 @@ def test_no_error_ends_a_thread_that_must_go_on(caplog: Any) -> None:
     assert "works again" in caplog.text
 
 
+def test_what_a_process_is_blind_without_is_given_up_within_ten_seconds() -> None:
+    """F12: whatever looks at the database for a process waits so long for an answer, and no longer."""
+
+    class Looker(LoopThread):
+        seconds = 0.0
+
+        def round(self) -> float:
+            self.seconds = patience._seconds.get()
+            return 0.01
+
+    looker = Looker("looker")
+    looker.start()
+    until(lambda: looker.seconds)
+    assert looker.stop()
+    assert 0 < looker.seconds < 10
+
+
 def test_the_age_of_a_thread_grows_while_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker(ValueError(), ValueError())
     worker._succeeded_at -= 100

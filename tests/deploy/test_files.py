@@ -128,6 +128,13 @@ def test_a_unit_is_one(path: Path) -> None:
     assert unit["Install"]["WantedBy"] == "pointsman.target"
 
 
+@pytest.mark.parametrize("name", ["gateway", "worker", "beat"])
+def test_systemd_starts_again_what_ends(name: str) -> None:
+    """F14: Celery's workers end when Redis is out of memory or killed."""
+    service = deployment.unit(DEPLOY / "systemd" / f"pointsman-{name}.service")["Service"]
+    assert (service["Restart"], service["RestartSec"]) == ("always", "2")
+
+
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
