@@ -85,7 +85,7 @@ def test_a_test_tells_what_was_answered(admin: Caller, listener: Listener) -> No
     listed = admin("GET", f"{RECEIVERS}/{made['id']}/deliveries?state=waiting").json()["items"]
     assert [row["type"] for row in listed] == ["test"]
     for bad in ("%00", "nowhere", "%ff"):
-        assert admin("GET", f"{RECEIVERS}/{made['id']}/deliveries?state={bad}").status_code == 422
+        assert admin("GET", f"{RECEIVERS}/{made['id']}/deliveries?state={bad}").status_code in (400, 422)
 
 
 @pytest.mark.parametrize(
