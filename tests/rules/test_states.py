@@ -24,10 +24,12 @@ draft              revert            running
 draft              cancel            cancelled
 awaiting_approval  amend             awaiting_approval
 awaiting_approval  approve           scheduled
+awaiting_approval  withdraw_approval awaiting_approval
 awaiting_approval  break_glass       running
 awaiting_approval  reject            rejected
 awaiting_approval  cancel            cancelled
 scheduled          amend             awaiting_approval
+scheduled          withdraw_approval awaiting_approval
 scheduled          start             running
 scheduled          cancel            cancelled
 running            advance           running
