@@ -72,6 +72,10 @@ class Workload(models.Model):
     )
     # A slower task is slow. None: nobody declared it, and a rollout measures it on its baseline.
     latency_tolerance_ms = models.PositiveIntegerField(null=True, blank=True)
+    # US dollars a day and environment that mirrored tasks may cost (shadow only). None: no limit but their share.
+    mirror_budget_usd = models.DecimalField(
+        max_digits=12, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(0)]
+    )
     retryable = models.BooleanField(default=True)
     escalatable = models.BooleanField(default=True)
     batchable = models.BooleanField(default=False)

@@ -45,7 +45,7 @@ class WorkloadSerializer(serializers.ModelSerializer[Workload]):
         fields = [
             "name", "description", "task_type", "difficulty", "quality_bar", "latency_tolerance_ms",
             "retryable", "escalatable", "batchable", "owner", "unit", "success_signal", "outcome_lag_s",
-            "version", "created_at", "reason",
+            "mirror_budget_usd", "version", "created_at", "reason",
         ]  # fmt: skip
         read_only_fields = ["version", "created_at"]
         extra_kwargs = _NAME

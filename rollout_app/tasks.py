@@ -9,6 +9,7 @@ from celery import current_app, shared_task
 from django.db import close_old_connections
 
 from controlplane.core.bulk import chunks
+from rollout_app.actions import mirrors
 from rollout_app.evaluation import held, reconcile
 from rollout_app.outcomes import store
 from rollout_app.review import rollups
@@ -40,6 +41,12 @@ def evaluate_later(rollout_ids: Sequence[str]) -> None:
 def tell_held() -> int:
     """Tell of rollouts that stay where they are for too long, and of stages that wait for an approval."""
     return held.tell()
+
+
+@shared_task(soft_time_limit=60, time_limit=75)
+def keep_mirror_budgets() -> int:
+    """Stop mirrors whose budget of the day is spent."""
+    return mirrors.keep_mirror_budgets()
 
 
 @shared_task(soft_time_limit=600, time_limit=660)

@@ -22,7 +22,7 @@ VERBS = {
     "rollout.advance": "advanced", "rollout.complete": "completed", "rollout.pause": "paused",
     "rollout.resume": "resumed", "rollout.roll_back": "rolled back", "rollout.abort": "aborted",
     "rollout.confirm_rollback": "confirmed the rollback of", "rollout.confirm_abort": "confirmed the abort of",
-    "rollout.revert": "reverted", "rollout.schedule": "scheduled",
+    "rollout.revert": "reverted", "rollout.mirrors": "changed the mirrors of", "rollout.schedule": "scheduled",
     "assignment.serve_first": "began to serve", "assignment.break_glass": "began to serve without approval",
     "assignment.stop_serving": "stopped serving", "assignment.pin": "pinned", "assignment.unpin": "unpinned",
     "workload.register": "registered", "workload.edit": "edited",

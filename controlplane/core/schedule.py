@@ -26,6 +26,7 @@ TABLE: tuple[Job, ...] = (
     Job("controlplane.notifications.tasks.deliver", every=2),
     Job("policies_app.tasks.tell_rejected", every=10),
     Job("rollout_app.tasks.tell_held", every=30),
+    Job("rollout_app.tasks.keep_mirror_budgets", every=30),
     Job("controlplane.notifications.tasks.prune", every=3600),
     Job("controlplane.access.tasks.prune", every=3600),
     Job("rollout_app.tasks.prune_outcomes", every=3600),

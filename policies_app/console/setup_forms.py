@@ -163,7 +163,8 @@ class WorkloadForm(VersionedForm):
         model = Workload
         fields = [
             "name", "description", "owner", "task_type", "difficulty", "quality_bar", "success_signal",
-            "outcome_lag_s", "unit", "latency_tolerance_ms", "retryable", "escalatable", "batchable",
+            "outcome_lag_s", "unit", "latency_tolerance_ms", "mirror_budget_usd", "retryable",
+            "escalatable", "batchable",
         ]  # fmt: skip
         labels = {
             "owner": "Owning team",
@@ -171,6 +172,7 @@ class WorkloadForm(VersionedForm):
             "outcome_lag_s": "Outcome lag (seconds)",
             "unit": "Unit of assignment",
             "latency_tolerance_ms": "Latency tolerance (ms)",
+            "mirror_budget_usd": "Mirror budget (USD a day)",
             "retryable": "May be retried",
             "escalatable": "May be escalated",
             "batchable": "May be batched",
@@ -183,6 +185,7 @@ class WorkloadForm(VersionedForm):
             "success_signal": "What tells that a task succeeded.",
             "outcome_lag_s": "How long until an outcome may be judged: graders and users answer late.",
             "unit": "What stays on one side of a rollout.",
+            "mirror_budget_usd": "What mirrored tasks may cost a day in an environment. Empty: no limit.",
             "latency_tolerance_ms": "A slower task counts as slow. Empty: measured before each rollout.",
         }
 

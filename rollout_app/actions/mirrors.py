@@ -1,0 +1,97 @@
+"""The brake of mirrors: in shadow, a share of tasks may run on the candidate's model, too, and that costs money.
+
+A workload's `mirror_budget_usd` is what that may cost a day (UTC) in one environment. Routers report what it cost;
+once it is spent, the rollout's mirror share is 0 for all of them, by a new revision, until the next day.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.audit import log
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import PointsmanError
+from controlplane.web.display import money
+from policies_app.actions import served_assignment
+from rollout_app.actions.transitions import audited_transaction, lock_unmoved, place, serve_now, serving_stage
+from rollout_app.engine.evidence import Stage
+from rollout_app.engine.states import State
+from rollout_app.models import ArmTotals, Rollout
+
+LEAST_UNPRICED = 50  # mirrored tasks of a day of which not one has a cost: then a budget cannot be kept
+_NUSD = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorDay:
+    """What the mirrors of one rollout came to today, as far as routers have reported."""
+
+    tasks: int = 0
+    spent_nusd: int = 0
+
+    @property
+    def is_priced(self) -> bool:
+        return self.spent_nusd > 0 or self.tasks < LEAST_UNPRICED
+
+
+def mirror_day(rollout: Rollout, now: datetime) -> MirrorDay:
+    """Of the day of `now`."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=rollout.stage, minute__gte=midnight)
+    tasks = spent = 0
+    for mirror in rows.exclude(mirror={}).values_list("mirror", flat=True).iterator():
+        tasks += mirror.get("n", 0)
+        spent += mirror.get("candidate_cost_nusd", 0)
+    return MirrorDay(tasks, spent)
+
+
+def keep_mirror_budgets(now: datetime | None = None) -> int:
+    """Stop mirrors whose budget is spent, and let those of a new day run again; returns how many changed."""
+    now, changed = now or clock.now(), 0
+    rows = Rollout.objects.filter(
+        state__in=[State.RUNNING, State.PAUSED], workload__mirror_budget_usd__isnull=False
+    ).select_related("environment", "workload", "baseline", "candidate")
+    for rollout in rows.defer("evidence"):
+        if Stage.from_dict(rollout.stages[rollout.stage]).mirror_pcm:
+            changed += _keep(rollout, now)
+    return changed
+
+
+def _keep(rollout: Rollout, now: datetime) -> bool:
+    budget = round((rollout.workload.mirror_budget_usd or 0) * _NUSD)
+    day = mirror_day(rollout, now)
+    stop = day.spent_nusd >= budget or not day.is_priced
+    mirrors = served_assignment(rollout.environment_id, rollout.workload_id).mirror_pcm
+    if stop == (mirrors == 0):
+        return False
+    try:
+        _serve(rollout, _reason(day, budget, stop), stop, day)
+    except PointsmanError:  # it moved meanwhile; the next turn looks again
+        return False
+    return True
+
+
+def _serve(rollout: Rollout, reason: str, stop: bool, day: MirrorDay) -> None:
+    serve = serving_stage(rollout, rollout.stage)
+    before = {"mirror_pcm": 0 if not stop else serve["mirror_pcm"]}
+    serve["mirror_pcm"] = 0 if stop else serve["mirror_pcm"]
+    with audited_transaction(rollout, "rollout.mirrors", actor=SYSTEM, reason=reason) as reason:
+        lock_unmoved(rollout)
+        revision = serve_now(rollout, "rollout.mirrors", serve)
+        log.record(
+            actor=SYSTEM,
+            action="rollout.mirrors",
+            reason=reason,
+            before=before,
+            after={"mirror_pcm": serve["mirror_pcm"], "served_at": revision},
+            evidence={"mirrored": day.tasks, "spent_nusd": day.spent_nusd},
+            **place(rollout),
+        )
+
+
+def _reason(day: MirrorDay, budget: int, stop: bool) -> str:
+    if not stop:
+        return f"Mirrors run again: {money(day.spent_nusd)} of {money(budget)} are spent today."
+    if not day.is_priced:
+        return f"Mirrors stopped: not one of today's {day.tasks:,} mirrored tasks has a cost, so no budget can be kept."
+    return f"Mirrors stopped until tomorrow: {money(day.spent_nusd)} of today's {money(budget)} are spent."

@@ -1,0 +1,103 @@
+"""A budget a day stops mirrors for all routers, and the next day lets them run again."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.audit.models import Entry
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app import actions as policies
+from policies_app.models import Assignment
+from rollout_app import actions
+from rollout_app.actions.mirrors import keep_mirror_budgets
+from rollout_app.models import ArmTotals, Rollout
+from tests.support import builders
+
+pytestmark = pytest.mark.django_db
+STAGES = [
+    {"mode": "shadow", "mirror_pcm": 10_000},
+    {"mode": "percentage", "share_pcm": 5_000},
+    {"mode": "full"},
+]
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def rollout() -> Rollout:
+    environment, workload = builders.environment("production"), builders.workload("support")
+    builders.served(environment, workload)
+    policies.edit_workload(workload, actor=SYSTEM, mirror_budget_usd="1.00")
+    proposed = actions.propose_rollout(
+        environment, workload, builders.version(workload), plan=STAGES, reason="r", actor=SYSTEM
+    )
+    return actions.start_rollout(proposed, actor=SYSTEM, reason="now")
+
+
+def mirrored(rollout: Rollout, tasks: int, dollars: float, at: Any = None) -> None:
+    ArmTotals.objects.create(
+        environment=rollout.environment,
+        workload=rollout.workload,
+        rollout=str(rollout.pk),
+        stage=0,
+        arm="baseline",
+        version=1,
+        minute=(at or clock.now()).replace(second=0, microsecond=0),
+        tasks=tasks,
+        mirror={"n": tasks, "both": tasks, "candidate_cost_nusd": round(dollars * 1e9)},
+    )
+
+
+def share() -> tuple[int, int]:
+    """The mirror share, and as routers receive it."""
+    served = Assignment.objects.get()
+    return served.mirror_pcm, json.loads(served.fragment)["rollout"]["mirror_pcm"]
+
+
+def test_within_the_budget_mirrors_run(rollout: Rollout) -> None:
+    mirrored(rollout, 100, 0.99)
+    assert keep_mirror_budgets() == 0
+    assert share() == (10_000, 10_000)
+
+
+def test_a_spent_budget_stops_them_once_and_says_so(rollout: Rollout) -> None:
+    before = Assignment.objects.get().revision
+    mirrored(rollout, 100, 1.00)
+    assert (keep_mirror_budgets(), keep_mirror_budgets()) == (1, 0)
+    assert share() == (0, 0)
+    assert Assignment.objects.get().revision == before + 1
+    entry = Entry.objects.get(action="rollout.mirrors")
+    assert "$1.00 of today's $1.00 are spent" in entry.reason
+    rollout.refresh_from_db()
+    assert rollout.state == "running"
+
+
+def test_the_next_day_they_run_again(rollout: Rollout) -> None:
+    mirrored(rollout, 100, 5.00)
+    keep_mirror_budgets()
+    assert keep_mirror_budgets(clock.now() + DAY) == 1
+    assert share() == (10_000, 10_000)
+
+
+@pytest.mark.parametrize(("tasks", "changed"), [(49, 0), (50, 1)])
+def test_without_costs_a_budget_cannot_be_kept(rollout: Rollout, tasks: int, changed: int) -> None:
+    mirrored(rollout, tasks, 0)
+    assert keep_mirror_budgets() == changed
+    said = Entry.objects.filter(action="rollout.mirrors").values_list("reason", flat=True)
+    assert all("no budget can be kept" in reason for reason in said) and len(said) == changed
+
+
+def test_a_budget_of_nothing_runs_none_and_no_budget_runs_all(rollout: Rollout) -> None:
+    policies.edit_workload(rollout.workload, actor=SYSTEM, mirror_budget_usd="0")
+    assert keep_mirror_budgets() == 1 and share() == (0, 0)
+    policies.edit_workload(rollout.workload, actor=SYSTEM, mirror_budget_usd=None)
+    assert keep_mirror_budgets() == 0
+
+
+def test_a_rollout_that_advanced_is_left_alone(rollout: Rollout) -> None:
+    mirrored(rollout, 100, 9.00)
+    actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
+    assert keep_mirror_budgets() == 0
+    assert Assignment.objects.get().mode == "percentage"
