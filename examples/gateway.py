@@ -363,14 +363,18 @@ def refused(status: int, message: str, headers: Mapping[str, str] | None = None)
 
 
 def app() -> Starlette:
-    """The ASGI application, made from the environment."""
+    """The ASGI application, made from the environment. Ends with a sentence where address or key cannot work."""
     env = os.environ
-    router = Router(
-        env.get("POINTSMAN_URL", "http://127.0.0.1:8000"),
-        env.get("POINTSMAN_KEY", ""),
-        store=env.get("POINTSMAN_STORE") or None,
-        spool=env.get("POINTSMAN_SPOOL") or None,
-    )
+    try:
+        router = Router(
+            env.get("POINTSMAN_URL", "http://127.0.0.1:8000"),
+            env.get("POINTSMAN_KEY", ""),
+            store=env.get("POINTSMAN_STORE") or None,
+            spool=env.get("POINTSMAN_SPOOL") or None,
+        )
+        router.wait_ready(5)  # no longer: a control plane that is away keeps nobody from answering
+    except ConfigurationError as error:
+        raise SystemExit(f"gateway: {error}") from None
     key = env.get("PROVIDER_KEY", "").strip()
     provider = httpx.AsyncClient(
         base_url=env.get("PROVIDER_URL", "https://api.openai.com/v1"),
@@ -381,11 +385,6 @@ def app() -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        try:
-            await asyncio.to_thread(router.wait_ready, 5)
-        except ConfigurationError as error:
-            if not gateway.default_model:
-                raise SystemExit(f"gateway: {error}") from None
         yield
         await router.aclose()  # sends what waits
         await provider.aclose()

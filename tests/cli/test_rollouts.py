@@ -160,6 +160,54 @@ def test_init_sets_up_everything_from_litellms_configuration(run: Run, tmp_path:
     assert (code, "Everything was there already." in said) == (0, True)
 
 
+def test_init_keeps_the_routers_key_for_it_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LITELLM)
+    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
+    where = tmp_path / "router.env"
+    arguments = (
+        "init",
+        "--from",
+        "litellm",
+        tmp_path / "config.yaml",
+        "--prices",
+        tmp_path / "prices.json",
+        "-y",
+    )
+    code, said, error = run(*arguments, "-e", "trial", "--write", where)
+    assert (code, error) == (0, "")
+    assert where.stat().st_mode & 0o777 == 0o600
+    address, key = where.read_text().splitlines()
+    assert address == "POINTSMAN_URL=http://localhost"
+    assert key.startswith("POINTSMAN_KEY=pmr_trial_")
+    assert "pmr_" not in said, "it is in the file, and nowhere else"
+
+
+def test_init_makes_nothing_where_the_key_cannot_be_kept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LITELLM)
+    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
+    arguments = (
+        "init",
+        "--from",
+        "litellm",
+        tmp_path / "config.yaml",
+        "--prices",
+        tmp_path / "prices.json",
+        "-y",
+    )
+    code, _, error = run(*arguments, "--write", tmp_path / "no" / "such" / "folder")
+    assert (code, "No such file or directory" in error) == (2, True), error
+    assert not Model.objects.exists()
+
+
+def test_init_makes_nothing_of_a_model_whose_window_nobody_knows(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "model_list: [{model_name: small, litellm_params: {model: x/unheard-of}}]"
+    )
+    code, _, error = run("init", "--from", "litellm", tmp_path / "config.yaml", "-y")
+    assert (code, "No context window is known of small" in error) == (2, True), error
+    assert not Model.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("{}", "has no model_list"), ("model_list: [{a: 1}]", "no model_name"), ("a: [", "is no YAML")],

@@ -225,6 +225,17 @@ def test_what_it_cannot_do_it_says(town: Town) -> None:
     assert eventually(lambda: town.client.get("/healthz").json()["workloads_unknown"] == ["ticket"])
 
 
+@pytest.mark.parametrize(("key", "says"), [("", "key is missing or empty"), ("pmr_wrong", "HTTP 401")])
+def test_it_ends_with_a_sentence_where_its_key_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, key: str, says: str
+) -> None:
+    with FakeControlPlane() as plane:
+        monkeypatch.setenv("POINTSMAN_URL", plane.url)
+        monkeypatch.setenv("POINTSMAN_KEY", key)
+        with pytest.raises(SystemExit, match=says):
+            example("gateway.py").app()
+
+
 def test_it_answers_through_an_outage_of_the_control_plane(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, None)]}
     with town.plane.outage():

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from pointsman.cli import emergency, folders, policies, rollouts, starting
+from pointsman.cli import emergency, evidence, folders, policies, rollouts, starting
 from pointsman.cli.output import CliError, Output, Settings
 from pointsman.errors import ConfigurationError, PolicyInvalid
 from pointsman.version import VERSION
@@ -28,6 +28,7 @@ starting.register(app)
 folders.register(app)
 emergency.register(app)
 rollouts.register(app)
+evidence.register(app)
 
 
 def _version(wanted: bool) -> None:

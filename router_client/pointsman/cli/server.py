@@ -80,6 +80,10 @@ class Server:
         """Do it once, however often the connection breaks: the request carries an `Idempotency-Key`."""
         return self._ask("POST", path, json=dict(body), headers={"Idempotency-Key": str(uuid.uuid4())})[0]
 
+    def compute(self, path: str, body: Mapping[str, Any], seconds: float) -> Any:
+        """An answer that is worked out and changes nothing, and may take that long."""
+        return self._ask("POST", path, json=dict(body), timeout=seconds)[0]
+
     def act(self, thing: str, action: str, body: Mapping[str, Any]) -> Any:
         """Do something with a thing as it was read just now, once."""
         etag = self._ask("GET", thing)[1].headers.get("ETag", "*")
@@ -103,11 +107,13 @@ class Server:
         try:
             answer = self._client.request(method, path, **how)
         except httpx.TimeoutException:
-            raise CliError(f"The control plane did not answer within {TIMEOUT_S:g} s.") from None
+            seconds = how.get("timeout", TIMEOUT_S)
+            raise CliError(f"The control plane did not answer within {seconds:g} s.") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise CliError(f"The control plane can't be reached: {error}.") from None
         if answer.is_success:
-            return (answer.json() if answer.content else None), answer
+            is_json = "json" in answer.headers.get("Content-Type", "") and answer.content
+            return (answer.json() if is_json else None), answer
         raise _refusal(answer)
 
 

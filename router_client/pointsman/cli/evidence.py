@@ -1,0 +1,159 @@
+"""`backtest`, `audit verify`: what a version would do before any traffic, and whether the log is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pointsman.cli.output import CliError, Output, Settings
+from pointsman.cli.server import path
+
+__all__ = ["register"]
+
+BACKTEST_S = 300.0  # thousands of tasks, under up to five versions
+MOST_BYTES = 4 * 1024 * 1024  # of a file of tasks: what the server takes
+
+audit = typer.Typer(help="The audit log.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("backtest")(backtest)
+    app.add_typer(audit, name="audit")
+
+
+def backtest(
+    context: typer.Context,
+    workload: str,
+    versions: Annotated[list[int] | None, typer.Argument(help="Versions to compare.")] = None,
+    draft: Annotated[Path | None, typer.Option(help="A policy that is no version yet, YAML or JSON.")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="Recorded tasks: CSV, JSON lines, a gateway's log.")
+    ] = None,
+    recorded: Annotated[
+        str, typer.Option(help="Instead: a set that comes along (gsm8k, mmlu, routerarena).")
+    ] = "",
+    mapping: Annotated[Path | None, typer.Option(help="YAML that says what the columns are.")] = None,
+    log: Annotated[
+        str, typer.Option(help="The file is a log of litellm, langfuse, helicone, opentelemetry.")
+    ] = "",
+    sweep: Annotated[str, typer.Option(help="PLACE:LOW:HIGH:STEPS, the curve over a threshold.")] = "",
+    bar: Annotated[
+        float | None, typer.Option(help="End with 1 where a version succeeds less often than this, 0 to 1.")
+    ] = None,
+) -> None:
+    """Run versions over recorded tasks, before any traffic: success, cost, saving, beside each model alone."""
+    settings: Settings = context.obj
+    if (tasks is None) == (not recorded):
+        raise CliError("Give --tasks FILE, or --recorded SET: one of them.")
+    if not versions and draft is None:
+        raise CliError("Name versions to try, or a --draft.")
+    if bar is not None and not 0 <= bar <= 1:
+        raise CliError("--bar is a share from 0 to 1.")
+    body: dict[str, Any] = {"versions": versions or [], "recorded": recorded, "log": log, "sweep": sweep}
+    if draft is not None:
+        body["draft"] = _text(draft)
+    if mapping is not None:
+        body["mapping"] = _text(mapping)
+    if tasks is not None:
+        body["file"] = {"name": tasks.name, "text": _text(tasks)}
+    with settings.connect() as server:
+        where = path("workloads", workload, "backtest")
+        found = server.compute(where, {name: value for name, value in body.items() if value}, BACKTEST_S)
+    _tell_backtest(settings.output, found)
+    if bar is not None and not _reaches(found, bar):
+        raise typer.Exit(1)
+
+
+def _reaches(found: dict[str, Any], bar: float) -> bool:
+    """Whether every version succeeds often enough; one of which nobody knows does not."""
+    policies = found["policies"]
+    lines = list(policies.values()) if isinstance(policies, dict) else policies
+    known = [line["accuracy"]["value"] for line in lines if line.get("accuracy")]
+    return len(known) == len(lines) and all(value is not None and value >= bar for value in known)
+
+
+def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
+    if isinstance(
+        found["policies"], dict
+    ):  # a log of one model for each task: only where both agree is anything known
+        heads = ("", "tasks", "asks the same model", "of them graded", "success")
+        rows = [
+            (name, one["tasks"], one["agreed"], one["graded"], _share(one["accuracy"]))
+            for name, one in found["policies"].items()
+        ]
+        output.table(heads, rows, found)
+        return
+    tasks = found["tasks"]
+    output.say(
+        f"{tasks['read']:,} tasks read, {tasks['compared']:,} compared, {tasks['priced']:,} with every cost known."
+    )
+    lines = [
+        *found["policies"],
+        *({**one, "name": f"always {one['name']}"} for one in found["models"]),
+        found["oracle"],
+    ]
+    heads = ("", "success", "95 % interval", "$ a success", "$ a task", "saving")
+    rows = [
+        (
+            one["name"], _share(one["accuracy"]), _between(one["accuracy"]), _dollars(one["cost_per_success_usd"]),
+            _dollars(one["cost_per_task_usd"]), _share(one["saving"]),
+        )
+        for one in lines
+    ]  # fmt: skip
+    output.table(heads, rows, found)
+
+
+def _value(interval: Any) -> Any:
+    return interval["value"] if isinstance(interval, dict) else interval
+
+
+def _share(interval: Any) -> str:
+    value = _value(interval)
+    return "" if value is None else f"{value:.1%}"
+
+
+def _between(interval: Any) -> str:
+    if not isinstance(interval, dict) or interval.get("low") is None or interval.get("high") is None:
+        return ""
+    return f"{interval['low']:.1%} to {interval['high']:.1%}"
+
+
+def _dollars(interval: Any) -> str:
+    value = _value(interval)
+    return "" if value is None else f"{value:.6f}"
+
+
+@audit.command("verify")
+def verify(context: typer.Context) -> None:
+    """Read the whole log and hold it against its head, its checkpoints and what it speaks of. 1: tampered with."""
+    settings: Settings = context.obj
+    with settings.connect() as server:
+        found = server.compute("audit/verification", {}, BACKTEST_S)
+    signed = f", signed up to {found['checkpoint']}" if found["checkpoint"] else ", nothing of it signed yet"
+    text = f"{found['entries']:,} entries{signed}. The log ends with {found['hash']}."
+    if found["verified"]:
+        text = f"Verified: {text}"
+    else:
+        text = "\n".join(
+            ["NOT verified: " + text, *(f"  {one['kind']}: {one['sentence']}" for one in found["findings"])]
+        )
+    settings.output.data(found, text)
+    if not found["verified"]:
+        raise typer.Exit(1)
+
+
+def _text(file: Path) -> str:
+    if file.stat().st_size > MOST_BYTES:
+        raise CliError(
+            f"{file} is larger than {MOST_BYTES // 1024 // 1024} MiB, which is what a server takes. "
+            "`manage.py backtest` on the server's machine reads any size."
+        )
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CliError(
+            f"{file} is not UTF-8: byte {error.start}. Give a text, not Parquet or an archive."
+        ) from None

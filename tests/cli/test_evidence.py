@@ -1,0 +1,96 @@
+"""backtest, audit verify: what a version would do before any traffic, and whether the log is whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from policies_app.models import Workload
+from tests.cli.conftest import Run
+from tests.support import append_only, builders
+
+pytestmark = pytest.mark.django_db
+
+SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
+HEADER = f"prompt_tokens,{SMALL}:success,{SMALL}:cost_usd,{LARGE}:success,{LARGE}:cost_usd\n"
+TASKS = HEADER + "".join(f"{n * 100},{n % 2},0.001,1,0.01\n" for n in range(1, 41))
+
+
+@pytest.fixture
+def workload() -> Workload:
+    found = builders.workload()
+    builders.version(found)
+    return found
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    file = tmp_path / "tasks.csv"
+    file.write_text(TASKS)
+    return file
+
+
+def test_a_version_is_run_over_recorded_tasks(run: Run, workload: Workload, tasks: Path) -> None:
+    code, said, error = run("backtest", workload.name, "1", "--tasks", tasks)
+    assert (code, error) == (0, "")
+    assert "40 tasks read, 40 compared, 40 with every cost known." in said
+    assert f"always {LARGE}" in said
+    found = json.loads(run("--json", "backtest", workload.name, "1", "--tasks", tasks)[1])
+    assert found["tasks"]["read"] == 40
+
+
+def test_a_pipeline_can_hold_a_version_against_a_bar(run: Run, workload: Workload, tasks: Path) -> None:
+    assert run("backtest", workload.name, "1", "--tasks", tasks, "--bar", "0.1")[0] == 0
+    assert run("backtest", workload.name, "1", "--tasks", tasks, "--bar", "1")[0] == 1
+
+
+def test_a_draft_is_tried_like_a_version(run: Run, workload: Workload, tasks: Path, tmp_path: Path) -> None:
+    draft = tmp_path / "draft.json"
+    document = workload.versions.get(number=1).document
+    draft.write_text(json.dumps({name: value for name, value in document.items() if name != "rank"}))
+    code, said, error = run("backtest", workload.name, "1", "--draft", draft, "--tasks", tasks)
+    assert (code, error) == (0, ""), error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["1"], "Give --tasks FILE, or --recorded SET"),
+        (["1", "--tasks", "x", "--recorded", "mmlu"], "one of them"),
+        (["--recorded", "mmlu"], "Name versions to try"),
+        (["9", "--recorded", "mmlu"], "9"),
+        (["1", "--recorded", "nosuch"], "nosuch"),
+        (["1", "--tasks", "/no/such/file"], "/no/such/file"),
+        (["1", "--recorded", "mmlu", "--bar", "90"], "0 to 1"),
+    ],
+)
+def test_what_cannot_be_backtested_is_said(
+    run: Run, workload: Workload, arguments: list[str], says: str
+) -> None:
+    code, _, error = run("backtest", workload.name, *arguments)
+    assert (code, says in error) == (2, True), error
+
+
+def test_a_file_that_is_no_text_is_refused(run: Run, workload: Workload, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.parquet"
+    file.write_bytes(b"PAR1\xff\xfe")
+    code, _, error = run("backtest", workload.name, "1", "--tasks", file)
+    assert (code, "is not UTF-8" in error) == (2, True), error
+
+
+@pytest.mark.usefixtures("as_it_was_built")
+def test_the_audit_log_is_verified_from_afar(run: Run, workload: Workload) -> None:
+    code, said, error = run("audit", "verify")
+    assert (code, error) == (0, "")
+    assert said.startswith("Verified: ")
+    assert json.loads(run("--json", "audit", "verify")[1])["verified"] is True
+
+
+@pytest.mark.usefixtures("as_it_was_built")
+def test_tampering_is_named_and_ends_with_1(run: Run, workload: Workload) -> None:
+    with append_only.lifted(), connection.cursor() as cursor:
+        cursor.execute("UPDATE audit_entry SET reason = 'nothing happened' WHERE seq = 1")
+    code, said, _ = run("audit", "verify")
+    assert (code, said.startswith("NOT verified: ")) == (1, True), said
+    assert said.count("\n") > 1
