@@ -76,15 +76,8 @@ def _reaches(found: dict[str, Any], bar: float) -> bool:
 
 
 def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
-    if isinstance(
-        found["policies"], dict
-    ):  # a log of one model for each task: only where both agree is anything known
-        heads = ("", "tasks", "asks the same model", "of them graded", "success")
-        rows = [
-            (name, one["tasks"], one["agreed"], one["graded"], _share(one["accuracy"]))
-            for name, one in found["policies"].items()
-        ]
-        output.table(heads, rows, found)
+    if isinstance(found["policies"], dict):
+        _tell_log(output, found)
         return
     tasks = found["tasks"]
     output.say(
@@ -104,6 +97,15 @@ def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
         for one in lines
     ]  # fmt: skip
     output.table(heads, rows, found)
+
+
+def _tell_log(output: Output, found: dict[str, Any]) -> None:
+    """A log of one model for each task: only where the policy would ask the same one is anything known."""
+    rows = [
+        (name, one["tasks"], one["agreed"], one["graded"], _share(one["accuracy"]))
+        for name, one in found["policies"].items()
+    ]
+    output.table(("", "tasks", "asks the same model", "of them graded", "success"), rows, found)
 
 
 def _value(interval: Any) -> Any:
