@@ -16,7 +16,7 @@ def _sign_in(url: str) -> int:
     with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
         client.get("/console/login/")
         form = {"username": "nobody", "password": "wrong"}
-        form["csrfmiddlewaretoken"] = client.cookies.get("csrftoken", "")
+        form["csrfmiddlewaretoken"] = client.cookies.get("csrftoken") or ""
         return client.post("/console/login/", data=form).status_code
 
 
