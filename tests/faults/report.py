@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
-from tests.faults.results import Run
+from tests.faults.results import RECOVERED_WITHIN_S, Run
 
 KEPT = Path(__file__).with_name("runs.jsonl")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
@@ -35,6 +35,8 @@ def table(runs: Iterable[Run]) -> Iterator[str]:
         f" {sum(run.tasks for run in runs):,} tasks recorded by routers,"
         f" {sum(run.changes for run in runs):,} changes asked for."
     )
+    if late := [seconds for seconds in everything if seconds > RECOVERED_WITHIN_S]:
+        yield f"\n{len(late)} of the faults were in storms after which it took longer than {RECOVERED_WITHIN_S:.0f} s."
     if len(everything) < WHOLE:
         yield f"\nThat is less than a whole `make faults`, which injects {WHOLE:,}: these are the runs that were made."
     yield from (f"\n- {found}" for found in violations)
