@@ -101,9 +101,7 @@ class _Logic:
             case Compare():
                 return self._compared(node, node.op)
             case In():
-                return self._known(
-                    [node.operand], {"in": [self._value(node.operand), [item.value for item in node.items]]}
-                )
+                return self._known([node.operand], self._inside(node))
             case Test():
                 return self._known([node.ref], self._tested(node))
             case Truth():
@@ -132,6 +130,9 @@ class _Logic:
         return self._known(
             [node.left, node.right], {_STRICT.get(op, op): [self._value(node.left), self._value(node.right)]}
         )
+
+    def _inside(self, node: In) -> Logic:
+        return {"in": [self._value(node.operand), [item.value for item in node.items]]}
 
     def _tested(self, node: Test) -> Logic:
         if node.method == "contains":
