@@ -25,6 +25,8 @@ def wrong_setup(answer: Answer, connection: Connection) -> str | None:
     """What is wrong, where, and what to do about it; None where the answer blames nothing of the router's set-up."""
     name = "url" if connection.snapshots_url is None else "snapshots_url"
     status, code = answer.status, answer.problem.get("code")
+    if connection.snapshots_url is not None and status in (403, 404):
+        return None  # a bucket in which nothing is published yet; one that may not be listed says 403
     if status == 401:
         what = _KEYS.get(str(code), _NO_KEY)
     elif status == 403:
