@@ -288,7 +288,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024  # bytes of a request body, outside the
 
 REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "controlplane.web.openapi.Schema",
     "UNAUTHENTICATED_USER": None,
     # `?format=` is a parameter of ours (the audit log's export); the framework would look for a renderer of that name.
     "URL_FORMAT_OVERRIDE": None,
@@ -298,6 +298,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Pointsman",
     "DESCRIPTION": "The admin API. Errors are RFC 9457 problem details with a stable `code`.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.1",  # whose schemas are JSON Schema: the policy document's is taken as it is
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "ENUM_NAME_OVERRIDES": {

@@ -34,12 +34,14 @@ from policies_app.selectors import (
 class EnvironmentsView(ApiView):
     @extend_schema(responses=serializers.EnvironmentSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the environments that you may see."""
         return self.page(environments_for(self.actor), serializers.EnvironmentSerializer, "name")
 
     @extend_schema(
         request=serializers.EnvironmentSerializer, responses={201: serializers.EnvironmentSerializer}
     )
     def post(self, request: Request) -> Response:
+        """Register an environment: a place where routers live, with its own keys, rollouts and approval rules."""
         self.require(Role.ADMIN, "")
         data = self.validated(serializers.EnvironmentSerializer)
         environment = actions.register_environment(actor=self.actor, **data)
@@ -49,12 +51,14 @@ class EnvironmentsView(ApiView):
 class EnvironmentView(ApiView):
     @extend_schema(responses=serializers.EnvironmentSerializer)
     def get(self, request: Request, environment: str) -> Response:
+        """Read one environment, with the ETag that an edit wants."""
         return self.versioned(serializers.EnvironmentSerializer(environment_for(self.actor, environment)))
 
     @extend_schema(
         request=serializers.EnvironmentEditSerializer, responses=serializers.EnvironmentEditSerializer
     )
     def patch(self, request: Request, environment: str) -> Response:
+        """Change an environment's rules: four eyes on, the poll interval, a change freeze."""
         found = environment_for(self.actor, environment, role=Role.ADMIN)
         expected = self.expected_version()
         data = self.validated(serializers.EnvironmentEditSerializer, partial=True)
@@ -68,11 +72,13 @@ class EnvironmentView(ApiView):
 class WorkloadsView(ApiView):
     @extend_schema(responses=serializers.WorkloadSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the workloads: families of requests, each with an owner, a quality bar and a policy of its own."""
         rows = Workload.objects.select_related("owner")
         return self.page(rows, serializers.WorkloadSerializer, "name")
 
     @extend_schema(request=serializers.WorkloadSerializer, responses={201: serializers.WorkloadSerializer})
     def post(self, request: Request) -> Response:
+        """Register a workload. It serves nothing until it has a version and an environment serves that."""
         data = self.validated(serializers.WorkloadSerializer)
         permissions.require_workload_editor(self.actor, data["owner"], data["name"])
         workload = actions.register_workload(actor=self.actor, **data)
@@ -82,10 +88,12 @@ class WorkloadsView(ApiView):
 class WorkloadView(ApiView):
     @extend_schema(responses=serializers.WorkloadSerializer)
     def get(self, request: Request, workload: str) -> Response:
+        """Read one workload, with the ETag that an edit wants."""
         return self.versioned(serializers.WorkloadSerializer(workload_for(self.actor, workload)))
 
     @extend_schema(request=serializers.WorkloadEditSerializer, responses=serializers.WorkloadEditSerializer)
     def patch(self, request: Request, workload: str) -> Response:
+        """Change a workload. What more than describes it needs the role editor wherever it is served."""
         found = workload_for(self.actor, workload, edit=True)
         expected = self.expected_version()
         data = self.validated(serializers.WorkloadEditSerializer, partial=True)
@@ -101,10 +109,12 @@ class WorkloadView(ApiView):
 class ModelsView(ApiView):
     @extend_schema(responses=serializers.ModelSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the models of the catalogue, with their prices in nano-US-dollars per million tokens."""
         return self.page(Model.objects.all(), serializers.ModelSerializer, "name")
 
     @extend_schema(request=serializers.ModelSerializer, responses={201: serializers.ModelSerializer})
     def post(self, request: Request) -> Response:
+        """Add a model to the catalogue, so that policies can name it."""
         self.require(Role.ADMIN, "")
         model = actions.add_model(actor=self.actor, **self.validated(serializers.ModelSerializer))
         return self.versioned(serializers.ModelSerializer(model), 201)
@@ -113,10 +123,12 @@ class ModelsView(ApiView):
 class ModelView(ApiView):
     @extend_schema(responses=serializers.ModelSerializer)
     def get(self, request: Request, model: str) -> Response:
+        """Read one model of the catalogue, with the ETag that an edit wants."""
         return self.versioned(serializers.ModelSerializer(model_for(model)))
 
     @extend_schema(request=serializers.ModelEditSerializer, responses=serializers.ModelEditSerializer)
     def patch(self, request: Request, model: str) -> Response:
+        """Change a model's prices, context window or retirement; every change stays in its history."""
         self.require(Role.ADMIN, "")
         found, expected = model_for(model), self.expected_version()
         data = self.validated(serializers.ModelEditSerializer, partial=True)
@@ -143,11 +155,13 @@ def _document(data: dict[str, Any]) -> tuple[Any, Locate | None]:
 class VersionsView(ApiView):
     @extend_schema(responses=serializers.VersionSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
+        """List the versions of a workload's policy, the newest first."""
         rows = workload_for(self.actor, workload).versions.select_related("workload")
         return self.page(rows, serializers.VersionSerializer, "-number")
 
     @extend_schema(request=serializers.VersionInput, responses={201: serializers.VersionSerializer})
     def post(self, request: Request, workload: str) -> Response:
+        """Keep a policy document as the workload's next version. It is checked whole; routers get it by a rollout."""
         found = workload_for(self.actor, workload, edit=True)
         data = self.validated(serializers.VersionInput)
         document, locate = _document(data)
@@ -169,6 +183,7 @@ class ValidateView(ApiView):
 
     @extend_schema(request=serializers.VersionInput, responses=ValidationSerializer)
     def post(self, request: Request, workload: str) -> Response:
+        """Find every problem of a policy document at once; nothing is saved."""
         found = workload_for(self.actor, workload)
         document, locate = _document(self.validated(serializers.VersionInput))
         problems = problems_of(document, found, locate=locate)
@@ -185,6 +200,7 @@ class ValidateView(ApiView):
 class VersionView(ApiView):
     @extend_schema(responses=serializers.VersionSerializer)
     def get(self, request: Request, workload: str, number: int) -> Response:
+        """Read one version of a workload's policy, with its document and its digest."""
         version = version_for(workload_for(self.actor, workload), number)
         return Response(serializers.VersionSerializer(version).data, headers={"ETag": f'"{version.digest}"'})
 
@@ -205,6 +221,7 @@ class DiffView(ApiView):
 
     @extend_schema(responses=DifferencesSerializer)
     def get(self, request: Request, workload: str, number: int, other: int) -> Response:
+        """Compare two versions of a workload's policy, path by path; rules by their ids."""
         found = workload_for(self.actor, workload)
         before, after = version_for(found, number), version_for(found, other)
         return Response({"items": [d.as_dict() for d in differences(before.document, after.document)]})
@@ -216,6 +233,7 @@ class DiffView(ApiView):
 class AssignmentsView(ApiView):
     @extend_schema(responses=serializers.AssignmentSerializer(many=True))
     def get(self, request: Request, environment: str) -> Response:
+        """List what an environment serves now: of each workload the baseline, and the candidate with its share."""
         rows = Assignment.objects.filter(environment=environment_for(self.actor, environment))
         rows = rows.select_related("environment", "workload", "baseline", "candidate")
         return self.page(rows, serializers.AssignmentSerializer, "pk")
@@ -224,6 +242,7 @@ class AssignmentsView(ApiView):
 class AssignmentView(ApiView):
     @extend_schema(responses=serializers.AssignmentDetailSerializer)
     def get(self, request: Request, environment: str, workload: str) -> Response:
+        """Read what an environment serves of one workload, and how many routers have applied it."""
         return Response(
             serializers.AssignmentDetailSerializer(assignment_for(self.actor, environment, workload)).data
         )
@@ -257,6 +276,7 @@ class PinView(ApiView):
 
     @extend_schema(request=serializers.PinInput, responses=serializers.AssignmentDetailSerializer)
     def post(self, request: Request, environment: str, workload: str) -> Response:
+        """Pull the emergency switch: one model for everything, at once, without approval."""
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         data = self.validated(serializers.PinInput)
         pinned = actions.pin(assignment, data["model"], actor=self.actor, reason=data["reason"])
@@ -266,6 +286,7 @@ class PinView(ApiView):
 class UnpinView(ApiView):
     @extend_schema(request=serializers.ReasonInput, responses=serializers.AssignmentDetailSerializer)
     def post(self, request: Request, environment: str, workload: str) -> Response:
+        """End a pin: the workload follows its policy again."""
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         reason = self.validated(serializers.ReasonInput)["reason"]
         return Response(
@@ -280,6 +301,7 @@ class StopView(ApiView):
 
     @extend_schema(request=serializers.ReasonInput, responses={204: None})
     def post(self, request: Request, environment: str, workload: str) -> Response:
+        """Stop serving the workload in this environment; its routers fall back to their own default."""
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         reason = self.validated(serializers.ReasonInput)["reason"]
         actions.stop_serving(assignment, actor=self.actor, reason=reason)

@@ -7,11 +7,17 @@ from rest_framework import serializers
 
 from controlplane.access.models import Team
 from controlplane.web.fields import ReasonField, ZonedDateTimeField
+from pointsman.policy import json_schema
 from policies_app.fleet.readback import read_back
 from policies_app.models import PRICES, Assignment, Environment, Model, PolicyVersion, Workload
 
 # That a name is taken is the action's to say, as a 409: asked here, two callers at once both hear "free".
 _NAME: dict[str, Any] = {"name": {"validators": []}}
+
+
+@extend_schema_field({name: part for name, part in json_schema().items() if name != "$schema"})
+class PolicyField(serializers.JSONField):
+    """A policy document. Its problems are the package's to find, all at once."""
 
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
@@ -76,7 +82,7 @@ class ModelEditSerializer(ModelSerializer):
 
 class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
     workload = serializers.CharField(source="workload.name", read_only=True)
-    policy = serializers.JSONField(source="document", read_only=True)
+    policy = PolicyField(source="document", read_only=True)
 
     class Meta:
         model = PolicyVersion
@@ -87,7 +93,7 @@ class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
 class VersionInput(serializers.Serializer[Any]):
     """A document: JSON under `policy`, or YAML or JSON text under `text` (problems then have lines)."""
 
-    policy = serializers.JSONField(required=False)
+    policy = PolicyField(required=False)
     text = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
     note = serializers.CharField(required=False, default="", allow_blank=True, max_length=400)
 
@@ -97,6 +103,11 @@ class VersionInput(serializers.Serializer[Any]):
                 "Give the document once: as JSON under `policy`, or as YAML or JSON text under `text`."
             )
         return attrs
+
+
+class PinSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField(help_text="a name under `models` of the served policy")
+    reason = serializers.CharField()
 
 
 class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
@@ -114,6 +125,7 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
         ]  # fmt: skip
         read_only_fields = fields
 
+    @extend_schema_field(PinSerializer(allow_null=True))
     def get_pin(self, assignment: Assignment) -> dict[str, str] | None:
         if not assignment.pin_model:
             return None

@@ -15,7 +15,7 @@ from controlplane.access.models import Role
 from controlplane.core.errors import InvalidInput, StaleVersion
 from controlplane.web.api import REASON, ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
-from rollout_app import actions, serializers
+from rollout_app import actions, serializers, shapes
 from rollout_app.blast_radius.shadow_stage import shadow_stage_answer
 from rollout_app.engine.shadow import shadow_report
 from rollout_app.engine.states import State
@@ -25,14 +25,24 @@ from rollout_app.outcomes import minute_totals
 from rollout_app.rehearsal.dry_run import dry_run
 from rollout_app.selectors import plan_for, rollout_for, rollouts_for
 
+METRIC = OpenApiParameter(
+    "metric",
+    str,
+    OpenApiParameter.PATH,
+    enum=[name for name, _ in shapes.METRICS],
+    description="what is guarded",
+)
+
 
 class PlansView(ApiView):
     @extend_schema(responses=serializers.PlanSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the saved plans: stages that a rollout can follow."""
         return self.page(Plan.objects.all(), serializers.PlanSerializer, "name")
 
     @extend_schema(request=serializers.PlanSerializer, responses={201: serializers.PlanSerializer})
     def post(self, request: Request) -> Response:
+        """Save a plan under a name. Its stages are checked whole."""
         self.require(Role.EDITOR, permissions.ANYWHERE)
         data = self.validated(serializers.PlanSerializer)
         plan = actions.add_plan(actor=self.actor, **data)
@@ -42,10 +52,12 @@ class PlansView(ApiView):
 class PlanView(ApiView):
     @extend_schema(responses=serializers.PlanSerializer)
     def get(self, request: Request, plan: str) -> Response:
+        """Read one saved plan, with the ETag that an edit wants."""
         return self.versioned(serializers.PlanSerializer(plan_for(plan)))
 
     @extend_schema(request=serializers.PlanEditInput, responses=serializers.PlanSerializer)
     def patch(self, request: Request, plan: str) -> Response:
+        """Change a saved plan. Rollouts that follow it keep the stages that they were proposed with."""
         self.require(Role.EDITOR, "")
         expected = self.expected_version()
         data = self.validated(serializers.PlanEditInput)
@@ -54,6 +66,7 @@ class PlanView(ApiView):
 
     @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, plan: str) -> Response:
+        """Remove a saved plan. Rollouts that follow it keep their stages."""
         self.require(Role.EDITOR, "")
         actions.remove_plan(
             plan, actor=self.actor, expected=self.expected_version(), reason=self.query_reason()
@@ -70,6 +83,7 @@ class RolloutsView(ApiView):
         responses=serializers.RolloutSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
+        """List the rollouts of the environments that you may see, the newest first."""
         rows = rollouts_for(self.actor)
         for name, column in (("environment", "environment__name"), ("workload", "workload__name")):
             if value := request.query_params.get(name):
@@ -80,6 +94,7 @@ class RolloutsView(ApiView):
 
     @extend_schema(request=serializers.ProposeInput, responses={201: serializers.RolloutSerializer})
     def post(self, request: Request) -> Response:
+        """Propose to move a workload from what is served to another version, by a plan."""
         data = self.validated(serializers.ProposeInput)
         environment = environment_for(
             self.actor, data["environment"], role=Role.EDITOR, workload=data["workload"]
@@ -104,10 +119,12 @@ def _state(value: str) -> State:
 class RolloutDetailView(ApiView):
     @extend_schema(responses=serializers.RolloutSerializer)
     def get(self, request: Request, rollout: UUID) -> Response:
+        """Read one rollout: its state, its stages, what holds it, and what can be done now (`can`)."""
         return self.versioned(serializers.RolloutSerializer(rollout_for(self.actor, rollout)))
 
     @extend_schema(request=serializers.AmendInput, responses=serializers.RolloutSerializer)
     def patch(self, request: Request, rollout: UUID) -> Response:
+        """Amend a rollout that has not started: its plan, its time. An approval that was given is void then."""
         found = rollout_for(self.actor, rollout, role=Role.EDITOR)
         _require_version(found, self.expected_version())
         data = self.validated(serializers.AmendInput)
@@ -130,7 +147,7 @@ def _require_version(rollout: Rollout, expected: int | None) -> None:
 
 
 class MoveView(ApiView):
-    """A person's move. `If-Match` is needed, but not for what stops a candidate or takes it out of traffic:
+    """Base of a person's moves. `If-Match` is needed, but not for what stops a candidate or takes it out of traffic:
     nobody in an emergency has to read first."""
 
     move: ClassVar[Callable[..., Rollout]]
@@ -148,54 +165,80 @@ class MoveView(ApiView):
 
 
 class SubmitView(MoveView):
+    """Propose a draft: it waits for an approval, or for its start."""
+
     move, role = actions.submit_rollout, Role.EDITOR
 
 
 class RejectView(MoveView):
+    """Say no to a proposed rollout, which ends it."""
+
     move, role = actions.reject_rollout, Role.APPROVER
 
 
 class WithdrawApprovalView(MoveView):
+    """Take back one's own approval of a rollout that has not started."""
+
     move, role = actions.withdraw_approval, Role.APPROVER
 
 
 class CancelView(MoveView):
+    """Withdraw a rollout that has not started."""
+
     move, role = actions.cancel_rollout, Role.EDITOR
 
 
 class StartView(MoveView):
+    """Begin the first stage. Routers receive it with their next poll."""
+
     move = actions.start_rollout
 
 
 class BreakGlassView(MoveView):
+    """Begin the first stage without the approval that is missing: for emergencies, loud, and kept in the audit log."""
+
     move = actions.break_glass_start
 
 
 class AdvanceView(MoveView):
+    """Enter the next stage now, without waiting for the evidence."""
+
     move = actions.advance_rollout
 
 
 class CompleteView(MoveView):
+    """Make the candidate the baseline now, before the last stage has run its time."""
+
     move = actions.complete_rollout
 
 
 class PauseView(MoveView):
+    """Stay at this stage: the candidate keeps its share, and the automatic rollback stays armed."""
+
     move, urgent = actions.pause_rollout, True
 
 
 class ResumeView(MoveView):
+    """Let a paused rollout go on."""
+
     move = actions.resume_rollout
 
 
 class RollBackView(MoveView):
+    """Send all traffic back to the baseline at once. It needs no approval and no If-Match."""
+
     move, urgent = actions.roll_back_rollout, True
 
 
 class AbortView(MoveView):
+    """End a rollout whatever its state: traffic goes back to the baseline, or nothing has moved yet."""
+
     move, urgent = actions.abort_rollout, True
 
 
 class RevertView(MoveView):
+    """Go back to the version that was served before a completed rollout, by a new rollout of its own."""
+
     move, urgent = actions.revert_rollout, True
 
 
@@ -218,6 +261,7 @@ class ApproveView(ApiView):
 class TransitionsView(ApiView):
     @extend_schema(responses=serializers.TransitionSerializer(many=True))
     def get(self, request: Request, rollout: UUID) -> Response:
+        """List every move of a rollout with its reason and its actor, in order."""
         rows = rollout_for(self.actor, rollout).transitions.all()
         return self.page(rows, serializers.TransitionSerializer, "sequence")
 
@@ -225,13 +269,14 @@ class TransitionsView(ApiView):
 class ApprovalsView(ApiView):
     @extend_schema(responses=serializers.ApprovalSerializer(many=True))
     def get(self, request: Request, rollout: UUID) -> Response:
+        """List the approvals of a rollout, with what each was a yes to."""
         return self.page(rollout_for(self.actor, rollout).approvals.all(), serializers.ApprovalSerializer)
 
 
 class JudgementView(ApiView):
     """What the evidence says now of each guardrail, with the sums to compute it again."""
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(responses=shapes.JudgementShape)
     def get(self, request: Request, rollout: UUID) -> Response:
         return Response(evaluations.judged(rollout_for(self.actor, rollout)).as_dict())
 
@@ -274,6 +319,7 @@ class DryRunView(ApiView):
 class GuardrailsView(ApiView):
     @extend_schema(responses=serializers.GuardrailSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
+        """List a workload's own guardrails; a metric that is not listed has its default."""
         rows = workload_for(self.actor, workload).guardrails.all()
         return self.page(rows, serializers.GuardrailSerializer, "pk")
 
@@ -281,15 +327,19 @@ class GuardrailsView(ApiView):
 class GuardrailView(ApiView):
     """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail beside it."""
 
-    @extend_schema(request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer)
+    @extend_schema(
+        parameters=[METRIC], request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer
+    )
     def put(self, request: Request, workload: str, metric: str) -> Response:
+        """Set a workload's own margin and weight of one metric; with a `bound`, an absolute guardrail beside it."""
         found = workload_for(self.actor, workload, edit=True)
         data = self.validated(serializers.GuardrailInput)
         row = actions.set_guardrail(found, metric, actor=self.actor, **data)
         return self.versioned(serializers.GuardrailSerializer(row))
 
-    @extend_schema(parameters=[OpenApiParameter("absolute", bool), REASON], responses={204: None})
+    @extend_schema(parameters=[METRIC, OpenApiParameter("absolute", bool), REASON], responses={204: None})
     def delete(self, request: Request, workload: str, metric: str) -> Response:
+        """Go back to the default guardrail of one metric; with `absolute=true`, remove the absolute one."""
         found = workload_for(self.actor, workload, edit=True)
         absolute = request.query_params.get("absolute") == "true"
         actions.remove_guardrail(

@@ -13,11 +13,12 @@ from controlplane.web.fields import ReasonField, ZonedDateTimeField
 from rollout_app.actions import binding, refusals
 from rollout_app.actions.approvals import contributors
 from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition, VerdictRecord
+from rollout_app.shapes import METRICS, StagesField
 
 
 class PlanSerializer(serializers.ModelSerializer[Plan]):
     name = serializers.SlugField(max_length=64)  # a taken one is the action's to refuse: 409
-    stages = serializers.JSONField(help_text="a list of stages; checked whole")
+    stages = StagesField(help_text="1 to 20 stages; checked whole")
     reason = ReasonField()
 
     class Meta:
@@ -28,7 +29,7 @@ class PlanSerializer(serializers.ModelSerializer[Plan]):
 
 class PlanEditInput(serializers.Serializer[Any]):
     description = serializers.CharField(required=False, allow_blank=True, max_length=200)
-    stages = serializers.JSONField(required=False)
+    stages = StagesField(required=False)
     reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=2_000)
 
 
@@ -38,6 +39,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     baseline = serializers.IntegerField(source="baseline.number")
     candidate = serializers.IntegerField(source="candidate.number")
     candidate_digest = serializers.CharField(source="candidate.digest")
+    stages = StagesField(read_only=True)
     binding = serializers.SerializerMethodField(help_text="what an approval of the start is a yes to")
     stage_bindings = serializers.SerializerMethodField(
         help_text="by number of stage: what an approval of entering it is a yes to, of those that ask for one"
@@ -85,7 +87,7 @@ class PlanChoice(serializers.Serializer[Any]):
     """A saved plan by `plan`, or one's own `stages`."""
 
     plan = serializers.CharField(required=False, max_length=64)
-    stages = serializers.JSONField(required=False)
+    stages = StagesField(required=False)
 
     @staticmethod
     def chosen(attrs: dict[str, Any]) -> Any:
@@ -162,6 +164,8 @@ class VerdictSerializer(serializers.ModelSerializer[VerdictRecord]):
 
 
 class GuardrailSerializer(serializers.ModelSerializer[GuardrailOverride]):
+    metric = serializers.ChoiceField(METRICS, read_only=True)
+
     class Meta:
         model = GuardrailOverride
         fields = ["metric", "enabled", "margin", "weight", "bound", "version"]
@@ -177,7 +181,7 @@ class GuardrailInput(serializers.Serializer[Any]):
 
 
 class DryRunGuardrail(serializers.Serializer[Any]):
-    metric = serializers.CharField(max_length=32)
+    metric = serializers.ChoiceField(METRICS)
     enabled = serializers.BooleanField(required=False, default=True)
     margin = serializers.FloatField(required=False, allow_null=True, default=None)
     weight = serializers.FloatField(required=False, allow_null=True, default=None)

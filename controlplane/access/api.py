@@ -105,14 +105,17 @@ class MembersInput(serializers.Serializer[Any]):
 class KeysView(ApiView):
     shown_once = ("key",)
 
-    """An admin key acts for the person who makes it, with roles that they hold. A router key takes an admin."""
-
     @extend_schema(responses=KeySerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the keys of the environments that you administer, and your own; a key sees itself."""
         return self.page(keys_managed_by(self.actor), KeySerializer)
 
     @extend_schema(request=KeyInput, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
+        """Issue a key; its text is in this answer and nowhere else.
+
+        An admin key acts for the person who makes it, with roles that they hold; a router key takes an admin.
+        """
         data = self.validated(KeyInput)
         if data["kind"] == Key.Kind.ROUTER:
             for workload in data["workloads"] or [None]:
@@ -124,6 +127,7 @@ class KeysView(ApiView):
 class RevokeKeyView(ApiView):
     @extend_schema(request=RevokeInput, responses=KeySerializer)
     def post(self, request: Request, key_id: str) -> Response:
+        """End a key now. To revoke it twice changes nothing."""
         key = key_for(self.actor, key_id)
         reason = self.validated(RevokeInput)["reason"]
         return Response(KeySerializer(actions.revoke_key(key.key_id, actor=self.actor, reason=reason)).data)
@@ -134,6 +138,10 @@ class RotateKeyView(ApiView):
 
     @extend_schema(request=RotateInput, responses={201: NewKeySerializer})
     def post(self, request: Request, key_id: str) -> Response:
+        """Replace a key by a successor with the same rights; the old one goes on for the overlap.
+
+        Of a key that acts for a person, only that person gets the new text.
+        """
         key = key_for(self.actor, key_id)
         data = self.validated(RotateInput)
         overlap = timedelta(hours=data["overlap_hours"])
@@ -146,6 +154,7 @@ class RotateKeyView(ApiView):
 class MembershipsView(ApiView):
     @extend_schema(responses=MembershipSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List who has which role in the environments that you administer."""
         self.require(Role.ADMIN, permissions.ANYWHERE)
         rows = Membership.objects.select_related("user")
         names = selectors.environments_administered_by(self.actor)
@@ -153,6 +162,7 @@ class MembershipsView(ApiView):
 
     @extend_schema(request=NewMembershipSerializer, responses={201: MembershipSerializer})
     def post(self, request: Request) -> Response:
+        """Give a person a role in one environment, or in every one (`environment` empty)."""
         data = self.validated(NewMembershipSerializer)
         environment = data.get("environment", "")
         self.require(Role.ADMIN, environment)
@@ -183,6 +193,7 @@ class MembershipRequestsView(ApiView):
 class MembershipView(ApiView):
     @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
+        """Take a role away from a person; it counts from the next request on."""
         membership = Membership.objects.filter(pk=pk).first()
         if membership is None or not permissions.has_role(self.actor, Role.ADMIN, membership.environment):
             raise NotFound("There is no such membership, or it is not yours to end.")
@@ -193,10 +204,12 @@ class MembershipView(ApiView):
 class TeamsView(ApiView):
     @extend_schema(responses=TeamSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the teams that own workloads, with their members."""
         return self.page(Team.objects.prefetch_related("members"), TeamSerializer)
 
     @extend_schema(request=TeamSerializer, responses={201: TeamSerializer})
     def post(self, request: Request) -> Response:
+        """Create a team. Its members may edit the workloads that it will own."""
         self.require(Role.ADMIN, "")
         data = self.validated(TeamSerializer)
         team = actions.create_team(
@@ -208,6 +221,7 @@ class TeamsView(ApiView):
 class TeamView(ApiView):
     @extend_schema(request=MembersInput, responses=TeamSerializer)
     def put(self, request: Request, name: str) -> Response:
+        """Replace a team's members; somebody who is left out can no longer edit its workloads."""
         self.require(Role.ADMIN, "")
         data = self.validated(MembersInput)
         team = Team.objects.filter(name=name).first()

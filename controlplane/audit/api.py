@@ -52,6 +52,7 @@ class AuditView(ApiView):
         responses={200: _ENTRIES},
     )
     def get(self, request: Request) -> Response:
+        """List the entries of the audit log that you may see, the newest first. Each filter is an exact match."""
         return self.page(_filtered(self), EntrySerializer, ordering="-seq")
 
 
@@ -111,6 +112,7 @@ class VerificationView(ApiView):
 class EntryView(ApiView):
     @extend_schema(responses={200: _ENTRY})
     def get(self, request: Request, seq: int) -> Response:
+        """Read one entry of the audit log, as it was hashed."""
         entry = entries_visible_to(self.actor).filter(seq=seq).first()
         if entry is None:
             raise NotFound(f"There is no entry {seq}, or it is not yours to see.")

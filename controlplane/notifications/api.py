@@ -20,9 +20,6 @@ from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from controlplane.web.api import ApiView
 from controlplane.web.fields import ReasonField
 
-IF_MATCH = OpenApiParameter(
-    "If-Match", str, OpenApiParameter.HEADER, required=True, description="the ETag that was read, or `*`"
-)
 STATE = OpenApiParameter(
     "state", str, enum=Delivery.State.values, description="only deliveries in this state"
 )
@@ -156,7 +153,7 @@ class ReceiverView(ReceiverBase):
         """One receiver, with the ETag that an edit wants."""
         return self.versioned(ReceiverSerializer(self.receiver(pk)))
 
-    @extend_schema(parameters=[IF_MATCH], request=ReceiverEdit, responses=ReceiverSerializer)
+    @extend_schema(request=ReceiverEdit, responses=ReceiverSerializer)
     def patch(self, request: Request, pk: UUID) -> Response:
         """Change a receiver; `enabled: false` takes a reason."""
         receiver, expected = self.receiver(pk), self.expected_version()
@@ -169,7 +166,7 @@ class ReceiverView(ReceiverBase):
 class RotateSecretView(ReceiverBase):
     shown_once = ("secret",)
 
-    @extend_schema(parameters=[IF_MATCH], request=RotateSecretInput, responses={201: NewReceiverSerializer})
+    @extend_schema(request=RotateSecretInput, responses={201: NewReceiverSerializer})
     def post(self, request: Request, pk: UUID) -> Response:
         """Make a new signing secret; the one before signs beside it for the overlap."""
         receiver, expected = self.receiver(pk), self.expected_version()
