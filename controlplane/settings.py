@@ -303,6 +303,8 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "ENUM_NAME_OVERRIDES": {
         "RoleEnum": "controlplane.access.models.Role",
+        "StageModeEnum": ["shadow", "percentage", "full"],
+        "ServedModeEnum": "policies_app.models.Assignment.Mode",
         "KeyKindEnum": "controlplane.access.models.Key.Kind",
         "ReceiverKindEnum": "controlplane.notifications.models.Receiver.Kind",
     },
