@@ -36,6 +36,19 @@ def proposed(run: Run, assignment: Assignment, *more: str) -> tuple[int, str, st
     )
 
 
+def test_the_evidence_report_is_written(run: Run, assignment: Assignment, tmp_path: Path) -> None:
+    proposed(run, assignment)
+    rollout = Rollout.objects.get()
+    code, said, error = run("rollout", "report", rollout.pk)
+    assert (code, error) == (0, "")
+    assert said.startswith("# ") and assignment.workload.name in said
+    file = tmp_path / "report.md"
+    assert run("rollout", "report", rollout.pk, "--to", file)[0] == 0
+    assert file.read_text().splitlines()[0] == said.splitlines()[0]
+    assert isinstance(json.loads(run("--json", "rollout", "report", rollout.pk)[1]), dict)
+    assert run("rollout", "report", "01a229c3-0000-7000-8000-000000000000")[0] == 2
+
+
 def test_a_rollout_is_proposed_started_and_taken_back(run: Run, assignment: Assignment) -> None:
     code, said, error = proposed(run, assignment)
     assert (code, error) == (0, "")

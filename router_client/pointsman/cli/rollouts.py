@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -94,6 +96,27 @@ def status(context: typer.Context, rollout_id: Id) -> None:
     with settings.connect() as server:
         found = server.get(path("rollouts", rollout_id))
     settings.output.data(found, _told(found))
+
+
+@rollout.command("report")
+def report(
+    context: typer.Context,
+    rollout_id: Id,
+    to: Annotated[Path | None, typer.Option("--to", help="A file, in place of the standard output.")] = None,
+) -> None:
+    """Write the evidence report, for a change board: Markdown, or JSON with --json."""
+    settings: Settings = context.obj
+    where = path("rollouts", rollout_id, "report")
+    with settings.connect() as server:
+        if settings.output.as_json:
+            text = json.dumps(server.get(where), indent=2, ensure_ascii=False) + "\n"
+        else:
+            text = server.text(f"{where}.md")
+    if to is None:
+        print(text, end="")
+    else:
+        to.write_text(text, encoding="utf-8")
+        settings.output.say(f"The report is in {to}.")
 
 
 @rollout.command("watch")

@@ -58,6 +58,10 @@ class Server:
             "GET", path, params={name: value for name, value in query.items() if value is not None}
         )[0]
 
+    def text(self, path: str) -> str:
+        """What is no JSON: a report in Markdown."""
+        return self._ask("GET", path)[1].text
+
     def find(self, path: str) -> Any:
         """The document, or None where there is none."""
         try:
