@@ -12,7 +12,9 @@ from rollout_app.engine.stats.combine import LOG_SAFE
 from rollout_app.engine.stats.paired import log_e_not_worse, log_e_worse
 
 MAX_ERROR_RATE = 0.001
-PRICED_SHARE = 0.99  # of the decisions must have a projected cost
+# Of the decisions so many must have a projected cost. Not all: a task whose provider failed has none, whatever the
+# policy. The sums are of decisions in which both costs are known, so the rest favours no arm.
+PRICED_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,9 @@ def test_it_gives_the_cost_of_the_decisions_of_which_it_is_known() -> None:
 @pytest.mark.parametrize(
     ("candidate", "baseline", "word"),
     [
-        (198, 200, None),
-        (197, 200, "candidate's"),
-        (200, 197, "baseline's"),
+        (180, 180, None),
+        (179, 200, "candidate's"),
+        (200, 179, "baseline's"),
         (0, 200, "candidate's"),
         (None, None, None),
     ],
