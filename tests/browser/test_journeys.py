@@ -147,7 +147,7 @@ def test_the_first_steps_lead_to_a_guarded_rollout(as_person: People, transactio
             name=name,
             input_nusd_per_mtok=price,
             output_nusd_per_mtok=price,
-            context_window="9999",
+            context_window="128000",
         )
     page.goto(home)
     next_step(page)

@@ -78,7 +78,7 @@ class HarmPart:
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name, "weight": self.weight, "log_e": self.log_e, "estimate": self.estimate,
-            "counted": self.counted,
+            "counted": self.counted, "failed": self.failed,
         }  # fmt: skip
 
 
