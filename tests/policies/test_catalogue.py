@@ -47,7 +47,7 @@ def test_a_changed_price_is_a_new_revision_where_the_model_is_served() -> None:
         builders.served(here, builders.workload())
     alone = {"small": {"model": "anthropic/claude-sonnet-4-5"}, "large": {"model": "other/large"}}
     actions.add_model(
-        "other/large", actor=SYSTEM, input_nusd_per_mtok=1, output_nusd_per_mtok=1, context_window=9_000
+        "other/large", actor=SYSTEM, input_nusd_per_mtok=1, output_nusd_per_mtok=1, context_window=200_000
     )
     builders.served(elsewhere, builders.workload(), models=alone)
     model = Model.objects.get(name=SMALL)
