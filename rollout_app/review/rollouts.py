@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Max, Min
+
 from controlplane.core import clock
 from rollout_app.engine.diagnosis import Change, Diagnosis, OutcomeSums, PeriodComparison, compare_arms
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.states import State
-from rollout_app.models import Rollout
+from rollout_app.models import ArmTotals, Rollout
 from rollout_app.review import reading
 from rollout_app.review.attribution import CellChange, CostEffects
 from rollout_app.review.diagnosing import IN_THE_SAME_MINUTES, diagnosed
@@ -76,7 +78,14 @@ def diagnose_rollout(rollout: Rollout) -> Diagnosis:
 def span_of(rollout: Rollout, now: datetime) -> tuple[datetime, datetime]:
     """Its minutes. A task belongs to the minute in which it was decided, so they begin and end in full."""
     start, end = rollout.started_at or rollout.created_at, rollout.ended_at or now
-    return start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    start, end = start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
+    # Routers stamp the minutes. Those of a replay, or of a wrong clock, lie outside of what this clock saw.
+    stamped = ArmTotals.objects.filter(rollout=str(rollout.pk)).aggregate(
+        first=Min("minute"), last=Max("minute")
+    )
+    if stamped["first"] is not None:
+        start, end = min(start, stamped["first"]), max(end, stamped["last"])
+    return start, end + timedelta(minutes=1)
 
 
 def compared(rollout: Rollout, start: datetime, end: datetime) -> PeriodComparison:
