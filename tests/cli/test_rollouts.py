@@ -148,18 +148,16 @@ PRICES = {
 }
 
 
+def from_litellm(home: Path) -> tuple[str | Path, ...]:
+    """`init` with LiteLLM's configuration and price map, written to the folder."""
+    config, prices = home / "config.yaml", home / "prices.json"
+    config.write_text(LITELLM)
+    prices.write_text(json.dumps(PRICES))
+    return "init", "--from", "litellm", config, "--prices", prices, "-y"
+
+
 def test_init_sets_up_everything_from_litellms_configuration(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(LITELLM)
-    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
-    arguments = (
-        "init",
-        "--from",
-        "litellm",
-        tmp_path / "config.yaml",
-        "--prices",
-        tmp_path / "prices.json",
-        "-y",
-    )
+    arguments = from_litellm(tmp_path)
     code, said, error = run(*arguments, "--workload", "support", "-e", "trial")
     assert (code, error) == (0, "")
     small, large = Model.objects.get(name="small"), Model.objects.get(name="large")
@@ -174,18 +172,7 @@ def test_init_sets_up_everything_from_litellms_configuration(run: Run, tmp_path:
 
 
 def test_init_keeps_the_routers_key_for_it_alone(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(LITELLM)
-    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
-    where = tmp_path / "router.env"
-    arguments = (
-        "init",
-        "--from",
-        "litellm",
-        tmp_path / "config.yaml",
-        "--prices",
-        tmp_path / "prices.json",
-        "-y",
-    )
+    arguments, where = from_litellm(tmp_path), tmp_path / "router.env"
     code, said, error = run(*arguments, "-e", "trial", "--write", where)
     assert (code, error) == (0, "")
     assert where.stat().st_mode & 0o777 == 0o600
@@ -196,17 +183,7 @@ def test_init_keeps_the_routers_key_for_it_alone(run: Run, tmp_path: Path) -> No
 
 
 def test_init_makes_nothing_where_the_key_cannot_be_kept(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(LITELLM)
-    (tmp_path / "prices.json").write_text(json.dumps(PRICES))
-    arguments = (
-        "init",
-        "--from",
-        "litellm",
-        tmp_path / "config.yaml",
-        "--prices",
-        tmp_path / "prices.json",
-        "-y",
-    )
+    arguments = from_litellm(tmp_path)
     code, _, error = run(*arguments, "--write", tmp_path / "no" / "such" / "folder")
     assert (code, "No such file or directory" in error) == (2, True), error
     assert not Model.objects.exists()
