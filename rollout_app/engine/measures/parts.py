@@ -1,5 +1,6 @@
 """A guardrail's evidence in parts: all tasks since the start, since each of three later stages, slices of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,7 +14,7 @@ class _Part(Protocol):
 P = TypeVar("P", bound=_Part)
 
 
-class Parted(Generic[P]):
+class Parted(ABC, Generic[P]):
     """The parts by name. `restarts`: the stages from which harm is counted anew as well."""
 
     def __init__(self, restarts: Sequence[int], tuning: Tuning) -> None:
@@ -21,8 +22,8 @@ class Parted(Generic[P]):
         self.tuning = tuning
         self.parts: dict[str, P] = {ALL: self._new_part()}
 
-    def _new_part(self) -> P:
-        raise NotImplementedError
+    @abstractmethod
+    def _new_part(self) -> P: ...
 
     @property
     def whole(self) -> P:
