@@ -73,12 +73,13 @@ class Measure:
         self.metric, self.d, self.deff = data["metric"], data["margin"], data["deff"]
         self.bound, self.weight = data["name"] != data["metric"], data["weight"]
         self.sums, self.differing, self.reference = dict(data["sums"]), data["differing"], reference
-        self.shift = data["success_shift"]
+        # A bound is the candidate's alone: no other arm's units to be compared with.
+        self.shift = {} if self.bound else data["success_shift"]
 
     def missing(self, name, z):
         none = {"candidate": {"n": 0, "missing": 0}, "baseline": {"n": 0, "missing": 0}, "mh": [0, 0]}
         own = Missing(self.sums[name].get("missing", none), z, self.deff)
-        if self.metric != "failure" or name == "all" or not (name == "differing" or name.startswith("slice")):
+        if self.metric != "failure" or self.bound or name == "all":
             return own
         whole = Missing(self.sums["all"]["missing"], z, self.deff)
         if whole.e <= own.e:

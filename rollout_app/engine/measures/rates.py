@@ -194,7 +194,7 @@ class RateDifference(Rate):
         return best, best >= self.threshold
 
     def _excess(self, part: RatePart, z: float, conditions: Conditions) -> missing.Excess:
-        """What is missing beyond the other arm; of a slice at least what is missing of all."""
+        """What is missing beyond the other arm; of a part at least the share that is missing of all."""
         if not self.spec.graded:
             return missing.NONE
         own = part.missing.excess(z, conditions.deff)

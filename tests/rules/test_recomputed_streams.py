@@ -1,0 +1,83 @@
+"""Whole streams of traffic: what the engine says after each window comes out again without the engine.
+
+`docs/recompute_verdicts.py` shares no line with the engine. The traffic is the benchmarks': units with rates of their
+own, endpoints, tasks that differ, what is not reported, costs with a tail.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.simulated.rollout import stages_of
+from benchmarks.simulated.scenario import Missing, Scenario, Units
+from benchmarks.simulated.traffic import Traffic
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import SHARE_ALL
+from rollout_app.engine.guardrails import guardrails_for
+from rollout_app.engine.metrics import Metric
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "recompute_verdicts.py"
+FIVE = {"/chat": 0.4, "/search": 0.3, "/tickets": 0.2, "/mail": 0.07, "/admin": 0.03}
+STREAMS = [
+    Scenario("equal"),
+    Scenario("fails more, costs more", success=-0.06, cost=1.3, latency=1.4),
+    Scenario("fails less, costs less", success=0.03, cost=0.7),
+    Scenario("a fifth differs", success=-0.04, cost=1.1, differing=0.2),
+    Scenario("one endpoint is hurt", success=-0.3, endpoints=FIVE, hurt="/mail"),
+    Scenario("weak first", weak_first=0.4, cost=0.5),
+    Scenario("ungraded failures", success=-0.05, missing=Missing(ungraded_failures=0.6)),
+    Scenario("ungraded in the baseline, too", missing=Missing(both_ungraded=0.3, both_unfinished=0.05)),
+    Scenario("late", missing=Missing(late_failures=0.5, late_successes=0.1)),
+    Scenario("unpriced", cost=1.2, missing=Missing(unpriced=0.4, unpriced_factor=3.0)),
+    Scenario("one heavy unit", units=Units(heavy=0.3), success=-0.05),
+    Scenario("a heavy unit comes", units=Units(heavy=0.3, arrives=10)),
+    Scenario("tenants", units=Units(tenants=300), differing=0.3),
+    Scenario("users", units=Units(users=True), success=-0.03),
+    Scenario("an old client", success=-0.02, reports=False),
+    Scenario("few tasks", success=-0.1, per_minute=20, before=300),
+    Scenario("heavy costs", sigma=2.0, dear=0.014, cost=1.1),
+    Scenario("nearly never fails", base_failures=0.0015, after_first=True),
+]
+MINUTES = 36
+BOUNDS = {Metric.FAILURE: 0.12, Metric.ERROR: 0.03, Metric.COST_PER_SUCCESS: 900_000}
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("recompute_verdicts", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_it_comes_out_again_after_each_window(stream: Scenario, seed: int) -> None:
+    """A third of the minutes in each of three stages, judged at every third."""
+    module, traffic, stages = script(), Traffic(stream, seed), stages_of("cautious")[:4]
+    guardrails = guardrails_for({"metric": metric, "bound": bound} for metric, bound in BOUNDS.items())
+    accumulator = Accumulator.open(guardrails, stages, traffic.reference)
+    rollout = as_answered(
+        {
+            "stages": [stage.as_dict() for stage in stages],
+            "reference": traffic.reference.as_dict(),
+        }
+    )
+    for minute in range(MINUTES):
+        stage = 3 * minute // MINUTES
+        row = traffic.row(minute, stages[stage].share_pcm / SHARE_ALL, stage)
+        late = {} if stream.reports else traffic.late
+        if not accumulator.take([row], before=minute + 1, late=late) or minute % 3 != 2:
+            continue
+        for verdict in accumulator.judge(stage).verdicts:
+            data = as_answered(verdict.as_dict())
+            answer = {"stage": stage, "verdict": data["result"], "data": data}
+            assert module.differences(rollout, answer) == {}, (minute, verdict.name)
+
+
+def as_answered(data: Any) -> Any:
+    """As it comes over the wire."""
+    return json.loads(json.dumps(data))
