@@ -25,6 +25,7 @@ from policies_app.fleet.buffer import FleetBuffer
 from policies_app.fleet.writer import FleetWriter
 from policies_app.snapshots import ofrep
 from policies_app.snapshots.ofrep import RemoteEvaluation
+from policies_app.snapshots.plano import RoutingPolicies
 from policies_app.snapshots.serving import SnapshotService
 from policies_app.snapshots.watcher import Watcher
 from rollout_app.outcomes.ingest import Ingest
@@ -54,8 +55,10 @@ class Gateway:
         self._bodies = Bodies()
         self.snapshots = SnapshotService(self._keyring, self._fleet)
         self.ingest = Ingest(self.snapshots.cache, self._fleet)
+        policies = RoutingPolicies(self.snapshots.environment_of, self._fleet)
         self._endpoints = {
             PREFIX + "snapshot": Endpoint("GET", self.snapshots.poll, 0, Counter()),
+            PREFIX + "routing-policy": Endpoint("GET", policies.answer, 0, Counter()),
             PREFIX + "acks": Endpoint("POST", self.snapshots.ack, 16 * 1024, Counter()),
             PREFIX + "outcomes": Endpoint("POST", self.ingest.outcomes, 1024 * 1024, Counter()),
             PREFIX + "events": Endpoint("POST", self.ingest.events, 1024 * 1024, Counter()),

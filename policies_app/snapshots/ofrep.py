@@ -14,7 +14,6 @@ stage has no place in the protocol.
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,9 +21,9 @@ import msgspec
 from controlplane.web.replies import Reply, Request, json_reply
 from pointsman.assignment import WorkloadAssignment
 from pointsman.choose import decide
-from pointsman.errors import PointsmanError
 from pointsman.integrations.flags import inputs_of, metadata_of, reason_of, units_of
 from policies_app.snapshots.cache import CachedEnvironment, Selection, SnapshotCache
+from policies_app.snapshots.compiled import assignment_of
 
 _MAX_CONTEXT = 64 * 1024  # bytes of a request
 
@@ -66,7 +65,7 @@ def evaluate_one(
     except ContextRefused as refused:
         return json_reply(400, {"key": name, "errorCode": refused.code, "errorDetails": refused.detail})
     visible = selection is None or name in selection
-    assignment = _assignment(environment, name) if environment is not None and visible else None
+    assignment = assignment_of(environment, name) if environment is not None and visible else None
     if assignment is None:
         detail = f"This environment serves no workload {name!r}."
         return json_reply(404, {"key": name, "errorCode": "FLAG_NOT_FOUND", "errorDetails": detail})
@@ -88,7 +87,7 @@ def evaluate_all(
     headers = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
     if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(b",")):
         return Reply(304, headers)
-    found = (_assignment(environment, name) for name in names if environment is not None)
+    found = (assignment_of(environment, name) for name in names if environment is not None)
     flags = [_evaluation(assignment, key, context) for assignment in found if assignment is not None]
     return json_reply(200, {"flags": flags, "metadata": _revision(environment)}, *headers)
 
@@ -127,23 +126,6 @@ def _evaluation(
 def _is_plain(value: Any) -> bool:
     """Metadata of a flag are texts, numbers and booleans."""
     return isinstance(value, (str, int, float, bool))
-
-
-def _assignment(environment: CachedEnvironment | None, name: str) -> WorkloadAssignment | None:
-    """What is served of the workload; None where nothing is, or nothing that can run."""
-    fragment = environment.fragments.get(name) if environment is not None else None
-    if fragment is None or environment is None:
-        return None
-    return _built(environment.header.name, name, fragment.text)
-
-
-@lru_cache(maxsize=1_024)
-def _built(environment: str, name: str, text: bytes) -> WorkloadAssignment | None:
-    """Compiled once for each content: about a millisecond."""
-    try:
-        return WorkloadAssignment.build(name, json.loads(text), environment=environment)
-    except PointsmanError:
-        return None  # a router refuses it, too, and says so by an ack
 
 
 def _etag(

@@ -100,7 +100,7 @@ class SnapshotService:
     def poll(self, request: Request, body: bytes = b"") -> Reply | Coroutine[Any, Any, Reply]:
         """At once where it is known; else what to await: a body to be built, or something newer."""
         caller, headers = request.caller, request.headers
-        environment = self._environment(caller)
+        environment = self.environment_of(caller)
         tags = headers.get(b"if-none-match")
         wait = _wait(headers[b"prefer"]) if b"prefer" in headers else 0
         if tags is not None and not wait:
@@ -125,7 +125,7 @@ class SnapshotService:
 
     def ack(self, request: Request, body: bytes) -> Reply:
         ack = read_ack(body)
-        header = self._environment(request.caller).header
+        header = self.environment_of(request.caller).header
         instance = ack.router or request.instance()
         if ack.state == "leaving":
             self._fleet.left(header.pk, instance, request.client())
@@ -140,7 +140,8 @@ class SnapshotService:
 
     # --- inside ---------------------------------------------------------------------------------------
 
-    def _environment(self, caller: Caller) -> CachedEnvironment:
+    def environment_of(self, caller: Caller) -> CachedEnvironment:
+        """What the key's environment serves now. Raises `Restored` and `NotFound`."""
         try:
             return self.cache[caller.environment]
         except KeyError:
@@ -181,7 +182,7 @@ class SnapshotService:
         self.held[caller.key_id] += 1
         try:
             while True:
-                environment = self._environment(caller)
+                environment = self.environment_of(caller)
                 # Asked anew: a restore while it waited begins another epoch, and that needs a full answer.
                 query = self._query(request, environment, condition)
                 reply = await self._reply(environment, query, condition, encoding)
