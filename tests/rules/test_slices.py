@@ -1,0 +1,98 @@
+"""Which endpoints and route pairs are followed, at each border."""
+
+import pytest
+
+from rollout_app.engine.evidence import ArmSums, ClosedWindow, Differing, GradedCosts, SliceSums
+from rollout_app.engine.measures.slices import (
+    MOST_ENDPOINTS,
+    MOST_PAIRS,
+    FollowedSlices,
+    differing_sums,
+)
+
+
+def sums(tasks: int) -> SliceSums:
+    return SliceSums(tasks, tasks - 1, 1, GradedCosts(tasks, tasks - 1, 10 * tasks))
+
+
+def window(tasks: int, pairs: dict[str, tuple[int, int]] | None = None, **endpoints: int) -> ClosedWindow:
+    """`tasks` in all, half of them the candidate's; an endpoint's are all the baseline's but one."""
+    arm = ArmSums(tasks=tasks // 2)
+    known = {name: (sums(1), sums(n - 1)) for name, n in endpoints.items()}
+    if pairs is None:
+        return ClosedWindow(1, 0, 0, arm, arm, endpoints=known)
+    candidate = Differing(10, {name: sums(n) for name, (n, _) in pairs.items() if n})
+    baseline = Differing(10, {name: sums(n) for name, (_, n) in pairs.items() if n})
+    return ClosedWindow(
+        1, 0, 0, arm, arm, endpoints=known, candidate_differing=candidate, baseline_differing=baseline
+    )
+
+
+def test_one_endpoint_is_no_slice() -> None:
+    followed = FollowedSlices()
+    assert followed.take(window(100, chat=100)) == {}
+    assert set(followed.take(window(100, chat=60, mail=40))) == {"endpoint chat", "endpoint mail"}
+
+
+@pytest.mark.parametrize(("tasks", "name"), [(10, "endpoint mail"), (9, "endpoint (others)")])
+def test_it_follows_what_carries_a_hundredth_of_a_window(tasks: int, name: str) -> None:
+    found = FollowedSlices().take(window(1_000, chat=600, search=400 - tasks, mail=tasks))
+    assert set(found) == {"endpoint chat", "endpoint search", name}
+    assert found[name] == (sums(1), sums(tasks - 1))
+
+
+def test_what_is_followed_once_stays_followed() -> None:
+    followed = FollowedSlices()
+    followed.take(window(100, chat=50, mail=50))
+    assert "endpoint mail" in followed.take(window(1_000, chat=999, mail=2))
+
+
+def test_the_rest_comes_together() -> None:
+    found = FollowedSlices().take(window(10_000, chat=5_000, search=4_800, a=60, b=70, c=70))
+    assert found["endpoint (others)"] == (sums(1) + sums(1) + sums(1), sums(59) + sums(69) + sums(69))
+
+
+def test_it_follows_the_largest_and_no_more_than_so_many() -> None:
+    followed = FollowedSlices()
+    names = {f"e{i:02}": 100 + i for i in range(MOST_ENDPOINTS + 3)}
+    followed.take(window(1_000, **names))
+    assert followed.endpoints == sorted(names, reverse=True)[:MOST_ENDPOINTS]
+    followed.take(window(1_000, later=900))
+    assert "later" not in followed.endpoints
+    pairs = {f"a>{i}": (20, 20) for i in range(MOST_PAIRS + 2)}
+    found = followed.take(window(1_000, pairs))
+    assert followed.pairs == sorted(pairs)[:MOST_PAIRS], "of equal ones the first by name"
+    assert found["pair (others)"] == (sums(20) + sums(20), sums(20) + sums(20))
+
+
+def test_a_pair_that_one_arm_has_not_seen_has_no_tasks_there() -> None:
+    found = FollowedSlices().take(window(100, {"a>b": (40, 50), "a>c": (5, 0), "c>b": (0, 5)}))
+    assert found == {
+        "pair a>b": (sums(40), sums(50)),
+        "pair a>c": (sums(5), SliceSums()),
+        "pair c>b": (SliceSums(), sums(5)),
+    }
+
+
+def test_pairs_are_unknown_where_an_arm_does_not_say() -> None:
+    one = Differing(10, {"a>b": sums(6), "a>c": sums(4)})
+    arm = ArmSums(tasks=50)
+    assert FollowedSlices().take(ClosedWindow(1, 0, 0, arm, arm, candidate_differing=one)) == {}
+
+
+def test_all_differing_tasks_of_both_arms() -> None:
+    found = differing_sums(window(100, {"a>b": (40, 50), "a>c": (5, 0), "c>b": (0, 5)}))
+    assert found == (sums(40) + sums(5), sums(50) + sums(5))
+    known, arm, none = Differing(10, {"a>b": sums(6)}), ArmSums(tasks=50), ArmSums()
+    assert differing_sums(ClosedWindow(1, 0, 0, arm, arm, candidate_differing=known)) is None
+    assert differing_sums(ClosedWindow(1, 0, 0, none, none)) is None
+    quiet = ClosedWindow(1, 0, 0, none, arm, baseline_differing=known)
+    assert differing_sums(quiet) == (SliceSums(), sums(6)), "an arm without tasks need not say"
+
+
+def test_it_is_the_same_after_it_was_kept() -> None:
+    followed = FollowedSlices()
+    followed.take(window(100, {"a>b": (40, 50), "a>c": (5, 0)}, chat=60, mail=40))
+    again = FollowedSlices.load(followed.dump())
+    assert (again.endpoints, again.pairs) == (["chat", "mail"], ["a>b", "a>c"])
+    assert again.dump() == followed.dump()
