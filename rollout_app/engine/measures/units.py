@@ -29,6 +29,7 @@ _PRIOR_TASKS = 500  # with which the shares before the rollout count in those of
 _OUTLIER = (
     16  # squared standard errors (times the design effect) from which a cell is left out at a new share
 )
+_ROUNDED = 1 + 1e-6  # so that a tie stays one after the sums were kept, which rounds them
 _COVERED = 0.95  # of an arm's graded tasks and failures that its cells must account for
 
 
@@ -164,9 +165,9 @@ class Units:
 
     def _predict_again(self) -> None:
         """At a new share: the rates anew, the baseline's own tasks so far as the second half, without outliers."""
-        deff = self.residual
+        limit = _OUTLIER * self.residual * _ROUNDED
         for cell, (_, x, expected, variance) in self.seen.items():
-            if (x - expected) ** 2 > _OUTLIER * variance * deff:
+            if (x - expected) ** 2 > limit * variance:
                 self.left_out.add(cell)
         cells: dict[int, tuple[int, int, int, int]] = {}
         for cell in {*self.before, *self.seen}:
@@ -202,17 +203,17 @@ class Units:
     def dump(self) -> dict[str, Any]:
         return {
             "left_out": sorted(self.left_out),
-            "recent": {str(cell): round(n, 3) for cell, n in self.recent.items()},
+            "recent": {str(cell): round(n, 6) for cell, n in self.recent.items()},
             "recent_minute": self.recent_minute,
             "tasks": {str(cell): n for cell, n in self.tasks.items()},
             "ours": {str(cell): n for cell, n in self.ours.items()},
-            "seen": {str(cell): [round(value, 5) for value in kept] for cell, kept in self.seen.items()},
+            "seen": {str(cell): [round(value, 8) for value in kept] for cell, kept in self.seen.items()},
             "stage": self.stage,
             "reported": self.reported,
-            "level": [round(value, 3) for value in self.level],
+            "level": [round(value, 6) for value in self.level],
             "mean": self.prediction.mean,
             "persistent": self.prediction.persistent,
-            "rates": {str(cell): round(rate, 6) for cell, rate in self.prediction.rates.items()},
+            "rates": {str(cell): round(rate, 9) for cell, rate in self.prediction.rates.items()},
         }
 
     @classmethod
