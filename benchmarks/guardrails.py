@@ -23,7 +23,9 @@ from typing import Any
 from benchmarks.simulated.rollout import Run, simulate
 from benchmarks.simulated.scenario import Scenario
 from benchmarks.simulated.scenarios import ALL
+from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.measures.base import DEFAULT, Tuning
+from rollout_app.engine.metrics import Metric
 
 TUNINGS = {
     "default": DEFAULT,
@@ -35,10 +37,14 @@ TUNINGS = {
     "none of these": Tuning(0.1, 0.0, 0.0, 0.0, 0.0, boosting=False, least_cost_tasks=100),
 }
 SEED = 7_000
+MARGIN = next(guardrail.margin for guardrail in guardrails_for() if guardrail.metric is Metric.FAILURE)
 
 
 def summary(scenario: Scenario, runs: list[Run]) -> dict[str, Any]:
-    """One row of the table. Shares in percent."""
+    """One row of the table. Shares in percent.
+
+    `mean`: candidate tasks until rollback. `beyond`: runs in which all traffic bore more failures than the margin.
+    """
     back = [run for run in runs if run.end == "rolled back"]
     full = [run for run in runs if run.end == "full"]
     hold = [run for run in runs if run.end == "hold"]
@@ -55,7 +61,9 @@ def summary(scenario: Scenario, runs: list[Run]) -> dict[str, Any]:
         "hold": percent(len(hold)),
         "median": median(exposed) if exposed else None,
         "p95": round(quantiles(exposed, n=20)[-1]) if len(exposed) > 1 else None,
+        "mean": round(sum(exposed) / len(exposed), 1) if exposed else None,
         "tasks_until_full": median(run.tasks for run in full) if full else None,
+        "beyond": percent([run for run in runs if run.harm > MARGIN]),
         "by": Counter(run.by for run in back).most_common(2),
         "held_by": Counter(run.by for run in hold).most_common(2),
         "named": Counter(name for run in back for name in run.named).most_common(1),

@@ -32,7 +32,7 @@ class Run:
     named: tuple[str, ...] = ()  # endpoints in the reason
     fired: tuple[bool, bool, bool, bool] = (False, False, False, False)
     unhealthy: float = 0.0  # share of evaluations that found the baseline unhealthy
-    harm: float = 0.0  # excess failures over all tasks, in points, at its largest
+    harm: float = 0.0  # excess failures to expect of all tasks, as a fraction, at the largest share
     codes: dict[str, int] = field(default_factory=dict)
 
 
@@ -51,11 +51,13 @@ def simulate(scenario: Scenario, seed: int, tuning: Tuning = DEFAULT) -> Run:
     accumulator = Accumulator.open(guardrails_for(), stages, traffic.reference, tuning)
     rivals, rows, stage, entered = Rivals(), [], 0, 0
     total = ours = failures = 0
+    harm = 0.0
     codes: dict[str, int] = {}
     for look in range(scenario.looks):
         minute = look * scenario.step
         row = traffic.row(look, stages[stage].share_pcm / SHARE_ALL, stage)
         rows.append(row)
+        harm = max(harm, -scenario.success * stages[stage].share_pcm / SHARE_ALL)
         total += expected(row.candidate) + expected(row.baseline)
         ours += expected(row.candidate)
         failures += row.candidate.failures
@@ -77,7 +79,7 @@ def simulate(scenario: Scenario, seed: int, tuning: Tuning = DEFAULT) -> Run:
         decision = decide(view, evidence, FLEET, now)
 
         def ended(end: str, by: str, named: tuple[str, ...] = ()) -> Run:
-            return Run(end, total, ours, failures, by, named, rivals.fired, codes=codes)  # noqa: B023
+            return Run(end, total, ours, failures, by, named, rivals.fired, harm=harm, codes=codes)  # noqa: B023
 
         match decision:
             case RollBack():
@@ -94,4 +96,4 @@ def simulate(scenario: Scenario, seed: int, tuning: Tuning = DEFAULT) -> Run:
     last = decision.reason.code if isinstance(decision, Hold) else ""
     if last == "evidence":
         last = ",".join(v.name for v in judgement.open)
-    return Run("hold", total, ours, failures, last, (), rivals.fired, codes=codes)
+    return Run("hold", total, ours, failures, last, (), rivals.fired, harm=harm, codes=codes)

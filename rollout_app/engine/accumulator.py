@@ -18,7 +18,7 @@ from rollout_app.engine.evidence import (
     ShadowSums,
     Stage,
 )
-from rollout_app.engine.guarded import for_display, or_failed
+from rollout_app.engine.guarded import Failures, for_display, or_failed
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen
 from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
@@ -29,7 +29,7 @@ from rollout_app.engine.measures.slices import FollowedSlices, differing_sums
 from rollout_app.engine.measures.units import Units
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
-from rollout_app.engine.stats.combine import LOG_SAFE, weighted
+from rollout_app.engine.stats.combine import LOG_SAFE, LOG_SUSPICION, weighted
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 from rollout_app.engine.stats.srm import log_e_srm
 from rollout_app.engine.verdicts import (
@@ -46,6 +46,7 @@ from rollout_app.engine.windows import MAX_MINUTES, close_windows, merge_groups
 T = TypeVar("T")
 FORMAT = 5
 READABLE = (4, 5)  # 4: sums by stage, without shares, slices, differing tasks and cells
+_SHARES = "missing shares"
 _ALL_DIFFER = 0.95  # of the tasks: from here on the differing tasks are all tasks
 _CHEAPER = "Cost per success is shown to be safe: the rate is shown, not judged."
 
@@ -77,6 +78,8 @@ class Accumulator:
         self.followed = FollowedSlices()
         self.rehearsed = Rehearsed()  # of the shadow stage's closed minutes
         self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline, over the last closed hour
+        # By guardrail or part. While there are any, the sums are judged and not to be kept.
+        self.failed = Failures()
 
     @classmethod
     def open(
@@ -131,13 +134,14 @@ class Accumulator:
         self.tallies.setdefault(stage, StageTally()).add(window)
         if stage not in self.compared:
             return
-        self.shares.take(window)
+        guard = self.failed.guard
+        guard(_SHARES, partial(self.shares.take, window), None)
         view = self._view(window)
-        for measure in self.measures.values():
-            measure.take(view)
+        for name, measure in self.measures.items():
+            guard(name, partial(measure.take, view), None)
 
     def _view(self, window: ClosedWindow) -> WindowView:
-        t, c = window.candidate, window.baseline
+        t, c, guard = window.candidate, window.baseline, self.failed.guard
         nt, nc = expected(t), expected(c)
         failures = self.units.take(window) if self.units else [(t.graded, t.failures, c.graded, c.failures)]
         return WindowView(
@@ -145,8 +149,8 @@ class Accumulator:
             failures,
             (nt - min(nt, t.graded), nt, nc - min(nc, c.graded), nc),
             (nt - min(nt, t.costs.n), nt, nc - min(nc, c.costs.n), nc),
-            differing_sums(window),
-            self.followed.take(window) if self.tuning.slices else {},
+            guard("differing tasks", partial(differing_sums, window), None),
+            guard("slices", partial(self.followed.take, window), {}) if self.tuning.slices else {},
         )
 
     def take_late(self, late: Mapping[int, Late]) -> bool:
@@ -157,8 +161,8 @@ class Accumulator:
         more_by_stage = self.shares.take_late({at: more for at, more in late.items() if at in self.compared})
         for more in more_by_stage:
             if not self._decisions_are_known:
-                for measure in self.measures.values():
-                    measure.miss(more.candidate, more.baseline)
+                for name, measure in self.measures.items():
+                    self.failed.guard(name, partial(measure.miss, more.candidate, more.baseline), None)
         return bool(more_by_stage)
 
     @property
@@ -177,7 +181,8 @@ class Accumulator:
         share = self._share_after(stage)
         verdicts = self._beside_the_point([self._verdict(one, conditions, share) for one in self.guardrails])
         log_e = weighted((v.weight, v.log_e_counted) for v in verdicts)
-        broken = [what for verdict in verdicts for what in verdict.broken]
+        broken = [f"{what} ({error})" for what, error in self.failed.items() if what not in self.measures]
+        broken += [what for verdict in verdicts for what in verdict.broken]
 
         def none_if_broken(what: str, make: Callable[[], T], instead: T) -> T:
             """What only holds a rollout must not keep harm from being counted."""
@@ -188,16 +193,16 @@ class Accumulator:
 
             return or_failed(what, make, note)
 
-        deff = conditions.deff
+        deff, furthest = conditions.deff, partial(self._furthest, stage, verdicts, conditions)
         judgement = Judgement(
             tuple(map(self._with_slices, verdicts)),
             log_e,
             none_if_broken("the sample ratio", self._srm, 0.0),
             dict(self.tallies),
-            none_if_broken("missing shares", lambda: self.shares.verdicts(deff), ()),
+            none_if_broken(_SHARES, lambda: self.shares.verdicts(deff), ()),
             none_if_broken("differing shares", lambda: self.shares.differing_mismatch(deff), None),
             none_if_broken("units", lambda: self._units_seen(deff), None),
-            none_if_broken("the next stage", lambda: self._furthest(stage, verdicts, conditions), None),
+            none_if_broken("the next stage", lambda: None if log_e >= LOG_SUSPICION else furthest(), None),
             not any(guardrail.metric.spec.graded for guardrail in self.guardrails),
             tuple(broken),
         )
@@ -207,11 +212,18 @@ class Accumulator:
 
     def _verdict(self, guardrail: Guardrail, conditions: Conditions, share: float) -> Verdict:
         measure, why_not = self.measures[guardrail.name], self.why_not[guardrail.name]
+        if error := self._failed(guardrail):
+            return not_judged(guardrail, measure, error)
         return or_failed(
             guardrail.name,
             lambda: judge(guardrail, measure, conditions, next_share=share, why_not=why_not),
             lambda error: not_judged(guardrail, measure, error),
         )
+
+    def _failed(self, guardrail: Guardrail) -> str:
+        """The error for which it can't be judged; costs of sticky units stand on how their failures differ."""
+        rests_on = Metric.FAILURE if guardrail.metric.spec.priced and self.units else guardrail.name
+        return self.failed.get(guardrail.name) or self.failed.get(rests_on, "")
 
     def conditions(self) -> Conditions:
         """Under what all guardrails are judged now."""
@@ -328,19 +340,19 @@ class Accumulator:
 
     def _srm(self) -> float:
         """The share of decisions, where they are counted: tasks that get lost are not a wrong split."""
-        tallies = ((i, self.tallies[i]) for i in self.compared if i in self.tallies)
         segments = (
-            (self.stages[i].share_pcm / SHARE_ALL, t.candidate_expected, t.baseline_expected)
-            for i, t in tallies
+            (self.stages[i].share_pcm / SHARE_ALL, tally.candidate_expected, tally.baseline_expected)
+            for i, tally in self.tallies.items()
+            if i in self.compared
         )
         # As with the design effect: units that come and go look alone in a short reference.
-        seen = unit_spread([group.tasks for group in self.groups.values()])
-        cells = self.units.spread if self.units else 0.0
-        return log_e_srm(segments, max(self.reference.unit_spread, seen, cells))
+        seen = max(self.reference.unit_spread, unit_spread([group.tasks for group in self.groups.values()]))
+        return log_e_srm(segments, max(seen, self.units.spread) if self.units else seen)
 
     # --- kept ------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
+        seen = self.rehearsed
         data = {
             "format": FORMAT,
             "guardrails": [guardrail.as_dict() for guardrail in self.guardrails],
@@ -350,11 +362,7 @@ class Accumulator:
             "tallies": {str(stage): tally.as_dict() for stage, tally in self.tallies.items()},
             "cursors": {str(stage): minute for stage, minute in self.cursors.items()},
             "recent": self.recent,
-            "rehearsed": [
-                self.rehearsed.shadow.counts,
-                self.rehearsed.mirror.counts,
-                self.rehearsed.shadow.priced,
-            ],
+            "rehearsed": [seen.shadow.counts, seen.mirror.counts, seen.shadow.priced],
             "groups": {str(key): [group.tasks, group.failures] for key, group in self.groups.items()},
             "shares": self.shares.dump(),
             "followed": self.followed.dump(),

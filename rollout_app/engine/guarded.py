@@ -29,3 +29,18 @@ def or_failed(what: str, make: Callable[[], T], instead: Callable[[str], T]) -> 
     except Exception as error:
         logger.exception("%s could not be judged", what)
         return instead(type(error).__name__)
+
+
+class Failures(dict[str, str]):
+    """What raised while windows were taken in: {its name: the error's name}. From then on its sums lack a window."""
+
+    def guard(self, what: str, make: Callable[[], T], instead: T) -> T:
+        """What `make` gives; `instead` where it raises, now or for an earlier window."""
+        if what in self:
+            return instead
+        try:
+            return make()
+        except Exception as error:
+            logger.exception("%s could not take in a window", what)
+            self[what] = type(error).__name__
+            return instead

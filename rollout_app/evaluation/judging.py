@@ -133,7 +133,9 @@ def _judge_one(
     one: _Started, rows: list[MinuteRow], young: ArmSums, now: datetime, fleets: Fleets
 ) -> Evaluation:
     subject, accumulator = one.subject, one.subject.accumulator(one.progress)
-    is_new = bool(accumulator.take(rows, before=one.before)) or one.calibrated_now
+    taken = bool(accumulator.take(rows, before=one.before)) or one.calibrated_now
+    # Sums that lack a window are not kept: the next evaluation takes it in again.
+    is_new = taken and not accumulator.failed
     still_open = [row for row in rows if row.minute >= accumulator.cursors.get(row.stage, 0)]
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), accumulator.rehearsed)
     evidence = Evidence(
@@ -146,8 +148,8 @@ def _judge_one(
     )
     view, fleet = _view(subject, accumulator.stages, now), fleets.view(subject)
     decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
-    if _may_rest_on_what_is_late(decision, is_new) and accumulator.take_late(_late(one, accumulator)):
-        is_new = True
+    if _may_rest_on_what_is_late(decision, taken) and accumulator.take_late(_late(one, accumulator)):
+        is_new = not accumulator.failed
         again = accumulator.judge(subject.stage, forecast=False, detail=False)
         evidence = replace(evidence, judgement=again)
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)

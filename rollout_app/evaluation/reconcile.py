@@ -89,13 +89,13 @@ def _evaluate_or_halve(ids: Sequence[UUID | str], now: datetime | None, fleets: 
 
 
 def _failed(pk: UUID | str, error: Exception, now: datetime) -> str:
-    """An evaluation that raised: harm that plain failures show still rolls back, everything else holds."""
+    """An evaluation that raised: harm that can still be shown rolls back, everything else holds."""
     logger.error("the evaluation of rollout %s failed; the next sweep repeats it", pk, exc_info=error)
     try:
-        if rescue.roll_back_if_failing(pk, now, error):
+        if rescue.roll_back_if_failing(pk, now, error, anew=True):
             return "roll_back"
     except Exception:
-        logger.exception("rollout %s could not be judged by its failures alone either", pk)
+        logger.exception("rollout %s could not be judged by what is left of it either", pk)
     _hold_failed(pk, error)
     return "error"
 
@@ -214,7 +214,7 @@ def _rescued(evaluation: Evaluation, now: datetime) -> str:
     pk = evaluation.subject.pk
     try:
         error = EvaluationIncomplete("; ".join(evaluation.broken))
-        return "roll_back" if rescue.roll_back_if_failing(pk, now, error) else "hold"
+        return "roll_back" if rescue.roll_back_if_failing(pk, now, error, anew=False) else "hold"
     except Exception:
         logger.exception("rollout %s could not be judged by its failures alone", pk)
         return "hold"

@@ -1,33 +1,53 @@
-"""Where an evaluation can't be finished: harm that plain failures show still rolls the candidate back.
+"""Where an evaluation can't be finished: harm that can still be shown rolls the candidate back.
 
-Reads only counts of tasks, whatever else of the minutes can't be read, and asks `engine.rescue`.
+First by failures alone: only counts of tasks, whatever else of the minutes can't be read, asked of `engine.rescue`.
+Then, of a rollout that could not be evaluated at all, by every guardrail, from all of its minutes, read anew.
 """
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from controlplane.core.actors import SYSTEM
 from controlplane.core.errors import RolloutMoved
 from policies_app.models import Workload
 from rollout_app import actions
+from rollout_app.engine.accumulator import Accumulator
+from rollout_app.engine.evidence import ArmSums, MinuteRow, Stage
+from rollout_app.engine.explain import evidence_of, harm_of
+from rollout_app.engine.guarded import for_display
+from rollout_app.engine.guardrails import Guardrail
+from rollout_app.engine.judgement import Judgement
+from rollout_app.engine.measures.base import DEFAULT, RESTARTS
 from rollout_app.engine.metrics import Metric
-from rollout_app.engine.rescue import PlainHarm, PlainMinute, failures_alone
+from rollout_app.engine.reference import Reference
+from rollout_app.engine.rescue import PART, PlainHarm, PlainMinute, failures_alone
 from rollout_app.engine.states import State
-from rollout_app.engine.stats.combine import missing_breach
+from rollout_app.engine.stats.combine import LOG_ROLL_BACK, missing_breach
 from rollout_app.engine.windows import closes_before
-from rollout_app.evaluation.evaluations import whole_rollout
+from rollout_app.evaluation.evaluations import as_json, whole_rollout
+from rollout_app.evaluation.judging import LATER
 from rollout_app.models import ArmTotals, Rollout
-from rollout_app.outcomes import minute_totals
+from rollout_app.outcomes import minute_totals, stored_sums
 
 logger = logging.getLogger(__name__)
+_Read = Callable[[Rollout, Reference, int], list[MinuteRow]]
+# Without differing tasks and slices the rest weighs more. No part may count for more than it does in a whole
+# evaluation: to ask it adds nothing to the chance of a false alarm.
+_PLAIN_ROLL_BACK = LOG_ROLL_BACK + math.log((1 - RESTARTS * DEFAULT.restart) / PART)
 _COUNTS = ("arm", "stage", "minute", "tasks", "successes", "failures", "received_at")
 
 
-def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception) -> bool:
-    """Roll back if the candidate's failures alone show harm, or nothing of it is heard; whether it did."""
+def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception, *, anew: bool) -> bool:
+    """Roll back if the candidate's failures alone show harm, or nothing of it is heard; whether it did.
+
+    `anew`: or if any guardrail does, judged from minutes that are read again. It is asked once a minute: it reads all.
+    """
     rollout = whole_rollout(UUID(str(pk)))
     if (
         rollout.state not in (State.RUNNING, State.PAUSED)
@@ -54,6 +74,11 @@ def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception) -> boo
             f"{failed} {heard.candidate_decisions} tasks were decided for the candidate and none is finished."
         )
         return _roll_back(rollout, reason, {"code": "telemetry"})
+    if anew and not _asked_lately(rollout, now):
+        if judgement := _judged_anew(rollout, before):
+            evidence = msgspec.json.decode(as_json({"code": "guardrail", "judgement": judgement.as_dict()}))
+            return _roll_back(rollout, f"{failed} {_harm_in_words(rollout, judgement)}", evidence)
+        Rollout.objects.filter(pk=rollout.pk, version=rollout.version).update(wake_at=now + LATER)
     return False
 
 
@@ -95,6 +120,60 @@ def _joined(minutes: list[PlainMinute]) -> list[PlainMinute]:
         key = one.stage, one.minute
         total[key] = total[key].with_more(one) if key in total else one
     return list(total.values())
+
+
+# --- every guardrail, from minutes that are read again ----------------------------------------------------
+
+
+def _asked_lately(rollout: Rollout, now: datetime) -> bool:
+    return rollout.hold_code == "evaluation_failed" and rollout.wake_at is not None and rollout.wake_at > now
+
+
+def _judged_anew(rollout: Rollout, before: int) -> Judgement | None:
+    """What all minutes show, if it is harm; from plain counts and costs where the rest of them can't be read."""
+    for read, least in ((_whole_minutes, LOG_ROLL_BACK), (_plain_minutes, _PLAIN_ROLL_BACK)):
+        try:
+            judgement = _judgement(rollout, read, before)
+        except Exception:
+            logger.exception("rollout %s could not be judged anew by %s", rollout.pk, read.__name__)
+        else:
+            return judgement if judgement.log_e >= least else None
+    return None
+
+
+def _judgement(rollout: Rollout, read: _Read, before: int) -> Judgement:
+    reference = Reference.from_dict(rollout.reference or {"outcomes": 0})
+    guardrails, stages = map(Guardrail.from_dict, rollout.guardrails), map(Stage.from_dict, rollout.stages)
+    accumulator = Accumulator.open(guardrails, stages, reference)
+    accumulator.take(read(rollout, reference, before), before=before)
+    return accumulator.judge(rollout.stage, forecast=False, detail=False)
+
+
+def _whole_minutes(rollout: Rollout, reference: Reference, before: int) -> list[MinuteRow]:
+    return minute_totals.all_minutes(rollout, reference, before)
+
+
+def _plain_minutes(rollout: Rollout, reference: Reference, before: int) -> list[MinuteRow]:
+    """Counts and costs alone. Sticky units can't be told from harm by these, so of them there is nothing."""
+    if rollout.workload.unit != Workload.Unit.REQUEST:
+        return []
+    minutes: dict[tuple[int, int], dict[str, ArmSums]] = {}
+    rows = ArmTotals.objects.filter(rollout=str(rollout.pk)).exclude(rollout="").order_by()
+    for row in rows.values("arm", "stage", "minute", *stored_sums.PLAIN_FIGURES).iterator():
+        key = row["stage"], minute_totals.minute_of(row["minute"])
+        minutes.setdefault(key, {})[row["arm"]] = stored_sums.plain_sums(row)
+    none = ArmSums()
+    return [
+        MinuteRow(stage, minute, arms.get("candidate", none), arms.get("baseline", none))
+        for (stage, minute), arms in sorted(minutes.items())
+    ]
+
+
+def _harm_in_words(rollout: Rollout, judgement: Judgement) -> str:
+    worst, stages = judgement.harmful[:3], [Stage.from_dict(stage) for stage in rollout.stages]
+    names = ", ".join(verdict.name for verdict in worst)
+    said = for_display("the reason", lambda: "; ".join(harm_of(v, stages) for v in worst), f"Harm: {names}")
+    return f"{said}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough)."
 
 
 def _roll_back(rollout: Rollout, reason: str, evidence: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ FIGURES = (
     "graded_n", "graded_successes", "graded_capped_sum", "graded_capped_sum_sq", "graded_capped_on_success",
     "graded_sum", "tracked", "decided", "cost_histogram", "latency_histogram",
 )  # fmt: skip
+PLAIN_FIGURES = FIGURES[:-2]  # without what is text
 DIFFERING = ("differing_known", "differing", "decided_differing", "decided_differing_known")
 
 
@@ -33,16 +34,24 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
     latency, cost = _HISTOGRAM.decode(row["latency_histogram"]), _HISTOGRAM.decode(row["cost_histogram"])
     latency_edge = reference.latency_edge if reference else None
     cost_edge = reference.cost_edge if reference else None
+    return plain_sums(
+        row,
+        latency_n=latency.total if latency_edge is not None else 0,
+        latency_above=latency.above(latency_edge),
+        cost_above=cost.above(cost_edge),
+        cost_over=_over(cost, reference.cost_quantiles if reference else None),
+    )
+
+
+def plain_sums(row: Mapping[str, Any], **tails: Any) -> ArmSums:
+    """Of one row what its numbers say. `tails`: what its histograms do."""
     tasks, successes, failures = _finished(row)
     return ArmSums(
         tasks=tasks,
         successes=successes,
         failures=failures,
         **{name: row[name] for name in TASK_COUNTS},
-        latency_n=latency.total if latency_edge is not None else 0,
-        latency_above=latency.above(latency_edge),
         cost_n=row["cost_n"],
-        cost_above=cost.above(cost_edge),
         cost=row["capped_sum"],
         cost_sq=row["capped_sum_sq"],
         cost_on_success=row["capped_on_success"],
@@ -58,8 +67,8 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
             row["graded_capped_on_success"],
             row["graded_sum"],
         ),
-        cost_over=_over(cost, reference.cost_quantiles if reference else None),
         decided=_decided(row, tasks),
+        **tails,
     )
 
 

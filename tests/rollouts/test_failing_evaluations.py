@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane.core import clock
+from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.states import State
 from rollout_app.evaluation import reconcile
 from rollout_app.models import Rollout
@@ -44,6 +45,13 @@ EVIDENCE = [
     "rollout_app.outcomes.stored_sums.slices",
     "rollout_app.outcomes.stored_sums.differing",
 ]  # fmt: skip
+# Each that harm of costs does not rest on: while it raises, a candidate that is dearer is still taken back.
+BESIDE_COSTS = [
+    part
+    for part in EVIDENCE
+    if not part.startswith((f"{MEASURES}.ratios", f"{MEASURES}.sufficient"))
+    and not part.endswith(("Accumulator.conditions", "accumulator.judge", "margin_for"))
+]
 # What is only shown.
 DISPLAY = [
     f"{MEASURES}.rates.RateDifference.interval",
@@ -62,13 +70,13 @@ DISPLAY = [
 ]
 
 
-def running(minutes: int, candidate: float) -> Rollout:
+def running(minutes: int, candidate: float, *, candidate_cost: int = 700_000) -> Rollout:
     """A rollout in its second stage, evaluated once on the traffic of both arms alike, and then some more."""
     rollout = places.started(plan=PLAN)
     places.router(rollout)
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(2)
     assert reconcile.reconcile(rollout.pk) == "hold"
-    traffic.minutes(minutes, candidate=candidate)
+    traffic.minutes(minutes, candidate=candidate, candidate_cost=candidate_cost)
     return rollout
 
 
@@ -91,6 +99,58 @@ def test_it_rolls_back_whatever_part_of_the_evidence_raises(
     assert rollout.state == State.ROLLING_BACK
     assert rollout.rollback_reason
     assert places.assignment(rollout).baseline == rollout.baseline
+
+
+@pytest.mark.parametrize("part", BESIDE_COSTS)
+def test_it_takes_back_what_is_dearer_whatever_else_raises(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = running(8, 0.92, candidate_cost=5_000_000)
+    broken(monkeypatch, part)
+    assert reconcile.evaluate([rollout.pk]) == ["roll_back"]
+    rollout.refresh_from_db()
+    assert rollout.state == State.ROLLING_BACK
+    assert "Cost per success" in rollout.rollback_reason
+
+
+def test_sums_that_lack_a_window_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = running(60, 0.92)
+    with monkeypatch.context() as patch:
+        broken(patch, f"{MEASURES}.rates.RateDifference.take")
+        assert reconcile.reconcile(rollout.pk) == "hold"
+        before = Rollout.objects.get(pk=rollout.pk)
+    assert before.hold_code == "evaluation_failed"
+    assert before.evidence == rollout.evidence
+    assert reconcile.reconcile(rollout.pk) == "advance"
+
+
+def test_minutes_that_cannot_be_read_are_read_anew_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout, reads = running(2, 0.92), 0
+    broken(monkeypatch, "rollout_app.evaluation.judging.decide")
+    kept = Accumulator.take
+
+    def take(self: Accumulator, rows: Any, **kwargs: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return kept(self, rows, **kwargs)
+
+    monkeypatch.setattr(Accumulator, "take", take)
+    now, seen = clock.now(), []
+    for seconds in (0, 2, 30, 61):
+        reads = 0
+        assert reconcile.evaluate([rollout.pk], now=now + timedelta(seconds=seconds)) == ["error"]
+        seen.append(reads)
+    assert seen == [2, 1, 1, 2]  # by the evaluation itself, and for what is asked then
+
+
+@pytest.mark.parametrize("unit", ["request", "user"])
+def test_plain_counts_of_sticky_units_are_no_harm_by_themselves(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = running(8, 0.92, candidate_cost=5_000_000)
+    type(rollout.workload).objects.filter(pk=rollout.workload_id).update(unit=unit)
+    broken(monkeypatch, "rollout_app.outcomes.stored_sums.arm_sums")
+    assert reconcile.evaluate([rollout.pk]) == ["roll_back" if unit == "request" else "error"]
 
 
 @pytest.mark.parametrize("part", EVIDENCE)
@@ -143,8 +203,6 @@ def test_it_rolls_back_on_silence_while_the_evaluation_fails(monkeypatch: pytest
 
 
 def test_the_others_of_its_batch_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rollout_app.engine.accumulator import Accumulator
-
     ill, well = running(6, 0.1), running(60, 0.92)
     kept = Accumulator.take
 

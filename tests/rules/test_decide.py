@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.decide import Advance, Complete, Decision, Hold, RollBack, decide
 from rollout_app.engine.evidence import (
     ArmSums,
@@ -19,12 +20,23 @@ from rollout_app.engine.evidence import (
     Stage,
     Telemetry,
 )
+from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.holds import Evidence
 from rollout_app.engine.judgement import Judgement, StageTally
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.states import State
 from rollout_app.engine.verdicts import Verdict, VerdictResult
-from tests.support.evidence_builders import FLEET, NOW, REFERENCE, STAGES, arm, evidence, ledger, view
+from tests.support.evidence_builders import (
+    FLEET,
+    NOW,
+    REFERENCE,
+    STAGES,
+    arm,
+    evidence,
+    ledger,
+    stratum,
+    view,
+)
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "statistics.json").read_text())["decide"]
 GOOD = ledger(looks=20).judge(1)
@@ -311,3 +323,35 @@ def test_its_sentences_are_whole() -> None:
             assert text.endswith((".", ")."))
             assert not any(odd in text for odd in ("nan", "None", "inf ", "{", "}"))
             assert not math.isnan(judgement.srm_log_e)
+
+
+# --- the plan `evidence`: stages that may be skipped --------------------------------------------------------
+
+LADDER = (
+    *(
+        Stage("percentage", share_pcm=share, min_tasks=50, skippable=True)
+        for share in (2_000, 10_000, 20_000)
+    ),
+    Stage("full"),
+)
+
+
+def on_the_ladder(looks: int, **bad: float) -> Decision:
+    """At its first share after so many strata of 100 candidate tasks."""
+    opened = Accumulator.open(guardrails_for(), LADDER, REFERENCE)
+    for minute in range(looks):
+        opened.add(stratum(0, minute, arm(100, **bad), arm(4_900)))
+    return decide(view(0, stages=LADDER), evidence(opened.judge(0)), FLEET, NOW)
+
+
+@pytest.mark.parametrize(("looks", "to"), [(1, 2), (20, 3)])
+def test_it_goes_to_the_largest_share_that_the_evidence_allows(looks: int, to: int) -> None:
+    decision = on_the_ladder(looks)
+    assert isinstance(decision, Advance) and decision.to == to
+
+
+@pytest.mark.parametrize(("failure", "to"), [(0.09, 2), (0.11, 1)])
+def test_it_skips_no_share_while_harm_is_suspected(failure: float, to: int) -> None:
+    """Either is shown to be far below the 10 points that 20 % asks for; at 11 % it may be harm, too."""
+    decision = on_the_ladder(4, failure=failure)
+    assert isinstance(decision, Advance) and decision.to == to
