@@ -153,6 +153,8 @@ def _document(data: dict[str, Any]) -> tuple[Any, Locate | None]:
 
 
 class VersionsView(ApiView):
+    open_to_agents = True
+
     @extend_schema(responses=serializers.VersionSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
         """List the versions of a workload's policy, the newest first."""
@@ -180,6 +182,8 @@ class ValidationSerializer(fields.Serializer[Any]):
 
 class ValidateView(ApiView):
     """Every problem of a document at once; nothing is saved."""
+
+    open_to_agents = True
 
     @extend_schema(request=serializers.VersionInput, responses=ValidationSerializer)
     def post(self, request: Request, workload: str) -> Response:

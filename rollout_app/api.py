@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.core.errors import InvalidInput, StaleVersion
+from controlplane.core.errors import InvalidInput, NotForAgents, StaleVersion
 from controlplane.web.api import REASON, ApiView
 from policies_app.selectors import environment_for, version_for, workload_for
 from rollout_app import actions, serializers, shapes
@@ -75,6 +75,8 @@ class PlanView(ApiView):
 
 
 class RolloutsView(ApiView):
+    open_to_agents = True
+
     @extend_schema(
         parameters=[
             OpenApiParameter(name, str, description="only these")
@@ -96,6 +98,10 @@ class RolloutsView(ApiView):
     def post(self, request: Request) -> Response:
         """Propose to move a workload from what is served to another version, by a plan."""
         data = self.validated(serializers.ProposeInput)
+        if self.is_agent and data["scheduled_for"] is not None:
+            raise NotForAgents(
+                "An agent proposes; when it starts is a person's to say. Leave out `scheduled_for`."
+            )
         environment = environment_for(
             self.actor, data["environment"], role=Role.EDITOR, workload=data["workload"]
         )
@@ -215,7 +221,7 @@ class CompleteView(MoveView):
 class PauseView(MoveView):
     """Stay at this stage: the candidate keeps its share, and the automatic rollback stays armed."""
 
-    move, urgent = actions.pause_rollout, True
+    move, urgent, open_to_agents = actions.pause_rollout, True, True
 
 
 class ResumeView(MoveView):
@@ -227,7 +233,7 @@ class ResumeView(MoveView):
 class RollBackView(MoveView):
     """Send all traffic back to the baseline at once. It needs no approval and no If-Match."""
 
-    move, urgent = actions.roll_back_rollout, True
+    move, urgent, open_to_agents = actions.roll_back_rollout, True, True
 
 
 class AbortView(MoveView):
@@ -308,6 +314,8 @@ class ShadowView(ApiView):
 
 class DryRunView(ApiView):
     """What other margins would have done with the outcomes of this rollout. Changes nothing."""
+
+    open_to_agents = True
 
     @extend_schema(request=serializers.DryRunInput, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, rollout: UUID) -> Response:

@@ -61,7 +61,7 @@ class BacktestInput(TriedInput):
 class BacktestView(ApiView):
     """What versions would have got right and cost over recorded tasks. Nothing is kept."""
 
-    most_bytes = waiting.MOST_BYTES
+    most_bytes, open_to_agents = waiting.MOST_BYTES, True
 
     @extend_schema(request=BacktestInput, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, workload: str) -> Response:
@@ -87,6 +87,8 @@ class BacktestView(ApiView):
 
 class DecideView(ApiView):
     """What a router would do with one request under each version: model, rule, reason, missing inputs."""
+
+    open_to_agents = True
 
     @extend_schema(request=DecideInput, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, workload: str) -> Response:

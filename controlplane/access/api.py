@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from controlplane.access import actions, permissions, selectors
-from controlplane.access.models import Key, Membership, Role, Team
+from controlplane.access.models import SCOPES, Key, Membership, Role, Team
 from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
 from controlplane.web.api import REASON, ApiView
@@ -43,7 +43,7 @@ class KeyInput(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(Key.Kind.choices)
     environment = serializers.SlugField(max_length=64, default="", allow_blank=True)
     label = serializers.CharField(max_length=120)  # type: ignore[assignment]  # a key's, not the field's
-    scopes = serializers.ListField(child=serializers.ChoiceField(Role.choices), default=list, max_length=5)
+    scopes = serializers.ListField(child=serializers.ChoiceField(SCOPES), default=list, max_length=5)
     workloads = serializers.ListField(
         child=serializers.SlugField(max_length=120), default=list, max_length=500
     )

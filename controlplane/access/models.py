@@ -16,6 +16,12 @@ class Role(models.TextChoices):
     ADMIN = "admin", "admin: everything, and keys and members"
 
 
+AGENT = "agent"  # a scope of keys, and no role: nobody holds it
+# What an agent's key may at most, of what its person may. `ApiView` opens few of an operator's addresses to it.
+AGENT_ROLES = frozenset({Role.VIEWER, Role.EDITOR, Role.OPERATOR})
+SCOPES = [*Role.choices, (AGENT, "agent: reads, checks, proposes, pauses, rolls back; nothing else")]
+
+
 class Team(models.Model):
     """The owners of workloads. Members may edit the workloads that their team owns."""
 
@@ -90,7 +96,7 @@ class Key(models.Model):
     environment = models.SlugField(
         max_length=64, blank=True, default=""
     )  # empty: every one (admin keys only)
-    scopes = models.JSONField(default=list)  # roles (admin keys); routers have none
+    scopes = models.JSONField(default=list)  # roles, or `agent` alone (admin keys); routers have none
     workloads = models.JSONField(default=list)  # names; empty: all of the environment
     # The person behind it: what the key does counts as theirs (four eyes). Null for unattended routers.
     user = models.ForeignKey(
@@ -114,6 +120,15 @@ class Key(models.Model):
 
     def __str__(self) -> str:
         return f"{self.label} ({self.kind} key {self.key_id})"
+
+    @property
+    def is_agent(self) -> bool:
+        return AGENT in self.scopes
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """What its scopes give it, before anything limits it."""
+        return frozenset(AGENT_ROLES if self.is_agent else self.scopes)
 
 
 class ChangeRequest(models.Model):

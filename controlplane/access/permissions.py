@@ -127,7 +127,7 @@ def _person_holds(person: AbstractUser, wanted: set[str], environment: str | Non
 def _key_holds(
     key: Key, wanted: set[str], role: Role | str, environment: str | None, workload: str | None
 ) -> bool:
-    if key.kind != Key.Kind.ADMIN or not wanted.intersection(key.scopes):
+    if key.kind != Key.Kind.ADMIN or not wanted & key.roles:
         return False
     if key.workloads and role != Role.VIEWER and workload not in key.workloads:
         return False

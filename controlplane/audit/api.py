@@ -94,6 +94,8 @@ class VerificationSerializer(serializers.Serializer[Any]):
 class VerificationView(ApiView):
     """Read the whole log and hold it against its head, its checkpoints and what it speaks of."""
 
+    open_to_agents = True
+
     @extend_schema(operation_id="audit_verify", request=None, responses=VerificationSerializer)
     def post(self, request: Request) -> Response:
         self.require(Role.VIEWER, "")

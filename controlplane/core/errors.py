@@ -129,6 +129,10 @@ class KeyLimited(Forbidden):
     code, title = "key_limited", "The key does not reach that far"
 
 
+class NotForAgents(Forbidden):
+    code, title = "not_for_agents", "An agent may not do that"
+
+
 class NotYourKey(Forbidden):
     code, title = "not_your_key", "A key's text goes to its person only"
 

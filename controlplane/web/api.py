@@ -32,7 +32,7 @@ from rest_framework.views import APIView
 
 from controlplane.access import idempotency, permissions
 from controlplane.access.authentication import KeyAuthentication, actor_of
-from controlplane.access.models import Role
+from controlplane.access.models import Key, Role
 from controlplane.audit import log
 from controlplane.core import strictjson
 from controlplane.core.actors import Actor
@@ -40,6 +40,7 @@ from controlplane.core.errors import (
     BodyTooLarge,
     InvalidInput,
     MalformedBody,
+    NotForAgents,
     NotFound,
     PreconditionRequired,
     StaleVersion,
@@ -121,6 +122,8 @@ class ApiView(APIView):
     most_bytes: ClassVar[int] = strictjson.MAX_BYTES  # of a body
     # Members of an answer that are shown once: the copy kept for an `Idempotency-Key` has null instead.
     shown_once: ClassVar[tuple[str, ...]] = ()
+    # Whether its writes are open to a key with the scope `agent`. A new address is not, until somebody says so.
+    open_to_agents: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -129,6 +132,10 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if self.is_agent and request.method not in refused_writes.SAFE and not self.open_to_agents:
+            raise NotForAgents(
+                "An agent's key reads, checks, proposes, pauses and rolls back; a person does this."
+            )
         permissions.require_role(self.actor, Role.VIEWER, permissions.ANYWHERE)
         if int(request.META.get("CONTENT_LENGTH") or 0) > self.most_bytes:
             raise BodyTooLarge(f"The body is too large; at most {self.most_bytes:,} bytes are read.")
@@ -149,6 +156,11 @@ class ApiView(APIView):
     @property
     def actor(self) -> Actor:
         return actor_of(self.request)
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether the caller is a key with the scope `agent`."""
+        return isinstance(self.request.auth, Key) and self.request.auth.is_agent
 
     def require(self, role: Role, environment: str | None, workload: str | None = None) -> None:
         """Raise `RoleMissing` unless the caller holds the role; `permissions.ANYWHERE`: in any of them.

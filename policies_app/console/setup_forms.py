@@ -14,7 +14,7 @@ from django.db import models
 from django.forms.models import model_to_dict
 from django.utils import timezone
 
-from controlplane.access.models import Key, Role, Team
+from controlplane.access.models import SCOPES, Key, Team
 from policies_app.models import Environment, Model, Workload
 
 NUSD = 10**9
@@ -252,10 +252,10 @@ class KeyForm(forms.Form):
     )
     scopes = forms.MultipleChoiceField(
         required=False,
-        choices=[(role, text.capitalize()) for role, text in Role.choices],
+        choices=[(role, text.capitalize()) for role, text in SCOPES],
         widget=forms.CheckboxSelectMultiple,
         label="Roles",
-        help_text="Of an admin key: some of the roles that you hold. A router key has none.",
+        help_text="Of an admin key: some of the roles that you hold, or agent alone. A router key has none.",
     )
     workloads = forms.MultipleChoiceField(
         required=False,

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("mcp", reason="the MCP SDK is not installed here")
 
+from django.contrib.auth.models import User  # noqa: E402
 from mcp import Client  # noqa: E402
 
 from controlplane.audit.models import Entry  # noqa: E402
@@ -25,22 +26,59 @@ pytestmark = pytest.mark.django_db(
 
 
 @pytest.fixture
-def plane(run: Run, admin_key: str, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """`run` sends the requests of this process to Django."""
+def person(run: Run, admin_key: str, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """What a person with every role may do. `run` sends the requests of this process to Django."""
     monkeypatch.setenv(
         "DJANGO_ALLOW_ASYNC_UNSAFE", "true"
     )  # Django answers inside the client's event loop here
     return Server(os.environ["POINTSMAN_URL"], admin_key)
 
 
+@pytest.fixture
+def plane(person: Server) -> Server:
+    """The same person's, with the key of an agent."""
+    body = {
+        "kind": "admin",
+        "environment": "",
+        "label": "code assistant",
+        "scopes": ["agent"],
+        "reason": "to try",
+    }
+    return Server(os.environ["POINTSMAN_URL"], person.post("keys", body)["key"])
+
+
 def called(plane: Server, tool: str, **arguments: Any) -> Any:
+    is_error, text = asked(plane, tool, **arguments)
+    return text if is_error else json.loads(text)
+
+
+def called_text(plane: Server, tool: str, **arguments: Any) -> str:
+    is_error, text = asked(plane, tool, **arguments)
+    assert not is_error, text
+    return text
+
+
+def asked(plane: Server, tool: str, **arguments: Any) -> tuple[bool, str]:
+    """Whether the tool refused, and what it said."""
+
     async def ask() -> Any:
         async with Client(make_server(plane, "claude")) as client:
             return await client.call_tool(tool, arguments)
 
     answer = asyncio.run(ask())
-    text = answer.content[0].text if answer.content else "null"
-    return text if answer.is_error else json.loads(text)
+    return bool(answer.is_error), answer.content[0].text if answer.content else "null"
+
+
+def proposed(plane: Server) -> Any:
+    """A rollout that the agent proposed, of a workload of its person's team."""
+    environment, workload = builders.environment(), builders.workload()
+    workload.owner.members.add(User.objects.get(username="platform-engineer"))
+    builders.served(environment, workload)
+    builders.version(workload, rules=[])
+    body = {"environment": environment.name, "workload": workload.name, "version": 2, "reason": "cheaper"}
+    found = called(plane, "propose_rollout", **body)
+    assert found["workload"] == workload.name
+    return found
 
 
 def test_it_offers_no_tool_that_approves_or_touches_guards_and_keys(plane: Server) -> None:
@@ -61,35 +99,16 @@ def test_no_argument_of_a_tool_leads_to_what_is_forbidden(plane: Server, action:
 
 
 def test_a_proposal_names_the_agent_in_the_audit_log(plane: Server) -> None:
-    environment, workload = builders.environment(), builders.workload()
-    builders.served(environment, workload)
-    builders.version(workload, rules=[])
-    found = called(
-        plane,
-        "propose_rollout",
-        environment=environment.name,
-        workload=workload.name,
-        version=2,
-        reason="cheaper",
-    )
-    assert found["workload"] == workload.name
+    proposed(plane)
     assert Rollout.objects.get().reason == "[agent claude] cheaper"
-    assert Entry.objects.filter(action="rollout.propose", reason="[agent claude] cheaper").exists()
+    entry = Entry.objects.get(action="rollout.propose")
+    assert (entry.actor_kind, entry.actor_label) == ("key", "agent code assistant")
+    assert entry.reason == "[agent claude] cheaper"
 
 
-def test_a_rollout_is_taken_back(plane: Server) -> None:
-    environment, workload = builders.environment(), builders.workload()
-    builders.served(environment, workload)
-    builders.version(workload, rules=[])
-    found = called(
-        plane,
-        "propose_rollout",
-        environment=environment.name,
-        workload=workload.name,
-        version=2,
-        reason="cheaper",
-    )
-    plane.act(f"rollouts/{found['id']}", "start", {"reason": "a person starts it"})
+def test_a_rollout_is_taken_back(person: Server, plane: Server) -> None:
+    found = proposed(plane)
+    person.act(f"rollouts/{found['id']}", "start", {"reason": "a person starts it"})
     called(plane, "roll_back_rollout", rollout_id=found["id"], reason="answers got worse")
     assert Rollout.objects.get().state in ("rolling_back", "rolled_back")
 
@@ -99,6 +118,28 @@ def test_a_policy_is_checked_without_being_kept(plane: Server) -> None:
     found = called(plane, "check_policy", text=text)
     problem = found[0] if isinstance(found, list) else found
     assert problem["path"] == "default"
+
+
+def test_a_policy_is_checked_against_the_catalogue(plane: Server) -> None:
+    workload = builders.workload()
+    text = f"format: 1\nworkload: {workload.name}\nmodels: {{a: {{model: x/y}}, b: {{model: x/z}}}}\n"
+    text += "default: a\nfallback: [b]\n"
+    assert called(plane, "check_policy", text=text) in ([], None)
+    problem = called(plane, "check_policy", text=text, workload=workload.name)
+    assert problem["path"] == "models.a.model"
+
+
+def test_a_version_is_tried_over_recorded_tasks(plane: Server) -> None:
+    workload = builders.workload()
+    builders.version(workload)
+    columns = "openai/gpt-4o-mini:success,anthropic/claude-sonnet-4-5:success"
+    found = called(plane, "backtest", workload=workload.name, versions=[1], tasks=f"{columns}\n1,1\n0,1\n")
+    assert found["tasks"]["read"] == 2
+
+
+def test_a_rollouts_report_is_read(plane: Server) -> None:
+    found = proposed(plane)
+    assert "agent claude" in called_text(plane, "report", rollout_id=found["id"])
 
 
 def test_a_refusal_is_an_answer_in_words(plane: Server) -> None:

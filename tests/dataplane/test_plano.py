@@ -173,15 +173,15 @@ class Plano:
         self.cached: dict[str, tuple[float, dict[str, Any]]] = {}
 
     def policy(self, policy_id: str, revision: int = 0, at: float = 0.0) -> dict[str, Any]:
-        fetched_at, document = self.cached.get(policy_id, (0.0, {}))
-        if document and at - fetched_at <= self.ttl_s and document["revision"] >= revision:
-            return document
+        fetched_at, cached = self.cached.get(policy_id, (0.0, {}))
+        if cached and at - fetched_at <= self.ttl_s and cached["revision"] >= revision:
+            return cached
         answer = self.plane.get(
             f"/router/v1/routing-policy?policy_id={policy_id}&revision={revision}", self.key
         )
         assert answer.status == 200, answer.body
         self.fetched += 1
-        document = answer.json()
+        document: dict[str, Any] = answer.json()
         ANSWER.validate(document)
         assert document["policy_id"] == policy_id
         self.cached[policy_id] = (at, document)

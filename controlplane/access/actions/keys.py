@@ -10,7 +10,7 @@ from django.db import transaction
 
 from controlplane.access import keys
 from controlplane.access.actions.names import is_slug
-from controlplane.access.models import Key, Role
+from controlplane.access.models import AGENT, AGENT_ROLES, SCOPES, Key, Role
 from controlplane.access.permissions import require_role
 from controlplane.audit import log
 from controlplane.core import clock
@@ -35,7 +35,7 @@ def issue_key(
 ) -> tuple[Key, str]:
     """Make a key; returns it with its text, which is shown this once and kept nowhere.
 
-    `user` is the person that the key acts for. `scopes` are roles, for admin keys only; nobody hands out a
+    `user` is the person that the key acts for. `scopes` are roles or `agent`, for admin keys only; nobody hands out a
     role that they do not hold, and no key makes one that has more than itself: wider scopes, other workloads or
     environments, a longer life. `workloads` (names) limits the key; empty: all of the environment.
     """
@@ -174,7 +174,7 @@ def _refuse_more_than_held(
     expires_at: datetime | None,
 ) -> None:
     reached: Sequence[str | None] = workloads or [None]
-    for scope in scopes:
+    for scope in _roles_asked_of(actor, scopes):
         for workload in reached:
             require_role(actor, scope, environment, workload=workload)
     key = Key.objects.filter(key_id=actor.id).first() if actor.kind == "key" else None
@@ -185,6 +185,17 @@ def _refuse_more_than_held(
     limit = _life_of(actor)
     if limit is not None and (expires_at is None or expires_at > limit):
         raise KeyLimited(f"This key ends at {limit:%Y-%m-%d %H:%M} UTC; it makes no key that lives longer.")
+
+
+def _roles_asked_of(actor: Actor, scopes: Sequence[str]) -> Sequence[str]:
+    """The roles that one must hold to make a key of these scopes.
+
+    An agent's key has what its person has of three roles, so a person needs any role for it. A key needs all three:
+    else one that may only see would make one that proposes in the name of the same person.
+    """
+    if AGENT not in scopes:
+        return scopes
+    return sorted(AGENT_ROLES) if actor.kind == "key" else [Role.VIEWER]
 
 
 def _life_of(actor: Actor) -> datetime | None:
@@ -210,8 +221,13 @@ def _refuse_bad_key(
         problems.append({"path": "environment", "message": "a router key belongs to one environment"})
     if kind == Key.Kind.ROUTER and scopes:
         problems.append({"path": "scopes", "message": "a router key has none"})
-    if kind == Key.Kind.ADMIN and (not scopes or not set(scopes) <= set(Role.values)):
-        problems.append({"path": "scopes", "message": f"must be some of {', '.join(Role.values)}"})
+    known = [scope for scope, _ in SCOPES]
+    if kind == Key.Kind.ADMIN and (not scopes or not set(scopes) <= set(known)):
+        problems.append({"path": "scopes", "message": f"must be some of {', '.join(known)}"})
+    if AGENT in scopes and set(scopes) != {AGENT}:
+        problems.append(
+            {"path": "scopes", "message": "`agent` stands alone: another scope would undo its limits"}
+        )
     if expires_at is not None and expires_at <= clock.now():
         problems.append({"path": "expires_at", "message": "must lie ahead"})
     if problems:

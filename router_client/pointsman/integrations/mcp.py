@@ -2,10 +2,10 @@
 
     POINTSMAN_URL=… POINTSMAN_KEY=pma_… POINTSMAN_AGENT=claude python -m pointsman.integrations.mcp
 
-It has no tool that approves, breaks the glass, starts what nobody approved, switches a guardrail or four eyes off, or
-touches a key. That is what it lacks, not what protects you: the key does. Give it an admin key of a person without the
-role approver; whatever the agent proposes then waits for somebody else. The agent's name stands before every reason,
-and so in the audit log.
+It has no tool that approves, breaks the glass, starts a rollout, switches a guardrail or four eyes off, or touches a
+key. That is what it lacks, not what protects you: the key does. Give it a key whose only scope is `agent`; the control
+plane answers nothing else to such a key. The key's label stands in the audit log as who acted ("agent …"), and the
+agent's name before every reason.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ FORBIDDEN = frozenset(
 )
 
 
+COMPUTE_S = 300.0  # a backtest of thousands of tasks under several versions
+
+
 class AgentServer:
     """The control plane as an agent may use it: every write carries the agent's name, and some doors are shut."""
 
@@ -47,6 +50,15 @@ class AgentServer:
     def items(self, where: str, limit: int = 50, **query: Any) -> list[Any]:
         """The first items of a list."""
         return list(self._server.get(where, limit=max(1, min(limit, 200)), **query)["items"])
+
+    def text(self, where: str) -> str:
+        """What is no JSON."""
+        return self._server.text(where)
+
+    def compute(self, where: str, body: dict[str, Any]) -> Any:
+        """Work something out that changes nothing."""
+        self._allowed(where)
+        return self._server.compute(where, body, COMPUTE_S)
 
     def post(self, where: str, body: dict[str, Any]) -> Any:
         """Make something."""
@@ -81,12 +93,14 @@ class Tools:
             self.policy,
             self.compare_policies,
             self.check_policy,
+            self.backtest,
             self.add_version,
             self.review,
             self.list_rollouts,
             self.rollout,
             self.evidence,
             self.shadow_report,
+            self.report,
             self.propose_rollout,
             self.pause_rollout,
             self.roll_back_rollout,
@@ -109,13 +123,33 @@ class Tools:
         """What changes between two versions of a workload."""
         return self._plane.get(path("workloads", workload, "versions", version, "diff", other))
 
-    def check_policy(self, text: str) -> list[dict[str, Any]]:
-        """Every problem of a policy document (YAML or JSON), with line and column. An empty list: it is valid."""
+    def check_policy(self, text: str, workload: str = "") -> list[dict[str, Any]]:
+        """Every problem of a policy document (YAML or JSON), with line and column. An empty list: it is valid.
+
+        With a workload also what the catalogue and that workload's limits say of it.
+        """
+        if workload:
+            checked = self._plane.compute(path("workloads", workload, "versions", "validate"), {"text": text})
+            return list(checked["problems"])
         try:
             document = parse(text)
         except PolicyInvalid as invalid:
             return [problem.as_dict() for problem in invalid.problems]
         return [problem.as_dict() for problem in validate(document.data, locate=document.locate)]
+
+    def backtest(
+        self, workload: str, versions: list[int], draft: str = "", recorded: str = "", tasks: str = ""
+    ) -> Any:
+        """What versions, or a draft that is no version yet, would have got right and cost over recorded tasks.
+
+        recorded  a set that comes along: gsm8k, mmlu, routerarena
+        tasks     instead: CSV text, for each model the columns `<model>:success` and `<model>:cost`
+        """
+        body: dict[str, Any] = {"versions": versions, "draft": draft, "recorded": recorded}
+        if tasks:
+            body["file"] = {"name": "tasks.csv", "text": tasks}
+        given = {name: value for name, value in body.items() if value}
+        return self._plane.compute(path("workloads", workload, "backtest"), given)
 
     def add_version(self, workload: str, text: str, note: str) -> Any:
         """Keep a policy document as a new version. It serves no traffic until a rollout of it does."""
@@ -142,6 +176,10 @@ class Tools:
     def shadow_report(self, rollout_id: str) -> Any:
         """What the shadow stage saw: agreement, route mix, projected cost."""
         return self._plane.get(path("rollouts", rollout_id, "shadow"))
+
+    def report(self, rollout_id: str) -> str:
+        """The evidence report of a rollout, in Markdown: what, who, why, blast radius, verdicts, what came of it."""
+        return self._plane.text(path("rollouts", rollout_id, "report.md"))
 
     def propose_rollout(
         self, environment: str, workload: str, version: int, reason: str, plan: str = "standard"

@@ -45,7 +45,7 @@ def pairs() -> list[tuple[Row, Credential]]:
 
 
 def expected_statuses(row: Row, credential: Credential) -> set[int]:
-    if row.needs.open or row.needs.allows(credential):
+    if row.needs.open or row.allows(credential):
         return {row.ok}
     if is_page(row):
         # A form that is refused is shown again, with the reason: 422.
@@ -83,7 +83,7 @@ def complaints(row: Row, caller: Caller, world: World) -> Iterator[str]:
     if status not in expected:
         yield f"{what}, not {sorted(expected)}: {response.content[:160]!r}"
         return
-    granted = status == row.ok and (row.needs.open or row.needs.allows(caller.credential))
+    granted = status == row.ok and (row.needs.open or row.allows(caller.credential))
     wanted = [(granted and row.writes, "done"), (row.method != "GET" and status in (403, 422), "refused")]
     for is_wanted, outcome in wanted:
         found = [f"{entry.action} by {entry.actor_label}" for entry in left if entry.outcome == outcome]

@@ -14,6 +14,7 @@ from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
 
 EVERY_ROLE = frozenset({"viewer", "editor", "approver", "operator", "admin"})
+AGENT_ROLES = frozenset({"viewer", "editor", "operator"})
 PLACE = "production"  # where the world's rollouts are
 EVERYWHERE = ""
 
@@ -29,6 +30,7 @@ class Credential:
     is_person: bool = True  # a person stands behind it
     on_team: bool = False
     workloads: frozenset[str] = frozenset()  # that a key is limited to; empty: no limit
+    is_agent: bool = False  # its key has the scope `agent`
 
     def holds(self, role: str, place: str, about: str = "") -> bool:
         """`place`: an environment, `every` (in each), or `any` (in one at least)."""
@@ -55,6 +57,20 @@ def _of_roles() -> Iterator[Credential]:
             for environment, where in ((EVERYWHERE, "everywhere"), (PLACE, "here"), ("staging", "elsewhere")):
                 yield Credential(f"{name}: {role} {where}", kind, {environment: held}, on_team=True)
         yield Credential(f"person: {role} here, of another team", "session", {PLACE: held})
+
+
+def _of_agents(workloads: frozenset[str]) -> Iterator[Credential]:
+    """Keys with the scope `agent`: of somebody who may all, or little, or of nobody."""
+    for name, environment, more in (
+        ("everywhere", EVERYWHERE, {"on_team": True}),
+        ("here", PLACE, {"on_team": True}),
+        ("elsewhere", "staging", {"on_team": True}),
+        ("limited to these", EVERYWHERE, {"on_team": True, "workloads": workloads}),
+        ("limited to another", EVERYWHERE, {"on_team": True, "workloads": frozenset({"elsewhere"})}),
+        ("of nobody", EVERYWHERE, {"is_person": False}),
+    ):
+        yield Credential(f"key: agent {name}", "key", {environment: AGENT_ROLES}, is_agent=True, **more)
+    yield Credential("key: agent of a viewer", "key", {EVERYWHERE: frozenset({"viewer"})}, is_agent=True)
 
 
 def all_credentials(workloads: frozenset[str]) -> list[Credential]:
@@ -87,6 +103,7 @@ def all_credentials(workloads: frozenset[str]) -> list[Credential]:
         Credential("superuser", "session", everything),
         Credential("person without a role", "session"),
         *_of_roles(),
+        *_of_agents(workloads),
     ]
 
 
@@ -131,7 +148,9 @@ def _key(credential: Credential, user: User) -> tuple[Key, str]:
     """The key has the scopes of its name; what its person does not hold, it does not either."""
     ((environment, held),) = credential.roles.items()
     fields: dict[str, Any] = {
-        "scopes": sorted(EVERY_ROLE if "every scope" in credential.name else held),
+        "scopes": ["agent"]
+        if credential.is_agent
+        else sorted(EVERY_ROLE if "every scope" in credential.name else held),
         "workloads": sorted(credential.workloads),
         "user": user if credential.is_person else None,
     }

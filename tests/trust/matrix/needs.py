@@ -1,7 +1,7 @@
 """What a row of the matrix says, and the rules by which a caller is granted it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.trust.matrix.credentials import PLACE, Credential
@@ -24,6 +24,7 @@ class Needs:
     nobody: bool = False  # only somebody in particular, who is none of the callers
     open: bool = False  # to anybody, also without a credential
     signed_in: bool = False  # a session is enough, without any role
+    agents: bool = False  # a write that a key with the scope `agent` may make
 
     def allows(self, caller: Credential) -> bool:
         if self.nobody or (self.person and not caller.is_person) or (self.no_limit and caller.workloads):
@@ -31,6 +32,11 @@ class Needs:
         if not caller.holds(self.role, self.place, self.about):
             return self.signed_in and caller.kind == "session" and caller.is_live
         return caller.owns(self.about) if self.owner else True
+
+
+def for_agents(needs: Needs) -> Needs:
+    """The same, open to agents, too."""
+    return replace(needs, agents=True)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,12 @@ class Row:
     asked: Asked
     ok: int = 200
     writes: bool = True
+
+    def allows(self, caller: Credential) -> bool:
+        """An agent reads, asks for what writes nothing, and writes where the row says so."""
+        if caller.is_agent and self.writes and not self.needs.agents:
+            return False
+        return self.needs.allows(caller)
 
     def request(self, world: World) -> Request:
         return (self.asked, None) if isinstance(self.asked, str) else self.asked(world)

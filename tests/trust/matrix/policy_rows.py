@@ -7,7 +7,7 @@ from typing import Any
 
 from policies_app.models import Workload
 from tests.support import builders
-from tests.trust.matrix.needs import ANY, HERE, WHY, Asked, Request, every, here, owner, row
+from tests.trust.matrix.needs import ANY, HERE, WHY, Asked, Request, every, for_agents, here, owner, row
 from tests.trust.matrix.world import World
 
 MODEL = {"name": "a/b", "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 9} | WHY
@@ -60,7 +60,7 @@ ROWS = [
     row("GET", ONE, ANY, "workloads/w-plain"),
     row("PATCH", ONE, owner("w-plain"), lambda w: ("workloads/w-plain", WHY | {"outcome_lag_s": 7})),
     row("GET", f"{ONE}/versions", ANY, "workloads/w-plain/versions"),
-    row("POST", f"{ONE}/versions", owner("w-plain", "any"),
+    row("POST", f"{ONE}/versions", for_agents(owner("w-plain", "any")),
         lambda w: ("workloads/w-plain/versions", _document(w)), 201),
     row("POST", f"{ONE}/versions/validate", ANY,
         lambda w: ("workloads/w-plain/versions/validate", _document(w)), writes=False),

@@ -7,7 +7,20 @@ from typing import Any
 
 from rollout_app.actions import binding
 from tests.trust.matrix.credentials import PLACE
-from tests.trust.matrix.needs import ANY, HERE, WHY, Asked, Needs, Request, Row, every, here, owner, row
+from tests.trust.matrix.needs import (
+    ANY,
+    HERE,
+    WHY,
+    Asked,
+    Needs,
+    Request,
+    Row,
+    every,
+    for_agents,
+    here,
+    owner,
+    row,
+)
 from tests.trust.matrix.world import FULL, World
 
 ROLLOUT = "rollouts/<uuid:rollout>"
@@ -17,8 +30,8 @@ def _of(name: str) -> Asked:
     return lambda w: (f"rollouts/{w.rollouts['running'].pk}/{name}".rstrip("/"), None)
 
 
-def move(name: str, state: str, role: str = "operator") -> Row:
-    needs = owner(f"w-{state}") if role == "editor" else here(role, f"w-{state}")
+def move(name: str, state: str, role: str = "operator", *, agents: bool = False) -> Row:
+    needs = owner(f"w-{state}") if role == "editor" else here(role, f"w-{state}", agents=agents)
     return row("POST", f"{ROLLOUT}/{name}", needs, lambda w: (f"rollouts/{w.rollouts[state].pk}/{name}", WHY))
 
 
@@ -47,7 +60,7 @@ ROWS = [
     row("PATCH", "plans/<slug:plan>", every("editor"), lambda w: ("plans/ours", WHY | {"description": "d"})),
     row("DELETE", "plans/<slug:plan>", every("editor"), lambda w: ("plans/ours?reason=because", None)),
     row("GET", "rollouts", ANY, "rollouts"),
-    row("POST", "rollouts", owner("w-completed"), _proposed, 201),
+    row("POST", "rollouts", for_agents(owner("w-completed")), _proposed, 201),
     row("GET", ROLLOUT, HERE, _of("")),
     row("PATCH", ROLLOUT, owner("w-awaiting"), lambda w: (f"rollouts/{w.rollouts['awaiting'].pk}", WHY)),
     row("POST", f"{ROLLOUT}/approve", here("approver", "w-awaiting", person=True), _approved),
@@ -61,9 +74,9 @@ ROWS = [
     move("break-glass", "awaiting"),
     move("advance", "running"),
     move("complete", "last"),
-    move("pause", "running"),
+    move("pause", "running", agents=True),
     move("resume", "paused"),
-    move("roll-back", "running"),
+    move("roll-back", "running", agents=True),
     move("abort", "running"),
     move("revert", "completed"),
     row("GET", f"{ROLLOUT}/transitions", HERE, _of("transitions")),

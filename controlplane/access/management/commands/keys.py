@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from controlplane.access import actions
-from controlplane.access.models import Key, Role
+from controlplane.access.models import SCOPES, Key
 from controlplane.core import clock, signing
 from controlplane.core.actors import SYSTEM
 from controlplane.core.context import request_context
@@ -24,7 +24,11 @@ class Command(BaseCommand):
         create.add_argument("label", help="what it is for")
         create.add_argument("--environment", default="", help="a router key needs one")
         create.add_argument(
-            "--scope", action="append", default=[], choices=Role.values, help="admin keys only"
+            "--scope",
+            action="append",
+            default=[],
+            choices=[scope for scope, _ in SCOPES],
+            help="admin keys only",
         )
         create.add_argument("--workload", action="append", default=[], help="narrow it to these")
         create.add_argument("--user", default="", help="the person that an admin key acts for")
