@@ -45,7 +45,7 @@ faults: $(DEV) ## faults into real processes on PostgreSQL and SQLite, and their
 	$(BIN)/python -m tests.faults.report var/faults/*.json; exit $$failed
 
 integrations: .venv-integrations/stamp ## the integrations against the real LiteLLM and OpenFeature, in an environment of their own
-	@PYTHONPATH=router_client .venv-integrations/bin/pytest -c tests/integrations/pytest.ini --confcutdir=tests/integrations tests/integrations
+	@PYTHONPATH=router_client LITELLM_LOCAL_MODEL_COST_MAP=True .venv-integrations/bin/pytest -c tests/integrations/pytest.ini --confcutdir=tests/integrations tests/integrations
 
 check: $(DEV) ## style, types, imports, migrations, templates, security
 	$(BIN)/ruff check .
@@ -88,5 +88,5 @@ $(DEV): requirements/dev.txt router_client/pyproject.toml | .venv/bin/pip
 
 .venv-integrations/stamp: tests/integrations/requirements.txt router_client/pyproject.toml
 	$(PYTHON) -m venv .venv-integrations
-	.venv-integrations/bin/pip install --quiet --disable-pip-version-check -r tests/integrations/requirements.txt httpx rfc8785 pyyaml cryptography
+	@tests/integrations/install.sh .venv-integrations
 	@touch $@
