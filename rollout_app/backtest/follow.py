@@ -5,7 +5,7 @@ Two things a record cannot hold stay unknown: `history.*` (a rule that asks for 
 has just started) and conversations that stay escalated (`latch: conversation` acts as `latch: task`).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pointsman.attempt import Attempt
 from pointsman.evaluate import CompiledPolicy
@@ -13,15 +13,13 @@ from pointsman.steps import Steps, next_step
 from rollout_app.backtest.tasks import Answer, Task
 
 
-@dataclass(frozen=True, slots=True)
-class Unrecorded:
+class Unrecorded(NamedTuple):
     """The policy asked a model of which nothing was recorded for this task."""
 
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(NamedTuple):
     """What would have come of one task.
 
     success, cost_nusd, latency_ms   None where an answer on the way does not say; the cost is that of all attempts

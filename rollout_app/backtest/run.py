@@ -5,6 +5,7 @@ of the comparison. What was left out is counted by the model of which nothing wa
 those of them whose costs are all known, too.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ class Counts:
         self.rules[followed.rule] += 1
         self.first[followed.first] += 1
         self.last[followed.last] += 1
-        self.missing.update(followed.missing)
+        if followed.missing:
+            self.missing.update(followed.missing)
         self.calls += followed.calls
         self.escalated += followed.escalated
         self.fell_back += followed.fell_back
@@ -115,8 +117,8 @@ class Run:
         self.singles = {model: Tally() for model in self.models}
         self.oracle = Tally()
         self.resamples: Resamples | None = None  # drawn when all tasks are in
-        self.outcomes: list[tuple[int, ...]] = []
-        self.scores: list[float] = []
+        self.outcomes = [array("b") for _ in self.models]  # by model, of the tasks with a score: 1 or 0
+        self.scores = array("d")
 
     def add(self, task: Task) -> None:
         """Enter one task."""
@@ -148,25 +150,31 @@ class Run:
         group = self.compared % GROUPS
         self.compared += 1
         answers = [task.answers[model] for model in self.models]
-        unpriced = next((m for m, a in zip(self.models, answers, strict=True) if a.cost_nusd is None), None)
-        unpriced = unpriced or next((one.last for one in followed.values() if one.cost_nusd is None), None)
-        if unpriced is None:
-            self.priced += 1
-        else:
-            self.unpriced[unpriced] += 1
-        known = unpriced is None
+        known = self._is_priced(answers, followed)
         for name, one in followed.items():
-            self.tallies[name].add(group, bool(one.success), one.cost_nusd if known else None)
+            self.tallies[name].add(group, one.success is True, one.cost_nusd if known else None)
             self.counts[name].add(one)
         for model, answer in zip(self.models, answers, strict=True):
-            self.singles[model].add(group, bool(answer.success), answer.cost_nusd if known else None)
+            self.singles[model].add(group, answer.success is True, answer.cost_nusd if known else None)
         best = _cheapest_right(answers)
-        self.oracle.add(group, bool(best.success), best.cost_nusd if known else None)
-        if self.score is not None:
-            value = _input(task, self.score)
-            if value is not None:
-                self.outcomes.append(tuple(int(bool(answer.success)) for answer in answers))
-                self.scores.append(value)
+        self.oracle.add(group, best.success is True, best.cost_nusd if known else None)
+        if self.score is not None and (value := _input(task, self.score)) is not None:
+            self.scores.append(value)
+            for kept, answer in zip(self.outcomes, answers, strict=True):
+                kept.append(answer.success is True)
+
+    def _is_priced(self, answers: Sequence[Answer], followed: Mapping[str, Followed]) -> bool:
+        """Whether every cost of the comparison is known; counts the first model of which it is not."""
+        for model, answer in zip(self.models, answers, strict=True):
+            if answer.cost_nusd is None:
+                self.unpriced[model] += 1
+                return False
+        for one in followed.values():
+            if one.cost_nusd is None:
+                self.unpriced[one.last] += 1
+                return False
+        self.priced += 1
+        return True
 
     def result(self, weak: str | None = None) -> Backtest:
         """The figures of what was entered. `weak`: which model is the weak one; None: the least good."""
@@ -233,8 +241,8 @@ class Run:
         """What the ranking by the score is worth, beside a random one."""
         if not self.scores:
             return {}
-        at, to = self.models.index(weak), self.models.index(strong)
-        gains = [outcome[to] - outcome[at] for outcome in self.outcomes]
+        weaker, stronger = (self.outcomes[self.models.index(model)] for model in (weak, strong))
+        gains = [to - at for at, to in zip(weaker, stronger, strict=True)]
         return {self.score or "": by_score(gains, self.scores), "random": random_router(gains)}
 
 
@@ -274,8 +282,12 @@ def _nothing(run: Run) -> str:
 
 def _cheapest_right(answers: Sequence[Answer]) -> Answer:
     """The cheapest good answer; where none is good the cheapest of all. Unknown costs come last."""
-    right = [answer for answer in answers if answer.success] or answers
-    return min(right, key=lambda answer: (answer.cost_nusd is None, answer.cost_nusd or 0))
+    best, place = answers[0], (True, True, 0)
+    for answer in answers:
+        found = (answer.success is not True, answer.cost_nusd is None, answer.cost_nusd or 0)
+        if answer is best or found < place:
+            best, place = answer, found
+    return best
 
 
 def _input(task: Task, name: str) -> float | None:

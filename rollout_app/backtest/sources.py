@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pointsman.errors import PolicyInvalid
+from pointsman.policy import parse
 from rollout_app.backtest.readers import formats
 from rollout_app.backtest.readers.calls import Grades, read_log
-from rollout_app.backtest.readers.mapping import Prices, TableMapping, read_mapping, read_table
-from rollout_app.backtest.readers.rows import open_rows
+from rollout_app.backtest.readers.mapping import Prices, TableMapping, read_mapping
+from rollout_app.backtest.readers.problems import Problems
+from rollout_app.backtest.readers.rows import open_records, open_rows
+from rollout_app.backtest.readers.table import read_table
 from rollout_app.backtest.tasks import Task
 
 LOGS = ("litellm", "langfuse", "helicone", "opentelemetry")
@@ -60,21 +62,30 @@ def source_of(options: Mapping[str, Any], prices: Prices) -> Source:
 def open_tasks(source: Source) -> Iterator[Task]:
     """The tasks of a source. Raises `ValueError` for what is asked in the wrong way, `UnreadableTasks` for a file that
     is refused (before the first task of a log, after the last one of a table), `OSError` where it can't be opened."""
-    name = Path(source.path).name
+    name, problems = Path(source.path).name, Problems()
     if not source.log:
-        return read_table(open_rows(source.path), name, _mapping(source.mapping), source.prices)
+        mapping = _mapping(source.mapping)
+        return read_table(open_records(source.path, problems), name, problems, mapping, source.prices)
     if source.log not in LOGS:
         raise ValueError(f"The log {source.log!r} is not known; known are {', '.join(LOGS)}.")
-    return read_log(open_rows(source.path), name, _reader(source)(), _grades(source))
+    rows = open_rows(source.path, problems)
+    if source.log == "opentelemetry":
+        rows = formats.spans(rows)
+    return read_log(rows, name, problems, _reader(source)(), _grades(source))
 
 
 def _mapping(path: str) -> TableMapping | None:
     if not path:
         return None
     try:
-        return read_mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from None
+        document = parse(Path(path).read_bytes(), syntax="yaml").data
+    except PolicyInvalid as error:
+        if error.problems[0].code == "wrong_type":
+            document = {}
+        else:
+            raise ValueError(f"{path} is no YAML that a mapping can be: {error}") from None
+    try:
+        return read_mapping(document)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -100,4 +111,4 @@ def _grades(source: Source) -> Grades:
         return {}
     if not source.grade:
         raise ValueError("Name the score that grades: a Langfuse project has many.")
-    return formats.langfuse_grades(open_rows(source.grades), source.grade, source.success_from)
+    return formats.langfuse_grades(source.grades, source.grade, source.success_from)

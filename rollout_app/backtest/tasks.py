@@ -1,12 +1,10 @@
 """A recorded task: what a policy may look at, and what came of it under each model that was asked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What one model's answer to one task was recorded to be. None means that nobody recorded it.
 
     success     whether the answer was good; None: ungraded
@@ -25,8 +23,7 @@ class Answer:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One recorded task. `answers` is by catalogue model; `request` holds the `request.*` inputs."""
 
     request: Mapping[str, Any]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
 pytestmark = pytest.mark.django_db
 
@@ -83,3 +84,27 @@ def test_a_log_is_compared_where_both_agree(policy: str, tmp_path: Path) -> None
     text = answered(policy, "--tasks", str(log), "--log", "litellm", "--grade", "ok")
     assert "of 1 logged tasks the policy asks the same models in 1 (100.0 %)" in text
     assert "Nothing is projected from here" in text
+
+
+def test_it_needs_no_catalogue_where_the_file_has_costs(
+    policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkout whose database was never set up can try a policy all the same."""
+
+    def no_table() -> None:
+        raise OperationalError("no such table: policies_app_model")
+
+    monkeypatch.setattr("rollout_app.management.commands.backtest.dollars_per_million", no_table)
+    weak, strong = "mistralai/mixtral-8x7b-instruct-v0.1", "openai/gpt-4-1106-preview"
+    table = tmp_path / "t.csv"
+    table.write_text(f"{weak}:success,{weak}:cost_usd,{strong}:success,{strong}:cost_usd\n1,0.1,1,0.2\n")
+    assert "1 tasks read, 1 compared, 1 of them with every cost known." in answered(
+        policy, "--tasks", str(table)
+    )
+    assert "no such table" in capsys.readouterr().err
+
+
+def test_a_policy_that_is_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CommandError, match="not UTF-8"):
+        answered(str(tmp_path / "policy.yaml"), "--tasks", "gsm8k")

@@ -60,7 +60,11 @@ def test_a_file_with_unreadable_values_is_refused_whole_with_rows_and_columns(tm
     ("name", "content", "says"),
     [
         ("t.csv", b"a/b:success\n\xff\xfe\n", "no CSV in UTF-8"),
-        ("t.csv", TABLE.encode() + b"1,2,3,4,5,6,7,8\n", "more values than the header names"),
+        (
+            "t.csv",
+            TABLE.encode() + b"1,2,3,4,5,6,7,8\n",
+            "row 1: it has 8 values, and the header names 6 columns",
+        ),
         ("t.csv", b"a,b\n1,2\n", "no column `<model>:success`"),
         ("t.jsonl", b'{"a/b:success": 1}\n{"a"\n', "row 2: it is no JSON"),
         ("t.jsonl", b"[1]\n", "an object was expected"),
@@ -135,7 +139,16 @@ def test_a_mapping_says_which_column_is_what(tmp_path: Path) -> None:
         ("model: {}", "model is not known"),
         ("currency: EUR\nmodels: {a/b: {success: s}}", "rate"),
         ("request: {x: {column: a, value: 1}}\nmodels: {a/b: {success: s}}", "name a column"),
-        ("- 1", "A mapping is a document"),
+        ("- 1", "names each catalogue model"),
+        ("models: {a/b: {success: [s]}}", "the name of a column is meant, not a list"),
+        ("models: {a/b: {success: s, tokens: 5}}", "names and what they stand for are meant, not 5"),
+        ("models: {a/b: {success: s, tokens: {input: {value: many}}}}", "a number is meant, not 'many'"),
+        ("models: {a/b: {score: {column: s, success_from: .nan}}}", "is no YAML"),
+        ("models: {a/b: {success: s, latency_s: t, latency_ms: t}}", "one of them"),
+        ("models: {a/b: {success: s, price_usd_per_million: {input: -1}}}", "0 or more"),
+        ("request: [1]\nmodels: {a/b: {success: s}}", "request: names and what they stand for"),
+        ("request: {x: {value: [1]}}\nmodels: {a/b: {success: s}}", "a constant is a text"),
+        ("a: &a [x, x]\nb: [*a, *a]", "is no YAML"),
         ("a: [", "is no YAML"),
     ],
 )
@@ -149,6 +162,60 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     mapping = written(tmp_path, "m.yaml", "models: {a/b: {success: ok}}")
     with pytest.raises(UnreadableTasks, match="column ok: no row has it"):
         tasks_of(written(tmp_path, "t.csv", "s\n1\n"), mapping=str(mapping))
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    """Half a row is no row with missing values: what is not there may be the outcome that mattered."""
+    whole = TABLE + "12,law,1,0.001,0,0.02\n" * 30
+    with pytest.raises(UnreadableTasks, match="row 30: it has 3 values, and the header names 6 columns"):
+        tasks_of(written(tmp_path, "t.csv", whole[: -len(",0.001,0,0.02\n")]))
+    with pytest.raises(UnreadableTasks, match="unexpected end of data"):
+        tasks_of(written(tmp_path, "t.csv", whole + '12,"la'))
+    packed = gzip.compress(whole.encode())
+    with pytest.raises(UnreadableTasks, match="end-of-stream|no CSV in UTF-8"):
+        tasks_of(written(tmp_path, "t.csv.gz", packed[:-9]))
+    with pytest.raises(UnreadableTasks, match="no CSV in UTF-8"):
+        tasks_of(written(tmp_path, "t.csv.gz", packed[:20] + b"\0" * 20 + packed[40:]))
+
+
+def test_rows_that_cannot_be_taken_apart_are_all_named_and_counted(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableTasks) as refused:
+        tasks_of(written(tmp_path, "t.csv", TABLE + "1,2\n" * 25 + ",law,x,0.001,0,0.02\n"))
+    assert "26 problems" in str(refused.value)
+    assert "… and 5 more of this kind (columns)." in str(refused.value)
+    assert "row 26, column a/small:success: 'x' is neither 1 nor 0" in str(refused.value)
+    with pytest.raises(UnreadableTasks, match="row 2: it is no JSON") as refused:
+        tasks_of(written(tmp_path, "t.jsonl", '{"a/b:success": 1}\n{"a/b:su\n{}\n[]\n{"a/b:success": 2}\n'))
+    assert "row 4: an object was expected" in str(refused.value)
+    assert "row 5, column a/b:success: 2 is neither 1 nor 0" in str(refused.value)
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+    table = "a/b:success,a/b:success\n1,0\n"
+    with pytest.raises(UnreadableTasks, match="the header names a/b:success twice"):
+        tasks_of(written(tmp_path, "t.csv", table))
+
+
+def test_a_json_column_that_comes_late_is_read_all_the_same(tmp_path: Path) -> None:
+    first, second = {"a/small:success": 1}, {"a/small:success": 1, "a/large:success": 0, "turns": 3}
+    assert tasks_of(lines(tmp_path, first, second)) == [
+        Task({}, {"a/small": Answer(True, None)}),
+        Task({"turns": 3}, {"a/small": Answer(True, None), "a/large": Answer(False, None)}),
+    ]
+
+
+def test_a_text_is_not_taken_for_a_number_by_pythons_rules(tmp_path: Path) -> None:
+    (task,) = tasks_of(written(tmp_path, "t.csv", "endpoint,a/b:success\n1_000,1\n"))
+    assert task.request == {"endpoint": "1_000"}
+    with pytest.raises(UnreadableTasks, match="'1_0' is not a number"):
+        tasks_of(written(tmp_path, "t.csv", "a/b:success,a/b:cost_usd\n1,1_0\n"))
+    with pytest.raises(UnreadableTasks, match="a latency of -1"):
+        tasks_of(written(tmp_path, "t.csv", "a/b:success,a/b:latency_ms\n1,-1\n"))
+
+
+def test_an_empty_file_has_no_tasks(tmp_path: Path) -> None:
+    assert tasks_of(written(tmp_path, "t.csv", "")) == tasks_of(written(tmp_path, "t.jsonl", "")) == []
+    assert tasks_of(written(tmp_path, "t.csv", TABLE)) == []
 
 
 # --- gateways' logs -----------------------------------------------------------------------------------
@@ -284,3 +351,73 @@ def test_a_row_without_what_it_needs_is_named(tmp_path: Path) -> None:
 def test_an_unknown_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="known are litellm"):
         tasks_of(lines(tmp_path, {}), log="other")
+
+
+def test_a_file_of_spans_as_the_collector_writes_it_is_taken_apart(tmp_path: Path) -> None:
+    span = {"traceId": "n", "attributes": {"gen_ai.system": "openai", "gen_ai.request.model": "gpt-4o"}}
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [span, {**span, "traceId": "m"}, None]}, 7]}, {}]}
+    assert len(tasks_of(lines(tmp_path, request), log="opentelemetry")) == 2
+    array = written(tmp_path, "otlp.json", json.dumps(request))
+    assert len(tasks_of(array, log="opentelemetry")) == 2
+
+
+def test_a_call_that_was_logged_twice_is_paid_once(tmp_path: Path) -> None:
+    (task,) = tasks_of(lines(tmp_path, payload(), payload()), log="litellm")
+    assert task.answers["openai/gpt-4o-mini"].cost_nusd == 2_000_000
+    retried = payload(startTime=1_790_000_002.0, endTime=1_790_000_003.0)
+    (task,) = tasks_of(lines(tmp_path, payload(), retried), log="litellm")
+    assert task.answers["openai/gpt-4o-mini"].cost_nusd == 4_000_000
+
+
+def test_a_log_under_another_ones_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 2 rows, and none is a call that answers a task"):
+        tasks_of(lines(tmp_path, payload(), payload()), log="opentelemetry")
+
+
+def test_a_trace_that_joins_everything_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollout_app.backtest.readers.calls.MOST_CALLS", 3)
+    rows = [payload(startTime=1_790_000_000.0 + at, endTime=1_790_000_001.0 + at) for at in range(4)]
+    with pytest.raises(ValueError, match="more than 3 calls"):
+        tasks_of(lines(tmp_path, *rows), log="litellm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompt_tokens": -5}, "-5 tokens"),
+        ({"prompt_tokens": 10**30}, "tokens; 0 or more"),
+        ({"response_cost": "free"}, "'free' is not a number"),
+        ({"response_cost": -1}, "a cost of -1"),
+        ({"startTime": "yesterday"}, "'yesterday' is no time"),
+        ({"startTime": "inf"}, "is no time"),
+        ({"model": None}, "there is no 'model'"),
+    ],
+)
+def test_a_value_that_no_gateway_means_is_named(
+    tmp_path: Path, changes: Mapping[str, Any], says: str
+) -> None:
+    with pytest.raises(UnreadableTasks, match=says) as refused:
+        tasks_of(lines(tmp_path, payload(), payload(**changes)), log="litellm")
+    assert "row 2" in str(refused.value)
+
+
+@pytest.mark.parametrize("log", ["litellm", "langfuse", "helicone", "opentelemetry"])
+@pytest.mark.parametrize("value", [None, "", "x", -1, 1e400, [], {"a": [1]}, True, "9" * 5_000])
+def test_no_value_of_a_log_is_more_than_a_problem(tmp_path: Path, log: str, value: Any) -> None:
+    """Whatever stands in one field, the file is read or refused: nothing else is raised."""
+    rows = {
+        "litellm": payload(),
+        "langfuse": {"id": "o", "trace_id": "t", "type": "GENERATION", "provided_model_name": "m", "latency": 1,
+                     "usage_details": {"input": 1}, "cost_details": {"total": 1}, "start_time": "2026-05-01"},
+        "helicone": {"request_id": "r", "response_model": "m", "delay_ms": 1, "prompt_tokens": 1, "costUSD": 1,
+                     "response_status": 200, "request_created_at": "2026-05-01", "request_properties": {}},
+        "opentelemetry": {"traceId": "n", "start_time": 1, "end_time": 2, "attributes": {"gen_ai.request.model": "m"}},
+    }  # fmt: skip
+    row, how = rows[log], {"latency_unit": "s"} if log == "langfuse" else {}
+    for name in row:
+        text = json.dumps({**row, name: value}).replace("Infinity", "1e400")
+        path = written(tmp_path, "log.jsonl", f"{text}\n{json.dumps(row)}\n")
+        try:
+            assert tasks_of(path, log=log, **how)
+        except UnreadableTasks as refused:
+            assert "row 1" in str(refused)

@@ -2,8 +2,9 @@
 
     rows → one format's `read_call` → Call → joined by trace on disk → Task
 
-Calls may come in any order. They wait in a temporary SQLite file, so a log of ten gigabytes costs ten gigabytes of disk
-and no memory. Prompts and answers are never kept.
+Calls may come in any order, and twice: a row that says the same of the same moment is the same call. They wait in a
+temporary SQLite file, so a log of ten gigabytes costs ten gigabytes of disk and no memory. Prompts and answers are never
+kept.
 """
 
 import sqlite3
@@ -42,75 +43,97 @@ class Call:
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
+MOST_CALLS = 10_000  # of one trace
 ReadCall = Callable[[Row], Call | None]
 Grades = Mapping[str, tuple[bool | None, float | None]]
 
 
 def read_log(
-    rows: Iterable[tuple[int, Row]], source: str, read_call: ReadCall, grades: Grades | None = None
+    rows: Iterable[tuple[int, Row]],
+    source: str,
+    problems: Problems,
+    read_call: ReadCall,
+    grades: Grades | None = None,
 ) -> Iterator[Task]:
     """The log's traces as tasks, in the order of their names. Raises `UnreadableTasks` before the first task.
 
+    problems   those of the rows that `rows` left out
     read_call  a row as a call; None for a row that is no task's call; raises `ValueError` or `KeyError`
     grades     (success, score) by trace, where they stand in another file
     """
-    problems = Problems()
     with tempfile.TemporaryDirectory() as home:
         kept = sqlite3.connect(Path(home) / "calls.sqlite3")
         try:
             kept.execute("PRAGMA synchronous = OFF")
             kept.execute("CREATE TABLE call (trace TEXT, at REAL, body BLOB)")
-            kept.executemany("INSERT INTO call VALUES (?, ?, ?)", _entries(rows, read_call, problems))
+            entries = _Entries(rows, read_call, problems)
+            kept.executemany("INSERT INTO call VALUES (?, ?, ?)", entries)
             if problems:
                 raise UnreadableTasks(source, problems)
+            if entries.read and not entries.calls:
+                raise ValueError(
+                    f"{source} has {entries.read:,} rows, and none is a call that answers a task: is it the log that "
+                    "you named?"
+                )
             kept.execute("CREATE INDEX by_trace ON call (trace, at)")
             yield from _traces(kept, grades or {})
         finally:
             kept.close()
 
 
-def _entries(
-    rows: Iterable[tuple[int, Row]], read_call: ReadCall, problems: Problems
-) -> Iterator[tuple[str, float, bytes]]:
-    encode = msgspec.msgpack.encode
-    for number, row in rows:
-        try:
-            call = read_call(row)
-        except KeyError as error:
-            problems.add(number, str(error.args[0]), "missing field", f"there is no {error.args[0]!r}")
-            continue
-        except (ValueError, TypeError, AttributeError) as error:
-            problems.add(number, "", "value", str(error))
-            continue
-        if call is not None:
-            body = (
-                call.model,
-                call.cost_nusd,
-                call.latency_ms,
-                call.success,
-                call.quality,
-                call.error,
-                dict(call.request),
-            )
-            yield call.trace, call.at, encode(body)
+class _Entries:
+    """The rows that are calls, as they are kept: (trace, start, the rest packed)."""
+
+    def __init__(self, rows: Iterable[tuple[int, Row]], read_call: ReadCall, problems: Problems) -> None:
+        self._rows, self._read_call, self._problems = rows, read_call, problems
+        self.read = self.calls = 0
+
+    def __iter__(self) -> Iterator[tuple[str, float, bytes]]:
+        encode = msgspec.msgpack.encode
+        for number, row in self._rows:
+            self.read += 1
+            try:
+                call = self._read_call(row)
+                if call is not None:
+                    self.calls += 1
+                    yield call.trace, call.at, encode(_body(call))
+            except KeyError as error:
+                name = str(error.args[0])
+                self._problems.add(number, name, "missing field", f"there is no {name!r}")
+            except (ValueError, TypeError, AttributeError, OverflowError) as error:
+                self._problems.add(number, "", "value", str(error))
+
+
+def _body(call: Call) -> tuple[Any, ...]:
+    figures = (call.cost_nusd, call.latency_ms, call.success, call.quality, call.error)
+    return call.model, *figures, dict(call.request)
 
 
 def _traces(kept: sqlite3.Connection, grades: Grades) -> Iterator[Task]:
     trace: str | None = None
-    calls: list[tuple[Any, ...]] = []
-    for name, body in kept.execute("SELECT trace, body FROM call ORDER BY trace, at, rowid"):
+    calls: dict[tuple[Any, ...], bytes] = {}
+    for at, (name, start, body) in enumerate(
+        kept.execute("SELECT trace, at, body FROM call ORDER BY trace, at, rowid")
+    ):
         if name != trace and calls:
-            yield _task(calls, grades.get(trace or "", (None, None)))
-            calls = []
+            yield _task(calls.values(), grades.get(trace or "", (None, None)))
+            calls = {}
         trace = name
-        calls.append(msgspec.msgpack.decode(body))
+        # A start of 0 is none: then nothing tells a call that was written twice from one that was made twice.
+        calls[(start, body) if start else (at,)] = body
+        if len(calls) > MOST_CALLS:
+            raise ValueError(
+                f"The trace {name[:80]!r} has more than {MOST_CALLS:,} calls. A trace is one task: what joins them is "
+                "something else."
+            )
     if calls:
-        yield _task(calls, grades.get(trace or "", (None, None)))
+        yield _task(calls.values(), grades.get(trace or "", (None, None)))
 
 
-def _task(calls: list[tuple[Any, ...]], grade: tuple[bool | None, float | None]) -> Task:
+def _task(bodies: Iterable[bytes], grade: tuple[bool | None, float | None]) -> Task:
     """The calls of one trace, first to last. The last model's answer is the one that was used, and the one graded."""
     answers: dict[str, Answer] = {}
+    calls: list[tuple[Any, ...]] = [msgspec.msgpack.decode(body) for body in bodies]
     for model, cost, latency, success, quality, error, _ in calls:
         before = answers.get(model)
         if before is not None:  # a retry: its cost and time come on top

@@ -7,8 +7,10 @@ OpenTelemetry  spans of the GenAI conventions: `gen_ai.provider.name` and `gen_a
              semantic-conventions-genai, and `gen_ai.system`, `gen_ai.usage.prompt_tokens` of before
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +18,8 @@ import msgspec
 from rollout_app.backtest.readers import values
 from rollout_app.backtest.readers.calls import Call, Grades, ReadCall
 from rollout_app.backtest.readers.mapping import Prices
-from rollout_app.backtest.readers.rows import Row
+from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
+from rollout_app.backtest.readers.rows import Row, open_rows
 
 # What a gateway calls for its own ends is nobody's task.
 _INTERNAL = ("is_silent_experiment", "internal_call_origin")
@@ -74,7 +77,7 @@ def langfuse(prices: Prices, latency_unit: str) -> ReadCall:
         model = str(_any(row, "provided_model_name", "providedModelName", "model") or "")
         if not model:
             raise KeyError("provided_model_name")
-        latency = values.number(row.get("latency"))
+        latency = values.duration(row.get("latency"), per_unit=factor)
         return Call(
             trace=_trace(_any(row, "trace_id", "traceId"), row.get("id")),
             at=_moment(_any(row, "start_time", "startTime")) or 0.0,
@@ -83,7 +86,7 @@ def langfuse(prices: Prices, latency_unit: str) -> ReadCall:
                 _any(row, "total_cost", "totalCost", "calculatedTotalCost") if "total" not in costs else costs["total"],
                 False, model, (usage.get("input"), usage.get("output")), prices,
             ),
-            latency_ms=None if latency is None else latency * factor,
+            latency_ms=latency,
             error="error" if str(row.get("level") or "").upper() == "ERROR" else None,
             request=_known(
                 prompt_tokens=_whole(usage.get("input")), endpoint=_any(row, "trace_name", "traceName", "name")
@@ -93,18 +96,28 @@ def langfuse(prices: Prices, latency_unit: str) -> ReadCall:
     return read
 
 
-def langfuse_grades(rows: Iterable[tuple[int, Row]], name: str, success_from: float) -> Grades:
-    """(success, score) by trace, of the scores called `name`. A boolean says it, a number from
-    `success_from` on."""
+def langfuse_grades(path: str, name: str, success_from: float) -> Grades:
+    """(success, score) by trace, of the scores called `name`. A boolean says it, a number from `success_from` on; of
+    two scores of one trace the later row counts. Raises `UnreadableTasks` as `open_rows` does, and for a value that is
+    no number."""
     grades: dict[str, tuple[bool | None, float | None]] = {}
-    for _, row in rows:
+    problems = Problems()
+    for number, row in open_rows(path, problems):
         if row.get("name") != name:
             continue
-        trace = _any(row, "trace_id", "traceId")
-        value = values.number(row.get("value"))
+        trace, boolean = (
+            _any(row, "trace_id", "traceId"),
+            "BOOLEAN" in str(_any(row, "data_type", "dataType")).upper(),
+        )
+        try:
+            value = values.number(row.get("value"))
+        except ValueError as error:
+            problems.add(number, "value", "value of value", str(error))
+            continue
         if trace and value is not None:
-            boolean = str(_any(row, "data_type", "dataType") or "").upper() == "BOOLEAN"
             grades[str(trace)] = (value >= (0.5 if boolean else success_from), None if boolean else value)
+    if problems:
+        raise UnreadableTasks(Path(path).name, problems)
     return grades
 
 
@@ -128,7 +141,7 @@ def helicone(prices: Prices, score: str = "", success_from: float = 0.5) -> Read
                 _any(row, "costUSD", "cost_usd", "cost"), False, model,
                 (row.get("prompt_tokens"), row.get("completion_tokens")), prices,
             ),
-            latency_ms=values.number(_any(row, "delay_ms", "latency")),
+            latency_ms=values.duration(_any(row, "delay_ms", "latency")),
             success=(None if quality is None else quality >= success_from) if score else values.yes_or_no(rated),
             quality=quality,
             error=_http_error(status),
@@ -172,6 +185,19 @@ def opentelemetry(prices: Prices) -> ReadCall:
     return read
 
 
+def spans(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """Each span as a row, also where a row is OTLP's request with many of them, as the collector's file exporter writes
+    it: `resourceSpans` → `scopeSpans` → `spans`."""
+    for number, row in rows:
+        if "resourceSpans" not in row:
+            yield number, row
+            continue
+        for resource in _objects(row["resourceSpans"]):
+            for scope in _objects(resource.get("scopeSpans")):
+                for span in _objects(scope.get("spans")):
+                    yield number, dict(span)
+
+
 # --- fields -------------------------------------------------------------------------------------------
 
 
@@ -182,7 +208,7 @@ def _dollars_or_tokens(
     cost = values.money(dollars)
     if cost or (cost == 0 and zero_is_known):
         return cost
-    given, made = values.number(tokens[0]), values.number(tokens[1])
+    given, made = _whole(tokens[0]), _whole(tokens[1])
     price = prices.get(model)
     if price is None or given is None or made is None:
         return None
@@ -250,7 +276,13 @@ def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
 def _attributes(value: Any) -> dict[str, Any]:
+    if isinstance(value, list) and value and isinstance(value[0], tuple):  # Parquet: a map
+        return {str(name): one for name, one in value}
     if isinstance(value, list):  # OTLP/JSON: [{"key": …, "value": {"intValue": "12"}}]
         return {
             str(pair.get("key")): next(iter(_object(pair.get("value")).values()), None)
@@ -270,8 +302,10 @@ def _moment(value: Any) -> float | None:
         try:
             moment = datetime.fromisoformat(str(value).strip())
         except ValueError:
-            raise ValueError(f"{value!r} is no time") from None
+            raise ValueError(f"{str(value)[:60]!r} is no time") from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(found):
+        raise ValueError(f"{value!r} is no time")
     for limit, unit in ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6)):
         if abs(found) < limit:
             return found / unit
@@ -279,7 +313,10 @@ def _moment(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
+    """A number of tokens."""
     found = values.number(value)
+    if found is not None and not 0 <= found < 1e12:
+        raise ValueError(f"{found:g} tokens; 0 or more are meant")
     return None if found is None else int(found)
 
 

@@ -1,9 +1,17 @@
-"""Rows of a file as dictionaries: CSV, JSON lines, a JSON array, Parquet (with pyarrow), each also as `.gz`."""
+"""Rows of a file: CSV, JSON lines, a JSON array, Parquet (with pyarrow), each of the texts also as `.gz`.
+
+    open_records   (number, columns, values) of each row, for tables: one tuple of columns for all rows of a layout
+    open_rows      (number, {column: value}) of each row, for logs
+
+Rows count from 1. One that can't be taken apart goes into `Problems`, and reading goes on, so that one run names them
+all; a file that can't be read further is refused with what was found up to there. A file is never held in memory.
+"""
 
 import csv
 import gzip
 import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -12,112 +20,167 @@ import msgspec
 from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
 
 Row = dict[str, Any]
-MAX_LINE = 16 * 1024 * 1024  # bytes: a line that long is no record
+Columns = tuple[str, ...]
+Record = tuple[int, Columns, Sequence[Any]]
+MAX_LINE = 16 * 1024 * 1024  # bytes (of CSV: characters): a line that long is no record
 _ARRAY_LIMIT = 256 * 1024 * 1024  # bytes of a JSON array, which is read whole; JSON lines have no limit
 _PARQUET_BATCH = 8_192
+_BROKEN = (EOFError, zlib.error, OSError)  # an archive that was cut off, or is none
 
 
-def open_rows(path: str | Path) -> Iterator[tuple[int, Row]]:
-    """(row number from 1, row) of a file, by its ending: .csv, .tsv, .jsonl, .ndjson, .json, .parquet, and .gz of them.
+def open_records(path: str | Path, problems: Problems) -> Iterator[Record]:
+    """(row number, columns, values) of a file, by its ending: .csv, .tsv, .jsonl, .ndjson, .json, .parquet, and .gz of
+    the texts.
 
     Raises `UnreadableTasks` where it is not what its ending says, `OSError` where it can't be opened.
     """
     place = Path(path)
-    ending = place.with_suffix("").suffix if place.suffix == ".gz" else place.suffix
-    match ending.lower():
+    match _ending(place):
         case ".csv" | ".txt":
-            return _csv(place, ",")
+            return _csv(place, ",", problems)
         case ".tsv":
-            return _csv(place, "\t")
-        case ".jsonl" | ".ndjson":
-            return _json_lines(place)
-        case ".json":
-            return _json_array(place)
+            return _csv(place, "\t", problems)
         case ".parquet":
-            return _parquet(place)
-    _refuse(place, "format", "the ending is none of .csv, .tsv, .jsonl, .ndjson, .json and .parquet (or .gz)")
+            return _parquet(place, problems)
+    return ((number, tuple(row), tuple(row.values())) for number, row in open_rows(place, problems))
+
+
+def open_rows(path: str | Path, problems: Problems) -> Iterator[tuple[int, Row]]:
+    """(row number, row) of a file. Errors as in `open_records`."""
+    place = Path(path)
+    match _ending(place):
+        case ".jsonl" | ".ndjson":
+            return _json_lines(place, problems)
+        case ".json":
+            return _json_array(place, problems)
+        case ".csv" | ".txt" | ".tsv" | ".parquet":
+            records = open_records(place, problems)
+            return ((number, dict(zip(columns, values, strict=True))) for number, columns, values in records)
+    message = "the ending is none of .csv, .tsv, .jsonl, .ndjson, .json (or .gz of these) and .parquet"
+    _refuse(place, problems, "format", message)
+
+
+def _ending(place: Path) -> str:
+    return (place.with_suffix("").suffix if place.suffix == ".gz" else place.suffix).lower()
 
 
 def _binary(place: Path) -> IO[bytes]:
     return gzip.open(place, "rb") if place.suffix == ".gz" else place.open("rb")  # type: ignore[return-value]
 
 
-def _csv(place: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
+# --- CSV ----------------------------------------------------------------------------------------------
+
+
+def _csv(place: Path, delimiter: str, problems: Problems) -> Iterator[Record]:
     with _binary(place) as file:
-        reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter)
+        lines = _lines(place, io.TextIOWrapper(file, "utf-8-sig", newline=""), problems)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         number = 0
         try:
-            for number, row in enumerate(reader, start=1):
-                if None in row:
-                    _refuse(
-                        place,
-                        "columns",
-                        f"it has more values than the header names ({len(reader.fieldnames or ())})",
-                        number,
-                    )
-                yield number, row
-        except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
-            _refuse(place, "encoding", f"it is no CSV in UTF-8: {error}", number + 1)
+            columns = _header(place, next(reader, []), problems)
+            width = len(columns)
+            for row in reader:
+                if not row:  # an empty line
+                    continue
+                number += 1
+                if len(row) == width:
+                    yield number, columns, row
+                else:
+                    what = f"it has {len(row):,} values, and the header names {width:,} columns"
+                    problems.add(number, "", "columns", what)
+        except (UnicodeDecodeError, csv.Error, *_BROKEN) as error:
+            _refuse(place, problems, "encoding", f"it is no CSV in UTF-8: {error}", number + 1)
 
 
-def _json_lines(place: Path) -> Iterator[tuple[int, Row]]:
-    decoder = msgspec.json.Decoder()
+def _header(place: Path, names: list[str], problems: Problems) -> Columns:
+    columns = tuple(name.strip() for name in names)
+    twice = sorted({name for name in columns if name and columns.count(name) > 1}) if columns else []
+    if twice:  # which of the two is meant nobody can say
+        _refuse(place, problems, "header", f"the header names {', '.join(twice[:5])} twice")
+    return columns
+
+
+def _lines(place: Path, file: io.TextIOWrapper, problems: Problems) -> Iterator[str]:
+    """The lines of a text, none longer than `MAX_LINE`: a file without any end of line is not read into memory."""
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            _refuse(place, problems, "length", f"a line is longer than {MAX_LINE:,} characters")
+        yield line
+
+
+# --- JSON ---------------------------------------------------------------------------------------------
+
+
+def _json_lines(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
+    decode = msgspec.json.Decoder().decode
     number = 0
     with _binary(place) as file:
         try:
             while line := file.readline(MAX_LINE + 1):
                 number += 1
                 if len(line) > MAX_LINE:
-                    _refuse(place, "length", f"the line is longer than {MAX_LINE:,} bytes", number)
+                    _refuse(place, problems, "length", f"the line is longer than {MAX_LINE:,} bytes", number)
                 if line.isspace():
                     continue
-                row = decoder.decode(line)
-                if not isinstance(row, dict):
-                    _refuse(place, "shape", "an object was expected", number)
-                yield number, row
-        except (msgspec.DecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, RecursionError) as error:
-            _refuse(place, "encoding", f"it is no JSON: {error}", number)
+                try:
+                    row = decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    problems.add(number, "", "encoding", f"it is no JSON: {error}")
+                    continue
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    problems.add(number, "", "shape", "an object was expected")
+        except _BROKEN as error:
+            _refuse(place, problems, "encoding", f"it is no text to read: {error}", number + 1)
 
 
-def _json_array(place: Path) -> Iterator[tuple[int, Row]]:
+def _json_array(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
     with _binary(place) as file:
-        text = file.read(_ARRAY_LIMIT + 1)
-    if len(text) > _ARRAY_LIMIT:
-        _refuse(
-            place,
-            "length",
-            f"a JSON array of over {_ARRAY_LIMIT // 2**20} MiB: write it as JSON lines (.jsonl)",
-        )
-    try:
-        document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _refuse(place, "encoding", f"it is no JSON: {error}")
-    rows = document.get("data", document.get("rows")) if isinstance(document, dict) else document
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        _refuse(place, "shape", "a list of objects was expected")
-    yield from enumerate(rows, start=1)
+        try:
+            text = file.read(_ARRAY_LIMIT + 1)
+            if len(text) > _ARRAY_LIMIT:
+                message = f"a JSON array of over {_ARRAY_LIMIT // 2**20} MiB: write it as JSON lines (.jsonl)"
+                _refuse(place, problems, "length", message)
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, *_BROKEN) as error:
+            _refuse(place, problems, "encoding", f"it is no JSON: {error}")
+    del text
+    rows = document
+    if isinstance(document, dict):  # OTLP's request is one row; others write their list into an object
+        rows = [document] if "resourceSpans" in document else document.get("data", document.get("rows"))
+    if not isinstance(rows, list):
+        _refuse(place, problems, "shape", "a list of objects was expected")
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            problems.add(number, "", "shape", "an object was expected")
 
 
-def _parquet(place: Path) -> Iterator[tuple[int, Row]]:
+# --- Parquet ------------------------------------------------------------------------------------------
+
+
+def _parquet(place: Path, problems: Problems) -> Iterator[Record]:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError:
-        _refuse(
-            place,
-            "format",
-            "Parquet needs the package pyarrow: pip install pyarrow, or write CSV or JSON lines",
-        )
+        message = "Parquet needs the package pyarrow: pip install pyarrow, or write CSV or JSON lines"
+        _refuse(place, problems, "format", message)
     number = 0
     try:
-        for batch in parquet.ParquetFile(place).iter_batches(_PARQUET_BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (ArrowInvalid, OSError) as error:
-        _refuse(place, "encoding", f"it is no Parquet file: {error}", number)
+        with parquet.ParquetFile(place) as file:
+            for batch in file.iter_batches(_PARQUET_BATCH):
+                columns = tuple(batch.schema.names)
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    number += 1
+                    yield number, columns, values
+    except FileNotFoundError:
+        raise
+    except (ArrowException, OSError) as error:
+        _refuse(place, problems, "encoding", f"it is no Parquet file: {error}", number)
 
 
-def _refuse(place: Path, kind: str, message: str, row: int = 0) -> NoReturn:
-    problems = Problems()
+def _refuse(place: Path, problems: Problems, kind: str, message: str, row: int = 0) -> NoReturn:
     problems.add(row, "", kind, message)
     raise UnreadableTasks(place.name, problems)

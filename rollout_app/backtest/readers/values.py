@@ -1,11 +1,18 @@
-"""Values as files have them, turned into figures: empty means missing, and what can't be read is a problem, not a 0."""
+"""Values as files have them, turned into figures: empty means missing, and what can't be read is a problem, not a 0.
+
+Called for every value of a file, so the usual text comes first in each.
+"""
 
 import math
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 NUSD = 10**9
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "y", "t"}), frozenset({"0", "false", "no", "n", "f"})
 _EMPTY = frozenset({"", "null", "none", "nan", "n/a", "na"})
+_LONGEST_NUMBER = 64  # characters; what is longer is a text, and too large to be remembered
+_WORDS: dict[Any, bool | None] = {"1": True, "0": False, "True": True, "False": False, "": None}
 
 
 def missing(value: Any) -> bool:
@@ -17,24 +24,33 @@ def missing(value: Any) -> bool:
 
 def number(value: Any) -> float | None:
     """A finite number; None where it is missing. Raises `ValueError`."""
-    if missing(value):
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if type(value) is not str:
+        if missing(value):
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
+            raise ValueError(f"{_short(value)} is not a number")
+    elif "_" in value:  # Python's own way to write a long number, and nobody's file has it
         raise ValueError(f"{_short(value)} is not a number")
     try:
         found = float(value)
     except (ValueError, OverflowError):
+        if missing(value):
+            return None
         raise ValueError(f"{_short(value)} is not a number") from None
     if not math.isfinite(found):
+        if math.isnan(found):
+            return None
         raise ValueError(f"{_short(value)} is not finite")
     return found
 
 
 def yes_or_no(value: Any) -> bool | None:
     """True or False of 1/0, true/false, yes/no; None where it is missing. Raises `ValueError`."""
+    if type(value) is str and value in _WORDS:
+        return _WORDS[value]
     if missing(value):
         return None
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, (float, Decimal)) else str(value)
     if (word := text.strip().lower()) in _TRUE:
         return True
     if word in _FALSE:
@@ -52,9 +68,43 @@ def money(value: Any, *, per_unit: float = 1.0) -> int | None:
     return round(dollars * NUSD)
 
 
+def share(value: Any) -> float | None:
+    """A number from 0 to 1; None where it is missing. Raises `ValueError`."""
+    found = number(value)
+    if found is not None and not 0 <= found <= 1:
+        raise ValueError(f"a confidence of {found:g}; 0 to 1 is meant")
+    return found
+
+
+def duration(value: Any, *, per_unit: float = 1.0) -> float | None:
+    """Milliseconds of a time times `per_unit`, what one unit is in milliseconds. Raises `ValueError`."""
+    found = number(value)
+    if found is None:
+        return None
+    if found < 0:
+        raise ValueError(f"a latency of {found:g}; 0 or more is meant")
+    return found * per_unit
+
+
+def text(value: Any) -> str | None:
+    """A text; None where it is missing."""
+    return None if value == "" or missing(value) else str(value)
+
+
 def plain(value: Any) -> Any:
-    """A policy's input: a number where a text reads as one."""
-    if not isinstance(value, str):
+    """A policy's input: a number where a text reads as one; None where it is missing."""
+    if type(value) is str:
+        return _read(value) if len(value) <= _LONGEST_NUMBER else value
+    if missing(value):
+        return None
+    return float(value) if isinstance(value, Decimal) else value
+
+
+@lru_cache(16_384)  # a column has few values, as a rule
+def _read(value: str) -> Any:
+    if missing(value):
+        return None
+    if "_" in value:
         return value
     for kind in (int, float):
         try:
@@ -66,5 +116,5 @@ def plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    shown = repr(value[:60] if isinstance(value, str) else value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from pointsman.errors import PolicyInvalid
 from pointsman.evaluate import compile_policy
@@ -24,6 +25,7 @@ from pointsman.policy import load
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import PolicyVersion
 from rollout_app.backtest import picture, report, single_log
+from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.run import backtest
 from rollout_app.backtest.sources import add_arguments, open_tasks, source_of
 from rollout_app.backtest.tasks import Task
@@ -66,7 +68,7 @@ class Command(BaseCommand):
             self._against_log(documents, options)
             return
         result = backtest(
-            policies_of(documents, options["sweep"]), _tasks(options), score=options["score"] or None
+            policies_of(documents, options["sweep"]), self._tasks(options), score=options["score"] or None
         )
         if options["picture"]:
             picture.draw(result, options["picture"])
@@ -79,8 +81,21 @@ class Command(BaseCommand):
 
     def _against_log(self, documents: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         for name, document in documents.items():
-            found = single_log.agreement(compile_policy(document), _tasks(options))
+            found = single_log.agreement(compile_policy(document), self._tasks(options))
             self.stdout.write(report.agreement_text(name, found))
+
+    def _tasks(self, options: Mapping[str, Any]) -> Iterator[Task]:
+        if options["tasks"] in RECORDED:
+            return iter(RECORDED[options["tasks"]]())
+        return open_tasks(source_of(options, self._prices()))
+
+    def _prices(self) -> Prices:
+        """The catalogue's; none where there is no database yet: a file with costs of its own needs no other price."""
+        try:
+            return dollars_per_million()
+        except DatabaseError as error:
+            self.stderr.write(f"Without the catalogue's prices, which can't be read: {str(error).strip()}.")
+            return {}
 
 
 def _document(name: str) -> dict[str, Any]:
@@ -91,10 +106,4 @@ def _document(name: str) -> dict[str, Any]:
         if version is None:
             raise ValueError(f"There is no file {name}, and no version {number} of a workload {workload!r}.")
         return dict(version.document)
-    return load(Path(name).read_text(encoding="utf-8"))
-
-
-def _tasks(options: Mapping[str, Any]) -> Iterator[Task]:
-    if options["tasks"] in RECORDED:
-        return iter(RECORDED[options["tasks"]]())
-    return open_tasks(source_of(options, dollars_per_million()))
+    return load(Path(name).read_bytes())

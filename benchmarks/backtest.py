@@ -1,0 +1,101 @@
+"""`manage.py backtest` of a million recorded tasks: seconds and memory of a fresh process, from CSV and from Parquet.
+
+`python benchmarks/backtest.py [rows] [folder]`. The folder keeps the files for another run. Each row is a task with the
+outcomes of two models: three request inputs, success, cost, confidence and latency; one in a hundred has no outcome of
+the strong model. Memory is the process's peak (ru_maxrss), with Django and all libraries in it.
+"""
+
+import csv
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WEAK, STRONG = "mistral/mixtral-8x7b", "openai/gpt-4-1106"
+HEADER = (
+    "endpoint", "prompt_tokens", "attributes.tier", f"{WEAK}:success", f"{WEAK}:cost_usd", f"{WEAK}:confidence",
+    f"{WEAK}:latency_ms", f"{STRONG}:success", f"{STRONG}:cost_usd", f"{STRONG}:latency_ms",
+)  # fmt: skip
+POLICY = f"""
+format: 1
+workload: measured
+models:
+  small: {{model: {WEAK}}}
+  large: {{model: {STRONG}}}
+default: small
+fallback: [large, small]
+inputs:
+  tier: {{type: string}}
+rules:
+  - {{id: long, when: "request.prompt_tokens > 3000", use: large}}
+  - {{id: chat, when: "request.endpoint == '/chat' && request.attributes.tier == 'pro'", use: large}}
+escalate: {{to: large, on: [refusal], when: "response.confidence < 0.3"}}
+"""
+
+
+def write_csv(path: Path, rows: int) -> None:
+    chance = random.Random(7)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for _ in range(rows):
+            tokens, confidence = chance.randrange(50, 4_000), round(chance.random(), 3)
+            writer.writerow((
+                chance.choice(("/tickets/summary", "/search", "/chat")), tokens, chance.choice(("free", "pro")),
+                int(chance.random() < 0.4 + 0.5 * confidence), f"{tokens * 24e-8:.9f}", confidence,
+                chance.randrange(100, 900), "" if chance.random() < 0.01 else int(chance.random() < 0.9),
+                f"{tokens * 24.7e-6:.9f}", chance.randrange(400, 4_000),
+            ))  # fmt: skip
+
+
+def write_parquet(path: Path, table: Path) -> None:
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    parquet.write_table(arrow_csv.read_csv(table), path)
+
+
+def measure(name: str, *arguments: str) -> None:
+    """One line: seconds on the clock, seconds of processor, MB at the peak of a fresh process."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "manage.py"), "backtest", *arguments]
+    began = time.monotonic()
+    child = os.posix_spawn(
+        command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    )
+    _, status, used = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    seconds, processor = time.monotonic() - began, used.ru_utime + used.ru_stime
+    print(f"{name:44} {seconds:7.1f} s {processor:7.1f} s {used.ru_maxrss / 1_000:7.0f} MB", flush=True)
+
+
+def main() -> None:
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    with tempfile.TemporaryDirectory() as kept_nowhere:
+        home = Path(sys.argv[2] if len(sys.argv) > 2 else kept_nowhere)
+        table, columns, policy = (home / name for name in (f"{rows}.csv", f"{rows}.parquet", "policy.yaml"))
+        other = home / "other.yaml"
+        policy.write_text(POLICY)
+        other.write_text(POLICY.replace("> 3000", "> 2000"))
+        if not table.exists():
+            write_csv(table, rows)
+        if not columns.exists():
+            write_parquet(columns, table)
+        print(
+            f"{rows:,} tasks, {table.stat().st_size / 1e6:.0f} MB of CSV, {columns.stat().st_size / 1e6:.0f} of Parquet"
+        )
+        print(f"{'':44} {'clock':>9} {'processor':>9} {'peak':>10}")
+        measure("a policy, CSV", str(policy), "--tasks", str(table))
+        measure("a policy, Parquet", str(policy), "--tasks", str(columns))
+        measure("two policies, CSV", str(policy), str(other), "--tasks", str(table))
+        measure(
+            "a policy, CSV, its score judged", str(policy), "--tasks", str(table), "--score", "prompt_tokens"
+        )
+        measure("a sweep of 11, CSV", str(policy), "--tasks", str(table), "--sweep", "escalate:0.1:0.9:11")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""A table as tasks: each row is one task with the outcome of every model.
+
+The mapping is worked out once for all rows that have the same columns (`_Layout`), so that a row costs a look at each
+of its values and little more: a million rows are read in seconds.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from rollout_app.backtest.readers import values
+from rollout_app.backtest.readers.mapping import (
+    CHARACTERS_A_TOKEN,
+    Column,
+    ModelColumns,
+    Price,
+    Prices,
+    TableMapping,
+    own_names,
+)
+from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
+from rollout_app.backtest.readers.rows import Columns, Record
+from rollout_app.backtest.tasks import Answer, Task
+
+Values = Sequence[Any]
+Figure = Callable[[Values], Any]  # of a row; raises ValueError where it can't be read
+_MOST_LAYOUTS = 1_000  # JSON rows may each have other keys
+_NO_MODEL_AFTER = 10_000  # rows: what has named no model up to here is no table of tasks
+
+
+def read_table(
+    records: Iterable[Record],
+    source: str,
+    problems: Problems,
+    mapping: TableMapping | None = None,
+    prices: Prices | None = None,
+) -> Iterator[Task]:
+    """Each row as a task. Raises `UnreadableTasks` after the last row when anything could not be read.
+
+    problems  those of the rows that `records` left out
+    mapping   None: the columns' own names say what they are
+    prices    dollars a million tokens by catalogue model, for models whose tokens are mapped without a price
+    """
+    absent = _named(mapping) if mapping is not None else set()
+    layouts: dict[Columns, _Layout] = {}
+    graded = mapping is not None
+    number = 0
+    for number, columns, row in records:
+        layout = layouts.get(columns)
+        if layout is None:
+            if len(layouts) >= _MOST_LAYOUTS:
+                layouts.clear()
+            layout = layouts[columns] = _Layout(mapping or own_names(columns), columns, prices or {})
+            absent -= set(columns)
+            graded = graded or layout.graded
+        if not graded and number > _NO_MODEL_AFTER:
+            break
+        try:
+            task = layout.task(row)
+        except (ValueError, TypeError) as error:
+            layout.complain(number, row, problems, error)
+        else:
+            yield task
+    for column in sorted(absent):
+        problems.add(0, column, "missing column", "no row has it, and the mapping names it")
+    if problems:
+        raise UnreadableTasks(source, problems)
+    if number and not graded:
+        raise ValueError("There is no column `<model>:success` or `<model>:score`, and no mapping was given.")
+
+
+class _Layout:
+    """How the rows with these columns are read."""
+
+    def __init__(self, mapping: TableMapping, columns: Columns, prices: Prices) -> None:
+        self._places = {name: place for place, name in enumerate(columns)}
+        self._parts: list[tuple[str, Figure]] = []  # by column, to say later which one can't be read
+        self._constants = {name: column.value for name, column in mapping.request.items() if not column.name}
+        self._request = self._inputs(mapping.request)
+        self._fixed = {name: column.value for name, column in mapping.attributes.items() if not column.name}
+        self._attributes = self._inputs(mapping.attributes)
+        self._models = [
+            (model, self._answer(one, mapping.usd, prices.get(model)))
+            for model, one in mapping.models.items()
+        ]
+        self.graded = any(one.success or one.score for one in mapping.models.values())
+
+    def task(self, row: Values) -> Task:
+        """The row; raises `ValueError` or `TypeError` when a value of it can't be read."""
+        request = self._constants.copy()
+        for name, figure in self._request:
+            if (value := figure(row)) is not None:
+                request[name] = value
+        attributes = self._fixed.copy()
+        for name, figure in self._attributes:
+            if (value := figure(row)) is not None:
+                attributes[name] = value
+        if attributes:
+            request["attributes"] = attributes
+        answers = {}
+        for model, read in self._models:
+            if (answer := read(row)) is not None:
+                answers[model] = answer
+        return Task(request, answers)
+
+    def complain(self, number: int, row: Values, problems: Problems, error: Exception) -> None:
+        """Enter what can't be read of a row that failed with `error`."""
+        found: dict[str, str] = {}
+        for column, figure in self._parts:
+            try:
+                figure(row)
+            except (ValueError, TypeError) as why:
+                found.setdefault(column, str(why))
+        for column, message in (found or {"": str(error)}).items():
+            problems.add(number, column, f"value of {column}", message)
+
+    def _figure(self, column: str, read: Callable[[Any], Any]) -> Figure | None:
+        """The column's value by `read`; None where these rows do not have it: JSON leaves out what is not known."""
+        if (place := self._places.get(column)) is None:
+            return None
+
+        def figure(row: Values) -> Any:
+            return read(row[place])
+
+        self._parts.append((column, figure))
+        return figure
+
+    def _inputs(self, columns: Mapping[str, Column]) -> list[tuple[str, Figure]]:
+        found = ((name, self._tokens(column) if column.characters else self._figure(column.name, values.plain))
+                 for name, column in columns.items() if column.name)  # fmt: skip
+        return [(name, figure) for name, figure in found if figure is not None]
+
+    def _tokens(self, column: Column | None) -> Figure | None:
+        """Tokens of a column, which may hold characters instead."""
+        if column is None:
+            return None
+        if not column.name:
+            constant = math.ceil(column.value / CHARACTERS_A_TOKEN) if column.characters else column.value
+            return lambda row: constant
+        return self._figure(column.name, _tokens_of_characters if column.characters else _tokens)
+
+    def _answer(
+        self, columns: ModelColumns, usd: float, catalogue: Price | None
+    ) -> Callable[[Values], Answer | None]:
+        """The model's outcome; None where the row says nothing of it at all."""
+        success = self._figure(columns.success, values.yes_or_no) or _unknown
+        score = self._figure(columns.score, values.number)
+        cost = self._figure(columns.cost, partial(values.money, per_unit=usd)) or _unknown
+        priced = self._priced(columns, catalogue)
+        error = self._figure(columns.error, values.text) or _unknown
+        confidence = self._figure(columns.confidence, values.share) or _unknown
+        latency = (
+            self._figure(columns.latency, partial(values.duration, per_unit=columns.latency_factor))
+            or _unknown
+        )
+        success_from = columns.success_from
+
+        def answer(row: Values) -> Answer | None:
+            good, nusd, failed, quality = success(row), cost(row), error(row), None
+            if score is not None and (quality := score(row)) is not None:
+                good = quality >= success_from if good is None else good
+                quality = min(1.0, max(0.0, quality))
+            if nusd is None and priced is not None:
+                nusd = priced(row)
+            if failed is not None:
+                good = False
+            elif good is None and quality is None and nusd is None:
+                return None
+            return Answer(good, nusd, quality, confidence(row), latency(row), failed)
+
+        return answer
+
+    def _priced(self, columns: ModelColumns, catalogue: Price | None) -> Figure | None:
+        """Nano-USD of the tokens; None without tokens or without a price."""
+        price, given = columns.price or catalogue, self._tokens(columns.tokens_in)
+        made = self._tokens(columns.tokens_out) if columns.tokens_out is not None else lambda row: 0
+        if price is None or given is None or made is None:
+            return None
+        return partial(_cost, price, given, made)
+
+
+def _named(mapping: TableMapping) -> set[str]:
+    """All columns that the mapping names."""
+    found = {column.name for column in (*mapping.request.values(), *mapping.attributes.values())}
+    for model in mapping.models.values():
+        found |= {model.success, model.score, model.cost, model.confidence, model.latency, model.error}
+        found |= {column.name for column in (model.tokens_in, model.tokens_out) if column is not None}
+    return found - {""}
+
+
+def _unknown(row: Values) -> None:
+    return None
+
+
+def _cost(price: Price, given: Figure, made: Figure, row: Values) -> int | None:
+    inputs: float | None = given(row)
+    outputs: float | None = made(row)
+    if inputs is None or outputs is None:
+        return None
+    # Dollars a million tokens are 1,000 nano-USD a token.
+    return round((inputs * price[0] + outputs * price[1]) * 1_000)
+
+
+def _tokens(value: Any) -> int | float | None:
+    found = values.number(value)
+    if found is None:
+        return None
+    if found < 0:
+        raise ValueError(f"{found:g} tokens; 0 or more are meant")
+    return int(found) if found.is_integer() else found
+
+
+def _tokens_of_characters(value: Any) -> int | None:
+    found = _tokens(value)
+    return None if found is None else math.ceil(found / CHARACTERS_A_TOKEN)
