@@ -3,8 +3,8 @@
     rows → one format's `read_call` → Call → joined by trace on disk → Task
 
 Calls may come in any order, and twice: a row that says the same of the same moment is the same call. They wait in a
-temporary SQLite file, so a log of ten gigabytes costs ten gigabytes of disk and no memory. Prompts and answers are never
-kept.
+temporary SQLite file, so a log of ten gigabytes costs ten gigabytes of disk and no memory. Prompts and answers are
+never kept.
 """
 
 import sqlite3
