@@ -1,5 +1,6 @@
 """Rollouts by their ids, through the gate: 404 for what one may not see, 403 for what one may not do."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -11,8 +12,11 @@ from controlplane.core.errors import NotFound
 from rollout_app.models import Plan, Rollout
 
 
-def rollout_for(principal: Principal, pk: UUID, *, role: Role = Role.VIEWER) -> Rollout:
-    rollout = rollouts_for(principal).filter(pk=pk).first()
+def rollout_for(
+    principal: Principal, pk: UUID, *, role: Role = Role.VIEWER, deferred: Iterable[str] = ()
+) -> Rollout:
+    """`deferred`: columns to read only when they are asked for."""
+    rollout = rollouts_for(principal).filter(pk=pk).defer(*deferred).first()
     if rollout is None:
         raise NotFound(f"There is no rollout {pk}, or it is not yours to see.")
     permissions.require_role(principal, role, rollout.environment.name, workload=rollout.workload.name)

@@ -7,6 +7,7 @@ Without scripts the page is whole, and its links do what they do.
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.template.loader import render_to_string
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from controlplane.web.pages import page
+from controlplane.web.pages import page, person
 
 STOP_POLLING = 286  # htmx's own status: take this, and ask no more
 _TIMES = re.compile(r"(<time [^>]*>)[^<]*(</time>)")
@@ -48,9 +49,13 @@ def tag_of(parts: Mapping[str, SafeString]) -> str:
     return f'"{hashlib.sha256(tags.encode()).hexdigest()[:24]}"'
 
 
-def fresh(request: HttpRequest, parts: Mapping[str, SafeString], *, ended: bool = False) -> HttpResponse:
-    """The answer to a poll. `ended`: nothing will change any more."""
+def fresh(
+    request: HttpRequest, parts: Mapping[str, SafeString], *, ended: bool = False, key: Any = None
+) -> HttpResponse:
+    """The answer to a poll. `ended`: nothing will change any more. `key`: see `unchanged`."""
     tag = tag_of(parts)
+    if key is not None:
+        _remember(request, key, tag)
     if request.headers.get("If-None-Match") == tag and not ended:
         response: HttpResponse = HttpResponseNotModified()
     else:
@@ -69,3 +74,32 @@ def live_page(
 ) -> HttpResponse:
     """The whole page, with `parts` and the tag that its first poll carries."""
     return page(request, template, {**context, "parts": parts, "tag": tag_of(parts)}, **frame)
+
+
+# --- without drawing ----------------------------------------------------------------------------------------
+
+DRAWN_FOR_S = 10.0  # what no key says (a freeze that begins, a role that is taken) is seen after as long
+_DRAWN: dict[tuple[Any, str], tuple[Any, str, float]] = {}  # (person, address): key, tag, when
+_DRAWN_AT_MOST = 2_000
+
+
+def unchanged(request: HttpRequest, key: Any) -> HttpResponse | None:
+    """304 where this person has what was drawn of the same `key` a moment ago; None: draw the parts.
+
+    `key`: whatever the parts are drawn from, compared by `==`. It is to cost less than the parts.
+    """
+    known, tag, at = _DRAWN.get(_viewer(request), (None, "", 0.0))
+    stale = time.monotonic() - at > DRAWN_FOR_S
+    if stale or known != key or request.headers.get("If-None-Match") != tag:
+        return None
+    return HttpResponseNotModified(headers={"ETag": tag})
+
+
+def _remember(request: HttpRequest, key: Any, tag: str) -> None:
+    if len(_DRAWN) >= _DRAWN_AT_MOST:
+        _DRAWN.clear()
+    _DRAWN[_viewer(request)] = (key, tag, time.monotonic())
+
+
+def _viewer(request: HttpRequest) -> tuple[Any, str]:
+    return person(request).pk, request.path

@@ -37,7 +37,7 @@ class MirrorDay:
 def mirror_day(rollout: Rollout, now: datetime) -> MirrorDay:
     """Of the day of `now`."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=rollout.stage, minute__gte=midnight)
+    rows = ArmTotals.of_rollout(rollout).filter(stage=rollout.stage, minute__gte=midnight)
     tasks = spent = 0
     for mirror in rows.exclude(mirror={}).values_list("mirror", flat=True).iterator():
         tasks += mirror.get("n", 0)

@@ -1,8 +1,8 @@
 """Both arms of a rollout side by side, in total and over time. Reads only."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Func, IntegerField, Sum
@@ -10,9 +10,10 @@ from django.utils import timezone
 
 from controlplane.web.display import NONE, count, money, percent, points, signed
 from rollout_app.console.charts import LineChart
+from rollout_app.console.kept_sums import kept_slots
 from rollout_app.models import ArmTotals, Rollout
 
-_DAY = timedelta(days=1)
+_DAY, _LONG = timedelta(days=1), timedelta(hours=3)
 _POINTS = 36  # per line
 _TASKS = 50  # per point, at least
 ARMS = ("baseline", "candidate")
@@ -66,10 +67,9 @@ class ArmComparison:
 
 
 def compare_arms(rollout: Rollout) -> ArmComparison:
-    """Both arms compared, and over time. One query; the longer the rollout, the coarser the groups."""
-    slots: dict[str, dict[int, ArmFigures]] = {arm: {} for arm in ARMS}
-    for row in _rows(rollout):
-        slots[row["arm"]][row["slot"]] = ArmFigures.of_row(row)
+    """Both arms compared, and over time. The longer the rollout, the coarser the groups."""
+    found = _slots(rollout)
+    slots = {arm: {at: sums[arm] for at, sums in found.items() if arm in sums} for arm in ARMS}
     sums = {arm: sum(line.values(), ArmFigures()) for arm, line in slots.items()}
     bar = float(rollout.workload.quality_bar)
     success = _series(slots, lambda arm: arm.success)
@@ -98,14 +98,23 @@ class _Slot(Func):
         return self.as_sql(compiler, connection, template=template, **context)
 
 
-def _rows(rollout: Rollout) -> Iterable[Mapping[str, Any]]:
+def _slots(rollout: Rollout) -> dict[int, dict[str, ArmFigures]]:
+    """By the slot's first Unix second, each arm's sums. A long rollout's slots are kept until one of them changes."""
     length = _length(rollout)
-    seconds = 60 if length < timedelta(hours=3) else 3_600 if length < 14 * _DAY else 86_400
-    grouped = ArmTotals.objects.filter(rollout=str(rollout.pk)).annotate(
-        slot=_Slot("minute", seconds=seconds)
-    )
-    sums = grouped.values("arm", "slot").annotate(**{f"{n}_": Sum(n) for n in _SUMS}).order_by("slot")
-    return ({**row, "slot": row["slot"] * seconds} for row in sums)
+    if length < _LONG:
+        return _sums(rollout, 60)
+    seconds = 3_600 if length < 14 * _DAY else 86_400
+    return kept_slots(rollout, "arms", seconds, lambda since: _sums(rollout, seconds, since))
+
+
+def _sums(rollout: Rollout, seconds: int, since: datetime | None = None) -> dict[int, dict[str, ArmFigures]]:
+    """Of the minutes from `since` on; one query."""
+    rows = ArmTotals.of_rollout(rollout).filter(**({"minute__gte": since} if since else {}))
+    grouped = rows.annotate(slot=_Slot("minute", seconds=seconds)).values("arm", "slot").order_by("slot")
+    found: dict[int, dict[str, ArmFigures]] = {}
+    for row in grouped.annotate(**{f"{n}_": Sum(n) for n in _SUMS}):
+        found.setdefault(row["slot"] * seconds, {})[row["arm"]] = ArmFigures.of_row(row)
+    return found
 
 
 def _length(rollout: Rollout) -> timedelta:

@@ -7,6 +7,7 @@ from typing import Any
 
 from controlplane.web.display import NONE, THIN, count, money, percent, points, share, signed, span
 from rollout_app.console.charts import IntervalPicture, interval_picture
+from rollout_app.console.kept_sums import kept_slots
 from rollout_app.engine.evidence import SHARE_ALL, MirrorSums, Stage
 from rollout_app.engine.guardrails import Guardrail
 from rollout_app.engine.metrics import RATIOS
@@ -99,7 +100,12 @@ class ShadowFigures:
 
 def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
     """None when the rollout has no shadow stage, or nothing was reported for it yet."""
-    shadow, mirror = minute_totals.shadow_and_mirror(rollout)
+    if rollout.stages[0]["mode"] != "shadow":
+        return None
+    days = kept_slots(
+        rollout, "shadow", 86_400, lambda since: minute_totals.shadow_and_mirror_by_day(rollout, since)
+    )
+    shadow, mirror = minute_totals.together(days.values())
     report = shadow_report(shadow, mirror)
     if not report.decisions:
         return None
@@ -263,7 +269,7 @@ _KEPT_AT_MOST = 200
 
 def evidence_of(rollout: Rollout) -> RolloutEvidence:
     """Judging anew takes milliseconds, and every open page asks every two seconds: kept until the next evaluation."""
-    key = (rollout.pk, rollout.evaluated_at, rollout.version, rollout.stage, rollout.state)
+    key = (rollout.pk, rollout.evaluations, rollout.version, rollout.stage, rollout.state)
     if rollout.evaluated_at is None or key not in _KEPT:
         found = RolloutEvidence(guardrail_rows(rollout), shadow_figures(rollout))
         if len(_KEPT) >= _KEPT_AT_MOST:

@@ -1,6 +1,6 @@
 """Pages of rollouts: propose one, watch it, decide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,7 +43,7 @@ from rollout_app.console.rollout_actions import (
 )
 from rollout_app.console.served_now import served_now
 from rollout_app.engine.states import ACTIVE, ENDED, State
-from rollout_app.models import Plan, Rollout
+from rollout_app.models import Approval, Plan, Rollout
 
 _FILTERS = {
     "active": ("Under way", Q(state__in=sorted(ACTIVE))),
@@ -53,17 +53,19 @@ _FILTERS = {
 }
 
 
+_HEAVY = ("evidence", "baseline__canonical", "candidate__canonical")  # read when they are asked for
+
+
 # --- what one may see ---------------------------------------------------------------------------------------------
 
 
 def visible(request: HttpRequest) -> QuerySet[Rollout]:
     """The rollouts of the environments that this person may see, without their heavy columns."""
-    heavy = ("evidence", "baseline__canonical", "candidate__canonical")
-    return selectors.rollouts_for(person(request)).defer(*heavy)
+    return selectors.rollouts_for(person(request)).defer(*_HEAVY)
 
 
 def rollout_for(request: HttpRequest, pk: UUID, *, role: Role = Role.VIEWER) -> Rollout:
-    return selectors.rollout_for(person(request), pk, role=role)
+    return selectors.rollout_for(person(request), pk, role=role, deferred=_HEAVY)
 
 
 # --- read ---------------------------------------------------------------------------------------------
@@ -104,11 +106,11 @@ _PARTS = {
 def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The whole page; for its own request every two seconds, only what changed."""
     rollout = rollout_for(request, pk)
-    context = _live(request, rollout)
-    parts = live.rendered(request, _PARTS, context)
     if live.is_poll(request):
-        return live.fresh(request, parts, ended=context["ended"])
-    if not context["ended"]:
+        return _poll(request, rollout)
+    context = _live(request, rollout, list(rollout.approvals.all()))
+    parts = live.rendered(request, _PARTS, context)
+    if not rollout.started_at and not context["ended"]:
         context["ahead"] = ahead_of(rollout)
     if rollout.started_at:
         context |= live.rendered(request, _FIGURES, _figures(rollout))
@@ -117,6 +119,22 @@ def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     return live.live_page(
         request, "rollouts/rollout.html", parts, context, title=title, crumbs=_trail(rollout)
     )
+
+
+def _poll(request: HttpRequest, rollout: Rollout) -> HttpResponse:
+    approvals = list(rollout.approvals.all())
+    key = _drawn_from(rollout, approvals)
+    if answer := live.unchanged(request, key):
+        return answer
+    context = _live(request, rollout, approvals)
+    return live.fresh(request, live.rendered(request, _PARTS, context), ended=context["ended"], key=key)
+
+
+def _drawn_from(rollout: Rollout, approvals: Sequence[Approval]) -> tuple[Any, ...]:
+    """What the page's parts say comes from these columns; the environment's revision grows with what is served."""
+    columns = rollout.__dict__, rollout.environment.__dict__
+    read = [{name: value for name, value in row.items() if not name.startswith("_")} for row in columns]
+    return (*read, [(approval.pk, approval.at, approval.withdrawn_at) for approval in approvals])
 
 
 _FIGURES = {"figures": "rollouts/_figures.html"}
@@ -130,12 +148,23 @@ def rollout_figures(request: HttpRequest, pk: UUID) -> HttpResponse:
     return live.fresh(request, parts, ended=rollout.state in ENDED)
 
 
+@console_view("GET")
+def rollout_blast_radius(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Once it has started it rests on what the routers decided in shadow: many rows, so the page asks for it apart."""
+    rollout = rollout_for(request, pk)
+    context = {"rollout": rollout, "ahead": ahead_of(rollout)}
+    if live.is_poll(request):
+        return fragment(request, "rollouts/_blast_radius.html", context)
+    crumbs = [*_trail(rollout), ("Rollout", address_of(rollout))]
+    return page(request, "rollouts/blast_radius.html", context, title="Blast radius", crumbs=crumbs)
+
+
 def _figures(rollout: Rollout) -> dict[str, Any]:
     arms = compare_arms(rollout)
     return {"rollout": rollout, "arms": arms, "charts": [*arms.charts, evidence_chart(rollout)]}
 
 
-def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
+def _live(request: HttpRequest, rollout: Rollout, approvals: Sequence[Approval]) -> dict[str, Any]:
     offered = offers(request, rollout)
     evidence = presenters.evidence_of(rollout)
     return {
@@ -149,7 +178,7 @@ def _live(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
         "guardrails": evidence.guardrails,
         "shadow": evidence.shadow,
         "history": presenters.history(rollout),
-        "approvals": list(rollout.approvals.all()),
+        "approvals": approvals,
         "engine": engine_seen(),
         "ended": rollout.state in ENDED,
         "may_edit": rollout.state in _GONE_BACK and may_edit(request, rollout.workload),
@@ -265,9 +294,9 @@ def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Enviro
 
 def _asked(request: HttpRequest) -> dict[str, Any]:
     """Initial values from the link: `candidate` by number, `environment` by name."""
-    candidate = PolicyVersion.objects.filter(
-        workload__name=request.GET["workload"], number=_number(request.GET.get("candidate", ""))
-    ).first()
+    versions = PolicyVersion.objects.filter(workload__name=request.GET["workload"])
+    asked = versions.filter(number=_number(request.GET.get("candidate", ""))).first()
+    candidate = asked or versions.order_by("-number").first()
     environment = Environment.objects.filter(name=request.GET.get("environment", "")).first()
     plan = Plan.objects.filter(name="standard").first()
     return {"candidate": candidate, "environment": environment, "plan": plan}
@@ -292,5 +321,6 @@ urlpatterns = [
     path("rollouts/propose/", propose, name="propose"),
     path("rollouts/<uuid:pk>/", rollout_page, name="rollout"),
     path("rollouts/<uuid:pk>/figures/", rollout_figures, name="rollout_figures"),
+    path("rollouts/<uuid:pk>/blast-radius/", rollout_blast_radius, name="blast_radius"),
     path("rollouts/<uuid:pk>/<slug:name>/", act, name="act"),
 ]

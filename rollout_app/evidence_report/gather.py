@@ -149,7 +149,7 @@ def _shadow(rollout: Rollout) -> dict[str, Any] | None:
 def _stages(rollout: Rollout) -> list[dict[str, Any]]:
     """Each stage with the time in which it served, and what came of both arms in it."""
     entered = _entered(rollout)
-    sums: Any = ArmTotals.objects.filter(rollout=str(rollout.pk)).order_by().values("stage", "arm")
+    sums: Any = ArmTotals.of_rollout(rollout).order_by().values("stage", "arm")
     found = {(row["stage"], row["arm"]): row for row in sums.annotate(**{f"{n}_": Sum(n) for n in _SUMS})}
     return [
         {

@@ -3,8 +3,9 @@
 Money is in nano-USD; minutes are Unix minutes as the routers stamped them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from rollout_app.outcomes import stored_sums
 _COLUMNS = (*stored_sums.FIGURES, *stored_sums.DIFFERING, "groups", "cells", "endpoints", "shadow", "mirror")
 _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
 NO_LIMIT = 60 * 24 * 365 * 200  # a Unix minute that no outcome reaches (in 2170)
+_DAY_S = 86_400
 _ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
 _TABLE = ArmTotals._meta.db_table
 
@@ -200,12 +202,37 @@ def counted_by_now(rollout: str, cursors: Mapping[int, int]) -> dict[tuple[int, 
 
 def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
     """What was decided and not enforced, and what ran on both arms, in the rollout's shadow stage."""
-    shadows, mirrors = [], []
-    if Stage.from_dict(rollout.stages[0]).mode == "shadow":
-        rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=0)
-        for row in rows.values("shadow", "mirror").iterator():
-            shadows.append(row["shadow"] or {})
-            mirrors.append(row["mirror"] or {})
+    return together(shadow_and_mirror_by_day(rollout).values())
+
+
+def shadow_and_mirror_by_day(
+    rollout: Rollout, since: datetime | None = None
+) -> dict[int, tuple[ShadowSums, MirrorSums]]:
+    """The same by day (its first Unix second), of the minutes from `since` on."""
+    if Stage.from_dict(rollout.stages[0]).mode != "shadow":
+        return {}
+    rows = ArmTotals.of_rollout(rollout).filter(stage=0, **({"minute__gte": since} if since else {}))
+    days: dict[int, tuple[list[Any], list[Any]]] = {}
+    for minute, shadow, mirror in rows.values_list("minute", "shadow", "mirror").iterator():
+        shadows, mirrors = days.setdefault(int(minute.timestamp()) // _DAY_S * _DAY_S, ([], []))
+        shadows.append(shadow or {})
+        mirrors.append(mirror or {})
+    return {day: _rehearsed_sums(*parts) for day, parts in days.items()}
+
+
+def together(parts: Iterable[tuple[ShadowSums, MirrorSums]]) -> tuple[ShadowSums, MirrorSums]:
+    """Of several times, with their routes."""
+    whole, candidate, baseline = Rehearsed(), Counter[str](), Counter[str]()
+    for shadow, mirror in parts:
+        whole += Rehearsed(shadow, mirror)
+        candidate.update(shadow.candidate_routes)
+        baseline.update(shadow.baseline_routes)
+    return replace(whole.shadow, candidate_routes=candidate, baseline_routes=baseline), whole.mirror
+
+
+def _rehearsed_sums(
+    shadows: list[Mapping[str, Any]], mirrors: list[Mapping[str, Any]]
+) -> tuple[ShadowSums, MirrorSums]:
     candidate, baseline = _routes(shadow.get("routes") or {} for shadow in shadows)
     names = ("decisions", "agreed", "evaluation_errors", "candidate_cost_nusd", "baseline_cost_nusd")
     ends = (

@@ -194,7 +194,7 @@ def afterwards(rollout: Rollout, harm: Harm | None, minute: float, lasted: float
 
 
 def _arms(rollout: Rollout) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
-    rows = ArmTotals.objects.filter(rollout=str(rollout.pk))
+    rows = ArmTotals.of_rollout(rollout)
     names = ("tasks", "successes", "failures", "cost_sum")
     arms = ("baseline", "candidate")
     return arms, [

@@ -112,6 +112,7 @@ def filled(town: dict[str, Any]) -> dict[str, list[str]]:
         "review_of": ["review/production/"],
         "workload_review": ["review/production/summaries/"],
         "rollout_review": [f"rollouts/{rollout}/review/"],
+        "blast_radius": [f"rollouts/{rollout}/blast-radius/"],
         "rollout": [f"rollouts/{rollout}/", f"rollouts/{town['back'].pk}/"],
         "act": [f"rollouts/{rollout}/roll-back/"],
         "propose": ["rollouts/propose/", "rollouts/propose/?workload=tickets"],

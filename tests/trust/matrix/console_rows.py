@@ -164,6 +164,7 @@ ROWS = [
     page("GET", "rollouts/propose/", owner("w-completed", "any"), "rollouts/propose/?workload=w-completed"),
     page("POST", "rollouts/propose/", owner("w-completed"), _propose),
     page("GET", "rollouts/<uuid:pk>/", HERE, _rollout()),
+    page("GET", "rollouts/<uuid:pk>/blast-radius/", HERE, _rollout("blast-radius/")),
     page("GET", "rollouts/<uuid:pk>/<slug:name>/", here("operator"), _rollout("pause/")),
     *(_act(name, state, BOUND.get(name)) for name, state in ACTS.items()),
     page("GET", "account/", SIGNED_IN, "account/"),

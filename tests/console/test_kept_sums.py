@@ -1,0 +1,138 @@
+"""A long rollout's page reads again only what changed; a poll with nothing new draws nothing."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from controlplane.core.actors import SYSTEM
+from policies_app.actions import pin
+from policies_app.models import Environment, Workload
+from rollout_app.console.comparison import compare_arms
+from rollout_app.console.presenters import shadow_figures
+from rollout_app.models import ArmTotals, Rollout
+from rollout_app.review.rollups import hour_of, mark_changed
+from tests.support.pages import text
+from tests.support.people import People, approve_stage, running
+
+LIVE = {"HX-Request": "true"}
+DAYS = 16
+
+
+@pytest.fixture
+def long_one(summaries: Workload, production: Environment) -> Rollout:
+    """Sixteen days, with 10 tasks an hour of each arm."""
+    rollout = running(summaries, production)
+    start = timezone.now() - timedelta(days=DAYS)
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=start)
+    rollout.refresh_from_db()
+    hours = [hour_of(start) + timedelta(hours=n) for n in range(1, DAYS * 24)]
+    ArmTotals.objects.bulk_create(
+        row(rollout, arm, hour) for hour in hours for arm in ("baseline", "candidate")
+    )
+    mark_changed((rollout.environment_id, rollout.workload_id, hour) for hour in hours)
+    return rollout
+
+
+def row(rollout: Rollout, arm: str, minute: Any, **figures: Any) -> ArmTotals:
+    place = {"environment": rollout.environment, "workload": rollout.workload, "rollout": str(rollout.pk)}
+    counted = {"tasks": 10, "successes": 9, "failures": 1, "cost_sum": 90, **figures}
+    return ArmTotals(**place, stage=0, arm=arm, version=1 + (arm == "candidate"), minute=minute, **counted)
+
+
+def planned(rollout: Rollout, stages: list[dict[str, Any]]) -> Rollout:
+    Rollout.objects.filter(pk=rollout.pk).update(stages=stages)
+    rollout.refresh_from_db()
+    return rollout
+
+
+def tasks(rollout: Rollout) -> tuple[str, str]:
+    line = compare_arms(rollout).lines[0]
+    return line.baseline, line.candidate
+
+
+def test_a_late_report_of_an_old_hour_is_counted(long_one: Rollout) -> None:
+    assert tasks(long_one) == ("3,830", "3,830")
+    old = ArmTotals.objects.filter(arm="candidate").order_by("minute")[40]
+    ArmTotals.objects.filter(pk=old.pk).update(tasks=1_010)
+    mark_changed([(long_one.environment_id, long_one.workload_id, hour_of(old.minute))])
+    assert tasks(long_one) == ("3,830", "4,830")
+
+
+def test_days_that_did_not_change_are_not_read_again(long_one: Rollout) -> None:
+    whole = tasks(long_one)
+    with CaptureQueriesContext(connection) as asked:
+        assert tasks(long_one) == whole
+    sums = [query["sql"] for query in asked if "SUM(" in query["sql"]]
+    assert len(sums) == 1 and '"minute" >=' in sums[0]
+
+
+def test_a_rollout_whose_hours_nobody_counts_still_shows_its_newest_minutes(long_one: Rollout) -> None:
+    """Those of before the counts were kept."""
+    tasks(long_one)
+    row(long_one, "candidate", timezone.now().replace(second=0, microsecond=0), tasks=7).save()
+    assert tasks(long_one) == ("3,830", "3,837")
+
+
+def test_the_shadow_stage_is_added_up_by_day(summaries: Workload, production: Environment) -> None:
+    plan: list[dict[str, Any]] = [{"mode": "shadow", "min_tasks": 9}, {"mode": "full"}]
+    rollout = planned(running(summaries, production), plan)
+    day = timezone.now().replace(second=0, microsecond=0)
+    decided = {"decisions": 10, "agreed": 9, "routes": {"small>large": 1, "small>small": 9}}
+    for days in (2, 1):
+        row(rollout, "baseline", day - timedelta(days=days), shadow=decided).save()
+    for expected in ("20", "30"):
+        found = shadow_figures(rollout)
+        assert found is not None and found.facts[0] == ("Decisions compared", expected)
+        assert found.shifts[0][1].startswith("+10.0") or found.shifts[0][1].startswith("−10.0")
+        if expected == "20":
+            row(rollout, "baseline", day, shadow=decided).save()
+
+
+def test_a_rollouts_minutes_are_found_by_a_key(long_one: Rollout) -> None:
+    """By its id alone SQLite read the whole table: the minutes of all workloads."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        plan = ArmTotals.of_rollout(long_one).explain()
+    assert "SCAN" not in plan and "Seq Scan" not in plan
+
+
+def poll(client: Any, rollout: Rollout, tag: str = "") -> Any:
+    address = reverse("console:rollout", args=[rollout.pk])
+    return client.get(address, headers={**LIVE, **({"If-None-Match": tag} if tag else {})})
+
+
+def test_a_poll_with_nothing_new_draws_nothing(
+    people: People, long_one: Rollout, django_assert_max_num_queries: Any
+) -> None:
+    client = people("tom", "operator")
+    tag = poll(client, long_one).headers["ETag"]
+    with django_assert_max_num_queries(6):
+        assert poll(client, long_one, tag).status_code == 304
+
+
+def test_what_another_person_does_is_seen_by_the_next_poll(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    plan = [{"mode": "percentage", "share_pcm": 5_000}, {"mode": "full", "approval": True}]
+    client, rollout = people("tom", "operator"), planned(running(summaries, production), plan)
+    tag = poll(client, rollout).headers["ETag"]
+    approve_stage(rollout, 1)
+    seen = poll(client, rollout, tag)
+    assert seen.status_code == 200 and "eva" in text(seen)
+    pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="incident 231")
+    again = poll(client, rollout, seen.headers["ETag"])
+    assert again.status_code == 200 and "incident 231" in text(again)
+
+
+def test_nobody_is_told_that_nothing_changed_of_what_another_was_shown(
+    people: People, long_one: Rollout
+) -> None:
+    """The buttons are each person's own."""
+    tag = poll(people("tom", "operator"), long_one).headers["ETag"]
+    assert poll(people("vera", "viewer"), long_one, tag).status_code == 200
