@@ -17,7 +17,8 @@ from policies_app.console.alarms import alarms
 from policies_app.console.fleet import fleets
 from policies_app.console.lookups import environments_of
 from policies_app.four_eyes import pages as changes
-from rollout_app.console.needs import RolloutNeeds, needs
+from rollout_app.console.ahead import stories_of
+from rollout_app.console.needs import RolloutNeeds, ended_lately, needs
 from rollout_app.console.setup.first_steps import first_steps
 from rollout_app.review.attribution import CellChange
 from rollout_app.review.environments import review_environment
@@ -30,6 +31,7 @@ _PARTS = {
     "changes": "home/_changes.html",
 }
 _WEEKS_OF = 4  # environments: each is a review of its own
+_STORIES = 5
 
 
 @console_view("GET")
@@ -77,7 +79,7 @@ def _heading(found: RolloutNeeds, changes: int) -> str:
 
 @console_view("GET")
 def spend(request: HttpRequest) -> HttpResponse:
-    """What this week cost, beside the week before. It sums many rows, so the home page asks for it by itself."""
+    """What this week cost and what its rollouts did. It sums many rows, so the home page asks for it by itself."""
     must(request, None, permissions.ANYWHERE)
     now = clock.now()
     weeks = [(e, review_environment(e, days=7, now=now).whole) for e in environments_of(request)[:_WEEKS_OF]]
@@ -86,7 +88,8 @@ def spend(request: HttpRequest) -> HttpResponse:
             (e, {"now": week.now, "saved": _saved(week), "more": -(_saved(week) or 0)})
             for e, week in weeks
             if week.now.tasks
-        ]
+        ],
+        "stories": stories_of(ended_lately(request)[:_STORIES]),
     }
     return fragment(request, "home/_spend.html", context)
 

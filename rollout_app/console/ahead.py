@@ -1,7 +1,7 @@
 """What a page says of a candidate before it moves anything, and of a completed one afterwards. Reads only."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from policies_app.models import Environment, PolicyVersion, Workload
 from rollout_app.blast_radius.projection import Bounds
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
 from rollout_app.blast_radius.words import endpoint_sentence, headline, unknowns
+from rollout_app.engine.states import State
 from rollout_app.evidence_report.realised import realised
-from rollout_app.evidence_report.words import realised_sentences
+from rollout_app.evidence_report.words import realised_sentences, saved_or_unknown, saved_since
 from rollout_app.models import Rollout
+from rollout_app.review.rollouts import saved_while_it_ran
 
 log = logging.getLogger(__name__)
 
@@ -103,3 +105,27 @@ def realised_of(rollout: Rollout) -> list[str]:
     except Exception:
         log.exception("what rollout %s realised could not be computed", rollout.pk)
         return ["It could not be computed; the server's log says why."]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRollout:
+    """A rollout that has ended: what it saved, or why it went back."""
+
+    rollout: Rollout
+    sentence: str
+
+
+def stories_of(rollouts: Iterable[Rollout]) -> list[EndedRollout]:
+    return [EndedRollout(rollout, _story(rollout)) for rollout in rollouts]
+
+
+def _story(rollout: Rollout) -> str:
+    if rollout.state != State.COMPLETED:
+        return rollout.rollback_reason
+    try:
+        ran, found = saved_while_it_ran(rollout), realised(rollout, clock.now())
+    except Exception:
+        log.exception("what rollout %s saved could not be computed", rollout.pk)
+        return "What it saved could not be computed; the server's log says why."
+    told = [f"{saved_or_unknown(ran)} while it ran, both versions in the same minutes."] if ran else []
+    return " ".join([*told, saved_since(found) if found else "It has just completed."])

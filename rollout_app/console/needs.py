@@ -57,6 +57,14 @@ def _mine(
     for rollout in open_ones:
         if rollout.proposer_user_id == own and rollout.hold_sentence:
             yield rollout, rollout.hold_sentence
-    ended = Q(ended_at__gte=clock.now() - _NEWS, state__in=[State.COMPLETED, *_GONE_BACK])
-    for rollout in seen.filter(ended, proposer_user_id=own).order_by("-ended_at")[:10]:
+    for rollout in seen.filter(_ended(), proposer_user_id=own).order_by("-ended_at")[:10]:
         yield rollout, rollout.rollback_reason
+
+
+def ended_lately(request: HttpRequest) -> QuerySet[Rollout]:
+    """Everybody's rollouts that ended this week and had moved traffic, the newest first."""
+    return visible(request).filter(_ended(), started_at__isnull=False).order_by("-ended_at")
+
+
+def _ended() -> Q:
+    return Q(ended_at__gte=clock.now() - _NEWS, state__in=[State.COMPLETED, *_GONE_BACK])

@@ -80,9 +80,7 @@ def span_of(rollout: Rollout, now: datetime) -> tuple[datetime, datetime]:
     start, end = rollout.started_at or rollout.created_at, rollout.ended_at or now
     start, end = start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
     # Routers stamp the minutes. Those of a replay, or of a wrong clock, lie outside of what this clock saw.
-    stamped = ArmTotals.objects.filter(rollout=str(rollout.pk)).aggregate(
-        first=Min("minute"), last=Max("minute")
-    )
+    stamped = ArmTotals.of_rollout(rollout).aggregate(first=Min("minute"), last=Max("minute"))
     if stamped["first"] is not None:
         start, end = min(start, stamped["first"]), max(end, stamped["last"])
     return start, end + timedelta(minutes=1)
@@ -110,6 +108,13 @@ def saving(candidate: OutcomeSums, comparison: PeriodComparison) -> Change | Non
         candidate.cost * (1 / (1 + ratio) - 1) for ratio in (change.high, change.estimate, change.low)
     )
     return Change(estimate, low, high)
+
+
+def saved_while_it_ran(rollout: Rollout) -> Change | None:
+    """The same of a rollout's own tasks, both arms in the same minutes."""
+    start, end = span_of(rollout, clock.now())
+    found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
+    return saving(total(_arm(found, "candidate").values()), compared(rollout, start, end))
 
 
 def _diagnosis(rollout: Rollout, candidate: Routes, found: Routes, comparison: PeriodComparison) -> Diagnosis:

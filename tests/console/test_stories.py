@@ -1,0 +1,99 @@
+"""The home page's stories: what the rollouts of this week saved, with its interval, or why they went back."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from django.urls import reverse
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.console import ahead
+from rollout_app.models import Rollout
+from rollout_app.review import rollups
+from tests.support.outcomes import outcome
+from tests.support.pages import text
+from tests.support.people import People, running
+
+SPEND = "console:spend"
+
+
+def completed(workload: Workload, production: Environment) -> Rollout:
+    """Two days ago, after an hour."""
+    rollout = running(workload, production)
+    while rollout.stage < len(rollout.stages) - 1:
+        rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
+    rollout = actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
+    ended = clock.now() - timedelta(days=2)
+    Rollout.objects.filter(pk=rollout.pk).update(started_at=ended - timedelta(hours=1), ended_at=ended)
+    rollout.refresh_from_db()
+    return rollout
+
+
+def traffic(rollout: Rollout, *, cost_after: int) -> None:
+    assert rollout.started_at and rollout.ended_at
+    place = rollout.environment, rollout.workload
+    for day in range(1, 8):
+        outcome(*place, _minute(rollout.started_at - timedelta(days=day)), cost=1_000_000, tasks=500)
+    for hour in range(1, 40):
+        at = _minute(rollout.ended_at + timedelta(hours=hour))
+        outcome(*place, at, cost=cost_after, tasks=100, version=2)
+    rollups.refresh()
+
+
+def _minute(at: datetime) -> datetime:
+    return at.replace(second=0, microsecond=0)
+
+
+def stories(people: People) -> str:
+    return text(people("tom", "viewer").get(reverse(SPEND))).replace("\u202f", " ")
+
+
+def test_a_completed_rollout_says_what_it_saved_with_its_interval(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    traffic(completed(summaries, production), cost_after=600_000)
+    page = stories(people)
+    assert "What this week's rollouts did" in page
+    assert "saved (between $" in page and "since it completed, against the week before" in page
+
+
+def test_what_could_be_chance_is_not_called_a_saving(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    traffic(completed(summaries, production), cost_after=999_000)
+    assert "Whether it saved anything cannot be told (between −$" in stories(people)
+
+
+def test_without_tasks_since_it_says_that_it_cannot_tell(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    completed(summaries, production)
+    assert "cannot be told yet: 0 tasks since it completed" in stories(people)
+
+
+def test_a_rollback_says_why(people: People, summaries: Workload, production: Environment) -> None:
+    rollout = running(summaries, production)
+    actions.roll_back_rollout(rollout, actor=SYSTEM, reason="failures +12.4 points")
+    actions.confirm_rolled_back(rollout, actor=SYSTEM, reason="all", readback={"confirmed": 0, "of": 0})
+    assert "failures +12.4 points" in stories(people)
+
+
+def test_what_another_may_not_see_is_no_story(
+    people: People, summaries: Workload, production: Environment
+) -> None:
+    completed(summaries, production)
+    page = people("sid", "viewer", environment="staging").get(reverse(SPEND))
+    assert "rollouts did" not in text(page)
+
+
+def test_a_story_that_cannot_be_computed_says_so(
+    people: People, summaries: Workload, production: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    completed(summaries, production)
+    monkeypatch.setattr(ahead, "realised", broken)
+    assert "could not be computed" in stories(people)
