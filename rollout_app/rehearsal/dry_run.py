@@ -11,6 +11,7 @@ from rollout_app.engine.explain import change, figure, harm_of
 from rollout_app.engine.guardrails import DEFAULT_GUARDRAILS, Guardrail, guardrails_for
 from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.reference import Reference
+from rollout_app.engine.verdicts import Verdict
 from rollout_app.engine.windows import close_windows
 from rollout_app.models import Rollout
 from rollout_app.outcomes import minute_totals
@@ -74,10 +75,16 @@ def _told(
     return {"strata": strata, "rolled_back": rolled_back, "sentence": sentence, **judgement.as_dict()}
 
 
+def _limit(verdict: Verdict) -> str:
+    if verdict.name == verdict.metric:
+        return change(verdict, verdict.margin)
+    return f"at {'least' if verdict.metric.spec.lower_is_worse else 'most'} {change(verdict, verdict.margin)}"
+
+
 def _sentence(
     judgement: Judgement, stages: Sequence[Stage], strata: int, rolled_back: Mapping[str, Any] | None
 ) -> str:
-    margins = ", ".join(f"{figure(v.metric)} {change(v, v.margin)}" for v in judgement.verdicts)
+    margins = ", ".join(f"{figure(v.metric)} {_limit(v)}" for v in judgement.verdicts)
     if rolled_back is None:
         return f"With these margins it would not have rolled back in {strata} windows ({margins})."
     stage = stages[rolled_back["stage"]]

@@ -1,9 +1,11 @@
 """Pages of a workload's guardrails: the margins, a form for each, and what another margin would have done."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 
@@ -18,7 +20,7 @@ from rollout_app.console.template_tags import margins_of
 from rollout_app.console.views import visible
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.metrics import Metric
-from rollout_app.models import GuardrailOverride, Rollout
+from rollout_app.models import Rollout
 from rollout_app.rehearsal.dry_run import dry_run
 
 _REHEARSED = 3  # of the last rollouts: each is judged anew from its minutes
@@ -27,7 +29,7 @@ _PROMPT, _PATIENT = 1_500, 15_000
 
 
 class MarginForm(forms.Form):
-    """A margin as people write it: 2 (points), or 10 (percent of the baseline's)."""
+    """A margin as people write it: 2 (points), or 10 (percent of the baseline's); and an absolute bound beside it."""
 
     enabled = forms.BooleanField(
         required=False, label="Judge it", help_text="Off: it neither holds nor rolls back."
@@ -40,6 +42,7 @@ class MarginForm(forms.Form):
         decimal_places=4,
         help_text="Its part in the decision to roll back, above 0 and up to 1; the parts are scaled to add up to 1.",
     )
+    bound = forms.DecimalField(required=False, min_value=0, max_digits=18, decimal_places=9)
     reason = forms.CharField(
         required=False,
         max_length=2_000,
@@ -53,17 +56,56 @@ class MarginForm(forms.Form):
         self.fields[
             "margin"
         ].help_text = f"How much worse a candidate may be. Standard: {metric.spec.margin * 100:g}."
-        for name in ("margin", "weight"):
+        self._of = metric
+        limit = "Never below" if metric.spec.lower_is_worse else "Never more than"
+        self.fields["bound"].label = f"{limit} ({_bound_unit(metric)})"
+        self.fields[
+            "bound"
+        ].help_text = "Whatever the baseline does. Empty: judged against the baseline only."
+        for name in ("margin", "weight", "bound"):
             self.fields[name].widget.attrs["step"] = "any"
 
-    def override(self) -> dict[str, Any]:
-        """As `actions.set_guardrail` takes it."""
+    def clean_bound(self) -> Any:
+        bound = self.cleaned_data["bound"]
+        if bound is None or self._of == Metric.COST_PER_SUCCESS or 0 < bound < 100:
+            return bound
+        raise forms.ValidationError("Above 0 and below 100; empty for no bound.")
+
+    @property
+    def values(self) -> tuple[bool, float, float]:
+        """(enabled, margin, weight) as `actions.set_guardrail` takes them."""
         given = self.cleaned_data
-        return {
-            "enabled": given["enabled"],
-            "margin": float(given["margin"]) / 100,
-            "weight": float(given["weight"]),
-        }
+        return given["enabled"], float(given["margin"]) / 100, float(given["weight"])
+
+    @property
+    def given_bound(self) -> float | None:
+        bound = self.cleaned_data["bound"]
+        return None if bound is None else float(bound) * _bound_scale(self._of)
+
+    def overrides(self, had_bound: float | None) -> list[dict[str, Any]]:
+        """What rollouts would be judged by instead. `had_bound`: the one that is kept now."""
+        enabled, margin, weight = self.values
+        bound = self.given_bound
+        changed: list[dict[str, Any]] = [
+            {"metric": self._of.value, "enabled": enabled, "margin": margin, "weight": weight}
+        ]
+        if bound is not None or had_bound is not None:
+            on = bound is not None and enabled
+            changed.append(
+                {"metric": self._of.value, "bound": bound or had_bound, "weight": weight, "enabled": on}
+            )
+        return changed
+
+
+def _bound_unit(metric: Metric) -> str:
+    if metric == Metric.COST_PER_SUCCESS:
+        return "dollars per success"
+    return "percent of the full score" if metric.spec.lower_is_worse else "percent of tasks"
+
+
+def _bound_scale(metric: Metric) -> float:
+    """What a person writes, times this, is what is kept: nano-dollars, or a share."""
+    return 1e9 if metric == Metric.COST_PER_SUCCESS else 0.01
 
 
 @console_view("GET")
@@ -105,10 +147,26 @@ def edit_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
     return page(request, "margins/margin.html", context, title=found.spec.label, crumbs=crumbs, status=status)
 
 
-def _set(
-    workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, reason: str, **_: Any
-) -> GuardrailOverride:
-    return actions.set_guardrail(workload, metric.value, actor=actor, reason=reason, **form.override())
+def _set(workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, reason: str, **_: Any) -> bool:
+    """Keep what was changed of the two, both or none: a margin that stays standard is not made the workload's own."""
+    enabled, margin, weight = form.values
+    kept = {"actor": actor, "reason": reason, "enabled": enabled, "weight": weight}
+    bound, had = form.given_bound, _bound(workload, metric)
+    alone = "bound" in form.changed_data and not {"margin", "weight", "enabled"} & set(form.changed_data)
+    with transaction.atomic():
+        if not alone:
+            actions.set_guardrail(workload, metric.value, margin=margin, **kept)
+        if bound is not None and (alone or had is not None or "bound" in form.changed_data):
+            actions.set_guardrail(workload, metric.value, bound=bound, **kept)
+        elif bound is None and had is not None:
+            actions.remove_guardrail(workload, metric.value, absolute=True, actor=actor, reason=reason)
+    return True
+
+
+def _bound(workload: Workload, metric: Metric) -> float | None:
+    """The absolute bound that is kept now."""
+    row = workload.guardrails.filter(metric=metric.value, bound__isnull=False).first()
+    return None if row is None else row.bound
 
 
 @console_view("POST")
@@ -162,11 +220,18 @@ def _initial(workload: Workload, metric: Metric) -> dict[str, Any]:
     stored = workload.guardrails.filter(metric=metric.value, bound=None).first()
     weight = stored.weight if stored and stored.weight is not None else guardrail.weight
     enabled = stored.enabled if stored else True
-    return {"enabled": enabled, "margin": _plain(guardrail.margin * 100), "weight": _plain(weight)}
+    bound = _bound(workload, metric)
+    return {
+        "enabled": enabled,
+        "margin": _plain(guardrail.margin * 100),
+        "weight": _plain(weight),
+        "bound": None if bound is None else _plain(bound / _bound_scale(metric), 9),
+    }
 
 
-def _plain(number: float) -> str:
-    return f"{round(number, 4):g}"
+def _plain(number: float, places: int = 4) -> Decimal:
+    """Without zeros at the end, and equal to what a form sends back unchanged."""
+    return Decimal(f"{number:.{places}f}".rstrip("0").rstrip("."))
 
 
 def _rehearsed(
@@ -176,14 +241,16 @@ def _rehearsed(
     if form.is_bound:
         if not form.is_valid():
             return ()
-        override = {"metric": metric.value, **form.override()}
+        overrides = form.overrides(_bound(workload, metric))
     else:
         initial = form.initial
-        override = {
-            "metric": metric.value,
-            "margin": float(initial["margin"]) / 100,
-            "weight": float(initial["weight"]),
-        }
+        overrides = [
+            {
+                "metric": metric.value,
+                "margin": float(initial["margin"]) / 100,
+                "weight": float(initial["weight"]),
+            }
+        ]
     ran = visible(request).filter(workload=workload).exclude(started_at=None).order_by("-started_at")
     too_long = _TOO_LONG if minutes == _PROMPT else _NOT_JUDGED
     answers: list[tuple[Rollout, str, bool | None]] = []
@@ -193,7 +260,7 @@ def _rehearsed(
             answers.append((rollout, too_long, None))
             continue
         minutes -= length
-        answers.append((rollout, *_answer(rollout, override)))
+        answers.append((rollout, *_answer(rollout, overrides)))
     return answers
 
 
@@ -206,9 +273,9 @@ def _minutes(rollout: Rollout) -> int:
     return int((end - (rollout.started_at or end)).total_seconds() // 60)
 
 
-def _answer(rollout: Rollout, override: dict[str, Any]) -> tuple[str, bool]:
+def _answer(rollout: Rollout, overrides: Sequence[dict[str, Any]]) -> tuple[str, bool]:
     try:
-        told = dry_run(rollout, [override])
+        told = dry_run(rollout, overrides)
     except PointsmanError as error:
         return error.detail, False
     return told["sentence"], told["rolled_back"] is not None

@@ -1,0 +1,89 @@
+"""An absolute bound in the form of a guardrail's margin."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from controlplane.audit.models import Entry
+from policies_app.models import Environment, Workload
+from rollout_app.models import GuardrailOverride
+from tests.support.pages import text
+from tests.support.people import People, running
+
+STANDARD = {"enabled": "on", "margin": "2", "weight": "0.3"}
+
+
+@pytest.fixture
+def maria(people: People, summaries: Workload) -> Client:
+    return people("maria", "editor", team=summaries.owner)
+
+
+def form_of(metric: str = "failure") -> str:
+    return reverse("console:edit_margin", args=["summaries", metric])
+
+
+def save(client: Client, metric: str = "failure", **given: Any) -> Any:
+    return client.post(form_of(metric), {**STANDARD, **given})
+
+
+def test_a_bound_alone_leaves_the_margin_standard(maria: Client, summaries: Workload) -> None:
+    assert save(maria, bound="5").status_code == 302
+    kept = GuardrailOverride.objects.get()
+    assert (kept.metric, kept.margin) == ("failure", None) and kept.bound == pytest.approx(0.05)
+    page = text(maria.get(form_of()))
+    assert "Never more than (percent of tasks)" in page and 'value="5"' in page
+    listed = text(maria.get(reverse("console:margins", args=["summaries"])))
+    assert "Failures (absolute)" in listed and "5.0\u202f%" in listed
+
+
+def test_a_cost_is_bounded_in_dollars(maria: Client) -> None:
+    assert save(maria, "cost_per_success", margin="10", weight="0.2", bound="0.0125").status_code == 302
+    assert GuardrailOverride.objects.get().bound == pytest.approx(12_500_000)
+    assert 'value="0.0125"' in text(maria.get(form_of("cost_per_success")))
+
+
+def test_quality_is_bounded_from_below(maria: Client) -> None:
+    assert "Never below (percent of the full score)" in text(maria.get(form_of("quality")))
+
+
+def test_another_bound_asks_for_a_reason_and_keeps_what_was_typed(maria: Client) -> None:
+    save(maria, bound="5")
+    refused = save(maria, margin="1", bound="8")
+    assert refused.status_code == 422 and "This change needs a reason." in text(refused)
+    assert 'value="8"' in text(refused)
+    # Neither of the two was kept.
+    assert list(GuardrailOverride.objects.values_list("bound", flat=True)) == [pytest.approx(0.05)]
+
+
+def test_an_emptied_bound_is_taken_away_and_the_margin_stays(maria: Client) -> None:
+    save(maria, margin="1", bound="5")
+    assert GuardrailOverride.objects.count() == 2
+    assert save(maria, margin="1", bound="", reason="the bar is enough").status_code == 302
+    kept = GuardrailOverride.objects.get()
+    assert kept.bound is None and kept.margin == pytest.approx(0.01)
+    assert Entry.objects.filter(action="guardrail.remove").count() == 1
+
+
+@pytest.mark.parametrize("bound", ["0", "100", "-3", "NaN", "much"])
+def test_a_bad_bound_is_refused_beside_its_field(maria: Client, bound: str) -> None:
+    refused = save(maria, bound=bound)
+    assert refused.status_code == 422 and not GuardrailOverride.objects.exists()
+    assert (
+        maria.post(
+            reverse("console:rehearse_margin", args=["summaries", "failure"]), {**STANDARD, "bound": bound}
+        ).status_code
+        == 200
+    )
+
+
+def test_the_dry_run_answers_for_the_bound(
+    maria: Client, summaries: Workload, production: Environment
+) -> None:
+    running(summaries, production)
+    address = reverse("console:rehearse_margin", args=["summaries", "failure"])
+    page = text(maria.post(address, {**STANDARD, "bound": "5"}))
+    assert "failures at most 5.0" in page
+    save(maria, bound="5")
+    assert "at most 5.0" not in text(maria.post(address, {**STANDARD, "bound": ""}))
