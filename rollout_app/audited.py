@@ -5,6 +5,8 @@ from typing import Any
 
 from controlplane.audit import sentences, subjects
 from controlplane.audit.subjects import Said, Subject
+from rollout_app.engine.guardrails import METRICS
+from rollout_app.engine.metrics import Metric
 from rollout_app.models import Approval, Rollout, Transition
 
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
@@ -17,8 +19,19 @@ def _people_call(ids: Iterable[str]) -> dict[str, str]:
     return {str(pk): f"v{baseline} → v{candidate}" for pk, baseline, candidate in rows}
 
 
+def _guardrail_names(ids: Iterable[str]) -> dict[str, str]:
+    """Of `workload/metric`."""
+    names = {}
+    for found in ids:
+        workload, _, metric = found.rpartition("/")
+        if metric in METRICS:
+            names[found] = f"{Metric(metric).spec.phrase} of {workload}"
+    return names
+
+
 def register() -> None:
     sentences.register("rollout", _people_call)
+    sentences.register("guardrail", _guardrail_names)
     subjects.register(Subject("rollout", _said_of_rollouts, _rollouts))
     subjects.register(Subject("transition", _said_of_transitions, _transitions))
     subjects.register(Subject("approval", _said_of_approvals, _approvals))

@@ -38,7 +38,7 @@ class FilterForm(forms.Form):
     """What the list is narrowed to. Days are whole days in UTC, both included."""
 
     actor = _picked("Name", "audit-people")
-    action = _picked("rollout.roll_back", "audit-actions")
+    action = forms.CharField(required=False, widget=forms.Select)
     environment = _picked("production", "audit-environments")
     workload = _picked("Name", "audit-workloads")
     target = forms.CharField(required=False, widget=forms.TextInput(attrs={"placeholder": "Name or id"}))
@@ -47,6 +47,10 @@ class FilterForm(forms.Form):
     )
     since = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date"}))
     until = forms.DateField(required=False, widget=forms.DateInput(attrs={"type": "date"}))
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["action"].widget.choices = _actions(self.data.get("action", ""))
 
     def narrow(self, entries: QuerySet[Entry]) -> QuerySet[Entry]:
         """The entries that match all that is given; a date that is none narrows nothing, and says so."""
@@ -65,6 +69,17 @@ class FilterForm(forms.Form):
         if target := given.get("target"):
             entries = entries.filter(Q(target_id__icontains=target) | Q(workload=target))
         return entries
+
+
+def _actions(given: str) -> list[Any]:
+    """By what they were done to, each in words. `given`: what the link narrows to, offered although unknown."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for action, verb in sentences.VERBS.items():
+        kind = action.partition(".")[0]
+        words = kind.replace("_", " ").capitalize()
+        groups.setdefault(words, [(f"{kind}.", f"{words}: anything")]).append((action, verb.rstrip(":")))
+    known = {action for group in groups.values() for action, _ in group}
+    return [("", "Any"), *([(given, given)] if given and given not in known else []), *groups.items()]
 
 
 def visible(request: HttpRequest) -> QuerySet[Entry]:
@@ -104,7 +119,6 @@ def _options(request: HttpRequest) -> dict[str, list[tuple[str, str]]]:
 
     return {
         "audit-people": distinct("actor_label"),
-        "audit-actions": sorted((action, verb) for action, verb in sentences.VERBS.items()),
         "audit-environments": distinct("environment"),
         "audit-workloads": distinct("workload"),
     }

@@ -30,7 +30,7 @@ VERBS = {
     "environment.break_glass": "edited without approval", "environment.four_eyes_off": "switched four eyes off in",
     "version.add": "wrote", "model.add": "added", "model.edit": "edited",
     "plan.add": "saved", "plan.edit": "edited", "plan.remove": "removed",
-    "guardrail.set": "set the margin of", "guardrail.remove": "took back the margin of",
+    "guardrail.set": "changed the guardrail on", "guardrail.remove": "took back the own guardrail on",
     "key.issue": "issued", "key.rotate": "rotated", "key.revoke": "revoked",
     "membership.grant": "gave a role to", "membership.withdraw": "took a role from",
     "team.create": "made", "team.set_members": "changed the members of",
@@ -85,6 +85,8 @@ def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
         words.append(f"{names.get(found, 'a rollout')} of {entry.workload}")
     elif kind == "assignment":
         words.append(entry.workload)
+    elif kind == "guardrail":
+        words.append(names.get(found, found))
     elif kind == "version":
         workload, _, number = found.rpartition("/")
         words.append(f"v{number} of {workload}")

@@ -100,7 +100,7 @@ def set_guardrail(
             workload=workload, metric=metric, version=0
         )
         if _is_weaker(row, enabled=enabled, margin=margin, weight=weight, bound=bound):
-            reasons.demand(actor, reason, f"This weakens the guardrail on {metric}")
+            reasons.demand(actor, reason, f"This weakens the guardrail on {Metric(metric).spec.phrase}")
         before = _override_values(row) if row.pk else None
         row.enabled, row.margin, row.weight, row.bound = enabled, margin, weight, bound
         row.version += 1
@@ -135,7 +135,9 @@ def remove_guardrail(
 ) -> None:
     """Back to the default, or away with an absolute one."""
     require_reach(workload, actor)
-    reasons.demand(actor, reason, f"This takes away {workload.name}'s own guardrail on {metric}")
+    reasons.demand(
+        actor, reason, f"This takes away {workload.name}'s own guardrail on {Metric(metric).spec.phrase}"
+    )
     with transaction.atomic():
         row = _override_row(workload, metric, absolute=absolute)
         if row is None:

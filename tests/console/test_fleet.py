@@ -54,7 +54,7 @@ def test_home_says_it_in_one_line(people: People) -> None:
 def test_its_fragment_comes_alone(people: People, production: Environment) -> None:
     page = text(people("tom", "viewer").get(FLEET, headers={"HX-Request": "true"}))
     assert "<html" not in page
-    assert "No router has asked yet" in page
+    assert "No router was heard of in the last day" in page
 
 
 def test_it_is_not_for_people_of_other_environments(people: People, production: Environment) -> None:

@@ -85,7 +85,7 @@ def people(request: HttpRequest) -> HttpResponse:
     context = {
         "rows": rows,
         "columns": columns,
-        "table": [(user, [_roles(user, name) for name in columns]) for user in rows],
+        "table": [(user, [(name, _roles(user, name)) for name in columns]) for user in rows],
         "invitations": selectors.invitations_for(person(request)).filter(accepted_at=None, revoked_at=None)[
             :50
         ],
