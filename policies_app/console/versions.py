@@ -30,9 +30,20 @@ def new_version(request: HttpRequest, name: str) -> HttpResponse:
     form = VersionForm(request.POST or None, initial=initial)
     meanwhile = _meanwhile(form, newest)
     if not meanwhile and (version := attempt(request, form, _keep, workload)):
-        to = reverse("console:version", args=[workload.name, version.number]) + "?saved"
-        return done(request, f"Version {version.number} is saved. A rollout brings it to traffic.", to=to)
+        return done(
+            request,
+            f"Version {version.number} is saved. A rollout brings it to traffic.",
+            to=_after(request, version),
+        )
     return _editor(request, workload, form, meanwhile=meanwhile)
+
+
+def _after(request: HttpRequest, version: PolicyVersion) -> str:
+    """The version's page, or the form that proposes it."""
+    name, number = version.workload.name, version.number
+    if "propose" in request.POST:
+        return f"{reverse('console:propose')}?workload={name}&candidate={number}&saved"
+    return reverse("console:version", args=[name, number]) + "?saved"
 
 
 def _keep(workload: Workload, *, newest: int | None, **values: Any) -> PolicyVersion:
@@ -65,7 +76,8 @@ def check_version(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _editor(request: HttpRequest, workload: Workload, form: VersionForm, **context: Any) -> HttpResponse:
-    context |= {"workload": workload, "form": form, "words": _words()}
+    served = served_in(environments_of(request)).filter(workload=workload)
+    context |= {"workload": workload, "form": form, "words": _words(), "may_propose": served.exists()}
     if form.is_bound:
         context |= _against_served(request, workload, form)
     crumbs = trail(workload)

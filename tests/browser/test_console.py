@@ -2,19 +2,27 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from policies_app.fleet.readback import ON_RECORD_AFTER
 from policies_app.models import Workload
 from rollout_app import actions
-from rollout_app.models import Rollout
-from tests.support import builders
+from rollout_app.evaluation import reconcile
+from rollout_app.models import Plan, Rollout
+from tests.support import builders, places
 from tests.support.people import actor_of, running
+from tests.support.traffic import Traffic
 
 People = Callable[..., Page]
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50}, {"mode": "full"}]
 
 
 @pytest.fixture
@@ -22,43 +30,78 @@ def summaries(transactional_db: None) -> Workload:
     from rollout_app.apps import _save_plans
 
     _save_plans("default")  # an emptied database has lost them
+    Plan.objects.filter(name="standard").update(stages=PLAN)  # without the hours that its stages take
     production = builders.environment("production", four_eyes=True)
     workload = builders.workload("summaries")
     builders.served(production, workload)
     return workload
 
 
-def test_two_people_promote_a_version_and_one_takes_it_back(as_person: People, summaries: Workload) -> None:
+def test_a_harmful_version_is_written_approved_started_and_goes_back_by_itself(
+    as_person: People, summaries: Workload
+) -> None:
+    """In five clicks from home to proposed; every problem is shown before anything is saved."""
     maria = as_person("maria", "editor", team=summaries.owner)
+    count_clicks(maria)
     maria.click("nav >> text=Workloads")
     maria.click("main a:has-text('summaries'), td a:has-text('summaries')")
     maria.click("text=New version")
     text = written(maria)
     write(maria, text.replace("default: small", "default: smal"))
-    maria.click("text=Save as a new version")
-    expect(maria.locator(".pm-problems")).to_contain_text('did you mean "small"?')
+    expect(maria.locator("#checked")).to_contain_text('did you mean "small"?')
     write(maria, re.sub(r"prompt_tokens > \d+", "prompt_tokens > 7000", text))
+    expect(maria.locator("#checked")).not_to_contain_text("did you mean")
     maria.fill("input[name=note]", "seven thousand")
-    maria.click("text=Save as a new version")
-    expect(maria.locator("h1")).to_have_text("summaries v2")
-    maria.click("text=Propose a rollout")
+    maria.click("text=Save and propose a rollout")
+    expect(maria.locator("main")).to_contain_text("v2 — seven thousand")
     maria.fill("textarea[name=reason]", "long prompts fail on small")
     maria.click("button:has-text('Propose')")
     expect(maria.locator("#head")).to_contain_text("awaiting approval")
     expect(maria.locator("#head")).to_contain_text("needs the role approver in production")
+    assert clicks(maria) == 5
 
     tom = as_person("tom", "approver", "operator")
     expect(tom.locator("h1")).to_have_text("1 rollout waits for you")
     tom.locator("a:has-text('Review'):not(nav a)").last.click()
     decide(tom, "Approve", "the backtest agrees")
     expect(tom.locator("#head .pm-badge")).to_have_text("scheduled")
+    traffic = Traffic(Rollout.objects.get(), start=clock.now() - timedelta(hours=2)).before()
     decide(tom, "Start", "on call until six")
     expect(tom.locator("#head .pm-badge")).to_have_text("running")
-    decide(tom, "Roll back", "the provider is down")
-    expect(tom.locator("#head .pm-badge")).to_have_text("rolling back")
-    expect(tom.locator("#live")).to_contain_text("the provider is down")
-    assert Rollout.objects.get().rollback_reason == "the provider is down"
+    goes_back_while_one_looks(tom, traffic)
     assert summaries.assignments.get().candidate is None
+
+
+def goes_back_while_one_looks(page: Page, traffic: Traffic) -> None:
+    """The candidate fails half of its tasks: the engine sees it, and the page shows it without a click."""
+    rollout = Rollout.objects.get()
+    places.listening()
+    places.router(rollout)
+    traffic.minutes(6, candidate=0.5)
+    assert reconcile.reconcile(rollout.pk) == "roll_back"
+    expect(page.locator("#head .pm-badge")).to_have_text("rolling back")
+    reconcile.reconcile(rollout.pk)  # the router has not asked yet
+    expect(page.locator("#live")).to_contain_text("0 of 1 router confirmed")
+    places.router(rollout)  # it polls, and has the baseline
+    assert reconcile.reconcile(rollout.pk, now=clock.now() + ON_RECORD_AFTER) == "confirm"
+    expect(page.locator("#head .pm-badge")).to_have_text("rolled back")
+    expect(page.locator("#live")).to_contain_text("Failures +")
+    expect(page.locator("#live")).to_contain_text("Version 1 is served again; 1 of 1 router confirmed it")
+
+
+COUNTER = """addEventListener("click", (event) => {
+  if (event.isTrusted) sessionStorage.clicks = Number(sessionStorage.clicks || 0) + 1;
+}, true)"""
+
+
+def count_clicks(page: Page) -> None:
+    """From now on, of a person's hand, over all pages of this tab."""
+    page.add_init_script(COUNTER)
+    page.evaluate(COUNTER)
+
+
+def clicks(page: Page) -> int:
+    return int(page.evaluate("Number(sessionStorage.clicks)"))
 
 
 EDITOR = "document.querySelector('.django-ace-widget').editor"

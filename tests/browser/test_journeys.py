@@ -200,3 +200,29 @@ def test_the_log_is_verified_at_a_click_and_names_what_nobody_recorded(
     page.click("button:has-text('Verify now')")
     expect(page.locator("main")).to_contain_text("is not what was written")
     expect(page.locator("main")).to_contain_text(f"team {summaries.owner.name}")
+
+
+TASKS = "\n".join(
+    [
+        "prompt_tokens,openai/gpt-4o-mini:success,openai/gpt-4o-mini:cost_usd,"
+        "anthropic/claude-sonnet-4-5:success,anthropic/claude-sonnet-4-5:cost_usd",
+        *(f"{n * 100},{int(n % 20 > 0)},0.001,1,0.01" for n in range(1, 101)),
+    ]
+)
+
+
+def test_a_backtest_leads_to_a_proposal(as_person: People, summaries: Workload) -> None:
+    page = as_person("maria", "editor", team=summaries.owner)
+    page.goto(f"{page.url}workloads/summaries/")
+    page.click("main a:has-text('Backtest')")
+    page.set_input_files(
+        "main input[name=file]", {"name": "tasks.csv", "mimeType": "text/csv", "buffer": TASKS.encode()}
+    )
+    page.click("button:has-text('Run the backtest')")
+    expect(page.locator("main")).to_contain_text("100 tasks read, 100 compared")
+    expect(page.locator("main")).to_contain_text("meets the bar of 90.0")
+    page.click("main a:has-text('Propose a rollout')")
+    page.fill("textarea[name=reason]", "the backtest: within the bar, at a tenth of the cost")
+    page.click("button:has-text('Propose')")
+    expect(page.locator("#head")).to_contain_text("summaries: v1 → v2")
+    assert Rollout.objects.get().reason.startswith("the backtest")
