@@ -62,6 +62,8 @@ class BackgroundThread:
         self._acks = Acks(router, good, alone=connection.snapshots_url is not None)
         self.poller = Poller(connection, good, self._acks, pace.first_poll_within)
         self.sender = Sender(outcomes, feedback, pace.flush_every)
+        # Each waits by itself after its own failures. What one of them finds out, the other need not wait for.
+        self.poller.got_through, self.sender.got_through = self.sender.retry, self.poller.retry
         self._thread: threading.Thread | None = None
         self._busy = threading.Lock()
         self._paused = False

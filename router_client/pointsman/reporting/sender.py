@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from time import monotonic, time
 
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.outcomes import OutcomeBuffer
 from pointsman.sync.backoff import Backoff
-from pointsman.sync.loop import guarded
+from pointsman.sync.loop import guarded, until
 from pointsman.sync.transport import Answer, Transport, Unreachable
 
 __all__ = ["Sender"]
@@ -36,6 +37,13 @@ class Sender:
         self.last_error: str | None = None
         self.clock_ahead_s: float | None = None
         self._sealed_at = self._adopted_at = float("-inf")
+        self._wake = asyncio.Event()
+        self.got_through: Callable[[], None] = lambda: None  # called when it sends again after failures
+
+    def retry(self) -> None:
+        """Something else got through: no reason to wait any longer, unless the control plane said so. In the loop."""
+        if self._backoff.failures and not self._backoff.told:
+            self._wake.set()
 
     async def rounds(self, transport: Transport) -> None:
         """Flush for ever."""
@@ -46,9 +54,10 @@ class Sender:
 
     async def _wait(self, seconds: float) -> None:
         """Wait before the next try. Meanwhile a spool takes what is recorded: a kill loses one flush interval."""
-        until = monotonic() + seconds
-        while (left := until - monotonic()) > 0:
-            await asyncio.sleep(min(left, self._flush_every))
+        self._wake.clear()
+        ends = monotonic() + seconds
+        while (left := ends - monotonic()) > 0 and not self._wake.is_set():
+            await until(self._wake, min(left, self._flush_every))
             if self._outcomes.spool is not None:
                 self._seal()
 
@@ -103,8 +112,11 @@ class Sender:
                 self._feedback.refuse(batch)
             else:
                 return self._kept("feedback", answer)
+        failed = self._backoff.failures
         self._backoff.success()
         self.last_error = self.clock_ahead_s = None
+        if failed:
+            self.got_through()
         return 0.0
 
     def _kept(self, what: str, answer: Answer) -> float:

@@ -6,15 +6,18 @@ import random
 
 __all__ = ["Backoff"]
 
-LONGEST_S = 60.0
+# The protocol allows 60 s. With half of it a router is back within a minute of the control plane's start, whatever
+# that takes.
+LONGEST_S = 30.0
 _FIRST_S = 1.0
 
 
 class Backoff:
-    """Failures in a row, and the wait they earn: rand(0, min(60 s, 2^n s)), never before `Retry-After`."""
+    """Failures in a row, and the wait they earn: rand(0, min(30 s, 2^n s)), never before `Retry-After`."""
 
     def __init__(self, random_source: random.Random | None = None) -> None:
         self.failures = 0
+        self.told = False  # the last failure said when to come again
         self._random = random_source or random.Random()  # noqa: S311 - spreads load, protects nothing
 
     def success(self) -> None:
@@ -23,6 +26,7 @@ class Backoff:
     def failure(self, retry_after_s: float | None = None) -> float:
         """Count a failure; the seconds to wait now."""
         self.failures += 1
+        self.told = retry_after_s is not None
         ceiling = min(LONGEST_S, _FIRST_S * 2.0 ** min(self.failures - 1, 16))
         wait = self._random.uniform(0, ceiling)
         if retry_after_s is None:

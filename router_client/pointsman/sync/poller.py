@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from time import monotonic
 
 from pointsman.errors import SnapshotRefused
@@ -53,6 +54,7 @@ class Poller:
         self._backoff = Backoff()
         self._want_full = False
         self._repeated = 0
+        self.got_through: Callable[[], None] = lambda: None  # called when a poll succeeds after failures
         self._long_poll = LongPollWait(connection.wait_s)
 
     @property
@@ -63,6 +65,11 @@ class Poller:
         """End the present wait. Call it in the loop."""
         if self._wake is not None:
             self._wake.set()
+
+    def retry(self) -> None:
+        """Something else got through: no reason to wait any longer, unless the control plane said so. In the loop."""
+        if self._backoff.failures and not self._backoff.told:
+            self.wake()
 
     async def rounds(self, transport: Transport) -> None:
         """Poll for ever."""
@@ -80,7 +87,9 @@ class Poller:
         if self._good.unstored:
             self._good.store()
         started, since = monotonic(), None if self._want_full else self._good.since
-        wait_s = self._wait_s
+        after_failure = self._backoff.failures > 0
+        # One that hangs would say for half a minute more that nothing is heard.
+        wait_s = 0 if after_failure else self._wait_s
         try:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
         except Unreachable as error:
@@ -93,6 +102,8 @@ class Poller:
             self._good.confirm()
             self._succeeded()
             held = wait_s > 0 and monotonic() - started >= 1
+            if after_failure and self._wait_s:
+                return _BREATH_S  # and hang on the next
             return 0.0 if held else self._interval(current)
         problem = wrong_setup(answer, self._connection)
         if problem is not None:
@@ -159,10 +170,12 @@ class Poller:
         self.workloads_missing = missing
 
     def _succeeded(self) -> None:
-        if self._backoff.failures:
-            log.info("the control plane answers again")
+        failed = self._backoff.failures
         self._backoff.success()
         self.last_error = self.setup_problem = None
+        if failed:
+            log.info("the control plane answers again")
+            self.got_through()
 
     def _refused(self, error: SnapshotRefused, since: int | None) -> float:
         self._want_full = since is not None
