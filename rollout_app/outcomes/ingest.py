@@ -37,7 +37,7 @@ from rollout_app.outcomes.store import Submission
 
 T = TypeVar("T")
 
-CLOCK_RETRY_S = 60
+CLOCK_RETRY_S = 30
 READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 
 
