@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from django.db import connection
 from controlplane.audit.models import Head
 from controlplane.core.models import Heartbeat
 from controlplane.core.schedule import ENGINE
+from policies_app.models import Environment
 from tests.support.plane import process_environment
 
 ALL_OF_IT = (
@@ -78,34 +80,38 @@ class Administrator:
         with self._connected() as it:
             it.execute(ALL_OF_IT, [self.role])
 
-    def read_only(self, seconds: float) -> None:
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
         """As after a failover to a standby that is not promoted yet."""
-        self._altered(
-            "SET default_transaction_read_only = on", seconds, "RESET default_transaction_read_only"
-        )
+        with self._altered("SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
+            yield
+        self.kill_backends()  # sessions keep what they began with
 
-    def full(self, seconds: float) -> None:
+    @contextmanager
+    def full(self) -> Iterator[None]:
         """No room for more than two connections."""
-        self._altered("CONNECTION LIMIT 2", seconds, "CONNECTION LIMIT -1")
+        with self._altered("CONNECTION LIMIT 2", "CONNECTION LIMIT -1"):
+            yield
 
-    def _altered(self, change: str, seconds: float, back: str) -> None:
+    @contextmanager
+    def _altered(self, change: str, back: str) -> Iterator[None]:
         with self._connected() as it:
             try:
                 it.execute(f"ALTER DATABASE {self._database} {change}")
                 it.execute(ALL_OF_IT, [self.role])
-                time.sleep(seconds)
+                yield
             finally:
                 it.execute(f"ALTER DATABASE {self._database} {back}")
-            if "read_only" in change:
-                it.execute(ALL_OF_IT, [self.role])  # sessions keep what they began with
 
-    def locked(self, seconds: float) -> None:
-        """Somebody holds the lock that every change needs."""
-        with self.lock():
-            time.sleep(seconds)
+    @contextmanager
+    def rows_locked(self) -> Iterator[None]:
+        with self._connected() as it, it.transaction():
+            it.execute(f"SELECT 1 FROM {Environment._meta.db_table} FOR UPDATE")
+            yield
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        """Somebody holds the lock that every change needs."""
         if not self.on_postgres:
             with self._sqlite() as file:
                 file.execute("BEGIN IMMEDIATE")
@@ -126,15 +132,17 @@ class Administrator:
 
     # --- and what it says -------------------------------------------------------------------------------
 
-    def engine_seen_at(self) -> str:
-        """When the engine last came to the end of a sweep, as text; "": never, or nobody can say now."""
+    def engine_seen_at(self) -> float:
+        """When the engine last came to the end of a sweep, as Unix time; 0: never, or nobody can say now."""
         query = f"SELECT at FROM {Heartbeat._meta.db_table} WHERE job = "
         with suppress(psycopg.Error, sqlite3.Error):
-            if not self.on_postgres:
-                with self._sqlite() as file:
-                    row = file.execute(f"{query} ?", [ENGINE]).fetchone()
-            else:
+            if self.on_postgres:
                 with psycopg.connect(self.url, connect_timeout=5) as there:
                     row = there.execute(f"{query} %s", [ENGINE]).fetchone()
-            return str(row[0]) if row else ""
-        return ""
+            else:
+                with self._sqlite() as file:
+                    row = file.execute(f"{query} ?", [ENGINE]).fetchone()
+            if row:
+                at = row[0] if isinstance(row[0], datetime) else datetime.fromisoformat(row[0])
+                return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        return 0.0

@@ -15,6 +15,7 @@ from tests.support.reports import batch, bucket
 
 OUTCOMES = "/router/v1/outcomes"
 TASKS = 118  # of `reports.bucket`
+PATIENCE_S = 5  # with an answer
 TRIES = 600  # a tenth of a second apart
 BAD_INPUT: list[tuple[str, str, bytes]] = [
     ("POST", OUTCOMES, b"{"),
@@ -31,7 +32,7 @@ BAD_INPUT: list[tuple[str, str, bytes]] = [
 
 
 def client(key: str) -> httpx.Client:
-    return httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=10)
+    return httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_S)
 
 
 class Reporter:
@@ -163,7 +164,7 @@ class Stranger:
 
     def work(self, over: threading.Event) -> None:
         keys = {"/router": self._scene.served.key, "/api": self._scene.operator_key}
-        with httpx.Client(timeout=10) as http:
+        with httpx.Client(timeout=PATIENCE_S) as http:
             while not over.wait(0.2):
                 method, path, body = self._chance.choice(BAD_INPUT)
                 key = next(key for start, key in keys.items() if path.startswith(start))

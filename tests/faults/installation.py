@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import connection
 
 from tests.faults.administrator import Administrator
+from tests.faults.clocks import Clock, Clocks, clocks
 from tests.support.plane import PATIENCE_S, process_environment, until
 from tests.support.proxy import Proxy
 from tests.support.services import free_port, start_redis
@@ -31,6 +32,9 @@ RESTARTED_AFTER_S = 0.5  # deploy/systemd has 2 s
 
 class Process:
     """One process of the installation, started again whenever it ends."""
+
+    database: Proxy  # its own way to PostgreSQL
+    clock: Clock  # its own, where there can be one
 
     def __init__(self, name: str, command: list[str], home: Path, **environment: str) -> None:
         self.name = name
@@ -90,9 +94,9 @@ class Installation:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.on_postgres = connection.vendor == "postgresql"
+        self.clocks: Clocks | None = clocks(home)
         self.processes: list[Process] = []
         self.doors: list[Proxy] = []  # before each gateway
-        self.databases: list[Proxy] = []  # before PostgreSQL, one for each process
         self.redis_door: Proxy  # before Redis
         self.administrator: Administrator  # of the database
         self.urls: list[str] = []  # of each gateway, through its door
@@ -164,14 +168,19 @@ class Installation:
         self._process(name, ["-m", "celery", "-A", "controlplane.celery", *arguments])
 
     def _process(self, name: str, command: list[str], **environment: str) -> None:
+        given: dict[str, Any] = {}
         if self.on_postgres:
             database = urlsplit(process_environment()["DATABASE_URL"])
-            proxy = self._stack.enter_context(Proxy(database.port or 5432))
-            self.databases.append(proxy)
+            proxy = given["database"] = self._stack.enter_context(Proxy(database.port or 5432))
             place = f"{self.administrator.role}@127.0.0.1:{proxy.port}"
             environment["DATABASE_URL"] = f"postgres://{place}{database.path}"
             environment["REDIS_URL"] = f"redis://127.0.0.1:{self.redis_door.port}/0"
-        self.processes.append(Process(name, command, self.home, **environment))
+        if self.clocks is not None:
+            given["clock"] = self.clocks.clock(name)
+            environment |= given["clock"].environment
+        process = Process(name, command, self.home, **environment)
+        vars(process).update(given)
+        self.processes.append(process)
 
     def _tend(self) -> None:
         """Start again what has ended, as `Restart=always` does."""
@@ -191,17 +200,33 @@ class Installation:
     def named(self, kind: str) -> list[Process]:
         return [process for process in self.processes if process.name.startswith(kind)]
 
-    def answers(self, url: str, path: str) -> bool:
-        try:
-            return self._http.get(url + path).status_code == 200
-        except httpx.HTTPError:
-            return False
+    @property
+    def databases(self) -> list[Proxy]:
+        """Every process's way to PostgreSQL."""
+        return [process.database for process in self.processes]
 
     def ready(self) -> bool:
         """Every process runs, and every gateway is ready, its engine included."""
-        return all(process.up for process in self.processes) and all(
-            self.answers(url, "/readyz") for url in self.direct
-        )
+        return not any(self.missing())
+
+    def missing(self) -> Iterator[str]:
+        """What does not work just now."""
+        yield from (process.name for process in self.processes if not process.up)
+        for number, url in enumerate(self.direct):
+            if unready := self._unready(url):
+                yield f"{unready} of gateway-{number}"
+
+    def _unready(self, url: str) -> str:
+        """The first check that fails, or why there is no answer; "" where all is well."""
+        try:
+            answer = self._http.get(url + "/readyz")
+            if answer.status_code == 200:
+                return ""
+            checks = answer.json().get("checks", {})
+        except (httpx.HTTPError, ValueError) as error:
+            return type(error).__name__
+        failed = [name for name, outcome in checks.items() if outcome != "ok" and name != "redis"]
+        return failed[0] if failed else "readiness"
 
     def logs(self) -> Iterator[tuple[str, str]]:
         for process in self.processes:

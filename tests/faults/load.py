@@ -1,6 +1,7 @@
 """All that goes on while faults are injected, a thread for each; and whether it goes on again after one."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -56,15 +57,22 @@ class Load:
             self.errors.append(error)
             raise
 
-    def goes_on_since(self, moment: float) -> bool:
-        """Whether all of this was begun after that moment (monotonic) and came to its end: a change, which every
-        router has; a batch, which each gateway took; and each router's poll.
+    def missing_since(self, moment: float) -> Iterator[str]:
+        """What has not yet been begun after that moment (monotonic) and come to its end: a change, which every router
+        has; a batch, which each gateway took; and each recording router's poll and report.
         """
         made = [revision for began, revision in list(self._person.revisions) if began > moment]
-        return (
-            bool(made)
-            and all(follower.has(made[0]) for follower in self.followers)
-            and all(router.has(made[0]) for router in self.routers)
-            and all(router.confirmed_since(moment) for router in self.recorders)
-            and all(newest > moment for newest in self._reporter.newest_at.values())
-        )
+        if not made:
+            yield "a change"
+        everybody: list[Follower | RealRouter] = [*self.followers, *self.routers]
+        for router in everybody:
+            if made and not router.has(made[0]):
+                yield f"a change at {router.name}"
+        for recorder in self.recorders:
+            if not recorder.confirmed_since(moment):
+                yield f"a poll of {recorder.name}"
+            if not recorder.reported_since(moment):
+                yield f"a report of {recorder.name}"
+        for number, newest in enumerate(self._reporter.newest_at.values()):
+            if newest <= moment:
+                yield f"a batch at gateway-{number}"

@@ -10,7 +10,10 @@ RECOVERED_WITHIN_S = 60.0
 
 @dataclass
 class Run:
-    """`recoveries`: seconds from a storm's end until everything went on, by each kind that was in it, in order."""
+    """`recoveries`: seconds from each fault's own end until everything went on, by kind, in order.
+
+    `last`: how often each part was the last that went on again.
+    """
 
     database: str
     seed: int
@@ -19,6 +22,8 @@ class Run:
     tasks: int = 0  # recorded by the routers
     changes: int = 0  # asked for
     ended: str = ""  # why the run ended before its time
+    seconds: float = 0.0  # from the first fault to the last recovery
+    last: dict[str, int] = field(default_factory=dict)
 
     @property
     def faults(self) -> int:

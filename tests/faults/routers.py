@@ -14,6 +14,7 @@ from pointsman import Pace, Router
 from pointsman.errors import PointsmanError
 from pointsman.policy import digest
 from pointsman.sync.signature import PublicKeys
+from tests.faults.disks import Disk
 from tests.faults.history import Counted, History
 from tests.support.plane import Served
 
@@ -79,7 +80,9 @@ class RealRouter:
         self, name: str, url: str, served: Served, history: History, home: Path, *, records: bool, seed: int
     ) -> None:
         self.name, self._url, self._served, self._history = name, url, served, history
-        self._home, self._records, self._chance = home, records, random.Random(f"{seed} {name}")
+        self._records, self._chance = records, random.Random(f"{seed} {name}")
+        self.disk = Disk(home / f"{name}.snapshot", home / f"{name}.spool")
+        self.ahead_s = 0.0  # its clock, of ours
         self.positions = history.positions[name] = []
         self._truth = history.routed.setdefault(name, {})
         self._restart = threading.Event()
@@ -87,14 +90,16 @@ class RealRouter:
         self.router = self._new()
 
     def _new(self) -> Router:
+        self._accepted, self._accepted_at = 0, 0.0
         return Router(
             self._url,
             self._served.key,
             environment=self._served.environment.name,
             public_keys=self._keys,
             instance=self.name,
-            store=self._home / f"{self.name}.snapshot",
-            spool=self._home / f"{self.name}.spool",
+            store=self.disk.store,
+            spool=self.disk.spool,
+            clock=lambda: time.time() + self.ahead_s,
             pace=Pace(first_poll_within=0, flush_every=1),
             wait_s=POLL_S,
         )
@@ -113,6 +118,8 @@ class RealRouter:
                     self._restart.clear()
                 self._task()
                 status = self.router.status()
+                if status["outcomes_accepted"] > self._accepted:
+                    self._accepted, self._accepted_at = status["outcomes_accepted"], time.monotonic()
                 position = (status["epoch"], status["revision"])
                 if not self.positions or self.positions[-1] != position:
                     self.positions.append(position)
@@ -148,3 +155,7 @@ class RealRouter:
         """Whether the control plane confirmed what it has after that moment (monotonic)."""
         staleness = self.router.status()["staleness_s"]
         return staleness is not None and time.monotonic() - staleness > moment
+
+    def reported_since(self, moment: float) -> bool:
+        """Whether outcomes were acknowledged after that moment, and none wait that were not taken."""
+        return self._accepted_at > moment and self.router.status()["sending_error"] is None

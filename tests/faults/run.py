@@ -1,68 +1,131 @@
-"""One run: storms of faults into one installation, until it goes on after each."""
+"""One run: waves of faults into one installation, until it goes on after each."""
 
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from tests.faults import kinds
 from tests.faults.installation import Installation
+from tests.faults.kinds.place import Place, places
 from tests.faults.load import Load
 from tests.faults.results import RECOVERED_WITHIN_S, Run
+from tests.faults.waves import Where, waves
 
 GIVEN_UP_AFTER_S = 3 * RECOVERED_WITHIN_S
+TOGETHER_S = 1.0  # the faults of a wave begin within
+AHEAD_S = 1.0
+LOOKED_EVERY_S = 0.2  # seldom: what recovers needs the processor
 
 
-def storms(possible: list[kinds.Kind], chance: random.Random) -> Iterator[list[kinds.Kind]]:
-    """Faults that come at the same time, one of each part at most; each kind once, then again in another order."""
-    while True:
-        decks: dict[str, list[kinds.Kind]] = defaultdict(list)
-        for kind in chance.sample(possible, len(possible)):
-            decks[kind.part].append(kind)
-        while any(decks.values()):
-            yield [deck.pop() for deck in decks.values() if deck]
+@dataclass
+class Strike:
+    """One fault. `ended` is when it was over: monotonic, and as Unix time."""
+
+    kind: kinds.Kind
+    place: Place
+    wait_s: float
+    ended: tuple[float, float] | None = None
+    recovered_s: float | None = None
+    last: str = ""  # what was the last that went on
+
+    def inject(self) -> None:
+        time.sleep(self.wait_s)
+        self.kind.inject(self.place)
+        self.ended = (time.monotonic(), time.time())
 
 
 def inject(
     installation: Installation, load: Load, run: Run, *, number: int, seconds: float, whole: bool
 ) -> None:
-    """Storm after storm, until there were so many faults (0: each kind once) or the seconds are over."""
+    """Wave after wave, until there were so many faults (0: each kind once) or the seconds are over."""
     chance = random.Random(run.seed)
-    ends = time.monotonic() + seconds
     possible = kinds.possible(installation, whole=whole)
-    _wait(lambda: load.goes_on_since(0))
-    for storm in storms(possible, chance):
-        with ThreadPoolExecutor(len(storm)) as together:
-            for injected in [
-                together.submit(kind.inject, installation, load, random.Random(chance.random()))
-                for kind in storm
-            ]:
-                injected.result()
-        began = time.monotonic()
-        seen = installation.administrator.engine_seen_at()
-        if not _wait(partial(_goes_on, installation, load, began, seen)):
-            run.ended = f"nothing went on again after {', '.join(kind.name for kind in storm)}"
-        took = round(time.monotonic() - began, 1)
-        for kind in storm:
-            run.recoveries.setdefault(kind.name, []).append(took)
-        if run.ended or run.faults >= (number or len(possible)) or time.monotonic() > ends:
+    _wait_for_the_start(load)
+    began = time.monotonic()
+    for wave in waves(possible, places(installation), chance, once=not number):
+        strikes = [_strike(installation, load, kind, where, chance) for kind, where in wave]
+        if not _struck(installation, load, strikes):
+            run.ended = f"nothing went on again after {', '.join(strike.kind.name for strike in strikes)}"
+        _note(run, strikes)
+        run.seconds = round(time.monotonic() - began, 1)
+        _tell(run, strikes)
+        if run.ended or (number and run.faults >= number) or run.seconds > seconds:
             return
 
 
-def _wait(condition: Callable[[], bool]) -> bool:
-    """Whether it came about. Asks seldom: what recovers needs the processor."""
+def _strike(
+    installation: Installation, load: Load, kind: kinds.Kind, where: Where, chance: random.Random
+) -> Strike:
+    place = Place(installation, load, random.Random(chance.random()), *where)
+    return Strike(kind, place, chance.uniform(0, TOGETHER_S))
+
+
+def _wait_for_the_start(load: Load) -> None:
     ends = time.monotonic() + GIVEN_UP_AFTER_S
-    while not (came := condition()) and time.monotonic() < ends:
-        time.sleep(0.2)
-    return came
+    while (missing := [*load.missing_since(0)]) and time.monotonic() < ends:
+        time.sleep(LOOKED_EVERY_S)
+    assert not missing, missing
 
 
-def _goes_on(installation: Installation, load: Load, began: float, engine_seen_at: str) -> bool:
-    """All processes, routers, reporters and people; and the engine, which swept since."""
-    return (
-        installation.ready()
-        and load.goes_on_since(began)
-        and installation.administrator.engine_seen_at() > engine_seen_at
-    )
+def _struck(installation: Installation, load: Load, strikes: list[Strike]) -> bool:
+    """Inject them, and wait for each recovery. Whether all of it came about."""
+    with ThreadPoolExecutor(len(strikes)) as together:
+        injected = [together.submit(strike.inject) for strike in strikes]
+        while any(strike.recovered_s is None for strike in strikes):
+            _raise_errors(injected)
+            _look(installation, load, strikes)
+            ended = [strike.ended[0] for strike in strikes if strike.ended]
+            if ended and time.monotonic() > max(ended) + GIVEN_UP_AFTER_S:
+                return False
+            time.sleep(LOOKED_EVERY_S)
+    return True
+
+
+def _raise_errors(injected: list[Future[None]]) -> None:
+    for future in injected:
+        if future.done():
+            future.result()
+
+
+def _look(installation: Installation, load: Load, strikes: list[Strike]) -> None:
+    """Which of them everything has recovered from."""
+    waiting = [strike for strike in strikes if strike.ended and strike.recovered_s is None]
+    if not waiting:
+        return
+    here = [*installation.missing()]
+    engine_seen_at = installation.administrator.engine_seen_at()
+    if engine_seen_at > time.time() + AHEAD_S:
+        engine_seen_at = 0.0  # a clock that was wrong wrote it
+    for strike in waiting:
+        assert strike.ended is not None
+        ended, ended_at = strike.ended
+        missing = here + [*_missing_since(load, ended, engine_seen_at - ended_at)]
+        if missing:
+            strike.last = missing[0]
+        else:
+            strike.recovered_s = round(time.monotonic() - ended, 1)
+
+
+def _missing_since(load: Load, ended: float, engine_seen_after_s: float) -> Iterator[str]:
+    yield from load.missing_since(ended)
+    if engine_seen_after_s <= 0:
+        yield "a sweep of the engine"
+
+
+def _note(run: Run, strikes: list[Strike]) -> None:
+    for strike in strikes:
+        took = strike.recovered_s if strike.recovered_s is not None else GIVEN_UP_AFTER_S
+        run.recoveries.setdefault(strike.kind.name, []).append(took)
+    last: Counter[str] = Counter(run.last)
+    last.update(strike.last for strike in strikes)
+    run.last = dict(last)
+
+
+def _tell(run: Run, strikes: list[Strike]) -> None:
+    """A line for each wave, so that a long run can be watched."""
+    each = ", ".join(f"{s.kind.name}@{s.place.number} {s.recovered_s} ({s.last})" for s in strikes)
+    rate = run.faults / max(run.seconds, 1.0) * 60
+    print(f"{run.seconds:7.1f} s, {run.faults:4d} faults, {rate:4.1f} a minute: {each}", flush=True)

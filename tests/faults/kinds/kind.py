@@ -1,0 +1,69 @@
+"""What a fault is, and which of them an installation can have."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.faults.installation import Installation
+from tests.faults.kinds.place import EVERYTHING, Place
+from tests.support import services
+from tests.support.proxy import Proxy
+
+Inject = Callable[[Place], None]
+ON_SQLITE = ("gateway", "clients", "database", EVERYTHING)  # the parts that an installation there has, too
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`part`: what it happens to. `needs`: nothing, "postgres", "clock" (one that can be put wrong), or "alone": a
+    PostgreSQL that nobody else uses.
+    """
+
+    name: str
+    part: str
+    inject: Inject
+    needs: str
+
+    @property
+    def on_postgres_only(self) -> bool:
+        return self.part not in ON_SQLITE or self.needs in ("postgres", "alone")
+
+
+KINDS: list[Kind] = []
+
+
+def fault(part: str, needs: str = "") -> Callable[[Inject], Inject]:
+    def add(inject: Inject) -> Inject:
+        KINDS.append(Kind(inject.__name__, part, inject, needs))
+        return inject
+
+    return add
+
+
+def possible(installation: Installation, *, whole: bool) -> list[Kind]:
+    """`whole`: all that can be; else, on PostgreSQL, only what SQLite's installation cannot have, so that a slice on
+    each is all kinds once, but for those that would stop the server under other tests.
+    """
+    has = {"", *(("clock",) if installation.clocks is not None else ())}
+    if not installation.on_postgres:
+        return [kind for kind in KINDS if not kind.on_postgres_only and kind.needs in has]
+    has |= {"postgres", *(("alone",) if whole and services.may_restart_postgres() else ())}
+    return [kind for kind in KINDS if kind.needs in has and (whole or kind.on_postgres_only)]
+
+
+@contextmanager
+def wrong(*proxies: Proxy, how: Callable[[Proxy], object]) -> Iterator[None]:
+    """Each proxy goes wrong in this way, and is healed at the end."""
+    for proxy in proxies:
+        how(proxy)
+    try:
+        yield
+    finally:
+        for proxy in proxies:
+            proxy.heal()
+
+
+def away(proxy: Proxy) -> None:
+    """Nobody there: new connections are refused, those of now are reset."""
+    proxy.refuse()
+    proxy.cut()

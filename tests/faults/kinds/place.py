@@ -1,0 +1,56 @@
+"""Where a fault strikes. No two faults strike one place at the same time."""
+
+import random
+from dataclasses import dataclass
+
+from tests.faults.installation import Installation, Process, pause
+from tests.faults.load import Load
+from tests.faults.routers import RealRouter
+from tests.support.proxy import Proxy
+
+EVERYTHING = "everything"
+
+
+@dataclass(frozen=True)
+class Place:
+    """`part`: gateway, worker, beat, clients, Redis, database or everything; `number` tells two of a part apart."""
+
+    installation: Installation
+    load: Load
+    chance: random.Random
+    part: str
+    number: int = 0
+
+    @property
+    def process(self) -> Process:
+        return self.installation.named(self.part)[self.number]
+
+    @property
+    def door(self) -> Proxy:
+        """Between the routers and gateway `number`."""
+        return self.installation.doors[self.number]
+
+    @property
+    def port(self) -> int:
+        """Of that gateway, past its door."""
+        return int(self.installation.direct[self.number].rpartition(":")[2])
+
+    @property
+    def routers(self) -> tuple[RealRouter, ...]:
+        """Those of that gateway."""
+        return self.load.routers[self.number], self.load.recorders[self.number]
+
+    def last(self, longest_s: float) -> None:
+        """How long the fault lasts: from half of `longest_s` to all of it."""
+        pause(self.chance.uniform(longest_s / 2, longest_s))
+
+
+def places(installation: Installation) -> list[tuple[str, int]]:
+    """(part, number) of every place but "everything"."""
+    found = [("database", 0)]
+    for part, number in (("gateway", 2), ("clients", 2), ("worker", 2), ("beat", 2), ("Redis", 1)):
+        if installation.on_postgres:
+            found += [(part, n) for n in range(number)]
+        elif part in ("gateway", "clients"):
+            found.append((part, 0))
+    return found

@@ -1,0 +1,139 @@
+"""A process is killed, ended, stopped, or may open and write nothing more."""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.faults.installation import Process
+from tests.faults.kinds.kind import fault
+from tests.faults.kinds.place import Place
+
+FEW = 8  # open files: fewer than a process has, so that it can open none more
+
+
+def _killed(place: Place) -> None:
+    place.process.signal(signal.SIGKILL)
+
+
+def _ended(place: Place) -> None:
+    place.process.running.send_signal(signal.SIGTERM)
+
+
+def _stands_still(place: Place) -> None:
+    process = place.process
+    process.signal(signal.SIGSTOP)
+    place.last(2)
+    process.signal(signal.SIGCONT)
+
+
+def _children_killed(place: Place) -> None:
+    for child in place.process.children():
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+@contextmanager
+def _limited(process: Process, what: int, most: int) -> Iterator[None]:
+    """The process and its children get along with so little. What they have already, they keep."""
+    before: dict[int, tuple[int, int]] = {}
+    for pid in (process.running.pid, *process.children()):
+        with suppress(ProcessLookupError):
+            before[pid] = resource.prlimit(pid, what)
+            resource.prlimit(pid, what, (most, before[pid][1]))
+    try:
+        yield
+    finally:
+        for pid, limits in before.items():
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, what, limits)
+
+
+@fault("gateway")
+def gateway_killed(place: Place) -> None:
+    _killed(place)
+
+
+@fault("gateway")
+def gateway_worker_killed(place: Place) -> None:
+    """granian's worker, which its parent starts anew."""
+    _children_killed(place)
+
+
+@fault("gateway")
+def gateway_parent_killed(place: Place) -> None:
+    """The worker is left alone, and must not go on for ever."""
+    place.process.running.kill()
+
+
+@fault("gateway")
+def gateway_ended(place: Place) -> None:
+    _ended(place)
+
+
+@fault("gateway")
+def gateway_stands_still(place: Place) -> None:
+    _stands_still(place)
+
+
+@fault("gateway")
+def gateway_opens_nothing(place: Place) -> None:
+    """Out of file descriptors: it can accept no connection, and begin none."""
+    with _limited(place.process, resource.RLIMIT_NOFILE, FEW):
+        place.last(2)
+
+
+@fault("gateway")
+def gateway_disk_full(place: Place) -> None:
+    """Whatever it writes to a file is refused: its log, and on SQLite its database."""
+    with _limited(place.process, resource.RLIMIT_FSIZE, 0):
+        place.last(2)
+
+
+@fault("worker")
+def worker_killed(place: Place) -> None:
+    _killed(place)
+
+
+@fault("worker")
+def worker_pool_killed(place: Place) -> None:
+    _children_killed(place)
+
+
+@fault("worker")
+def worker_ended(place: Place) -> None:
+    _ended(place)
+
+
+@fault("worker")
+def worker_stands_still(place: Place) -> None:
+    _stands_still(place)
+
+
+@fault("worker")
+def worker_opens_nothing(place: Place) -> None:
+    with _limited(place.process, resource.RLIMIT_NOFILE, FEW):
+        place.last(2)
+
+
+@fault("beat")
+def beat_killed(place: Place) -> None:
+    _killed(place)
+
+
+@fault("beat")
+def beat_ended(place: Place) -> None:
+    _ended(place)
+
+
+@fault("beat")
+def beat_stands_still(place: Place) -> None:
+    _stands_still(place)
+
+
+@fault("beat")
+def beat_disk_full(place: Place) -> None:
+    """Its log and its schedule cannot be written."""
+    with _limited(place.process, resource.RLIMIT_FSIZE, 0):
+        place.last(3)

@@ -1,0 +1,58 @@
+"""Which faults come together: at several places of an installation at the same time, one at each."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from tests.faults.kinds import Kind
+from tests.faults.kinds.place import EVERYTHING
+
+Where = tuple[str, int]  # part, number
+# Where "everything" strikes, these are left for others.
+BESIDE_EVERYTHING = ("clients", "Redis", "database")
+LEAST = 3  # faults of a wave
+EVERYTHING_EVERY = 6  # waves
+
+
+class Decks:
+    """Each part's kinds in an order that chance chooses; when all were drawn, in another."""
+
+    def __init__(self, kinds: Sequence[Kind], chance: random.Random) -> None:
+        self._chance = chance
+        self._kinds: dict[str, list[Kind]] = defaultdict(list)
+        for kind in kinds:
+            self._kinds[kind.part].append(kind)
+        self._left: dict[str, list[Kind]] = defaultdict(list)
+        self.never = set(kinds)  # drawn so far
+
+    def weight(self, part: str, places: int) -> float:
+        """How often a place of this part should be struck, so that each kind is as frequent."""
+        return len(self._kinds[part]) / places
+
+    def draw(self, part: str) -> Kind:
+        left = self._left[part]
+        if not left:
+            left += self._chance.sample(self._kinds[part], len(self._kinds[part]))
+        kind = left.pop()
+        self.never.discard(kind)
+        return kind
+
+
+def waves(
+    kinds: Sequence[Kind], places: Sequence[Where], chance: random.Random, *, once: bool
+) -> Iterator[list[tuple[Kind, Where]]]:
+    """Without end; `once`: at as many places as can be, until each kind was drawn."""
+    decks = Decks(kinds, chance)
+    parts = [part for part, _ in places]
+    weights = {where: decks.weight(where[0], parts.count(where[0])) for where in places}
+    number = 0
+    while not once or decks.never:
+        number += 1
+        wanted = {kind.part for kind in (decks.never if once else kinds)}
+        struck = [where for where in places if where[0] in wanted]
+        size = len(struck) if once else chance.randint(min(LEAST, len(struck)), len(struck))
+        # The smaller this is, the earlier; so that a place comes as often as its weight says (Efraimidis, Spirakis).
+        wave = sorted(struck, key=lambda where: chance.expovariate(weights[where]))[:size]
+        if EVERYTHING in wanted and (number % EVERYTHING_EVERY == 0 or not wave):
+            wave = [(EVERYTHING, 0), *(where for where in wave if where[0] in BESIDE_EVERYTHING)]
+        yield [(decks.draw(where[0]), where) for where in wave]
