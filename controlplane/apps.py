@@ -32,7 +32,9 @@ def _lift_limits(sender: Any, using: str, **kwargs: Any) -> None:
     connection = connections[using]
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+            cursor.execute(
+                "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+            )
         cast(Any, connection.connection).wait = partial(
             type(connection.connection).wait, connection.connection
         )

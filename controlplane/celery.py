@@ -1,6 +1,6 @@
 """The Celery app, for instances with a broker (`REDIS_URL`); else the embedded runner keeps the same table.
 
-celery -A controlplane.celery worker        celery -A controlplane.celery beat
+celery -A controlplane.celery worker --without-mingle --without-gossip        celery -A controlplane.celery beat
 
 Each periodic job is one thin task in its app's `tasks.py`, with a time limit of its own; the table in
 `controlplane.core.schedule` says how often. A task is a hint: it may be lost, doubled or late.

@@ -138,7 +138,7 @@ else:
         "tcp_user_timeout": 8_000,  # milliseconds
         "options": (
             f"-c statement_timeout={statement_s}s -c lock_timeout=20s"
-            " -c idle_in_transaction_session_timeout=30s"
+            " -c idle_in_transaction_session_timeout=15s"
         ),
         **DATABASES["default"].get("OPTIONS", {}),
     }

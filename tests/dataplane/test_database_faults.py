@@ -238,7 +238,7 @@ def test_every_connection_has_its_time_limits() -> None:
         for name, expected in (
             ("statement_timeout", "30s"),
             ("lock_timeout", "20s"),
-            ("idle_in_transaction_session_timeout", "30s"),
+            ("idle_in_transaction_session_timeout", "15s"),
         ):
             cursor.execute(f"SHOW {name}")
             assert cursor.fetchone() == (expected,)

@@ -26,6 +26,7 @@ from tests.support.plane import PATIENCE_S, process_environment, until
 from tests.support.proxy import Proxy
 from tests.support.services import free_port, start_redis
 
+WORKER = ("worker", "--without-mingle", "--without-gossip", "--concurrency", "1")
 ENDS_WITHIN_S = 10.0
 RESTARTED_AFTER_S = 0.5  # deploy/systemd has 2 s
 
@@ -149,7 +150,7 @@ class Installation:
             self._gateway(number)
         if self.on_postgres:
             for number in range(2):
-                self._celery(f"worker-{number}", "worker", "--concurrency", "1", "--loglevel", "WARNING")
+                self._celery(f"worker-{number}", *WORKER)
                 self._celery(f"beat-{number}", "beat", "--schedule", str(self.home / f"schedule-{number}"))
         threading.Thread(target=self._tend, daemon=True).start()
         until(self.ready, 3 * PATIENCE_S)
