@@ -123,6 +123,19 @@ class Administrator:
             yield
 
     @contextmanager
+    def reading(self) -> Iterator[None]:
+        """SQLite: a transaction that reads, and keeps what it has begun to read."""
+        with self._sqlite() as file:
+            file.execute("BEGIN")
+            file.execute(f"SELECT count(*) FROM {Head._meta.db_table}").fetchone()
+            yield
+            file.execute("ROLLBACK")
+
+    def rewrite(self) -> None:
+        with self._sqlite() as file:
+            file.execute("VACUUM")
+
+    @contextmanager
     def _sqlite(self) -> Iterator[sqlite3.Connection]:
         it = sqlite3.connect(connection.settings_dict["NAME"], timeout=30, isolation_level=None)
         try:

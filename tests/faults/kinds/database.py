@@ -19,6 +19,19 @@ def database_locked(place: Place) -> None:
         place.last(2)
 
 
+@fault("database", "sqlite")
+def file_read(place: Place) -> None:
+    """Somebody copies it, in one long read: what is written meanwhile cannot go from the journal into the file."""
+    with place.installation.administrator.reading():
+        place.last(3)
+
+
+@fault("database", "sqlite")
+def file_rewritten(place: Place) -> None:
+    """VACUUM: all of the file is written anew, under a lock that lets nobody write."""
+    place.installation.administrator.rewrite()
+
+
 @fault("database", "postgres")
 def environments_locked(place: Place) -> None:
     """Somebody's transaction holds the rows that every change of an environment begins with."""

@@ -15,8 +15,8 @@ ON_SQLITE = ("gateway", "clients", "database", EVERYTHING)  # the parts that an 
 
 @dataclass(frozen=True)
 class Kind:
-    """`part`: what it happens to. `needs`: nothing, "postgres", "clock" (one that can be put wrong), or "alone": a
-    PostgreSQL that nobody else uses.
+    """`part`: what it happens to. `needs`: nothing, "sqlite", "postgres", "clock" (one that can be put wrong), or
+    "alone": a PostgreSQL that nobody else uses.
     """
 
     name: str
@@ -46,7 +46,8 @@ def possible(installation: Installation, *, whole: bool) -> list[Kind]:
     """
     has = {"", *(("clock",) if installation.clocks is not None else ())}
     if not installation.on_postgres:
-        return [kind for kind in KINDS if not kind.on_postgres_only and kind.needs in has]
+        has.add("sqlite")
+        return [kind for kind in KINDS if kind.part in ON_SQLITE and kind.needs in has]
     has |= {"postgres", *(("alone",) if whole and services.may_restart_postgres() else ())}
     return [kind for kind in KINDS if kind.needs in has and (whole or kind.on_postgres_only)]
 
