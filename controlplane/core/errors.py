@@ -5,6 +5,7 @@
     │   ├── PolicyRefused              422     policy_invalid
     │   └── PlanRefused                422     plan_invalid
     ├── MalformedBody                  400     malformed_body
+    │   └── DuplicateKey               400     duplicate_key
     ├── MalformedAddress               400     malformed_address
     ├── Unauthenticated                401     unauthenticated
     │   ├── SignInFailed               401     sign_in_failed
@@ -87,6 +88,10 @@ class PlanRefused(InvalidInput):
 
 class MalformedBody(PointsmanError):
     status, code, title = 400, "malformed_body", "The body cannot be read"
+
+
+class DuplicateKey(MalformedBody):
+    code, title = "duplicate_key", "The body has one key twice"
 
 
 class MalformedAddress(PointsmanError):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from prometheus_client import REGISTRY
 
 from controlplane.access.keyring import Keyring
-from controlplane.core import clock
+from controlplane.core import clock, strictjson
 from controlplane.core.errors import NotFound, PointsmanError, Unauthenticated, Unavailable
 from controlplane.server import guards
 from controlplane.server.bodies import Bodies
@@ -28,7 +28,7 @@ from policies_app.snapshots.ofrep import RemoteEvaluation
 from policies_app.snapshots.plano import RoutingPolicies
 from policies_app.snapshots.serving import SnapshotService
 from policies_app.snapshots.watcher import Watcher
-from rollout_app.outcomes.ingest import Ingest
+from rollout_app.outcomes.ingest import READ_INLINE, Ingest
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,12 @@ class Gateway:
         return self._with_body(endpoint, request) if endpoint.body_limit else endpoint.handler(request, b"")
 
     async def _with_body(self, endpoint: Endpoint, request: Request) -> Reply:
-        answer = endpoint.handler(request, await self._bodies.read(request, endpoint.body_limit))
+        body = await self._bodies.read(request, endpoint.body_limit)
+        if len(body) > READ_INLINE:
+            await asyncio.to_thread(strictjson.refuse_duplicate_keys, body)
+        else:
+            strictjson.refuse_duplicate_keys(body)
+        answer = endpoint.handler(request, body)
         return answer if isinstance(answer, Reply) else await answer
 
 

@@ -3,6 +3,7 @@
 Requests and answers travel as ASGI messages (asgi.readthedocs.io, HTTP 2.3), so any ASGI server can carry them.
 """
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import IO, Any
@@ -117,7 +118,10 @@ class Reply:
 def json_reply(
     status: int, document: Any, *headers: Header, content_type: bytes = b"application/json"
 ) -> Reply:
-    body = msgspec.json.encode(document)
+    try:
+        body = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # half a surrogate pair, of an address that is told back: escaped, it is JSON
+        body = json.dumps(document).encode()
     return Reply(
         status,
         [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers],

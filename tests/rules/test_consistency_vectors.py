@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from controlplane.core.errors import InvalidInput
 from pointsman.reporting import consistency
+from pointsman.testing import FakeControlPlane
 from pointsman.testing.reports import problems
 from rollout_app.outcomes.schemas import ReportedBatch, read_batch
 
@@ -50,3 +52,16 @@ def test_the_fake_control_plane_finds_what_the_vector_says(case: dict[str, Any])
         assert [(p["list"], p["index"]) for p in found] == [(case["list"], 0)]
         return
     assert sorted({p["field"] for p in found}) == case["fields"], found
+
+
+@pytest.mark.parametrize(
+    "twice", [b'"batch_id": "2"', b'"batch\\u005fid": "2"', b'"decided": [{"tasks": 1, "tasks": 2}]']
+)
+def test_the_fake_control_plane_refuses_a_key_that_occurs_twice(twice: bytes) -> None:
+    """As the control plane does: `tests/dataplane/test_every_door.py`."""
+    with FakeControlPlane() as plane:
+        body = b'{"batch_id": "1", "buckets": [], ' + twice + b"}"
+        headers = {"Authorization": f"Bearer {plane.key}"}
+        answer = httpx.post(f"{plane.url}/router/v1/outcomes", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "duplicate_key")
+        assert plane.batches == {}

@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from pointsman.reporting.unique_names import DuplicateName, unique
+
 __all__ = ["FakeServer", "Reply", "Request", "problem"]
 
 
@@ -40,7 +42,7 @@ class Request:
         return float(found.group(1)) if found else 0.0
 
     def json(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(self.body)
+        data: dict[str, Any] = json.loads(self.body, object_pairs_hook=unique)
         return data
 
 
@@ -136,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, parts.path, parse_qs(parts.query), self.headers, body)
         try:
             reply = self.server.answer(request)
+        except DuplicateName as error:
+            reply = problem(400, "duplicate_key", detail=str(error))
         except (ValueError, KeyError, TypeError) as error:
             reply = problem(400, "malformed", detail=f"{type(error).__name__}: {error}")
         self._send(request, reply)

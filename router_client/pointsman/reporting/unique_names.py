@@ -1,0 +1,32 @@
+"""One object, one meaning: JSON whose objects have no name twice (RFC 8259 section 4, I-JSON RFC 7493 section 2.3).
+
+Of two members with one name, one reader keeps the first and another the last. What two readers understand differently
+is refused, by the control plane and by the one for tests alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["DuplicateName", "unique"]
+
+
+class DuplicateName(ValueError):  # noqa: N818 - named for what happened
+    """`name` occurs twice in one object."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The key {name[:80]!r} occurs twice in one object.")
+        self.name = name
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, for `json.loads(…, object_pairs_hook=unique)`. Raises `DuplicateName`."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise DuplicateName(name)
+        seen.add(name)
+    return found

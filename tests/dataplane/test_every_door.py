@@ -1,0 +1,264 @@
+"""Every door in front of Django with every kind of credential, through the server that `serve` runs: who is let in,
+what an accepted write leaves, and that a refused one leaves nothing but a count.
+
+What routers send are reports, not changes: none of it is an entry of the audit log (design: "Audit log").
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.plane import Plane, Served
+
+# What each caller is to every door: 200 stands for "let in". A limited key may send no report on other workloads.
+CALLERS = {
+    "router": 200, "router, limited to it": 200, "router, limited to another": 422, "router of another place": 200,
+    "nobody": 401, "mistyped": 401, "never issued": 401, "expired": 401, "revoked": 401, "a session": 401,
+    "admin key": 403, "admin key, limited to it": 403,
+}  # fmt: skip
+OPEN = {
+    "/healthz": 200,
+    "/readyz": 200,
+    "/metrics": 200,
+}  # for what watches the process; `/metrics` until it is closed
+
+
+@dataclass(frozen=True)
+class Door:
+    """`body` is one that a router may send, another each time; `leaves` are the rows that it adds when it is taken."""
+
+    method: str
+    ok: int
+    body: Callable[[Served], Any] = lambda served: None
+    leaves: str = ""  # the table: `AcceptedBatch`, `Feedback`
+    reports: bool = False  # on a workload, so that a limited key may not
+
+
+def _batch(served: Served) -> Any:
+    from tests.support.reports import batch, bucket
+
+    return batch(bucket(served.assignment))
+
+
+def _events(served: Served) -> Any:
+    from tests.support.reports import event
+
+    return {"events": [event(served.assignment)]}
+
+
+def _feedback(served: Served) -> Any:
+    from pointsman.token import DecisionToken
+
+    token = DecisionToken(
+        environment=served.environment.name, workload=served.assignment.workload.name, rollout=None, stage=None,
+        arm="baseline", version=1, endpoint="", rule="default", model="small", at=int(time.time()),
+        nonce=uuid.uuid4().hex[:12],
+    )  # fmt: skip
+    return {"feedback": [{"decision_id": token.encode(), "kind": "human_review", "success": True}]}
+
+
+DOORS = {
+    "/router/v1/snapshot": Door("GET", 200),
+    "/router/v1/acks": Door("POST", 204, lambda served: {"state": "applied", "revision": 1}),
+    "/router/v1/outcomes": Door("POST", 202, _batch, "AcceptedBatch", reports=True),
+    "/router/v1/events": Door("POST", 202, _events, "AcceptedBatch", reports=True),
+    "/router/v1/feedback": Door("POST", 202, _feedback, "Feedback", reports=True),
+    "/ofrep/v1/evaluate/flags": Door("POST", 200, lambda served: {"context": {"targetingKey": "u"}}),
+}
+
+
+@pytest.fixture
+def keys(served: Served) -> dict[str, str]:
+    """The text that each of `CALLERS` sends."""
+    from controlplane.access.actions import issue_key
+    from controlplane.access.keys import new_key_text
+    from controlplane.access.models import Key
+    from controlplane.core import clock
+    from controlplane.core.actors import SYSTEM
+    from tests.support import builders
+    from tests.support.plane import key_row, router_key
+
+    place, name = served.environment.name, served.assignment.workload.name
+    elsewhere = builders.served(builders.environment(), builders.workload()).environment.name
+
+    def admin(workloads: list[str]) -> str:
+        return issue_key("admin", place, "a", actor=SYSTEM, scopes=["admin"], workloads=workloads)[1]
+
+    found = {
+        "router": served.key,
+        "router, limited to it": router_key(place, workloads=[name]),
+        "router, limited to another": router_key(place, workloads=["another"]),
+        "router of another place": router_key(elsewhere),
+        "nobody": "",
+        "mistyped": served.key[:-1] + ("a" if served.key[-1] != "a" else "b"),
+        "never issued": new_key_text("router", place)[1],
+        "expired": router_key(place),
+        "revoked": router_key(place),
+        "a session": "sessionid",
+        "admin key": admin([]),
+        "admin key, limited to it": admin([name]),
+    }
+    for caller, column in (("expired", "expires_at"), ("revoked", "revoked_at")):
+        Key.objects.filter(pk=key_row(found[caller]).pk).update(**{column: clock.now() - timedelta(hours=1)})
+    return found
+
+
+def expected(door: Door, caller: str) -> set[int]:
+    status = CALLERS[caller]
+    if caller == "router of another place" and door.leaves == "Feedback":
+        return {422}  # a decision's id names its environment; what else is reported counts for the key's own
+    return {door.ok} if status == 200 or (status == 422 and not door.reports) else {status}
+
+
+def rows() -> dict[str, int]:
+    from controlplane.audit.models import Entry
+    from rollout_app.models import AcceptedBatch, Feedback
+
+    return {model.__name__: model.objects.count() for model in (AcceptedBatch, Feedback, Entry)}
+
+
+def ask(plane: Plane, path: str, key: str, body: Any, caller: str) -> Any:
+    name = f"of {caller}"
+    if DOORS[path].method == "GET":
+        return plane.get(path, key, pointsman_router=name)
+    return plane.post(path, key, body, pointsman_router=name)
+
+
+def test_every_door_has_a_row(plane: Plane) -> None:
+    from policies_app.snapshots import ofrep
+
+    gateway: Any = plane.gateway
+    doors = {**gateway._endpoints, ofrep.PREFIX: gateway._remote}
+    assert {path: door.method for path, door in doors.items()} == {p: d.method for p, d in DOORS.items()}, (
+        "a door of the gateway: give it its row in DOORS"
+    )
+    assert set(gateway._probes) == set(OPEN), "a probe: say in OPEN that anybody may read it"
+
+
+def test_a_router_is_let_in_and_nobody_else(served: Served, keys: dict[str, str], plane: Plane) -> None:
+    wrong = []
+    for path, door in DOORS.items():
+        for caller in CALLERS:
+            before = rows()
+            answer = ask(plane, path, keys[caller], door.body(served), caller)
+            what = f"{caller}: {door.method} {path}: {answer.status}"
+            if answer.status not in (wanted := expected(door, caller)):
+                wrong.append(f"{what}, not {wanted}: {answer.body[:160]!r}")
+            if answer.status >= 400 and answer.headers["content-type"] != "application/problem+json":
+                wrong.append(f"{what} is {answer.headers['content-type']}")
+            added = {name: count - before[name] for name, count in rows().items() if count != before[name]}
+            if added != ({door.leaves: 1} if door.leaves and answer.status < 300 else {}):
+                wrong.append(f"{what} left {added}")
+    assert wrong == []
+
+
+def test_of_a_refused_caller_a_count_is_all_that_is_left(
+    served: Served, keys: dict[str, str], plane: Plane
+) -> None:
+    from policies_app.models import Router
+
+    refused = [caller for caller, status in CALLERS.items() if status in (401, 403)]
+    for path, door in DOORS.items():
+        for caller in refused:
+            ask(plane, path, keys[caller], door.body(served), caller)
+    gateway: Any = plane.gateway
+    for endpoint in (*gateway._endpoints.values(), gateway._remote):
+        counted = {status: endpoint.answered[status] for status in (401, 403)}
+        assert counted == {s: sum(CALLERS[caller] == s for caller in refused) for s in (401, 403)}
+    ask(plane, "/router/v1/acks", served.key, {"state": "applied", "revision": 1}, "router")
+    plane.until(lambda: Router.objects.filter(instance="of router").exists())
+    assert set(Router.objects.values_list("instance", flat=True)) == {
+        "of router"
+    }  # who was refused is no router
+
+
+def test_a_key_reads_what_it_is_for(served: Served, keys: dict[str, str], plane: Plane) -> None:
+    name = served.assignment.workload.name
+    reads = {
+        caller: set(plane.snapshot(keys[caller]).json()["workloads"])
+        for caller, status in CALLERS.items()
+        if status in (200, 422)
+    }
+    assert reads.pop("router of another place").isdisjoint({name})
+    assert reads == {"router": {name}, "router, limited to it": {name}, "router, limited to another": set()}
+
+
+def test_nothing_below_the_prefix_is_open(keys: dict[str, str], plane: Plane) -> None:
+    for path in ("/router/v1/", "/router/v1/nothing", "/router/v1/snapshot/"):
+        assert plane.get(path, keys["router"]).status == 404
+        assert plane.get(path).status == 401
+
+
+def test_another_method_is_told_which_one(served: Served, plane: Plane) -> None:
+    for path, door in DOORS.items():
+        other = "POST" if door.method == "GET" else "GET"
+        answer = plane.begin(path, served.key, method=other, body=b"{}").result(60)
+        assert (answer.status, answer.code, answer.headers["allow"]) == (
+            405,
+            "method_not_allowed",
+            door.method,
+        )
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_a_probe_is_read_by_anybody_and_takes_nothing(plane: Plane, path: str) -> None:
+    assert plane.get(path).status in (200, 503)  # no engine runs here, so it is not ready
+    assert plane.post(path, "", b"{}").status == 405
+
+
+# --- one object, one meaning --------------------------------------------------------------------------
+
+
+def doubled(body: bytes) -> list[bytes]:
+    """The same document with one key twice: at its top, spelt with an escape, and in the last object within."""
+    at = body.index(b"{") + 1
+    name = body[at + 1 : body.index(b'"', at + 1)]
+    escaped = b"\\u%04x" % name[0] + name[1:]
+    inner = body.rindex(b"{") + 1
+    twice = [b'"%b":null,' % name, b'"%b" :null,' % escaped]
+    return [*(body[:at] + one + body[at:] for one in twice), body[:inner] + b'"z":1,"z":1,' + body[inner:]]
+
+
+@pytest.mark.parametrize("path", [path for path, door in DOORS.items() if door.method == "POST"])
+def test_a_key_that_occurs_twice_is_refused_and_nothing_is_counted(
+    plane: Plane, served: Served, path: str
+) -> None:
+    import msgspec
+
+    before = rows()
+    for body in doubled(msgspec.json.encode(DOORS[path].body(served))):
+        answer = plane.post(path, served.key, body)
+        assert (answer.status, answer.code) == (400, "duplicate_key"), body[:200]
+    assert rows() == before
+
+
+def test_a_colon_or_a_quote_in_a_text_is_no_key(plane: Plane, served: Served) -> None:
+    from tests.support.reports import batch, bucket
+
+    for endpoint in ('":":"', "a:b", ":", '\\":', "\u00e4:", "{}:[]"):
+        answer = plane.post(
+            "/router/v1/outcomes", served.key, batch(bucket(served.assignment, endpoint=endpoint))
+        )
+        assert answer.status == 202, (endpoint, answer.body)
+
+
+def test_a_large_body_is_looked_at_as_well(plane: Plane, served: Served) -> None:
+    import msgspec
+
+    from tests.support.reports import batch, bucket
+
+    body = msgspec.json.encode(batch(*(bucket(served.assignment, endpoint=f"/{n}") for n in range(200))))
+    assert len(body) > 100_000
+    answer = plane.post(
+        "/router/v1/outcomes", served.key, body.replace(b'"tasks":118', b'"tasks":1,"tasks":118', 1)
+    )
+    assert (answer.status, answer.code) == (400, "duplicate_key")
+    assert plane.post("/router/v1/outcomes", served.key, body).status == 202
