@@ -9,13 +9,14 @@ BIN := .venv/bin
 # Processes that test at once; `make test JOBS=0` is one that can be debugged.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 FAULTS ?= 1500
+FUZZ := tests/trust/test_api_document.py tests/trust/test_hostile_values.py tests/dataplane/test_any_bytes.py
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 BASE := .venv/base.stamp
 DEV := .venv/dev.stamp
 # The demo keeps an instance of its own, whatever .env says of the real one.
 DEMO_INSTANCE := env POINTSMAN_VAR=$(CURDIR)/var/demo DATABASE_URL=sqlite:///$(CURDIR)/var/demo/pointsman.sqlite3 REDIS_URL=
 
-.PHONY: help demo run test faults integrations check bench clean
+.PHONY: help demo run test faults integrations check docs fuzz mutants bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,13 @@ check: $(DEV) ## style, types, imports, migrations, templates, security
 
 docs: $(DEV) ## build the documentation into var/site; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo "var/site/index.html"
+
+fuzz: $(DEV) ## 50,000 requests drawn from the API's document, and bytes at the routers' doors: 5 rounds on 2 databases (FUZZ_SEED=7 FUZZ_ROUNDS=5)
+	@mkdir -p var/fuzz; failed=0; first=$${FUZZ_SEED:-$$RANDOM}; rounds=$${FUZZ_ROUNDS:-5}; \
+	for seed in $$(seq $$first $$((first + rounds - 1))); do for db in $${FUZZ_DB:-sqlite postgres}; do \
+	    FUZZ_SEED=$$seed $(BIN)/pytest --db $$db --numprocesses $(JOBS) -rfP --show-capture=stdout $(FUZZ) > var/fuzz/$$seed-$$db.log || failed=1; \
+	    echo "$$db, seed $$seed: $$(tail -n 1 var/fuzz/$$seed-$$db.log)"; grep '^seed ' var/fuzz/$$seed-$$db.log; \
+	done; done; exit $$failed
 
 mutants: $(DEV) ## change one small thing at a time: does a test notice? (MUTANTS="--sample 1000 --seed pointsman")
 	@PYTHONPATH=. $(BIN)/python -m tests.mutants $(MUTANTS)

@@ -48,7 +48,9 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
         help_text="how many people must approve: 0, 1, or 2 where a key that belongs to nobody had a part in it"
     )
     can = serializers.SerializerMethodField(help_text="what can be done now; nothing refuses it")
-    looked_at = serializers.DateTimeField(source="evaluated_at", help_text="the old name of `evaluated_at`")
+    looked_at = serializers.DateTimeField(
+        source="evaluated_at", read_only=True, help_text="the old name of `evaluated_at`"
+    )
 
     class Meta:
         model = Rollout

@@ -42,7 +42,9 @@ class ReceiverSerializer(serializers.ModelSerializer[Receiver]):
 
 class NewReceiverSerializer(ReceiverSerializer):
     secret = serializers.CharField(
-        read_only=True, help_text="the signing secret of a webhook, shown this once"
+        read_only=True,
+        allow_null=True,
+        help_text="the signing secret of a webhook, shown this once; null: it has none",
     )
 
     class Meta(ReceiverSerializer.Meta):

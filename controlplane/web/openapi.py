@@ -6,6 +6,7 @@ Every operation names the errors that it may answer with, `If-Match` where it is
 import inspect
 from typing import Any
 
+from django.core.exceptions import FieldDoesNotExist
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter
@@ -69,6 +70,9 @@ _QUERIES = {
 }
 
 
+_FILES = {".csv": "text/csv", ".md": "text/markdown"}  # what an address gives as text, by its ending
+
+
 def if_match(*, required: bool = True) -> OpenApiParameter:
     told = "the ETag that was read, or `*` for whatever it is now" + ("" if required else "; may be left out")
     return OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, required=required, description=told)
@@ -115,8 +119,17 @@ class Schema(AutoSchema):
                 one["description"] = words[one["name"]]
         return parameters
 
+    def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
+        _say_what_may_be_missing(field)
+        if getattr(field, "field_name", None) in getattr(self.view, "shown_once", ()):
+            field.allow_null = True  # in the answer that an `Idempotency-Key` gets again
+        return super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
+
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         bodies = super()._get_response_bodies(direction)
+        for ending, media_type in _FILES.items():
+            if self.path.endswith(ending):
+                bodies["200"]["content"] = {media_type: {"schema": {"type": "string"}}}
         schema = self.resolve_serializer(Problem, "response").ref
         content = {"application/problem+json": {"schema": schema}}
         problems = {
@@ -134,6 +147,23 @@ class Schema(AutoSchema):
         if any(one["name"] == "If-Match" for one in parameters):
             statuses |= {412, 428}
         return sorted(statuses)
+
+
+def _say_what_may_be_missing(field: Any) -> None:
+    """The framework says of a field that is only read neither that it may be null nor that it may be empty."""
+    if not isinstance(field, serializers.Field) or not field.read_only:
+        return
+    if field.default is None:  # of a path such as `user.username` where there is no user
+        field.allow_null = True
+    model = getattr(getattr(field.parent, "Meta", None), "model", None)
+    try:
+        column = model._meta.get_field(field.source) if model else None
+    except FieldDoesNotExist:
+        return
+    if getattr(column, "null", False):
+        field.allow_null = True
+    if getattr(column, "blank", False) and hasattr(field, "allow_blank"):
+        field.allow_blank = True
 
 
 class AdminKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

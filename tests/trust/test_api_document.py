@@ -1,15 +1,49 @@
-"""The API document says what a stranger needs: each operation in a sentence, its errors, parameters and types."""
+"""The API does what its document says, whatever comes; and the document says what a stranger needs.
+
+One round asks 5,000 drawn requests on each database. `make fuzz` asks for more rounds, each with a seed of its own.
+"""
 
 import json
+import os
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 
+from controlplane.access import actions
+from controlplane.core.actors import SYSTEM
 from rollout_app.engine.metrics import Metric
+from tests.support.fuzzing import Fuzzer, quiet_requests
+from tests.trust.matrix import world
 
 pytestmark = pytest.mark.django_db
 ERRORS = {"400", "401", "403", "404", "409", "412", "413", "415", "422", "428", "429", "503"}
+CASES = 5_000  # of a round, over all parts
+PARTS = 4  # that run at once, where there are workers
+SEED = int(os.environ.get("FUZZ_SEED", 12))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_answer_is_one_that_the_document_has(part: int) -> None:
+    made = world.make()
+    root = User.objects.create_superuser("fuzzer")
+    made.team.members.add(root)
+    scopes = ["viewer", "editor", "approver", "operator", "admin"]
+    _, key = actions.issue_key("admin", "", "fuzz", actor=SYSTEM, user=root, scopes=scopes)
+    fuzzer = Fuzzer(made, key, SEED)
+    operations = fuzzer.operations()
+    mine = operations[part::PARTS]
+    with quiet_requests():
+        for operation in mine:
+            fuzzer.ask(operation, CASES // len(operations) + 3)  # what has few values is soon asked with each
+    asked = sum(fuzzer.asked.values())
+    print(f"seed {SEED}, part {part + 1} of {PARTS}: {asked} requests, {dict(sorted(fuzzer.asked.items()))}")
+    assert not fuzzer.failures, "\n\n".join(fuzzer.failures.values())
+    assert asked >= CASES * len(mine) / len(operations)
+    assert sum(count for status, count in fuzzer.asked.items() if status < 300) > asked / 4, (
+        "too few get through"
+    )
 
 
 def document() -> dict[str, Any]:
@@ -68,6 +102,28 @@ def test_a_write_to_a_thing_with_a_version_asks_for_it() -> None:
     assert {name for name, _ in operations() if name.startswith("PATCH ")} <= asking
     assert "DELETE /api/v1/plans/{plan}" in asking
     assert "POST /api/v1/rollouts/{rollout}/advance" in asking
+
+
+def test_what_is_shown_once_is_null_in_an_answer_that_is_given_again() -> None:
+    schemas = document()["components"]["schemas"]
+    for answer, member in (("NewKey", "key"), ("NewInvitation", "link"), ("NewReceiver", "secret")):
+        assert schemas[answer]["properties"][member]["type"] == ["string", "null"]
+
+
+def test_what_is_only_read_says_where_it_may_be_null_or_empty() -> None:
+    schemas = document()["components"]["schemas"]
+    key, rollout = schemas["Key"]["properties"], schemas["Rollout"]["properties"]
+    assert key["user"]["type"] == rollout["looked_at"]["type"] == ["string", "null"]
+    assert {"type": "string", "maxLength": 0} in key["environment"]["oneOf"]  # in every one
+    assert {"$ref": "#/components/schemas/BlankEnum"} in schemas["Assignment"]["properties"]["mode"]["oneOf"]
+
+
+def test_a_file_has_its_own_media_type() -> None:
+    answers = {name: one["responses"]["200"]["content"] for name, one in operations() if "." in name}
+    assert {name.rpartition(".")[2]: list(content) for name, content in answers.items()} == {
+        "csv": ["text/csv"],
+        "md": ["text/markdown"],
+    }
 
 
 def test_policy_stages_metric_and_judgement_have_their_types() -> None:
