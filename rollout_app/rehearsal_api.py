@@ -77,6 +77,7 @@ class BacktestView(ApiView):
                 file_name=file["name"],
                 content=file["text"].encode(),
                 prices=dollars_per_million(),
+                versions=waiting.versions_of(found, data.get("log", "")),
                 **data,
             )
         )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rollout_app.backtest import drawn_report
 from rollout_app.backtest.curve import RouterScore
 from rollout_app.backtest.run import Backtest, Counts, Line
 from rollout_app.backtest.single_log import Agreement
@@ -74,6 +75,8 @@ def agreement_text(name: str, found: Agreement) -> str:
             f"  {count:,} tasks went to {asked or 'no model'}; the policy would ask {would}: not known."
         )
     lines.append("  Nothing is projected from here: a log says nothing of a model that was not asked.")
+    if found.drawn is not None:
+        lines.append(drawn_report.as_text(name, found.drawn))
     return "\n".join(lines)
 
 
@@ -89,6 +92,7 @@ def agreement_document(found: Agreement) -> dict[str, Any]:
             {"asked": asked, "would_ask": would, "tasks": count}
             for (asked, would), count in found.moves.most_common(50)
         ],
+        "drawn": None if found.drawn is None else drawn_report.as_document(found.drawn),
     }
 
 

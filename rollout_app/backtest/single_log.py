@@ -1,15 +1,19 @@
 """What a log of one model each says of a policy: only what came of the tasks on which both choose the same.
 
 Where they differ nobody knows what would have happened. These tasks are no random sample either: the rule that picked
-them may have picked the easy ones. So nothing is projected from here; it is said what is known, and of how many.
+them may have picked the easy ones. So nothing is projected from here; it is said what is known, and of how many. A
+router's task log knows more: during a rollout the arm of each task was drawn (`drawn`).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from pointsman.evaluate import CompiledPolicy
+from pointsman.evaluate import CompiledPolicy, compile_policy
+from rollout_app.backtest.drawn import Documents, Drawn, study
 from rollout_app.backtest.follow import Unrecorded, follow
+from rollout_app.backtest.sources import Source, open_task_log, open_tasks
 from rollout_app.backtest.tally import GROUPS, Interval, Tally, intervals
 from rollout_app.backtest.tasks import Task
 
@@ -22,6 +26,7 @@ class Agreement:
     graded             of the agreed: with a known success
     accuracy, cost_per_success   of the agreed and graded ones; of nothing else
     moves              (model that was asked, model that the policy would ask) of the others, with how many
+    drawn              of a router's task log: what the tasks whose arm was drawn say of the whole
     """
 
     tasks: int = 0
@@ -30,6 +35,7 @@ class Agreement:
     accuracy: Interval = field(default_factory=lambda: Interval(None))
     cost_per_success: Interval = field(default_factory=lambda: Interval(None))
     moves: Counter[tuple[str, str]] = field(default_factory=Counter)
+    drawn: Drawn | None = None
 
 
 def agreement(policy: CompiledPolicy, tasks: Iterable[Task]) -> Agreement:
@@ -49,4 +55,27 @@ def agreement(policy: CompiledPolicy, tasks: Iterable[Task]) -> Agreement:
     found.accuracy, found.cost_per_success = intervals(
         [tally], [lambda sums: sums[0].accuracy, lambda sums: sums[0].cost_per_success]
     )
+    return found
+
+
+def against_log(
+    documents: Mapping[str, Mapping[str, Any]],
+    source: Source,
+    versions: Documents,
+    bounded: Callable[[Iterator[Task]], Iterator[Task]] = iter,
+) -> dict[str, Agreement]:
+    """What a log says of each policy, by name. Raises as `open_tasks` does.
+
+    versions  the documents of the workload's versions, by number; asked for a router's task log only
+    bounded   a limit on the tasks
+    """
+    found = {
+        name: agreement(compile_policy(document), bounded(open_tasks(source)))
+        for name, document in documents.items()
+    }
+    if source.log == "pointsman":
+        log = open_task_log(source)
+        for name, drawn in study(documents, versions, log.tasks()).items():
+            drawn.passed_over = log.read.told()
+            found[name].drawn = drawn
     return found

@@ -14,9 +14,10 @@ from rollout_app.backtest.readers.mapping import Prices, TableMapping, read_mapp
 from rollout_app.backtest.readers.problems import Problems
 from rollout_app.backtest.readers.rows import open_records, open_rows
 from rollout_app.backtest.readers.table import read_table
+from rollout_app.backtest.readers.task_log import TaskLogFiles
 from rollout_app.backtest.tasks import Task
 
-LOGS = ("litellm", "langfuse", "helicone", "opentelemetry")
+LOGS = ("litellm", "langfuse", "helicone", "opentelemetry", "pointsman")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Source:
     log           one of `LOGS`; empty: a table in which a row is a task with every model's outcome
     mapping       of a table: a YAML file that says which column is what; empty: its own column names do
     latency_unit  of Langfuse: `ms` or `s`; there is no default, because no file says it
-    grade         of a log: where the grade stands (LiteLLM: a dotted path; Langfuse and Helicone: a score's name)
+    grade         of a log: where the grade stands (LiteLLM: a dotted path; Langfuse and Helicone: a score's name;
+                  a router's task log: a kind of feedback)
     grades        of Langfuse: the file of scores
     success_from  a score from here on is a success
     prices        dollars a million tokens (input, output) by catalogue model, for costs that the file does not hold
@@ -46,7 +48,7 @@ class Source:
 def add_arguments(parser: ArgumentParser) -> None:
     """How to read the file of tasks: the same for every command that reads one."""
     parser.add_argument("--mapping", default="", help="of a table: YAML that says which column is what")
-    parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a gateway's log")
+    parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a log")
     parser.add_argument("--latency-unit", default="", choices=["", "ms", "s"], help="of Langfuse's latency")
     parser.add_argument("--grade", default="", help="of a log: where the grade stands, or the score's name")
     parser.add_argument("--grades", default="", help="of Langfuse: the file of scores")
@@ -68,10 +70,17 @@ def open_tasks(source: Source) -> Iterator[Task]:
         return read_table(open_records(source.path, problems), name, problems, mapping, source.prices)
     if source.log not in LOGS:
         raise ValueError(f"The log {source.log!r} is not known; known are {', '.join(LOGS)}.")
+    if source.log == "pointsman":
+        return (logged.task for logged in open_task_log(source).tasks())
     rows = open_rows(source.path, problems)
     if source.log == "opentelemetry":
         rows = formats.spans(rows)
     return read_log(rows, name, problems, _reader(source)(), _grades(source))
+
+
+def open_task_log(source: Source) -> TaskLogFiles:
+    """A router's task log, with the older files that stand beside it."""
+    return TaskLogFiles.of(source.path, source.grade, source.success_from)
 
 
 def _mapping(path: str) -> TableMapping | None:

@@ -183,6 +183,7 @@ def _tried(form: BacktestForm, workload: Workload) -> dict[str, Any]:
             file_name=file.name if file is not None else "",
             content=content,
             prices=dollars_per_million(),
+            versions=waiting.versions_of(workload, data["log"]),
             **data,
         )
         result = waiting.run(asked)

@@ -16,6 +16,7 @@ from pointsman.evaluate import CompiledPolicy, compile_policy
 from pointsman.policy import parse
 from policies_app.models import Workload
 from rollout_app.backtest import single_log
+from rollout_app.backtest.drawn import Documents
 from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.run import Backtest, backtest
 from rollout_app.backtest.single_log import Agreement
@@ -46,6 +47,7 @@ class Asked:
     mapping     YAML text: which column of a table is what
     log         one of `LOGS`, where the file is a gateway's log
     sweep       PLACE:LOW:HIGH:STEPS of the only policy
+    versions    the workload's versions by number, for a router's task log
     """
 
     documents: Mapping[str, Mapping[str, Any]]
@@ -60,6 +62,7 @@ class Asked:
     sweep: str = ""
     score: str = ""
     prices: Prices = field(default_factory=dict)
+    versions: Documents = field(default_factory=dict)
 
 
 def run(asked: Asked) -> Backtest | dict[str, Agreement]:
@@ -69,10 +72,9 @@ def run(asked: Asked) -> Backtest | dict[str, Agreement]:
     try:
         with ExitStack() as stack:
             if asked.log:
-                return {
-                    name: single_log.agreement(compile_policy(document), _bounded(_tasks(asked, stack), 1))
-                    for name, document in asked.documents.items()
-                }
+                return single_log.against_log(
+                    asked.documents, _source(asked, stack), asked.versions, lambda tasks: _bounded(tasks, 1)
+                )
             policies = policies_of(asked.documents, asked.sweep)
             return backtest(
                 policies, _bounded(_tasks(asked, stack), len(policies)), score=asked.score or None
@@ -89,6 +91,10 @@ def _tasks(asked: Asked, stack: ExitStack) -> Iterator[Task]:
         if asked.recorded not in RECORDED:
             raise ValueError(f"There is no set {asked.recorded[:40]!r}; there are {', '.join(RECORDED)}.")
         return iter(RECORDED[asked.recorded]())
+    return open_tasks(_source(asked, stack))
+
+
+def _source(asked: Asked, stack: ExitStack) -> Source:
     if asked.log and asked.log not in LOGS:
         raise ValueError(f"There is no log {asked.log[:40]!r}; there are {', '.join(LOGS)}.")
     if len(asked.content) > MOST_BYTES:
@@ -105,16 +111,14 @@ def _tasks(asked: Asked, stack: ExitStack) -> Iterator[Task]:
     tasks, mapping = home / f"tasks{ending}", home / "mapping.yaml"
     tasks.write_bytes(asked.content)
     mapping.write_text(asked.mapping, encoding="utf-8")
-    return open_tasks(
-        Source(
-            path=str(tasks),
-            log=asked.log,
-            mapping=str(mapping) if asked.mapping.strip() else "",
-            latency_unit=asked.latency_unit,
-            grade=asked.grade,
-            success_from=asked.success_from,
-            prices=asked.prices,
-        )
+    return Source(
+        path=str(tasks),
+        log=asked.log,
+        mapping=str(mapping) if asked.mapping.strip() else "",
+        latency_unit=asked.latency_unit,
+        grade=asked.grade,
+        success_from=asked.success_from,
+        prices=asked.prices,
     )
 
 
@@ -187,6 +191,13 @@ def _prompt_cost(tokens: Any, price: tuple[float, float] | None) -> int | None:
     if price is None or not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 10**9:
         return None
     return round(tokens * price[0] * 1_000)
+
+
+def versions_of(workload: Workload, log: str) -> Documents:
+    """What a router's task log is read with; nothing for any other."""
+    if log != "pointsman":
+        return {}
+    return {version.number: version.document for version in workload.versions.all()}
 
 
 def documents_of(workload: Workload, numbers: list[int], text: str = "") -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TokenInvalid,
     )
     from pointsman.router import Router
+    from pointsman.task_log.writer import TaskLog
     from pointsman.version import VERSION as __version__  # noqa: N811
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "PolicyInvalid",
     "Router",
     "SnapshotRefused",
+    "TaskLog",
     "TokenInvalid",
     "Usage",
     "__version__",
@@ -50,6 +52,7 @@ _HOMES = {
     "PolicyInvalid": "errors",
     "Router": "router",
     "SnapshotRefused": "errors",
+    "TaskLog": "task_log.writer",
     "TokenInvalid": "errors",
     "Usage": "costs",
 }

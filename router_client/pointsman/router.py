@@ -41,6 +41,8 @@ from pointsman.sync.last_known_good import LastKnownGood
 from pointsman.sync.signature import PublicKeys, Trusted
 from pointsman.sync.snapshot import Snapshot
 from pointsman.sync.store import DiskStore
+from pointsman.task_log.line import feedback_line, task_line
+from pointsman.task_log.writer import TaskLog
 from pointsman.version import VERSION
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ __all__ = ["FEEDBACK_KINDS", "Router"]
 log = logging.getLogger("pointsman")
 
 FEEDBACK_KINDS = ("human_review", "satisfaction", "downstream")
-_ENDS_WITHIN_S = 0.2  # the poller, besides its last flush
+_ENDS_WITHIN_S = 0.2  # the poller, besides its last flush; and the task log
 _UNKNOWN_TOLD = 100  # names of workloads: one that makes them up must not fill the log
 _CLIENT = f"pointsman-python/{VERSION}"
 _numbers = itertools.count()
@@ -69,6 +71,7 @@ class Router:
     workloads      follow only these; empty: all that the key may see
     store          a file for the last known good; without it a restart in an outage starts with `defaults`
     spool          a directory for outcomes and feedback that wait; without it they wait in memory only
+    task_log       a file, or a `TaskLog`: a line of figures for each finished task, for estimates of other policies
     public_keys    `{key id: Ed25519 public key}` or "key id:base64": trust only what one of them signed
     defaults       what to do before the first snapshot: `{workload: model name or policy document}`
     instance       names this process on the fleet page; made up when not given, and anew in a forked child
@@ -92,6 +95,7 @@ class Router:
         workloads: tuple[str, ...] | list[str] = (),
         store: _Path | DiskStore | None = None,
         spool: _Path | Spool | None = None,
+        task_log: _Path | TaskLog | None = None,
         public_keys: Trusted | None = None,
         defaults: Mapping[str, str | Mapping[str, Any]] | None = None,
         instance: str | None = None,
@@ -126,6 +130,7 @@ class Router:
         self._outcomes = OutcomeBuffer(self.instance, spool=on_disk)
         self._tallies = self._outcomes.decisions
         self._feedback = FeedbackQueue(spool=on_disk.feedback() if on_disk is not None else None)
+        self._task_log = TaskLog(task_log) if isinstance(task_log, str | os.PathLike) else task_log
         self._memory, self._costs = Memory(prices=self._prices), TypicalCosts()
         self._count = _Counts()
         self._told: set[str] = set()
@@ -142,6 +147,8 @@ class Router:
         if not self._started:
             self._started = True
             self._background.start()
+            if self._task_log is not None:
+                self._task_log.start()
 
     def decide(
         self,
@@ -258,6 +265,16 @@ class Router:
         rollout = decision.assignment.rollout
         cap = rollout.cost_cap_nusd if rollout is not None else None
         self._outcomes.record(bucket_key(decision), outcome, cap, decision.cell)
+        self._log_task(lambda kept: task_line(decision, outcome, kept.attributes, kept.secret))
+
+    def _log_task(self, line: Callable[[TaskLog], dict[str, Any]]) -> None:
+        """After all else is kept: a line that cannot be made is counted, and nothing else is lost."""
+        kept = self._task_log
+        if kept is not None:
+            try:
+                kept.put(line(kept))
+            except Exception:
+                kept.drop()
 
     def feedback(
         self, decision_id: str, kind: str, *, success: bool | None = None, score: float | None = None
@@ -275,6 +292,7 @@ class Router:
             raise ValueError(f"a score lies between 0 and 1, not at {score!r}")
         word = {"decision_id": decision_id, "kind": kind, "success": success, "score": score}
         self._feedback.put({name: value for name, value in word.items() if value is not None})
+        self._log_task(lambda _: feedback_line((self._clock or time.time)(), word))
 
     def wait_ready(self, timeout: float = 10.0) -> bool:
         """Poll now and wait until there is a snapshot, from disk or network. False after `timeout` s.
@@ -335,6 +353,9 @@ class Router:
             "outcomes_refused": outcomes.refused,
             "feedback_waiting": len(self._feedback),
             "feedback_dropped": self._feedback.dropped,
+            "task_log_written": self._task_log.written if self._task_log else 0,
+            "task_log_dropped": self._task_log.dropped if self._task_log else 0,
+            "task_log_problem": self._task_log.problem if self._task_log else None,
             **self._count.values(),
         }
 
@@ -353,6 +374,8 @@ class Router:
         within_s = self._pace.stop_within + _ENDS_WITHIN_S
         if self._started and not self._background.stop(within_s):
             log.warning("the background thread did not end within %.1f s", within_s)
+        if self._task_log is not None:
+            self._task_log.close(_ENDS_WITHIN_S)
         self._outcomes.seal()
         self._feedback.seal()
         lost, words = self._outcomes.abandon(), self._feedback.abandon()
@@ -388,9 +411,13 @@ class Router:
         self._feedback.restart()
         self._count = _Counts()
         self._background = self._new_background()
+        if self._task_log is not None:
+            self._task_log.restart()
         if self._started:
             try:
                 self._background.start()
+                if self._task_log is not None:
+                    self._task_log.start()
             except RuntimeError as error:  # a child of a process that is ending
                 log.warning("the forked process follows no policy changes: %s", error)
 

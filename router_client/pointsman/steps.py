@@ -19,7 +19,17 @@ from pointsman.costs import NO_PRICES, CostInvalid, Prices, cost_of
 from pointsman.evaluate import CompiledPolicy, Route
 from pointsman.history import Window
 
-__all__ = ["Steps", "ended", "next_step"]
+__all__ = ["Steps", "Tried", "ended", "next_step"]
+
+
+class Tried(NamedTuple):
+    """One ended attempt: the catalogue's model, its cost in nano-USD and its time in ms, None where not known."""
+
+    model: str
+    cost_nusd: int | None
+    latency_ms: float
+    error: str | None
+    confidence: float | None
 
 
 class Steps:
@@ -39,13 +49,14 @@ class Steps:
     answer       the last model whose answer was usable, though not good enough
     blocked      `budget` or `timeout` when an attempt that was wanted was not made, else None
     last         the last attempt
+    trail        all attempts, in order
     done         the end, once it came
     """
 
     __slots__ = (
         "answer", "attempts", "blocked", "cost_nusd", "cost_problem", "done", "errors", "escalations",
         "fallbacks", "last", "latency_ms", "models", "retried", "retries", "route", "since", "took_ms",
-        "unpriced", "unreachable", "waited",
+        "trail", "unpriced", "unreachable", "waited",
     )  # fmt: skip
 
     def __init__(self, route: Route, started: float) -> None:
@@ -60,6 +71,7 @@ class Steps:
         self.answer: Route | None = None
         self.blocked: str | None = None
         self.last: Attempt | None = None
+        self.trail: list[Tried] = []
         self.done: Next | None = None
         self.since = started
         self.waited = 0
@@ -73,12 +85,13 @@ class Steps:
         self.since = now
         self.last = attempt
         self.attempts += 1
-        self._add_cost(attempt, prices)
+        cost = self._add_cost(attempt, prices)
+        self.trail.append(Tried(self.route.model, cost, self.took_ms, kind, attempt.confidence))
         self.models[self.route.alias] = self.models.get(self.route.alias, 0) + 1
         if kind is not None:
             self.errors[kind] = self.errors.get(kind, 0) + 1
 
-    def _add_cost(self, attempt: Attempt, prices: Prices) -> None:
+    def _add_cost(self, attempt: Attempt, prices: Prices) -> int | None:
         try:
             cost = cost_of(attempt.cost_nusd, attempt.cost_usd, attempt.usage, self.route.model, prices)
         except CostInvalid as error:
@@ -87,6 +100,7 @@ class Steps:
             self.unpriced += 1
         else:
             self.cost_nusd += cost
+        return cost
 
 
 def next_step(

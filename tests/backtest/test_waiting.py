@@ -15,6 +15,7 @@ from tests.support import builders
 from tests.support.callers import Caller
 from tests.support.pages import text
 from tests.support.people import logged_in
+from tests.support.task_logs import task_log
 
 pytestmark = pytest.mark.django_db
 
@@ -158,3 +159,16 @@ def test_a_cost_that_is_not_known_is_not_0(workload: Workload, tokens: Any) -> N
     documents = waiting.documents_of(workload, [1])
     (decided,) = waiting.decide(documents, {"prompt_tokens": tokens}, {SMALL: (0.15, 0.6), LARGE: (3, 15)})
     assert decided.prompt_nusd is None
+
+
+def test_a_routers_task_log_is_estimated_on_the_page_and_in_the_api(workload: Workload) -> None:
+    file = SimpleUploadedFile("tasks.jsonl", task_log(workload, 400).encode())
+    posted = {"versions": ["1"], "file": file, "log": "pointsman"}
+    page = text(logged_in("vera", "viewer").post(reverse("console:backtest", args=[workload.name]), posted))
+    assert "400 tasks whose arm was drawn tell what it would have done." in page
+    assert "success 75.0% (70." in page
+    body = {"versions": [1], "log": "pointsman", "file": {"name": "t.jsonl", "text": task_log(workload, 400)}}
+    answer = Caller()("POST", f"workloads/{workload.name}/backtest", body)
+    drawn = answer.json()["policies"]["v1"]["drawn"]
+    assert (drawn["tasks"], drawn["value"]["matched"], drawn["unsupported"]) == (400, 400, {})
+    assert drawn["value"]["cost_per_success_usd"]["value"] == pytest.approx(1.333e-6, rel=0.01)

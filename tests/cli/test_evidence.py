@@ -9,6 +9,7 @@ from django.db import connection
 from policies_app.models import Workload
 from tests.cli.conftest import Run
 from tests.support import append_only, builders
+from tests.support.task_logs import task_log
 
 pytestmark = pytest.mark.django_db
 
@@ -51,6 +52,18 @@ def test_a_draft_is_tried_like_a_version(run: Run, workload: Workload, tasks: Pa
     draft.write_text(json.dumps({name: value for name, value in document.items() if name != "rank"}))
     code, said, error = run("backtest", workload.name, "1", "--draft", draft, "--tasks", tasks)
     assert (code, error) == (0, ""), error
+
+
+def test_a_routers_task_log_is_estimated_with_intervals(run: Run, workload: Workload, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(task_log(workload, 200))
+    code, said, error = run("backtest", workload.name, "1", "--tasks", file, "--log", "pointsman")
+    assert (code, error) == (0, "")
+    assert "Estimated from the tasks whose arm was drawn" in said and "75.0%" in said
+    found = json.loads(
+        run("--json", "backtest", workload.name, "1", "--tasks", file, "--log", "pointsman")[1]
+    )
+    assert found["policies"]["v1"]["drawn"]["value"]["tasks"] == 200
 
 
 @pytest.mark.parametrize(

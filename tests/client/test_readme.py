@@ -14,7 +14,7 @@ from pointsman.testing import FakeControlPlane
 
 CLIENT = Path(__file__).parents[2] / "router_client"
 README = CLIENT / "README.md"
-NAMES = ("quickstart", "gateway", "cdn", "test_gateway")
+NAMES = ("quickstart", "gateway", "cdn", "logged", "test_gateway")
 
 
 @pytest.fixture

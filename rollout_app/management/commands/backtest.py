@@ -4,10 +4,12 @@
     manage.py backtest support/12 support/13 --tasks tasks.parquet --mapping columns.yaml
     manage.py backtest policy.yaml --tasks gsm8k --sweep escalate:0.4:0.9:26 --bar 0.8 --picture curve.svg
     manage.py backtest policy.yaml --tasks spend.jsonl --log litellm
+    manage.py backtest support/12 support/13 --tasks tasks.jsonl --log pointsman
 
 POLICY is a file, or WORKLOAD/NUMBER of a version on this instance. TASKS is a file (CSV, JSON lines, Parquet) with
 every model's outcome in a row, or one of `gsm8k`, `mmlu`, `routerarena`, which come along; with --log it is a
-gateway's log.
+gateway's log. With `--log pointsman` it is a router's task log: a policy's success and cost are estimated, with
+intervals, from the tasks whose arm was drawn during a rollout.
 """
 
 import json
@@ -20,7 +22,6 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from pointsman.errors import PolicyInvalid
-from pointsman.evaluate import compile_policy
 from pointsman.policy import load
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.models import PolicyVersion
@@ -80,9 +81,24 @@ class Command(BaseCommand):
             self.stdout.write(f"\nThe curve is in {options['picture']}.")
 
     def _against_log(self, documents: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        for name, document in documents.items():
-            found = single_log.agreement(compile_policy(document), self._tasks(options))
-            self.stdout.write(report.agreement_text(name, found))
+        source = source_of(options, self._prices())
+        found = single_log.against_log(documents, source, self._versions(documents))
+        if options["json"]:
+            policies = {name: report.agreement_document(one) for name, one in found.items()}
+            self.stdout.write(json.dumps({"policies": policies}, indent=2))
+            return
+        for name, one in found.items():
+            self.stdout.write(report.agreement_text(name, one))
+
+    def _versions(self, documents: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        """Of the workload that the policies are of, as far as this instance knows it."""
+        named = {str(document.get("workload")) for document in documents.values()}
+        try:
+            found = list(PolicyVersion.objects.filter(workload__name__in=named))
+        except DatabaseError as error:
+            self.stderr.write(f"Without this instance's versions, which can't be read: {str(error).strip()}.")
+            return {}
+        return {version.number: version.document for version in found} if len(named) == 1 else {}
 
     def _tasks(self, options: Mapping[str, Any]) -> Iterator[Task]:
         if options["tasks"] in RECORDED:

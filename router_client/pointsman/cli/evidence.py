@@ -37,7 +37,7 @@ def backtest(
     ] = "",
     mapping: Annotated[Path | None, typer.Option(help="YAML that says what the columns are.")] = None,
     log: Annotated[
-        str, typer.Option(help="The file is a log of litellm, langfuse, helicone, opentelemetry.")
+        str, typer.Option(help="The file is a log of litellm, langfuse, helicone, opentelemetry, pointsman.")
     ] = "",
     sweep: Annotated[str, typer.Option(help="PLACE:LOW:HIGH:STEPS, the curve over a threshold.")] = "",
     bar: Annotated[
@@ -106,6 +106,20 @@ def _tell_log(output: Output, found: dict[str, Any]) -> None:
         for name, one in found["policies"].items()
     ]
     output.table(("", "tasks", "asks the same model", "of them graded", "success"), rows, found)
+    drawn = [(name, one["drawn"]["value"]) for name, one in found["policies"].items() if one.get("drawn")]
+    if not drawn or output.as_json:
+        return
+    output.say("Estimated from the tasks whose arm was drawn during a rollout:")
+    figures = ("success", "cost_per_task_usd", "cost_per_success_usd")
+    output.table(
+        ("", "tasks", "success", "95 % interval", "$ a task", "$ a success"),
+        [
+            (name, value["tasks"], _share(value["success"]), _between(value["success"]),
+             *(_dollars(value[figure]) for figure in figures[1:])) if value else (name, 0, "not known", "", "", "")
+            for name, value in drawn
+        ],
+        found,
+    )  # fmt: skip
 
 
 def _value(interval: Any) -> Any:

@@ -1,0 +1,182 @@
+"""Which logged tasks tell of a policy: those whose arm was drawn, where an arm acts as the policy would. Pure.
+
+Of one log line three things are known beforehand: which model each arm asks first, with what probability each serves,
+and how each version goes on after an attempt. An arm acts as the policy would when it asks the same model first, with
+the same parameters, and goes on alike; the policy's own version always does. Whether that holds is decided without a
+look at what came of the task, so what is left out is left out of both arms.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pointsman.comparison import AGREE
+from pointsman.evaluate import CompiledPolicy, compile_policy
+from pointsman.policy import digest
+from rollout_app.backtest.doubly_robust import Key, Observation, Value, ValueChange, change_of, value_of
+from rollout_app.backtest.readers.task_log import LoggedTask
+from rollout_app.blast_radius.projection import PolicyShape
+
+Documents = Mapping[int, Mapping[str, Any]]
+_SUM = 1e-9
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What the drawn tasks of a log say of one policy.
+
+    tasks       whose arm was drawn
+    undrawn     the others: nothing can be said of an arm that they could not have had
+    unsupported by the model that the policy would ask first, and no arm does (or goes on so): not known
+    left_out    by reason: pinned, of another workload, a propensity that is none, a version that is not known
+    missing     inputs that the policy asks for and the lines do not hold, by name
+    value       None where there is no task to estimate from
+    change      against the first policy of the comparison, on the tasks that tell of both
+    passed_over lines of the log that were not read, in words
+    """
+
+    tasks: int = 0
+    undrawn: int = 0
+    unsupported: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    value: Value | None = None
+    change: ValueChange | None = None
+    passed_over: list[str] = field(default_factory=list)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Success over all drawn tasks, whatever came of those that are not known; None where nothing is."""
+        told = self.value.tasks if self.value is not None else 0
+        of = told + sum(self.unsupported.values())
+        if self.value is None or self.value.success.value is None or not of:
+            return None
+        known = self.value.success.value * told / of
+        return known, known + 1 - told / of
+
+
+class _Arm(NamedTuple):
+    version: int
+    model: str
+    probability: float
+
+
+class Target:
+    """One policy whose value is asked for, and the versions whose documents are known."""
+
+    def __init__(self, document: Mapping[str, Any], versions: Documents) -> None:
+        self._policy: CompiledPolicy = compile_policy(document)
+        self._shape = PolicyShape.of(document)
+        named = digest(document)
+        self._own = {number for number, known in versions.items() if digest(known) == named}
+        self._shapes = {number: PolicyShape.of(known) for number, known in versions.items()}
+        self.drawn = Drawn()
+
+    def observe(self, logged: LoggedTask) -> Observation | None:
+        """The task for the estimate; None where it tells nothing, which is counted."""
+        found = self.drawn
+        if logged.workload != self._policy.workload:
+            found.left_out[f"of the workload {logged.workload}"] += 1
+            return None
+        if not 0 < logged.propensity <= 1:  # also what is no number
+            found.left_out["its propensity is none"] += 1
+            return None
+        if logged.rule == "pin":
+            found.left_out["pinned"] += 1
+            return None
+        if logged.propensity > 1 - _SUM or logged.other is None:
+            found.undrawn += 1
+            return None
+        found.tasks += 1
+        arms = (
+            _Arm(logged.version, logged.model, logged.propensity),
+            _Arm(*logged.other, 1 - logged.propensity),
+        )
+        if unknown := next((arm for arm in arms if arm.version not in self._shapes), None):
+            found.left_out[f"version {unknown.version} is not known"] += 1
+            return None
+        return self._weighed(logged, arms)
+
+    def _weighed(self, logged: LoggedTask, arms: Sequence[_Arm]) -> Observation | None:
+        model = self._first(logged, arms)
+        alike = [self._acts_alike(arm, logged, model) for arm in arms]
+        if logged.differing == AGREE and any(alike):
+            alike = [True] * len(arms)
+        probability = math.fsum(arm.probability for arm, same in zip(arms, alike, strict=True) if same)
+        if not any(alike):
+            self.drawn.unsupported[model] += 1
+            return None
+        return Observation(
+            logged.unit,
+            keys_of(logged, model),
+            min(1.0, probability),
+            alike[0],
+            logged.success,
+            logged.cost_nusd,
+        )
+
+    def _first(self, logged: LoggedTask, arms: Sequence[_Arm]) -> str:
+        """The model that the policy asks first: of its own version as a router saw it, with all that it remembers."""
+        for arm in arms:
+            if arm.version in self._own:
+                return arm.model
+        route = self._policy.route(logged.task.request)
+        self.drawn.missing.update(route.missing)
+        return route.model
+
+    def _acts_alike(self, arm: _Arm, logged: LoggedTask, model: str) -> bool:
+        if arm.version in self._own:
+            return True
+        theirs = self._shapes[arm.version]
+        return (
+            arm.model == model
+            and theirs.second == self._shape.second
+            and _params(theirs, model) == _params(self._shape, model)
+        )
+
+
+def _params(shape: PolicyShape, model: str) -> list[Any]:
+    """Of every alias of the model: which of them was chosen, a line does not say."""
+    return [shape.params[alias] for alias, name in shape.models.items() if name == model]
+
+
+def study(
+    documents: Mapping[str, Mapping[str, Any]], versions: Documents, tasks: Iterable[LoggedTask]
+) -> dict[str, Drawn]:
+    """Each policy's value, by name, from one pass over a task log; changes are against the first.
+
+    versions  the documents of the log's versions, by number: how each goes on after an attempt
+    """
+    targets = {name: Target(document, versions) for name, document in documents.items()}
+    observed: dict[str, list[Observation | None]] = {name: [] for name in targets}
+    for logged in tasks:
+        for name, target in targets.items():
+            observed[name].append(target.observe(logged))
+    first = next(iter(targets))
+    for name, target in targets.items():
+        own = [one for one in observed[name] if one is not None]
+        target.drawn.value = value_of(own) if own else None
+        if name != first:
+            pairs = [(a, b) for a, b in zip(observed[name], observed[first], strict=True) if a and b]
+            target.drawn.change = change_of([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+    return {name: target.drawn for name, target in targets.items()}
+
+
+def keys_of(logged: LoggedTask, model: str) -> tuple[Key, ...]:
+    """The groups of a task for the outcome model, the widest first. All known before an arm acts."""
+    request = logged.task.request
+    kind = (model, request.get("endpoint"), request.get("task_type"))
+    sized = (*kind, _size(request.get("prompt_tokens")))
+    sure = (*sized, _tenth(request.get("confidence")))
+    return (model,), kind, sized, sure, (*sure, request.get("priority"), request.get("customer_tier"))
+
+
+def _size(tokens: Any) -> int | None:
+    """By doublings."""
+    return int(tokens).bit_length() if isinstance(tokens, int | float) and 0 <= tokens < 10**12 else None
+
+
+def _tenth(share: Any) -> int | None:
+    return int(share * 10) if isinstance(share, int | float) and 0 <= share <= 1 else None

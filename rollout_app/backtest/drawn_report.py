@@ -1,0 +1,139 @@
+"""What the drawn tasks of a router's log say of a policy, as text and as plain data. Costs in dollars."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rollout_app.backtest.doubly_robust import CLIP, LEAST_UNITS, Value, ValueChange
+from rollout_app.backtest.drawn import Drawn
+from rollout_app.backtest.tally import Interval
+
+NUSD = 10**9
+
+
+def as_text(name: str, found: Drawn) -> str:
+    """The estimate, how far it reaches, and what is not known."""
+    if not found.tasks:
+        lines = [
+            f"{name}: no task's arm was drawn. Only where the policy asks what was asked is anything known."
+        ]
+        return "\n".join([*lines, *_left_out(found)])
+    lines = [f"{name}: {found.tasks:,} tasks whose arm was drawn tell what it would have done."]
+    if found.value is None:
+        lines.append("  No arm acted as it would: nothing is known of it.")
+    else:
+        lines += _value(found.value)
+        lines += _change(found.change)
+    if unsupported := sum(found.unsupported.values()):
+        each = ", ".join(f"{count:,} to {model}" for model, count in found.unsupported.most_common(5))
+        lines.append(
+            f"  Not known: {_percent(unsupported / found.tasks)} of them it would send where no arm went, or go on as "
+            f"none did ({each})."
+        )
+        if (bounds := found.bounds) is not None:
+            lines.append(
+                f"  Over all of them its success lies between {_percent(bounds[0])} and {_percent(bounds[1])}, "
+                "whatever came of those."
+            )
+    return "\n".join([*lines, *_left_out(found)])
+
+
+def _value(value: Value) -> list[str]:
+    lines = [
+        f"  From {value.tasks:,} tasks of {value.units:,} units; {value.matched:,} were served as it would have, worth "
+        f"{value.effective_units:,.0f} units of equal weight.",
+        f"  success {_share(value.success)}, {_dollars(value.cost_per_task)} dollars a task, "
+        f"{_dollars(value.cost_per_success)} dollars a success",
+    ]
+    if value.effective_units < LEAST_UNITS:
+        lines.append(f"  Fewer than {LEAST_UNITS} effective units: no interval can be given.")
+    for count, what in (
+        (value.ungraded, "of those served so have no grade: they count in no success rate"),
+        (value.unpriced, "have no cost: they count in no cost"),
+        (value.clipped, f"had a propensity below {CLIP:.1%}, and count as if it were that"),
+    ):
+        if count:
+            lines.append(f"  {count:,} {what}.")
+    return lines
+
+
+def _change(change: ValueChange | None) -> list[str]:
+    if change is None:
+        return []
+    return [
+        f"  Against the first, on {change.tasks:,} tasks that tell of both: success {_points(change.success)}, cost a "
+        f"task {_change_of(change.cost_per_task)}, cost a success {_change_of(change.cost_per_success)}."
+    ]
+
+
+def _left_out(found: Drawn) -> list[str]:
+    lines = [f"  Left out: {count:,} tasks, {why}." for why, count in found.left_out.most_common()]
+    if found.undrawn and found.tasks:
+        lines.append(
+            f"  {found.undrawn:,} further tasks were not drawn: they tell of one arm only, and are not used here."
+        )
+    if found.missing:
+        names = ", ".join(f"{name} ({count:,})" for name, count in found.missing.most_common(5))
+        lines.append(f"  Inputs that the lines do not hold, so that its rules did not match: {names}.")
+    return [*lines, *(f"  {one}" for one in found.passed_over)]
+
+
+def as_document(found: Drawn) -> dict[str, Any]:
+    """Plain data; null: not known."""
+    value, change = found.value, found.change
+    return {
+        "tasks": found.tasks,
+        "undrawn": found.undrawn,
+        "unsupported": dict(found.unsupported),
+        "left_out": dict(found.left_out),
+        "missing_inputs": dict(found.missing),
+        "passed_over": found.passed_over,
+        "value": value and {
+            "tasks": value.tasks, "units": value.units, "matched": value.matched,
+            "effective_units": value.effective_units, "ungraded": value.ungraded, "unpriced": value.unpriced,
+            "clipped": value.clipped, "success": _interval(value.success),
+            "cost_per_task_usd": _interval(value.cost_per_task, NUSD),
+            "cost_per_success_usd": _interval(value.cost_per_success, NUSD),
+        },
+        "change": change and {
+            "tasks": change.tasks, "success": _interval(change.success),
+            "cost_per_task": _interval(change.cost_per_task), "cost_per_success": _interval(change.cost_per_success),
+        },
+        "success_bounds": found.bounds and {"low": found.bounds[0], "high": found.bounds[1]},
+    }  # fmt: skip
+
+
+def _interval(found: Interval, unit: float = 1) -> dict[str, float | None]:
+    value, low, high = (
+        None if edge is None else edge / unit for edge in (found.value, found.low, found.high)
+    )
+    return {"value": value, "low": low, "high": high}
+
+
+def _told(found: Interval, written: Iterable[str]) -> str:
+    value, low, high = written
+    if found.value is None:
+        return "not known"
+    return value if found.low is None else f"{value} ({low} to {high})"
+
+
+def _share(found: Interval) -> str:
+    return _told(found, (_percent(edge) for edge in (found.value, found.low, found.high)))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _dollars(found: Interval) -> str:
+    edges = (found.value, found.low, found.high)
+    return _told(found, ("–" if edge is None else f"{edge / NUSD:.6f}" for edge in edges))
+
+
+def _points(found: Interval) -> str:
+    edges = (found.value, found.low, found.high)
+    return _told(found, ("–" if edge is None else f"{edge * 100:+.1f} points" for edge in edges))
+
+
+def _change_of(found: Interval) -> str:
+    edges = (found.value, found.low, found.high)
+    return _told(found, ("–" if edge is None else f"{edge:+.1%}" for edge in edges))

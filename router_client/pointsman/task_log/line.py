@@ -1,0 +1,197 @@
+"""One finished task as a line of figures and names from closed lists; prompts and answers never enter.
+
+    {"task_log": 1, "at": 1796000000.12, "environment": …, "workload": …, "decision": …, "unit": …,
+     "rollout": …, "stage": 2, "mode": "percentage", "share_pcm": 5000, "arm": "candidate", "version": 13,
+     "propensity": 0.05, "differing": …, "other": {"version": 12, "model": …}, "rule": …, "model": …,
+     "request": {…}, "withheld": […], "attempts": [{"model": …, "cost_nusd": …, …}], "success": true, …}
+
+Fields: docs/reference/task-log.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from pointsman.decision import Decision
+from pointsman.reporting.buckets import Outcome
+from pointsman.token import DecisionToken
+
+__all__ = ["FORMAT", "feedback_line", "propensity", "task_line", "unit_hash"]
+
+FORMAT = 1
+SHARES = 100_000
+_NAMES = (
+    "task_type",
+    "endpoint",
+    "priority",
+    "customer_tier",
+    "language",
+)  # the standard inputs that are words
+_FIGURES = ("prompt_tokens", "retrieved_chunks", "tool_calls", "turns", "confidence")
+_OUTCOME = (
+    "success",
+    "quality",
+    "confidence",
+    "cost_nusd",
+    "latency_ms",
+    "error",
+    "escalations",
+    "fallbacks",
+    "retries",
+)
+_LONGEST = 64  # characters of a word; an endpoint may have 200, as in the buckets
+_MOST = 50  # attributes of a task
+_HIGHEST = 2**53  # beyond it JSON's readers lose digits
+
+
+def task_line(
+    decision: Decision, outcome: Outcome, attributes: frozenset[str], secret: bytes
+) -> dict[str, Any]:
+    """The line's content. `attributes`: those whose words may be written; figures always are."""
+    request, withheld = _inputs(decision, attributes)
+    steps = decision.steps
+    line: dict[str, Any] = {
+        "task_log": FORMAT,
+        "at": round(decision.at, 3),
+        "environment": decision.environment,
+        "workload": decision.workload,
+        "decision": decision.nonce,
+        "unit": unit_hash(decision.workload, decision.unit, secret),
+        "arm": decision.arm,
+        "version": decision.version,
+        "propensity": propensity(decision),
+        "differing": decision.differing,
+        "rule": decision.rule,
+        "model": decision.model,
+        "request": request,
+        "attempts": _attempts(decision, outcome),
+        "answered": steps.done.model if steps.done is not None else steps.route.model,
+        **{name: getattr(outcome, name) for name in _OUTCOME},
+        **_drawn(decision),
+    }
+    if withheld:
+        line["withheld"] = withheld
+    if decision.unit_missing:
+        line["unit_missing"] = True
+    mirror, other = outcome.mirror, decision.other
+    if mirror is not None and other is not None:
+        cost = mirror.candidate_cost_nusd
+        line["mirror"] = {"model": other.model, "success": mirror.candidate_success, "cost_nusd": cost}
+    return line
+
+
+def _drawn(decision: Decision) -> dict[str, Any]:
+    """The rollout as the snapshot told it, and what the other arm would have asked first; empty outside of one."""
+    assignment, rollout, other = decision.assignment, decision.assignment.rollout, decision.other
+    if rollout is None:
+        return {}
+    found: dict[str, Any] = {
+        "rollout": rollout.id, "stage": rollout.stage, "mode": rollout.mode, "share_pcm": rollout.share_pcm
+    }  # fmt: skip
+    if other is not None and assignment.candidate is not None:
+        side = assignment.baseline if decision.side is assignment.candidate else assignment.candidate
+        found["other"] = {"version": side.version, "model": other.model}
+    return found
+
+
+def feedback_line(at: float, word: Mapping[str, Any]) -> dict[str, Any]:
+    """A later word on a task, under the name that its own line has. Raises TokenInvalid."""
+    return {
+        "task_log": FORMAT,
+        "at": round(at, 3),
+        "feedback": DecisionToken.decode(word["decision_id"]).nonce,
+        "kind": word["kind"],
+        "success": word.get("success"),
+        "score": word.get("score"),
+    }
+
+
+def propensity(decision: Decision) -> float:
+    """The probability by which this arm served the task: the slice's share, exact because it was drawn by hash.
+
+    Where nothing is drawn (no rollout, shadow, full, a pin) it is 1.
+    """
+    rollout = decision.assignment.rollout
+    if rollout is None or rollout.mode != "percentage" or decision.assignment.pinned is not None:
+        return 1.0
+    share = min(max(rollout.share_pcm, 0), SHARES)
+    return (share if decision.arm == "candidate" else SHARES - share) / SHARES
+
+
+def unit_hash(workload: str, unit: str, secret: bytes) -> str:
+    """16 hexadecimal digits that join the tasks of one unit. A pseudonym: unit and secret make it."""
+    text = f"{workload}/task-log:{unit}".encode("utf-8", "replace")
+    return blake2b(text, digest_size=8, key=secret).hexdigest()
+
+
+def _inputs(decision: Decision, attributes: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
+    """What is known of the request, and the names of what is withheld because it is, or may be, text."""
+    given, withheld = decision.request, list[str]()
+    found: dict[str, Any] = {}
+    for name in (*_NAMES, *_FIGURES):
+        value = decision.endpoint if name == "endpoint" else given.get(name)
+        if value is None or value == "":
+            continue
+        kept = _word(value, 200 if name == "endpoint" else _LONGEST) if name in _NAMES else _number(value)
+        if kept is None:
+            withheld.append(name)
+        else:
+            found[name] = kept
+    own = given.get("attributes")
+    known: dict[str, Any] = {}
+    for name, value in list(own.items())[:_MOST] if isinstance(own, Mapping) else ():
+        kept = _number(value)
+        if kept is None and name in attributes:
+            kept = _word(value, _LONGEST)
+        if _word(name, _LONGEST) is None:
+            continue
+        if kept is None:
+            withheld.append(f"attributes.{name}")
+        else:
+            known[name] = kept
+    if known:
+        found["attributes"] = known
+    return found, withheld
+
+
+def _number(value: object) -> float | bool | None:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if -_HIGHEST <= value <= _HIGHEST else None
+    return float(value) if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _word(value: object, longest: int) -> str | None:
+    """A name, not a text: short, on one line, without a space."""
+    if not isinstance(value, str) or len(value) > longest or not value.isprintable() or " " in value:
+        return None
+    return str(value)
+
+
+def _attempts(decision: Decision, outcome: Outcome) -> list[dict[str, Any]]:
+    """In their order; of a caller that does not tell its attempts the one that it must have made."""
+    trail = decision.steps.trail
+    if len(trail) > 1:
+        return [
+            _attempt(one.model, one.cost_nusd, _number(one.latency_ms), one.error, _share(one.confidence))
+            for one in trail
+        ]
+    only = trail[0] if trail else None
+    model, error = (only.model, only.error) if only is not None else (decision.model, outcome.error)
+    return [_attempt(model, outcome.cost_nusd, outcome.latency_ms, error, outcome.confidence)]
+
+
+def _attempt(
+    model: str, cost_nusd: int | None, latency_ms: float | None, error: str | None, confidence: float | None
+) -> dict[str, Any]:
+    figures = {"cost_nusd": cost_nusd, "latency_ms": latency_ms, "error": error, "confidence": confidence}
+    return {"model": model, **{name: value for name, value in figures.items() if value is not None}}
+
+
+def _share(value: object) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 <= number <= 1 else None
