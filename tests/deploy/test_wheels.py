@@ -32,10 +32,14 @@ REPOSITORY = "https://git.example/pointsman"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def build(source: Path, target: Path, *what: str, repository: str = "") -> Path:
-    """The one file that hatchling makes of a folder."""
+FORGES = ("POINTSMAN_REPOSITORY_URL", "GITHUB_REPOSITORY", "GITHUB_SERVER_URL", "CI_PROJECT_URL")
+
+
+def build(source: Path, target: Path, *what: str, repository: str = "", **told: str) -> Path:
+    """The one file that hatchling makes of a folder. `told`: by the environment, in place of `repository`."""
     target.mkdir(parents=True)
-    env = {**os.environ, "POINTSMAN_REPOSITORY_URL": repository}
+    unset = {name: value for name, value in os.environ.items() if name not in FORGES}
+    env = {**unset, **(told or {"POINTSMAN_REPOSITORY_URL": repository})}
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(target), *what]
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -196,6 +200,30 @@ def test_it_names_the_projects_addresses(released: Message) -> None:
     addresses = dict(entry.split(", ", 1) for entry in released.get_all("Project-URL") or [])
     assert set(addresses) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
     assert all(address.startswith(REPOSITORY) for address in addresses.values())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": "pointsman"},
+        {"CI_PROJECT_URL": f"{REPOSITORY}/"},
+        {"POINTSMAN_REPOSITORY_URL": REPOSITORY, "GITHUB_REPOSITORY": "a/fork"},
+    ],
+    ids=["GitHub", "GitLab", "told"],
+)
+def test_a_pipeline_says_where_the_repository_is(tmp_path: Path, told: dict[str, str]) -> None:
+    found = metadata(build(CLIENT, tmp_path / "dist", "--target", "wheel", **told))
+    assert f"Homepage, {REPOSITORY}" in (found.get_all("Project-URL") or [])
+
+
+def test_a_wheel_of_an_sdist_has_the_sdists_addresses(tmp_path: Path) -> None:
+    source = build(CLIENT, tmp_path / "sdist", "--target", "sdist", repository=REPOSITORY)
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / source.name.removesuffix(".tar.gz")
+    found = metadata(build(unpacked, tmp_path / "wheel", "--target", "wheel", LANG="C.UTF-8"))
+    assert f"Homepage, {REPOSITORY}" in (found.get_all("Project-URL") or [])
+    assert f"({REPOSITORY}/" in str(found.get_payload())
 
 
 def test_a_build_that_is_told_no_address_makes_no_link_that_leads_nowhere(wheels: dict[str, Path]) -> None:

@@ -21,3 +21,11 @@ def test_it_names_targets_that_make_has() -> None:
     named = set(re.findall(r"make (demo|run|test|check|bench|clean)\b", README))
     assert {"demo", "run", "test", "check", "bench"} <= named
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
+
+
+def test_its_ten_minutes_are_the_tutorials_commands() -> None:
+    """`tests/examples` runs the tutorial; these are the same lines, but for what follows a ` #`."""
+    tutorial = (ROOT / "docs/tutorial/your-first-guarded-rollout.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)\n```", tutorial, re.DOTALL)
+    block = README.partition("## Ten minutes")[2].split("```sh\n")[1].split("\n```")[0]
+    assert [line.partition("  #")[0].strip() for line in block.splitlines()] == commands
