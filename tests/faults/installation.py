@@ -97,11 +97,11 @@ class Installation:
         self.on_postgres = connection.vendor == "postgresql"
         self.clocks: Clocks | None = clocks(home)
         self.processes: list[Process] = []
-        self.doors: list[Proxy] = []  # before each gateway
+        self.doors: list[Proxy] = []  # before each gateway; where there is one, it has two
         self.redis_door: Proxy  # before Redis
         self.administrator: Administrator  # of the database
-        self.urls: list[str] = []  # of each gateway, through its door
-        self.direct: list[str] = []  # and past it
+        self.urls: list[str] = []  # through each door
+        self.direct: list[str] = []  # of each gateway, past its doors
         self._stack = ExitStack()
         self._http = self._stack.enter_context(httpx.Client(timeout=5))
         self._over = threading.Event()
@@ -157,9 +157,10 @@ class Installation:
 
     def _gateway(self, number: int) -> None:
         port = free_port()
-        door = self._stack.enter_context(Proxy(port))
-        self.doors.append(door)
-        self.urls.append(f"http://127.0.0.1:{door.port}")
+        for _ in range(1 if self.on_postgres else 2):
+            door = self._stack.enter_context(Proxy(port))
+            self.doors.append(door)
+            self.urls.append(f"http://127.0.0.1:{door.port}")
         self.direct.append(f"http://127.0.0.1:{port}")
         command = [str(settings.BASE_DIR / "manage.py"), "serve", "--port", str(port), "--grace", "0.2"]
         runner = "false" if self.on_postgres else "true"

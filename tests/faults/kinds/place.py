@@ -27,13 +27,13 @@ class Place:
 
     @property
     def door(self) -> Proxy:
-        """Between the routers and gateway `number`."""
+        """Between the routers and their gateway."""
         return self.installation.doors[self.number]
 
     @property
     def port(self) -> int:
         """Of that gateway, past its door."""
-        return int(self.installation.direct[self.number].rpartition(":")[2])
+        return int(self.installation.direct[self.number % len(self.installation.direct)].rpartition(":")[2])
 
     @property
     def routers(self) -> tuple[RealRouter, ...]:
@@ -51,6 +51,8 @@ def places(installation: Installation) -> list[tuple[str, int]]:
     for part, number in (("gateway", 2), ("clients", 2), ("worker", 2), ("beat", 2), ("Redis", 1)):
         if installation.on_postgres:
             found += [(part, n) for n in range(number)]
-        elif part in ("gateway", "clients"):
+        elif part == "gateway":
             found.append((part, 0))
+        elif part == "clients":
+            found += [(part, n) for n in range(len(installation.doors))]
     return found
