@@ -167,7 +167,12 @@ def test_a_refused_form_and_an_action_beside_its_page_break_none(
     page.goto(f"{home}rollouts/{Rollout.objects.get(pk=town['rollout'].pk).pk}/")
     page.click("#head >> text='Pause'")
     page.wait_for_selector("#sheet form")
-    assert wrong + _broken(page, "an action beside its page") == []
+    wrong += _broken(page, "an action beside its page")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"{home}nothing-here/")
+        wrong += _broken(page, f"an error's page, {scheme}")
+    assert wrong == []
 
 
 def test_every_page_with_arguments_is_walked(town: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def test_without_tasks_since_it_says_that_it_cannot_tell(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     completed(summaries, production)
-    assert "cannot be told yet: 0 tasks since it completed" in stories(people)
+    assert "cannot be told yet: it has had 0 tasks" in stories(people)
 
 
 def test_a_rollback_says_why(people: People, summaries: Workload, production: Environment) -> None:

@@ -1,6 +1,10 @@
 /* Small helps of the console. Without it every page works by links and forms. */
 "use strict";
 
+/* The frame's script writes a chosen file's name into the first text field near it, which here is another field: a
+   backtest was sent with a sweep called "tasks.csv". It passes over inputs that say they are listened to. */
+HTMLInputElement.prototype.hasChangeListener = true;
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
