@@ -17,7 +17,6 @@ from rollout_app.engine.states import State
 from rollout_app.evidence_report.realised import realised
 from rollout_app.evidence_report.words import realised_sentences, saved_or_unknown, saved_since
 from rollout_app.models import Rollout
-from rollout_app.review.rollouts import saved_while_it_ran
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +122,15 @@ def _story(rollout: Rollout) -> str:
     if rollout.state != State.COMPLETED:
         return rollout.rollback_reason
     try:
-        ran, found = saved_while_it_ran(rollout), realised(rollout, clock.now())
+        found = realised(rollout, clock.now())
     except Exception:
         log.exception("what rollout %s saved could not be computed", rollout.pk)
         return "What it saved could not be computed; the server's log says why."
-    told = [f"{saved_or_unknown(ran)} while it ran, both versions in the same minutes."] if ran else []
-    return " ".join([*told, saved_since(found) if found else "It has just completed."])
+    if found is None:
+        return "It has just completed: what it saves is not known yet."
+    ran = (
+        f"{saved_or_unknown(found.ran)} while it ran, both versions in the same minutes. "
+        if found.ran
+        else ""
+    )
+    return ran + saved_since(found)

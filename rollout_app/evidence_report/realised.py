@@ -16,7 +16,7 @@ from rollout_app.engine.states import State
 from rollout_app.models import Rollout
 from rollout_app.review import reading
 from rollout_app.review.reading import Routes
-from rollout_app.review.rollouts import LONGEST_AFTER, compared, saving, span_of
+from rollout_app.review.rollouts import LONGEST_AFTER, candidates_tasks, compared, saving, span_of
 
 DAY = timedelta(days=1)
 PART = 7 * DAY  # harm that shows only next week is not to be hidden in a month's mean
@@ -36,6 +36,8 @@ class RealisedPart:
 class Realised:
     """`days` after completion that were seen, up to 30. `after`: the candidate's version, `others`: tasks of others.
 
+    `ran`: what the candidate's own tasks saved while it ran, both arms in the same minutes; None: it cannot be told.
+
     `projected`, `projected_failures`: of the arms in the same minutes. `saved_a_day`: nano-USD, against what the same
     tasks would have cost before; None: it cannot be told.
     """
@@ -50,6 +52,7 @@ class Realised:
     projected: Change | None
     projected_failures: Change | None
     saved_a_day: Change | None
+    ran: Change | None
     parts: Sequence[RealisedPart]
 
 
@@ -65,7 +68,8 @@ def realised(rollout: Rollout, now: datetime) -> Realised | None:
     found = [reading.routes(*place, *span) for span in spans]
     ours = [_of(part, rollout.candidate.number) for part in found]
     comparison = _compared(reading.added(ours), before)
-    arms = compared(rollout, *span_of(rollout, now))
+    span = span_of(rollout, now)
+    arms = compared(rollout, *span)
     after = total(reading.added(ours).values())
     days = max((end - start) / DAY, 1 / 24)
     saved = saving(after, comparison)
@@ -80,6 +84,7 @@ def realised(rollout: Rollout, now: datetime) -> Realised | None:
         projected=arms.cost_per_success,
         projected_failures=arms.failures,
         saved_a_day=saved and Change(saved.estimate / days, saved.low / days, saved.high / days),
+        ran=saving(candidates_tasks(rollout, *span), arms),
         parts=[
             RealisedPart(*span, total(part.values()), _compared(part, before))
             for span, part in zip(spans, ours, strict=True)

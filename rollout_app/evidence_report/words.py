@@ -73,10 +73,12 @@ def _late_harm(found: Realised) -> list[str]:
 def saved_since(found: Realised) -> str:
     """One sentence: what a completed rollout has saved since, with its interval, or why that cannot be told."""
     if found.after.tasks < LEAST_TASKS:
-        return f"What it has saved since it completed cannot be told yet: it has had {count(found.after.tasks)} tasks."
+        return f"What it has saved since cannot be told yet: it has had {count(found.after.tasks)} tasks."
     a_day = found.saved_a_day
     if a_day is None:
-        return "What it has saved since it completed cannot be told: too few tasks before or after have a cost and a grade."
+        return (
+            "What it has saved since cannot be told: too few tasks before or after have a cost and a grade."
+        )
     success = "" if found.after.success is None else f" Success is {percent(found.after.success)}."
     since = Change(*(value * found.days for value in (a_day.estimate, a_day.low, a_day.high)))
     return f"{saved_or_unknown(since)} since it completed, against the week before.{success}"

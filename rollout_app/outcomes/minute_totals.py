@@ -166,6 +166,20 @@ def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") 
             yield from cursor.fetchall()
 
 
+def stamped(rollout: Rollout) -> tuple[datetime | None, datetime | None]:
+    """The first and the last minute of a rollout, as its routers stamped them: of each stage at an end of the index."""
+    ends = [
+        f"SELECT {end}(minute) FROM {_TABLE} WHERE rollout = %s AND stage = %s AND NOT (rollout = '')"  # noqa: S608
+        for end in ("MIN", "MAX")
+    ]
+    stages = range(len(rollout.stages))
+    values = [value for stage in stages for _ in ends for value in (str(rollout.pk), stage)]
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(ends * len(stages)), values)
+        found = [stored_moment(minute) for (minute,) in cursor.fetchall() if minute is not None]
+    return (min(found), max(found)) if found else (None, None)
+
+
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:
     """Candidate decisions older than the lag, and how many of the candidate's tasks ever finished: all read."""
     sums = ArmTotals.objects.filter(rollout=rollout, arm="candidate").aggregate(

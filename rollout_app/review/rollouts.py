@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Max, Min
-
 from controlplane.core import clock
 from rollout_app.engine.diagnosis import Change, Diagnosis, OutcomeSums, PeriodComparison, compare_arms
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.states import State
-from rollout_app.models import ArmTotals, Rollout
+from rollout_app.models import Rollout
+from rollout_app.outcomes import minute_totals
 from rollout_app.review import reading
 from rollout_app.review.attribution import CellChange, CostEffects
 from rollout_app.review.diagnosing import IN_THE_SAME_MINUTES, diagnosed
@@ -80,9 +79,9 @@ def span_of(rollout: Rollout, now: datetime) -> tuple[datetime, datetime]:
     start, end = rollout.started_at or rollout.created_at, rollout.ended_at or now
     start, end = start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
     # Routers stamp the minutes. Those of a replay, or of a wrong clock, lie outside of what this clock saw.
-    stamped = ArmTotals.of_rollout(rollout).aggregate(first=Min("minute"), last=Max("minute"))
-    if stamped["first"] is not None:
-        start, end = min(start, stamped["first"]), max(end, stamped["last"])
+    first, last = minute_totals.stamped(rollout)
+    if first is not None and last is not None:
+        start, end = min(start, first), max(end, last)
     return start, end + timedelta(minutes=1)
 
 
@@ -110,11 +109,10 @@ def saving(candidate: OutcomeSums, comparison: PeriodComparison) -> Change | Non
     return Change(estimate, low, high)
 
 
-def saved_while_it_ran(rollout: Rollout) -> Change | None:
-    """The same of a rollout's own tasks, both arms in the same minutes."""
-    start, end = span_of(rollout, clock.now())
+def candidates_tasks(rollout: Rollout, start: datetime, end: datetime) -> OutcomeSums:
+    """What its candidate served between the two."""
     found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
-    return saving(total(_arm(found, "candidate").values()), compared(rollout, start, end))
+    return total(_arm(found, "candidate").values())
 
 
 def _diagnosis(rollout: Rollout, candidate: Routes, found: Routes, comparison: PeriodComparison) -> Diagnosis:

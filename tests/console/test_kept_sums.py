@@ -15,6 +15,7 @@ from policies_app.models import Environment, Workload
 from rollout_app.console.comparison import compare_arms
 from rollout_app.console.presenters import shadow_figures
 from rollout_app.models import ArmTotals, Rollout
+from rollout_app.outcomes.minute_totals import stamped
 from rollout_app.review.rollups import hour_of, mark_changed
 from tests.support.pages import text
 from tests.support.people import People, approve_stage, running
@@ -136,3 +137,22 @@ def test_nobody_is_told_that_nothing_changed_of_what_another_was_shown(
     """The buttons are each person's own."""
     tag = poll(people("tom", "operator"), long_one).headers["ETag"]
     assert poll(people("vera", "viewer"), long_one, tag).status_code == 200
+
+
+def test_the_first_and_last_minute_are_found_over_all_stages(long_one: Rollout) -> None:
+    minutes = ArmTotals.objects.order_by("minute").values_list("minute", flat=True)
+    assert stamped(long_one) == (minutes[0], minutes[len(minutes) - 1])
+    late = timezone.now().replace(second=0, microsecond=0) + timedelta(minutes=3)
+    ArmTotals.objects.filter(pk=row_of_stage_1(long_one, late)).update(tasks=5)
+    assert stamped(long_one) == (minutes[0], late)
+
+
+def row_of_stage_1(rollout: Rollout, minute: Any) -> int:
+    made = row(rollout, "candidate", minute)
+    made.stage = 1
+    made.save()
+    return made.pk
+
+
+def test_without_minutes_there_is_no_first_one(summaries: Workload, production: Environment) -> None:
+    assert stamped(running(summaries, production)) == (None, None)
