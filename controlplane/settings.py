@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     # Not "unfold" and "django.contrib.admin": those set up a site of their own.
     "unfold.apps.BasicAppConfig",
     "controlplane.apps.ConsoleConfig",
+    "controlplane.apps.ControlplaneConfig",  # before Django's accounts: its commands take the place of theirs
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -56,7 +57,6 @@ INSTALLED_APPS = [
     "axes",
     "rest_framework",
     "drf_spectacular",
-    "controlplane.apps.ControlplaneConfig",
     "controlplane.core",
     "controlplane.access",
     "controlplane.audit",
@@ -193,7 +193,7 @@ LOGIN_URL = "console:login"
 LOGIN_REDIRECT_URL = "console:index"
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",  # first: who is locked out costs no hash
-    "allauth.account.auth_backends.AuthenticationBackend",
+    "controlplane.access.sign_in.passwords.PasswordBackend",
 ]
 ACCOUNT_ADAPTER = "controlplane.access.sign_in.adapters.AccountAdapter"
 ACCOUNT_FORMS = {"login": "controlplane.access.sign_in.entrance.SignInForm"}

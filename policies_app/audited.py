@@ -1,4 +1,4 @@
-"""What `audit verify` holds environments, workloads, versions and assignments against."""
+"""What `audit verify` holds environments, workloads, models, versions and assignments against."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,8 @@ from typing import Any
 from controlplane.audit import subjects
 from controlplane.audit.subjects import Said, Subject
 from policies_app.audited_rows import audited_fields
-from policies_app.models import Assignment, Environment, PolicyVersion, Workload
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
+from policies_app.snapshots.row_text import differences, prices_by_model
 
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
 
@@ -15,11 +16,12 @@ Rows = Iterable[tuple[str, Mapping[str, Any]]]
 def register() -> None:
     subjects.register(subjects.by_target("environment", lambda: _named(Environment)))
     subjects.register(subjects.by_target("workload", lambda: _named(Workload)))
+    subjects.register(subjects.by_target("model", lambda: _named(Model)))
     subjects.register(Subject("version", _said_of_versions, _versions))
     subjects.register(Subject("assignment", _said_of_assignments, _assignments))
 
 
-def _named(model: type[Environment] | type[Workload]) -> Rows:
+def _named(model: type[Environment] | type[Workload] | type[Model]) -> Rows:
     return ((row.name, audited_fields(row)) for row in model._default_manager.order_by("pk").iterator())
 
 
@@ -55,6 +57,9 @@ def _versions() -> Rows:
         )
 
 
+_SERVED = ("baseline", "candidate", "pin", "mode", "share_pcm", "mirror_pcm")
+
+
 def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
     """What is served: by entries of the assignment itself, and by those of a rollout that moved it."""
     if not (body["environment"] and body["workload"]):
@@ -64,27 +69,42 @@ def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
         yield name, None
         return
     told = subjects.replayed(body["diff"])
-    columns = ("baseline", "candidate", "pin")
-    if body["target"]["kind"] == "assignment" or (
-        _of_rollout(body) and {"baseline", "version"} <= told.keys()
-    ):
-        yield name, {column: told[column] for column in columns if column in told}
+    said = {column: told[column] for column in _SERVED if column in told}
+    if body["target"]["kind"] == "assignment":
+        if "pin" in told:
+            said["pin_reason"] = body["reason"] if told["pin"] else ""
+        yield name, {**said, _TEXT: _ITS_OWN}
+    elif body["action"] == "rollout.mirrors":
+        yield name, said
+    elif _of_rollout(body) and {"baseline", "version"} <= told.keys():
+        # Entries of before say the versions alone: of how they were served then, nothing.
+        yield name, {**dict.fromkeys(("mode", "share_pcm", "mirror_pcm"), subjects.UNSAID), **said}
     elif _of_rollout(body) and told.get("revision") is not None:
-        yield name, dict.fromkeys(columns, subjects.UNSAID)  # an entry of the first schema
+        yield name, dict.fromkeys(_SERVED, subjects.UNSAID)  # an entry of the first schema
 
 
 def _of_rollout(body: Mapping[str, Any]) -> bool:
     return bool(body["target"]["kind"] == "rollout")
 
 
+# Routers receive texts of the row, made when it was written: they must say what its columns and the catalogue say.
+_TEXT, _ITS_OWN = "what routers receive", "as the columns and the catalogue"
+
+
 def _assignments() -> Rows:
+    prices = prices_by_model()
     rows = Assignment.objects.select_related("environment", "workload", "baseline", "candidate")
-    for row in rows.defer("fragment").order_by("pk").iterator():
+    for row in rows.order_by("pk").iterator():
         yield (
             f"{row.environment.name}/{row.workload.name}",
             {
                 "baseline": row.baseline.number,
                 "candidate": row.candidate and row.candidate.number,
                 "pin": row.pin_model,
+                "pin_reason": row.pin_reason,
+                "mode": row.mode,
+                "share_pcm": row.share_pcm,
+                "mirror_pcm": row.mirror_pcm,
+                _TEXT: ", ".join(differences(row, prices)) or _ITS_OWN,
             },
         )

@@ -112,4 +112,4 @@ def _audit_subject(row: NamedRow, action: str) -> dict[str, Any]:
 def audited_fields(row: models.Model) -> dict[str, Any]:
     """A row's own values, as the audit log keeps them."""
     values = model_to_dict(row)
-    return {name: values[name] for name in sorted(values) if name not in ("id", "revision", "epoch")}
+    return {name: values[name] for name in sorted(values) if name not in ("id", "revision")}

@@ -1,13 +1,15 @@
-"""What `audit verify` holds rollouts, their history, their approvals and their contributors against."""
+"""What `audit verify` holds rollouts, their history, approvals and contributors, plans and guardrails against."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controlplane.audit import sentences, subjects
 from controlplane.audit.subjects import Said, Subject
+from controlplane.core.errors import PlanRefused
+from rollout_app.engine import plans
 from rollout_app.engine.guardrails import METRICS
 from rollout_app.engine.metrics import Metric
-from rollout_app.models import Approval, Rollout, Transition
+from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition
 
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
 PROPOSING = ("rollout.draft", "rollout.propose", "rollout.amend")
@@ -36,27 +38,55 @@ def register() -> None:
     subjects.register(Subject("transition", _said_of_transitions, _transitions))
     subjects.register(Subject("approval", _said_of_approvals, _approvals))
     subjects.register(Subject("contributor", _said_of_contributors, _contributors))
+    subjects.register(Subject("plan", _said_of_plans, _plans, _plan_of_new_databases))
+    subjects.register(Subject("guardrail", _said_of_guardrails, _guardrails))
 
 
 def _is_move(body: Mapping[str, Any]) -> bool:
     return body["target"]["kind"] == "rollout" and any(c["path"] == "/version" for c in body["diff"])
 
 
+# What a rollout is to be, by what the entries of its proposal call it.
+_PROPOSED = {
+    "guardrails": "guardrails",
+    "terms": "terms",
+    "four_eyes": "four_eyes",
+    "baseline": "baseline",
+    "candidate": "candidate",
+    "plan": "plan_name",
+    "stages": "stages",
+    "scheduled_for": "scheduled_for",
+    "salt": "salt",
+    "proposer_label": "proposer_label",
+    "proposer_user_id": "proposer_user_id",
+}
+
+
 def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
     if body["action"] == "rollout.draft":
-        yield body["target"]["id"], {"state": "draft"}
+        told = subjects.replayed(body["diff"])
+        yield body["target"]["id"], {"state": "draft"} | _proposed(told)
     elif _is_move(body):
         told = subjects.replayed(body["diff"])
         said: dict[str, Any] = {name: told[name] for name in ("state", "stage", "version") if name in told}
-        fixed = body["evidence"] if body["action"] in PROPOSING else {}
-        said |= {name: fixed[name] for name in ("guardrails", "terms") if name in fixed}
+        fixed = body["evidence"]
+        if body["action"] in (*PROPOSING, "rollout.revert") and isinstance(fixed, dict):
+            said |= _proposed(fixed)
+        elif isinstance(fixed, dict) and "reference" in fixed and "guardrails" in fixed:  # a start
+            said["guardrails"] = fixed["guardrails"]
         yield body["target"]["id"], said
 
 
+def _proposed(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: told[name] for name, column in _PROPOSED.items() if name in told}
+
+
 def _rollouts() -> Rows:
-    rows = Rollout.objects.order_by("pk").values("state", "stage", "version", "guardrails", "terms", "pk")
+    columns = {*_PROPOSED.values(), "state", "stage", "version", "pk"} - {"baseline", "candidate"}
+    rows = Rollout.objects.order_by("pk").values(*columns, "baseline__number", "candidate__number")
     for row in rows.iterator():
-        yield str(row["pk"]), {**row, "pk": None}
+        versions = {arm: row.pop(f"{arm}__number") for arm in ("baseline", "candidate")}
+        yield str(row.pop("pk")), {**row, **versions}
 
 
 def _said_of_transitions(body: Mapping[str, Any]) -> Iterable[Said]:
@@ -87,17 +117,19 @@ def _transitions() -> Rows:
 
 
 def _said_of_approvals(body: Mapping[str, Any]) -> Iterable[Said]:
-    if body["action"] not in ("rollout.approve", "rollout.approve_stage"):
+    if body["action"] not in ("rollout.approve", "rollout.approve_stage", "rollout.withdraw_approval"):
         return
+    withdrawn = body["action"] == "rollout.withdraw_approval"
     for given in body["approvals"] or ():
         name = _name(body["target"]["id"], given["stage"], given["approver_user_id"], given["binding"])
-        yield name, {"approver_label": given["approver"], "reason": given["reason"]}
+        yield name, {"approver_label": given["approver"], "reason": given["reason"], "withdrawn": withdrawn}
 
 
 def _approvals() -> Rows:
     for row in Approval.objects.order_by("pk").iterator():
         name = _name(str(row.rollout_id), row.stage, row.approver_user_id, row.binding)
-        yield name, {"approver_label": row.approver_label, "reason": row.reason}
+        withdrawn = row.withdrawn_at is not None
+        yield name, {"approver_label": row.approver_label, "reason": row.reason, "withdrawn": withdrawn}
 
 
 def _name(rollout: str, stage: int | None, user_id: str, binding: str) -> str:
@@ -114,3 +146,55 @@ def _contributors() -> Rows:
     for pk, people in Rollout.objects.order_by("pk").values_list("pk", "contributors").iterator():
         for user_id in people:
             yield f"{user_id or 'unknown'} of {pk}", {}
+
+
+def _said_of_plans(body: Mapping[str, Any]) -> Iterable[Said]:
+    if body["target"]["kind"] != "plan":
+        return
+    if body["action"] == "plan.remove":
+        yield body["target"]["id"], None
+    elif told := subjects.replayed(body["diff"]):
+        yield body["target"]["id"], told | ({"stages": _filled(told["stages"])} if "stages" in told else {})
+
+
+def _plans() -> Rows:
+    for row in Plan.objects.order_by("pk").iterator():
+        stages = _filled(row.stages)
+        yield row.name, {"description": row.description, "stages": stages, "version": row.version}
+
+
+def _plan_of_new_databases(name: str) -> Mapping[str, Any] | None:
+    saved = plans.SAVED.get(name)
+    return saved and {"stages": _filled(saved[1]), "version": 1}
+
+
+def _filled(stages: Any) -> Any:
+    """With what later releases added to a stage; as they are where they are no plan."""
+    try:
+        return plans.check(stages)
+    except PlanRefused:
+        return stages
+
+
+def _said_of_guardrails(body: Mapping[str, Any]) -> Iterable[Said]:
+    """A workload may have two rows of one metric, a margin and an absolute bound: the evidence says which is meant."""
+    if body["target"]["kind"] != "guardrail" or not body["diff"]:
+        return
+    told, evidence = subjects.replayed(body["diff"]), body["evidence"]
+    before = {change["path"][1:]: change.get("before") for change in body["diff"]}
+    is_bound = told.get("bound") is not None or before.get("bound") is not None
+    if isinstance(evidence, dict) and "absolute" in evidence:
+        is_bound = evidence["absolute"]
+    name = _guardrail_name(body["target"]["id"], is_bound)
+    yield name, None if body["action"] == "guardrail.remove" else told
+
+
+def _guardrails() -> Rows:
+    columns = ("metric", "enabled", "margin", "weight", "bound", "version")
+    for row in GuardrailOverride.objects.select_related("workload").order_by("pk").iterator():
+        name = _guardrail_name(f"{row.workload.name}/{row.metric}", row.bound is not None)
+        yield name, {column: getattr(row, column) for column in columns}
+
+
+def _guardrail_name(target: str, is_bound: bool) -> str:
+    return f"{target} (absolute)" if is_bound else target

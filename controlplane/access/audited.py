@@ -1,4 +1,4 @@
-"""What `audit verify` holds keys, roles, teams and invitations against: the entries that made them what they are."""
+"""What `audit verify` holds people, keys, roles, teams, invitations and change requests against: their entries."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,8 +6,10 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
-from controlplane.access.actions import invitation_fields, key_fields, team_fields
-from controlplane.access.models import Invitation, Key, Membership, Team
+from controlplane.access.actions import invitation_fields, key_fields, person_fields, team_fields
+from controlplane.access.actions.accounts import STOCK
+from controlplane.access.change_requests import request_fields
+from controlplane.access.models import ChangeRequest, Invitation, Key, Membership, Team
 from controlplane.audit import sentences, subjects
 from controlplane.audit.subjects import Said, Subject
 
@@ -39,6 +41,8 @@ def register() -> None:
     subjects.register(subjects.by_target("team", _teams))
     subjects.register(subjects.by_target("invitation", _invitations))
     subjects.register(Subject("membership", _said_of_memberships, _memberships))
+    subjects.register(Subject("person", _said_of_people, _people))
+    subjects.register(Subject("change request", _said_of_change_requests, _change_requests))
 
 
 def _said_of_keys(body: Mapping[str, Any]) -> Iterable[Said]:
@@ -85,3 +89,36 @@ def _memberships() -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 def _name(user_id: str, role: str, environment: str) -> str:
     return f"{role} of user {user_id} in {environment or 'every environment'}"
+
+
+_OF_A_ROLE = {"user", "role", "environment"}  # what entries of roles, whose target is a person too, say
+
+
+def _said_of_people(body: Mapping[str, Any]) -> Iterable[Said]:
+    """An account is told of by all entries whose target it is; once, after an upgrade, all accounts in one."""
+    if body["target"]["kind"] != "user":
+        return
+    told = subjects.replayed(body["diff"])
+    if body["action"] == STOCK:
+        yield from told.items()
+    elif told and not told.keys() <= _OF_A_ROLE:
+        yield body["target"]["id"], told
+
+
+def _people() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((str(user.pk), person_fields(user)) for user in User.objects.order_by("pk").iterator())
+
+
+def _said_of_change_requests(body: Mapping[str, Any]) -> Iterable[Said]:
+    """Its own entries, and the one of the change that it was: that one says who agreed."""
+    if body["target"]["kind"] == "change_request":
+        told = subjects.replayed(body["diff"])
+        if body["action"] == "change.request" or "state" in told or isinstance(told.get("approvals"), list):
+            yield body["target"]["id"], told
+    elif body["approvals"] and isinstance(body["evidence"], dict) and "change_request" in body["evidence"]:
+        said = {"state": "applied", "approvals": body["approvals"], "ended_by": body["actor"]["label"]}
+        yield body["evidence"]["change_request"], said
+
+
+def _change_requests() -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return ((str(row.pk), request_fields(row)) for row in ChangeRequest.objects.order_by("pk").iterator())

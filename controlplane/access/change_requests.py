@@ -17,6 +17,10 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import AlreadyExists, ApprovalStale, Conflict, Forbidden
 
 WAITING = ChangeRequest.State.WAITING
+_AUDITED = (
+    "action", "environment", "workload", "subject", "reason", "requested_by", "contributors", "approvals", "state",
+    "ended_by",
+)  # fmt: skip
 
 
 def binding(request: ChangeRequest) -> str:
@@ -70,7 +74,11 @@ def ask(
                 f"The same change ({request}) waits for an approval already; approve or withdraw that."
             ) from None
         log.record(
-            actor=actor, action="change.request", reason=reason, after=_outline(request), **place(request)
+            actor=actor,
+            action="change.request",
+            reason=reason,
+            after=request_fields(request),
+            **place(request),
         )
     return request
 
@@ -85,6 +93,7 @@ def agree(request: ChangeRequest, *, actor: Actor, reason: str, expected_binding
     _refuse_ended(request)
     agreed = [approval["user_id"] for approval in request.approvals]
     four_eyes.refuse_approver(actor, request.contributors, agreed)
+    before = request_fields(request)
     given = {"user_id": actor.user_id, "label": actor.label, "reason": reason, "at": clock.now().isoformat()}
     request.approvals = [*request.approvals, given]
     counted = four_eyes.still_count([*agreed, str(actor.user_id)], request.contributors, request.environment)
@@ -101,10 +110,9 @@ def agree(request: ChangeRequest, *, actor: Actor, reason: str, expected_binding
             actor=actor,
             action="change.approve",
             reason=reason,
-            after={
-                "approvals": len(counted),
-                "needed": four_eyes.approvals_needed(request.contributors),
-            },
+            before=before,
+            after=request_fields(request),
+            evidence={"counted": len(counted), "needed": four_eyes.approvals_needed(request.contributors)},
             **place(request),
         )
     return enough
@@ -128,14 +136,15 @@ def _end(
         _refuse_ended(request)
         if state == ChangeRequest.State.WITHDRAWN and actor.user_id not in request.contributors:
             raise Forbidden(f"Only {request.requested_by} can withdraw it; an approver can reject it.")
+        before = request_fields(request)
         request.state, request.ended_at, request.ended_by = state, clock.now(), actor.label
         request.save(update_fields=["state", "ended_at", "ended_by"])
         log.record(
             actor=actor,
             action=action,
             reason=reason,
-            before={"state": WAITING},
-            after={"state": state},
+            before=before,
+            after=request_fields(request),
             **place(request),
         )
     return request
@@ -151,13 +160,9 @@ def _refuse_ended(request: ChangeRequest) -> None:
         raise Conflict(f"This request has ended: it was {request.state} by {request.ended_by}.")
 
 
-def _outline(request: ChangeRequest) -> dict[str, Any]:
-    return {
-        "action": request.action,
-        "environment": request.environment,
-        "workload": request.workload,
-        **request.subject,
-    }
+def request_fields(request: ChangeRequest) -> dict[str, Any]:
+    """A request as the audit log keeps it."""
+    return {name: getattr(request, name) for name in _AUDITED}
 
 
 def as_evidence(request: ChangeRequest) -> dict[str, Any]:

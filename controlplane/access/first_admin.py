@@ -5,7 +5,7 @@ import secrets
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from controlplane.audit import log
+from controlplane.access.actions import create_person
 from controlplane.core.actors import SYSTEM
 
 NAME = "admin"
@@ -17,11 +17,12 @@ def make_first_admin() -> str | None:
         if User.objects.filter(is_superuser=True).exists():
             return None
         password = secrets.token_urlsafe(12)
-        user = User.objects.create_superuser(NAME, password=password)
-        log.record(
+        create_person(
+            NAME,
             actor=SYSTEM,
-            action="user.first_admin",
-            target=("user", user.get_username()),
             reason="The instance had no administrator.",
+            password=password,
+            superuser=True,
+            action="user.first_admin",
         )
     return password

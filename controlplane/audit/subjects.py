@@ -22,11 +22,15 @@ UNSAID = object()  # of a column: an entry changed it, and does not say to what 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`said` reads an entry's body into what it says of rows of this kind; `rows` are the rows as they are stored."""
+    """`said` reads an entry's body into what it says of rows of this kind; `rows` are the rows as they are stored.
+
+    `unsaid`: what a row holds that a new database begins with, so that no entry tells of it.
+    """
 
     kind: str
     said: Callable[[Mapping[str, Any]], Iterable[Said]]
     rows: Callable[[], Iterable[tuple[str, Values]]]
+    unsaid: Callable[[str], Values | None] = lambda name: None
 
 
 _registered: dict[str, Subject] = {}
@@ -87,7 +91,7 @@ def _same(stored: Any, told: Any) -> bool:
 def _compared(subject: Subject, expected: dict[str, dict[str, Any] | None]) -> Iterable[Finding]:
     for name, row in subject.rows():
         where = f"{subject.kind} {name}"
-        values = expected.pop(name, None)
+        values = expected.pop(name) if name in expected else subject.unsaid(name)
         if values is None:
             yield Finding("unrecorded", 0, "no entry of the log made this row", where)
             continue

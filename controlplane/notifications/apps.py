@@ -1,6 +1,10 @@
 """The app: what the audit log calls, its figures for Prometheus, and what the log's verification compares."""
 
+from typing import Any
+
 from django.apps import AppConfig
+from django.db import connections
+from django.db.models.signals import post_migrate
 
 
 class NotificationsConfig(AppConfig):
@@ -15,3 +19,12 @@ class NotificationsConfig(AppConfig):
         checkpoints.on_checkpoint(outbox.tell_of_checkpoint)
         figures.register(audited.DeliveryFigures())
         audited.register()
+        post_migrate.connect(_open_lost, sender=self)
+
+
+def _open_lost(using: str, **kwargs: Any) -> None:
+    from controlplane.notifications import outbox
+
+    needed = {"audit_entry", "notifications_breakglass"}
+    if using == "default" and needed <= set(connections[using].introspection.table_names()):
+        outbox.open_lost()

@@ -1,4 +1,4 @@
-"""What `audit verify` holds receivers and reviews against, and the figures of deliveries."""
+"""What `audit verify` holds receivers, break-glass and its reviews against, and the figures of deliveries."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,21 +6,38 @@ from typing import Any
 from django.db.models import Count
 from prometheus_client.core import GaugeMetricFamily
 
-from controlplane.audit import subjects
+from controlplane.audit import log, subjects
 from controlplane.core.figures import DatabaseFigures
 from controlplane.notifications.actions import receiver_fields
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
+_OF_ENTRY = ("action", "environment", "workload", "reason", "target_kind", "target_id")
 
 
 def register() -> None:
     subjects.register(subjects.by_target("receiver", _receivers))
+    subjects.register(subjects.Subject("break-glass", _said_of_break_glass, _break_glass))
     subjects.register(subjects.Subject("review", _said_of_reviews, _reviews))
 
 
 def _receivers() -> Rows:
     return ((str(row.pk), receiver_fields(row)) for row in Receiver.objects.order_by("pk").iterator())
+
+
+def _said_of_break_glass(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
+    """A row that is taken away takes the banner with it."""
+    if body["action"].endswith(".break_glass"):
+        kept = log.columns(body)
+        said = {name: kept[name] for name in _OF_ENTRY}
+        said |= {"by_label": kept["actor_label"], "by_user_id": body["actor"]["user_id"]}
+        yield f"of entry {body['seq']}", said
+
+
+def _break_glass() -> Rows:
+    columns = (*_OF_ENTRY, "by_label", "by_user_id")
+    for row in BreakGlass.objects.order_by("pk").values("entry", *columns).iterator():
+        yield f"of entry {row.pop('entry')}", row
 
 
 def _said_of_reviews(body: Mapping[str, Any]) -> Iterable[subjects.Said]:

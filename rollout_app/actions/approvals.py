@@ -149,7 +149,8 @@ def withdraw_approval(rollout: Rollout | UUID | str, *, actor: Actor, reason: st
         if not own:
             raise Forbidden("There is no approval of yours to take back; an approver can reject the rollout.")
         Approval.objects.filter(pk__in=[approval.pk for approval in own]).update(withdrawn_at=clock.now())
-        return move(rollout, Event.WITHDRAW_APPROVAL, actor=actor, reason=reason)
+        taken_back = [as_evidence(approval) for approval in own]
+        return move(rollout, Event.WITHDRAW_APPROVAL, actor=actor, reason=reason, approvals=taken_back)
 
 
 def require_an_approval(rollout: Rollout) -> None:

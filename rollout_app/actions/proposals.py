@@ -99,7 +99,7 @@ def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
 def submit(rollout: Rollout, *, actor: Actor, reason: str) -> Rollout:
     require(rollout, Event.PROPOSE, clock.now())
     evidence, changes = outline(rollout), fixed_at_proposal(rollout, actor)
-    evidence |= {"guardrails": changes["guardrails"], "terms": changes["terms"]}
+    evidence |= {name: changes[name] for name in ("guardrails", "terms", "four_eyes")}
     rollout = move(rollout, Event.PROPOSE, actor=actor, reason=reason, changes=changes, evidence=evidence)
     return _approve_where_one_is_enough(rollout)
 
@@ -147,8 +147,10 @@ def amend_rollout(
                 "plan": name,
                 "stages": stages,
                 "baseline": baseline.number,
-                "guardrails": changes["guardrails"],
-                "terms": changes["terms"],
+                "scheduled_for": scheduled_for,
+                "proposer_label": actor.label,
+                "proposer_user_id": actor.user_id,
+                **{name: changes[name] for name in ("guardrails", "terms", "four_eyes")},
             },
         )
         return _approve_where_one_is_enough(rollout)
@@ -183,5 +185,8 @@ def outline(rollout: Rollout) -> dict[str, Any]:
         "plan": rollout.plan_name,
         "stages": rollout.stages,
         "scheduled_for": rollout.scheduled_for,
+        "salt": rollout.salt,
+        "proposer_label": rollout.proposer_label,
+        "proposer_user_id": rollout.proposer_user_id,
         "state": State(rollout.state).value,
     }

@@ -203,4 +203,5 @@ def _record_override(
         reason=reason,
         before=before,
         after=after,
+        evidence={"absolute": row.bound is not None},
     )

@@ -138,12 +138,16 @@ def move(
     return rollout
 
 
-def _served(serve: Mapping[str, Any] | None) -> dict[str, int | None]:
-    """The versions that are served from now on, by number, as the audit entry of a move keeps them."""
+def _served(serve: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is served from now on, as the audit entry of a move keeps it: versions by number, and to which share."""
     if serve is None:
         return {}
     versions = {arm: serve.get(arm) for arm in ("baseline", "candidate")}
-    return {arm: version and version.number for arm, version in versions.items()}
+    return {arm: version and version.number for arm, version in versions.items()} | {
+        "mode": serve.get("mode", ""),
+        "share_pcm": serve.get("share_pcm", 0),
+        "mirror_pcm": serve.get("mirror_pcm", 0),
+    }
 
 
 def lock_unmoved(rollout: Rollout) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 
-from controlplane.access.actions import create_team, grant_role, issue_key, revoke_key
+from controlplane.access.actions import create_person, create_team, grant_role, issue_key, revoke_key
 from controlplane.access.models import Key, Role, Team
 from controlplane.core.actors import SYSTEM, Actor
 from policies_app import actions
@@ -70,7 +70,9 @@ def _people() -> tuple[User, User]:
     for name, held in roles.items():
         person = User.objects.filter(username=name).first()
         if person is None:
-            person = User.objects.create_user(name)  # no password: no login
+            person = create_person(
+                name, actor=SYSTEM, reason="One of the demo's people."
+            )  # no password: no login
             for role in held:
                 grant_role(person, role, "", actor=SYSTEM, reason="One of the demo's people.")
         people.append(person)

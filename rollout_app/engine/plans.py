@@ -42,6 +42,8 @@ _TRIAL = [
     asdict(Stage("full", share_pcm=SHARE_ALL, tolerance=5.0)),
 ]
 
+# `audit verify` holds a plan of these that nobody changed against this: whoever changes the stages of one here also
+# migrates its row, where it is as it was.
 SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "cautious": (
         "Shadow, then 1, 5, 25, 50, 95 % and full: for work where each bad answer costs.",

@@ -29,7 +29,8 @@ def _environments() -> None:
 
 
 def person(name: str, *roles: str, environment: str = "") -> User:
-    user, _ = User.objects.get_or_create(username=name)
+    user = User.objects.filter(username=name).first()
+    user = user or actions.create_person(name, actor=SYSTEM, reason="new here")
     for role in roles:
         if not has_role(user, role, environment):
             actions.grant_role(user, role, environment, actor=SYSTEM)

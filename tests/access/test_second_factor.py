@@ -130,7 +130,7 @@ def test_nothing_is_left_when_its_entry_cannot_be_written(
     def broken(**kwargs: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("controlplane.access.sign_in.frames.log.record", broken)
+    monkeypatch.setattr("controlplane.access.actions.accounts.log.record", broken)
     with pytest.raises(RuntimeError):
         client.post("/console/account/totp/on/", {"code": code(shown)})
     assert not Authenticator.objects.exists()

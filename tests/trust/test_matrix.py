@@ -204,12 +204,14 @@ WRITES: dict[Any, dict[str, str]] = {
 BREAK_GLASS = {"membership.break_glass", "assignment.break_glass", "environment.break_glass"}
 # By nobody at an address: the system's, a command's on the machine; or by the one who asked, whom the matrix is not.
 ELSEWHERE = {
-    "accept_as", "accept_with_password", "confirm_rolled_back", "start_new_epoch", "withdraw", "withdraw_approval",
+    "accept_as", "accept_with_password", "account_change", "change_password", "confirm_rolled_back", "create_person",
+    "start_new_epoch", "take_stock", "withdraw", "withdraw_approval",
 }  # fmt: skip
 # What the modules give besides; it writes nothing of its own.
 NO_WRITES = {
     "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "binding", "freeze_sentence", "invitation_fields", "is_somebody_else",
-    "key_fields", "people", "person_fields", "refusal", "refusals", "refuse_ended", "served_assignment",
+    "key_fields", "people", "person_fields", "refusal", "refusals", "refuse_bad_username",
+    "refuse_ended", "served_assignment",
     "set_assignment", "standing_approval", "team_fields", "token_hash",
 }  # fmt: skip
 

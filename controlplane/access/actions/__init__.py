@@ -1,5 +1,6 @@
 """Every write to who may do what. Each in one transaction with its audit entry.
 
+accounts     create_person  change_password  account_change  take_stock
 keys         issue_key  revoke_key  rotate_key
 roles        grant_role  withdraw_role  create_team  set_team_members  people
 second_person  request_role
@@ -7,11 +8,19 @@ people       deactivate_person  activate_person  end_sessions  remove_second_fac
 invitations  invite  revoke_invitation  accept_with_password  accept_as
 """
 
+from controlplane.access.actions.accounts import (
+    account_change,
+    change_password,
+    create_person,
+    person_fields,
+    take_stock,
+)
 from controlplane.access.actions.invitations import (
     accept_as,
     accept_with_password,
     invitation_fields,
     invite,
+    refuse_bad_username,
     refuse_ended,
     revoke_invitation,
     token_hash,
@@ -21,7 +30,6 @@ from controlplane.access.actions.people import (
     activate_person,
     deactivate_person,
     end_sessions,
-    person_fields,
     remove_second_factor,
     withdraw_superuser,
 )
@@ -36,6 +44,9 @@ from controlplane.access.actions.roles import (
 from controlplane.access.actions.second_person import request_role
 
 __all__ = [
+    "account_change",
+    "change_password",
+    "create_person",
     "request_role",
     "MAX_OVERLAP",
     "accept_as",
@@ -51,12 +62,14 @@ __all__ = [
     "key_fields",
     "people",
     "person_fields",
+    "refuse_bad_username",
     "refuse_ended",
     "remove_second_factor",
     "revoke_invitation",
     "revoke_key",
     "rotate_key",
     "set_team_members",
+    "take_stock",
     "team_fields",
     "token_hash",
     "withdraw_role",

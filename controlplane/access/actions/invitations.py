@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
+from controlplane.access.actions.accounts import person_fields, save_new
 from controlplane.access.actions.names import is_slug
-from controlplane.access.actions.people import person_fields
 from controlplane.access.actions.roles import put_role, team_fields
 from controlplane.access.actions.second_person import refuse_alone
 from controlplane.access.models import Invitation, Membership, Role, Team
@@ -23,7 +23,7 @@ from controlplane.access.permissions import require_role
 from controlplane.audit import log
 from controlplane.core import clock, reasons
 from controlplane.core.actors import SYSTEM, Actor
-from controlplane.core.errors import AlreadyExists, Forbidden, InvalidInput, InvitationEnded, NotFound
+from controlplane.core.errors import Forbidden, InvalidInput, InvitationEnded, NotFound
 from controlplane.core.names import hidden_character
 
 LIVES = timedelta(days=3)
@@ -155,6 +155,7 @@ def invitation_fields(invitation: Invitation) -> dict[str, Any]:
         "revoked_at",
         "accepted_at",
         "accepted_by_id",
+        "inviter_id",
     )
     fingerprint = hashlib.sha256(f"pointsman.invitation {invitation.token_sha256}".encode()).hexdigest()[:16]
     return {name: getattr(invitation, name) for name in names} | {"fingerprint": fingerprint}
@@ -184,13 +185,7 @@ def _refuse_lost_right(invitation: Invitation) -> None:
 
 def _create(user: User, invitation: Invitation) -> None:
     user.email = user.email or invitation.email
-    if User.objects.filter(username__iexact=user.username).exists():
-        raise AlreadyExists(f"Somebody is called {user.username} already; choose another name.")
-    try:
-        with transaction.atomic():
-            user.save(force_insert=True)
-    except IntegrityError:
-        raise AlreadyExists(f"Somebody is called {user.username} already; choose another name.") from None
+    save_new(user)
     log.record(
         actor=Actor.of_user(user),
         action="user.create",
@@ -258,12 +253,20 @@ def _is_email(text: str) -> bool:
     return len(text) <= 254
 
 
+def refuse_bad_username(username: str) -> None:
+    """Raise `InvalidInput` for a name that no account may have."""
+    if problems := _problems_of_username(username):
+        raise InvalidInput("The account cannot be made.", problems)
+
+
+def _problems_of_username(username: str) -> list[dict[str, str]]:
+    if USERNAME.fullmatch(username):
+        return []
+    return [{"path": "username", "message": "1 to 64 letters, digits and . _ @ + -, a letter or digit first"}]
+
+
 def _refuse_bad_account(user: User, password: str) -> None:
-    problems = []
-    if not USERNAME.fullmatch(user.username):
-        problems.append(
-            {"path": "username", "message": "1 to 64 letters, digits and . _ @ + -, a letter or digit first"}
-        )
+    problems = _problems_of_username(user.username)
     if hidden_character(user.first_name):
         problems.append({"path": "full_name", "message": "holds a character that cannot be seen"})
     try:

@@ -1,12 +1,12 @@
 """Writes to people's accounts: closed and opened again, logged out, freed of a lost second factor."""
 
 from collections.abc import Callable
-from typing import Any
 
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 
+from controlplane.access.actions.accounts import person_fields
 from controlplane.access.actions.admins import admins_by_role, hold_admins, keep_an_admin
 from controlplane.access.actions.keys import revoke_key
 from controlplane.access.models import Key, Role
@@ -79,12 +79,6 @@ def withdraw_superuser(user: User, *, actor: Actor, reason: str) -> User:
     return _changed(user, withdraw, "user.withdraw_superuser", actor=actor, reason=reason)
 
 
-def person_fields(user: User) -> dict[str, Any]:
-    """A person as the audit log keeps them: no password, no second factor."""
-    names = ("username", "first_name", "last_name", "email", "is_active", "is_superuser")
-    return {name: getattr(user, name) for name in names}
-
-
 def _changed(
     user: User,
     change: Callable[[User], None],
@@ -99,6 +93,7 @@ def _changed(
         require_role(actor, Role.ADMIN, "")
         reasons.demand(actor, reason, f"This changes what {user.get_username()} can do")
         hold_admins()
+        require_role(actor, Role.ADMIN, "")  # asked again: somebody may have taken it while this one waited
         locked = User.objects.select_for_update().filter(pk=user.pk).first()
         if locked is None:
             raise NotFound("There is no such person.")

@@ -1,6 +1,7 @@
 """How people sign in: by password, second factor or their company's provider. django-allauth does it; this sets it up.
 
 hashing         at most two password hashes at once
+passwords       the check of a password; a hash of old costs is replaced, with an entry
 throttle        what django-axes asks: under which name failures are counted, what somebody locked out sees
 adapters        what django-allauth asks of Pointsman: who may sign up, and what the audit log gets
 stored_secrets  those of second factors, encrypted

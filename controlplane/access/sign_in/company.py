@@ -7,6 +7,7 @@ there to the provider.
 
 import logging
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import requests
@@ -27,7 +28,6 @@ from django.views.decorators.cache import never_cache
 from controlplane.access import actions
 from controlplane.access.sign_in import invited
 from controlplane.access.sign_in.adapters import refuse
-from controlplane.audit import log
 from controlplane.core.actors import Actor
 from controlplane.core.errors import InvitationEnded, SignInFailed
 from controlplane.core.names import hidden_character
@@ -70,8 +70,8 @@ class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # alla
         try:
             with transaction.atomic():
                 actions.accept_as(invited.invitation_of(request).token_sha256, user)
-                sociallogin.save(request)
-                _record(user, "provider.connect", sociallogin.account)
+                with _change(user, "provider.connect", sociallogin.account):
+                    sociallogin.save(request)
         except InvitationEnded as error:
             raise ImmediateHttpResponse(page(request, "no_account", status=410, why=error.detail)) from None
         invited.forget(request)
@@ -94,9 +94,8 @@ def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
     elif sociallogin.is_existing:
         messages.error(request, "That account is connected already, to you or to somebody else.")
     else:
-        with transaction.atomic():
+        with _change(user, "provider.connect", sociallogin.account):
             sociallogin.connect(request, user)
-            _record(user, "provider.connect", sociallogin.account)
         messages.success(request, f"You can log in with {name()} now.")
     return redirect("console:account")
 
@@ -105,13 +104,13 @@ def disconnect(user: User) -> None:
     """A person's account at the provider logs nobody in any more."""
     with transaction.atomic():
         for account in SocialAccount.objects.select_for_update().filter(user=user):
-            account.delete()
-            _record(user, "provider.disconnect", account)
+            with _change(user, "provider.disconnect", account):
+                account.delete()
 
 
-def _record(user: User, action: str, account: SocialAccount) -> None:
+def _change(user: User, action: str, account: SocialAccount) -> AbstractContextManager[None]:
     proof = {"provider": account.provider, "uid": account.uid}
-    log.record(actor=Actor.of_user(user), action=action, target=("user", str(user.pk)), evidence=proof)
+    return actions.account_change(user, action, actor=Actor.of_user(user), evidence=proof)
 
 
 def _free_name(sociallogin: SocialLogin) -> str:

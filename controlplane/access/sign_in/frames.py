@@ -5,12 +5,11 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.models import User
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from unfold.widgets import BASE_INPUT_CLASSES
 
-from controlplane.audit import log
+from controlplane.access.actions import account_change
 from controlplane.core.actors import Actor
 
 
@@ -61,15 +60,14 @@ class Sheet(Framed):
         }
 
     def form_valid(self, form: forms.BaseForm) -> HttpResponse:
-        with transaction.atomic():
-            response: HttpResponse = super().form_valid(form)  # type: ignore[misc]
-            if self.change:
-                record_own_change(self.request, self.change, evidence=self.evidence)
+        if not self.change:
+            return self.changed(form)
+        user = self.request.user
+        assert isinstance(user, User)  # noqa: S101 — these views ask for a session first
+        with account_change(user, self.change, actor=Actor.of_user(user), evidence=self.evidence):
+            return self.changed(form)
+
+    def changed(self, form: forms.BaseForm) -> HttpResponse:
+        """Do it, inside the transaction that keeps the entry."""
+        response: HttpResponse = super().form_valid(form)  # type: ignore[misc]
         return response
-
-
-def record_own_change(request: HttpRequest, action: str, *, evidence: dict[str, Any] | None = None) -> None:
-    """Append what somebody did to their own account, inside the change's transaction."""
-    user = request.user
-    assert isinstance(user, User)  # noqa: S101 — these views ask for a session first
-    log.record(actor=Actor.of_user(user), action=action, target=("user", str(user.pk)), evidence=evidence)

@@ -17,11 +17,12 @@ from tests.support.tampering.draws import Change
 from tests.support.tampering.instance import undone
 from tests.support.tampering.of_checkpoints import OF_CHECKPOINTS
 from tests.support.tampering.of_entries import OF_ENTRIES
+from tests.support.tampering.of_people import OF_PEOPLE
 from tests.support.tampering.of_rows import OF_ROWS
 
 # Of these the log itself is the victim: writes must go on all the same.
 OF_LOG: dict[str, Change] = OF_ENTRIES | OF_CHECKPOINTS
-KINDS: dict[str, Change] = OF_LOG | OF_ROWS
+KINDS: dict[str, Change] = OF_LOG | OF_ROWS | OF_PEOPLE
 DRAWS = 50  # tries until a draw can be written: some collide with a unique key
 
 

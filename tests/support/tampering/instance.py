@@ -3,24 +3,33 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import TOTP
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 from django.db import transaction
 
 from controlplane.access import actions as access
+from controlplane.access import change_requests
 from controlplane.audit import checkpoints
 from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import Conflict
+from controlplane.notifications import actions as notifications
 from policies_app import actions as policies
-from policies_app.models import Environment, PolicyVersion, Workload
+from policies_app.catalogue import actions as catalogue
+from policies_app.four_eyes import actions as second_person
+from policies_app.models import Environment, Model, PolicyVersion, Workload
 from rollout_app import actions as rollouts
 from rollout_app.models import Rollout
 from tests.support import builders
 
+PLAN = [{"mode": "percentage", "share_pcm": 5_000}, {"mode": "full"}]
+
 
 def instance() -> None:
-    """Two environments, three rollouts, approvals, a pin, keys, roles and a team, in a log with four checkpoints."""
+    """Two environments, four rollouts, approvals, a pin, keys, people, requests, receivers; a log with checkpoints."""
     builders.catalogue()
-    people = {name: Actor.of_user(User.objects.create_user(name)) for name in ("anna", "ben", "carl")}
+    people = {name: _person(name) for name in ("anna", "ben", "carl", "emma", "root")}
     anna, ben = people["anna"], people["ben"]
     team = access.create_team("support", actor=SYSTEM, members=[User.objects.get(username="anna")])
     production = policies.register_environment("production", actor=SYSTEM, four_eyes=True)
@@ -41,11 +50,16 @@ def instance() -> None:
         "admin", "production", "hers", actor=anna, scopes=["editor"], user=User.objects.get(username="anna")
     )
     access.revoke_key(hers.key_id, actor=anna, reason="lost")
+    _people()
     checkpoints.make()
+    _settings(workload, anna)
+    _requests(production, people)
     _rollout(production, workload, second, anna, ben, complete=True)
     _rollout(production, workload, third, anna, ben, complete=False)
+    running = rollouts.propose_rollout(staging, workload, third, plan=PLAN, reason="try it", actor=anna)
+    rollouts.start_rollout(running, actor=SYSTEM, reason="now")
     rollouts.propose_rollout(
-        staging, workload, second, plan=[{"mode": "full"}], reason="try it", actor=anna, draft=True
+        staging, workload, second, plan=PLAN[1:], reason="try it", actor=anna, draft=True
     )
     checkpoints.make()
     assignment = policies.served_assignment(staging.pk, workload.pk)
@@ -61,6 +75,59 @@ def instance() -> None:
     )
 
 
+def _person(name: str) -> Actor:
+    person = access.create_person(
+        name, actor=SYSTEM, reason="one of us", password="correct horse 7", superuser=name == "root"
+    )
+    return Actor.of_user(person)
+
+
+def _people() -> None:
+    """One who came by an invitation, one who was invited and has not come, one who left, one with a second factor."""
+    given = [{"environment": "staging", "role": "viewer"}]
+    came, _ = access.invite("Dora", roles=given, actor=SYSTEM, reason="new here")
+    dora = access.accept_with_password(came.token_sha256, username="dora", password="a long enough one 7")
+    access.invite("Emil", roles=given, actor=SYSTEM, reason="new here")
+    carl = User.objects.get(username="carl")
+    access.deactivate_person(carl, actor=SYSTEM, reason="left")
+    access.activate_person(carl, actor=SYSTEM, reason="came back")
+    with access.account_change(dora, "second_factor.add", actor=Actor.of_user(dora)):
+        TOTP.activate(dora, "JBSWY3DPEHPK3PXP")
+        RecoveryCodes.activate(dora)
+    with access.account_change(dora, "provider.connect", actor=Actor.of_user(dora)):
+        SocialAccount.objects.create(user=dora, provider="company", uid="dora@idp")
+    receiver, _ = notifications.add_receiver("hook", "webhook", "https://hooks.example.org/a", actor=SYSTEM)
+    notifications.edit_receiver(
+        receiver, expected=None, actor=SYSTEM, reason="fewer", environments=["production"]
+    )
+
+
+def _settings(workload: Workload, anna: Actor) -> None:
+    """A plan, both rows of one guardrail, and a price that changed."""
+    rollouts.add_plan("ours", [{"mode": "full"}], actor=anna, reason="our own")
+    rollouts.edit_plan("ours", actor=anna, description="at once", reason="in words")
+    rollouts.set_guardrail(workload, "quality", actor=SYSTEM, reason="stricter", margin=0.01)
+    rollouts.set_guardrail(workload, "quality", actor=SYSTEM, reason="at least", bound=0.5)
+    rollouts.set_guardrail(workload, "quality", actor=SYSTEM, reason="at least", bound=0.6)
+    catalogue.edit_model(
+        Model.objects.order_by("pk")[0], actor=SYSTEM, reason="dearer now", input_nusd_per_mtok=160_000_000
+    )
+
+
+def _requests(production: Environment, people: dict[str, Actor]) -> None:
+    """One that waits, one that was agreed to, one that was taken back; of a person more, and of four eyes."""
+    dora = User.objects.get(username="dora")
+    for role in ("approver", "admin"):
+        asked = access.request_role(dora, role, "production", actor=people["root"], reason="one more")
+        if role == "approver":
+            second_person.approve_change(
+                asked, actor=people["ben"], reason="yes", expected_binding=change_requests.binding(asked)
+            )
+        else:
+            change_requests.withdraw(asked, actor=people["root"], reason="no need")
+    second_person.request_four_eyes_off(production, actor=people["root"], reason="too slow")
+
+
 def _rollout(
     place: Environment,
     workload: Workload,
@@ -70,11 +137,16 @@ def _rollout(
     *,
     complete: bool,
 ) -> None:
-    plan = [{"mode": "percentage", "share_pcm": 5_000}, {"mode": "full"}]
-    rollout = rollouts.propose_rollout(place, workload, candidate, plan=plan, reason="cheaper", actor=anna)
+    rollout = rollouts.propose_rollout(place, workload, candidate, plan=PLAN, reason="cheaper", actor=anna)
     rollout = rollouts.approve_rollout(
         rollout, actor=ben, reason="looks right", expected_binding=rollouts.binding(rollout)
     )
+    if complete:
+        rollout = rollouts.withdraw_approval(rollout, actor=ben, reason="a second look")
+        rollout = rollouts.amend_rollout(rollout, actor=anna, reason="as told", plan=PLAN)
+        rollout = rollouts.approve_rollout(
+            rollout, actor=ben, reason="now it is", expected_binding=rollouts.binding(rollout)
+        )
     rollout = rollouts.start_rollout(rollout, actor=ben, reason="now")
     rollout = rollouts.advance_rollout(rollout, actor=SYSTEM, reason="safe")
     if complete:

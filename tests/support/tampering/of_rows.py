@@ -1,5 +1,6 @@
 """Ways to play with the rows that entries speak of."""
 
+import json
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,8 +10,8 @@ from django.contrib.auth.models import User
 from django.db import connection, models
 
 from controlplane.access.models import Key, Membership, Team
-from policies_app.models import Assignment, Environment, PolicyVersion, Workload
-from rollout_app.models import Approval, Rollout, Transition
+from policies_app.models import Assignment, Environment, Model, PolicyVersion, Workload
+from rollout_app.models import Approval, GuardrailOverride, Plan, Rollout, Transition
 from tests.support.tampering.draws import (
     Change,
     Names,
@@ -145,6 +146,39 @@ def assignment_label(row: Assignment) -> str:
     return f"assignment {row.environment.name}/{row.workload.name}"
 
 
+def model_label(row: Model) -> str:
+    return f"model {row.name}"
+
+
+def plan_label(row: Plan) -> str:
+    return f"plan {row.name}"
+
+
+def guardrail_label(row: GuardrailOverride) -> str:
+    return f"guardrail {row.workload.name}/{row.metric}{'' if row.bound is None else ' (absolute)'}"
+
+
+def _moment(rng: random.Random, value: Any) -> datetime:
+    return datetime(2040, 1, rng.randrange(1, 28), tzinfo=UTC)
+
+
+def _version_but(rng: random.Random, value: int) -> int:
+    return rng.choice(list(PolicyVersion.objects.exclude(pk=value).order_by("pk"))).pk
+
+
+def _other_served(rng: random.Random, value: str) -> str:
+    """Another policy, pin or revision in the text; or none."""
+    said = json.loads(value)
+    said[rng.choice(["pin", "candidate", "revision", "unit"])] = {"model": "small", "reason": text(rng, "")}
+    return rng.choice([json.dumps(said), "", "{}", value + "}", value.replace("small", "large", 1)])
+
+
+def _other_prices(rng: random.Random, value: str) -> str:
+    said = json.loads(value)
+    said[rng.choice(list(said))]["input"] = rng.randrange(10**6)
+    return json.dumps(said)
+
+
 OF_ROWS: dict[str, Change] = {
     "version: its content": column_of(
         PolicyVersion, "canonical", version_label, lambda rng, v: v + " " * rng.randrange(1, 9)
@@ -174,6 +208,17 @@ OF_ROWS: dict[str, Change] = {
     "rollout: how it is judged": column_of(
         Rollout, "terms", rollout_label, lambda rng, v: v | {"quality_bar": "0.0100"}, version__gt=1
     ),
+    "rollout: four eyes": column_of(Rollout, "four_eyes", rollout_label, flipped, version__gt=1),
+    "rollout: its plan": column_of(
+        Rollout, "stages", rollout_label, lambda rng, v: [{**v[0], "tolerance": rng.randrange(2, 90)}, *v[1:]]
+    ),
+    "rollout: its plan's name": column_of(Rollout, "plan_name", rollout_label, text),
+    "rollout: its time": column_of(Rollout, "scheduled_for", rollout_label, _moment),
+    "rollout: who sees it first": column_of(Rollout, "salt", rollout_label, text),
+    "rollout: its proposer": column_of(Rollout, "proposer_user_id", rollout_label, text),
+    "rollout: its proposer's name": column_of(Rollout, "proposer_label", rollout_label, text),
+    "rollout: its candidate": column_of(Rollout, "candidate_id", rollout_label, _version_but),
+    "rollout: its baseline": column_of(Rollout, "baseline_id", rollout_label, _version_but),
     "rollout: a contributor gone": contributor_gone,
     "rollout: a contributor more": contributor_more,
     "rollout: gone": row_gone(Rollout, rollout_label),
@@ -199,6 +244,12 @@ OF_ROWS: dict[str, Change] = {
     "approval: its approver's name": column_of(Approval, "approver_label", approval_label, text),
     "approval: its reason": column_of(Approval, "reason", approval_label, text),
     "approval: its stage": column_of(Approval, "stage", approval_label, number),
+    "approval: given again by hand": column_of(
+        Approval, "withdrawn_at", approval_label, lambda rng, v: None, withdrawn_at__isnull=False
+    ),
+    "approval: taken back by hand": column_of(
+        Approval, "withdrawn_at", approval_label, _moment, withdrawn_at=None
+    ),
     "approval: gone": row_gone(Approval, approval_label),
     "approval: one that nobody gave": row_twice(Approval, approval_label, _set(approver_user_id=text)),
     "approval: one given twice": row_twice(Approval, approval_label, _set()),
@@ -207,6 +258,10 @@ OF_ROWS: dict[str, Change] = {
     ),
     "environment: its poll interval": column_of(
         Environment, "poll_interval_ms", lambda row: f"environment {row.name}", number
+    ),
+    "environment: its epoch": column_of(Environment, "epoch", lambda row: f"environment {row.name}", text),
+    "environment: a freeze": column_of(
+        Environment, "frozen_until", lambda row: f"environment {row.name}", _moment
     ),
     "environment: its name": column_of(Environment, "name", lambda row: f"environment {row.name}", text),
     "workload: its bar": column_of(
@@ -245,5 +300,42 @@ OF_ROWS: dict[str, Change] = {
     "team: a member": team_member,
     "assignment: its baseline": assignment_baseline,
     "assignment: its pin": column_of(Assignment, "pin_model", assignment_label, text),
+    "assignment: why it is pinned": column_of(Assignment, "pin_reason", assignment_label, text),
+    "assignment: its share": column_of(Assignment, "share_pcm", assignment_label, number),
+    "assignment: its mode": column_of(
+        Assignment, "mode", assignment_label, lambda rng, v: "full", mode="percentage"
+    ),
+    "assignment: its mirrors": column_of(Assignment, "mirror_pcm", assignment_label, number),
+    "assignment: what routers receive": column_of(Assignment, "fragment", assignment_label, _other_served),
+    "assignment: the prices that routers receive": column_of(
+        Assignment, "prices", assignment_label, _other_prices
+    ),
     "assignment: gone": row_gone(Assignment, assignment_label),
+    "model: its price": column_of(Model, "input_nusd_per_mtok", model_label, number),
+    "model: enabled": column_of(Model, "enabled", model_label, flipped),
+    "model: its context": column_of(Model, "context_window", model_label, number),
+    "model: its name": column_of(Model, "name", model_label, text),
+    "model: gone": row_gone(Model, model_label),
+    "model: one that nobody added": row_twice(Model, model_label, _set(name=text)),
+    "plan: its stages": column_of(
+        Plan, "stages", plan_label, lambda rng, v: [*v[:-1], {**v[-1], "tolerance": rng.randrange(2, 90)}]
+    ),
+    "plan: its words": column_of(Plan, "description", plan_label, text, name="ours"),
+    "plan: its name": column_of(Plan, "name", plan_label, text),
+    "plan: gone": row_gone(Plan, plan_label, name="ours"),
+    "plan: one that nobody saved": row_twice(Plan, plan_label, _set(name=text)),
+    "guardrail: off": column_of(GuardrailOverride, "enabled", guardrail_label, flipped),
+    "guardrail: its margin": column_of(
+        GuardrailOverride, "margin", guardrail_label, lambda rng, v: rng.random() + 1, bound=None
+    ),
+    "guardrail: its bound": column_of(
+        GuardrailOverride, "bound", guardrail_label, lambda rng, v: rng.random() + 1, bound__isnull=False
+    ),
+    "guardrail: its weight": column_of(
+        GuardrailOverride, "weight", guardrail_label, lambda rng, v: rng.random()
+    ),
+    "guardrail: gone": row_gone(GuardrailOverride, guardrail_label),
+    "guardrail: one that nobody set": row_twice(
+        GuardrailOverride, guardrail_label, _set(metric=lambda rng, v: text(rng, v))
+    ),
 }

@@ -1,0 +1,60 @@
+"""Whether the texts that an assignment's row keeps ready for routers say what its columns say."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from policies_app.models import PRICES, Assignment, Model
+from policies_app.snapshots import build
+
+Prices = Mapping[str, Mapping[str, int | None]]
+
+
+def prices_by_model() -> Prices:
+    """The catalogue's prices by model, as an assignment keeps them."""
+    return {
+        model.name: {price: getattr(model, f"{price}_nusd_per_mtok") for price in PRICES}
+        for model in Model.objects.all()
+    }
+
+
+def differences(row: Assignment, prices: Prices) -> list[str]:
+    """Where the texts say something else: `candidate`, `rollout.share_pcm`, `price of openai/gpt-4o-mini`."""
+    stored, kept = _parsed(row.fragment), _parsed(row.prices)
+    if stored is None or kept is None:
+        return ["no JSON"]
+    wrong = _differing(stored, json.loads(build.fragment(row)))
+    wrong += [f"price of {name}" for name, said in kept.items() if _is_other_price(said, prices.get(name))]
+    return wrong
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _differing(stored: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """A text of an earlier release may lack what was added to a rollout since; it says nothing else."""
+    wrong = sorted(
+        name
+        for name in stored.keys() | expected.keys()
+        if name != "rollout"
+        and (name not in stored or name not in expected or stored[name] != expected[name])
+    )
+    ours, theirs = stored.get("rollout"), expected["rollout"]
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        wrong += sorted(
+            f"rollout.{name}" for name in ours if name not in theirs or ours[name] != theirs[name]
+        )
+    elif ours != theirs:
+        wrong.append("rollout")
+    return wrong
+
+
+def _is_other_price(said: Any, known: Mapping[str, int | None] | None) -> bool:
+    if known is None or not isinstance(said, dict):
+        return True
+    return any(name not in known or known[name] != value for name, value in said.items())

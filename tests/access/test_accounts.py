@@ -1,0 +1,187 @@
+"""Accounts are in the log whole: made and changed by commands too, and found when somebody else changes them."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+
+from controlplane.access import actions, first_admin
+from controlplane.audit import verification
+from controlplane.audit.models import Entry
+from controlplane.core.actors import SYSTEM
+from controlplane.core.errors import AlreadyExists
+
+pytestmark = pytest.mark.django_db
+PASSWORD = "a long enough word"
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is typed at the terminal, in that order."""
+    answers: list[str] = []
+    monkeypatch.setattr("getpass.getpass", lambda prompt="": answers.pop(0))
+    return answers
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def findings() -> list[str]:
+    return [str(finding) for finding in verification.verify().findings]
+
+
+def last_body() -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(bytes(Entry.objects.latest("seq").body))
+    return body
+
+
+def sql(statement: str, *parameters: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+
+
+# --- commands ------------------------------------------------------------------------------------------------
+
+
+def test_the_first_admin_is_in_the_log_whole() -> None:
+    password = first_admin.make_first_admin()
+    assert password is not None
+    body = last_body()
+    assert body["target"] == {"kind": "user", "id": str(User.objects.get().pk)}
+    assert password not in json.dumps(body) and User.objects.get().password not in json.dumps(body)
+    assert findings() == []
+
+
+def test_a_command_makes_an_administrator_with_an_entry(typed: list[str]) -> None:
+    typed += [PASSWORD, PASSWORD]
+    assert "nina can log in" in run("createsuperuser", "nina", "--reason", "the second of two")
+    nina = User.objects.get(username="nina")
+    assert nina.is_superuser and nina.check_password(PASSWORD)
+    entry = Entry.objects.get()
+    assert (entry.action, entry.actor_kind, entry.reason) == ("user.create", "system", "the second of two")
+    assert last_body()["source"] == "command createsuperuser"
+    assert findings() == []
+
+
+def test_a_command_sets_a_password_with_an_entry(typed: list[str]) -> None:
+    actions.create_person("nina", actor=SYSTEM, reason="new", password="another long word")
+    typed += [PASSWORD, PASSWORD]
+    run("changepassword", "nina")
+    assert User.objects.get().check_password(PASSWORD)
+    assert last_body()["action"] == "password.change"
+    assert [change["path"] for change in last_body()["diff"]] == ["/password"]
+    assert findings() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "said"),
+    [
+        (("createsuperuser", "nina"), [PASSWORD, "another"], "not the same"),
+        (("createsuperuser", "nina"), ["short", "short"], "too short"),
+        (("createsuperuser", "bad name"), [PASSWORD, PASSWORD], "letters, digits"),
+        (("createsuperuser", "ROOT"), [PASSWORD, PASSWORD], "called ROOT already"),
+        (("changepassword", "nobody"), [], "nobody called nobody"),
+        (("changepassword", "root"), ["12345678901", "12345678901"], "numeric"),
+    ],
+)
+def test_what_a_command_refuses_changes_nothing(
+    typed: list[str], arguments: tuple[str, ...], answers: list[str], said: str
+) -> None:
+    actions.create_person("root", actor=SYSTEM, reason="new", password=PASSWORD)
+    typed += answers
+    with pytest.raises(CommandError, match=said):
+        run(*arguments)
+    assert User.objects.count() == Entry.objects.count() == 1
+    assert User.objects.get().check_password(PASSWORD)
+
+
+def test_two_names_that_differ_by_case_are_one() -> None:
+    actions.create_person("root", actor=SYSTEM, reason="new")
+    with pytest.raises(AlreadyExists):
+        actions.create_person("Root", actor=SYSTEM, reason="new")
+
+
+# --- behind the log's back -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ("is_superuser = true", "is_superuser"),
+        ("is_active = false", "is_active"),
+        ("is_staff = true", "is_staff"),
+        ("password = 'md5$x$y'", "password"),
+        ("email = 'other@example.org'", "email"),
+        ("username = 'root'", "username"),
+        ("first_name = 'R.'", "first_name"),
+    ],
+)
+def test_a_column_changed_by_sql_is_found_and_named(change: str, column: str) -> None:
+    nina = actions.create_person("nina", actor=SYSTEM, reason="new", password=PASSWORD)
+    assert findings() == []
+    sql(f"UPDATE auth_user SET {change}")
+    (found,) = findings()
+    assert found.startswith(f"person {nina.pk}: contradicted: {column} is ")
+
+
+def test_an_account_put_there_by_sql_is_found() -> None:
+    first_admin.make_first_admin()
+    User.objects.create_superuser("mallory")
+    assert len(findings()) == 1 and "unrecorded" in findings()[0]
+
+
+# --- an upgrade ----------------------------------------------------------------------------------------------
+
+
+def test_stock_is_taken_once_of_an_instance_of_before() -> None:
+    nina = User.objects.create_user("nina", password=PASSWORD)
+    assert findings() == [f"person {nina.pk}: unrecorded: no entry of the log made this row"]
+    actions.take_stock()
+    assert findings() == []
+    User.objects.create_superuser("mallory")
+    actions.take_stock()
+    assert Entry.objects.count() == 1
+    assert len(findings()) == 1
+
+
+def test_no_stock_is_taken_where_the_first_account_was_told_whole() -> None:
+    first_admin.make_first_admin()
+    User.objects.create_superuser("mallory")
+    actions.take_stock()
+    assert not Entry.objects.filter(action="user.take_stock").exists()
+    assert len(findings()) == 1
+
+
+def test_an_empty_instance_has_nothing_to_take_stock_of() -> None:
+    actions.take_stock()
+    assert not Entry.objects.exists()
+
+
+# --- hashes ------------------------------------------------------------------------------------------------
+
+
+def test_a_hash_of_old_costs_is_replaced_at_the_sign_in_with_an_entry(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.PASSWORD_HASHERS = ["controlplane.access.sign_in.hashing.TwoAtOnceArgon2Hasher"]
+    monkeypatch.setattr(Argon2PasswordHasher, "memory_cost", 64)
+    monkeypatch.setattr(Argon2PasswordHasher, "time_cost", 1)
+    nina = actions.create_person("nina", actor=SYSTEM, reason="new", password=PASSWORD)
+    monkeypatch.setattr(Argon2PasswordHasher, "memory_cost", 128)
+    client = Client()
+    for _ in range(2):
+        assert client.post("/console/login/", {"username": "nina", "password": PASSWORD}).status_code == 302
+        assert client.get("/console/account/").status_code == 200
+        client.logout()
+    assert "m=128" in User.objects.get(pk=nina.pk).password
+    assert list(Entry.objects.filter(action="password.rehash").values_list("actor_kind")) == [("system",)]
+    assert findings() == []
