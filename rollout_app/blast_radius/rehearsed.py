@@ -16,6 +16,8 @@ _ENDS = (
     "neither",
     "candidate_cost_nusd",
     "baseline_cost_nusd",
+    "failed",
+    "braked",
 )
 MOST_ROWS = 200_000  # minutes of routes that are read; the newest of a longer shadow stage
 
@@ -66,7 +68,7 @@ def shadow_routes(rollout: Rollout) -> dict[tuple[str, str], RehearsedRoute]:
     ].iterator(chunk_size=2_000):
         if shadow or mirror:
             found[endpoint, rule].add(shadow or {}, mirror or {})
-    return {key: route for key, route in found.items() if route.decisions or route.mirror["n"]}
+    return {key: route for key, route in found.items() if route.decisions or any(route.mirror.values())}
 
 
 def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:

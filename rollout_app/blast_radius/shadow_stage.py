@@ -28,6 +28,7 @@ def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
     """As the API gives it: shares 0 … 1, nano-USD, milliseconds; null: not known."""
     radius = radius_of(rollout)
     projected = radius_answer(radius)
+    mirrored = [route.mirrored for route in radius.rehearsed.values()]
     kept = (
         "basis",
         "tasks_a_day",
@@ -41,7 +42,8 @@ def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
         "decided": {name: projected[name] for name in kept},
         "by_endpoint": _by(radius, "endpoint", lambda key: key[0]),
         "by_rule": _by(radius, "rule", lambda key: key[1]),
-        "mirror": mirror_answer(route.mirrored for route in radius.rehearsed.values()),
+        "mirror": mirror_answer(mirrored),
+        "mirror_brake": {name: sum(getattr(one, name) for one in mirrored) for name in ("failed", "braked")},
         "latency_ms": _latencies(radius),
         "unknown": projected["unknown"],
     }

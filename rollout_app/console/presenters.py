@@ -140,8 +140,9 @@ def _may_be_escalated(rollout: Rollout, routes: Mapping[str, int]) -> tuple[str,
 
 def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
     """Cheap against strong on the tasks that both ran."""
+    stopped = _mirrors_stopped(mirror)
     if not mirror.n:
-        return []
+        return stopped
     lost, won = mirror.only_baseline, mirror.only_candidate
     low, high = difference_interval(mirror.n, lost, won) or (0.0, 0.0)
     spent = money(mirror.candidate_cost_nusd) if mirror.candidate_cost_nusd else "not known"
@@ -152,7 +153,17 @@ def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
             f"{exact_p(lost, won):.2g})",
         ),
         ("Spent on mirrors", spent),
+        *stopped,
     ]
+
+
+def _mirrors_stopped(mirror: MirrorSums) -> list[tuple[str, str]]:
+    """What the routers' brake made of mirrors that give no answer; nothing where there were none."""
+    facts = (
+        ("Mirrors without an answer", mirror.failed),
+        ("Not mirrored, because mirrors failed or hung", mirror.braked),
+    )
+    return [(label, f"{count(tasks)} tasks") for label, tasks in facts if tasks]
 
 
 # --- guardrails ---------------------------------------------------------------------------------------

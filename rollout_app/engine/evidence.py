@@ -218,6 +218,8 @@ class MirrorSums:
     neither: int = 0
     candidate_cost_nusd: int = 0
     baseline_cost_nusd: int = 0
+    failed: int = 0  # gave no answer; they count among `n` where the served task has a grade
+    braked: int = 0  # would have run, but routers had stopped mirrors that failed or hung
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -229,6 +231,8 @@ class MirrorSums:
             self.neither,
             self.candidate_cost_nusd,
             self.baseline_cost_nusd,
+            self.failed,
+            self.braked,
         )
 
 

@@ -32,6 +32,7 @@ from rollout_app.outcomes.schemas import (
     ReportedEvent,
     ReportedGroup,
     ReportedHistogram,
+    ReportedMirror,
     ReportedMoments,
     ReportedShadow,
 )
@@ -103,11 +104,17 @@ def _details(bucket: ReportedBucket, by_record: bool) -> Details:
         bucket.models,
         bucket.errors_by_kind,
         _shadow(shadow) if shadow.decisions or shadow.evaluation_errors else {},
-        msgspec.structs.asdict(mirror) if mirror.n else {},
+        _mirror(mirror) if mirror.n or mirror.failed or mirror.braked else {},
         {pair: _slice(part, by_record) for pair, part in bucket.differing.items()}
         if bucket.differing
         else {},
     )
+
+
+def _mirror(mirror: ReportedMirror) -> Counts:
+    """`failed` and `braked` where there are any: most mirrors do well."""
+    counts = msgspec.structs.asdict(mirror)
+    return {name: n for name, n in counts.items() if n or name not in ("failed", "braked")}
 
 
 def _shadow(shadow: ReportedShadow) -> Counts:

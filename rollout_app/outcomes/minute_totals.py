@@ -251,7 +251,7 @@ def _rehearsed_sums(
     names = ("decisions", "agreed", "evaluation_errors", "candidate_cost_nusd", "baseline_cost_nusd")
     ends = (
         "n", "both", "only_candidate", "only_baseline", "neither", "candidate_cost_nusd",
-        "baseline_cost_nusd",
+        "baseline_cost_nusd", "failed", "braked",
     )  # fmt: skip
     return (
         ShadowSums(

@@ -108,6 +108,8 @@ class ReportedMirror(Struct, forbid_unknown_fields=True, gc=False):
     only_candidate: Count = 0
     only_baseline: Count = 0
     neither: Count = 0
+    failed: Count = 0
+    braked: Count = 0
     candidate_cost_nusd: Money = 0
     baseline_cost_nusd: Money = 0
 

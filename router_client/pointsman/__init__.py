@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SnapshotRefused,
         TokenInvalid,
     )
+    from pointsman.mirror_brake import MirrorBrake
     from pointsman.router import Router
     from pointsman.task_log.writer import TaskLog
     from pointsman.version import VERSION as __version__  # noqa: N811
@@ -30,6 +31,7 @@ __all__ = [
     "Attempt",
     "ConfigurationError",
     "Decision",
+    "MirrorBrake",
     "Next",
     "Pace",
     "PointsmanError",
@@ -46,6 +48,7 @@ _HOMES = {
     "Attempt": "attempt",
     "ConfigurationError": "errors",
     "Decision": "decision",
+    "MirrorBrake": "mirror_brake",
     "Next": "attempt",
     "Pace": "background",
     "PointsmanError": "errors",

@@ -44,15 +44,18 @@ class _Account:
     other_steps  the same attempts by the other policy, as long as both agree
     recorded     (success, cost_nusd), once it was recorded
     id           the `decision_id`, once it was made
+    mirror       whether it may be mirrored, once somebody asked; `braked`: it would be, but for the brake
     """
 
-    __slots__ = ("id", "other_steps", "recorded", "steps")
+    __slots__ = ("braked", "id", "mirror", "other_steps", "recorded", "steps")
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
         self.other_steps: Steps | None = None
         self.recorded: tuple[bool | None, int | None] | None = None
         self.id: str | None = None
+        self.mirror: bool | None = None
+        self.braked = False
 
 
 class Decision:
@@ -188,11 +191,25 @@ class Decision:
 
     @property
     def mirror(self) -> bool:
-        """In shadow: whether the candidate's model may run, too, to compare."""
+        """In shadow: whether the candidate's model may run, too, to compare. The same at every look."""
         rollout = self.assignment.rollout
-        if rollout is None or self.shadow is None:
+        if (
+            rollout is None
+            or self.shadow is None
+            or not mirrored(rollout.mirror_pcm, rollout.salt, self.unit)
+        ):
             return False
-        return mirrored(rollout.mirror_pcm, rollout.salt, self.unit)
+        account = self._its_account
+        if account.mirror is None:
+            brake = self._memory.mirrors if self._memory is not None else None
+            account.mirror = brake is None or brake.lets(rollout.id, self.workload, self.nonce)
+            account.braked = not account.mirror
+        return account.mirror
+
+    @property
+    def mirror_braked(self) -> bool:
+        """Whether `mirror` said no because mirrors of this rollout fail, hang or are slow."""
+        return self._account is not None and self._account.braked
 
     @property
     def prices(self) -> Prices:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pointsman.costs import NO_PRICES, Prices
+from pointsman.mirror_brake import MirrorBrake
 from pointsman.recent import Recent
 
 __all__ = ["DifferingUnits", "FailureHistory", "LatchMemory", "Memory", "Window"]
@@ -111,9 +112,11 @@ class Memory:
     """What one process remembers between tasks.
 
     prices   of the applied snapshot
+    mirrors  what stops them where the candidate's model fails or hangs
     """
 
     history: FailureHistory = field(default_factory=FailureHistory)
     latch: LatchMemory = field(default_factory=LatchMemory)
     differing: DifferingUnits = field(default_factory=DifferingUnits)
     prices: Callable[[], Prices] = lambda: NO_PRICES
+    mirrors: MirrorBrake = field(default_factory=MirrorBrake)

@@ -29,10 +29,12 @@ from pointsman.costs import NO_PRICES, Prices, Usage
 from pointsman.decision import Decision
 from pointsman.errors import ConfigurationError
 from pointsman.history import Memory
+from pointsman.mirror_brake import MirrorBrake
+from pointsman.reporting.buckets import Outcome
 from pointsman.reporting.feedback import FeedbackQueue
 from pointsman.reporting.metrics import Counter, register
 from pointsman.reporting.outcomes import OutcomeBuffer
-from pointsman.reporting.recording import TaskResult, TypicalCosts, bucket_key, learn, outcome_of
+from pointsman.reporting.recording import TaskResult, TypicalCosts, bucket_key, learn, mirror_end, outcome_of
 from pointsman.reporting.spool import Spool
 from pointsman.sync.connection import Connection
 from pointsman.sync.defaults import DefaultAssignments, unknown_workload
@@ -72,6 +74,7 @@ class Router:
     store          a file for the last known good; without it a restart in an outage starts with `defaults`
     spool          a directory for outcomes and feedback that wait; without it they wait in memory only
     task_log       a file, or a `TaskLog`: a line of figures for each finished task, for estimates of other policies
+    mirror_brake   when mirrors stop that fail, hang or are slow; None: half of the last 20, for five minutes
     public_keys    `{key id: Ed25519 public key}` or "key id:base64": trust only what one of them signed
     defaults       what to do before the first snapshot: `{workload: model name or policy document}`
     instance       names this process on the fleet page; made up when not given, and anew in a forked child
@@ -96,6 +99,7 @@ class Router:
         store: _Path | DiskStore | None = None,
         spool: _Path | Spool | None = None,
         task_log: _Path | TaskLog | None = None,
+        mirror_brake: MirrorBrake | None = None,
         public_keys: Trusted | None = None,
         defaults: Mapping[str, str | Mapping[str, Any]] | None = None,
         instance: str | None = None,
@@ -131,7 +135,8 @@ class Router:
         self._tallies = self._outcomes.decisions
         self._feedback = FeedbackQueue(spool=on_disk.feedback() if on_disk is not None else None)
         self._task_log = TaskLog(task_log) if isinstance(task_log, str | os.PathLike) else task_log
-        self._memory, self._costs = Memory(prices=self._prices), TypicalCosts()
+        self._memory = Memory(prices=self._prices, mirrors=mirror_brake or MirrorBrake())
+        self._costs = TypicalCosts()
         self._count = _Counts()
         self._told: set[str] = set()
         self._unknown: set[str] = set()
@@ -227,6 +232,8 @@ class Router:
         shadow_cost_nusd: float | None = None,
         mirror_success: bool | None = None,
         mirror_cost_nusd: float | None = None,
+        mirror_error: str | None = None,
+        mirror_latency_ms: float | None = None,
     ) -> None:
         """Say what came of a task, once, at its end. Never raises, never waits.
 
@@ -239,10 +246,11 @@ class Router:
         error       the kind, when the task ended without an answer; likewise
         shadow_cost_nusd   in shadow: what the candidate's choice would have cost, if the caller can tell
         mirror_success, mirror_cost_nusd   when `decision.mirror` asked for the other arm's model and it ran
+        mirror_error, mirror_latency_ms    when it gave no answer: any word; how long it took. The brake goes by them
         """
         given = TaskResult(
             success, quality, confidence, cost_nusd, cost_usd, usage, latency_ms, error,
-            shadow_cost_nusd, mirror_success, mirror_cost_nusd,
+            shadow_cost_nusd, mirror_success, mirror_cost_nusd, mirror_error, mirror_latency_ms,
         )  # fmt: skip
         try:
             self._record(decision, given)
@@ -252,6 +260,7 @@ class Router:
 
     def _record(self, decision: Decision, given: TaskResult) -> None:
         outcome, left_out = outcome_of(decision, given, self._costs)
+        self._end_mirror(decision, outcome, *mirror_end(given, left_out))
         for figure, why in left_out:
             self._count.figures_invalid.hit()
             if figure not in self._told:
@@ -266,6 +275,17 @@ class Router:
         cap = rollout.cost_cap_nusd if rollout is not None else None
         self._outcomes.record(bucket_key(decision), outcome, cap, decision.cell)
         self._log_task(lambda kept: task_line(decision, outcome, kept.attributes, kept.secret))
+
+    def _end_mirror(
+        self, decision: Decision, outcome: Outcome, failed: bool | None, latency_ms: float | None
+    ) -> None:
+        rollout, brake = decision.assignment.rollout, self._memory.mirrors
+        if rollout is not None and rollout.mirror_pcm:
+            brake.ended(rollout.id, decision.workload, decision.nonce, failed=failed, latency_ms=latency_ms)
+        if outcome.mirror_failed:
+            self._count.mirrors_failed.hit()
+        if outcome.mirror_braked:
+            self._count.mirrors_braked.hit()
 
     def _log_task(self, line: Callable[[TaskLog], dict[str, Any]]) -> None:
         """After all else is kept: a line that cannot be made is counted, and nothing else is lost."""
@@ -353,6 +373,7 @@ class Router:
             "outcomes_refused": outcomes.refused,
             "feedback_waiting": len(self._feedback),
             "feedback_dropped": self._feedback.dropped,
+            "mirrors_stopped": self._memory.mirrors.braked,
             "task_log_written": self._task_log.written if self._task_log else 0,
             "task_log_dropped": self._task_log.dropped if self._task_log else 0,
             "task_log_problem": self._task_log.problem if self._task_log else None,
@@ -433,6 +454,8 @@ class _Counts:
         self.outcomes_invalid = Counter()
         self.outcomes_without_policy = Counter()
         self.figures_invalid = Counter()
+        self.mirrors_failed = Counter()
+        self.mirrors_braked = Counter()
 
     def values(self) -> dict[str, int]:
         return {name: counter.value for name, counter in vars(self).items()}

@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from scipy import stats
 
 from controlplane.core import clock
@@ -13,10 +14,12 @@ from rollout_app import actions
 from rollout_app.blast_radius.shadow_stage import mirror_answer, shadow_stage_answer
 from rollout_app.engine.evidence import MirrorSums
 from rollout_app.engine.stats.paired import difference_interval, exact_p
-from rollout_app.models import Rollout
+from rollout_app.models import ArmTotals, Rollout
 from tests.blast_radius.test_radius import LARGE, SMALL, place, traffic, version
 from tests.support.callers import Caller
 from tests.support.outcomes import outcome
+from tests.support.pages import text
+from tests.support.people import logged_in
 
 __all__ = ["place"]
 
@@ -47,6 +50,15 @@ def shadowed(place: Place, **mirror: int) -> Rollout:
             mirror=dict(mirror) if endpoint == "/a" else {},
         )
     return rollout
+
+
+def rehearse(rollout: Rollout, **figures: Any) -> None:
+    """A minute of the shadow stage, as the engine reads it."""
+    ArmTotals.objects.create(
+        environment=rollout.environment, workload=rollout.workload, rollout=str(rollout.pk), stage=0,
+        arm="baseline", version=rollout.baseline.number,
+        minute=clock.now().replace(second=0, microsecond=0), tasks=100, **figures,
+    )  # fmt: skip
 
 
 def test_a_policy_that_may_escalate_everything_does_not_move_everything_to_the_weak_model(
@@ -119,6 +131,17 @@ def test_the_api_gives_it(place: Place) -> None:
     answer: dict[str, Any] = Caller("viewer")("GET", f"rollouts/{rollout.pk}/shadow").json()
     assert answer["mirror"]["p_value"] < 0.05 and answer["decided"]["basis"] == "shadow"
     assert "agreement" in answer and "route_shift" in answer
+
+
+def test_mirrors_that_a_brake_stopped_are_told_in_the_report_and_on_the_page(place: Place) -> None:
+    traffic(place)
+    rollout = shadowed(place, **ENDS, failed=9, braked=31)
+    rehearse(rollout, shadow={"decisions": 100, "agreed": 0}, mirror={**ENDS, "failed": 9, "braked": 31})
+    answer = shadow_stage_answer(rollout)
+    assert answer["mirror_brake"] == {"failed": 9, "braked": 31}
+    page = text(logged_in("vera", "viewer").get(reverse("console:rollout", args=[rollout.pk])))
+    assert "Mirrors without an answer" in page and "9 tasks" in page
+    assert "Not mirrored, because mirrors failed or hung" in page and "31 tasks" in page
 
 
 def test_before_anything_was_shadowed_nothing_is_claimed(place: Place) -> None:

@@ -64,6 +64,17 @@ def test_it_adds_up_by_route_and_by_arm(plane: Plane, served: Served) -> None:
     assert totals.groups == {"7": [36, 9]}
 
 
+def test_it_adds_up_mirrors_that_failed_and_those_that_a_brake_left_out(plane: Plane, served: Served) -> None:
+    ends = {"n": 3, "both": 2, "only_baseline": 1, "failed": 1, "braked": 4}
+    for mirror in (ends, {"failed": 2}, {"n": 1, "both": 1}):
+        answer = plane.post(DOOR, served.key, batch(bucket(served.assignment, mirror=mirror)))
+        assert answer.status == 202
+    kept = ArmTotals.objects.get().mirror
+    assert {name: kept[name] for name in ("n", "both", "only_baseline", "failed", "braked")} == {
+        "n": 4, "both": 3, "only_baseline": 1, "failed": 3, "braked": 4
+    }  # fmt: skip
+
+
 def test_it_counts_a_batch_once_and_answers_it_alike(plane: Plane, served: Served) -> None:
     sent = batch(bucket(served.assignment), bucket(served.assignment, rule="heavy"))
     first = plane.post(DOOR, served.key, sent)
@@ -135,6 +146,7 @@ def test_it_counts_the_same_id_of_another_environment(plane: Plane, served: Serv
         ("shadow", {"decisions": 119, "agreed": 0}),
         ("shadow", {"decisions": 10, "agreed": 11}),
         ("mirror", {"n": 2, "both": 1}),
+        ("mirror", {"failed": 100, "braked": 19}),
         ("arm", "other"),
         ("arm", "candidate"),
         ("stage", 1),

@@ -70,6 +70,8 @@ class Outcome:
                         answered
     models              every model that was asked, the policy's own names
     differing           the route pair, "" where the two policies agree, None where it is not known
+    mirror_failed       the candidate's model ran beside and gave no answer, or one too late
+    mirror_braked       it would have run, but for the brake
     """
 
     success: bool | None
@@ -86,6 +88,8 @@ class Outcome:
     differing: str | None = None
     shadow: Shadow | None = None
     mirror: Mirror | None = None
+    mirror_failed: bool = False
+    mirror_braked: bool = False
 
 
 @dataclass(slots=True)
@@ -252,6 +256,11 @@ class Bucket:
             self._add_shadow(outcome.shadow)
         if outcome.mirror is not None:
             self._add_mirror(outcome.mirror)
+        # Left out where nothing was: a control plane of before knows no such counts.
+        if outcome.mirror_failed:
+            _bump(self.mirror, "failed")
+        if outcome.mirror_braked:
+            _bump(self.mirror, "braked")
 
     def _count(self, outcome: Outcome) -> None:
         self.tasks += 1

@@ -224,7 +224,7 @@ def _is_shadow(shadow: ShadowReport, tasks: int) -> bool:
 
 def _is_mirror(mirror: MirrorReport, tasks: int) -> bool:
     compared = mirror.both + mirror.only_candidate + mirror.only_baseline + mirror.neither
-    return mirror.n <= tasks and mirror.n == compared
+    return mirror.n <= tasks and mirror.n == compared and mirror.failed + mirror.braked <= tasks
 
 
 def _are_pairs(pairs: Mapping[str, DifferingReport], of: GradesReport) -> bool:
@@ -337,7 +337,12 @@ def _details(bucket: BucketReport) -> Found:
     if not _is_shadow(bucket.shadow, bucket.tasks):
         found.append(("shadow", "the shadow's counts contradict one another"))
     if not _is_mirror(bucket.mirror, bucket.tasks):
-        found.append(("mirror", "n = both + only_candidate + only_baseline + neither does not hold"))
+        found.append(
+            (
+                "mirror",
+                "n = both + only_candidate + only_baseline + neither, or failed + braked <= tasks, does not hold",
+            )
+        )
     if _names_hold_nul(bucket):
         found.append(("models", "a name holds a NUL character"))
     return found

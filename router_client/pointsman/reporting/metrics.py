@@ -91,6 +91,8 @@ _COUNTERS = {
         "Costs, latencies and scores left out because they are none",
     ),
     "feedback_dropped": ("pointsman_feedback_dropped", "Words of feedback dropped or refused"),
+    "mirrors_failed": ("pointsman_mirrors_failed", "Mirrored tasks whose mirror gave no answer"),
+    "mirrors_braked": ("pointsman_mirrors_braked", "Tasks that were not mirrored because mirrors fail"),
     "task_log_written": ("pointsman_task_log_written", "Lines of the task log that were written"),
     "task_log_dropped": ("pointsman_task_log_dropped", "Lines of the task log that were dropped"),
 }

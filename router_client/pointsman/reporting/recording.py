@@ -13,7 +13,7 @@ from pointsman.recent import Recent
 from pointsman.reporting.buckets import BucketKey, Mirror, Outcome, Shadow
 from pointsman.reporting.limits import LATENCY_MS, NAME
 
-__all__ = ["TaskResult", "TypicalCosts", "bucket_key", "learn", "outcome_of"]
+__all__ = ["TaskResult", "TypicalCosts", "bucket_key", "learn", "mirror_end", "outcome_of"]
 
 # A longer name would have its whole bucket refused.
 _MODEL_LENGTH = NAME
@@ -34,6 +34,8 @@ class TaskResult(NamedTuple):
     shadow_cost_nusd: float | None
     mirror_success: bool | None
     mirror_cost_nusd: float | None
+    mirror_error: str | None
+    mirror_latency_ms: float | None
 
 
 class TypicalCosts:
@@ -118,6 +120,8 @@ def outcome_of(
         differing=decision.differing,
         shadow=_shadow(decision, ending, cost, costs, left_out),
         mirror=_mirror(success, cost, ending, left_out),
+        mirror_failed=ending.mirror_error is not None,
+        mirror_braked=decision.mirror_braked,
     )
     return outcome, left_out
 
@@ -221,10 +225,18 @@ def _mirror(
     success: bool | None, cost: int | None, ending: TaskResult, left_out: list[tuple[str, str]]
 ) -> Mirror | None:
     # A mirror runs in shadow only, where the baseline is what was served.
-    if ending.mirror_success is None or success is None:
+    # A candidate that gives no answer has not succeeded: left out, its failures would make it look good.
+    other = False if ending.mirror_error is not None else ending.mirror_success
+    if other is None or success is None:
         return None
-    other = _other_cost(ending.mirror_cost_nusd, left_out)
-    return Mirror(success, bool(ending.mirror_success), cost, other)
+    return Mirror(success, bool(other), cost, _other_cost(ending.mirror_cost_nusd, left_out))
+
+
+def mirror_end(ending: TaskResult, left_out: list[tuple[str, str]]) -> tuple[bool | None, float | None]:
+    """For the brake: (failed, milliseconds) of the mirror; None where the caller does not say."""
+    took = _figure("mirror_latency_ms", ending.mirror_latency_ms, LATENCY_MS, left_out)
+    said = ending.mirror_success is not None or took is not None
+    return (True if ending.mirror_error is not None else False if said else None), took
 
 
 def _model(alias: str) -> str:

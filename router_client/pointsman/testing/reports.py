@@ -144,7 +144,9 @@ _shadow = _record(
 _mirror = _record(
     {},
     {
-        **dict.fromkeys(("n", "both", "only_candidate", "only_baseline", "neither"), (_count, 0)),
+        **dict.fromkeys(
+            ("n", "both", "only_candidate", "only_baseline", "neither", "failed", "braked"), (_count, 0)
+        ),
         **dict.fromkeys(("candidate_cost_nusd", "baseline_cost_nusd"), (_money, 0)),
     },
 )

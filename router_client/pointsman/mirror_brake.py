@@ -1,0 +1,114 @@
+"""The brake of mirrors: a candidate's model that fails, hangs or is slow is not called beside every task.
+
+A mirror serves nobody, so it may never be a burden. A router cannot see that one hangs but by those that never end:
+when too many are under way, or too many of the last ones failed or took too long, no further task of that rollout is
+mirrored for a while; then it is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from pointsman.errors import ConfigurationError
+from pointsman.recent import Recent
+
+__all__ = ["MirrorBrake"]
+
+log = logging.getLogger("pointsman")
+
+
+class _Mirrors:
+    """Of one rollout: the last ends (True: failed or too slow), who is under way, braked until when."""
+
+    __slots__ = ("ends", "until", "under_way")
+
+    def __init__(self, over: int) -> None:
+        self.ends: deque[bool] = deque(maxlen=over)
+        self.under_way: set[str] = set()
+        self.until: float | None = None
+
+
+class MirrorBrake:
+    """When mirrors stop, and for how long.
+
+    over        so many of the last mirrors of a rollout are looked at; fewer stop nothing
+    bad_share   0 … 1: from this share of failed or slow ones on they stop
+    slowest_ms  a mirror that took longer is slow
+    under_way   at most so many mirrors at once that have not been recorded
+    rest_s      for so long they stop; then they are tried again
+    clock       seconds, for tests
+
+    Takes no lock: two threads may let one mirror more through, or say the same thing twice. Never raises.
+    """
+
+    def __init__(
+        self,
+        *,
+        over: int = 20,
+        bad_share: float = 0.5,
+        slowest_ms: float = 60_000,
+        under_way: int = 100,
+        rest_s: float = 300,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        if over < 1 or not 0 < bad_share <= 1 or not slowest_ms > 0 or under_way < 1 or not rest_s > 0:
+            raise ConfigurationError(
+                "a mirror brake takes over and under_way from 1, bad_share above 0 up to 1, slowest_ms and rest_s "
+                f"above 0; not {over!r}, {under_way!r}, {bad_share!r}, {slowest_ms!r}, {rest_s!r}"
+            )
+        self._over, self._share, self._slowest_ms = over, bad_share, slowest_ms
+        self._under_way, self._rest_s, self._clock = under_way, rest_s, clock
+        self._rollouts: Recent[str, _Mirrors] = Recent(1_000)
+        self._braked: dict[str, tuple[str, float]] = {}
+
+    @property
+    def braked(self) -> list[str]:
+        """Workloads whose mirrors are stopped now."""
+        now = self._clock()
+        return sorted({workload for workload, until in list(self._braked.values()) if now < until})
+
+    def lets(self, rollout: str, workload: str, task: str) -> bool:
+        """Whether this task may be mirrored; asked once for each, and it then counts as under way."""
+        mirrors = self._rollouts.get(rollout) or self._rollouts.put(rollout, _Mirrors(self._over))
+        if mirrors.until is not None:
+            if self._clock() < mirrors.until:
+                return False
+            self._release(mirrors, rollout, workload)
+        if len(mirrors.under_way) >= self._under_way:
+            why = f"{len(mirrors.under_way)} are under way and have not ended"
+            self._stop(mirrors, rollout, workload, why)
+            return False
+        mirrors.under_way.add(task)
+        return True
+
+    def ended(
+        self, rollout: str, workload: str, task: str, *, failed: bool | None, latency_ms: float | None
+    ) -> None:
+        """The task was recorded. `failed` None and no latency: nobody said how its mirror ended, if it had one."""
+        mirrors = self._rollouts.get(rollout)
+        if mirrors is None or task not in mirrors.under_way:
+            return
+        mirrors.under_way.discard(task)
+        slow = latency_ms is not None and latency_ms > self._slowest_ms
+        if failed is None and latency_ms is None:
+            return
+        mirrors.ends.append(bool(failed) or slow)
+        bad, seen = sum(mirrors.ends), len(mirrors.ends)
+        if seen >= self._over and bad >= self._share * seen and mirrors.until is None:
+            why = f"{bad} of the last {seen} failed or took longer than {self._slowest_ms:g} ms"
+            self._stop(mirrors, rollout, workload, why)
+
+    def _stop(self, mirrors: _Mirrors, rollout: str, workload: str, why: str) -> None:
+        mirrors.until = until = self._clock() + self._rest_s
+        self._braked[rollout] = (workload, until)
+        log.warning("%s: no task is mirrored for %g s: %s", workload, self._rest_s, why)
+
+    def _release(self, mirrors: _Mirrors, rollout: str, workload: str) -> None:
+        mirrors.until = None
+        mirrors.ends.clear()
+        mirrors.under_way.clear()
+        self._braked.pop(rollout, None)
+        log.info("%s: tasks are mirrored again", workload)
