@@ -7,22 +7,38 @@ Each periodic job is one thin task in its app's `tasks.py`, with a time limit of
 """
 
 import os
+import time
 from typing import Any
 
 from celery import Celery, Task, signals
 
-from controlplane.core.schedule import ENGINE, TABLE
+from controlplane.core.schedule import ENGINE, TABLE, job
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
 
+TURN = "pointsman_turn"  # a header of what beat sends
+_ended_at: dict[str, float] = {}  # job → when its last run here ended, of `time.monotonic`
 ENGINE_TASKS = (ENGINE, "rollout_app.tasks.evaluate")
 
 
 class JobTask(Task):  # type: ignore[misc]
-    """Whoever calls it, a worker or the embedded runner: what it logs and writes names it, and its end is noted."""
+    """Whoever calls it, a worker or the embedded runner: what it logs and writes names it, and its end is noted.
+
+    A turn that beat has sent is left out where one has just ended: after a pause of the workers they lie in the queue
+    by the hundred. By this process's monotonic clock: Celery's `expires` compares beat's clock with the worker's, and
+    a worker that was three seconds ahead threw every turn of the engine away.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.request.get(TURN) and time.monotonic() < _next_turn_at(self.name):
+            return None
+        try:
+            return self._do(*args, **kwargs)
+        finally:
+            _ended_at[self.name] = time.monotonic()
+
+    def _do(self, *args: Any, **kwargs: Any) -> Any:
         from controlplane.core import heartbeats, patience
         from controlplane.core.context import request_context
 
@@ -32,18 +48,22 @@ class JobTask(Task):  # type: ignore[misc]
             patience.patience(patience.SHORT_S if short else patience.LONG_S),
         ):
             done = super().__call__(*args, **kwargs)
-            if any(job.path == self.name for job in TABLE):
+            if any(one.path == self.name for one in TABLE):
                 heartbeats.beat(self.name)
         return done
+
+
+def _next_turn_at(path: str) -> float:
+    """Half an interval after the last: two beats may send, and their turns come as they like."""
+    return _ended_at.get(path, float("-inf")) + job(path).every / 2
 
 
 app = Celery("pointsman", task_cls=JobTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.conf.beat_schedule = {
-    # Expires: after a pause of the workers a job is done once, not once for each turn that was missed.
-    job.path: {"task": job.path, "schedule": job.every, "options": {"expires": max(job.every, 1)}}
-    for job in TABLE
+    turn.path: {"task": turn.path, "schedule": turn.every, "options": {"headers": {TURN: True}}}
+    for turn in TABLE
 }
 app.set_default()  # in every thread: the tasks of `@shared_task` belong to it
 

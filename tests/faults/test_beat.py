@@ -1,5 +1,6 @@
 """Celery beat, whose clock is put right after it was ahead."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,10 +10,12 @@ import time_machine
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from controlplane import celery
 from controlplane.celery import app
 from controlplane.core.schedule import ENGINE, TABLE
 
 NOW = datetime.now(UTC)
+DELIVER = "controlplane.notifications.tasks.deliver"
 Sent = list[str]
 
 
@@ -72,3 +75,35 @@ def test_a_schedule_of_the_future_on_disk_is_begun_anew(
             pass
         after.close()
     assert ENGINE in sent
+
+
+def test_a_turn_does_not_expire_by_a_workers_clock() -> None:
+    """Turns of the engine expired after two seconds: a worker three seconds ahead of beat threw all of them away."""
+    assert all("expires" not in entry["options"] for entry in app.conf.beat_schedule.values())
+
+
+def _turn(path: str) -> object:
+    """As a worker does it when beat has sent it."""
+    task = app.tasks[path]
+    task.push_request(**app.conf.beat_schedule[path]["options"].get("headers", {}))
+    try:
+        return task()
+    finally:
+        task.pop_request()
+
+
+@pytest.mark.django_db
+def test_turns_that_were_missed_are_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause they lie in the queue by the hundred. A hint that something is due now is no turn."""
+    app.loader.import_default_modules()
+    done: list[str] = []
+    monkeypatch.setattr(app.tasks[DELIVER], "run", lambda: done.append("done"))
+    monkeypatch.setattr(celery, "_ended_at", {})
+    for _ in range(100):
+        _turn(DELIVER)
+    assert len(done) == 1
+    app.tasks[DELIVER]()
+    assert len(done) == 2
+    monkeypatch.setattr(celery, "_ended_at", {DELIVER: time.monotonic() - 1.5})
+    _turn(DELIVER)
+    assert len(done) == 3
