@@ -10,7 +10,7 @@ from tests.faults.kinds.place import EVERYTHING
 Where = tuple[str, int]  # part, number
 # Where "everything" strikes, these are left for others.
 BESIDE_EVERYTHING = ("clients", "Redis", "database")
-LEAST = 5  # faults of a wave
+LEAST = 7  # faults of a wave
 EVERYTHING_EVERY = 6  # waves
 
 
