@@ -246,6 +246,7 @@ def test_it_freezes_an_environment(admin: Client) -> None:
     [
         "a\nb", "a\tb", "..", ".", "a/..", "a/../b", "a//b", "/a", "a/", "a/ b", "a\u200bb", "a\u202eb",
         "a\u2028b", "a\u00a0b", "a\x00b", "a\x7fb", "a%2Fb", "a?b", "a#b", "a\\b", "a\ue000b", "a\ufeffb", "",
+        "a\u3164b", "a\ufe0fb", "a\u2800b", "a\u034fb", "a\U000e0100b", "gro\u0308sse",
     ],
 )  # fmt: skip
 def test_it_refuses_a_model_that_no_address_could_name(admin: Client, name: str) -> None:
