@@ -36,7 +36,7 @@ def table(runs: Iterable[Run]) -> Iterator[str]:
         f" {sum(run.changes for run in runs):,} changes asked for."
     )
     if late := [seconds for seconds in everything if seconds > RECOVERED_WITHIN_S]:
-        yield f"\n{len(late)} of the faults were in storms after which it took longer than {RECOVERED_WITHIN_S:.0f} s."
+        yield f"\n{len(late)} of the faults were in waves after which it took longer than {RECOVERED_WITHIN_S:.0f} s."
     if len(everything) < WHOLE:
         yield f"\nThat is less than a whole `make faults`, which injects {WHOLE:,}: these are the runs that were made."
     yield from (f"\n- {found}" for found in violations)
