@@ -48,6 +48,8 @@ VERBS = {
     "provider.connect": "connected the company's account of",
     "provider.disconnect": "disconnected the company's account of",
     "session.begin": "signed in", "session.end": "signed out", "team.join": "joined",
+    "signing_key.rotate": "rotated", "signing_key.retire": "retired",
+    "signing_key.noticed": "noticed other signing keys, now with",
     "break_glass.review": "looked at the use of break-glass:",
 }  # fmt: skip
 _ALONE = {"session.begin", "session.end"}  # of oneself

@@ -3,9 +3,11 @@
 from celery import shared_task
 
 from controlplane.audit import checkpoints, refusals
+from controlplane.audit.management import key_changes
 
 
 @shared_task(soft_time_limit=30, time_limit=40)
 def checkpoint() -> None:
     refusals.fold_old()
+    key_changes.notice()  # of a process whose start could not look, or of keys that were changed since
     checkpoints.make()

@@ -1,5 +1,6 @@
 """The signing key is changed, and no router, no checkpoint and no process notices."""
 
+import json
 import re
 from io import StringIO
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from controlplane.audit import checkpoints, log, verification
+from controlplane.audit import checkpoints, log, tasks, verification
+from controlplane.audit.management import key_changes
 from controlplane.audit.models import Entry
 from controlplane.core import signing
 from controlplane.core.actors import SYSTEM
@@ -146,3 +148,83 @@ def test_keys_of_the_settings_are_printed_for_whoever_keeps_them(settings: Any) 
     assert len(published()) == 2
     assert believes(published()[0], signing.sign_snapshot(BODY))
     assert not signing.key_file().exists()
+
+
+# --- changed without a command ---------------------------------------------------------------------------------
+
+
+def with_a_checkpoint(settings: Any) -> str:
+    """An instance whose key comes from the environment and has signed; returns the key."""
+    settings.SIGNING_KEY = old = signing.new_private_text()
+    log.record(actor=SYSTEM, action="test", target=("test", "1"))
+    assert checkpoints.make() is not None
+    return old
+
+
+def noticed() -> list[tuple[list[str], list[str]]]:
+    """(before, after) of each entry."""
+    found = []
+    for entry in Entry.objects.filter(action="signing_key.noticed").order_by("seq"):
+        (change,) = json.loads(bytes(entry.body))["diff"]
+        found.append((change["before"], change["after"]))
+    return found
+
+
+def ids() -> list[str]:
+    return [line.partition(":")[0] for line in published()]
+
+
+def test_another_key_in_the_environment_is_noticed_once(settings: Any) -> None:
+    with_a_checkpoint(settings)
+    assert not key_changes.notice()
+    settings.SIGNING_KEY = signing.new_private_text()
+    assert key_changes.notice()
+    assert not key_changes.notice()
+    assert noticed() == [([key_changes.UNKNOWN], ids())]
+    assert "POINTSMAN_SIGNING_KEY" in Entry.objects.latest("seq").reason
+
+
+def test_each_step_of_a_rotation_in_the_environment_is_noticed(settings: Any) -> None:
+    old = with_a_checkpoint(settings)
+    new, (first,) = signing.new_private_text(), ids()
+    steps = [f"{old},{new}", f"{new},{old}", new]
+    told = []
+    for step in steps:
+        settings.SIGNING_KEY = step
+        assert key_changes.notice()
+        told.append(ids())
+    second = told[-1][0]
+    assert told == [[first, second], [second, first], [second]]
+    assert noticed() == list(zip([[first], *told], told, strict=False))
+
+
+def test_a_rotation_by_command_is_not_noticed_again() -> None:
+    log.record(actor=SYSTEM, action="test", target=("test", "1"))
+    checkpoints.make()
+    (old,) = ids()
+    run("rotate", "--reason", "once a year")
+    assert not key_changes.notice()
+    run("retire", old, "--reason", "every router has the new one")
+    assert not key_changes.notice()
+    signing.keep_private([signing.new_private_text()])  # the file, by hand
+    assert key_changes.notice()
+    assert "the instance's file" in Entry.objects.latest("seq").reason
+
+
+def test_a_new_instance_has_nothing_to_notice() -> None:
+    assert not key_changes.notice()
+    assert not Entry.objects.exists()
+
+
+def test_the_periodic_job_and_a_start_look(settings: Any, monkeypatch: Any) -> None:
+    with_a_checkpoint(settings)
+    settings.SIGNING_KEY = signing.new_private_text()
+    tasks.checkpoint()
+    assert len(noticed()) == 1
+    settings.SIGNING_KEY = signing.new_private_text()
+    monkeypatch.setattr("controlplane.server.process.serve", lambda *args: None)
+    monkeypatch.setattr("controlplane.server.process.refuse_taken", lambda *args: None)
+    monkeypatch.setattr("controlplane.management.commands.serve.connections.close_all", lambda: None)
+    call_command("serve", stdout=StringIO())
+    assert len(noticed()) == 2
+    assert json.loads(bytes(Entry.objects.latest("seq").body))["source"] == "command serve"

@@ -1,6 +1,8 @@
 """`manage.py serve`: the web server, with the gateway and the console in it."""
 
+import logging
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -8,7 +10,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from controlplane.audit.management import key_changes
+from controlplane.core.context import request_context
 from controlplane.server import process
+
+logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
@@ -29,6 +35,7 @@ class Command(BaseCommand):
                 "SQLite has one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL."
             )
         _refuse_unmigrated()
+        _notice_other_keys()
         connections.close_all()  # none is to be shared with the workers
         try:
             address = process.resolved(host, port)
@@ -38,6 +45,13 @@ class Command(BaseCommand):
         self.stdout.write(f"Pointsman is served at http://{host}:{port}/")
         self.stdout.flush()
         process.serve(address, port, workers, options["grace"])
+
+
+def _notice_other_keys() -> None:
+    """In the log, when the signing keys are not those of before. A database that is away is asked later."""
+    with suppress(DatabaseError), request_context(source="command serve"):
+        if key_changes.notice():
+            logger.warning("the signing keys are not those of before; the audit log says which")
 
 
 def _migrate() -> str:

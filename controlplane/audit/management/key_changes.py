@@ -1,0 +1,58 @@
+"""Signing keys that were changed without `manage.py signing_key`: in the environment, or in the file by hand.
+
+A process that starts with other keys than the log last told of appends an entry that says so. What the log says last
+is believed as much as the rest of it; before it has told of any key, the newest checkpoint says which one signed it.
+"""
+
+import json
+
+from django.db import transaction
+
+from controlplane.audit import log, notes
+from controlplane.audit.models import Checkpoint, Entry
+from controlplane.core import signing
+from controlplane.core.actors import SYSTEM
+
+NOTICED = "signing_key.noticed"
+_TOLD_BY = (NOTICED, "signing_key.rotate", "signing_key.retire")
+UNKNOWN = "a key that is not here"
+
+
+def notice() -> bool:
+    """Append the entry, where the keys that sign are not those of before; True if there was one. Any number at once."""
+    now = [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
+    if _told() in (None, now):
+        return False
+    with transaction.atomic():
+        log.locked_head()  # another process may have noticed it at the same moment
+        told = _told()
+        if told in (None, now):
+            return False
+        log.record(
+            actor=SYSTEM,
+            action=NOTICED,
+            target=("signing_key", now[0]),
+            reason=f"The signing keys were changed in {_where()}, not by `manage.py signing_key`.",
+            before={"keys": told},
+            after={"keys": now},
+        )
+    return True
+
+
+def _where() -> str:
+    return "POINTSMAN_SIGNING_KEY" if signing.from_settings() else "the instance's file"
+
+
+def _told() -> list[str] | None:
+    """The ids of the keys as the log knows them; None before it knows any."""
+    entry = Entry.objects.filter(action__in=_TOLD_BY, outcome="done").order_by("-seq").first()
+    if entry is not None:
+        for change in json.loads(bytes(entry.body))["diff"]:
+            if change["path"] == "/keys":
+                return [str(key_id) for key_id in change["after"]]
+    newest = Checkpoint.objects.order_by("-seq").values_list("note", flat=True).first()
+    found = notes.read_all(newest) if newest is not None else []
+    if not found:
+        return None
+    signers = (public for public in signing.trusted_publics() if notes.is_signed(found[0], [public]))
+    return [next(map(signing.id_of, signers), UNKNOWN)]
