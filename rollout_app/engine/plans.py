@@ -34,7 +34,7 @@ _LADDER = [
             "percentage", share_pcm=1_000 * percent, min_minutes=5, min_tasks=50, max_hours=72, skippable=True
         )
     )
-    for percent in (2, 3, 4, 6, 8, 10, 13, 17, 22, 28, 36, 50)
+    for percent in (3, 4, 6, 8, 10, 13, 17, 22, 28, 36, 50)
 ]
 _TRIAL = [
     asdict(Stage("shadow", min_minutes=1, min_tasks=20, max_hours=24)),
@@ -58,7 +58,7 @@ SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
         [_SHADOW, _percent(25, hours=336), _percent(50, hours=336), _FULL],
     ),
     "evidence": (
-        "Shadow, then as fast as the evidence allows, from 2 % on: harm to all traffic stays within the margins.",
+        "Shadow, then as fast as the evidence allows, from 3 % on: harm to all traffic stays within the margins.",
         [_SHADOW, *_LADDER, _FULL],
     ),
     "trial": (

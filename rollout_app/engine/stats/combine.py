@@ -8,7 +8,7 @@ LOG_ROLL_BACK = -math.log(ALPHA)  # E >= 20
 LOG_SAFE = -math.log(ALPHA)
 LOG_AMBER = math.log(5)
 # From here on no stage is skipped: a small share tells more by each of its tasks, and fewer of them go wrong.
-LOG_SUSPICION = math.log(0.5)
+LOG_SUSPICION = math.log(0.1)
 
 
 def log_sum_exp(values: Iterable[float]) -> float:
