@@ -1,7 +1,7 @@
 """How often the engine is right: the real pure engine over simulated rollouts.
 
     python -m benchmarks.guardrails --runs 200 --jobs 2
-    python -m benchmarks.guardrails --runs 200 --only "identical;success -5" --tuning "no boosting"
+    python -m benchmarks.guardrails --runs 200 --only "identical;success -5" --tuning "no slices"
 
 Every run takes in windows, judges and decides at every evaluation, by the functions that a rollout goes through;
 only the traffic is made up. `--tuning` leaves out one part of the evidence, to measure what it is worth.
@@ -31,10 +31,9 @@ TUNINGS = {
     "default": DEFAULT,
     "no differing tasks": replace(DEFAULT, differing=0.0),
     "no slices": replace(DEFAULT, slices=0.0),
-    "no boosting": replace(DEFAULT, boosting=False),
     "no exact cost test": replace(DEFAULT, exact_cost=0.0),
     "costs from 100 tasks": replace(DEFAULT, least_cost_tasks=100),
-    "none of these": Tuning(0.1, 0.0, 0.0, 0.0, 0.0, boosting=False, least_cost_tasks=100),
+    "none of these": Tuning(0.1, 0.0, 0.0, 0.0, 0.0, least_cost_tasks=100),
 }
 SEED = 7_000
 MARGIN = next(guardrail.margin for guardrail in guardrails_for() if guardrail.metric is Metric.FAILURE)

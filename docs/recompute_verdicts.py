@@ -91,12 +91,12 @@ class Measure:
     def mixture(self, llrs, weights, deff):
         return ln_sum((w, x / deff) for x, w in zip(llrs, weights, strict=True))
 
-    def above(self, sums, psi, gain):
+    def above(self, sums, psi):
         """Against "odds ratio <= psi"."""
         llr = dict(map(tuple, sums["llr"]))
         if psi <= 1:
             ln_e = self.mixture([llr[p] for p, _ in HARM], [w for _, w in HARM], self.deff)
-            return ln_e + (gain if self.deff <= 1 else 0.0)
+            return ln_e + (sums.get("gain", 0.0) if self.deff <= 1 else 0.0)  # only rows of earlier versions gain
         grid = [(p, w) for p, w in HARM if p > psi]
         if not grid:
             return 0.0
@@ -172,7 +172,7 @@ class Rate(Measure):
             return ln_sum(odds), x / n >= self.d
         pt, pc = (sums[arm]["x"] / sums[arm]["n"] for arm in ("candidate", "baseline"))
         best = estimate - missing.e * (pt if missing.candidate else 1 - pc)
-        ln_e = self.above(sums, shifted_odds(pc, missing), sums["gain"])
+        ln_e = self.above(sums, shifted_odds(pc, missing))
         of_all = best * self.tasks(name) / max(1, self.tasks("all"))
         if name == "differing":
             return ln_e, of_all >= self.d
@@ -385,7 +385,7 @@ class Ratio(Measure):
             sums = self.sums[name]
             missing = Missing(sums["missing"], 1.0, self.deff)
             pc = sums["baseline"]["x"] / sums["baseline"]["n"] if sums["baseline"]["n"] else 0.0
-            found.append((1 / len(OVER), self.above(sums, shifted_odds(pc, missing), sums["gain"])))
+            found.append((1 / len(OVER), self.above(sums, shifted_odds(pc, missing))))
         return ln_sum(found), self.enough("all") and self.counts("all", self.lost("all", False))
 
     def safe(self, margin):

@@ -135,7 +135,6 @@ def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
     numerator, denominator = sums["mh"]
     assert stored["estimate"] == pytest.approx(numerator / denominator)
     since = math.fsum(weight * math.exp(llr[psi] / reference["deff"]) for psi, weight in HARM_GRID)
-    since *= math.exp(sums["gain"])  # of boosting
     assert stored["log_e_harm"] == pytest.approx(math.log(0.85 * since + 0.15))
 
     margin = min(0.2, 0.02 / 0.5)  # what the next stage's half of the traffic may bear

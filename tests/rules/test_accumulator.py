@@ -2,14 +2,12 @@
 
 import json
 import random
-from dataclasses import replace
 
 import pytest
 
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import ArmSums, ClosedWindow, Group, MinuteRow
 from rollout_app.engine.guardrails import guardrails_for
-from rollout_app.engine.measures.base import DEFAULT
 from tests.support.evidence_builders import REFERENCE, STAGES, arm, ledger, stratum
 
 RNG = random.Random(7)
@@ -38,10 +36,7 @@ def test_it_judges_alike_in_one_go_and_bit_by_bit_through_json() -> None:
 
 def test_it_does_not_care_for_the_order() -> None:
     every = strata()
-    plain = replace(
-        DEFAULT, boosting=False
-    )  # what boosting gains depends on the order, in which windows close
-    forward, backward = (Accumulator.open(guardrails_for(), STAGES, REFERENCE, plain) for _ in range(2))
+    forward, backward = (Accumulator.open(guardrails_for(), STAGES, REFERENCE) for _ in range(2))
     for one in every:
         forward.add(one)
     for one in reversed(every):

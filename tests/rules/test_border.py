@@ -68,7 +68,7 @@ def test_the_evidence_of_several_guardrails_adds_up() -> None:
     pytest.fail("no window at which only their sum reaches 20")
 
 
-@pytest.mark.parametrize("tuning", [DEFAULT, PLAIN, replace(DEFAULT, boosting=False)])
+@pytest.mark.parametrize("tuning", [DEFAULT, PLAIN])
 def test_the_parts_of_a_guardrail_add_up_to_one(tuning: Tuning) -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE, tuning)
     for minute in range(12):

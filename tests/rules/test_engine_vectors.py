@@ -1,6 +1,6 @@
 """The shared vectors through the engine's own entry: windows are taken in, judged, and decided upon.
 
-`PLAIN` is the test without what simulation added to it since (differing tasks, slices, boosting, restarts, the exact
+`PLAIN` is the test without what simulation added to it since (differing tasks, slices, restarts, the exact
 cost test): that is what the vectors' figures are of. The weights of these parts are pinned in `test_border`.
 """
 
@@ -77,7 +77,7 @@ def test_it_rolls_back_at_the_vectors_crossings(case: dict[str, Any]) -> None:
     for name, weight, tuning in (
         ("ln(1/0.05)", 1.0, PLAIN),
         ("ln(1/(0.05*0.25))", 0.25, PLAIN),
-        ("ln(1/(0.05*0.25*0.7))", 0.25, Tuning(0.1, 0.0, 0.0, 0.0, 0.0, boosting=False)),
+        ("ln(1/(0.05*0.25*0.7))", 0.25, Tuning(0.1, 0.0, 0.0, 0.0, 0.0)),
     ):
         reference = Reference(outcomes=5_000, rates={"failure": case["p_ref"]})
         guardrail = Guardrail(Metric.FAILURE, 1e-9, weight)  # the vectors look at the evidence alone

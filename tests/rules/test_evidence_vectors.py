@@ -1,4 +1,4 @@
-"""`tests/vectors/evidence.json`: boosting, missing data, slices, cells, by an implementation that shares no code."""
+"""`tests/vectors/evidence.json`: missing data, slices, cells, by an implementation that shares no code."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rollout_app.engine.measures.rates import SHIFT_GRID, SHIFT_NULL
-from rollout_app.engine.stats import boosting, cells, missing, naming, rates
+from rollout_app.engine.stats import cells, missing, naming, rates
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "evidence.json").read_text())
 Case = dict[str, Any]
@@ -21,28 +21,6 @@ def close(value: float) -> Any:
 def llrs(strata: list[list[int]], psis: tuple[float, ...]) -> list[float]:
     each = [rates.stratum_llrs(nt, xt, nc, xc, psis) for nt, xt, nc, xc in strata]
     return [sum(column) for column in zip(*each, strict=True)]
-
-
-@pytest.mark.parametrize("case", VECTORS["boosting"])
-def test_it_boosts(case: Case) -> None:
-    given = case["in"]
-    log_weights = [math.log(weight) for weight in given["weights"]]
-    counts = given["nt"], given["xt"], given["nc"], given["xc"]
-    found = boosting.log_boosted(*counts, rates.HARM_PSIS, log_weights, math.log(given["room"]))
-    assert math.exp(found) == pytest.approx(case["out"], rel=1e-7)
-
-
-@pytest.mark.parametrize("case", VECTORS["boosting"])
-def test_it_boosts_nothing_only_where_the_plain_factor_stays_below(case: Case) -> None:
-    given = case["in"]
-    counts = given["nt"], given["xt"], given["nc"], given["xc"]
-    after = [
-        math.log(weight) + llr
-        for weight, llr in zip(given["weights"], rates.stratum_llrs(*counts, rates.HARM_PSIS), strict=True)
-    ]
-    if boosting.stays_below(math.log(given["room"]), counts, rates.HARM_LOG_PSIS, after):
-        plain = math.fsum(math.exp(log) for log in after)
-        assert case["out"] == pytest.approx(plain, rel=1e-9)
 
 
 @pytest.mark.parametrize("case", VECTORS["missing"])

@@ -25,13 +25,12 @@ class Tuning:
     differing: float = 0.5  # of the rest: the tasks that the two policies treat differently
     exact_cost: float = 0.5  # of cost per success: the shares of costs above calibrated quantiles
     shift: float = 0.05  # of failures of sticky units: far more than units can differ
-    boosting: bool = True
     least_cost_tasks: int = 50  # per arm, of known cost and grade, before costs are evidence
 
 
 DEFAULT = Tuning()
 # One part, one test: the formulas as the shared vectors have them.
-PLAIN = Tuning(0.0, 0.0, 0.0, 0.0, 0.0, boosting=False, least_cost_tasks=100)
+PLAIN = Tuning(0.0, 0.0, 0.0, 0.0, 0.0, least_cost_tasks=100)
 RESTARTS = 3
 
 
@@ -106,6 +105,15 @@ class Measure(Protocol):
 def guarded(name: str, weight: float, make: Callable[[], HarmPart]) -> HarmPart:
     """The part, or one that counts nothing where it can't be computed: the others still roll back."""
     return or_failed(f"part {name}", make, lambda error: HarmPart(name, weight, 0.0, failed=error))
+
+
+_USUAL = 0.5  # of the margin: a difference that a candidate is about as likely to make as not
+
+
+def kept_of(margin: float, squared_error: float) -> float:
+    """How much of a difference seen so far is likely to stay: shrunk to none by its standard error."""
+    usual = (_USUAL * margin) ** 2
+    return usual / (usual + squared_error)
 
 
 def since(stage: int) -> str:

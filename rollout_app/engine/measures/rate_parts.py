@@ -5,7 +5,16 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from rollout_app.engine.measures.base import ALL, DIFFERING, Conditions, Tuning, WindowView, since, stage_of
+from rollout_app.engine.measures.base import (
+    ALL,
+    DIFFERING,
+    Conditions,
+    Tuning,
+    WindowView,
+    kept_of,
+    since,
+    stage_of,
+)
 from rollout_app.engine.measures.parts import Parted
 from rollout_app.engine.measures.sufficient import (
     Counts,
@@ -40,13 +49,12 @@ class RatePart:
 
 
 def shrinkage(stats: RateStatistics, margin: float, deff: float) -> float:
-    """How much of the difference seen so far is likely to stay: one of half the margin is as likely as not."""
+    """How much of the difference seen so far is likely to stay."""
     n = stats.nt + stats.nc
     if not n or not stats.mh_denominator:
         return 0.0
     p = (stats.xt + stats.xc + 0.5) / (n + 1)
-    squared_error, usual = deff * p * (1 - p) / stats.mh_denominator, (margin / 2) ** 2
-    return usual / (usual + squared_error)
+    return kept_of(margin, deff * p * (1 - p) / stats.mh_denominator)
 
 
 class Rate(Parted[RatePart]):

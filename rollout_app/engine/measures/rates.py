@@ -24,7 +24,7 @@ from rollout_app.engine.measures.sufficient import RateStatistics, RateStep
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates
-from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin, weighted
+from rollout_app.engine.stats.combine import stage_margin, weighted
 
 # Far more than units can differ by themselves: tested against an odds ratio of 6, undivided by the design effect.
 SHIFT_GRID, SHIFT_NULL = ((12.0, 0.4), (25.0, 0.3), (100.0, 0.3)), 6.0
@@ -58,7 +58,6 @@ class RateDifference(Rate):
             metric, dict.fromkeys((*rates.HARM_PSIS, *safe, *bounds, *shift)), restarts, tuning, weight
         )
         self._place = {psi: i for i, psi in enumerate(self.psis)}
-        self.boosts = tuning.boosting and not reference.sticky
         # Of sticky units: the same failures, all units in one piece; only the difference of rates is kept.
         self.raw: dict[str, RateStatistics] = {}
         self.splits = self.broken_down and reference.sticky
@@ -71,11 +70,9 @@ class RateDifference(Rate):
     def take(self, view: WindowView) -> None:
         stage = view.window.stage
         later = [since(at) for at in self.restarts if stage >= at]
-        log_cap = self._log_cap(self._weights(view.differing is not None, bool(self._slices))[ALL])
         for counts in self._counts(view):
             step = RateStep(counts, self.psis)
-            self.whole.stats.take(step, log_cap)
-            for name in later:
+            for name in (ALL, *later):
                 self._part(name).stats.take(step)
         self._miss(view, [ALL, *later])
         if self.broken_down:
@@ -104,15 +101,13 @@ class RateDifference(Rate):
     def _break_down(self, view: WindowView) -> None:
         differing = {DIFFERING: view.differing} if view.differing is not None else {}
         slices = {slice_part(name): sums for name, sums in view.slices.items()}
-        weights = self._weights(bool(differing), bool(slices or self._slices))
         for name, (candidate, baseline) in {**differing, **slices}.items():
             part = self.parts.get(name)
             if part is None:
                 psis = self.psis if name == DIFFERING else rates.HARM_PSIS
                 part = self.parts[name] = RatePart(RateStatistics(psis))
-            weight = weights[name] if name == DIFFERING else weights["slices"] / max(1, len(self._slices))
             counts = (candidate.graded, candidate.failures, baseline.graded, baseline.failures)
-            part.stats.take(RateStep(counts, part.stats.psis), self._log_cap(weight))
+            part.stats.take(RateStep(counts, part.stats.psis))
             part.missing.add(
                 candidate.tasks - candidate.graded,
                 candidate.tasks,
@@ -130,10 +125,6 @@ class RateDifference(Rate):
     def load(self, data: Mapping[str, Any]) -> None:
         super().load({name: part for name, part in data.items() if name != "raw"})
         self.raw = {name: RateStatistics.load((), raw) for name, raw in data.get("raw", {}).items()}
-
-    def _log_cap(self, weight: float) -> float | None:
-        """ln E at which this part alone rolls the rollout back: beyond, nothing is gained."""
-        return LOG_ROLL_BACK - math.log(self.weight * weight) if self.boosts and weight > 0 else None
 
     @property
     def _slices(self) -> list[str]:
@@ -178,8 +169,6 @@ class RateDifference(Rate):
         best = missing.harm_difference(difference, pt, pc, excess)
         psi = missing.harm_odds_ratio(pc, excess)
         log_e = rates.harm_above(stats.psis, stats.llr, psi, conditions.deff)
-        if psi <= 1 and conditions.deff <= 1:
-            log_e += stats.gain
         return HarmPart(name, weight, log_e, *self._reached(name, best, conditions))
 
     def _reached(self, name: str, best: float, conditions: Conditions) -> tuple[float, bool]:

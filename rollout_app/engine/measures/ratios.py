@@ -18,6 +18,7 @@ from rollout_app.engine.measures.base import (
     Tuning,
     WindowView,
     guarded,
+    kept_of,
 )
 from rollout_app.engine.measures.ratio_parts import Ratio, RatioPart
 from rollout_app.engine.measures.sufficient import (
@@ -30,7 +31,7 @@ from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates, ratios
 from rollout_app.engine.stats.capped import capped_factor, uncapped_factor
-from rollout_app.engine.stats.combine import LOG_ROLL_BACK, stage_margin, weighted
+from rollout_app.engine.stats.combine import stage_margin, weighted
 
 _QUANTILES = (
     "over 50",
@@ -56,7 +57,6 @@ class RatioChange(Ratio):
         exact = metric.spec.priced and reference.cost_quantiles is not None and tuning.exact_cost > 0
         self.over = [RateStatistics(rates.HARM_PSIS) for _ in _QUANTILES] if exact else []
         self.over_missing = MissingStatistics()  # tasks without a known cost
-        self.boosts = tuning.boosting and not reference.sticky
 
     def margin_for(self, share: float) -> float:
         return stage_margin(self.threshold, self.cap, share)
@@ -80,11 +80,9 @@ class RatioChange(Ratio):
 
     def _take_over(self, view: WindowView) -> None:
         candidate, baseline = view.window.candidate, view.window.baseline
-        weight = (1 - RESTARTS * self.tuning.restart) * self.tuning.exact_cost / len(self.over)
-        log_cap = LOG_ROLL_BACK - math.log(self.weight * weight) if self.boosts else None
         for stats, xt, xc in zip(self.over, candidate.cost_over, baseline.cost_over, strict=True):
             counts = (candidate.cost_n, min(xt, candidate.cost_n), baseline.cost_n, min(xc, baseline.cost_n))
-            stats.take(RateStep(counts, rates.HARM_PSIS), log_cap)
+            stats.take(RateStep(counts, rates.HARM_PSIS))
         _, nt, _, nc = view.no_cost
         self.over_missing.add(nt - min(candidate.cost_n, nt), nt, nc - min(baseline.cost_n, nc), nc)
 
@@ -171,8 +169,7 @@ class RatioChange(Ratio):
         for stats in self.over:
             pc = stats.xc / stats.nc if stats.nc else 0.0
             psi = missing.harm_odds_ratio(pc, excess)
-            gain = stats.gain if psi <= 1 and conditions.deff <= 1 else 0.0
-            log_es.append(rates.harm_above(stats.psis, stats.llr, psi, conditions.deff) + gain)
+            log_es.append(rates.harm_above(stats.psis, stats.llr, psi, conditions.deff))
         log_e = weighted([(1 / len(log_es), value) for value in log_es])
         enough = ratios.enough(
             self.whole.stats.candidate, self.whole.stats.baseline, self.tuning.least_cost_tasks
@@ -299,10 +296,7 @@ class RatioChange(Ratio):
         stats = part.stats
         log_r = ratios.log_ratio(stats.contrast, stats.candidate)
         errors = self._errors(part, conditions)
-        kept = 0.0
-        if errors is not None:
-            usual = (self.threshold / 2) ** 2
-            kept = usual / (usual + errors[0])
+        kept = kept_of(self.threshold, errors[0]) if errors is not None else 0.0
         # Over all tasks ln ratio is the mean of what was and what is to come.
         factor = math.exp(-(log_r or 0.0) * (1 - kept) * stretch / (1 + stretch))
         return stats.after(stretch, factor)

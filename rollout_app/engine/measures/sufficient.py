@@ -1,7 +1,6 @@
 """Sufficient statistics of the windows that were judged, so that an evaluation costs only the new ones.
 
-A sum over windows is the same in one go or one by one, and it is a few dozen numbers whatever the traffic. Only the
-gain of boosting depends on the windows' order: they close in one.
+A sum over windows is the same in one go or one by one, and it is a few dozen numbers whatever the traffic.
 """
 
 import math
@@ -10,18 +9,11 @@ from dataclasses import dataclass, field
 from operator import add
 from typing import Any, Self
 
-from rollout_app.engine.stats import boosting, missing
-from rollout_app.engine.stats.combine import log_sum_exp
-from rollout_app.engine.stats.rates import (
-    HARM_LOG_PSIS,
-    HARM_LOG_WEIGHTS,
-    HARM_PSIS,
-    UNSEEN,
-    mantel_haenszel,
-    stratum_llrs,
-)
+from rollout_app.engine.stats import missing
+from rollout_app.engine.stats.rates import UNSEEN, mantel_haenszel, stratum_llrs
 from rollout_app.engine.stats.ratios import Contrast, Moments, contrast
 
+_UNUSED = 0.0  # older evidence of this format has a figure here that is not used any more
 Counts = tuple[int, int, int, int]  # tasks and bad ones of the candidate, tasks and bad ones of the baseline
 
 
@@ -29,7 +21,7 @@ Counts = tuple[int, int, int, int]  # tasks and bad ones of the candidate, tasks
 class RateStatistics:
     """x bad of n per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio.
 
-    `psis` begin with HARM_PSIS. `gain`: what boosting added to ln E of harm since the start.
+    `psis` begin with HARM_PSIS.
     """
 
     psis: tuple[float, ...]
@@ -40,7 +32,6 @@ class RateStatistics:
     mh_numerator: float = 0.0
     mh_denominator: float = 0.0
     llr: list[float] = field(default_factory=list)  # in the order of psis
-    gain: float = 0.0
 
     def __post_init__(self) -> None:
         self.llr = self.llr or [0.0] * len(self.psis)
@@ -49,28 +40,14 @@ class RateStatistics:
         """Take in one closed window."""
         self.take(RateStep(counts, self.psis))
 
-    def take(self, step: "RateStep", log_cap: float | None = None) -> None:
-        """Take in one closed window. `log_cap`: boost, up to this ln E of harm."""
+    def take(self, step: "RateStep") -> None:
+        """Take in one closed window."""
         nt, xt, nc, xc = step.counts
         if step.tells:
-            if log_cap is not None:
-                self.gain += self._gain(step.counts, step, log_cap)
             self.llr = list(map(add, self.llr, step.llrs))
         self.nt, self.xt, self.nc, self.xc = self.nt + nt, self.xt + xt, self.nc + nc, self.xc + xc
         self.mh_numerator += step.numerator
         self.mh_denominator += step.denominator
-
-    def _gain(self, counts: Counts, step: "RateStep", log_cap: float) -> float:
-        """ln of the boosted factor over the plain one, before the window is taken in."""
-        before = list(map(add, HARM_LOG_WEIGHTS, self.llr))
-        after = list(map(add, before, step.llrs))
-        log_cap -= self.gain
-        if boosting.stays_below(log_cap, counts, HARM_LOG_PSIS, after):
-            return 0.0
-        log_e = log_sum_exp(before)
-        posterior = [value - log_e for value in before]
-        boosted = boosting.log_boosted(*counts, HARM_PSIS, posterior, log_cap - log_e)
-        return boosted - (log_sum_exp(after) - log_e)
 
     def merge(self, other: Self) -> None:
         self.nt, self.xt = self.nt + other.nt, self.xt + other.xt
@@ -108,17 +85,17 @@ class RateStatistics:
         )
 
     def dump(self) -> list[float]:
-        counts = [self.nt, self.xt, self.nc, self.xc, self.mh_numerator, self.mh_denominator, self.gain]
-        return [*counts, *self.llr]
+        counts = [self.nt, self.xt, self.nc, self.xc, self.mh_numerator, self.mh_denominator]
+        return [*counts, _UNUSED, *self.llr]
 
     @classmethod
     def load(cls, psis: tuple[float, ...], data: Sequence[Any]) -> Self:
-        nt, xt, nc, xc, numerator, denominator, gain = data[:7]
-        return cls(psis, nt, xt, nc, xc, numerator, denominator, list(data[7:]), gain)
+        nt, xt, nc, xc, numerator, denominator, _ = data[:7]
+        return cls(psis, nt, xt, nc, xc, numerator, denominator, list(data[7:]))
 
     @classmethod
     def load_older(cls, psis: tuple[float, ...], data: Sequence[Any]) -> Self:
-        """From evidence of format 4: no gain, and odds ratios that came later are not in it, and never will be."""
+        """From evidence of format 4: odds ratios that came later are not in it, and never will be."""
         llr = list(data[6:])
         nt, xt, nc, xc, numerator, denominator = data[:6]
         llr += [UNSEEN] * (len(psis) - len(llr))
@@ -131,7 +108,6 @@ class RateStatistics:
             "baseline": {"n": self.nc, "x": self.xc},
             "mh": [self.mh_numerator, self.mh_denominator],
             "llr": [[psi, llr] for psi, llr in zip(self.psis, self.llr, strict=True)],
-            "gain": self.gain,
         }
 
 
