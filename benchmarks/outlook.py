@@ -46,7 +46,9 @@ def holds(job: tuple[Scenario, int]) -> list[Said]:
             if stages[stage].mode == "full":
                 break
         elif (look - since) % EVERY == 0 and all(verdict.waited_for for verdict in judgement.open):
-            needed = [verdict.needed_tasks for verdict in accumulator.forecast(judgement, longest=True).open]
+            needed = [
+                verdict.needed_tasks for verdict in accumulator.forecast(judgement, stage, longest=True).open
+            ]
             known = [n for n in needed if n is not None]
             waiting.append((max(known) if len(known) == len(needed) else None, ours))
     return said

@@ -96,7 +96,8 @@ class Measure:
         llr = dict(map(tuple, sums["llr"]))
         if psi <= 1:
             ln_e = self.mixture([llr[p] for p, _ in HARM], [w for _, w in HARM], self.deff)
-            return ln_e + (sums.get("gain", 0.0) if self.deff <= 1 else 0.0)  # only rows of earlier versions gain
+            # Only rows of earlier versions have a gain.
+            return ln_e + (sums.get("gain", 0.0) if self.deff <= 1 else 0.0)
         grid = [(p, w) for p, w in HARM if p > psi]
         if not grid:
             return 0.0

@@ -20,16 +20,16 @@ from rollout_app.engine.evidence import (
 )
 from rollout_app.engine.guarded import Failures, for_display, or_failed
 from rollout_app.engine.guardrails import Guardrail
-from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen
+from rollout_app.engine.judgement import Judgement, StageTally, UnitsSeen, forecast
 from rollout_app.engine.measures.base import DEFAULT, RESTARTS, Conditions, Tuning, WindowView
-from rollout_app.engine.measures.outlook import needed_tasks
+from rollout_app.engine.measures.outlook import Pace, pace_of
 from rollout_app.engine.measures.rates import RateDifference
 from rollout_app.engine.measures.shares import Shares, expected
 from rollout_app.engine.measures.slices import FollowedSlices, differing_sums
 from rollout_app.engine.measures.units import Units
 from rollout_app.engine.metrics import Metric
 from rollout_app.engine.reference import Reference
-from rollout_app.engine.stats.combine import LOG_SAFE, LOG_SUSPICION, weighted
+from rollout_app.engine.stats.combine import LOG_AMBER, LOG_SAFE, LOG_SUSPICION, weighted
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 from rollout_app.engine.stats.srm import log_e_srm
 from rollout_app.engine.verdicts import (
@@ -195,7 +195,7 @@ class Accumulator:
 
         deff, furthest = conditions.deff, partial(self._furthest, stage, verdicts, conditions)
         judgement = Judgement(
-            tuple(map(self._with_slices, verdicts)),
+            tuple(verdicts) if log_e < LOG_AMBER else tuple(map(_with_slices, verdicts)),
             log_e,
             none_if_broken("the sample ratio", self._srm, 0.0),
             dict(self.tallies),
@@ -207,7 +207,7 @@ class Accumulator:
             tuple(broken),
         )
         if forecast:
-            judgement = self.forecast(judgement)
+            judgement = self.forecast(judgement, stage)
         return self.detailed(judgement) if detail else judgement
 
     def _verdict(self, guardrail: Guardrail, conditions: Conditions, share: float) -> Verdict:
@@ -259,9 +259,6 @@ class Accumulator:
             return verdicts
         return [set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper else v for v in verdicts]
 
-    def _with_slices(self, verdict: Verdict) -> Verdict:
-        return for_display("which slices are hurt", lambda: with_named_slices(verdict), verdict)
-
     def _furthest(self, stage: int, verdicts: Sequence[Verdict], conditions: Conditions) -> int | None:
         """How far the evidence reaches where the plan's stages may be skipped."""
         gating = [v for v in verdicts if v.gates]
@@ -277,22 +274,23 @@ class Accumulator:
             furthest += 1
         return furthest
 
-    def forecast(self, judgement: Judgement, *, longest: bool = False) -> Judgement:
-        """The judgement, just made, with how many more tasks each verdict that is waited for takes.
+    def forecast(self, judgement: Judgement, stage: int, *, longest: bool = False) -> Judgement:
+        """The judgement, just made in `stage`, with how many more tasks each verdict that is waited for takes.
 
         `longest`: only the one that takes the longest is worked out, and stands for all of them.
         """
-        conditions, most = self.conditions(), 0
-        verdicts: list[Verdict] = []
-        for verdict in judgement.verdicts:
-            if verdict.waited_for:
-                measure, margin, least = self.measures[verdict.name], verdict.stage_margin, most * longest
-                make = partial(needed_tasks, measure, margin, conditions, least)
-                needed = for_display("the outlook", make, None)
-                most = max(most, needed or 0)
-                verdict = replace(verdict, needed_tasks=needed)
-            verdicts.append(verdict)
-        return replace(judgement, verdicts=tuple(verdicts))
+        pace = for_display("the pace", partial(self._pace, stage), Pace())
+        verdicts = forecast(judgement.verdicts, self.measures, self.conditions(), pace, longest=longest)
+        return replace(judgement, verdicts=verdicts)
+
+    def _pace(self, stage: int) -> Pace:
+        arms = [
+            (t.candidate_tasks, t.baseline_tasks) for at, t in self.tallies.items() if at in self.compared
+        ]
+        now = self.tallies.get(stage, StageTally())
+        return pace_of(
+            arms, self.stages[stage].share_pcm / SHARE_ALL, now.candidate_tasks / max(1, now.strata)
+        )
 
     def detailed(self, judgement: Judgement) -> Judgement:
         """The judgement, just made, with each verdict's interval, its sums and which windows are in them."""
@@ -306,7 +304,8 @@ class Accumulator:
         def with_details(verdict: Verdict) -> Verdict:
             measure = self.measures[verdict.name]
             what = f"the details of {verdict.name}"
-            return for_display(what, lambda: detailed(verdict, measure, conditions, windows), verdict)
+            named = verdict if verdict.slices else _with_slices(verdict)
+            return for_display(what, lambda: detailed(named, measure, conditions, windows), named)
 
         return replace(judgement, verdicts=tuple(map(with_details, judgement.verdicts)))
 
@@ -386,8 +385,7 @@ class Accumulator:
             else:
                 kept.measures[name].load_older({int(stage): part for stage, part in sums.items()})
         kept.tallies = {int(stage): StageTally.from_dict(tally) for stage, tally in data["tallies"].items()}
-        kept.cursors = {int(stage): minute for stage, minute in data["cursors"].items()}
-        kept.recent = data["recent"]
+        kept.cursors, kept.recent = {int(stage): at for stage, at in data["cursors"].items()}, data["recent"]
         shadow, mirror, *priced = data["rehearsed"]
         kept.rehearsed = Rehearsed(ShadowSums(*shadow, *(priced[0] if priced else ())), MirrorSums(*mirror))
         kept.groups = {int(key): Group(*counts) for key, counts in data["groups"].items()}
@@ -396,3 +394,7 @@ class Accumulator:
         if kept.units and "units" in data:
             kept.units = Units.load(kept.reference, data["units"])
         return kept
+
+
+def _with_slices(verdict: Verdict) -> Verdict:
+    return for_display("which slices are hurt", lambda: with_named_slices(verdict), verdict)

@@ -1,11 +1,15 @@
 """All that one evaluation found: the verdicts, the shares that are missing, and what it comes to. Plain data."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from rollout_app.engine.evidence import ClosedWindow
+from rollout_app.engine.guarded import for_display
+from rollout_app.engine.measures.base import Conditions, Measure
+from rollout_app.engine.measures.outlook import Pace, needed_tasks
 from rollout_app.engine.measures.shares import ShareVerdict, expected
 from rollout_app.engine.stats.combine import LOG_ROLL_BACK
 from rollout_app.engine.verdicts import Verdict, VerdictResult
@@ -121,3 +125,32 @@ class Judgement:
             "missing": [share.as_dict() for share in self.missing],
             "units": self.units.as_dict() if self.units else None,
         }
+
+
+def forecast(
+    verdicts: Iterable[Verdict],
+    measures: Mapping[str, Measure],
+    conditions: Conditions,
+    pace: Pace,
+    *,
+    longest: bool,
+) -> tuple[Verdict, ...]:
+    """The verdicts, those that are waited for with how many more tasks they take.
+
+    `longest`: only the one that takes the longest is worked out, and stands for all of them.
+    """
+    told: list[Verdict] = []
+    most = 0
+    for verdict in verdicts:
+        if verdict.waited_for:
+            measure, least = measures[verdict.name], most * longest
+            # A rate that is steady is held to its bound alone, without the baseline.
+            diluted = 1.0 if verdict.metric.spec.steady else pace.dilution
+            make = partial(needed_tasks, measure, verdict.stage_margin, conditions, int(least / diluted))
+            needed = for_display("the outlook", make, None)
+            if needed is not None:
+                needed = max(pace.least, least, math.ceil(needed * diluted))
+                most = max(most, needed)
+            verdict = replace(verdict, needed_tasks=needed)
+        told.append(verdict)
+    return tuple(told)

@@ -81,8 +81,8 @@ class Verdict:
     @property
     def broken(self) -> tuple[str, ...]:
         """What could not be computed: "failure, part slice endpoint /a (OverflowError)"."""
-        parts = tuple(f"{self.name}, part {part.name} ({part.failed})" for part in self.parts if part.failed)
-        return (f"{self.name} ({self.failed})", *parts) if self.failed else parts
+        parts = [f"{self.name}, part {part.name} ({part.failed})" for part in self.parts if part.failed]
+        return (f"{self.name} ({self.failed})", *parts) if self.failed else tuple(parts)
 
     @property
     def hurt(self) -> tuple[SliceVerdict, ...]:
@@ -112,9 +112,9 @@ def judge(
     `why_not`: it is shown and not judged. What only a page or the record asks for comes by `detailed`.
     """
     parts = () if why_not else tuple(measure.harm(conditions))
-    log_e_harm = weighted((part.weight, part.log_e) for part in parts)
-    log_e_counted = weighted((part.weight, part.log_e) for part in parts if part.counted)
     counted = [part for part in parts if part.counted]
+    log_e_harm = weighted([(part.weight, part.log_e) for part in parts])
+    log_e_counted = weighted([(part.weight, part.log_e) for part in counted])
     margin = measure.margin_for(next_share)
     log_e_safe, estimate, failed = or_failed(
         f"that {guardrail.name} is safe",

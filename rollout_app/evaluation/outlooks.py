@@ -31,7 +31,7 @@ def with_outlook(
             for v in judgement.verdicts
         )
         return replace(judgement, verdicts=tuple(told)), kept
-    judgement = accumulator.forecast(judgement, longest=True)
+    judgement = accumulator.forecast(judgement, stage, longest=True)
     waiting = [verdict for verdict in judgement.verdicts if verdict.waited_for]
     untold = [verdict.name for verdict in waiting if verdict.needed_tasks is None]
     longest = max((verdict.needed_tasks or 0 for verdict in waiting), default=0)

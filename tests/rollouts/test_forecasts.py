@@ -30,14 +30,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(str(measure.metric))
         return kept(measure, *args)
 
-    monkeypatch.setattr("rollout_app.engine.accumulator.needed_tasks", needed_tasks)
+    monkeypatch.setattr("rollout_app.engine.judgement.needed_tasks", needed_tasks)
     return asked
 
 
 def test_it_says_of_all_that_wait_what_the_slowest_takes(made: list[str]) -> None:
     opened, judgement = judged(5)
     told, kept = with_outlook(opened, judgement, (), 3)
-    each = needed(opened.forecast(judgement))
+    each = needed(opened.forecast(judgement, 3))
     longest = max(n for n in each.values() if n is not None)
     assert max(n for n in needed(told).values() if n is not None) == pytest.approx(longest, rel=0.05)
     assert kept[:2] == [3, 500]
@@ -69,10 +69,29 @@ def test_it_says_nothing_of_the_next_stage(made: list[str]) -> None:
 def test_it_asks_no_more_often_where_it_cannot_be_told(
     made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rollout_app.engine.accumulator.needed_tasks", lambda *args: None)
+    monkeypatch.setattr("rollout_app.engine.judgement.needed_tasks", lambda *args: None)
     opened, judgement = judged(8)
     told, kept = with_outlook(opened, judgement, (), 3)
     assert set(needed(told).values()) == {None}
     later, again = with_outlook(opened, judgement, kept, 3)
     assert set(needed(later).values()) == {None}
     assert again == kept
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.05, 0.99, 1.01), (0.5, 1.3, 1.5), (0.95, 4.0, 5.0)])
+def test_a_task_tells_less_the_fewer_there_are_to_compare_it_with(
+    share: float, least: float, most: float
+) -> None:
+    """At 95 % a twentieth of what 5 % told: by the square root of that more tasks are needed."""
+    assert least <= outlook.pace_of([(1_000, 19_000)], share, 10).dilution <= most
+
+
+def test_it_never_promises_less_than_two_windows() -> None:
+    assert outlook.pace_of([(1_000, 19_000)], 0.5, 25).least == 50
+    opened, judgement = judged(20)
+    assert all((n or 200) >= 200 for n in needed(opened.forecast(judgement, 3)).values())
+
+
+@pytest.mark.parametrize("arms", [[], [(0, 100)], [(100, 0)]])
+def test_an_empty_arm_says_nothing_of_the_pace(arms: list[tuple[int, int]]) -> None:
+    assert outlook.pace_of(arms, 0.5, 0) == outlook.Pace()

@@ -1,14 +1,15 @@
 """What the measures share: what they take in, under which conditions they are asked, and what they answer."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rollout_app.engine.evidence import ClosedWindow, SliceSums
-from rollout_app.engine.guarded import or_failed
 from rollout_app.engine.measures.sufficient import Counts
 
+logger = logging.getLogger(__name__)
 ALL, DIFFERING, EXACT, SHIFT = "all", "differing", "exact", "shift"  # parts; others: "since 3", "slice /x"
 CERTAIN = math.log(1_000)  # ln E of what needs no evidence, as a share of traffic that is below the margin
 
@@ -102,12 +103,16 @@ class Measure(Protocol):
     def record(self) -> dict[str, Any]: ...
 
 
-def guarded(name: str, weight: float, make: Callable[[], HarmPart]) -> HarmPart:
-    """The part, or one that counts nothing where it can't be computed: the others still roll back."""
-    return or_failed(f"part {name}", make, lambda error: HarmPart(name, weight, 0.0, failed=error))
+def guarded(name: str, weight: float, make: Callable[..., HarmPart], *given: Any) -> HarmPart:
+    """What `make` gives, or a part that counts nothing where it can't be computed: the others still roll back."""
+    try:
+        return make(*given)
+    except Exception as error:
+        logger.exception("part %s could not be judged", name)
+        return HarmPart(name, weight, 0.0, failed=type(error).__name__)
 
 
-_USUAL = 0.5  # of the margin: a difference that a candidate is about as likely to make as not
+_USUAL = 0.25  # of the margin: a difference that a candidate is about as likely to make as not
 
 
 def kept_of(margin: float, squared_error: float) -> float:

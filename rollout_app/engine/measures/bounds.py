@@ -57,7 +57,7 @@ class RateBound(Rate):
 
     def harm(self, conditions: Conditions) -> list[HarmPart]:
         def one(name: str, weight: float) -> HarmPart:
-            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
+            return guarded(name, weight, self._harm_part, name, weight, conditions)
 
         return [one(ALL, 1 - RESTARTS * self.tuning.restart), *self._restarted(one)]
 
@@ -127,7 +127,7 @@ class RatioBound(Ratio):
 
     def harm(self, conditions: Conditions) -> list[HarmPart]:
         def one(name: str, weight: float) -> HarmPart:
-            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
+            return guarded(name, weight, self._harm_part, name, weight, conditions)
 
         return [one(ALL, 1 - RESTARTS * self.tuning.restart), *self._restarted(one)]
 

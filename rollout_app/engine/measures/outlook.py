@@ -1,18 +1,42 @@
 """How many more tasks an advance takes: what was seen, stretched with the difference shrunk to none. For people only.
 
 A difference seen on few tasks is mostly chance, and a forecast that lets it go on is off by as much. So of the
-difference only as much goes on as its standard error leaves likely; and where tasks of one unit resemble each
-other, the design effect grows with each unit's tasks.
+difference only as much goes on as its standard error leaves likely; where tasks of one unit resemble each other, the
+design effect grows with each unit's tasks; and at a large share a task of the candidate tells less than it did before.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.stats.combine import LOG_SAFE
 
 _FURTHEST = 4_096.0  # times what was seen: beyond, a forecast is a guess
 _CLOSE = 0.05  # of the answer: it is a forecast, and rounded anyway
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the tasks to come compare with those so far. `dilution`: how many more of them tell as much.
+
+    `least`: candidate tasks of two windows; what is nearly shown is as often as not undone by the next one.
+    """
+
+    dilution: float = 1.0
+    least: int = 0
+
+
+def pace_of(arms: Iterable[tuple[int, int]], share: float, window: float) -> Pace:
+    """From the tasks of candidate and baseline by stage, the present share (0 … 1), and a window's candidate tasks.
+
+    n tasks of the candidate tell as much as n (1 - share) against a baseline without noise. What was seen early weighs
+    on, so the square root fits better than the whole (benchmarks/outlook.py).
+    """
+    known = [(nt, nc) for nt, nc in arms if nt]
+    told, n = sum(nt * nc / (nt + nc) for nt, nc in known), sum(nt for nt, _ in known)
+    dilution = math.sqrt(told / n / (1 - share)) if told and share < 1 else 1.0
+    return Pace(dilution, math.ceil(2 * window))
 
 
 def needed_tasks(measure: Measure, margin: float, conditions: Conditions, at_least: int = 0) -> int | None:

@@ -148,14 +148,14 @@ class RateDifference(Rate):
 
         def one(name: str, weight: float) -> HarmPart:
             weight *= 1 - aside
-            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
+            return guarded(name, weight, self._harm_part, name, weight, conditions)
 
         parts = [one(ALL, weights[ALL]), *self._restarted(one)]
         if apart:
             parts.append(one(DIFFERING, weights[DIFFERING]))
         parts += [one(name, weights["slices"] / len(slices)) for name in slices]
         if aside:
-            parts.append(guarded(SHIFT, aside, lambda: self._shifted(aside, parts[0])))
+            parts.append(guarded(SHIFT, aside, self._shifted, aside, parts[0]))
         return parts
 
     def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:

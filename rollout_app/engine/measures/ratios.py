@@ -114,14 +114,14 @@ class RatioChange(Ratio):
             apart = (start - exact) * self.tuning.differing
 
         def one(name: str, weight: float) -> HarmPart:
-            return guarded(name, weight, lambda: self._harm_part(name, weight, conditions))
+            return guarded(name, weight, self._harm_part, name, weight, conditions)
 
         parts = [one(ALL, start - exact - apart), *self._restarted(one)]
         if apart:
             parts.append(one(DIFFERING, apart))
         if exact:
             estimate = parts[0].estimate
-            parts.append(guarded(EXACT, exact, lambda: self._exact(exact, estimate, conditions)))
+            parts.append(guarded(EXACT, exact, self._exact, exact, estimate, conditions))
         return parts
 
     def _harm_part(self, name: str, weight: float, conditions: Conditions) -> HarmPart:
@@ -231,7 +231,7 @@ class RatioChange(Ratio):
         stats = part.stats
         if gate and not ratios.enough(stats.candidate, stats.baseline, self.tuning.least_cost_tasks):
             return None
-        return ratios.squared_errors(stats.contrast, stats.candidate, stats.baseline, conditions.deff)
+        return stats.squared_errors(conditions.deff)
 
     # --- for people ----------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class RatioChange(Ratio):
         ratio = stats.contrast.ratio
         if ratio is None:
             return -1.0 if ratios.log_ratio(stats.contrast, stats.candidate) is not None else None
-        errors = ratios.squared_errors(stats.contrast, stats.candidate, stats.baseline, deff)
+        errors = stats.squared_errors(deff)
         if self.curve and errors and stats.uncapped_ratio and self._precise(errors[0], self.threshold / 2):
             return self.sign * (stats.uncapped_ratio - 1)
         return self.sign * (uncapped_factor(self.curve, ratio) - 1)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from rollout_app.engine.stats import missing
 from rollout_app.engine.stats.rates import UNSEEN, mantel_haenszel, stratum_llrs
-from rollout_app.engine.stats.ratios import Contrast, Moments, contrast
+from rollout_app.engine.stats.ratios import Contrast, Errors, Moments, contrast, squared_errors
 
 _UNUSED = 0.0  # older evidence of this format has a figure here that is not used any more
 Counts = tuple[int, int, int, int]  # tasks and bad ones of the candidate, tasks and bad ones of the baseline
@@ -180,9 +180,18 @@ class RatioStatistics:
     uncapped_a: float = 0.0  # the contrast's a and b from uncapped costs
     uncapped_b: float = 0.0
     uncapped_y: float = 0.0  # the candidate's uncapped cost
+    # (design effect, squared errors) as last asked for: an evaluation asks several times
+    errors: tuple[float, Errors | None] | None = field(default=None, compare=False)
+
+    def squared_errors(self, deff: float) -> Errors | None:
+        """Of ln ratio: as observed, and for a claim of safety."""
+        if self.errors is None or self.errors[0] != deff:
+            self.errors = deff, squared_errors(self.contrast, self.candidate, self.baseline, deff)
+        return self.errors[1]
 
     def add(self, candidate: Moments, baseline: Moments, uncapped: tuple[int, int] | None = None) -> None:
         """Take in one closed window; `uncapped` is y of both arms before any cap, where there is one."""
+        self.errors = None
         self.contrast += contrast(candidate, baseline)
         if uncapped:
             d = candidate.d + baseline.d
@@ -194,6 +203,7 @@ class RatioStatistics:
         self.baseline += baseline
 
     def merge(self, other: Self) -> None:
+        self.errors = None
         self.contrast += other.contrast
         self.uncapped_a += other.uncapped_a
         self.uncapped_b += other.uncapped_b

@@ -11,7 +11,8 @@ ratio and the tail guardrails are there for it.
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from operator import itemgetter
 
 Curve = tuple[tuple[float, float], ...]
 
@@ -52,23 +53,24 @@ def curve(values: Iterable[tuple[float, float]], cap: float) -> Curve:
 
 def capped_factor(curve: Curve, factor: float) -> float:
     """What a true `factor` (> 0) comes to once capped; itself where nothing is capped."""
-    return _read([true for true, _ in curve], [capped for _, capped in curve], factor)
+    return _read(curve, 0, 1, factor)
 
 
 def uncapped_factor(curve: Curve, factor: float) -> float:
     """The true factor behind a capped one."""
-    return _read([capped for _, capped in curve], [true for true, _ in curve], factor)
+    return _read(curve, 1, 0, factor)
 
 
-def _read(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
-    """ys at x, by straight lines between logarithms; beyond the grid in proportion to its end."""
-    if not xs:
+def _read(curve: Curve, of: int, to: int, x: float) -> float:
+    """What lies at x, by straight lines between logarithms; beyond the grid in proportion to its end."""
+    if not curve:
         return x
-    i = bisect_left(xs, x)
-    if i == 0 or i == len(xs):
-        end = min(i, len(xs) - 1)
-        return ys[end] * x / xs[end]
-    (x0, x1), (y0, y1) = xs[i - 1 : i + 1], ys[i - 1 : i + 1]
+    i = bisect_left(curve, x, key=itemgetter(of))
+    if i == 0 or i == len(curve):
+        end = curve[min(i, len(curve) - 1)]
+        return end[to] * x / end[of]
+    before, after = curve[i - 1], curve[i]
+    x0, x1, y0, y1 = before[of], after[of], before[to], after[to]
     if x1 <= x0:
         return y0
     return y0 * math.pow(y1 / y0, math.log(x / x0) / math.log(x1 / x0))

@@ -13,7 +13,7 @@ LOG_SUSPICION = math.log(0.1)
 
 def log_sum_exp(values: Iterable[float]) -> float:
     """ln of the sum of exponentials; -inf of nothing."""
-    values = list(values)
+    values = values if isinstance(values, list) else list(values)
     top = max(values, default=-math.inf)
     if math.isinf(top):
         return top
@@ -26,7 +26,7 @@ def weighted(parts: Iterable[tuple[float, float]]) -> float:
     -inf of nothing. What is left out of the sum only lowers it, so no rule about what counts can raise the chance of a
     false alarm.
     """
-    return log_sum_exp(math.log(weight) + log_e for weight, log_e in parts if weight > 0)
+    return log_sum_exp([math.log(weight) + log_e for weight, log_e in parts if weight > 0])
 
 
 def stage_margin(margin: float, cap: float, next_share: float) -> float:

@@ -1,0 +1,68 @@
+"""What the first engine got wrong on whole rollouts, each played once through the real one (benchmarks/simulated).
+
+How often each ends as it should, of 200 runs, is in docs/explanation/statistics.md; here is that it can.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.simulated.rollout import simulate
+from benchmarks.simulated.scenarios import ALL
+
+BY_NAME = {scenario.name: scenario for scenario in ALL}
+SEED = 31_000
+NEVER_FULL = [
+    "3 times dearer on 40 % of tasks, whose cost is unknown",
+    "-5 points, 60 % of its failures ungraded",
+    "-5 points, 70 % of its failures after the lag",
+]
+NOT_TAKEN_BACK = [
+    "identical, 30 % of successes late",
+    "identical, 40 % of successes ungraded",
+    "identical, graded share 1 % at random",
+]
+TAKEN_BACK = [
+    ("one unit of 30 %: everything fails", 20, "failure"),
+    ("300 tenants, from 5 %: -10 points", 2_000, "failure"),
+    ("baseline 99.85 %, one success, then only failures", 60, "failure"),
+    ("cost per success doubled", 400, "cost_per_success"),
+]
+
+
+@pytest.mark.parametrize("name", NEVER_FULL)
+def test_what_is_not_reported_makes_no_arm_look_good(name: str) -> None:
+    run = simulate(replace(BY_NAME[name], looks=90), SEED)
+    assert run.end != "full"
+    assert run.codes.get("incomplete") or run.end == "rolled back"
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN_BACK)
+def test_what_is_not_reported_is_no_harm(name: str) -> None:
+    assert simulate(replace(BY_NAME[name], looks=90), SEED).end == "hold"
+
+
+@pytest.mark.parametrize(("name", "most", "by"), TAKEN_BACK)
+def test_harm_is_found_in_time(name: str, most: int, by: str) -> None:
+    run = simulate(BY_NAME[name], SEED)
+    assert (run.end, run.by) == ("rolled back", by)
+    assert run.candidate_tasks <= most
+
+
+def test_the_product_s_main_case_reaches_full() -> None:
+    assert simulate(BY_NAME["weak first, 40 % escalated, cost -50 %"], SEED).end == "full"
+
+
+def test_the_endpoint_that_is_hurt_is_in_the_reason() -> None:
+    run = simulate(BY_NAME["one endpoint of 5 % at -30 points"], SEED)
+    assert run.end == "rolled back" and "endpoint /a" in run.named
+
+
+def test_a_healthy_baseline_of_few_tasks_is_not_called_unwell() -> None:
+    run = simulate(replace(BY_NAME["identical, 20 tasks an hour, 60 days"], looks=300), SEED)
+    assert run.codes.get("baseline_unhealthy", 0) <= 0.03 * 300
+
+
+def test_all_traffic_never_bears_more_than_the_margin_under_the_plan_evidence() -> None:
+    """Ten points at a fifth of the traffic are two of all."""
+    assert simulate(BY_NAME["plan evidence: -10 points"], SEED).harm <= 0.02
