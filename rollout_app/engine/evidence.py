@@ -187,6 +187,7 @@ class ShadowSums:
     # Decisions whose projected cost is known. None: the router does not say, and a sum of 0 is then unknown.
     candidate_priced: int | None = None
     baseline_priced: int | None = None
+    candidate_whole: int | None = None  # of the candidate's: with its second stage in them
     candidate_routes: Mapping[str, int] = field(default_factory=dict)  # model: decisions
     baseline_routes: Mapping[str, int] = field(default_factory=dict)
 
@@ -202,9 +203,9 @@ class ShadowSums:
         )
 
     @property
-    def priced(self) -> tuple[int | None, int | None]:
-        """Decisions of known cost, the candidate's and the baseline's."""
-        return self.candidate_priced, self.baseline_priced
+    def priced(self) -> tuple[int | None, int | None, int]:
+        """Decisions of known cost: the candidate's, the baseline's, the candidate's with its second stage."""
+        return self.candidate_priced, self.baseline_priced, self.candidate_whole or 0
 
 
 @dataclass(frozen=True, slots=True)

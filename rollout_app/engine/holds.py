@@ -19,7 +19,7 @@ from rollout_app.engine.explain import evidence_of, figure, harm_of, lacking_of,
 from rollout_app.engine.judgement import Judgement
 from rollout_app.engine.metrics import RATE_CAP, Metric, count
 from rollout_app.engine.reference import Reference
-from rollout_app.engine.shadow import gate, mirror_gate
+from rollout_app.engine.shadow import SecondStageCosts, gate, mirror_gate
 from rollout_app.engine.stats.combine import LOG_AMBER, stage_margin
 from rollout_app.engine.stats.srm import LOG_MISMATCH
 from rollout_app.engine.verdicts import VerdictResult
@@ -39,6 +39,9 @@ class Evidence:
     baseline_last_hour: ArmSums = ArmSums()
     shadow: ShadowSums = ShadowSums()
     mirror: MirrorSums = MirrorSums()
+    second_stage: SecondStageCosts | None = (
+        None  # None: the candidate has none of its own, or it was not asked for
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ def _shadow(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReason]:
         evidence.shadow,
         min_decisions=stage.min_tasks,
         cost_margin=margins.get(Metric.COST_PER_SUCCESS),
+        second_stage=evidence.second_stage,
     )
     if sentence:
         yield HoldReason("shadow", sentence)

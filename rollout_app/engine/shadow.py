@@ -36,7 +36,8 @@ class ShadowReport:
 def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
     """The figures of the shadow stage; None where there is nothing to divide by."""
     n = shadow.decisions
-    known = min([n, *(priced for priced in shadow.priced if priced is not None)])
+    arms = shadow.candidate_priced, shadow.baseline_priced
+    known = min([n, *(priced for priced in arms if priced is not None)])
     shifts = _shifts(shadow)
     candidate, baseline = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
     return ShadowReport(
@@ -66,8 +67,27 @@ def _shifts(shadow: ShadowSums) -> dict[str, float]:
     return dict(sorted(shifts.items(), key=lambda item: (-abs(item[1]), item[0])))
 
 
-def gate(shadow: ShadowSums, *, min_decisions: int, cost_margin: float | None) -> str | None:
-    """Why the shadow stage does not let go, in one sentence; None when it does."""
+@dataclass(frozen=True, slots=True)
+class SecondStageCosts:
+    """What a candidate that may ask a stronger model after an answer would cost, with all calls. Fractions of what the
+    tasks cost now: `low` if none is escalated, `high` if all are. None: not known."""
+
+    low: float | None = None
+    high: float | None = None
+    expected: float | None = None
+
+
+def gate(
+    shadow: ShadowSums,
+    *,
+    min_decisions: int,
+    cost_margin: float | None,
+    second_stage: SecondStageCosts | None = None,
+) -> str | None:
+    """Why the shadow stage does not let go, in one sentence; None when it does.
+
+    second_stage  of a candidate that has one of its own; None: first calls are all there is, or it was not asked for
+    """
     report = shadow_report(shadow, MirrorSums())
     if report.decisions < max(1, min_decisions):
         return f"{report.decisions} of {max(1, min_decisions)} shadow decisions have been reported."
@@ -76,7 +96,46 @@ def gate(shadow: ShadowSums, *, min_decisions: int, cost_margin: float | None) -
             f"The candidate's policy failed to evaluate in {shadow.evaluation_errors} of {report.decisions} "
             f"decisions ({report.error_rate:.2%}; at most {MAX_ERROR_RATE:.1%} may)."
         )
-    return None if cost_margin is None else _cost_gate(shadow, cost_margin)
+    if cost_margin is None:
+        return None
+    sentence = _cost_gate(shadow, cost_margin)
+    if sentence or second_stage is None or has_whole_costs(shadow):
+        return sentence
+    return _second_stage_gate(second_stage, cost_margin)
+
+
+def has_whole_costs(shadow: ShadowSums) -> bool:
+    """Whether the projected costs have the candidate's second stage in them already: the routers' callers told them."""
+    return (shadow.candidate_whole or 0) >= PRICED_SHARE * shadow.decisions
+
+
+def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
+    """Why the costs with escalations do not let go. Between two bounds that the margin parts, nothing is known."""
+    if costs.low is None or costs.high is None:
+        return (
+            "What the candidate costs with its second stage is not known: its traffic or a price is missing. "
+            "Routers can tell it (`shadow_cost_nusd`)."
+        )
+    if costs.expected is not None:
+        if costs.expected <= margin:
+            return None
+        return (
+            f"With its second stage the candidate's projected cost per task is {costs.expected:+.1%} against the "
+            f"baseline's; the margin is {margin:+.0%}."
+        )
+    if costs.high <= margin:
+        return None
+    if costs.low > margin:
+        return (
+            f"The candidate's projected cost per task is at least {costs.low:+.1%} against the baseline's, even if no "
+            f"task is escalated; the margin is {margin:+.0%}."
+        )
+    most = (margin - costs.low) / (costs.high - costs.low)
+    return (
+        f"The candidate's projected cost per task is {costs.low:+.1%} if no task is escalated and {costs.high:+.1%} "
+        f"if all are; the margin is {margin:+.0%}, which {most:.0%} would reach. How many would be is not known: "
+        "routers can tell what it would cost (`shadow_cost_nusd`), or a person advances it."
+    )
 
 
 def _cost_gate(shadow: ShadowSums, cost_margin: float) -> str | None:

@@ -15,7 +15,7 @@ from policies_app.fleet.readback import Fleet, read_fleet
 from rollout_app import actions
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.calibration import outcomes_needed
-from rollout_app.engine.decide import Decision, Hold, decide
+from rollout_app.engine.decide import Advance, Decision, Hold, decide
 from rollout_app.engine.evidence import ArmSums, FleetView, Late, MinuteRow, RolloutView, Stage, Telemetry
 from rollout_app.engine.guarded import for_display
 from rollout_app.engine.holds import Evidence
@@ -25,6 +25,7 @@ from rollout_app.engine.windows import closes_before
 from rollout_app.evaluation import evaluations
 from rollout_app.evaluation.evaluations import Evaluation, Progress, Subject, whole_rollout
 from rollout_app.evaluation.outlooks import with_outlook
+from rollout_app.evaluation.second_stage import second_stage_costs
 from rollout_app.outcomes import baseline, minute_totals
 
 # How long a rollout is left alone when no outcome comes in: what only time or the fleet changes is seen so late.
@@ -152,6 +153,10 @@ def _judge_one(
         is_new = not accumulator.failed
         again = accumulator.judge(subject.stage, forecast=False, detail=False)
         evidence = replace(evidence, judgement=again)
+        decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
+    if isinstance(decision, Advance) and view.current.mode == "shadow":
+        # It reads the traffic of a week, so not before all else lets go.
+        evidence = replace(evidence, second_stage=second_stage_costs(subject.pk, evidence.shadow))
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
     wake_at = _wake_at(subject, accumulator.stages[subject.stage], decision, now)
     evaluation = Evaluation(subject, decision, wake_at, broken=evidence.judgement.broken)

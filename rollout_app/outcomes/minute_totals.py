@@ -258,6 +258,7 @@ def _rehearsed_sums(
             **_added(shadows, names),
             candidate_priced=_known(shadows, "candidate_priced"),
             baseline_priced=_known(shadows, "baseline_priced"),
+            candidate_whole=sum(shadow.get("candidate_whole") or 0 for shadow in shadows),
             candidate_routes=candidate,
             baseline_routes=baseline,
         ),

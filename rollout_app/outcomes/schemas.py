@@ -99,6 +99,8 @@ class ReportedShadow(Struct, forbid_unknown_fields=True, gc=False):
     # Decisions of which the arm's projected cost is known; None: the router does not say.
     candidate_priced: Count | None = None
     baseline_priced: Count | None = None
+    # Of the candidate's: those with its second stage in them. None: of none it is known.
+    candidate_whole: Count | None = None
     routes: dict[Text, Count] = {}
 
 

@@ -244,7 +244,7 @@ class Router:
         usage       the tokens of the one call, priced by the snapshot
         latency_ms  until the final answer; likewise
         error       the kind, when the task ended without an answer; likewise
-        shadow_cost_nusd   in shadow: what the candidate's choice would have cost, if the caller can tell
+        shadow_cost_nusd   in shadow: what the candidate would have cost, with its second stage, if the caller can tell
         mirror_success, mirror_cost_nusd   when `decision.mirror` asked for the other arm's model and it ran
         mirror_error, mirror_latency_ms    when it gave no answer: any word; how long it took. The brake goes by them
         """

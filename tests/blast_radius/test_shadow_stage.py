@@ -12,8 +12,10 @@ from controlplane.core.actors import SYSTEM
 from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.blast_radius.shadow_stage import mirror_answer, shadow_stage_answer
-from rollout_app.engine.evidence import MirrorSums
+from rollout_app.engine.evidence import MirrorSums, ShadowSums
+from rollout_app.engine.shadow import SecondStageCosts
 from rollout_app.engine.stats.paired import difference_interval, exact_p
+from rollout_app.evaluation.second_stage import second_stage_costs
 from rollout_app.models import ArmTotals, Rollout
 from tests.blast_radius.test_radius import LARGE, SMALL, place, traffic, version
 from tests.support.callers import Caller
@@ -142,6 +144,33 @@ def test_mirrors_that_a_brake_stopped_are_told_in_the_report_and_on_the_page(pla
     page = text(logged_in("vera", "viewer").get(reverse("console:rollout", args=[rollout.pk])))
     assert "Mirrors without an answer" in page and "9 tasks" in page
     assert "Not mirrored, because mirrors failed or hung" in page and "31 tasks" in page
+
+
+def test_the_gate_is_told_of_second_stages_as_the_report_is(place: Place) -> None:
+    traffic(place)
+    rollout = shadowed(place)
+    change, now = (
+        shadow_stage_answer(rollout)["decided"][name] for name in ("change_a_day_nusd", "cost_a_day_nusd")
+    )
+    costs = second_stage_costs(rollout.pk, ShadowSums(decisions=200))
+    assert costs is not None and costs.low is not None and costs.high is not None
+    assert (costs.low, costs.high) == pytest.approx((change["low"] / now, change["high"] / now))
+    assert costs.low < 0 < costs.high and costs.expected is None
+    told = ShadowSums(decisions=200, candidate_whole=200)
+    assert second_stage_costs(rollout.pk, told) is None, "the routers told all calls"
+
+
+def test_a_candidate_without_a_second_stage_is_judged_by_its_first_calls(place: Place) -> None:
+    candidate = version(place[1], default="small", rules=[])
+    rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
+    assert second_stage_costs(rollout.pk, ShadowSums(decisions=200)) is None
+
+
+def test_without_traffic_what_a_second_stage_costs_is_not_known(place: Place) -> None:
+    escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
+    candidate = version(place[1], default="small", rules=[], escalate=escalate)
+    rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
+    assert second_stage_costs(rollout.pk, ShadowSums(decisions=200)) == SecondStageCosts()
 
 
 def test_before_anything_was_shadowed_nothing_is_claimed(place: Place) -> None:

@@ -105,7 +105,8 @@ def test_it_reports_what_the_shadow_would_have_done(plane: FakeControlPlane) -> 
     bucket = only(plane)
     assert bucket["shadow"] == {
         "decisions": 2, "agreed": 1, "candidate_cost_nusd": 800, "baseline_cost_nusd": 200,
-        "candidate_priced": 2, "baseline_priced": 2, "routes": {"small>large": 1, "small>small": 1},
+        "candidate_priced": 2, "baseline_priced": 2, "candidate_whole": 2,
+        "routes": {"small>large": 1, "small>small": 1},
     }  # fmt: skip
     assert bucket["mirror"] == {
         "n": 2, "both": 1, "only_candidate": 0, "only_baseline": 1, "neither": 0,

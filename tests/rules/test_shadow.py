@@ -1,9 +1,11 @@
 """What the shadow stage reports."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout_app.engine.evidence import MirrorSums, ShadowSums
-from rollout_app.engine.shadow import gate, shadow_report
+from rollout_app.engine.shadow import SecondStageCosts, gate, shadow_report
 
 
 def test_it_reports_the_shadow_stage() -> None:
@@ -53,3 +55,42 @@ def test_it_lets_go_only_where_the_projected_costs_are_known(
     )  # fmt: skip
     sentence = gate(shadow, min_decisions=200, cost_margin=0.1)
     assert (sentence is None) if word is None else (word in str(sentence) and "is not known" in str(sentence))
+
+
+CHEAP = ShadowSums(
+    decisions=200, candidate_cost_nusd=10, baseline_cost_nusd=100, candidate_priced=200, baseline_priced=200
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("costs", "says"),
+    [
+        (None, None),
+        (SecondStageCosts(-0.95, 0.05), None),
+        (SecondStageCosts(-0.95, 0.1), None),
+        (
+            SecondStageCosts(-0.8, 0.2),
+            "-80.0% if no task is escalated and +20.0% if all are; the margin is +10%",
+        ),
+        (SecondStageCosts(0.2, 0.9), "at least +20.0%"),
+        (SecondStageCosts(-0.8, 0.2, -0.3), None),
+        (
+            SecondStageCosts(-0.8, 0.4, 0.15),
+            "With its second stage the candidate's projected cost per task is +15.0%",
+        ),
+        (SecondStageCosts(), "is not known: its traffic or a price is missing"),
+        (SecondStageCosts(-0.8), "is not known"),
+    ],
+    ids=str,
+)
+def test_escalations_count_in_the_projected_cost(costs: SecondStageCosts | None, says: str | None) -> None:
+    """First calls alone are 90 % cheaper; what they do not hold is bounded, and the unknown lets nothing go."""
+    sentence = gate(CHEAP, min_decisions=200, cost_margin=0.1, second_stage=costs)
+    assert (sentence is None) if says is None else (says in str(sentence))
+
+
+@pytest.mark.parametrize(("whole", "lets_go"), [(200, True), (180, True), (179, False), (None, False)])
+def test_what_routers_told_with_the_second_stage_in_it_is_taken(whole: int | None, lets_go: bool) -> None:
+    shadow = replace(CHEAP, candidate_whole=whole)
+    costs = SecondStageCosts(-0.8, 0.2)
+    assert (gate(shadow, min_decisions=200, cost_margin=0.1, second_stage=costs) is None) == lets_go

@@ -46,6 +46,7 @@ class Shadow:
     served_cost_nusd: int | None = None
     candidate_cost_nusd: int | None = None
     error: bool = False  # the candidate could not be evaluated
+    whole: bool = False  # the candidate's cost has its second stage in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +294,8 @@ class Bucket:
         _bump(self.routes, f"{shadow.served}>{shadow.candidate}")
         self.shadow["baseline_priced"] += shadow.served_cost_nusd is not None
         self.shadow["candidate_priced"] += shadow.candidate_cost_nusd is not None
+        if shadow.whole:
+            _bump(self.shadow, "candidate_whole")
         # Both or neither: a sum over different tasks on the two sides would compare nothing.
         if shadow.served_cost_nusd is not None and shadow.candidate_cost_nusd is not None:
             self.shadow["baseline_cost_nusd"] += shadow.served_cost_nusd

@@ -208,7 +208,15 @@ def _shadow(
         priced = _priced(decision, ending, shadow.model)
         projected = priced if priced is not None else costs.of(decision.workload, shadow.model)
     served, chosen = _model(decision.alias)[:99], _model(shadow.alias)[:99]
-    return Shadow(served, chosen, agreed, cost, projected, shadow.error)
+    told = ending.shadow_cost_nusd is not None
+    whole = projected is not None and (told or _goes_on_alike(decision, agreed))
+    return Shadow(served, chosen, agreed, cost, projected, shadow.error, whole)
+
+
+def _goes_on_alike(decision: Decision, agreed: bool) -> bool:
+    """Whether both policies take the task through the same two stages: its own cost is then all of the candidate's."""
+    comparison = decision.assignment.comparison
+    return agreed and comparison is not None and not comparison.second_stage
 
 
 def _priced(decision: Decision, ending: TaskResult, model: str) -> int | None:

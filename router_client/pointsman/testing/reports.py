@@ -137,7 +137,7 @@ _shadow = _record(
     {
         **dict.fromkeys(("decisions", "agreed", "evaluation_errors"), (_count, 0)),
         **dict.fromkeys(("candidate_cost_nusd", "baseline_cost_nusd"), (_money, 0)),
-        **dict.fromkeys(("candidate_priced", "baseline_priced"), (_or_null(_count), None)),
+        **dict.fromkeys(("candidate_priced", "baseline_priced", "candidate_whole"), (_or_null(_count), None)),
         "routes": (_counts(_text(limits.TEXT), _count), {}),
     },
 )

@@ -1,0 +1,32 @@
+"""What a candidate in shadow would cost with the calls that follow a first answer. Reads only."""
+
+from uuid import UUID
+
+from rollout_app.blast_radius.projection import PolicyShape
+from rollout_app.blast_radius.radius import radius_of
+from rollout_app.engine.evidence import ShadowSums
+from rollout_app.engine.guarded import for_display
+from rollout_app.engine.shadow import PRICED_SHARE, SecondStageCosts, has_whole_costs
+from rollout_app.models import Rollout
+
+_UNKNOWN = SecondStageCosts()
+
+
+def second_stage_costs(rollout: UUID, shadow: ShadowSums) -> SecondStageCosts | None:
+    """As bounds (`blast_radius.projection`); None where first calls are all, or the routers told the whole cost."""
+    if has_whole_costs(shadow):
+        return None
+    found = Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(pk=rollout)
+    if PolicyShape.of(found.candidate.document).escalates_to is None:
+        return None
+    return for_display("the cost with second stages", lambda: _projected(found), _UNKNOWN)
+
+
+def _projected(rollout: Rollout) -> SecondStageCosts:
+    whole = radius_of(rollout).whole
+    if whole.cost <= 0 or whole.covered < PRICED_SHARE * whole.tasks:
+        return _UNKNOWN
+    low, high, expected = whole.change
+    return SecondStageCosts(
+        low / whole.cost, high / whole.cost, None if expected is None else expected / whole.cost
+    )
