@@ -16,7 +16,8 @@ from policies_app.selectors import workload_for
 from rollout_app.backtest import report
 from rollout_app.backtest.run import Backtest
 from rollout_app.backtest.sources import LOGS
-from rollout_app.rehearsal import waiting
+from rollout_app.backtest.tasks import Task
+from rollout_app.rehearsal import sampled, waiting
 from rollout_app.rehearsal.scenario import RECORDED
 
 
@@ -36,7 +37,16 @@ class TriedInput(serializers.Serializer[Any]):
 
 
 class DecideInput(TriedInput):
-    request = serializers.DictField(help_text="the inputs: prompt_tokens, endpoint, attributes, …")
+    request = serializers.DictField(
+        required=False, help_text="the inputs: prompt_tokens, endpoint, attributes, …"
+    )
+    requests = serializers.ListField(
+        child=serializers.DictField(),
+        required=False,
+        min_length=1,
+        max_length=sampled.MOST_INPUTS,
+        help_text="instead: the inputs of many, such as `request` of each line of a router's task log",
+    )
 
 
 class TasksFileSerializer(serializers.Serializer[Any]):
@@ -87,7 +97,8 @@ class BacktestView(ApiView):
 
 
 class DecideView(ApiView):
-    """What a router would do with one request under each version: model, rule, reason, missing inputs."""
+    """What a router would do with one request under each version: model, rule, reason, missing inputs. With `requests`
+    how many of them each version sends where, and on which they differ."""
 
     open_to_agents = True
 
@@ -98,5 +109,10 @@ class DecideView(ApiView):
         documents = waiting.documents_of(found, data.get("versions", []), data.get("draft", ""))
         if not documents:
             raise InvalidInput("Name `versions`, or send a `draft`.")
+        if ("request" in data) == ("requests" in data):
+            raise InvalidInput("Give `request`, or `requests`: one of them.")
+        if "requests" in data:
+            tasks = (Task(request, {}) for request in data["requests"])
+            return Response(sampled.as_document(sampled.compare(documents, tasks, dollars_per_million())))
         decided = waiting.decide(documents, data["request"], dollars_per_million())
         return Response({"decisions": [asdict(one) for one in decided]})

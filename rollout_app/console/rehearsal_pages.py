@@ -8,8 +8,8 @@ from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from controlplane.core.errors import PointsmanError
-from controlplane.web.pages import console_view, page, status_of
+from controlplane.core.errors import InvalidInput, PointsmanError
+from controlplane.web.pages import console_view, fragment, page, status_of
 from policies_app.catalogue.usage import dollars_per_million
 from policies_app.console.lookups import may_edit, trail, workload_for
 from policies_app.models import Workload
@@ -17,10 +17,12 @@ from rollout_app.backtest import report
 from rollout_app.backtest.run import Backtest, Line
 from rollout_app.backtest.sources import LOGS
 from rollout_app.backtest.threshold import cheapest_within
-from rollout_app.rehearsal import waiting
+from rollout_app.rehearsal import sampled, waiting
 from rollout_app.rehearsal.scenario import RECORDED
 
 _NUSD = 10**9
+EXAMPLE = '{\n  "endpoint": "/tickets/summary",\n  "prompt_tokens": 900,\n  "attributes": {}\n}'
+_RESULTS = {"backtest": "rehearsal/_backtested.html", "playground": "rehearsal/_decided.html"}
 _FEW = 3  # versions that are each explained in sentences
 
 
@@ -54,7 +56,7 @@ class TriedForm(forms.Form):
         return data
 
 
-class BacktestForm(TriedForm):
+class TasksForm(TriedForm):
     """Which tasks, and how to read them."""
 
     recorded = forms.ChoiceField(
@@ -87,6 +89,18 @@ class BacktestForm(TriedForm):
         label="Langfuse's latency is in",
         choices=[("", "Not Langfuse"), ("ms", "milliseconds"), ("s", "seconds")],
     )
+    grade = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Where the log's grade stands",
+        widget=forms.TextInput(attrs={"placeholder": "metadata.success"}),
+        help_text="LiteLLM: a dotted path. Helicone: a score's name. Without it only costs are known.",
+    )
+
+
+class BacktestForm(TasksForm):
+    """What to compare over the tasks."""
+
     sweep = forms.CharField(
         required=False,
         max_length=200,
@@ -109,90 +123,142 @@ class BacktestForm(TriedForm):
         return data
 
 
-class PlaygroundForm(TriedForm):
-    """One request as its inputs."""
+class PlaygroundForm(TasksForm):
+    """One request as its inputs, or those of recorded tasks."""
 
     request = forms.CharField(
-        label="Request",
+        label="One request",
+        required=False,
         strip=False,
         max_length=20_000,
         widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code pm-low", "spellcheck": "false"}),
-        help_text="The inputs as JSON: prompt_tokens, endpoint, attributes, history …",
+        help_text="The inputs as JSON: prompt_tokens, endpoint, attributes, history … Or leave it empty, and take the "
+        "inputs of recorded tasks: a router's task log, a gateway's log, a table.",
     )
+    field_order = ["versions", "draft", "request"]
 
-    def clean_request(self) -> dict[str, Any]:
+    def clean_request(self) -> dict[str, Any] | None:
+        text = self.cleaned_data["request"]
+        if not text.strip() or self.data.get("recorded") or self.files.get("file"):
+            return None  # the example may stand there still
         try:
-            inputs = json.loads(self.cleaned_data["request"])
+            inputs = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(f"The request is not JSON: {error}") from None
         if not isinstance(inputs, dict):
             raise forms.ValidationError('The request is an object of inputs, such as {"prompt_tokens": 900}.')
         return inputs
 
+    def clean(self) -> dict[str, Any]:
+        data = super().clean()
+        if data.get("file") and data.get("recorded"):
+            raise forms.ValidationError("Choose a file, or tasks that come along: one of them.")
+        if (
+            not self.errors
+            and data.get("request") is None
+            and not data.get("file")
+            and not data.get("recorded")
+        ):
+            raise forms.ValidationError("Write a request, or choose recorded tasks.")
+        return data
+
 
 @console_view("GET", "POST")
 def backtest_page(request: HttpRequest, name: str) -> HttpResponse:
     workload = workload_for(request, name)
-    form = BacktestForm(workload, request.POST or None, request.FILES or None)
+    form = BacktestForm(workload, *_posted(request), auto_id=_ids(request, "backtest"))
     context: dict[str, Any] = {"workload": workload, "form": form, "may_edit": may_edit(request, workload)}
     if request.method == "POST" and form.is_valid():
         context |= _tried(form, workload)
-    crumbs = trail(workload)
-    return page(
-        request, "rehearsal/backtest.html", context, title="Backtest", crumbs=crumbs, status=status_of(form)
-    )
+    return _shown_as(request, "backtest", context)
 
 
 @console_view("GET", "POST")
 def playground(request: HttpRequest, name: str) -> HttpResponse:
     workload = workload_for(request, name)
-    example = {
-        "request": '{\n  "endpoint": "/tickets/summary",\n  "prompt_tokens": 900,\n  "attributes": {}\n}'
-    }
-    form = PlaygroundForm(workload, request.POST or None, initial=example)
+    form = PlaygroundForm(
+        workload, *_posted(request), initial={"request": EXAMPLE}, auto_id=_ids(request, "playground")
+    )
     context: dict[str, Any] = {"workload": workload, "form": form}
     if request.method == "POST" and form.is_valid():
-        data = form.cleaned_data
-        try:
-            documents = waiting.documents_of(workload, data["versions"], data["draft"])
-            context["decisions"] = waiting.decide(documents, data["request"], dollars_per_million())
-        except PointsmanError as error:
-            form.add_error(None, error.detail)
-    crumbs = trail(workload)
+        context |= _decided(form, workload)
+    return _shown_as(request, "playground", context)
+
+
+def _posted(request: HttpRequest) -> tuple[Any, Any]:
+    """What was sent. The editor sends what is typed there as `text`: it is the draft, whatever the panel had before."""
+    if request.method != "POST":
+        return None, None
+    data = request.POST
+    if "text" in data:
+        data = data.copy()
+        data["draft"] = data["text"]
+    return data, request.FILES
+
+
+def _ids(request: HttpRequest, name: str) -> str:
+    """Beside the editor there are other forms on the page: no two elements have one id."""
+    return f"{name}_%s" if "HX-Request" in request.headers else "id_%s"
+
+
+def _shown_as(request: HttpRequest, name: str, context: Mapping[str, Any]) -> HttpResponse:
+    """A page; beside the editor first the panel, then what came of it, which is all that is put in its place: what
+    was typed, and the chosen file, stay where they are. htmx shows no answer of a refusal, so there it is a 200."""
+    context = {**context, "name": name, "panel": "HX-Request" in request.headers}
+    if context["panel"]:
+        template = _RESULTS[name] if request.method == "POST" else "rehearsal/_panel.html"
+        return fragment(request, template, context)
     return page(
         request,
-        "rehearsal/playground.html",
+        f"rehearsal/{name}.html",
         context,
-        title="Playground",
-        crumbs=crumbs,
-        status=status_of(form),
+        title=name.capitalize(),
+        crumbs=trail(context["workload"]),
+        status=status_of(context["form"]),
     )
+
+
+def _decided(form: PlaygroundForm, workload: Workload) -> dict[str, Any]:
+    """One request under each version; or the last of many, side by side."""
+    data = form.cleaned_data
+    try:
+        documents = waiting.documents_of(workload, data["versions"], data["draft"])
+        if data["request"] is not None:
+            return {"decisions": waiting.decide(documents, data["request"], dollars_per_million())}
+        with waiting.tasks_of(_asked(form, workload, {})) as tasks:
+            return {"compared": sampled.compare(documents, tasks, dollars_per_million())}
+    except PointsmanError as error:
+        form.add_error(None, error.detail)
+    return {}
 
 
 def _tried(form: BacktestForm, workload: Workload) -> dict[str, Any]:
     data = form.cleaned_data
-    file = data.pop("file")
     try:
-        documents = waiting.documents_of(workload, data.pop("versions"), data.pop("draft"))
-        if file is not None and (file.size or 0) > waiting.MOST_BYTES:
-            form.add_error("file", "The file is larger than 4 MiB: manage.py backtest reads any.")
-            return {}
-        content = b"" if file is None else file.read()
-        asked = waiting.Asked(
-            documents=documents,
-            file_name=file.name if file is not None else "",
-            content=content,
-            prices=dollars_per_million(),
-            versions=waiting.versions_of(workload, data["log"]),
-            **data,
-        )
-        result = waiting.run(asked)
+        documents = waiting.documents_of(workload, data["versions"], data["draft"])
+        result = waiting.run(_asked(form, workload, documents))
     except PointsmanError as error:
         form.add_error(None, error.detail)
         return {}
     if isinstance(result, Backtest):
         return _shown(result, float(workload.quality_bar))
     return {"agreements": [report.agreement_text(name, found) for name, found in result.items()]}
+
+
+def _asked(form: TasksForm, workload: Workload, documents: Mapping[str, Any]) -> waiting.Asked:
+    """The tasks that the form names. Raises `InvalidInput` for a file that is too large to read here."""
+    data, file = form.cleaned_data, form.cleaned_data["file"]
+    if file is not None and (file.size or 0) > waiting.MOST_BYTES:
+        raise InvalidInput("The file is larger than 4 MiB: manage.py backtest reads any.")
+    names = ("recorded", "mapping", "log", "latency_unit", "grade", "sweep", "score")
+    return waiting.Asked(
+        documents=documents,
+        file_name=file.name if file is not None else "",
+        content=b"" if file is None else file.read(),
+        prices=dollars_per_million(),
+        versions=waiting.versions_of(workload, data["log"]),
+        **{name: data[name] for name in names if name in data},
+    )
 
 
 # --- what the templates show -----------------------------------------------------------------------------

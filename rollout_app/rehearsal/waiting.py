@@ -5,7 +5,7 @@ A backtest is bounded here, in bytes and in work, so that it holds up nobody els
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,16 @@ def run(asked: Asked) -> Backtest | dict[str, Agreement]:
             )
     except PolicyInvalid as error:
         raise InvalidInput(f"The policy is not valid: {error}") from None
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+@contextmanager
+def tasks_of(asked: Asked) -> Iterator[Iterator[Task]]:
+    """The tasks of what is asked, bounded as a backtest of one policy. Raises `InvalidInput` in words."""
+    try:
+        with ExitStack() as stack:
+            yield _bounded(_tasks(asked, stack), 1)
     except ValueError as error:
         raise InvalidInput(str(error)) from None
 
@@ -164,12 +174,13 @@ def decide(
         policies = {name: compile_policy(document) for name, document in documents.items()}
     except PolicyInvalid as error:
         raise InvalidInput(f"The policy is not valid: {error}") from None
-    return [_decided(name, policy, inputs, history, prices) for name, policy in policies.items()]
+    return [decided(name, policy, inputs, history, prices) for name, policy in policies.items()]
 
 
-def _decided(
+def decided(
     name: str, policy: CompiledPolicy, inputs: Mapping[str, Any], history: Any, prices: Prices
 ) -> Decided:
+    """The request under one policy. `history`: figures of the model's last tasks; None: a router's first minute."""
     route = policy.route(inputs, history)
     second = policy.escalate
     return Decided(

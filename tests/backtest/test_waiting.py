@@ -1,6 +1,7 @@
 """A backtest and a decision while somebody waits: on the page and in the API."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from controlplane.core.errors import InvalidInput
+from policies_app.documents.yaml_text import as_yaml
 from policies_app.models import Workload
 from rollout_app.backtest.run import Backtest
 from rollout_app.rehearsal import waiting
@@ -22,6 +24,14 @@ pytestmark = pytest.mark.django_db
 SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
 HEADER = f"prompt_tokens,{SMALL}:success,{SMALL}:cost_usd,{LARGE}:success,{LARGE}:cost_usd\n"
 TASKS = HEADER + "".join(f"{n * 100},{n % 2},0.001,1,0.01\n" for n in range(1, 41))
+DRAFT = f"""
+format: 1
+workload: summaries
+models: {{small: {{model: {SMALL}}}, large: {{model: {LARGE}}}}}
+default: small
+rules: [{{id: heavy, when: request.prompt_tokens > 100, use: large}}]
+fallback: [large, small]
+"""
 
 
 @pytest.fixture
@@ -129,6 +139,12 @@ def test_the_api_answers_the_same(workload: Workload) -> None:
         "POST", f"workloads/{workload.name}/decide", {"versions": [1], "request": {"prompt_tokens": 9_000}}
     )
     assert [one["rule"] for one in decided.json()["decisions"]] == ["heavy"]
+    many = {"versions": [1], "draft": DRAFT, "requests": [{"prompt_tokens": n} for n in (5, 500, 9_000, "x")]}
+    found = caller("POST", f"workloads/{workload.name}/decide", many).json()
+    assert (found["requests"], found["differing"], found["moves"][0]["requests"]) == (4, 1, 1)
+    assert found["versions"][0]["missing"] == {"request.prompt_tokens": 1}
+    both = caller("POST", f"workloads/{workload.name}/decide", {**many, "request": {}})
+    assert (both.status_code, "one of them" in both.json()["detail"]) == (422, True)
 
 
 def test_the_playground_shows_two_versions_side_by_side(workload: Workload) -> None:
@@ -152,6 +168,62 @@ def test_a_request_that_is_none_is_refused_beside_its_field(workload: Workload, 
         reverse("console:playground", args=[workload.name]), {"versions": ["1"], "request": request_text}
     )
     assert answer.status_code == 422
+
+
+def test_the_playground_compares_versions_over_recorded_inputs(workload: Workload) -> None:
+    builders.version(workload, rules=[{"id": "all", "when": "request.turns > 2", "use": "large"}])
+    table = f"prompt_tokens,turns,endpoint,{SMALL}:success\n" + "".join(
+        f"{n},{'' if n % 4 == 0 else n % 4},/x,1\n" for n in range(1, 1_201)
+    )
+    answer = logged_in("vera", "viewer").post(
+        reverse("console:playground", args=[workload.name]),
+        {"versions": ["1", "2"], "request": "{}", "file": SimpleUploadedFile("tasks.csv", table.encode())},
+    )
+    compared = answer.context["compared"]
+    assert (compared.given, compared.looked_at, compared.differing) == (1_200, 1_000, 250)
+    assert compared.moves == [(SMALL, LARGE, 250)]
+    by_name = {one.name: one for one in compared.versions}
+    assert by_name["v2"].missing == {"request.turns": 250}
+    assert by_name["v1"].priced == 1_000
+    assert len(compared.shown) == 20
+    assert all({one.model for one in found} == {SMALL, LARGE} for _, found in compared.shown)
+    assert "250 of the last 1,000 requests differ" in text(answer).replace("\u202f", ",")
+
+
+def test_the_editors_panels_try_what_is_typed_and_answer_with_a_part_of_the_page(workload: Workload) -> None:
+    client, panel = logged_in("vera", "viewer"), {"HX-Request": "true"}
+    draft = as_yaml(workload.versions.get(number=1).document)
+    draft = re.sub(r"prompt_tokens > \d+", "prompt_tokens > 50", draft)
+    for name, posted, says in (
+        ("playground", {"request": '{"prompt_tokens": 5}'}, "draft"),
+        ("playground", {"recorded": "gsm8k"}, "of the last 1,000 requests differ"),
+        ("backtest", {"file": SimpleUploadedFile("tasks.csv", TASKS.encode())}, "40 tasks read, 40 compared"),
+    ):
+        address = reverse(f"console:{name}", args=[workload.name])
+        form = text(client.get(address, headers=panel))
+        assert "The text above is tried as it stands" in form and "<html" not in form
+        assert f'id="tried-{name}"' in form and f'id="{name}_file"' in form and 'name="draft"' not in form
+        answer = client.post(address, {"versions": ["1"], "text": draft, **posted}, headers=panel)
+        part = text(answer).replace("\u202f", ",")
+        assert (answer.status_code, "<html" in part, "<form" in part) == (200, False, False)
+        assert says in part
+
+
+@pytest.mark.parametrize("name", ["playground", "backtest"])
+def test_a_refusal_beside_the_editor_is_shown_there(workload: Workload, name: str) -> None:
+    """htmx puts no answer of a refusal in place, and the text in the editor is no part of what it replaces."""
+    posted = {"versions": ["1"], "text": "format: [", "recorded": "gsm8k"}
+    address = reverse(f"console:{name}", args=[workload.name])
+    answer = logged_in("vera", "viewer").post(address, posted, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    assert "The draft is not valid" in text(answer) and 'role="alert"' in text(answer)
+
+
+def test_the_editor_has_both_beside_it(workload: Workload) -> None:
+    client = logged_in("ada", "admin")
+    page = text(client.get(reverse("console:new_version", args=[workload.name])))
+    for name in ("playground", "backtest"):
+        assert f'hx-get="{reverse(f"console:{name}", args=[workload.name])}"' in page
 
 
 @pytest.mark.parametrize("tokens", [None, "many", -1, True, 10**30, 1.5], ids=str)

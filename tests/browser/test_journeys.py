@@ -1,5 +1,6 @@
 """What people do from beginning to end, in a real browser: with a server that goes away, on a phone, by keyboard."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -226,3 +227,30 @@ def test_a_backtest_leads_to_a_proposal(as_person: People, summaries: Workload) 
     page.click("button:has-text('Propose')")
     expect(page.locator("#head")).to_contain_text("summaries: v1 → v2")
     assert Rollout.objects.get().reason.startswith("the backtest")
+
+
+def test_a_text_is_tried_beside_the_editor_before_it_is_kept(as_person: People, summaries: Workload) -> None:
+    page = as_person("maria", "editor", team=summaries.owner)
+    page.goto(f"{page.url}workloads/summaries/versions/new/")
+    write(page, re.sub(r"prompt_tokens > \d+", "prompt_tokens > 3", written(page)))
+    page.click("summary:has-text('Playground')")
+    page.fill("#playground_request", '{"prompt_tokens": 5}')
+    page.click("button:has-text('Decide')")
+    expect(page.locator("#tried-playground")).to_contain_text("draft")
+    expect(page.locator("#tried-playground")).to_contain_text("rule heavy holds")
+    page.click("summary:has-text('Backtest')")
+    page.click("button:has-text('Run the backtest')")
+    expect(page.locator("#tried-backtest [role=alert]")).to_contain_text("Choose a file")
+    page.set_input_files(
+        "#backtest_file", {"name": "tasks.csv", "mimeType": "text/csv", "buffer": TASKS.encode()}
+    )
+    page.route("**/backtest/", away)
+    page.click("button:has-text('Run the backtest')")
+    expect(page.locator("#tried-backtest")).to_contain_text("Nothing that you typed is lost")
+    page.unroute("**/backtest/")
+    page.click("button:has-text('Run the backtest')")
+    expect(page.locator("#tried-backtest")).to_contain_text("100 tasks read, 100 compared")
+    drawn = page.locator("#tried-backtest canvas")
+    expect(drawn).to_have_attribute("width", re.compile(r"\d{3}"))
+    assert "prompt_tokens > 3" in written(page)
+    assert summaries.versions.count() == 2, "nothing was kept"

@@ -104,6 +104,7 @@ for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) 
     note.textContent = "The server could not be asked. ";
     const link = event.detail.elt?.getAttribute?.("href");
     if (link) note.append(Object.assign(document.createElement("a"), { href: link, textContent: "Open it as a page" }));
+    else if (event.detail.elt?.matches?.("form")) note.append("Nothing that you typed is lost: send it again.");
     else note.append("It is asked again with your next change.");
     target.replaceChildren(note);
   });

@@ -35,3 +35,4 @@ function drawCurve() {
 }
 addEventListener("DOMContentLoaded", drawCurve);
 addEventListener("pm:shown", drawCurve); // the answer to a form was put in place of the page
+addEventListener("htmx:afterSwap", drawCurve); // a backtest beside the editor
