@@ -65,6 +65,7 @@ urlpatterns = [
     path("workloads/<slug:workload>/backtest", rehearsal_api.BacktestView.as_view()),
     path("workloads/<slug:workload>/decide", rehearsal_api.DecideView.as_view()),
     *_with_csv("environments/<slug:environment>/review", review.EnvironmentReviewView, "environment_review"),
+    *_with_csv("environments/<slug:environment>/spend", review.SpendView),
     *_with_csv("environments/<slug:environment>/review/<slug:workload>", review.WorkloadReviewView),
     *_with_csv("rollouts/<uuid:rollout>/review", review.RolloutReviewView),
 ]

@@ -189,10 +189,9 @@ def _posted(request: HttpRequest) -> tuple[Any, Any]:
     """What was sent. The editor sends what is typed there as `text`: it is the draft, whatever the panel had before."""
     if request.method != "POST":
         return None, None
-    data = request.POST
+    data = request.POST.copy()
     if "text" in data:
-        data = data.copy()
-        data["draft"] = data["text"]
+        data["draft"] = str(data["text"])
     return data, request.FILES
 
 

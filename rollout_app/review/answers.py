@@ -1,6 +1,6 @@
 """The reviews as the API gives them, and as rows for a spreadsheet. Nano-USD, shares 0 … 1; null: not known."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from operator import attrgetter
 from typing import Any
@@ -11,7 +11,7 @@ from rollout_app.engine.diagnosis import Change, PeriodComparison
 from rollout_app.engine.diagnosis.figures import total
 from rollout_app.models import Rollout
 from rollout_app.review.attribution import CellChange, CostEffects
-from rollout_app.review.environments import EnvironmentReview, SpendPart
+from rollout_app.review.environments import EnvironmentReview, Period, SpendPart
 from rollout_app.review.figures import MOST_ROWS, breakdown, figures
 from rollout_app.review.reading import grouped
 from rollout_app.review.rollouts import RolloutReview
@@ -115,6 +115,22 @@ def _spent(part: SpendPart) -> dict[str, Any]:
     }
 
 
+def spend_answer(
+    environment: Environment, period: Period, by: str, parts: Mapping[str, Iterable[SpendPart]]
+) -> dict[str, Any]:
+    """`parts` by owner; the empty name: all of them."""
+    return {
+        "environment": environment.name,
+        "by": by,
+        "first_day": period.first,
+        "last_day": period.last,
+        "by_time": [_spent(part) for part in parts[""]],
+        "by_owner": [
+            {"owner": owner, **_spent(part)} for owner, some in parts.items() if owner for part in some
+        ],
+    }
+
+
 def rollout_answer(rollout: Rollout, review: RolloutReview) -> dict[str, Any]:
     ours, theirs = total(review.candidate.values()), total(review.baseline.values())
     return {
@@ -189,21 +205,61 @@ def _change(change: Change | None) -> dict[str, float] | None:
 KEYS = ("endpoint", "workload", "owner", "model", "arm", "version", "rule")
 
 
+SPENT = ("first_day", "last_day", "spend_nusd", "saved_nusd", "saving_known_of")
+EXTRA = (*SPENT, "side", "figure", "estimate", "low", "high", "p50_ms", "p95_ms", "p99_ms", "sentence")
+
+
 def table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
-    """Rows of any of the answers, the first of which names the columns: one row for the whole, one for each part."""
+    """Rows of any of the answers, the first of which names the columns: one row for the whole, one for each part, and
+    one for each figure that is told beside them (`level` says which)."""
     sides = ("candidate", "baseline") if "candidate" in answer else ("now", "before")
     names = tuple(answer[sides[0]])
     effects = ("total_nusd", "volume_nusd", "mix_nusd", "behaviour_nusd")
-    yield [
-        "level",
-        *KEYS,
+    figures = [
         *(f"{side}_{name}" for side in sides for name in names),
         *(f"effect_{name}" for name in effects),
     ]
-    yield _line("total", answer, sides, names, effects)
+    yield ["level", *KEYS, *figures, *EXTRA]
+    nothing = [None] * len(EXTRA)
+    yield [*_line("total", answer, sides, names, effects), *nothing]
     for level in KEYS:
         for row in answer.get(f"by_{level}", ()):
-            yield _line(level, row, ("now", "before"), names, effects)
+            yield [*_line(level, row, ("now", "before"), names, effects), *nothing]
+    for row in _told(answer):
+        keys = [_text(row.get(key, "")) for key in KEYS]
+        yield [row["level"], *keys, *[None] * len(figures), *(_text(row.get(name)) for name in EXTRA)]
+
+
+def spend_table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
+    """Rows of `spend_answer`: an empty owner is all of them together."""
+    yield ["owner", *SPENT]
+    for row in (*answer["by_time"], *answer["by_owner"]):
+        yield [_text(row.get("owner", "")), *(row[name] for name in SPENT)]
+
+
+def _told(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the answers hold beside the parts: spend by time, changes with intervals, latency, words."""
+    for part in answer.get("by_time", ()):
+        yield {"level": "time", **part}
+    changes = {**answer.get("changes", {}), "saved_nusd": answer.get("saved_nusd")}
+    for figure, change in changes.items():
+        if isinstance(change, Mapping):
+            yield {"level": "change", "figure": figure, **change}
+    for side, endpoints in answer.get("latency_ms", {}).items():
+        for endpoint, at in endpoints.items():
+            yield {
+                "level": "latency",
+                "endpoint": endpoint,
+                "side": side,
+                **{f"{q}_ms": ms for q, ms in at.items()},
+            }
+    for row in answer.get("what_changed", ()):
+        yield {"level": "what_changed", "endpoint": row["endpoint"], "sentence": row["sentence"]}
+    if answer.get("mirror_cost_nusd") is not None:
+        yield {"level": "figure", "figure": "mirror_cost_nusd", "estimate": answer["mirror_cost_nusd"]}
+    if "diagnosis" in answer:
+        found = answer["diagnosis"]
+        yield {"level": "diagnosis", "figure": found["code"], "sentence": found["sentence"]}
 
 
 def _line(

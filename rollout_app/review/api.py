@@ -19,24 +19,34 @@ from controlplane.core.errors import Conflict, InvalidInput, NotFound
 from controlplane.web.api import ApiView
 from policies_app.selectors import environment_for, workload_for
 from rollout_app.review import answers
-from rollout_app.review.environments import interval_of_the_whole, review_environment
+from rollout_app.review.environments import (
+    MOST_DAYS_BY_DAY,
+    interval_of_the_whole,
+    review_environment,
+    spend_by_owner,
+)
 from rollout_app.review.rollouts import review_rollout
 from rollout_app.review.workloads import review_workload
 from rollout_app.selectors import rollout_for
 
 MOST_DAYS = 90
+MOST_BY_DAY = 31  # days told one by one: each is a row of every endpoint
+STEPS = {"day": 1, "week": 7}
 _DAYS = OpenApiParameter("days", int, description=f"Length in days, 1 to {MOST_DAYS}; 7 if not given.")
 
 
 class ReviewView(ApiView):
     """Base: the answer as JSON, or as a table at the address that ends in `.csv`."""
 
+    table = staticmethod(answers.table)
+    file_name = "review.csv"
+
     def reply(self, answer: Mapping[str, Any], *, as_csv: bool) -> HttpResponseBase:
         if not as_csv:
             return Response(answer)
         text = io.StringIO()
-        csv.writer(text).writerows(answers.table(answer))
-        headers = {"Content-Disposition": 'attachment; filename="review.csv"'}
+        csv.writer(text).writerows(self.table(answer))
+        headers = {"Content-Disposition": f'attachment; filename="{self.file_name}"'}
         return HttpResponse(text.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
 
 
@@ -57,6 +67,32 @@ class EnvironmentReviewView(ReviewView):
             answers.environment_answer(place, review, owner, interval_of_the_whole(place, review, owner)),
             as_csv=as_csv,
         )
+
+
+class SpendView(ReviewView):
+    """Spend and saving of all workloads by day or week, together and by owner."""
+
+    table = staticmethod(answers.spend_table)
+    file_name = "spend.csv"
+
+    @extend_schema(
+        parameters=[
+            _DAYS,
+            OpenApiParameter(
+                "by", str, enum=list(STEPS), description=f"`day` takes up to {MOST_BY_DAY} days."
+            ),
+            OpenApiParameter("owner", str, description="Only the workloads of this team."),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, environment: str, as_csv: bool = False) -> HttpResponseBase:
+        place, days = environment_for(self.actor, environment), _days(request)
+        by = request.query_params.get("by", "day" if days <= MOST_DAYS_BY_DAY else "week")
+        if by not in STEPS or (by == "day" and days > MOST_BY_DAY):
+            raise InvalidInput(f"by is day (up to {MOST_BY_DAY} days) or week, not {by[:40]!r}.")
+        owner = request.query_params.get("owner")
+        period, parts = spend_by_owner(place, days=days, now=clock.now(), step=STEPS[by], owner=owner)
+        return self.reply(answers.spend_answer(place, period, by, parts), as_csv=as_csv)
 
 
 class WorkloadReviewView(ReviewView):

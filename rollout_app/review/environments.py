@@ -24,6 +24,7 @@ from rollout_app.review.rollups import DAY
 
 K = TypeVar("K")
 _COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts")]  # the leading figures of `OutcomeSums`
+MOST_DAYS_BY_DAY = 14  # a longer time is told by weeks
 _ZERO = (0,) * len(_COLUMNS)
 
 
@@ -119,7 +120,7 @@ def review_environment(
         names=names,
         known_since=first["first"],
         as_of=state["at"],
-        spend=_spend(environment, period, names, before_sums),
+        spend=_spend(environment, period, names, before_sums, 1 if days <= MOST_DAYS_BY_DAY else 7)[""],
     )
 
 
@@ -192,14 +193,22 @@ def model_shifts(
 # --- spend and saving ------------------------------------------------------------------------------------
 
 
+def spend_by_owner(
+    environment: Environment, *, days: int, now: datetime, step: int, owner: str | None = None
+) -> tuple[Period, dict[str, list[SpendPart]]]:
+    """Parts of `step` days (1 or 7) by owner; under the empty name of all of them together."""
+    period, names = Period.ending_today(days, now), _names(owner)
+    return period, _spend(environment, period, names, _sums(environment, period, names)[1], step)
+
+
 def _spend(
     environment: Environment,
     period: Period,
     names: Mapping[int, WorkloadName],
     before: Mapping[Place, OutcomeSums],
-) -> list[SpendPart]:
-    """By day up to two weeks, by week beyond; the parts add up to the period's spend. One query."""
-    step = 1 if period.days <= 14 else 7
+    step: int,
+) -> dict[str, list[SpendPart]]:
+    """By owner, and under the empty name of all; the parts add up to the period's spend. One query."""
     ends = [period.first - DAY]
     while ends[-1] < period.last:
         ends.append(min(ends[-1] + step * DAY, period.last))
@@ -211,29 +220,47 @@ def _spend(
         if workload in names:
             running[day][Place(workload, endpoint)] = (n, cost)
     price = {place: sums.cost_per_task for place, sums in before.items() if sums.cost_n}
-    return [
-        _spend_part(first + DAY, last, running[first], running[last], price) for first, last in pairwise(ends)
-    ]
+    owners = {"": None} | dict.fromkeys(sorted({names[place.workload].owner for place in running[ends[-1]]}))
+    found: dict[str, list[SpendPart]] = {owner: [] for owner in owners}
+    for first, last in pairwise(ends):
+        ledgers = _ledgers(running[first], running[last], price, names)
+        for owner, parts in found.items():
+            parts.append(ledgers.get(owner, _Ledger()).part(first + DAY, last))
+    return found
 
 
-def _spend_part(
-    first: date,
-    last: date,
+@dataclass(slots=True)
+class _Ledger:
+    """Nano-USD: what was spent, of it at endpoints whose cost before is known, and what that would have been then."""
+
+    spend: int = 0
+    covered: int = 0
+    would: float = 0.0
+    known: bool = False
+
+    def add(self, tasks: int, spent: int, was: float | None) -> None:
+        self.spend += spent
+        if tasks and was is not None:
+            self.covered, self.would, self.known = self.covered + spent, self.would + tasks * was, True
+
+    def part(self, first: date, last: date) -> SpendPart:
+        saved = round(self.would - self.covered) if self.known else None
+        return SpendPart(first, last, self.spend, saved, self.covered / self.spend if self.spend else 0.0)
+
+
+def _ledgers(
     start: Mapping[Place, tuple[int, int]],
     end: Mapping[Place, tuple[int, int]],
     price: Mapping[Place, float | None],
-) -> SpendPart:
-    spend = covered = 0
-    would, known = 0.0, False
+    names: Mapping[int, WorkloadName],
+) -> dict[str, _Ledger]:
+    found: dict[str, _Ledger] = defaultdict(_Ledger)
     for place, (n, cost) in end.items():
         n_before, cost_before = start.get(place, (0, 0))
-        tasks, spent = n - n_before, cost - cost_before
-        spend += spent
-        if tasks and (was := price.get(place)) is not None:
-            covered, would, known = covered + spent, would + tasks * was, True
-    return SpendPart(
-        first, last, spend, round(would - covered) if known else None, covered / spend if spend else 0.0
-    )
+        tasks, spent, was = n - n_before, cost - cost_before, price.get(place)
+        found[""].add(tasks, spent, was)
+        found[names[place.workload].owner].add(tasks, spent, was)
+    return found
 
 
 def interval_of_the_whole(

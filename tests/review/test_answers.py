@@ -114,9 +114,13 @@ def test_the_csv_holds_the_same_figures(two: tuple[Environment, Workload, Worklo
     rows = table(f"environments/{environment.name}/review.csv")
     assert rows[0]["level"] == "total"
     assert int(rows[0]["now_tasks"]) == told["now"]["tasks"]
-    assert len(rows) == 1 + sum(len(told[f"by_{level}"]) for level in ("owner", "workload", "endpoint"))
+    levels = ("owner", "workload", "endpoint", "time")
+    told_at = {level: [row for row in rows if row["level"] == level] for level in levels}
+    assert all(len(told_at[level]) == len(told[f"by_{level}"]) for level in levels)
+    assert [row["spend_nusd"] for row in told_at["time"]] == [str(p["spend_nusd"]) for p in told["by_time"]]
     rows = table(f"environments/{environment.name}/review/{support.name}.csv")
-    assert {row["level"] for row in rows} == {"total", "endpoint", "model", "arm", "version", "rule"}
+    parts = {"total", "endpoint", "model", "arm", "version", "rule"}
+    assert {row["level"] for row in rows} == parts | {"change", "latency", "what_changed", "diagnosis"}
 
 
 def test_the_csv_holds_no_formula(db: None) -> None:
@@ -151,7 +155,13 @@ def test_a_rollouts_review_compares_its_arms(db: None) -> None:
     assert told["diagnosis"]["code"] == "healthy"
     assert told["saved_nusd"]["estimate"] == pytest.approx(1_600 * 400)
     assert told["workload_before"]["tasks"] == 0 and told["workload_after"] is None
-    assert len(table(f"rollouts/{rollout.pk}/review.csv")) == 4
+    rows = table(f"rollouts/{rollout.pk}/review.csv")
+    assert len([row for row in rows if row["level"] in ("total", "endpoint", "model", "rule")]) == 4
+    changes = {row["figure"]: row for row in rows if row["level"] == "change"}
+    for figure, change in {**told["changes"], "saved_nusd": told["saved_nusd"]}.items():
+        if isinstance(change, dict):
+            assert [changes[figure][name] for name in change] == [str(value) for value in change.values()]
+    assert [row["sentence"] for row in rows if row["level"] == "diagnosis"] == [told["diagnosis"]["sentence"]]
 
 
 def test_a_rollout_that_has_not_started_has_no_review(db: None) -> None:

@@ -1,5 +1,7 @@
 """Spend and saving by day and week, and the interval of an environment's cost per success."""
 
+import csv
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -77,3 +79,34 @@ def test_the_api_gives_it(place: Place) -> None:
     answer: Any = Caller("viewer")("GET", "environments/production/review?days=30").json()
     assert len(answer["by_time"]) == 5 and answer["by_time"][0]["saved_nusd"] is None
     assert answer["now"]["cost_per_success_low_nusd"] is None
+
+
+def test_spend_is_told_by_owner_as_json_and_as_csv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = builders.workload("search")
+    for day in range(14):
+        outcome(*place, NOW - day * DAY, tasks=100, cost=1_000 if day >= 7 else 600)
+    outcome(place[0], other, NOW - DAY, tasks=10, cost=50)
+    rollups.refresh(NOW)
+    monkeypatch.setattr("rollout_app.review.api.clock.now", lambda: NOW)
+    caller, path = Caller("viewer"), "environments/production/spend"
+    told: Any = caller("GET", f"{path}?days=7").json()
+    text = caller("GET", f"{path}.csv?days=7").content.decode()
+    weekly: Any = caller("GET", f"{path}?days=7&by=week").json()
+    refused = [caller("GET", f"{path}?{asked}") for asked in ("days=32&by=day", "by=year")]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert told["by"] == "day" and len(told["by_time"]) == 7 and len(told["by_owner"]) == 14
+    assert len(rows) == 21 and {row["owner"] for row in rows} == {"", place[1].owner.name, other.owner.name}
+    for name in ("spend_nusd", "saved_nusd"):
+        assert [row[name] for row in rows if not row["owner"]] == [
+            str(part[name]) for part in told["by_time"]
+        ]
+        mine = [part for part in told["by_owner"] if part["owner"] == place[1].owner.name]
+        assert [row[name] for row in rows if row["owner"] == place[1].owner.name] == [
+            str(p[name]) for p in mine
+        ]
+    assert sum(part["spend_nusd"] for part in told["by_owner"]) == sum(
+        part["spend_nusd"] for part in told["by_time"]
+    )
+    assert [part["spend_nusd"] for part in weekly["by_time"]] == [7 * 60_000 + 500]
+    assert {part["saved_nusd"] for part in told["by_owner"] if part["owner"] == other.owner.name} == {None}
+    assert [answer.status_code for answer in refused] == [422, 422]

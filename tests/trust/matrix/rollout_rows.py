@@ -95,6 +95,8 @@ ROWS = [
         lambda w: ("workloads/w-plain/guardrails/failure?reason=because", None)),
     row("GET", REVIEW, HERE, "environments/production/review"),
     row("GET", f"{REVIEW}.csv", HERE, "environments/production/review.csv"),
+    row("GET", "environments/<slug:environment>/spend", HERE, "environments/production/spend"),
+    row("GET", "environments/<slug:environment>/spend.csv", HERE, "environments/production/spend.csv"),
     row("GET", f"{REVIEW}/<slug:workload>", HERE, "environments/production/review/w-plain"),
     row("GET", f"{REVIEW}/<slug:workload>.csv", HERE, "environments/production/review/w-plain.csv"),
     row("GET", f"{ROLLOUT}/blast-radius", HERE, _of("blast-radius")),
