@@ -6,12 +6,17 @@ loop, so that no thread ever waits for a client (docs/decisions/0010). A large a
 
 import asyncio
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from tempfile import TemporaryFile
 from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from controlplane.core.errors import InvalidInput, PointsmanError, Unavailable
 from controlplane.server import proxies
@@ -31,7 +36,7 @@ IN_MEMORY = 1024 * 1024  # bytes of an answer; a larger one goes to a temporary 
 ANSWER_LIMIT = 2 * 1024 * 1024 * 1024  # bytes
 
 
-class Bridge:
+class Bridge(Collector):
     """Answers the gateway's requests with a WSGI application."""
 
     def __init__(self, application: WsgiApplication, threads: int = THREADS) -> None:
@@ -60,6 +65,19 @@ class Bridge:
     def _pool(self, request: Request) -> ThreadPoolExecutor:
         hashes = request.method == "POST" and request.path.startswith(SIGN_INS)
         return self._signing_in if hashes else self._threads
+
+    def collect(self) -> Iterable[Metric]:
+        """For Prometheus: what runs or waits, and of how many at once."""
+        for name, text, value in (
+            ("requests", "Requests to the console and the API that run or wait", self._running),
+            ("threads", "Of these, so many run at once", self._most - MOST_WAITING),
+        ):
+            gauge = GaugeMetricFamily(f"pointsman_pool_{name}", text, labels=["pid"])
+            gauge.add_metric([str(os.getpid())], value)
+            yield gauge
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # the names are ours alone
 
     def close(self) -> None:
         """Wait for what runs."""

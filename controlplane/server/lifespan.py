@@ -13,6 +13,7 @@ django.setup(set_prefix=False)
 from django.conf import settings  # noqa: E402 — needs the settings
 from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
 from django.urls import get_resolver  # noqa: E402
+from prometheus_client import REGISTRY  # noqa: E402
 
 from controlplane import celery  # noqa: E402
 from controlplane.core import periodic, schedule  # noqa: E402
@@ -24,6 +25,7 @@ from policies_app.snapshots import publish  # noqa: E402
 from rollout_app import nudges, tasks  # noqa: E402
 
 bridge = Bridge(WSGIHandler())
+REGISTRY.register(bridge)
 gateway = Gateway(bridge)
 
 

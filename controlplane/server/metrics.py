@@ -84,6 +84,7 @@ class ProcessFigures(Collector):
         )
         groups.add_metric([pid], count_value=load.groups, sum_value=load.grouped)
         yield groups
+        yield from self.ingest.reported.collect(pid)
 
 
 def _gauge(name: str, text: str, pid: str, value: float) -> Metric:

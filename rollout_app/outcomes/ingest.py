@@ -23,6 +23,7 @@ from rollout_app.outcomes.aggregate import ArmContribution, ArmKey, Contribution
 from rollout_app.outcomes.feedback import GradedWorkload
 from rollout_app.outcomes.group_commit import GroupCommit, Load
 from rollout_app.outcomes.lookups import KnownNames, Named
+from rollout_app.outcomes.reported import ReportedTasks
 from rollout_app.outcomes.schemas import (
     Problem,
     ReportedBucket,
@@ -52,6 +53,7 @@ class Ingest:
         self._fleet = fleet
         self._names = KnownNames()
         self._group_commit = GroupCommit()
+        self.reported = ReportedTasks()
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="ingest-lookups")
 
     def start(self) -> None:
@@ -101,9 +103,11 @@ class Ingest:
             if self._names.graded_by_record(one.workload)
         ]
         accepted = len(batch.buckets)
-        return await self._commit(
+        reply = await self._commit(
             Submission(environment, {f"b:{batch.batch_id}": part}, accepted=accepted), len(part)
         )
+        self.reported.add(request.caller.environment, batch.buckets)
+        return reply
 
     async def events(self, request: Request, body: bytes) -> Reply:
         events = await _read(read_events, body)
@@ -114,10 +118,13 @@ class Ingest:
         self._refuse_ahead(request, environment, max((event.at for event in events), default=now), now)
         self._fleet.reported_partly(environment, request.instance())
         parts: dict[str, list[Contribution]] = {}
-        for event in events:
-            part = [self._of_bucket(environment, contributions.event_bucket(event, index), tracked=False)]
+        buckets = [contributions.event_bucket(event, index) for event in events]
+        for event, bucket in zip(events, buckets, strict=True):
+            part: list[Contribution] = [self._of_bucket(environment, bucket, tracked=False)]
             parts.setdefault(f"e:{event.event_id}", part)  # the first of two with one id
-        return await self._commit(Submission(environment, parts, accepted=len(events)), len(events))
+        reply = await self._commit(Submission(environment, parts, accepted=len(events)), len(events))
+        self.reported.add(request.caller.environment, buckets)
+        return reply
 
     async def feedback(self, request: Request, body: bytes) -> Reply:
         items = await _read(read_feedback, body)

@@ -1,12 +1,16 @@
 """The process's own figures at /metrics."""
 
 import os
+import re
 
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
+from controlplane.core import figures as database_figures
 from tests.support.plane import PATIENCE_S, Plane, Served, until
 from tests.support.reports import batch, bucket
+from tests.support.sources import ROOT
 
 PID = str(os.getpid())
 
@@ -61,6 +65,62 @@ def test_every_figure_says_what_it_is(plane: Plane, served: Served) -> None:
         name = line.partition("{")[0]
         described = [name, name.removesuffix("_sum"), name.removesuffix("_count")]
         assert any(f"# HELP {each} " in text for each in described), name
+
+
+def _documented() -> dict[str, set[str]]:
+    """By name without `pointsman_`, the labels that docs/reference/metrics.md gives it."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / "docs/reference/metrics.md").read_text().splitlines():
+        cells = line.split("|")
+        if len(cells) == 5 and cells[1].strip().startswith("`"):
+            for name in re.findall(r"`([a-z_]+)`", cells[1]):
+                found[name] = set(re.findall(r"`([a-z_]+)`", cells[2]))
+    return found
+
+
+def test_each_figure_and_its_labels_are_documented(plane: Plane, served: Served) -> None:
+    """Parsed as Prometheus does; what the client exports under the same prefix is not the control plane's."""
+    assert plane.post("/router/v1/outcomes", served.key, batch(bucket(served.assignment))).status == 202
+    database_figures.look()
+    documented, seen = _documented(), set()
+    text = plane.get("/metrics").body.decode()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = sample.name.removeprefix("pointsman_")
+            if name == sample.name or name.endswith("_created"):
+                continue
+            name = name.removesuffix("_bucket") if family.type == "histogram" else name
+            if family.type == "histogram" and name not in documented:
+                name = re.sub(r"_(sum|count)$", "", name)
+            assert name in documented, f"{sample.name} is not in docs/reference/metrics.md"
+            assert set(sample.labels) - {"pid", "le"} == documented[name], sample
+            seen.add(name)
+    assert {
+        "outcomes_total",
+        "outcomes_missing_total",
+        "outcome_latency_seconds",
+        "router_requests_total",
+    } <= seen
+    assert {"rollbacks_total", "audit_entries", "evaluation_overdue_seconds"} <= set(documented)
+
+
+def test_it_counts_outcomes_by_arm_and_what_is_missing_of_them(plane: Plane, served: Served) -> None:
+    place = {"environment": served.environment.name, "arm": "baseline"}
+    latency = {"scale": 4, "zero": 2, "counts": {"95": 3, "160": 10, "400": 1}}
+    known = bucket(served.assignment, successes=100, ungraded=9, latency_ms=latency, cost_nusd={})
+    assert plane.post("/router/v1/outcomes", served.key, batch(known)).status == 202
+    grades = [_value("outcomes_total", grade=grade, **place) for grade in ("success", "failure", "none")]
+    assert grades == [100, 9, 9]
+    missing = {
+        name: _value("outcomes_missing_total", figure=name, **place) for name in ("cost", "grade", "latency")
+    }
+    assert missing == {"cost": 118, "grade": 9, "latency": 118 - 16}
+    under = [
+        _value("outcome_latency_seconds_bucket", le=edge, **place) for edge in ("0.1", "1.0", "2.5", "+Inf")
+    ]
+    assert under == [5, 5, 15, 16]  # 0 and 63 ms, 1,046 ms, and more than nine hours
+    assert plane.post("/router/v1/outcomes", served.key, b"{").status == 400
+    assert _value("outcomes_total", grade="success", **place) == 100, "what is refused is not counted"
 
 
 def test_the_figures_go_with_the_process(served: Served) -> None:
