@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+import msgspec
 from django.db.models import QuerySet
 
 from policies_app.models import Assignment, Model
@@ -30,12 +31,26 @@ def models_of(document: Mapping[str, Any]) -> set[str]:
 def used_in(served: QuerySet[Assignment]) -> dict[str, list[str]]:
     """Model → the places (`environment/workload`) of these assignments that serve a policy with it."""
     places: dict[str, list[str]] = defaultdict(list)
-    rows = served.select_related("environment", "workload", "baseline", "candidate").defer("fragment")
-    for assignment in rows.order_by("environment__name", "workload__name"):
-        versions = [assignment.baseline, *([assignment.candidate] if assignment.candidate else [])]
-        for name in set().union(*(models_of(version.document) for version in versions)):
-            places[name].append(f"{assignment.environment.name}/{assignment.workload.name}")
+    columns = ("environment__name", "workload__name", "baseline__canonical", "candidate__canonical")
+    rows = served.order_by("environment__name", "workload__name").values_list(*columns)
+    for environment, workload, *documents in rows.iterator():
+        used = (_MODELS.decode(document).models.values() for document in documents if document is not None)
+        for name in {entry.model for entries in used for entry in entries}:
+            places[name].append(f"{environment}/{workload}")
     return dict(places)
+
+
+class _Entry(msgspec.Struct):
+    model: str
+
+
+class _Models(msgspec.Struct):
+    """Of a document only its models: a thousand are read for one page."""
+
+    models: dict[str, _Entry]
+
+
+_MODELS = msgspec.json.Decoder(_Models)
 
 
 def model_notices(documents: Iterable[Mapping[str, Any]], today: date) -> list[ModelNotice]:

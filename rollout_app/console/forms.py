@@ -29,6 +29,11 @@ class ApproveForm(RolloutReasonForm):
 
     expected_binding = forms.CharField(widget=forms.HiddenInput)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What is approved stands above the form: the focus would scroll past it.
+        del self.fields["reason"].widget.attrs["autofocus"]
+
 
 class AmendForm(RolloutReasonForm):
     """Another plan, another time; what is left alone stays."""

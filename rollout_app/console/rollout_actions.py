@@ -39,6 +39,11 @@ class RolloutAction:
         return self.event or actions.APPROVE_STAGE
 
     @property
+    def is_yes(self) -> bool:
+        """Whether it is a second person's yes: to the start, or to a stage."""
+        return self.name in ("approve", "approve-stage")
+
+    @property
     def moves(self) -> bool:
         """Whether it lets the candidate have traffic, or is a yes to that: then its form says what would move."""
         return self.name in ("submit", "approve", "start", "break-glass", "approve-stage", "advance")
@@ -269,8 +274,7 @@ def why_not(
     environment = rollout.environment
     if not may(request, action.role, environment.name):
         return f"needs the role {action.role.value} in {environment.name}"
-    approves = action.name in ("approve", "approve-stage")
-    if approves and not actions.is_somebody_else(rollout, str(person(request).pk)):
+    if action.is_yes and not actions.is_somebody_else(rollout, str(person(request).pk)):
         return "you wrote or proposed it, so somebody else must approve it"
     return refusal.sentence.rstrip(".") if refusal else ""
 

@@ -215,10 +215,20 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
         "action": request.path,
         "ahead": ahead_of(rollout) if action.moves else None,
     }
+    if action.is_yes:
+        context |= _rests_on(request, rollout)
     if request.headers.get("HX-Request"):
         return fragment(request, "rollouts/_act.html", context)
     trail, status = [*_trail(rollout), ("Rollout", address_of(rollout))], status_of(form)
     return page(request, "rollouts/act.html", context, title=action.label, crumbs=trail, status=status)
+
+
+def _rests_on(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
+    """What a yes rests on: beside the rollout's page, which has the figures, only what that page has not."""
+    evidence = presenters.evidence_of(rollout)
+    context = {"is_yes": True, "guardrails": evidence.guardrails, "shadow": evidence.shadow}
+    whole_page = not request.headers.get("HX-Request")
+    return context | (_figures(rollout) if rollout.started_at and whole_page else {"rollout": rollout})
 
 
 def _form_of(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> RolloutReasonForm:

@@ -9,10 +9,11 @@ from django.urls import reverse
 from controlplane.core import clock
 from policies_app.models import Environment, Workload
 from rollout_app.console import ahead
+from rollout_app.models import Rollout
 from rollout_app.review import rollups
 from tests.support.outcomes import outcome
 from tests.support.pages import text
-from tests.support.people import People, proposed
+from tests.support.people import People, proposed, running
 
 UNKNOWN = "There was no traffic in the last 7 days: what would move is not known."
 
@@ -36,6 +37,9 @@ def test_the_approval_shows_what_would_move_with_the_diff_beside_it(
         assert "Blast radius" in page and f"/tickets (team {summaries.owner.name}): of 4" in page
         assert "What changes" in page and "rules[heavy].when" in page
         assert "What it does to success is not known before tasks are tried" in page
+        # The yes comes last, after the guardrails that will judge it.
+        parts = ["Blast radius", "What changes", "Guardrails in force", "Cost per success", 'name="reason"']
+        assert sorted(parts, key=page.rindex) == parts
 
 
 @pytest.mark.parametrize("name", ["start", "break-glass"])
@@ -67,7 +71,9 @@ def test_the_proposal_has_it(people: People, traffic: None, summaries: Workload)
     address = reverse("console:propose")
     page = text(client.get(address, {"workload": "summaries", "candidate": "2", "environment": "production"}))
     assert "Blast radius" in page and "/tickets (team" in page
-    assert "Blast radius" not in text(client.get(address, {"workload": "summaries"}))
+    # Where the link names no version it is of the one that the form begins with: the newest.
+    newest = text(client.get(address, {"workload": "summaries"}))
+    assert "Blast radius" in newest and "selected>v2" in newest
 
 
 def test_one_that_cannot_be_computed_stops_no_approval(
@@ -81,3 +87,17 @@ def test_one_that_cannot_be_computed_stops_no_approval(
     response = people("eva", "approver").get(reverse("console:act", args=[rollout.pk, "approve"]))
     assert response.status_code == 200 and "It could not be computed" in text(response)
     assert "rules[heavy].when" in text(response)
+
+
+def test_a_yes_to_a_stage_shows_the_evidence_so_far(
+    people: People, production: Environment, summaries: Workload
+) -> None:
+    rollout = running(summaries, production)
+    stages = [rollout.stages[0], {"mode": "full", "approval": True}]
+    Rollout.objects.filter(pk=rollout.pk).update(stages=stages)
+    client = people("eva", "approver")
+    address = reverse("console:act", args=[rollout.pk, "approve-stage"])
+    page = text(client.get(address))
+    assert "Guardrails" in page and "Arms" in page and page.rindex("Arms") < page.rindex('name="reason"')
+    # Beside the rollout's page, which has them.
+    assert "Arms" not in text(client.get(address, headers={"HX-Request": "true"}))
