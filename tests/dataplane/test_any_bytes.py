@@ -65,7 +65,8 @@ async def _behind(request: Request) -> Reply:
 async def _round(served: Served, counted: Counted) -> None:
     gateway = Gateway(_behind)
     application = Application(gateway.answer, nullcontext)
-    doors = {path: (door.method, partial(door.body, served)) for path, door in DOORS.items()}
+    name = served.assignment.workload.name
+    doors = {p + d.query.format(name): (d.method, partial(d.body, served)) for p, d in DOORS.items()}
     mutator = Mutator(random.Random(SEED), served.key, doors)
 
     async def one(raw: Raw) -> None:

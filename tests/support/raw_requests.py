@@ -106,7 +106,7 @@ async def ask(application: Any, raw: Raw) -> Told:
 
 
 class Mutator:
-    """`bodies` gives a fresh valid document for each door, by path; `method` is the door's."""
+    """`doors`: by address with its query, the method, and what gives another valid document each time."""
 
     def __init__(
         self, rng: random.Random, key: str, doors: Mapping[str, tuple[str, Callable[[], Any]]]
@@ -117,10 +117,18 @@ class Mutator:
         ]  # fmt: skip
 
     def draw(self) -> Raw:
-        path = self._rng.choice(list(self._doors))
-        method, document = self._doors[path]
+        asked = self._rng.choice(list(self._doors))
+        method, document = self._doors[asked]
+        path, _, query = asked.partition("?")
         body = b"" if method == "GET" else json.dumps(document()).encode()
-        raw = Raw(method, path, body, headers=list(self._headers), pieces=self._rng.choice([1, 1, 2, 7]))
+        raw = Raw(
+            method,
+            path,
+            body,
+            query.encode(),
+            headers=list(self._headers),
+            pieces=self._rng.choice([1, 1, 2, 7]),
+        )
         changes = [self._bytes, self._bytes, self._value, self._value, self._value, self._around, self._twice]
         for _ in range(self._rng.choice([0, 1, 1, 1, 2])):
             self._rng.choice(changes)(raw)
