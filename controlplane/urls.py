@@ -4,7 +4,6 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularJSONAPIView
 
 from controlplane.access import api as access
 from controlplane.access import people_api as people
@@ -12,6 +11,7 @@ from controlplane.access.pages import urls as people_pages
 from controlplane.access.sign_in import urls as sign_in
 from controlplane.audit import api as audit
 from controlplane.notifications import api as notifications
+from controlplane.web.document import DocumentView
 
 api_v1: list[URLPattern | URLResolver] = [
     *access.urlpatterns,
@@ -19,7 +19,7 @@ api_v1: list[URLPattern | URLResolver] = [
     *audit.urlpatterns,
     *notifications.urlpatterns,
     # Open to all: it says no more than the source does.
-    path("schema", SpectacularJSONAPIView.as_view(authentication_classes=[]), name="schema"),
+    path("schema", DocumentView.as_view(authentication_classes=[]), name="schema"),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

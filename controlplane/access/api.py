@@ -21,6 +21,10 @@ from controlplane.web.fields import ReasonField, ZonedDateTimeField
 
 class KeySerializer(serializers.ModelSerializer[Key]):
     user = serializers.CharField(source="user.username", default=None, read_only=True)
+    scopes = serializers.ListField(child=serializers.ChoiceField(Role.choices), read_only=True)
+    workloads = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="that it is limited to; empty: no limit"
+    )
 
     class Meta:
         model = Key

@@ -41,7 +41,49 @@ _FILTERS = (
 )
 
 
-_ENTRY = {"type": "object", "description": "what was hashed (RFC 8785), with `hash` and `prev_hash`"}
+def _object(description: str = "", **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "description": description, "required": [*properties], "properties": properties}
+
+
+_TEXT, _TEXT_OR_NULL, _ANYTHING = (
+    {"type": "string"},
+    {"type": ["string", "null"]},
+    {"description": "as it was kept"},
+)
+_ENTRY = _object(
+    "what was hashed (RFC 8785), with `hash` and `prev_hash`",
+    v={"type": "integer", "description": "the format's version"},
+    chain={**_TEXT, "description": "the log's id"},
+    seq={"type": "integer", "description": "its number in the log"},
+    ts={**_TEXT, "format": "date-time"},
+    actor=_object("who did it", kind=_TEXT, id=_TEXT, label=_TEXT, user_id=_ANYTHING),
+    action={**_TEXT, "description": "such as `rollout.roll_back`"},
+    target=_object("to what", kind=_TEXT, id=_TEXT),
+    environment=_TEXT,
+    workload=_TEXT,
+    reason=_TEXT,
+    outcome={**_TEXT, "enum": ["done", "refused"]},
+    diff={
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["path"],
+            "properties": {
+                "path": {**_TEXT, "description": "JSON pointer"},
+                "before": _ANYTHING,
+                "after": _ANYTHING,
+            },
+        },
+    },
+    before_sha256=_TEXT_OR_NULL,
+    after_sha256=_TEXT_OR_NULL,
+    evidence=_ANYTHING,
+    approvals=_ANYTHING,
+    request_id=_TEXT_OR_NULL,
+    source=_TEXT_OR_NULL,
+    hash={**_TEXT, "description": "SHA-256, as 64 hexadecimal digits"},
+    prev_hash={**_TEXT, "description": "of the entry before"},
+)
 _ENTRIES = Pages().get_paginated_response_schema({"type": "array", "items": _ENTRY})
 
 

@@ -26,6 +26,12 @@ STATE = OpenApiParameter(
 
 
 class ReceiverSerializer(serializers.ModelSerializer[Receiver]):
+    events = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="that it is told of; empty: all"
+    )
+    environments = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="of which it is told; empty: all"
+    )
     secrets = serializers.SerializerMethodField(help_text="signing secrets by fingerprint, the newest first")
 
     class Meta:
@@ -234,7 +240,7 @@ class BreakGlassesView(ApiView):
         responses=BreakGlassSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
-        """Who went round an approval, and who has reviewed it."""
+        """List the starts and changes that went round an approval (break-glass), and who has reviewed each."""
         rows = visible_break_glass(self.actor)
         if request.query_params.get("open") == "true":
             rows = rows.filter(reviewed_at=None)

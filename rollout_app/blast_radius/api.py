@@ -16,7 +16,7 @@ from rollout_app.selectors import rollout_for
 
 
 class RolloutRadiusView(ApiView):
-    """Which share of which endpoint moves to which model, and what that costs a day; with what is not known of it."""
+    """What a rollout moves: which share of which endpoint to which model, what it costs a day, what is not known."""
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
@@ -24,7 +24,7 @@ class RolloutRadiusView(ApiView):
 
 
 class CandidateRadiusView(ApiView):
-    """The same of `?candidate=4`, against what the environment serves now, before anything is proposed."""
+    """What a rollout of version `candidate` would move, against what is served now. Nothing is proposed by asking."""
 
     @extend_schema(
         parameters=[OpenApiParameter("candidate", int, required=True)], responses=OpenApiTypes.OBJECT

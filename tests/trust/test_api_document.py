@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from drf_spectacular.generators import SchemaGenerator
 
 from controlplane.access import actions
 from controlplane.core.actors import SYSTEM
+from controlplane.web.document import document as made_document
 from rollout_app.engine.metrics import Metric
 from tests.support.fuzzing import Fuzzer, quiet_requests
 from tests.trust.matrix import world
@@ -54,6 +56,23 @@ def document() -> dict[str, Any]:
 def operations() -> list[tuple[str, dict[str, Any]]]:
     paths = document()["paths"].items()
     return [(f"{m.upper()} {path}", one) for path, methods in paths for m, one in methods.items()]
+
+
+def test_the_document_is_made_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is open to anybody and takes a second: asked for often, it kept a process busy."""
+    made = []
+    generate: Any = SchemaGenerator.get_schema
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        made.append(1)
+        return generate(*args, **kwargs)
+
+    monkeypatch.setattr(SchemaGenerator, "get_schema", counted)
+    made_document.cache_clear()
+    answers = {
+        client.get("/api/v1/schema", query).content for query in ({}, {"version": "2"}, {"lang": "de"})
+    }
+    assert (len(answers), len(made)) == (1, 1)
 
 
 def test_every_operation_is_described_in_a_sentence() -> None:
@@ -116,6 +135,13 @@ def test_what_is_only_read_says_where_it_may_be_null_or_empty() -> None:
     assert key["user"]["type"] == rollout["looked_at"]["type"] == ["string", "null"]
     assert {"type": "string", "maxLength": 0} in key["environment"]["oneOf"]  # in every one
     assert {"$ref": "#/components/schemas/BlankEnum"} in schemas["Assignment"]["properties"]["mode"]["oneOf"]
+
+
+def test_an_audit_entry_is_told_member_by_member() -> None:
+    answer = dict(operations())["GET /api/v1/audit/{seq}"]["responses"]["200"]
+    entry = answer["content"]["application/json"]["schema"]
+    assert {"actor", "action", "target", "reason", "diff", "hash", "prev_hash"} <= set(entry["required"])
+    assert entry["properties"]["diff"]["items"]["required"] == ["path"]
 
 
 def test_a_file_has_its_own_media_type() -> None:
