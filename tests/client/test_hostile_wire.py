@@ -117,7 +117,7 @@ def test_it_rejects_a_share_beyond_all_numbers_alone(plane: FakeControlPlane) ->
         assert router.status()["rejected"] == ["summaries"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bomb() -> bytes:
     """A gigabyte in a megabyte, and that once more: some kilobytes."""
     deflater = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)

@@ -23,8 +23,11 @@ def served(transactional_db: None) -> Served:
 
 
 @pytest.fixture
-def plane(served: Served) -> Iterator[Plane]:
+def plane(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    """A gateway that writes down at once what it heard of its routers, not every two seconds: tests wait for it."""
+    from policies_app.fleet import writer
     from tests.support.plane import Plane
 
+    monkeypatch.setattr(writer, "FLUSHED_EVERY_S", 0.05)
     with Plane() as plane:
         yield plane

@@ -124,7 +124,7 @@ def test_what_the_frame_brings_tells_nobody_anything(at: str) -> None:
 
 GROUPS: dict[str, list[credentials.Credential]] = defaultdict(list)
 for one in CREDENTIALS:
-    GROUPS[" ".join(one.name.split(" ")[:2]).rstrip(",")].append(one)
+    GROUPS[credentials.group_of(one)].append(one)
 
 
 @pytest.fixture

@@ -107,6 +107,19 @@ def all_credentials(workloads: frozenset[str]) -> list[Credential]:
     ]
 
 
+def group_of(credential: Credential) -> str:
+    """Those that are asked in one test, in one world: making it takes as long as a hundred requests."""
+    if credential.name == "superuser":
+        return "superuser"
+    if not credential.roles or not credential.is_live:
+        return "without a role"
+    kind, _, rest = credential.name.partition(": ")
+    held = [role for role in EVERY_ROLE if rest.startswith(role)]
+    return (
+        f"{kind}: {held[0]}" if kind == "person" and held else "key: one role" if held else f"{kind}: several"
+    )
+
+
 @dataclass(frozen=True)
 class Caller:
     """A credential made real: its client, and the actor that entries name."""
