@@ -3,9 +3,10 @@
 The rows are in `tests/trust/matrix/`. A new address without a row fails here, and the message says which row to add.
 """
 
+import dataclasses
 import inspect
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from controlplane.access import actions as access
 from controlplane.access import change_requests
+from controlplane.audit.models import Entry
 from controlplane.console import ConsoleSite
 from controlplane.notifications import actions as notifications
 from controlplane.web import pages
@@ -24,7 +26,7 @@ from policies_app import actions as policies
 from policies_app.four_eyes import actions as four_eyes
 from rollout_app import actions as rollouts
 from tests.trust.matrix import credentials, world
-from tests.trust.matrix.asking import CREDENTIALS, ROWS, asked, complaints, is_page, pairs
+from tests.trust.matrix.asking import CREDENTIALS, ROWS, asked, complaints, is_page, pairs, send
 
 pytestmark = pytest.mark.django_db
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -237,3 +239,56 @@ def test_a_row_leads_to_every_action() -> None:
         if row.writes:
             led_to |= {entry.action for entry in asked(row, caller, made)[2] if entry.outcome == "done"}
     assert led_to == {action for names in WRITES.values() for action in names.values()} | BREAK_GLASS
+
+
+# --- each refused write is one entry --------------------------------------------------------------------
+
+
+# The form or the address says no before any action is asked: a name that is taken, nothing there to take back.
+SAID_BY_THE_FORM = {
+    "console/new-workload/", "console/new-environment/", "console/new-model/",
+    "console/workloads/<slug:name>/<slug:environment>/unpin/",
+    "console/workloads/<slug:name>/guardrails/<slug:metric>/reset/",
+}  # fmt: skip
+
+
+def _too_late(row: Any, caller: Any, made: world.World, *, stale: bool) -> tuple[int, list[str], list[str]]:
+    """The status of a write that comes too late, its refusals, and what was done; all of it is taken back."""
+    with transaction.atomic():
+        path, body = row.request(made)
+        late = (
+            dataclasses.replace(caller, headers={**caller.headers, "If-Match": '"1000000"'})
+            if stale
+            else caller
+        )
+        if not stale:
+            send(row, caller, path, body)
+        before = Entry.objects.count()
+        status = send(row, late, path, body).status_code
+        left = list(Entry.objects.order_by("seq")[before:])
+        transaction.set_rollback(True)
+    refused, done = (
+        [entry.action for entry in left if entry.outcome == what] for what in ("refused", "done")
+    )
+    return status, refused, done
+
+
+@pytest.mark.parametrize("stale", [True, False], ids=["stale", "twice"])
+def test_a_write_that_comes_too_late_leaves_one_entry(stale: bool) -> None:
+    """412: of something that changed since it was read. 409, on a page 422: the same thing for the second time."""
+    made, wrong, seen = world.make(), [], Counter[int]()
+    (superuser,) = (one for one in CREDENTIALS if one.name == "superuser")
+    caller = credentials.make(superuser, made.team)
+    for row in ROWS:
+        if not row.writes or (stale and is_page(row)):
+            continue
+        status, refused, done = _too_late(row, caller, made, stale=stale)
+        seen[status] += 1
+        is_refused = status in (403, 409, 412) or (
+            status == 422 and is_page(row) and row.template not in SAID_BY_THE_FORM
+        )
+        # To do again what is done may change nothing, and then says nothing.
+        if len(refused) + len(done) > 1 or (is_refused and len(refused) != 1):
+            wrong.append(f"{row.method} {row.template}: {status} left {refused} refused, {done} done")
+    assert not wrong, "\n".join(wrong)
+    assert seen[412 if stale else 409] >= (15 if stale else 20), seen
