@@ -7,6 +7,7 @@ from typing import Any
 
 from rollout_app.engine.evidence import MirrorSums
 from rollout_app.models import OutcomeBucket, Rollout
+from rollout_app.outcomes import minute_totals
 
 _ENDS = (
     "n",
@@ -87,6 +88,9 @@ def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
 def _rows(rollout: Rollout) -> Any:
     """By the key that begins with environment and workload."""
     place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
-    since = rollout.started_at
+    # From the first minute that a router stamped: those of a replay, or of a wrong clock, lie before the start.
+    known = [
+        moment for moment in (rollout.started_at, minute_totals.stamped(rollout)[0]) if moment is not None
+    ]
     rows = OutcomeBucket.objects.filter(**place, rollout=str(rollout.pk))
-    return rows.filter(minute__gte=since.replace(second=0, microsecond=0)) if since else rows.none()
+    return rows.filter(minute__gte=min(known).replace(second=0, microsecond=0)) if known else rows.none()

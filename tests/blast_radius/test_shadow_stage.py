@@ -1,9 +1,11 @@
 """The report of a shadow stage: second stages counted, cheap against strong by an exact paired test."""
 
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.urls import reverse
 from scipy import stats
 
@@ -16,7 +18,7 @@ from rollout_app.engine.evidence import MirrorSums, ShadowSums
 from rollout_app.engine.shadow import SecondStageCosts
 from rollout_app.engine.stats.paired import difference_interval, exact_p
 from rollout_app.evaluation.second_stage import second_stage_costs
-from rollout_app.models import ArmTotals, Rollout
+from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
 from tests.blast_radius.test_radius import LARGE, SMALL, place, traffic, version
 from tests.support.callers import Caller
 from tests.support.outcomes import outcome
@@ -171,6 +173,17 @@ def test_without_traffic_what_a_second_stage_costs_is_not_known(place: Place) ->
     candidate = version(place[1], default="small", rules=[], escalate=escalate)
     rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
     assert second_stage_costs(rollout.pk, ShadowSums(decisions=200)) == SecondStageCosts()
+
+
+def test_minutes_that_routers_stamped_before_the_start_count(place: Place) -> None:
+    """A replay's routers stamp an hour in a minute, and a clock may be wrong: the rollout is named all the same."""
+    traffic(place)
+    rollout = shadowed(place)
+    rehearse(rollout)
+    for rows in (OutcomeBucket.objects, ArmTotals.objects):
+        rows.filter(rollout=str(rollout.pk)).update(minute=F("minute") - timedelta(hours=12))
+    answer = shadow_stage_answer(rollout)
+    assert (answer["decided"]["basis"], len(answer["by_endpoint"])) == ("shadow", 2)
 
 
 def test_before_anything_was_shadowed_nothing_is_claimed(place: Place) -> None:
