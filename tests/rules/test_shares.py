@@ -56,7 +56,8 @@ def test_fewer_decisions_than_tasks_tell_nothing(told: int | None, known: int | 
 def test_one_arm_that_does_not_count_decisions_leaves_unfinished_unknown(silent: int) -> None:
     arms = [arm(50, told=60), arm(50, told=60)]
     arms[silent] = replace(arms[silent], decided=None)
-    assert "unfinished" not in taken(*arms).kinds
+    candidate, baseline = arms
+    assert "unfinished" not in taken(candidate, baseline).kinds
 
 
 def test_it_says_what_it_compares() -> None:

@@ -55,7 +55,7 @@ def test_the_rest_comes_together() -> None:
 def test_it_follows_the_largest_and_no_more_than_so_many() -> None:
     followed = FollowedSlices()
     names = {f"e{i:02}": 100 + i for i in range(MOST_ENDPOINTS + 3)}
-    followed.take(window(1_000, **names))
+    followed.take(window(1_000, None, **names))
     assert followed.endpoints == sorted(names, reverse=True)[:MOST_ENDPOINTS]
     followed.take(window(1_000, later=900))
     assert "later" not in followed.endpoints
