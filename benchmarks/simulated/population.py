@@ -32,7 +32,8 @@ class Population:
         weights = np.ones(count)
         if self.units.tenants:
             weights = 1 / np.arange(1, count + 1) ** ZIPF
-        return weights / weights.sum()
+        shares: NDArray[np.float64] = weights / weights.sum()
+        return shares
 
     def draw(self, look: int, n: int, p: float) -> Drawn:
         if self.units.users:
