@@ -30,7 +30,7 @@ PAGES = [
 # How a line begins → what stands in for running it here. A file's name is a test's; `tests/integrations` are those of
 # `make integrations`, which continuous integration runs, too.
 ELSEWHERE = {
-    "make demo": "tests/rollouts/test_replay.py: its recorded tasks; the whole of it is run by hand",
+    "make demo": ".ci/run: the whole of it, after the tests",
     "pip install 'pointsman[": "tests/deploy/test_wheels.py: each extra",
     "pip install pointsman": "tests/deploy/test_wheels.py: the wheel in an empty environment",
     "pip install --require-hashes": "tests/dataplane/test_cdn.py: with what requirements/s3.txt installs",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.access.models import Key
+from pointsman.cli import main
 from policies_app.models import Assignment, Model
 from rollout_app.models import Rollout
 from tests.cli.conftest import Run
@@ -40,6 +41,7 @@ def test_the_evidence_report_is_written(run: Run, assignment: Assignment, tmp_pa
     proposed(run, assignment)
     rollout = Rollout.objects.get()
     code, said, error = run("rollout", "report", rollout.pk)
+    assert run("report", rollout.pk) == (code, said, error), "the same without its group"
     assert (code, error) == (0, "")
     assert said.startswith("# ") and assignment.workload.name in said
     file = tmp_path / "report.md"
@@ -47,6 +49,16 @@ def test_the_evidence_report_is_written(run: Run, assignment: Assignment, tmp_pa
     assert file.read_text().splitlines()[0] == said.splitlines()[0]
     assert isinstance(json.loads(run("--json", "rollout", "report", rollout.pk)[1]), dict)
     assert run("rollout", "report", "01a229c3-0000-7000-8000-000000000000")[0] == 2
+
+
+@pytest.mark.parametrize("group", [[], ["rollout"]])
+def test_without_a_command_the_help_is_shown_and_nothing_else(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(group) == 2
+    said = capsys.readouterr()
+    assert "Usage: pointsman" in said.out
+    assert said.err == ""
 
 
 def test_a_rollout_is_proposed_started_and_taken_back(run: Run, assignment: Assignment) -> None:

@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> int:
         return 2
     except Exception as error:
         if hasattr(error, "format_message"):  # what was typed is no command
-            print(f"pointsman: {error.format_message()}", file=sys.stderr)
+            if message := error.format_message():  # none: nothing was typed, and the help has been shown
+                print(f"pointsman: {message}", file=sys.stderr)
             return 2
         if type(error).__name__ == "Abort":
             print("pointsman: stopped", file=sys.stderr)

@@ -33,6 +33,7 @@ Reason = Annotated[str, typer.Option("--reason", "-m", help="For the audit log."
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(rollout, name="rollout")
+    app.command("report")(report)
     for name, text in _ACTIONS.items():
         rollout.command(name, help=text)(_action(name))
 
