@@ -110,12 +110,12 @@ def has_whole_costs(shadow: ShadowSums) -> bool:
 
 
 def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
-    """Why the costs with escalations do not let go. Between two bounds that the margin parts, nothing is known."""
-    if costs.low is None or costs.high is None:
-        return (
-            "What the candidate costs with its second stage is not known: its traffic or a price is missing. "
-            "Routers can tell it (`shadow_cost_nusd`)."
-        )
+    """Why the costs with escalations do not let go.
+
+    How many tasks a candidate will escalate shows only once it serves some: where nobody knows, the first percentage
+    stage finds out, on few tasks and under its own guardrail of cost. To hold here would keep every candidate that asks
+    a weak model first, and a strong one where that is unsure, in shadow for good.
+    """
     if costs.expected is not None:
         if costs.expected <= margin:
             return None
@@ -123,19 +123,12 @@ def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
             f"With its second stage the candidate's projected cost per task is {costs.expected:+.1%} against the "
             f"baseline's; the margin is {margin:+.0%}."
         )
-    if costs.high <= margin:
-        return None
-    if costs.low > margin:
+    if costs.low is not None and costs.low > margin:
         return (
             f"The candidate's projected cost per task is at least {costs.low:+.1%} against the baseline's, even if no "
             f"task is escalated; the margin is {margin:+.0%}."
         )
-    most = (margin - costs.low) / (costs.high - costs.low)
-    return (
-        f"The candidate's projected cost per task is {costs.low:+.1%} if no task is escalated and {costs.high:+.1%} "
-        f"if all are; the margin is {margin:+.0%}, which {most:.0%} would reach. How many would be is not known: "
-        "routers can tell what it would cost (`shadow_cost_nusd`), or a person advances it."
-    )
+    return None
 
 
 def _cost_gate(shadow: ShadowSums, cost_margin: float) -> str | None:

@@ -237,7 +237,8 @@ def test_plain_http_is_found_before_a_deployment(settings: Any) -> None:
 def test_a_person_gets_a_page_and_a_machine_a_problem(client: Client) -> None:
     page = client.get("/nowhere")
     assert (page.status_code, page["Content-Type"]) == (404, "text/html; charset=utf-8")
-    assert b"not_found" in page.content
+    assert b"not_found" not in page.content, "a code is for machines"
+    assert b"There is nothing here, or it is not yours to see." in page.content
     assert client.get("/api/nowhere").json()["code"] == "not_found"
 
 
