@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from controlplane.web.display import NONE, count, money, percent, points, share, signed, stamp
+from controlplane.web.display import NONE, count, money, percent, points, share, signed
 
 Document = Mapping[str, Any]
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
@@ -246,7 +246,7 @@ def _value(value: Any) -> str:
 
 
 def _at(moment: datetime | None) -> str:
-    return stamp(moment)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else NONE
 
 
 def _stage_name(stage: Document) -> str:

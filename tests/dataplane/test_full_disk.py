@@ -1,5 +1,6 @@
 """A router whose disk refuses what it applied: its If-None-Match stays behind, and its acks speak for it."""
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def _is_at(plane: Plane, served: Served, revision: int) -> bool:
 
 
 def _written(plane: Plane) -> None:
+    """All that was heard is on record, what the writer's own thread is just writing included."""
+    flushed_at = time.monotonic()
     flush(plane.gateway._fleet)
+    until(lambda: plane.gateway._fleet_writer.age() < time.monotonic() - flushed_at)
 
 
 def _moved(served: Served) -> None:
