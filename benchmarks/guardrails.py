@@ -62,7 +62,7 @@ def summary(scenario: Scenario, runs: list[Run]) -> dict[str, Any]:
         "p95": round(quantiles(exposed, n=20)[-1]) if len(exposed) > 1 else None,
         "mean": round(sum(exposed) / len(exposed), 1) if exposed else None,
         "tasks_until_full": median(run.tasks for run in full) if full else None,
-        "beyond": percent([run for run in runs if run.harm > MARGIN]),
+        "beyond": percent(sum(run.harm > MARGIN for run in runs)),
         "by": Counter(run.by for run in back).most_common(2),
         "held_by": Counter(run.by for run in hold).most_common(2),
         "named": Counter(name for run in back for name in run.named).most_common(1),

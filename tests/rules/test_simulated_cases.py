@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulated.rollout import simulate
+from benchmarks.guardrails import summary
+from benchmarks.simulated.rollout import Run, simulate
+from benchmarks.simulated.scenario import Scenario
 from benchmarks.simulated.scenarios import ALL
 
 BY_NAME = {scenario.name: scenario for scenario in ALL}
@@ -66,3 +68,17 @@ def test_a_healthy_baseline_of_few_tasks_is_not_called_unwell() -> None:
 def test_all_traffic_never_bears_more_than_the_margin_under_the_plan_evidence() -> None:
     """Ten points at a fifth of the traffic are two of all."""
     assert simulate(BY_NAME["plan evidence: -10 points"], SEED).harm <= 0.02
+
+
+def test_a_row_of_the_table_adds_its_runs_up() -> None:
+    scenario = Scenario("made up", goal="none")
+    runs = [
+        Run("rolled back", 900, 100, 9, by="failure", named=("/mail",), harm=0.03),
+        Run("rolled back", 700, 300, 9, by="failure"),
+        Run("full", 5_000, 2_500, 200),
+        Run("hold", 100, 10, 1, by="amber", harm=0.02),
+    ]
+    row = summary(scenario, runs)
+    assert (row["rolled_back"], row["full"], row["hold"], row["beyond"]) == (50.0, 25.0, 25.0, 25.0)
+    assert (row["median"], row["mean"], row["tasks_until_full"]) == (200, 200, 5_000)
+    assert (row["by"], row["named"]) == ([("failure", 2)], [("/mail", 1)])
