@@ -4,7 +4,6 @@
 computed here from the outcomes' minutes, with exact binomials.
 """
 
-import importlib.util
 import json
 import math
 import random
@@ -27,10 +26,10 @@ from rollout_app.evaluation.reconcile import reconcile
 from rollout_app.models import ArmTotals, Rollout, VerdictRecord
 from tests.support import places
 from tests.support.places import BEN
+from tests.support.recompute import SCRIPT, recompute
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.django_db
-SCRIPT = Path(__file__).parents[2] / "docs" / "recompute_verdicts.py"
 PLAN: list[dict[str, Any]] = [
     {"mode": "percentage", "share_pcm": 20_000},
     {"mode": "percentage", "share_pcm": 40_000},
@@ -38,14 +37,6 @@ PLAN: list[dict[str, Any]] = [
     {"mode": "full"},
 ]
 BOUNDS = {"failure": 0.15, "cost_per_success": 1_300_000, "quality": 0.8, "error": 0.02}
-
-
-def recompute() -> Any:
-    spec = importlib.util.spec_from_file_location("recompute_verdicts", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def lively(rollout: Rollout, seed: int) -> None:

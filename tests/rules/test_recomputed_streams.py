@@ -4,10 +4,8 @@
 own, endpoints, tasks that differ, what is not reported, costs with a tail.
 """
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +17,8 @@ from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.evidence import SHARE_ALL
 from rollout_app.engine.guardrails import guardrails_for
 from rollout_app.engine.metrics import Metric
+from tests.support.recompute import recompute
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "recompute_verdicts.py"
 FIVE = {"/chat": 0.4, "/search": 0.3, "/tickets": 0.2, "/mail": 0.07, "/admin": 0.03}
 STREAMS = [
     Scenario("equal"),
@@ -46,19 +44,11 @@ MINUTES = 36
 BOUNDS = {Metric.FAILURE: 0.12, Metric.ERROR: 0.03, Metric.COST_PER_SUCCESS: 900_000}
 
 
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("recompute_verdicts", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_it_comes_out_again_after_each_window(stream: Scenario, seed: int) -> None:
     """A third of the minutes in each of three stages, judged at every third."""
-    module, traffic, stages = script(), Traffic(stream, seed), stages_of("cautious")[:4]
+    module, traffic, stages = recompute(), Traffic(stream, seed), stages_of("cautious")[:4]
     guardrails = guardrails_for({"metric": metric, "bound": bound} for metric, bound in BOUNDS.items())
     accumulator = Accumulator.open(guardrails, stages, traffic.reference)
     rollout = as_answered(

@@ -1,7 +1,6 @@
 """Ways to play with accounts, invitations, requests for a second person, break-glass and receivers."""
 
 import random
-from datetime import UTC, datetime
 from typing import Any
 
 from allauth.mfa.models import Authenticator
@@ -12,7 +11,7 @@ from django.db import connection
 from controlplane.access.models import ChangeRequest, Invitation
 from controlplane.notifications.models import BreakGlass, Receiver
 from tests.support.tampering.draws import Change, Names, other_hash, sql
-from tests.support.tampering.of_rows import column_of, flipped, row_gone, row_twice, text
+from tests.support.tampering.of_rows import column_of, flipped, later, row_gone, row_twice, text
 
 
 def person_label(row: User) -> str:
@@ -37,10 +36,6 @@ def receiver_label(row: Receiver) -> str:
 
 def owner_label(row: Authenticator | SocialAccount) -> str:
     return f"person {row.user_id}"
-
-
-def _later(rng: random.Random, value: Any) -> datetime:
-    return datetime(2040, 1, rng.randrange(1, 28), tzinfo=UTC)
 
 
 def _another(rng: random.Random, row: Any) -> None:
@@ -159,13 +154,13 @@ OF_PEOPLE: dict[str, Change] = {
     "break-glass: by somebody else": column_of(BreakGlass, "by_user_id", glass_label, text),
     "break-glass: its reason": column_of(BreakGlass, "reason", glass_label, text),
     "break-glass: looked at by hand": column_of(
-        BreakGlass, "reviewed_at", lambda row: f"review {row.pk}", _later, reviewed_at=None
+        BreakGlass, "reviewed_at", lambda row: f"review {row.pk}", later, reviewed_at=None
     ),
     "invitation: its roles": column_of(
         Invitation, "roles", invitation_label, lambda rng, v: [*v, {"environment": "", "role": "admin"}]
     ),
     "invitation: whom it is for": column_of(Invitation, "invited", invitation_label, text),
-    "invitation: its end": column_of(Invitation, "expires_at", invitation_label, _later),
+    "invitation: its end": column_of(Invitation, "expires_at", invitation_label, later),
     "invitation: its link": column_of(
         Invitation, "token_sha256", invitation_label, lambda rng, v: other_hash(rng)
     ),

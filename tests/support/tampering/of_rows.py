@@ -158,7 +158,7 @@ def guardrail_label(row: GuardrailOverride) -> str:
     return f"guardrail {row.workload.name}/{row.metric}{'' if row.bound is None else ' (absolute)'}"
 
 
-def _moment(rng: random.Random, value: Any) -> datetime:
+def later(rng: random.Random, value: Any) -> datetime:
     return datetime(2040, 1, rng.randrange(1, 28), tzinfo=UTC)
 
 
@@ -213,7 +213,7 @@ OF_ROWS: dict[str, Change] = {
         Rollout, "stages", rollout_label, lambda rng, v: [{**v[0], "tolerance": rng.randrange(2, 90)}, *v[1:]]
     ),
     "rollout: its plan's name": column_of(Rollout, "plan_name", rollout_label, text),
-    "rollout: its time": column_of(Rollout, "scheduled_for", rollout_label, _moment),
+    "rollout: its time": column_of(Rollout, "scheduled_for", rollout_label, later),
     "rollout: who sees it first": column_of(Rollout, "salt", rollout_label, text),
     "rollout: its proposer": column_of(Rollout, "proposer_user_id", rollout_label, text),
     "rollout: its proposer's name": column_of(Rollout, "proposer_label", rollout_label, text),
@@ -248,7 +248,7 @@ OF_ROWS: dict[str, Change] = {
         Approval, "withdrawn_at", approval_label, lambda rng, v: None, withdrawn_at__isnull=False
     ),
     "approval: taken back by hand": column_of(
-        Approval, "withdrawn_at", approval_label, _moment, withdrawn_at=None
+        Approval, "withdrawn_at", approval_label, later, withdrawn_at=None
     ),
     "approval: gone": row_gone(Approval, approval_label),
     "approval: one that nobody gave": row_twice(Approval, approval_label, _set(approver_user_id=text)),
@@ -261,7 +261,7 @@ OF_ROWS: dict[str, Change] = {
     ),
     "environment: its epoch": column_of(Environment, "epoch", lambda row: f"environment {row.name}", text),
     "environment: a freeze": column_of(
-        Environment, "frozen_until", lambda row: f"environment {row.name}", _moment
+        Environment, "frozen_until", lambda row: f"environment {row.name}", later
     ),
     "environment: its name": column_of(Environment, "name", lambda row: f"environment {row.name}", text),
     "workload: its bar": column_of(
