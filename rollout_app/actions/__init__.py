@@ -1,4 +1,4 @@
-"""Every write to rollouts, plans and guardrails. API, console, tasks and commands all come through here.
+"""All writes to rollouts, plans and guardrails. The API, the console, tasks and commands call these functions.
 
     proposals   propose_rollout  submit_rollout  amend_rollout  cancel_rollout
     approvals   approve_rollout  approve_stage  reject_rollout  withdraw_approval  binding  standing_approval
@@ -9,9 +9,9 @@
     settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
     refusals    refusals  refusal
 
-Each takes the rollout (an instance is moved as its caller saw it, an id as it is now; a person's pause,
-rollback and abort reach it wherever it is), the actor and the reason, and returns the rollout as it is after.
-`transitions` is how all of them do it.
+Each rollout action takes the rollout, the actor and the reason, and returns the updated rollout. Pass an instance to
+act only if the rollout has not changed since you read it; pass an id to act on its current state. When a person
+pauses, rolls back or aborts, the action always works on the current state. `transitions` holds the shared mechanics.
 """
 
 from rollout_app.actions.approvals import (

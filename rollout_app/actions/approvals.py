@@ -1,7 +1,7 @@
-"""Four eyes: who may say yes, to exactly what, and whether that yes still stands.
+"""Four eyes: who may approve a rollout, what exactly they approve, and whether an approval still counts.
 
-What a rollout is judged by is fixed when it is proposed and hashed into the binding, so that nothing of it can change
-between the yes and the start. Who counts as a second person: `controlplane.access.four_eyes`.
+The criteria for judging a rollout are fixed when it is proposed and hashed into the binding, so nothing can change
+between the approval and the start. `controlplane.access.four_eyes` decides who counts as a second person.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ from rollout_app.models import Approval, Rollout
 
 
 def binding(rollout: Rollout, stage: int | None = None) -> str:
-    """SHA-256 over what an approval is a yes to. When any of it changes, the yes no longer counts."""
+    """Return the SHA-256 of everything that an approval covers. An approval with another binding does not count."""
     return chain.digest(
         {
             "candidate": rollout.candidate.digest,
@@ -46,14 +46,14 @@ def binding(rollout: Rollout, stage: int | None = None) -> str:
 
 
 def fixed_at_proposal(rollout: Rollout, actor: Actor) -> dict[str, Any]:
-    """The columns that a proposal and every amendment set: what the rollout is judged by, and who had a part in it.
+    """Return the columns that a proposal and every amendment set: the criteria for judging it, and its contributors.
 
-    Four eyes never end for a rollout that was proposed under them: switched off meanwhile, they would be no guard.
+    A rollout that was proposed under four eyes keeps that rule. Otherwise anyone could bypass it by switching it off.
     """
     overrides = rollout.workload.guardrails.values("metric", "enabled", "margin", "weight", "bound")
     return {
         "guardrails": [guardrail.as_dict() for guardrail in guardrails_for(overrides)],
-        # Counted, so that an amendment voids every yes of before, also one that changes back what it changed.
+        # The edition makes every amendment void all earlier approvals, even one that restores the old values.
         "terms": {**_terms_now(rollout), "edition": rollout.terms.get("edition", 0) + 1},
         "four_eyes": rollout.four_eyes or fresh_environment(rollout).four_eyes,
         "contributors": four_eyes.with_contributor(rollout.contributors, actor.user_id),
@@ -66,24 +66,24 @@ def _terms_now(rollout: Rollout) -> dict[str, Any]:
 
 
 def require_same_terms(rollout: Rollout) -> None:
-    """Raise `ApprovalStale` when the workload is no longer judged as it was when the rollout was proposed."""
+    """Raise `ApprovalStale` if the workload's judging criteria changed since the rollout was proposed."""
     if not needs_approval(rollout):
         return
     if changed := sorted(
         name for name, value in _terms_now(rollout).items() if rollout.terms.get(name) != value
     ):
         raise ApprovalStale(
-            f"{rollout.workload.name} is judged differently since this was proposed: {', '.join(changed)} changed. "
-            "Amend the rollout and have it approved as it is now."
+            f"The criteria for judging {rollout.workload.name} changed after this rollout was proposed: "
+            f"{', '.join(changed)}. Amend the rollout and ask for a new approval."
         )
 
 
 def approve_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, expected_binding: str
 ) -> Rollout:
-    """Say yes to the start. If `expected_binding`, what was shown, changed since, nothing is approved.
+    """Approve the start. Raise `ApprovalStale` if the rollout no longer matches `expected_binding`, the one shown.
 
-    Where two approvers are needed, the first one's yes is kept and the rollout goes on waiting.
+    Where two approvals are needed, the first is recorded and the rollout keeps waiting for the second.
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.approve", actor=actor, reason=reason) as reason:
@@ -112,7 +112,7 @@ def approve_stage(
     reason: str,
     expected_binding: str,
 ) -> Rollout:
-    """Say yes to entering `stage`, which asks for it. It may be given before the stage is due."""
+    """Approve entering `stage`. An approver can do so before the stage is due."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.approve_stage", actor=actor, reason=reason) as reason:
         if State(rollout.state) not in APPROVABLE or not (
@@ -133,40 +133,42 @@ def approve_stage(
 
 
 def reject_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Say no. The rollout ends; a better one is proposed anew."""
+    """Reject the rollout, which ends it. An improved one needs a new proposal."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.reject", actor=actor, reason=reason) as reason:
         return move(rollout, Event.REJECT, actor=actor, reason=reason)
 
 
 def withdraw_approval(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Take back one's own yes to the start. The rollout waits for an approval again."""
+    """Withdraw the actor's own approval of the start. The rollout waits for an approval again."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.withdraw_approval", actor=actor, reason=reason) as reason:
         legal(rollout, Event.WITHDRAW_APPROVAL)
         require_an_approval(rollout)
         own = [a for a in standing_approvals(rollout) if a.approver_user_id == actor.user_id]
         if not own:
-            raise Forbidden("There is no approval of yours to take back; an approver can reject the rollout.")
+            raise Forbidden("You have no approval to withdraw. An approver can reject the rollout instead.")
         Approval.objects.filter(pk__in=[approval.pk for approval in own]).update(withdrawn_at=clock.now())
         taken_back = [as_evidence(approval) for approval in own]
         return move(rollout, Event.WITHDRAW_APPROVAL, actor=actor, reason=reason, approvals=taken_back)
 
 
 def require_an_approval(rollout: Rollout) -> None:
-    """Raise `Conflict` where nobody's yes to the start stands."""
+    """Raise `Conflict` if there is no approval of the start."""
     if not rollout.approvals.filter(stage=None, withdrawn_at=None).exists():
         raise Conflict("Nobody has approved it.")
 
 
 def contributors(rollout: Rollout) -> list[str | None]:
-    """The people who ever wrote, proposed or amended it; None for a key that belongs to nobody."""
+    """Return the ids of everyone who wrote, proposed or amended it; None stands for a key without a person."""
     return four_eyes.with_contributor(rollout.contributors, rollout.candidate.author_user_id)
 
 
 def standing_approvals(rollout: Rollout, stage: int | None = None) -> list[Approval]:
-    """The approvals that count now, the newest of each person: of exactly this, by people who still are approvers
-    and never had a part in it."""
+    """Return the approvals that count now, the newest of each person.
+
+    An approval counts if it has the current binding and its approver still has the role and is not a contributor.
+    """
     given = {
         approval.approver_user_id: approval
         for approval in rollout.approvals.filter(
@@ -178,14 +180,14 @@ def standing_approvals(rollout: Rollout, stage: int | None = None) -> list[Appro
 
 
 def standing_approval(rollout: Rollout, stage: int | None = None) -> Approval | None:
-    """The newest approval, where there are as many as it takes."""
+    """Return the newest approval that counts, or None if there are not enough of them."""
     standing = standing_approvals(rollout, stage)
     enough = len(standing) >= four_eyes.approvals_needed(contributors(rollout))
     return standing[-1] if enough else None
 
 
 def needed_approvals(rollout: Rollout, stage: int | None = None) -> list[Approval]:
-    """`standing_approvals`, or the refusal that says what is missing."""
+    """Return `standing_approvals`, or raise an error that says what is missing."""
     standing, had_a_part = standing_approvals(rollout, stage), contributors(rollout)
     if len(standing) >= four_eyes.approvals_needed(had_a_part):
         return standing
@@ -194,24 +196,24 @@ def needed_approvals(rollout: Rollout, stage: int | None = None) -> list[Approva
     if given.exists() and not standing:
         if given.filter(binding=binding(rollout, stage)).exists():
             raise ApprovalStale(
-                f"The approval of {what} counts no longer: who gave it is no approver of "
-                f"{rollout.environment.name} any more. {four_eyes.missing_sentence(had_a_part, 0)}"
+                f"The approval of {what} no longer counts: the person who gave it is no longer an approver in "
+                f"{rollout.environment.name}. {four_eyes.missing_sentence(had_a_part, 0)}"
             )
         raise ApprovalStale(
-            f"What was approved for {what} is not what would happen now: the candidate, the baseline, the plan, the "
-            "guardrails or how the workload is judged changed since. Ask for a new approval."
+            f"The approval of {what} is out of date: the candidate, the baseline, the plan, the guardrails or the "
+            "criteria for judging the workload have changed. Ask for a new approval."
         )
     begun = f"Not enough people have approved {what} yet." if standing else f"Nobody has approved {what} yet."
     raise ApprovalMissing(f"{begun} {four_eyes.missing_sentence(had_a_part, len(standing))}")
 
 
 def needs_approval(rollout: Rollout) -> bool:
-    """Whether a second person is needed: where it was proposed under four eyes, and where they are on now."""
+    """Return whether a second person must approve: four eyes applied at the proposal, or apply now."""
     return rollout.four_eyes or fresh_environment(rollout).four_eyes
 
 
 def start_approvals(rollout: Rollout) -> list[Approval]:
-    """The approvals that the start needs (none where one person is enough), checked when they are applied."""
+    """Return the approvals that the start needs, checked now. Empty if four eyes do not apply."""
     return needed_approvals(rollout) if needs_approval(rollout) else []
 
 
@@ -224,7 +226,7 @@ def _not_ahead(rollout: Rollout, stage: int) -> str:
     if not 0 <= stage < len(rollout.stages):
         return f"There is no stage {stage}: the plan has {len(rollout.stages)}, counted from 0."
     if State(rollout.state) not in APPROVABLE:
-        return f"A stage is approved once the start is, and until the end; this rollout is {state}."
+        return f"A stage can be approved only after the start is approved and before the rollout ends; it is {state}."
     now = _stage(rollout, rollout.stage).named
     return f"{_stage(rollout, stage).named.capitalize()} is not ahead: the rollout is {state} at {now}."
 
@@ -242,16 +244,18 @@ def as_evidence(approval: Approval) -> dict[str, Any]:
 def _approve(
     rollout: Rollout, stage: int | None, actor: Actor, reason: str, expected_binding: str
 ) -> list[Approval]:
-    """Keep this person's approval; returns all that count now."""
+    """Record this person's approval and return all approvals that count now."""
     lock_unmoved(rollout)
     bound = binding(rollout, stage)
     if expected_binding != bound:
-        raise ApprovalStale("It changed since you looked: read it again and approve what it is now.")
+        raise ApprovalStale("The rollout changed after you opened it. Read it again before you approve it.")
     if not rollout.terms:
-        raise ApprovalStale("It was proposed before guardrails were fixed at the proposal: amend it first.")
+        raise ApprovalStale(
+            "An older release proposed this rollout without fixing its guardrails. Amend it first."
+        )
     agreed = [approval.approver_user_id for approval in standing_approvals(rollout, stage)]
     four_eyes.refuse_approver(actor, contributors(rollout), agreed)
-    # Who took a yes back and gives it again has one row: the log's last word on it.
+    # Withdrawing an approval and giving it again updates one row; the audit log keeps both events.
     Approval.objects.update_or_create(
         rollout=rollout,
         stage=stage,
@@ -263,5 +267,5 @@ def _approve(
 
 
 def is_somebody_else(rollout: Rollout, user_id: str) -> bool:
-    """Whether this person had no part in it: neither wrote, proposed nor amended it, by session or by key."""
+    """Return whether this person is not a contributor: did not write, propose or amend it, by session or by key."""
     return user_id not in contributors(rollout)

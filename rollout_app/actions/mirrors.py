@@ -1,7 +1,7 @@
-"""The brake of mirrors: in shadow, a share of tasks may run on the candidate's model, too, and that costs money.
+"""Limit what mirrored tasks may cost: in the shadow stage, a share of tasks also runs on the candidate's model.
 
-A workload's `mirror_budget_usd` is what that may cost a day (UTC) in one environment. Routers report what it cost;
-once it is spent, the rollout's mirror share is 0 for all of them, by a new revision, until the next day.
+A workload's `mirror_budget_usd` is the limit per day (UTC) in one environment. Routers report the cost. When the
+budget is spent, a new revision sets the rollout's mirror share to 0 for all routers until the next day.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from rollout_app.engine.evidence import Stage
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout
 
-LEAST_UNPRICED = 50  # mirrored tasks of a day of which not one has a cost: then a budget cannot be kept
+LEAST_UNPRICED = 50  # mirrored tasks of a day: if none of them has a cost, no budget can be enforced
 _NUSD = 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorDay:
-    """What the mirrors of one rollout came to today, as far as routers have reported."""
+    """The mirrored tasks of one rollout today and their cost, as reported so far."""
 
     tasks: int = 0
     spent_nusd: int = 0
@@ -35,7 +35,7 @@ class MirrorDay:
 
 
 def mirror_day(rollout: Rollout, now: datetime) -> MirrorDay:
-    """Of the day of `now`."""
+    """Add up the mirrored tasks of the UTC day that contains `now`."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     rows = ArmTotals.of_rollout(rollout).filter(stage=rollout.stage, minute__gte=midnight)
     tasks = spent = 0
@@ -46,7 +46,7 @@ def mirror_day(rollout: Rollout, now: datetime) -> MirrorDay:
 
 
 def keep_mirror_budgets(now: datetime | None = None) -> int:
-    """Stop mirrors whose budget is spent, and let those of a new day run again; returns how many changed."""
+    """Stop mirrors whose budget is spent and restart stopped ones on a new day. Return how many changed."""
     now, changed = now or clock.now(), 0
     rows = Rollout.objects.filter(
         state__in=[State.RUNNING, State.PAUSED], workload__mirror_budget_usd__isnull=False
@@ -66,7 +66,7 @@ def _keep(rollout: Rollout, now: datetime) -> bool:
         return False
     try:
         _serve(rollout, _reason(day, budget, stop), stop, day)
-    except PointsmanError:  # it moved meanwhile; the next turn looks again
+    except PointsmanError:  # the rollout moved in the meantime; the next run tries again
         return False
     return True
 
@@ -91,7 +91,10 @@ def _serve(rollout: Rollout, reason: str, stop: bool, day: MirrorDay) -> None:
 
 def _reason(day: MirrorDay, budget: int, stop: bool) -> str:
     if not stop:
-        return f"Mirrors run again: {money(day.spent_nusd)} of {money(budget)} are spent today."
+        return f"Mirrors run again: {money(day.spent_nusd)} of {money(budget)} spent today."
     if not day.is_priced:
-        return f"Mirrors stopped: not one of today's {day.tasks:,} mirrored tasks has a cost, so no budget can be kept."
-    return f"Mirrors stopped until tomorrow: {money(day.spent_nusd)} of today's {money(budget)} are spent."
+        return (
+            f"Mirrors stopped: none of today's {day.tasks:,} mirrored tasks has a cost, so no budget can be "
+            "enforced."
+        )
+    return f"Mirrors stopped until tomorrow: {money(day.spent_nusd)} of today's {money(budget)} budget spent."

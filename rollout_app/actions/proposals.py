@@ -1,4 +1,4 @@
-"""Before anything moves: propose, amend, submit, cancel."""
+"""What happens before a rollout starts: propose, amend, submit, cancel."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -33,20 +33,20 @@ def propose_rollout(
     scheduled_for: datetime | None = None,
     draft: bool = False,
 ) -> Rollout:
-    """Propose to move `environment`'s assignment of `workload` from what it serves now to `candidate`.
+    """Propose to move `environment`'s assignment of `workload` from its current baseline to `candidate`.
 
-    `plan` is a saved plan, its name, or a list of stages; it is copied. Where the environment asks for four
-    eyes the rollout waits for an approval, elsewhere it is ready to start; with `scheduled_for` it starts by
-    itself then. A rollout of the same candidate digest keeps the salt that it had, so that the same units see
-    it first again. Raises `NotServed`, `PlanRefused`, `NotFound` (no such plan) or `Conflict` (it is served).
+    `plan` is a saved plan, its name, or a list of stages; the rollout keeps a copy. If the environment requires four
+    eyes, the rollout waits for an approval; otherwise it is ready to start. With `scheduled_for` it starts by itself
+    at that time. A later rollout of the same candidate digest reuses the earlier salt, so the same units see the
+    candidate first. Raises `NotServed`, `PlanRefused`, `NotFound` (no such plan) or `Conflict` (already served).
     """
     rollout = _unsaved(environment, workload, candidate, plan, checked_reason(reason), actor, scheduled_for)
     with audited_transaction(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
         rollout.baseline = served_assignment(environment.pk, workload.pk).baseline
         if rollout.baseline.pk == candidate.pk:
             raise Conflict(
-                f"{environment.name} serves version {candidate.number} of {workload.name} already; there is "
-                "nothing to move."
+                f"{environment.name} already serves version {candidate.number} of {workload.name}; there is "
+                "nothing to roll out."
             )
         rollout.save(force_insert=True)
         if not draft:
@@ -67,7 +67,7 @@ def _unsaved(
     scheduled_for: datetime | None,
 ) -> Rollout:
     if candidate.workload_id != workload.pk:
-        raise InvalidInput(f"Version {candidate.number} belongs to another workload than {workload.name}.")
+        raise InvalidInput(f"Version {candidate.number} does not belong to workload {workload.name}.")
     name, stages = copied(plan)
     before = Rollout.objects.filter(
         environment=environment, workload=workload, candidate__digest=candidate.digest
@@ -90,7 +90,7 @@ def _unsaved(
 
 
 def submit_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Put a draft forward."""
+    """Submit a draft as a proposal."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.propose", actor=actor, reason=reason) as reason:
         return submit(rollout, actor=actor, reason=reason)
@@ -107,7 +107,7 @@ def submit(rollout: Rollout, *, actor: Actor, reason: str) -> Rollout:
 def _approve_where_one_is_enough(rollout: Rollout) -> Rollout:
     if rollout.four_eyes:
         return rollout
-    reason = f"{rollout.environment.name} asks for no approval of a rollout."
+    reason = f"{rollout.environment.name} does not require an approval for rollouts."
     return move(rollout, Event.APPROVE, actor=SYSTEM, reason=reason)
 
 
@@ -119,8 +119,11 @@ def amend_rollout(
     plan: PlanLike | None = None,
     scheduled_for: datetime | None = None,
 ) -> Rollout:
-    """Change a rollout that has not started: its plan (None: keeps it), its time, and its baseline to what is
-    served now. The person who amends becomes the proposer, and earlier approvals are void."""
+    """Change a rollout that has not started: its plan (None keeps it) and its time. Update its baseline to what is
+    served.
+
+    The person who amends becomes the proposer, and earlier approvals become void.
+    """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.amend", actor=actor, reason=reason) as reason:
         require(rollout, Event.AMEND, clock.now())
@@ -157,14 +160,14 @@ def amend_rollout(
 
 
 def cancel_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Withdraw a rollout that has not started."""
+    """Cancel a rollout that has not started."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.cancel", actor=actor, reason=reason) as reason:
         return move(rollout, Event.CANCEL, actor=actor, reason=reason)
 
 
 def copied(plan: PlanLike) -> tuple[str, list[dict[str, Any]]]:
-    """(name, checked stages) of a saved plan, its name, or a list of stages."""
+    """Return (name, checked stages) of a saved plan, of a plan's name, or of a list of stages."""
     if isinstance(plan, str):
         found = Plan.objects.filter(name=plan).first()
         if found is None:
@@ -177,7 +180,7 @@ def copied(plan: PlanLike) -> tuple[str, list[dict[str, Any]]]:
 
 
 def outline(rollout: Rollout) -> dict[str, Any]:
-    """What the audit log keeps of a proposal."""
+    """Return the details of a proposal that the audit log records."""
     return {
         "baseline": rollout.baseline.number,
         "candidate": rollout.candidate.number,

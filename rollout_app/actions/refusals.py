@@ -1,7 +1,7 @@
-"""What can be done with a rollout now, and why not: asked by the actions, by the page and by the API's `can`.
+"""Which events are possible for a rollout now, and if not, why. Used by the actions, the page and the API's `can`.
 
-Each reason is worded once, here or in `approvals`, as the error that the action raises. Who may do it is another
-question: roles are checked at the door, and four eyes when somebody approves.
+Each refusal is worded in one place, here or in `approvals`, as the error that the action raises. This module does not
+check who may act: views check roles, and the approval actions check four eyes.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,12 +31,12 @@ from rollout_app.engine.states import ACTIVE, APPROVABLE, BY_ITSELF, ENDED, Even
 from rollout_app.models import Rollout
 
 REVERT_WITHIN = timedelta(hours=72)
-APPROVE_STAGE = "approve_stage"  # a yes to the next stage: no event of the state machine
+APPROVE_STAGE = "approve_stage"  # approve the next stage; not an event of the state machine
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something cannot be done now. `by_state`: the rollout is not at a point where it makes sense at all."""
+    """Why something cannot be done now. `by_state`: the rollout's state or stage rules it out."""
 
     code: str
     sentence: str
@@ -45,7 +45,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class _Situation:
-    """A rollout and what surrounds it, read when a check asks for it."""
+    """A rollout and its surroundings, read from the database only when a check needs them."""
 
     rollout: Rollout
     event: str
@@ -65,7 +65,7 @@ class _Situation:
 
     @property
     def next_stage(self) -> int:
-        """The stage that it would enter next: the first of a rollout that has not started."""
+        """The index of the stage that the rollout would enter next: 0 if it has not started."""
         return 0 if self.state is State.SCHEDULED else self.rollout.stage + 1
 
 
@@ -73,12 +73,12 @@ Check = Callable[[_Situation], object]  # raises the PointsmanError that the act
 
 
 def refusals(rollout: Rollout, now: datetime) -> dict[str, Refusal | None]:
-    """By event (and `APPROVE_STAGE`): None where it can be done now, else the first reason against it."""
+    """Return, for each event and `APPROVE_STAGE`, None if it is possible now, else the first refusal."""
     return {event: refusal(rollout, event, now) for event in _CHECKS}
 
 
 def refusal(rollout: Rollout, event: str, now: datetime) -> Refusal | None:
-    """The first reason against `event`, None where there is none."""
+    """Return the first refusal of `event`, or None if it is possible now."""
     situation = _Situation(rollout, event, now)
     at_point, conditions = _CHECKS[event]
     for checks, by_state in ((at_point, True), (conditions, False)):
@@ -88,7 +88,7 @@ def refusal(rollout: Rollout, event: str, now: datetime) -> Refusal | None:
 
 
 def require(rollout: Rollout, event: str, now: datetime) -> None:
-    """Raise the first reason against `event`, where there is one."""
+    """Raise the first error that prevents `event`, if any."""
     situation = _Situation(rollout, event, now)
     at_point, conditions = _CHECKS[event]
     for check in (*at_point, *conditions):
@@ -96,7 +96,7 @@ def require(rollout: Rollout, event: str, now: datetime) -> None:
 
 
 def freeze_sentence(environment: Environment, now: datetime) -> str | None:
-    """Why nothing starts or advances there now, None without a change freeze."""
+    """Return why nothing starts or advances in the environment now, or None without a change freeze."""
     until = environment.frozen_until
     if until is None or not environment.is_frozen(now):
         return None
@@ -116,7 +116,7 @@ def _first_error(situation: _Situation, checks: Iterable[Check]) -> PointsmanErr
     return None
 
 
-# --- is it at the point for it? --------------------------------------------------------------------------
+# --- does the rollout's state and stage allow it? --------------------------------------------------------
 
 
 def _in_state(s: _Situation) -> None:
@@ -125,18 +125,18 @@ def _in_state(s: _Situation) -> None:
 
 def _approved_or_missing(s: _Situation) -> None:
     if s.state is State.AWAITING_APPROVAL:
-        start_approvals(s.rollout)  # says what is missing, which is more help than the state machine's answer
+        start_approvals(s.rollout)  # says what is missing, which helps more than "not in this state"
 
 
 def _has_next_stage(s: _Situation) -> None:
     if s.next_stage >= len(s.rollout.stages):
-        raise IllegalMove("It is at its last stage already; what comes next is to complete it.")
+        raise IllegalMove("It is already at its last stage; the next step is to complete it.")
 
 
 def _at_last_stage(s: _Situation) -> None:
     if s.rollout.stage + 1 < len(s.rollout.stages):
         at = Stage.from_dict(s.rollout.stages[s.rollout.stage]).named
-        raise IllegalMove(f"It is at {at}, and only the plan's last stage completes. Advance it.")
+        raise IllegalMove(f"It is at {at}, and can complete only from the plan's last stage. Advance it.")
 
 
 def _stage_asks_approval(s: _Situation) -> None:
@@ -144,9 +144,9 @@ def _stage_asks_approval(s: _Situation) -> None:
         raise IllegalMove(f"No stage is ahead: the rollout is {words(s.state)}.")
     stage = Stage.from_dict(s.rollout.stages[s.next_stage])
     if not stage.approval:
-        raise IllegalMove(f"{stage.named.capitalize()} asks for no approval.")
+        raise IllegalMove(f"{stage.named.capitalize()} does not require an approval.")
     if _is_approved(s):
-        raise IllegalMove(f"{stage.named.capitalize()} is approved already.")
+        raise IllegalMove(f"{stage.named.capitalize()} is already approved.")
 
 
 def _is_approved(s: _Situation) -> bool:
@@ -167,12 +167,12 @@ def _completed_lately(s: _Situation) -> None:
         raise Conflict(f"Only a completed rollout can be reverted; this one is {words(s.state)}{instead}.")
     if s.now > s.rollout.ended_at + REVERT_WITHIN:
         raise Conflict(
-            "It was completed more than 72 hours ago: what it would bring back was not compared with today's "
-            "traffic. Propose a rollout to that version."
+            "It was completed more than 72 hours ago, and the earlier version was not compared on today's "
+            "traffic. Propose a rollout to that version instead."
         )
 
 
-# --- does anything else keep it from it? -----------------------------------------------------------------
+# --- does anything else prevent it? ----------------------------------------------------------------------
 
 
 def _start_is_approved(s: _Situation) -> None:
@@ -195,14 +195,14 @@ def _next_stage_is_approved(s: _Situation) -> None:
 
 
 def _same_baseline(s: _Situation) -> None:
-    """What the rollout compares with must be what is served."""
+    """The baseline of the rollout must be the version that is served."""
     rollout, serves = s.rollout, s.assignment.baseline
     if serves.pk != rollout.baseline_id:
         error = ApprovalStale if s.event in (Event.START, Event.BREAK_GLASS) else Conflict
         raise error(
             f"{rollout.environment.name} now serves version {serves.number} of {rollout.workload.name}, not "
-            f"version {rollout.baseline.number} that this rollout starts from; amend the rollout, and it will be "
-            "compared with what is served."
+            f"version {rollout.baseline.number} that this rollout starts from; amend the rollout to compare it "
+            "with the version that is served."
         )
 
 
@@ -215,20 +215,21 @@ def _no_pin(s: _Situation) -> None:
 
 
 def _no_other_active(s: _Situation) -> None:
-    """For whom the page asks. What decides is the partial unique index."""
+    """A hint for the page. The partial unique index makes the decision."""
     if active_elsewhere(s.rollout):
         raise another_is_active(s.rollout)
 
 
 def _models_enabled(s: _Situation) -> None:
-    """A model may have been disabled since the version was written."""
+    """A model may have been disabled after the version was written."""
     names = {entry["model"] for entry in s.rollout.candidate.document["models"].values()}
     enabled = Model.objects.filter(name__in=names, enabled=True).values_list("name", flat=True)
     if missing := sorted(names.difference(enabled)):
         several = len(missing) > 1
         raise Conflict(
             f"Version {s.rollout.candidate.number} uses {', '.join(missing)}, which {'are' if several else 'is'} "
-            f"disabled in the catalogue: enable {'them' if several else 'it'}, or write a version without."
+            f"disabled in the catalogue: enable {'them' if several else 'it'}, or write a version without "
+            f"{'them' if several else 'it'}."
         )
 
 
@@ -238,22 +239,22 @@ def _somebody_approved(s: _Situation) -> None:
 
 def _candidate_not_served(s: _Situation) -> None:
     if s.assignment.baseline_id == s.rollout.candidate_id:
-        raise Conflict(f"Version {s.rollout.candidate.number} is served already; cancel the rollout.")
+        raise Conflict(f"Version {s.rollout.candidate.number} is already served; cancel the rollout.")
 
 
 def _is_way_back(s: _Situation) -> None:
-    """A revert goes back to what was served before. The revert of a revert would go forward again, at once."""
+    """A revert returns to the version served before. Reverting a revert would move forward again, at once."""
     if s.rollout.reverts_id is not None and s.environment.four_eyes:
         raise ApprovalMissing(
-            f"This rollout is a revert itself: version {s.rollout.baseline.number} is not what was served before it "
-            "in quiet, so it takes another person's approval again. Propose a rollout to it, or break the glass there."
+            f"This rollout is itself a revert: going forward to version {s.rollout.baseline.number} again needs "
+            "another person's approval. Propose a rollout to it, and in an emergency start it by break-glass."
         )
 
 
 def _not_reverted(s: _Situation) -> None:
     given_up = (State.ROLLED_BACK, State.ABORTED)
     if Rollout.objects.filter(reverts=s.rollout).exclude(state__in=given_up).exists():
-        raise Conflict("It was reverted already.")
+        raise Conflict("It was already reverted.")
     served = s.assignment.baseline
     if served.pk != s.rollout.candidate_id:
         raise Conflict(

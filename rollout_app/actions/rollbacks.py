@@ -1,4 +1,4 @@
-"""Back: roll back, abort, confirm that the fleet has followed; and the way back from a completed rollout."""
+"""Roll back, abort, confirm that the fleet has followed, and revert a completed rollout."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,18 +21,19 @@ from rollout_app.actions.transitions import (
 from rollout_app.engine.states import Event, State
 from rollout_app.models import Rollout
 
-# What brings a candidate back out of traffic works always: no approval, no freeze, no pin, one person.
+# Taking a candidate out of traffic always works: it needs no approval, ignores freezes and pins, and takes
+# one person.
 
 
 def roll_back_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None
 ) -> Rollout:
-    """Serve the baseline again, to everybody, at once. It stays `rolling_back` until the fleet confirms."""
+    """Serve the baseline to all traffic at once. The rollout is `rolling_back` until the fleet confirms."""
     return _serve_baseline(rollout, Event.ROLL_BACK, actor=actor, reason=reason, evidence=evidence)
 
 
 def abort_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """A person's rollback that says nothing against the candidate: the plan is called off."""
+    """Roll back and call off the plan. Unlike a rollback, this says nothing against the candidate."""
     return _serve_baseline(rollout, Event.ABORT, actor=actor, reason=reason)
 
 
@@ -62,7 +63,7 @@ def _serve_baseline(
 def confirm_rolled_back(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, readback: Mapping[str, Any]
 ) -> Rollout:
-    """End a rollback: the fleet has applied it, or had its time and `readback` names the stragglers."""
+    """End a rollback: all routers applied it, or the wait timed out and `readback` names those that did not."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.confirm", actor=actor, reason=reason) as reason:
         return move(
@@ -81,9 +82,9 @@ def _confirming(rollout: Rollout) -> Event:
 
 
 def revert_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Undo a completed rollout: a new one, back to the version before, at once. One person, for 72 hours.
+    """Undo a completed rollout at once with a new rollout to the version before. One person can do so for 72 hours.
 
-    The earlier version was served to everybody, and approved when it was: nothing new comes into traffic.
+    No approval is needed because the earlier version was already approved and served to all traffic.
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.revert", actor=actor, reason=reason) as reason:

@@ -1,4 +1,4 @@
-"""What rollouts follow: saved plans, and a workload's own guardrails. Neither touches a rollout under way."""
+"""Saved plans and a workload's own guardrails. Changes here do not affect a rollout under way."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +40,7 @@ def edit_plan(
     description: str | None = None,
     reason: str = "",
 ) -> Plan:
-    """Change a saved plan. Rollouts that copied it keep what they copied."""
+    """Change a saved plan. Rollouts keep their own copy of its stages."""
     with transaction.atomic():
         plan = _locked_plan(name, expected)
         before = _plan_values(plan)
@@ -91,7 +91,7 @@ def set_guardrail(
     weight: float | None = None,
     bound: float | None = None,
 ) -> GuardrailOverride:
-    """A workload's own margin or weight (None: the default) of a guardrail, or an absolute `bound`."""
+    """Set a workload's own margin or weight of a guardrail (None: the default), or an absolute `bound`."""
     _checked(metric, margin, weight, bound)
     require_reach(workload, actor)
     with transaction.atomic():
@@ -117,8 +117,9 @@ def _is_weaker(
     weight: float | None,
     bound: float | None,
 ) -> bool:
-    """Whether the guardrail would bear more harm, or say less, than it does now. A bound's direction is its metric's:
-    any other value counts."""
+    """Return whether the change tolerates more harm or lowers the weight. Any change of a bound counts as weaker,
+    because its direction depends on the metric.
+    """
     standing = {guardrail.metric: guardrail for guardrail in DEFAULT_GUARDRAILS}.get(Metric(row.metric))
     margin_now = row.margin if row.margin is not None else standing.margin if standing else 0.0
     weight_now = row.weight if row.weight is not None else standing.weight if standing else 0.0
@@ -133,10 +134,10 @@ def _is_weaker(
 def remove_guardrail(
     workload: Workload, metric: str, *, absolute: bool = False, actor: Actor, reason: str = ""
 ) -> None:
-    """Back to the default, or away with an absolute one."""
+    """Remove a workload's own guardrail: the default applies again, or the absolute one disappears."""
     require_reach(workload, actor)
     reasons.demand(
-        actor, reason, f"This takes away {workload.name}'s own guardrail on {Metric(metric).spec.phrase}"
+        actor, reason, f"This removes {workload.name}'s own guardrail on {Metric(metric).spec.phrase}"
     )
     with transaction.atomic():
         row = _override_row(workload, metric, absolute=absolute)
@@ -156,14 +157,16 @@ def _override_row(workload: Workload, metric: str, *, absolute: bool) -> Guardra
 
 
 def _checked(metric: str, margin: float | None, weight: float | None, bound: float | None) -> None:
-    """What passes here can be judged: a row that `guardrails_for` refuses would keep every rollout from starting."""
+    """Raise `InvalidInput` for values that `guardrails_for` would refuse: such a row would stop every rollout from
+    starting.
+    """
     problems = []
     if metric not in METRICS:
         problems.append({"path": "metric", "message": f"One of {', '.join(sorted(map(str, METRICS)))}."})
     is_cost = metric == Metric.COST_PER_SUCCESS
     if margin is not None and not 0 < margin < (10 if is_cost else 1):
         what = (
-            "A share of the baseline's, 0.1 = 10 %"
+            "A share of the baseline's value, 0.1 = 10 %"
             if metric in RATIOS
             else "A share of tasks, 0.02 = 2 points"
         )
@@ -172,7 +175,7 @@ def _checked(metric: str, margin: float | None, weight: float | None, bound: flo
         problems.append({"path": "weight", "message": "Above 0 and up to 1."})
     if bound is not None and not 0 < bound < (1e18 if is_cost else 1):
         what = (
-            "Nano-dollars a success, above 0."
+            "Nano-dollars per success, above 0."
             if is_cost
             else "Between 0 and 1: 0.05 = 5 % of tasks, or a score."
         )

@@ -1,4 +1,4 @@
-"""Forward: start, advance, complete. And standing still: pause, resume."""
+"""Start, advance, complete, pause and resume a rollout."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from rollout_app.outcomes import baseline
 
 
 def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Enter the first stage. The approval is checked again here, against what would start now."""
+    """Enter the first stage. The approval is checked again against what would start now."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.start", actor=actor, reason=reason) as reason:
         now = clock.now()
@@ -33,7 +33,7 @@ def start_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -
 
 
 def break_glass_start(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Start what nobody approved, through a freeze too. One operator, by name, and the log says so loudly."""
+    """Start without an approval, even in a freeze. Takes one named operator, and the audit log marks it clearly."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.break_glass", actor=actor, reason=reason) as reason:
         now = clock.now()
@@ -51,7 +51,7 @@ def _start(
     approvals: list[Approval],
 ) -> Rollout:
     reference = baseline.reference(rollout, now)
-    # A rollout of before guardrails were fixed at the proposal gets them now.
+    # Rollouts proposed by older releases have no guardrails yet; set them now.
     guardrails = rollout.guardrails if rollout.terms else fixed_at_proposal(rollout, actor)["guardrails"]
     rollout.reference = reference.as_dict()
     changes = {
@@ -77,9 +77,11 @@ def _start(
 def advance_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None, to: int | None = None
 ) -> Rollout:
-    """Enter the next stage, or `to`, past stages that may be skipped. After the last one comes `complete_rollout`.
+    """Enter the next stage, or stage `to` if all stages before it are skippable. After the last, use
+    `complete_rollout`.
 
-    A person may advance past what holds the rollout, except for a freeze, a pin or a missing approval.
+
+    A person may advance a rollout that is on hold, unless a freeze, a pin or a missing approval prevents it.
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.advance", actor=actor, reason=reason) as reason:
@@ -101,7 +103,7 @@ def advance_rollout(
 
 
 def _following(rollout: Rollout, to: int | None) -> int:
-    """The next stage, or the later one `to` if every stage before it may be skipped."""
+    """Return the next stage, or the latest one up to `to` that only skippable stages precede."""
     following = rollout.stage + 1
     while to is not None and following < to and Stage.from_dict(rollout.stages[following]).skippable:
         following += 1
@@ -111,7 +113,7 @@ def _following(rollout: Rollout, to: int | None) -> int:
 def complete_rollout(
     rollout: Rollout | UUID | str, *, actor: Actor, reason: str, evidence: Any = None
 ) -> Rollout:
-    """Make the candidate the baseline. From here the way back is a revert."""
+    """Make the candidate the baseline. Afterwards only a revert undoes it."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.complete", actor=actor, reason=reason) as reason:
         require(rollout, Event.COMPLETE, clock.now())
@@ -127,9 +129,9 @@ def complete_rollout(
 
 
 def pause_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Stand still: what is served stays as it is, nothing advances, and the stage's clock stops.
+    """Pause: the assignment stays as it is, nothing advances, and the stage's clock stops.
 
-    The automatic rollback stays armed: a pause is meant to make less happen, not to make it less safe.
+    The automatic rollback stays active, because a pause must not make the rollout less safe.
     """
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.pause", actor=actor, reason=reason) as reason:
@@ -138,7 +140,7 @@ def pause_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -
 
 
 def resume_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) -> Rollout:
-    """Go on where the pause stopped it, with the evidence that came in the meantime."""
+    """Resume at the same stage, with the evidence that arrived during the pause."""
     rollout = loaded(rollout)
     with audited_transaction(rollout, "rollout.resume", actor=actor, reason=reason) as reason:
         began = rollout.paused_at or clock.now()
@@ -148,7 +150,7 @@ def resume_rollout(rollout: Rollout | UUID | str, *, actor: Actor, reason: str) 
         )
 
 
-# What the page shows of the last evaluation, once it no longer applies.
+# What the page shows of the last evaluation, reset when it no longer applies.
 CLEARED = {"hold_code": "", "hold_sentence": "", "outlook": ""}
 
 

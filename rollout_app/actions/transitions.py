@@ -1,6 +1,6 @@
-"""How every action moves a rollout: state table, compare-and-swap, transition row, assignment, audit entry.
+"""The mechanics of every move: state table, compare-and-swap, transition row, assignment, audit entry.
 
-All of it commits together or not at all. The loser of a race gets `RolloutMoved` and has changed nothing.
+All of them commit together or not at all. The loser of a race gets `RolloutMoved` and changes nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ MAX_REASON = 2_000  # characters
 
 
 def loaded(rollout: "Rollout | UUID | str") -> Rollout:
-    """The rollout with all that a move needs. An instance is moved as it was read, an id as it is now."""
+    """Return the rollout with its relations. An instance is returned as it is; an id is read from the database."""
     if isinstance(rollout, Rollout):
         return rollout
     try:
@@ -41,10 +41,10 @@ def loaded(rollout: "Rollout | UUID | str") -> Rollout:
 
 
 def locked_now(rollout: Rollout, actor: Actor) -> Rollout:
-    """Inside the action's transaction: the rollout as it is by now, locked.
+    """Return the current rollout, locked. Call it inside the action's transaction.
 
-    A person who pauses or rolls back must not be told to read it again because the engine advanced in the same
-    moment. The engine itself acts only on the state that it has judged.
+    A person who pauses or rolls back must not get a conflict because the engine advanced at the same moment. The
+    engine itself gets the rollout back unchanged, so it acts only on the state that it judged.
     """
     if actor.kind == SYSTEM.kind:
         return rollout
@@ -57,9 +57,9 @@ def _with_relations() -> QuerySet[Rollout]:
 
 @contextmanager
 def audited_transaction(rollout: Rollout, action: str, *, actor: Actor, reason: str) -> Iterator[str]:
-    """The action's transaction, and the only place that audits a refused attempt. Yields the stripped reason.
+    """Open the action's transaction and yield the stripped reason. The only place that audits refused attempts.
 
-    A race that the system's own reconcilers lose among themselves is no attempt, and is not audited.
+    Races among the system's own reconcilers are not attempts and are not audited.
     """
     reason = checked_reason(reason)
     if actor.kind == SYSTEM.kind:
@@ -73,12 +73,12 @@ def audited_transaction(rollout: Rollout, action: str, *, actor: Actor, reason: 
 def checked_reason(reason: str) -> str:
     reason = reason.strip()
     if not 1 <= len(reason) <= MAX_REASON:
-        raise InvalidInput(f"Say why, in 1 to {MAX_REASON} characters: the audit log keeps it.")
+        raise InvalidInput(f"Give a reason of 1 to {MAX_REASON} characters; the audit log records it.")
     return reason
 
 
 def place(rollout: Rollout) -> dict[str, Any]:
-    """Where the rollout's audit entries belong."""
+    """Return the target, environment and workload for the rollout's audit entries."""
     return {
         "target": ("rollout", str(rollout.pk)),
         "environment": rollout.environment.name,
@@ -98,11 +98,11 @@ def move(
     evidence: Any = None,
     approvals: Any = None,
 ) -> Rollout:
-    """One transition, inside the caller's transaction.
+    """Apply one transition inside the caller's transaction.
 
-    `stage` is the stage after it (None: unchanged), `serve` what `set_assignment` is to serve from now on
-    (None: unchanged), `changes` further columns. Raises `IllegalMove`, `RolloutMoved`, or `RolloutActive`
-    when another rollout of this place is under way: the partial unique index is the judge of that.
+    `stage` is the stage after the move (None: unchanged), `serve` the arguments for `set_assignment` (None:
+    unchanged), and `changes` further columns to write. Raises `IllegalMove`, `RolloutMoved`, or `RolloutActive` when
+    another rollout of this environment and workload is under way; the partial unique index enforces that.
     """
     before = {"state": rollout.state, "stage": rollout.stage, "version": rollout.version}
     after_state = legal(rollout, event)
@@ -139,7 +139,7 @@ def move(
 
 
 def _served(serve: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is served from now on, as the audit entry of a move keeps it: versions by number, and to which share."""
+    """Return what is served from now on for the audit entry: versions by number, mode and shares."""
     if serve is None:
         return {}
     versions = {arm: serve.get(arm) for arm in ("baseline", "candidate")}
@@ -151,14 +151,14 @@ def _served(serve: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def lock_unmoved(rollout: Rollout) -> None:
-    """Inside the action's transaction: hold the row, or raise `RolloutMoved` when it is not as the caller saw it."""
+    """Lock the row inside the action's transaction. Raise `RolloutMoved` if it changed since the caller read it."""
     seen = {"state": rollout.state, "stage": rollout.stage, "version": rollout.version}
     if not Rollout.objects.select_for_update().filter(pk=rollout.pk, **seen).exists():
         raise _moved_error(rollout)
 
 
 def _compare_and_swap(rollout: Rollout, before: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """The compare-and-swap: write `values` if the rollout is still as `before` says, else refuse and write nothing."""
+    """Write `values` if the rollout still matches `before` (compare-and-swap); otherwise raise and write nothing."""
     try:
         with transaction.atomic():
             moved = Rollout.objects.filter(pk=rollout.pk, **before).update(**values)
@@ -171,7 +171,7 @@ def _compare_and_swap(rollout: Rollout, before: Mapping[str, Any], values: Mappi
 
 
 def active_elsewhere(rollout: Rollout) -> bool:
-    """Whether another rollout of the same environment and workload is under way."""
+    """Return whether another rollout of the same environment and workload is under way."""
     same_place = Rollout.objects.filter(environment=rollout.environment_id, workload=rollout.workload_id)
     return same_place.filter(state__in=[state.value for state in ACTIVE]).exclude(pk=rollout.pk).exists()
 
@@ -184,14 +184,16 @@ def another_is_active(rollout: Rollout) -> RolloutActive:
 
 
 def evaluate_soon(rollout: Rollout) -> None:
-    """What holds the rollout may have changed: evaluate it before it is due."""
+    """Evaluate the rollout before it is due, because what holds it may have changed."""
     Rollout.objects.filter(pk=rollout.pk).update(wake_at=None)
     transaction.on_commit(lambda: nudges.nudge([rollout.pk]))
 
 
 def legal(rollout: Rollout, event: Event) -> State:
-    """The state after `event`, or `IllegalMove`. Checked before anything else: of a rollout that has ended,
-    "nobody has approved it" is true and no help."""
+    """Return the state after `event`, or raise `IllegalMove`.
+
+    Call this before other checks: for an ended rollout, "nobody has approved it" would be true but unhelpful.
+    """
     try:
         return next_state(State(rollout.state), event)
     except IllegalTransition as error:
@@ -202,7 +204,7 @@ def _moved_error(rollout: Rollout) -> RolloutMoved:
     now = Rollout.objects.values("state", "stage", "version").get(pk=rollout.pk)
     return RolloutMoved(
         f"The rollout is now {_describe(rollout, **now)}; it was "
-        f"{_describe(rollout, rollout.state, rollout.stage, rollout.version)} when you decided. Look again.",
+        f"{_describe(rollout, rollout.state, rollout.stage, rollout.version)} when you decided. Read it again.",
         **now,
     )
 
@@ -246,7 +248,7 @@ def serve_now(rollout: Rollout, cause: str, serve: Mapping[str, Any]) -> int:
 
 
 def serving_stage(rollout: Rollout, at: int) -> dict[str, Any]:
-    """What `set_assignment` takes to serve the rollout's stage `at`."""
+    """Return the arguments for `set_assignment` that serve the rollout's stage `at`."""
     stage = Stage.from_dict(rollout.stages[at])
     return {
         "baseline": rollout.baseline,
@@ -262,10 +264,10 @@ def serving_stage(rollout: Rollout, at: int) -> dict[str, Any]:
 
 
 def serving_only(version: PolicyVersion) -> dict[str, Any]:
-    """What `set_assignment` takes to serve one version to everybody."""
+    """Return the arguments for `set_assignment` that serve one version to all traffic."""
     return {"baseline": version}
 
 
 def fresh_environment(rollout: Rollout) -> Environment:
-    """The environment's rules as they are now, not as they were when the caller read the rollout."""
+    """Read the environment again: its rules may have changed since the caller read the rollout."""
     return Environment.objects.get(pk=rollout.environment_id)

@@ -166,7 +166,7 @@ def test_an_approval_is_for_what_was_shown(
     form |= {"reason": "fine", "seen": Rollout.objects.get(pk=rollout.pk).version}
     response = client.post(address_of(rollout, "approve"), form)
     assert response.status_code == 422
-    assert "It changed since you looked" in text(response)
+    assert "changed after you opened it" in text(response)
     assert not rollout.approvals.exists()
 
 
@@ -187,7 +187,7 @@ def test_it_does_not_advance_a_rollout_that_moved_since_the_form_was_shown(
     actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     response = submitted_late(people("tom", "operator"), rollout, "advance", "hurry")
     assert response.status_code == 422
-    assert "Look again" in text(response)
+    assert "Read it again" in text(response)
     assert Rollout.objects.get(pk=rollout.pk).stage == 1
 
 
@@ -219,7 +219,7 @@ def test_a_first_stage_that_requires_an_approval_gets_it_on_the_page(
     operator = people("tom", "operator")
     page = text(operator.get(reverse("console:rollout", args=[rollout.pk])))
     assert "Nobody has approved entering" in page and address_of(rollout, "start") not in page
-    assert "is approved" in text(submit(people("eva", "approver"), rollout, "approve-stage"))
+    assert "is already approved" in text(submit(people("eva", "approver"), rollout, "approve-stage"))
     submit(operator, rollout, "start")
     assert Rollout.objects.get(pk=rollout.pk).state == State.RUNNING
 

@@ -69,7 +69,7 @@ def test_a_spent_budget_stops_them_once_and_says_so(rollout: Rollout) -> None:
     assert share() == (0, 0)
     assert Assignment.objects.get().revision == before + 1
     entry = Entry.objects.get(action="rollout.mirrors")
-    assert "$1.00 of today's $1.00 are spent" in entry.reason
+    assert "$1.00 of today's $1.00 budget spent" in entry.reason
     rollout.refresh_from_db()
     assert rollout.state == "running"
 
@@ -86,7 +86,7 @@ def test_without_costs_a_budget_cannot_be_kept(rollout: Rollout, tasks: int, cha
     mirrored(rollout, tasks, 0)
     assert keep_mirror_budgets() == changed
     said = Entry.objects.filter(action="rollout.mirrors").values_list("reason", flat=True)
-    assert all("no budget can be kept" in reason for reason in said) and len(said) == changed
+    assert all("no budget can be enforced" in reason for reason in said) and len(said) == changed
 
 
 def test_a_budget_of_nothing_runs_none_and_no_budget_runs_all(rollout: Rollout) -> None:

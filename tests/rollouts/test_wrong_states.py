@@ -99,7 +99,7 @@ def test_it_offers_only_what_somebody_can_do(state: State) -> None:
 
 @pytest.mark.parametrize("state", sorted(set(State) - set(MAY_BE_APPROVED)))
 def test_it_approves_no_stage_that_will_not_come(state: State) -> None:
-    with pytest.raises(IllegalMove, match=f"this rollout is {state.replace('_', ' ')}"):
+    with pytest.raises(IllegalMove, match=f"it is {state.replace('_', ' ')}"):
         approve_stage(IN[state](), 1, actor=BEN, reason="yes")
     assert not Approval.objects.filter(stage=1).exclude(rollout__state=State.COMPLETED).exists()
 
