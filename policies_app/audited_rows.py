@@ -35,7 +35,9 @@ def create_row(
             with transaction.atomic():
                 row.save(force_insert=True)
         except IntegrityError:
-            raise AlreadyExists(f"There is already {_kind(row)} called {row.name!r}.") from None
+            raise AlreadyExists(
+                f"The {_kind(row)} {row.name!r} exists already; choose another name."
+            ) from None
         if then:
             then(row)
         log.record(actor=actor, reason=reason, after=audited_fields(row), **subject)

@@ -11,10 +11,21 @@ from django.urls import path, reverse
 
 from controlplane.access import permissions
 from controlplane.access.models import Role
-from controlplane.core.errors import NotFound
+from controlplane.core.errors import InvalidInput, NotFound
 from controlplane.notifications import actions, events
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
-from controlplane.web.pages import attempt, console_view, done, may, must, page, paginated, person, status_of
+from controlplane.web.pages import (
+    actor,
+    attempt,
+    console_view,
+    done,
+    may,
+    must,
+    page,
+    paginated,
+    person,
+    status_of,
+)
 
 _EVENTS = [(name, label) for name, label in events.TYPES.items()]
 
@@ -148,11 +159,8 @@ def receiver_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 @console_view("POST")
 def test(request: HttpRequest, pk: UUID) -> HttpResponse:
     receiver = _receiver_for(request, pk)
-    if attempt(request, TellingForm(request.POST), actions.send_test, receiver):
-        return done(
-            request, "A test is on its way; its answer shows below in a moment.", to=_address(receiver)
-        )
-    return done(request, f"{receiver.name} is disabled; enable it first.", to=_address(receiver))
+    actions.send_test(receiver, actor=actor(request), reason=_reason(request))
+    return done(request, "A test is on its way; its answer shows below in a moment.", to=_address(receiver))
 
 
 @console_view("GET", "POST")
@@ -174,10 +182,16 @@ def send_again(request: HttpRequest, pk: UUID) -> HttpResponse:
     delivery = Delivery.objects.select_related("receiver").filter(pk=pk).first()
     if delivery is None:
         raise NotFound(f"There is no delivery {pk}.")
+    actions.send_again(delivery, actor=actor(request), reason=_reason(request))
+    return done(request, "It is sent again.", to=_address(delivery.receiver))
+
+
+def _reason(request: HttpRequest) -> str:
+    """Of a button, whose form is not shown again: what is wrong with it is a page of its own."""
     form = TellingForm(request.POST)
-    sent = attempt(request, form, actions.send_again, delivery)
-    message = "It is sent again." if sent else "Only a delivery that was given up can be sent again."
-    return done(request, message, to=_address(delivery.receiver))
+    if not form.is_valid():
+        raise InvalidInput("The reason is too long, or holds a character that cannot be kept.")
+    return str(form.cleaned_data["reason"])
 
 
 @console_view("GET")

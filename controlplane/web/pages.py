@@ -143,6 +143,8 @@ def attempt(
         return None
     try:
         return action(*args, actor=actor(request), **{**form.cleaned_data, **fixed})
+    except NotFound:
+        raise  # what the form is about is gone: there is nothing to type anew
     except PointsmanError as error:
         keep_refusal(request, error)
         _show(form, error)

@@ -7,7 +7,7 @@ from uuid import UUID
 from controlplane.audit import log
 from controlplane.core import clock
 from controlplane.core.actors import Actor
-from controlplane.core.errors import AlreadyExists, ApprovalMissing, InvalidInput, RolloutActive
+from controlplane.core.errors import AlreadyExists, ApprovalMissing, Conflict, InvalidInput, RolloutActive
 from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 from policies_app.snapshots import build
 from policies_app.snapshots.revisions import draw_revision, prices_of, save_assignment, served_assignment
@@ -125,17 +125,11 @@ def pin(assignment: Assignment, model_alias: str, *, actor: Actor, reason: str) 
 
     `model_alias` is a name under `models` of the served baseline, the one document that every router has.
     """
-    aliases = sorted(assignment.baseline.document["models"])
-    if model_alias not in aliases:
-        raise InvalidInput(
-            f"{model_alias!r} is not a model of the served policy; it has {', '.join(aliases)}."
-        )
     return _set_pin(assignment, model_alias, reason, action="assignment.pin", actor=actor)
 
 
 def unpin(assignment: Assignment, *, actor: Actor, reason: str) -> Assignment:
-    if not assignment.pin_model:
-        raise InvalidInput(f"{assignment.workload.name} is not pinned in {assignment.environment.name}.")
+    """End the pin: tasks follow the policy again. Raises `Conflict` where nothing is pinned."""
     return _set_pin(assignment, "", reason, action="assignment.unpin", actor=actor)
 
 
@@ -144,6 +138,7 @@ def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, ac
     with log.attempt(actor=actor, action=action, reason=reason, **subject):
         revision = draw_revision(assignment.environment_id, assignment.workload_id, action)
         assignment = served_assignment(assignment.environment_id, assignment.workload_id)
+        _refuse_pin(assignment, model)
         before = _audited_values(assignment)
         assignment.pin_model, assignment.pin_reason = model, reason if model else ""
         save_assignment(assignment, revision)
@@ -156,6 +151,15 @@ def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, ac
             **subject,
         )
     return assignment
+
+
+def _refuse_pin(assignment: Assignment, model: str) -> None:
+    """Of the locked row: what was read before may be another baseline, or a pin that has ended."""
+    aliases = sorted(assignment.baseline.document["models"])
+    if model and model not in aliases:
+        raise InvalidInput(f"{model!r} is not a model of the served policy; it has {', '.join(aliases)}.")
+    if not model and not assignment.pin_model:
+        raise Conflict(f"{assignment.workload.name} is not pinned in {assignment.environment.name}.")
 
 
 def republish_unit(workload: Workload) -> None:

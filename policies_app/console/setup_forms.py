@@ -77,6 +77,9 @@ class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for f
         if self.instance.pk and "name" in self.fields:
             del self.fields["name"]
 
+    def validate_unique(self) -> None:
+        """Left to the action: a taken name is its refusal, and an entry of the audit log (`AlreadyExists`)."""
+
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that differ from what is saved."""

@@ -6,7 +6,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from controlplane.core import clock
-from controlplane.web.pages import attempt, console_view, done, fragment, page, status_of
+from controlplane.core.errors import Conflict
+from controlplane.web.pages import attempt, console_view, done, fragment, keep_refusal, page, status_of
 from pointsman.conditions.inputs import SECOND_STAGE
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import completed, parse
@@ -28,7 +29,7 @@ def new_version(request: HttpRequest, name: str) -> HttpResponse:
     newest = workload.versions.defer("canonical").first()
     initial = {"text": _starting_text(request, workload), "newest": newest.number if newest else 0}
     form = VersionForm(request.POST or None, initial=initial)
-    meanwhile = _meanwhile(form, newest)
+    meanwhile = _meanwhile(request, form, newest)
     if not meanwhile and (version := attempt(request, form, _keep, workload)):
         return done(
             request,
@@ -50,13 +51,14 @@ def _keep(workload: Workload, *, newest: int | None, **values: Any) -> PolicyVer
     return actions.add_version_from_text(workload, **values)
 
 
-def _meanwhile(form: VersionForm, newest: PolicyVersion | None) -> PolicyVersion | None:
+def _meanwhile(request: HttpRequest, form: VersionForm, newest: PolicyVersion | None) -> PolicyVersion | None:
     """The version that somebody saved while this text was written. The next save of the form means it."""
     if newest is None or not form.is_bound or not form.data.get("newest", "").isdecimal():
         return None
     if int(form.data["newest"]) >= newest.number:
         return None
     form.data = {**form.data.dict(), "newest": str(newest.number)}  # type: ignore[attr-defined]
+    keep_refusal(request, Conflict(f"Version {newest.number} was saved while this text was written."))
     return newest
 
 

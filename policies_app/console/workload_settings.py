@@ -17,9 +17,7 @@ from policies_app.models import Workload
 @console_view("GET", "POST")
 def new_workload(request: HttpRequest) -> HttpResponse:
     must(request, Role.EDITOR, permissions.ANYWHERE)
-    # That a team is not theirs is the action's to refuse, and the log's to keep.
-    teams = Team.objects.all() if request.method == "POST" else teams_of(request)
-    form = WorkloadForm(teams, request.POST or None)
+    form = WorkloadForm(_offered(request), request.POST or None)
     if workload := attempt(request, form, _register):
         return done(
             request, f"{workload.name} is there. Now write its first policy.", to=address_of(workload)
@@ -37,7 +35,7 @@ def _register(*, actor: Any, expected: None, **values: Any) -> Workload:
 @console_view("GET", "POST")
 def edit_workload(request: HttpRequest, name: str) -> HttpResponse:
     workload = workload_for(request, name, edit=True)
-    teams = teams_of(request) | Team.objects.filter(pk=workload.owner_id)
+    teams = _offered(request) | Team.objects.filter(pk=workload.owner_id)
     form = WorkloadForm(teams.distinct(), request.POST or None, instance=workload)
     if edited := attempt(request, form, _edit, form):
         return done(request, f"{edited.name} is saved.", to=address_of(edited))
@@ -52,6 +50,12 @@ def _edit(form: WorkloadForm, *, actor: Any, expected: int, reason: str, **_: An
     if "owner" in changes:  # to give a workload away takes being an editor of the team that gets it, too
         permissions.require_workload_editor(actor, changes["owner"], form.instance.name)
     return actions.edit_workload(form.instance, actor=actor, expected=expected, reason=reason, **changes)
+
+
+def _offered(request: HttpRequest) -> QuerySet[Team]:
+    """What the form offers. Of what is sent any team is read: that it is not theirs is the action's to refuse, and
+    the log's to keep."""
+    return Team.objects.all() if request.method == "POST" else teams_of(request)
 
 
 def teams_of(request: HttpRequest) -> QuerySet[Team]:

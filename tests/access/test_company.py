@@ -197,6 +197,8 @@ def test_who_has_no_password_cannot_lock_themselves_out(client: Client) -> None:
     answer = client.post("/console/account/disconnect/")
     assert "nothing would be left" in text(answer)
     assert SocialAccount.objects.exists()
+    refused = Entry.objects.filter(outcome="refused")
+    assert list(refused.values_list("action", flat=True)) == ["provider.disconnect"]
 
 
 def test_a_forged_or_old_answer_signs_nobody_in(client: Client) -> None:

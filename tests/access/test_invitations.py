@@ -105,6 +105,28 @@ def test_it_works_once() -> None:
     assert not User.objects.filter(username="other").exists()
 
 
+def refused() -> list[tuple[str, str, str]]:
+    rows = Entry.objects.filter(outcome="refused").order_by("seq")
+    return list(rows.values_list("action", "actor_kind", "target_id"))
+
+
+def test_what_is_not_accepted_is_an_entry_and_what_is_mistyped_none() -> None:
+    invitation, token = invited()
+    User.objects.create_user("nina")
+    client, late = opened(token), opened(token)
+    assert client.get("/console/invitation/").status_code == 200
+    assert client.post("/console/invitation/", FORM | {"again": "another"}).status_code == 422
+    assert client.post("/console/invitation/", FORM | {"username": "no name"}).status_code == 422
+    assert refused() == []
+    assert client.post("/console/invitation/", FORM).status_code == 422  # the name is taken
+    assert client.post("/console/invitation/", FORM | {"username": "other"}).status_code == 302
+    assert late.get("/console/invitation/").status_code == 410  # looking writes nothing
+    assert late.post("/console/invitation/", FORM).status_code == 410
+    assert opened("unknown").post("/console/invitation/", FORM).status_code == 410
+    one = ("invitation.accept", "visitor", str(invitation.pk))
+    assert refused() == [one, one, ("invitation.accept", "visitor", "of an unknown link")]
+
+
 def test_somebody_who_is_logged_in_gets_the_roles_and_no_second_account() -> None:
     _, token = invited()
     client = opened(token, logged_in("maria", "viewer", environment="staging"))

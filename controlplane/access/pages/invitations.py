@@ -81,6 +81,8 @@ def accept(request: HttpRequest) -> HttpResponseBase:
             return _accept_as_oneself(request, invitation)
         return _make_account(request, invitation)
     except InvitationEnded as error:
+        if request.method == "POST":
+            invited.refuse(request, error)
         return _drawn(request, {"ended": error.detail}, status=410)
 
 
@@ -103,6 +105,7 @@ def _make_account(request: HttpRequest, invitation: Invitation) -> HttpResponseB
         except InvitationEnded:
             raise
         except PointsmanError as error:
+            invited.refuse(request, error)
             _show(form, error)
         else:
             invited.forget(request)

@@ -28,8 +28,9 @@ from django.views.decorators.cache import never_cache
 from controlplane.access import actions
 from controlplane.access.sign_in import invited
 from controlplane.access.sign_in.adapters import refuse
+from controlplane.audit import log
 from controlplane.core.actors import Actor
-from controlplane.core.errors import InvitationEnded, SignInFailed
+from controlplane.core.errors import Conflict, InvitationEnded, SignInFailed
 from controlplane.core.names import hidden_character
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # alla
                 with _change(user, "provider.connect", sociallogin.account):
                     sociallogin.save(request)
         except InvitationEnded as error:
+            invited.refuse(request, error)
             raise ImmediateHttpResponse(page(request, "no_account", status=410, why=error.detail)) from None
         invited.forget(request)
         return user
@@ -101,8 +103,11 @@ def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
 
 
 def disconnect(user: User) -> None:
-    """A person's account at the provider logs nobody in any more."""
-    with transaction.atomic():
+    """A person's account at the provider logs nobody in any more. Raises `Conflict` where nothing else does."""
+    actor, target = Actor.of_user(user), ("user", str(user.pk))
+    with log.attempt(actor=actor, action="provider.disconnect", target=target):
+        if not user.has_usable_password():
+            raise Conflict("You have no password: nothing would be left to log in with.")
         for account in SocialAccount.objects.select_for_update().filter(user=user):
             with _change(user, "provider.disconnect", account):
                 account.delete()

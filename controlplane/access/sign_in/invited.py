@@ -1,10 +1,14 @@
 """The invitation that a browser came with: the link was opened, the account is not made yet."""
 
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from controlplane.access import actions
 from controlplane.access.models import Invitation
-from controlplane.core.errors import InvitationEnded
+from controlplane.access.sign_in import throttle
+from controlplane.audit import log
+from controlplane.core.actors import Actor
+from controlplane.core.errors import InvitationEnded, PointsmanError
 
 SESSION_KEY = "invitation"  # the hash of the token
 
@@ -24,3 +28,18 @@ def invitation_of(request: HttpRequest) -> Invitation:
         raise InvitationEnded("There is no such invitation. Open the link again, or ask for a new one.")
     actions.refuse_ended(found)
     return found
+
+
+def refuse(request: HttpRequest, error: PointsmanError) -> None:
+    """Append that an invitation was not accepted, unless it is only about what was typed."""
+    if not isinstance(error, log.REFUSALS):
+        return
+    where, user = throttle.address(request), request.user
+    visitor = Actor("visitor", where, f"somebody at {where}")
+    found = Invitation.objects.filter(token_sha256=request.session.get(SESSION_KEY, "")).first()
+    log.record_refusal(
+        error,
+        actor=Actor.of_user(user) if isinstance(user, User) else visitor,
+        action="invitation.accept",
+        target=("invitation", "of an unknown link" if found is None else str(found.pk)),
+    )

@@ -18,6 +18,7 @@ from django.views.generic import FormView
 
 from controlplane.access.sign_in import company
 from controlplane.access.sign_in.frames import Framed, Sheet
+from controlplane.core.errors import Conflict
 
 ACCOUNT = reverse_lazy("console:account")
 
@@ -101,8 +102,10 @@ class DisconnectView(Sheet, FormView):  # type: ignore[misc,type-arg]
 
     def form_valid(self, form: forms.BaseForm) -> HttpResponse:
         user = self.request.user
-        if isinstance(user, User) and user.has_usable_password():
+        assert isinstance(user, User)  # noqa: S101 — the decorator asks for a session first
+        try:
             company.disconnect(user)
-            return super().form_valid(form)
-        form.add_error(None, "You have no password: nothing would be left to log in with.")
-        return self.form_invalid(form)
+        except Conflict as error:
+            form.add_error(None, error.detail)
+            return self.form_invalid(form)
+        return super().form_valid(form)
