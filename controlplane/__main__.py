@@ -1,15 +1,15 @@
-"""`pointsman-server`, and `python -m controlplane`: the commands of `manage.py`, where there is no checkout."""
+"""Entry point of `pointsman-server` and `python -m controlplane`: the `manage.py` commands without a checkout."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Run the command that was typed."""
+    """Run the given command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
     from django.core.management import execute_from_command_line
 
-    # Under the name of a module's file, Django would give itself the name `python -m django`.
+    # Given a module path as argv[0], Django would call itself `python -m django` in its help texts.
     execute_from_command_line(["pointsman-server", *sys.argv[1:]])
 
 

@@ -1,5 +1,5 @@
-"""The project as an app, for its commands; and the console as `django.contrib.admin.site`, so that a page
-finds it without importing what is above."""
+"""Register the project as a Django app, so that its commands are found, and the console as the default admin site.
+Pages then reach the site through `django.contrib.admin.site`, without importing the layers above them."""
 
 from functools import partial
 from typing import Any, cast
@@ -16,7 +16,7 @@ class ControlplaneConfig(AppConfig):
     name = "controlplane"
 
     def ready(self) -> None:
-        # Registered by being imported; of the Celery app it is what `@shared_task` finds.
+        # Importing these registers them. `@shared_task` needs the Celery app to be loaded.
         from controlplane import celery  # noqa: F401
         from controlplane.core import logs, patience
         from controlplane.server import checks  # noqa: F401
@@ -28,7 +28,7 @@ class ControlplaneConfig(AppConfig):
 
 
 def _lift_limits(sender: Any, using: str, **kwargs: Any) -> None:
-    """A migration may take as long as it takes, and wait for its locks."""
+    """Let a migration run and wait for locks without a time limit."""
     connection = connections[using]
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:

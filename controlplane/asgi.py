@@ -1,4 +1,4 @@
-"""The application that an ASGI server runs: the gateway in front, Django behind it. `manage.py serve` runs granian."""
+"""The ASGI application: the gateway in front, Django behind it. `manage.py serve` runs it with granian."""
 
 from controlplane.server.lifespan import Lifespan, gateway
 from controlplane.server.messages import Application

@@ -1,9 +1,9 @@
-"""The Celery app, for instances with a broker (`REDIS_URL`); else the embedded runner keeps the same table.
+"""The Celery app, used when there is a broker (`REDIS_URL`). Otherwise the embedded runner runs the same jobs.
 
 celery -A controlplane.celery worker --without-mingle --without-gossip        celery -A controlplane.celery beat
 
-Each periodic job is one thin task in its app's `tasks.py`, with a time limit of its own; the table in
-`controlplane.core.schedule` says how often. A task is a hint: it may be lost, doubled or late.
+Each periodic job is one thin task in its app's `tasks.py`, with its own time limit. The table in
+`controlplane.core.schedule` sets the intervals. A task message is only a hint: it may be lost, duplicated or late.
 """
 
 import os
@@ -17,17 +17,17 @@ from controlplane.core.schedule import ENGINE, TABLE, job
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
 
-TURN = "pointsman_turn"  # a header of what beat sends
-_ended_at: dict[str, float] = {}  # job → when its last run here ended, of `time.monotonic`
+TURN = "pointsman_turn"  # header of the messages that beat sends
+_ended_at: dict[str, float] = {}  # job → `time.monotonic()` when its last run in this process ended
 ENGINE_TASKS = (ENGINE, "rollout_app.tasks.evaluate")
 
 
 class JobTask(Task):  # type: ignore[misc]
-    """Whoever calls it, a worker or the embedded runner: what it logs and writes names it, and its end is noted.
+    """Base class of all tasks: tags log lines and audit entries with the job's name, and records when it ended.
 
-    A turn that beat has sent is left out where one has just ended: after a pause of the workers they lie in the queue
-    by the hundred. By this process's monotonic clock: Celery's `expires` compares beat's clock with the worker's, and
-    a worker that was three seconds ahead threw every turn of the engine away.
+    A turn sent by beat is skipped if the job ended less than half an interval ago: after the workers pause, hundreds of
+    turns wait in the queue. The age is measured with this process's monotonic clock. Celery's `expires` compares beat's
+    clock with the worker's, and a worker three seconds ahead dropped every turn of the engine.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -54,7 +54,7 @@ class JobTask(Task):  # type: ignore[misc]
 
 
 def _next_turn_at(path: str) -> float:
-    """Half an interval after the last: two beats may send, and their turns come as they like."""
+    """Return the earliest time of the next turn: half an interval after the last. Two beats may be sending."""
     return _ended_at.get(path, float("-inf")) + job(path).every / 2
 
 
@@ -65,13 +65,13 @@ app.conf.beat_schedule = {
     turn.path: {"task": turn.path, "schedule": turn.every, "options": {"headers": {TURN: True}}}
     for turn in TABLE
 }
-app.set_default()  # in every thread: the tasks of `@shared_task` belong to it
+app.set_default()  # for all threads: `@shared_task` binds to this app
 
 
 def run_later(path: str) -> None:
-    """A hint to do a job now, by a worker. After ten seconds its turn has come anyway, so the message may go.
+    """Ask a worker to run a job now. The message expires after ten seconds: by then the job has had its regular turn.
 
-    Without a broker nobody is there to take it: another process, with the embedded runner in it, finds it by itself.
+    Without a broker this does nothing: the process with the embedded runner finds the work by itself.
     """
     if app.conf.broker_url:
         app.send_task(path, expires=10)
@@ -79,4 +79,5 @@ def run_later(path: str) -> None:
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _keep_logging(**kwargs: Any) -> None:
-    """Leave logging as the settings have it: Celery would put its own handlers in place."""
+    """Keep the logging configured in the settings. Connecting this signal stops Celery from installing its own
+    handlers."""

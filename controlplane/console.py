@@ -1,4 +1,4 @@
-"""The console's site under /console/: its pages' addresses and its navigation."""
+"""The console site under /console/: its URLs and its navigation."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ from rollout_app.engine.states import State
 
 
 class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no types
-    """Django's admin as a frame around pages of our own. Signing in is `controlplane.access.sign_in`'s.
+    """Django's admin site, used only as a frame around our own pages. `controlplane.access.sign_in` handles sign-in.
 
-    No model is registered: Django's forms would write rows past the actions and past the audit log.
+    No model is registered: Django's forms would write rows without the actions and the audit log.
     """
 
     enable_nav_sidebar = True
@@ -33,7 +33,8 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         super().__init__(name)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Without the theme's variables: they would become a style element, and are in theme.css."""
+        """Drop the theme's colour variables: they would become an inline style element, and theme.css already has
+        them."""
         context: dict[str, Any] = super().each_context(request)
         opened = notifications.open_break_glass(request)
         return context | {"colors": None, "border_radius": None, "open_break_glass": opened}
@@ -53,7 +54,7 @@ class ConsoleSite(UnfoldAdminSite):  # type: ignore[misc]  # unfold carries no t
         return [*home.urlpatterns, *pages, *super().get_urls()]
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """One item per noun; the one whose address the page's begins with is the active one."""
+        """One item per kind of object. An item is active when the page's path begins with its link."""
         seen = rollouts.visible(request)
         moving = seen.filter(state__in=[State.AWAITING_APPROVAL, State.ROLLING_BACK]).count()
         setup = [

@@ -1,4 +1,4 @@
-"""The home page: what needs this person, what is unusual, what is under way, what changed last."""
+"""The home page: what needs this person, what is unusual, what is in progress, and the latest changes."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ _PARTS = {
     "now": "home/_now.html",
     "changes": "home/_changes.html",
 }
-_WEEKS_OF = 4  # environments: each is a review of its own
+_WEEKS_OF = 4  # environments shown: each needs a review of its own
 _STORIES = 5
 
 
@@ -65,7 +65,7 @@ def _now(request: HttpRequest) -> dict[str, Any]:
 
 
 def _heading(found: RolloutNeeds, changes: int) -> str:
-    """The one sentence that matters most."""
+    """Return the single most important sentence."""
     for count, one, many in (
         (len(found.waiting), "1 rollout waits for you", "{} rollouts wait for you"),
         (changes, "1 change waits for you", "{} changes wait for you"),
@@ -79,7 +79,7 @@ def _heading(found: RolloutNeeds, changes: int) -> str:
 
 @console_view("GET")
 def spend(request: HttpRequest) -> HttpResponse:
-    """What this week cost and what its rollouts did. It sums many rows, so the home page asks for it by itself."""
+    """Show this week's cost and what its rollouts achieved. The home page loads it separately: it sums many rows."""
     must(request, None, permissions.ANYWHERE)
     now = clock.now()
     weeks = [(e, review_environment(e, days=7, now=now).whole) for e in environments_of(request)[:_WEEKS_OF]]
@@ -95,7 +95,7 @@ def spend(request: HttpRequest) -> HttpResponse:
 
 
 def _saved(week: CellChange[None]) -> int | None:
-    """What as many tasks would have cost more as they went the week before; None without such a week."""
+    """Return the nano-US-dollars saved compared with last week's behaviour; None without last week."""
     return -week.effects.behaviour if week.before.cost_n else None
 
 

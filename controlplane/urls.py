@@ -1,5 +1,5 @@
-"""Where people and scripts enter: /console and /api/v1.
-/router/v1 and the probes never reach Django: `controlplane.server.gateway` answers them in front."""
+"""URLs for people (/console) and scripts (/api/v1). /router/v1 and the probes never reach Django:
+`controlplane.server.gateway` answers them."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
@@ -18,7 +18,7 @@ api_v1: list[URLPattern | URLResolver] = [
     *people.urlpatterns,
     *audit.urlpatterns,
     *notifications.urlpatterns,
-    # Open to all: it says no more than the source does.
+    # Public: the document reveals no more than the source code.
     path("schema", DocumentView.as_view(authentication_classes=[]), name="schema"),
 ]
 

@@ -18,7 +18,7 @@ def rollout_for(
     """`deferred`: columns to read only when they are asked for."""
     rollout = rollouts_for(principal).filter(pk=pk).defer(*deferred).first()
     if rollout is None:
-        raise NotFound(f"There is no rollout {pk}, or it is not yours to see.")
+        raise NotFound(f"There is no rollout {pk}, or you may not see it.")
     permissions.require_role(principal, role, rollout.environment.name, workload=rollout.workload.name)
     if role == Role.EDITOR:  # to propose, amend, submit and cancel is its owners'
         permissions.require_workload_editor(principal, rollout.workload.owner, rollout.workload.name)

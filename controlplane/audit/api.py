@@ -159,7 +159,7 @@ class EntryView(ApiView):
         """Read one entry of the audit log, as it was hashed."""
         entry = entries_visible_to(self.actor).filter(seq=seq).first()
         if entry is None:
-            raise NotFound(f"There is no entry {seq}, or it is not yours to see.")
+            raise NotFound(f"There is no entry {seq}, or you may not see it.")
         return Response(EntrySerializer(entry).data)
 
 

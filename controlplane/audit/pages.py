@@ -128,7 +128,7 @@ def _options(request: HttpRequest) -> dict[str, list[tuple[str, str]]]:
 def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
     entry = visible(request).defer(None).filter(seq=seq).first()
     if entry is None:
-        raise NotFound(f"There is no audit entry {seq}, or it is not yours to see.")
+        raise NotFound(f"There is no audit entry {seq}, or you may not see it.")
     body = json.loads(bytes(entry.body))
     ((_, sentence),) = sentences.told([entry])
     context = {"entry": entry, "body": body, "differences": differences(body), "address": target_page(entry)}

@@ -1,4 +1,5 @@
-"""Who acts. Every write takes an `Actor`, keyword-only and never defaulted, so no change is anonymous."""
+"""The actor behind a change. Every write takes an `Actor`, keyword-only and without a default, so no change is
+anonymous."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,10 +12,10 @@ Kind = Literal["user", "key", "router", "system", "visitor"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person, a key, a router, the system itself, or a visitor who has not signed in, as the audit log has it.
+    """A person, a key, a router, the system, or a visitor who is not signed in, as recorded in the audit log.
 
-    `id` is stable and unique within `kind`; `label` is what a person reads, kept as text so that the entry
-    outlives its subject. `user_id` is the person behind an admin key: four eyes count people, not keys.
+    `id` is stable and unique within `kind`. `label` is for display, copied so that the entry outlives its subject.
+    `user_id` is the person behind an admin key: four-eyes rules count people, not keys.
     """
 
     kind: Kind

@@ -1,7 +1,7 @@
-"""Celery beat's schedule, kept by an interval and not by the date: a clock that was ahead leaves nothing waiting.
+"""Celery beat's schedule, made safe against a clock that was set back.
 
-Celery notes the time at which each job is due, and of its last turn, also in a file. After a clock that was a day ahead
-is put right, those lie in the future: beat would send nothing for a day, and the engine stand still.
+Celery keeps the due time of each job and the time of its last run, also in a file. If the clock was a day ahead and is
+corrected, those times lie in the future: beat would send nothing for a day, and the engine would stop.
 """
 
 import time
@@ -9,11 +9,11 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
-PUT_BACK_S = 1.0  # less is a clock that is kept in step
+PUT_BACK_S = 1.0  # smaller steps are normal clock synchronisation
 
 
 class Scheduler(PersistentScheduler):  # type: ignore[misc]
-    """Looks at each tick whether the clock was put back, and at the start whether it was meanwhile."""
+    """Detects at each tick, and at startup, that the clock was set back."""
 
     def setup_schedule(self) -> None:
         super().setup_schedule()
@@ -21,7 +21,7 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]
         self._forget_the_future()
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due; the seconds until the next look."""
+        """Send what is due. Return the seconds until the next tick."""
         was, self._clock_less_monotonic = self._clock_less_monotonic, _clock_less_monotonic()
         if self._clock_less_monotonic < was - PUT_BACK_S:
             self._forget_the_future()
@@ -29,7 +29,7 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]
         return seconds
 
     def _forget_the_future(self) -> None:
-        """Jobs whose last turn has not come yet had it now; when each is due is worked out anew."""
+        """Set last-run times that lie in the future to now, and recompute when each job is due."""
         for entry in self.schedule.values():
             entry.last_run_at = min(entry.last_run_at, entry.default_now())
         self._heap = None

@@ -1,4 +1,4 @@
-"""Many rows in one statement: `VALUES` lists, the same on PostgreSQL and SQLite."""
+"""Write many rows in one statement, with `VALUES` lists that work on PostgreSQL and SQLite."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def places(rows: Sequence[Sequence[Any]]) -> str:
-    """`(%s, %s), (%s, %s)`: what stands after VALUES. Not for no rows: SQL has no empty VALUES."""
+    """Return the placeholders after VALUES: `(%s, %s), (%s, %s)`. `rows` must not be empty: SQL has no empty VALUES."""
     one = f"({', '.join(['%s'] * len(rows[0]))})"
     return ", ".join([one] * len(rows))
 
@@ -24,5 +24,5 @@ def flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
 
 
 def stored(at: datetime) -> Any:
-    """A time as the database's driver takes it."""
+    """Convert a time to the database driver's representation."""
     return connection.ops.adapt_datetimefield_value(at)

@@ -1,4 +1,4 @@
-"""What time it is, asked of the database: every process and every machine gets the same answer."""
+"""The current time, read from the database, so that every process on every machine agrees."""
 
 import time
 from datetime import UTC, datetime
@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from django.conf import settings
 from django.db import connection
 
-# `clock_timestamp()`, not `now()`: the latter stands still within a transaction, so two entries of one
-# transaction would carry the time of its start.
+# `clock_timestamp()`, not `now()`: `now()` is constant within a transaction, so all entries written in one
+# transaction would carry its start time.
 _QUERIES = {
     "postgresql": "SELECT clock_timestamp()",
     "sqlite": "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')",
@@ -15,9 +15,9 @@ _QUERIES = {
 
 
 def now() -> datetime:
-    """The database's clock, in UTC; to the microsecond on PostgreSQL, to the millisecond on SQLite.
+    """Return the database's time in UTC, with microseconds on PostgreSQL and milliseconds on SQLite.
 
-    With `CLOCK = "process"` (tests that travel in time) it is this process's clock.
+    With `CLOCK = "process"` (for tests that travel in time) it is this process's clock.
     """
     if settings.CLOCK == "process":
         return datetime.now(UTC)
@@ -29,23 +29,23 @@ def now() -> datetime:
 
 
 class RunningClock:
-    """The database's clock, kept running between two looks at it by this process's monotonic clock.
+    """The database's clock, carried forward by this process's monotonic clock between two queries.
 
-    For what must not cost a query: the data plane judges each minute that a router reports. The clock of the
-    machine plays no part, so a gateway that is a day behind drops nothing.
+    For code that cannot afford a query: the data plane checks every minute that a router reports. The machine's own
+    clock is not used, so a gateway whose clock is a day behind drops nothing.
     """
 
     def __init__(self) -> None:
-        self._ahead: float | None = None  # seconds: the database's Unix time less `time.monotonic()`
+        self._ahead: float | None = None  # seconds: the database's Unix time minus `time.monotonic()`
 
     def sync(self) -> None:
-        """Ask the database. The `FleetWriter` does, every few seconds."""
+        """Query the database. The `FleetWriter` calls this every few seconds."""
         before = time.monotonic()
         at = now()
         self._ahead = at.timestamp() - (before + time.monotonic()) / 2
 
     def now(self) -> datetime | None:
-        """None until the database was asked."""
+        """Return the current time, or None before the first `sync`."""
         if settings.CLOCK == "process":
             return datetime.now(UTC)
         return None if self._ahead is None else datetime.fromtimestamp(time.monotonic() + self._ahead, UTC)

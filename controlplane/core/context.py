@@ -1,4 +1,4 @@
-"""Where a change came from: set once per request, command or task, and read by every audit entry written inside."""
+"""The origin of a change: set once per request, command or task, and read by every audit entry written within it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from controlplane.core.ids import uuid7
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`request_id` joins log lines and entries; `source` is the entrance and the address: `api 10.0.0.7`."""
+    """`request_id` links log lines and audit entries. `source` is the entry point and address: `api 10.0.0.7`."""
 
     request_id: str = ""
     source: str = ""
@@ -25,7 +25,7 @@ def current() -> Origin:
 
 @contextmanager
 def request_context(request_id: str = "", source: str = "") -> Iterator[Origin]:
-    """Everything written inside came from here. Without an id a new one is made."""
+    """Set the origin of everything written inside the block. Without an id, a new one is created."""
     origin = Origin(request_id or str(uuid7()), source)
     token = _origin.set(origin)
     try:

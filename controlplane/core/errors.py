@@ -1,4 +1,4 @@
-"""Every refusal that Pointsman gives, as one tree.
+"""All errors that Pointsman raises on purpose, in one hierarchy.
 
     PointsmanError                     status  code
     ├── InvalidInput                   422     invalid_input          carries `problems`
@@ -15,6 +15,7 @@
     │   ├── WrongKeyKind               403     wrong_key_kind
     │   ├── RoleMissing                403     role_missing
     │   ├── KeyLimited                 403     key_limited
+    │   ├── NotForAgents               403     not_for_agents
     │   ├── NotYourKey                 403     not_your_key
     │   ├── SecondFactorMissing        403     second_factor_missing
     │   └── SelfApproval               403     self_approval
@@ -39,7 +40,7 @@
         ├── ClockAhead                 503     clock_ahead            carries `server_time`
         └── Restored                   503     restored
 
-`code` is stable: clients branch on it. The message is one sentence for a person: what was wrong, where, what to
+`code` is stable: clients branch on it. The message is one sentence for a person: what was wrong, where, and what to
 do. `controlplane.core.problems` turns an error into RFC 9457 problem details for machines and a page for people.
 """
 
@@ -48,7 +49,7 @@ from typing import Any, ClassVar
 
 
 class PointsmanError(Exception):
-    """The root. `detail` is the sentence; `extra` are further members of the problem document."""
+    """The base class. `detail` is the sentence for people; `extra` holds further members of the problem document."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -60,7 +61,7 @@ class PointsmanError(Exception):
         self.extra: Mapping[str, Any] = extra
 
     def as_problem(self) -> dict[str, Any]:
-        """The members of an RFC 9457 problem document."""
+        """Return the members of an RFC 9457 problem document."""
         return {
             "type": f"urn:pointsman:problem:{self.code}",
             "title": self.title,
@@ -91,7 +92,7 @@ class MalformedBody(PointsmanError):
 
 
 class DuplicateKey(MalformedBody):
-    code, title = "duplicate_key", "The body has one key twice"
+    code, title = "duplicate_key", "The body contains a duplicate key"
 
 
 class MalformedAddress(PointsmanError):
@@ -99,7 +100,7 @@ class MalformedAddress(PointsmanError):
 
 
 class Unauthenticated(PointsmanError):
-    status, code, title = 401, "unauthenticated", "Who is asking is not known"
+    status, code, title = 401, "unauthenticated", "Authentication failed"
 
 
 class SignInFailed(Unauthenticated):
@@ -123,7 +124,8 @@ class WrongKeyKind(Forbidden):
 
     def __init__(self, detail: str, *, caller: Any = None) -> None:
         super().__init__(detail)
-        self.caller = caller  # the `Actor` whose key it is, for the audit log: no view learns who called
+        # the `Actor` that owns the key, for the audit log: views never see the caller of a refused request
+        self.caller = caller
 
 
 class RoleMissing(Forbidden):
@@ -131,7 +133,7 @@ class RoleMissing(Forbidden):
 
 
 class KeyLimited(Forbidden):
-    code, title = "key_limited", "The key does not reach that far"
+    code, title = "key_limited", "The key's limits do not allow this"
 
 
 class NotForAgents(Forbidden):
@@ -139,7 +141,7 @@ class NotForAgents(Forbidden):
 
 
 class NotYourKey(Forbidden):
-    code, title = "not_your_key", "A key's text goes to its person only"
+    code, title = "not_your_key", "Only the key's owner may receive its text"
 
 
 class SecondFactorMissing(Forbidden):
@@ -147,7 +149,7 @@ class SecondFactorMissing(Forbidden):
 
 
 class SelfApproval(Forbidden):
-    code, title = "self_approval", "Nobody approves their own change"
+    code, title = "self_approval", "You cannot approve your own change"
 
 
 class NotFound(PointsmanError):
@@ -155,11 +157,11 @@ class NotFound(PointsmanError):
 
 
 class Conflict(PointsmanError):
-    status, code, title = 409, "conflict", "The present state does not allow it"
+    status, code, title = 409, "conflict", "The current state does not allow this"
 
 
 class AlreadyExists(Conflict):
-    code, title = "already_exists", "It exists already"
+    code, title = "already_exists", "Already exists"
 
 
 class RolloutMoved(Conflict):
@@ -175,7 +177,7 @@ class IllegalMove(Conflict):
 
 
 class ApprovalMissing(Conflict):
-    code, title = "approval_missing", "It waits for an approval"
+    code, title = "approval_missing", "An approval is required"
 
 
 class ApprovalStale(Conflict):
@@ -187,11 +189,11 @@ class Frozen(Conflict):
 
 
 class InvitationEnded(Conflict):
-    code, title = "invitation_ended", "The invitation is no longer good"
+    code, title = "invitation_ended", "The invitation is no longer valid"
 
 
 class LastAdmin(Conflict):
-    code, title = "last_admin", "Somebody must be left who can do everything"
+    code, title = "last_admin", "At least one full administrator must remain"
 
 
 class NotServed(Conflict):
@@ -199,7 +201,7 @@ class NotServed(Conflict):
 
 
 class StaleVersion(PointsmanError):
-    status, code, title = 412, "stale_version", "It changed since it was read"
+    status, code, title = 412, "stale_version", "It has changed since it was read"
 
 
 class BodyTooLarge(PointsmanError):
@@ -223,7 +225,7 @@ class TooMany(PointsmanError):
 
 
 class Unavailable(PointsmanError):
-    status, code, title = 503, "unavailable", "Not available for the moment"
+    status, code, title = 503, "unavailable", "Temporarily unavailable"
 
     def __init__(self, detail: str, *, retry_after: int = 5, **extra: Any) -> None:
         super().__init__(detail, retry_after=retry_after, **extra)
@@ -235,4 +237,4 @@ class ClockAhead(Unavailable):
 
 
 class Restored(Unavailable):
-    code, title = "restored", "The control plane's database is older than what routers have"
+    code, title = "restored", "The control plane's database is older than the routers' state"

@@ -1,6 +1,6 @@
-"""Figures for Prometheus that only the database knows. They are read by a thread; a scrape gets what it read last.
+"""Prometheus metrics that only the database knows. A thread reads them; a scrape gets the last values read.
 
-A scrape that asked the database itself would wait for it, and come too late just when it is wanted most.
+If a scrape queried the database itself, it would be slow or time out exactly when the figures matter most.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,17 +13,18 @@ _all: list["DatabaseFigures"] = []
 
 
 class DatabaseFigures(Collector):
-    """The same in every process. While the database is away there are none: an old figure would pass for a new one."""
+    """Metrics with the same values in every process. Empty while the database is away, so that no old value passes for
+    a current one."""
 
     def __init__(self) -> None:
         self._last: Sequence[Metric] = ()
 
     def read(self) -> Sequence[Metric]:
-        """Ask the database. May raise."""
+        """Query the database. May raise."""
         raise NotImplementedError
 
     def look(self) -> None:
-        """Read them anew, or forget them and raise."""
+        """Read the values again. If that fails, drop the old ones and raise."""
         self._last = ()
         self._last = self.read()
 
@@ -31,7 +32,7 @@ class DatabaseFigures(Collector):
         return self._last
 
     def describe(self) -> Iterable[Metric]:
-        return []  # the names are ours alone; there is nothing to compare them with
+        return []  # only we use these names, so there is nothing to check for duplicates
 
 
 def register(figures: DatabaseFigures) -> None:
@@ -40,7 +41,7 @@ def register(figures: DatabaseFigures) -> None:
 
 
 def look() -> None:
-    """Read all of them anew. Raises what the first of them raises that cannot."""
+    """Read all of them again, then raise the first error, if there was one."""
     failure: Exception | None = None
     for figures in _all:
         try:

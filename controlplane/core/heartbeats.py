@@ -1,6 +1,6 @@
-"""Whether the periodic jobs are alive, whoever runs them: the embedded runner here, or Celery's workers elsewhere.
+"""Liveness of the periodic jobs, whether the embedded runner or Celery workers run them.
 
-A job that came to its end leaves a heartbeat in the database. Its age is told by `/readyz`, `/metrics` and the console.
+A job that finishes writes a heartbeat to the database. `/readyz`, `/metrics` and the console show its age.
 """
 
 import threading
@@ -11,18 +11,18 @@ from controlplane.core import clock
 from controlplane.core.models import Heartbeat
 from controlplane.core.schedule import ENGINE
 
-WRITTEN_EVERY_S = 5.0  # by one process
-# An engine that has not swept for so long is dead. With what a heartbeat and a look at it may be late, that is told
-# within half a minute.
+WRITTEN_EVERY_S = 5.0  # by each process, at most
+# An engine that has not swept for this long is dead. Including delays in writing and reading the heartbeat, a dead
+# engine is reported within half a minute.
 DEAD_AFTER_S = 20.0
-SKEW_S = 5.0  # a heartbeat may be this far ahead; beyond, a wrong clock wrote it, and it says nothing
+SKEW_S = 5.0  # a heartbeat further in the future than this was written by a wrong clock and is ignored
 
 _written: dict[str, float] = {}  # job → monotonic time
 _lock = threading.Lock()
 
 
 def beat(job: str) -> None:
-    """The job goes on. To be called at its end, and by a long one between its parts."""
+    """Record that the job is alive. Call it when the job ends and, in a long job, between its parts."""
     now = time.monotonic()
     with _lock:
         if now - _written.get(job, float("-inf")) < WRITTEN_EVERY_S:
@@ -37,18 +37,18 @@ def beat(job: str) -> None:
 
 
 def ages() -> dict[str, float | None]:
-    """Seconds since each job's last heartbeat; None where a wrong clock makes it worthless. One query."""
+    """Return the seconds since each job's last heartbeat; None if a wrong clock wrote it. One query."""
     now = clock.now()
     return {job: _age(at, now) for job, at in Heartbeat.objects.values_list("job", "at")}
 
 
 def engine_age() -> float | None:
-    """Seconds since the last sweep over all rollouts came to its end; None: it is not known."""
+    """Return the seconds since the last sweep over all rollouts ended; None if unknown."""
     return ages().get(ENGINE)
 
 
 def engine_seen_at() -> datetime | None:
-    """When that was, by the database's clock; None: it is not known."""
+    """Return when the last sweep ended, by the database's clock; None if unknown."""
     at = Heartbeat.objects.filter(job=ENGINE).values_list("at", flat=True).first()
     return at if at is not None and _age(at, clock.now()) is not None else None
 

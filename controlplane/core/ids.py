@@ -1,4 +1,4 @@
-"""Identifiers that sort by the time they were made."""
+"""Identifiers that sort by creation time."""
 
 import secrets
 import time
@@ -6,9 +6,9 @@ import uuid
 
 
 def uuid7() -> uuid.UUID:
-    """A version 7 UUID (RFC 9562 5.7): 48 bits of Unix milliseconds, then 74 random bits.
+    """Return a version 7 UUID (RFC 9562 5.7): 48 bits of Unix milliseconds, then 74 random bits.
 
-    Rows made one after the other lie side by side in an index, and a person who sees two knows the older.
+    Rows created one after the other are adjacent in an index, and people can tell which of two ids is older.
     """
     value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 7 << 76

@@ -1,4 +1,4 @@
-"""Log lines as JSON, one object a line, joined to audit entries by `request_id`."""
+"""JSON log lines, one object per line, linked to audit entries by `request_id`."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class JsonLines(JsonFormatter):
-    """Time, level, logger, message; where it came from; whatever was given as `extra`; the traceback as `error`."""
+    """Formats time, level, logger, message, origin and any `extra` values; a traceback goes into `error`."""
 
     def __init__(self) -> None:
         super().__init__("%(message)s", rename_fields={"exc_info": "error"}, json_default=str)
@@ -35,7 +35,8 @@ class JsonLines(JsonFormatter):
 
 
 def catch_the_rest() -> None:
-    """Warnings, and what nobody caught, go through the log, too: else they write lines of their own into it."""
+    """Send warnings and uncaught exceptions through the log too. Otherwise they would print plain lines between the
+    JSON."""
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

@@ -1,10 +1,10 @@
-"""What the platform itself keeps."""
+"""Tables of the platform itself."""
 
 from django.db import models
 
 
 class Heartbeat(models.Model):
-    """When a periodic job last came to its end, by the database's clock; written at most every few seconds."""
+    """The time a periodic job last finished, by the database's clock; written at most every few seconds."""
 
     job = models.CharField(max_length=120, primary_key=True)
     at = models.DateTimeField()

@@ -1,8 +1,8 @@
-"""How long a thread waits for the database's answer, before it gives the connection up.
+"""How long a thread waits for the database's answer before it drops the connection.
 
-`statement_timeout` is kept by the server, and a server that is gone, or behind a proxy that holds the connection and
-says nothing, keeps nothing. Keepalives and TCP_USER_TIMEOUT (settings) find a dead host; this finds the rest. Only
-PostgreSQL: SQLite has nobody in between.
+The server enforces `statement_timeout`. It cannot do so when it is gone, or when a proxy keeps the connection open
+without answering. Keepalives and TCP_USER_TIMEOUT (settings) detect a dead host; this detects the rest. PostgreSQL
+only: SQLite has no network in between.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from typing import Any
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-# Longer than statement_timeout: a statement that is only slow is ended by the server, with its name.
+# Longer than statement_timeout: the server ends a statement that is merely slow, with a clear error.
 LONG_S = 35.0
-# For threads whose statements are all short, and without which the process is blind: given up within ten seconds.
+# For threads that run only short statements and without which the process is blind: they give up within ten seconds.
 SHORT_S = 9.0
 
 _seconds: ContextVar[float] = ContextVar("patience", default=LONG_S)
@@ -24,7 +24,7 @@ _seconds: ContextVar[float] = ContextVar("patience", default=LONG_S)
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Statements in here are given so long."""
+    """Set how long statements inside the block may wait for an answer."""
     token = _seconds.set(seconds)
     try:
         yield
@@ -33,7 +33,7 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def limit(sender: Any, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Receives `connection_created`."""
+    """Receiver of `connection_created`: make the connection's waits time out."""
     if connection.vendor == "postgresql":
         raw: Any = connection.connection
         raw.wait = partial(_wait, raw)
@@ -46,5 +46,5 @@ def _wait(
     try:
         return type(raw).wait(raw, generator, interval=interval, timeout=seconds)
     except psycopg.errors._WaitTimeout:
-        raw.close()  # what it is in the middle of is not known
+        raw.close()  # its state is unknown
         raise psycopg.OperationalError(f"The database has not answered for {seconds:g} s.") from None

@@ -1,7 +1,6 @@
-"""The runner that keeps the table of periodic jobs (`schedule.TABLE`) where there is no Celery.
+"""The embedded runner: runs the periodic jobs (`schedule.TABLE`) when there is no Celery.
 
-It calls the very tasks that workers would run, each job in a thread of its own, so that a slow clean-up never
-keeps a rollback waiting.
+It calls the same tasks that workers would run. Each job has its own thread, so a slow clean-up never delays a rollback.
 """
 
 import logging
@@ -19,13 +18,13 @@ from controlplane.core.threads import LoopThread
 logger = logging.getLogger(__name__)
 Loop = Callable[[threading.Event], object]
 
-SOON_S = 1.0  # after the start every job has its first turn
-REST_S = 0.05  # between two turns of a job that takes longer than its interval
+SOON_S = 1.0  # every job runs first this long after the start
+REST_S = 0.05  # pause after a job that took longer than its interval
 
 
 def run_once(job: Job) -> bool:
-    """Do a job; an error is logged, and the next turn tries again."""
-    # A connection that the database has closed meanwhile must not fail every turn from then on.
+    """Run a job and return whether it succeeded. An error is logged, and the next turn tries again."""
+    # Otherwise a connection that the database has closed would make every later turn fail.
     close_old_connections()
     try:
         import_string(job.path)()
@@ -38,14 +37,14 @@ def run_once(job: Job) -> bool:
 
 
 class Runner:
-    """Runs a table until it is stopped. `start` is called once; `stop` lets running jobs finish.
+    """Runs a table of jobs until stopped. Call `start` once; `stop` lets running jobs finish.
 
-    `watch` are loops of another kind, that wait for something: each is given the event that ends it.
+    `watch` holds loops that wait for an event instead of a time. Each receives the event that ends it.
     """
 
     def __init__(self, table: Sequence[Job] = TABLE, watch: Sequence[Loop] = ()) -> None:
         for job in table:
-            import_string(job.path)  # a wrong path fails here, at the start
+            import_string(job.path)  # fail at startup if a path is wrong
         self._threads: list[LoopThread] = [_JobThread(job) for job in table]
         self._threads += [_WatchThread(loop) for loop in watch]
 
@@ -55,7 +54,7 @@ class Runner:
         logger.info("the embedded runner runs %d jobs", len(self._threads))
 
     def stop(self, timeout: float = 10) -> bool:
-        """Start nothing more and wait; False when a job was still at work after `timeout` seconds."""
+        """Start no more jobs and wait. Return False if a job was still running after `timeout` seconds."""
         for thread in self._threads:
             thread.request_stop()
         end = time.monotonic() + timeout
@@ -64,11 +63,12 @@ class Runner:
 
 
 class _JobThread(LoopThread):
-    """A job's turns: soon after the start, then in step; a turn that took longer skips the next."""
+    """Runs one job: soon after the start, then at its interval. A turn that takes longer skips the next."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"runner:{job.path}")
-        self.patience_s = SHORT_S if job.path == ENGINE else LONG_S  # others prune, and may take a while
+        # The other jobs prune, which may take a while.
+        self.patience_s = SHORT_S if job.path == ENGINE else LONG_S
         self._job = job
         self._began = False
 
@@ -82,7 +82,7 @@ class _JobThread(LoopThread):
 
 
 class _WatchThread(LoopThread):
-    """A loop that ends only when it is asked to; one that fails begins anew."""
+    """Runs a loop that ends only on request. If it fails, it is started again."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(f"runner:{getattr(loop, '__name__', 'watch')}")

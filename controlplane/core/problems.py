@@ -1,6 +1,6 @@
-"""Every refusal as its reader wants it: RFC 9457 problem details for machines, a page for people.
+"""Render errors: RFC 9457 problem details for machines, a page for people.
 
-Used by DRF (`exception_handler`), and by Django for what never reaches a view (`handler404` … in `urls`).
+Used by DRF (`exception_handler`), and by Django for requests that never reach a view (`handler404` … in `urls`).
 """
 
 import logging
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 MACHINES = ("/api/", "/router/")
 
-# What DRF refuses before a view is asked, and the codes that it gets here.
+# Errors that DRF raises before a view runs, with the code and title used for each.
 _FRAMEWORK_REFUSALS = {
     405: ("method_not_allowed", "The method is not allowed here"),
     406: ("not_acceptable", "The representation is not offered"),
@@ -41,7 +41,7 @@ _FRAMEWORK_REFUSALS = {
 
 
 def exception_handler(error: Exception, context_: dict[str, Any]) -> Response | None:
-    """DRF's hook. None lets the error go on to `server_error`: it is ours, not the caller's."""
+    """DRF's exception hook. None passes the error on to `server_error`: it is our bug, not the caller's."""
     problem, headers = as_problem(error)
     if problem is None:
         return None
@@ -49,7 +49,7 @@ def exception_handler(error: Exception, context_: dict[str, Any]) -> Response | 
 
 
 def as_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """The problem document of an error and its headers; (None, {}) for a failure of our own."""
+    """Return an error's problem document and headers; (None, {}) for an internal failure."""
     known = _as_pointsman_error(error)
     headers = {}
     if known is not None:
@@ -69,7 +69,7 @@ def _as_pointsman_error(error: Exception) -> PointsmanError | None:
         case PointsmanError():
             return error
         case exceptions.ValidationError():
-            return InvalidInput("The input has fields that cannot be kept.", flatten(error.detail))
+            return InvalidInput("Some fields of the input are not valid.", flatten(error.detail))
         case exceptions.ParseError():
             return MalformedBody(str(error.detail))
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
@@ -77,18 +77,18 @@ def _as_pointsman_error(error: Exception) -> PointsmanError | None:
         case exceptions.PermissionDenied() | PermissionDenied():
             return Forbidden(str(error) or "You may not do this.")
         case exceptions.NotFound() | Http404():
-            return NotFound("There is nothing here, or it is not yours to see.")
+            return NotFound("There is nothing here, or you may not see it.")
         case exceptions.Throttled():
             return TooMany(str(error.detail), retry_after=int(getattr(error, "wait", None) or 1))
         case RequestDataTooBig():
-            return BodyTooLarge("The body is too large; at most 256 kB are read.")
+            return BodyTooLarge("The body is too large; the limit is 256 kB.")
         case DataError():
-            return InvalidInput("A value is out of the range that can be kept.")
+            return InvalidInput("A value is out of the range that can be stored.")
         case OperationalError() | InterfaceError():
-            logger.error("the database could not be asked (%s)", _first_line(error))
+            logger.error("the database could not be queried (%s)", _first_line(error))
             return Unavailable("The database cannot be reached at the moment; try again.")
         case InternalError() if isinstance(error.__cause__, ReadOnlySqlTransaction):
-            logger.error("the database takes no writes (%s)", _first_line(error))
+            logger.error("the database does not accept writes (%s)", _first_line(error))
             return Unavailable(
                 "The database is read-only at the moment, so nothing can be changed; try again."
             )
@@ -100,7 +100,7 @@ def _first_line(error: Exception) -> str:
 
 
 def flatten(detail: Any, path: str = "") -> list[dict[str, str]]:
-    """DRF's nested messages as a flat list: `{"path": "stages/0/share_pcm", "message": …}`."""
+    """Flatten DRF's nested messages into a list: `{"path": "stages/0/share_pcm", "message": …}`."""
     if isinstance(detail, dict):
         items = [(key, "" if key == "non_field_errors" else str(key)) for key in detail]
         return [p for key, name in items for p in flatten(detail[key], f"{path}/{name}".strip("/"))]
@@ -117,7 +117,7 @@ def flatten(detail: Any, path: str = "") -> list[dict[str, str]]:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     detail = "The request cannot be read."
     if isinstance(exception, DisallowedHost):
-        detail = "This host name is not answered here: ALLOWED_HOSTS does not have it."
+        detail = "This host name is not served here: it is not in ALLOWED_HOSTS."
     return rendered(request, MalformedBody(detail).as_problem())
 
 
@@ -126,19 +126,19 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return rendered(request, NotFound("There is nothing here, or it is not yours to see.").as_problem())
+    return rendered(request, NotFound("There is nothing here, or you may not see it.").as_problem())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """A page of ours failed: 503 when the database is to blame, 422 when it could not keep a value that was sent, else
-    500, whose traceback Django logs under this id."""
+    """Handle an uncaught error: 503 if the database is the cause, 422 if it could not store a value, otherwise 500.
+    Django logs the traceback of a 500 under this request id."""
     error = sys.exc_info()[1]
     known = _as_pointsman_error(error) if isinstance(error, Exception) else None
     if isinstance(known, (Unavailable, InvalidInput)):
         response = rendered(request, known.as_problem())
         if isinstance(known, Unavailable):
             response["Retry-After"] = str(known.retry_after)
-            response._has_been_logged = True  # type: ignore[attr-defined]  # in a sentence; Django would add a traceback
+            response._has_been_logged = True  # type: ignore[attr-defined]  # logged in one line already; Django would add a traceback
         return response
     request_id = context.current().request_id
     detail = f"Something went wrong here, and was logged. Nothing was changed. Request {request_id}."
@@ -148,9 +148,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def refusal(request: HttpRequest, error: PointsmanError) -> HttpResponse:
-    """The answer of a middleware that lets a request no further."""
+    """Return the response of a middleware that rejects a request."""
     problem, headers = as_problem(error)
-    assert problem is not None  # noqa: S101 — an error of ours has one
+    assert problem is not None  # noqa: S101 — our own errors always have one
     response = rendered(request, problem)
     for name, value in headers.items():
         response[name] = value
@@ -158,18 +158,16 @@ def refusal(request: HttpRequest, error: PointsmanError) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    detail = (
-        "The form was open for too long, or came from elsewhere. Go back, reload the page, send it again."
-    )
+    detail = "The form was open for too long, or came from another site. Go back, reload the page, and send it again."
     response = rendered(request, Forbidden(detail).as_problem())
     response.headers["X-Pointsman-Stale-Form"] = (
-        "1"  # the console's script keeps the form, with what was typed
+        "1"  # tells the console's script to keep the form and its input
     )
     return response
 
 
 def rendered(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
-    """The problem as its reader wants it: a document for machines, a page for people."""
+    """Return the problem as a document for machines or as a page for people, depending on the path."""
     if request.path.startswith(MACHINES):
         return JsonResponse(problem, status=problem["status"], content_type=CONTENT_TYPE)
     # No request context: a page about a failure must not fail for the same reason.

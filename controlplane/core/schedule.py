@@ -1,9 +1,9 @@
-"""The table of periodic jobs: `celery beat` reads it where there is a broker, `periodic.Runner` where there is none.
+"""The table of periodic jobs, read by `celery beat` when there is a broker and by `periodic.Runner` otherwise.
 
-Each job may be lost, doubled or late: it looks at the database and does what is due.
+Every job may be lost, duplicated or late: it checks the database and does what is due.
 
-No model is imported here. Beat reads the table before Django's apps are loaded, and Celery logs an error of its
-configuration nowhere: beat would start, and send nothing for ever.
+Do not import models here. Beat reads the table before Django's apps are loaded, and Celery logs no error in its
+configuration: beat would start and never send anything.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ENGINE = "rollout_app.tasks.sweep"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`path` is the dotted path of a task without arguments; it is due `every` so many seconds."""
+    """`path` is the dotted path of a task without arguments; it is due every `every` seconds."""
 
     path: str
     every: float
@@ -37,5 +37,5 @@ TABLE: tuple[Job, ...] = (
 
 
 def job(path: str) -> Job:
-    """The table's job of this path, or `KeyError`."""
+    """Return the job with this path, or raise `KeyError`."""
     return {job.path: job for job in TABLE}[path]

@@ -1,4 +1,4 @@
-"""Secrets that an instance makes for itself at its first start."""
+"""Secrets that an instance generates at its first start."""
 
 import os
 import tempfile
@@ -7,9 +7,10 @@ from pathlib import Path
 
 
 def kept(path: Path, make: Callable[[], str]) -> str:
-    """The text in `path`, made by `make` if there is none yet; readable by its owner only.
+    """Return the text in `path`, created with `make` if the file is missing; only its owner can read it.
 
-    Two processes that start at once agree: a link appears whole or not at all, and the loser reads the winner's.
+    Two processes that start at once agree on one secret: the hard link appears atomically, and the loser reads the
+    winner's file.
     """
     if not path.exists():
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
@@ -27,7 +28,7 @@ def kept(path: Path, make: Callable[[], str]) -> str:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write it anew, readable by its owner only: whoever reads at that moment reads the old text or the new one."""
+    """Replace the file atomically, readable only by its owner. A concurrent reader sees the old text or the new one."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -41,7 +42,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def own_directory(path: Path) -> None:
-    """Make the instance's directory, or close the one that is there: for its owner only."""
+    """Create the instance's directory, or restrict an existing one to its owner."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.stat()
     if status.st_uid == os.getuid() and status.st_mode & 0o077:
@@ -49,7 +50,7 @@ def own_directory(path: Path) -> None:
 
 
 def own_file(path: Path) -> None:
-    """Make an empty file that only its owner reads, where there is none: what fills it later keeps the mode."""
+    """Create an empty file that only its owner can read, if it is missing, so that later content keeps the mode."""
     if not path.exists():
         if path.parent.is_dir() and os.access(path.parent, os.W_OK):
             path.touch(mode=0o600)

@@ -1,10 +1,11 @@
-"""The instance's Ed25519 keys (RFC 8032): sign snapshots, so that routers trust bytes and not a network, and the
+"""The instance's Ed25519 keys (RFC 8032). They sign snapshots, so that routers need not trust the network, and the
 audit log's checkpoints.
 
-Private keys come from `POINTSMAN_SIGNING_KEY` (each the base64 of its 32 bytes) or are kept in the instance's own
-directory, readable by its user only; the first is made at the first start. The first signs checkpoints. All sign
-snapshots: while keys are changed there are two, and a router that knows either believes them. Routers get the public
-keys: `manage.py keys public`. They are read anew each time: `signing_key rotate` reaches every process of the machine.
+Private keys come from `POINTSMAN_SIGNING_KEY` (the base64 of 32 bytes each), or are kept in the instance's own
+directory, readable only by its user; the first is generated at the first start. The first key signs checkpoints. All
+keys sign snapshots: during a rotation there are two, and a router that knows either one accepts them. Routers get the
+public keys from `manage.py keys public`. The keys are read again for each use, so `signing_key rotate` takes effect in
+every process of the machine.
 """
 
 import base64
@@ -22,17 +23,17 @@ from django.core.exceptions import ImproperlyConfigured
 
 from controlplane.core.secretfile import kept, replace
 
-# What is signed says what it is: a checkpoint can never pass for a snapshot.
+# The prefix names the kind of content, so that a signed checkpoint can never pass for a snapshot.
 SNAPSHOT_PREFIX = b"pointsman.snapshot.v1\n"
 
 
 def key_file() -> Path:
-    """The private keys, one a line, where the settings hold none."""
+    """The file of private keys, one per line, used when the settings have none."""
     return Path(settings.VAR_DIR) / "signing-key"
 
 
 def retired_file() -> Path:
-    """The public keys of those that sign no more, one a line: what they signed in the past is still believed."""
+    """The file of retired public keys, one per line. Their earlier signatures stay valid."""
     return Path(settings.VAR_DIR) / "signing-key.retired"
 
 
@@ -41,7 +42,7 @@ def from_settings() -> bool:
 
 
 def private_keys() -> tuple[Ed25519PrivateKey, ...]:
-    """Every key that signs, the first of them first. Raises `ImproperlyConfigured`."""
+    """Return all signing keys, the primary one first. Raises `ImproperlyConfigured`."""
     return _loaded(settings.SIGNING_KEY or kept(key_file(), new_private_text))
 
 
@@ -52,7 +53,7 @@ def _loaded(text: str) -> tuple[Ed25519PrivateKey, ...]:
         return tuple(Ed25519PrivateKey.from_private_bytes(each) for each in raw)
     except (binascii.Error, ValueError):
         raise ImproperlyConfigured(
-            "POINTSMAN_SIGNING_KEY is not the base64 of an Ed25519 private key (32 bytes), or several of them."
+            "POINTSMAN_SIGNING_KEY must be the base64 of one or more Ed25519 private keys (32 bytes each)."
         ) from None
 
 
@@ -61,24 +62,24 @@ def private_key() -> Ed25519PrivateKey:
 
 
 def public_of(key: Ed25519PrivateKey) -> bytes:
-    """The 32 bytes that a signature is checked with."""
+    """Return the 32-byte public key."""
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def public_bytes() -> bytes:
-    """The 32 bytes that a checkpoint's signature is checked with."""
+    """Return the 32-byte public key that verifies checkpoints."""
     return public_of(private_key())
 
 
 def trusted_publics() -> list[bytes]:
-    """The public keys whose signatures this instance believes: its own, and those that it signed with before."""
+    """Return the public keys whose signatures this instance accepts: its current ones and the retired ones."""
     path = retired_file()
     retired = path.read_text().split() if path.exists() else []
     return [*map(public_of, private_keys()), *(base64.b64decode(text.rpartition(":")[2]) for text in retired)]
 
 
 def public_key_text() -> str:
-    """`<key id>:<base64>` of each key that signs, one a line: what `pointsman.Router(public_keys=…)` takes."""
+    """Return `<key id>:<base64>` of each signing key, one per line: the format of `pointsman.Router(public_keys=…)`."""
     return "\n".join(text_of(public_of(key)) for key in private_keys())
 
 
@@ -87,28 +88,28 @@ def text_of(public: bytes) -> str:
 
 
 def id_of(public: bytes) -> str:
-    """The first 16 hex digits of the public key's SHA-256: stable, and tells keys apart while they rotate."""
+    """Return the first 16 hex digits of the public key's SHA-256: stable, and distinguishes keys during a rotation."""
     return sha256(public).hexdigest()[:16]
 
 
 def key_id() -> str:
-    """Of the first key."""
+    """Return the id of the primary key."""
     return id_of(public_bytes())
 
 
 def signers_id() -> str:
-    """Stands for all keys that sign: another one means that what was signed before must be signed anew."""
+    """Return an id of the set of signing keys. When it changes, everything signed before must be signed again."""
     ids = [id_of(public_of(key)) for key in private_keys()]
     return ids[0] if len(ids) == 1 else sha256(" ".join(ids).encode()).hexdigest()[:16]
 
 
 def sign(message: bytes) -> bytes:
-    """The 64 bytes of the signature."""
+    """Return the 64-byte signature."""
     return private_key().sign(message)
 
 
 def sign_snapshot(body: bytes) -> str:
-    """The value of `Pointsman-Signature` over the exact bytes of a body, before it is compressed: one by each key."""
+    """Return the `Pointsman-Signature` header for a body's exact bytes before compression: one signature per key."""
     return ", ".join(_signature(key, SNAPSHOT_PREFIX + body) for key in private_keys())
 
 
@@ -126,7 +127,7 @@ def private_texts() -> list[str]:
 
 
 def keep_private(texts: list[str]) -> None:
-    """Replace the file of private keys, at once and whole."""
+    """Replace the file of private keys atomically."""
     replace(key_file(), "\n".join(texts) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""Reads JSON from outside, and refuses what would only fail later: in another parser, or in PostgreSQL.
+"""Parse JSON from outside, rejecting what would only fail later, in another parser or in PostgreSQL.
 
-RFC 8259 leaves open what a duplicate key means, so two readers may see two documents; NUL and lone surrogates
-are legal JSON, and no text column takes them. Depth and nodes are counted before anything is built.
+RFC 8259 does not define the meaning of duplicate keys, so two readers may see two documents. NUL and lone surrogates
+are legal JSON, but PostgreSQL text columns reject them. Depth and node count are checked before anything is built.
 """
 
 import json
@@ -18,15 +18,15 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 
-# Strings are skipped whole, so that a bracket within one does not count. Possessive, and with the closing
-# quote optional, the scan never goes back: it is linear in whatever it is given.
+# Skip whole strings, so that brackets within one do not count. The possessive quantifier and the optional closing
+# quote prevent backtracking: the scan is linear for any input.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]},]', re.DOTALL)
 
 
 def loads(body: bytes, most: int = MAX_BYTES) -> Any:
-    """The document, or `MalformedBody` / `BodyTooLarge` saying what is wrong with it."""
+    """Parse the document. Raises `MalformedBody`, `DuplicateKey` or `BodyTooLarge`."""
     if len(body) > most:
-        raise BodyTooLarge(f"The body has {len(body):,} bytes; at most {most:,} are read.")
+        raise BodyTooLarge(f"The body has {len(body):,} bytes; the limit is {most:,}.")
     _refuse_too_deep(body)
     try:
         document = json.loads(
@@ -44,16 +44,17 @@ def loads(body: bytes, most: int = MAX_BYTES) -> Any:
     except DuplicateName as error:
         raise DuplicateKey(str(error)) from None
     except ValueError:  # an integer of thousands of digits
-        raise MalformedBody("The body has a number that is too long.") from None
+        raise MalformedBody("The body contains a number with too many digits.") from None
     _refuse_bad_text(document)
     return document
 
 
 def refuse_duplicate_keys(body: bytes) -> None:
-    """Raise `DuplicateKey` for a document that has one. What is no JSON at all passes: its reader says so.
+    """Raise `DuplicateKey` for a document with a duplicate key. Invalid JSON passes: its reader reports it.
 
-    For readers that keep the last of two and say nothing. A member that is lost takes its colon along, so a document
-    that is read and written again has fewer. Escapes can hide a colon or a name: with them, every object is looked at.
+    For readers that silently keep the last of two values. A lost member loses its colon too, so a document that is
+    decoded and encoded again has fewer colons. Escapes can hide a colon or a name, so a document with escapes is parsed
+    in full.
     """
     try:
         if b"\\" not in body and msgspec.json.encode(msgspec.json.decode(body)).count(b":") == body.count(
@@ -79,9 +80,9 @@ def _refuse_too_deep(body: bytes) -> None:
         elif token == b",":
             nodes += 1
         if depth > MAX_DEPTH:
-            raise MalformedBody(f"The body is nested more than {MAX_DEPTH} deep.")
+            raise MalformedBody(f"The body is nested more than {MAX_DEPTH} levels deep.")
         if nodes > MAX_NODES:
-            raise MalformedBody(f"The body has more than {MAX_NODES:,} values.")
+            raise MalformedBody(f"The body contains more than {MAX_NODES:,} values.")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -100,7 +101,7 @@ def _refuse_bad_text(document: Any) -> None:
     while left:
         match left.pop():
             case str() as text if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-                raise MalformedBody("The body has text with a NUL or half a surrogate pair in it.")
+                raise MalformedBody("The body contains text with a NUL or a lone surrogate.")
             case dict() as found:
                 left += [*found, *found.values()]
             case list() as found:

@@ -1,7 +1,7 @@
-"""Threads that go on: a loop that outlives whatever one of its rounds raises, and says how old its last success is.
+"""Long-running threads: a loop that survives any error in a round, and knows the age of its last success.
 
-A thread that dies of one bad moment leaves a process that looks well and does nothing: a dead watcher serves its last
-snapshot, and revoked keys, for ever. So nothing ends these loops but `stop`, and their age is part of readiness.
+If one error ended the thread, the process would look healthy and do nothing: a dead watcher would serve its last
+snapshot, and accept revoked keys, for ever. So only `stop` ends these loops, and their age is part of readiness.
 """
 
 import logging
@@ -15,15 +15,15 @@ from controlplane.core.patience import SHORT_S, patience
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a round that failed
-REPEATED_EVERY_S = 60.0  # a failure that lasts is logged so often
+REPEATED_EVERY_S = 60.0  # interval between log lines about a lasting failure
 
 
 class LoopThread(threading.Thread):
-    """Runs `round` again and again. `wake` makes the next one come at once, `stop` ends the thread after `finish`."""
+    """Calls `round` again and again. `wake` starts the next round at once; `stop` ends the thread after `finish`."""
 
     retry_s = RETRY_S
-    patience_s = SHORT_S  # for an answer of the database
-    expected: tuple[type[Exception], ...] = (Error,)  # failures that a sentence tells, without a traceback
+    patience_s = SHORT_S  # how long to wait for the database
+    expected: tuple[type[Exception], ...] = (Error,)  # failures logged without a traceback
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
@@ -34,21 +34,21 @@ class LoopThread(threading.Thread):
         self._logged_at = 0.0
 
     def round(self) -> float:
-        """Do what is due; returns the seconds until the next round. Whatever it raises is logged and tried again."""
+        """Do what is due and return the seconds until the next round. Errors are logged and the round is retried."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """What is left to do when the thread is asked to end. It may raise."""
+        """Do the remaining work before the thread ends. May raise."""
 
     def age(self) -> float:
-        """Seconds since a round last succeeded, or since the thread was made."""
+        """Return the seconds since the last successful round, or since the thread was created."""
         return time.monotonic() - self._succeeded_at
 
     def wake(self) -> None:
         self._woken.set()
 
     def stop(self, timeout: float = 30) -> bool:
-        """Ask it to end, and wait; False when it was still at work after `timeout` seconds."""
+        """Ask the thread to end and wait. Return False if it was still running after `timeout` seconds."""
         self.request_stop()
         if self.ident is not None:
             self.join(timeout)
@@ -64,7 +64,7 @@ class LoopThread(threading.Thread):
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            self._woken.clear()  # before the round: what wakes it meanwhile is seen by the next
+            self._woken.clear()  # before the round, so that a wake-up during it is not lost
             wait = self._try_round()
             if not self._ending.is_set():
                 self._woken.wait(wait)
@@ -79,7 +79,7 @@ class LoopThread(threading.Thread):
             wait = self.round()
         except Exception as error:
             self._note_failure(error)
-            _close_connections()  # the next round begins with a new one
+            _close_connections()  # the next round opens a new one
             return self.retry_s
         self._succeeded_at = time.monotonic()
         if self._failing_since is not None:
@@ -88,7 +88,7 @@ class LoopThread(threading.Thread):
         return wait
 
     def _note_failure(self, error: Exception) -> None:
-        """At once, then once a minute: an outage must not fill the disk."""
+        """Log at once, then once a minute: an outage must not fill the disk."""
         now, first = time.monotonic(), self._failing_since is None
         if self._failing_since is None:
             self._failing_since = now

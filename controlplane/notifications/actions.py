@@ -246,7 +246,7 @@ def _refuse_bad_fields(
     if not name.strip() or len(name) > 80:
         raise _invalid("name", "must have 1 to 80 characters")
     if hidden := hidden_character(name):
-        raise _invalid("name", f"holds a character that cannot be seen ({hidden})")
+        raise _invalid("name", f"contains an invisible character ({hidden})")
     if unknown := sorted(set(events) - set(_TYPES)):
         raise _invalid("events", f"there is no {', '.join(unknown)}; there are {', '.join(_TYPES)}")
     if bad := [name for name in environments if not is_slug(name)]:

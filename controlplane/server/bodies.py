@@ -1,12 +1,12 @@
-"""Reads request bodies, bounded in size, in time, and in what all of them hold together."""
+"""Read request bodies with limits on size, time, and total memory."""
 
 import asyncio
 
 from controlplane.core.errors import BodyTooLarge, MalformedBody, TooMany
 from controlplane.web.replies import Request
 
-PATIENCE_S = 30.0  # for a whole body; a router on a slow line sends 1 MiB within it at 35 kB/s
-HELD_BYTES = 128 * 1024 * 1024  # of all bodies that are being read at once
+PATIENCE_S = 30.0  # for a whole body: enough for 1 MiB at 35 kB/s
+HELD_BYTES = 128 * 1024 * 1024  # limit for all bodies being read at once
 
 
 class Bodies:
@@ -16,8 +16,8 @@ class Bodies:
         self._held = 0
 
     async def read(self, request: Request, limit: int) -> bytes:
-        """The body. Raises `BodyTooLarge`, `MalformedBody` (it came too slowly), `TooMany`, and when the
-        sender hangs up `ConnectionResetError`."""
+        """Return the body. Raises `BodyTooLarge`, `MalformedBody` (too slow), `TooMany`, or `ConnectionResetError`
+        when the sender hangs up."""
         declared = request.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
@@ -35,7 +35,7 @@ class Bodies:
                     if held > limit:
                         raise _too_large(limit)
                     if self._held > HELD_BYTES:
-                        raise TooMany("Too many bodies are being read at once.", retry_after=2)
+                        raise TooMany("Too many request bodies are being read at once.", retry_after=2)
                 return b"".join(pieces)
         except TimeoutError:
             raise MalformedBody(f"The body did not arrive within {PATIENCE_S:.0f} seconds.") from None
@@ -44,4 +44,6 @@ class Bodies:
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body may be {limit} bytes at most; send it in several.", limit=limit)
+    return BodyTooLarge(
+        f"The body may have at most {limit} bytes; split it into several requests.", limit=limit
+    )

@@ -1,7 +1,7 @@
-"""Runs Django's WSGI application behind the gateway, in threads of its own.
+"""Runs Django's WSGI application behind the gateway, in its own threads.
 
-A thread runs Django and nothing else: the body was read before, and the answer is taken whole and handed to the event
-loop, so that no thread ever waits for a client (docs/decisions/0010). A large answer goes through a temporary file.
+A thread only runs Django: the body has been read before, and the whole response is handed to the event loop, so that no
+thread ever waits for a client (docs/decisions/0010). A large response goes through a temporary file.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ from controlplane.web.replies import Header, Reply, Request, problem
 Environ = dict[str, Any]
 WsgiApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-THREADS = 8  # requests of people and scripts at once; the others queue
-# Sign-ins hash passwords, two at a time in a process. They wait for each other in threads of their own.
+THREADS = 8  # concurrent requests of people and scripts; the others queue
+# Sign-ins hash passwords, two at a time in a process. They have their own threads, so that only sign-ins wait for
+# them.
 SIGN_IN_THREADS = 2
 SIGN_INS = ("/console/login/", "/console/account/", "/console/invitation/")
-MOST_WAITING = 256  # requests in the queue; beyond it they are told to come back
-BODY_LIMIT = 4 * 1024 * 1024  # bytes; Django's own limits lie below
-IN_MEMORY = 1024 * 1024  # bytes of an answer; a larger one goes to a temporary file
+MOST_WAITING = 256  # queued requests; further ones get a 503
+BODY_LIMIT = 4 * 1024 * 1024  # bytes; Django's own limits are lower
+IN_MEMORY = 1024 * 1024  # bytes of a response; larger ones go to a temporary file
 ANSWER_LIMIT = 2 * 1024 * 1024 * 1024  # bytes
 
 
@@ -44,15 +45,16 @@ class Bridge(Collector):
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
         self._signing_in = ThreadPoolExecutor(SIGN_IN_THREADS, thread_name_prefix="sign-in")
         self._most = threads + MOST_WAITING
-        self._running = 0  # or waiting for a thread
+        self._running = 0  # requests running or waiting for a thread
         self._bodies = Bodies()
 
     async def __call__(self, request: Request) -> Reply:
-        """Raises `ConnectionResetError` when the client hangs up before its request is whole."""
+        """Answer a request. Raises `ConnectionResetError` if the client hangs up before it has sent the whole
+        request."""
         try:
             body = await self._bodies.read(request, BODY_LIMIT)
             if self._running >= self._most:
-                raise Unavailable("Too many requests wait for the console and the API.", retry_after=2)
+                raise Unavailable("Too many requests are waiting for the console and the API.", retry_after=2)
         except PointsmanError as error:
             return problem(error)
         self._running += 1
@@ -67,20 +69,20 @@ class Bridge(Collector):
         return self._signing_in if hashes else self._threads
 
     def collect(self) -> Iterable[Metric]:
-        """For Prometheus: what runs or waits, and of how many at once."""
+        """Report to Prometheus the requests running or waiting, and the number of threads."""
         for name, text, value in (
-            ("requests", "Requests to the console and the API that run or wait", self._running),
-            ("threads", "Of these, so many run at once", self._most - MOST_WAITING),
+            ("requests", "Requests to the console and the API, running or waiting", self._running),
+            ("threads", "How many of them can run at once", self._most - MOST_WAITING),
         ):
             gauge = GaugeMetricFamily(f"pointsman_pool_{name}", text, labels=["pid"])
             gauge.add_metric([str(os.getpid())], value)
             yield gauge
 
     def describe(self) -> Iterable[Metric]:
-        return []  # the names are ours alone
+        return []  # only we use these names
 
     def close(self) -> None:
-        """Wait for what runs."""
+        """Wait for running requests and end the threads."""
         self._threads.shutdown()
         self._signing_in.shutdown()
 
@@ -94,7 +96,8 @@ class Bridge(Collector):
         response = self._application(environ, start_response)
         try:
             pieces = iter(response)
-            first = next(pieces, b"")  # an application may start its response as late as with its first piece
+            # An application may call start_response only when it yields its first piece.
+            first = next(pieces, b"")
             status, headers = started[-1]
             if environ["REQUEST_METHOD"] == "HEAD":
                 return Reply(status, headers)
@@ -105,7 +108,7 @@ class Bridge(Collector):
 
 
 def _whole(status: int, headers: list[Header], pieces: Iterator[bytes]) -> Reply:
-    """The answer with all of its body, which says how long it is: one that is cut must not pass for whole."""
+    """Return the response with its whole body and a Content-Length, so that a truncated one is noticed."""
     kept: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -117,12 +120,14 @@ def _whole(status: int, headers: list[Header], pieces: Iterator[bytes]) -> Reply
 
 
 def _spooled(status: int, headers: list[Header], pieces: Iterable[bytes]) -> Reply:
-    file = TemporaryFile()  # noqa: SIM115 — closed by whoever sends it
+    file = TemporaryFile()  # noqa: SIM115 — the sender closes it
     try:
         for piece in pieces:
             file.write(piece)
             if file.tell() > ANSWER_LIMIT:
-                raise InvalidInput(f"The answer is larger than {ANSWER_LIMIT >> 30} GiB; ask for less of it.")
+                raise InvalidInput(
+                    f"The response is larger than {ANSWER_LIMIT >> 30} GiB; request less data."
+                )
     except BaseException as error:
         file.close()
         if isinstance(error, PointsmanError):
@@ -140,7 +145,7 @@ def _sized(status: int, headers: list[Header], size: int) -> list[Header]:
 
 
 def environ(request: Request, body: bytes) -> Environ:
-    """The WSGI environment (PEP 3333) of a request whose body was read."""
+    """Return the WSGI environment (PEP 3333) of a request whose body has been read."""
     scope = request.scope
     host, port = scope.get("server") or ("localhost", 80)
     values: Environ = {
@@ -165,9 +170,9 @@ def environ(request: Request, body: bytes) -> Environ:
     for raw_name, raw_value in request.headers.items():
         name = raw_name.decode("latin-1")
         if "_" in name:
-            continue  # `X_Forwarded_For` would pass for `X-Forwarded-For`
+            continue  # `X_Forwarded_For` would be read as `X-Forwarded-For`
         if not believed and proxies.is_proxys(raw_name):
-            continue  # anybody can write them
+            continue  # any client can send them
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"

@@ -1,11 +1,11 @@
-"""System checks: what cannot work, found at start and not by a request. `manage.py check [--deploy]`.
+"""System checks: reject at startup what cannot work. Run by `manage.py check [--deploy]`.
 
 E001  the signing key cannot be read          E005  PostgreSQL is older than 14
-E002  the instance's directory is read-only   E006  REDIS_URL is no Redis address
+E002  the instance's directory is read-only   E006  REDIS_URL is not a Redis URL
 E003  the database is neither SQLite nor PostgreSQL
 E004  SQLite is older than 3.35               E008  SNAPSHOT_BUCKET is set, its packages are missing
-E007  the poll interval is out of range       E020  OIDC_ISSUER is set without a client, or is no address
-E009  TRUSTED_PROXIES or METRICS_ADDRESSES holds no address
+E007  the poll interval is out of range       E020  OIDC_ISSUER is set without a client, or is not a URL
+E009  TRUSTED_PROXIES or METRICS_ADDRESSES has an invalid address
                                               W001  an append-only trigger is missing
                                               W002  people log in over plain HTTP (--deploy)
 """
@@ -34,7 +34,7 @@ def check_signing_key(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     try:
         signing.key_id()
     except ImproperlyConfigured as error:
-        return [Error(str(error), hint="`openssl rand -base64 32` makes one.", id="pointsman.E001")]
+        return [Error(str(error), hint="`openssl rand -base64 32` generates one.", id="pointsman.E001")]
     except OSError as error:
         return [_read_only(str(error))]
     return []
@@ -47,7 +47,7 @@ def check_directory(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 def _read_only(what: str) -> CheckMessage:
     return Error(
-        f"The instance's directory cannot be written: {what}",
+        f"The instance's directory is not writable: {what}",
         hint="Set POINTSMAN_VAR to a directory that belongs to the process.",
         id="pointsman.E002",
     )
@@ -78,7 +78,9 @@ def check_redis_url(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if settings.REDIS_URL and not settings.REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
         return [
             Error(
-                "REDIS_URL is no Redis address.", hint="redis://host:6379/0, or empty.", id="pointsman.E006"
+                "REDIS_URL is not a Redis URL.",
+                hint="Use redis://host:6379/0, or leave it empty.",
+                id="pointsman.E006",
             )
         ]
     return []
@@ -89,7 +91,7 @@ def check_poll_interval(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not 200 <= settings.POLL_INTERVAL_MS <= 3_600_000:
         return [
             Error(
-                f"POINTSMAN_POLL_INTERVAL_MS is {settings.POLL_INTERVAL_MS}; it is 200 to 3,600,000.",
+                f"POINTSMAN_POLL_INTERVAL_MS is {settings.POLL_INTERVAL_MS}; it must be between 200 and 3,600,000.",
                 id="pointsman.E007",
             )
         ]
@@ -103,7 +105,7 @@ def check_addresses(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         try:
             proxies.networks(tuple(getattr(settings, name)))
         except ValueError as error:
-            hint = "Addresses, and networks as 10.0.0.0/8, with commas between."
+            hint = "Use addresses and networks such as 10.0.0.0/8, separated by commas."
             found.append(Error(f"{name}: {error}.", hint=hint, id="pointsman.E009"))
     return found
 
@@ -114,7 +116,7 @@ def check_bucket(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            "SNAPSHOT_BUCKET is set, and django-storages with boto3 is not installed.",
+            "SNAPSHOT_BUCKET is set, but django-storages and boto3 are not installed.",
             hint="pip install --require-hashes -r requirements/s3.txt",
             id="pointsman.E008",
         )
@@ -128,7 +130,7 @@ def check_identity_provider(app_configs: Any, **kwargs: Any) -> list[CheckMessag
         return []
     return [
         Error(
-            "OIDC_ISSUER needs OIDC_CLIENT_ID beside it, and is an https:// address.",
+            "OIDC_ISSUER must be an https:// URL, and needs OIDC_CLIENT_ID.",
             hint="docs/how-to/sign-in-with-your-company.md",
             id="pointsman.E020",
         )
@@ -139,17 +141,17 @@ def check_identity_provider(app_configs: Any, **kwargs: Any) -> list[CheckMessag
 def check_database(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Only with `--database` and before a migration: whether this database can carry what must not change."""
+    """Check that the database enforces the append-only tables. Runs only with `--database` and before a migration."""
     found: list[CheckMessage] = []
     for alias in databases or ():
         connection = connections[alias]
         if connection.vendor == "postgresql" and connection.pg_version < OLDEST_POSTGRESQL:  # type: ignore[attr-defined]
             found.append(Error("PostgreSQL is too old; 14 or newer is needed.", id="pointsman.E005"))
-        # A warning: the migration that brings the triggers must still be able to run.
+        # Only a warning, so that the migration that adds the triggers can still run.
         if missing := triggers.missing(connection):
             found.append(
                 Warning(
-                    f"Tables could be rewritten: the triggers {', '.join(missing)} are missing.",
+                    f"Append-only tables are not protected: the triggers {', '.join(missing)} are missing.",
                     hint="Run `manage.py migrate`; a migration that alters a table ends with AppendOnly.",
                     id="pointsman.W001",
                 )
@@ -164,7 +166,7 @@ def check_https(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             "People log in, and keys travel, over plain HTTP.",
-            hint="Put TLS in front and set HTTPS=on: secure cookies, HSTS and the redirect follow.",
+            hint="Put TLS in front and set HTTPS=on, which enables secure cookies, HSTS and the redirect.",
             id="pointsman.W002",
         )
     ]

@@ -1,7 +1,7 @@
-"""The data plane in front of Django: routes, keys, limits, probes. No Django request cycle, no DRF.
+"""The data plane in front of Django: routing, keys, limits, probes. Without Django's request cycle and DRF.
 
-Routers poll by the thousand; a Django view costs 20 to 100 times what it takes to answer them from memory.
-What is neither under /router/v1 nor a probe goes on to what is behind.
+Thousands of routers poll. A Django view costs 20 to 100 times as much as answering them from memory. Requests outside
+/router/v1 that are no probes are passed on to the application behind.
 """
 
 import asyncio
@@ -35,18 +35,18 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request, bytes], Answer]
 Behind = Callable[[Request], Coroutine[Any, Any, Reply]]
 PREFIX = "/router/v1/"
-START_S = 10.0  # that a process waits for its first look at the database before it serves
+START_S = 10.0  # how long a process waits for its first read of the database before it serves
 
 
 class Endpoint(NamedTuple):
     method: str
     handler: Handler
-    body_limit: int  # bytes; 0: a body is not read
-    answered: Counter[int]  # answers by status, since the process began
+    body_limit: int  # bytes; 0: the body is not read
+    answered: Counter[int]  # responses by status since the process started
 
 
 class Gateway:
-    """One per process. `start` and `stop` are called by `controlplane.server.lifespan`."""
+    """The gateway, one per process. `controlplane.server.lifespan` calls `start` and `stop`."""
 
     def __init__(self, behind: Behind) -> None:
         self._behind = behind
@@ -66,7 +66,7 @@ class Gateway:
         }
         remote = RemoteEvaluation(self.snapshots.cache)
         self._remote = Endpoint("POST", remote.evaluate, 64 * 1024, Counter())
-        self._elsewhere: Counter[int] = Counter()  # answers at paths under the prefix that lead nowhere
+        self._elsewhere: Counter[int] = Counter()  # responses for unknown paths under the prefix
         self._watcher = Watcher(self.snapshots, self._keyring)
         self._fleet_writer = FleetWriter(self._fleet)
         self.health = Health(
@@ -87,7 +87,7 @@ class Gateway:
     # --- life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to look at the database; returns when everything was read once, or after ten seconds."""
+        """Start the threads that read the database. Return after everything was read once, or after ten seconds."""
         self._watcher.start_on(asyncio.get_running_loop())
         self._fleet_writer.start()
         self.ingest.start()
@@ -105,14 +105,14 @@ class Gateway:
                 log.warning("the database has not answered yet; routers get 503 until it does")
                 return
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0)  # what it found is handed over in the loop's next turn
+        await asyncio.sleep(0)  # the results are handed over in the loop's next turn
 
     def drain(self) -> None:
-        """Readiness goes down, long polls are answered; requests are still served."""
+        """Report not ready and answer the long polls. Requests are still served."""
         self.snapshots.drain()
 
     async def stop(self) -> None:
-        """Commit what was taken in, write the fleet, end the threads."""
+        """Commit received reports, write the fleet, and end the threads."""
         self.drain()
         if self._figures is not None:
             REGISTRY.unregister(self._figures)
@@ -121,13 +121,14 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Everything was read once, and the process is not about to end."""
+        """Whether everything was read once and the process is not shutting down."""
         return self._watcher.looked and not self.snapshots.draining
 
     # --- requests -------------------------------------------------------------------------------------
 
     def answer(self, request: Request) -> Answer:
-        """The answer, or what to await for it. Neither raises, but for `ConnectionResetError` of the client."""
+        """Return the reply, or a coroutine that produces it. Neither raises, except `ConnectionResetError` by the
+        client."""
         path = request.path
         endpoint = self._endpoints.get(path)
         if endpoint is None and path.startswith(ofrep.PREFIX):
@@ -150,7 +151,7 @@ class Gateway:
         try:
             reply = await answer
         except ConnectionResetError:
-            raise  # the client hung up before it had sent its body
+            raise  # the client hung up before sending its whole body
         except Exception as error:
             reply = _refused(error, request)
         if answered is not None:
@@ -158,7 +159,7 @@ class Gateway:
         return reply
 
     def _probe(self, request: Request) -> Reply | None:
-        """For whoever watches the process: answered by whatever address, without TLS, and without waiting."""
+        """Answer a probe, or return None. Probes work for any host name, without TLS, and never wait."""
         answer = self._probes.get(request.path)
         if answer is None:
             return None
@@ -193,7 +194,7 @@ class Gateway:
     async def _with_new_key(
         self, authorization: bytes | None, endpoint: Endpoint | None, request: Request
     ) -> Reply:
-        """For a key that is younger than the last read of the keys."""
+        """Answer a request whose key was created after the keys were last read."""
         if not self._watcher.looked:
             raise Unavailable("The keys have not been read yet.", retry_after=1)
         await self._watcher.keys_read()
@@ -203,7 +204,9 @@ class Gateway:
 
     def _handle(self, endpoint: Endpoint | None, request: Request) -> Answer:
         if endpoint is None:
-            raise NotFound(f"There is nothing at {request.path}; the router protocol is at {PREFIX}snapshot.")
+            raise NotFound(
+                f"There is nothing at {request.path}; the router protocol starts at {PREFIX}snapshot."
+            )
         if request.method != endpoint.method and (request.method, endpoint.method) != ("HEAD", "GET"):
             return _wrong_method(endpoint.method)
         return self._with_body(endpoint, request) if endpoint.body_limit else endpoint.handler(request, b"")
@@ -222,7 +225,7 @@ def _refused(error: Exception, request: Request) -> Reply:
     if isinstance(error, PointsmanError):
         return problem(error)
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return problem(PointsmanError("Something went wrong here; it was written to the server's log."))
+    return problem(PointsmanError("Something went wrong here; the error is in the server's log."))
 
 
 def _wrong_method(allowed: str) -> Reply:
@@ -231,6 +234,6 @@ def _wrong_method(allowed: str) -> Reply:
         "title": "Method not allowed",
         "status": 405,
         "code": "method_not_allowed",
-        "detail": f"Only {allowed} is understood here.",
+        "detail": f"Only {allowed} is allowed here.",
     }
     return json_reply(405, document, (b"allow", allowed.encode()), content_type=b"application/problem+json")

@@ -1,4 +1,4 @@
-"""What a request must be before the gateway answers it: for a host that is ours, and figures for who may read them."""
+"""Checks that the gateway makes before it answers: the host name, and access to the metrics."""
 
 import hmac
 from functools import lru_cache
@@ -12,10 +12,10 @@ from controlplane.web.replies import Request
 
 
 def require_host(host: bytes) -> None:
-    """Raise `MalformedBody` for a host that ALLOWED_HOSTS does not have: a name that somebody points at this server
-    (DNS rebinding) reaches no router's door."""
+    """Raise `MalformedBody` for a host that is not in ALLOWED_HOSTS. This stops DNS rebinding from reaching the
+    router endpoints."""
     if not _is_ours(host, tuple(settings.ALLOWED_HOSTS)):
-        raise MalformedBody("This host name is not answered here: ALLOWED_HOSTS does not have it.")
+        raise MalformedBody("This host name is not served here: it is not in ALLOWED_HOSTS.")
 
 
 @lru_cache(maxsize=1024)
@@ -25,14 +25,14 @@ def _is_ours(host: bytes, allowed: tuple[str, ...]) -> bool:
 
 
 def require_scraper(request: Request) -> None:
-    """`/metrics` is open until METRICS_KEY or METRICS_ADDRESSES is set; then one of them must fit."""
+    """Require METRICS_KEY or one of METRICS_ADDRESSES for `/metrics`, if either is set; otherwise it is open."""
     if not (settings.METRICS_KEY or settings.METRICS_ADDRESSES):
         return
     if proxies.is_in(proxies.client_address(request), settings.METRICS_ADDRESSES):
         return
     if not settings.METRICS_KEY:
-        raise Forbidden("Figures are read from the addresses in METRICS_ADDRESSES.")
+        raise Forbidden("Metrics may be read only from the addresses in METRICS_ADDRESSES.")
     scheme, _, key = request.headers.get(b"authorization", b"").partition(b" ")
     fits = hmac.compare_digest(key.strip(), settings.METRICS_KEY.encode())
     if scheme.lower() != b"bearer" or not fits:
-        raise Unauthenticated("Figures take `Authorization: Bearer <METRICS_KEY>`.")
+        raise Unauthenticated("Metrics need `Authorization: Bearer <METRICS_KEY>`.")

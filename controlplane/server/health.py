@@ -1,12 +1,11 @@
-"""For machines that watch: is the process alive, can it work, what are its figures. Nothing here waits.
+"""Endpoints for monitoring: liveness, readiness and metrics. None of them waits for anything.
 
-/healthz   the event loop turns. Asks nothing of anybody, so that a database that is away restarts no process.
-/readyz    200, or 503 naming what is missing. `?exclude=engine` leaves a check out of the verdict: a load balancer
-           asks so, since an engine that stands still is no reason to take every gateway out of service.
-/metrics   Prometheus text: figures of this process, and of the audit log. Meant for the inside of a network.
+/healthz   the event loop runs. Checks nothing else, so that no process is restarted because the database is away.
+/readyz    200, or 503 with the failed checks. `?exclude=engine` ignores a check: use it for a load balancer, since a
+           stopped engine is no reason to take every gateway out of service.
+/metrics   Prometheus text: metrics of this process and of the audit log. Meant for an internal network.
 
-What takes time is looked at by a thread of its own; an answer tells what it found last, and for how long it has found
-nothing.
+A thread makes the slow checks. A response shows the last results, and how long a check has had none.
 """
 
 import time
@@ -26,22 +25,22 @@ from controlplane.core.threads import LoopThread
 from controlplane.web.replies import Reply, json_reply
 
 LOOK_S = 2.0
-SELDOM_S = 60.0  # between two looks at what changes with a deployment
-UNSEEN_S = 30.0  # a check that could not be made for so long counts as failed
-INFORMATIVE = frozenset({"redis"})  # told and not needed: without it processes look at the database
+SELDOM_S = 60.0  # interval of checks whose result changes only with a deployment
+UNSEEN_S = 30.0  # a check without a result for this long counts as failed
+INFORMATIVE = frozenset({"redis"})  # reported but not required: without Redis, processes poll the database
 
 _ALIVE = Reply(200, [(b"content-type", b"text/plain"), (b"content-length", b"3")], b"ok\n")
 
 
 @dataclass
 class Check:
-    """`run` returns what is wrong, "" for nothing, and raises when it cannot know."""
+    """One check. `run` returns what is wrong, or "" if nothing is, and raises if it cannot tell."""
 
     run: Callable[[], str]
     every: float = LOOK_S
-    seen_at: float | None = None  # monotonic time of the last answer
+    seen_at: float | None = None  # monotonic time of the last result
     wrong: str = ""
-    error: str = "no answer yet"  # why the last try gave none
+    error: str = "no answer yet"  # why the last attempt gave no result
 
     def look(self) -> None:
         seen_now = self.seen_at is not None and time.monotonic() - self.seen_at < self.every
@@ -50,12 +49,12 @@ class Check:
         try:
             self.wrong = self.run()
             self.seen_at, self.error = time.monotonic(), ""
-        except Exception as error:  # whatever it is, the answer is "not ready", not a 500
+        except Exception as error:  # any error means "not ready", not a 500
             self.error = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             connection.close()
 
     def outcome(self) -> str:
-        """ "ok", or what is wrong."""
+        """Return "ok" or what is wrong."""
         if self.seen_at is None:
             return self.error
         unseen = time.monotonic() - self.seen_at - self.every
@@ -65,7 +64,8 @@ class Check:
 
 
 class Health(LoopThread):
-    """One per process. `ages` are of what else must go on: seconds since it last did, and None before."""
+    """Runs the checks, one thread per process. `ages` maps other threads to the seconds since they last worked, or
+    None before they start."""
 
     def __init__(self, ages: Mapping[str, Callable[[], float | None]]) -> None:
         super().__init__("health")
@@ -166,7 +166,7 @@ class AuditFigures(figures.DatabaseFigures):
 class JobFigures(figures.DatabaseFigures):
     def read(self) -> list[GaugeMetricFamily]:
         age = GaugeMetricFamily(
-            "pointsman_job_age_seconds", "Since a periodic job last came to its end", labels=["job"]
+            "pointsman_job_age_seconds", "Seconds since a periodic job last finished", labels=["job"]
         )
         for job, seconds in heartbeats.ages().items():
             if seconds is not None:

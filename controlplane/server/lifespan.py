@@ -1,4 +1,4 @@
-"""What one process runs: the gateway in front, Django behind, and what lives and dies with them."""
+"""Starts and stops everything that one process runs: the gateway in front, Django behind, and their threads."""
 
 import asyncio
 import gc
@@ -47,24 +47,24 @@ def _publish_later(stopping: threading.Event) -> None:
 
 
 def _spare_the_garbage_collector() -> None:
-    """Load every page's code now, and take all that is loaded out of the garbage collector's sight.
+    """Import every page's code now, and exclude all loaded objects from garbage collection.
 
-    Else each full collection walks it, some 100 ms during which no router is answered. And a batch of outcomes
-    is a thousand objects: at the usual threshold the collector takes a third of the time that ingest has.
+    Otherwise each full collection would walk them, some 100 ms in which no router is answered. And a batch of outcomes
+    is a thousand objects: at the default threshold the collector takes a third of ingest's time.
     """
-    _ = get_resolver().url_patterns  # reading it imports them
+    _ = get_resolver().url_patterns  # accessing it imports the views
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
 
 
 class Lifespan:
-    """One per process. `async with Lifespan(): …` serve in it."""
+    """The lifespan of a process: serve inside `async with Lifespan()`."""
 
     def __init__(self) -> None:
         if settings.EMBEDDED_RUNNER:
             self._runner = periodic.Runner(watch=[_follow_nudges, _publish, watch_engine])
-        else:  # workers keep the table; what came in here is evaluated there
+        else:  # the workers run the jobs, and evaluate what is received here
             self._runner = periodic.Runner(table=(), watch=[_hand_on_nudges, _publish_later, watch_engine])
         self._companions: list[asyncio.Task[None]] = []
 

@@ -1,4 +1,4 @@
-"""ASGI's messages in, ASGI's messages out: what stands between the server and the gateway."""
+"""The ASGI layer between the server and the gateway."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
@@ -8,16 +8,17 @@ from typing import Any
 from controlplane.core.errors import MalformedBody
 from controlplane.web.replies import Message, Receive, Reply, Request, Send, problem
 
-# What can be answered at once is: a task of its own would cost a third of a poll's time.
+# An answer that is ready is returned directly: a task for each would cost a third of a poll's time.
 Answer = Reply | Coroutine[Any, Any, Reply]
 
-PIECE = 256 * 1024  # bytes; a larger answer is sent in pieces, and a slow reader holds a few of them
-UNREAD_S = 60  # seconds that a client may take for a piece
+PIECE = 256 * 1024  # bytes; a larger body is sent in pieces, so that a slow reader holds only a few of them
+UNREAD_S = 60  # seconds that a client may take to read one piece
 _NOTHING: Message = {"type": "http.response.body", "body": b""}
 
 
 class Application:
-    """`answer` gives a reply, or what to await for one; `lifespan` is entered before the first request."""
+    """The ASGI application. `answer` returns a reply or a coroutine for one; `lifespan` is entered before the first
+    request."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Application:
         try:
             reply = answer if isinstance(answer, Reply) else await answer
         except ConnectionResetError:
-            reply = _refused("The body ended before it was whole, or is not framed as HTTP/1.1 says.")
+            reply = _refused("The body is incomplete, or its framing is not valid HTTP/1.1.")
         await send(reply.start)
         if request.method == "HEAD":
             await send(_NOTHING)
@@ -53,23 +54,23 @@ class Application:
 
 
 def _objection(request: Request) -> Reply | None:
-    """What servers let pass and RFC 9112 does not: two hosts or none (3.2), an encoding that nobody decodes (6.1)."""
+    """Reject what servers accept but RFC 9112 forbids: no host or two (3.2), an encoding that nobody decodes (6.1)."""
     headers = request.headers
     host = headers.get(b"host")
     if (not host or b"," in host) and request.scope["http_version"] == "1.1":
-        return _refused("A request in HTTP/1.1 names its host, and only one.")
+        return _refused("An HTTP/1.1 request must have exactly one Host header.")
     if b"transfer-encoding" in headers and headers[b"transfer-encoding"].lower() != b"chunked":
-        return _refused("Bodies may be chunked, and encoded in no other way.")
+        return _refused("The only transfer encoding allowed is chunked.")
     return None
 
 
 def _refused(detail: str) -> Reply:
-    """And the connection ends: where this request ends cannot be said for sure."""
+    """Reject the request and close the connection, because the end of the request is uncertain."""
     return problem(MalformedBody(detail)).with_headers((b"connection", b"close"))
 
 
 async def _send_pieces(request: Request, reply: Reply, send: Send) -> None:
-    """At the speed of the client, on the event loop: no thread waits for it. Ends when it hangs up or stops reading."""
+    """Send a large body at the client's speed, on the event loop. Stop if the client hangs up or stops reading."""
     gone = asyncio.ensure_future(request.hung_up())
     try:
         for piece in _pieces(reply):
@@ -79,7 +80,7 @@ async def _send_pieces(request: Request, reply: Reply, send: Send) -> None:
                 return
         await send(_NOTHING)
     except TimeoutError:
-        return  # an answer that ends before its content-length says so is seen to be cut
+        return  # the client notices the truncated body by its Content-Length
     finally:
         gone.cancel()
 

@@ -1,7 +1,7 @@
-"""This process's figures for Prometheus: plain numbers on a request's way, put into words at each scrape.
+"""Prometheus metrics of this process: plain counters in the request path, converted at each scrape.
 
-Each carries the process's `pid`: where several workers share a port, a scrape meets one of them, and without
-it the counters of one would be taken for the other's.
+Each carries the process's `pid`. Workers that share a port are scraped in turns, and without the label one worker's
+counters would be taken for another's.
 """
 
 import os
@@ -21,7 +21,7 @@ from rollout_app.outcomes.ingest import Ingest
 
 @dataclass(frozen=True, eq=False)
 class ProcessFigures(Collector):
-    """`answered`: the answers by status, for each endpoint of the router protocol."""
+    """`answered` holds the number of responses by status, for each endpoint of the router protocol."""
 
     answered: Mapping[str, Counter[int]]
     snapshots: SnapshotService
@@ -34,27 +34,32 @@ class ProcessFigures(Collector):
         yield self._requests(pid)
         yield from self._snapshots(pid)
         yield from self._outcomes(pid)
-        yield _gauge("fleet_buffered", "Routers heard of and not yet written down", pid, self.fleet.buffered)
+        yield _gauge(
+            "fleet_buffered",
+            "Routers heard from but not yet written to the database",
+            pid,
+            self.fleet.buffered,
+        )
 
     def describe(self) -> Iterable[Metric]:
-        return []  # the names are ours alone; there is nothing to compare them with
+        return []  # only we use these names, so there is nothing to check for duplicates
 
     def _requests(self, pid: str) -> Metric:
         requests = CounterMetricFamily(
             "pointsman_router_requests",
-            "Answers to routers by door and status; 304: nothing newer, 429: pushed back",
+            "Responses to routers by endpoint (door) and status; 304: nothing newer, 429: back-pressure",
             labels=["pid", "door", "status"],
         )
         for door, answered in self.answered.items():
-            # A copy: the event loop may add a status meanwhile.
+            # Copy it: the event loop may add a status during the loop.
             for status, number in dict(answered).items():
                 requests.add_metric([pid, door, str(status)], number)
         return requests
 
     def _snapshots(self, pid: str) -> Iterable[Metric]:
-        yield _gauge("long_polls_held", "Long polls that wait now", pid, self.snapshots.held.total())
+        yield _gauge("long_polls_held", "Long polls waiting now", pid, self.snapshots.held.total())
         built = CounterMetricFamily(
-            "pointsman_snapshot_bodies_built", "Bodies built, before compression", labels=["pid"]
+            "pointsman_snapshot_bodies_built", "Snapshot bodies built, before compression", labels=["pid"]
         )
         built.add_metric([pid], self.snapshots.built)
         yield built
@@ -65,10 +70,14 @@ class ProcessFigures(Collector):
             revision.add_metric([pid, name], environment.header.revision)
         yield revision
         for name, text, age in (
-            ("snapshot_look_age_seconds", "Since the database was last looked at", self.watcher.looked_ago()),
+            (
+                "snapshot_look_age_seconds",
+                "Seconds since the database was last polled",
+                self.watcher.looked_ago(),
+            ),
             (
                 "keys_age_seconds",
-                "Since the keys were last read: as late is a revocation",
+                "Seconds since the keys were last read: the delay of a revocation",
                 self.watcher.keys_read_ago(),
             ),
         ):
@@ -77,8 +86,8 @@ class ProcessFigures(Collector):
 
     def _outcomes(self, pid: str) -> Iterable[Metric]:
         load = self.ingest.load()
-        yield _gauge("ingest_waiting_requests", "Reports that wait to be committed", pid, load.waiting)
-        yield _gauge("ingest_waiting_parts", "Buckets and events in them", pid, load.waiting_parts)
+        yield _gauge("ingest_waiting_requests", "Reports waiting to be committed", pid, load.waiting)
+        yield _gauge("ingest_waiting_parts", "Buckets and events in waiting reports", pid, load.waiting_parts)
         groups = SummaryMetricFamily(
             "pointsman_ingest_group_requests", "Reports committed in one transaction", labels=["pid"]
         )

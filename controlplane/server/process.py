@@ -1,4 +1,4 @@
-"""granian as `manage.py serve` runs it: its workers, its limits, and an end that routers do not notice."""
+"""granian as run by `manage.py serve`: workers, limits, and a shutdown that routers do not notice."""
 
 import logging
 import multiprocessing
@@ -20,14 +20,14 @@ from controlplane.server.worker import DRAIN, PARENT
 log = logging.getLogger(__name__)
 
 APPLICATION = "controlplane.asgi:application"
-BACKLOG = 4_096  # connections that wait to be accepted
-CONNECTIONS = 20_000  # held by one worker at once: long polls, mostly; what comes beyond waits in the backlog
-FILES = 65_536  # open at once: a connection is one
-HEAD_BYTES = 64 * 1024  # of a request's line and headers
-# Between requests, and for the headers of one. Longer than clients and proxies keep a connection: one that is closed
-# just when it is used again costs them an error.
+BACKLOG = 4_096  # connections waiting to be accepted
+CONNECTIONS = 20_000  # per worker, mostly long polls; further ones wait in the backlog
+FILES = 65_536  # open file descriptors; each connection needs one
+HEAD_BYTES = 64 * 1024  # for the request line and headers
+# For an idle connection, and for the headers of a request. Longer than clients and proxies keep connections: closing
+# one just as it is reused would cost them an error.
 IDLE_S = 75
-KILLED_AFTER_S = 60  # a worker that was asked to end
+KILLED_AFTER_S = 60  # seconds after a worker was asked to end
 
 LIMITS: dict[str, Any] = {
     "http": HTTPModes.http1,
@@ -39,7 +39,7 @@ LIMITS: dict[str, Any] = {
 
 
 class PointsmanServer(MPServer):
-    """granian, which lets its workers drain for `grace_s` seconds before it ends them."""
+    """granian's server, but workers drain for `grace_s` seconds before they are ended."""
 
     def __init__(self, address: str, port: int, workers: int, grace_s: float) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class PointsmanServer(MPServer):
         self._grace_s = grace_s
 
     def shutdown(self, exit_code: int = 0) -> None:
-        """Readiness goes down and long polls are answered first; what comes meanwhile is still served."""
+        """Report not ready and answer long polls first. Requests that arrive in the meantime are still served."""
         for worker in multiprocessing.active_children():
             with suppress(ProcessLookupError, TypeError):
                 os.kill(worker.pid, DRAIN)  # type: ignore[arg-type]
@@ -65,20 +65,20 @@ class PointsmanServer(MPServer):
 
 
 def serve(address: str, port: int, workers: int, grace_s: float) -> None:
-    """Serve until SIGTERM or SIGINT. Ends the process with status 1 when workers die as soon as they start."""
+    """Serve until SIGTERM or SIGINT. Exit with status 1 if workers die as soon as they start."""
     _raise_limit()
     os.environ[PARENT] = str(os.getpid())
-    signal.signal(DRAIN, signal.SIG_IGN)  # a worker that is still starting must not end of it
+    signal.signal(DRAIN, signal.SIG_IGN)  # a worker that is still starting must not die of this signal
     PointsmanServer(address, port, workers, grace_s).serve()
 
 
 def resolved(host: str, port: int) -> str:
-    """The address of a host's name. Raises `OSError`."""
+    """Resolve a host name. Raises `OSError`."""
     return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
 
 
 def refuse_taken(address: str, port: int) -> None:
-    """Raises `OSError` when the port is taken. Workers share it by SO_REUSEPORT, and so would a second server."""
+    """Raise `OSError` if the port is taken. Workers share it with SO_REUSEPORT, and so would a second server."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -86,7 +86,7 @@ def refuse_taken(address: str, port: int) -> None:
 
 
 def _raise_limit() -> None:
-    """Many systems begin with 1,024 open files, which is as many connections."""
+    """Raise the limit on open files. Many systems start with 1,024, which would also limit connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft < wanted:
@@ -94,7 +94,8 @@ def _raise_limit() -> None:
 
 
 def _logging() -> dict[str, Any]:
-    """The settings', in every process: granian would write lines of its own to the standard output."""
+    """Return the settings' logging for every process. Otherwise granian would write its own lines to standard
+    output."""
     configured: dict[str, Any] = settings.LOGGING
     loggers = {**configured["loggers"], "_granian": {"handlers": [], "propagate": True}}
     return {**configured, "loggers": loggers}

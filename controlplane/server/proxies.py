@@ -1,7 +1,7 @@
-"""Who sent a request, where proxies stand in between. Only what TRUSTED_PROXIES names is believed about that.
+"""The client address of a request that came through proxies. Only TRUSTED_PROXIES are trusted to report it.
 
-A proxy adds the address that it was called from to `X-Forwarded-For`. Read from its end, addresses of trusted proxies
-are passed over; the first other one is the client's. What stands before it was written by the client, and says nothing.
+Each proxy appends the address of its caller to `X-Forwarded-For`. Read from the end, addresses of trusted proxies are
+skipped, and the first other one is the client's. Anything before it was written by the client and cannot be trusted.
 """
 
 import ipaddress
@@ -13,23 +13,23 @@ from django.conf import settings
 from controlplane.web.replies import Request
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
-# What only a proxy may say. From anybody else it is taken off before Django sees it.
+# Headers that only a proxy may set. From any other client they are removed before Django sees them.
 PROXY_HEADERS = frozenset((b"forwarded", b"x-real-ip"))
 PREFIX = b"x-forwarded-"
 
 
 def is_proxys(name: bytes) -> bool:
-    """Whether a header (in lower case) is one of those that only a proxy may set."""
+    """Return whether only a proxy may set this header (in lower case)."""
     return name in PROXY_HEADERS or name.startswith(PREFIX)
 
 
 def comes_from_proxy(request: Request) -> bool:
-    """Whether the connection is one of a trusted proxy."""
+    """Return whether the connection comes from a trusted proxy."""
     return is_in(_peer(request), settings.TRUSTED_PROXIES)
 
 
 def client_address(request: Request) -> str:
-    """The client's address; "" where the connection has none."""
+    """Return the client's address, or "" if the connection has none."""
     peer = _peer(request)
     if not comes_from_proxy(request):
         return peer
@@ -45,14 +45,14 @@ def client_address(request: Request) -> str:
 
 
 def is_in(address: str, listed: Iterable[str]) -> bool:
-    """Whether an address is one of those, or in one of those networks."""
+    """Return whether the address is in the list of addresses and networks."""
     found = _read(address)
     return found is not None and any(found in network for network in networks(tuple(listed)))
 
 
 @lru_cache(maxsize=16)
 def networks(listed: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """Raises `ValueError` for what is neither an address nor a network."""
+    """Parse addresses and networks. Raises `ValueError` for anything else."""
     return tuple(ipaddress.ip_network(text.strip(), strict=False) for text in listed)
 
 
@@ -62,7 +62,7 @@ def _read(text: str) -> IP | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # A listener for both families tells of IPv4 clients by IPv6 addresses.
+    # A dual-stack listener reports IPv4 clients as IPv4-mapped IPv6 addresses.
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 

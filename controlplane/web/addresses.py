@@ -1,7 +1,7 @@
-"""Refuses addresses that no page and no row can have, before any view reads them.
+"""Rejects malformed URLs before any view sees them.
 
-A NUL is legal in an address (`%00`), and no text of PostgreSQL may hold one: a lookup would fail where it should find
-nothing. Refused here, no view has to think of it.
+A NUL is legal in a URL (`%00`), but PostgreSQL text cannot contain one: a lookup would fail with an error instead of
+finding nothing. Rejecting it here means that no view has to handle it.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from controlplane.core.problems import rendered
 def readable(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[WSGIRequest], HttpResponseBase]:
-    """Middleware."""
+    """Middleware that answers 400 to a URL with a NUL."""
 
     def middleware(request: WSGIRequest) -> HttpResponseBase:
         query = request.META.get("QUERY_STRING", "")
         if "\0" in request.path or "%00" in query or "\0" in query:
-            error = MalformedAddress("The address has a NUL (%00) in it, and nothing here has such a name.")
+            error = MalformedAddress("The address contains a NUL (%00), which no name here can contain.")
             return rendered(request, error.as_problem())
         return get_response(request)
 

@@ -1,6 +1,6 @@
-"""What every view of /api/v1 shares: who asks, how a body is read, `If-Match`, `Idempotency-Key`, pages.
+"""What all views of /api/v1 share: authentication, body parsing, `If-Match`, `Idempotency-Key`, pagination.
 
-A view is a guard, a serializer, an action, a response:
+A view is a guard, a serializer, an action and a response:
 
     class WorkloadView(ApiView):
         def patch(self, request: Request, name: str) -> Response:
@@ -50,18 +50,18 @@ from controlplane.web import refused_writes
 
 REASON = OpenApiParameter(
     "reason", str, description="why; kept in the audit log. Up to 2,000 characters"
-)  # of writes without a body
+)  # for writes without a body
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"', re.ASCII)
 _KEPT_HEADERS = ("ETag", "Location")
 
 
 class StrictJSONParser(BaseParser):
-    """`application/json` by `strictjson`; the size is refused by `Content-Length` before the body is read."""
+    """Parses `application/json` with `strictjson`. `Content-Length` is checked before the body is read."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        # One byte more than allowed tells "too large" without reading it all.
+        # Reading one byte more than allowed detects a body that is too large without reading all of it.
         most: int = getattr((parser_context or {}).get("view"), "most_bytes", strictjson.MAX_BYTES)
         document = strictjson.loads(stream.read(most + 1), most)
         if not isinstance(document, dict):
@@ -70,12 +70,12 @@ class StrictJSONParser(BaseParser):
 
 
 class Pages(CursorPagination):
-    """`?limit=` (at most 200) and the opaque `?cursor=` of `next`: rows that come in between skip nothing."""
+    """Paginates with `?limit=` (at most 200) and the opaque `?cursor=` from `next`. Inserted rows cause no skips."""
 
     page_size = 50
     page_size_query_param = "limit"
     max_page_size = 200
-    field: "models.Field[Any, Any]"  # that `ordering` names; set by `of`
+    field: "models.Field[Any, Any]"  # the field that `ordering` names; set by `of`
 
     @classmethod
     def of(cls, rows: models.QuerySet[Any], ordering: str) -> "Pages":
@@ -86,10 +86,11 @@ class Pages(CursorPagination):
         return pages
 
     def decode_cursor(self, request: Request) -> Any:
-        """The cursor, or 404 for one that no page gave: its position goes into a query as the field's value."""
+        """Return the cursor. Raise `NotFound` for one we did not issue: its position is used as a field value in a
+        query."""
         cursor = super().decode_cursor(request)
         if cursor is not None and cursor.position is not None and not self._is_position(str(cursor.position)):
-            raise NotFound("This cursor is not one that `next` or `previous` gave; begin without one.")
+            raise NotFound("This cursor did not come from `next` or `previous`; start without one.")
         return cursor
 
     def _is_position(self, text: str) -> bool:
@@ -118,11 +119,11 @@ class ApiView(APIView):
     permission_classes = ()
     parser_classes = (StrictJSONParser,)
     renderer_classes = (JSONRenderer,)
-    pagination_class = Pages  # for the schema: what is listed comes in pages
-    most_bytes: ClassVar[int] = strictjson.MAX_BYTES  # of a body
-    # Members of an answer that are shown once: the copy kept for an `Idempotency-Key` has null instead.
+    pagination_class = Pages  # for the schema: lists are paginated
+    most_bytes: ClassVar[int] = strictjson.MAX_BYTES  # the largest body
+    # Members of a response that are shown only once. The copy stored for an `Idempotency-Key` has null instead.
     shown_once: ClassVar[tuple[str, ...]] = ()
-    # Whether its writes are open to a key with the scope `agent`. A new address is not, until somebody says so.
+    # Whether a key with the scope `agent` may write here. New views must opt in.
     open_to_agents: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -134,11 +135,11 @@ class ApiView(APIView):
         super().initial(request, *args, **kwargs)
         if self.is_agent and request.method not in refused_writes.SAFE and not self.open_to_agents:
             raise NotForAgents(
-                "An agent's key reads, checks, proposes, pauses and rolls back; a person does this."
+                "An agent's key may read, check, propose, pause and roll back. Only a person may do this."
             )
         permissions.require_role(self.actor, Role.VIEWER, permissions.ANYWHERE)
         if int(request.META.get("CONTENT_LENGTH") or 0) > self.most_bytes:
-            raise BodyTooLarge(f"The body is too large; at most {self.most_bytes:,} bytes are read.")
+            raise BodyTooLarge(f"The body is too large; the limit is {self.most_bytes:,} bytes.")
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return exception_handler
@@ -163,41 +164,42 @@ class ApiView(APIView):
         return isinstance(self.request.auth, Key) and self.request.auth.is_agent
 
     def require(self, role: Role, environment: str | None, workload: str | None = None) -> None:
-        """Raise `RoleMissing` unless the caller holds the role; `permissions.ANYWHERE`: in any of them.
+        """Raise `RoleMissing` unless the caller holds the role in the environment (`permissions.ANYWHERE`: in any).
 
-        Name the `workload` where the request is about one: a key that is limited to some reaches no other.
+        Pass `workload` if the request is about one: a key limited to some workloads may not reach others.
         """
         permissions.require_role(self.actor, role, environment, workload=workload)
 
     def validated(self, serializer: type[BaseSerializer[Any]], **options: Any) -> dict[str, Any]:
-        """The body, through a serializer; unknown members are ignored, wrong ones are listed in a 422."""
+        """Validate the body with a serializer. Unknown members are ignored; invalid ones are listed in a 422."""
         checked = serializer(data=self.request.data, **options)
         checked.is_valid(raise_exception=True)
         return cast("dict[str, Any]", checked.validated_data)
 
     def query_reason(self) -> str:
-        """The `reason` of a write that has no body."""
+        """Return the `reason` query parameter of a write without a body."""
         reason = self.request.query_params.get("reason", "")
         if len(reason) > 2_000 or "\0" in reason:
-            raise InvalidInput("A reason has up to 2,000 characters, and no NUL.")
+            raise InvalidInput("A reason may have up to 2,000 characters and no NUL.")
         return reason
 
     def expected_version(self) -> int | None:
-        """The version in `If-Match` (None for `*`). 428 without it; no version in it is a stale one."""
+        """Return the version in `If-Match`, or None for `*`. A missing header is a 428; one that is not our ETag, a
+        412."""
         header = self.request.headers.get("If-Match", "").strip()
         if not header:
             raise PreconditionRequired(
-                "Send the ETag that you read as If-Match, so that nobody's change is overwritten unseen."
+                "Send the ETag that you read as If-Match, so that you do not overwrite somebody else's change."
             )
         if header == "*":
             return None
         match = _ETAG.fullmatch(header)
         if match is None:
-            raise StaleVersion(f"If-Match {header[:80]} is not an ETag of this; read it again.")
+            raise StaleVersion(f"If-Match {header[:80]} is not an ETag of this object; read it again.")
         return int(match[1])
 
     def versioned(self, serializer: BaseSerializer[Any], status: int = 200) -> Response:
-        """An answer about a thing with a `version`: its ETag is what `If-Match` wants."""
+        """Return an object with a `version`, with the ETag that `If-Match` expects."""
         return Response(
             serializer.data, status=status, headers={"ETag": f'"{cast(Any, serializer.instance).version}"'}
         )
@@ -205,14 +207,14 @@ class ApiView(APIView):
     def page(
         self, rows: models.QuerySet[Any], serializer: type[BaseSerializer[Any]], ordering: str = "-pk"
     ) -> Response:
-        """One page of rows. `ordering` is a unique, indexed field."""
+        """Return one page of rows. `ordering` must be a unique, indexed field."""
         pages = Pages.of(rows, ordering)
         found = pages.paginate_queryset(rows, self.request, view=self)
         return pages.get_paginated_response(serializer(found, many=True).data)
 
 
 def _idempotent(post: Callable[..., Response]) -> Callable[..., Response]:
-    """`post`, done once for each `Idempotency-Key` of one caller; as it was without the header."""
+    """Run `post` once per `Idempotency-Key` of a caller; unchanged without the header."""
 
     @wraps(post)
     def once(self: ApiView, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -241,7 +243,7 @@ def _idempotent(post: Callable[..., Response]) -> Callable[..., Response]:
 
 
 def _fingerprint(request: Request) -> str:
-    """SHA-256 of what was asked: method, path with query, and the document (however it was spaced)."""
+    """Return the SHA-256 of the request: method, path with query, and the document, regardless of whitespace."""
     asked = [request.method, request.get_full_path(), request.data]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

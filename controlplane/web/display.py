@@ -1,6 +1,6 @@
-"""How figures are written on a page: `{% load display %}`. Never for machines.
+"""Template filters that format values for people: `{% load display %}`. Not for machines.
 
-Money comes in nano-US-dollars, shares in pcm (per 100,000), rates as fractions.
+Money is in nano-US-dollars, shares in pcm (per 100,000), rates are fractions.
 """
 
 import json
@@ -22,10 +22,10 @@ register = template.Library()
 NONE = "–"
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
-# (seconds, word): the largest that fits is shown
+# (seconds, unit), largest first
 _UNITS = ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s"))
 
-# How a state, a verdict or an outcome looks: good, bad, warn, live, quiet.
+# The look of a state, verdict or outcome: good, bad, warn, live, quiet.
 _TONES = {
     "running": "live", "completed": "good", "rolling_back": "bad", "rolled_back": "bad", "aborted": "bad",
     "rejected": "bad", "paused": "warn", "awaiting_approval": "warn", "scheduled": "live",
@@ -37,7 +37,7 @@ _TONES = {
 
 @register.filter
 def money(nusd: float | None) -> str:
-    """Nano-US-dollars as dollars: two decimals from a dollar up, three significant figures below."""
+    """Format nano-US-dollars as dollars: two decimals from one dollar up, three significant figures below."""
     if nusd is None:
         return NONE
     dollars = Decimal(nusd) / 10**9
@@ -57,7 +57,7 @@ def percent(fraction: float | None, places: int = 1) -> str:
 
 @register.filter
 def share(pcm: int | None) -> str:
-    """A share per 100,000 as a percentage with no more decimals than it has: 5000 → 5 %"""
+    """Format a share per 100,000 as a percentage without trailing zeros: 5000 → 5 %"""
     return NONE if pcm is None else f"{pcm / 1000:g}{THIN}%"
 
 
@@ -68,7 +68,7 @@ def count(number: float | None) -> str:
 
 @register.filter
 def words(code: Any) -> str:
-    """A code as people read it: awaiting_approval → awaiting approval"""
+    """Format a code for people: awaiting_approval → awaiting approval"""
     return str(code).replace("_", " ")
 
 
@@ -79,7 +79,7 @@ def short_digest(digest: str) -> str:
 
 @register.filter
 def span(seconds: float | timedelta | None) -> str:
-    """A length of time by its largest two units: 4 min 20 s"""
+    """Format a duration with its two largest units: 4 min 20 s"""
     if seconds is None:
         return NONE
     left = int(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
@@ -93,7 +93,7 @@ def span(seconds: float | timedelta | None) -> str:
 
 @register.filter
 def ago(at: datetime | None) -> str:
-    """A moment relative to now, with the exact time in its title."""
+    """Format a time relative to now, with the exact time as a tooltip."""
     if at is None:
         return NONE
     seconds = (timezone.now() - at).total_seconds()
@@ -111,7 +111,7 @@ def ago(at: datetime | None) -> str:
 
 @register.filter
 def stamp(at: datetime | None) -> str:
-    """A moment in UTC; the console's script shows the reader's own time, and UTC in its title."""
+    """Format a time in UTC; the console's script shows it in the reader's time zone, with UTC as a tooltip."""
     if at is None:
         return NONE
     utc = f"{at:%Y-%m-%d %H:%M:%S} UTC"
@@ -120,7 +120,7 @@ def stamp(at: datetime | None) -> str:
 
 @register.filter
 def badge(code: Any, tone: str = "") -> SafeString:
-    """A state or verdict as a small coloured label; its words carry the meaning, the colour only helps."""
+    """Render a state or verdict as a small coloured label. The text carries the meaning; the colour only helps."""
     tone = tone or _TONES.get(str(code), "quiet")
     return format_html('<span class="pm-badge pm-{}">{}</span>', tone, words(code))
 
@@ -156,19 +156,19 @@ def milliseconds(number: float | None) -> str:
 
 @register.filter
 def minutes(number: float | None) -> str:
-    """A length of time in minutes, in words: 135 → 2 h 15 min"""
+    """Format a duration in minutes: 135 → 2 h 15 min"""
     return span(None if number is None else round(number) * 60)
 
 
 @register.filter
 def sub(number: float, other: float) -> float:
-    """number − other, for a picture."""
+    """Subtract, for drawing."""
     return round(number - other, 1)
 
 
 @register.filter
 def halfway(start: float, width: float) -> float:
-    """The middle of a stretch, for a picture."""
+    """Return the middle of an interval, for drawing."""
     return round(start + width / 2, 1)
 
 
@@ -179,13 +179,13 @@ def minus(number: int, other: int) -> str:
 
 @register.filter
 def at(mapping: Mapping[Any, Any], key: Any) -> Any:
-    """mapping[key], or nothing."""
+    """Return mapping[key], or an empty tuple."""
     return mapping.get(key, ())
 
 
 @register.filter
 def value(thing: Any) -> str:
-    """A value of a document: text as it is, small things as JSON on a line, the rest as YAML."""
+    """Format a value of a document: text unchanged, short values as one line of JSON, the rest as YAML."""
     if isinstance(thing, str):
         return thing
     short = json.dumps(thing, ensure_ascii=False)
@@ -196,7 +196,7 @@ def value(thing: Any) -> str:
 
 @register.simple_tag(takes_context=True)
 def with_query(context: template.Context, **changes: Any) -> str:
-    """This page's query string with some parameters changed; an empty value removes one."""
+    """Return this page's query string with some parameters replaced; an empty value removes one."""
     request: HttpRequest = context["request"]
     kept = [(k, v) for k, values in request.GET.lists() if k not in changes for v in values]
     return "?" + urlencode([*kept, *((k, v) for k, v in changes.items() if v != "")])

@@ -1,4 +1,4 @@
-"""GET /api/v1/schema: the API's document, as `controlplane.web.openapi` describes it."""
+"""GET /api/v1/schema: the OpenAPI document, built by `controlplane.web.openapi`."""
 
 from functools import cache
 from typing import Any
@@ -13,13 +13,13 @@ from rest_framework.request import Request
 
 @cache
 def document() -> bytes:
-    """The whole document as JSON. It is the same for everybody, and takes a second to make."""
+    """Return the whole document as JSON. It is the same for every caller and takes a second to build."""
     found = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return bytes(OpenApiJsonRenderer().render(found))
 
 
 class DocumentView(SpectacularJSONAPIView):
-    """Open to all, so it must cost nothing: made once in a process."""
+    """A public view. To be cheap, it builds the document once per process."""
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""What the console says of the engine: when it last looked, and what to do when it does not any more."""
+"""What the console shows about the engine: when it last swept, and whether it is dead."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from controlplane.core import clock, heartbeats
 
 @dataclass(frozen=True, slots=True)
 class EngineSeen:
-    """`at`: when its last sweep ended. None: it never did, or a wrong clock wrote down when."""
+    """`at` is when the last sweep ended; None if it never did or a wrong clock wrote the time."""
 
     at: datetime | None
     dead: bool

@@ -1,4 +1,4 @@
-"""Fields of /api/v1 that every serializer takes from here."""
+"""Serializer fields used throughout /api/v1."""
 
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 
 class ZonedDateTimeField(serializers.DateTimeField):
-    """A time with its zone. One without is refused: the sender's noon is not the server's."""
+    """A time with a time zone. A naive time is refused: the sender's noon is not the server's."""
 
     default_error_messages = {
         "naive": "A time needs its zone: end it with Z, or with an offset such as +02:00."
@@ -21,7 +21,7 @@ class ZonedDateTimeField(serializers.DateTimeField):
 
 
 class ReasonField(serializers.CharField):
-    """Why: taken by every write, kept in the audit log, never answered."""
+    """The reason for a change: accepted by every write, kept in the audit log, never returned."""
 
     def __init__(self, **kwargs: Any) -> None:
         options: dict[str, Any] = {"required": False, "default": "", "allow_blank": True} | kwargs

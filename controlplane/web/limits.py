@@ -1,9 +1,10 @@
-"""How often one address may sign in, and ask the API, in a minute. Beyond it: 429, with the seconds to wait.
+"""Rate limits per minute and address, for sign-ins and the API. Beyond them: 429, with the seconds to wait.
 
-A sliding window made of two fixed ones: the present minute's count, and what of the last minute's still lies within 60
-seconds. Counts are in the cache: with REDIS_URL all processes share them; without it each process counts for itself,
-so that N processes let N times as much through. A cache that is away lets everything through, and says so: the locks
-of django-axes are in the database and stand. An IPv6 address counts as its /64, which one household has.
+A sliding window built from two fixed ones: the current minute's count, plus the part of the last minute's count that
+lies within the past 60 seconds. Counts are kept in the cache. With REDIS_URL all processes share them; without it each
+process counts separately, so N processes allow N times as many requests. If the cache is unavailable, every request
+passes, with a warning: the lockouts of django-axes are in the database and still hold. An IPv6 address counts as its
+/64, which one household has.
 """
 
 import ipaddress
@@ -38,7 +39,7 @@ def limit_by_address(
             return get_response(request)
         LIMITED.labels(door).inc()
         refusal = TooMany(
-            f"This address sent more than {limit} requests in a minute; come back in {wait} s.",
+            f"This address sent more than {limit} requests in a minute; try again in {wait} s.",
             retry_after=wait,
         )
         return problems.refusal(request, refusal)
@@ -47,7 +48,7 @@ def limit_by_address(
 
 
 def _limit(request: HttpRequest) -> tuple[str, int]:
-    """The door, and how many requests a minute it takes from one address; 0: any number."""
+    """Return the limit's name, and the requests per minute that one address may send; 0 means no limit."""
     if request.path.startswith("/api/"):
         return "api", settings.API_LIMIT
     if request.method == "POST" and request.path.startswith(SIGN_INS):
@@ -56,12 +57,12 @@ def _limit(request: HttpRequest) -> tuple[str, int]:
 
 
 def seconds_to_wait(door: str, address: str, limit: int) -> int:
-    """Count a request; 0 when it may go on."""
+    """Count a request. Return the seconds to wait, or 0 if it may proceed."""
     now = time.time()
     minute, elapsed = divmod(now, MINUTE)
     try:
         here, before = _count(door, _counted(address), int(minute))
-    except Exception as error:  # whatever a cache raises: it must not close the door
+    except Exception as error:  # a broken cache must not lock everybody out
         _say(error)
         return 0
     weighted = here + before * (1 - elapsed / MINUTE)
@@ -69,7 +70,7 @@ def seconds_to_wait(door: str, address: str, limit: int) -> int:
 
 
 def _count(door: str, address: str, minute: int) -> tuple[int, int]:
-    """This minute's requests with this one, and the last minute's."""
+    """Count this request. Return this minute's count and the last minute's."""
     cache = caches["limits"]
     key, last = (f"limit:{door}:{address}:{number}" for number in (minute, minute - 1))
     cache.add(key, 0, timeout=2 * MINUTE)
@@ -91,4 +92,4 @@ def _say(error: Exception) -> None:
     global _said_at
     if time.monotonic() - _said_at > _SAID_EVERY_S:
         _said_at = time.monotonic()
-        log.warning("the cache cannot count requests, so that none is limited (%s)", type(error).__name__)
+        log.warning("the cache cannot count requests, so there is no rate limit (%s)", type(error).__name__)

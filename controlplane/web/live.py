@@ -1,8 +1,9 @@
-"""Pages that keep themselves fresh: a page is parts, each with a tag of what it says; only changed ones are swapped.
+"""Pages that refresh themselves. A page consists of parts, each with a tag of its content; only changed parts are
+swapped.
 
-The script (`static/console/live.js`) asks for the page again with its tag: 304 while nothing changed, else the parts,
-of which it swaps those with another tag. Times that only grow older are counted by the script and are no change.
-Without scripts the page is whole, and its links do what they do.
+The script (`static/console/live.js`) requests the page again with its tag. The answer is 304 if nothing changed,
+otherwise the parts, of which the script swaps those with a new tag. Relative times are updated by the script and do not
+count as changes. Without scripts the page is complete, and its links work.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from controlplane.web.pages import page, person
 
-STOP_POLLING = 286  # htmx's own status: take this, and ask no more
+STOP_POLLING = 286  # htmx's own status: swap this response and stop polling
 _TIMES = re.compile(r"(<time [^>]*>)[^<]*(</time>)")
 _TOKENS = re.compile(r'name="csrfmiddlewaretoken" value="\w+"')
 
@@ -30,7 +31,7 @@ def is_poll(request: HttpRequest) -> bool:
 def rendered(
     request: HttpRequest, templates: Mapping[str, str], context: Mapping[str, Any]
 ) -> dict[str, SafeString]:
-    """Each part by its name, ready for the page: its template's text with its tag around it."""
+    """Render each part: the template's output, wrapped in an element with its name and tag."""
     return {
         name: _part(name, render_to_string(template, dict(context), request))
         for name, template in templates.items()
@@ -52,7 +53,7 @@ def tag_of(parts: Mapping[str, SafeString]) -> str:
 def fresh(
     request: HttpRequest, parts: Mapping[str, SafeString], *, ended: bool = False, key: Any = None
 ) -> HttpResponse:
-    """The answer to a poll. `ended`: nothing will change any more. `key`: see `unchanged`."""
+    """Return the answer to a poll. `ended`: nothing will change any more. `key`: see `unchanged`."""
     tag = tag_of(parts)
     if key is not None:
         _remember(request, key, tag)
@@ -72,21 +73,22 @@ def live_page(
     context: Mapping[str, Any],
     **frame: Any,
 ) -> HttpResponse:
-    """The whole page, with `parts` and the tag that its first poll carries."""
+    """Render the whole page, with `parts` and the tag for its first poll."""
     return page(request, template, {**context, "parts": parts, "tag": tag_of(parts)}, **frame)
 
 
-# --- without drawing ----------------------------------------------------------------------------------------
+# --- answering without rendering ----------------------------------------------------------------------------
 
-DRAWN_FOR_S = 10.0  # what no key says (a freeze that begins, a role that is taken) is seen after as long
-_DRAWN: dict[tuple[Any, str], tuple[Any, str, float]] = {}  # (person, address): key, tag, when
+# How late a page may show changes that its key does not include (a freeze begins, a role is taken away).
+DRAWN_FOR_S = 10.0
+_DRAWN: dict[tuple[Any, str], tuple[Any, str, float]] = {}  # (person, path): key, tag, time
 _DRAWN_AT_MOST = 2_000
 
 
 def unchanged(request: HttpRequest, key: Any) -> HttpResponse | None:
-    """304 where this person has what was drawn of the same `key` a moment ago; None: draw the parts.
+    """Return 304 if this person was recently sent the parts rendered from an equal `key`; None: render the parts.
 
-    `key`: whatever the parts are drawn from, compared by `==`. It is to cost less than the parts.
+    `key` is the data that the parts are rendered from, compared with `==`. Computing it must be cheaper than rendering.
     """
     known, tag, at = _DRAWN.get(_viewer(request), (None, "", 0.0))
     stale = time.monotonic() - at > DRAWN_FOR_S

@@ -1,6 +1,6 @@
-"""The API's document: what drf-spectacular cannot see by itself is said here, once for all operations.
+"""The OpenAPI document: adds what drf-spectacular cannot infer, in one place for all operations.
 
-Every operation names the errors that it may answer with, `If-Match` where it is asked for, and `Idempotency-Key`.
+Every operation lists its possible errors, `If-Match` where it is required, and `Idempotency-Key`.
 """
 
 import inspect
@@ -16,22 +16,22 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
     OpenApiParameter.HEADER,
-    description="the same key and body again within a day get the first answer again, and nothing is done twice",
+    description="repeating the same key and body within a day returns the first answer, and nothing is done twice",
 )
 _PROBLEMS = {
     400: "The address or the body cannot be read.",
-    401: "No credential that counts: none, unknown, expired, revoked.",
+    401: "No valid credential: it is missing, unknown, expired or revoked.",
     403: "The caller may not do this; `code` and `detail` say which role or rule is missing.",
-    404: "There is no such thing, or it is not the caller's to see.",
+    404: "It does not exist, or the caller may not see it.",
     405: "The method is not allowed here.",
-    409: "The present state does not allow it; `detail` says why and what to do.",
-    412: "It changed since it was read: read it again.",
-    413: "The body has more than 256 kB.",
+    409: "The current state does not allow this; `detail` says why and what to do.",
+    412: "It has changed since it was read; read it again.",
+    413: "The body is larger than 256 kB.",
     415: "The body is not `application/json`.",
-    422: "A value cannot be kept; `problems` names each.",
+    422: "A value is not valid; `problems` lists each one.",
     428: "An If-Match header is needed.",
     429: "Too many requests; `Retry-After` says when to come back.",
-    503: "Not available for the moment, or the database is away; `Retry-After` says when to come back.",
+    503: "Temporarily unavailable, or the database cannot be reached; `Retry-After` says when to come back.",
 }
 _PATHS = {
     "environment": "the environment's name",
@@ -59,27 +59,27 @@ _QUERIES = {
             "workload",
             "outcome",
         ),
-        "only entries with exactly this",
+        "only entries with exactly this value",
     ),
-    "cursor": "where to go on: from `next` or `previous` of an answer",
-    "limit": "how many at most, 1 to 200; 50 without",
+    "cursor": "where to continue: from `next` or `previous` of a response",
+    "limit": "page size, 1 to 200; default 50",
     "days": "length of the period",
-    "candidate": "the number of the version to look at",
+    "candidate": "the number of the version to examine",
     "evaluation": "only this evaluation, by its number",
-    "absolute": "true: the absolute guardrail; else the one that compares the arms",
+    "absolute": "true: the absolute guardrail; otherwise the one that compares the arms",
 }
 
 
-_FILES = {".csv": "text/csv", ".md": "text/markdown"}  # what an address gives as text, by its ending
+_FILES = {".csv": "text/csv", ".md": "text/markdown"}  # media types of text responses, by the path's ending
 
 
 def if_match(*, required: bool = True) -> OpenApiParameter:
-    told = "the ETag that was read, or `*` for whatever it is now" + ("" if required else "; may be left out")
+    told = "the ETag that was read, or `*` for any version" + ("" if required else "; optional")
     return OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, required=required, description=told)
 
 
 class BadField(serializers.Serializer[Any]):
-    path = serializers.CharField(help_text="where: `stages/0/share_pcm`")
+    path = serializers.CharField(help_text="path of the value: `stages/0/share_pcm`")
     message = serializers.CharField(help_text="what is wrong with it")
 
 
@@ -91,7 +91,7 @@ class Problem(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     code = serializers.CharField(help_text="stable: `role_missing`, `stale_version`, …")
     detail = serializers.CharField(help_text="one sentence: what was wrong, where, what to do")
-    problems = BadField(many=True, required=False, help_text="of a 422: each value that is wrong")
+    problems = BadField(many=True, required=False, help_text="for a 422: each value that is wrong")
 
 
 class Schema(AutoSchema):
@@ -105,7 +105,7 @@ class Schema(AutoSchema):
         return [*found, IDEMPOTENCY_KEY] if self.method == "POST" else found
 
     def _asks_for_version(self) -> bool | None:
-        """Whether the view reads `If-Match`: True if it must be there, False if it may, None if it is not read."""
+        """Return True if the view requires `If-Match`, False if it is optional, None if the view does not read it."""
         handler: Any = inspect.unwrap(getattr(self.view, self.method.lower()))
         if "expected_version" not in handler.__code__.co_names:
             return None
@@ -122,7 +122,7 @@ class Schema(AutoSchema):
     def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Any:
         _say_what_may_be_missing(field)
         if getattr(field, "field_name", None) in getattr(self.view, "shown_once", ()):
-            field.allow_null = True  # in the answer that an `Idempotency-Key` gets again
+            field.allow_null = True  # null when an `Idempotency-Key` is repeated
         return super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
 
     def _get_response_bodies(self, direction: Any = "response") -> Any:
@@ -150,10 +150,10 @@ class Schema(AutoSchema):
 
 
 def _say_what_may_be_missing(field: Any) -> None:
-    """The framework says of a field that is only read neither that it may be null nor that it may be empty."""
+    """Mark read-only fields that may be null or empty; DRF does not infer it."""
     if not isinstance(field, serializers.Field) or not field.read_only:
         return
-    if field.default is None:  # of a path such as `user.username` where there is no user
+    if field.default is None:  # a path such as `user.username` without a user
         field.allow_null = True
     model = getattr(getattr(field.parent, "Meta", None), "model", None)
     try:

@@ -1,6 +1,6 @@
-"""What every page of the console shares: who may open it, how it is drawn, how a refusal is shown.
+"""What all pages of the console share: access, rendering, and how errors are shown.
 
-A view is a guard, a form, an action, a response:
+A view is a guard, a form, an action and a response:
 
     @console_view("GET", "POST")
     def pin(request: HttpRequest, name: str) -> HttpResponse:
@@ -39,7 +39,7 @@ Crumb = tuple[str, str]  # label, address
 
 
 def console_view(*methods: str) -> Callable[[View[P]], View[P]]:
-    """Open to people who are logged in, with these methods; an error of ours becomes a page, never a 500."""
+    """Restrict a view to signed-in people and these methods. A `PointsmanError` becomes a page, never a 500."""
 
     def decorate(view: View[P]) -> View[P]:
         @wraps(view)
@@ -53,28 +53,28 @@ def console_view(*methods: str) -> Callable[[View[P]], View[P]]:
             except PointsmanError as error:
                 keep_refusal(request, error)
                 response = refused(request, error)
-            # Figures of a minute ago, shown by the Back button, would be taken for those of now.
+            # The Back button must not show old figures as if they were current.
             response.headers.setdefault("Cache-Control", "no-store")
             return response
 
-        guarded.methods = methods  # type: ignore[attr-defined]  # for the test that asks each of them
+        guarded.methods = methods  # type: ignore[attr-defined]  # for a test that tries each method
         return cast("View[P]", guarded)
 
     return decorate
 
 
 def _to_login(request: HttpRequest) -> HttpResponse:
-    # A fragment that polls must not swap the login form into the page: the whole page goes there.
+    # A polling fragment must not swap the login form into the page: reload the whole page instead.
     if request.headers.get("HX-Request"):
         return HttpResponseClientRefresh()
     if BY_SCRIPT in request.headers:
-        # The page stays as it is, with what was typed: the person signs in beside it and sends the form again.
+        # Keep the page and its input: the person signs in in another tab and sends the form again.
         return HttpResponse("Sign in again.", status=401, content_type="text/plain")
     return redirect_to_login(request.get_full_path(), reverse("console:login"))
 
 
 def person(request: HttpRequest) -> User:
-    """Who is logged in. Only inside `console_view`."""
+    """Return the signed-in user. Only for use inside `console_view`."""
     return cast("User", request.user)
 
 
@@ -91,7 +91,7 @@ def page(
     crumbs: Sequence[Crumb] = (),
     status: int = 200,
 ) -> HttpResponse:
-    """A whole page: the site's frame, its trail of `crumbs` (each with its address), and `context`."""
+    """Render a whole page: the site's frame, the breadcrumbs (label and URL of each) and `context`."""
     frame = admin.site.each_context(request)
     return render(request, template, {**frame, "title": title, "crumbs": crumbs, **context}, status=status)
 
@@ -99,7 +99,7 @@ def page(
 def fragment(
     request: HttpRequest, template: str, context: Mapping[str, Any], *, status: int = 200
 ) -> HttpResponse:
-    """A part of a page, for htmx to put in its place: without the frame, and so without its queries."""
+    """Render a part of a page for htmx to swap in, without the frame and its queries."""
     return render(request, template, dict(context), status=status)
 
 
@@ -108,7 +108,7 @@ def refused(request: HttpRequest, error: PointsmanError) -> HttpResponse:
 
 
 def keep_refusal(request: HttpRequest, error: PointsmanError) -> None:
-    """An attempt that was refused is an entry of the audit log, once."""
+    """Record a refused attempt in the audit log, once."""
     match = request.resolver_match
     refused_writes.keep(
         error,
@@ -119,14 +119,15 @@ def keep_refusal(request: HttpRequest, error: PointsmanError) -> None:
     )
 
 
-BY_SCRIPT = "X-Pointsman-Form"  # the console's script sent the form, and stays on the page if it fails
+# Set when the console's script sends the form; it stays on the page after an error.
+BY_SCRIPT = "X-Pointsman-Form"
 
 
 def done(request: HttpRequest, message: str, *, to: str) -> HttpResponse:
-    """After a write: say it, and go to where it shows. `to` is an address."""
+    """Finish a write: show `message` and redirect to the URL `to`."""
     messages.success(request, message)
     if BY_SCRIPT in request.headers:
-        # A redirect would be followed out of the script's sight, and the message shown to nobody.
+        # The browser would follow a redirect without telling the script, and the message would be lost.
         return HttpResponse(status=204, headers={"X-Pointsman-Location": resolve_url(to)})
     return redirect(to)
 
@@ -134,10 +135,10 @@ def done(request: HttpRequest, message: str, *, to: str) -> HttpResponse:
 def attempt(
     request: HttpRequest, form: forms.BaseForm, action: Callable[..., T], *args: Any, **fixed: Any
 ) -> T | None:
-    """Run `action` with a posted form's values as this person; None when there is nothing to show for it.
+    """Run `action` with a posted form's values, as this person. Return None if it did not run or was refused.
 
-    A refusal becomes the form's error, beside the field that it is about where it names one: what was typed stays,
-    and the sentence says what to do.
+    A refusal becomes a form error, next to the field that it names if there is one. The input stays, and the message
+    says what to do.
     """
     if request.method != "POST" or not form.is_valid():
         return None
@@ -153,8 +154,8 @@ def attempt(
 
 def _show(form: forms.BaseForm, error: PointsmanError) -> None:
     problems = error.extra.get("problems", [])
-    form.problems = problems  # type: ignore[attr-defined]  # a document's are shown beside its text
-    form.stale = isinstance(error, StaleVersion)  # type: ignore[attr-defined]  # what is saved now is shown, too
+    form.problems = problems  # type: ignore[attr-defined]  # shown next to a document's text
+    form.stale = isinstance(error, StaleVersion)  # type: ignore[attr-defined]  # also show the saved version
     beside = [problem for problem in problems if problem.get("path") in form.fields]
     for problem in beside:
         form.add_error(problem["path"], problem["message"])
@@ -163,15 +164,15 @@ def _show(form: forms.BaseForm, error: PointsmanError) -> None:
 
 
 def status_of(form: forms.BaseForm) -> int:
-    """422 for a form that was refused, so that scripts and tests need not read the page."""
+    """Return 422 for a form with errors, so that scripts and tests need not parse the page."""
     return 422 if form.is_bound and form.errors else 200
 
 
-# --- what one may see ---------------------------------------------------------------------------------
+# --- access ---------------------------------------------------------------------------------------------
 
 
 def may(request: HttpRequest, role: Role, environment: str | None) -> bool:
-    """Whether this person holds a role in an environment (`ANYWHERE`: in any); read once a request."""
+    """Return whether this person holds a role in an environment (`ANYWHERE`: in any); read once per request."""
     holds = request.__dict__.get("_roles")
     if holds is None:
         holds = request.__dict__["_roles"] = permissions.roles_held(person(request))
@@ -179,9 +180,9 @@ def may(request: HttpRequest, role: Role, environment: str | None) -> bool:
 
 
 def must(request: HttpRequest, role: Role | None, environment: str | None) -> None:
-    """404 for what one may not see at all; `RoleMissing` for what one sees and may not do."""
+    """Raise `NotFound` if this person may not see the environment, `RoleMissing` if they see it but lack `role`."""
     if not may(request, Role.VIEWER, environment):
-        raise NotFound("There is no such page, or it is not yours to see.")
+        raise NotFound("There is no such page, or you may not see it.")
     if role is not None and not may(request, role, environment):
         permissions.require_role(person(request), role, environment)
 

@@ -1,4 +1,4 @@
-"""A write that is refused before any action is asked (a role, a gate) is an entry of the audit log, too."""
+"""Records in the audit log a write that is refused before its action runs (a missing role, a gate)."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from controlplane.core.errors import Unauthenticated, WrongKeyKind
 
 logger = logging.getLogger(__name__)
 UNAUTHENTICATED = Counter(
-    "pointsman_unauthenticated", "Requests to the admin API whose caller is not known, by why", ["code"]
+    "pointsman_unauthenticated", "Requests to the admin API that failed authentication, by reason", ["code"]
 )
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -26,9 +26,9 @@ def keep(
     named: Mapping[str, Any],
     actor: Callable[[], Actor],
 ) -> None:
-    """Record the refusal unless the action has done so. `named` are the address's parts: environment, workload.
+    """Record the refusal unless the action has done so. `named` holds the URL's parts: environment, workload.
 
-    A log that cannot be written must not turn the refusal into a 500: it is refused all the same.
+    If the log cannot be written, the refusal stands: it must not become a 500.
     """
     if isinstance(error, Unauthenticated):
         UNAUTHENTICATED.labels(error.code).inc()
@@ -47,6 +47,6 @@ def keep(
             workload=str(named.get("workload", ""))[:120],
         )
     except Unauthenticated:
-        return  # nobody's attempt
+        return  # nobody to attribute the attempt to
     except DatabaseError:
         logger.exception("a refused %s of %s could not be recorded", method, path)

@@ -1,6 +1,6 @@
-"""A request of the data plane and its answer. No framework: an answer costs no more than its bytes.
+"""Requests and responses of the data plane, without a framework, to keep the cost per response minimal.
 
-Requests and answers travel as ASGI messages (asgi.readthedocs.io, HTTP 2.3), so any ASGI server can carry them.
+Requests and responses are ASGI messages (asgi.readthedocs.io, HTTP 2.3), so any ASGI server can carry them.
 """
 
 import json
@@ -19,14 +19,14 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-# What may name a router or its software: printable ASCII, at most 128 characters.
+# A valid name of a router or its software: printable ASCII, at most 128 characters.
 _NAME = re.compile(rb"[\x20-\x7e]{1,128}")
 
 
 class Request:
-    """One request. Header names are in lower case, a repeated header's values are joined by commas (RFC 9110 5.3).
+    """One request. Header names are lower-case; the values of a repeated header are joined by commas (RFC 9110 5.3).
 
-    `caller` is the key that it carries; the gateway sets it before a handler sees the request.
+    `caller` is the key it carries; the gateway sets it before calling a handler.
     """
 
     __slots__ = ("_client", "_instance", "_receive", "caller", "headers", "method", "path", "query", "scope")
@@ -45,7 +45,7 @@ class Request:
         self._client: str | None = None
 
     def instance(self) -> str:
-        """The router process. One that does not say who it is counts under its key."""
+        """Return the name of the router process, or one made from its key if it sends none."""
         if self._instance is None:
             self._instance = self._named(b"pointsman-router")
         return self._instance or f"key {self.caller.key_id}"
@@ -56,14 +56,14 @@ class Request:
         return self._client
 
     async def piece(self) -> tuple[bytes, bool]:
-        """The next piece of the body, and whether more follow. Raises `ConnectionResetError`."""
+        """Return the next piece of the body, and whether more follow. Raises `ConnectionResetError`."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ConnectionResetError
         return message.get("body", b""), message.get("more_body", False)
 
     async def hung_up(self) -> None:
-        """Returns when the client has hung up. Only for a request whose body nobody reads any more."""
+        """Return when the client has hung up. Only for use when the body is no longer being read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -82,7 +82,7 @@ def _joined(headers: Iterable[Header]) -> dict[bytes, bytes]:
 
 
 def parameters(query: bytes) -> list[tuple[str, str]]:
-    """Raises `MalformedBody`."""
+    """Parse a query string. Raises `MalformedBody`."""
     try:
         return parse_qsl(
             query.decode("ascii"), keep_blank_values=True, max_num_fields=10_000, errors="strict"
@@ -92,10 +92,10 @@ def parameters(query: bytes) -> list[tuple[str, str]]:
 
 
 class Reply:
-    """A whole answer. Made once, it may be sent any number of times, so nothing in it changes.
+    """A whole response. It is immutable, so that it can be built once and sent many times.
 
-    `start` and `content` are its ASGI messages. `file` holds the body of an answer that is too large for memory;
-    such a reply is sent once, and closes its file.
+    `start` and `content` are its ASGI messages. `file` holds a body that is too large for memory; such a reply is sent
+    once, which closes the file.
     """
 
     __slots__ = ("body", "content", "file", "headers", "start", "status")
@@ -111,7 +111,7 @@ class Reply:
         self.content: Message = {"type": "http.response.body", "body": body}
 
     def with_headers(self, *headers: Header) -> "Reply":
-        """The same answer with more headers. The original, perhaps shared, stays as it was."""
+        """Return a copy with more headers. The original may be shared and stays unchanged."""
         return Reply(self.status, [*self.headers, *headers], self.body)
 
 
@@ -120,7 +120,7 @@ def json_reply(
 ) -> Reply:
     try:
         body = msgspec.json.encode(document)
-    except UnicodeEncodeError:  # half a surrogate pair, of an address that is told back: escaped, it is JSON
+    except UnicodeEncodeError:  # a lone surrogate in an echoed URL; escaped, it is valid JSON
         body = json.dumps(document).encode()
     return Reply(
         status,
@@ -130,7 +130,7 @@ def json_reply(
 
 
 def problem(error: PointsmanError) -> Reply:
-    """RFC 9457 problem details. A temporary refusal says when to come back."""
+    """Build the RFC 9457 problem response of an error. A temporary error carries `Retry-After`."""
     headers = [(b"cache-control", b"no-store")]
     if (seconds := getattr(error, "retry_after", None)) is not None:
         headers.append((b"retry-after", b"%d" % seconds))

@@ -133,6 +133,6 @@ def change_requests_for(principal: Principal) -> QuerySet[ChangeRequest]:
 def change_request_for(principal: Principal, pk: UUID, *, role: Role = Role.VIEWER) -> ChangeRequest:
     request = change_requests_for(principal).filter(pk=pk).first()
     if request is None:
-        raise NotFound(f"There is no change request {pk}, or it is not yours to see.")
+        raise NotFound(f"There is no change request {pk}, or you may not see it.")
     permissions.require_role(principal, role, request.environment, workload=request.workload or None)
     return request

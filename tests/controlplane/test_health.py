@@ -60,7 +60,7 @@ def test_it_says_which_setting_a_host_name_is_missing_from(client: Client, setti
     response = client.get("/api/v1/workloads/", headers={"host": "10.0.0.5:8000"})
     assert (response.status_code, response.json()["detail"]) == (
         400,
-        "This host name is not answered here: ALLOWED_HOSTS does not have it.",
+        "This host name is not served here: it is not in ALLOWED_HOSTS.",
     )
 
 
@@ -238,7 +238,7 @@ def test_a_person_gets_a_page_and_a_machine_a_problem(client: Client) -> None:
     page = client.get("/nowhere")
     assert (page.status_code, page["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert b"not_found" not in page.content, "a code is for machines"
-    assert b"There is nothing here, or it is not yours to see." in page.content
+    assert b"There is nothing here, or you may not see it." in page.content
     assert client.get("/api/nowhere").json()["code"] == "not_found"
 
 

@@ -214,7 +214,7 @@ def _refuse_bad_key(
     if not label.strip() or len(label) > 120:
         problems.append({"path": "label", "message": "must say what the key is for, in 1 to 120 characters"})
     if hidden := hidden_character(label):
-        problems.append({"path": "label", "message": f"holds a character that cannot be seen ({hidden})"})
+        problems.append({"path": "label", "message": f"contains an invisible character ({hidden})"})
     if environment and not is_slug(environment):
         problems.append({"path": "environment", "message": "must be an environment's name"})
     if kind == Key.Kind.ROUTER and not environment:
