@@ -1,4 +1,4 @@
-"""/api/v1 of the audit log: the entries, as they were hashed."""
+"""/api/v1/audit: the entries of the audit log, as they were hashed."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from controlplane.web.api import ApiView, Pages
 
 
 class EntrySerializer(serializers.BaseSerializer[Entry]):
-    """The entry as it was hashed, with its hashes."""
+    """An entry as it was hashed, with its hashes."""
 
     def to_representation(self, entry: Entry) -> dict[str, Any]:
         body = msgspec.json.decode(bytes(entry.body))
@@ -48,7 +48,7 @@ def _object(description: str = "", **properties: Any) -> dict[str, Any]:
 _TEXT, _TEXT_OR_NULL, _ANYTHING = (
     {"type": "string"},
     {"type": ["string", "null"]},
-    {"description": "as it was kept"},
+    {"description": "as it was recorded"},
 )
 _ENTRY = _object(
     "what was hashed (RFC 8785), with `hash` and `prev_hash`",
@@ -56,9 +56,9 @@ _ENTRY = _object(
     chain={**_TEXT, "description": "the log's id"},
     seq={"type": "integer", "description": "its number in the log"},
     ts={**_TEXT, "format": "date-time"},
-    actor=_object("who did it", kind=_TEXT, id=_TEXT, label=_TEXT, user_id=_ANYTHING),
+    actor=_object("who did it, as recorded", kind=_TEXT, id=_TEXT, label=_TEXT, user_id=_ANYTHING),
     action={**_TEXT, "description": "such as `rollout.roll_back`"},
-    target=_object("to what", kind=_TEXT, id=_TEXT),
+    target=_object("the object of the action", kind=_TEXT, id=_TEXT),
     environment=_TEXT,
     workload=_TEXT,
     reason=_TEXT,
@@ -82,7 +82,7 @@ _ENTRY = _object(
     request_id=_TEXT_OR_NULL,
     source=_TEXT_OR_NULL,
     hash={**_TEXT, "description": "SHA-256, as 64 hexadecimal digits"},
-    prev_hash={**_TEXT, "description": "of the entry before"},
+    prev_hash={**_TEXT, "description": "the hash of the previous entry"},
 )
 _ENTRIES = Pages().get_paginated_response_schema({"type": "array", "items": _ENTRY})
 
@@ -94,47 +94,52 @@ class AuditView(ApiView):
         responses={200: _ENTRIES},
     )
     def get(self, request: Request) -> Response:
-        """List the entries of the audit log that you may see, the newest first. Each filter is an exact match."""
+        """List the entries of the audit log that you may see, newest first. Each filter is an exact match."""
         return self.page(_filtered(self), EntrySerializer, ordering="-seq")
 
 
 class ExportView(ApiView):
-    """All entries that one may see, oldest first, as a file: JSON lines (`docs/verify_audit.py` verifies those of
-    somebody who sees every environment) or CSV."""
+    """Export all entries that the caller may see, oldest first, as JSON lines or CSV. `docs/verify_audit.py`
+    verifies the JSON lines of a caller who sees every environment."""
 
     @extend_schema(
         operation_id="audit_export",
         parameters=[
-            OpenApiParameter("format", str, enum=list(exports.FORMATS), description="`jsonl` if not given"),
-            *(OpenApiParameter(name, str, description="only entries with exactly this") for name in _FILTERS),
+            OpenApiParameter("format", str, enum=list(exports.FORMATS), description="default: `jsonl`"),
+            *(
+                OpenApiParameter(name, str, description="only entries with exactly this value")
+                for name in _FILTERS
+            ),
         ],
         responses={(200, kind): OpenApiTypes.STR for kind in ("application/jsonl", "text/csv")},
     )
     def get(self, request: Request) -> HttpResponseBase:
         form = request.query_params.get("format", "jsonl")
         if form not in exports.FORMATS:
-            raise InvalidInput(f"format is one of {', '.join(exports.FORMATS)}.")
+            raise InvalidInput(f"format must be one of {', '.join(exports.FORMATS)}.")
         return exports.response(_filtered(self), form)
 
 
 class FindingSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
-    seq = serializers.IntegerField(help_text="the entry; 0: none")
-    where = serializers.CharField(help_text="what it is about, where that is no entry")
+    seq = serializers.IntegerField(help_text="the entry's number; 0: no entry")
+    where = serializers.CharField(help_text="what the finding is about, if it is not an entry")
     sentence = serializers.CharField()
 
 
 class VerificationSerializer(serializers.Serializer[Any]):
     verified = serializers.BooleanField()
     entries = serializers.IntegerField()
-    hash = serializers.CharField(help_text="where the log ends")
-    checkpoint = serializers.IntegerField(allow_null=True, help_text="the last signed checkpoint's entry")
+    hash = serializers.CharField(help_text="the hash of the last entry")
+    checkpoint = serializers.IntegerField(
+        allow_null=True, help_text="the entry of the last signed checkpoint"
+    )
     checkpoint_at = serializers.DateTimeField(allow_null=True)
     findings = FindingSerializer(many=True)
 
 
 class VerificationView(ApiView):
-    """Read the whole log and hold it against its head, its checkpoints and what it speaks of."""
+    """Read the whole log and compare it with its head, its checkpoints and the rows it describes."""
 
     open_to_agents = True
 
@@ -156,7 +161,7 @@ class VerificationView(ApiView):
 class EntryView(ApiView):
     @extend_schema(responses={200: _ENTRY})
     def get(self, request: Request, seq: int) -> Response:
-        """Read one entry of the audit log, as it was hashed."""
+        """Return one entry of the audit log, as it was hashed."""
         entry = entries_visible_to(self.actor).filter(seq=seq).first()
         if entry is None:
             raise NotFound(f"There is no entry {seq}, or you may not see it.")
@@ -164,16 +169,16 @@ class EntryView(ApiView):
 
 
 def _filtered(view: ApiView) -> QuerySet[Entry]:
-    # Equality on names of ours only: a caller's key is never expanded into a query.
+    # Only equality on our own field names: a parameter's name is never expanded into a query.
     given = view.request.query_params
     wanted = {name: given[name] for name in _FILTERS if name in given}
     if any("\0" in value for value in wanted.values()):
-        raise NotFound("No entry has a NUL in it.")
+        raise NotFound("No entry contains a NUL.")
     return entries_visible_to(view.actor).filter(**wanted)
 
 
 def entries_visible_to(actor: Actor) -> QuerySet[Entry]:
-    """The entries of the environments that one may see, and those of none."""
+    """Return the entries of the environments that the actor may see, and those without an environment."""
     names = permissions.visible_environments(actor)
     return Entry.objects.all() if names is None else Entry.objects.filter(environment__in=["", *names])
 

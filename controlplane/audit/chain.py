@@ -1,16 +1,16 @@
-"""The hash chain, and nothing else: no Django, so that its rules can be read and tested alone.
+"""The hash chain, without Django, so that its rules can be read and tested on their own.
 
     body = RFC 8785 bytes of the entry          leaf = SHA-256(0x00 ‖ body)
     H0   = SHA-256("pointsman.audit.v1.genesis" ‖ 0x00 ‖ chain id)
     Hn   = SHA-256("pointsman.audit.v1" ‖ 0x00 ‖ Hn−1 ‖ leaf)
 
-Where somebody put a row in the way, or played with the head, the log goes on after a hash of its own, so that no row
-can keep Pointsman from writing:
+If somebody inserted a row ahead of the log or tampered with the head, the log continues after a special hash, so that
+no row can stop Pointsman from writing:
 
     Hn−1 = SHA-256("pointsman.audit.v1.resume" ‖ 0x00 ‖ hash of the last entry that is Pointsman's ‖ what was found)
 
-The prefixes keep the three kinds of hash apart: no body can be passed off as a link, nor one chain's start as
-another's (RFC 9162 2.1 does the same for Merkle trees). `docs/verify_audit.py` says it without Pointsman.
+The prefixes separate the three kinds of hash: no body can pass for a link, and no chain's start for another's
+(RFC 9162 2.1 does the same for Merkle trees). `docs/verify_audit.py` implements the rules without Pointsman.
 """
 
 import hashlib
@@ -29,42 +29,42 @@ _GENESIS = b"pointsman.audit.v1.genesis\0"
 _LINK = b"pointsman.audit.v1\0"
 _RESUME = b"pointsman.audit.v1.resume\0"
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_SAFE_INTEGER = 2**53  # RFC 8785 serialises numbers as IEEE 754 doubles; beyond it they would be rounded
+_SAFE_INTEGER = 2**53  # RFC 8785 writes numbers as IEEE 754 doubles, which would round larger integers
 
 
 def genesis(chain: str) -> str:
-    """The hash before the first entry (hex)."""
+    """Return the hash before the first entry (hex)."""
     return hashlib.sha256(_GENESIS + chain.encode()).hexdigest()
 
 
 def link(previous: str, body: bytes) -> str:
-    """The hash of an entry (hex), from the hash before it (hex) and its body."""
+    """Return the hash of an entry (hex), given the previous hash (hex) and the entry's body."""
     leaf = hashlib.sha256(b"\0" + body).digest()
     return hashlib.sha256(_LINK + bytes.fromhex(previous) + leaf).hexdigest()
 
 
 def resume(base: str, found: Any) -> str:
-    """The hash that takes the place of the one before (hex), where the log goes on after entry `base` (hex)."""
+    """Return the hash (hex) used as the previous one when the log continues after entry `base` (hex)."""
     return hashlib.sha256(_RESUME + base.encode() + canonical(found)).hexdigest()
 
 
 def is_hash(text: Any) -> bool:
-    """Whether this is a SHA-256 as the log writes it: 64 lower-case hex digits."""
+    """Return whether this is a SHA-256 in the log's format: 64 lower-case hex digits."""
     return isinstance(text, str) and _HASH.fullmatch(text) is not None
 
 
 def canonical(value: Any) -> bytes:
-    """The RFC 8785 bytes of any value that `plain` can say in JSON."""
+    """Return the RFC 8785 bytes of any value that `plain` can convert to JSON."""
     return rfc8785.dumps(plain(value))
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of a value's canonical bytes."""
+    """Return the SHA-256 (hex) of a value's canonical bytes."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON that has one spelling and loses nothing: exact numbers and times become text."""
+    """Convert a value to JSON with a single representation and no loss: exact numbers and times become text."""
     match value:
         case None | bool():
             return value
@@ -89,23 +89,23 @@ def plain(value: Any) -> Any:
         case set() | frozenset():
             return sorted(plain(item) for item in value)
         case _:
-            return plain_text(str(value))  # UUIDs, model instances: their text
+            return plain_text(str(value))  # UUIDs and model instances become text
 
 
 def plain_text(value: str) -> str:
-    """Text that both databases and UTF-8 can hold: NUL and lone surrogates become U+FFFD."""
+    """Return text that both databases and UTF-8 can store: NUL and lone surrogates become U+FFFD."""
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC, always with six decimals, so that text order is time order."""
+    """Format a time as RFC 3339 in UTC, always with six decimals, so that text order is time order."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def difference(before: Any, after: Any, path: str = "") -> list[dict[str, Any]]:
-    """What changed, one item per place, as a JSON pointer with its `before` and `after`; absent says nothing.
+    """List the changes, one item per place: a JSON pointer with `before` and `after`. An absent side has no key.
 
-    Objects are entered; a list that changed is one change, because positions in it have no names.
+    Objects are compared member by member. A changed list is one change, because its positions have no names.
     """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         changes = []
@@ -118,6 +118,6 @@ def difference(before: Any, after: Any, path: str = "") -> list[dict[str, Any]]:
             else:
                 changes.extend(difference(before[key], after[key], there))
         return changes
-    # `True == 1` in Python, and they are not the same in JSON.
+    # `True == 1` in Python, but they differ in JSON.
     same = before == after and isinstance(before, bool) == isinstance(after, bool)
     return [] if same else [{"path": path, "before": before, "after": after}]

@@ -1,7 +1,8 @@
-"""Signed checkpoints: where the log stood at a moment, kept where a rewritten database cannot reach.
+"""Signed checkpoints: records of the log's head, stored where rewriting the database cannot reach them.
 
-Each goes to a row, to a file beside the database, to the process's log, and to whoever listens (`on_checkpoint`: the
-webhooks). Rows are trusted no more than entries: one that Pointsman did not make neither stops nor delays the next.
+Each goes to a row, to a file next to the database, to the process's log, and to listeners (`on_checkpoint`: the
+webhooks). Rows are not trusted more than entries: a row that Pointsman did not write neither stops nor delays the next
+checkpoint.
 """
 
 import base64
@@ -18,28 +19,29 @@ from controlplane.core import clock, signing
 from controlplane.core.actors import SYSTEM
 
 logger = logging.getLogger(__name__)
-BAD = "audit.bad_checkpoint"  # the action of an entry that names a checkpoint row that is not Pointsman's
-_LOOKED_BACK = 50  # notes (and kilobytes) of the file's end
+BAD = "audit.bad_checkpoint"  # action of an entry that reports a checkpoint row not written by Pointsman
+_LOOKED_BACK = 50  # notes (and kilobytes) read from the file's end
 _listeners: list[Callable[[Checkpoint], object]] = []
 
 
 def on_checkpoint(listener: Callable[[Checkpoint], object]) -> None:
-    """Call it with each checkpoint, in the transaction that keeps it."""
+    """Register a function to be called with each checkpoint, in the transaction that stores it."""
     _listeners.append(listener)
 
 
 def checkpoint_file() -> Path:
-    """Beside the database, not in it: copy it off the machine, and a rewritten database cannot pass."""
+    """Return the path of the checkpoint file, outside the database. Copies on another machine expose a rewritten
+    database."""
     return Path(settings.VAR_DIR) / "checkpoints"
 
 
 def make() -> Checkpoint | None:
-    """Sign the head if it moved since the last checkpoint. Two at once make one."""
+    """Sign the head if it moved since the last checkpoint. Concurrent calls create only one."""
     head = Head.objects.filter(pk=log.HEAD).first()
     if head is None or not head.seq:
         return None
     with transaction.atomic():
-        # A genuine one beyond the head is of entries that are gone: it signs nothing that is there.
+        # A genuine checkpoint beyond the head covers entries that are gone, so it does not cover the present head.
         bad = list(Checkpoint.objects.filter(seq__gte=head.seq))
         if any((row.seq, row.hash) == (head.seq, head.hash) and is_genuine(row, head.chain) for row in bad):
             _write_lost()
@@ -71,13 +73,13 @@ def _keep(head: Head) -> Checkpoint | None:
 
 
 def _write_down(made: Checkpoint) -> None:
-    """To the process's log and to the file."""
+    """Write a checkpoint to the process's log and to the file."""
     logger.info("audit checkpoint", extra={"seq": made.seq, "hash": made.hash, "note": made.note})
     _write_lost()
 
 
 def _write_lost() -> None:
-    """Write to the file what it has not: the newest note, and those that a crash or a hand took away."""
+    """Append missing notes to the file: the newest one, and any that a crash or a person removed."""
     if not (lost := _lost()):
         return
     if len(lost) > 1:
@@ -94,7 +96,7 @@ def _lost() -> list[str]:
     newest = list(Checkpoint.objects.order_by("-seq").values_list("note", flat=True)[:_LOOKED_BACK])
     tail = _tail()
     for place, note in enumerate(newest):
-        if note in tail:  # the usual case: all but the newest are there, and the file is not read whole
+        if note in tail:  # usually only the newest is missing, and the whole file need not be read
             return newest[:place][::-1]
     text = file_text()
     return [n for n in Checkpoint.objects.order_by("seq").values_list("note", flat=True) if n not in text]
@@ -115,7 +117,7 @@ def file_text() -> str:
 
 
 def is_genuine(row: Checkpoint, chain_id: str) -> bool:
-    """Whether Pointsman made this row: one note, signed, of this log, and the columns say the same."""
+    """Return whether Pointsman wrote this row: one note, signed, of this log, matching the columns."""
     found = notes.read_all(row.note)
     if len(found) != 1 or notes.rest(row.note):
         return False
@@ -127,12 +129,12 @@ def is_genuine(row: Checkpoint, chain_id: str) -> bool:
 
 
 def _told_of(bad: list[Checkpoint]) -> Head | None:
-    """Keep an entry for each row that cannot be ours and was not told of; the head behind it, if there is one."""
+    """Record an entry for each foreign row not yet reported. Return the new head, or None if nothing was recorded."""
     new = [row for row in bad if not Entry.objects.filter(action=BAD, target_id=_name_of(row)).exists()]
     for row in new:
         _tell(row)
     while bad and Checkpoint.objects.filter(seq=Head.objects.get(pk=log.HEAD).seq).exists():
-        _tell(bad[0])  # its number is taken, too: one further on
+        _tell(bad[0])  # this number is taken too, so move on by one
         new = bad
     return Head.objects.get(pk=log.HEAD) if new else None
 
@@ -142,7 +144,7 @@ def _tell(row: Checkpoint) -> None:
         actor=SYSTEM,
         action=BAD,
         target=("checkpoint", _name_of(row)),
-        reason="This checkpoint does not belong to the log as it is; checkpoints go on behind it.",
+        reason="This checkpoint does not match the log; checkpoints continue after it.",
         evidence={"seq": str(row.seq), "hash": row.hash},
     )
 
@@ -152,5 +154,5 @@ def _name_of(row: Checkpoint) -> str:
 
 
 def public_key(text: str) -> bytes:
-    """The 32 bytes of a key given as `keys public` prints it: `<key id>:<base64>`."""
+    """Return the 32 bytes of a key in the format of `keys public`: `<key id>:<base64>`."""
     return base64.b64decode(text.rpartition(":")[2], validate=True)

@@ -1,8 +1,8 @@
-"""Appends entries to the chain. The only code that writes an entry or the head.
+"""Append entries to the chain. No other code writes an entry or the head.
 
-It trusts neither. An entry that somebody put behind the head, a head that names no entry, a head that is gone: each
-would keep every write from being made, since entries are unique and a write without its entry is none. So an entry is
-written first that says what was found and goes on after a hash of its own (`chain.resume`); `audit verify` names it.
+It trusts neither. An entry inserted after the head, a head that names no entry, or a missing head would block every
+write, since entries are unique and no write happens without its entry. In such a case it first appends an entry that
+reports what was found and continues after a special hash (`chain.resume`); `audit verify` reports it.
 """
 
 import json
@@ -21,8 +21,8 @@ from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.ids import uuid7
 
 HEAD = 1  # the primary key of the only head row
-_NEAR = 1_000_000  # how far behind the head a row may lie and still be in the way
-_LISTED = 20  # rows that are not Pointsman's, named one by one
+_NEAR = 1_000_000  # rows up to this far after the head can block the next entry
+_LISTED = 20  # how many foreign rows are listed one by one
 _listeners: list[Callable[[Entry, Mapping[str, Any]], object]] = []
 
 
@@ -40,14 +40,14 @@ def record(
     approvals: Any = None,
     outcome: str = "done",
 ) -> Entry:
-    """Append one entry to the chain, in the caller's transaction, as the last thing that it does.
+    """Append one entry to the chain, in the caller's transaction. Call it last.
 
-    `target` is (kind, id). Only what differs between `before` and `after` is kept, with the SHA-256 of both.
-    The head row stays locked until the commit: entries are numbered in the order in which they commit, and
-    whatever the caller does after this call, everybody else waits for.
+    `target` is (kind, id). Only the difference between `before` and `after` is stored, with the SHA-256 of both. The
+    head row stays locked until the commit. Entries are therefore numbered in commit order, and all other writers wait
+    for whatever the caller does after this call.
     """
     if not connection.in_atomic_block:
-        raise RuntimeError("an audit entry belongs into its change's transaction: use transaction.atomic")
+        raise RuntimeError("record an audit entry in the transaction of its change: use transaction.atomic")
     before, after = chain.plain(before), chain.plain(after)
     body = {
         "actor": {"kind": actor.kind, "id": actor.id, "label": actor.label, "user_id": actor.user_id},
@@ -77,12 +77,13 @@ def record(
 
 
 def on_entry(listener: Callable[[Entry, Mapping[str, Any]], object]) -> None:
-    """Call it with each entry and its body, in the transaction that appends it, while the head is locked: be short."""
+    """Register a function called with each entry and its body, in the same transaction. It must be fast: the head is
+    locked."""
     _listeners.append(listener)
 
 
 def _append(head: Head, body: dict[str, Any], seq: int, previous: str) -> Entry:
-    at = clock.now()  # after the lock, so that times grow along the chain
+    at = clock.now()  # after the lock, so that times increase along the chain
     body |= {"v": chain.VERSION, "chain": head.chain, "seq": seq, "ts": chain.timestamp(at)}
     kept = chain.canonical(body)
     entry = Entry.objects.create(
@@ -94,9 +95,10 @@ def _append(head: Head, body: dict[str, Any], seq: int, previous: str) -> Entry:
 
 
 def _check_foreign_keys() -> None:
-    """Check them now, and not at the commit: there the check would wait for rows while everybody waits for the head.
+    """Check foreign keys now instead of at the commit, where the check would wait for rows while others wait for the
+    head.
 
-    SQLite checks each statement's at the commit, and has one writer.
+    SQLite checks each statement's keys at the commit, and has only one writer.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -104,7 +106,7 @@ def _check_foreign_keys() -> None:
 
 
 def columns(body: Mapping[str, Any]) -> dict[str, str]:
-    """The members of a body that are kept beside it, to filter by, cut to their columns' lengths."""
+    """Return the members of a body that are copied into columns for filtering, truncated to the columns' lengths."""
     values = {
         "actor_kind": body["actor"]["kind"],
         "actor_id": body["actor"]["id"],
@@ -119,21 +121,21 @@ _LENGTHS = {field.name: field.max_length for field in Entry._meta.fields}
 
 
 def locked_head() -> Head:
-    """The end of the chain, locked. The first caller ever starts the chain."""
+    """Return the locked end of the chain. The very first call starts the chain."""
     head = Head.objects.select_for_update().filter(pk=HEAD).first()
     if head is None:
         name = uuid7().hex
-        # Two first callers at once: the primary key lets one insert, the other reads what that one wrote.
+        # If two first calls race, the primary key lets one insert, and the other reads its row.
         Head.objects.get_or_create(pk=HEAD, defaults={"chain": name, "hash": chain.genesis(name)})
         head = Head.objects.select_for_update().get(pk=HEAD)
     return head
 
 
-# --- going on where somebody was before ----------------------------------------------------------------
+# --- continuing after foreign rows ----------------------------------------------------------------------
 
 
 def _is_sound(head: Head) -> bool:
-    """Whether the head names the last entry, and nothing lies where the next one goes."""
+    """Return whether the head names the last entry, and no row blocks the next one."""
     rows = list(_in_the_way(head).values_list("seq", "hash", "body")[:2])
     if not head.seq:
         return not rows and head.hash == chain.genesis(head.chain)
@@ -148,7 +150,7 @@ def _in_the_way(head: Head) -> Any:
 
 
 def _resume(head: Head) -> None:
-    """Append the entry that says what was found, and set the head behind it."""
+    """Append an entry that reports what was found, and move the head to it."""
     base, found = _last_of_ours(head)
     if base is None:
         base_seq, base_hash = 0, chain.genesis(head.chain)
@@ -165,7 +167,7 @@ def _resume(head: Head) -> None:
         "target": {"kind": "audit", "id": head.chain},
         "environment": "",
         "workload": "",
-        "reason": "Rows of the log are not as Pointsman wrote them; the log goes on behind them.",
+        "reason": "Rows of the log are not as Pointsman wrote them; the log continues after them.",
         "outcome": "done",
         "diff": [],
         "before_sha256": None,
@@ -179,7 +181,7 @@ def _resume(head: Head) -> None:
 
 
 def _last_of_ours(head: Head) -> tuple[Entry | None, list[dict[str, Any]]]:
-    """The newest entry that can be gone on from, and what is wrong with the head, if it is the head."""
+    """Return the newest entry to continue from, and a description of the head if it is wrong."""
     named = Entry.objects.filter(seq=head.seq, hash=head.hash).first()
     if named is not None and _is_itself(named):
         return named, []
@@ -191,7 +193,7 @@ def _last_of_ours(head: Head) -> tuple[Entry | None, list[dict[str, Any]]]:
 
 
 def _is_itself(entry: Entry) -> bool:
-    """Whether an entry is what was hashed, under its own number."""
+    """Return whether an entry's content matches its hash and its number."""
     if not (chain.is_hash(entry.prev_hash) and chain.is_hash(entry.hash)):
         return False
     if chain.link(entry.prev_hash, bytes(entry.body)) != entry.hash:

@@ -1,4 +1,4 @@
-"""The log as text for elsewhere: JSON lines that verify without Pointsman, and CSV for a spreadsheet."""
+"""Exports of the log: JSON lines that can be verified without Pointsman, and CSV for spreadsheets."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ _CSV = (
 
 
 def lines(entries: QuerySet[Entry], form: str) -> Iterator[str]:
-    """The entries, oldest first, each as a line with its line break."""
+    """Yield the entries, oldest first, each as a line with a line break."""
     return {"jsonl": _json_lines, "csv": _csv_lines}[form](entries.order_by("seq", "pk"))
 
 
@@ -47,19 +47,20 @@ def _csv_line(values: "list[str] | tuple[str, ...]") -> str:
 
 
 def _as_text(value: object) -> str:
-    """A cell that a spreadsheet shows and never computes: `=cmd()` in a reason is text (OWASP, CSV injection)."""
+    """Return a cell that a spreadsheet shows but never evaluates: `=cmd()` in a reason is text (OWASP, CSV
+    injection)."""
     text = str(value)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def write(entries: QuerySet[Entry], form: str, file: IO[bytes]) -> None:
-    """All lines into a file that is open for writing, which a slow reader then reads from."""
+    """Write all lines to an open file."""
     for line in lines(entries, form):
         file.write(line.encode())
 
 
 def response(entries: QuerySet[Entry], form: str) -> HttpResponseBase:
-    """The export, written out before it is sent: a slow reader then holds a file, and no query."""
+    """Return the export, written to a file first, so that a slow client holds a file and not a query open."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 — the response closes it
     write(entries, form, file)
     file.seek(0)

@@ -1,4 +1,4 @@
-"""The audit log as the rest of Pointsman writes it: what was done (`record`), and what was refused (`attempt`)."""
+"""The audit log's interface for writers: completed changes (`record`) and refused attempts (`attempt`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +33,13 @@ def attempt(
     workload: str = "",
     reason: str = "",
 ) -> Iterator[None]:
-    """A transaction whose refusal (403, 409, 412) is rolled back, appended to the log and raised again."""
+    """Run a transaction. If it is refused (403, 409, 412), roll it back, record the refusal and raise it again."""
     try:
         with transaction.atomic():
             yield
     except REFUSALS as error:
         if is_recorded(error):
-            keep_refusal(error)  # an attempt inside this one kept it, and this one's rollback took it away
+            keep_refusal(error)  # an inner attempt recorded it, but this rollback removed the entry
         else:
             record_refusal(
                 error,

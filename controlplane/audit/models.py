@@ -1,4 +1,5 @@
-"""The append-only log. Only `audit.log` and `audit.checkpoints` write these tables; triggers refuse more."""
+"""The append-only log. Only `audit.log` and `audit.checkpoints` write these tables; triggers forbid updates and
+deletes."""
 
 from django.db import models
 
@@ -6,11 +7,11 @@ from django.db import models
 class Entry(models.Model):
     """One change, or one refused attempt, chained to the entry before it. See `controlplane.audit.chain`."""
 
-    seq = models.BigIntegerField(unique=True)  # 1, 2, 3 … without a hole
-    body = models.BinaryField()  # the RFC 8785 bytes that were hashed, kept as bytes
+    seq = models.BigIntegerField(unique=True)  # 1, 2, 3 … without gaps
+    body = models.BinaryField()  # the hashed RFC 8785 bytes
     prev_hash = models.CharField(max_length=64, unique=True)  # unique: a chain cannot fork
     hash = models.CharField(max_length=64, unique=True)
-    # Copies of members of `body`, to filter by; `audit verify` checks that they agree with it.
+    # Copies of members of `body`, for filtering; `audit verify` checks that they match it.
     at = models.DateTimeField(db_index=True)
     actor_kind = models.CharField(max_length=8)
     actor_id = models.CharField(max_length=64)
@@ -44,7 +45,7 @@ class Head(models.Model):
 
 
 class Checkpoint(models.Model):
-    """A signed note (C2SP signed-note) over the head: later truncation below it can be proved."""
+    """A signed note (C2SP signed-note) of the head. It proves a later truncation of the log."""
 
     seq = models.BigIntegerField(unique=True)
     hash = models.CharField(max_length=64)
@@ -56,16 +57,17 @@ class Checkpoint(models.Model):
 
 
 class RefusalWindow(models.Model):
-    """One actor's refusals of the last minute: beyond the first few they are counted here, not written one by one."""
+    """One actor's refusals in a minute. The first few become entries; the rest are only counted here."""
 
     actor_key = models.CharField(max_length=80, unique=True)  # `key:4fXk0cYb2LqA`
     actor_label = models.CharField(max_length=200)
     actor_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — null: no person
     began_at = models.DateTimeField()
-    recorded = models.PositiveIntegerField(default=0)  # entries of their own
-    folded = models.PositiveIntegerField(default=0)  # counted only
+    recorded = models.PositiveIntegerField(default=0)  # refusals recorded as entries
+    folded = models.PositiveIntegerField(default=0)  # refusals only counted
     counts = models.JSONField(default=dict)  # {"assignment.pin role_missing": 13}
-    last = models.CharField(max_length=32, blank=True, default="", db_index=True)  # the last one counted
+    # Identifies the last one counted.
+    last = models.CharField(max_length=32, blank=True, default="", db_index=True)
 
     def __str__(self) -> str:
         return f"{self.actor_key}: {self.recorded} and {self.folded} more"

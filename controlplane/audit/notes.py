@@ -7,7 +7,7 @@
 
     — pointsman.audit/<chain id> <base64 of 4 bytes of key hash ‖ 64 bytes of signature>
 
-The signature is over the text up to and with the newline before the empty line.
+The signature covers the text up to and including the newline before the empty line.
 """
 
 import base64
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-_ED25519 = b"\x01"  # the signed note's number of the algorithm
+_ED25519 = b"\x01"  # Ed25519's algorithm number in signed notes
 _NOTE = re.compile(
     r"(?P<text>(?P<origin>pointsman\.audit/(?P<chain>\S+))\n(?P<seq>[0-9]{1,18})\n(?P<hash>\S+)\n(?P<at>\S+)\n)\n"
     r"— (?P<name>\S+) (?P<signature>\S+)\n"
@@ -29,7 +29,7 @@ _NOTE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a checkpoint says: entry `seq` of `chain` had `hash` (hex)."""
+    """The content of a checkpoint: entry `seq` of `chain` had `hash` (hex)."""
 
     chain: str
     seq: int
@@ -41,7 +41,7 @@ class Note:
 
     @property
     def whole(self) -> str:
-        """The note as it was written."""
+        """Return the complete note as written."""
         return f"{self.text}\n— {self.name} {self.signature}\n"
 
 
@@ -53,7 +53,7 @@ def write(chain: str, seq: int, hash_: str, at: str, *, sign: Callable[[bytes], 
 
 
 def read_all(text: str) -> list[Note]:
-    """Every note in a text, in order; several follow each other in a file of checkpoints."""
+    """Return all notes in a text, in order. A checkpoint file contains several."""
     return [
         Note(
             m["chain"],
@@ -69,12 +69,12 @@ def read_all(text: str) -> list[Note]:
 
 
 def rest(text: str) -> str:
-    """What of a text is no note: nothing, unless somebody played with it."""
+    """Return the part of a text that is not a note: empty, unless somebody tampered with it."""
     return _NOTE.sub("", text).strip()
 
 
 def is_signed(note: Note, publics: Iterable[bytes]) -> bool:
-    """True if one of the keys (32 bytes each) made the note's signature."""
+    """Return whether one of the keys (32 bytes each) made the note's signature."""
     try:
         raw = base64.b64decode(note.signature, validate=True)
     except binascii.Error:

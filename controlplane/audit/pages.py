@@ -1,4 +1,4 @@
-"""Pages of the audit log: who changed what, when, why, on what evidence."""
+"""Pages of the audit log: who changed what, when, why, and on what evidence."""
 
 import json
 from typing import Any, cast
@@ -16,7 +16,7 @@ from controlplane.audit.models import Checkpoint, Entry, Head
 from controlplane.core.errors import NotFound
 from controlplane.web.pages import console_view, must, page, paginated, person
 
-# Where a target's own page is; kinds that have none show as text.
+# The page of a target, by kind. Targets of other kinds are shown as text.
 _PAGES = {
     "rollout": lambda found: reverse("console:rollout", args=[found]),
     "workload": lambda found: reverse("console:workload", args=[found]),
@@ -29,13 +29,13 @@ _PAGES = {
 
 
 def _picked(example: str, options: str) -> forms.CharField:
-    """A text with suggestions: `options` is the id of their list."""
+    """Return a text field with suggestions; `options` is the id of the datalist."""
     widget = forms.TextInput(attrs={"placeholder": example, "list": options})
     return forms.CharField(required=False, widget=widget)
 
 
 class FilterForm(forms.Form):
-    """What the list is narrowed to. Days are whole days in UTC, both included."""
+    """The filters of the list. Dates are whole days in UTC, both inclusive."""
 
     actor = _picked("Name", "audit-people")
     action = forms.CharField(required=False, widget=forms.Select)
@@ -53,7 +53,7 @@ class FilterForm(forms.Form):
         self.fields["action"].widget.choices = _actions(self.data.get("action", ""))
 
     def narrow(self, entries: QuerySet[Entry]) -> QuerySet[Entry]:
-        """The entries that match all that is given; a date that is none narrows nothing, and says so."""
+        """Return the entries that match all filters. An invalid date filters nothing and shows a form error."""
         self.full_clean()
         given = {name: value for name, value in self.cleaned_data.items() if value}
         lookups = {
@@ -72,7 +72,7 @@ class FilterForm(forms.Form):
 
 
 def _actions(given: str) -> list[Any]:
-    """By what they were done to, each in words. `given`: what the link narrows to, offered although unknown."""
+    """Return the action choices, grouped by target, in words. `given` is added if the link names an unknown action."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for action, verb in sentences.VERBS.items():
         kind = action.partition(".")[0]
@@ -83,7 +83,7 @@ def _actions(given: str) -> list[Any]:
 
 
 def visible(request: HttpRequest) -> QuerySet[Entry]:
-    """The entries of the environments that this person may see, and those of no environment."""
+    """Return the entries of the environments that this person may see, and those of no environment."""
     must(request, None, permissions.ANYWHERE)
     names = permissions.visible_environments(person(request))
     entries = Entry.objects.defer("body")
@@ -110,7 +110,7 @@ _MOST_OPTIONS = 200
 
 
 def _options(request: HttpRequest) -> dict[str, list[tuple[str, str]]]:
-    """What the filter suggests: the list's id → (value, words)."""
+    """Return the filter's suggestions: datalist id → (value, label) pairs."""
     seen = visible(request).order_by()
 
     def distinct(column: str) -> list[tuple[str, str]]:
@@ -142,7 +142,7 @@ _FIGURES = ("estimate", "low", "high", "margin", "n_candidate", "n_baseline")
 
 
 def _verdicts(evidence: Any) -> list[dict[str, Any]]:
-    """The guardrails' verdicts in an entry's evidence, as a table shows them; empty where it has none."""
+    """Return the guardrail verdicts in an entry's evidence as table rows; empty if there are none."""
     found = evidence.get("verdicts") if isinstance(evidence, dict) else None
     return [
         {"name": verdict.get("name"), "result": verdict.get("result")}
@@ -153,7 +153,7 @@ def _verdicts(evidence: Any) -> list[dict[str, Any]]:
 
 
 def _number(value: Any) -> float | None:
-    """A figure of the log, where decimals are text; None for what is none."""
+    """Return a number from the log, where decimals are text; None if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -161,7 +161,7 @@ def _number(value: Any) -> float | None:
 
 
 def differences(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entry's changes as a page shows them: a path in words, what was and what is."""
+    """Return the entry's changes for display: a dotted path, the value before and the value after."""
     return [
         {
             "path": change["path"].lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~"),
@@ -178,23 +178,23 @@ def _added_or_removed(change: dict[str, Any]) -> str:
 
 
 def target_page(entry: Entry) -> str:
-    """The address of what the entry is about, or nothing."""
+    """Return the URL of the entry's target, or ""."""
     found = _PAGES.get(entry.target_kind)
     return found(entry.target_id) if found else ""
 
 
 @console_view("GET")
 def export(request: HttpRequest, form: str) -> HttpResponse:
-    """What the list shows, whole and oldest first, as a file."""
+    """Export the filtered list, complete and oldest first."""
     if form not in exports.FORMATS:
-        raise NotFound("The log is exported as jsonl or csv.")
+        raise NotFound("The log can be exported as jsonl or csv.")
     entries = FilterForm(request.GET).narrow(visible(request)).defer(None)
     return cast("HttpResponse", exports.response(entries, form))
 
 
 @console_view("GET", "POST")
 def verify_page(request: HttpRequest) -> HttpResponse:
-    """A button that reads the whole log, and what was found."""
+    """Show a button that verifies the whole log, and the findings."""
     must(request, Role.VIEWER, "")
     found = verification.verify() if request.method == "POST" else None
     last = Checkpoint.objects.order_by("-seq").first()

@@ -1,7 +1,7 @@
-"""Refused attempts are entries, too. A flood of one actor folds into one entry with a count.
+"""Record refused attempts as entries. A flood from one actor is folded into one entry with a count.
 
-The first refusals of a minute are entries of their own; what comes after is counted, and the count becomes an entry
-when the minute is over: by the actor's next refusal, or by the periodic job.
+The first refusals of a minute become entries; later ones are counted. When the minute is over, the count becomes an
+entry, written with the actor's next refusal or by the periodic job.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import Conflict, Forbidden, PointsmanError, StaleVersion
 from controlplane.core.ids import uuid7
 
-REFUSALS = (Forbidden, Conflict, StaleVersion)  # what is kept: a no to a well-formed request
+REFUSALS = (Forbidden, Conflict, StaleVersion)  # recorded: well-formed requests that were refused
 WINDOW = timedelta(minutes=1)
-EACH = 20  # of one actor in a window that are entries of their own
+EACH = 20  # refusals per actor and window that become entries
 
 
 def record_refusal(
@@ -32,11 +32,11 @@ def record_refusal(
     workload: str = "",
     reason: str = "",
 ) -> None:
-    """Append a refused attempt, in a transaction of its own.
+    """Append a refused attempt, in its own transaction.
 
-    Call it after the attempt's transaction was rolled back. When that was inside a wider one (a request with
-    an `Idempotency-Key`), the entry goes down with it: the error carries the entry's details, and the
-    code that rolls back the wider one calls `keep_refusal`.
+    Call it after the attempt's transaction was rolled back. If that transaction was inside a wider one (a request with
+    an `Idempotency-Key`), the entry is rolled back with it. The error therefore carries the entry's details, and the
+    code that rolls back the wider transaction calls `keep_refusal`.
     """
     fields = {
         "actor": actor,
@@ -56,7 +56,7 @@ def is_recorded(error: BaseException) -> bool:
 
 
 def keep_refusal(error: BaseException) -> None:
-    """Append an error's refusal again if the rollback took it away. Call it outside of that transaction."""
+    """Append an error's refusal again if a rollback removed it. Call it outside that transaction."""
     token, fields = error.__dict__.get("_refusal", ("", None))
     if fields is None or RefusalWindow.objects.filter(last=token).exists() or _is_entry(token):
         return
@@ -68,7 +68,7 @@ def _is_entry(token: str) -> bool:
 
 
 def _keep(fields: Mapping[str, Any]) -> str:
-    """Append the refusal or count it; returns what tells later whether it is still there."""
+    """Append or count the refusal. Return a token that tells later whether it still exists."""
     actor: Actor = fields["actor"]
     with transaction.atomic():
         window = _window_of(actor)
@@ -85,7 +85,7 @@ def _keep(fields: Mapping[str, Any]) -> str:
 
 
 def _window_of(actor: Actor) -> RefusalWindow:
-    """The actor's window, locked; a new one when the last is over."""
+    """Return the actor's window, locked; restart it if the last minute is over."""
     now = clock.now()
     key = f"{actor.kind}:{actor.id}"
     RefusalWindow.objects.get_or_create(
@@ -115,7 +115,7 @@ def _fold(window: RefusalWindow) -> None:
 
 
 def fold_old() -> None:
-    """Turn the counts of windows that are over into entries."""
+    """Turn the counts of expired windows into entries."""
     for pk in RefusalWindow.objects.filter(began_at__lt=clock.now() - WINDOW).values_list("pk", flat=True):
         with transaction.atomic():
             window = RefusalWindow.objects.select_for_update().filter(pk=pk).first()

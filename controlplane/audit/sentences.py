@@ -1,7 +1,7 @@
-"""Entries in words: "ben approved v1 → v2 of summaries in production".
+"""Entries as sentences: "ben approved v1 → v2 of summaries in production".
 
-The verb is the action's, the object the target's. Apps register names for targets that are only ids (`register`): they
-are asked once for a whole page.
+The action gives the verb, the target the object. Apps register names for targets that are only ids (`register`); they
+are queried once per page.
 """
 
 from collections import defaultdict
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controlplane.audit.models import Entry
 
-Names = Callable[[Iterable[str]], Mapping[str, str]]  # ids → what people call them
+Names = Callable[[Iterable[str]], Mapping[str, str]]  # ids → display names
 
 _names: dict[str, Names] = {}
 
@@ -17,7 +17,7 @@ VERBS = {
     "rollout.draft": "drafted", "rollout.propose": "proposed", "rollout.amend": "amended",
     "rollout.approve": "approved", "rollout.approve_stage": "approved the next stage of",
     "rollout.reject": "rejected", "rollout.cancel": "cancelled",
-    "rollout.withdraw_approval": "took back the approval of",
+    "rollout.withdraw_approval": "withdrew the approval of",
     "rollout.start": "started", "rollout.break_glass": "started without approval",
     "rollout.advance": "advanced", "rollout.complete": "completed", "rollout.pause": "paused",
     "rollout.resume": "resumed", "rollout.roll_back": "rolled back", "rollout.abort": "aborted",
@@ -30,38 +30,38 @@ VERBS = {
     "environment.break_glass": "edited without approval", "environment.four_eyes_off": "switched four eyes off in",
     "version.add": "wrote", "model.add": "added", "model.edit": "edited",
     "plan.add": "saved", "plan.edit": "edited", "plan.remove": "removed",
-    "guardrail.set": "changed the guardrail on", "guardrail.remove": "took back the own guardrail on",
+    "guardrail.set": "changed the guardrail on", "guardrail.remove": "removed the guardrail on",
     "key.issue": "issued", "key.rotate": "rotated", "key.revoke": "revoked",
     "membership.grant": "gave a role to", "membership.withdraw": "took a role from",
-    "team.create": "made", "team.set_members": "changed the members of",
-    "change.request": "asked for", "change.approve": "approved", "change.reject": "rejected",
+    "team.create": "created", "team.set_members": "changed the members of",
+    "change.request": "requested", "change.approve": "approved", "change.reject": "rejected",
     "change.withdraw": "withdrew", "user.first_admin": "made the first administrator",
-    "user.create": "made the account of", "user.take_stock": "took stock of the accounts:",
-    "password.rehash": "hashed anew the password of",
-    "invitation.create": "invited", "invitation.accept": "accepted", "invitation.revoke": "took back",
+    "user.create": "created the account of", "user.take_stock": "listed the existing accounts:",
+    "password.rehash": "rehashed the password of",
+    "invitation.create": "invited", "invitation.accept": "accepted", "invitation.revoke": "revoked",
     "user.deactivate": "deactivated", "user.activate": "activated", "user.end_sessions": "ended the sessions of",
-    "user.withdraw_superuser": "took everything but the roles from",
-    "membership.break_glass": "gave, without approval, a role to",
+    "user.withdraw_superuser": "withdrew the superuser rights of",
+    "membership.break_glass": "gave a role without approval to",
     "password.change": "changed the password of", "second_factor.add": "set up a second factor of",
     "second_factor.remove": "removed the second factor of",
-    "second_factor.new_recovery_codes": "made new recovery codes of",
+    "second_factor.new_recovery_codes": "generated new recovery codes for",
     "provider.connect": "connected the company's account of",
     "provider.disconnect": "disconnected the company's account of",
     "session.begin": "signed in", "session.end": "signed out", "team.join": "joined",
     "signing_key.rotate": "rotated", "signing_key.retire": "retired",
-    "signing_key.noticed": "noticed other signing keys, now with",
-    "break_glass.review": "looked at the use of break-glass:",
+    "signing_key.noticed": "noticed changed signing keys, now with",
+    "break_glass.review": "reviewed the use of break-glass:",
 }  # fmt: skip
-_ALONE = {"session.begin", "session.end"}  # of oneself
+_ALONE = {"session.begin", "session.end"}  # actions without an object
 
 
 def register(kind: str, names: Names) -> None:
-    """`names` says what people call targets of this kind, of the ids that it knows."""
+    """Register a function that maps the ids of targets of this kind to display names, as far as it knows them."""
     _names[kind] = names
 
 
 def told(entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
-    """Each entry with its sentence."""
+    """Return each entry with its sentence."""
     asked: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         asked[entry.target_kind].add(entry.target_id)
@@ -70,7 +70,7 @@ def told(entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
 
 
 def sentence(entry: Entry, names: Mapping[str, str]) -> str:
-    """Who did what to what. `names`: of targets of the entry's kind."""
+    """Return who did what to what. `names` are display names of targets of the entry's kind."""
     verb = VERBS.get(entry.action) or entry.action.partition(".")[2].replace("_", " ")
     if entry.outcome == "refused":
         verb = f"was refused ({verb})"

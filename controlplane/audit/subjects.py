@@ -1,10 +1,11 @@
-"""What entries speak of: rows of other tables, held against what the log says of them.
+"""Compares rows of other tables with the entries that describe them.
 
 An app registers a `Subject` for each kind of row that an auditor must be able to trust. While the log is read, each
-subject collects what the entries say its rows are; afterwards the rows are read, and each difference is a finding:
+subject collects the values that the entries give its rows; afterwards the rows are read, and each difference is a
+finding:
 
-    contradicted   a row says other than its entries      missing      entries speak of a row that is gone
-    unrecorded     a row that no entry speaks of
+    contradicted   a row differs from its entries      missing      entries describe a row that is gone
+    unrecorded     a row that no entry describes
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +17,15 @@ from controlplane.audit import chain
 from controlplane.audit.verify import Finding
 
 Values = Mapping[str, Any]
-Said = tuple[str, Values | None]  # a row's name, and what it is from now on; None: it is gone
-UNSAID = object()  # of a column: an entry changed it, and does not say to what (as older versions did)
+Said = tuple[str, Values | None]  # a row's name, and its values from now on; None: the row was removed
+UNSAID = object()  # an entry changed the column but does not give its value (older versions did this)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`said` reads an entry's body into what it says of rows of this kind; `rows` are the rows as they are stored.
+    """`said` yields the rows of this kind, with values, that an entry's body describes; `rows` yields the stored rows.
 
-    `unsaid`: what a row holds that a new database begins with, so that no entry tells of it.
+    `unsaid` returns the values of rows that every new database contains, which no entry describes.
     """
 
     kind: str
@@ -41,7 +42,7 @@ def register(subject: Subject) -> None:
 
 
 def by_target(kind: str, rows: Callable[[], Iterable[tuple[str, Values]]]) -> Subject:
-    """Rows that are the target of their entries, and whose values are in the entries' differences."""
+    """Return a subject whose rows are the targets of their entries, with their values in the entries' diffs."""
 
     def said(body: Mapping[str, Any]) -> Iterable[Said]:
         if body["target"]["kind"] == kind and body["diff"]:
@@ -51,13 +52,13 @@ def by_target(kind: str, rows: Callable[[], Iterable[tuple[str, Values]]]) -> Su
 
 
 def replayed(diff: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a difference says of a row's own columns from then on; of what is inside a column, nothing."""
+    """Return the new values of a row's columns given by a diff. Changes inside a column are skipped."""
     return {change["path"][1:]: change.get("after") for change in diff if change["path"].count("/") == 1}
 
 
 @dataclass(slots=True)
 class Witness:
-    """Collects what a log says of every registered subject while it is read, then compares."""
+    """Collects what a log says about every registered subject while it is read, then compares it with the rows."""
 
     expected: dict[str, dict[str, dict[str, Any] | None]] = field(default_factory=dict)
 
@@ -68,7 +69,7 @@ class Witness:
             try:
                 told = list(subject.said(body))
             except (KeyError, TypeError, AttributeError, ValueError):
-                continue  # an entry that is no entry is found where it stands
+                continue  # a malformed entry is reported elsewhere
             known = self.expected.setdefault(subject.kind, {})
             for name, values in told:
                 known[name] = None if values is None else {**(known.get(name) or {}), **values}
@@ -79,7 +80,7 @@ class Witness:
 
 
 def _same(stored: Any, told: Any) -> bool:
-    """Whether two values are one. A number may have been written with fewer digits than its column keeps."""
+    """Return whether two values are equal. A number may have been written with fewer digits than its column stores."""
     if stored == told or not (isinstance(stored, str) and isinstance(told, str)):
         return bool(stored == told) and isinstance(stored, bool) == isinstance(told, bool)
     try:
@@ -93,7 +94,7 @@ def _compared(subject: Subject, expected: dict[str, dict[str, Any] | None]) -> I
         where = f"{subject.kind} {name}"
         values = expected.pop(name) if name in expected else subject.unsaid(name)
         if values is None:
-            yield Finding("unrecorded", 0, "no entry of the log made this row", where)
+            yield Finding("unrecorded", 0, "no entry of the log created this row", where)
             continue
         wrong = sorted(
             column
@@ -111,4 +112,6 @@ def _compared(subject: Subject, expected: dict[str, dict[str, Any] | None]) -> I
             )
     for name, values in expected.items():
         if values is not None:
-            yield Finding("missing", 0, "the log says that it is there", f"{subject.kind} {name}")
+            yield Finding(
+                "missing", 0, "the row is gone, but the log says that it exists", f"{subject.kind} {name}"
+            )

@@ -9,5 +9,5 @@ from controlplane.audit.management import key_changes
 @shared_task(soft_time_limit=30, time_limit=40)
 def checkpoint() -> None:
     refusals.fold_old()
-    key_changes.notice()  # of a process whose start could not look, or of keys that were changed since
+    key_changes.notice()  # in case the check at startup failed, or keys changed since
     checkpoints.make()

@@ -1,11 +1,11 @@
-"""Tables that only grow: triggers that refuse UPDATE, DELETE, TRUNCATE and REPLACE, on both databases.
+"""Append-only tables: triggers that refuse UPDATE, DELETE, TRUNCATE and REPLACE, on both databases.
 
-A migration says `AppendOnly("Entry")` after the model was created. The refusal is an `IntegrityError`. This
-keeps honest code honest and makes tampering deliberate; that somebody with the database's password tampered
-all the same is what the hash chain shows.
+A migration adds `AppendOnly("Entry")` after it creates the model. A refused statement raises `IntegrityError`. The
+triggers prevent mistakes and make tampering deliberate; the hash chain exposes tampering by somebody who has the
+database's password.
 
-SQLite alters a table by making it anew, without its triggers: a later migration that alters such a model ends
-with `AppendOnly` again. `missing` finds what was forgotten.
+SQLite alters a table by recreating it without its triggers, so a later migration that alters such a model must end with
+`AppendOnly` again. `missing` finds forgotten triggers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ END $$
 
 
 class AppendOnly(Operation):
-    """Migration operation: from here on rows of the model are inserted once and never changed."""
+    """Migration operation: from here on, rows of the model can be inserted but never changed."""
 
     reversible = True
 
@@ -40,7 +40,7 @@ class AppendOnly(Operation):
         self.model = model
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """The model's fields stay as they are."""
+        """Do nothing: the model's fields do not change."""
 
     def database_forwards(
         self,
@@ -65,7 +65,7 @@ class AppendOnly(Operation):
             schema_editor.execute(statement, params=None)
 
     def describe(self) -> str:
-        return f"Let rows of {self.model} be inserted only"
+        return f"Make rows of {self.model} append-only"
 
     @property
     def migration_name_fragment(self) -> str:
@@ -73,7 +73,7 @@ class AppendOnly(Operation):
 
 
 def missing(connection: BaseDatabaseWrapper) -> list[str]:
-    """The triggers that the tables there are should have and have not (PostgreSQL: or not always on)."""
+    """Return the triggers that existing tables should have but lack (PostgreSQL: or that are not always enabled)."""
     tables = {apps.get_model(label)._meta.db_table for label in APPEND_ONLY}
     tables &= set(connection.introspection.table_names())
     wanted = {f"{PREFIX}_{table}_{event}" for table in tables for event in _EVENTS[connection.vendor]}
@@ -96,7 +96,7 @@ def _create(vendor: str, model: type[models.Model]) -> list[str]:
             f"FOR EACH ROW EXECUTE FUNCTION {PREFIX}_refuse()",
             f'CREATE TRIGGER {PREFIX}_{table}_truncate BEFORE TRUNCATE ON "{table}" '
             f"FOR EACH STATEMENT EXECUTE FUNCTION {PREFIX}_refuse()",
-            # ALWAYS: `session_replication_role = replica` does not switch it off.
+            # ALWAYS: `session_replication_role = replica` does not disable it.
             f'ALTER TABLE "{table}" ENABLE ALWAYS TRIGGER {PREFIX}_{table}_row',
             f'ALTER TABLE "{table}" ENABLE ALWAYS TRIGGER {PREFIX}_{table}_truncate',
         ]
@@ -106,9 +106,9 @@ def _create(vendor: str, model: type[models.Model]) -> list[str]:
             f'CREATE TRIGGER {PREFIX}_{table}_{event.lower()} BEFORE {event} ON "{table}" '
             f"BEGIN SELECT RAISE(ABORT, '{table} only grows: {event} is refused'); END"
         )
-    # INSERT OR REPLACE deletes the row in its way, past the DELETE trigger when recursive_triggers is off,
-    # as it is in every client but ours.
-    there = f'EXISTS (SELECT 1 FROM "{table}" WHERE {_same_row(model)})'  # noqa: S608 — names of our own
+    # INSERT OR REPLACE deletes the conflicting row without firing the DELETE trigger when recursive_triggers is off,
+    # which is the default in every client but ours.
+    there = f'EXISTS (SELECT 1 FROM "{table}" WHERE {_same_row(model)})'  # noqa: S608 — the names are our own
     statements.append(
         f'CREATE TRIGGER {PREFIX}_{table}_insert BEFORE INSERT ON "{table}" WHEN {there} '
         f"BEGIN SELECT RAISE(ABORT, '{table} only grows: a row with this key is there'); END"
@@ -122,7 +122,7 @@ def _drop(vendor: str, table: str) -> list[str]:
 
 
 def _same_row(model: type[models.Model]) -> str:
-    """SQL: the stored row that the new one would replace, by any of the model's unique keys."""
+    """Return SQL that matches the stored row that the new one would replace, by any of the model's unique keys."""
     keys: list[Sequence[str]] = [[field.name] for field in model._meta.local_fields if field.unique]
     keys += [
         constraint.fields

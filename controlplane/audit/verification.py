@@ -1,4 +1,4 @@
-"""Verifies the whole log from all sides: entries, head, checkpoints (rows, file, copies), and what they speak of."""
+"""Verify the whole log: entries, head, checkpoints (rows, file, copies), and the rows that entries describe."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found. `count` entries were read; `hash` is where the log ends."""
+    """The result. `count` entries were read; `hash` is the hash of the last one."""
 
     findings: list[Finding]
     count: int
@@ -30,9 +30,9 @@ class Verified:
 def verify(
     other_keys: Sequence[bytes] = (), *, copies: Sequence[str] = (), with_file: bool = True
 ) -> Verified:
-    """Examine the whole log. `copies` are texts of checkpoints that were kept elsewhere (a webhook's, a backup's).
+    """Examine the whole log. `copies` are texts of checkpoints kept elsewhere (by a webhook, in a backup).
 
-    `with_file`: whether this machine keeps the file of checkpoints; where periodic jobs run elsewhere it does not.
+    `with_file` says whether this machine keeps the checkpoint file; it does not if periodic jobs run elsewhere.
     """
     keys = [*signing.trusted_publics(), *other_keys]
     head = Head.objects.filter(pk=log.HEAD).first()
@@ -60,7 +60,7 @@ def verify(
 
 
 def _chain_id(head: Head | None, known: Sequence[notes.Note]) -> str:
-    """Which log this is: as its first entry says, else its head, else its checkpoints."""
+    """Return the log's id: from the first entry, otherwise from the head, otherwise from the checkpoints."""
     first = Entry.objects.filter(seq=1).values_list("body", "prev_hash").first()
     if first is not None:
         for name in [
@@ -79,7 +79,7 @@ def _said_by(body: bytes) -> str:
 
 
 def _notes_of(*texts: str) -> list[notes.Note]:
-    """All that are known, each once. One that is only in the file was taken out of the database."""
+    """Return all known notes without duplicates. A note found only in the file was removed from the database."""
     return list(dict.fromkeys(note for text in texts for note in notes.read_all(text)))
 
 
@@ -88,15 +88,13 @@ def _rows_against_notes(rows: Sequence[Checkpoint]) -> Iterator[Finding]:
         found = notes.read_all(row.note)
         where = f"checkpoint {row.seq}"
         if len(found) != 1 or notes.rest(row.note):
-            yield Finding("altered", row.seq, "its row holds no signed note", where)
+            yield Finding("altered", row.seq, "its row does not contain a signed note", where)
             continue
         (note,) = found
         said = {"seq": note.seq, "hash": note.hash, "at": note.at}
         kept = {"seq": row.seq, "hash": row.hash, "at": chain.timestamp(row.at)}
         if wrong := [name for name in said if said[name] != kept[name]]:
-            yield Finding(
-                "altered", row.seq, f"its row's {', '.join(wrong)} is not what its note says", where
-            )
+            yield Finding("altered", row.seq, f"its row's {', '.join(wrong)} differs from its note", where)
 
 
 def _rows_against_file(rows: Sequence[Checkpoint], file: str) -> Iterator[Finding]:
@@ -109,12 +107,15 @@ def _rows_against_file(rows: Sequence[Checkpoint], file: str) -> Iterator[Findin
             yield Finding(
                 "missing",
                 note.seq,
-                "its checkpoint is in the file and not in the database",
+                "its checkpoint is in the file but not in the database",
                 f"checkpoint {note.seq}",
             )
     if left := notes.rest(file):
         yield Finding(
-            "altered", 0, f"the file of checkpoints holds what is none: {left[:60]!r}", "checkpoint file"
+            "altered",
+            0,
+            f"the checkpoint file contains text that is not a checkpoint: {left[:60]!r}",
+            "checkpoint file",
         )
 
 

@@ -1,7 +1,7 @@
-"""What was done to the log behind Pointsman's back, and to which entry. Pure: rows in, findings out; nothing raises.
+"""Detect tampering with the log, and the entries affected. Pure: rows in, findings out; nothing raises.
 
-Three sides are held against each other: the entries, the head that says where they end, and the signed checkpoints.
-What the entries speak of (versions, approvals, transitions …) is the fourth: see `controlplane.audit.subjects`.
+It compares three sources: the entries, the head with the log's end, and the signed checkpoints.
+`controlplane.audit.subjects` adds the fourth: the rows that entries describe (versions, approvals, transitions …).
 """
 
 import json
@@ -13,22 +13,22 @@ from controlplane.audit import chain
 from controlplane.audit.notes import Note
 
 Kind = Literal[
-    "altered",  # it is not what was written
-    "missing",  # it was there, and is not
-    "reordered",  # it stands at another place
-    "forked",  # it belongs to another history
+    "altered",  # differs from what was written
+    "missing",  # existed, and is gone
+    "reordered",  # is in another place
+    "forked",  # belongs to another history
     "truncated",  # the end is gone
-    "bad signature",  # a checkpoint that no trusted key signed
-    "forged",  # Pointsman did not write it
-    "unrecorded",  # a row that no entry speaks of
-    "contradicted",  # a row that says other than its entries
+    "bad signature",  # a checkpoint not signed by a trusted key
+    "forged",  # not written by Pointsman
+    "unrecorded",  # a row that no entry describes
+    "contradicted",  # a row that differs from its entries
 ]
-RESUME = "audit.resume"  # the action of an entry that goes on after an entry or a head that Pointsman did not write
+RESUME = "audit.resume"  # action of an entry that continues the log after rows that Pointsman did not write
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry as it is stored. `columns` are the copies of its members that the database filters by."""
+    """An entry as stored. `columns` are the copies of its members that the database filters by."""
 
     seq: int
     body: bytes
@@ -46,7 +46,7 @@ class StoredHead:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, at entry `seq` (0: at none). `where` names what is no entry: `head`, `version a/3`."""
+    """One problem, at entry `seq` (0: no entry). `where` names anything that is not an entry: `head`, `version a/3`."""
 
     kind: Kind
     seq: int
@@ -58,10 +58,10 @@ class Finding:
 
 
 class Examination:
-    """Reads a log once, front to back. `findings` grows; `last` and `hash` are where it has come to.
+    """Reads a log once, from start to end. `findings` accumulates; `last` and `hash` are the last entry read.
 
-    `wanted` are the numbers whose hashes are asked for afterwards (checkpoints, the head): all are not kept.
-    `witness` is given the body of each entry that could be read, for what it speaks of.
+    `wanted` are the entry numbers whose hashes are needed afterwards (checkpoints, the head); other hashes are not
+    kept. `witness` is called with the body of each readable entry.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Examination:
         self.count = 0
         self.hashes = dict.fromkeys(wanted, "")
         self._seen = {self.hash: 0}
-        self._resumed_from = -1  # where the history went on that a resuming entry names
+        self._resumed_from = -1  # the entry that a resuming entry continues from; -1: it is an ordinary entry
 
     # --- entries --------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class Examination:
             if row.seq > self.last + 1:
                 gone = f"{self.last + 1} to {row.seq - 1}" if row.seq > self.last + 2 else f"{self.last + 1}"
                 self._add_finding(
-                    "missing", self.last + 1, f"the log goes on at {row.seq}; {gone} is not there"
+                    "missing", self.last + 1, f"the log continues at {row.seq}; {gone} is missing"
                 )
             if body is not None and self.witness is not None:
                 self.witness(body)
@@ -101,18 +101,18 @@ class Examination:
                 self.hashes[row.seq] = row.hash
 
     def _first_problem(self, row: StoredEntry, body: Mapping[str, Any] | None) -> Finding | None:
-        """The first thing that is wrong with a row; what follows from it is not worth a sentence."""
+        """Return the first problem of a row. Problems that follow from it are not reported."""
         if not (chain.is_hash(row.hash) and chain.is_hash(row.prev_hash)):
-            return Finding("altered", row.seq, "its hash, or the one before it, is no SHA-256 in hex")
+            return Finding("altered", row.seq, "its hash, or the one before it, is not a SHA-256 in hex")
         if row.seq <= self.last:
             kind: Kind = "reordered" if row.hash in self._seen else "forked"
-            return Finding(kind, row.seq, f"it comes after {self.last}; a number occurs once, in order")
+            return Finding(kind, row.seq, f"it comes after {self.last}; numbers must be unique and in order")
         if chain.link(row.prev_hash, row.body) != row.hash:
             return Finding("altered", row.seq, "its content is not what was hashed when it was written")
         if body is None:
-            return Finding("altered", row.seq, "its content is no entry")
+            return Finding("altered", row.seq, "its content is not an entry")
         if body["seq"] != row.seq:
-            return Finding("reordered", row.seq, f"it holds what was written as entry {body['seq']}")
+            return Finding("reordered", row.seq, f"it contains what was written as entry {body['seq']}")
         if body["chain"] != self.chain_id:
             return Finding("forked", row.seq, f"it belongs to another log ({body['chain']})")
         if differing := self._differing_columns(row, body):
@@ -125,23 +125,19 @@ class Examination:
         try:
             expected = self.columns_of(body)
         except (KeyError, TypeError, AttributeError):
-            return "(all: its content is no entry of this version)"
+            return "(all: its content is not an entry of this version)"
         return ", ".join(name for name in row.columns if row.columns[name] != expected.get(name))
 
     def _link_problem(self, row: StoredEntry) -> Finding | None:
         if row.prev_hash == self.hash or row.seq != self.last + 1 or self._resumed_from >= 0:
-            return None  # after a gap nothing can be said of the link
+            return None  # after a gap the link cannot be checked
         before = self._seen.get(row.prev_hash)
         if before is not None:
-            return Finding(
-                "forked", row.seq, f"it continues entry {before}, as another history did before it"
-            )
-        return Finding(
-            "altered", self.last, f"it was written anew after entry {row.seq} had been chained to it"
-        )
+            return Finding("forked", row.seq, f"it continues entry {before}, which already has a successor")
+        return Finding("altered", self.last, f"it was rewritten after entry {row.seq} had been chained to it")
 
     def _resumption(self, row: StoredEntry, body: Mapping[str, Any] | None) -> int:
-        """Where a resuming entry goes on, -1 for any other. What made it necessary is a finding for good."""
+        """Return the entry that a resuming entry continues from, -1 for any other. The cause is always a finding."""
         if body is None or body.get("action") != RESUME:
             return -1
         told = body.get("evidence")
@@ -154,7 +150,7 @@ class Examination:
             str(base.get("hash")), {"found": found, "nonce": told.get("nonce")}
         ):
             self._add_finding(
-                "forged", row.seq, "it claims to resume the log from an entry that is not there"
+                "forged", row.seq, "it claims to resume the log from an entry that does not exist"
             )
             return -1
         for item in found or [{}]:
@@ -164,7 +160,7 @@ class Examination:
                 Finding(
                     "forged",
                     row.seq,
-                    f"Pointsman found {where} as it had not written it, and went on from entry {base['seq']}",
+                    f"Pointsman found {where} changed by somebody else, and continued from entry {base['seq']}",
                 )
             )
         return int(base["seq"])
@@ -172,25 +168,26 @@ class Examination:
     # --- head -----------------------------------------------------------------------------------------
 
     def compare_head(self, head: StoredHead | None, others: int = 0, proven: int = 0) -> None:
-        """Hold the log against the head as it was before reading.
+        """Compare the log with the head as stored before reading.
 
-        `others`: rows beside it, of which there is none. `proven`: up to where a checkpoint speaks.
+        `others` is the number of extra head rows, which should be 0. `proven` is the last entry covered by a
+        checkpoint.
         """
         if others:
-            self._add_finding("forged", 0, f"there are {others} head rows too many", "head")
+            self._add_finding("forged", 0, f"there are {others} extra head rows", "head")
         if head is None:
             if self.count or proven:
                 self._add_finding("missing", 0, f"the head row is gone; the log ends at {self.last}", "head")
             return
         if head.chain != self.chain_id:
-            self._add_finding("altered", 0, f"the head says that this is the log {head.chain}", "head")
+            self._add_finding("altered", 0, f"the head names another log ({head.chain})", "head")
         if head.seq > self.last:
             self._add_finding(
                 "truncated", self.last + 1, f"the log ends at {self.last}; its head says {head.seq}"
             )
         elif head.seq < self.last:
             self._add_finding(
-                "forged", head.seq + 1, f"it lies behind the head, which says that the log ends at {head.seq}"
+                "forged", head.seq + 1, f"it lies beyond the head, which says that the log ends at {head.seq}"
             )
         if head.seq <= self.last and head.hash != (self.hashes.get(head.seq) or self._genesis(head.seq)):
             self._add_finding("altered", head.seq, "the head has another hash for it")
@@ -201,24 +198,22 @@ class Examination:
     # --- checkpoints ----------------------------------------------------------------------------------
 
     def compare_note(self, note: Note, signed: bool) -> None:
-        """Hold the log against a checkpoint. An attacker who rewrites the whole chain cannot forge its signature."""
+        """Compare the log with a checkpoint. Whoever rewrites the whole chain cannot forge its signature."""
         if not signed:
-            self._add_finding(
-                "bad signature", note.seq, "its checkpoint was not signed by a key that is trusted here"
-            )
+            self._add_finding("bad signature", note.seq, "its checkpoint was not signed by a trusted key")
         elif note.chain != self.chain_id:
-            self._add_finding("forked", note.seq, f"a checkpoint is of another log ({note.chain})")
+            self._add_finding("forked", note.seq, f"a checkpoint belongs to another log ({note.chain})")
         elif note.seq > self.last:
             self._add_finding(
                 "truncated",
                 self.last + 1,
-                f"the log ends at {self.last}; a signed checkpoint proves that there was entry {note.seq}",
+                f"the log ends at {self.last}; a signed checkpoint proves that entry {note.seq} existed",
             )
         elif self.hashes.get(note.seq) != note.hash:
             self._add_finding(
                 "forked",
                 note.seq,
-                "a signed checkpoint has another hash for it: it or one before was rewritten",
+                "a signed checkpoint has another hash for it: it or an earlier one was rewritten",
             )
 
     def _add_finding(self, kind: Kind, seq: int, sentence: str, where: str = "") -> None:
@@ -226,7 +221,7 @@ class Examination:
 
 
 def _parsed(body: bytes) -> Mapping[str, Any] | None:
-    """The entry that the bytes are; None where they are none."""
+    """Parse an entry's body; None if it is not an entry."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

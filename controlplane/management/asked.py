@@ -1,4 +1,4 @@
-"""What a command on the server asks at the terminal, and how it says what was refused."""
+"""Terminal prompts and error messages shared by the commands for people's accounts."""
 
 import getpass
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ from controlplane.core.errors import PointsmanError
 
 
 def new_password(username: str) -> str:
-    """A password, asked for twice. Raises `CommandError` for one that the console would not take."""
+    """Prompt for a password twice. Raises `CommandError` if the console would reject it."""
     password = getpass.getpass("New password: ")
     if getpass.getpass("Again: ") != password:
-        raise CommandError("The two are not the same; nothing was changed.")
+        raise CommandError("The passwords do not match; nothing was changed.")
     try:
         validate_password(password, User(username=username))
     except ValidationError as error:

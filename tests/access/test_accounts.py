@@ -144,7 +144,7 @@ def test_an_account_put_there_by_sql_is_found() -> None:
 
 def test_stock_is_taken_once_of_an_instance_of_before() -> None:
     nina = User.objects.create_user("nina", password=PASSWORD)
-    assert findings() == [f"person {nina.pk}: unrecorded: no entry of the log made this row"]
+    assert findings() == [f"person {nina.pk}: unrecorded: no entry of the log created this row"]
     actions.take_stock()
     assert findings() == []
     User.objects.create_superuser("mallory")

@@ -1,7 +1,7 @@
-"""Signing keys that were changed without `manage.py signing_key`: in the environment, or in the file by hand.
+"""Detects signing keys that were changed without `manage.py signing_key`: in the environment, or by editing the file.
 
-A process that starts with other keys than the log last told of appends an entry that says so. What the log says last
-is believed as much as the rest of it; before it has told of any key, the newest checkpoint says which one signed it.
+A process that starts with keys other than the last ones in the log appends an entry about it. The log's last statement
+is trusted as much as the rest of the log. If it names no keys yet, the signer of the newest checkpoint counts.
 """
 
 import json
@@ -19,12 +19,12 @@ UNKNOWN = "a key that is not here"
 
 
 def notice() -> bool:
-    """Append the entry, where the keys that sign are not those of before; True if there was one. Any number at once."""
+    """Append an entry if the signing keys changed, and return whether it did. Safe to call concurrently."""
     now = [signing.id_of(signing.public_of(key)) for key in signing.private_keys()]
     if _told() in (None, now):
         return False
     with transaction.atomic():
-        log.locked_head()  # another process may have noticed it at the same moment
+        log.locked_head()  # another process may have noticed the change at the same moment
         told = _told()
         if told in (None, now):
             return False
@@ -44,7 +44,7 @@ def _where() -> str:
 
 
 def _told() -> list[str] | None:
-    """The ids of the keys as the log knows them; None before it knows any."""
+    """Return the ids of the last keys named by the log; None if it names none."""
     entry = Entry.objects.filter(action__in=_TOLD_BY, outcome="done").order_by("-seq").first()
     if entry is not None:
         for change in json.loads(bytes(entry.body))["diff"]:

@@ -1,4 +1,4 @@
-"""manage.py changepassword: a new password for somebody who lost theirs, with an entry in the audit log."""
+"""manage.py changepassword: set a new password for a person, with an entry in the audit log."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -13,9 +13,9 @@ from controlplane.management.asked import new_password, refused_in_words
 
 
 class Command(BaseCommand):
-    """In place of Django's, which writes past the audit log."""
+    """Replaces Django's command, which bypasses the audit log."""
 
-    help = "Set somebody's password; asks for it."
+    help = "Set a person's password; prompts for it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
@@ -24,7 +24,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, username: str, reason: str, **options: Any) -> None:
         user = User.objects.filter(username=username).first()
         if user is None:
-            raise CommandError(f"There is nobody called {username}.")
+            raise CommandError(f"There is no user called {username}.")
         with request_context(source="command changepassword"), refused_in_words():
             actions.change_password(user, new_password(username), actor=SYSTEM, reason=reason)
-        self.stdout.write(f"The password of {username} is changed; they are logged out everywhere.")
+        self.stdout.write(f"The password of {username} was changed, and all their sessions ended.")

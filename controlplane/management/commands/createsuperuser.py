@@ -1,4 +1,4 @@
-"""manage.py createsuperuser: another administrator of the instance, with an entry in the audit log."""
+"""manage.py createsuperuser: create an administrator of the instance, with an entry in the audit log."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -12,9 +12,9 @@ from controlplane.management.asked import new_password, refused_in_words
 
 
 class Command(BaseCommand):
-    """In place of Django's, which writes past the audit log."""
+    """Replaces Django's command, which bypasses the audit log."""
 
-    help = "Make an administrator of the instance; asks for the password."
+    help = "Create an administrator of the instance; prompts for the password."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("username")
@@ -25,4 +25,4 @@ class Command(BaseCommand):
             actions.refuse_bad_username(username)
             password = new_password(username)
             actions.create_person(username, actor=SYSTEM, reason=reason, password=password, superuser=True)
-        self.stdout.write(f"{username} can log in now, and do everything.")
+        self.stdout.write(f"{username} can log in now, with all rights.")

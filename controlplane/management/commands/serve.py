@@ -1,4 +1,4 @@
-"""`manage.py serve`: the web server, with the gateway and the console in it."""
+"""`manage.py serve`: run the web server with the gateway and the console."""
 
 import logging
 from argparse import ArgumentParser
@@ -25,33 +25,34 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=settings.PORT, help="port to listen on (PORT)")
         parser.add_argument("--workers", type=int, default=settings.WORKERS, help="processes (WORKERS)")
         parser.add_argument(
-            "--grace", type=float, default=1.0, help="seconds between readiness going down and the end"
+            "--grace", type=float, default=1.0, help="seconds between reporting not ready and stopping"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         host, port, workers = options["host"], options["port"], options["workers"]
         if workers > 1 and settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             raise CommandError(
-                "SQLite has one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL."
+                "SQLite allows one writer: serve with one worker, or set DATABASE_URL to a PostgreSQL database."
             )
         _refuse_unmigrated()
         _notice_other_keys()
-        connections.close_all()  # none is to be shared with the workers
+        connections.close_all()  # workers must not share connections
         try:
             address = process.resolved(host, port)
             process.refuse_taken(address, port)
         except OSError as error:
             raise CommandError(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
-        self.stdout.write(f"Pointsman is served at http://{host}:{port}/")
+        self.stdout.write(f"Pointsman is running at http://{host}:{port}/")
         self.stdout.flush()
         process.serve(address, port, workers, options["grace"])
 
 
 def _notice_other_keys() -> None:
-    """In the log, when the signing keys are not those of before. A database that is away is asked later."""
+    """Record in the audit log that the signing keys changed, if they did. If the database is away, this happens
+    later."""
     with suppress(DatabaseError), request_context(source="command serve"):
         if key_changes.notice():
-            logger.warning("the signing keys are not those of before; the audit log says which")
+            logger.warning("the signing keys changed; see the audit log")
 
 
 def _migrate() -> str:
@@ -59,9 +60,9 @@ def _migrate() -> str:
 
 
 def _refuse_unmigrated() -> None:
-    """In one sentence, instead of a traceback for each thread that finds a table missing.
+    """Refuse to start with missing migrations: one sentence instead of a traceback for each thread.
 
-    A database that is away is no reason to end: the gateway waits for it.
+    An unreachable database does not prevent the start: the gateway waits for it.
     """
     try:
         executor = MigrationExecutor(connection)
@@ -70,5 +71,5 @@ def _refuse_unmigrated() -> None:
         return
     if left:
         raise CommandError(
-            f"The database is not up to date: {len(left)} migrations are not applied. Run `{_migrate()}` first."
+            f"The database is not up to date: {len(left)} migrations have not been applied. Run `{_migrate()}` first."
         )

@@ -1,4 +1,4 @@
-"""`pointsman-server up`: an instance that serves, from nothing, in one command. For a laptop and a first try."""
+"""`pointsman-server up`: set up and serve a new instance with one command. For a laptop and a first try."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand
 
 
 class Command(BaseCommand):
-    help = "migrate, setup_instance and serve, one after the other. What is there already stays."
-    requires_system_checks: list[str] = []  # `serve` checks, once there are tables to check
+    help = "Run migrate, setup_instance and serve. Existing data is kept."
+    requires_system_checks: list[str] = []  # `serve` runs them, once the tables exist
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=settings.HOST, help="address to listen on (HOST)")

@@ -17,7 +17,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_subparsers(dest="what", required=True)
         verify = what.add_parser(
-            "verify", help="find what was done to the log, and name it; exit code 1 if anything"
+            "verify", help="check the log for tampering; exit code 1 if anything is found"
         )
         verify.add_argument(
             "--key",
@@ -35,11 +35,13 @@ class Command(BaseCommand):
         verify.add_argument(
             "--without-file",
             action="store_true",
-            help="this machine keeps no file of checkpoints: the periodic jobs run on another",
+            help="skip the checkpoint file: the periodic jobs run on another machine",
         )
-        export = what.add_parser("export", help="the whole log; docs/verify_audit.py verifies the JSON lines")
+        export = what.add_parser(
+            "export", help="print the whole log; docs/verify_audit.py verifies the JSON lines"
+        )
         export.add_argument("--format", choices=exports.FORMATS, default="jsonl", dest="form")
-        what.add_parser("checkpoint", help="sign where the log stands now")
+        what.add_parser("checkpoint", help="sign the current end of the log")
 
     def handle(self, *args: Any, what: str, **options: Any) -> None:
         getattr(self, what)(**options)
@@ -50,7 +52,7 @@ class Command(BaseCommand):
         except ValueError:
             raise CommandError("--key takes <id>:<base64>, as `manage.py keys public` prints it.") from None
         for name in triggers.missing(connection):
-            self.stderr.write(f"The database has no trigger {name}; the log can be rewritten there.")
+            self.stderr.write(f"The trigger {name} is missing; the database does not protect the log.")
         copies = [_read(path) for path in options["checkpoints"]]
         found = verification.verify(keys, copies=copies, with_file=not without_file)
         for finding in found.findings:

@@ -1,4 +1,4 @@
-"""`manage.py signing_key`: change the key that snapshots and checkpoints are signed with, without a router noticing."""
+"""`manage.py signing_key`: change the key that signs snapshots and checkpoints, without interrupting routers."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -13,14 +13,16 @@ from controlplane.core.context import request_context
 
 
 class Command(BaseCommand):
-    help = "Show the signing keys; make a new one beside the old; end the old one."
+    help = "List, rotate and retire the signing keys."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_subparsers(dest="what", required=True)
-        what.add_parser("list", help="the public keys; the first signs checkpoints, all sign snapshots")
-        rotate = what.add_parser("rotate", help="a new key; the old one goes on signing snapshots beside it")
+        what.add_parser("list", help="print the public keys; the first signs checkpoints, all sign snapshots")
+        rotate = what.add_parser("rotate", help="add a new key; the old one continues to sign snapshots")
         rotate.add_argument("--reason", required=True)
-        retire = what.add_parser("retire", help="end an old key, once every router has the new public key")
+        retire = what.add_parser(
+            "retire", help="remove an old key, after every router has the new public key"
+        )
         retire.add_argument("key_id")
         retire.add_argument("--reason", required=True)
 
@@ -52,15 +54,15 @@ class Command(BaseCommand):
         if key_id == signing.key_id():
             raise CommandError(f"{key_id} is the key that signs checkpoints: rotate first.")
         left = [text for text, known in zip(signing.private_texts(), ids, strict=True) if known != key_id]
-        signing.keep_retired(signing.public_of(ids[key_id]))  # first: what it signed must never be in doubt
+        signing.keep_retired(signing.public_of(ids[key_id]))  # first: its past signatures must stay valid
         if signing.from_settings():
             self._tell_settings(left)
             return
         self._change(left, "signing_key.retire", reason)
-        self.stdout.write(f"{key_id} signs no more. What it signed in the past is still believed.")
+        self.stdout.write(f"{key_id} no longer signs. Its earlier signatures stay valid.")
 
     def _change(self, texts: Any, action: str, reason: str) -> None:
-        """The entry and the file; the file last, and as it was when the entry cannot be kept."""
+        """Record the entry and replace the file. If the entry cannot be written, restore the file."""
         before, before_ids = signing.private_texts(), _ids()
         try:
             with transaction.atomic():
@@ -80,7 +82,7 @@ class Command(BaseCommand):
     def _tell_settings(self, texts: Any) -> None:
         self.stdout.write(
             "The keys come from POINTSMAN_SIGNING_KEY, which this command cannot set. Set it in every process to\n"
-            f"{','.join(texts)}\nand restart them; what has a secret store keeps it there."
+            f"{','.join(texts)}\nand restart them; keep the keys in your secret store, if you have one."
         )
 
 
