@@ -1,7 +1,6 @@
-"""Every write to who is told, each in one transaction with its audit entry.
+"""Writes to the receivers of notifications, each in one transaction with its audit entry.
 
-receivers    add_receiver  edit_receiver  rotate_secret        deliveries    send_test  send_again
-break-glass  review
+receivers: add_receiver, edit_receiver, rotate_secret. Deliveries: send_test, send_again. Break-glass: review.
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from controlplane.notifications.sealing import seal
 
 MOST_RECEIVERS = 100
-MAX_OVERLAP = timedelta(days=7)  # how long the secret before goes on signing
+MAX_OVERLAP = timedelta(days=7)  # how long the previous secret may continue to sign
 
 
 def add_receiver(
@@ -40,7 +39,7 @@ def add_receiver(
     environments: Sequence[str] = (),
     reason: str = "",
 ) -> tuple[Receiver, str]:
-    """Tell somebody from now on; returns the receiver and, of a webhook, the secret, which is shown this once."""
+    """Add a receiver. Return it with the signing secret of a webhook (shown only once), or "" for other kinds."""
     _refuse_bad_fields(name=name, events=events, environments=environments)
     receiver = Receiver(
         name=name.strip(),
@@ -73,7 +72,7 @@ def _save_new(receiver: Receiver) -> None:
 def edit_receiver(
     receiver: Receiver, *, expected: int | None, actor: Actor, reason: str = "", **changes: Any
 ) -> Receiver:
-    """Change `name`, `address`, `events`, `environments` or `enabled`. To tell fewer takes a reason."""
+    """Change `name`, `address`, `events`, `environments` or `enabled`. Disabling a receiver requires a reason."""
     _refuse_bad_fields(
         **{name: changes[name] for name in ("name", "events", "environments") if name in changes}
     )
@@ -81,7 +80,7 @@ def edit_receiver(
         receiver = _locked(receiver, expected)
         before = receiver_fields(receiver)
         if changes.get("enabled") is False and receiver.enabled:
-            reasons.demand(actor, reason, f"{receiver.name} would be told nothing any more")
+            reasons.demand(actor, reason, f"{receiver.name} would receive nothing any more")
         if (address := changes.pop("address", None)) is not None:
             _set_address(receiver, address)
         for name, value in changes.items():
@@ -103,9 +102,9 @@ def rotate_secret(
     overlap: timedelta = timedelta(days=1),
     reason: str = "",
 ) -> tuple[Receiver, str]:
-    """A new signing secret, shown this once. The one before signs beside it for `overlap`, at most 7 days."""
+    """Create a new signing secret, shown only once. The previous one also signs for `overlap`, at most 7 days."""
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
-        raise InvalidInput("The overlap of a rotation is between nothing and 7 days.")
+        raise InvalidInput("The overlap of a rotation must be between 0 and 7 days.")
     with transaction.atomic():
         receiver = _locked(receiver, expected)
         if receiver.kind != Receiver.Kind.WEBHOOK:
@@ -113,7 +112,7 @@ def rotate_secret(
         before = receiver_fields(receiver)
         now = clock.now()
         text, kept = secrets.new_secret()
-        # Two sign at a time: of an earlier rotation nothing goes on.
+        # At most two secrets sign: one left from an earlier rotation ends now.
         last = [{**old, "until": (now + overlap).isoformat()} for old in receiver.secrets[:1] if overlap]
         receiver.secrets = [kept, *last]
         _save(receiver)
@@ -123,7 +122,7 @@ def rotate_secret(
 
 
 def send_test(receiver: Receiver, *, actor: Actor, reason: str = "") -> Delivery:
-    """A message to this receiver alone, on its way within seconds; the delivery says what was answered."""
+    """Send a test message to this receiver only, within seconds. The delivery records the receiver's answer."""
     with transaction.atomic():
         receiver = _locked(receiver, None)
         if not receiver.enabled:
@@ -136,7 +135,7 @@ def send_test(receiver: Receiver, *, actor: Actor, reason: str = "") -> Delivery
 
 
 def send_again(delivery: Delivery, *, actor: Actor, reason: str = "") -> Delivery:
-    """Begin a delivery that was given up anew, with all its attempts. Its `webhook-id` stays: it counts once."""
+    """Restart a delivery that was given up, with all its attempts. It keeps its `webhook-id`, so it counts once."""
     with transaction.atomic():
         receiver = _locked(delivery.receiver, None)
         dead = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.DEAD)
@@ -150,19 +149,20 @@ def send_again(delivery: Delivery, *, actor: Actor, reason: str = "") -> Deliver
 
 
 def review(opened: BreakGlass, *, actor: Actor, reason: str) -> BreakGlass:
-    """A second person has looked at a break-glass: its banner goes. Raises `SelfApproval` for who broke it."""
+    """Record that a second person reviewed a break-glass, which removes its banner. Raises `SelfApproval` for the
+    person who used it."""
     target = ("break_glass", str(opened.pk))
     place = {"environment": opened.environment, "workload": opened.workload}
     with log.attempt(actor=actor, action="break_glass.review", target=target, reason=reason, **place):
-        reasons.demand(actor, reason, "A review says what was found")
+        reasons.demand(actor, reason, "A review must say what was found")
         require_role(actor, Role.APPROVER, opened.environment, workload=opened.workload or None)
         if actor.user_id is None:
-            raise SelfApproval("A review is a person's: use a session, or a key that belongs to somebody.")
+            raise SelfApproval("Only a person can review: use a session, or a key that belongs to a person.")
         if actor.user_id == opened.by_user_id:
-            raise SelfApproval(f"{actor.label} went round the approval: somebody else must review it.")
+            raise SelfApproval(f"{actor.label} bypassed the approval: somebody else must review it.")
         unreviewed = BreakGlass.objects.filter(pk=opened.pk, reviewed_at=None)
         if not unreviewed.update(reviewed_at=clock.now(), reviewed_by=actor.label):
-            raise Conflict("It was reviewed already.")
+            raise Conflict("It has already been reviewed.")
         opened.refresh_from_db()
         log.record(
             actor=actor,
@@ -180,11 +180,11 @@ def review(opened: BreakGlass, *, actor: Actor, reason: str) -> BreakGlass:
     return opened
 
 
-# --- what all of them share ----------------------------------------------------------------------------
+# --- shared helpers ------------------------------------------------------------------------------------
 
 
 def receiver_fields(receiver: Receiver) -> dict[str, Any]:
-    """A receiver as the audit log keeps it: of its secrets what tells them apart."""
+    """Return a receiver's fields for the audit log, with fingerprints instead of secrets."""
     names = ("name", "kind", "address", "events", "environments", "enabled")
     kept = [{"fingerprint": secret["fingerprint"], "until": secret["until"]} for secret in receiver.secrets]
     sealed = secrets.fingerprint(receiver.sealed_address) if receiver.sealed_address else ""
@@ -199,7 +199,7 @@ def _locked(receiver: Receiver, expected: int | None) -> Receiver:
     found = Receiver.objects.select_for_update().get(pk=receiver.pk)
     if expected is not None and found.version != expected:
         raise StaleVersion(
-            f"{found.name} changed since you read it (version {expected}, now {found.version})."
+            f"{found.name} has changed since you read it (version {expected}, now {found.version})."
         )
     return found
 
@@ -232,7 +232,7 @@ def _set_address(receiver: Receiver, address: str) -> None:
 
 def _mail_address(address: str) -> str:
     if not settings.EMAIL_HOST_SET:
-        raise _invalid("kind", "no mail can be sent: EMAIL_URL is not set")
+        raise _invalid("kind", "mail cannot be sent: EMAIL_URL is not set")
     try:
         validate_email(address)
     except ValidationError:
@@ -257,6 +257,4 @@ _TYPES = events.TYPES
 
 
 def _invalid(path: str, message: str) -> InvalidInput:
-    return InvalidInput(
-        f"The receiver cannot be kept: {path} {message}.", [{"path": path, "message": message}]
-    )
+    return InvalidInput(f"The receiver is not valid: {path} {message}.", [{"path": path, "message": message}])

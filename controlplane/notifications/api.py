@@ -1,4 +1,4 @@
-"""/api/v1 of who is told of what: receivers, their deliveries, break-glass that waits for a review."""
+"""/api/v1 for notifications: receivers, their deliveries, and break-glass that needs a review."""
 
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -27,12 +27,14 @@ STATE = OpenApiParameter(
 
 class ReceiverSerializer(serializers.ModelSerializer[Receiver]):
     events = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text="that it is told of; empty: all"
+        child=serializers.CharField(), read_only=True, help_text="types of events sent to it; empty: all"
     )
     environments = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text="of which it is told; empty: all"
+        child=serializers.CharField(),
+        read_only=True,
+        help_text="environments whose events it receives; empty: all",
     )
-    secrets = serializers.SerializerMethodField(help_text="signing secrets by fingerprint, the newest first")
+    secrets = serializers.SerializerMethodField(help_text="fingerprints of its signing secrets, newest first")
 
     class Meta:
         model = Receiver
@@ -50,7 +52,7 @@ class NewReceiverSerializer(ReceiverSerializer):
     secret = serializers.CharField(
         read_only=True,
         allow_null=True,
-        help_text="the signing secret of a webhook, shown this once; null: it has none",
+        help_text="the signing secret of a webhook, shown only once; null for other kinds",
     )
 
     class Meta(ReceiverSerializer.Meta):
@@ -127,7 +129,8 @@ class BreakGlassSerializer(serializers.ModelSerializer[BreakGlass]):
 
 
 class ReceiverBase(ApiView):
-    """Who is told of what is an admin's of every environment: it reaches all of them."""
+    """Base of the receiver views. Only administrators of every environment may use them: receivers span
+    environments."""
 
     def receiver(self, pk: UUID) -> Receiver:
         self.require(Role.ADMIN, "")
@@ -142,13 +145,13 @@ class ReceiversView(ReceiverBase):
 
     @extend_schema(responses=ReceiverSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """List who is told of what."""
+        """List the receivers of notifications."""
         self.require(Role.ADMIN, "")
         return self.page(Receiver.objects.all(), ReceiverSerializer)
 
     @extend_schema(request=ReceiverInput, responses={201: NewReceiverSerializer})
     def post(self, request: Request) -> Response:
-        """Tell somebody from now on. A webhook's signing secret is in this answer only."""
+        """Add a receiver. Only this response contains a webhook's signing secret."""
         self.require(Role.ADMIN, "")
         receiver, text = actions.add_receiver(actor=self.actor, **self.validated(ReceiverInput))
         answer = {**ReceiverSerializer(receiver).data, "secret": text or None}
@@ -158,12 +161,12 @@ class ReceiversView(ReceiverBase):
 class ReceiverView(ReceiverBase):
     @extend_schema(responses=ReceiverSerializer)
     def get(self, request: Request, pk: UUID) -> Response:
-        """One receiver, with the ETag that an edit wants."""
+        """Return one receiver, with the ETag for an edit."""
         return self.versioned(ReceiverSerializer(self.receiver(pk)))
 
     @extend_schema(request=ReceiverEdit, responses=ReceiverSerializer)
     def patch(self, request: Request, pk: UUID) -> Response:
-        """Change a receiver; `enabled: false` takes a reason."""
+        """Change a receiver. `enabled: false` requires a reason."""
         receiver, expected = self.receiver(pk), self.expected_version()
         edited = actions.edit_receiver(
             receiver, expected=expected, actor=self.actor, **self.validated(ReceiverEdit)
@@ -176,7 +179,7 @@ class RotateSecretView(ReceiverBase):
 
     @extend_schema(request=RotateSecretInput, responses={201: NewReceiverSerializer})
     def post(self, request: Request, pk: UUID) -> Response:
-        """Make a new signing secret; the one before signs beside it for the overlap."""
+        """Create a new signing secret. The previous one also signs during the overlap."""
         receiver, expected = self.receiver(pk), self.expected_version()
         data = self.validated(RotateSecretInput)
         overlap = timedelta(hours=data["overlap_hours"])
@@ -190,7 +193,7 @@ class RotateSecretView(ReceiverBase):
 class TestReceiverView(ReceiverBase):
     @extend_schema(request=TellingInput, responses={202: DeliverySerializer})
     def post(self, request: Request, pk: UUID) -> Response:
-        """Send a test message; the delivery tells what was answered, within seconds."""
+        """Send a test message. The delivery shows the receiver's answer within seconds."""
         receiver = self.receiver(pk)
         delivery = actions.send_test(
             receiver, actor=self.actor, reason=self.validated(TellingInput)["reason"]
@@ -201,11 +204,11 @@ class TestReceiverView(ReceiverBase):
 class DeliveriesView(ReceiverBase):
     @extend_schema(parameters=[STATE], responses=DeliverySerializer(many=True))
     def get(self, request: Request, pk: UUID) -> Response:
-        """What was sent to a receiver, and what it answered, the newest first."""
+        """List what was sent to a receiver and how it answered, newest first."""
         rows = self.receiver(pk).deliveries.select_related("notification")
         state = request.query_params.get("state", "")
         if state and state not in Delivery.State.values:
-            raise InvalidInput(f"A delivery's state is one of {', '.join(Delivery.State.values)}.")
+            raise InvalidInput(f"A delivery's state must be one of {', '.join(Delivery.State.values)}.")
         return self.page(rows.filter(state=state) if state else rows, DeliverySerializer)
 
 
@@ -221,14 +224,14 @@ class DeliveryBase(ReceiverBase):
 class DeliveryView(DeliveryBase):
     @extend_schema(responses=DeliverySerializer)
     def get(self, request: Request, pk: UUID) -> Response:
-        """One delivery, with its last answer."""
+        """Return one delivery, with the receiver's last answer."""
         return Response(DeliverySerializer(self.delivery(pk)).data)
 
 
 class SendAgainView(DeliveryBase):
     @extend_schema(request=TellingInput, responses={202: DeliverySerializer})
     def post(self, request: Request, pk: UUID) -> Response:
-        """Send a delivery that was given up again, with all its attempts."""
+        """Resend a delivery that was given up, with all its attempts."""
         reason = self.validated(TellingInput)["reason"]
         again = actions.send_again(self.delivery(pk), actor=self.actor, reason=reason)
         return Response(DeliverySerializer(again).data, status=202)
@@ -240,7 +243,7 @@ class BreakGlassesView(ApiView):
         responses=BreakGlassSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
-        """List the starts and changes that went round an approval (break-glass), and who has reviewed each."""
+        """List the starts and changes that bypassed an approval (break-glass), with their reviewers."""
         rows = visible_break_glass(self.actor)
         if request.query_params.get("open") == "true":
             rows = rows.filter(reviewed_at=None)
@@ -250,7 +253,7 @@ class BreakGlassesView(ApiView):
 class ReviewView(ApiView):
     @extend_schema(request=ReviewInput, responses=BreakGlassSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
-        """Review a break-glass, as an approver other than the person who broke it. Its banner goes."""
+        """Review a break-glass, as an approver other than the person who used it. This removes its banner."""
         opened = visible_break_glass(self.actor).filter(pk=pk).first()
         if opened is None:
             raise NotFound(f"There is no break-glass {pk}, or you may not see it.")
@@ -259,7 +262,7 @@ class ReviewView(ApiView):
 
 
 def visible_break_glass(principal: Principal) -> QuerySet[BreakGlass]:
-    """Those of the environments that the caller may see, and those of none."""
+    """Return those in environments that the caller may see, and those without an environment."""
     names = permissions.visible_environments(principal)
     rows = BreakGlass.objects.all()
     return rows if names is None else rows.filter(environment__in=["", *names])

@@ -1,4 +1,4 @@
-"""The app: what the audit log calls, its figures for Prometheus, and what the log's verification compares."""
+"""Connects notifications to the audit log, Prometheus and the log's verification."""
 
 from typing import Any
 

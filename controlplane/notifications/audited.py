@@ -1,4 +1,4 @@
-"""What `audit verify` holds receivers, break-glass and its reviews against, and the figures of deliveries."""
+"""The rows that `audit verify` checks (receivers, break-glass, reviews), and the metrics of deliveries."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def _receivers() -> Rows:
 
 
 def _said_of_break_glass(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
-    """A row that is taken away takes the banner with it."""
+    """Describe the break-glass rows that must exist: deleting one would also remove its banner."""
     if body["action"].endswith(".break_glass"):
         kept = log.columns(body)
         said = {name: kept[name] for name in _OF_ENTRY}
@@ -41,7 +41,7 @@ def _break_glass() -> Rows:
 
 
 def _said_of_reviews(body: Mapping[str, Any]) -> Iterable[subjects.Said]:
-    """A banner that was taken down by hand in the database has no entry of a review."""
+    """Describe the reviews that must exist. A banner removed by hand in the database has no review entry."""
     if body["action"] == "break_glass.review":
         yield body["target"]["id"], {"reviewed_by": body["actor"]["label"]}
 
@@ -55,7 +55,7 @@ class DeliveryFigures(DatabaseFigures):
     def read(self) -> list[GaugeMetricFamily]:
         deliveries = GaugeMetricFamily(
             "pointsman_notification_deliveries",
-            "Deliveries of the last 30 days by state; dead: given up, and to be sent again by hand",
+            "Deliveries of the last 30 days by state; dead: given up, and can be resent by hand",
             labels=["state"],
         )
         counted = dict(Delivery.objects.order_by().values_list("state").annotate(Count("pk")))

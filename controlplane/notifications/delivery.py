@@ -1,7 +1,8 @@
-"""Delivers what is due: claims, attempts, keeps the answers. Any number of processes may do so at once.
+"""Deliver what is due: claim deliveries, attempt them, store the answers. Safe in any number of processes.
 
-A delivery is claimed by moving its `due_at` on, so that one whose process dies is attempted again. Each receiver has
-one attempt under way, and rests after a failure: a dead one costs one attempt now and then, and keeps nobody waiting.
+Claiming a delivery moves its `due_at` forward, so that it is attempted again if the process dies. Each receiver has one
+attempt at a time, and rests after a failure. A dead receiver therefore costs one attempt now and then, and delays
+nobody else.
 """
 
 import asyncio
@@ -24,16 +25,16 @@ from controlplane.notifications.sending import Mail, Outcome, Post
 
 log = logging.getLogger(__name__)
 
-# Pauses before the second, third … attempt, in seconds; each is made up to a fifth longer by chance. The last attempt
-# comes after some 28 hours; then it is given up, and a person can send it again.
+# Pauses before the second, third … attempt, in seconds, each lengthened by a random amount of up to a fifth. The last
+# attempt comes after some 28 hours; then the delivery is given up, and a person can resend it.
 PAUSES = (5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200)
 CLAIMED_S = 60  # an attempt takes far less
-AT_ONCE = 16  # attempts under way in one process
-PASS_S = 20.0  # nothing new is begun in a pass after that
+AT_ONCE = 16  # concurrent attempts per process
+PASS_S = 20.0  # a pass starts no new attempts after this time
 
 
 def run_due(pass_s: float = PASS_S) -> int:
-    """Deliver until nothing is due, or for `pass_s` seconds; returns the number of attempts."""
+    """Deliver until nothing is due, or for `pass_s` seconds. Return the number of attempts."""
     outbox.spread()
     began, made = time.monotonic(), 0
     under_way: dict[Future[Outcome], Delivery] = {}
@@ -52,7 +53,7 @@ def run_due(pass_s: float = PASS_S) -> int:
 
 @contextmanager
 def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop in a thread of its own: this thread keeps the database, that one waits for receivers."""
+    """Run an event loop in its own thread. This thread uses the database; that one waits for receivers."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="notify-loop", daemon=True)
     thread.start()
@@ -65,7 +66,7 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def _claim(under_way: Iterable[Delivery], room: int) -> list[Delivery]:
-    """The oldest due delivery of each receiver that has none under way, at most `room`."""
+    """Claim the oldest due delivery of each receiver without a current attempt, at most `room` of them."""
     now = clock.now()
     busy = {delivery.receiver_id for delivery in under_way}
     free = Receiver.objects.filter(enabled=True).filter(Q(rests_until=None) | Q(rests_until__lte=now))
@@ -81,7 +82,7 @@ def _claim(under_way: Iterable[Delivery], room: int) -> list[Delivery]:
 
 
 def _take(delivery: Delivery, now: datetime) -> bool:
-    """Compare-and-swap: somebody else may have taken it in this moment."""
+    """Claim a delivery by compare-and-swap: another process may have taken it just now."""
     same = Delivery.objects.filter(pk=delivery.pk, due_at=delivery.due_at, state=Delivery.State.WAITING)
     taken = same.update(
         due_at=now + timedelta(seconds=CLAIMED_S), attempts=F("attempts") + 1, attempted_at=now
@@ -93,7 +94,7 @@ def _take(delivery: Delivery, now: datetime) -> bool:
 def _begin(delivery: Delivery, loop: asyncio.AbstractEventLoop) -> Future[Outcome]:
     try:
         message = _message(delivery)
-    except PointsmanError as error:  # a secret that cannot be read; without it nothing can be sent
+    except PointsmanError as error:  # a secret cannot be unsealed, so nothing can be sent
         failed: Future[Outcome] = Future()
         failed.set_result(Outcome(False, error.detail))
         return failed
@@ -114,7 +115,7 @@ def _message(delivery: Delivery) -> Post | Mail:
 
 
 def _keep(delivery: Delivery, outcome: Outcome) -> None:
-    """Write down what came of it. One that was sent again by hand meanwhile stays as that left it."""
+    """Store the outcome, unless somebody has resent the delivery in the meantime."""
     now = clock.now()
     values = {"status": outcome.status, "answer": outcome.answer}
     mine = Delivery.objects.filter(pk=delivery.pk, attempts=delivery.attempts)
@@ -134,8 +135,8 @@ def _keep(delivery: Delivery, outcome: Outcome) -> None:
 
 
 def _pause(delivery: Delivery, outcome: Outcome) -> timedelta | None:
-    """Until the next attempt; None: there is none."""
+    """Return the time until the next attempt; None if there is none."""
     if outcome.final or delivery.attempts > len(PAUSES):
         return None
-    seconds = PAUSES[delivery.attempts - 1] * random.uniform(1.0, 1.2)  # noqa: S311 — no secret
+    seconds = PAUSES[delivery.attempts - 1] * random.uniform(1.0, 1.2)  # noqa: S311 — not security-relevant
     return timedelta(seconds=max(seconds, min(outcome.retry_after or 0, 86_400)))

@@ -1,8 +1,9 @@
-"""Where a message may be sent: nothing inside, unless the settings name it (server-side request forgery, OWASP).
+"""Decide where messages may be sent: to no internal address unless the settings allow it (OWASP, server-side request
+forgery).
 
-An address is read once, its host is resolved once, each of its answers is judged, and the connection goes to the
-address that was judged: a name that answers otherwise a moment later (DNS rebinding) changes nothing. Redirects are
-not followed. `WEBHOOK_ALLOWED` names hosts and networks inside that may be told, and may be spoken to without TLS.
+A URL is parsed once, its host is resolved once, every resolved address is checked, and the connection goes to the
+checked address, so a name that resolves differently a moment later (DNS rebinding) changes nothing. Redirects are not
+followed. `WEBHOOK_ALLOWED` names internal hosts and networks that may be called, also without TLS.
 """
 
 import ipaddress
@@ -21,7 +22,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Iterable[str]]
 MOST = 500  # characters
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII)
-# What `is_global` lets pass and nobody has a receiver at: addresses that carry an IPv4 address inside, whatever it is.
+# Ranges that `is_global` accepts although no receiver uses them: their addresses embed an arbitrary IPv4 address.
 _EMBEDDING = [
     ipaddress.ip_network(text)
     for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
@@ -29,41 +30,39 @@ _EMBEDDING = [
 _NEVER = [
     ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "168.63.129.16/32")
 ]
-# protocol assignments, 6to4 relays, site-local, and the address of Azure's own services, which is a public one
+# protocol assignments, 6to4 relays, site-local, and Azure's internal service address, which lies in a public range
 
 
 class DestinationRefused(InvalidInput):
-    code, title = "destination_refused", "Nothing is sent to this address"
+    code, title = "destination_refused", "Messages to this address are not allowed"
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An address taken apart. `host` is what it names, in lower case and without brackets."""
+    """A parsed URL. `host` is in lower case and without brackets."""
 
     scheme: str
     host: str
     port: int
-    path: str  # with its query
-    literal: IP | None  # the host, where it is an address
+    path: str  # including the query
+    literal: IP | None  # the host, if it is an IP address
 
     @property
     def authority(self) -> str:
-        """As `Host` and an address write it."""
+        """Return the host and port as in `Host` and in URLs."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return name if self.port == {"https": 443, "http": 80}[self.scheme] else f"{name}:{self.port}"
 
     def at(self, address: str) -> str:
-        """The address to connect to: the same, by number."""
+        """Return the URL to connect to, with an IP address in place of the host."""
         number = f"[{address}]" if ":" in address else address
         return f"{self.scheme}://{number}:{self.port}{self.path}"
 
 
 def read(url: str) -> Destination:
-    """Take an address apart and judge what can be judged without asking anybody. Raises `DestinationRefused`."""
+    """Parse a URL and make the checks that need no name resolution. Raises `DestinationRefused`."""
     if len(url) > MOST or not url.isascii() or re.search(r"[\x00-\x20\x7f\\]", url):
-        raise _refused(
-            f"An address has up to {MOST} characters of plain ASCII, without blanks and backslashes."
-        )
+        raise _refused(f"An address may have up to {MOST} ASCII characters, without spaces or backslashes.")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -72,11 +71,11 @@ def read(url: str) -> Destination:
     if parts.scheme not in ("https", "http"):
         raise _refused("It must begin with https://.")
     if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise _refused("It must not carry a user name or a password.")
+        raise _refused("It must not contain a user name or a password.")
     if parts.fragment:
         raise _refused("It must not have a fragment (#…).")
     if port == 0:
-        raise _refused("Port 0 is none.")
+        raise _refused("Port 0 is not allowed.")
     host = (parts.hostname or "").rstrip(".").lower()
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     found = Destination(
@@ -87,7 +86,7 @@ def read(url: str) -> Destination:
 
 
 def resolved(destination: Destination, resolve: Resolve | None = None) -> str:
-    """The one address to connect to. Every answer must be one that may be spoken to. Raises `DestinationRefused`."""
+    """Return the IP address to connect to. All resolved addresses must be allowed. Raises `DestinationRefused`."""
     if destination.literal is not None:
         return str(destination.literal)
     try:
@@ -120,26 +119,26 @@ def _judge_name(found: Destination) -> None:
     if found.literal is not None:
         _judge_address(found, found.literal)
     elif not _HOST.fullmatch(found.host) or len(found.host) > 253:
-        raise _refused("Its host is neither a name nor an address.")
+        raise _refused("Its host is neither a valid name nor an IP address.")
     elif re.fullmatch(r"(0x[0-9a-f]*|\d+)", found.host.rsplit(".", 1)[-1]):
         # 2130706433, 0x7f.1, 017700000001, 127.1: resolvers read them as addresses.
-        raise _refused("Its host is a number in a form that is no address.")
+        raise _refused("Its host is a number that is not a valid IP address.")
     elif "." not in found.host and not _is_allowed(found.host):
-        raise _refused("Its host has no domain: it would be looked for inside.")
+        raise _refused("Its host has no domain, so it would be an internal name.")
     if found.scheme == "http" and not _is_allowed(found.host):
-        raise _refused("It must begin with https://; http:// only for hosts that WEBHOOK_ALLOWED names.")
+        raise _refused("It must begin with https://. Only hosts in WEBHOOK_ALLOWED may use http://.")
 
 
 def _judge_address(found: Destination, address: IP) -> None:
-    """Raise unless this is an address of the public internet, or one that the settings name."""
+    """Raise unless this is a public address, or one that the settings allow."""
     if _is_allowed(found.host) or any(address in network for network in _allowed_networks()):
         return
     if not is_public(address):
-        raise _refused(f"{found.host} is at {address}, which is inside; WEBHOOK_ALLOWED can name it.")
+        raise _refused(f"{found.host} is at {address}, which is internal; WEBHOOK_ALLOWED can allow it.")
 
 
 def is_public(address: IP) -> bool:
-    """Whether anybody on the internet may have this address, by IANA's registries and nothing embedded in it."""
+    """Return whether this is a public internet address according to IANA's registries, without an embedded address."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -153,7 +152,7 @@ def is_public(address: IP) -> bool:
 
 
 def _is_allowed(host: str) -> bool:
-    """Whether the settings name this host, or the network that it is a number of."""
+    """Return whether the settings allow this host, or a network that contains it."""
     if host in settings.WEBHOOK_ALLOWED:
         return True
     literal = _literal(host)
@@ -168,7 +167,7 @@ def _network(text: str) -> Network | None:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        return None  # a host's name
+        return None  # a host name
 
 
 def _refused(why: str) -> DestinationRefused:

@@ -1,4 +1,5 @@
-"""Tells that the engine has stopped. Every gateway process looks: where workers have died, nobody else would say so."""
+"""Reports that the engine has stopped. Every gateway process checks: if the workers died, nobody else would report
+it."""
 
 import logging
 import threading
@@ -12,19 +13,19 @@ from controlplane.notifications import delivery, events, outbox
 
 log = logging.getLogger(__name__)
 LOOKS_EVERY_S = 10.0
-DEAD_AFTER_S = 3 * heartbeats.DEAD_AFTER_S  # a restart of the workers is no message
+DEAD_AFTER_S = 3 * heartbeats.DEAD_AFTER_S  # long enough that a restart of the workers is not reported
 
 
 def watch_engine(stopping: threading.Event) -> None:
-    """Runs until it is told to stop. Whatever it raises, the runner begins it anew."""
+    """Check the engine until told to stop. After an error, the runner starts it again."""
     while not stopping.wait(LOOKS_EVERY_S):
         look()
 
 
 def look() -> bool:
-    """Tell of a dead engine, once for each time it stops; True while it is dead.
+    """Report a dead engine once per failure. Return whether it is dead.
 
-    An engine that never swept is one that was never started: `/readyz` says so.
+    An engine that never swept was never started; `/readyz` reports that.
     """
     age = heartbeats.engine_age()
     if age is None or age <= DEAD_AFTER_S:
@@ -39,5 +40,5 @@ def look() -> bool:
         log.error("the engine has stopped: its last sweep ended %.0f s ago", age)
     delivery.run_due(
         pass_s=1.0
-    )  # the workers that deliver may be dead, too; where they live, they have claimed it
+    )  # the workers that deliver may be dead, too; live ones have already claimed it
     return True

@@ -1,4 +1,4 @@
-"""What Pointsman tells of: each type with the words that a person chooses it by."""
+"""The types of notifications, each with the description that people choose it by."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ TYPES: Mapping[str, str] = {
     HELD: "A rollout has been held at one stage for longer than the set time",
     APPROVAL_WAITS: "A rollout, a stage or another change waits for an approval",
     REJECTED: "A router refuses a policy that is served",
-    BREAK_GLASS: "Somebody went round an approval (break-glass)",
+    BREAK_GLASS: "Somebody bypassed an approval (break-glass)",
     REVIEWED: "A second person has reviewed a break-glass",
     FOUR_EYES: "Four eyes were switched on or off in an environment",
     ENGINE_DEAD: "The engine has stopped: nothing advances or is rolled back by itself",
@@ -28,18 +28,18 @@ TYPES: Mapping[str, str] = {
 
 
 def of_entry(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What an audit entry is to be told as: its type and a sentence. None: it is not told."""
+    """Return the notification's type and sentence for an audit entry, or None if the entry is not reported."""
     if body["outcome"] != "done":
         return None
     action, who = body["action"], body["actor"]["label"]
     subject = _subject(body)
     changed = {change["path"]: change for change in body["diff"]}
     if action.endswith(".break_glass"):
-        return BREAK_GLASS, f"{who} went round the approval of {subject} (break-glass)."
+        return BREAK_GLASS, f"{who} bypassed the approval of {subject} (break-glass)."
     if action == "rollout.roll_back":
-        return ROLLED_BACK, f"{subject} is rolled back by {who}."
+        return ROLLED_BACK, f"{subject} is being rolled back by {who}."
     if action == "change.request" or changed.get("/state", {}).get("after") == "awaiting_approval":
-        return APPROVAL_WAITS, f"{subject} waits for an approval; {who} asked for it."
+        return APPROVAL_WAITS, f"{subject} waits for an approval, requested by {who}."
     if action == "environment.edit" and "/four_eyes" in changed:
         way = "on" if changed["/four_eyes"].get("after") else "off"
         return FOUR_EYES, f"Four eyes are {way} in {body['environment'] or subject}, switched by {who}."
@@ -47,7 +47,7 @@ def of_entry(body: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _subject(body: Mapping[str, Any]) -> str:
-    """What it is about, in words: the workload and the environment, where there are such."""
+    """Describe the entry's object, with its workload and environment if it has them."""
     kind = body["target"]["kind"].replace("_", " ")
     named = body["workload"] or (body["target"]["id"] if kind != "rollout" else "")
     where = body["environment"]

@@ -1,4 +1,4 @@
-"""A notification as its receiver reads it: JSON by Standard Webhooks 1.0, a line for Slack, an e-mail."""
+"""Render notifications for receivers: JSON according to Standard Webhooks 1.0, a Slack message, an e-mail."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _ADDRESSES = {
 
 
 def body(notification: Notification) -> bytes:
-    """`{"type", "timestamp", "data"}` (standardwebhooks.com, payload structure)."""
+    """Return `{"type", "timestamp", "data"}` (standardwebhooks.com, payload structure)."""
     data = {**notification.data, "url": address(notification)}
     document = {"type": notification.type, "timestamp": chain.timestamp(notification.at), "data": data}
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
@@ -28,7 +28,8 @@ def body(notification: Notification) -> bytes:
 def headers(
     notification: Notification, content: bytes, secrets: Sequence[str], at: datetime
 ) -> dict[str, str]:
-    """The signatures of every secret that signs, the newest first: during a rotation a receiver may hold either."""
+    """Return the headers, with one signature per active secret, newest first: during a rotation a receiver may hold
+    either secret."""
     identity = str(notification.pk)
     text = content.decode()
     signatures = [Webhook(secret).sign(msg_id=identity, timestamp=at, data=text) for secret in secrets]
@@ -40,13 +41,13 @@ def headers(
 
 
 def slack(notification: Notification) -> bytes:
-    """Plain text: nothing in it is read as a mention or a link (docs.slack.dev, formatting text)."""
+    """Return plain text in which Slack sees no mentions or links (docs.slack.dev, formatting text)."""
     escaped = text(notification).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return json.dumps({"text": escaped[:3_000], "mrkdwn": False}).encode()
 
 
 def subject(notification: Notification) -> str:
-    """One line: nothing in it can begin another header."""
+    """Return one line, so that the text cannot start another mail header."""
     return f"[Pointsman] {' '.join(notification.data['sentence'].split())}"[:200]
 
 
@@ -63,7 +64,7 @@ def text(notification: Notification) -> str:
 
 
 def address(notification: Notification) -> str:
-    """The page that shows it; without PUBLIC_URL its path, since nobody knows the host."""
+    """Return the URL of the page about it; without PUBLIC_URL only the path, since the host is unknown."""
     data = notification.data
     target = data.get("target") or {}
     path = _ADDRESSES.get(target.get("kind", ""), "").format(target.get("id", ""))

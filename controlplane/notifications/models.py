@@ -1,4 +1,4 @@
-"""Who is told of what happens, what there is to tell, and what became of telling it."""
+"""Receivers of notifications, the notifications themselves, and their deliveries."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from controlplane.core.ids import uuid7
 
 
 class Receiver(models.Model):
-    """Where messages go. What it takes to speak to it (a signing secret, an incoming webhook's address) is sealed."""
+    """A destination for messages. Its credentials (a signing secret, an incoming webhook's URL) are sealed."""
 
     class Kind(models.TextChoices):
         WEBHOOK = "webhook", "Webhook, signed"
@@ -16,19 +16,19 @@ class Receiver(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=80, unique=True)
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    # As it may be shown: of a Slack address, which is a secret by itself, its host and its end.
+    # For display. A Slack URL is a secret, so only its host and its end are stored here.
     address = models.CharField(max_length=500)
-    sealed_address = models.TextField(blank=True, default="")  # Slack's whole address (`sealing`)
+    sealed_address = models.TextField(blank=True, default="")  # Slack's full URL (`sealing`)
     events = models.JSONField(default=list, blank=True)  # types (`events.TYPES`); empty: all
     environments = models.JSONField(default=list, blank=True)  # names; empty: all
     enabled = models.BooleanField(default=True)
-    # The newest first; an older one signs, too, until it ends: [{"id", "sealed", "fingerprint", "until"}]
+    # Newest first; an older one also signs until it expires: [{"id", "sealed", "fingerprint", "until"}]
     secrets = models.JSONField(default=list, blank=True)
     version = models.PositiveIntegerField(default=1)  # for If-Match
     created_at = models.DateTimeField()
-    # After a failure nothing is sent before this moment: a dead receiver costs one attempt now and then.
+    # Nothing is sent before this time after a failure, so a dead receiver costs one attempt now and then.
     rests_until = models.DateTimeField(null=True, blank=True)
-    failures = models.PositiveIntegerField(default=0)  # in a row
+    failures = models.PositiveIntegerField(default=0)  # consecutive
 
     class Meta:
         ordering = ["name"]
@@ -38,7 +38,7 @@ class Receiver(models.Model):
 
 
 class Notification(models.Model):
-    """Something to tell, written in the transaction of what it tells (an outbox row)."""
+    """Something to report, written in the transaction of the change itself (an outbox row)."""
 
     id = models.UUIDField(
         primary_key=True, default=uuid7, editable=False
@@ -47,9 +47,9 @@ class Notification(models.Model):
     environment = models.CharField(max_length=64, blank=True, default="")
     data = models.JSONField()
     at = models.DateTimeField(db_index=True)
-    # What happens once and is seen many times (a rollout that is held) is told once.
+    # Set for something that happens once but is seen repeatedly (a held rollout), so that it is reported once.
     key = models.CharField(max_length=200, unique=True, null=True, blank=True)  # noqa: DJ001 — null: told each time
-    spread = models.BooleanField(default=False)  # the deliveries to its receivers were made
+    spread = models.BooleanField(default=False)  # whether its deliveries were created
 
     class Meta:
         indexes = [
@@ -73,10 +73,11 @@ class Delivery(models.Model):
     receiver = models.ForeignKey(Receiver, models.CASCADE, related_name="deliveries")
     state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
     attempts = models.PositiveSmallIntegerField(default=0)
-    due_at = models.DateTimeField()  # an attempt under way moves it on, so that nobody else makes the same
+    # A running attempt moves it forward, so that nobody else makes the same attempt.
+    due_at = models.DateTimeField()
     attempted_at = models.DateTimeField(null=True, blank=True)
     status = models.PositiveSmallIntegerField(null=True, blank=True)  # HTTP
-    answer = models.TextField(blank=True, default="")  # the beginning of the last answer, or what went wrong
+    answer = models.TextField(blank=True, default="")  # the start of the last answer, or the error
 
     class Meta:
         ordering = ["-id"]
@@ -93,7 +94,7 @@ class Delivery(models.Model):
 
 
 class BreakGlass(models.Model):
-    """A guard that one person went round. Open, and on every page, until somebody else has reviewed it."""
+    """A guard bypassed by one person. Open, and shown on every page, until somebody else has reviewed it."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     action = models.CharField(max_length=64)  # `rollout.break_glass`

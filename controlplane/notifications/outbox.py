@@ -1,7 +1,7 @@
-"""What is to be told, written where it happens: in the transaction of the change itself (transactional outbox).
+"""Writes notifications in the transaction of the change they report (transactional outbox). Sends nothing.
 
-Nothing is sent here. A change that is rolled back tells nothing, and one that was committed is told, whenever the
-process dies. The audit log calls `tell_of_entry` with each entry, and `tell_of_checkpoint` with each checkpoint.
+A change that is rolled back is not reported, and one that was committed is, whenever the process dies. The audit log
+calls `tell_of_entry` with each entry, and `tell_of_checkpoint` with each checkpoint.
 """
 
 import json
@@ -18,12 +18,12 @@ from controlplane.core.ids import uuid7
 from controlplane.notifications import events
 from controlplane.notifications.models import BreakGlass, Delivery, Notification, Receiver
 
-KEPT_FOR = timedelta(days=30)  # after that a notification and its deliveries are pruned
-BATCH = 200  # notifications that are spread at once
+KEPT_FOR = timedelta(days=30)  # older notifications and their deliveries are pruned
+BATCH = 200  # notifications handled by one `spread`
 
 
 def emit(type_: str, sentence: str, *, environment: str = "", key: str | None = None, **data: Any) -> bool:
-    """Keep something to tell, in the caller's transaction. With a `key` it is told once; False: it was told before."""
+    """Store a notification, in the caller's transaction. With a `key` it is stored only once; False if it existed."""
     values = {
         "type": type_,
         "environment": environment,
@@ -37,7 +37,7 @@ def emit(type_: str, sentence: str, *, environment: str = "", key: str | None = 
 
 
 def tell_of_entry(entry: Entry, body: Mapping[str, Any]) -> None:
-    """In the transaction of the entry. Break-glass opens what a second person must review."""
+    """Report an audit entry, in its transaction. A break-glass entry also opens a review."""
     told = events.of_entry(body)
     if told is None:
         return
@@ -71,7 +71,7 @@ def _open(entry: Entry, body: Mapping[str, Any]) -> None:
 
 
 def open_lost() -> None:
-    """Open the reviews of break-glass that have no row: of before there were rows, or taken away by hand."""
+    """Open reviews for break-glass entries without a row: from before the table existed, or deleted by hand."""
     entries = Entry.objects.filter(action__endswith=".break_glass", outcome="done")
     for entry in entries.exclude(seq__in=BreakGlass.objects.values("entry")).order_by("seq"):
         _open(entry, json.loads(bytes(entry.body)))
@@ -88,7 +88,7 @@ def tell_of_checkpoint(checkpoint: Checkpoint) -> None:
 
 
 def spread() -> int:
-    """Make the deliveries of what is new, each to the receivers that want it. Twice at once makes them once."""
+    """Create the deliveries of new notifications, for each receiver that wants them. Concurrent calls are safe."""
     new = list(Notification.objects.filter(spread=False).order_by("id")[:BATCH])
     receivers = list(Receiver.objects.filter(enabled=True)) if new else []
     for notification in new:
@@ -101,7 +101,7 @@ def spread() -> int:
 
 
 def wants(receiver: Receiver, notification: Notification) -> bool:
-    """What belongs to no environment is told to all."""
+    """Return whether a receiver wants a notification. Those without an environment go to every receiver."""
     if receiver.events and notification.type not in receiver.events:
         return False
     return not (receiver.environments and notification.environment) or (
@@ -114,7 +114,7 @@ def _delivery(notification: Notification, receiver: Receiver) -> Delivery:
 
 
 def test_message(receiver: Receiver, *, by: str) -> Delivery:
-    """A message to this receiver alone, in the caller's transaction."""
+    """Create a test message to this receiver only, in the caller's transaction."""
     notification = Notification.objects.create(
         type=events.TEST,
         at=clock.now(),
@@ -131,7 +131,7 @@ def test_message(receiver: Receiver, *, by: str) -> Delivery:
 
 
 def prune() -> int:
-    """Forget what was told long ago. What still waits stays."""
+    """Delete old notifications, except those with waiting deliveries."""
     old = Notification.objects.filter(at__lt=clock.now() - KEPT_FOR, spread=True)
     waiting = Q(deliveries__state=Delivery.State.WAITING)
     return old.exclude(pk__in=old.filter(waiting).values("pk")).delete()[0]

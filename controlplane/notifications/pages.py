@@ -1,4 +1,4 @@
-"""Pages of who is told of what, of what was sent, and of break-glass that waits for a review."""
+"""Pages for receivers, their deliveries, and break-glass that needs a review."""
 
 from datetime import timedelta
 from typing import Any
@@ -31,7 +31,7 @@ _EVENTS = [(name, label) for name, label in events.TYPES.items()]
 
 
 class TellingForm(forms.Form):
-    """The reason for a change of who is told, kept in the audit log."""
+    """The reason for a change to receivers, kept in the audit log."""
 
     reason = forms.CharField(
         required=False,
@@ -46,7 +46,7 @@ class ReviewForm(forms.Form):
         max_length=400,
         label="What you found",
         widget=forms.Textarea(
-            attrs={"rows": 3, "placeholder": "Was it needed? What is served now, and is it good?"}
+            attrs={"rows": 3, "placeholder": "Was it necessary? What is served now, and is it good?"}
         ),
         help_text="Kept in the audit log with your name.",
     )
@@ -58,10 +58,10 @@ class ReceiverForm(TellingForm):
     address = forms.CharField(
         max_length=500,
         widget=forms.TextInput(attrs={"placeholder": "https://…"}),
-        help_text="Where it is sent: https://…, or an e-mail address. Addresses inside need WEBHOOK_ALLOWED.",
+        help_text="https://…, or an e-mail address. Internal addresses must be in WEBHOOK_ALLOWED.",
     )
     events = forms.MultipleChoiceField(
-        choices=_EVENTS, required=False, widget=forms.CheckboxSelectMultiple, help_text="None ticked: all."
+        choices=_EVENTS, required=False, widget=forms.CheckboxSelectMultiple, help_text="None selected: all."
     )
     environments = forms.CharField(
         required=False, max_length=1_000, help_text="Names, separated by commas. Empty: all environments."
@@ -73,8 +73,8 @@ class ReceiverForm(TellingForm):
 
 
 class ReceiverEditForm(ReceiverForm):
-    enabled = forms.BooleanField(required=False, help_text="A receiver that is not enabled is told nothing.")
-    kind = None  # type: ignore[assignment]  # another kind is another receiver
+    enabled = forms.BooleanField(required=False, help_text="A disabled receiver gets no messages.")
+    kind = None  # type: ignore[assignment]  # the kind cannot change
 
     def __init__(self, *args: Any, receiver: Receiver, **kwargs: Any) -> None:
         initial = {
@@ -89,7 +89,7 @@ class ReceiverEditForm(ReceiverForm):
         if self._secret:
             self.initial["address"] = ""
             self.fields["address"].required = False
-            self.fields["address"].help_text = f"It is {receiver.address}. Empty: it stays."
+            self.fields["address"].help_text = f"It is {receiver.address}. Leave empty to keep it."
 
     def clean_address(self) -> str | None:
         return self.cleaned_data["address"] or None
@@ -100,7 +100,7 @@ class RotateForm(TellingForm):
         min_value=0,
         max_value=168,
         initial=24,
-        help_text="How long the secret before signs beside the new one.",
+        help_text="How long the previous secret also signs.",
     )
 
 
@@ -123,7 +123,7 @@ def add(request: HttpRequest) -> HttpResponse:
 
 def _added(request: HttpRequest, receiver: Receiver, secret: str) -> HttpResponse:
     if not secret:
-        return done(request, f"{receiver.name} is told from now on.", to=_address(receiver))
+        return done(request, f"{receiver.name} now receives notifications.", to=_address(receiver))
     return _shown_once(request, receiver, secret)
 
 
@@ -160,7 +160,7 @@ def receiver_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 def test(request: HttpRequest, pk: UUID) -> HttpResponse:
     receiver = _receiver_for(request, pk)
     actions.send_test(receiver, actor=actor(request), reason=_reason(request))
-    return done(request, "A test is on its way; its answer shows below in a moment.", to=_address(receiver))
+    return done(request, "A test was sent; the answer appears below in a moment.", to=_address(receiver))
 
 
 @console_view("GET", "POST")
@@ -183,14 +183,14 @@ def send_again(request: HttpRequest, pk: UUID) -> HttpResponse:
     if delivery is None:
         raise NotFound(f"There is no delivery {pk}.")
     actions.send_again(delivery, actor=actor(request), reason=_reason(request))
-    return done(request, "It is sent again.", to=_address(delivery.receiver))
+    return done(request, "It is being sent again.", to=_address(delivery.receiver))
 
 
 def _reason(request: HttpRequest) -> str:
-    """Of a button, whose form is not shown again: what is wrong with it is a page of its own."""
+    """Return the reason posted with a button. The form is not shown again, so an invalid reason becomes an error page."""
     form = TellingForm(request.POST)
     if not form.is_valid():
-        raise InvalidInput("The reason is too long, or holds a character that cannot be kept.")
+        raise InvalidInput("The reason is too long, or contains a character that cannot be stored.")
     return str(form.cleaned_data["reason"])
 
 
@@ -218,11 +218,11 @@ def review(request: HttpRequest, pk: UUID) -> HttpResponse:
     )
 
 
-# --- what one may see --------------------------------------------------------------------------------
+# --- access ----------------------------------------------------------------------------------------
 
 
 def open_break_glass(request: HttpRequest) -> list[BreakGlass]:
-    """What every page says while nobody has reviewed it."""
+    """Return the unreviewed break-glass that every page shows."""
     if not request.user.is_authenticated or not may(request, Role.VIEWER, permissions.ANYWHERE):
         return []
     return list(_visible(request).filter(reviewed_at=None)[:5])

@@ -1,8 +1,8 @@
-"""Secrets that must be used again, so that a hash will not do: sealed by the instance's SECRET_KEY.
+"""Seal secrets that must be used again, and so cannot be hashed, with the instance's SECRET_KEY.
 
-Fernet (AES-128-CBC and HMAC-SHA256) under a key that HKDF (RFC 5869) derives from SECRET_KEY. Somebody who has the
-database alone, or a dump of it, has none of them; somebody who has SECRET_KEY, too, has all. After SECRET_KEY was
-changed, those sealed before are opened by SECRET_KEY_FALLBACKS, and without it must be made anew.
+Fernet (AES-128-CBC and HMAC-SHA256), with a key that HKDF (RFC 5869) derives from SECRET_KEY. The database or a dump of
+it does not reveal the secrets; with SECRET_KEY as well, it reveals all. After a change of SECRET_KEY, older secrets can
+be unsealed through SECRET_KEY_FALLBACKS; without it they must be created again.
 """
 
 import base64
@@ -16,7 +16,7 @@ from controlplane.core.errors import Conflict
 
 
 class Unreadable(Conflict):
-    code, title = "secret_unreadable", "A secret cannot be read any more"
+    code, title = "secret_unreadable", "A secret can no longer be read"
 
 
 def seal(text: str) -> str:
@@ -24,7 +24,7 @@ def seal(text: str) -> str:
 
 
 def unseal(sealed: str) -> str:
-    """Raises `Unreadable`."""
+    """Return the text. Raises `Unreadable`."""
     try:
         return _box().decrypt(sealed.encode()).decode()
     except (InvalidToken, ValueError):

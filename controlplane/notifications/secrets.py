@@ -1,4 +1,4 @@
-"""What a receiver's messages are signed with, and the addresses that are secrets themselves."""
+"""The signing secrets of receivers, and the URLs that are secrets themselves."""
 
 import base64
 import hashlib
@@ -13,14 +13,14 @@ _BYTES = 32  # Standard Webhooks: 24 to 64
 
 
 def new_secret() -> tuple[str, dict[str, Any]]:
-    """A signing secret: its text (`whsec_…`), to be shown once, and the row that keeps it."""
+    """Create a signing secret. Return its text (`whsec_…`), shown only once, and its stored form."""
     raw = os.urandom(_BYTES)
     text = f"whsec_{base64.b64encode(raw).decode()}"
     return text, {"sealed": seal(text), "fingerprint": fingerprint(text), "until": None}
 
 
 def signing(receiver: Receiver, now: datetime) -> list[str]:
-    """The secrets that sign now, the newest first. Raises `Unreadable`."""
+    """Return the active signing secrets, newest first. Raises `Unreadable`."""
     return [unseal(kept["sealed"]) for kept in receiver.secrets if lives(kept, now)]
 
 
@@ -29,10 +29,10 @@ def lives(kept: dict[str, Any], now: datetime) -> bool:
 
 
 def slack_address(receiver: Receiver) -> str:
-    """Raises `Unreadable`."""
+    """Return the full Slack URL. Raises `Unreadable`."""
     return unseal(receiver.sealed_address)
 
 
 def fingerprint(text: str) -> str:
-    """Tells secrets apart, and says nothing of them: they have 256 random bits."""
+    """Return a short hash that identifies a secret without revealing it: secrets have 256 random bits."""
     return hashlib.sha256(f"pointsman.webhook {text}".encode()).hexdigest()[:16]

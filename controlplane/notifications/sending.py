@@ -1,7 +1,7 @@
-"""One attempt to deliver, from beginning to end within `PATIENCE_S`, whatever the receiver does.
+"""One delivery attempt, limited to `PATIENCE_S` whatever the receiver does.
 
-It runs on an event loop of its own and touches no database. A receiver that does not answer, drips bytes or answers
-without end costs its own time and nobody else's.
+It runs on its own event loop and does not use the database. A receiver that does not answer, sends byte by byte or
+sends endlessly delays only its own delivery.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from django.core.mail import EmailMessage
 
 from controlplane.notifications import destinations
 
-PATIENCE_S = 10.0  # for all of an attempt: name, connection, TLS, answer
-READ_BYTES = 4_096  # of an answer; more is not asked for
-KEPT = 500  # characters of it that are shown
+PATIENCE_S = 10.0  # for the whole attempt: name resolution, connection, TLS, response
+READ_BYTES = 4_096  # the most read of a response
+KEPT = 500  # characters of the response that are kept for display
 USER_AGENT = "Pointsman-Notifications/1"
-# Names are looked up, and mail is sent, in threads that nobody waits for longer than PATIENCE_S.
+# Threads for name lookups and mail, which nobody waits for longer than PATIENCE_S.
 _threads = ThreadPoolExecutor(16, thread_name_prefix="notify")
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What is sent to an address by HTTP."""
+    """An HTTP request to send."""
 
     url: str
     headers: dict[str, str]
@@ -43,17 +43,18 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`delivered`; `final`: to try again is no use. `status` is HTTP's, where there was an answer."""
+    """The result of an attempt. `final` means that retrying is useless. `status` is the HTTP status, if there was a
+    response."""
 
     delivered: bool
     answer: str
     status: int | None = None
-    retry_after: int | None = None  # seconds, as the receiver asks
+    retry_after: int | None = None  # seconds, as requested by the receiver
     final: bool = False
 
 
 async def attempt(message: Post | Mail) -> Outcome:
-    """Never raises, and ends within `PATIENCE_S`."""
+    """Send the message. Never raises, and ends within `PATIENCE_S`."""
     send: Callable[[], Awaitable[Outcome]] = (
         partial(_post, message) if isinstance(message, Post) else partial(_mail, message)
     )
@@ -61,10 +62,10 @@ async def attempt(message: Post | Mail) -> Outcome:
         async with asyncio.timeout(PATIENCE_S):
             return await send()
     except TimeoutError:
-        return Outcome(False, f"no whole answer within {PATIENCE_S:g} s")
+        return Outcome(False, f"no complete answer within {PATIENCE_S:g} s")
     except destinations.DestinationRefused as error:
         return Outcome(False, error.detail)
-    except Exception as error:  # httpx's, ssl's, smtplib's: whatever it is, it is this delivery's answer
+    except Exception as error:  # any error of httpx, ssl or smtplib is this delivery's result
         return Outcome(False, f"{type(error).__name__}: {error}"[:KEPT])
 
 
@@ -78,13 +79,13 @@ async def _post(message: Post) -> Outcome:
         destination.at(address),
         headers=headers,
         content=message.content,
-        # The certificate must be the name's, though the connection is to a number.
+        # Verify the certificate for the name, although the connection goes to an IP address.
         extensions={
             "sni_hostname": destination.host,
             "timeout": dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE_S),
         },
     )
-    # Its own transport: no proxy of the environment, no redirect, no cookie, no connection that is used again.
+    # A new transport: no proxy from the environment, no redirects, no cookies, no reused connections.
     async with httpx.AsyncHTTPTransport(verify=_tls(), retries=0) as transport:
         response = await transport.handle_async_request(request)
         try:
@@ -94,7 +95,7 @@ async def _post(message: Post) -> Outcome:
 
 
 async def _beginning(response: httpx.Response) -> str:
-    """Raw bytes: a compressed answer could be a thousand times its size."""
+    """Return the beginning of the response. Reads raw bytes: a compressed body could expand a thousandfold."""
     held = b""
     async for piece in response.aiter_raw():
         held += piece
@@ -108,8 +109,8 @@ def _outcome(response: httpx.Response, beginning: str) -> Outcome:
     if 200 <= status < 300:
         return Outcome(True, beginning, status)
     if 300 <= status < 400:
-        return Outcome(False, "It redirects, and redirects are not followed: give its last address.", status)
-    # 410: the receiver wants no more of it (Standard Webhooks).
+        return Outcome(False, "It redirects, and redirects are not followed: use the final address.", status)
+    # 410: the receiver wants no more messages (Standard Webhooks).
     return Outcome(False, beginning, status, _retry_after(response), final=status == 410)
 
 

@@ -7,7 +7,7 @@ from controlplane.notifications import delivery, outbox
 
 @shared_task(soft_time_limit=60, time_limit=75)
 def deliver() -> int:
-    """Attempt what is due."""
+    """Attempt the deliveries that are due."""
     return delivery.run_due()
 
 

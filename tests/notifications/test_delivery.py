@@ -140,7 +140,7 @@ def test_a_receiver_that_keeps_us_waiting_is_given_up_in_time(
         tell(f"number {number}")
     delivery.run_due()
     assert len(listener.got) == 1  # one attempt under way at a time, then it rests
-    assert "no whole answer" in Delivery.objects.exclude(attempted_at=None).get().answer
+    assert "no complete answer" in Delivery.objects.exclude(attempted_at=None).get().answer
 
 
 def test_a_slow_receiver_holds_nobody_up(listener: Listener, monkeypatch: Any) -> None:

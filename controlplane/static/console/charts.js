@@ -1,5 +1,5 @@
-/* Draws the charts of a page with Chart.js (shipped by the frame): values on hover, a legend in words, the threshold
-   as a dashed line. The figures come from the JSON that stands beside each canvas. */
+/* Draws a page's charts with Chart.js (shipped with the theme): values on hover, a legend, the threshold as a dashed
+   line. The data is the JSON next to each canvas. */
 "use strict";
 
 (() => {

@@ -1,8 +1,8 @@
-/* Small helps of the console. Without it every page works by links and forms. */
+/* Small helpers of the console. Without scripts, every page works with links and forms. */
 "use strict";
 
-/* The frame's script writes a chosen file's name into the first text field near it, which here is another field: a
-   backtest was sent with a sweep called "tasks.csv". It passes over inputs that say they are listened to. */
+/* The theme's script writes the name of a chosen file into the first text field near it. Here that is another field: a
+   backtest was sent with a sweep called "tasks.csv". The script skips inputs that claim to have a listener. */
 HTMLInputElement.prototype.hasChangeListener = true;
 
 document.addEventListener("click", async (event) => {
@@ -13,25 +13,25 @@ document.addEventListener("click", async (event) => {
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   } catch {
-    // No right to the clipboard (plain HTTP): mark the text, so that one keypress copies it.
+    // No clipboard access (plain HTTP): select the text, so that one keypress copies it.
     getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
   }
 });
 
-// A draft that was saved as a version is no draft any more.
+// A draft that was saved as a version is no longer a draft.
 document.addEventListener("DOMContentLoaded", () => {
   for (const saved of document.querySelectorAll("[data-draft-saved]")) localStorage.removeItem(`pointsman.draft.${saved.dataset.draftSaved}`);
 });
 
-/* Forms are sent by script, so that a server that is away, a lost session or a refusal costs nothing that was typed:
-   the form stays, with a sentence on top. Without scripts they are plain posts. */
+/* Forms are sent by script, so that an unreachable server, a lost session or a refusal never loses the input: the form
+   stays, with a message on top. Without scripts they are ordinary posts. */
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (form.method !== "post" || form.dataset.plain !== undefined || !form.closest("main.pm-page")) return;
   event.preventDefault();
   const button = event.submitter;
   const body = new FormData(form, button);
-  // After signing in again in another tab the form's own token is an old one; the cookie has the new one.
+  // After signing in again in another tab, the form's own token is outdated; the cookie has the new one.
   const token = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
   if (token) body.set("csrfmiddlewaretoken", token[1]);
   const address = button?.getAttribute("formaction") || form.getAttribute("action") || location.href;
@@ -42,12 +42,12 @@ document.addEventListener("submit", async (event) => {
     const to = answer.headers.get("X-Pointsman-Location");
     if (to) return location.assign(to);
     if (answer.redirected && answer.ok) return location.assign(answer.url);
-    if (answer.status === 401 || answer.headers.has("X-Pointsman-Stale-Form")) return say(form, "You are signed out. Sign in in a new tab, then send this again: nothing is lost.", "Sign in", "/console/login/");
+    if (answer.status === 401 || answer.headers.has("X-Pointsman-Stale-Form")) return say(form, "You are signed out. Sign in in a new tab, then send this form again: nothing is lost.", "Sign in", "/console/login/");
     if (answer.status >= 500) throw new Error(`it answers ${answer.status}`);
     if (!(answer.headers.get("Content-Type") || "").includes("text/html")) return keep(answer);
     show(form, address, answer, await answer.text());
   } catch (error) {
-    say(form, `The server could not be asked (${error.message}). Nothing that you typed is lost: send it again.`);
+    say(form, `The server could not be reached (${error.message}). Nothing that you typed is lost: send it again.`);
   } finally {
     form.removeAttribute("aria-busy");
     if (button) button.disabled = false;
@@ -69,8 +69,8 @@ function say(form, text, link, address) {
   note.scrollIntoView({ block: "nearest" });
 }
 
-/* A refused form comes back with its problems: it takes the place of the one on the page. What is another page (a key
-   that is shown once, a refusal) takes the place of the whole. */
+/* A refused form comes back with its errors and replaces the one on the page. Any other page (a key shown once, a
+   refusal) replaces the whole content. */
 function show(form, address, answer, text) {
   const page = new DOMParser().parseFromString(text, "text/html");
   const path = new URL(address, location.href).pathname;
@@ -93,7 +93,8 @@ async function keep(answer) {
   link.click();
 }
 
-// What htmx could not fetch (the form of an action, a check): said where it would have stood, with the plain link.
+// When htmx cannot fetch something (an action's form, a check), show a message in its place, with a plain
+// link.
 for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
   document.addEventListener(failure, (event) => {
     const target = event.detail.target;
@@ -101,16 +102,16 @@ for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) 
     const note = document.createElement("p");
     note.className = "pm-note pm-bad";
     note.setAttribute("role", "alert");
-    note.textContent = "The server could not be asked. ";
+    note.textContent = "The server could not be reached. ";
     const link = event.detail.elt?.getAttribute?.("href");
     if (link) note.append(Object.assign(document.createElement("a"), { href: link, textContent: "Open it as a page" }));
     else if (event.detail.elt?.matches?.("form")) note.append("Nothing that you typed is lost: send it again.");
-    else note.append("It is asked again with your next change.");
+    else note.append("It is tried again with your next change.");
     target.replaceChildren(note);
   });
 }
 
-/* A table that is wider than its place can be scrolled by keyboard. */
+/* Let people scroll a wide table with the keyboard. */
 function reach(root) {
   for (const box of root.querySelectorAll(".pm-scroll")) {
     if (box.scrollWidth > box.clientWidth) {
@@ -125,7 +126,7 @@ addEventListener("resize", () => reach(document));
 document.addEventListener("pm:swapped", (event) => reach(event.target));
 addEventListener("pm:shown", () => reach(document));
 
-/* Times in the reader's own zone, UTC in their titles; "3 min ago" goes on counting, by the server's clock. */
+/* Shows times in the reader's time zone, with UTC as a tooltip; keeps "3 min ago" counting, by the server's clock. */
 (() => {
   const UNITS = [[86_400, "day"], [3_600, "h"], [60, "min"], [1, "s"]];
   const loaded = Date.now();

@@ -1,4 +1,5 @@
-// The cost-quality picture of a backtest, drawn by Chart.js. Without scripts the table below says the same.
+// The cost-quality chart of a backtest, drawn by Chart.js. Without scripts, the table below has the same
+// data.
 function drawCurve() {
   const canvas = document.getElementById("curve");
   const text = document.getElementById("curve-data");
@@ -34,5 +35,5 @@ function drawCurve() {
   });
 }
 addEventListener("DOMContentLoaded", drawCurve);
-addEventListener("pm:shown", drawCurve); // the answer to a form was put in place of the page
-addEventListener("htmx:afterSwap", drawCurve); // a backtest beside the editor
+addEventListener("pm:shown", drawCurve); // a form's response replaced the page
+addEventListener("htmx:afterSwap", drawCurve); // a backtest next to the editor

@@ -1,8 +1,8 @@
-/* The policy editor: problems in the gutter as one types, completion, and a draft that survives a reload.
-   The text area behind it is what is posted; without scripts it is the editor. */
+/* The policy editor: problems in the gutter while typing, completion, and a draft that survives a reload.
+   The text area behind it is posted; without scripts it is the editor. */
 "use strict";
 
-// After django-ace's own handler of `load`, which makes the editor.
+// Run after django-ace's own `load` handler, which creates the editor.
 addEventListener("load", () => {
   const widget = document.querySelector(".django-ace-widget");
   if (!widget || !widget.editor) return;
@@ -10,8 +10,9 @@ addEventListener("load", () => {
   const form = widget.closest("form");
   const words = JSON.parse(document.getElementById("editor-words").textContent);
 
-  editor.setOption("enableKeyboardAccessibility", true); // Esc leaves it: Tab would be a trap otherwise
-  editor.session.setUseWorker(false); // before the mode, which would start one
+  // Esc leaves the editor; otherwise Tab would be a trap.
+  editor.setOption("enableKeyboardAccessibility", true);
+  editor.session.setUseWorker(false); // before setting the mode, which would start one
   editor.session.setMode("ace/mode/yaml");
   editor.setOption("fontSize", "13px");
   editor.textInput.getElement().setAttribute("aria-label", "Policy document");
@@ -57,7 +58,8 @@ addEventListener("load", () => {
   // --- the draft ------------------------------------------------------------------------------------
   const key = `pointsman.draft.${form.dataset.draft}`;
   const began = editor.getValue();
-  const posted = document.querySelector("#checked > *") !== null; // the answer to a post has the text in it
+  // The response to a post already contains the text.
+  const posted = document.querySelector("#checked > *") !== null;
   const draft = localStorage.getItem(key);
   if (draft !== null && draft !== began && !posted) {
     editor.session.setValue(draft);

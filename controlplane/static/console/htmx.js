@@ -1,4 +1,5 @@
-// Loaded right after htmx. It would write a style element of its own, and may evaluate expressions; pages need neither.
+// Loaded right after htmx. By default htmx writes a style element and may evaluate expressions; our pages
+// need neither.
 htmx.config.includeIndicatorStyles = false;
 htmx.config.allowEval = false;
 htmx.config.selfRequestsOnly = true;

@@ -1,5 +1,6 @@
-/* Keeps a page fresh, and does no harm: it swaps only parts that changed, keeps focus, selection, scroll and open
-   folds, stops while the page is hidden, and says when it could not ask for a while. See controlplane/web/live.py. */
+/* Keeps a page up to date without disturbing the reader: swaps only parts that changed, keeps focus, selection, scroll
+   and open details, pauses while the page is hidden, and says when the server does not answer. See
+   controlplane/web/live.py. */
 "use strict";
 
 (() => {
@@ -37,12 +38,12 @@
         this.ended = answer.status === 286;
         this.seen = Date.now();
       } catch {
-        // Said below once it has lasted; the next round tries again.
+        // The message below appears once this has lasted; the next round tries again.
       }
       this.plan();
     }
 
-    /* True when every changed part was swapped; false when one waits for the person. */
+    /* Swap the changed parts. Return false if one was skipped because the person is selecting text in it. */
     take(text) {
       const given = new DOMParser().parseFromString(text, "text/html");
       let complete = true;
@@ -85,7 +86,7 @@
         if (typed[1] !== null && again.setSelectionRange) again.setSelectionRange(typed[1], typed[2]);
       }
     } else if (active) {
-      // What had the focus is gone (a button of another state): stay near it, not at the top of the page.
+      // The focused element is gone (a button of another state): stay near it, not at the top of the page.
       part.tabIndex = -1;
       part.focus({ preventScroll: true });
     }
@@ -103,7 +104,7 @@
       const waiting = lives.filter((live) => !live.ended);
       const age = Math.max(0, ...waiting.map((live) => Date.now() - live.seen - live.every)) / 1000;
       if (document.hidden || age < OLD_AFTER_S) return note.remove();
-      note.textContent = `Not updated for ${Math.round(age)} s: the server does not answer. What you see may be old; links and buttons work as soon as it does.`;
+      note.textContent = `Not updated for ${Math.round(age)} s: the server does not answer. What you see may be old; links and buttons work again once it does.`;
       if (!note.isConnected) main.prepend(note);
     }, 1000);
   });

@@ -1,4 +1,5 @@
-// Light or dark, on a page that stands outside the console's frame: as the person chose there, else as the system is.
+// Light or dark for pages outside the console's frame: as chosen in the console, otherwise as set in the
+// system.
 "use strict";
 
 (() => {
@@ -6,7 +7,7 @@
   try {
     chosen = JSON.parse(localStorage.getItem("adminTheme"));
   } catch {
-    // No storage, or another's text in it: the system's.
+    // No storage, or unexpected content: use the system's setting.
   }
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.classList.toggle("dark", chosen === "dark" || (chosen !== "light" && dark));
