@@ -187,7 +187,7 @@ def send_again(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def _reason(request: HttpRequest) -> str:
-    """Return the reason posted with a button. The form is not shown again, so an invalid reason becomes an error page."""
+    """Return the reason posted with a button. Its form is not shown again, so a bad reason becomes an error page."""
     form = TellingForm(request.POST)
     if not form.is_valid():
         raise InvalidInput("The reason is too long, or contains a character that cannot be stored.")
