@@ -1,8 +1,7 @@
 """decide(rollout, evidence, fleet, now) → advance | hold(reason) | roll back(reason) | complete. Pure.
 
-Read from top to bottom: what takes the candidate back comes first, and is asked in every state and stage;
-then everything that can keep it where it is (`holds`); only what passes all of it advances. Whatever is not
-known, holds.
+The order of checks: rollback first, also for a paused rollout; then every reason to hold (`holds`). A rollout
+advances only if none applies. Missing information holds it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rollout_app.engine.verdicts import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """To the stage `to` (its index): the next one, or a later one where the plan lets stages be passed over."""
+    """Advance to the stage with index `to`: the next one, or a later one if the plan allows skipping stages."""
 
     reason: str
     to: int
@@ -30,8 +29,8 @@ class Advance:
 @dataclass(frozen=True, slots=True)
 class Hold:
     reason: HoldReason
-    outlook: str = ""  # what would advance it
-    waits: bool = False  # for evidence: the outlook says how many more tasks that takes, if the verdicts do
+    outlook: str = ""  # what would end the hold
+    waits: bool = False  # for evidence: then the outlook gives the number of further tasks, if it is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,11 @@ Decision = Advance | Hold | RollBack | Complete
 
 
 def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: datetime) -> Decision:
-    """What to do with a running or paused rollout at this moment."""
+    """Decide what to do now with a running or paused rollout."""
     if harm := harm_shown(rollout, evidence):
         return harm
     if rollout.state is State.PAUSED:
-        return Hold(HoldReason("paused", "A person has paused it."), "Somebody resumes it.")
+        return Hold(HoldReason("paused", "A person has paused it."), "A person resumes it.")
     reasons = tuple(reasons_to_hold(rollout, evidence, fleet, now))
     if not reasons:
         return _onward(rollout, evidence)
@@ -64,16 +63,16 @@ def decide(rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: date
 
 
 def _outlook(reasons: Sequence[HoldReason], judgement: Judgement) -> str:
-    """What would end the first reason, and what then would still hold: only the end of all of them advances."""
+    """Return what would end the first reason, followed by all other reasons: each of them prevents an advance."""
     first, *others = reasons
     outlook = first.outlook or outlook_of(first.code, judgement)
     if others:
-        outlook += f" Besides: {' '.join(reason.sentence for reason in others)}"
+        outlook += f" Other reasons to hold: {' '.join(reason.sentence for reason in others)}"
     return outlook
 
 
 def harm_shown(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
-    """What takes the candidate back, whatever else is the case. In shadow there is nothing to take back."""
+    """Return the rollback that the evidence demands, or None. In shadow there is nothing to roll back."""
     if rollout.current.mode == "shadow":
         return None
     judgement = evidence.judgement
@@ -85,40 +84,38 @@ def harm_shown(rollout: RolloutView, evidence: Evidence) -> RollBack | None:
         )
         return RollBack(
             "guardrail",
-            f"{reason}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough).",
+            f"{reason}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough to roll back).",
             worst,
         )
     telemetry = evidence.telemetry
     if missing_breach(telemetry.candidate_decisions, telemetry.candidate_outcomes):
         return RollBack(
             "telemetry",
-            f"{telemetry.candidate_decisions} tasks were decided for the candidate, are older than the outcome "
-            "lag, and not one of them is finished: the candidate can't be judged.",
+            f"{telemetry.candidate_decisions} tasks were assigned to the candidate and are older than the outcome "
+            "lag, but none of them has an outcome, so the candidate cannot be judged.",
         )
     return None
 
 
 def _timed_out(rollout: RolloutView, hold: Hold, now: datetime) -> RollBack | Hold | None:
-    """Past the stage's longest time: what the plan says. Never an advance because of it."""
+    """Apply the plan's `on_timeout` if the stage has lasted longer than its `max_hours`. This never advances."""
     stage = rollout.current
     hours = minutes_in_stage(rollout, now) / 60
     if stage.max_hours is None or hours < stage.max_hours:
         return None
-    sentence = (
-        f"{hours:.3g} hours in this stage, {stage.max_hours:g} are allowed. Still: {hold.reason.sentence}"
-    )
+    sentence = f"{hours:.3g} hours in this stage; {stage.max_hours:g} are allowed. Still open: {hold.reason.sentence}"
     if stage.on_timeout == "roll_back":
         return RollBack("timeout", sentence)
     return Hold(
         HoldReason("timeout", sentence),
-        f"A person advances it or rolls it back. Or later: {hold.outlook}",
+        f"A person advances it or rolls it back. Otherwise: {hold.outlook}",
         waits=hold.waits,
     )
 
 
 def _onward(rollout: RolloutView, evidence: Evidence) -> Advance | Complete:
     if rollout.following is None:
-        return Complete("All traffic has been on the candidate for as long as the plan asks.")
+        return Complete("All traffic has been on the candidate for as long as the plan requires.")
     to = _target(rollout, evidence.judgement)
     if rollout.current.mode == "shadow":
         return Advance(f"{evidence.shadow.decisions:,} shadow decisions are within their margins.", to)
@@ -132,7 +129,7 @@ def _onward(rollout: RolloutView, evidence: Evidence) -> Advance | Complete:
 
 
 def _target(rollout: RolloutView, judgement: Judgement) -> int:
-    """The next stage, or the furthest that the evidence allows, past stages that may be skipped."""
+    """Return the index of the next stage, or of the furthest that evidence and plan allow if stages may be skipped."""
     to, furthest = rollout.stage + 1, judgement.furthest
     if furthest is None or rollout.current.mode != "percentage":
         return to

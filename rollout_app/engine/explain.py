@@ -1,4 +1,4 @@
-"""Verdicts in words, with their figures. Pure."""
+"""Describe verdicts in words, with their figures. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from rollout_app.engine.measures.shares import DIFFERING, LATE, UNFINISHED, UNGR
 from rollout_app.engine.metrics import RATIOS, Metric
 from rollout_app.engine.verdicts import Verdict, VerdictResult
 
-_MOST_SLICES = 3  # named in a sentence
+_MOST_SLICES = 3  # that one sentence names
 
 
 def figure(metric: Metric) -> str:
-    """What the metric counts, as it stands in a sentence."""
+    """Return the metric's name for use in a sentence."""
     return metric.spec.phrase
 
 
 def evidence_of(log_e: float) -> str:
-    """An e-value as people read it: "0.4", "37", "over 1,000"."""
+    """Format an e-value, given as its logarithm: "0.4", "37", "over 1,000"."""
     if log_e > math.log(1_000):
         return "over 1,000"
     value = math.exp(log_e)
@@ -26,7 +26,7 @@ def evidence_of(log_e: float) -> str:
 
 
 def change(verdict: Verdict, value: float | None) -> str:
-    """A value of the verdict's figure: "+2.1 points", "+10.0 %", or as it is for an absolute bound."""
+    """Format a value of the verdict's figure: "+2.1 points", "+10.0 %", or without a sign for an absolute bound."""
     if value is None:
         return "unknown"
     absolute = verdict.name != verdict.metric
@@ -38,12 +38,12 @@ def change(verdict: Verdict, value: float | None) -> str:
 
 
 def harm_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
-    """One clause: what is seen, on how many tasks, against which margin, and where."""
+    """Return one clause: the figure, the number of tasks, the margin, and the slices that are hurt."""
     return f"{_seen(verdict, stages)}, margin {change(verdict, verdict.margin)}{_where(verdict)}"
 
 
 def lacking_of(verdict: Verdict, stages: Sequence[Stage]) -> str:
-    """One clause: what is seen, on how many tasks, and what an advance asks for."""
+    """Return one clause: the figure, the number of tasks, and the evidence that an advance requires."""
     if verdict.result is VerdictResult.NO_DATA:
         return _seen(verdict, stages)
     asked = change(verdict, verdict.stage_margin)
@@ -64,25 +64,25 @@ def _seen(verdict: Verdict, stages: Sequence[Stage]) -> str:
 
 
 def _later(verdict: Verdict, stages: Sequence[Stage]) -> str:
-    """A harm that set in with a later stage: what was seen since then."""
+    """Return the estimate since the stage in which the harm began, if that is not the first."""
     if verdict.counted_since is None:
         return ""
     return f" ({change(verdict, verdict.counted_estimate)} since {stages[verdict.counted_since].label})"
 
 
 def _where(verdict: Verdict) -> str:
-    """The endpoints and route pairs that are named as hurt."""
+    """Return a clause that names the endpoints and route pairs that are hurt, or "" without any."""
     hurt = verdict.hurt
     if not hurt:
         return ""
     names = [f"{one.name} ({change(verdict, one.estimate)})" for one in hurt[:_MOST_SLICES]]
     more = f" and {len(hurt) - _MOST_SLICES} more" if len(hurt) > _MOST_SLICES else ""
-    return f"; hurt are {', '.join(names)}{more}"
+    return f"; worst hit: {', '.join(names)}{more}"
 
 
 _SHARES = {
     UNFINISHED: "of the {arm}'s decided tasks have not been reported",
-    LATE: "of the {arm}'s tasks came after their window had closed",
+    LATE: "of the {arm}'s tasks were reported after their window had closed",
     UNGRADED: "of the {arm}'s tasks have no grade",
     UNPRICED: "of the {arm}'s tasks have no cost",
     DIFFERING: "of the {arm}'s tasks would be treated differently by the two policies",
@@ -90,18 +90,18 @@ _SHARES = {
 
 
 def missing_of(share: ShareVerdict) -> str:
-    """One sentence: "12.0 % of the candidate's tasks have no grade, 1.0 % of the baseline's."."""
+    """Return one sentence: "12.0 % of the candidate's tasks have no grade, 1.0 % of the baseline's."."""
     of_candidate = _SHARES[share.kind].format(arm="candidate")
     sentence = (
         f"{share.candidate * 100:.1f} % {of_candidate}, {share.baseline * 100:.1f} % of the baseline's."
     )
     if share.kind == DIFFERING:
-        sentence += " Both arms' routers should find the same share."
+        sentence += " The share should be the same in both arms."
     return sentence
 
 
 def units_of(units: UnitsSeen | None) -> str:
-    """What sticky units do to the evidence, as sentences that follow another; empty where they do nothing."""
+    """Return sentences on how sticky units affect the evidence, with a leading space; empty if they do not."""
     if units is None:
         return ""
     said = []
@@ -110,10 +110,14 @@ def units_of(units: UnitsSeen | None) -> str:
         count = len(units.left_out)
         said.append(
             f"{count} heavy {'unit' if count == 1 else 'units'} (hash cell {cells}{' …' if count > 3 else ''}) with "
-            f"{units.share_left_out:.0%} of the traffic {'is' if count == 1 else 'are'} left out of the failures."
+            f"{units.share_left_out:.0%} of the traffic {'is' if count == 1 else 'are'} excluded from the failure "
+            "comparison."
         )
     if units.deff >= _CLEAR_DEFF:
-        said.append(f"Tasks of one unit resemble each other: {units.deff:.1f} of them tell as much as one.")
+        said.append(
+            f"Tasks of one unit resemble each other: {units.deff:.1f} of them carry as much information as one "
+            "independent task."
+        )
     return "".join(f" {sentence}" for sentence in said)
 
 
@@ -121,7 +125,7 @@ _CLEAR_DEFF = 1.5
 
 
 def outlook_of(code: str, judgement: Judgement) -> str:
-    """What would advance a rollout that holds for `code`."""
+    """Return what would end a hold with this code."""
     if code == "evidence":
         return _tasks_needed(judgement)
     return _OUTLOOKS.get(code, "")
@@ -129,32 +133,32 @@ def outlook_of(code: str, judgement: Judgement) -> str:
 
 _OUTLOOKS = {
     "freeze": "The freeze ends.",
-    "srm": "A person finds out where outcomes are lost or doubled; then the rollout is started again.",
+    "srm": "A person finds out where outcomes are lost or counted twice, and then starts a new rollout.",
     "telemetry": "Outcomes arrive again.",
     "baseline_unhealthy": "The baseline recovers.",
-    "environment": "The baseline recovers.",  # the code's name in older rows
+    "environment": "The baseline recovers.",  # the same code's name in older rows
     "incomplete": "The arms report the same share again, or a person finds out why they do not.",
-    "evaluation_failed": "Somebody finds out from the log why it fails.",
+    "evaluation_failed": "A person finds the cause in the log and fixes it.",
     "unguarded": "A person advances it, or a guardrail is switched on again.",
     "shadow": "More shadow decisions within the limits, or another candidate.",
     "mirror": "More mirrored tasks, if the candidate is as good.",
     "amber": "More tasks: if the candidate is no worse, the evidence of harm falls.",
-    "fleet": "The routers that lag or refuse catch up.",
-    "approval": "A person who may approve says yes.",
+    "fleet": "The routers that lag behind, or rejected the document, apply this stage.",
+    "approval": "An approver approves the stage.",
 }
 
 
 def _tasks_needed(judgement: Judgement) -> str:
     still = judgement.open
     if not still:
-        return "The stage's own least tasks and minutes."
+        return "The stage's minimum tasks and minutes."
     unheard = [figure(verdict.metric) for verdict in still if verdict.result is VerdictResult.NO_DATA]
     if unheard:
-        return f"First outcomes to judge by: of {', '.join(unheard)} nothing has been reported yet."
+        return f"The first reports of {', '.join(unheard)}: there are none yet."
     unknown = [figure(verdict.metric) for verdict in still if verdict.needed_tasks is None]
     if unknown:
         return (
-            f"How many more tasks it takes can't be told yet for {', '.join(unknown)}: at the rates so far "
+            f"The number of further tasks for {', '.join(unknown)} cannot be estimated yet: at the rates so far "
             "the evidence does not grow."
         )
     needed = max(verdict.needed_tasks or 0 for verdict in still)
@@ -162,7 +166,7 @@ def _tasks_needed(judgement: Judgement) -> str:
 
 
 def _round(n: int) -> int:
-    """To two digits: a forecast has no more."""
+    """Round up to two significant digits: a forecast is no more precise."""
     if n < 100:
         return n
     step = int(10 ** (len(str(n)) - 2))

@@ -1,4 +1,4 @@
-"""Every reason for which a rollout stays where it is: a no carries its reason, a code and one sentence. Pure."""
+"""The reasons for a rollout to hold. Each has a stable code and one sentence. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _HEALTH_FACTOR, _HEALTH_TASKS = 3, 20
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was seen: the judged windows, and what is known beside them."""
+    """The judgement of the closed windows, and the other evidence that a decision needs."""
 
     judgement: Judgement
     reference: Reference
@@ -39,31 +39,30 @@ class Evidence:
     baseline_last_hour: ArmSums = ArmSums()
     shadow: ShadowSums = ShadowSums()
     mirror: MirrorSums = MirrorSums()
-    second_stage: SecondStageCosts | None = (
-        None  # None: the candidate has none of its own, or it was not asked for
-    )
+    # None: the candidate has no second stage of its own, or its costs were not requested
+    second_stage: SecondStageCosts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HoldReason:
-    """A no carries its reason: a stable code, and one sentence with figures."""
+    """Why a rollout holds: a stable code, and one sentence with figures."""
 
     code: str
     sentence: str
-    outlook: str = ""  # what would end it, where the code alone does not say
+    outlook: str = ""  # what would end the hold, if the code alone does not tell
 
 
 def reasons_to_hold(
     rollout: RolloutView, evidence: Evidence, fleet: FleetView, now: datetime
 ) -> Iterator[HoldReason]:
-    """Every reason to stay, the most telling first."""
+    """Yield every reason to hold, the most important first."""
     stage = rollout.current
     if rollout.freeze:
         yield HoldReason("freeze", rollout.freeze)
     if broken := evidence.judgement.broken:
         yield HoldReason(
             "evaluation_failed",
-            f"Not all of the evidence could be computed: {'; '.join(broken[:3])}. What could be, is judged.",
+            f"Part of the evidence could not be computed: {'; '.join(broken[:3])}. The rest is still judged.",
         )
     yield from _distrust(rollout, evidence, now)
     if stage.mode == "shadow":
@@ -76,19 +75,19 @@ def reasons_to_hold(
     yield from _fleet(fleet)
     following = rollout.following
     if following and following.approval and not rollout.next_stage_approved:
-        yield HoldReason("approval", f"{following.named.capitalize()} asks for an approval and has none yet.")
+        yield HoldReason("approval", f"{following.named.capitalize()} requires an approval and has none yet.")
 
 
 def minutes_in_stage(rollout: RolloutView, now: datetime) -> float:
-    """Minutes since the stage began, without pauses."""
+    """Return the minutes since the stage began, without pauses."""
     return ((now - rollout.stage_entered_at).total_seconds() - rollout.paused_seconds) / 60
 
 
-# --- is the comparison to be believed ----------------------------------------------------------------------
+# --- can the comparison be trusted? ------------------------------------------------------------------------
 
 
 def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterator[HoldReason]:
-    """Reasons not to believe the comparison at all."""
+    """Yield the reasons not to trust the comparison at all."""
     judgement, stage = evidence.judgement, rollout.current
     if stage.mode != "full":
         yield from _calibrating(rollout, evidence.reference)
@@ -107,8 +106,8 @@ def _distrust(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterat
 
 
 _UNGUARDED = (
-    "No guardrail watches failures, quality or cost: nothing can show that the candidate does no harm. "
-    "A person has to advance it."
+    "No guardrail watches failures, quality or cost, so no evidence can show that the candidate is safe. "
+    "A person has to advance the rollout."
 )
 
 
@@ -117,7 +116,7 @@ def _calibrating(rollout: RolloutView, reference: Reference) -> Iterator[HoldRea
     if known < needed:
         yield HoldReason(
             "calibrating",
-            f"Margins are measured from {needed:,} graded outcomes of the baseline; {known:,} are known.",
+            f"Measuring the margins takes {needed:,} graded outcomes of the baseline; there are {known:,}.",
             f"{needed - known:,} more graded outcomes of the baseline.",
         )
 
@@ -131,7 +130,7 @@ def _silence(telemetry: Telemetry, now: datetime) -> Iterator[HoldReason]:
 
 
 def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
-    """Named by the stage that strays the furthest: the evidence is of all stages, not of the present one."""
+    """Name the stage with the largest deviation: the evidence covers all stages, not only the current one."""
     strayed = []
     for at, tally in judgement.tallies.items():
         stage, n = rollout.stages[at], tally.candidate_expected + tally.baseline_expected
@@ -141,15 +140,17 @@ def _mismatch(rollout: RolloutView, judgement: Judgement) -> str:
                 (abs(share - planned) * (n / (planned * (1 - planned))) ** 0.5, share, stage.label)
             )
     if not strayed:
-        return "The arms' shares of the tasks were not what the plan says; outcomes are lost or doubled."
+        return "The arms' shares of the tasks differ from the plan: outcomes are lost or counted twice."
     _, share, planned_share = max(strayed)
-    return f"At {planned_share} the candidate had {share:.1%} of the tasks: outcomes are lost or doubled."
+    return (
+        f"At {planned_share} the candidate had {share:.1%} of the tasks: outcomes are lost or counted twice."
+    )
 
 
 def _unhealthy(evidence: Evidence) -> str | None:
-    """The baseline does badly too: it is the provider, and no time to go on.
+    """Return a sentence if the baseline fails unusually often too: the provider has a problem, so hold.
 
-    One standard error is allowed for: an hour of 20 tasks with two failures is no outage.
+    The limit allows for one standard error: two failures among the 20 tasks of an hour are no outage.
     """
     margins = {v.metric: v.margin for v in evidence.judgement.verdicts if v.name == v.metric}
     for metric in (Metric.FAILURE, Metric.ERROR, Metric.FALLBACK):
@@ -160,21 +161,21 @@ def _unhealthy(evidence: Evidence) -> str | None:
         limit = p_ref + _HEALTH_FACTOR * margins.get(metric, 1.0) + sqrt(rate * (1 - rate) / n)
         if rate > limit:
             return (
-                f"The baseline does badly itself: {figure(metric)} {rate:.1%} in the last hour, {p_ref:.1%} "
-                "before the rollout. The provider is at fault, not the candidate."
+                f"The baseline has problems too: {figure(metric)} {rate:.1%} in the last hour, {p_ref:.1%} "
+                "before the rollout. The likely cause is the provider, not the candidate."
             )
     return None
 
 
 def _usual(metric: Metric, evidence: Evidence) -> float:
-    """The rate before the rollout; of failures, at least what the units that the baseline has just now failed then."""
+    """Return the rate before the rollout. For failures, use at least the past rate of the baseline's present units."""
     p_ref = evidence.reference.rates.get(metric, 0.0)
     units = evidence.judgement.units
     level = units.baseline_level if units else None
     return p_ref if level is None or metric is not Metric.FAILURE else max(p_ref, level)
 
 
-# --- what the stage must show ------------------------------------------------------------------------------
+# --- has the stage shown enough? ---------------------------------------------------------------------------
 
 
 def _shadow(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReason]:
@@ -211,12 +212,12 @@ def _inconclusive(rollout: RolloutView, evidence: Evidence) -> Iterator[HoldReas
 def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Iterator[HoldReason]:
     stage = rollout.current
     tasks = evidence.judgement.candidate_tasks(rollout.stage)
-    # No percentage is left on no data at all, whatever the plan says.
+    # A percentage stage never advances without any data, even if its plan asks for no tasks.
     least = max(1, stage.min_tasks) if stage.mode == "percentage" else stage.min_tasks
     if stage.mode != "shadow" and tasks < least:
         yield HoldReason(
             "evidence",
-            f"{tasks} of {least} candidate tasks judged in this stage.",
+            f"{tasks} of {least} required candidate tasks have been judged in this stage.",
             f"{least - tasks} more candidate tasks.",
         )
     minutes = minutes_in_stage(rollout, now)
@@ -224,7 +225,7 @@ def _too_early(rollout: RolloutView, evidence: Evidence, now: datetime) -> Itera
         yield HoldReason(
             "evidence",
             f"{int(minutes)} of {stage.min_minutes:g} minutes in this stage have passed.",
-            f"The stage's shortest time ends in {stage.min_minutes - minutes:.1f} minutes.",
+            f"The stage's minimum time ends in {stage.min_minutes - minutes:.1f} minutes.",
         )
 
 
@@ -232,18 +233,21 @@ def _fleet(fleet: FleetView) -> Iterator[HoldReason]:
     if fleet.rejected:
         names = ", ".join(fleet.rejected[:3])
         yield HoldReason(
-            "fleet", f"{len(fleet.rejected)} routers refused the candidate's document ({names})."
+            "fleet", f"{len(fleet.rejected)} routers rejected the candidate's document ({names})."
         )
     if not fleet.routers:
         yield HoldReason("fleet", "No router has polled in the last two minutes.")
     elif fleet.applied < FLEET_SHARE * fleet.routers:
         yield HoldReason(
             "fleet",
-            f"{fleet.applied} of {fleet.routers} routers have applied this stage, {FLEET_SHARE:.0%} must.",
+            f"{fleet.applied} of {fleet.routers} routers have applied this stage; {FLEET_SHARE:.0%} must.",
         )
 
 
 def _amber(rollout: RolloutView, judgement: Judgement) -> str:
     worst = judgement.harmful
     what = harm_of(worst[0], rollout.stages) if worst else "Several guardrails"
-    return f"{what}. Evidence of harm is {evidence_of(judgement.log_e)}; below 5 it advances, from 20 it rolls back."
+    return (
+        f"{what}. Evidence of harm is {evidence_of(judgement.log_e)}: the rollout can advance below 5, and rolls "
+        "back from 20."
+    )

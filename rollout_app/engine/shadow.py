@@ -1,7 +1,7 @@
-"""The shadow stage as a gate, and what it reports to whoever approves. Pure.
+"""The gate of the shadow stage, and its report for approvers. Pure.
 
-In shadow nothing of the candidate is enforced, so nothing can be harmed and nothing is rolled back on
-evidence; the gate only refuses to go on.
+In shadow the candidate's decisions are not enforced, so it can do no harm and is never rolled back on evidence. The
+gate only decides whether the rollout may go on.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from rollout_app.engine.stats.combine import LOG_SAFE
 from rollout_app.engine.stats.paired import log_e_not_worse, log_e_worse
 
 MAX_ERROR_RATE = 0.001
-# Of the decisions so many must have a projected cost. Not all: a task whose provider failed has none, whatever the
-# policy. The sums are of decisions in which both costs are known, so the rest favours no arm.
+# The share of decisions that must have a projected cost. It is below 1 because a task whose provider failed has no
+# cost under either policy. The sums cover only decisions with both costs, so the rest favours neither arm.
 PRICED_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowReport:
-    """What moves if the candidate were served: shares are of decisions, costs per task in nUSD."""
+    """What serving the candidate would change. Shares are fractions of decisions, costs are in nUSD per task."""
 
     decisions: int
     agreement: float | None
@@ -28,13 +28,13 @@ class ShadowReport:
     baseline_cost: float | None
     cost_change: float | None  # fraction of the baseline's; None without a baseline cost
     route_shift: float | None  # share of decisions that move to another model (total variation)
-    shifts: Mapping[str, float]  # model: change of its share
+    shifts: Mapping[str, float]  # by model: the change of its share
     mirror_n: int
-    mirror_difference: float | None  # candidate's success minus the baseline's, on mirrored tasks
+    mirror_difference: float | None  # the candidate's success minus the baseline's, on mirrored tasks
 
 
 def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
-    """The figures of the shadow stage; None where there is nothing to divide by."""
+    """Return the figures of the shadow stage. A figure is None if its denominator is 0."""
     n = shadow.decisions
     arms = shadow.candidate_priced, shadow.baseline_priced
     known = min([n, *(priced for priced in arms if priced is not None)])
@@ -55,7 +55,7 @@ def shadow_report(shadow: ShadowSums, mirror: MirrorSums) -> ShadowReport:
 
 
 def _shifts(shadow: ShadowSums) -> dict[str, float]:
-    """Change of each model's share, the largest first; empty unless both arms' routes were reported."""
+    """Return the change of each model's share, the largest first; empty unless both arms' routes were reported."""
     ours, theirs = sum(shadow.candidate_routes.values()), sum(shadow.baseline_routes.values())
     if not ours or not theirs:
         return {}
@@ -69,8 +69,11 @@ def _shifts(shadow: ShadowSums) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class SecondStageCosts:
-    """What a candidate that may ask a stronger model after an answer would cost, with all calls. Fractions of what the
-    tasks cost now: `low` if none is escalated, `high` if all are. None: not known."""
+    """The projected cost, with all calls, of a candidate that can escalate to a stronger model after an answer.
+
+    Each is a relative change (0.1 = 10 % more) of what the tasks cost now: `low` if no task is escalated, `high` if
+    all are, `expected` at the known escalation rate. None: not known.
+    """
 
     low: float | None = None
     high: float | None = None
@@ -84,17 +87,17 @@ def gate(
     cost_margin: float | None,
     second_stage: SecondStageCosts | None = None,
 ) -> str | None:
-    """Why the shadow stage does not let go, in one sentence; None when it does.
+    """Return why the rollout must stay in shadow, in one sentence, or None if it may go on.
 
-    second_stage  of a candidate that has one of its own; None: first calls are all there is, or it was not asked for
+    second_stage  the costs of the candidate's own second stage; None if it has none, or they were not requested
     """
     report = shadow_report(shadow, MirrorSums())
     if report.decisions < max(1, min_decisions):
-        return f"{report.decisions} of {max(1, min_decisions)} shadow decisions have been reported."
+        return f"{report.decisions} of {max(1, min_decisions)} required shadow decisions have been reported."
     if report.error_rate is not None and report.error_rate > MAX_ERROR_RATE:
         return (
-            f"The candidate's policy failed to evaluate in {shadow.evaluation_errors} of {report.decisions} "
-            f"decisions ({report.error_rate:.2%}; at most {MAX_ERROR_RATE:.1%} may)."
+            f"Evaluating the candidate's policy failed in {shadow.evaluation_errors} of {report.decisions} "
+            f"decisions ({report.error_rate:.2%}; the limit is {MAX_ERROR_RATE:.1%})."
         )
     if cost_margin is None:
         return None
@@ -105,34 +108,34 @@ def gate(
 
 
 def has_whole_costs(shadow: ShadowSums) -> bool:
-    """Whether the projected costs have the candidate's second stage in them already: the routers' callers told them."""
+    """Return whether the projected costs already include the candidate's second stage, as the callers reported it."""
     return (shadow.candidate_whole or 0) >= PRICED_SHARE * shadow.decisions
 
 
 def _second_stage_gate(costs: SecondStageCosts, margin: float) -> str | None:
-    """Why the costs with escalations do not let go.
+    """Return why the costs with escalations are too high, or None.
 
-    How many tasks a candidate will escalate shows only once it serves some: where nobody knows, the first percentage
-    stage finds out, on few tasks and under its own guardrail of cost. To hold here would keep every candidate that asks
-    a weak model first, and a strong one where that is unsure, in shadow for good.
+    A candidate's escalation rate is known only after it has served tasks. If it is unknown, the first percentage stage
+    measures it, on few tasks and under the cost guardrail. Holding here instead would keep every candidate with a weak
+    first model and a strong second one in shadow forever.
     """
     if costs.expected is not None:
         if costs.expected <= margin:
             return None
         return (
-            f"With its second stage the candidate's projected cost per task is {costs.expected:+.1%} against the "
-            f"baseline's; the margin is {margin:+.0%}."
+            f"With its second stage, the candidate's projected cost per task is {costs.expected:+.1%} compared with "
+            f"the baseline's; the margin is {margin:+.0%}."
         )
     if costs.low is not None and costs.low > margin:
         return (
-            f"The candidate's projected cost per task is at least {costs.low:+.1%} against the baseline's, even if no "
-            f"task is escalated; the margin is {margin:+.0%}."
+            f"The candidate's projected cost per task is at least {costs.low:+.1%} compared with the baseline's, even "
+            f"if no task is escalated; the margin is {margin:+.0%}."
         )
     return None
 
 
 def _cost_gate(shadow: ShadowSums, cost_margin: float) -> str | None:
-    """Why the projected costs do not let go. What is not known, is not within a margin."""
+    """Return why the projected costs are too high or not known, or None. An unknown cost is never within the margin."""
     if shadow.candidate_priced is None and not shadow.candidate_cost_nusd:
         return "The candidate's projected cost is not known: no decision has one. Do its models have prices?"
     for arm, priced in (("candidate", shadow.candidate_priced), ("baseline", shadow.baseline_priced)):
@@ -144,24 +147,22 @@ def _cost_gate(shadow: ShadowSums, cost_margin: float) -> str | None:
     candidate, baseline = shadow.candidate_cost_nusd, shadow.baseline_cost_nusd
     if candidate > baseline * (1 + cost_margin):
         if not baseline:
-            return "The candidate's projected cost rises from nothing: the baseline's decisions cost nothing."
+            return "The candidate's decisions have a cost, while the baseline's cost nothing."
         return (
-            f"The candidate's projected cost per task is {candidate / baseline - 1:+.1%} against the baseline's; "
-            f"the margin is {cost_margin:+.0%}."
+            f"The candidate's projected cost per task is {candidate / baseline - 1:+.1%} compared with the "
+            f"baseline's; the margin is {cost_margin:+.0%}."
         )
     return None
 
 
 def mirror_gate(mirror: MirrorSums, *, margin: float, stage_margin: float) -> str | None:
-    """Why the mirrored tasks do not let go; None when quality is shown to be within `stage_margin`."""
+    """Return why the mirrored tasks are not enough, or None if quality is shown to be within `stage_margin`."""
     if not mirror.n:
         return "No task has been mirrored yet."
     lost, won = mirror.only_baseline, mirror.only_candidate
-    seen = (
-        f"of {mirror.n} mirrored tasks {lost} succeeded with the baseline only, {won} with the candidate only"
-    )
+    seen = f"of {mirror.n} mirrored tasks, {lost} succeeded only with the baseline and {won} only with the candidate"
     if (lost - won) / mirror.n >= margin and log_e_worse(lost, won) >= LOG_SAFE:
         return f"The candidate is worse: {seen}."
     if log_e_not_worse(mirror.n, lost, won, stage_margin) < LOG_SAFE:
-        return f"It is not shown yet that success is within {stage_margin * 100:g} points: {seen}."
+        return f"The evidence does not yet show that success is within {stage_margin * 100:g} points: {seen}."
     return None

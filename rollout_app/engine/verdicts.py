@@ -1,6 +1,6 @@
 """judge(guardrail, its evidence) → Verdict. Pure.
 
-Four verdicts, and the unknown holds: `no_data` and `inconclusive` never let a rollout advance.
+There are four verdicts. Missing evidence holds: `no_data` and `inconclusive` never let a rollout advance.
 """
 
 import math
@@ -26,7 +26,7 @@ class VerdictResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SliceVerdict:
-    """An endpoint or route pair: how much worse it is, and whether it is named as hurt (FDR 5 %)."""
+    """The verdict on one endpoint or route pair. `hurt`: it is reported as harmed, at a false discovery rate of 5 %."""
 
     name: str
     estimate: float | None
@@ -39,54 +39,54 @@ class SliceVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the evidence says of one guardrail, with all that is needed to compute it again."""
+    """What the evidence says about one guardrail, with everything needed to recompute it."""
 
     name: str
     metric: Metric
     result: VerdictResult
     n_candidate: float
     n_baseline: float
-    estimate: float | None  # harm counted up: points, fraction of the baseline's, or the absolute figure
-    low: float | None  # for display, each side at 5 %
+    estimate: float | None  # positive is harm: points, a fraction of the baseline's, or the absolute figure
+    low: float | None  # one-sided bounds for display, 5 % each
     high: float | None
     log_e_harm: float
     log_e_safe: float
     margin: float  # D, or the bound
-    stage_margin: float  # what must be excluded before the next stage
+    stage_margin: float  # the harm that must be excluded before the next stage
     weight: float
     counted: bool  # an estimate reaches the margin, so its harm counts towards a rollback
     gates: bool  # must pass before an advance
-    # about how many more candidate tasks until it passes; None: can't be told
+    # roughly how many more candidate tasks until it passes; None: cannot be estimated
     needed_tasks: int | None = None
-    sums: tuple[tuple[str, dict[str, Any]], ...] = ()  # (part, its statistics) for a recomputation
+    sums: tuple[tuple[str, dict[str, Any]], ...] = ()  # (part, its statistics), for a recomputation
     log_e_counted: float = -math.inf  # ln E of the harm that counts
-    counted_since: int | None = None  # the stage since which most of it was seen; None: since the start
+    counted_since: int | None = None  # the stage since which that harm is strongest; None: the start
     counted_estimate: float | None = None  # the estimate since then
     deff: float = 1.0  # the design effect that divides the evidence
-    # what was judged: (stage, windows, first and last Unix minute)
+    # the judged windows, one entry per stage: (stage, number of windows, first and last Unix minute)
     strata: tuple[tuple[int, int, int, int], ...] = ()
-    parts: tuple[HarmPart, ...] = ()  # what the evidence of harm is made of
-    differing: float | None = None  # share of tasks that can differ, where these are judged by themselves
-    note: str = ""  # why it is not judged, where it is not
+    parts: tuple[HarmPart, ...] = ()  # the parts of the evidence of harm
+    differing: float | None = None  # share of differing tasks, if they are judged separately
+    note: str = ""  # why it is not judged, if it is not
     slices: tuple[SliceVerdict, ...] = ()
-    # By part: what was added to ln of cost per success for units that fail differently anyway.
+    # by part: the amount added to ln of cost per success for units whose failure rates differ anyway
     success_shift: Mapping[str, float] = field(default_factory=dict)
-    failed: str = ""  # the error's name, where it could not be judged as a whole: it never passes
+    failed: str = ""  # the error's name if the guardrail could not be judged; then it never passes
 
     @property
     def waited_for(self) -> bool:
-        """Whether more tasks may make it pass, and the rollout waits for them."""
+        """Whether the rollout waits for it: it must pass, and more tasks may make it pass."""
         return self.gates and self.result is VerdictResult.INCONCLUSIVE
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """What could not be computed: "failure, part slice endpoint /a (OverflowError)"."""
+        """The guardrail or parts that could not be computed: "failure, part slice endpoint /a (OverflowError)"."""
         parts = [f"{self.name}, part {part.name} ({part.failed})" for part in self.parts if part.failed]
         return (f"{self.name} ({self.failed})", *parts) if self.failed else tuple(parts)
 
     @property
     def hurt(self) -> tuple[SliceVerdict, ...]:
-        """The endpoints and route pairs that are named."""
+        """The endpoints and route pairs that are reported as harmed."""
         return tuple(one for one in self.slices if one.hurt)
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,9 +107,10 @@ _VERDICT_FIELDS = tuple(one.name for one in fields(Verdict))
 def judge(
     guardrail: Guardrail, measure: Measure, conditions: Conditions, *, next_share: float, why_not: str = ""
 ) -> Verdict:
-    """The verdict on one guardrail. `next_share` (0 … 1): the traffic that an advance would give the candidate.
+    """Return the verdict on one guardrail. Details that only pages and records need are added by `detailed`.
 
-    `why_not`: it is shown and not judged. What only a page or the record asks for comes by `detailed`.
+    next_share  (0 … 1) the share of traffic that an advance would give the candidate
+    why_not     why the guardrail is shown but not judged; empty if it is judged
     """
     parts = () if why_not else tuple(measure.harm(conditions))
     counted = [part for part in parts if part.counted]
@@ -152,7 +153,7 @@ def judge(
 
 
 def not_judged(guardrail: Guardrail, measure: Measure, error: str) -> Verdict:
-    """The verdict on a guardrail whose measure raised: nothing is known of it, and it does not pass."""
+    """Return the verdict on a guardrail whose measure raised: no data, so it does not pass."""
     return Verdict(
         guardrail.name, guardrail.metric, VerdictResult.NO_DATA, 0, 0, None, None, None, 0.0, 0.0,
         measure.threshold, measure.threshold, guardrail.weight, counted=False, gates=guardrail.gates,
@@ -161,7 +162,7 @@ def not_judged(guardrail: Guardrail, measure: Measure, error: str) -> Verdict:
 
 
 def _by_strength(part: HarmPart) -> tuple[bool, float, int]:
-    """What counts from the start comes first, then the strongest, of equals the latest."""
+    """Sort key: evidence since the start first, then the strongest; ties go to the latest stage."""
     stage = stage_of(part.name)
     return stage is None, part.log_e, stage or 0
 
@@ -183,13 +184,19 @@ def _result(
 
 
 def set_aside(verdict: Verdict, note: str) -> Verdict:
-    """The verdict where another one makes it beside the point: shown, and neither a gate nor a harm."""
+    """Return the verdict as one that is only shown, because another verdict makes it irrelevant.
+
+    It is no longer a gate and does not count as harm.
+    """
     parts = tuple(replace(part, counted=False) for part in verdict.parts)
     return replace(verdict, gates=False, counted=False, log_e_counted=-math.inf, parts=parts, note=note)
 
 
 def with_named_slices(verdict: Verdict) -> Verdict:
-    """The verdict with its endpoints and route pairs, the most harmful first; which are hurt is named at FDR 5 %."""
+    """Return the verdict with its endpoints and route pairs, the most harmful first, and mark those that are hurt.
+
+    The false discovery rate among the marked ones is at most 5 %.
+    """
     slices = {name: part for part in verdict.parts if (name := slice_of(part.name)) and not part.failed}
     if not slices:
         return verdict
@@ -207,7 +214,7 @@ def detailed(
     conditions: Conditions,
     windows: Sequence[tuple[int, int, int, int]],
 ) -> Verdict:
-    """The verdict with its interval and sums: what a page shows, and what a record needs to be computed again."""
+    """Return the verdict with its interval (for pages) and its sums (so that a record can be recomputed)."""
     interval = for_display(f"the interval of {verdict.name}", lambda: measure.interval(conditions), None)
     low, high = interval or (None, None)
     return replace(verdict, low=low, high=high, sums=tuple(measure.record().items()), strata=tuple(windows))

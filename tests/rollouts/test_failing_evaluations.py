@@ -185,7 +185,7 @@ def test_it_holds_and_says_that_it_cannot_be_told(part: str, monkeypatch: pytest
     rollout.refresh_from_db()
     assert rollout.hold_code == "evidence"
     if part.endswith(("needed_tasks", "safe_after", "with_outlook")):
-        assert "can't be told yet" in rollout.outlook
+        assert "cannot be estimated yet" in rollout.outlook
 
 
 def test_it_rolls_back_on_silence_while_the_evaluation_fails(monkeypatch: pytest.MonkeyPatch) -> None:

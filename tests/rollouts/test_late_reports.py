@@ -50,7 +50,7 @@ def test_it_does_not_advance_while_only_the_candidate_reports_late(graded: bool)
     assert reconcile.reconcile(rollout.pk) == "hold"
     code, sentence = held(rollout)
     assert code == "incomplete"
-    assert "of the candidate's tasks came after their window had closed" in sentence
+    assert "of the candidate's tasks were reported after their window had closed" in sentence
 
 
 def test_it_advances_where_both_arms_report_late_alike() -> None:

@@ -160,36 +160,36 @@ def test_it_holds_without_traffic() -> None:
     assert isinstance(decision, Hold)
     assert decision.reason.code == "evidence"
     assert "nothing to judge by yet (0 against 0 tasks)" in decision.reason.sentence
-    assert decision.outlook.startswith("First outcomes to judge by: of failures, cost per success")
+    assert decision.outlook.startswith("The first reports of failures, cost per success")
 
 
-def test_it_says_that_only_time_is_missing_where_it_is_only_time() -> None:
+def test_it_says_so_when_only_time_is_missing() -> None:
     rollout = replace(view(), stage_entered_at=NOW - timedelta(minutes=14, seconds=54))
     decision = decide(rollout, evidence(GOOD), FLEET, NOW)
     assert isinstance(decision, Hold)
     assert decision.reason.sentence == "14 of 15 minutes in this stage have passed."
-    assert decision.outlook == "The stage's shortest time ends in 0.1 minutes."
+    assert decision.outlook == "The stage's minimum time ends in 0.1 minutes."
 
 
-def test_it_says_all_that_would_still_hold_it() -> None:
-    """Whoever waits for the tasks must not find that an approval and the fleet were missing all along."""
+def test_it_lists_every_reason_to_hold() -> None:
+    """A person who waits for more tasks must know that an approval and routers are missing, too."""
     stages = (*STAGES[:3], replace(STAGES[3], min_tasks=900), replace(STAGES[4], approval=True), STAGES[5])
     seen = evidence(ledger(3, looks=5, n=(100, 100)).judge(3))
     decision = decide(view(3, stages=stages), seen, FleetView(9, 4), NOW)
     assert isinstance(decision, Hold)
     assert decision.outlook.startswith("About ")
-    besides = decision.outlook.partition(" Besides: ")[2]
-    assert besides == (
-        "500 of 900 candidate tasks judged in this stage. 4 of 9 routers have applied this stage, 95% must. "
-        "95 % asks for an approval and has none yet."
+    others = decision.outlook.partition(" Other reasons to hold: ")[2]
+    assert others == (
+        "500 of 900 required candidate tasks have been judged in this stage. "
+        "4 of 9 routers have applied this stage; 95% must. 95 % requires an approval and has none yet."
     )
 
 
-def test_it_still_advances_on_evidence_that_comes_late_and_says_so() -> None:
+def test_it_still_advances_on_late_evidence_and_says_so() -> None:
     late = decide(view(minutes=80 * 60), evidence(ledger(looks=1, n=(5, 95)).judge(1)), FLEET, NOW)
     assert isinstance(late, Hold)
-    assert late.reason.sentence.startswith("80 hours in this stage, 72 are allowed. Still: ")
-    assert late.outlook.startswith("A person advances it or rolls it back. Or later: ")
+    assert late.reason.sentence.startswith("80 hours in this stage; 72 are allowed. Still open: ")
+    assert late.outlook.startswith("A person advances it or rolls it back. Otherwise: ")
     assert decided(view(minutes=80 * 60), evidence(GOOD)) == "advance"
 
 
@@ -203,7 +203,7 @@ def test_it_names_the_stage_whose_shares_are_wrong() -> None:
     assert isinstance(decision, Hold)
     assert (
         decision.reason.sentence
-        == "At 5 % the candidate had 50.0% of the tasks: outcomes are lost or doubled."
+        == "At 5 % the candidate had 50.0% of the tasks: outcomes are lost or counted twice."
     )
 
 

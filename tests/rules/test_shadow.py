@@ -74,7 +74,7 @@ CHEAP = ShadowSums(
         (SecondStageCosts(-0.8, 0.2, -0.3), None),
         (
             SecondStageCosts(-0.8, 0.4, 0.15),
-            "With its second stage the candidate's projected cost per task is +15.0%",
+            "With its second stage, the candidate's projected cost per task is +15.0%",
         ),
         (SecondStageCosts(), None),
         (SecondStageCosts(-0.8), None),

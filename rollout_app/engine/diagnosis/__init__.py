@@ -1,8 +1,8 @@
-"""The diagnosis: what a policy does well or badly, in words that stand on intervals. Pure.
+"""The diagnosis: what a policy does well or badly, in words, based on intervals. Pure.
 
 figures    the sums that everything is computed from
-compare    like with like: arms of the same minutes, or two periods at the same mix
-models     which model is strongest, and what asking only one model would cost
+compare    fair comparisons: two arms in the same minutes, or two periods at the same mix of traffic
+models     which model is strongest, and the cost of using only one model
 words      the diagnosis itself
 """
 

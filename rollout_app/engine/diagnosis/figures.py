@@ -8,10 +8,10 @@ from rollout_app.engine.stats.ratios import Moments
 
 
 class OutcomeSums(NamedTuple):
-    """What some tasks came to. Counts are of tasks, money is in nano-USD over all attempts of a task.
+    """The summed outcomes of some tasks. Counts are of tasks, money is in nano-USD over all attempts of a task.
 
-    `cost_*` is over the tasks whose cost is known. `both_*` is over those of them that also have a grade: only
-    these say anything about cost per success. A cost of 0 is a known cost. A tuple, because pages add up thousands.
+    `cost_*` covers the tasks with a known cost, `both_*` those that also have a grade: only these can give the cost
+    per success. A cost of 0 is a known cost. This is a tuple for speed, because pages add up thousands.
     """
 
     tasks: int = 0
@@ -26,7 +26,7 @@ class OutcomeSums(NamedTuple):
     fallbacks: int = 0
     retries: int = 0
     errors: int = 0
-    # What follows is only asked of few rows: pages over thousands read no further than this.
+    # The fields below are needed for few rows only: pages with thousands of rows read just the fields above.
     attempts: int = 0
     cost_sq: float = 0.0
     both_cost_sq: float = 0.0
@@ -36,7 +36,7 @@ class OutcomeSums(NamedTuple):
     confidence_n: int = 0
     confidence: float = 0.0
     mirrored: int = 0  # tasks that both arms ran
-    mirror_cost: int = 0  # of the second run, which served nobody; not part of `cost`
+    mirror_cost: int = 0  # cost of the second runs, whose answers were not served; not part of `cost`
 
     def __add__(self, other: "OutcomeSums") -> "OutcomeSums":  # type: ignore[override]  # adds up, not on
         return OutcomeSums(*map(add, self, other))
@@ -47,7 +47,7 @@ class OutcomeSums(NamedTuple):
 
     @property
     def success(self) -> float | None:
-        """Among graded tasks."""
+        """Success rate of the graded tasks."""
         return ratio(self.successes, self.graded)
 
     @property
@@ -66,7 +66,7 @@ class OutcomeSums(NamedTuple):
 
     @property
     def cost_per_success(self) -> float | None:
-        """Over the tasks whose cost and grade are known. None with no success: that is no evidence, never 0."""
+        """Cost per success of the tasks with a known cost and a grade. None, never 0, without any success."""
         return ratio(self.both_cost, self.both_successes)
 
     @property
@@ -91,5 +91,5 @@ def total(parts: Iterable[OutcomeSums]) -> OutcomeSums:
 
 
 def ratio(part: float, whole: float) -> float | None:
-    """None where there is nothing to divide by: what cannot be given is never 0."""
+    """Return part / whole, or None (never 0) if `whole` is 0."""
     return part / whole if whole else None

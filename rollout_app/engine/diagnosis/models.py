@@ -1,18 +1,20 @@
-"""Which model is strongest, and what asking only one model would cost. Pure."""
+"""Which model is strongest, and what it would cost to use only one model. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rollout_app.engine.diagnosis.compare import MIN_CELL, Cells, Change, around
 
-MIN_COVERED = 0.9  # share of the cost that must be known by model before anything is projected from it
+MIN_COVERED = 0.9  # share of the cost that must be attributable to a model before a projection is made
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """A model of the policy. `success`: recorded on comparable tasks; `declared`: the catalogue's quality.
+    """A model of the policy.
 
-    `always`: relative change of cost if this model answered every task, with its interval.
+    success   its success rate on comparable recorded tasks
+    declared  its quality in the catalogue
+    always    the relative change of cost if this model answered every task, with an interval
     """
 
     alias: str
@@ -23,7 +25,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class RouteCost:
-    """What the tasks cost that `chosen` was asked for and `final` answered: two models after an escalation."""
+    """The cost of the tasks that `chosen` received first and `final` answered. They differ after an escalation."""
 
     chosen: str
     final: str
@@ -34,10 +36,10 @@ Prices = Mapping[str, tuple[int, int]]  # alias: nano-USD per million input and 
 
 
 def strongest(models: Sequence[ModelRecord]) -> ModelRecord | None:
-    """The model with the best recorded quality; `models` in the policy's rank, weakest first.
+    """Return the model with the best recorded quality. `models` are in the order of the policy, weakest first.
 
-    Recorded outcomes decide where they tell two models apart, then the catalogue's quality, then the rank. A
-    price says nothing about strength.
+    If the recorded outcomes do not separate two models, the catalogue's quality decides, and then the order. Prices
+    say nothing about strength.
     """
     best: ModelRecord | None = None
     for model in models:
@@ -47,7 +49,7 @@ def strongest(models: Sequence[ModelRecord]) -> ModelRecord | None:
 
 
 def _is_stronger(one: ModelRecord, other: ModelRecord) -> bool:
-    """Whether data say that `one` is better than `other`, which ranks above it."""
+    """Return whether the data show that `one` is better than `other`, which the policy ranks higher."""
     if one.success and other.success:
         if one.success.low > other.success.high:
             return True
@@ -59,10 +61,10 @@ def _is_stronger(one: ModelRecord, other: ModelRecord) -> bool:
 
 
 def cost_if_always(alias: str, routes: Iterable[RouteCost], prices: Prices) -> Change | None:
-    """Relative change of cost if `alias` answered every task with the tokens that were used (tokens × price).
+    """Return the relative change of cost if `alias` answered every task with the same number of tokens.
 
-    How many of the tokens went in and how many came out is not reported, so the two ratios of list prices are
-    the ends of the interval. None where prices are missing for more than a tenth of the cost.
+    Routers do not report input and output tokens separately, so the ratios of the two list prices are the ends of the
+    interval. Return None if prices are missing for more than a tenth of the cost.
     """
     known = low = high = 0.0
     whole = 0
@@ -81,7 +83,7 @@ def cost_if_always(alias: str, routes: Iterable[RouteCost], prices: Prices) -> C
 
 
 def _ratios(one: str, other: str, prices: Prices) -> tuple[float, float] | None:
-    """The lower and the higher of the two ratios of list prices, input and output."""
+    """Return the ratios of the input and of the output price of two models, the lower ratio first."""
     if one == other:
         return 1.0, 1.0
     ours, theirs = prices.get(one), prices.get(other)
@@ -92,7 +94,7 @@ def _ratios(one: str, other: str, prices: Prices) -> tuple[float, float] | None:
 
 
 def _final_share(route: RouteCost, prices: Prices) -> tuple[float, float] | None:
-    """The part of the route's cost that the final model's own attempt makes: all of it without an escalation."""
+    """Return the share of the route's cost caused by the final model's attempt: 1 without an escalation."""
     if route.chosen == route.final:
         return 1.0, 1.0
     ends = _ratios(route.chosen, route.final, prices)
@@ -100,9 +102,9 @@ def _final_share(route: RouteCost, prices: Prices) -> tuple[float, float] | None
 
 
 def recorded_success(models: Mapping[str, Cells]) -> dict[str, Change]:
-    """Success of each model at one mix, over the cells (endpoint and rule) that every listed model has tasks in.
+    """Return each model's success rate at one common mix of the cells (endpoint and rule) in which all have tasks.
 
-    Empty unless two models share a cell: tasks that a rule picked for one model say nothing of another.
+    Empty unless at least two models share a cell: tasks that a rule sent to one model say nothing about another.
     """
     able = {
         alias: {c: s for c, s in cells.items() if s.graded >= MIN_CELL} for alias, cells in models.items()
