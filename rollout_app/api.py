@@ -1,4 +1,4 @@
-"""/api/v1 of rollouts, plans, guardrails and the review. Each write calls one action."""
+"""/api/v1 views of rollouts, plans and guardrails. Each write calls one action."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,19 +30,19 @@ METRIC = OpenApiParameter(
     str,
     OpenApiParameter.PATH,
     enum=[name for name, _ in shapes.METRICS],
-    description="what is guarded",
+    description="the guarded metric",
 )
 
 
 class PlansView(ApiView):
     @extend_schema(responses=serializers.PlanSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """List the saved plans: stages that a rollout can follow."""
+        """List the saved plans: the stages that a rollout can follow."""
         return self.page(Plan.objects.all(), serializers.PlanSerializer, "name")
 
     @extend_schema(request=serializers.PlanSerializer, responses={201: serializers.PlanSerializer})
     def post(self, request: Request) -> Response:
-        """Save a plan under a name. Its stages are checked whole."""
+        """Save a plan under a name. All its stages are checked."""
         self.require(Role.EDITOR, permissions.ANYWHERE)
         data = self.validated(serializers.PlanSerializer)
         plan = actions.add_plan(actor=self.actor, **data)
@@ -52,12 +52,12 @@ class PlansView(ApiView):
 class PlanView(ApiView):
     @extend_schema(responses=serializers.PlanSerializer)
     def get(self, request: Request, plan: str) -> Response:
-        """Read one saved plan, with the ETag that an edit wants."""
+        """Read one saved plan, with the ETag that an edit needs."""
         return self.versioned(serializers.PlanSerializer(plan_for(plan)))
 
     @extend_schema(request=serializers.PlanEditInput, responses=serializers.PlanSerializer)
     def patch(self, request: Request, plan: str) -> Response:
-        """Change a saved plan. Rollouts that follow it keep the stages that they were proposed with."""
+        """Change a saved plan. Rollouts keep the stages that they were proposed with."""
         self.require(Role.EDITOR, "")
         expected = self.expected_version()
         data = self.validated(serializers.PlanEditInput)
@@ -66,7 +66,7 @@ class PlanView(ApiView):
 
     @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, plan: str) -> Response:
-        """Remove a saved plan. Rollouts that follow it keep their stages."""
+        """Remove a saved plan. Rollouts keep the stages that they were proposed with."""
         self.require(Role.EDITOR, "")
         actions.remove_plan(
             plan, actor=self.actor, expected=self.expected_version(), reason=self.query_reason()
@@ -79,13 +79,13 @@ class RolloutsView(ApiView):
 
     @extend_schema(
         parameters=[
-            OpenApiParameter(name, str, description="only these")
+            OpenApiParameter(name, str, description="return only rollouts with this value")
             for name in ("environment", "workload", "state")
         ],
         responses=serializers.RolloutSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
-        """List the rollouts of the environments that you may see, the newest first."""
+        """List the rollouts of the environments that you may see, newest first."""
         rows = rollouts_for(self.actor)
         for name, column in (("environment", "environment__name"), ("workload", "workload__name")):
             if value := request.query_params.get(name):
@@ -96,11 +96,11 @@ class RolloutsView(ApiView):
 
     @extend_schema(request=serializers.ProposeInput, responses={201: serializers.RolloutSerializer})
     def post(self, request: Request) -> Response:
-        """Propose to move a workload from what is served to another version, by a plan."""
+        """Propose to move a workload from its served version to another one, following a plan."""
         data = self.validated(serializers.ProposeInput)
         if self.is_agent and data["scheduled_for"] is not None:
             raise NotForAgents(
-                "An agent proposes; when it starts is a person's to say. Leave out `scheduled_for`."
+                "An agent may propose a rollout, but only a person may schedule it. Leave out `scheduled_for`."
             )
         environment = environment_for(
             self.actor, data["environment"], role=Role.EDITOR, workload=data["workload"]
@@ -119,18 +119,18 @@ def _state(value: str) -> State:
     try:
         return State(value)
     except ValueError:
-        raise InvalidInput(f"There is no state {value!r}; one of {', '.join(State)}.") from None
+        raise InvalidInput(f"There is no state {value!r}; use one of {', '.join(State)}.") from None
 
 
 class RolloutDetailView(ApiView):
     @extend_schema(responses=serializers.RolloutSerializer)
     def get(self, request: Request, rollout: UUID) -> Response:
-        """Read one rollout: its state, its stages, what holds it, and what can be done now (`can`)."""
+        """Read one rollout: its state, its stages, what holds it, and which actions are possible now (`can`)."""
         return self.versioned(serializers.RolloutSerializer(rollout_for(self.actor, rollout)))
 
     @extend_schema(request=serializers.AmendInput, responses=serializers.RolloutSerializer)
     def patch(self, request: Request, rollout: UUID) -> Response:
-        """Amend a rollout that has not started: its plan, its time. An approval that was given is void then."""
+        """Amend a rollout that has not started: its plan or its time. Earlier approvals become void."""
         found = rollout_for(self.actor, rollout, role=Role.EDITOR)
         _require_version(found, self.expected_version())
         data = self.validated(serializers.AmendInput)
@@ -153,8 +153,11 @@ def _require_version(rollout: Rollout, expected: int | None) -> None:
 
 
 class MoveView(ApiView):
-    """Base of a person's moves. `If-Match` is needed, but not for what stops a candidate or takes it out of traffic:
-    nobody in an emergency has to read first."""
+    """Base of the views that move a rollout.
+
+    `If-Match` is required, except for urgent moves that stop a candidate or take it out of traffic: in an emergency
+    nobody should have to read first.
+    """
 
     move: ClassVar[Callable[..., Rollout]]
     role: ClassVar[Role] = Role.OPERATOR
@@ -171,37 +174,37 @@ class MoveView(ApiView):
 
 
 class SubmitView(MoveView):
-    """Propose a draft: it waits for an approval, or for its start."""
+    """Submit a draft. It then waits for an approval or for its start."""
 
     move, role = actions.submit_rollout, Role.EDITOR
 
 
 class RejectView(MoveView):
-    """Say no to a proposed rollout, which ends it."""
+    """Reject a proposed rollout, which ends it."""
 
     move, role = actions.reject_rollout, Role.APPROVER
 
 
 class WithdrawApprovalView(MoveView):
-    """Take back one's own approval of a rollout that has not started."""
+    """Withdraw your own approval of a rollout that has not started."""
 
     move, role = actions.withdraw_approval, Role.APPROVER
 
 
 class CancelView(MoveView):
-    """Withdraw a rollout that has not started."""
+    """Cancel a rollout that has not started."""
 
     move, role = actions.cancel_rollout, Role.EDITOR
 
 
 class StartView(MoveView):
-    """Begin the first stage. Routers receive it with their next poll."""
+    """Start the first stage. Routers receive it with their next poll."""
 
     move = actions.start_rollout
 
 
 class BreakGlassView(MoveView):
-    """Begin the first stage without the approval that is missing: for emergencies, loud, and kept in the audit log."""
+    """Start the first stage without the required approval. For emergencies only; the audit log marks it clearly."""
 
     move = actions.break_glass_start
 
@@ -219,37 +222,37 @@ class CompleteView(MoveView):
 
 
 class PauseView(MoveView):
-    """Stay at this stage: the candidate keeps its share, and the automatic rollback stays armed."""
+    """Stay at this stage. The candidate keeps its share, and the automatic rollback stays active."""
 
     move, urgent, open_to_agents = actions.pause_rollout, True, True
 
 
 class ResumeView(MoveView):
-    """Let a paused rollout go on."""
+    """Resume a paused rollout."""
 
     move = actions.resume_rollout
 
 
 class RollBackView(MoveView):
-    """Send all traffic back to the baseline at once. It needs no approval and no If-Match."""
+    """Send all traffic back to the baseline at once. Needs no approval and no If-Match."""
 
     move, urgent, open_to_agents = actions.roll_back_rollout, True, True
 
 
 class AbortView(MoveView):
-    """End a rollout whatever its state: traffic goes back to the baseline, or nothing has moved yet."""
+    """End a rollout in any state. Traffic goes back to the baseline, if any has moved."""
 
     move, urgent = actions.abort_rollout, True
 
 
 class RevertView(MoveView):
-    """Go back to the version that was served before a completed rollout, by a new rollout of its own."""
+    """Return to the version that was served before a completed rollout. Creates a new rollout."""
 
     move, urgent = actions.revert_rollout, True
 
 
 class ApproveView(ApiView):
-    """A yes to the start, or to entering a stage. `binding` names what was seen: 409 if it changed since."""
+    """Approve the start, or entering a stage. `binding` names what you saw: 409 if it has changed since."""
 
     @extend_schema(request=serializers.ApproveInput, responses=serializers.RolloutSerializer)
     def post(self, request: Request, rollout: UUID, stage: int | None = None) -> Response:
@@ -267,7 +270,7 @@ class ApproveView(ApiView):
 class TransitionsView(ApiView):
     @extend_schema(responses=serializers.TransitionSerializer(many=True))
     def get(self, request: Request, rollout: UUID) -> Response:
-        """List every move of a rollout with its reason and its actor, in order."""
+        """List every move of a rollout in order, with its reason and actor."""
         rows = rollout_for(self.actor, rollout).transitions.all()
         return self.page(rows, serializers.TransitionSerializer, "sequence")
 
@@ -275,12 +278,12 @@ class TransitionsView(ApiView):
 class ApprovalsView(ApiView):
     @extend_schema(responses=serializers.ApprovalSerializer(many=True))
     def get(self, request: Request, rollout: UUID) -> Response:
-        """List the approvals of a rollout, with what each was a yes to."""
+        """List the approvals of a rollout, with the binding of each."""
         return self.page(rollout_for(self.actor, rollout).approvals.all(), serializers.ApprovalSerializer)
 
 
 class JudgementView(ApiView):
-    """What the evidence says now of each guardrail, with the sums to compute it again."""
+    """The current verdict of each guardrail, with the sums to compute it again."""
 
     @extend_schema(responses=shapes.JudgementShape)
     def get(self, request: Request, rollout: UUID) -> Response:
@@ -288,22 +291,24 @@ class JudgementView(ApiView):
 
 
 class VerdictsView(ApiView):
-    """The evaluations at which a verdict changed or the rollout moved, newest first; `?evaluation=7`: one."""
+    """The evaluations that changed a verdict or moved the rollout, newest first; `?evaluation=7` returns one."""
 
     @extend_schema(
         parameters=[OpenApiParameter("evaluation", int)], responses=serializers.VerdictSerializer(many=True)
     )
     def get(self, request: Request, rollout: UUID) -> Response:
         rows = rollout_for(self.actor, rollout).verdicts.all()
-        for name in ("evaluation", "look"):  # the second is the old name
+        for name in ("evaluation", "look"):  # `look` is the old name
             if name in request.query_params:
                 rows = rows.filter(evaluation=_whole_number(request, name, 0, 0, 2**31 - 1))
         return self.page(rows, serializers.VerdictSerializer)
 
 
 class ShadowView(ApiView):
-    """The shadow stage: agreement, mix and cost after the second stage, latency, cheap against strong, by endpoint and
-    rule."""
+    """The shadow stage's results, by endpoint and rule.
+
+    Agreement, model mix, cost including the second stage, latency, and cheap against strong.
+    """
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
@@ -313,7 +318,7 @@ class ShadowView(ApiView):
 
 
 class DryRunView(ApiView):
-    """What other margins would have done with the outcomes of this rollout. Changes nothing."""
+    """Compute what other margins would have done with this rollout's outcomes. Changes nothing."""
 
     open_to_agents = True
 
@@ -327,19 +332,19 @@ class DryRunView(ApiView):
 class GuardrailsView(ApiView):
     @extend_schema(responses=serializers.GuardrailSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
-        """List a workload's own guardrails; a metric that is not listed has its default."""
+        """List a workload's own guardrails. A metric that is not listed has its default."""
         rows = workload_for(self.actor, workload).guardrails.all()
         return self.page(rows, serializers.GuardrailSerializer, "pk")
 
 
 class GuardrailView(ApiView):
-    """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail beside it."""
+    """A workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition."""
 
     @extend_schema(
         parameters=[METRIC], request=serializers.GuardrailInput, responses=serializers.GuardrailSerializer
     )
     def put(self, request: Request, workload: str, metric: str) -> Response:
-        """Set a workload's own margin and weight of one metric; with a `bound`, an absolute guardrail beside it."""
+        """Set a workload's own margin and weight of one metric; with a `bound`, an absolute guardrail in addition."""
         found = workload_for(self.actor, workload, edit=True)
         data = self.validated(serializers.GuardrailInput)
         row = actions.set_guardrail(found, metric, actor=self.actor, **data)
@@ -347,7 +352,7 @@ class GuardrailView(ApiView):
 
     @extend_schema(parameters=[METRIC, OpenApiParameter("absolute", bool), REASON], responses={204: None})
     def delete(self, request: Request, workload: str, metric: str) -> Response:
-        """Go back to the default guardrail of one metric; with `absolute=true`, remove the absolute one."""
+        """Restore the default guardrail of one metric; with `absolute=true`, remove the absolute one."""
         found = workload_for(self.actor, workload, edit=True)
         absolute = request.query_params.get("absolute") == "true"
         actions.remove_guardrail(
@@ -363,5 +368,5 @@ def _whole_number(request: Request, name: str, default: int, low: int, high: int
     except ValueError:
         number = low - 1
     if not low <= number <= high:
-        raise InvalidInput(f"{name} is a whole number from {low} to {high}, not {str(value)[:40]!r}.")
+        raise InvalidInput(f"{name} must be a whole number from {low} to {high}, not {str(value)[:40]!r}.")
     return number

@@ -1,4 +1,4 @@
-"""The app, its figures for Prometheus, and what a new database begins with."""
+"""The app config: registers metrics and audit subjects, and saves the standard plans in a new database."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class RolloutConfig(AppConfig):
 
 
 def _save_plans(using: str, **_: Any) -> None:
-    """The standard plans, where there is none yet: whoever removed or changed one keeps it so."""
+    """Save the standard plans if there are no plans yet. Removed or changed plans stay as they are."""
     from rollout_app.engine.plans import SAVED
     from rollout_app.models import Plan
 

@@ -1,4 +1,4 @@
-"""What `audit verify` holds rollouts, their history, approvals and contributors, plans and guardrails against."""
+"""What `audit verify` compares with the log: rollouts, transitions, approvals, contributors, plans and guardrails."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,13 +16,13 @@ PROPOSING = ("rollout.draft", "rollout.propose", "rollout.amend")
 
 
 def _people_call(ids: Iterable[str]) -> dict[str, str]:
-    """Rollouts by the versions that they move between."""
+    """Name rollouts by the versions that they move between."""
     rows = Rollout.objects.filter(pk__in=ids).values_list("pk", "baseline__number", "candidate__number")
     return {str(pk): f"v{baseline} → v{candidate}" for pk, baseline, candidate in rows}
 
 
 def _guardrail_names(ids: Iterable[str]) -> dict[str, str]:
-    """Of `workload/metric`."""
+    """Name guardrails given as `workload/metric`."""
     names = {}
     for found in ids:
         workload, _, metric = found.rpartition("/")
@@ -46,7 +46,7 @@ def _is_move(body: Mapping[str, Any]) -> bool:
     return body["target"]["kind"] == "rollout" and any(c["path"] == "/version" for c in body["diff"])
 
 
-# What a rollout is to be, by what the entries of its proposal call it.
+# Columns of a rollout, by their names in the audit entries of its proposal.
 _PROPOSED = {
     "guardrails": "guardrails",
     "terms": "terms",
@@ -103,7 +103,7 @@ def _said_of_transitions(body: Mapping[str, Any]) -> Iterable[Said]:
     for column in ("state", "stage"):
         if column in told:
             said |= {f"before_{column}": told[column]["before"], f"after_{column}": told[column]["after"]}
-    # A rollout begins at version 1, and each transition makes the next one.
+    # A rollout begins at version 1, and each transition adds 1.
     yield f"{body['target']['id']}/{told['version']['after'] - 1}", said
 
 
@@ -169,7 +169,7 @@ def _plan_of_new_databases(name: str) -> Mapping[str, Any] | None:
 
 
 def _filled(stages: Any) -> Any:
-    """With what later releases added to a stage; as they are where they are no plan."""
+    """Fill in stage fields that later releases added. Return an invalid plan unchanged."""
     try:
         return plans.check(stages)
     except PlanRefused:
@@ -177,7 +177,9 @@ def _filled(stages: Any) -> Any:
 
 
 def _said_of_guardrails(body: Mapping[str, Any]) -> Iterable[Said]:
-    """A workload may have two rows of one metric, a margin and an absolute bound: the evidence says which is meant."""
+    """Read a guardrail entry. A workload may have a margin and an absolute bound on one metric; the evidence tells
+    which.
+    """
     if body["target"]["kind"] != "guardrail" or not body["diff"]:
         return
     told, evidence = subjects.replayed(body["diff"]), body["evidence"]

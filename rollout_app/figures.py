@@ -1,4 +1,4 @@
-"""Rollouts for Prometheus: how many in which state, what holds them, who took them back, is the engine alive."""
+"""Prometheus metrics: rollouts by state and hold, rollbacks, and how late the engine is."""
 
 from collections.abc import Iterable
 
@@ -50,7 +50,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Iterable[tupl
 
 
 def _overdue() -> Metric:
-    """By how long the longest waiting evaluation is late. A process that sweeps keeps it within seconds."""
+    """How long the longest waiting evaluation is overdue. A running sweep keeps this within seconds."""
     now = clock.now()
     due = Rollout.objects.filter(state__in=ACTIVE, wake_at__lt=now).aggregate(Min("wake_at"))["wake_at__min"]
     return GaugeMetricFamily(

@@ -1,6 +1,6 @@
-"""New outcomes or a move of these rollouts: evaluate each soon, and once however often it is nudged.
+"""Requests to evaluate rollouts soon, after new outcomes or a move. Several nudges of one rollout count once.
 
-A nudge is a hint. A lost one costs the time until the next sweep, never a decision.
+A nudge is a hint. Losing one delays the evaluation until the next sweep; it never changes a decision.
 """
 
 import logging
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 logger = logging.getLogger(__name__)
 
-DEBOUNCE = 0.3  # seconds from a nudge to the evaluation: what arrives in between is seen by the same one
+DEBOUNCE = 0.3  # seconds from a nudge to the evaluation, which covers all that arrives in between
 PAUSE = 0.05  # seconds between two rounds of the runner
-MOST_DUE = 100_000  # rollouts; beyond that nudges are dropped and the sweep finds them
+MOST_DUE = 100_000  # rollouts; further nudges are dropped, and the sweep finds the rollouts
 
 _lock = threading.Lock()
 _wake = threading.Event()
@@ -20,9 +20,9 @@ _due: dict[str, float] = {}  # rollout id: monotonic time of its evaluation
 
 
 def nudge(rollout_ids: Iterable[object]) -> None:
-    """Something of these rollouts was committed. Cheap and thread-safe.
+    """Ask for an evaluation of these rollouts, after a commit. Cheap and thread-safe.
 
-    The first nudge sets the time, so a stream of outcomes cannot put the evaluation off.
+    The first nudge sets the time, so a stream of outcomes cannot postpone the evaluation.
     """
     at = time.monotonic() + DEBOUNCE
     ids = [str(rollout_id) for rollout_id in rollout_ids]
@@ -36,7 +36,7 @@ def nudge(rollout_ids: Iterable[object]) -> None:
 
 
 def take_due() -> list[str]:
-    """The rollouts whose evaluation is due, each handed out once, longest waiting first."""
+    """Return the rollouts that are due, longest waiting first, and remove them from the list."""
     now = time.monotonic()
     with _lock:
         ready = sorted((at, rollout_id) for rollout_id, at in _due.items() if at <= now)
@@ -48,7 +48,7 @@ def take_due() -> list[str]:
 
 
 def run(evaluate: Callable[[list[str]], object], stop: threading.Event) -> None:
-    """The runner's loop: evaluate what is due until `stop`."""
+    """Run until `stop` is set: evaluate rollouts as they become due."""
     while not stop.is_set():
         if not _wake.wait(timeout=1):
             continue

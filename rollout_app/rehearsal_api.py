@@ -1,4 +1,4 @@
-"""/api/v1 of what a version would do before it does it: a backtest over recorded tasks, one decision."""
+"""/api/v1 views that try versions without traffic: a backtest over recorded tasks, and single decisions."""
 
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +22,7 @@ from rollout_app.rehearsal.scenario import RECORDED
 
 
 class TriedInput(serializers.Serializer[Any]):
-    """The versions to try, and a text that is no version yet."""
+    """The versions to try, and a draft that is not a version yet."""
 
     versions = serializers.ListField(
         child=serializers.IntegerField(min_value=1), required=False, max_length=waiting.MOST_COMPARED
@@ -38,19 +38,19 @@ class TriedInput(serializers.Serializer[Any]):
 
 class DecideInput(TriedInput):
     request = serializers.DictField(
-        required=False, help_text="the inputs: prompt_tokens, endpoint, attributes, …"
+        required=False, help_text="the request's inputs: prompt_tokens, endpoint, attributes, …"
     )
     requests = serializers.ListField(
         child=serializers.DictField(),
         required=False,
         min_length=1,
         max_length=sampled.MOST_INPUTS,
-        help_text="instead: the inputs of many, such as `request` of each line of a router's task log",
+        help_text="the inputs of several requests instead, such as `request` of each line of a router's task log",
     )
 
 
 class TasksFileSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField(max_length=200, help_text="its ending says what it is: .csv, .jsonl, …")
+    name = serializers.CharField(max_length=200, help_text="the extension sets the format: .csv, .jsonl, …")
     text = serializers.CharField(max_length=waiting.MOST_BYTES, trim_whitespace=False)
 
 
@@ -60,7 +60,7 @@ class BacktestInput(TriedInput):
     mapping = serializers.CharField(required=False, max_length=65_536, trim_whitespace=False)
     log = serializers.ChoiceField(required=False, choices=LOGS)
     latency_unit = serializers.ChoiceField(
-        required=False, choices=["ms", "s"], help_text="of Langfuse's latency"
+        required=False, choices=["ms", "s"], help_text="unit of Langfuse's latency"
     )
     grade = serializers.CharField(required=False, max_length=200)
     success_from = serializers.FloatField(required=False, min_value=0, max_value=1)
@@ -69,7 +69,7 @@ class BacktestInput(TriedInput):
 
 
 class BacktestView(ApiView):
-    """What versions would have got right and cost over recorded tasks. Nothing is kept."""
+    """Compute what versions would have answered correctly and cost over recorded tasks. Nothing is stored."""
 
     most_bytes, open_to_agents = waiting.MOST_BYTES, True
 
@@ -78,7 +78,7 @@ class BacktestView(ApiView):
         found = workload_for(self.actor, workload)
         data = self.validated(BacktestInput)
         if ("file" in data) == ("recorded" in data):
-            raise InvalidInput("Give `file`, or `recorded`: one of them.")
+            raise InvalidInput("Give either `file` or `recorded`, not both.")
         file = data.pop("file", {"name": "", "text": ""})
         documents = waiting.documents_of(found, data.pop("versions", []), data.pop("draft", ""))
         result = waiting.run(
@@ -97,8 +97,10 @@ class BacktestView(ApiView):
 
 
 class DecideView(ApiView):
-    """What a router would do with one request under each version: model, rule, reason, missing inputs. With `requests`
-    how many of them each version sends where, and on which they differ."""
+    """Decide one request with each version: model, rule, reason and missing inputs.
+
+    With `requests` instead, count how many of them each version sends to which model, and where the versions differ.
+    """
 
     open_to_agents = True
 
@@ -108,9 +110,9 @@ class DecideView(ApiView):
         data = self.validated(DecideInput)
         documents = waiting.documents_of(found, data.get("versions", []), data.get("draft", ""))
         if not documents:
-            raise InvalidInput("Name `versions`, or send a `draft`.")
+            raise InvalidInput("Give `versions` or a `draft`.")
         if ("request" in data) == ("requests" in data):
-            raise InvalidInput("Give `request`, or `requests`: one of them.")
+            raise InvalidInput("Give either `request` or `requests`, not both.")
         if "requests" in data:
             tasks = (Task(request, {}) for request in data["requests"])
             return Response(sampled.as_document(sampled.compare(documents, tasks, dollars_per_million())))

@@ -1,4 +1,4 @@
-"""Rollouts by their ids, through the gate: 404 for what one may not see, 403 for what one may not do."""
+"""Find rollouts and plans by id or name, with access checks: 404 if the caller may not see it, 403 if not act on it."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -15,18 +15,18 @@ from rollout_app.models import Plan, Rollout
 def rollout_for(
     principal: Principal, pk: UUID, *, role: Role = Role.VIEWER, deferred: Iterable[str] = ()
 ) -> Rollout:
-    """`deferred`: columns to read only when they are asked for."""
+    """Return the rollout, or raise `NotFound` or `Forbidden`. `deferred`: columns to load only on access."""
     rollout = rollouts_for(principal).filter(pk=pk).defer(*deferred).first()
     if rollout is None:
         raise NotFound(f"There is no rollout {pk}, or you may not see it.")
     permissions.require_role(principal, role, rollout.environment.name, workload=rollout.workload.name)
-    if role == Role.EDITOR:  # to propose, amend, submit and cancel is its owners'
+    if role == Role.EDITOR:  # only its owners may propose, amend, submit and cancel
         permissions.require_workload_editor(principal, rollout.workload.owner, rollout.workload.name)
     return rollout
 
 
 def rollouts_for(principal: Principal) -> QuerySet[Rollout]:
-    """The rollouts of the environments that the caller may see."""
+    """Return the rollouts of the environments that the caller may see."""
     rows = Rollout.objects.select_related("environment", "workload", "baseline", "candidate")
     names = permissions.visible_environments(principal)
     return rows if names is None else rows.filter(environment__name__in=names)

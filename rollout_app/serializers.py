@@ -1,4 +1,4 @@
-"""Shapes of /api/v1 for rollouts. They read and check input; every write is an action's."""
+"""Serializers of /api/v1 for rollouts. They shape output and check input; actions do all writes."""
 
 from datetime import datetime
 from functools import cached_property
@@ -17,8 +17,8 @@ from rollout_app.shapes import METRICS, StagesField
 
 
 class PlanSerializer(serializers.ModelSerializer[Plan]):
-    name = serializers.SlugField(max_length=64)  # a taken one is the action's to refuse: 409
-    stages = StagesField(help_text="1 to 20 stages; checked whole")
+    name = serializers.SlugField(max_length=64)  # the action refuses a name that is taken, with 409
+    stages = StagesField(help_text="1 to 20 stages, all checked together")
     reason = ReasonField()
 
     class Meta:
@@ -40,14 +40,14 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     candidate = serializers.IntegerField(source="candidate.number")
     candidate_digest = serializers.CharField(source="candidate.digest")
     stages = StagesField(read_only=True)
-    binding = serializers.SerializerMethodField(help_text="what an approval of the start is a yes to")
+    binding = serializers.SerializerMethodField(help_text="identifies what an approval of the start covers")
     stage_bindings = serializers.SerializerMethodField(
-        help_text="by number of stage: what an approval of entering it is a yes to, of those that ask for one"
+        help_text="by stage number, for stages that need an approval: identifies what the approval covers"
     )
     approvals_needed = serializers.SerializerMethodField(
-        help_text="how many people must approve: 0, 1, or 2 where a key that belongs to nobody had a part in it"
+        help_text="how many people must approve: 0, 1, or 2 if a key without a person contributed"
     )
-    can = serializers.SerializerMethodField(help_text="what can be done now; nothing refuses it")
+    can = serializers.SerializerMethodField(help_text="the actions that are possible now")
     looked_at = serializers.DateTimeField(
         source="evaluated_at", read_only=True, help_text="the old name of `evaluated_at`"
     )
@@ -78,7 +78,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
 
     @cached_property
     def _now(self) -> datetime:
-        return clock.now()  # asked once for a whole list
+        return clock.now()  # read once for a whole list
 
     def get_can(self, rollout: Rollout) -> list[str]:
         refused = refusals(rollout, self._now)
@@ -86,7 +86,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
 
 
 class PlanChoice(serializers.Serializer[Any]):
-    """A saved plan by `plan`, or one's own `stages`."""
+    """A saved plan by name in `plan`, or custom `stages`."""
 
     plan = serializers.CharField(required=False, max_length=64)
     stages = StagesField(required=False)
@@ -106,19 +106,21 @@ class ProposeInput(PlanChoice):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("plan" in attrs) == ("stages" in attrs):
-            raise serializers.ValidationError("Give either `plan`, a saved plan's name, or `stages`.")
+            raise serializers.ValidationError("Give either `plan` (a saved plan's name) or `stages`.")
         return attrs
 
 
 class AmendInput(PlanChoice):
     reason = serializers.CharField(max_length=2_000)
     scheduled_for = ZonedDateTimeField(
-        required=False, allow_null=True, help_text="null: started by hand; left out: as it was"
+        required=False, allow_null=True, help_text="null: start by hand; omitted: unchanged"
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "plan" in attrs and "stages" in attrs:
-            raise serializers.ValidationError("Give `plan` or `stages`, not both; neither keeps the plan.")
+            raise serializers.ValidationError(
+                "Give `plan` or `stages`, not both; give neither to keep the plan."
+            )
         return attrs
 
 
@@ -131,7 +133,7 @@ class ReasonInput(serializers.Serializer[Any]):
 class ApproveInput(ReasonInput):
     binding = serializers.CharField(
         max_length=64,
-        help_text="what you agree to: the rollout's `binding`, or of a stage its entry in `stage_bindings`",
+        help_text="what you approve: the rollout's `binding`, or the stage's entry in `stage_bindings`",
     )
 
 
@@ -153,7 +155,7 @@ class ApprovalSerializer(serializers.ModelSerializer[Approval]):
 
 
 class VerdictSerializer(serializers.ModelSerializer[VerdictRecord]):
-    # Kept as text, told as what it is.
+    # `data` is stored as text and returned as JSON.
     look = serializers.IntegerField(
         source="evaluation", read_only=True, help_text="the old name of `evaluation`"
     )

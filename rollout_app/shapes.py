@@ -1,6 +1,6 @@
-"""What /api/v1 takes and gives as JSON, for its document: stages, and what a judgement says. They check nothing.
+"""Shapes of /api/v1 for its OpenAPI document: stages and judgements. They check nothing.
 
-Stages are checked by `engine.plans`, whole and with every problem at once.
+`engine.plans` checks stages, all at once and with every problem listed.
 """
 
 from typing import Any
@@ -22,23 +22,29 @@ class StageShape(serializers.Serializer[Any]):
 
     mode = serializers.ChoiceField(["shadow", "percentage", "full"], help_text="shadow first, full last")
     share_pcm = serializers.IntegerField(
-        required=False, min_value=0, max_value=SHARE_ALL, help_text="of 100,000; grows from stage to stage"
+        required=False,
+        min_value=0,
+        max_value=SHARE_ALL,
+        help_text="out of 100,000; grows from stage to stage",
     )
     min_minutes = serializers.FloatField(required=False, min_value=0, max_value=44_640)
     min_tasks = serializers.IntegerField(
-        required=False, min_value=0, max_value=10**9, help_text="judged in this stage"
+        required=False, min_value=0, max_value=10**9, help_text="candidate tasks to judge in this stage"
     )
     max_hours = serializers.FloatField(required=False, allow_null=True, min_value=0.01, max_value=8_760)
     on_timeout = serializers.ChoiceField(["hold", "roll_back"], required=False)
-    approval = serializers.BooleanField(required=False, help_text="entering it takes a person's yes")
+    approval = serializers.BooleanField(required=False, help_text="a person must approve entering it")
     mirror_pcm = serializers.IntegerField(
-        required=False, min_value=0, max_value=SHARE_ALL, help_text="in shadow: tasks run by both policies"
+        required=False,
+        min_value=0,
+        max_value=SHARE_ALL,
+        help_text="in shadow: share of tasks that both policies run, out of 100,000",
     )
     skippable = serializers.BooleanField(
-        required=False, help_text="passed over where the evidence allows more"
+        required=False, help_text="skipped if the evidence allows a later stage"
     )
     tolerance = serializers.FloatField(
-        required=False, min_value=1, max_value=10, help_text="times the margins"
+        required=False, min_value=1, max_value=10, help_text="factor on the margins"
     )
 
 
@@ -48,29 +54,33 @@ class StagesField(serializers.JSONField):
 
 
 class JudgedGuardrail(serializers.Serializer[Any]):
-    """What the evidence says of one guardrail, with the sums to compute it again."""
+    """The verdict of one guardrail, with the sums to compute it again."""
 
     name = serializers.CharField()
     metric = serializers.ChoiceField(METRICS)
     result = serializers.ChoiceField(VERDICTS)
     n_candidate = serializers.FloatField()
     n_baseline = serializers.FloatField()
-    estimate = serializers.FloatField(allow_null=True, help_text="harm counts up")
+    estimate = serializers.FloatField(allow_null=True, help_text="larger means more harm")
     low = serializers.FloatField(allow_null=True)
     high = serializers.FloatField(allow_null=True)
     log_e_harm = serializers.FloatField(help_text="natural logarithm of the evidence of harm")
-    log_e_safe = serializers.FloatField(allow_null=True, help_text="… of being within the margin")
+    log_e_safe = serializers.FloatField(
+        allow_null=True, help_text="natural logarithm of the evidence of being within the margin"
+    )
     margin = serializers.FloatField()
-    stage_margin = serializers.FloatField(help_text="what must be excluded before the next stage")
+    stage_margin = serializers.FloatField(help_text="the harm to exclude before the next stage")
     weight = serializers.FloatField()
-    counted = serializers.BooleanField(help_text="its harm counts towards a rollback")
-    gates = serializers.BooleanField(help_text="it must pass before an advance")
-    needed_tasks = serializers.IntegerField(allow_null=True, help_text="until it passes; null: unknown")
-    note = serializers.CharField(allow_blank=True, help_text="why it is not judged, where it is not")
+    counted = serializers.BooleanField(help_text="whether its harm counts towards a rollback")
+    gates = serializers.BooleanField(help_text="whether it must pass before an advance")
+    needed_tasks = serializers.IntegerField(
+        allow_null=True, help_text="estimate of tasks until it passes; null: unknown"
+    )
+    note = serializers.CharField(allow_blank=True, help_text="why it is not judged; empty if it is")
 
 
 class StageCounts(serializers.Serializer[Any]):
-    """What was judged in one stage. Minutes are Unix minutes."""
+    """Task counts judged in one stage. Minutes are Unix minutes."""
 
     candidate_tasks = serializers.IntegerField()
     baseline_tasks = serializers.IntegerField()
@@ -81,15 +91,15 @@ class StageCounts(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="Judgement")
 class JudgementShape(serializers.Serializer[Any]):
-    """All guardrails at this moment. `log_e` is the evidence of harm: at ln 20 it rolls back."""
+    """All guardrails now. `log_e` is the evidence of harm; the rollout rolls back at ln 20."""
 
     verdicts = JudgedGuardrail(many=True)
-    log_e = serializers.FloatField(allow_null=True, help_text="null: no evidence at all")
+    log_e = serializers.FloatField(allow_null=True, help_text="null: no evidence yet")
     srm_log_e = serializers.FloatField(
-        help_text="evidence that the split of tasks is not the one that was asked for"
+        help_text="evidence that the tasks are not split between the arms as planned"
     )
-    strata = serializers.DictField(child=StageCounts(), help_text="by the stage's number")
+    strata = serializers.DictField(child=StageCounts(), help_text="by stage number")
     missing = serializers.ListField(
-        child=serializers.DictField(), help_text="shares in which the arms differ"
+        child=serializers.DictField(), help_text="shares of missing data that differ between the arms"
     )
-    units = serializers.DictField(allow_null=True, help_text="of a workload whose unit is not the request")
+    units = serializers.DictField(allow_null=True, help_text="for a workload whose unit is not the request")

@@ -1,6 +1,6 @@
-"""Background work: three lines each. Every task may be lost, doubled or late; the next one makes it right.
+"""Background tasks. Any of them may be lost, run twice or run late; the next run makes up for it.
 
-`sweep` and what else is in `controlplane.core.schedule.TABLE` runs by itself. `evaluate` follows a nudge.
+`controlplane.core.schedule.TABLE` lists the periodic ones. `evaluate` follows a nudge.
 """
 
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from rollout_app.review import rollups
 
 @shared_task(soft_time_limit=300, time_limit=330)
 def sweep() -> dict[str, int]:
-    """Evaluate everything that could move: finds what a lost nudge left, and what only time has changed."""
+    """Evaluate every rollout that could move. Covers lost nudges and changes that only time brings."""
     return reconcile.sweep()
 
 
 @shared_task(soft_time_limit=60, time_limit=75)
 def evaluate(rollout_ids: Sequence[str]) -> list[str]:
-    """Evaluate each, after a nudge. A connection that the database has closed meanwhile is opened again."""
+    """Evaluate each rollout after a nudge. Reopens a connection that the database closed in the meantime."""
     close_old_connections()
     return reconcile.evaluate(rollout_ids)
 
 
 def evaluate_later(rollout_ids: Sequence[str]) -> None:
-    """The same, by workers. After ten seconds the sweep has done it, so the message expires.
+    """Queue `evaluate` for workers. The message expires after ten seconds, because the sweep has run by then.
 
-    Without a broker nothing is sent: the process that has the embedded runner sweeps.
+    Without a broker this does nothing: the process with the embedded runner does the sweep.
     """
     for some in chunks(rollout_ids, reconcile.BATCH) if current_app.conf.broker_url else ():
         evaluate.apply_async(args=[list(some)], expires=10)
@@ -39,19 +39,19 @@ def evaluate_later(rollout_ids: Sequence[str]) -> None:
 
 @shared_task(soft_time_limit=60, time_limit=75)
 def tell_held() -> int:
-    """Tell of rollouts that stay where they are for too long, and of stages that wait for an approval."""
+    """Send notifications about rollouts that are held for too long and stages that wait for an approval."""
     return held.tell()
 
 
 @shared_task(soft_time_limit=60, time_limit=75)
 def keep_mirror_budgets() -> int:
-    """Stop mirrors whose budget of the day is spent."""
+    """Stop mirrors whose budget for the day is spent."""
     return mirrors.keep_mirror_budgets()
 
 
 @shared_task(soft_time_limit=600, time_limit=660)
 def prune_outcomes() -> dict[str, int]:
-    """Let go of outcomes that are older than they are kept for."""
+    """Delete outcomes that are past their retention."""
     return store.prune()
 
 

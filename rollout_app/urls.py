@@ -1,4 +1,4 @@
-"""Below /api/v1/."""
+"""URLs below /api/v1/."""
 
 from django.urls import URLPattern, path
 from drf_spectacular.utils import extend_schema, extend_schema_view
@@ -27,7 +27,7 @@ _MOVES = {
 
 
 def _with_csv(route: str, view: type[ApiView], operation: str = "") -> tuple[URLPattern, URLPattern]:
-    """The same at `….csv`. `operation`: its name in the API's document, where two addresses would get the same."""
+    """Return the paths of a view as JSON and as `.csv`. `operation`: its OpenAPI name, if two URLs would share one."""
     plain, table = view, view
     if operation:
         plain, table = _named(view, operation), _named(view, f"{operation}_csv")

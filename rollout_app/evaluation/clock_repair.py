@@ -1,7 +1,7 @@
-"""Times in the future, stamped by a clock that was put right since: set to now, so that nothing waits for them.
+"""Reset times in the future, left by a clock that was ahead, to now.
 
-A server clock that was a day ahead would otherwise leave a rollback open, a stage unfinished and the sweep asleep
-until tomorrow.
+Otherwise a server clock that was a day ahead would leave a rollback open, a stage unfinished and the sweep idle until
+the next day.
 """
 
 import logging
@@ -20,7 +20,7 @@ def is_ahead(now: datetime, *times: datetime | None) -> bool:
 
 
 def set_back(rollout: Rollout, now: datetime) -> bool:
-    """Set the rollout's times that lie in the future to `now`; False if there are none."""
+    """Set the rollout's times that lie in the future to `now`. Return False if there are none."""
     ahead = {name: now for name in _TIMES if is_ahead(now, getattr(rollout, name))}
     if not ahead:
         return False

@@ -1,8 +1,8 @@
-"""What an evaluation reads of its rollouts and what it stores: hundreds of rollouts in a few statements.
+"""Load rollouts for evaluation and store the results: hundreds of rollouts in a few statements.
 
-Only the traffic with the database: `judging` judges, `reconcile` decides and acts. Each read is bounded by what is
-new since the last evaluation, whatever the rollout's age. Each rollout is stored or dropped for itself, by a
-compare-and-swap on its version and its number of evaluations, though many share a transaction.
+This module only talks to the database: `judging` judges, `reconcile` decides and acts. Each read covers only what is
+new since the last evaluation, so its cost does not grow with the rollout's age. Many rollouts share a transaction,
+but each is stored or dropped on its own by a compare-and-swap on its version and its number of evaluations.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,11 +27,11 @@ from rollout_app.engine.reference import Reference
 from rollout_app.engine.states import State
 from rollout_app.models import ArmTotals, Rollout, Transition, VerdictRecord
 
-_ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
+_ROWS = 1_000  # rows per statement; SQLite allows 32,766 parameters
 
 
 class _DashedId(Func):
-    """A rollout's id as the outcomes carry it: with dashes. SQLite stores ids without."""
+    """A rollout's id with dashes, as in the outcomes. SQLite stores ids without."""
 
     template = "%(expressions)s::text"
     output_field = CharField()
@@ -52,7 +52,7 @@ def _newest(field: str, *order: str) -> Subquery:
 
 @dataclass(slots=True)
 class Subject:
-    """A rollout as an evaluation found it. JSON stays text until it is needed."""
+    """A rollout as the evaluation loaded it. JSON columns stay text until they are needed."""
 
     pk: UUID
     environment_id: int
@@ -71,16 +71,16 @@ class Subject:
     reference: str
     stages: str
     guardrails: str
-    revision: int | None  # the snapshot revision that the last transition made
-    newest_minute: datetime | None  # stamped by the routers, of the newest stage with outcomes
-    received_at: datetime | None  # when the newest minute came in
+    revision: int | None  # the snapshot revision of the last transition
+    newest_minute: datetime | None  # of the newest stage with outcomes, as stamped by the routers
+    received_at: datetime | None  # when the newest outcomes arrived
 
     @property
     def name(self) -> str:
         return str(self.pk)
 
     def progress(self) -> "Progress":
-        """How far the stored sums go. Sums of another format count as none: every minute is read again."""
+        """Return how far the stored sums go. Sums in an unknown format are ignored, and all minutes are read again."""
         head = _SUMS_HEAD.decode(self.evidence)
         reference = Reference.from_dict(msgspec.json.decode(self.reference) or {"outcomes": 0})
         if head.format not in READABLE:
@@ -88,7 +88,7 @@ class Subject:
         return Progress(reference, head.cursors, head.results, head.forecasts, has_sums=True)
 
     def accumulator(self, progress: "Progress") -> Accumulator:
-        """The stored sums, or empty ones where there are none."""
+        """Return the stored sums, or empty ones if there are none."""
         if progress.has_sums:
             return Accumulator.from_dict(msgspec.json.decode(self.evidence))
         guardrails = map(Guardrail.from_dict, msgspec.json.decode(self.guardrails))
@@ -101,7 +101,9 @@ class Subject:
 
 
 class _SumsHead(msgspec.Struct):
-    """Of the stored sums, only how far they go: a batch holds hundreds and decodes one at a time."""
+    """The part of the stored sums that shows how far they go. A batch holds hundreds and decodes the rest one
+    at a time.
+    """
 
     format: int = 0
     cursors: dict[int, int] = {}
@@ -114,17 +116,17 @@ _SUMS_HEAD = msgspec.json.Decoder(_SumsHead)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a rollout's sums go, and the reference that they are measured from."""
+    """How far a rollout's sums go, and the reference that they use."""
 
     reference: Reference
     cursors: Mapping[int, int]  # stage: first minute that is not judged yet
     results: Mapping[str, str]  # guardrail: its verdict at the last evaluation
-    forecasts: Sequence[Any]  # as `outlooks` keeps them
+    forecasts: Sequence[Any]  # as `outlooks` stores them
     has_sums: bool
 
 
 def load(ids: Iterable[UUID | str]) -> list[Subject]:
-    """The rollouts, in one query, and one more for their environments."""
+    """Load the rollouts in one query, and their environments in another."""
     revision = Transition.objects.filter(rollout=OuterRef("pk"), revision__isnull=False)
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("evidence", "reference", "stages")}
     rows = list(
@@ -155,12 +157,12 @@ def load(ids: Iterable[UUID | str]) -> list[Subject]:
 
 
 def whole_rollout(pk: UUID) -> Rollout:
-    """The rollout with everything that an action needs."""
+    """Return the rollout with the relations that an action needs."""
     return Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(pk=pk)
 
 
 def could_move(now: datetime) -> QuerySet[Rollout, tuple[UUID, datetime | None, datetime | None, Any]]:
-    """(id, wake time, last evaluation, newest arrival) of every rollout that can move."""
+    """Return (id, wake time, last evaluation, newest arrival) of every rollout that can move."""
     due = Rollout.objects.filter(
         Q(state__in=[State.RUNNING, State.PAUSED, State.ROLLING_BACK])
         | Q(state=State.SCHEDULED, scheduled_for__lte=now)
@@ -174,20 +176,20 @@ def could_move(now: datetime) -> QuerySet[Rollout, tuple[UUID, datetime | None, 
 
 @dataclass(slots=True)
 class Evaluation:
-    """One rollout's evaluation: the decision, and what is to be stored, already as text.
+    """One rollout's evaluation: the decision, and the results to store, already serialised.
 
-    A batch is hundreds of these; as objects their sums would cost the garbage collector a fifth of the time.
+    A batch holds hundreds of these. Kept as objects, their sums would cost a fifth of the time in garbage collection.
     """
 
     subject: Subject
     decision: Decision
     wake_at: datetime
-    sums: str | None = None  # JSON; None: no stratum closed, nothing to store
-    # (guardrail, result, JSON); empty where the results are unchanged
+    sums: str | None = None  # JSON; None: no window closed, so there is nothing to store
+    # (guardrail, result, JSON); empty if the results are unchanged
     verdicts: list[tuple[str, str, str]] = field(default_factory=list)
-    reference: dict[str, Any] | None = None  # if this evaluation fixed it
-    evidence: dict[str, Any] | None = None  # for the audit entry, unless it is a hold
-    broken: tuple[str, ...] = ()  # what of the evidence could not be computed
+    reference: dict[str, Any] | None = None  # set if this evaluation measured it
+    evidence: dict[str, Any] | None = None  # for the audit entry; None for a hold
+    broken: tuple[str, ...] = ()  # parts of the evidence that could not be computed
 
     @property
     def is_new(self) -> bool:
@@ -199,9 +201,10 @@ class Evaluation:
 
 
 def store(evaluations: Sequence[Evaluation], now: datetime) -> set[UUID]:
-    """Store the evaluations in one transaction; returns the rollouts that had not moved and were not evaluated since.
+    """Store the evaluations in one transaction. Return the rollouts that neither moved nor were evaluated in the
+    meantime.
 
-    A row that is locked now is being moved: its evaluation is dropped, and nothing waits.
+    A locked row is being moved: its evaluation is dropped instead of waiting.
     """
     if not evaluations:
         return set()
@@ -243,7 +246,7 @@ def _changed_columns(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
 
 
 def _update_rollouts(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Set these columns of many rollouts. Each row begins with the rollout's id."""
+    """Update these columns of many rollouts. Each row begins with the rollout's id."""
     table, key = Rollout._meta.db_table, Rollout._meta.pk
     json = {"reference"} if connection.vendor == "postgresql" else set()
     sets = ", ".join(
@@ -251,7 +254,7 @@ def _update_rollouts(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) ->
     )
     for some in chunks(rows, _ROWS):
         values = [(key.get_db_prep_value(pk, connection), *rest) for pk, *rest in some]
-        # Names of our own table and columns only; values are bound.
+        # Only our own table and column names are formatted in; values are bound.
         statement = (
             f"UPDATE {table} SET {sets} FROM (VALUES {places(values)}) AS v WHERE {table}.id = v.column1"  # noqa: S608
         )
@@ -282,10 +285,10 @@ def _insert_verdicts(evaluations: Sequence[Evaluation], now: datetime) -> None:
 
 
 def judged(rollout: Rollout) -> Judgement:
-    """What the evidence says now: the sums of the last evaluation, judged for the stage that comes next."""
+    """Return the current judgement: the sums of the last evaluation, judged for the next stage."""
     try:
         accumulator = Accumulator.from_dict(rollout.evidence)
-    except ValueError:  # nothing was stored yet, or in another format
+    except ValueError:  # nothing stored yet, or in another format
         guardrails, stages = (
             map(Guardrail.from_dict, rollout.guardrails),
             map(Stage.from_dict, rollout.stages),
@@ -297,5 +300,5 @@ def judged(rollout: Rollout) -> Judgement:
 
 
 def as_json(value: Any) -> str:
-    """As text, fast; infinities become null: JSON has none."""
+    """Serialise quickly. Infinities become null, because JSON has none."""
     return msgspec.json.encode(value).decode()

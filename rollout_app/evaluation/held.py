@@ -1,4 +1,6 @@
-"""Tells of rollouts that need somebody: held at one stage for too long, or before a stage that asks for an approval."""
+"""Notifications about rollouts that need a person: held at one stage for too long, or waiting for a stage's
+approval.
+"""
 
 from datetime import timedelta
 
@@ -9,17 +11,17 @@ from controlplane.notifications import events, outbox
 from rollout_app.engine.states import State
 from rollout_app.models import Rollout
 
-APPROVAL = "approval"  # the code of a hold (`rollout_app.engine.holds`)
+APPROVAL = "approval"  # a hold code of `rollout_app.engine.holds`
 
 
 def tell() -> int:
-    """One message for each rollout and stage; returns how many are new."""
+    """Send at most one message per rollout and stage. Return how many are new."""
     held = Rollout.objects.filter(state=State.RUNNING, stage_entered_at__isnull=False).exclude(hold_code="")
     since = clock.now() - timedelta(minutes=settings.HELD_AFTER_MINUTES)
     told = 0
     for rollout in held.select_related("environment", "workload"):
         if rollout.hold_code == APPROVAL:
-            told += _tell(rollout, events.APPROVAL_WAITS, "waits for an approval of its next stage")
+            told += _tell(rollout, events.APPROVAL_WAITS, "is waiting for an approval of its next stage")
         elif rollout.stage_entered_at is not None and rollout.stage_entered_at <= since:
             told += _tell(rollout, events.HELD, f"has been held at stage {rollout.stage + 1} for too long")
     return told

@@ -1,6 +1,6 @@
-"""Judge rollouts: read what is new of each, add it to its sums, and decide. Writes nothing.
+"""Judge rollouts: read what is new for each, add it to its sums, and decide. Writes nothing.
 
-`evaluations` reads and stores, the engine judges and decides; here the one is handed to the other.
+`evaluations` reads and stores, the engine judges and decides; this module connects them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,15 @@ from rollout_app.evaluation.outlooks import with_outlook
 from rollout_app.evaluation.second_stage import second_stage_costs
 from rollout_app.outcomes import baseline, minute_totals
 
-# How long a rollout is left alone when no outcome comes in: what only time or the fleet changes is seen so late.
+# How long to leave a rollout alone when no outcomes arrive. This delays how soon changes by time or by the
+# fleet are seen.
 SOON, LATER = timedelta(seconds=2), timedelta(seconds=60)
 _MINUTES_OF_HEALTH = 60
 
 
 @dataclass(slots=True)
 class Fleets:
-    """The routers of each environment, read once for all evaluations of a sweep."""
+    """The routers of each environment, read once per sweep for all evaluations."""
 
     _by_environment: dict[int, Fleet] = field(default_factory=dict)
     _hearing: Hearing | None = None
@@ -54,7 +55,10 @@ class Fleets:
 def judge(
     subjects: Sequence[Subject], now: datetime, fleets: Fleets
 ) -> tuple[list[Evaluation], list[tuple[Subject, Exception]]]:
-    """One evaluation each, and those that raised. What is new of all of them is read together, in two statements."""
+    """Judge each rollout. Return the evaluations, and the rollouts that raised with their errors.
+
+    New minutes of all rollouts are read together, in two statements.
+    """
     started = [_start(subject, now) for subject in subjects]
     with_outcomes = [one for one in started if one.subject.newest_minute]
     rows = minute_totals.minute_rows([one.unjudged_minutes() for one in with_outcomes])
@@ -65,7 +69,7 @@ def judge(
         name = one.subject.name
         try:
             done.append(_judge_one(one, rows.get(name, []), young.get(name, ArmSums()), now, fleets))
-        except Exception as error:  # one rollout's bad data costs the others nothing
+        except Exception as error:  # one rollout's bad data must not stop the others
             failed.append((one.subject, error))
     return done, failed
 
@@ -75,15 +79,15 @@ def judge(
 
 @dataclass(slots=True)
 class _Started:
-    """An evaluation under way: how far the sums go, and up to which minute they may grow."""
+    """An evaluation in progress: how far the sums go, and up to which minute they may grow."""
 
     subject: Subject
     progress: Progress
-    calibrated_now: bool  # the reference was measured by this evaluation
-    before: int  # Unix minute: the first that is still open; 0 while no outcome has come in
+    calibrated_now: bool  # whether this evaluation measured the reference
+    before: int  # Unix minute: the first that is still open; 0 without outcomes
 
     def unjudged_minutes(self) -> minute_totals.MinuteQuery:
-        """The minutes that no window holds yet. The shadow gate counts open minutes, too."""
+        """Return the minutes that are not in a window yet. The shadow gate also counts open minutes."""
         subject, cursors = self.subject, self.progress.cursors
         before = minute_totals.NO_LIMIT if subject.plan[subject.stage]["mode"] == "shadow" else self.before
         ranges = tuple(
@@ -100,7 +104,7 @@ class _Started:
         return range(end - _MINUTES_OF_HEALTH, end)
 
     def young_minutes(self) -> list[minute_totals.MinuteRange]:
-        """The part of the hour that is not due yet, of this stage and the last: the sums have the rest."""
+        """Return the part of the hour that is still open, of this stage and the one before. The sums hold the rest."""
         first, stage = max(self.before, self.hour.start), self.subject.stage
         stages = range(max(0, stage - 1), stage + 1)
         return [
@@ -116,8 +120,8 @@ def _start(subject: Subject, now: datetime) -> _Started:
     calibrated_now = False
     needed = outcomes_needed(map(Stage.from_dict, subject.plan), sticky=subject.sticky)
     if progress.reference.outcomes < needed:
-        # Measured again while it rests on too little. Starting the sums again from it loses nothing: every minute
-        # of the rollout is read again.
+        # The reference rests on too few outcomes, so measure it again. Restarting the sums with it loses
+        # nothing: all minutes of the rollout are read again.
         measured = baseline.reference(whole_rollout(subject.pk), now)
         if calibrated_now := measured.outcomes >= needed:
             progress = Progress(measured, {}, {}, (), has_sums=False)
@@ -135,7 +139,7 @@ def _judge_one(
 ) -> Evaluation:
     subject, accumulator = one.subject, one.subject.accumulator(one.progress)
     taken = bool(accumulator.take(rows, before=one.before)) or one.calibrated_now
-    # Sums that lack a window are not kept: the next evaluation takes it in again.
+    # Do not store sums that lack a window: the next evaluation adds it again.
     is_new = taken and not accumulator.failed
     still_open = [row for row in rows if row.minute >= accumulator.cursors.get(row.stage, 0)]
     rehearsed = sum((row.rehearsed for row in still_open if row.rehearsed), accumulator.rehearsed)
@@ -155,7 +159,8 @@ def _judge_one(
         evidence = replace(evidence, judgement=again)
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
     if isinstance(decision, Advance) and view.current.mode == "shadow":
-        # It reads the traffic of a week, so not before all else lets go.
+        # Projecting the second stage reads a week of traffic, so do it only if everything else allows the
+        # advance.
         evidence = replace(evidence, second_stage=second_stage_costs(subject.pk, evidence.shadow))
         decision, forecasts = _decided(one, accumulator, view, evidence, fleet, now)
     wake_at = _wake_at(subject, accumulator.stages[subject.stage], decision, now)
@@ -166,17 +171,18 @@ def _judge_one(
         evaluation.sums = evaluations.as_json(accumulator.as_dict() | progress)
         evaluation.reference = accumulator.reference.as_dict() if one.calibrated_now else None
     acts = not isinstance(decision, Hold)
-    # Verdicts are stored when the evaluation acts or a verdict changed: a row for each evaluation would be megabytes
-    # a day of nothing new, and the sums give the present verdicts at any time (`evaluations.judged`).
+    # Verdicts are stored when the evaluation acts or a verdict changed. A row per evaluation would be
+    # megabytes a day of unchanged values, and the sums yield the current verdicts at any time
+    # (`evaluations.judged`).
     if acts or (is_new and results != one.progress.results):
         for_display("the record", lambda: _record(evaluation, accumulator, evidence, acts, is_new), None)
     return evaluation
 
 
 def _may_rest_on_what_is_late(decision: Decision, is_new: bool) -> bool:
-    """Whether to count anew what came after its window closed: before each move, and while that is what holds.
+    """Return whether to count late reports again: before each move, and while late reports are what holds the rollout.
 
-    It reads every judged minute of the rollout, so not at every evaluation.
+    Counting reads every judged minute of the rollout, so it is not done at every evaluation.
     """
     if isinstance(decision, Hold):
         return is_new and decision.reason.code == "incomplete"
@@ -184,7 +190,7 @@ def _may_rest_on_what_is_late(decision: Decision, is_new: bool) -> bool:
 
 
 def _late(one: _Started, accumulator: Accumulator) -> dict[int, Late]:
-    """By stage, what was counted of the judged minutes by now, beyond what was judged of them."""
+    """Return, by stage, the tasks and grades of judged minutes that arrived after they were judged."""
     known = minute_totals.counted_by_now(one.subject.name, accumulator.cursors)
     late = {}
     for stage, tally in accumulator.tallies.items():
@@ -203,7 +209,7 @@ def _decided(
     fleet: FleetView,
     now: datetime,
 ) -> tuple[Decision, Sequence[Any]]:
-    """The decision, and the forecasts to keep: where a hold waits for evidence, its outlook says for how much."""
+    """Return the decision and the forecasts to store. A hold that waits for evidence says how much it still needs."""
     decision, forecasts = decide(view, evidence, fleet, now), one.progress.forecasts
     if not isinstance(decision, Hold) or not decision.waits:
         return decision, forecasts
@@ -219,31 +225,32 @@ def _decided(
 def _record(
     evaluation: Evaluation, accumulator: Accumulator, evidence: Evidence, acts: bool, is_new: bool
 ) -> None:
-    """What is kept of the verdicts, and what the audit entry of an action carries: enough to compute them again."""
+    """Set the verdicts to store and the evidence for an action's audit entry: enough to compute the verdicts again."""
     judgement = accumulator.detailed(evidence.judgement)
     if is_new:
         evaluation.verdicts = [(v.name, v.result.value, evaluations.as_json(v)) for v in judgement.verdicts]
     if acts:
-        # With the reference that the verdicts rest on: it may have been measured long after the start's own entry.
+        # Include the reference: it may have been measured long after the audit entry of the start.
         found = {
             "judgement": judgement.as_dict(),
             "reference": accumulator.reference.as_dict(),
             "telemetry": _plain(asdict(evidence.telemetry)),
         }
-        # As JSON has it: no infinity, which would refuse the entry, and with it the action.
+        # Through JSON, which has no infinity. An infinity would make the audit entry fail, and the action
+        # with it.
         evaluation.evidence = msgspec.json.decode(evaluations.as_json(found))
 
 
 def _last_hour(
     one: _Started, accumulator: Accumulator, still_open: list[MinuteRow], young: ArmSums
 ) -> ArmSums:
-    """The baseline over the last hour: closed minutes, those that wait for their window, and young ones."""
+    """Return the baseline's sums of the last hour: closed minutes, those waiting for their window, and open ones."""
     waiting = (row.baseline for row in still_open if one.hour.start <= row.minute < one.before)
     return sum(waiting, accumulator.baseline_since(one.hour.start)) + young
 
 
 def _telemetry(one: _Started, accumulator: Accumulator, still_open: list[MinuteRow]) -> Telemetry:
-    """Counted from the sums. They leave out the late outcomes of judged minutes, so a silence is read in full."""
+    """Return the telemetry from the sums. These leave out late outcomes, so if outcomes seem missing, read them all."""
     tallies = accumulator.tallies.values()
     due = sum(expected(row.candidate) for row in still_open if row.minute < one.before)
     finished = sum(row.candidate.tasks for row in still_open)
@@ -271,7 +278,9 @@ def _view(subject: Subject, stages: tuple[Stage, ...], now: datetime) -> Rollout
 
 
 def _wake_at(subject: Subject, stage: Stage, decision: Decision, now: datetime) -> datetime:
-    """When to evaluate again although no outcome came in: soon for the fleet, to the second for the minimum time."""
+    """Return when to evaluate again if no outcomes arrive: soon for the fleet, exactly when the minimum time is
+    reached.
+    """
     code = decision.reason.code if isinstance(decision, Hold) else ""
     later = now + (SOON if code == "fleet" else LATER)
     if subject.stage_entered_at is None or subject.paused_at is not None:

@@ -1,7 +1,7 @@
-"""About how many more tasks a hold takes: worked out anew only when a quarter more tasks have come, else counted down.
+"""Estimate how many more tasks a hold needs. Computed when a quarter more tasks have arrived, counted down in between.
 
-To work it out takes as long as the rest of an evaluation, and nobody waits for it: a sweep of ten thousand rollouts
-would pay for ten thousand forecasts a minute. What was forecast is kept with the sums.
+Computing it takes as long as the rest of an evaluation, and nothing depends on it: a sweep of ten thousand rollouts
+would compute ten thousand forecasts a minute. Forecasts are stored with the sums.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from typing import Any
 from rollout_app.engine.accumulator import Accumulator
 from rollout_app.engine.judgement import Judgement
 
-_GROWN = 1.25  # times the tasks of the last forecast
+_GROWN = 1.25  # factor on the tasks of the last forecast
 
 
 def with_outlook(
     accumulator: Accumulator, judgement: Judgement, kept: Sequence[Any], stage: int
 ) -> tuple[Judgement, Sequence[Any]]:
-    """The judgement with what the hold still takes, and what to keep of that for the next evaluation (`kept`).
+    """Return the judgement with the tasks that are still needed, and the forecast to store for the next evaluation.
 
-    That is the stage, the tasks, how many it takes in all, and the guardrails of which it can't be told.
+    A stored forecast (`kept`) is [stage, tasks, total tasks needed, names of the guardrails without an estimate].
     """
     waiting = [verdict for verdict in judgement.verdicts if verdict.waited_for]
     tasks = max((verdict.n_candidate for verdict in waiting), default=0)

@@ -1,7 +1,7 @@
-"""The readback of a rollback: it has ended when every router has applied it, or has had its time.
+"""The readback of a rollback, which ends when every router has applied it or has had enough time.
 
 rolling_back → every counted router has applied the revision, or has been silent for two minutes → rolled_back
-             → ten minutes of listening have passed, with the stragglers named                  → rolled_back
+             → the control plane has listened for ten minutes; the stragglers are named            → rolled_back
 """
 
 from datetime import datetime, timedelta
@@ -11,11 +11,13 @@ from policies_app.fleet.readback import Fleet, Readback, read_fleet
 from rollout_app import actions
 from rollout_app.models import Rollout
 
-READBACK_FOR = timedelta(minutes=10)  # of listening without a break: an outage of our own is not the routers'
+READBACK_FOR = timedelta(
+    minutes=10
+)  # of uninterrupted listening, so that our own outage does not end the wait
 
 
 def confirm_when_followed(rollout: Rollout, now: datetime) -> Readback | None:
-    """End the rollback if the fleet has followed; else return how far it has come."""
+    """End the rollback if the fleet has followed; otherwise return its progress."""
     began = rollout.rolling_back_at or now
     since = rollout.started_at or began
     fleet = read_fleet(rollout.environment, now=now, back_to=min(since, began))
@@ -37,16 +39,16 @@ def _sentence(fleet: Fleet, readback: Readback, overdue: bool) -> str:
     lost = ""
     if readback.lost:
         lost = (
-            f" Silent since before the rollback: {', '.join(readback.lost)}. If they still run, they use what "
-            "they had."
+            f" Silent since before the rollback: {', '.join(readback.lost)}. If they still run, they use the "
+            "snapshot that they had."
         )
     if not readback.of:
         if readback.lost:
             return f"No router was in touch when the rollback was made.{lost}"
-        return f"No router had been heard of: none had to follow revision {readback.revision}."
+        return f"No router has ever been seen, so none had to follow revision {readback.revision}."
     counted = f"{readback.confirmed} of {readback.of} routers confirmed revision {readback.revision}"
     if readback.confirmed == readback.of:
         return f"{counted}.{lost}"
     if readback.awaited and overdue:
-        return f"10 minutes have passed: {counted}, not {', '.join(readback.stragglers)}.{lost}"
+        return f"After 10 minutes, {counted}; missing: {', '.join(readback.stragglers)}.{lost}"
     return f"{counted}; {', '.join(readback.silent)} fell silent.{lost}"

@@ -1,10 +1,10 @@
-"""Evaluate rollouts: load → judge → store → act, at most one action each. It may run twice, or in many processes.
+"""Evaluate rollouts: load → judge → store → act, at most one action each. Safe to run twice or in many processes.
 
-An evaluation adds the windows that closed since the last one, decides, stores what it saw (a compare-and-swap: of two
-at once one is stored and the other dropped), and carries the decision out by the same actions as people use. What a
-crash or a lost race leaves undone, the next evaluation does.
+An evaluation adds the windows that closed since the last one, decides, stores the result with a compare-and-swap (of
+two at the same time, one is stored and the other dropped), and acts through the same actions that people use. The
+next evaluation completes what a crash or a lost race leaves undone.
 
-One rollout after a nudge or ten thousand in a sweep: the same code, in batches.
+The same code evaluates one rollout after a nudge and ten thousand in a sweep, in batches.
 """
 
 import logging
@@ -35,19 +35,21 @@ class EvaluationIncomplete(Exception):
     """Some of the evidence could not be computed; the log says why."""
 
 
-BETWEEN_HEARTBEATS = 2_000  # rollouts: they take some seconds
-BATCH = 200  # rollouts loaded together and stored in one transaction: SQLite has its writer for some 50 ms
+BETWEEN_HEARTBEATS = 2_000  # rollouts: a few seconds of work
+BATCH = 200  # rollouts per load and transaction, which holds SQLite's writer for about 50 ms
 
 
 def reconcile(rollout_id: UUID | str, *, now: datetime | None = None) -> str:
-    """Evaluate one rollout; returns the outcome in a word: `advance`, `hold`, `roll_back`, … or `idle`."""
+    """Evaluate one rollout. Return the result as a word: `advance`, `hold`, `roll_back`, … or `idle`."""
     return _evaluate_batch([rollout_id], now or clock.now(), Fleets()).get(str(rollout_id), "idle")
 
 
 def evaluate(
     ids: Iterable[UUID | str], *, now: datetime | None = None, fleets: Fleets | None = None
 ) -> list[str]:
-    """Evaluate each, in batches; the words in no order. Bad data of one must not cost the others theirs."""
+    """Evaluate each rollout, in batches. Return the results in no particular order. Bad data of one must not stop
+    others.
+    """
     fleets = fleets or Fleets()
     words: list[str] = []
     for some in chunks(list(ids), BATCH):
@@ -56,15 +58,15 @@ def evaluate(
 
 
 def sweep(*, now: datetime | None = None) -> dict[str, int]:
-    """Evaluate every rollout that could move; how often each word came back.
+    """Evaluate every rollout that could move. Return how often each result occurred.
 
-    One query finds them all: those without new outcomes and not due by time cost no more.
+    One query finds them all. A rollout without new outcomes that is not due yet costs nothing more.
     """
     due, words = [], []
     began = now or clock.now()
     for pk, wake_at, evaluated_at, received in evaluations.could_move(began):
         is_new = received is not None and (evaluated_at is None or received > evaluated_at)
-        # No rollout is left alone for longer than LATER: beyond that, a wrong clock set the time.
+        # No rollout is due later than LATER; a wake time beyond that comes from a wrong clock.
         if is_new or wake_at is None or not began < wake_at <= began + LATER + SKEW:
             due.append(pk)
         else:
@@ -72,13 +74,13 @@ def sweep(*, now: datetime | None = None) -> dict[str, int]:
     fleets = Fleets()
     for some in chunks(due, BETWEEN_HEARTBEATS):
         if words:
-            heartbeats.beat(schedule.ENGINE)  # a sweep that takes a minute is alive
+            heartbeats.beat(schedule.ENGINE)  # a sweep that takes a minute is still alive
         words += evaluate(some, now=now, fleets=fleets)
     return {word: words.count(word) for word in dict.fromkeys(words)}
 
 
 def _evaluate_or_halve(ids: Sequence[UUID | str], now: datetime | None, fleets: Fleets) -> list[str]:
-    """An evaluation may run twice, so a batch that fails is repeated in halves, down to the rollout at fault."""
+    """Evaluate a batch. If it fails, split it in halves down to the rollout at fault; evaluating twice is safe."""
     try:
         return list(_evaluate_batch(ids, now or clock.now(), fleets).values())
     except Exception as error:
@@ -89,7 +91,7 @@ def _evaluate_or_halve(ids: Sequence[UUID | str], now: datetime | None, fleets: 
 
 
 def _failed(pk: UUID | str, error: Exception, now: datetime) -> str:
-    """An evaluation that raised: harm that can still be shown rolls back, everything else holds."""
+    """Handle an evaluation that raised: roll back if harm can still be shown, otherwise hold."""
     logger.error("the evaluation of rollout %s failed; the next sweep repeats it", pk, exc_info=error)
     try:
         if rescue.roll_back_if_failing(pk, now, error, anew=True):
@@ -101,12 +103,12 @@ def _failed(pk: UUID | str, error: Exception, now: datetime) -> str:
 
 
 def _hold_failed(pk: UUID | str, error: Exception) -> None:
-    """Say on the rollout that it could not be evaluated: nothing advances until it can be."""
+    """Mark the rollout as not evaluated. Nothing advances until an evaluation succeeds."""
     try:
         moving = Rollout.objects.filter(pk=pk, state__in=[State.RUNNING, State.PAUSED])
         moving.update(
             hold_code="evaluation_failed",
-            hold_sentence=f"It could not be evaluated ({type(error).__name__}). Nothing advances until it can be; "
+            hold_sentence=f"The evaluation failed ({type(error).__name__}). Nothing advances until one succeeds; "
             "the log has the details.",
             outlook="",
         )
@@ -205,12 +207,12 @@ def _act(evaluation: Evaluation, now: datetime) -> str:
                 return "roll_back"
     except RolloutMoved:
         return "moved"  # another process or a person was first; that move gets its own evaluation
-    except Conflict as error:  # a freeze, a pin, an approval voided since the evidence was read
+    except Conflict as error:  # a freeze, a pin or a voided approval since the evidence was read
         return _hold(rollout, now, error.code, error.detail)
 
 
 def _rescued(evaluation: Evaluation, now: datetime) -> str:
-    """A part of the evidence could not be computed, and the rest does not show harm: failures alone may."""
+    """Judge by failures alone, because part of the evidence could not be computed and the rest does not show harm."""
     pk = evaluation.subject.pk
     try:
         error = EvaluationIncomplete("; ".join(evaluation.broken))
@@ -233,5 +235,5 @@ def _hold(rollout: Rollout, now: datetime, code: str, sentence: str) -> str:
 
 
 def _update(rollout: Rollout, **values: Any) -> None:
-    """What the page shows, unless the rollout has moved since."""
+    """Update what the page shows, unless the rollout has moved since."""
     Rollout.objects.filter(pk=rollout.pk, version=rollout.version).update(**values)

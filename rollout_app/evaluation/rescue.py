@@ -1,7 +1,7 @@
-"""Where an evaluation can't be finished: harm that can still be shown rolls the candidate back.
+"""When an evaluation fails: roll the candidate back if harm can still be shown.
 
-First by failures alone: only counts of tasks, whatever else of the minutes can't be read, asked of `engine.rescue`.
-Then, of a rollout that could not be evaluated at all, by every guardrail, from all of its minutes, read anew.
+First by failures alone (`engine.rescue`), which needs only task counts even if the rest of the minutes is unreadable.
+Then, if the rollout could not be evaluated at all, by every guardrail, with all its minutes read again.
 """
 
 import logging
@@ -37,16 +37,17 @@ from rollout_app.outcomes import minute_totals, stored_sums
 
 logger = logging.getLogger(__name__)
 _Read = Callable[[Rollout, Reference, int], list[MinuteRow]]
-# Without differing tasks and slices the rest weighs more. No part may count for more than it does in a whole
-# evaluation: to ask it adds nothing to the chance of a false alarm.
+# Without differing tasks and slices, the remaining parts weigh more. No part may count for more than in a
+# complete evaluation, so that this check adds nothing to the false alarm rate.
 _PLAIN_ROLL_BACK = LOG_ROLL_BACK + math.log((1 - RESTARTS * DEFAULT.restart) / PART)
 _COUNTS = ("arm", "stage", "minute", "tasks", "successes", "failures", "received_at")
 
 
 def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception, *, anew: bool) -> bool:
-    """Roll back if the candidate's failures alone show harm, or nothing of it is heard; whether it did.
+    """Roll back if the candidate's failures alone show harm, or its outcomes are missing. Return whether it did.
 
-    `anew`: or if any guardrail does, judged from minutes that are read again. It is asked once a minute: it reads all.
+    With `anew`, also roll back if any guardrail shows harm in minutes that are read again. That reads all of them, so
+    it runs at most once a minute.
     """
     rollout = whole_rollout(UUID(str(pk)))
     if (
@@ -65,14 +66,12 @@ def roll_back_if_failing(pk: UUID | str, now: datetime, error: Exception, *, ane
     if harm := _harm(rollout, rows, before):
         reason = (
             f"{failed} {harm.failures:,} of {harm.tasks:,} graded candidate tasks failed: "
-            f"{harm.difference * 100:+.1f} points against the baseline of the same minutes."
+            f"{harm.difference * 100:+.1f} points compared with the baseline of the same minutes."
         )
         return _roll_back(rollout, reason, {"code": "guardrail", "failures_alone": harm.as_dict()})
     heard = minute_totals.telemetry(str(rollout.pk), before, received)
     if missing_breach(heard.candidate_decisions, heard.candidate_outcomes):
-        reason = (
-            f"{failed} {heard.candidate_decisions} tasks were decided for the candidate and none is finished."
-        )
+        reason = f"{failed} {heard.candidate_decisions} tasks were decided for the candidate and none of them finished."
         return _roll_back(rollout, reason, {"code": "telemetry"})
     if anew and not _asked_lately(rollout, now):
         if judgement := _judged_anew(rollout, before):
@@ -114,7 +113,7 @@ def _minute(row: Mapping[str, Any]) -> PlainMinute:
 
 
 def _joined(minutes: list[PlainMinute]) -> list[PlainMinute]:
-    """Both arms of each minute side by side."""
+    """Merge both arms of each minute."""
     total: dict[tuple[int, int], PlainMinute] = {}
     for one in minutes:
         key = one.stage, one.minute
@@ -130,7 +129,9 @@ def _asked_lately(rollout: Rollout, now: datetime) -> bool:
 
 
 def _judged_anew(rollout: Rollout, before: int) -> Judgement | None:
-    """What all minutes show, if it is harm; from plain counts and costs where the rest of them can't be read."""
+    """Return the judgement of all minutes if it shows harm. Falls back to counts and costs if the rest is
+    unreadable.
+    """
     for read, least in ((_whole_minutes, LOG_ROLL_BACK), (_plain_minutes, _PLAIN_ROLL_BACK)):
         try:
             judgement = _judgement(rollout, read, before)
@@ -154,7 +155,7 @@ def _whole_minutes(rollout: Rollout, reference: Reference, before: int) -> list[
 
 
 def _plain_minutes(rollout: Rollout, reference: Reference, before: int) -> list[MinuteRow]:
-    """Counts and costs alone. Sticky units can't be told from harm by these, so of them there is nothing."""
+    """Return counts and costs only. Empty for sticky units, because these figures cannot show harm there."""
     if rollout.workload.unit != Workload.Unit.REQUEST:
         return []
     minutes: dict[tuple[int, int], dict[str, ArmSums]] = {}

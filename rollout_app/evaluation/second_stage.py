@@ -1,4 +1,4 @@
-"""What a candidate in shadow would cost with the calls that follow a first answer. Reads only."""
+"""Project what a candidate in shadow would cost including the calls after a first answer. Reads only."""
 
 from uuid import UUID
 
@@ -13,7 +13,9 @@ _UNKNOWN = SecondStageCosts()
 
 
 def second_stage_costs(rollout: UUID, shadow: ShadowSums) -> SecondStageCosts | None:
-    """As bounds (`blast_radius.projection`); None where first calls are all, or the routers told the whole cost."""
+    """Return bounds (`blast_radius.projection`); None if there are no second stages or routers report the whole
+    cost.
+    """
     if has_whole_costs(shadow):
         return None
     found = Rollout.objects.select_related("environment", "workload", "baseline", "candidate").get(pk=rollout)

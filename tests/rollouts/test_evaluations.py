@@ -135,7 +135,7 @@ def test_ones_bad_data_costs_nobody_else_the_evaluation(caplog: pytest.LogCaptur
     assert words == {"hold": 4, "error": 1}
     failed = Rollout.objects.get(pk=rollouts[2].pk)
     assert (failed.state, failed.hold_code) == (State.RUNNING, "evaluation_failed")
-    assert "could not be evaluated" in failed.hold_sentence
+    assert "evaluation failed" in failed.hold_sentence
     assert f"the evaluation of rollout {rollouts[2].pk} failed" in caplog.text
     assert VerdictRecord.objects.values("rollout").distinct().count() == 4
 

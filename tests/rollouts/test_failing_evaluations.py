@@ -197,7 +197,7 @@ def test_it_rolls_back_on_silence_while_the_evaluation_fails(monkeypatch: pytest
     broken(monkeypatch, "rollout_app.evaluation.judging.decide")
     assert reconcile.reconcile(rollout.pk) == "roll_back"
     rollout.refresh_from_db()
-    assert "none is finished" in rollout.rollback_reason
+    assert "none of them finished" in rollout.rollback_reason
 
 
 def test_the_others_of_its_batch_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:

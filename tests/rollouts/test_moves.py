@@ -219,7 +219,7 @@ def test_it_does_not_take_a_fleet_that_nobody_has_heard_yet_for_one_that_followe
     assert reconcile(rollout.pk, now=began + timedelta(seconds=4)) == "hold"
     assert reconcile(rollout.pk, now=began + timedelta(seconds=5)) == "confirm"
     reason = rollout.transitions.get(event="confirm_rollback").reason
-    assert reason.startswith("No router had been heard of")
+    assert reason.startswith("No router has ever been seen")
 
 
 def test_it_waits_for_a_router_that_backs_off_after_our_own_outage() -> None:
