@@ -1,6 +1,6 @@
-"""Adding up what is reported, in memory. Pure: nothing here reads the database.
+"""Add up reports in memory. Pure: nothing here reads the database.
 
-Tens of thousands of contributions are added each second, so each kind of map is added by a loop of its own.
+Tens of thousands of contributions are added each second, so each kind of map has its own loop.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from rollout_app.outcomes.schemas import ReportedGroup
 
-# The columns of a route's row. Deferred groups are stored in this order: add at the end only (see `store`).
+# The columns of a route's row. Deferred groups are stored in this order, so add new ones at the end only (see
+# `store`).
 NUMBERS = (
     "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "attempts",
     "quality_n", "quality_sum", "quality_sum_sq", "confidence_n", "confidence_sum", "confidence_sum_sq",
@@ -25,16 +26,16 @@ DETAILS = (
     "cost_histogram", "latency_histogram", "groups", "tasks_by_model", "errors_by_kind", "shadow", "mirror",
     "differing",
 )  # fmt: skip
-# What an arm's row has beside them.
+# Additional columns of an arm's row.
 ARM_ONLY_NUMBERS = ("decided", "decided_differing", "decided_differing_known")
 ARM_NUMBERS = NUMBERS + ARM_ONLY_NUMBERS
 ARM_DETAILS = (*DETAILS, "endpoints", "cells")
-# The figures of a slice of tasks, an endpoint or a route pair, in the order of their list.
+# The figures of a slice of tasks (an endpoint or a route pair), in the order of their list.
 SLICE = (
     "tasks", "successes", "failures", "graded_n", "graded_successes", "graded_capped_sum", "graded_capped_sum_sq",
     "graded_capped_on_success", "graded_sum",
 )  # fmt: skip
-MOST_SLICES = 64  # endpoints or route pairs of one row; the others count as one
+MOST_SLICES = 64  # endpoints or route pairs per row; further ones are added up as "other"
 OTHER = "other"
 _SLICE_AT = tuple(map(NUMBERS.index, SLICE))
 
@@ -50,7 +51,7 @@ class ArmKey(NamedTuple):
 
 
 class RouteKey(NamedTuple):
-    """A bucket's place. The order is that of the upserts."""
+    """The key of a bucket. Upserts follow its order."""
 
     environment_id: int
     workload_id: int
@@ -68,7 +69,7 @@ class RouteKey(NamedTuple):
 
 
 Figures = list[int | float]
-Counts = dict[str, Any]  # {name: figure}; of a shadow also {"routes": {route: n}}
+Counts = dict[str, Any]  # {name: figure}; a shadow also has {"routes": {route: n}}
 Groups = dict[str, ReportedGroup]
 Slices = dict[str, Figures]
 # In the order of `DETAILS`. A histogram is {"zero": n, "counts": {index: n}}.
@@ -84,7 +85,7 @@ class Contribution(NamedTuple):
 
 
 class ArmContribution(NamedTuple):
-    """What is reported of an arm as a whole: its decisions, and its units by hash cell."""
+    """What is reported for an arm as a whole: its decisions, and its units by hash cell."""
 
     key: ArmKey
     numbers: Figures  # in the order of `ARM_ONLY_NUMBERS`
@@ -92,7 +93,7 @@ class ArmContribution(NamedTuple):
 
 
 class RunningTotals:
-    """The figures of one row, adding up."""
+    """The running totals of one row."""
 
     __slots__ = ("details", "numbers")
 
@@ -105,7 +106,7 @@ class RunningTotals:
         return cls([0] * len(NUMBERS), ({}, {}, {}, {}, {}, {}, {}, {}))
 
     def add(self, numbers: Sequence[int | float], details: Sequence[Any]) -> None:
-        """Add figures of the same kind of row. Leaves what it is given alone."""
+        """Add the figures of a row of the same kind. Does not modify the arguments."""
         self.numbers = list(map(add, self.numbers, numbers))
         for adder, mine, other in zip(_ADDERS, self.details, details, strict=False):
             if other:
@@ -114,7 +115,7 @@ class RunningTotals:
 
 @dataclass(slots=True)
 class Totals:
-    """What many reports come to: by route, and what was reported of whole arms."""
+    """The sum of many reports: by route, and for whole arms."""
 
     routes: dict[RouteKey, RunningTotals] = field(default_factory=dict)
     arms: dict[ArmKey, tuple[Figures, Groups]] = field(default_factory=dict)
@@ -140,7 +141,9 @@ class Totals:
         self.arms[one.key] = list(map(add, numbers, one.numbers)), cells
 
     def by_arm(self) -> dict[ArmKey, RunningTotals]:
-        """The figures of each arm: over all its routes, by endpoint within a rollout, and its own."""
+        """Return the totals of each arm: the sum of its routes, the same by endpoint within a rollout, and its own
+        figures.
+        """
         sums: dict[ArmKey, RunningTotals] = {}
         endpoints: dict[ArmKey, Slices] = {}
         for key, route in self.routes.items():
@@ -160,7 +163,7 @@ class Totals:
         return sums
 
 
-# --- the maps, each kind added in its own way ---------------------------------------------------------
+# --- one function for each kind of map ----------------------------------------------------------------
 
 
 def _add_counts(mine: Counts, other: Counts) -> None:
@@ -195,7 +198,7 @@ _PRICED = ("candidate_priced", "baseline_priced")
 
 
 def _add_shadow(mine: Counts, other: Counts) -> None:
-    """Of how many decisions the cost is known stays known only while each part says it."""
+    """Add shadow counts. The number of priced decisions stays known only if every part reports it."""
     for name in _PRICED:
         if mine and not (name in mine and name in other):
             mine.pop(name, None)
@@ -208,7 +211,7 @@ def _add_shadow(mine: Counts, other: Counts) -> None:
 
 
 def _add_slices(mine: Slices, other: Slices) -> None:
-    """Whether a slice has a line of its own depends on the number of slices, never on how they went."""
+    """Add slices. Whether a slice gets its own line depends on the number of slices, never on their results."""
     for name, figures in other.items():
         place = name if name in mine or len(mine) < MOST_SLICES else OTHER
         own = mine.get(place)

@@ -1,4 +1,4 @@
-"""Measures the baseline before a rollout: what its guardrails' margins, tails and caps are read off."""
+"""Measure the baseline before a rollout. The tail edges and cost caps of its guardrails come from this."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -17,11 +17,11 @@ from rollout_app.engine.windows import merge_groups
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.outcomes import stored_sums
 
-DAYS = 7  # how far back it is measured: a whole week has every hour and every weekday once
+DAYS = 7  # how far back to measure: a whole week covers every hour and weekday once
 
 
 def reference(rollout: Rollout, now: datetime) -> Reference:
-    """The baseline as its last days were, this rollout's own baseline arm included."""
+    """Measure the baseline over its last days, including this rollout's own baseline arm."""
     arm, latency, cost, groups = ArmSums(), Histogram(), Histogram(), dict[int, Group]()
     cells = CellHalves()
     for row in _rows(rollout, now - timedelta(days=DAYS)):
@@ -44,9 +44,9 @@ def reference(rollout: Rollout, now: datetime) -> Reference:
 
 
 class CellHalves:
-    """Tasks and failures by hash cell of the unit, in the first and in the second half of the past.
+    """Tasks and failures by hash cell of the unit, in the first and second half of the measured time.
 
-    Two halves show whether a cell's rate persists: only then may it be predicted.
+    Comparing the halves shows whether a cell's rate persists. Only then can it be predicted.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class CellHalves:
 
 
 def mechanisms(document: Mapping[str, Any]) -> frozenset[str]:
-    """Which second steps a policy has, of escalate, retry and fallback. A step is not compared with its absence."""
+    """Return which of escalate, retry and fallback a policy uses. A mechanism is not compared with its absence."""
     found = set()
     if document.get("escalate") and document["escalate"].get("max", 1):
         found.add("escalate")
@@ -75,15 +75,19 @@ def mechanisms(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _falls_back(document: Mapping[str, Any]) -> bool:
-    """Whether the fallback reaches a model that a task may not have been on: every policy names one, some the same."""
+    """Return whether the fallback can reach another model. Every policy names one, but it may be the model already in
+    use.
+    """
     chosen = {document["default"], *(rule["use"] for rule in document.get("rules", ()))}
     return any({*document["fallback"]} - {alias} for alias in chosen)
 
 
 def _rows(rollout: Rollout, since: datetime) -> Iterator[Mapping[str, Any]]:
-    """The minutes in which the rollout's baseline was served: as a baseline, or as an earlier rollout's candidate."""
+    """Yield the minutes in which the rollout's baseline was served: as a baseline, or as an earlier rollout's
+    candidate.
+    """
     columns = (*stored_sums.FIGURES, "groups", "cells")
-    statement = (  # `part`: half of the minutes with traffic, the earlier ones first
+    statement = (  # `part`: which half of the minutes with traffic, earlier first
         f"SELECT {', '.join(columns)}, NTILE(2) OVER (ORDER BY minute) FROM {ArmTotals._meta.db_table} "  # noqa: S608 — our own names; bound values
         "WHERE environment_id = %s AND workload_id = %s AND version = %s AND minute >= %s "
         "AND (arm = 'baseline' OR rollout <> %s) ORDER BY minute"

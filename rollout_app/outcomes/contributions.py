@@ -1,7 +1,7 @@
-"""What a report adds to the sums. Pure.
+"""Compute what a report adds to the sums. Pure.
 
-Who grades a task is the workload's success signal: what the router recorded (`by_record`), or a kind of feedback. With
-the latter, what the router recorded is no grade, and the task counts as ungraded until that feedback comes.
+The workload's success signal decides what grades a task: the router's record (`by_record`) or a kind of feedback.
+With feedback, the router's record is ignored, and the task counts as ungraded until the feedback arrives.
 """
 
 from collections.abc import Callable
@@ -43,14 +43,14 @@ _SLICE_AT = {name: at for at, name in enumerate(SLICE)}
 
 
 def of_bucket(key: RouteKey, bucket: ReportedBucket, *, by_record: bool, tracked: bool) -> Contribution:
-    """`tracked`: its router counts its decisions, too."""
+    """Return what a bucket adds to its route. `tracked`: the router also counts its decisions."""
     if not by_record:
         _take_grades(bucket)
     return Contribution(key, _numbers(bucket, by_record, tracked), _details(bucket, by_record))
 
 
 def _take_grades(bucket: ReportedBucket) -> None:
-    """Make its tasks ungraded: the router's word is no grade."""
+    """Make all tasks ungraded, because feedback grades them and not the router."""
     bucket.successes = bucket.failures = 0
     bucket.ungraded = bucket.tasks
     bucket.cost_nusd.sum_on_success = 0
@@ -61,7 +61,7 @@ def _take_grades(bucket: ReportedBucket) -> None:
 
 
 def _numbers(bucket: ReportedBucket, by_record: bool, tracked: bool) -> Figures:
-    """In the order of `NUMBERS`."""
+    """Return the figures in the order of `NUMBERS`."""
     quality, confidence, cost, tasks = bucket.quality, bucket.confidence, bucket.cost_nusd, bucket.tasks
     capped = cost.capped or cost
     return [
@@ -76,7 +76,7 @@ def _numbers(bucket: ReportedBucket, by_record: bool, tracked: bool) -> Figures:
 
 
 def _graded(cost: ReportedCostSums, of: ReportedBucket | ReportedDiffering) -> tuple[int | float, ...]:
-    """n, successes, sums and capped sums over the tasks whose cost and grade are both known."""
+    """Return n, successes, sums and capped sums over the tasks whose cost and grade are both known."""
     graded = cost.graded
     if graded is not None:
         capped = graded.capped or graded
@@ -85,7 +85,7 @@ def _graded(cost: ReportedCostSums, of: ReportedBucket | ReportedDiffering) -> t
             capped.sum, capped.sum_sq, capped.sum_on_success,
         )  # fmt: skip
     if cost.n != of.tasks or of.ungraded:
-        return _UNKNOWN_COSTS  # which costs belong to which grades was not said
+        return _UNKNOWN_COSTS  # the router did not say which costs belong to which grades
     capped_sums = cost.capped or cost
     return (
         cost.n, of.successes, cost.sum, cost.sum_sq, cost.sum_on_success,
@@ -94,7 +94,7 @@ def _graded(cost: ReportedCostSums, of: ReportedBucket | ReportedDiffering) -> t
 
 
 def _details(bucket: ReportedBucket, by_record: bool) -> Details:
-    """In the order of `DETAILS`; empty where there is nothing."""
+    """Return the maps in the order of `DETAILS`; empty where nothing was reported."""
     cost, latency = bucket.cost_nusd.histogram, bucket.latency_ms
     shadow, mirror = bucket.shadow, bucket.mirror
     return (
@@ -112,18 +112,18 @@ def _details(bucket: ReportedBucket, by_record: bool) -> Details:
 
 
 def _mirror(mirror: ReportedMirror) -> Counts:
-    """`failed` and `braked` where there are any: most mirrors do well."""
+    """Return the counts, with `failed` and `braked` only if not zero, which saves space."""
     counts = msgspec.structs.asdict(mirror)
     return {name: n for name, n in counts.items() if n or name not in ("failed", "braked")}
 
 
 def _shadow(shadow: ReportedShadow) -> Counts:
-    """Without what the router does not say."""
+    """Return the figures that the router reported."""
     return {name: figure for name, figure in msgspec.structs.asdict(shadow).items() if figure is not None}
 
 
 def _slice(part: ReportedDiffering, by_record: bool) -> Figures:
-    """In the order of `SLICE`."""
+    """Return the figures in the order of `SLICE`."""
     if not by_record:
         return [part.tasks, *(0,) * (len(SLICE) - 1)]
     n, good, full, _, _, cost, sq, paid = _graded(part.cost_nusd, part)
@@ -131,13 +131,13 @@ def _slice(part: ReportedDiffering, by_record: bool) -> Figures:
 
 
 def of_decided(key: ArmKey, decided: ReportedDecided) -> ArmContribution:
-    """In the order of `ARM_ONLY_NUMBERS`."""
+    """Return decision counts in the order of `ARM_ONLY_NUMBERS`."""
     says = decided.differing is not None
     return ArmContribution(key, [decided.tasks, decided.differing or 0, decided.tasks if says else 0], {})
 
 
 def of_cells(key: ArmKey, cells: ReportedCells) -> ArmContribution:
-    """Of a workload that is graded by feedback, the grades themselves count into their cells."""
+    """Return a record's cells. If feedback grades the workload, its grades are added to the cells instead."""
     groups: Groups = {cell: ReportedGroup(n, cells.failures.get(cell, 0)) for cell, n in cells.tasks.items()}
     return ArmContribution(key, [0] * len(ARM_ONLY_NUMBERS), groups)
 
@@ -145,11 +145,10 @@ def of_cells(key: ArmKey, cells: ReportedCells) -> ArmContribution:
 def of_grade(
     key: RouteKey, success: bool, *, cost: int | None, cap: int | None, pair: str | None
 ) -> Contribution:
-    """How a later grade of one task changes the sums of its minute.
+    """Return how a later grade of one task changes the sums of its minute.
 
-    cost   nano-USD of all its attempts, None: unknown
-    cap    the rollout's cost cap
-    pair   the route pair, of a task on which the policies differ
+    cost   nano-USD of all its attempts; None: unknown cap    the rollout's cost cap pair   the route pair, if the
+    policies differ on the task
     """
     numbers: Figures = [0] * len(NUMBERS)
     change: Figures = [0] * len(SLICE)
@@ -171,7 +170,7 @@ def of_grade(
 
 
 def of_graded_cell(key: ArmKey, cell: int, success: bool) -> ArmContribution:
-    """A later grade in the cell of the task's unit."""
+    """Return how a later grade changes the cell of the task's unit."""
     group = ReportedGroup(1, 0 if success else 1)
     return ArmContribution(key, [0] * len(ARM_ONLY_NUMBERS), {str(cell): group})
 
@@ -180,7 +179,7 @@ def of_graded_cell(key: ArmKey, cell: int, success: bool) -> ArmContribution:
 
 
 def event_bucket(event: ReportedEvent, index_of: Callable[[float], int | None]) -> ReportedBucket:
-    """One task as the bucket that it adds to. `index_of(value)` is the histogram's bucket, None for zero."""
+    """Return one task as a bucket. `index_of(value)` is the histogram bucket, None for zero."""
     cost, success = event.cost_nusd, event.success
     return ReportedBucket(
         minute=event.at.astimezone(UTC).replace(second=0, microsecond=0),

@@ -1,4 +1,4 @@
-"""POST /router/v1/feedback: what each item says of which task, and how it changes that task's sums. No database."""
+"""POST /router/v1/feedback: find the task of each item and how the grade changes its sums. No database access."""
 
 import hashlib
 import json
@@ -15,22 +15,24 @@ from rollout_app.outcomes.aggregate import ArmContribution, Contribution, RouteK
 from rollout_app.outcomes.schemas import FeedbackItem, Problem
 from rollout_app.outcomes.store import Grade
 
-# Of an older task the sums may be pruned already: its feedback is kept, and grades nothing.
+# Sums of older tasks may already be pruned: their feedback is stored but grades nothing.
 OLDEST = timedelta(days=28)
 
 
 @dataclass(frozen=True, slots=True)
 class GradedWorkload:
-    """What feedback on a workload's tasks needs to know."""
+    """The facts about a workload that are needed to grade its tasks."""
 
     pk: int
-    signal: str  # the kind of feedback that grades; any other text: none does
+    signal: str  # the kind of feedback that grades its tasks; any other text: none does
 
 
 def token_of(
     number: int, item: FeedbackItem, environment: str, problems: list[Problem]
 ) -> DecisionToken | None:
-    """The decision that the item is about; None, and a problem, when it is none of this environment's."""
+    """Return the decision that the item is about. Return None and add a problem if it is invalid; a decision of another
+    environment also adds a problem.
+    """
     try:
         token = DecisionToken.decode(item.decision_id)
     except ClientError as error:
@@ -60,7 +62,7 @@ def grade(
     cap: int | None,
     now: datetime,
 ) -> Grade:
-    """`cap`: the cost cap of the task's rollout, nano-USD."""
+    """Return the feedback row and its changes to the sums. `cap`: the cost cap of the task's rollout in nano-USD."""
     row = Feedback(
         environment_id=environment,
         workload_id=workload.pk,
@@ -83,7 +85,9 @@ def grade(
 
 
 def _identity(decision_id: str, token: DecisionToken) -> str:
-    """The same for every id of a decision: from version 2 on, a recorded task's id says more than the one before."""
+    """Return the same hash for every id of a decision: since token version 2, ids of one task may differ in later
+    fields.
+    """
     if decision_id.startswith("1."):
         return hashlib.sha256(decision_id.encode()).hexdigest()
     said = json.dumps([token.environment, token.workload, token.at, token.nonce])
@@ -98,7 +102,7 @@ def _changes(
     cap: int | None,
     moment: datetime,
 ) -> tuple[Contribution | ArmContribution, ...]:
-    """The task moves from ungraded to success or failure in the sums of its minute."""
+    """Return the changes that move the task from ungraded to success or failure in the sums of its minute."""
     key = RouteKey(
         environment,
         workload.pk,

@@ -1,11 +1,10 @@
-"""Group commit: one thread per process writes what routers report, many requests in one transaction.
+"""Group commit: one thread per process writes what routers report, many requests per transaction.
 
-While one group is committed the next one gathers, so groups grow with the load: a commit costs the same for one
-request as for 256. Above its limits it answers 429, so memory stays bounded; the router keeps its batch and
-retries.
+While one group is committed, the next one gathers, so groups grow with the load: a commit costs the same for one
+request as for 256. Above its limits it answers 429, so memory stays bounded; the router keeps its batch and retries.
 
-A small group is counted at once. A large one is deferred: its answer waits only for the commit of its raw
-batches, and it is counted with its neighbours a moment later (see `store`).
+A small group is counted at once. A large one is deferred: its answer waits only for the commit of its raw batches,
+and it is counted together with other groups a moment later (see `store`).
 """
 
 import asyncio
@@ -29,18 +28,19 @@ from rollout_app.outcomes.store import Accepted, DeferredGroups, Submission
 
 log = logging.getLogger(__name__)
 
-GROUP = 256  # requests in one transaction at most
-GROUP_PARTS = 20_000  # buckets and events in one transaction at most
-LINGER_S = 0.01  # how long a group may gather when the one before was shared
+GROUP = 256  # maximum requests per transaction
+GROUP_PARTS = 20_000  # maximum buckets and events per transaction
+LINGER_S = 0.01  # how long a group may gather if the previous one had several requests
 MOST_WAITING = 4_096  # requests
-MOST_WAITING_PARTS = 50_000  # buckets and events: some 250 MB
-DEFER_FROM = 200  # buckets and events: a shared group this large is deferred, a smaller one counted at once
+MOST_WAITING_PARTS = 50_000  # buckets and events: about 250 MB
+# Buckets and events: larger groups of several requests are deferred, smaller ones counted at once.
+DEFER_FROM = 200
 FLUSH_AFTER_S = 2.0  # from the first deferred group to the transaction that counts it
-FLUSH_SHARE = 0.2  # of the time may go into flushing; with very many routes it flushes less often instead
-FLUSH_LATEST_S = 8.0  # well before other processes take the groups for abandoned
-MOST_DEFERRED = 20_000  # routes and minutes added up in memory: some 120 MB; beyond that it flushes at once
-RETRY_S = 2.0  # after deferred groups could not be counted: an outage must not be asked without pause
-ABANDONED_EVERY_S = 5.0  # between searches for groups that a killed process left
+FLUSH_SHARE = 0.2  # maximum share of time for flushing; with very many routes it flushes less often
+FLUSH_LATEST_S = 8.0  # well before other processes consider the groups abandoned
+MOST_DEFERRED = 20_000  # routes and minutes in memory, about 120 MB; above that it flushes at once
+RETRY_S = 2.0  # after deferred groups could not be counted, so that an outage is not polled without pause
+ABANDONED_EVERY_S = 5.0  # between searches for groups of killed processes
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class _Pending:
 
 
 class Load(NamedTuple):
-    """What waits now, and what was committed together since the process began."""
+    """What is waiting now, and what was committed in groups since the process began."""
 
     waiting: int  # requests
     waiting_parts: int  # buckets, events
@@ -60,7 +60,7 @@ class Load(NamedTuple):
 
 
 class GroupCommit(threading.Thread):
-    """Owns the process's writes of outcomes: `submit` queues a request, `run` commits groups and answers them."""
+    """The process's writer of outcomes. `submit` queues a request; `run` commits groups and answers them."""
 
     def __init__(self) -> None:
         super().__init__(name="ingest-writer", daemon=True)
@@ -68,21 +68,21 @@ class GroupCommit(threading.Thread):
         self._parts = 0
         self._changed = threading.Condition()
         self._ending = False
-        self._shared = False  # the last group had company
+        self._shared = False  # whether the last group had several requests
         self._groups = self._grouped = 0
-        # The rest is the thread's own.
+        # Only the thread itself uses the attributes below.
         self._deferred = DeferredGroups()
-        self._flush_took = 0.0  # seconds, the last time
+        self._flush_took = 0.0  # seconds that the last flush took
         self._next_abandoned_check = 0.0  # monotonic time
-        self._retry_at = 0.0  # monotonic time; before it nothing is tried again that failed
+        self._retry_at = 0.0  # monotonic time; nothing that failed is tried again before it
         self._turned_at = time.monotonic()
 
     def submit(self, submission: Submission, parts: int) -> "asyncio.Future[int]":
-        """Queue one request, from the event loop. Raises `TooMany` (too much waits) or `Unavailable` (the end)."""
+        """Queue one request from the event loop. Raises `TooMany` if too much waits, or `Unavailable` at shutdown."""
         waiting = _Pending(submission, parts, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._ending:
-                raise Unavailable("This process is ending; send the batch again.", retry_after=1)
+                raise Unavailable("This process is shutting down; send the batch again.", retry_after=1)
             if len(self._waiting) >= MOST_WAITING or self._parts + parts > MOST_WAITING_PARTS:
                 raise TooMany(
                     f"{len(self._waiting)} batches wait to be counted; keep this one and send it again.",
@@ -90,7 +90,7 @@ class GroupCommit(threading.Thread):
                 )
             self._waiting.append(waiting)
             self._parts += parts
-            # Not for each one: to wake a thread that only gathers costs as much as to read a batch.
+            # Not for each request: waking a thread that is only gathering costs as much as reading a batch.
             if len(self._waiting) in (1, GROUP):
                 self._changed.notify()
         return waiting.answer
@@ -100,11 +100,11 @@ class GroupCommit(threading.Thread):
             return Load(len(self._waiting), self._parts, self._groups, self._grouped)
 
     def age(self) -> float:
-        """Seconds since the thread last came round; it does so every few, whatever comes in."""
+        """Return the seconds since the thread's last turn. It takes one every few seconds, even without requests."""
         return time.monotonic() - self._turned_at
 
     def stop(self) -> None:
-        """Take no more, commit what waits, count what was deferred, end."""
+        """Accept no more requests, commit those that wait, count what was deferred, and end the thread."""
         with self._changed:
             self._ending = True
             self._changed.notify()
@@ -128,7 +128,7 @@ class GroupCommit(threading.Thread):
     # --- gathering ------------------------------------------------------------------------------------
 
     def _gather(self) -> list[_Pending] | None:
-        """The next group; an empty one when there is something else to do; None at the end."""
+        """Return the next group; an empty one if other work is due; None at the end."""
         with self._changed:
             if not self._waiting and not self._ending:
                 self._changed.wait(self._idle_s())
@@ -153,7 +153,7 @@ class GroupCommit(threading.Thread):
         return group
 
     def _idle_s(self) -> float:
-        """How long there is nothing to do if nothing comes."""
+        """Return how long to wait for requests before other work is due."""
         now = time.monotonic()
         flush = self._flush_due() - now if self._deferred.groups else ABANDONED_EVERY_S
         return max(0.0, self._retry_at - now, min(flush, self._next_abandoned_check - now))
@@ -161,7 +161,9 @@ class GroupCommit(threading.Thread):
     # --- writing --------------------------------------------------------------------------------------
 
     def _commit_safely(self, group: Sequence[_Pending]) -> None:
-        """Nothing may end this thread: a process without it would take batches and never answer them."""
+        """Commit a group and never raise: without this thread, the process would accept batches and never
+        answer them.
+        """
         try:
             self._commit(group)
         except Exception as error:
@@ -182,7 +184,9 @@ class GroupCommit(threading.Thread):
         nudges.nudge(accepted.rollouts)
 
     def _failed(self, group: Sequence[_Pending], error: Exception) -> None:
-        """Nothing of the group was written. Whether one of it is to blame shows when each is tried alone."""
+        """Handle a group of which nothing was written. For bad data, try each request alone to find the one at
+        fault.
+        """
         if not isinstance(error, DataError) or connection.in_atomic_block:
             _close_quietly()
         if len(group) > 1 and isinstance(error, DataError):
@@ -198,7 +202,7 @@ class GroupCommit(threading.Thread):
             _answer_error(waiting, _not_written(error))
 
     def _try(self, work: Callable[[], None]) -> None:
-        """What fails here is still in the rows of the deferred groups, and a later search finds it."""
+        """Run `work` and log errors. What fails is still stored as deferred groups, and a later search finds it."""
         try:
             work()
         except Exception as error:
@@ -234,7 +238,7 @@ class GroupCommit(threading.Thread):
 
 def _not_written(error: Exception) -> PointsmanError:
     if isinstance(error, DataError):
-        return InvalidInput("A figure is larger than can be counted.")
+        return InvalidInput("A figure is too large to be counted.")
     return Unavailable("The outcomes could not be written; send the batch again.", retry_after=5)
 
 
@@ -246,11 +250,11 @@ def _close_quietly() -> None:
 
 
 def _answer_all(group: Sequence[_Pending], accepted: Accepted) -> None:
-    """Answer all of a group in one call into the event loop: each call wakes it up and costs a switch of threads."""
+    """Answer the whole group in one call into the event loop, because each call wakes it and costs a thread switch."""
 
     def answer() -> None:
         for waiting, number in zip(group, accepted.answers, strict=True):
-            if not waiting.answer.done():  # a router that hung up has cancelled it; its batch counts
+            if not waiting.answer.done():  # cancelled if the router hung up; its batch still counts
                 waiting.answer.set_result(number)
 
     _on_loop(group[0], answer)
@@ -265,5 +269,5 @@ def _answer_error(waiting: _Pending, error: PointsmanError) -> None:
 
 
 def _on_loop(waiting: _Pending, callback: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+    with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
         waiting.answer.get_loop().call_soon_threadsafe(callback)

@@ -1,4 +1,4 @@
-"""POST /router/v1/outcomes, events and feedback: check, hand to the group commit, answer 202 after its commit."""
+"""POST /router/v1/outcomes, events and feedback: check, pass to the group commit, answer 202 after the commit."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -45,7 +45,7 @@ READ_INLINE = 64 * 1024  # bytes; larger bodies are decoded in a thread
 class Ingest:
     """The write endpoints of one process.
 
-    `snapshots` says which environments exist; `fleet` takes down whose clock is ahead.
+    `snapshots` lists the environments; `fleet` records routers whose clock is ahead.
     """
 
     def __init__(self, snapshots: SnapshotCache, fleet: FleetBuffer) -> None:
@@ -61,11 +61,12 @@ class Ingest:
 
     def stop(self) -> None:
         self._group_commit.stop()
-        self._lookups.submit(lambda: connection.close())  # its own, so it is that thread that must ask for it
+        # The connection belongs to that thread, so that thread must close it.
+        self._lookups.submit(lambda: connection.close())
         self._lookups.shutdown()
 
     def age(self) -> float:
-        """Seconds since the thread that commits last came round."""
+        """Return the seconds since the committing thread's last turn."""
         return self._group_commit.age()
 
     def load(self) -> Load:
@@ -121,7 +122,7 @@ class Ingest:
         buckets = [contributions.event_bucket(event, index) for event in events]
         for event, bucket in zip(events, buckets, strict=True):
             part: list[Contribution] = [self._of_bucket(environment, bucket, tracked=False)]
-            parts.setdefault(f"e:{event.event_id}", part)  # the first of two with one id
+            parts.setdefault(f"e:{event.event_id}", part)  # of two events with one id, the first counts
         reply = await self._commit(Submission(environment, parts, accepted=len(events)), len(events))
         self.reported.add(request.caller.environment, buckets)
         return reply
@@ -158,8 +159,10 @@ class Ingest:
         try:
             return self._snapshots[request.caller.environment].header.pk
         except KeyError:
-            # Withheld after a restore, or not read yet: what was counted must not be lost over it.
-            raise Unavailable(f"{request.caller.environment!r} is not served now; send it again.") from None
+            # Withheld after a restore, or not read yet: the router must keep its counts and retry.
+            raise Unavailable(
+                f"{request.caller.environment!r} is not being served at the moment; send it again."
+            ) from None
 
     async def _refuse_unknown(
         self,
@@ -169,10 +172,9 @@ class Ingest:
         named: Iterable[tuple[str, int, Named]],
         problems: list[Problem],
     ) -> None:
-        """Look up what is named for the first time, and raise the 422 if anything is wrong.
+        """Look up names that are new to this process, and raise the 422 if anything is wrong.
 
-        member   what the request is about
-        named    each entry that names something, with its list and its place there
+        member   the list that the request is about named    each entry that names something, as (list, index, entry)
         """
         unconfirmed = [
             (at, number, item)
@@ -193,7 +195,7 @@ class Ingest:
             await self._looked_up(self._names.load_signals)
 
     async def _looked_up(self, lookup: Callable[..., T], *given: object) -> T:
-        """What the database answers, asked by the thread that has a connection for it."""
+        """Query the database in the thread that has a connection for it."""
 
         def run() -> T:
             try:
@@ -206,17 +208,19 @@ class Ingest:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._lookups, run)
         except Error:
-            raise Unavailable("The database is away; send it again.", retry_after=5) from None
+            raise Unavailable("The database is unavailable; send it again.", retry_after=5) from None
 
     def _refuse_ahead(self, request: Request, environment: int, newest: datetime, now: datetime) -> None:
-        """A clock that is ahead is no reason to lose what was counted by it: the router keeps it, and is told."""
+        """Raise `ClockAhead` if the router's clock is ahead. The router keeps its counts and is told the
+        server's time.
+        """
         if not consistency.is_ahead(newest, now):
             return
         ahead = (newest - now).total_seconds()
         self._fleet.reported_ahead(environment, request.instance(), request.client(), ahead)
         raise ClockAhead(
-            f"The newest minute lies {ahead / 60:.0f} minutes ahead of the control plane's clock. Keep it, set this "
-            "machine's clock right, and send it again.",
+            f"The newest minute is {ahead / 60:.0f} minutes ahead of the control plane's clock. Keep the report, "
+            "correct this machine's clock, and send it again.",
             retry_after=CLOCK_RETRY_S,
             server_time=now.isoformat(timespec="seconds"),
         )
@@ -245,16 +249,16 @@ class Ingest:
 
 
 def _now() -> datetime:
-    """The database's clock: it judges what routers report, not this machine's."""
+    """Return the time by the database's clock. Reports are judged by it, not by this machine's clock."""
     now = clock.running.now()
     if now is None:
-        raise Unavailable("The database has not been asked for the time yet; send it again.", retry_after=1)
+        raise Unavailable("The server has not read the database's clock yet; send it again.", retry_after=1)
     return now
 
 
 @cache
 def _accepted(number: int) -> Reply:
-    """The 202; there are a thousand at most."""
+    """Return the 202. The cache holds a thousand replies at most."""
     return json_reply(202, {"accepted": number})
 
 

@@ -1,4 +1,4 @@
-"""Which workloads, versions and rollouts exist. Looked up once and then remembered: none is ever deleted."""
+"""Known workloads, versions and rollouts. Looked up once and then remembered, because none is ever deleted."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -9,7 +9,7 @@ from policies_app.models import PolicyVersion, Workload
 from rollout_app.models import Rollout
 from rollout_app.outcomes.schemas import FEEDBACK_KINDS
 
-SIGNALS_EVERY_S = 10  # a workload's success signal may change
+SIGNALS_EVERY_S = 10  # seconds between reads, because a workload's success signal may change
 
 
 class KnownRollout(NamedTuple):
@@ -20,7 +20,7 @@ class KnownRollout(NamedTuple):
 
 
 class Named(Protocol):
-    """What names a workload and what belongs to it: a bucket, an event, a decision."""
+    """Something that names a workload and its version, arm, rollout and stage: a bucket, an event or a decision."""
 
     @property
     def workload(self) -> str: ...
@@ -35,7 +35,7 @@ class Named(Protocol):
 
 
 class KnownNames:
-    """One per process. Read by the event loop; `load` runs in a thread and only ever adds."""
+    """The names known to one process. The event loop reads them; `load` runs in a thread and only adds."""
 
     def __init__(self) -> None:
         self.workloads: dict[str, int] = {}
@@ -43,17 +43,17 @@ class KnownNames:
         self._signals_read = 0.0  # monotonic time
         self._versions: dict[int, set[int]] = {}
         self._rollouts: dict[str, KnownRollout] = {}
-        # Full names that passed every check: as many as there are versions and stages.
+        # Full names that passed every check: at most as many as there are versions and stages.
         self._confirmed: set[tuple[int, str, int, str, str | None, int | None]] = set()
 
     def is_confirmed(self, environment: int, item: Named) -> bool:
-        """True when every part of the name passed before; otherwise `problem` checks it."""
+        """Return whether the full name passed before. If not, `problem` checks it."""
         return (
             environment, item.workload, item.version, item.arm, item.rollout, item.stage,
         ) in self._confirmed  # fmt: skip
 
     def unresolved(self, wanted: Iterable[Named]) -> list[Named]:
-        """Those that the database has to be asked about."""
+        """Return the items that must be looked up in the database."""
         return [item for item in wanted if self._is_unresolved(item)]
 
     def _is_unresolved(self, item: Named) -> bool:
@@ -63,7 +63,7 @@ class KnownNames:
         return item.rollout is not None and item.rollout not in self._rollouts
 
     def load(self, wanted: list[Named]) -> None:
-        # PostgreSQL refuses to be asked for a text with a NUL; nothing has such a name.
+        # PostgreSQL rejects text with a NUL, and no name contains one.
         names = {item.workload for item in wanted if "\0" not in item.workload}
         rows = Workload.objects.filter(name__in=names).values_list("name", "pk", "success_signal")
         pks = {name: pk for name, pk, _ in rows}
@@ -78,15 +78,15 @@ class KnownNames:
             arms = {"baseline": rollout.baseline.number, "candidate": rollout.candidate.number}
             known = KnownRollout(rollout.environment_id, rollout.workload_id, arms, len(rollout.stages))
             self._rollouts[str(rollout.pk)] = known
-        self._versions.update(versions)  # before the names, by which the event loop finds them
+        self._versions.update(versions)  # before the names, because the event loop looks these up by name
         self.workloads.update(pks)
 
     def graded_by_record(self, workload: str) -> bool:
-        """Whether what a router records is a task's grade; else a kind of feedback is."""
+        """Return whether the router's record grades a task; otherwise a kind of feedback does."""
         return self.signals[workload] not in FEEDBACK_KINDS
 
     def signals_are_due(self) -> bool:
-        """Whether to read them again; says so once each time."""
+        """Return whether to read the signals again. True only once per interval."""
         now = time.monotonic()
         if now - self._signals_read < SIGNALS_EVERY_S:
             return False
@@ -97,12 +97,14 @@ class KnownNames:
         self.signals.update(Workload.objects.values_list("name", "success_signal"))
 
     def cost_caps(self, rollouts: Collection[str]) -> dict[str, int | None]:
-        """Nano-USD by rollout, as they are now: a cap is measured while the rollout is in shadow."""
+        """Return the current caps in nano-USD by rollout. Not cached: a cap is measured while the rollout is in
+        shadow.
+        """
         rows = Rollout.objects.filter(pk__in=rollouts).values_list("pk", "reference__cost_cap_nusd")
         return {str(pk): cap for pk, cap in rows}
 
     def problem(self, environment: int, item: Named) -> tuple[str, str] | None:
-        """(field, sentence) for the first part of the name that does not exist; None when all of it does."""
+        """Return (field, sentence) for the first part of the name that does not exist, or None."""
         found = self._find_problem(environment, item)
         if found is None:
             self._confirmed.add(

@@ -1,4 +1,4 @@
-"""Reads the arms' minutes into what the engine judges. Reads only.
+"""Read the minutes of the arms into the types that the engine judges. Reads only.
 
 Money is in nano-USD; minutes are Unix minutes as the routers stamped them.
 """
@@ -33,14 +33,14 @@ from rollout_app.outcomes import stored_sums
 
 _COLUMNS = (*stored_sums.FIGURES, *stored_sums.DIFFERING, "groups", "cells", "endpoints", "shadow", "mirror")
 _HEALTH = ("tasks", "successes", "failures", "errors", "escalations", "fallbacks", "retries")
-NO_LIMIT = 60 * 24 * 365 * 200  # a Unix minute that no outcome reaches (in 2170)
+NO_LIMIT = 60 * 24 * 365 * 200  # a Unix minute later than any outcome (in 2170)
 _DAY_S = 86_400
-_ROWS = 1_000  # of one statement; SQLite takes 32,766 parameters
+_ROWS = 1_000  # rows per statement; SQLite allows 32,766 parameters
 _TABLE = ArmTotals._meta.db_table
 
 
 class MinuteRange(NamedTuple):
-    """The minutes of one stage of a rollout to read: from `first` up to, not including, `before`."""
+    """The minutes of one stage of a rollout to read, from `first` up to but not including `before`."""
 
     rollout: str
     stage: int
@@ -50,7 +50,7 @@ class MinuteRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MinuteQuery:
-    """How a rollout's minutes are read: tails by its reference's edges, hash groups where units are sticky."""
+    """How to read a rollout's minutes: tails by its reference's edges, hash groups if units are sticky."""
 
     reference: Reference
     sticky: bool
@@ -58,7 +58,7 @@ class MinuteQuery:
 
 
 def minute_rows(queries: Sequence[MinuteQuery]) -> dict[str, list[MinuteRow]]:
-    """By rollout, the minutes of its ranges in order, both arms side by side."""
+    """Return, by rollout, the minutes of its ranges in order, with both arms in one row."""
     by_name = {query.ranges[0].rollout: query for query in queries}
     minutes: dict[str, dict[tuple[int, int], _MinuteInProgress]] = {name: {} for name in by_name}
     names = ("arm", "minute", *_COLUMNS)
@@ -73,7 +73,7 @@ def minute_rows(queries: Sequence[MinuteQuery]) -> dict[str, list[MinuteRow]]:
 
 
 def all_minutes(rollout: Rollout, reference: Reference, before: int = NO_LIMIT) -> list[MinuteRow]:
-    """Every minute of one rollout up to, not including, `before`."""
+    """Return every minute of one rollout up to but not including `before`."""
     name, sticky = str(rollout.pk), rollout.workload.unit != Workload.Unit.REQUEST
     ranges = tuple(MinuteRange(name, stage, 0, before) for stage in range(len(rollout.stages)))
     return minute_rows([MinuteQuery(reference, sticky, ranges)])[name]
@@ -81,7 +81,7 @@ def all_minutes(rollout: Rollout, reference: Reference, before: int = NO_LIMIT) 
 
 @dataclass(slots=True)
 class _ArmMinute:
-    """One arm's minute. It is one row: ingest takes one version of each arm."""
+    """One minute of one arm. Always a single row, because ingest accepts one version per arm."""
 
     sums: ArmSums = ArmSums()
     differing: Differing | None = None
@@ -91,7 +91,7 @@ class _ArmMinute:
 
 @dataclass(slots=True)
 class _MinuteInProgress:
-    """One minute of one stage, put together from its arms' rows."""
+    """One minute of one stage, put together from the rows of its arms."""
 
     candidate: _ArmMinute = field(default_factory=_ArmMinute)
     baseline: _ArmMinute = field(default_factory=_ArmMinute)
@@ -133,7 +133,7 @@ _NO_TASKS = SliceSums()
 
 
 def baseline_sums(ranges: Sequence[MinuteRange]) -> dict[str, ArmSums]:
-    """By rollout, the baseline arm's counts over its ranges; no costs and no tails."""
+    """Return, by rollout, the baseline arm's counts over its ranges, without costs and tails."""
     sums = ", ".join(f"SUM(t.{name})" for name in _HEALTH)
     found: dict[str, ArmSums] = {}
     for rollout, _, *counts in _select_ranges(
@@ -145,19 +145,19 @@ def baseline_sums(ranges: Sequence[MinuteRange]) -> dict[str, ArmSums]:
 
 
 def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") -> Iterator[tuple[Any, ...]]:
-    """(rollout, stage, *columns) of what lies in the ranges. Each is one range of the index by stage."""
+    """Yield (rollout, stage, *columns) of the rows in the ranges. Each is one range of the index by stage."""
     for some in chunks(ranges, _ROWS):
         rows = [
             (name, stage, stored(moment(first)), stored(moment(before)))
             for name, stage, first, before in some
         ]
-        # Names of our own table and columns only; values are bound.
+        # Only our own table and column names are formatted in; values are bound.
         statement = (
-            # The limit tells SQLite how few ranges there are: it expects a million, and would read the whole index
-            # into a Bloom filter first.
+            # The limit tells SQLite how few ranges there are. It would otherwise expect a million and first
+            # read the whole index into a Bloom filter.
             f"SELECT v.column1, v.column2, {columns} "  # noqa: S608
             f"FROM (SELECT * FROM (VALUES {places(rows)}) AS w LIMIT {len(rows)}) AS v "
-            # A cross join: it would read the whole table and seek in the ranges.
+            # A cross join fixes the order: otherwise SQLite reads the whole table and seeks in the ranges.
             f"CROSS JOIN {_TABLE} t WHERE t.rollout = v.column1 AND t.stage = v.column2 AND NOT (t.rollout = '') "
             f"AND t.minute >= v.column3 AND t.minute < v.column4 {tail}"
         )
@@ -167,7 +167,9 @@ def _select_ranges(ranges: Sequence[MinuteRange], columns: str, tail: str = "") 
 
 
 def stamped(rollout: Rollout) -> tuple[datetime | None, datetime | None]:
-    """The first and the last minute of a rollout, as its routers stamped them: of each stage at an end of the index."""
+    """Return the first and last minute of a rollout, as its routers stamped them. Reads the ends of the index
+    per stage.
+    """
     ends = [
         f"SELECT {end}(minute) FROM {_TABLE} WHERE rollout = %s AND stage = %s AND NOT (rollout = '')"  # noqa: S608
         for end in ("MIN", "MAX")
@@ -181,7 +183,7 @@ def stamped(rollout: Rollout) -> tuple[datetime | None, datetime | None]:
 
 
 def telemetry(rollout: str, before: int, received_at: datetime | None) -> Telemetry:
-    """Candidate decisions older than the lag, and how many of the candidate's tasks ever finished: all read."""
+    """Return the candidate's decisions older than the lag, and how many of its tasks ever finished. Reads all rows."""
     sums = ArmTotals.objects.filter(rollout=rollout, arm="candidate").aggregate(
         due=Sum(Greatest("decided", "tasks"), filter=Q(minute__lt=moment(before))), finished=Sum("tasks")
     )
@@ -193,7 +195,7 @@ def telemetry(rollout: str, before: int, received_at: datetime | None) -> Teleme
 
 
 class Counted(NamedTuple):
-    """What is known by now of minutes that were judged: late reports and grades included."""
+    """Counts of judged minutes as known now, including late reports and grades."""
 
     tasks: int
     graded: int
@@ -203,7 +205,7 @@ NOTHING = Counted(0, 0)
 
 
 def counted_by_now(rollout: str, cursors: Mapping[int, int]) -> dict[tuple[int, str], Counted]:
-    """By (stage, arm), over the minutes before the stage's cursor."""
+    """Return the counts by (stage, arm) over the minutes before the stage's cursor."""
     judged = Q()
     for stage, cursor in cursors.items():
         judged |= Q(stage=stage, minute__lt=moment(cursor))
@@ -215,14 +217,14 @@ def counted_by_now(rollout: str, cursors: Mapping[int, int]) -> dict[tuple[int, 
 
 
 def shadow_and_mirror(rollout: Rollout) -> tuple[ShadowSums, MirrorSums]:
-    """What was decided and not enforced, and what ran on both arms, in the rollout's shadow stage."""
+    """Return the sums of the shadow stage: decisions that were not enforced, and tasks that ran on both arms."""
     return together(shadow_and_mirror_by_day(rollout).values())
 
 
 def shadow_and_mirror_by_day(
     rollout: Rollout, since: datetime | None = None
 ) -> dict[int, tuple[ShadowSums, MirrorSums]]:
-    """The same by day (its first Unix second), of the minutes from `since` on."""
+    """Return the same by day (its first Unix second), from minute `since` on."""
     if Stage.from_dict(rollout.stages[0]).mode != "shadow":
         return {}
     rows = ArmTotals.of_rollout(rollout).filter(stage=0, **({"minute__gte": since} if since else {}))
@@ -235,7 +237,7 @@ def shadow_and_mirror_by_day(
 
 
 def together(parts: Iterable[tuple[ShadowSums, MirrorSums]]) -> tuple[ShadowSums, MirrorSums]:
-    """Of several times, with their routes."""
+    """Add up the sums of several periods, with their routes."""
     whole, candidate, baseline = Rehearsed(), Counter[str](), Counter[str]()
     for shadow, mirror in parts:
         whole += Rehearsed(shadow, mirror)
@@ -271,7 +273,7 @@ def _added(parts: list[Mapping[str, Any]], names: Iterable[str]) -> dict[str, in
 
 
 def _known(shadows: list[Mapping[str, Any]], name: str) -> int | None:
-    """A sum; None where decisions are in it of which it is not known."""
+    """Return the sum, or None if any part with decisions does not report it."""
     counted = [shadow for shadow in shadows if shadow.get("decisions")]
     if any(shadow.get(name) is None for shadow in counted):
         return None
@@ -279,7 +281,7 @@ def _known(shadows: list[Mapping[str, Any]], name: str) -> int | None:
 
 
 def _routes(parts: Iterator[Mapping[str, int]]) -> tuple[dict[str, int], dict[str, int]]:
-    """Decisions per model, of the candidate and of the baseline, from `served>candidate` counts."""
+    """Return decisions per model, of the candidate and of the baseline, from `served>candidate` counts."""
     candidate: dict[str, int] = {}
     baseline: dict[str, int] = {}
     for part in parts:
@@ -299,6 +301,6 @@ def moment(minute: int) -> datetime:
 
 
 def stored_moment(value: Any) -> datetime:
-    """A time as a cursor returns it: SQLite keeps text in UTC."""
+    """Convert a time as a cursor returns it: SQLite stores text in UTC."""
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at

@@ -1,7 +1,7 @@
-"""What routers reported to this process since it began, by arm, for Prometheus.
+"""Prometheus metrics of what routers reported to this process since it began, by arm.
 
-Added up in memory when a report was accepted: no scrape asks the database. A report that a router sends again counts
-again here (never in a rollout's sums), and a grade that comes later as feedback does not.
+Added up in memory when a report is accepted, so no scrape queries the database. A report that a router sends again
+counts again here (never in a rollout's sums), and a later grade by feedback does not count.
 """
 
 import threading
@@ -16,13 +16,13 @@ from prometheus_client.metrics_core import Metric
 from pointsman.reporting.histogram import PER_DOUBLING, middle
 from rollout_app.outcomes.schemas import ReportedBucket
 
-LATENCY_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # upper edges; above the last: +Inf
-LONGEST = 40 * PER_DOUBLING  # the histogram's bucket of 2^40 ms: what is longer counts as this in the sum
+LATENCY_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # upper edges; +Inf above the last
+LONGEST = 40 * PER_DOUBLING  # the histogram bucket of 2^40 ms: longer latencies count as this in the sum
 Arm = tuple[str, str]  # environment, arm
 
 
 class ReportedTasks:
-    """`add` on the event loop, `collect` by whoever scrapes."""
+    """Counts reported tasks. `add` runs on the event loop, `collect` in the scraping thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
-"""What routers report, in the protocol's shapes.
+"""The shapes of router reports, as the protocol defines them.
 
-Pure: nothing here looks at the database. `pointsman.reporting.consistency` says whether a report contradicts
-itself, `lookups` whether what it names exists.
+Pure: nothing here reads the database. `pointsman.reporting.consistency` checks whether a report contradicts itself,
+and `lookups` whether the names in it exist.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,25 +50,26 @@ class ReportedCapped(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class ReportedGraded(Struct, forbid_unknown_fields=True, gc=False):
-    """The priced tasks that have a grade: what cost per success is taken over."""
+    """The priced tasks that have a grade. Cost per success is computed over these."""
 
     n: Count
     successes: Count
     sum: Money
     sum_sq: Real
     sum_on_success: Money
-    capped: ReportedCapped | None = None  # absent: no task was above the cap
+    capped: ReportedCapped | None = None  # absent: no task exceeded the cap
 
 
 class ReportedCostSums(Struct, forbid_unknown_fields=True, gc=False):
-    """`n` counts the tasks of which the cost of every attempt is known."""
+    """Sums of costs. `n` counts the tasks for which the cost of every attempt is known."""
 
     n: Count = 0
     sum: Money = 0
     sum_sq: Real = 0.0
     sum_on_success: Money = 0
-    capped: ReportedCapped | None = None  # absent: no task was above the cap
-    graded: ReportedGraded | None = None  # absent: every task has both, or the router does not say
+    capped: ReportedCapped | None = None  # absent: no task exceeded the cap
+    # Absent: every task has a cost and a grade, or the router does not report it.
+    graded: ReportedGraded | None = None
 
 
 class ReportedCost(ReportedCostSums, forbid_unknown_fields=True, gc=False):
@@ -76,7 +77,7 @@ class ReportedCost(ReportedCostSums, forbid_unknown_fields=True, gc=False):
 
 
 class ReportedDiffering(Struct, forbid_unknown_fields=True, gc=False):
-    """The tasks of one route pair, on which the two policies differ."""
+    """The tasks of one route pair on which the two policies differ."""
 
     tasks: Count
     successes: Count
@@ -96,10 +97,10 @@ class ReportedShadow(Struct, forbid_unknown_fields=True, gc=False):
     candidate_cost_nusd: Money = 0
     baseline_cost_nusd: Money = 0
     evaluation_errors: Count = 0
-    # Decisions of which the arm's projected cost is known; None: the router does not say.
+    # Decisions for which the arm's projected cost is known; None: the router does not report it.
     candidate_priced: Count | None = None
     baseline_priced: Count | None = None
-    # Of the candidate's: those with its second stage in them. None: of none it is known.
+    # Candidate decisions whose projected cost includes the second stage; None: none is known to.
     candidate_whole: Count | None = None
     routes: dict[Text, Count] = {}
 
@@ -117,7 +118,7 @@ class ReportedMirror(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class ReportedBucket(Struct, forbid_unknown_fields=True, gc=False):
-    """One minute of one route. `errors`, `escalations`, … `retries` count tasks with at least one."""
+    """One minute of one route. `errors`, `escalations`, `fallbacks` and `retries` count tasks with at least one."""
 
     minute: datetime
     workload: Name
@@ -146,12 +147,12 @@ class ReportedBucket(Struct, forbid_unknown_fields=True, gc=False):
     errors_by_kind: dict[Name, Count] = {}
     shadow: ReportedShadow = msgspec.field(default_factory=ReportedShadow)
     mirror: ReportedMirror = msgspec.field(default_factory=ReportedMirror)
-    # None: the router does not say; {}: no task differs
+    # None: the router does not report it; {}: no task differs
     differing: dict[Pair, ReportedDiffering] | None = None
 
 
 class ReportedDecided(Struct, forbid_unknown_fields=True, gc=False):
-    """What was decided in one minute, whether or not it is ever reported."""
+    """The decisions of one minute, whether or not their outcomes are ever reported."""
 
     minute: datetime
     workload: Name
@@ -160,7 +161,7 @@ class ReportedDecided(Struct, forbid_unknown_fields=True, gc=False):
     tasks: Count
     rollout: RolloutId = None
     stage: StageNumber = None
-    differing: Count | None = None  # None: the router does not say
+    differing: Count | None = None  # None: the router does not report it
 
 
 class ReportedCells(Struct, forbid_unknown_fields=True, gc=False):
@@ -177,7 +178,7 @@ class ReportedCells(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class ReportedEvent(Struct, forbid_unknown_fields=True, gc=False):
-    """One task, for a router that cannot aggregate. `success` null: nobody graded it."""
+    """One task, for routers that cannot aggregate. `success` is null if the task is ungraded."""
 
     event_id: Annotated[str, Meta(min_length=1, max_length=62)]
     at: datetime
@@ -212,7 +213,7 @@ class FeedbackItem(Struct, forbid_unknown_fields=True, gc=False):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong with one entry, by its index in one of the request's lists."""
+    """What is wrong with one entry, identified by its index in one of the request's lists."""
 
     index: int
     field: str
@@ -224,7 +225,7 @@ class ReportedBatch(Struct, forbid_unknown_fields=True, gc=False):
     batch_id: str
     buckets: Annotated[list[ReportedBucket], Meta(max_length=MOST)]
     router: Annotated[str, Meta(max_length=limits.ROUTER)] = ""
-    # None: the router does not count its decisions. One that does sends the list, and be it empty.
+    # None: the router does not count its decisions. One that does always sends the list, even if empty.
     decided: Annotated[list[ReportedDecided], Meta(max_length=MOST)] | None = None
     cells: Annotated[list[ReportedCells], Meta(max_length=MOST)] = []
 
@@ -263,11 +264,11 @@ _decoders: dict[type, msgspec.json.Decoder[Any]] = {
 
 
 def read_batch(body: bytes) -> ReportedBatch:
-    """Raises `MalformedBody`, or `InvalidInput` naming every entry of a wrong shape."""
+    """Decode a batch. Raises `MalformedBody`, or `InvalidInput` naming every entry with a wrong shape."""
     entries = {"buckets": ReportedBucket, "decided": ReportedDecided, "cells": ReportedCells}
     batch: ReportedBatch = _read(body, ReportedBatch, _RawBatch, entries)
     if not _is_uuid(batch.batch_id):
-        raise InvalidInput("`batch_id` is a UUID that the router makes for each new batch.")
+        raise InvalidInput("`batch_id` must be a UUID that the router generates for each new batch.")
     batch.batch_id = batch.batch_id.lower()
     return batch
 
@@ -283,9 +284,9 @@ def read_feedback(body: bytes) -> list[FeedbackItem]:
 
 
 def _read(body: bytes, shape: type, raw: type, entries: Mapping[str, type]) -> Any:
-    """Decode at once; only a body that fails is read again, entry by entry, to name each bad one.
+    """Decode the body. Only if that fails, decode it again entry by entry to name each bad one.
 
-    The first reader stops at the first wrong value: that the rest is no JSON at all, the second one finds.
+    The first decoder stops at the first wrong value; the second may still find that the rest is not JSON.
     """
     try:
         try:
@@ -318,7 +319,7 @@ def _piecewise(body: bytes, raw: type, entries: Mapping[str, type]) -> list[Prob
 
 
 def refusal(member: str, problems: Sequence[Problem]) -> InvalidInput:
-    """The 422 that names each bad piece by its index."""
+    """Return the 422 that names each bad entry by its index."""
     bad = len({(problem.list, problem.index) for problem in problems})
     return InvalidInput(
         f"{bad} of the {member} {'is' if bad == 1 else 'are'} not valid; nothing was counted.",

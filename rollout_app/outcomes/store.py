@@ -1,20 +1,19 @@
-"""Counts what routers report: each batch once, folded in memory, added to the totals. Prunes by age.
+"""Store what routers report: count each batch once, add it to the totals, and prune by age.
 
-A few submissions at a time are added to their rows at once, in the transaction that stores their ids (`count`).
-Under load that would rewrite the same rows a hundred times a second. There a group is stored as one
-`DeferredGroup` row with its ids, which is all that its answer waits for, and added up in this process's memory as
-well (`defer`). Every few seconds the sum of many groups is added to the rows, in the transaction that deletes
-their `DeferredGroup` rows (`flush`). Only the process that deletes a group's row counts it: so another process can
-count what a killed one had deferred (`flush_abandoned`), and nothing is counted twice.
+A few submissions at a time are added to their rows at once, in the transaction that stores their ids (`count`). Under
+load that would rewrite the same rows a hundred times a second. Then a group is stored as one `DeferredGroup` row with
+its ids, which is all that its answer waits for, and also added up in this process's memory (`defer`). Every few
+seconds the sum of many groups is added to the rows, in the transaction that deletes their `DeferredGroup` rows
+(`flush`). Only the process that deletes a group's row counts it, so another process can count the groups of a killed
+one (`flush_abandoned`), and nothing is counted twice.
 
-Every transaction goes in one order: (1) the ids of the batches, in their order, where another process with
-the same id makes us wait or drop ours; (2) the feedback, likewise; (3) the rows of groups, of which those that
-another process holds are passed by; (4) on PostgreSQL one advisory lock per environment, in order; (5) the sums, in
-the order of their keys. Nobody waits backwards, so nobody deadlocks. The lock makes "read the rows, add, write"
-safe without a function in the database; SQLite has one writer by nature.
+Every transaction takes locks in the same order, so there are no deadlocks: (1) the ids of the batches, sorted;
+another process with the same id makes us wait, or our copy is dropped; (2) the feedback, likewise; (3) the rows of
+groups, skipping those that another process has locked; (4) on PostgreSQL one advisory lock per environment, sorted;
+(5) the sums, in the order of their keys. The advisory lock makes "read the rows, add, write" safe without a function
+in the database; SQLite allows only one writer.
 
-Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, written in the same
-transaction.
+Verdicts never scan the buckets: `ArmTotals` keeps one row per arm and minute, written in the same transaction.
 """
 
 import logging
@@ -48,18 +47,18 @@ from rollout_app.review.rollups import hour_of, mark_changed
 
 log = logging.getLogger(__name__)
 
-# Longer than the oldest minute that ingest takes (7 days): a doubled batch always meets its first.
+# Longer than the oldest minute that ingest accepts (7 days), so a repeated batch always finds the first one.
 BATCHES_KEPT = timedelta(days=8)
-# A live process flushes its groups much sooner; taking one from it would only cost it a turn.
+# A live process flushes its groups much sooner; taking one away would only waste its work.
 ABANDONED_AFTER = timedelta(seconds=15)
 RETRY_UNREADABLE_AFTER = timedelta(hours=1)
-_ABANDONED_AT_ONCE = 20  # groups of one transaction
-_IDS = 2_000  # of one statement
+_ABANDONED_AT_ONCE = 20  # groups per transaction
+_IDS = 2_000  # ids per statement
 _LOCK = 0x706F696E  # our advisory locks are (this, environment)
 
 
 class _FormerContribution(NamedTuple):
-    """A contribution as it was deferred before routers reported grades of costs and differing tasks."""
+    """A deferred contribution in the format before routers reported graded costs and differing tasks."""
 
     key: RouteKey
     numbers: Figures
@@ -67,7 +66,7 @@ class _FormerContribution(NamedTuple):
 
 
 class _DeferredBody(msgspec.Struct):
-    """What a deferred group adds."""
+    """The contributions of a deferred group."""
 
     routes: list[Contribution]
     arms: list[ArmContribution]
@@ -80,37 +79,37 @@ Contributions = Sequence[Contribution | ArmContribution]
 
 
 class Grade(NamedTuple):
-    """A feedback item, and how it changes the sums of its task's minute (not at all: its kind does not grade)."""
+    """A feedback item, and how it changes the sums of its task's minute. No changes if its kind does not grade."""
 
     row: Feedback
     changes: Contributions
 
     @property
     def place(self) -> tuple[int, str, str]:
-        """What it counts once by."""
+        """The key by which it is counted once."""
         return self.row.environment_id, self.row.decision_sha256, self.row.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One request: its parts each count once by id (`b:<uuid>`, `e:<event id>`); it is answered whole."""
+    """One request. Each part counts once by its id (`b:<uuid>`, `e:<event id>`); the request gets one answer."""
 
     environment_id: int
     parts: Mapping[str, Contributions]
     feedback: Sequence[Grade] = ()
-    accepted: int = 0  # what is answered
+    accepted: int = 0  # the number in the answer
 
 
 @dataclass(slots=True)
 class Accepted:
-    """What a group came to: an answer per submission, and the rollouts whose figures moved."""
+    """The result of a group: an answer per submission, and the rollouts whose figures changed."""
 
     answers: list[int] = field(default_factory=list)
     rollouts: set[str] = field(default_factory=set)
 
 
 class DeferredGroups:
-    """The groups that this process has deferred and not flushed, and their sums. For one thread."""
+    """The groups that this process has deferred and not flushed, and their sums. For use by one thread."""
 
     def __init__(self) -> None:
         self.groups: list[int] = []
@@ -127,7 +126,7 @@ class DeferredGroups:
         self.groups, self.totals = [], Totals()
 
 
-# --- taking in ----------------------------------------------------------------------------------------
+# --- counting -----------------------------------------------------------------------------------------
 
 
 def count(submissions: Sequence[Submission]) -> Accepted:
@@ -153,17 +152,17 @@ def defer(submissions: Sequence[Submission], deferred: DeferredGroups) -> Accept
 
 
 def flush(deferred: DeferredGroups) -> set[str]:
-    """Count what was deferred; returns the rollouts whose figures moved. `deferred` is empty afterwards in any case.
+    """Count what was deferred. Return the rollouts whose figures changed. Always empties `deferred`.
 
-    When it fails, or its success is unknown, nothing is lost and nothing is doubled: the rows that are still there
-    are the groups that are not counted, and `flush_abandoned` finds them.
+    If it fails, or its success is unknown, nothing is lost or counted twice: the remaining rows are the groups that
+    are not counted yet, and `flush_abandoned` finds them.
     """
     try:
         with transaction.atomic():
             deleted, _ = DeferredGroup.objects.filter(pk__in=deferred.groups).delete()
             if deleted == len(deferred.groups):
                 return _add_to_rows(deferred.totals)
-            # Another process took one for left behind and counted it: our sums are too large.
+            # Another process considered a group abandoned and counted it, so our sums are too large.
             transaction.set_rollback(True)
             return set()
     finally:
@@ -171,9 +170,10 @@ def flush(deferred: DeferredGroups) -> set[str]:
 
 
 def flush_abandoned(now: datetime | None = None) -> tuple[int, set[str]]:
-    """Count some groups that were never flushed; returns how many, and the rollouts whose figures moved.
+    """Count some groups that were never flushed. Return how many, and the rollouts whose figures changed.
 
-    One that cannot be read is set aside for `RETRY_UNREADABLE_AFTER`: it was promised, so it is not thrown away.
+    An unreadable group is tried again after `RETRY_UNREADABLE_AFTER`. Its outcomes were accepted, so it is never
+    dropped.
     """
     now = now or clock.now()
     with transaction.atomic():
@@ -197,7 +197,7 @@ def flush_abandoned(now: datetime | None = None) -> tuple[int, set[str]]:
 
 
 def _claim_ids(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
-    """Insert the ids in order and return those that were not there: the others came before."""
+    """Insert the ids in order. Return the new ones; the others were counted before."""
     claims = {
         (submission.environment_id, part): submission.accepted
         for submission in submissions
@@ -206,7 +206,7 @@ def _claim_ids(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
     fresh: set[tuple[int, str]] = set()
     columns = ("environment_id", "batch", "accepted")
     at = stored(clock.running.now() or clock.now())
-    # Only names of our own table and columns are formatted in; values are bound.
+    # Only our own table and column names are formatted in; values are bound.
     statement = (
         f"INSERT INTO {AcceptedBatch._meta.db_table} ({', '.join(columns)}, at) "  # noqa: S608
         f"SELECT {', '.join(columns)}, %s FROM {rows_of(AcceptedBatch, columns)} WHERE true "
@@ -223,18 +223,18 @@ def _claim_ids(submissions: Sequence[Submission]) -> set[tuple[int, str]]:
 def _fresh_contributions(
     submissions: Sequence[Submission], fresh: Set[tuple[int, str]]
 ) -> Iterator[Contribution | ArmContribution]:
-    """The contributions of what is new, each id once."""
+    """Yield the contributions of the new ids, each id once."""
     left = set(fresh)
     for submission in submissions:
         for part, contributions in submission.parts.items():
             place = (submission.environment_id, part)
             if place in left:
-                left.discard(place)  # the same id again within the group adds nothing
+                left.discard(place)  # a repeated id within the group adds nothing
                 yield from contributions
 
 
 def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> list[int]:
-    """What each is told. A batch that came before is answered alike, whatever its body is now."""
+    """Return the number for each answer. A repeated batch gets its first answer, whatever its body is now."""
     places = [(s.environment_id, next(iter(s.parts), "")) for s in submissions]
     again = [
         batch for environment, batch in places if batch[:2] == "b:" and (environment, batch) not in fresh
@@ -245,7 +245,7 @@ def _answers(submissions: Sequence[Submission], fresh: Set[tuple[int, str]]) -> 
 
 
 def _add_to_rows(totals: Totals) -> set[str]:
-    """Add the totals to their rows, by route and by arm; returns the rollouts among them."""
+    """Add the totals to their rows, by route and by arm. Return the rollouts among them."""
     if not totals:
         return set()
     arms = totals.by_arm()
@@ -267,7 +267,7 @@ def _lock(environments: Iterable[int]) -> None:
 def _packed(contributions: Contributions) -> bytes:
     arms = [one for one in contributions if isinstance(one, ArmContribution)]
     routes = [one for one in contributions if isinstance(one, Contribution)]
-    # At its quickest it costs a few microseconds a batch, and the disk is written a tenth as much.
+    # The fastest level costs a few microseconds per batch and writes a tenth as much to disk.
     compressor = zstandard.ZstdCompressor(level=-1)
     return compressor.compress(msgspec.msgpack.encode(_DeferredBody(routes, arms)))
 
@@ -281,7 +281,7 @@ def _unpacked(body: bytes | memoryview) -> Contributions:
 
 
 def _fresh_grades(submissions: Sequence[Submission]) -> Iterator[Contribution | ArmContribution]:
-    """Insert the feedback in order; how the items that were not there before change the sums, each once."""
+    """Insert the feedback in order. Yield how the new items change the sums, each once."""
     grades = {grade.place: grade for submission in submissions for grade in reversed(submission.feedback)}
     columns = [str(field.column) for field in Feedback._meta.concrete_fields if not field.primary_key]
     statement = (
@@ -300,7 +300,7 @@ def _fresh_grades(submissions: Sequence[Submission]) -> Iterator[Contribution | 
 
 
 def prune(now: datetime | None = None) -> dict[str, int]:
-    """Delete what is past its retention, a few thousand rows at a time so that no lock lasts."""
+    """Delete rows past their retention, a few thousand at a time so that no lock is held for long."""
     now = now or clock.now()
     kept = timedelta(days=settings.OUTCOME_RETENTION_DAYS)
     totals_kept = timedelta(days=settings.TOTALS_RETENTION_DAYS)

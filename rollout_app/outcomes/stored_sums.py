@@ -1,4 +1,4 @@
-"""A stored row of an arm's minute as the engine reads it. Pure: the maps are the JSON text of the columns."""
+"""Convert a stored row of an arm's minute to the engine's types. Pure: map columns are given as JSON text."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -25,12 +25,12 @@ FIGURES = (
     "graded_n", "graded_successes", "graded_capped_sum", "graded_capped_sum_sq", "graded_capped_on_success",
     "graded_sum", "tracked", "decided", "cost_histogram", "latency_histogram",
 )  # fmt: skip
-PLAIN_FIGURES = FIGURES[:-2]  # without what is text
+PLAIN_FIGURES = FIGURES[:-2]  # without the text columns
 DIFFERING = ("differing_known", "differing", "decided_differing", "decided_differing_known")
 
 
 def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmSums:
-    """One row as the guardrails read it. Tails need the reference's edges; without them none is counted."""
+    """Return one row as `ArmSums`. Tails need the reference's edges; without them they are 0."""
     latency, cost = _HISTOGRAM.decode(row["latency_histogram"]), _HISTOGRAM.decode(row["cost_histogram"])
     latency_edge = reference.latency_edge if reference else None
     cost_edge = reference.cost_edge if reference else None
@@ -44,7 +44,7 @@ def arm_sums(row: Mapping[str, Any], reference: Reference | None = None) -> ArmS
 
 
 def plain_sums(row: Mapping[str, Any], **tails: Any) -> ArmSums:
-    """Of one row what its numbers say. `tails`: what its histograms do."""
+    """Return the sums of a row's numeric columns. `tails`: the figures from its histograms."""
     tasks, successes, failures = _finished(row)
     return ArmSums(
         tasks=tasks,
@@ -73,13 +73,15 @@ def plain_sums(row: Mapping[str, Any], **tails: Any) -> ArmSums:
 
 
 def _finished(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Tasks, successes, failures. A grade may come before the report of its task, which it proves to be finished."""
+    """Return tasks, successes and failures. A grade may arrive before its task's report and proves that the task
+    finished.
+    """
     successes, failures = row["successes"], row["failures"]
     return max(row["tasks"], successes + failures), successes, failures
 
 
 def _decided(row: Mapping[str, Any], tasks: int) -> int | None:
-    """Decisions; None where some of the tasks come from routers that do not count them."""
+    """Return the decisions, or None if some tasks come from routers that do not count them."""
     return max(row["decided"], tasks) if row["tracked"] >= row["tasks"] else None
 
 
@@ -91,7 +93,9 @@ def _over(cost: "_StoredHistogram", quantiles: tuple[int, int, int] | None) -> t
 
 
 def differing(row: Mapping[str, Any]) -> Differing | None:
-    """The row's differing tasks by route pair; None where some of its tasks come from routers that do not say."""
+    """Return the row's differing tasks by route pair, or None if some tasks come from routers that do not
+    report them.
+    """
     if row["differing_known"] < row["tasks"]:
         return None
     says = row["tracked"] >= row["tasks"] and row["decided_differing_known"] >= row["decided"]
@@ -100,7 +104,7 @@ def differing(row: Mapping[str, Any]) -> Differing | None:
 
 
 def slices(stored: str) -> dict[str, SliceSums]:
-    """Endpoints or route pairs by name."""
+    """Return endpoints or route pairs by name."""
     return (
         {} if stored == "{}" else {name: _slice(figures) for name, figures in _SLICES.decode(stored).items()}
     )
@@ -113,12 +117,12 @@ def _slice(figures: list[int | float]) -> SliceSums:
 
 
 def groups(stored: str) -> dict[int, Group]:
-    """Hash groups or cells: {"7": [tasks, failures]}."""
+    """Return hash groups or cells, stored as {"7": [tasks, failures]}."""
     return {} if stored == "{}" else {key: Group(*counts) for key, counts in _GROUPS.decode(stored).items()}
 
 
 def shadow(stored: str) -> ShadowSums:
-    """Without its routes."""
+    """Return the shadow sums without their routes."""
     return _SHADOW.decode(stored)
 
 
@@ -132,7 +136,7 @@ def histogram(stored: str) -> Histogram:
 
 
 class _StoredHistogram(msgspec.Struct):
-    """`{}` is an empty one."""
+    """A stored histogram; `{}` is an empty one."""
 
     zero: int = 0
     counts: dict[int, int] = {}
@@ -142,7 +146,7 @@ class _StoredHistogram(msgspec.Struct):
         return self.zero + sum(self.counts.values())
 
     def above(self, edge: int | None) -> int:
-        """How many lie in buckets above the edge; 0 without one."""
+        """Return how many values lie in buckets above the edge; 0 without an edge."""
         return 0 if edge is None else sum(n for bucket, n in self.counts.items() if bucket > edge)
 
 

@@ -1,4 +1,4 @@
-"""Adds sums to their rows. Many rows travel as one JSON document: to bind each value costs ten times as much.
+"""Add sums to their rows. Many rows are sent as one JSON document, because binding each value costs ten times as much.
 
 The database cannot add maps (histograms, groups), so the stored rows are read, added to and written back whole. That
 is safe because every writer of these tables holds the lock that `store` takes.
@@ -17,18 +17,18 @@ from rollout_app.models import ArmTotals
 from rollout_app.outcomes.aggregate import ARM_DETAILS, ARM_NUMBERS, DETAILS, NUMBERS, RunningTotals
 from rollout_app.outcomes.schemas import ReportedGroup
 
-ROWS = 1_000  # of one statement: some 3 MB
-_GROUPS = tuple(map(ARM_DETAILS.index, ("groups", "cells")))  # a row has them as {group: [tasks, failures]}
-LARGEST = 2**63 - 1  # what a column holds; a sum that would pass it stops there
+ROWS = 1_000  # rows per statement: about 3 MB
+_GROUPS = tuple(map(ARM_DETAILS.index, ("groups", "cells")))  # stored as {group: [tasks, failures]}
+LARGEST = 2**63 - 1  # the largest value of a column; larger sums are capped
 
 
 def _columns(model: type[Model]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The numbers and the maps of the model's rows."""
+    """Return the number columns and the map columns of the model."""
     return (ARM_NUMBERS, ARM_DETAILS) if model is ArmTotals else (NUMBERS, DETAILS)
 
 
 def add_to_rows(model: type[Model], sums: Mapping[Any, RunningTotals]) -> None:
-    """Add each key's sums to its row, in the order of the keys, which are tuples named like the columns."""
+    """Add each key's sums to its row, in key order. Keys are named tuples whose fields are the key columns."""
     for keys in chunks(sorted(sums), ROWS):
         fields = keys[0]._fields
         _add_stored(model, fields, keys, sums)
@@ -42,7 +42,7 @@ def add_to_rows(model: type[Model], sums: Mapping[Any, RunningTotals]) -> None:
 def _add_stored(
     model: type[Model], fields: tuple[str, ...], keys: Sequence[Any], sums: Mapping[Any, RunningTotals]
 ) -> None:
-    """Add what is on record to the sums."""
+    """Add the stored rows to the sums."""
     columns = (*fields, "number")
     rows = [dict(zip(columns, (*_stored(key), number), strict=True)) for number, key in enumerate(keys)]
     with connection.cursor() as cursor:
@@ -52,7 +52,7 @@ def _add_stored(
 
 
 def _stored(key: Any) -> tuple[Any, ...]:
-    """The key as the database writes it: SQLite compares times as texts."""
+    """Return the key as the database stores it: SQLite compares times as text."""
     return (*key[:2], stored(key.minute), *key[3:])
 
 
@@ -74,8 +74,7 @@ def _from_row(model: type[Model], row: Sequence[Any]) -> tuple[Sequence[int | fl
     return row[: len(numbers)], details
 
 
-# --- the statements -----------------------------------------------------------------------------------
-# Only names of our own tables and columns are formatted in; values are bound.
+# Only our own table and column names are formatted in; values are bound.
 
 
 @cache
@@ -83,7 +82,7 @@ def _upsert(model: type[Model], key_fields: tuple[str, ...]) -> str:
     numbers, details = _columns(model)
     columns = [*key_fields, *numbers, *details]
     updates = ", ".join(f"{name} = excluded.{name}" for name in (*numbers, *details))
-    # WHERE true: without it SQLite takes ON CONFLICT for a join's condition.
+    # Without WHERE true, SQLite parses ON CONFLICT as a join condition.
     return (
         f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) "  # noqa: S608
         f"SELECT {', '.join(columns)} FROM {rows_of(model, columns)} WHERE true "
@@ -102,9 +101,9 @@ def _select(model: type[Model], key_fields: tuple[str, ...]) -> str:
 
 
 def rows_of(model: type[Model], columns: Sequence[str]) -> str:
-    """A table `rows` with these columns, made of one parameter: a JSON list of objects.
+    """Return SQL for a table `rows` with these columns, from one parameter: a JSON list of objects.
 
-    A column that the model does not have is a whole number.
+    Columns that are not in the model are integers.
     """
     if connection.vendor == "postgresql":
         typed = ", ".join(f"{name} {_type(model, name)}" for name in columns)
