@@ -1,4 +1,4 @@
-"""The rollout's evidence, kept as sums: fed closed windows one by one, judged at any time, stored as JSON."""
+"""The rollout's evidence as running sums: add closed windows one by one, judge at any time, store as JSON."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,12 +47,12 @@ T = TypeVar("T")
 FORMAT = 5
 READABLE = (4, 5)  # 4: sums by stage, without shares, slices, differing tasks and cells
 _SHARES = "missing shares"
-_ALL_DIFFER = 0.95  # of the tasks: from here on the differing tasks are all tasks
-_CHEAPER = "Cost per success is shown to be safe: the rate is shown, not judged."
+_ALL_DIFFER = 0.95  # if at least this share of tasks differs, all tasks count as differing
+_CHEAPER = "Cost per success is shown to be safe, so this rate is displayed but not judged."
 
 
 class Accumulator:
-    """Statistics per guardrail. The same windows, in order, give the same ones in one go or in many."""
+    """Statistics per guardrail. The same windows in order give the same result, in one call or in many."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class Accumulator:
         self.shares = Shares()
         self.followed = FollowedSlices()
         self.rehearsed = Rehearsed()  # of the shadow stage's closed minutes
-        self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline, over the last closed hour
-        # By guardrail or part. While there are any, the sums are judged and not to be kept.
+        self.recent: list[list[int]] = []  # [minute, *HEALTH] of the baseline over the last closed hour
+        # By guardrail or part. If there are any, the sums can be judged but must not be stored.
         self.failed = Failures()
 
     @classmethod
@@ -89,7 +89,7 @@ class Accumulator:
         reference: Reference,
         tuning: Tuning = DEFAULT,
     ) -> Self:
-        """An empty accumulator for one rollout."""
+        """Return an empty accumulator for one rollout."""
         return cls(tuple(guardrails), tuple(stages), reference, tuning)
 
     # --- taking in -------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class Accumulator:
     ) -> list[ClosedWindow]:
         """Form the windows that closed before minute `before`, add them, and return them.
 
-        `late`: by stage, what has come in after its window closed, counted from the rollout's start.
+        `late`: by stage, what arrived after its window closed, counted from the rollout's start.
         """
         cursors = self.cursors
         windows, self.cursors = close_windows(rows, before=before, cursors=cursors)
@@ -122,12 +122,12 @@ class Accumulator:
             self.recent.append([row.minute, *row.baseline.health])
 
     def baseline_since(self, minute: int) -> ArmSums:
-        """The baseline's counts of the closed minutes from `minute` on, an hour at most; no costs, no tails."""
+        """Return the baseline's counts of closed minutes from `minute` on, at most an hour; no costs or tails."""
         counts = [noted[1:] for noted in self.recent if noted[0] >= minute]
         return ArmSums.from_health(map(sum, zip(*counts, strict=True))) if counts else ArmSums()
 
     def add(self, window: ClosedWindow) -> None:
-        """Take in one closed window; cost and memory don't depend on how many came before."""
+        """Add one closed window. Time and memory do not depend on how many came before."""
         stage = window.stage
         if window.groups:
             self.groups = merge_groups((self.groups, window.groups))
@@ -154,9 +154,9 @@ class Accumulator:
         )
 
     def take_late(self, late: Mapping[int, Late]) -> bool:
-        """Take in what came late by now, by stage; whether there was anything new.
+        """Add what arrived late so far, by stage. Return whether anything was new.
 
-        Late tasks are missing from what was judged; where decisions are counted, they were missed already.
+        Late tasks count as missing. Where decisions are counted, they were counted as missing already.
         """
         more_by_stage = self.shares.take_late({at: more for at, more in late.items() if at in self.compared})
         for more in more_by_stage:
@@ -172,10 +172,10 @@ class Accumulator:
     # --- judging ---------------------------------------------------------------------------------------
 
     def judge(self, stage: int, *, forecast: bool = True, detail: bool = True) -> Judgement:
-        """The verdicts for an advance from `stage` (its index) to the one after it.
+        """Return the verdicts for an advance from `stage` (its index) to the next one.
 
-        `forecast` and `detail` are for people and for the record; no decision needs them. A guardrail that raises
-        counts nothing and is named in `broken`; the others are judged all the same.
+        `forecast` and `detail` are for display and the record; no decision needs them. A guardrail that raises counts
+        as no evidence and is named in `broken`; the others are still judged.
         """
         conditions = self.conditions()
         share = self._share_after(stage)
@@ -185,7 +185,7 @@ class Accumulator:
         broken += [what for verdict in verdicts for what in verdict.broken]
 
         def none_if_broken(what: str, make: Callable[[], T], instead: T) -> T:
-            """What only holds a rollout must not keep harm from being counted."""
+            """Return `instead` if `make` fails: what can only hold a rollout must not stop harm from being counted."""
 
             def note(error: str) -> T:
                 broken.append(f"{what} ({error})")
@@ -221,12 +221,12 @@ class Accumulator:
         )
 
     def _failed(self, guardrail: Guardrail) -> str:
-        """The error for which it can't be judged; costs of sticky units stand on how their failures differ."""
+        """Return the error that prevents judging, if any. For sticky units, costs depend on the failure measure."""
         rests_on = Metric.FAILURE if guardrail.metric.spec.priced and self.units else guardrail.name
         return self.failed.get(guardrail.name) or self.failed.get(rests_on, "")
 
     def conditions(self) -> Conditions:
-        """Under what all guardrails are judged now."""
+        """Return the conditions under which all guardrails are judged now."""
         deff = self.deff
         alike = self.units is None or not self.units.vary
         return Conditions(
@@ -243,7 +243,7 @@ class Accumulator:
         return failure.success_shift() if isinstance(failure, RateDifference) else {}
 
     def _differing(self, deff: float) -> float | None:
-        """The upper end of the share of differing tasks, where they are judged by themselves."""
+        """Return the upper bound of the share of differing tasks, or None if they are not judged separately."""
         known = self.shares.differing
         if known is None or self.shares.differing_mismatch(deff) is not None:
             return None
@@ -253,14 +253,14 @@ class Accumulator:
         return min(1.0, share + 2 * math.sqrt(deff * max(share * (1 - share), 1 / n) / n))
 
     def _beside_the_point(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """What is judged only while cost per success is not shown to be safe, set aside once it is."""
+        """Set aside the guardrails that are judged only while cost per success is not shown to be safe."""
         cheaper = any(v.name == Metric.COST_PER_SUCCESS and v.result is VerdictResult.PASS for v in verdicts)
         if not cheaper:
             return verdicts
         return [set_aside(v, _CHEAPER) if v.metric.spec.unless_cheaper else v for v in verdicts]
 
     def _furthest(self, stage: int, verdicts: Sequence[Verdict], conditions: Conditions) -> int | None:
-        """How far the evidence reaches where the plan's stages may be skipped."""
+        """Return the furthest stage that the evidence allows, if the plan's stages may be skipped."""
         gating = [v for v in verdicts if v.gates]
         if stage + 1 >= len(self.stages) or any(v.result is not VerdictResult.PASS for v in gating):
             return None
@@ -275,9 +275,9 @@ class Accumulator:
         return furthest
 
     def forecast(self, judgement: Judgement, stage: int, *, longest: bool = False) -> Judgement:
-        """The judgement, just made in `stage`, with how many more tasks each verdict that is waited for takes.
+        """Add to a fresh judgement of `stage` how many more tasks each verdict needs.
 
-        `longest`: only the one that takes the longest is worked out, and stands for all of them.
+        `longest`: compute only the longest forecast and use it for all.
         """
         pace = for_display("the pace", partial(self._pace, stage), Pace())
         verdicts = forecast(judgement.verdicts, self.measures, self.conditions(), pace, longest=longest)
@@ -293,7 +293,7 @@ class Accumulator:
         )
 
     def detailed(self, judgement: Judgement) -> Judgement:
-        """The judgement, just made, with each verdict's interval, its sums and which windows are in them."""
+        """Add to a fresh judgement each verdict's interval, sums and windows."""
         windows = tuple(
             (stage, tally.strata, tally.first_minute or 0, tally.last_minute or 0)
             for stage, tally in sorted(self.tallies.items())
@@ -311,10 +311,10 @@ class Accumulator:
 
     @property
     def deff(self) -> float:
-        """The design effect: of the baseline before the rollout, or during it where that is greater.
+        """The design effect of the baseline before or during the rollout, whichever is greater.
 
-        Units that send ten tasks a day look independent in an hour's reference; over days they are not. Where cells are
-        reported, what their past explains is compared like with like, and only the rest divides the evidence.
+        Units that send ten tasks a day look independent in a reference of one hour, but not over days. Where cells
+        are reported, units with a similar past are compared, and only the remaining variation divides the evidence.
         """
         if self.units and self.units.reported:
             return self.units.design_effect
@@ -332,19 +332,19 @@ class Accumulator:
         return self._share_at(stage + 1) if stage + 1 < len(self.stages) else 1.0
 
     def _share_at(self, stage: int) -> float:
-        """The share over which a stage's harm is spread: the smaller, the more each of its tasks may bear."""
+        """Return the share over which a stage's harm is spread; the smaller, the more harm per task is tolerated."""
         entered = self.stages[stage]
         share = entered.share_pcm / SHARE_ALL if entered.mode == "percentage" else 1.0
         return share / entered.tolerance
 
     def _srm(self) -> float:
-        """The share of decisions, where they are counted: tasks that get lost are not a wrong split."""
+        """Return the evidence on the split of decisions where they are counted: lost tasks are not a wrong split."""
         segments = (
             (self.stages[i].share_pcm / SHARE_ALL, tally.candidate_expected, tally.baseline_expected)
             for i, tally in self.tallies.items()
             if i in self.compared
         )
-        # As with the design effect: units that come and go look alone in a short reference.
+        # As with the design effect: intermittent units look independent in a short reference.
         seen = max(self.reference.unit_spread, unit_spread([group.tasks for group in self.groups.values()]))
         return log_e_srm(segments, max(seen, self.units.spread) if self.units else seen)
 
@@ -370,7 +370,7 @@ class Accumulator:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], tuning: Tuning = DEFAULT) -> Self:
-        """Raises ValueError for sums of another format: open a new one and feed it the windows again."""
+        """Load stored sums. Raises ValueError for another format: then open a new one and add the windows again."""
         if data.get("format") not in READABLE:
             raise ValueError(f"the evidence has format {data.get('format')!r}, this engine reads {FORMAT}")
         kept = cls(

@@ -1,6 +1,6 @@
-"""The baseline before the rollout, frozen: what margins, tails and caps are measured from. Pure.
+"""Measure the baseline before a rollout: the reference for margins, tails and caps. Pure.
 
-Frozen once, because a reference that moves with the data would let the margin drift after the candidate.
+The reference is fixed at the start. If it moved with the data, the margin would drift along with the candidate.
 """
 
 import math
@@ -14,19 +14,20 @@ from rollout_app.engine.stats.capped import Curve, curve
 from rollout_app.engine.stats.cells import Halves
 from rollout_app.engine.stats.deff import design_effect, unit_spread
 
-MIN_OUTCOMES = 1_000  # graded tasks; fewer, and the rollout holds: calibrating
-STICKY_OUTCOMES = 20_000  # for a plan that skips stages, where units may have rates of their own
-TAIL_SHARE = 0.05  # of the baseline's tasks are slow, where no tolerance is declared
-MECHANISM_TIME = 3  # times as long may a candidate take that adds an escalation, a retry or a fallback
+MIN_OUTCOMES = 1_000  # graded tasks; with fewer, the rollout holds as `calibrating`
+STICKY_OUTCOMES = 20_000  # for a plan that skips stages, if units may have rates of their own
+TAIL_SHARE = 0.05  # share of the baseline's tasks that count as slow if no tolerance is declared
+MECHANISM_TIME = 3  # factor on the time if the candidate adds an escalation, a retry or a fallback
 COST_TAIL_SHARE = 0.01
-CAP_SHARES = (0.01, 0.02, 0.03, 0.05)  # a task's cost is capped so that this share of the baseline's is cut:
-CAP_SPREAD = 3.0  # the first that leaves no more relative variance than this, else the last
+# Costs are capped per task so that this share of the baseline's tasks exceeds the cap.
+CAP_SHARES = (0.01, 0.02, 0.03, 0.05)
+CAP_SPREAD = 3.0  # use the first share that leaves no more relative variance, else the last
 
 _TAILS = frozenset({Metric.LATENCY_TAIL, Metric.COST_TAIL})
 
 
 def outcomes_needed(stages: Iterable[Stage], *, sticky: bool) -> int:
-    """Graded baseline outcomes that a plan asks for before it leaves shadow, or a percentage."""
+    """Return how many graded baseline outcomes a plan needs before it leaves shadow or a percentage."""
     stages = tuple(stages)
     if sticky and any(stage.skippable for stage in stages):
         return STICKY_OUTCOMES
@@ -45,12 +46,12 @@ def calibrate(
     candidate_mechanisms: Iterable[str] = (),
     cells: Mapping[int, Halves] | None = None,
 ) -> Reference:
-    """The reference from the baseline's sums, histograms (milliseconds, nUSD) and hash groups.
+    """Return the reference from the baseline's sums, histograms (milliseconds, nUSD) and hash groups.
 
-    `latency_tolerance_ms`: what the workload declares; a slower task is slow. `mechanisms`, `candidate_mechanisms`:
-    of escalate, retry and fallback, those that the policies have; None: nobody looked. `cells`: graded tasks and
-    failures by hash cell in two halves of the time. With fewer outcomes than `outcomes_needed` it can be looked at,
-    not relied on.
+    `latency_tolerance_ms`: the workload's declared tolerance; slower tasks are slow. `mechanisms`,
+    `candidate_mechanisms`: which of escalate, retry and fallback the policies have; None: unknown. `cells`: graded
+    tasks and failures by hash cell in two halves of the time. With fewer outcomes than `outcomes_needed`, the
+    reference can be shown but not relied on.
     """
     rates = {}
     for metric in Metric:
@@ -74,7 +75,7 @@ def calibrate(
         outcomes=arm.graded,
         rates=rates,
         cost_v=None if cap is None else _relative_v(cost, upper_edge(cap), arm),
-        cost_per_success=spend.ratio or None,  # 0: it cost nothing, and a ratio to that can't be given
+        cost_per_success=spend.ratio or None,  # 0 means that it cost nothing, and no ratio to that exists
         quality_v=quality.relative_variance,
         mean_quality=quality.ratio,
         deff=design_effect([(g.tasks, g.failures) for _, g in used]),
@@ -94,9 +95,10 @@ def calibrate(
 
 
 def _latency_edge(latency: Histogram, tolerance_ms: float | None, adds_mechanism: bool) -> int | None:
-    """The bucket above which a task is slow: the declared tolerance, or the edge of the baseline's slowest 5 %.
+    """Return the bucket above which a task is slow: the declared tolerance, or the edge of the baseline's slowest 5 %.
 
-    A candidate that asks a second model is slower by design; without a declared tolerance it gets three times the time.
+    A candidate that also asks a second model is slower by design. Without a declared tolerance it gets three times
+    the time.
     """
     if tolerance_ms is not None and tolerance_ms > 0:
         return index(tolerance_ms)
@@ -107,13 +109,13 @@ def _latency_edge(latency: Histogram, tolerance_ms: float | None, adds_mechanism
 
 
 def _cost_tail_edge(cost: Histogram) -> int | None:
-    """The bucket of twice the baseline's 99th percentile: what lies above is cut off by the cap, and hides there."""
+    """Return the bucket of twice the baseline's 99th percentile. The cap hides costs above it from the cost test."""
     edge = cost.tail_edge(COST_TAIL_SHARE)
     return None if edge is None else edge + PER_DOUBLING
 
 
 def _cost_quantiles(cost: Histogram) -> tuple[int, int, int] | None:
-    """The buckets above which about half, a quarter and a tenth of the baseline's costs lie."""
+    """Return the buckets above which about half, a quarter and a tenth of the baseline's costs lie."""
     half, quarter, tenth = (cost.tail_edge(share) for share in (0.5, 0.25, 0.1))
     if tenth is None:
         return None
@@ -121,10 +123,10 @@ def _cost_quantiles(cost: Histogram) -> tuple[int, int, int] | None:
 
 
 def _cap(cost: Histogram) -> int | None:
-    """The bucket at whose upper edge a task's cost is cut: the 99th percentile, or lower if tails are heavy.
+    """Return the bucket at whose upper edge a task's cost is capped: the 99th percentile, or lower for heavy tails.
 
-    A sum of heavy-tailed costs is ruled by its few dearest tasks, and cutting more of them tells a change of
-    price in fewer tasks.
+    The most expensive tasks dominate a sum of heavy-tailed costs. A lower cap detects a change of price in fewer
+    tasks.
     """
     for share in CAP_SHARES:
         edge = cost.tail_edge(share)
@@ -140,10 +142,10 @@ def _cost_curve(cost: Histogram, cap: int | None) -> Curve:
 
 
 def _relative_v(cost: Histogram, ceiling: float, arm: ArmSums) -> float | None:
-    """The relative variance per task of cost per success when each task's cost is cut at `ceiling`.
+    """Return the relative variance per task of cost per success when each task's cost is capped at `ceiling`.
 
-    The routers' own squares are of uncapped costs here, and a single huge one would make the test dull for
-    all that follows. Cost and success are taken as unrelated: this tunes the test and can't make it wrong.
+    The routers' own squares are of uncapped costs, and a single huge one would blunt the test from then on. Cost and
+    success are treated as independent: this tunes the test but cannot make it invalid.
     """
     graded = arm.successes + arm.failures
     if not arm.successes or not cost.counts:
@@ -153,12 +155,12 @@ def _relative_v(cost: Histogram, ceiling: float, arm: ArmSums) -> float | None:
 
 
 def _spread(cost: Histogram, ceiling: float) -> float:
-    """The relative variance of costs cut at `ceiling`."""
+    """Return the relative variance of costs capped at `ceiling`."""
     mean = _mean(cost, ceiling)
     square = sum(min(middle(bucket), ceiling) ** 2 * times for bucket, times in cost.counts.items())
     return square / cost.total / (mean * mean) - 1
 
 
 def _mean(cost: Histogram, ceiling: float) -> float:
-    """Above 0, as there is no bucket for 0 or less."""
+    """Return the mean of costs capped at `ceiling`. Always above 0, because no bucket holds 0 or less."""
     return sum(min(middle(bucket), ceiling) * times for bucket, times in cost.counts.items()) / cost.total

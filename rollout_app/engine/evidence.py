@@ -1,10 +1,10 @@
-"""What the engine judges by: plain data, no database. `evaluation` and `outcomes` fill it in.
+"""The data that the engine judges: plain values, no database. `evaluation` and `outcomes` fill them in.
 
-Units: money in nano-US-dollars (integers, they sum exactly), shares in pcm (per 100,000), minutes as Unix
-minutes (seconds // 60), rates and margins as fractions (0.02 = 2 points; for ratios 0.10 = 10 %).
+Units: money in nano-US-dollars (integers, which add up exactly), shares in pcm (per 100,000), minutes as Unix minutes
+(seconds // 60), rates and margins as fractions (0.02 = 2 points; for ratios 0.10 = 10 %).
 
-What a router does not report is unknown, which each field says in its own way (None, or counts of 0 tasks):
-unknown is never read as "none", "free" or "fine".
+What a router does not report is unknown. Each field says how it marks that (None, or counts of 0 tasks). Unknown is
+never read as "none", "free" or "fine".
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,9 +20,9 @@ SHARE_ALL = 100_000
 
 @dataclass(frozen=True, slots=True)
 class GradedCosts:
-    """Costs of the tasks whose cost and grade are both known: what cost per success is taken over.
+    """Costs of the tasks whose cost and grade are both known; cost per success is computed over these.
 
-    Each task's cost is capped at `Reference.cost_cap_nusd` but in `uncapped_cost`. n = 0: no such task is known.
+    Each task's cost is capped at `Reference.cost_cap_nusd`, except in `uncapped_cost`. n = 0: no such task is known.
     """
 
     n: int = 0
@@ -66,8 +66,9 @@ class SliceSums:
 class Differing:
     """The tasks of one arm that the two policies would treat differently, by route pair.
 
-    `known_of`: tasks whose router says whether they differ. A pair is the baseline's first choice `>` the candidate's,
-    or `same` where only parameters or later attempts differ. `decided`: differing decisions; None: not reported.
+    `known_of`: tasks whose router reports whether they differ. A pair is the baseline's first choice `>` the
+    candidate's, or `same` if only parameters or later attempts differ. `decided`: differing decisions; None: not
+    reported.
     """
 
     known_of: int = 0
@@ -75,16 +76,16 @@ class Differing:
     decided: int | None = None
 
 
-# Counts of tasks that a minute's row and `ArmSums` have under one name.
+# Task counts with the same name in a minute's row and in `ArmSums`.
 TASK_COUNTS = ("errors", "escalations", "fallbacks", "retries")
 
 
 @dataclass(frozen=True, slots=True)
 class ArmSums:
-    """One arm's sums over some time. Sums add up with `+`; all zero is the neutral element.
+    """One arm's sums over a period. Sums add up with `+`; all zeros is the neutral element.
 
-    `tasks` are those that were reported before their window closed. `decided`: decisions of the same minutes, reported
-    or not; None where some of the arm's routers did not say.
+    `tasks` were reported before their window closed. `decided`: decisions of the same minutes, reported or not; None
+    if some of the arm's routers do not count them.
     """
 
     tasks: int = 0
@@ -96,19 +97,18 @@ class ArmSums:
     retries: int = 0
     latency_n: int = 0
     latency_above: int = 0  # tasks in histogram buckets above Reference.latency_edge
-    cost_n: int = 0  # tasks of which the cost of every attempt is known; 0 is a known cost
-    cost_above: int = 0  # the same for Reference.cost_edge
-    # Cost of all attempts of a task, each task capped at Reference.cost_cap_nusd (uncapped where no cap is
-    # set).
+    cost_n: int = 0  # tasks for which the cost of every attempt is known; 0 is a known cost
+    cost_above: int = 0  # like latency_above, for Reference.cost_edge
+    # Cost of all attempts of a task, each task capped at Reference.cost_cap_nusd (uncapped if no cap is set).
     cost: int = 0
     cost_sq: float = 0.0
     cost_on_success: int = 0
-    cost_uncapped: int = 0  # the same as `cost`, no task capped
+    cost_uncapped: int = 0  # like `cost`, without a cap
     quality_n: int = 0
     quality: float = 0.0
     quality_sq: float = 0.0
-    costs: GradedCosts = NO_COSTS  # of the tasks whose grade is known, too
-    cost_over: tuple[int, int, int] = (0, 0, 0)  # of cost_n, those above each of Reference.cost_quantiles
+    costs: GradedCosts = NO_COSTS  # of the tasks whose grade is also known
+    cost_over: tuple[int, int, int] = (0, 0, 0)  # of cost_n, tasks above each of Reference.cost_quantiles
     decided: int | None = None
 
     def __add__(self, other: "ArmSums") -> "ArmSums":
@@ -123,7 +123,7 @@ class ArmSums:
 
     @property
     def health(self) -> tuple[int, ...]:
-        """The counts of tasks, in the order of the fields: what tells whether the provider is well."""
+        """The task counts in the order of the fields: they show whether the provider works."""
         return (
             self.tasks,
             self.successes,
@@ -136,13 +136,13 @@ class ArmSums:
 
     @classmethod
     def from_health(cls, counts: Iterable[int]) -> Self:
-        """Counts of tasks in the order of `health`; costs and tails are unknown."""
+        """Build from task counts in the order of `health`; costs and tails are unknown."""
         tasks, successes, failures, errors, escalations, fallbacks, retries = counts
         return cls(tasks, successes, failures, errors, escalations, fallbacks, retries)
 
 
 def _known_sum(a: int | None, of_a: int, b: int | None, of_b: int) -> int | None:
-    """a + b; unknown where one of them is, unless it is of no tasks."""
+    """Return a + b, or None if either is unknown, unless the unknown one covers no tasks."""
     if a is None:
         return None if of_a else b
     if b is None:
@@ -150,14 +150,14 @@ def _known_sum(a: int | None, of_a: int, b: int | None, of_b: int) -> int | None
     return a + b
 
 
-_NOT_ADDED = ("cost_over", "decided")  # they have rules of their own, and come last
+_NOT_ADDED = ("cost_over", "decided")  # these have rules of their own and come last
 _arm_figures = attrgetter(*(f.name for f in fields(ArmSums) if f.name not in _NOT_ADDED))
 
 
 def with_graded_costs(arm: ArmSums) -> ArmSums:
-    """The arm with `costs` filled in where every task has a cost and a grade, so that they need not be sent twice.
+    """Fill in `costs` if every task has a cost and a grade, so that routers need not send them twice.
 
-    Where some have not, and the router did not send `graded`, which costs belong to which grade is unknown.
+    If some tasks lack one and the router did not send `graded`, it is unknown which costs belong to which grades.
     """
     if arm.costs.n or not arm.cost_n or not arm.tasks == arm.cost_n == arm.graded:
         return arm
@@ -169,7 +169,7 @@ def with_graded_costs(arm: ArmSums) -> ArmSums:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One hash group of sticky units: of the 32 of older routers, or of the 1,024 cells."""
+    """One hash group of sticky units: one of the 32 of older routers, or of the 1,024 cells."""
 
     tasks: int
     failures: int
@@ -177,23 +177,23 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ShadowSums:
-    """What the routers report of decisions that were made and not enforced."""
+    """Reported decisions that were made but not enforced."""
 
     decisions: int = 0
     agreed: int = 0
     evaluation_errors: int = 0
-    candidate_cost_nusd: int = 0  # projected, over the decisions of which it is known
+    candidate_cost_nusd: int = 0  # projected, over the decisions for which it is known
     baseline_cost_nusd: int = 0
-    # Decisions whose projected cost is known. None: the router does not say, and a sum of 0 is then unknown.
+    # Decisions whose projected cost is known. None: not reported, and then a sum of 0 is unknown.
     candidate_priced: int | None = None
     baseline_priced: int | None = None
-    candidate_whole: int | None = None  # of the candidate's: with its second stage in them
+    candidate_whole: int | None = None  # candidate decisions whose cost includes the second stage
     candidate_routes: Mapping[str, int] = field(default_factory=dict)  # model: decisions
     baseline_routes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """What the gate asks for, in the order of the fields; the routes are for the report."""
+        """The counts that the gate needs, in the order of the fields; the routes are for the report."""
         return (
             self.decisions,
             self.agreed,
@@ -204,13 +204,13 @@ class ShadowSums:
 
     @property
     def priced(self) -> tuple[int | None, int | None, int]:
-        """Decisions of known cost: the candidate's, the baseline's, the candidate's with its second stage."""
+        """Decisions of known cost: the candidate's, the baseline's, and the candidate's with its second stage."""
         return self.candidate_priced, self.baseline_priced, self.candidate_whole or 0
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorSums:
-    """Tasks that both arms really ran, by which of them succeeded."""
+    """Tasks that both arms actually ran, by which of them succeeded."""
 
     n: int = 0
     both: int = 0
@@ -219,8 +219,8 @@ class MirrorSums:
     neither: int = 0
     candidate_cost_nusd: int = 0
     baseline_cost_nusd: int = 0
-    failed: int = 0  # gave no answer; they count among `n` where the served task has a grade
-    braked: int = 0  # would have run, but routers had stopped mirrors that failed or hung
+    failed: int = 0  # gave no answer; included in `n` if the served task has a grade
+    braked: int = 0  # not run, because routers had stopped mirrors that failed or hung
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -239,7 +239,7 @@ class MirrorSums:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """The shadow stage's counts over some time, without routes. They add up with `+`."""
+    """The shadow stage's counts over a period, without routes. They add up with `+`."""
 
     shadow: ShadowSums = ShadowSums()
     mirror: MirrorSums = MirrorSums()
@@ -253,31 +253,31 @@ class Rehearsed:
         )
 
 
-Slices = Mapping[str, tuple[SliceSums, SliceSums]]  # by name: the candidate's sums, the baseline's
+Slices = Mapping[str, tuple[SliceSums, SliceSums]]  # by name: the candidate's sums and the baseline's
 
 
 @dataclass(frozen=True, slots=True)
 class MinuteRow:
-    """What has arrived for one minute of one stage. `minute` is the routers' stamp, not the arrival."""
+    """What has arrived for one minute of one stage. `minute` is the routers' stamp, not the arrival time."""
 
     stage: int
     minute: int
     candidate: ArmSums
     baseline: ArmSums
-    groups: Mapping[int, Group] = field(default_factory=dict)  # of the baseline arm, where units are sticky
+    groups: Mapping[int, Group] = field(default_factory=dict)  # of the baseline arm, for sticky units
     rehearsed: Rehearsed | None = None  # in the shadow stage
     endpoints: Slices = field(default_factory=dict)  # {}: not broken down
-    # None: the arm's routers do not say which tasks differ.
+    # None: the arm's routers do not report which tasks differ.
     candidate_differing: Differing | None = None
     baseline_differing: Differing | None = None
-    # Graded tasks and failures by hash cell, where units are sticky; {}: not reported.
+    # Graded tasks and failures by hash cell, for sticky units; {}: not reported.
     candidate_cells: Mapping[int, Group] = field(default_factory=dict)
     baseline_cells: Mapping[int, Group] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedWindow:
-    """Minutes of one stage, at one share, over which both arms are compared (a stratum). Only such ever are."""
+    """Minutes of one stage at one share, over which both arms are compared (a stratum). Arms are compared only so."""
 
     stage: int
     first_minute: int
@@ -286,7 +286,7 @@ class ClosedWindow:
     baseline: ArmSums
     groups: Mapping[int, Group] = field(default_factory=dict)
     endpoints: Slices = field(default_factory=dict)
-    candidate_differing: Differing | None = None  # None: not known of every minute
+    candidate_differing: Differing | None = None  # None: not known for every minute
     baseline_differing: Differing | None = None
     candidate_cells: Mapping[int, Group] = field(default_factory=dict)
     baseline_cells: Mapping[int, Group] = field(default_factory=dict)
@@ -294,7 +294,7 @@ class ClosedWindow:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What came in after its window had closed, in one stage so far. Grades are those of tasks that were in time."""
+    """What has arrived in one stage after its window closed. Grades are those of tasks that were on time."""
 
     candidate: int = 0  # tasks
     baseline: int = 0
@@ -316,10 +316,10 @@ class Stage:
     min_tasks: int = 0  # candidate tasks judged in this stage; in shadow: decisions
     max_hours: float | None = None
     on_timeout: Literal["hold", "roll_back"] = "hold"
-    approval: bool = False  # entering this stage asks for a person's yes
+    approval: bool = False  # a person must approve entering this stage
     mirror_pcm: int = 0
-    skippable: bool = False  # passed over where the evidence already allows a larger share
-    tolerance: float = 1.0  # entering this stage accepts that many times the harm: for a first try only
+    skippable: bool = False  # skipped if the evidence already allows a larger share
+    tolerance: float = 1.0  # factor on the accepted harm when entering this stage; only for a first try
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -330,12 +330,12 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """What people call it: "25 %", "shadow", "full"."""
+        """How people name it: "25 %", "shadow", "full"."""
         return f"{self.share_pcm * 100 / SHARE_ALL:g} %" if self.mode == "percentage" else self.mode
 
     @property
     def named(self) -> str:
-        """The same in a sentence: "25 %", "the full stage"."""
+        """The name within a sentence: "25 %", "the full stage"."""
         return self.label if self.mode == "percentage" else f"the {self.mode} stage"
 
 
@@ -344,15 +344,15 @@ _STAGE_FIELDS = tuple(f.name for f in fields(Stage))
 
 @dataclass(frozen=True, slots=True)
 class RolloutView:
-    """The rollout as the decision sees it."""
+    """The facts about a rollout that the decision needs."""
 
     state: State
     stages: tuple[Stage, ...]
     stage: int
     stage_entered_at: datetime
-    paused_seconds: float = 0.0  # in this stage: a pause stops the stage's clock
+    paused_seconds: float = 0.0  # in this stage; a pause stops the stage's clock
     next_stage_approved: bool = False
-    freeze: str | None = None  # the sentence that says why nothing advances now
+    freeze: str | None = None  # why nothing advances now, as a sentence
 
     @property
     def current(self) -> Stage:
@@ -374,8 +374,8 @@ class FleetView:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Whether we would see harm if there were any."""
+    """Whether harm would be visible if there were any."""
 
     candidate_decisions: int = 0  # in this rollout, older than the outcome lag
-    candidate_outcomes: int = 0  # finished tasks, graded or not, ever in this rollout
+    candidate_outcomes: int = 0  # finished tasks of this rollout so far, graded or not
     newest_outcome_at: datetime | None = None  # arrival of this rollout's newest outcome, either arm

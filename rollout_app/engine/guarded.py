@@ -1,8 +1,8 @@
-"""What may fail without stopping an action: display, and one part of the evidence among others.
+"""Run what may fail without stopping an action: display, and single parts of the evidence.
 
-Intervals, outlooks and wording are for people: where one can't be made, the page says less and the log says why. A
-part of the evidence that can't be computed counts nothing; leaving a part of an e-value out only lowers it. Neither is
-ever silent: both are logged as errors, and `failed` parts hold the rollout (`evaluation_failed`).
+Intervals, outlooks and wording are for people: if one fails, the page says less and the log says why. A part of the
+evidence that fails counts as nothing; leaving out a part of an e-value only lowers it. Failures are never silent:
+they are logged as errors, and `failed` parts hold the rollout (`evaluation_failed`).
 """
 
 import logging
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def for_display(what: str, make: Callable[[], T], instead: T) -> T:
-    """What `make` gives, or `instead` where it raises: nothing that is only shown stops an action."""
+    """Return `make()`, or `instead` if it raises. Nothing that is only displayed may stop an action."""
     try:
         return make()
     except Exception:
@@ -23,7 +23,7 @@ def for_display(what: str, make: Callable[[], T], instead: T) -> T:
 
 
 def or_failed(what: str, make: Callable[[], T], instead: Callable[[str], T]) -> T:
-    """What `make` gives, or what `instead` makes of the error's name."""
+    """Return `make()`, or `instead(name of the error)` if it raises."""
     try:
         return make()
     except Exception as error:
@@ -32,10 +32,10 @@ def or_failed(what: str, make: Callable[[], T], instead: Callable[[str], T]) -> 
 
 
 class Failures(dict[str, str]):
-    """What raised while windows were taken in: {its name: the error's name}. From then on its sums lack a window."""
+    """What raised while windows were added: {name: the error's name}. From then on its sums lack a window."""
 
     def guard(self, what: str, make: Callable[[], T], instead: T) -> T:
-        """What `make` gives; `instead` where it raises, now or for an earlier window."""
+        """Return `make()`, or `instead` if it raises now or did for an earlier window."""
         if what in self:
             return instead
         try:

@@ -1,4 +1,4 @@
-"""Guardrails: a metric, the harm of it that is accepted, and its weight in the decision to roll back. Pure."""
+"""Guardrails: a metric, the accepted harm, and a weight in the decision to roll back. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,11 @@ METRICS = tuple(Metric)
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """A figure, the harm that is accepted (`margin`), and its weight in the decision to roll back.
+    """A metric, the accepted harm (`margin`), and its weight in the decision to roll back.
 
-    margin: points as a fraction (0.02 = 2 points), or for ratios a fraction of the baseline's. With `bound`
-    set, the guardrail is absolute: the rate, nUSD per success or mean quality that the candidate must keep
-    to; margin is unused.
+    margin: points as a fraction (0.02 = 2 points), or for ratios a fraction of the baseline's value. With `bound`,
+    the guardrail is absolute: the rate, nUSD per success or mean quality that the candidate must keep; margin is
+    unused.
     """
 
     metric: Metric
@@ -35,7 +35,7 @@ class Guardrail:
 
     @property
     def gates(self) -> bool:
-        """Whether it must pass before an advance. Of the cost tail nothing can be proven."""
+        """Whether it must pass before an advance. The cost tail does not: nothing can be proven about it."""
         return self.metric.spec.gates
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,9 +48,9 @@ class Guardrail:
     def measure(
         self, reference: Reference, shares: Iterable[float], restarts: Sequence[int], tuning: Tuning
     ) -> Measure:
-        """How it is measured in a rollout that passes through `shares` (0 … 1).
+        """Return its measure in a rollout that passes through `shares` (0 … 1).
 
-        `restarts`: the later stages from which harm is counted anew as well.
+        `restarts`: the later stages from which harm is also counted separately.
         """
         metric, bound, weight = self.metric, self.bound, self.weight
         if metric.spec.is_ratio:
@@ -62,18 +62,14 @@ class Guardrail:
         return RateBound(metric, bound, weight, reference, restarts, tuning)
 
     def why_not(self, reference: Reference) -> str:
-        """Why it is not compared with this baseline, in one sentence; empty where it is."""
+        """Return why it is not compared with this baseline, in one sentence; empty if it is."""
         spec = self.metric.spec
         if self.bound is not None:
             return ""
         lacks = reference.mechanisms is not None and spec.mechanism not in reference.mechanisms
         if spec.mechanism and lacks:
-            return (
-                f"The baseline's policy does not {_VERBS[spec.mechanism]}: the rate is shown, not compared."
-            )
-        return (
-            "" if spec.known(reference) else "The baseline never reported such a figure before the rollout."
-        )
+            return f"The baseline's policy does not {_VERBS[spec.mechanism]}, so the rate is shown but not compared."
+        return "" if spec.known(reference) else "The baseline never reported this figure before the rollout."
 
 
 _VERBS = {"escalate": "escalate", "retry": "retry", "fallback": "fall back"}
@@ -86,11 +82,10 @@ _CUSTOM_MARGIN, _CUSTOM_WEIGHT = 0.02, 0.10
 
 
 def guardrails_for(overrides: Iterable[Mapping[str, Any]] = ()) -> tuple[Guardrail, ...]:
-    """The default guardrails with a workload's own: {"metric", "enabled", "margin", "weight", "bound"}.
+    """Return the default guardrails with a workload's own: {"metric", "enabled", "margin", "weight", "bound"}.
 
-    None and missing mean the default. Weights are scaled to add up to 1: more, and the chance of a false
-    rollback would exceed alpha. Raises ValueError for a metric that is not in METRICS or a weight or margin
-    out of range.
+    None and missing mean the default. Weights are scaled to add up to 1; otherwise the chance of a false rollback
+    would exceed alpha. Raises ValueError for a metric that is not in METRICS, or a weight or margin out of range.
     """
     chosen = {guardrail.name: guardrail for guardrail in DEFAULT_GUARDRAILS}
     for override in overrides:

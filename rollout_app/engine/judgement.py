@@ -1,4 +1,4 @@
-"""All that one evaluation found: the verdicts, the shares that are missing, and what it comes to. Plain data."""
+"""The result of one evaluation: verdicts, missing shares, and the overall evidence. Plain data."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ class StageTally:
     strata: int = 0  # windows
     first_minute: int | None = None
     last_minute: int | None = None
-    candidate_graded: int = 0  # of the candidate's tasks, those whose success is known
-    candidate_expected: int = 0  # decided, or where that is not known, finished
+    candidate_graded: int = 0  # candidate tasks whose success is known
+    candidate_expected: int = 0  # decided tasks, or finished ones if decisions are unknown
     baseline_expected: int = 0
     baseline_graded: int = 0
 
@@ -34,7 +34,7 @@ class StageTally:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "StageTally":
-        """Older evidence did not count decisions, nor the baseline's grades."""
+        """Load a stored tally. Older ones lack decisions and the baseline's grades."""
         older = {
             "candidate_expected": data["candidate_tasks"],
             "baseline_expected": data["baseline_tasks"],
@@ -62,14 +62,12 @@ _TALLY_FIELDS = tuple(field.name for field in fields(StageTally))
 
 @dataclass(frozen=True, slots=True)
 class UnitsSeen:
-    """What the units of a sticky workload do to the evidence."""
+    """How the units of a sticky workload affect the evidence."""
 
     left_out: tuple[int, ...] = ()  # hash cells that are not compared
     share_left_out: float = 0.0  # of the recent traffic
     deff: float = 1.0
-    baseline_level: float | None = (
-        None  # the failure rate to expect of the units that the baseline has just now
-    )
+    baseline_level: float | None = None  # the expected failure rate of the units that the baseline serves now
 
     def as_dict(self) -> dict[str, Any]:
         return {"left_out": list(self.left_out), "share_left_out": self.share_left_out, "deff": self.deff}
@@ -77,7 +75,7 @@ class UnitsSeen:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """All guardrails at one evaluation. `log_e` is the rollout's evidence of harm: it rolls back at ln 20."""
+    """All guardrails at one evaluation. `log_e` is the rollout's evidence of harm; it rolls back at ln 20."""
 
     verdicts: tuple[Verdict, ...]
     log_e: float
@@ -86,10 +84,10 @@ class Judgement:
     missing: tuple[ShareVerdict, ...] = ()
     differing_mismatch: ShareVerdict | None = None
     units: UnitsSeen | None = None  # None: the unit is the request
-    # The stage that the evidence allows at most, where the plan lets it skip; None: the next one.
+    # The furthest stage that the evidence allows if the plan lets stages be skipped; None: the next one.
     furthest: int | None = None
     unguarded: bool = False  # nothing watches failures, quality or cost
-    broken: tuple[str, ...] = ()  # what could not be computed: it counts nothing, and nothing advances
+    broken: tuple[str, ...] = ()  # what could not be computed: it counts as nothing, and nothing advances
 
     @property
     def roll_back(self) -> bool:
@@ -97,7 +95,7 @@ class Judgement:
 
     @property
     def harmful(self) -> tuple[Verdict, ...]:
-        """The verdicts that count towards a rollback, the strongest first."""
+        """The verdicts that count towards a rollback, strongest first."""
         counted = [v for v in self.verdicts if v.counted and v.log_e_counted > 0]
         return tuple(sorted(counted, key=lambda v: -(v.log_e_counted + math.log(v.weight))))
 
@@ -108,7 +106,7 @@ class Judgement:
 
     @property
     def incomplete(self) -> tuple[ShareVerdict, ...]:
-        """The shares in which the arms are shown to differ, the greatest difference first."""
+        """The shares that are shown to differ between the arms, largest difference first."""
         shown = (share for share in self.missing if share.shown)
         return tuple(sorted(shown, key=lambda share: -abs(share.difference)))
 
@@ -116,7 +114,7 @@ class Judgement:
         return self.tallies[stage].candidate_tasks if stage in self.tallies else 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For the audit entry. No evidence at all (-inf) is null: JSON has no infinity."""
+        """Serialise for the audit entry. No evidence at all (-inf) becomes null, because JSON has no infinity."""
         return {
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "log_e": None if math.isinf(self.log_e) else self.log_e,
@@ -135,16 +133,16 @@ def forecast(
     *,
     longest: bool,
 ) -> tuple[Verdict, ...]:
-    """The verdicts, those that are waited for with how many more tasks they take.
+    """Return the verdicts, with the number of further tasks for those that are waited for.
 
-    `longest`: only the one that takes the longest is worked out, and stands for all of them.
+    `longest`: compute only the longest forecast and use it for all.
     """
     told: list[Verdict] = []
     most = 0
     for verdict in verdicts:
         if verdict.waited_for:
             measure, least = measures[verdict.name], most * longest
-            # A rate that is steady is held to its bound alone, without the baseline.
+            # A steady rate is compared with its bound alone, without the baseline.
             diluted = 1.0 if verdict.metric.spec.steady else pace.dilution
             make = partial(needed_tasks, measure, verdict.stage_margin, conditions, int(least / diluted))
             needed = for_display("the outlook", make, None)

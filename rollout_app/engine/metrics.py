@@ -1,8 +1,8 @@
-"""What is judged: a metric is one row, and all that is particular to it stands in the row.
+"""The metrics: one row each, which holds everything specific to the metric.
 
-Adding one touches its row here, a field of `evidence.ArmSums`, and the column (with its migration) that the field
-is read from: docs/how-to/add-a-guardrail.md walks through it. Margins are fractions: 0.02 is 2 points of a rate,
-0.10 a tenth of a ratio.
+To add one, add its row here, a field of `evidence.ArmSums`, and the column (with its migration) that the field is
+read from; docs/how-to/add-a-guardrail.md explains the steps. Margins are fractions: 0.02 is 2 points of a rate, 0.10
+a tenth of a ratio.
 """
 
 from collections.abc import Callable
@@ -14,29 +14,28 @@ from rollout_app.engine.evidence import ArmSums
 from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats.ratios import Moments
 
-RATE_CAP, RATIO_CAP = 0.20, 1.00  # no stage, however small, may bear more
+RATE_CAP, RATIO_CAP = 0.20, 1.00  # no stage, however small, tolerates more
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric. Either `counts` (a rate: tasks, bad ones) or `moments` (a ratio: y and d) says how it is read."""
+    """One metric. Has either `counts` (a rate: tasks and bad tasks) or `moments` (a ratio: y and d)."""
 
     label: str  # as a heading
-    phrase: str  # as it stands in a sentence
-    margin: float  # D, unless a workload has its own
-    weight: float  # in the decision to roll back; 0: only judged where a workload asks for it
+    phrase: str  # as used within a sentence
+    margin: float  # D, unless a workload sets its own
+    weight: float  # in the decision to roll back; 0: judged only if a workload asks for it
     counts: Callable[[ArmSums], tuple[int, int]] | None = None
     moments: Callable[[ArmSums], Moments] | None = None
     known: Callable[[Reference], bool] = lambda reference: True  # noqa: ARG005 — whether it can be judged at all
     lower_is_worse: bool = False
     gates: bool = True  # must be shown safe before an advance
-    steady: bool = (
-        False  # so rare, and so little moved by the hour, that the rate before the rollout bounds it
-    )
-    mechanism: str = ""  # judged only where the baseline's policy has it: it is not compared with its absence
+    steady: bool = False  # rare and stable enough that the rate before the rollout bounds it
+    # Judged only if the baseline's policy has it, as it cannot be compared with its absence.
+    mechanism: str = ""
     unless_cheaper: bool = False  # judged only while cost per success is not shown to be safe
-    graded: bool = False  # read from tasks whose grade is known: what is missing is reckoned with
-    priced: bool = False  # read from costs: capped, and what has no price is reckoned with
+    graded: bool = False  # computed from graded tasks, with allowance for missing grades
+    priced: bool = False  # computed from costs: capped, with allowance for missing prices
 
     @property
     def is_ratio(self) -> bool:
@@ -61,7 +60,7 @@ def _quality(arm: ArmSums) -> Moments:
 
 
 class Metric(StrEnum):
-    """Each row: its name in the API and the database, and what is particular to it."""
+    """The metrics. Each row has the name used in the API and the database, and its spec."""
 
     spec: MetricSpec
 
@@ -110,14 +109,14 @@ RATIOS = frozenset(metric for metric in Metric if metric.spec.is_ratio)
 
 
 def count(metric: Metric, arm: ArmSums) -> tuple[int, int]:
-    """(n, x): the tasks that a rate is over, the bad ones among them. Failure leaves out ungraded tasks."""
+    """Return (n, x): the tasks of a rate and the bad ones among them. Failure leaves out ungraded tasks."""
     if metric.spec.counts is None:
         raise ValueError(f"{metric} is not a rate")
     return metric.spec.counts(arm)
 
 
 def moments(metric: Metric, arm: ArmSums) -> Moments:
-    """y and d of a ratio: cost and successes, or score and tasks."""
+    """Return y and d of a ratio: cost and successes, or score and tasks."""
     if metric.spec.moments is None:
         raise ValueError(f"{metric} is not a ratio")
     return metric.spec.moments(arm)

@@ -1,6 +1,6 @@
-"""Plans: what a list of stages must look like, and the saved ones that every instance begins with. Pure.
+"""Plans: the rules for a list of stages, and the saved plans of a new instance. Pure.
 
-A plan says how fast a rollout may go. Whether it takes a step, the guardrails decide: a plan states no margin.
+A plan says how fast a rollout may advance. The guardrails decide whether it does, so a plan has no margins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ def _percent(percent: float, *, minutes: float = 15, tasks: int = 50, hours: flo
 
 
 _SHADOW = asdict(Stage("shadow", min_minutes=15, min_tasks=200, max_hours=72))
-# The bake: nearly all traffic for long enough that a slow harm shows against the 5 % still on the baseline.
+# The bake: nearly all traffic for long enough that slow harm shows against the 5 % still on the baseline.
 _BAKE = _percent(95, minutes=60, hours=168)
 _FULL = asdict(Stage("full", share_pcm=SHARE_ALL))
-# Each stage may be passed over: at each evaluation the largest share whose margin every guardrail shows. Above 50 % a
-# step before full only costs. A release under a bound of harm: Y. Li, J. Mao, I. Bojinov: Balancing risk and reward: an
-# automated phased release strategy, arXiv 2305.09626.
+# Every stage may be skipped: each evaluation enters the largest share for which every guardrail is within its
+# margin. Above 50 %, a further step before full only costs time. Releasing under a bound on harm: Y. Li, J.
+# Mao, I. Bojinov: Balancing risk and reward: an automated phased release strategy, arXiv 2305.09626.
 _LADDER = [
     asdict(
         Stage(
@@ -42,8 +42,8 @@ _TRIAL = [
     asdict(Stage("full", share_pcm=SHARE_ALL, tolerance=5.0)),
 ]
 
-# `audit verify` holds a plan of these that nobody changed against this: whoever changes the stages of one here also
-# migrates its row, where it is as it was.
+# `audit verify` compares unchanged saved plans with these: if you change stages here, migrate the rows that
+# still hold the old ones.
 SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "cautious": (
         "Shadow, then 1, 5, 25, 50, 95 % and full: for work where each bad answer costs.",
@@ -70,9 +70,9 @@ SAVED: dict[str, tuple[str, list[dict[str, Any]]]] = {
 
 
 def check(stages: Any) -> list[dict[str, Any]]:
-    """`stages` with every default filled in, or `PlanRefused` with all problems at once.
+    """Return `stages` with all defaults filled in, or raise `PlanRefused` with all problems at once.
 
-    Shadow comes first if at all, shares grow strictly (a step up moves nobody back), and `full` comes last.
+    Shadow comes first if at all, shares grow strictly (so that a step up moves no unit back), and `full` comes last.
     """
     if not isinstance(stages, Sequence) or isinstance(stages, str) or not 1 <= len(stages) <= MAX_STAGES:
         raise PlanRefused(f"A plan is a list of 1 to {MAX_STAGES} stages.")
@@ -86,12 +86,12 @@ def check(stages: Any) -> list[dict[str, Any]]:
 
 
 def warnings(stages: Sequence[Stage]) -> list[dict[str, str]]:
-    """What a plan may do and its owner should know, as {"path", "message"}."""
+    """Return what the plan's owner should know about it, as {"path", "message"}."""
     found = []
     for at, stage in enumerate(stages):
         if stage.mode == "percentage" and (not stage.min_tasks or not stage.min_minutes):
             what = "min_tasks" if not stage.min_tasks else "min_minutes"
-            message = "0 lets the stage be left as soon as one task of it was judged."
+            message = "0 lets the rollout leave this stage as soon as one of its tasks is judged."
             found.append({"path": f"stages[{at}].{what}", "message": message})
         if stage.tolerance > 1:
             message = (
@@ -101,7 +101,7 @@ def warnings(stages: Sequence[Stage]) -> list[dict[str, str]]:
     return found
 
 
-# Each stage but the last needs evidence of its own, unless the plan says otherwise.
+# Defaults: every stage but the last needs evidence of its own, unless the plan says otherwise.
 _LEAST = {"min_tasks": 50, "min_minutes": 5}
 
 

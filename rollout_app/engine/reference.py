@@ -1,4 +1,4 @@
-"""The baseline as it was measured before a rollout, fixed at its start: margins, tails and caps are read off it."""
+"""The baseline's figures from before a rollout, fixed at its start: the source of margins, tails and caps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -7,35 +7,35 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The baseline before the rollout, frozen at its start: what margins and tails are measured from."""
+    """The baseline before the rollout, fixed at its start. Margins and tails are measured from it."""
 
-    outcomes: int  # graded tasks it rests on
+    outcomes: int  # graded tasks that it is based on
     rates: Mapping[str, float] = field(default_factory=dict)  # p_ref per rate guardrail's metric
     cost_v: float | None = None  # v_ref: relative variance per task of cost per success
     cost_per_success: float | None = None  # nUSD
     quality_v: float | None = None
     mean_quality: float | None = None
     deff: float = 1.0  # design effect of sticky units on outcomes
-    unit_spread: float = 0.0  # sum of squared traffic shares of the units; 0 when every request is a unit
-    latency_edge: int | None = None  # histogram bucket index; a tail task lies in a higher bucket
+    unit_spread: float = 0.0  # sum of squared traffic shares of the units; 0 if every request is a unit
+    latency_edge: int | None = None  # histogram bucket index; tail tasks lie in higher buckets
     cost_edge: int | None = None
     cost_cap_nusd: int | None = None
-    # (factor on every task's cost, what it comes to once costs are capped), ascending: `stats.capped`
+    # (factor on every task's cost, resulting factor on capped costs), ascending: `stats.capped`
     cost_curve: tuple[tuple[float, float], ...] = ()
-    cost_kept: float = 1.0  # the share of the cost that is left once each task is capped
-    cost_uncapped_v: float | None = None  # as cost_v, before any cap
+    cost_kept: float = 1.0  # the share of the cost that remains after capping
+    cost_uncapped_v: float | None = None  # like cost_v, without a cap
     # Histogram buckets above whose upper edge about 50, 25 and 10 % of the baseline's costs lie.
     cost_quantiles: tuple[int, int, int] | None = None
     latency_declared: bool = False  # latency_edge is the workload's declared tolerance
-    # Of escalate, retry and fallback, those that the baseline's policy has; None: nobody looked.
+    # Which of escalate, retry and fallback the baseline's policy has; None: unknown.
     mechanisms: tuple[str, ...] | None = None
-    sticky: bool = False  # a unit's tasks keep to one arm: it is not the request
-    # Graded tasks and failures per hash cell in two halves of the time before: {cell: (n1, x1, n2, x2)}.
+    sticky: bool = False  # the unit is not the request, so a unit's tasks stay in one arm
+    # Graded tasks and failures per hash cell in two halves of the earlier time: {cell: (n1, x1, n2, x2)}.
     cells: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
     @property
     def tail_noise(self) -> float:
-        """How many times the variance of capped costs that of uncapped costs is; at least 1."""
+        """The variance of uncapped costs as a multiple of that of capped costs; at least 1."""
         return max(1.0, self.cost_uncapped_v / self.cost_v) if self.cost_v and self.cost_uncapped_v else 1.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,5 +55,5 @@ class Reference:
         return cls(**known)
 
 
-_REFERENCE_RENAMED = {"cost_whole_v": "cost_uncapped_v"}  # as older rollouts have it
+_REFERENCE_RENAMED = {"cost_whole_v": "cost_uncapped_v"}  # the name in older rollouts
 _REFERENCE_FIELDS = tuple(f.name for f in fields(Reference))

@@ -1,22 +1,23 @@
-"""Harm by failures alone, from plain counts: what is asked where an evaluation can't be finished. Pure.
+"""Evidence of harm from failures alone, for when an evaluation fails. Pure.
 
-An evaluation that raises must not keep a harmful candidate in traffic. So this shares no code with the measures: each
-stratum's likelihood ratio is summed term by term, of failures only. Its evidence is one part of what an evaluation
-weighs (all tasks since the start; the part's least weight), so to ask it adds no chance of a false alarm beyond that.
-Sticky units differ by themselves: of them only a harm beyond an odds ratio of 6 counts, as in `measures.rates`.
+A failing evaluation must not keep a harmful candidate in traffic, so this shares no code with the measures: each
+stratum's likelihood ratio is summed term by term, from plain counts of failures. Its evidence is one part of what a
+full evaluation weighs (all tasks since the start, at that part's lowest weight), so this check does not raise the
+false alarm rate. Sticky units differ among themselves: for them only harm beyond an odds ratio of 6 counts, as in
+`measures.rates`.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-# The least weight that failures of all tasks since the start ever have within the guardrail; and, of sticky units, the
-# weight of the harm beyond what units differ by.
+# The lowest weight that failures of all tasks since the start can have within the guardrail; and, for sticky
+# units, the weight of harm beyond what units differ by.
 PART, STICKY_PART = 0.38, 0.05
 GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
 STICKY_GRID, STICKY_NULL = ((12.0, 0.4), (25.0, 0.3), (100.0, 0.3)), 6.0
 ENOUGH = math.log(20)
-_TASKS, _MINUTES = 50, 60  # of a stratum, as windows close
+_TASKS, _MINUTES = 50, 60  # limits of a stratum, as for windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class PlainMinute:
 
 @dataclass(frozen=True, slots=True)
 class PlainHarm:
-    """What failures alone show. `difference`: in the best case of what has no grade; `log_e`: weighted."""
+    """What failures alone show. `difference`: the best case for ungraded tasks; `log_e`: weighted."""
 
     log_e: float
     difference: float
@@ -61,7 +62,7 @@ class PlainHarm:
 def failures_alone(
     minutes: Iterable[PlainMinute], *, weight: float, deff: float = 1.0, sticky: bool = False
 ) -> PlainHarm | None:
-    """The evidence that the candidate fails more; None where nothing can be compared. `weight`: the guardrail's."""
+    """Return the evidence that the candidate fails more, or None without a comparison. `weight`: the guardrail's."""
     strata = [one for one in _strata(minutes) if one.nt and one.nc]
     nt, nc = sum(one.nt for one in strata), sum(one.nc for one in strata)
     if not strata:
@@ -84,7 +85,7 @@ def failures_alone(
 
 
 def _strata(minutes: Iterable[PlainMinute]) -> list[PlainMinute]:
-    """Minutes of one stage, joined until they hold enough tasks or span an hour."""
+    """Join minutes of one stage until they hold enough tasks or span an hour."""
     strata: list[PlainMinute] = []
     for one in sorted(minutes, key=lambda one: (one.stage, one.minute)):
         last = strata[-1] if strata else None
@@ -102,14 +103,16 @@ def _strata(minutes: Iterable[PlainMinute]) -> list[PlainMinute]:
 
 
 def _excess(strata: Sequence[PlainMinute], nt: int, nc: int) -> float:
-    """The share of the candidate's tasks (negative: of the baseline's) without a grade beyond the other arm."""
+    """Return the share of the candidate's tasks that lack a grade beyond the baseline's share; negative: the
+    other way.
+    """
     ut, uc = sum(one.ungraded_t for one in strata), sum(one.ungraded_c for one in strata)
     share_t, share_c = ut / (nt + ut), uc / (nc + uc)
     return (share_t - share_c) / (1 - min(share_t, share_c))
 
 
 def _best_case_odds(pc: float, excess: float) -> float:
-    """The odds ratio that equal arms show if what is missing beyond the other arm went the best way, at least 1."""
+    """Return the odds ratio, at least 1, that equal arms show if the excess of missing grades went the best way."""
     if not excess or not 0 < pc < 1:
         return 1.0
     shown = pc / (1 - excess) if excess > 0 else pc * (1 + excess) - excess
@@ -117,7 +120,7 @@ def _best_case_odds(pc: float, excess: float) -> float:
 
 
 def _llr(one: PlainMinute, psi: float) -> float:
-    """xT ln psi - ln sum_j h(j) psi^j, h hypergeometric (R. Turner, P. Grünwald, arXiv 2302.11401)."""
+    """Return xT ln psi - ln sum_j h(j) psi^j, h hypergeometric (R. Turner, P. Grünwald, arXiv 2302.11401)."""
     bad = one.xt + one.xc
     if not 0 < bad < one.nt + one.nc or psi == 1:
         return 0.0

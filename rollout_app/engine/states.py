@@ -35,20 +35,20 @@ class State(StrEnum):
 
 class Event(StrEnum):
     PROPOSE = "propose"
-    AMEND = "amend"  # another plan or baseline: what was approved is no longer what would start
+    AMEND = "amend"  # another plan or baseline: earlier approvals no longer match
     APPROVE = "approve"
     REJECT = "reject"
-    WITHDRAW_APPROVAL = "withdraw_approval"  # a person takes back their yes to the start
+    WITHDRAW_APPROVAL = "withdraw_approval"  # a person withdraws their approval of the start
     CANCEL = "cancel"
     START = "start"
-    REVERT = "revert"  # the start of a rollout that undoes a completed one
-    BREAK_GLASS = "break_glass"  # a start that nobody approved: one person, loud
-    ADVANCE = "advance"  # the next stage; the state stays `running`
+    REVERT = "revert"  # starts a rollout that undoes a completed one
+    BREAK_GLASS = "break_glass"  # a start without an approval, by one person; marked in the log
+    ADVANCE = "advance"  # to the next stage; the state stays `running`
     PAUSE = "pause"
     RESUME = "resume"
-    ROLL_BACK = "roll_back"  # on evidence, or because a person says that the candidate is bad
+    ROLL_BACK = "roll_back"  # on evidence, or because a person judges the candidate bad
     ABORT = "abort"  # a person stops the rollout
-    CONFIRM_ROLLBACK = "confirm_rollback"  # the fleet has read it back, or ten minutes have passed
+    CONFIRM_ROLLBACK = "confirm_rollback"  # the fleet has confirmed, or ten minutes have passed
     CONFIRM_ABORT = "confirm_abort"
     COMPLETE = "complete"
 
@@ -81,16 +81,16 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 # The candidate is, or may still be, served somewhere: at most one such rollout per environment and workload.
 ACTIVE = frozenset({State.RUNNING, State.PAUSED, State.ROLLING_BACK})
-# It will not move again by itself or by anybody.
+# The rollout cannot move any more.
 ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPLETED, State.CANCELLED})
-# Here a yes can be given to a stage that is ahead.
+# A later stage can be approved in these states.
 APPROVABLE = frozenset({State.SCHEDULED, State.RUNNING, State.PAUSED})
-# Nobody does these to a rollout: a revert begins as another one, and the readback confirms itself.
+# Not available as actions on a rollout: a revert starts a new rollout, and the readback confirms by itself.
 BY_ITSELF = frozenset({Event.REVERT, Event.CONFIRM_ROLLBACK, Event.CONFIRM_ABORT})
 
 
 class IllegalTransition(Exception):
-    """An event that the state doesn't know: what was tried (`state`, `event`), what somebody can do (`allowed`)."""
+    """An event that is not possible in the state: `state`, `event`, and what a person can do (`allowed`)."""
 
     def __init__(self, state: State, event: Event) -> None:
         self.state = state
@@ -107,17 +107,17 @@ _NOTHING = {
 
 
 def words(name: str) -> str:
-    """A state or an event as people read it: rolling_back → rolling back"""
+    """Return a state or an event as words: rolling_back → rolling back"""
     return name.replace("_", " ")
 
 
 def allowed_events(state: State) -> tuple[Event, ...]:
-    """What somebody can do in `state`, in the order of the table."""
+    """Return what a person can do in `state`, in the order of the table."""
     return tuple(event for before, event in TRANSITIONS if before is state and event not in BY_ITSELF)
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state after `event`. Raises IllegalTransition for a pair that isn't in TRANSITIONS."""
+    """Return the state after `event`. Raises IllegalTransition for a pair that is not in TRANSITIONS."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:

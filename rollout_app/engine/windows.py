@@ -1,8 +1,8 @@
-"""Minutes become strata: closed windows in which both arms saw the same traffic.
+"""Group minutes into strata: closed windows in which both arms saw the same traffic.
 
-The minutes are the routers' stamps: data, not arrival. A window never spans two stages, because a comparison
-over two shares would mix the hour of the day with the arm. Its end depends on how many tasks there were and
-on the clock, never on how they went: otherwise one could close windows when they look good.
+The minutes are the routers' stamps, not arrival times. A window never spans two stages, because comparing across two
+shares would mix the time of day with the arm. Its end depends on the number of tasks and on the clock, never on
+results: otherwise one could close windows when they look good.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ MAX_MINUTES = 60
 
 
 def closes_before(*, now: datetime, lag_s: float, newest_minute: int, last_received_at: datetime) -> int:
-    """The first minute that is still open, as a Unix minute: every earlier one is older than the outcome lag.
+    """Return the first minute that is still open, as a Unix minute; all earlier ones are older than the outcome lag.
 
-    While outcomes flow, time is what the routers stamp (never ahead of `now`): a replay that passes an hour
-    in a minute closes its windows by its own clock. Once nothing has arrived for the lag and a minute, the
-    wall clock closes them.
+    While outcomes arrive, time is what the routers stamp (never ahead of `now`): a replay that runs an hour in a
+    minute closes its windows by its own clock. When nothing has arrived for the lag plus a minute, the wall clock
+    closes them.
     """
     newest = min(newest_minute, int(now.timestamp() // 60))
     by_stamps = int((newest * 60 - lag_s) // 60)
@@ -32,9 +32,9 @@ def closes_before(*, now: datetime, lag_s: float, newest_minute: int, last_recei
 def close_windows(
     rows: Iterable[MinuteRow], *, before: int, cursors: Mapping[int, int]
 ) -> tuple[list[ClosedWindow], dict[int, int]]:
-    """The strata that have closed, oldest first, and the new cursors (stage: first minute not judged yet).
+    """Return the strata that have closed, oldest first, and the new cursors (stage: first minute not judged yet).
 
-    Minutes join until they hold MIN_TASKS tasks or span an hour. Minutes before a cursor arrived too late and
+    Minutes are joined until they hold MIN_TASKS tasks or span an hour. Minutes before a cursor arrived too late and
     are left out; minutes of a window that is still open stay for the next call.
     """
     strata: list[ClosedWindow] = []
@@ -60,7 +60,7 @@ def close_windows(
 
 
 def merge_groups(parts: Iterable[Mapping[int, Group]]) -> dict[int, Group]:
-    """Hash groups added up."""
+    """Add up hash groups."""
     total: dict[int, Group] = {}
     for part in parts:
         for key, group in part.items():
@@ -70,7 +70,7 @@ def merge_groups(parts: Iterable[Mapping[int, Group]]) -> dict[int, Group]:
 
 
 def merge_slices(parts: Iterable[Slices]) -> Slices:
-    """Slices of the same name added up, arm by arm."""
+    """Add up slices of the same name, separately for each arm."""
     total: dict[str, tuple[SliceSums, SliceSums]] = {}
     for part in parts:
         for name, (candidate, baseline) in part.items():
@@ -80,7 +80,7 @@ def merge_slices(parts: Iterable[Slices]) -> Slices:
 
 
 def merge_differing(parts: Sequence[tuple[ArmSums, Differing | None]]) -> Differing | None:
-    """Differing tasks of one arm added up; None as soon as one part has tasks and does not say which differ."""
+    """Add up the differing tasks of one arm; None if any part has tasks and does not report which differ."""
     if any(part is None for arm, part in parts if arm.tasks):
         return None
     known = [part for _, part in parts if part is not None]
@@ -95,7 +95,7 @@ def merge_differing(parts: Sequence[tuple[ArmSums, Differing | None]]) -> Differ
 
 
 def _join(window: Sequence[MinuteRow]) -> ClosedWindow:
-    """The minutes as one window. Most have one minute, and most rows say nothing of slices, pairs and cells."""
+    """Join the minutes to one window. Most windows have one minute, and most rows lack slices, pairs and cells."""
     first, last = window[0], window[-1]
     if first is last:
         return ClosedWindow(

@@ -1,10 +1,10 @@
-"""Like with like: what changed, with an interval, and what the mix of traffic alone explains. Pure.
+"""Fair comparisons: what changed, with an interval, and what the mix of traffic alone explains. Pure.
 
-Arms of a rollout are compared within the same minutes and at the same share (Mantel-Haenszel, as the engine
-does), so that what drifts in both arms cancels out. Two periods are compared at one mix, the later period's:
-without that, a shift of traffic from dear endpoints to cheap ones would pass for a saving although every
-endpoint became dearer (Simpson's paradox). Standardisation and its delta-method error: Kitagawa 1955; Keiding &
-Clayton, Standardization and control for confounding, 2014. Intervals hold at every look (Howard et al. 2021).
+Arms of a rollout are compared within the same minutes and at the same share (Mantel-Haenszel, as in the engine), so
+that drift in both arms cancels out. Two periods are compared at one mix, the later period's. Otherwise a shift of
+traffic from expensive endpoints to cheap ones would look like a saving although every endpoint became dearer
+(Simpson's paradox). Standardisation and its delta-method error: Kitagawa 1955; Keiding & Clayton, Standardization and
+control for confounding, 2014. Intervals hold at every look (Howard et al. 2021).
 """
 
 import math
@@ -17,10 +17,10 @@ from rollout_app.engine.stats import ratios
 from rollout_app.engine.stats.mixture import bound_normal, rho_for
 from rollout_app.engine.stats.rates import N_OPT, mantel_haenszel
 
-ALPHA = 0.025  # of each side
-MIN_CELL = 20  # tasks of each period below which a cell is not compared
+ALPHA = 0.025  # for each side
+MIN_CELL = 20  # a cell with fewer tasks in either period is not compared
 Cells = Mapping[Any, OutcomeSums]  # by what is the same in both periods: the endpoint, or endpoint and rule
-_V = 3.3  # relative variance of cost per success where none is known; tunes sharpness, never validity
+_V = 3.3  # relative variance of cost per success if unknown; affects sharpness, never validity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,18 @@ class Change:
         return self.high < 0
 
     def within(self, margin: float) -> bool:
-        """Whether it is shown to be smaller than the margin, either way."""
+        """Return whether the change is shown to be smaller than the margin in both directions."""
         return -margin < self.low and self.high < margin
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodComparison:
-    """Now against before. None: it cannot be told, for want of tasks or because there was no cost before.
+    """One period or arm compared with another. None: unknown, for lack of tasks or because there was no cost before.
 
-    `mix`: relative change of cost per success that the shift of traffic between endpoints explains alone;
-    `raw`: the change that a plain division would show, equal to (1 + mix) (1 + behaviour) - 1 where all cells
-    are compared. `covered`: share of today's tasks in cells that are compared. `ungraded`, `unpriced`: (now, before).
-    `from_nothing`: all tasks before had a cost of 0, and today's have not: no ratio can say how much dearer it is.
+    `mix`: relative change of cost per success that the shift of traffic between endpoints explains alone; `raw`: the
+    change that a plain division would show, equal to (1 + mix) (1 + behaviour) - 1 if all cells are compared.
+    `covered`: share of today's tasks in cells that are compared. `ungraded`, `unpriced`: (now, before).
+    `from_nothing`: all tasks cost 0 before and something now, so no ratio can express the increase.
     """
 
     failures: Change | None
@@ -68,7 +68,7 @@ class PeriodComparison:
     from_nothing: bool = False
 
     def excess(self, shares: tuple[float, float]) -> float:
-        """By how much the missing share differs, beyond twice its standard error. Signed: more now is positive."""
+        """Return by how much the missing share differs, beyond twice its standard error. Positive: more now."""
         now, before = shares
         n, m = self.tasks
         if not n or not m:
@@ -83,7 +83,7 @@ class PeriodComparison:
 
 
 def compare_arms(strata: Iterable[tuple[OutcomeSums, OutcomeSums]], deff: float = 1.0) -> PeriodComparison:
-    """Candidate against baseline; each pair covers the same minutes of one stage. Others would mix in the drift."""
+    """Compare candidate and baseline. Each pair must cover the same minutes of one stage, so that drift cancels."""
     pairs = [(now, before) for now, before in strata if now.tasks and before.tasks]
     ours, theirs = total(now for now, _ in pairs), total(before for _, before in pairs)
     return PeriodComparison(
@@ -103,7 +103,9 @@ def compare_arms(strata: Iterable[tuple[OutcomeSums, OutcomeSums]], deff: float 
 
 
 def _rates(strata: list[tuple[int, int, int, int]], deff: float) -> Change | None:
-    """Mantel-Haenszel difference; its variance by Greenland & Robins 1985, a little pooled so that it is never 0."""
+    """Return the Mantel-Haenszel difference. Variance: Greenland & Robins 1985, slightly pooled so that it is
+    never 0.
+    """
     numerator, weight = mantel_haenszel(strata)
     if not weight:
         return None
@@ -124,7 +126,7 @@ def _ratios(strata: list[tuple[ratios.Moments, ratios.Moments]], deff: float) ->
     errors = ratios.squared_errors(contrast, ours, theirs, deff)
     if contrast.ratio is None:
         return None
-    # Constant costs vary not at all, and then the ratio is known exactly.
+    # Constant costs have no variance, so the ratio is known exactly.
     return _relative(math.log(contrast.ratio), errors[1] if errors else 0.0, theirs.relative_variance or _V)
 
 
@@ -132,7 +134,7 @@ def _ratios(strata: list[tuple[ratios.Moments, ratios.Moments]], deff: float) ->
 
 
 def compare_periods(now: Cells, before: Cells, deff: float = 1.0) -> PeriodComparison:
-    """The later period against the earlier one, both at the later one's mix of cells (endpoints, or routes)."""
+    """Compare the later period with the earlier one, both at the later one's mix of cells (endpoints, or routes)."""
     ours, theirs = total(now.values()), total(before.values())
     cells = [(now[key], before[key]) for key in now if key in before]
     shared = [(n, b) for n, b in cells if min(n.tasks, b.tasks) >= MIN_CELL]
@@ -155,7 +157,7 @@ def compare_periods(now: Cells, before: Cells, deff: float = 1.0) -> PeriodCompa
 
 
 def _cost_per_success(cells: list[tuple[OutcomeSums, OutcomeSums]]) -> float | None:
-    """What a success cost before, at today's mix."""
+    """Return the earlier cost per success at today's mix."""
     cost = sum(n.both_n * b.both_cost / b.both_n for n, b in cells)
     successes = sum(n.both_n * b.both_successes / b.both_n for n, b in cells)
     return cost / successes if successes else None
@@ -177,7 +179,9 @@ def _from_nothing(now: OutcomeSums, before: OutcomeSums) -> bool:
 def _standardised(
     cells: list[tuple[OutcomeSums, OutcomeSums]], figure: tuple[str, str], deff: float
 ) -> Change | None:
-    """Relative change of y per d at today's mix. None below `N_MIN` tasks, or without cost or success before."""
+    """Return the relative change of y per d at today's mix. None below `N_MIN` tasks, or without cost or
+    success before.
+    """
     count, moments = figure
     weighted = [
         (getattr(n, count), getattr(n, moments), getattr(b, moments))
@@ -197,7 +201,7 @@ def _standardised(
 
 
 def _log_ratio(cells: list[tuple[int, ratios.Moments]]) -> tuple[float, float] | None:
-    """(ln of Σ w·mean y / Σ w·mean d, its variance by the delta method); None without y or d."""
+    """Return (ln of Σ w·mean y / Σ w·mean d, its variance by the delta method); None without y or d."""
     y = sum(weight * m.y / m.n for weight, m in cells)
     d = sum(weight * m.d / m.n for weight, m in cells)
     if y <= 0 or d <= 0:
@@ -216,7 +220,7 @@ def _standardised_rate(
     counts: Callable[[OutcomeSums], tuple[int, int]],
     deff: float,
 ) -> Change | None:
-    """Difference of x of n at today's mix; None where no cell has tasks in both periods."""
+    """Return the difference of x / n at today's mix; None if no cell has tasks in both periods."""
     pairs = [(counts(n), counts(b)) for n, b in cells]
     pairs = [(ours, theirs) for ours, theirs in pairs if ours[0] and theirs[0]]
     whole = sum(ours[0] for ours, _ in pairs)
@@ -231,7 +235,7 @@ def _standardised_rate(
 
 
 def _spread(n: int, x: int) -> float:
-    """p(1 - p) with half a bad task added, so that none failing is not certainty."""
+    """Return p(1 - p) with half a bad task added, so that zero failures do not count as certainty."""
     p = (x + 0.5) / (n + 1)
     return p * (1 - p)
 
@@ -240,7 +244,7 @@ def _spread(n: int, x: int) -> float:
 
 
 def around(estimate: float, squared_error: float, v: float = 4 * N_OPT) -> Change:
-    """The estimate with its interval; `v` is the inverse squared error at which the interval is tightest."""
+    """Return the estimate with its interval; `v` is the inverse squared error at which the interval is tightest."""
     if squared_error <= 0:
         return Change(estimate, estimate, estimate)
     half = bound_normal(1 / squared_error, ALPHA, rho_for(v, ALPHA)) * squared_error
@@ -248,6 +252,6 @@ def around(estimate: float, squared_error: float, v: float = 4 * N_OPT) -> Chang
 
 
 def _relative(log_ratio: float, squared_error: float, v_ref: float) -> Change:
-    """From the logarithm of a ratio to a relative change; clamped, so that no sum can overflow."""
+    """Convert a log ratio to a relative change, clamped so that nothing overflows."""
     change = around(log_ratio, squared_error, N_OPT / max(v_ref, 1e-9))
     return Change(*(math.expm1(min(x, 700.0)) for x in (change.estimate, change.low, change.high)))
