@@ -33,10 +33,26 @@ def _invited(ids: Iterable[str]) -> dict[str, str]:
     return {str(pk): who for pk, who in Invitation.objects.filter(pk__in=wanted).values_list("pk", "invited")}
 
 
+def _changes(ids: Iterable[str]) -> dict[str, str]:
+    """What was asked for."""
+    wanted = [found for found in ids if _UUID.fullmatch(found)]
+    return {str(row.pk): _asked_for(row) for row in ChangeRequest.objects.filter(pk__in=wanted)}
+
+
+def _asked_for(row: ChangeRequest) -> str:
+    match row.action:
+        case "assignment.serve_first":
+            return f"the first version (v{row.subject.get('version')}) of {row.workload}"
+        case "membership.grant":
+            return f"the role {row.subject.get('role')} for {row.subject.get('user')}"
+    return "the end of four eyes"
+
+
 def register() -> None:
     sentences.register("key", _labels)
     sentences.register("user", _usernames)
     sentences.register("invitation", _invited)
+    sentences.register("change_request", _changes)
     subjects.register(Subject("key", _said_of_keys, _keys))
     subjects.register(subjects.by_target("team", _teams))
     subjects.register(subjects.by_target("invitation", _invitations))

@@ -131,13 +131,17 @@ def entry_page(request: HttpRequest, seq: int) -> HttpResponse:
         raise NotFound(f"There is no audit entry {seq}, or you may not see it.")
     body = json.loads(bytes(entry.body))
     ((_, sentence),) = sentences.told([entry])
-    context = {"entry": entry, "body": body, "differences": differences(body), "address": target_page(entry)}
+    changed = differences(body)
+    told = [each for each in changed if each["kind"] != "added" or each["after"] not in _NOTHING]
+    context = {"entry": entry, "body": body, "differences": told, "address": target_page(entry)}
+    context["empty"] = len(changed) - len(told)
     context |= {"sentence": sentence, "verdicts": _verdicts(body["evidence"])}
     context["evidence"] = body["evidence"] and json.dumps(body["evidence"], indent=2, ensure_ascii=False)
     trail = [("Audit", reverse("console:audit"))]
     return page(request, "audit/entry.html", context, title=f"Entry {seq}", crumbs=trail)
 
 
+_NOTHING: tuple[Any, ...] = (None, "", [], {})  # a new thing's fields that nobody filled in
 _FIGURES = ("estimate", "low", "high", "margin", "n_candidate", "n_baseline")
 
 

@@ -18,16 +18,16 @@ VERBS = {
     "rollout.approve": "approved", "rollout.approve_stage": "approved the next stage of",
     "rollout.reject": "rejected", "rollout.cancel": "cancelled",
     "rollout.withdraw_approval": "withdrew the approval of",
-    "rollout.start": "started", "rollout.break_glass": "started without approval",
+    "rollout.start": "started", "rollout.break_glass": "started, without approval,",
     "rollout.advance": "advanced", "rollout.complete": "completed", "rollout.pause": "paused",
     "rollout.resume": "resumed", "rollout.roll_back": "rolled back", "rollout.abort": "aborted",
     "rollout.confirm_rollback": "confirmed the rollback of", "rollout.confirm_abort": "confirmed the abort of",
     "rollout.revert": "reverted", "rollout.mirrors": "changed the mirrors of", "rollout.schedule": "scheduled",
-    "assignment.serve_first": "began to serve", "assignment.break_glass": "began to serve without approval",
+    "assignment.serve_first": "began to serve", "assignment.break_glass": "began to serve, without approval,",
     "assignment.stop_serving": "stopped serving", "assignment.pin": "pinned", "assignment.unpin": "unpinned",
     "workload.register": "registered", "workload.edit": "edited",
     "environment.register": "registered", "environment.edit": "edited", "environment.new_epoch": "restored",
-    "environment.break_glass": "edited without approval", "environment.four_eyes_off": "switched four eyes off in",
+    "environment.break_glass": "edited, without approval,", "environment.four_eyes_off": "switched four eyes off in",
     "version.add": "wrote", "model.add": "added", "model.edit": "edited",
     "plan.add": "saved", "plan.edit": "edited", "plan.remove": "removed",
     "guardrail.set": "changed the guardrail on", "guardrail.remove": "removed the guardrail on",
@@ -51,6 +51,8 @@ VERBS = {
     "signing_key.rotate": "rotated", "signing_key.retire": "retired",
     "signing_key.noticed": "noticed changed signing keys, now with",
     "break_glass.review": "reviewed the use of break-glass:",
+    "receiver.add": "added", "receiver.edit": "edited", "receiver.test": "tested",
+    "receiver.rotate_secret": "rotated the secret of", "receiver.send_again": "sent a delivery again to",
 }  # fmt: skip
 _ALONE = {"session.begin", "session.end"}  # actions without an object
 
@@ -93,6 +95,8 @@ def _object(entry: Entry, names: Mapping[str, str]) -> list[str]:
     elif kind == "version":
         workload, _, number = found.rpartition("/")
         words.append(f"v{number} of {workload}")
+    elif kind == "change_request":
+        words.append(names.get(found, "a change"))
     else:
         words.append(f"{kind.replace('_', ' ')} {names.get(found, found)}")
     if entry.environment and kind != "environment":

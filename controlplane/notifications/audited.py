@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Count
 from prometheus_client.core import GaugeMetricFamily
 
-from controlplane.audit import log, subjects
+from controlplane.audit import log, sentences, subjects
 from controlplane.core.figures import DatabaseFigures
 from controlplane.notifications.actions import receiver_fields
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
@@ -15,7 +15,12 @@ Rows = Iterable[tuple[str, Mapping[str, Any]]]
 _OF_ENTRY = ("action", "environment", "workload", "reason", "target_kind", "target_id")
 
 
+def _receiver_names(ids: Iterable[str]) -> dict[str, str]:
+    return {str(pk): name for pk, name in Receiver.objects.filter(pk__in=ids).values_list("pk", "name")}
+
+
 def register() -> None:
+    sentences.register("receiver", _receiver_names)
     subjects.register(subjects.by_target("receiver", _receivers))
     subjects.register(subjects.Subject("break-glass", _said_of_break_glass, _break_glass))
     subjects.register(subjects.Subject("review", _said_of_reviews, _reviews))

@@ -93,6 +93,14 @@ class Delivery(models.Model):
         return f"{self.notification_id} to {self.receiver_id}: {self.state}"
 
 
+_BREAK_GLASS = {
+    "rollout.break_glass": "a rollout started without approval",
+    "assignment.break_glass": "a first version served without approval",
+    "environment.break_glass": "four eyes switched off by one person",
+    "membership.break_glass": "a role given without approval",
+}
+
+
 class BreakGlass(models.Model):
     """A guard bypassed by one person. Open, and shown on every page, until somebody else has reviewed it."""
 
@@ -116,3 +124,8 @@ class BreakGlass(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} by {self.by_label}"
+
+    @property
+    def what(self) -> str:
+        """What was done, in words."""
+        return _BREAK_GLASS.get(self.action, self.action.partition(".")[0].replace("_", " "))

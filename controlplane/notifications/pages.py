@@ -221,11 +221,13 @@ def review(request: HttpRequest, pk: UUID) -> HttpResponse:
 # --- access ----------------------------------------------------------------------------------------
 
 
-def open_break_glass(request: HttpRequest) -> list[BreakGlass]:
-    """Return the unreviewed break-glass that every page shows."""
+def open_break_glass(request: HttpRequest) -> dict[str, Any]:
+    """The unreviewed break-glass that every page shows: the newest one, and how many more there are."""
     if not request.user.is_authenticated or not may(request, Role.VIEWER, permissions.ANYWHERE):
-        return []
-    return list(_visible(request).filter(reviewed_at=None)[:5])
+        return {}
+    opened = _visible(request).filter(reviewed_at=None)
+    newest = list(opened[:1])
+    return {"shown": newest, "more": opened.count() - 1 if newest else 0}
 
 
 def _visible(request: HttpRequest) -> QuerySet[BreakGlass]:

@@ -52,7 +52,13 @@ def percent(fraction: float | None, places: int = 1) -> str:
     """0.943 → 94.3 %"""
     if fraction is None:
         return NONE
+    if abs(fraction) > _MOST:
+        return _signed(f"over 1,000{THIN}%", fraction)
     return _signed(f"{abs(fraction) * 100:.{places}f}{THIN}%", round(fraction, places + 2))
+
+
+_MOST = 10.0  # 1,000 %: a larger figure says nothing more
+_OVER = "over "
 
 
 @register.filter
@@ -137,7 +143,9 @@ def points(difference: float) -> str:
 
 
 def signed(text: str, value: float) -> str:
-    return f"{'+' if value > 0 else MINUS if value < 0 else ''}{text}"
+    """The sign stands before the figure: over +1,000 %"""
+    figure = text.removeprefix(_OVER)
+    return f"{_OVER if figure != text else ''}{'+' if value > 0 else MINUS if value < 0 else ''}{figure}"
 
 
 @register.filter
@@ -207,4 +215,4 @@ def _plural(word: str, number: int) -> str:
 
 
 def _signed(text: str, value: float | Decimal) -> str:
-    return f"{MINUS}{text}" if value < 0 else text
+    return signed(text, -1) if value < 0 else text

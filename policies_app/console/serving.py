@@ -30,6 +30,8 @@ def serve(request: HttpRequest, name: str, environment: str) -> HttpResponse:
             f"{place.name} asks for four eyes: another person must approve it before routers get it."
         )
         context["button"] = "Ask for it"
+    if not workload.versions.exists():
+        context["about"] = f"{workload.name} has no version yet: write one first."
     return _sheet(request, workload, form, **context)
 
 

@@ -22,7 +22,7 @@ REASON = forms.CharField(
     required=False,
     max_length=400,
     widget=forms.TextInput(attrs={"placeholder": "Why"}),
-    help_text="Kept in the audit log with your name. Some changes ask for it.",
+    help_text="Kept in the audit log with your name. Some changes need one.",
 )
 
 
@@ -199,6 +199,9 @@ class WorkloadForm(VersionedForm):
         owner = self.fields["owner"]
         owner.queryset, owner.empty_label = teams, None  # type: ignore[attr-defined]
         self.fields["quality_bar"].widget.attrs.update(step="0.001", min=0, max=1)
+        for name in ("difficulty", "success_signal", "unit"):
+            field = self.fields[name]
+            field.choices = [(value, str(label).capitalize()) for value, label in field.choices]  # type: ignore[attr-defined]
 
 
 class CatalogueModelForm(VersionedForm):

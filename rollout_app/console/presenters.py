@@ -61,7 +61,7 @@ def _step_css(rollout: Rollout, at: int) -> str:
 def served_share(rollout: Rollout) -> str:
     """The candidate's share of traffic under this rollout, in words. Of one that has ended, what it left behind."""
     if rollout.state not in (State.RUNNING, State.PAUSED):
-        return "everything, at its end" if rollout.state == State.COMPLETED else "nothing"
+        return "everything, when it ended" if rollout.state == State.COMPLETED else "nothing"
     stage = rollout.stages[rollout.stage]
     if stage["mode"] == "percentage":
         return f"{share(stage['share_pcm'])} of tasks"

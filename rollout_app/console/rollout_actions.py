@@ -297,9 +297,9 @@ def approval_binding(rollout: Rollout, action: RolloutAction) -> dict[str, str]:
 
 def form_texts(rollout: Rollout, action: RolloutAction) -> dict[str, Any]:
     """Heading, explanation and button of the action's form."""
-    where = f"{rollout.workload.name} in {rollout.environment.name}"
+    versions = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
     return {
-        "heading": f"{action.label} v{rollout.baseline.number} → v{rollout.candidate.number} of {where}",
+        "heading": f"{action.label}: {rollout.workload.name} {versions} in {rollout.environment.name}",
         "about": action.about,
         "button": action.label,
         "danger": "danger" in action.tone,

@@ -10,6 +10,7 @@ from rollout_app.engine.metrics import RATIOS, Metric
 from rollout_app.engine.verdicts import Verdict, VerdictResult
 
 _MOST_SLICES = 3  # that one sentence names
+_MOST = 10.0  # 1,000 %: a larger figure says nothing more
 
 
 def figure(metric: Metric) -> str:
@@ -32,7 +33,11 @@ def change(verdict: Verdict, value: float | None) -> str:
     absolute = verdict.name != verdict.metric
     if verdict.metric in RATIOS:
         if not absolute:
-            return f"{value * 100:+.1f} %"
+            return (
+                f"{value * 100:+.1f} %"
+                if abs(value) <= _MOST
+                else f"over {math.copysign(1_000, value):+,.0f} %"
+            )
         return f"{value:.3f}" if verdict.metric.spec.lower_is_worse else f"${value / 1e9:.6f}"
     return f"{value * 100:.1f} %" if absolute else f"{value * 100:+.1f} points"
 

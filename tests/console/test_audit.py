@@ -9,12 +9,14 @@ from django.utils import timezone
 
 from controlplane.audit.models import Entry
 from controlplane.core.actors import SYSTEM
+from controlplane.notifications.actions import add_receiver
 from policies_app import actions
+from policies_app.four_eyes.actions import request_four_eyes_off
 from policies_app.models import Environment, Workload
 from tests.support import builders
 from tests.support.evidence_builders import ledger
 from tests.support.pages import text
-from tests.support.people import People, running
+from tests.support.people import People, actor_of, running
 
 LIST = "/console/audit/"
 
@@ -147,3 +149,19 @@ def test_evidence_shows_as_the_table_of_guardrails(
     page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))
     assert "<td>Failure</td>" in page and ">fail<" in page
     assert "All of it, as it was recorded" in page
+
+
+def test_receivers_and_changes_are_told_by_name(people: People, production: Environment) -> None:
+    add_receiver("ops", "webhook", "https://hooks.example/pointsman", actor=SYSTEM)
+    request_four_eyes_off(production, actor=actor_of("maria"), reason="the holidays")
+    page = text(people("tom", "viewer").get(LIST))
+    assert "Pointsman added receiver ops" in page
+    assert "maria requested the end of four eyes in production" in page
+
+
+def test_fields_that_nobody_filled_in_are_left_out(people: People) -> None:
+    builders.catalogue()
+    entry = Entry.objects.filter(action="model.add").latest("seq")
+    page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))
+    assert "context_window" in page and "batch_input_nusd_per_mtok" not in page
+    assert "fields without a value are left out here" in page

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from controlplane.web import display
 from rollout_app.console.charts import LineChart, interval_picture
+from rollout_app.console.presenters import figure_writer
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,16 @@ def test_money(nusd: int | None, written: str) -> None:
 
 @pytest.mark.parametrize(
     ("fraction", "written"),
-    [(None, "–"), (0.943, "94.3"), (1, "100.0"), (-0.0006, "−0.1"), (-0.0004, "0.0")],
+    [(None, "–"), (0.943, "94.3"), (1, "100.0"), (-0.0006, "−0.1"), (-0.0004, "0.0"), (12.5, "over 1,000")],
 )
 def test_percent(fraction: float | None, written: str) -> None:
     assert display.percent(fraction).removesuffix("\u202f%") == written
+
+
+@pytest.mark.parametrize(("change", "written"), [(0.34, "+34.0"), (224.0, "over +1,000"), (-0.92, "−92.0")])
+def test_a_change_of_over_1000_percent_says_so(change: float, written: str) -> None:
+    write = figure_writer("cost_per_success", absolute=False)
+    assert write(change).removesuffix("\u202f%") == written
 
 
 @pytest.mark.parametrize(

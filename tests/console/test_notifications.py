@@ -11,6 +11,7 @@ from controlplane.notifications import delivery
 from controlplane.notifications.models import BreakGlass, Delivery, Receiver
 from policies_app.models import Environment, Workload
 from rollout_app import actions as rollouts
+from tests.support import builders
 from tests.support.pages import text
 from tests.support.people import People, actor_of, proposed
 from tests.support.receivers import Listener, status
@@ -142,3 +143,14 @@ def test_a_banner_shows_to_those_who_see_the_environment(people: People, broken:
         vera.post(reverse("console:review_break_glass", args=[broken.pk]), {"reason": "a"}).status_code == 422
     )
     assert BreakGlass.objects.get().reviewed_at is None
+
+
+def test_many_uses_of_break_glass_are_one_banner(
+    people: People, broken: BreakGlass, production: Environment
+) -> None:
+    for name in ("alpha", "beta"):
+        builders.served(production, builders.workload(name))
+    page = text(people("eva", "approver").get(reverse("console:workloads")))
+    assert page.count("This stays on every page") == 1 and "2 more" in page
+    listed = text(people("eva", "approver").get(reverse("console:break_glasses")))
+    assert "A first version served without approval" in listed and "assignment.break_glass" not in listed

@@ -91,3 +91,14 @@ def test_there_is_no_page_of_an_unknown_workload(people: People) -> None:
     response = people("tom", "viewer").get(reverse("console:workload", args=["nope"]))
     assert response.status_code == 404
     assert "There is no workload" in text(response)
+
+
+def test_without_a_version_it_offers_nothing_that_needs_one(people: People, production: Environment) -> None:
+    workload = builders.workload("triage")
+    client = people("maria", "editor", "operator", team=workload.owner)
+    page = text(client.get(reverse("console:workload", args=["triage"])))
+    assert "New version" in page and "no version to serve yet" in page
+    for offer in ("Propose a rollout", "Playground", "Backtest", "Serve a version"):
+        assert offer not in page
+    serve = reverse("console:serve", args=["triage", production.name])
+    assert "triage has no version yet" in text(client.get(serve))

@@ -40,13 +40,13 @@ class MarginForm(forms.Form):
         max_value=1,
         max_digits=6,
         decimal_places=4,
-        help_text="Its part in the decision to roll back, above 0 and up to 1; the parts are scaled to add up to 1.",
+        help_text="How much it counts in the decision to roll back: above 0, up to 1. Weights are scaled to sum to 1.",
     )
     bound = forms.DecimalField(required=False, min_value=0, max_digits=18, decimal_places=9)
     reason = forms.CharField(
         required=False,
         max_length=2_000,
-        help_text="Kept in the audit log with your name. What weakens a guardrail asks for it.",
+        help_text="Kept in the audit log with your name. Needed where the change weakens a guardrail.",
     )
 
     def __init__(self, metric: Metric, *args: Any, **options: Any) -> None:
@@ -184,12 +184,13 @@ def reset_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
     form = ReasonForm(request.POST or None)
     if attempt(request, form, _reset, workload, metric):
         return done(request, f"{found.spec.label}: back to the standard margin.", to=_listed(workload))
-    title = f"Back to the standard margin of {found.spec.phrase}"
-    about = f"The standard is {found.spec.margin * 100:g}."
+    title = f"Use the standard margin for {found.spec.phrase}"
+    unit = "percent of the baseline's" if found.spec.is_ratio else "points"
+    about = f"The standard is {found.spec.margin * 100:g} {unit}."
     context = {
         "heading": title,
         "about": about,
-        "button": "Take it back",
+        "button": "Use the standard",
         "form": form,
         "back": _listed(workload),
     }
