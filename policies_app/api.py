@@ -1,4 +1,5 @@
-"""/api/v1 of what may be served and what is served now. Each write calls one action."""
+"""/api/v1 for what can be served (environments, workloads, models, versions) and what is served now (assignments).
+Each write calls one action."""
 
 from typing import Any
 
@@ -51,14 +52,14 @@ class EnvironmentsView(ApiView):
 class EnvironmentView(ApiView):
     @extend_schema(responses=serializers.EnvironmentSerializer)
     def get(self, request: Request, environment: str) -> Response:
-        """Read one environment, with the ETag that an edit wants."""
+        """Return one environment, with the ETag for an edit."""
         return self.versioned(serializers.EnvironmentSerializer(environment_for(self.actor, environment)))
 
     @extend_schema(
         request=serializers.EnvironmentEditSerializer, responses=serializers.EnvironmentEditSerializer
     )
     def patch(self, request: Request, environment: str) -> Response:
-        """Change an environment's rules: four eyes on, the poll interval, a change freeze."""
+        """Change an environment's rules: turn four eyes on, set the poll interval or a change freeze."""
         found = environment_for(self.actor, environment, role=Role.ADMIN)
         expected = self.expected_version()
         data = self.validated(serializers.EnvironmentEditSerializer, partial=True)
@@ -72,13 +73,13 @@ class EnvironmentView(ApiView):
 class WorkloadsView(ApiView):
     @extend_schema(responses=serializers.WorkloadSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """List the workloads: families of requests, each with an owner, a quality bar and a policy of its own."""
+        """List the workloads: families of requests, each with an owner, a quality bar and its own policy."""
         rows = Workload.objects.select_related("owner")
         return self.page(rows, serializers.WorkloadSerializer, "name")
 
     @extend_schema(request=serializers.WorkloadSerializer, responses={201: serializers.WorkloadSerializer})
     def post(self, request: Request) -> Response:
-        """Register a workload. It serves nothing until it has a version and an environment serves that."""
+        """Register a workload. It serves nothing until it has a version that an environment serves."""
         data = self.validated(serializers.WorkloadSerializer)
         permissions.require_workload_editor(self.actor, data["owner"], data["name"])
         workload = actions.register_workload(actor=self.actor, **data)
@@ -88,16 +89,16 @@ class WorkloadsView(ApiView):
 class WorkloadView(ApiView):
     @extend_schema(responses=serializers.WorkloadSerializer)
     def get(self, request: Request, workload: str) -> Response:
-        """Read one workload, with the ETag that an edit wants."""
+        """Return one workload, with the ETag for an edit."""
         return self.versioned(serializers.WorkloadSerializer(workload_for(self.actor, workload)))
 
     @extend_schema(request=serializers.WorkloadEditSerializer, responses=serializers.WorkloadEditSerializer)
     def patch(self, request: Request, workload: str) -> Response:
-        """Change a workload. What more than describes it needs the role editor wherever it is served."""
+        """Change a workload. Anything but its description requires the role editor wherever it is served."""
         found = workload_for(self.actor, workload, edit=True)
         expected = self.expected_version()
         data = self.validated(serializers.WorkloadEditSerializer, partial=True)
-        if "owner" in data:  # to give a workload away takes being an editor of the team that gets it, too
+        if "owner" in data:  # the editor must also belong to the team that receives the workload
             permissions.require_workload_editor(self.actor, data["owner"], workload)
         edited = actions.edit_workload(found, expected=expected, actor=self.actor, **data)
         return self.versioned(serializers.WorkloadEditSerializer(edited))
@@ -123,12 +124,12 @@ class ModelsView(ApiView):
 class ModelView(ApiView):
     @extend_schema(responses=serializers.ModelSerializer)
     def get(self, request: Request, model: str) -> Response:
-        """Read one model of the catalogue, with the ETag that an edit wants."""
+        """Return one model of the catalogue, with the ETag for an edit."""
         return self.versioned(serializers.ModelSerializer(model_for(model)))
 
     @extend_schema(request=serializers.ModelEditSerializer, responses=serializers.ModelEditSerializer)
     def patch(self, request: Request, model: str) -> Response:
-        """Change a model's prices, context window or retirement; every change stays in its history."""
+        """Change a model's prices, context window or retirement date. The history keeps every change."""
         self.require(Role.ADMIN, "")
         found, expected = model_for(model), self.expected_version()
         data = self.validated(serializers.ModelEditSerializer, partial=True)
@@ -140,7 +141,7 @@ class ModelView(ApiView):
 
 
 def _document(data: dict[str, Any]) -> tuple[Any, Locate | None]:
-    """The document of a `VersionInput` and where its parts stand; text that is no document is refused."""
+    """Return the document of a `VersionInput` and a function that locates its parts. Raises `PolicyRefused`."""
     if "policy" in data:
         return data["policy"], None
     try:
@@ -157,13 +158,14 @@ class VersionsView(ApiView):
 
     @extend_schema(responses=serializers.VersionSerializer(many=True))
     def get(self, request: Request, workload: str) -> Response:
-        """List the versions of a workload's policy, the newest first."""
+        """List the versions of a workload's policy, newest first."""
         rows = workload_for(self.actor, workload).versions.select_related("workload")
         return self.page(rows, serializers.VersionSerializer, "-number")
 
     @extend_schema(request=serializers.VersionInput, responses={201: serializers.VersionSerializer})
     def post(self, request: Request, workload: str) -> Response:
-        """Keep a policy document as the workload's next version. It is checked whole; routers get it by a rollout."""
+        """Save a policy document as the workload's next version, after full validation. Routers get it through a
+        rollout."""
         found = workload_for(self.actor, workload, edit=True)
         data = self.validated(serializers.VersionInput)
         document, locate = _document(data)
@@ -173,7 +175,7 @@ class VersionsView(ApiView):
 
 
 class ValidationSerializer(fields.Serializer[Any]):
-    """What `validate` answers: `digest` is null for a document that could not be kept."""
+    """The result of `validate`. `digest` is null if the document is not valid."""
 
     valid = fields.BooleanField()
     digest = fields.CharField(allow_null=True)
@@ -181,13 +183,13 @@ class ValidationSerializer(fields.Serializer[Any]):
 
 
 class ValidateView(ApiView):
-    """Every problem of a document at once; nothing is saved."""
+    """Report every problem of a document at once. Nothing is saved."""
 
     open_to_agents = True
 
     @extend_schema(request=serializers.VersionInput, responses=ValidationSerializer)
     def post(self, request: Request, workload: str) -> Response:
-        """Find every problem of a policy document at once; nothing is saved."""
+        """Find every problem of a policy document at once. Nothing is saved."""
         found = workload_for(self.actor, workload)
         document, locate = _document(self.validated(serializers.VersionInput))
         problems = problems_of(document, found, locate=locate)
@@ -204,7 +206,7 @@ class ValidateView(ApiView):
 class VersionView(ApiView):
     @extend_schema(responses=serializers.VersionSerializer)
     def get(self, request: Request, workload: str, number: int) -> Response:
-        """Read one version of a workload's policy, with its document and its digest."""
+        """Return one version of a workload's policy, with its document and digest."""
         version = version_for(workload_for(self.actor, workload), number)
         return Response(serializers.VersionSerializer(version).data, headers={"ETag": f'"{version.digest}"'})
 
@@ -221,11 +223,11 @@ class DifferencesSerializer(fields.Serializer[Any]):
 
 
 class DiffView(ApiView):
-    """What changed from one version to another, by path; rules by their ids."""
+    """List the changes between two versions by path, with rules matched by id."""
 
     @extend_schema(responses=DifferencesSerializer)
     def get(self, request: Request, workload: str, number: int, other: int) -> Response:
-        """Compare two versions of a workload's policy, path by path; rules by their ids."""
+        """Compare two versions of a workload's policy by path, with rules matched by id."""
         found = workload_for(self.actor, workload)
         before, after = version_for(found, number), version_for(found, other)
         return Response({"items": [d.as_dict() for d in differences(before.document, after.document)]})
@@ -237,7 +239,7 @@ class DiffView(ApiView):
 class AssignmentsView(ApiView):
     @extend_schema(responses=serializers.AssignmentSerializer(many=True))
     def get(self, request: Request, environment: str) -> Response:
-        """List what an environment serves now: of each workload the baseline, and the candidate with its share."""
+        """List what an environment serves now: for each workload the baseline, and the candidate with its share."""
         rows = Assignment.objects.filter(environment=environment_for(self.actor, environment))
         rows = rows.select_related("environment", "workload", "baseline", "candidate")
         return self.page(rows, serializers.AssignmentSerializer, "pk")
@@ -246,16 +248,16 @@ class AssignmentsView(ApiView):
 class AssignmentView(ApiView):
     @extend_schema(responses=serializers.AssignmentDetailSerializer)
     def get(self, request: Request, environment: str, workload: str) -> Response:
-        """Read what an environment serves of one workload, and how many routers have applied it."""
+        """Return what an environment serves for one workload, and how many routers have applied it."""
         return Response(
             serializers.AssignmentDetailSerializer(assignment_for(self.actor, environment, workload)).data
         )
 
 
 class ServeView(ApiView):
-    """Serve a first version. Every later one comes by a rollout.
+    """Serve a first version. Every later version requires a rollout.
 
-    Where the environment asks for four eyes, this asks a second person to agree (202), unless `break_glass` is set.
+    If the environment requires four eyes, this requests a second person's approval (202), unless `break_glass` is set.
     """
 
     @extend_schema(
@@ -276,11 +278,11 @@ class ServeView(ApiView):
 
 
 class PinView(ApiView):
-    """The emergency switch: one model for everything, at once, without approval."""
+    """The emergency switch: one model for every request, at once, without approval."""
 
     @extend_schema(request=serializers.PinInput, responses=serializers.AssignmentDetailSerializer)
     def post(self, request: Request, environment: str, workload: str) -> Response:
-        """Pull the emergency switch: one model for everything, at once, without approval."""
+        """Pull the emergency switch: one model for every request, at once, without approval."""
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         data = self.validated(serializers.PinInput)
         pinned = actions.pin(assignment, data["model"], actor=self.actor, reason=data["reason"])
@@ -301,11 +303,11 @@ class UnpinView(ApiView):
 
 
 class StopView(ApiView):
-    """Take the workload out of the environment."""
+    """Stop serving the workload in the environment."""
 
     @extend_schema(request=serializers.ReasonInput, responses={204: None})
     def post(self, request: Request, environment: str, workload: str) -> Response:
-        """Stop serving the workload in this environment; its routers fall back to their own default."""
+        """Stop serving the workload in this environment. Its routers fall back to their own default."""
         assignment = assignment_for(self.actor, environment, workload, role=Role.OPERATOR)
         reason = self.validated(serializers.ReasonInput)["reason"]
         actions.stop_serving(assignment, actor=self.actor, reason=reason)

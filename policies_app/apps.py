@@ -1,4 +1,4 @@
-"""The app, its figures for Prometheus, and what the audit log's verification compares."""
+"""Connects the app to the audit log's verification and to Prometheus."""
 
 from django.apps import AppConfig
 

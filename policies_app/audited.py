@@ -1,4 +1,4 @@
-"""What `audit verify` holds environments, workloads, models, versions and assignments against."""
+"""The rows that `audit verify` checks: environments, workloads, models, versions and assignments."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -61,7 +61,7 @@ _SERVED = ("baseline", "candidate", "pin", "mode", "share_pcm", "mirror_pcm")
 
 
 def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
-    """What is served: by entries of the assignment itself, and by those of a rollout that moved it."""
+    """Describe what is served, from entries of the assignment and of rollouts that moved it."""
     if not (body["environment"] and body["workload"]):
         return
     name = f"{body['environment']}/{body['workload']}"
@@ -77,17 +77,17 @@ def _said_of_assignments(body: Mapping[str, Any]) -> Iterable[Said]:
     elif body["action"] == "rollout.mirrors":
         yield name, said
     elif _of_rollout(body) and {"baseline", "version"} <= told.keys():
-        # Entries of before say the versions alone: of how they were served then, nothing.
+        # Older entries name only the versions, not how they were served.
         yield name, {**dict.fromkeys(("mode", "share_pcm", "mirror_pcm"), subjects.UNSAID), **said}
     elif _of_rollout(body) and told.get("revision") is not None:
-        yield name, dict.fromkeys(_SERVED, subjects.UNSAID)  # an entry of the first schema
+        yield name, dict.fromkeys(_SERVED, subjects.UNSAID)  # an entry of the first format
 
 
 def _of_rollout(body: Mapping[str, Any]) -> bool:
     return bool(body["target"]["kind"] == "rollout")
 
 
-# Routers receive texts of the row, made when it was written: they must say what its columns and the catalogue say.
+# Routers receive texts stored in the row when it was written. They must match its columns and the catalogue.
 _TEXT, _ITS_OWN = "what routers receive", "as the columns and the catalogue"
 
 

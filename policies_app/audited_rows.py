@@ -1,7 +1,7 @@
-"""Create or edit a row that people keep by name (an environment, a workload, a model), with its audit entry.
+"""Create or edit a named row (an environment, a workload, a model) with its audit entry.
 
-Both run in one transaction with the entry, which is appended last: the audit head is the most contended row, so
-it is locked for the shortest time. A refusal (403, 409, 412) rolls the change back and is kept as an entry, too.
+Both run in one transaction with the entry, which is appended last: the audit head is the most contended row, and this
+keeps its lock short. A refusal (403, 409, 412) rolls the change back and is also recorded as an entry.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def create_row(
     reason: str = "",
     then: Callable[[NamedRow], None] | None = None,
 ) -> NamedRow:
-    """Validate, insert and audit a new row; a taken name is a 409, never a 500. `then` follows the insert."""
+    """Validate, insert and audit a new row. A name that is taken is a 409. `then` runs after the insert."""
     _validate(row)
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
@@ -56,14 +56,14 @@ def edit_row(
     then: Callable[[NamedRow], None] | None = None,
     kept: Mapping[str, Any] | None = None,
 ) -> NamedRow:
-    """Apply `changes` if the row is still at version `expected` (None: at any), and audit the difference.
+    """Apply `changes` if the row is still at version `expected` (None: any), and audit the difference.
 
-    `guard` sees the locked row before the change, and raises what speaks against it. `then` is what follows from
-    the change; it runs before the audit entry, whose lock comes last. `kept` are further members of that entry.
+    `guard` receives the locked row before the change, and may raise. `then` runs after the change but before the audit
+    entry, whose lock must come last. `kept` holds further members of that entry.
     """
     subject = _audit_subject(row, action)
     with log.attempt(actor=actor, reason=reason, **subject):
-        # No key of the row changes: a stronger lock would stop others that only refer to the row.
+        # No key changes, so use the weaker lock: it does not block transactions that only refer to the row.
         fresh = type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
         if expected is not None and fresh.version != expected:
             raise StaleVersion(
@@ -104,7 +104,7 @@ def _kind(row: models.Model) -> str:
 
 
 def _audit_subject(row: NamedRow, action: str) -> dict[str, Any]:
-    """What the entry is about, and under which environment or workload the log lists it."""
+    """Return the entry's action and target, and the environment or workload that the log lists it under."""
     subject: dict[str, Any] = {"action": action, "target": (_kind(row), row.name)}
     if isinstance(row, Environment | Workload):
         subject[_kind(row)] = row.name
@@ -112,6 +112,6 @@ def _audit_subject(row: NamedRow, action: str) -> dict[str, Any]:
 
 
 def audited_fields(row: models.Model) -> dict[str, Any]:
-    """A row's own values, as the audit log keeps them."""
+    """Return a row's own values for the audit log."""
     values = model_to_dict(row)
     return {name: values[name] for name in sorted(values) if name not in ("id", "revision")}

@@ -1,4 +1,4 @@
-"""The input of the policies' pages. Forms read and check; every write is an action's."""
+"""Forms of the policy pages. They only parse and validate; actions do the writing."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from policies_app.models import Assignment, PolicyVersion
 class ReasonForm(forms.Form):
     """The reason for a change, kept in the audit log."""
 
-    problems: list[dict[str, Any]] = []  # of a refused document, set by `controlplane.web.pages.attempt`
+    # Problems of a refused document, set by `controlplane.web.pages.attempt`.
+    problems: list[dict[str, Any]] = []
     reason = forms.CharField(
         max_length=400,
         widget=forms.Textarea(attrs={"rows": 3, "placeholder": "What happened, and what this should change"}),
@@ -20,7 +21,7 @@ class ReasonForm(forms.Form):
 
 
 class VersionForm(forms.Form):
-    """A document as text; YAML, or JSON, which is YAML too."""
+    """A policy document as text: YAML, or JSON, which is valid YAML."""
 
     problems: list[dict[str, Any]] = []
     text = forms.CharField(
@@ -28,30 +29,30 @@ class VersionForm(forms.Form):
         max_length=65_536,
         strip=False,
         widget=AceWidget(
-            theme="github",  # the script sets the mode, once workers are off
-            width=None,  # by the style sheet: an inline style is not allowed
+            theme="github",  # the script sets the mode after disabling workers
+            width=None,  # set in the style sheet: inline styles are not allowed
             height=None,
             tabsize=2,
             toolbar=False,
             showprintmargin=False,
-            useworker=False,  # a worker of a blob: is not allowed by the content security policy
+            useworker=False,  # the content security policy forbids a worker from a blob: URL
             useStrictCSP=True,
             basicautocompletion=True,
             attrs={"class": "pm-code", "rows": 28, "spellcheck": "false", "wrap": "off"},
         ),
     )
-    # The newest version when the editor was opened: who saved one since is shown before a save.
+    # The newest version when the editor was opened, to detect a version saved by somebody else since.
     newest = forms.IntegerField(required=False, widget=forms.HiddenInput)
     note = forms.CharField(
         required=False,
         max_length=400,
-        widget=forms.TextInput(attrs={"placeholder": "What is new in this version"}),
+        widget=forms.TextInput(attrs={"placeholder": "What has changed in this version"}),
         help_text="Shown in the list of versions and to the approver of a rollout.",
     )
 
 
 class ServeForm(ReasonForm):
-    """The first version that an environment serves; later ones come by a rollout."""
+    """Serves the first version in an environment; later ones require a rollout."""
 
     version = forms.ModelChoiceField(PolicyVersion.objects.none(), empty_label=None)
     break_glass = forms.BooleanField(
@@ -70,10 +71,10 @@ class ServeForm(ReasonForm):
 
 
 class PinForm(ReasonForm):
-    """One model for everything, by its name in the served policy."""
+    """Pins one model for every request, chosen by its name in the served policy."""
 
     model_alias = forms.ChoiceField(
-        label="Model", help_text="A name under models of the served baseline, the document every router has."
+        label="Model", help_text="A name under `models` in the served baseline, which every router has."
     )
     field_order = ["model_alias", "reason"]
 

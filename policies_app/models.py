@@ -1,4 +1,4 @@
-"""What may be served (workloads, models, versions) and what is served now (assignments, revisions)."""
+"""Tables of what can be served (workloads, models, versions) and what is served now (assignments, revisions)."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -17,16 +17,18 @@ def new_epoch() -> str:
 
 
 class Environment(models.Model):
-    """Where routers live. Its row is locked to draw the next revision: no holes, never back."""
+    """A place where routers live. Its row is locked to draw the next revision, so revisions have no gaps and never
+    decrease."""
 
     name = models.SlugField(max_length=64, unique=True)
     description = models.CharField(max_length=200, blank=True, default="")
     epoch = models.CharField(max_length=36, default=new_epoch)  # a restore from a backup starts a new one
     revision = models.BigIntegerField(default=0)
-    four_eyes = models.BooleanField(default=True)  # a rollout here needs somebody else's approval
+    four_eyes = models.BooleanField(default=True)  # a rollout here needs another person's approval
     poll_interval_ms = models.PositiveIntegerField(default=10_000, validators=[MinValueValidator(200)])
-    frozen_from = models.DateTimeField(null=True, blank=True)  # null: the freeze has begun
-    frozen_until = models.DateTimeField(null=True, blank=True)  # no start, no advance; rollback still works
+    frozen_from = models.DateTimeField(null=True, blank=True)  # null: the freeze has already begun
+    # No starts and no advances; rollbacks still work.
+    frozen_until = models.DateTimeField(null=True, blank=True)
     freeze_reason = models.CharField(max_length=200, blank=True, default="")
     version = models.PositiveIntegerField(default=1)  # for If-Match
     created_at = models.DateTimeField(auto_now_add=True)
@@ -35,7 +37,7 @@ class Environment(models.Model):
         return self.name
 
     def is_frozen(self, now: datetime) -> bool:
-        """Whether the change freeze is in force: begun, and not over."""
+        """Return whether the change freeze is in force: it has begun and is not over."""
         begun = self.frozen_from is None or self.frozen_from <= now
         return begun and self.frozen_until is not None and self.frozen_until > now
 
@@ -49,7 +51,7 @@ class Workload(models.Model):
         HARD = "hard"
 
     class Unit(models.TextChoices):
-        """What stays on one arm: a conversation never changes model half way."""
+        """What is assigned to one arm as a whole: a conversation never switches models halfway."""
 
         REQUEST = "request"
         CONVERSATION = "conversation"
@@ -66,13 +68,14 @@ class Workload(models.Model):
     description = models.CharField(max_length=400, blank=True, default="")
     task_type = models.CharField(max_length=64)
     difficulty = models.CharField(max_length=8, choices=Difficulty.choices, default=Difficulty.MIXED)
-    # Share of tasks that must succeed, 0 … 1.
+    # The share of tasks that must succeed, 0 to 1.
     quality_bar = models.DecimalField(
         max_digits=5, decimal_places=4, validators=[MinValueValidator(0), MaxValueValidator(1)]
     )
-    # A slower task is slow. None: nobody declared it, and a rollout measures it on its baseline.
+    # A slower task counts as slow. None: not declared, so a rollout measures it on its baseline.
     latency_tolerance_ms = models.PositiveIntegerField(null=True, blank=True)
-    # US dollars a day and environment that mirrored tasks may cost (shadow only). None: no limit but their share.
+    # US dollars per day and environment that mirrored tasks may cost (shadow only). None: limited only by their
+    # share.
     mirror_budget_usd = models.DecimalField(
         max_digits=12, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(0)]
     )
@@ -84,7 +87,7 @@ class Workload(models.Model):
     success_signal = models.CharField(
         max_length=16, choices=SuccessSignal.choices, default=SuccessSignal.ACCURACY_CHECK
     )
-    # Seconds until an outcome may be judged: graders and users answer late.
+    # Seconds before an outcome may be judged, because graders and users answer late.
     outcome_lag_s = models.PositiveIntegerField(default=900, validators=[MaxValueValidator(86_400)])
     version = models.PositiveIntegerField(default=1)  # for If-Match
     created_at = models.DateTimeField(auto_now_add=True)
@@ -97,10 +100,10 @@ class Workload(models.Model):
 
 
 class Model(models.Model):
-    """A provider's model in the catalogue. Price is not strength: `quality` is recorded on its own."""
+    """A provider's model in the catalogue. Price does not imply quality, so `quality` is recorded separately."""
 
     name = models.CharField(max_length=120, unique=True, validators=[validate_name])  # `openai/gpt-4o-mini`
-    # Nano-USD per 10⁶ tokens; null: the catalogue knows none, and what depends on it stays unknown.
+    # Nano-USD per 10⁶ tokens. Null: unknown, and everything that depends on it stays unknown.
     input_nusd_per_mtok = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
     output_nusd_per_mtok = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
     cache_read_nusd_per_mtok = models.BigIntegerField(
@@ -115,10 +118,10 @@ class Model(models.Model):
     batch_output_nusd_per_mtok = models.BigIntegerField(
         null=True, blank=True, validators=[MinValueValidator(0)]
     )
-    price_source = models.CharField(max_length=200, blank=True, default="")  # where the prices come from
+    price_source = models.CharField(max_length=200, blank=True, default="")  # the origin of the prices
     context_window = models.PositiveIntegerField(validators=[MinValueValidator(1)])  # tokens
-    retires_on = models.DateField(null=True, blank=True)  # the provider's last day of it, where announced
-    quality = models.FloatField(null=True, blank=True)  # recorded share of successes, 0 … 1, where known
+    retires_on = models.DateField(null=True, blank=True)  # the provider's last day for it, if announced
+    quality = models.FloatField(null=True, blank=True)  # recorded share of successes, 0 to 1, if known
     enabled = models.BooleanField(default=True)
     version = models.PositiveIntegerField(default=1)  # for If-Match
     created_at = models.DateTimeField(auto_now_add=True)
@@ -134,7 +137,8 @@ PRICES = ("input", "output", "cache_read", "cache_write", "batch_input", "batch_
 
 
 class ModelPrice(models.Model):
-    """History: what a model cost from `since` on. Written by `catalogue.actions` with each change of a price."""
+    """The history of a model's prices, each valid from `since`. `catalogue.actions` adds a row with each price
+    change."""
 
     model = models.ForeignKey(Model, models.CASCADE, related_name="price_history")
     since = models.DateTimeField()
@@ -153,15 +157,15 @@ class ModelPrice(models.Model):
 
 
 class PolicyVersion(models.Model):
-    """An immutable, numbered document of one workload: `actions.add_version` writes it, triggers keep it."""
+    """An immutable, numbered document of one workload. `actions.add_version` writes it; triggers protect it."""
 
     workload = models.ForeignKey(Workload, models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     digest = models.CharField(max_length=71)  # sha256:<64 hex> of `canonical`
-    canonical = models.TextField()  # RFC 8785 JSON: the very bytes that routers receive
+    canonical = models.TextField()  # RFC 8785 JSON: exactly the bytes that routers receive
     note = models.CharField(max_length=400, blank=True, default="")
     author_label = models.CharField(max_length=200)
-    author_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — null: no person wrote it
+    author_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — no person wrote it
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -180,7 +184,7 @@ class PolicyVersion(models.Model):
 
 
 class Assignment(models.Model):
-    """What one environment serves for one workload now. Only `actions` of this app write it."""
+    """What an environment serves for a workload now. Only this app's `actions` write it."""
 
     class Mode(models.TextChoices):
         SHADOW = "shadow"
@@ -191,7 +195,7 @@ class Assignment(models.Model):
     workload = models.ForeignKey(Workload, models.PROTECT, related_name="assignments")
     baseline = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="+")
     candidate = models.ForeignKey(PolicyVersion, models.PROTECT, null=True, blank=True, related_name="+")
-    # The rollout that moves it, as routers see it. By value: this app does not know rollouts.
+    # The rollout that moves it, as routers see it. Stored by value: this app does not depend on rollouts.
     rollout = models.UUIDField(null=True, blank=True)
     stage = models.PositiveSmallIntegerField(null=True, blank=True)
     mode = models.CharField(max_length=16, choices=Mode.choices, blank=True, default="")
@@ -201,11 +205,11 @@ class Assignment(models.Model):
     cost_cap_nusd = models.BigIntegerField(null=True, blank=True)
     pin_model = models.CharField(max_length=120, blank=True, default="")  # empty: no pin
     pin_reason = models.CharField(max_length=400, blank=True, default="")
-    revision = models.BigIntegerField()  # the environment's revision that made it what it is
-    # The workload's entry of the snapshot, ready to be joined: publishing one change costs one fragment.
+    revision = models.BigIntegerField()  # the environment's revision of its last change
+    # The workload's part of the snapshot, ready to be joined: publishing one change costs one fragment.
     fragment = models.TextField()
-    prices = models.TextField(default="{}")  # of the models in its documents, as the snapshot carries them
-    changed_at = models.DateTimeField()  # by the database's clock; readback counts from it
+    prices = models.TextField(default="{}")  # prices of the models in its documents, as in the snapshot
+    changed_at = models.DateTimeField()  # by the database's clock; readback measures from it
 
     class Meta:
         constraints = [
@@ -223,7 +227,7 @@ class Assignment(models.Model):
 
 
 class Revision(models.Model):
-    """History: which change made each revision of an environment."""
+    """The history of an environment's revisions, with the change that made each."""
 
     environment = models.ForeignKey(Environment, models.PROTECT, related_name="revisions")
     number = models.BigIntegerField()
@@ -241,28 +245,30 @@ class Revision(models.Model):
 
 
 class Router(models.Model):
-    """A router process as it was last heard. `fleet.writer` writes it every few seconds, by the database's clock."""
+    """The last known state of a router process, written every few seconds by `fleet.writer`, by the database's
+    clock."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="routers")
     instance = models.CharField(max_length=128)
     client = models.CharField(max_length=128, blank=True, default="")  # software/version
-    # What its If-None-Match named: applied and, where it keeps a store, on its disk. `fleet.applied` weighs
-    # this against its last ack, which may be ahead while the disk refuses.
+    # The snapshot named by its If-None-Match: applied and, if it has a store, on its disk. `fleet.applied` compares
+    # this with its last ack, which may be newer if the disk rejects writes.
     epoch = models.CharField(max_length=36, blank=True, default="")
     revision = models.BigIntegerField(default=0)
     acked_epoch = models.CharField(max_length=36, blank=True, default="")
     acked_revision = models.BigIntegerField(default=0)
     acked_at = models.DateTimeField(null=True, blank=True)
-    first_polled_at = models.DateTimeField(null=True, blank=True)  # null: before this was recorded
+    first_polled_at = models.DateTimeField(null=True, blank=True)  # null: from before this was recorded
     polled_at = models.DateTimeField()
-    left_at = models.DateTimeField(null=True, blank=True)  # it said `leaving`; a later poll outweighs it
+    left_at = models.DateTimeField(null=True, blank=True)  # it sent `leaving`; a later poll overrides that
     applied_at = models.DateTimeField(null=True, blank=True)
-    # Its clock: by how much the minutes that it reported were ahead of the database's, when that was last refused.
+    # How far its reported minutes were ahead of the database's clock at the last refusal.
     clock_ahead_s = models.FloatField(null=True, blank=True)
     clock_ahead_at = models.DateTimeField(null=True, blank=True)
-    # When it last reported outcomes without its decisions (an older client): what never came back is unknown.
+    # When it last reported outcomes without decisions (an older client), so unfinished tasks are unknown.
     reported_partly_at = models.DateTimeField(null=True, blank=True)
-    # The last refusal, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at": …}}
+    # The last refusal per workload, cleared when it applies that workload: {workload: {"digest": …, "error": …, "at":
+    # …}}
     rejected = models.JSONField(default=dict, blank=True)
 
     class Meta:
@@ -274,7 +280,7 @@ class Router(models.Model):
 
 
 class Listening(models.Model):
-    """A stretch of time in which a gateway could hear routers and write down what it heard."""
+    """A period in which a gateway could hear routers and record what it heard."""
 
     began_at = models.DateTimeField()
     until = models.DateTimeField(db_index=True)
@@ -284,25 +290,25 @@ class Listening(models.Model):
 
 
 class Published(models.Model):
-    """What the bucket of snapshots holds of one environment. Only `snapshots.publish` writes it."""
+    """What the bucket of snapshots contains for one environment. Only `snapshots.publish` writes it."""
 
     environment = models.OneToOneField(Environment, models.CASCADE, related_name="published")
     address = models.CharField(max_length=400, blank=True, default="")  # bucket/key
     epoch = models.CharField(max_length=36, blank=True, default="")
-    revision = models.BigIntegerField(default=-1)  # -1: nothing was published yet
+    revision = models.BigIntegerField(default=-1)  # -1: nothing published yet
     poll_interval_ms = models.PositiveIntegerField(
         default=0
     )  # is in the body, and changes without a revision
-    key_id = models.CharField(max_length=16, blank=True, default="")  # of the key that signed it
-    tag = models.CharField(max_length=200, blank=True, default="")  # the store's own, of our write
+    key_id = models.CharField(max_length=16, blank=True, default="")  # of the signing key
+    tag = models.CharField(max_length=200, blank=True, default="")  # the store's own tag of our last write
     published_at = models.DateTimeField(null=True, blank=True)
-    checked_at = models.DateTimeField(null=True, blank=True)  # when the object was last found to be that
-    # Failures in a row, 0: all is well; the next try, and what was said last.
+    checked_at = models.DateTimeField(null=True, blank=True)  # when the object was last seen unchanged
+    # Consecutive failures (0: none), the next attempt, and the last error.
     failures = models.PositiveIntegerField(default=0)
     failing_since = models.DateTimeField(null=True, blank=True)
     retry_at = models.DateTimeField(null=True, blank=True)
     error = models.CharField(max_length=400, blank=True, default="")
-    # Who is at it, and until when that is believed.
+    # The process that is publishing, and when its claim expires.
     claim = models.UUIDField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
 

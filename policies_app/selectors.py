@@ -1,4 +1,4 @@
-"""Things by their names, checked: 404 for what the caller may not see, 403 for what the caller may not do."""
+"""Look up rows by name with permission checks: 404 for what the caller may not see, 403 for what they may not do."""
 
 from django.db.models import QuerySet
 
@@ -12,7 +12,7 @@ from policies_app.models import Assignment, Environment, Model, PolicyVersion, W
 def environment_for(
     principal: Principal, name: str, *, role: Role = Role.VIEWER, workload: str | None = None
 ) -> Environment:
-    """`workload`: the one that the request is about, if it is about one."""
+    """Return an environment. `workload` is the workload that the request is about, if any."""
     environment = Environment.objects.filter(name=name).first()
     if environment is None or not permissions.has_role(principal, Role.VIEWER, name):
         raise NotFound(f"There is no environment {name!r}, or you may not see it.")
@@ -21,18 +21,18 @@ def environment_for(
 
 
 def environments_for(principal: Principal) -> QuerySet[Environment]:
-    """The environments that the caller may see."""
+    """Return the environments that the caller may see."""
     names = permissions.visible_environments(principal)
     return Environment.objects.all() if names is None else Environment.objects.filter(name__in=names)
 
 
 def four_eyes_by_name() -> dict[str, bool]:
-    """Whether each environment asks for a second person, for the actions that give roles."""
+    """Return whether each environment requires a second person. Used by the actions that grant roles."""
     return dict(Environment.objects.values_list("name", "four_eyes"))
 
 
 def workload_for(principal: Principal, name: str, *, edit: bool = False) -> Workload:
-    """A workload. They are no secret among people with any role; to edit one takes its owning team."""
+    """Return a workload. Anyone with a role may see it; editing requires membership in its owning team."""
     workload = Workload.objects.select_related("owner").filter(name=name).first()
     if workload is None:
         raise NotFound(f"There is no workload {name!r}.")

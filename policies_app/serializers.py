@@ -1,4 +1,4 @@
-"""Shapes of /api/v1 for what may be served. They read and check input; every write is an action's."""
+"""Serializers of /api/v1 for policies. They only parse and validate; actions do the writing."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from pointsman.policy import json_schema
 from policies_app.fleet.readback import read_back
 from policies_app.models import PRICES, Assignment, Environment, Model, PolicyVersion, Workload
 
-# That a name is taken is the action's to say, as a 409: asked here, two callers at once both hear "free".
+# The action reports a taken name as a 409. Checked here, two concurrent callers would both pass.
 _NAME: dict[str, Any] = {"name": {"validators": []}}
 
 
 @extend_schema_field({name: part for name, part in json_schema().items() if name != "$schema"})
 class PolicyField(serializers.JSONField):
-    """A policy document. Its problems are the package's to find, all at once."""
+    """A policy document. The policy package validates it and reports all problems at once."""
 
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     frozen_from = ZonedDateTimeField(
-        required=False, allow_null=True, help_text="null: the freeze has begun; ahead: it is planned"
+        required=False, allow_null=True, help_text="null: the freeze has begun; a future time: it is planned"
     )
     frozen_until = ZonedDateTimeField(required=False, allow_null=True)
     reason = ReasonField()
@@ -91,7 +91,7 @@ class VersionSerializer(serializers.ModelSerializer[PolicyVersion]):
 
 
 class VersionInput(serializers.Serializer[Any]):
-    """A document: JSON under `policy`, or YAML or JSON text under `text` (problems then have lines)."""
+    """A document: JSON in `policy`, or YAML or JSON text in `text` (then problems have line numbers)."""
 
     policy = PolicyField(required=False)
     text = serializers.CharField(required=False, trim_whitespace=False, max_length=65_536)
@@ -100,7 +100,7 @@ class VersionInput(serializers.Serializer[Any]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("policy" in attrs) == ("text" in attrs):
             raise serializers.ValidationError(
-                "Give the document once: as JSON under `policy`, or as YAML or JSON text under `text`."
+                "Give the document either as JSON in `policy` or as YAML or JSON text in `text`, not both."
             )
         return attrs
 
@@ -133,7 +133,8 @@ class AssignmentSerializer(serializers.ModelSerializer[Assignment]):
 
 
 class ReadbackSerializer(serializers.Serializer[Any]):
-    """How many router processes have applied what is served. `silent` ones among the `stragglers` are not awaited."""
+    """How many router processes have applied what is served. The `silent` ones among the `stragglers` are not
+    awaited."""
 
     revision = serializers.IntegerField()
     confirmed = serializers.IntegerField()
@@ -159,7 +160,8 @@ class ServeInput(serializers.Serializer[Any]):
     version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
     reason = serializers.CharField(max_length=400)
     break_glass = serializers.BooleanField(
-        default=False, help_text="with four eyes: serve it now, alone; the audit log and the webhooks say so"
+        default=False,
+        help_text="with four eyes: serve it now without approval; the audit log and the webhooks report it",
     )
 
 

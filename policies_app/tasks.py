@@ -1,4 +1,4 @@
-"""Periodic jobs of what is served. See `controlplane.core.schedule`."""
+"""Periodic jobs of the policies. See `controlplane.core.schedule`."""
 
 from celery import shared_task
 
@@ -8,17 +8,17 @@ from policies_app.snapshots import publish as publishing
 
 @shared_task(soft_time_limit=60, time_limit=75)
 def publish() -> int:
-    """Put into the bucket what it does not hold yet."""
+    """Publish snapshots that the bucket does not have yet."""
     return publishing.sweep()
 
 
 @shared_task(soft_time_limit=60, time_limit=75)
 def tell_rejected() -> int:
-    """Tell of documents that are served and that routers refuse."""
+    """Report served documents that routers refuse."""
     return rejections.tell()
 
 
 @shared_task(soft_time_limit=300, time_limit=330)
 def prune_routers() -> int:
-    """Forget routers that have not been heard of for a week."""
+    """Delete routers not heard from for a week."""
     return writer.prune()

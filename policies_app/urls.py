@@ -1,4 +1,4 @@
-"""Below /api/v1/."""
+"""URLs below /api/v1/."""
 
 from django.urls import path
 
@@ -27,6 +27,6 @@ urlpatterns = [
     path("workloads/<slug:workload>/versions/<int:number>", api.VersionView.as_view()),
     path("workloads/<slug:workload>/versions/<int:number>/diff/<int:other>", api.DiffView.as_view()),
     path("models", api.ModelsView.as_view()),
-    # A model's name has a slash in it: provider/model.
+    # A model's name contains a slash: provider/model.
     path("models/<path:model>", api.ModelView.as_view()),
 ]

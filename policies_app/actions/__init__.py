@@ -1,4 +1,4 @@
-"""Every write to what may be served and to what is served now. API, console, tasks and commands all call these.
+"""Every write to what can be served and what is served now. The API, console, tasks and commands all call these.
 
     environments   register_environment  edit_environment  start_new_epoch
     workloads      register_workload  edit_workload
@@ -6,9 +6,9 @@
     assignments    serve_first  stop_serving  set_assignment  pin  unpin  served_assignment
     catalogue      add_model  edit_model                             (`policies_app.catalogue.actions`)
 
-Each runs in one transaction with its audit entry, which is appended last: the audit head is the most contended
-row, so it is locked for the shortest time. `log.attempt` is that transaction; what it refuses is rolled back and
-kept in the log as refused.
+Each runs in one transaction with its audit entry, which is appended last: the audit head is the most contended row,
+and this keeps its lock short. `log.attempt` is that transaction; it rolls a refused change back and records the
+refusal.
 """
 
 from policies_app.actions.assignments import (

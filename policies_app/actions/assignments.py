@@ -1,4 +1,4 @@
-"""What is served now: the first version, moves, pins. Each change draws the environment's next revision."""
+"""Writes to what is served now: first versions, moves, pins. Each change draws the environment's next revision."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,10 +23,10 @@ def serve_first(
     break_glass: bool = False,
     evidence: Any = None,
 ) -> Assignment:
-    """Begin to serve a workload in an environment. Every later version comes by a rollout.
+    """Start serving a workload in an environment. Every later version requires a rollout.
 
-    Where the environment asks for four eyes it takes another person's yes (`change_requests`), or break-glass; after
-    a stop, too: else stop and serve would put any version on traffic.
+    If the environment requires four eyes, this needs another person's approval (`change_requests`) or break-glass, also
+    after a stop: otherwise stop and serve would put any version on traffic.
     """
     workload = version.workload
     subject = _audit_subject(environment, workload)
@@ -62,18 +62,21 @@ def serve_first(
 def _refuse_one_alone(
     environment: Environment, version: PolicyVersion, approvals: Any, break_glass: bool
 ) -> bool:
-    """Whether the environment asks for four eyes. The row is locked: nobody switches it on in between."""
+    """Return whether the environment requires four eyes. Raises `ApprovalMissing` without an approval or break-glass.
+
+    The environment's row is locked, so the setting cannot change in between.
+    """
     guarded = Environment.objects.values_list("four_eyes", flat=True).get(pk=environment.pk)
     if guarded and not (approvals or break_glass):
         raise ApprovalMissing(
-            f"{environment.name} asks for four eyes: another person must approve that version {version.number} of "
-            f"{version.workload.name} is served. Ask for it, or break the glass."
+            f"{environment.name} requires four eyes: another person must approve that version {version.number} of "
+            f"{version.workload.name} is served. Request an approval, or use break-glass."
         )
     return guarded
 
 
 def stop_serving(assignment: Assignment, *, actor: Actor, reason: str) -> None:
-    """Take a workload out of an environment. From then on routers answer its tasks by their own default."""
+    """Stop serving a workload in an environment. Routers then answer its tasks with their own default."""
     subject = _audit_subject(assignment.environment, assignment.workload)
     with log.attempt(actor=actor, action="assignment.stop_serving", reason=reason, **subject):
         draw_revision(
@@ -105,10 +108,10 @@ def set_assignment(
     cost_cap_nusd: int | None = None,
     cause: str,
 ) -> int:
-    """Move an assignment, inside the caller's transaction, and return the new revision.
+    """Move an assignment inside the caller's transaction, and return the new revision.
 
-    The caller (`rollout_app.actions`) writes the audit entry: the move is a part of its transition, not a
-    change of its own. Raises `NotServed` when the environment serves nothing for the workload yet.
+    The caller (`rollout_app.actions`) writes the audit entry, because the move is part of its transition. Raises
+    `NotServed` if the environment serves nothing for the workload yet.
     """
     revision = draw_revision(environment_id, workload_id, cause)
     assignment = served_assignment(environment_id, workload_id)
@@ -121,15 +124,15 @@ def set_assignment(
 
 
 def pin(assignment: Assignment, model_alias: str, *, actor: Actor, reason: str) -> Assignment:
-    """The emergency switch: one model for everything, at once, without approval.
+    """Pin a workload to one model, at once and without approval (the emergency switch).
 
-    `model_alias` is a name under `models` of the served baseline, the one document that every router has.
+    `model_alias` is a name under `models` in the served baseline, the one document that every router has.
     """
     return _set_pin(assignment, model_alias, reason, action="assignment.pin", actor=actor)
 
 
 def unpin(assignment: Assignment, *, actor: Actor, reason: str) -> Assignment:
-    """End the pin: tasks follow the policy again. Raises `Conflict` where nothing is pinned."""
+    """End the pin, so that tasks follow the policy again. Raises `Conflict` if nothing is pinned."""
     return _set_pin(assignment, "", reason, action="assignment.unpin", actor=actor)
 
 
@@ -154,7 +157,7 @@ def _set_pin(assignment: Assignment, model: str, reason: str, *, action: str, ac
 
 
 def _refuse_pin(assignment: Assignment, model: str) -> None:
-    """Of the locked row: what was read before may be another baseline, or a pin that has ended."""
+    """Check the locked row: its baseline or pin may have changed since the caller read it."""
     aliases = sorted(assignment.baseline.document["models"])
     if model and model not in aliases:
         raise InvalidInput(f"{model!r} is not a model of the served policy; it has {', '.join(aliases)}.")
@@ -163,7 +166,7 @@ def _refuse_pin(assignment: Assignment, model: str) -> None:
 
 
 def republish_unit(workload: Workload) -> None:
-    """Publish a changed unit of assignment: it is a part of what routers receive."""
+    """Publish a workload's changed unit, which is part of what routers receive."""
     for environment_id in workload.assignments.values_list("environment_id", flat=True).order_by(
         "environment_id"
     ):
@@ -175,7 +178,7 @@ def republish_unit(workload: Workload) -> None:
 
 
 def refuse_under_way(workload: Workload, names: Sequence[str]) -> None:
-    """Raise `RolloutActive` while a rollout is judged by these settings: it would be another comparison."""
+    """Raise `RolloutActive` while a rollout is judged by these settings: changing them would change the comparison."""
     for assignment in workload.assignments.select_related("environment", "workload").exclude(rollout=None):
         raise _under_way(assignment, names)
 
@@ -183,12 +186,12 @@ def refuse_under_way(workload: Workload, names: Sequence[str]) -> None:
 def _under_way(assignment: Assignment, names: Sequence[str]) -> RolloutActive:
     return RolloutActive(
         f"A rollout of {assignment.workload.name} is under way in {assignment.environment.name}: "
-        f"{', '.join(names)} cannot change before it has ended."
+        f"{', '.join(names)} cannot change until it ends."
     )
 
 
 def _audited_values(assignment: Assignment) -> dict[str, Any]:
-    """What the audit log keeps of an assignment: versions by number, never whole documents."""
+    """Return an assignment's values for the audit log: versions by number, not whole documents."""
     return {
         "baseline": assignment.baseline.number,
         "candidate": assignment.candidate and assignment.candidate.number,
@@ -200,7 +203,7 @@ def _audited_values(assignment: Assignment) -> dict[str, Any]:
 
 
 def _audit_subject(environment: Environment, workload: Workload) -> dict[str, Any]:
-    """Where an assignment's entries belong in the log."""
+    """Return the target, environment and workload of an assignment's audit entries."""
     return {
         "target": ("assignment", f"{environment.name}/{workload.name}"),
         "environment": environment.name,

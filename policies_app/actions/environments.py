@@ -28,10 +28,9 @@ def edit_environment(
     evidence: Any = None,
     **changes: Any,
 ) -> Environment:
-    """Change four eyes, the poll interval or the freeze (`frozen_from`, `frozen_until`,
-    `freeze_reason`).
+    """Change four eyes, the poll interval or the freeze (`frozen_from`, `frozen_until`, `freeze_reason`).
 
-    To switch four eyes off takes another person's yes (`change_requests`), or break-glass.
+    Turning four eyes off requires another person's approval (`change_requests`) or break-glass.
     """
 
     def refuse_one_alone(environment: Environment) -> None:
@@ -44,8 +43,8 @@ def edit_environment(
             reasons.demand(actor, reason, f"This ends the change freeze of {environment.name} early")
         if environment.four_eyes and changes.get("four_eyes") is False and not (approvals or break_glass):
             raise ApprovalMissing(
-                f"{environment.name} asks for four eyes: to switch that off takes a second person. Ask for it under "
-                f"/environments/{environment.name}/four-eyes-off, or break the glass there."
+                f"{environment.name} requires four eyes: turning it off needs a second person. Request it at "
+                f"/environments/{environment.name}/four-eyes-off, or use break-glass there."
             )
 
     return edit_row(
@@ -61,9 +60,9 @@ def edit_environment(
 
 
 def start_new_epoch(environment: Environment, *, actor: Actor, reason: str) -> Environment:
-    """After a restore from a backup: routers take the older revisions of the new epoch, which they refuse without.
+    """Start a new epoch after a restore from a backup. Routers would refuse older revisions of the same epoch.
 
-    The revision goes on from where the backup left it.
+    The revision continues from where the backup left it.
     """
     place: dict[str, Any] = {"environment": environment.name, "target": ("environment", environment.name)}
     with log.attempt(actor=actor, action="environment.new_epoch", reason=reason, **place):

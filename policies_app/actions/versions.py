@@ -1,4 +1,4 @@
-"""Keep a policy document as a workload's next version."""
+"""Save a policy document as a workload's next version."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +22,10 @@ def add_version(
     note: str = "",
     locate: Locate | None = None,
 ) -> PolicyVersion:
-    """Keep a document as the workload's next version.
+    """Save a document as the workload's next version.
 
-    Raises `PolicyRefused` with every problem at once, or `AlreadyExists` naming the version that has the same
-    content: two numbers for one digest would let an approval of one pass for the other.
+    Raises `PolicyRefused` with every problem at once, or `AlreadyExists` with the version that has the same content: if
+    two numbers had one digest, an approval of one could pass for the other.
     """
     problems = problems_of(document, workload, locate=locate)
     if errors := [problem for problem in problems if problem.severity == "error"]:
@@ -35,7 +35,7 @@ def add_version(
         )
     target = ("workload", workload.name)
     with log.attempt(actor=actor, action="version.add", target=target, workload=workload.name, reason=note):
-        Workload.objects.select_for_update(no_key=True).get(pk=workload.pk)  # one number at a time
+        Workload.objects.select_for_update(no_key=True).get(pk=workload.pk)  # serializes the numbering
         content = digest(document)
         if same := workload.versions.filter(digest=content).first():
             raise AlreadyExists(
@@ -64,7 +64,7 @@ def add_version(
 
 
 def add_version_from_text(workload: Workload, text: str, *, note: str, actor: Actor) -> PolicyVersion:
-    """Keep the document in `text` (YAML or JSON). Raises `PolicyRefused` with lines and columns."""
+    """Save the document in `text` (YAML or JSON). Raises `PolicyRefused` with lines and columns."""
     try:
         document = parse(text)
     except PolicyInvalid as error:

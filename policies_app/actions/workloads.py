@@ -10,8 +10,8 @@ from policies_app.actions.assignments import refuse_under_way, republish_unit
 from policies_app.audited_rows import create_row, edit_row
 from policies_app.models import Workload
 
-DESCRIBES = {"description"}  # what no router and no rollout ever sees
-# What an approval covers beside the guardrails (`rollout_app.actions.approvals`).
+DESCRIBES = {"description"}  # fields that no router and no rollout uses
+# Fields that an approval covers along with the guardrails (`rollout_app.actions.approvals`).
 JUDGED_BY = {"unit", "quality_bar", "success_signal", "outcome_lag_s", "latency_tolerance_ms"}
 
 
@@ -22,9 +22,8 @@ def register_workload(name: str, *, actor: Actor, reason: str = "", **fields: An
 def edit_workload(
     workload: Workload, *, expected: int | None = None, actor: Actor, reason: str = "", **changes: Any
 ) -> Workload:
-    """Change a workload. What more than describes it reaches every environment that serves it (`require_reach`), and
-    what a rollout is judged by (`JUDGED_BY`) stays as it is while one is under way.
-    """
+    """Change a workload. All but its description affects every environment that serves it (`require_reach`). The
+    fields that rollouts are judged by (`JUDGED_BY`) cannot change while a rollout is under way."""
 
     def guard(workload: Workload) -> None:
         if set(changes) - DESCRIBES:
@@ -46,8 +45,8 @@ def edit_workload(
 
 
 def require_reach(workload: Workload, actor: Actor) -> None:
-    """Raise `RoleMissing` unless the actor is an editor wherever the workload is served: a change of how it is judged
-    is a change there, too, not only where the actor works."""
+    """Raise `RoleMissing` unless the actor is an editor wherever the workload is served. A change of how it is
+    judged affects all of those environments, not only the actor's."""
     places = workload.assignments.values_list("environment__name", flat=True).order_by("environment__name")
     for environment in places:
         permissions.require_role(actor, Role.EDITOR, environment, workload=workload.name)

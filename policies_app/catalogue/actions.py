@@ -1,4 +1,4 @@
-"""Writes to the model catalogue. A changed price is a row of history, and reaches routers as a new revision."""
+"""Writes to the model catalogue. A changed price is added to the history and reaches routers in a new revision."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def edit_model(
 
     then = publish if _PRICE_FIELDS & changes.keys() else None
     if then:
-        changes.setdefault("price_source", "")  # a person's own: an import keeps it
+        changes.setdefault("price_source", "")  # set by a person, so that an import keeps it
     return edit_row(model, "model.edit", changes, expected=expected, actor=actor, reason=reason, then=then)
 
 

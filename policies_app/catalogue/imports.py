@@ -1,4 +1,4 @@
-"""What a price list would change in the catalogue, and the change itself: all of it or nothing."""
+"""Plan and apply the changes that a price list makes to the catalogue. Applied completely or not at all."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ from policies_app.catalogue.price_files import ListedModel, PriceList
 from policies_app.catalogue.usage import used_in
 from policies_app.models import Assignment, Model
 
-IMPORTED = ("LiteLLM price map ", "CSV ")  # how `price_source` begins of what no person has edited since
-MOST_WRITTEN = 500  # models of one import: each has its audit entry, and they are one transaction
+IMPORTED = ("LiteLLM price map ", "CSV ")  # how `price_source` begins if no person has edited the prices
+MOST_WRITTEN = 500  # models per import: each needs an audit entry, all in one transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One model: added (`model` is None) or changed. `kept` says why it stays as it is; then nothing is written."""
+    """One model to add (`model` is None) or change. A non-empty `kept` is the reason why nothing is written."""
 
     name: str
     model: Model | None
     fields: dict[str, Any]  # what would be written
     before: dict[str, Any]
-    used_in: list[str]  # `environment/workload` that serve a policy with it
+    used_in: list[str]  # `environment/workload` of the places that serve a policy with it
     kept: str = ""
 
     @property
     def lines(self) -> list[str]:
-        """Each field in words: `input price $0.15 → $0.10`. Prices in dollars per million tokens."""
+        """Return each field for display: `input price $0.15 → $0.10`, in dollars per million tokens."""
         return [
             f"{_words(name)} {_written(name, self.before.get(name))} → {_written(name, value)}"
             if self.model
@@ -55,19 +55,19 @@ def _written(field: str, value: Any) -> str:
 
 
 def plan(listed: PriceList, *, add: Sequence[str] = (), overwrite: bool = False) -> list[Change]:
-    """The changes, by name. `add`: patterns of names to add that the catalogue has not; the rest are left out."""
+    """Return the changes, by name. `add` lists patterns of names to add; other unknown models are skipped."""
     known = {model.name: model for model in Model.objects.all()}
     used = used_in(Assignment.objects.all())
     return sorted(_changes(listed, known, used, add, overwrite), key=lambda change: change.name)
 
 
 def apply(source: str, changes: Sequence[Change], *, actor: Actor, reason: str) -> int:
-    """Write them; returns how many. An error in one leaves the catalogue as it was."""
+    """Write the changes and return how many. If one fails, nothing is written."""
     written = [change for change in changes if not change.kept]
     if len(written) > MOST_WRITTEN:
         raise InvalidInput(
-            f"{len(written):,} models would be written, and one import writes at most {MOST_WRITTEN}: "
-            "name fewer of those to add."
+            f"{len(written):,} models would be written, but one import may write at most {MOST_WRITTEN}: "
+            "add fewer models."
         )
     with transaction.atomic():
         for change in written:
@@ -100,15 +100,15 @@ def _changes(
 
 
 def _lacking(entry: ListedModel) -> str:
-    """What the list does not say of a model that would be added."""
+    """Return what the list lacks for adding a model, or ""."""
     return "" if "context_window" in entry.fields else "the list gives no context_window"
 
 
-# --- between showing and writing ------------------------------------------------------------------------
+# --- storing a plan between showing and writing it --------------------------------------------------------
 
 
 def as_row(change: Change) -> list[Any]:
-    """[name, the model's version (None: new), fields] as JSON takes it."""
+    """Return [name, the model's version (None: new), fields] as JSON values."""
     fields = {
         name: value.isoformat() if isinstance(value, date) else value for name, value in change.fields.items()
     }
@@ -116,7 +116,7 @@ def as_row(change: Change) -> list[Any]:
 
 
 def from_row(row: list[Any]) -> Change:
-    """The change again, of the model as it was when it was shown. Raises `NotFound` when it is gone."""
+    """Restore a change, with the model's version at the time it was shown. Raises `NotFound` if the model is gone."""
     name, version, fields = row
     if "retires_on" in fields:
         fields["retires_on"] = date.fromisoformat(fields["retires_on"])
@@ -124,6 +124,6 @@ def from_row(row: list[Any]) -> Change:
     if version is not None:
         model = Model.objects.filter(name=name).first()
         if model is None:
-            raise NotFound(f"The catalogue has no {name} any more: read the price list again.")
+            raise NotFound(f"{name} is no longer in the catalogue: read the price list again.")
         model.version = version
     return Change(name, model, fields, {}, [])

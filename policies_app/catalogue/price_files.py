@@ -1,7 +1,7 @@
-"""Reads price lists: LiteLLM's price map (JSON) and CSV. Money becomes whole nano-US-dollars per million tokens.
+"""Read price lists: LiteLLM's price map (JSON) and CSV. Prices become whole nano-US-dollars per million tokens.
 
-LiteLLM's map gives US dollars per token (`input_cost_per_token`, `cache_read_input_token_cost`, …), the CSV US dollars
-per million tokens. Both are read as decimals: 1.5e-07 is 150,000,000 exactly.
+LiteLLM's map has US dollars per token (`input_cost_per_token`, `cache_read_input_token_cost`, …), the CSV US dollars
+per million tokens. Both are parsed as decimals: 1.5e-07 is exactly 150,000,000.
 """
 
 import csv
@@ -24,7 +24,7 @@ MAX_BYTES = 64 * 1024 * 1024
 PROBLEMS_SHOWN = 20
 _MOST = 2**63 - 1
 _NUSD_PER_MTOK = {"token": Decimal(10) ** 15, "mtok": Decimal(10) ** 9}
-# The field of LiteLLM's map for each of our prices.
+# LiteLLM's field for each of our prices.
 _LITELLM = {
     "input": "input_cost_per_token",
     "output": "output_cost_per_token",
@@ -33,21 +33,21 @@ _LITELLM = {
     "batch_input": "input_cost_per_token_batches",
     "batch_output": "output_cost_per_token_batches",
 }
-_NOT_A_MODEL = "sample_spec"  # the map's own description of its fields
+_NOT_A_MODEL = "sample_spec"  # the map's description of its own fields
 _TEXT_MODES = {"chat", "completion", "responses"}
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One model of a price list. What the list does not say is absent from `fields`."""
+    """One model of a price list. `fields` omits what the list does not give."""
 
     name: str
-    fields: Mapping[str, Any]  # as `catalogue.actions` takes them
+    fields: Mapping[str, Any]  # as accepted by `catalogue.actions`
 
 
 @dataclass(slots=True)
 class PriceList:
-    """`problems`: what is wrong, by kind (the column, or `name`), each with its place in the file."""
+    """The parsed list. `problems` maps a kind (the column, or `name`) to errors with their place in the file."""
 
     source: str
     models: list[ListedModel] = field(default_factory=list)
@@ -55,7 +55,7 @@ class PriceList:
     names: set[str] = field(default_factory=set)
 
     def told(self) -> list[str]:
-        """The problems as sentences: the first ones of each kind, and how many more there are."""
+        """Return the problems as sentences: the first ones of each kind, and the number of the rest."""
         lines: list[str] = []
         for kind, found in self.problems.items():
             lines += found[:PROBLEMS_SHOWN]
@@ -65,9 +65,9 @@ class PriceList:
 
 
 def read(path: Path) -> PriceList:
-    """Raises `ValueError` with a sentence for a file that is no price list at all."""
+    """Read a price list. Raises `ValueError` with a sentence if the file is not a price list."""
     try:
-        # Not by its size: a pipe or a device has none.
+        # Do not check the file size: a pipe or a device has none.
         with path.open("rb") as file:
             return read_bytes(path.name, file.read(MAX_BYTES + 1))
     except OSError as error:
@@ -75,9 +75,9 @@ def read(path: Path) -> PriceList:
 
 
 def read_bytes(name: str, content: bytes) -> PriceList:
-    """The same of a file's content, of which one byte beyond `MAX_BYTES` is enough."""
+    """Parse a file's content. `content` may be cut one byte after `MAX_BYTES`."""
     if len(content) > MAX_BYTES:
-        raise ValueError(f"{name} has more than {MAX_BYTES:,} bytes, and a price list has fewer.")
+        raise ValueError(f"{name} is too large for a price list: more than {MAX_BYTES:,} bytes.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -88,7 +88,7 @@ def read_bytes(name: str, content: bytes) -> PriceList:
 
 
 def installed_price_map() -> Path | None:
-    """The price map of the LiteLLM package that is installed beside Pointsman, if there is one."""
+    """Return the price map of the installed LiteLLM package, if there is one."""
     try:
         found = importlib.util.find_spec("litellm")
     except (ImportError, ValueError):
@@ -101,18 +101,18 @@ def installed_price_map() -> Path | None:
 
 
 def nusd_per_mtok(value: Any, unit: str) -> int:
-    """US dollars per `unit` (`token` or `mtok`) as nano-US-dollars per million tokens. Raises `ValueError`."""
+    """Convert US dollars per `unit` (`token` or `mtok`) to nano-US-dollars per million tokens. Raises `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
-        raise ValueError(f"{value!r:.60} is no amount of money")
+        raise ValueError(f"{value!r:.60} is not an amount of money")
     try:
         amount = Decimal(value)
     except InvalidOperation:
-        raise ValueError(f"{value!r:.60} is no amount of money") from None
+        raise ValueError(f"{value!r:.60} is not an amount of money") from None
     if not amount.is_finite() or amount < 0 or amount > 10**9:
-        raise ValueError(f"{value!r:.60} is no price")
+        raise ValueError(f"{value!r:.60} is not a valid price")
     whole = int((amount * _NUSD_PER_MTOK[unit]).to_integral_value(ROUND_HALF_EVEN))
     if whole > _MOST:
-        raise ValueError(f"{value!r:.60} is no price")
+        raise ValueError(f"{value!r:.60} is not a valid price")
     return whole
 
 
@@ -125,14 +125,14 @@ def _read_litellm(name: str, text: str) -> PriceList:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}.") from None
     if not isinstance(document, dict):
-        raise ValueError(f"{name} is no price map: it is not a JSON object of models.")
+        raise ValueError(f"{name} is not a price map: it must be a JSON object of models.")
     found = PriceList(f"LiteLLM price map {name}")
     for key, entry in document.items():
         if not isinstance(entry, dict):
             found.problems.setdefault("models", []).append(f'model "{key}": it is not a JSON object')
         elif key != _NOT_A_MODEL and _is_text_model(entry):
             full = _litellm_name(key, entry)
-            # The map has some models twice, with and without their provider: the entry with the full name counts.
+            # The map lists some models twice, with and without the provider. Use the entry with the full name.
             if full == key or full not in document:
                 _add(found, full, f'model "{key}"', _litellm_fields(entry))
     return found
@@ -144,17 +144,18 @@ def _is_text_model(entry: Mapping[str, Any]) -> bool:
 
 
 def _litellm_name(key: str, entry: Mapping[str, Any]) -> str:
-    """`gpt-4o-mini` of provider `openai` is `openai/gpt-4o-mini`; a key with a slash names its provider already."""
+    """Return `openai/gpt-4o-mini` for `gpt-4o-mini` of provider `openai`. A key with a slash already has its
+    provider."""
     provider = entry.get("litellm_provider")
     return key if "/" in key or not isinstance(provider, str) or not provider else f"{provider}/{key}"
 
 
 def _litellm_fields(entry: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(our field, the list's field, its value), of what is there."""
+    """Yield (our field, the list's field, its value) for the fields we read."""
     for price, theirs in _LITELLM.items():
         yield f"{price}_nusd_per_mtok", theirs, _priced(entry.get(theirs), "token")
     window = "max_input_tokens" if entry.get("max_input_tokens") is not None else "max_tokens"
-    yield "context_window", window, _tokens(entry.get(window) or None)  # the map writes 0 for "not known"
+    yield "context_window", window, _tokens(entry.get(window) or None)  # the map uses 0 for "unknown"
     yield "retires_on", "deprecation_date", _day(entry.get("deprecation_date"))
 
 
@@ -176,7 +177,7 @@ def _read_csv(name: str, text: str) -> PriceList:
             else:
                 _add(found, (row["name"] or "").strip(), where, _csv_fields(row))
     except csv.Error as error:
-        raise ValueError(f"{name} is no CSV: line {rows.reader.line_num}: {error}.") from None
+        raise ValueError(f"{name} is not a valid CSV: line {rows.reader.line_num}: {error}.") from None
     return found
 
 
@@ -186,7 +187,7 @@ def _check_columns(name: str, columns: Iterable[str], known: set[str]) -> None:
     if "name" not in named:
         raise ValueError(f"{name} has no column `name`; its columns may be {allowed}.")
     if unknown := sorted(set(named) - known):
-        raise ValueError(f"{name} has the unknown column {unknown[0]!r}; it may have {allowed}.")
+        raise ValueError(f"{name} has the unknown column {unknown[0]!r}; its columns may be {allowed}.")
     if len(set(named)) < len(named):
         raise ValueError(f"{name} names a column twice: {', '.join(named)}.")
 
@@ -203,7 +204,7 @@ def _csv_fields(row: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def _add(found: PriceList, name: str, where: str, fields: Iterator[tuple[str, str, Any]]) -> None:
-    """Take a model in, or say what is wrong with it, by its place in the file."""
+    """Add a model, or record its problems with their place in the file."""
     wrong: list[tuple[str, str]] = []
     try:
         validate_name(name)
@@ -218,7 +219,7 @@ def _add(found: PriceList, name: str, where: str, fields: Iterator[tuple[str, st
         elif value is not None:
             values[ours] = value
     if name in found.names:
-        wrong.append(("name", f"{where}: {name[:150]} comes twice"))
+        wrong.append(("name", f"{where}: {name[:150]} is listed twice"))
     found.names.add(name)
     for kind, sentence in wrong:
         found.problems.setdefault(kind, []).append(sentence)
@@ -240,7 +241,7 @@ def _tokens(value: Any) -> int | ValueError | None:
         value if isinstance(value, str) else str(value) if type(value) is int and abs(value) < 2**40 else ""
     )
     if not (digits.isascii() and digits.isdigit() and len(digits) < 11 and 0 < int(digits) < 2**31):
-        return ValueError(f"{value!r:.60} is no number of tokens")
+        return ValueError(f"{value!r:.60} is not a number of tokens")
     return int(digits)
 
 
@@ -250,4 +251,4 @@ def _day(value: Any) -> date | ValueError | None:
     try:
         return date.fromisoformat(str(value))
     except ValueError:
-        return ValueError(f"{value!r:.60} is no day, such as 2026-11-30")
+        return ValueError(f"{value!r:.60} is not a date such as 2026-11-30")

@@ -1,4 +1,4 @@
-"""Which models the served policies use, and what is to be said of them. Reads only."""
+"""The models that served policies use, and notices about them. Reads only."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ RETIRES_SOON = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class ModelNotice:
-    """What somebody should know of a model that a policy uses. `tone`: `bad` or `warn`."""
+    """A notice about a model that a policy uses. `tone` is `bad` or `warn`."""
 
     model: str
     sentence: str
@@ -24,12 +24,12 @@ class ModelNotice:
 
 
 def models_of(document: Mapping[str, Any]) -> set[str]:
-    """The catalogue's names of the models that a policy uses."""
+    """Return the catalogue names of the models that a policy uses."""
     return {entry["model"] for entry in document["models"].values()}
 
 
 def used_in(served: QuerySet[Assignment]) -> dict[str, list[str]]:
-    """Model → the places (`environment/workload`) of these assignments that serve a policy with it."""
+    """Map each model to the places (`environment/workload`) whose served policies use it."""
     places: dict[str, list[str]] = defaultdict(list)
     columns = ("environment__name", "workload__name", "baseline__canonical", "candidate__canonical")
     rows = served.order_by("environment__name", "workload__name").values_list(*columns)
@@ -45,7 +45,7 @@ class _Entry(msgspec.Struct):
 
 
 class _Models(msgspec.Struct):
-    """Of a document only its models: a thousand are read for one page."""
+    """Decodes only a document's models, because one page reads a thousand documents."""
 
     models: dict[str, _Entry]
 
@@ -54,7 +54,8 @@ _MODELS = msgspec.json.Decoder(_Models)
 
 
 def model_notices(documents: Iterable[Mapping[str, Any]], today: date) -> list[ModelNotice]:
-    """Of the models in these policies: gone, disabled, without a price, retired or about to be. One query."""
+    """Return notices about models in these policies that are unknown, disabled, unpriced, retired or about to
+    retire. One query."""
     names = set().union(*(models_of(document) for document in documents))
     found = {model.name: model for model in Model.objects.filter(name__in=names)}
     return [notice for name in sorted(names) for notice in _notices(name, found.get(name), today)]
@@ -68,7 +69,7 @@ def _notices(name: str, model: Model | None, today: date) -> Iterable[ModelNotic
         yield ModelNotice(name, f"{name} is disabled in the catalogue.", "bad")
     lacking = [kind for kind in ("input", "output") if getattr(model, f"{kind}_nusd_per_mtok") is None]
     if lacking:
-        text = f"{name} has no {' and no '.join(lacking)} price: what routers price by tokens stays unknown."
+        text = f"{name} has no {' and no '.join(lacking)} price, so costs computed from tokens stay unknown."
         yield ModelNotice(name, text, "warn")
     if model.retires_on is not None:
         yield from _retirement(name, model.retires_on, today)
@@ -84,7 +85,7 @@ def _retirement(name: str, retires_on: date, today: date) -> Iterable[ModelNotic
 
 
 def dollars_per_million() -> dict[str, tuple[float, float]]:
-    """Dollars a million tokens (input, output) of the catalogue's models that have both prices."""
+    """Return dollars per million tokens (input, output) of the models that have both prices."""
     prices = Model.objects.values_list("name", "input_nusd_per_mtok", "output_nusd_per_mtok")
     return {
         name: (tokens_in / 1e9, tokens_out / 1e9)

@@ -1,4 +1,4 @@
-"""What the server knows beyond the document: the workload's permissions and the model catalogue."""
+"""Validate documents against the workload's permissions and the model catalogue."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from policies_app.models import Model, Workload
 
 
 def problems_of(document: Any, workload: Workload, *, locate: Locate | None = None) -> list[Problem]:
-    """Every problem of a document at once, warnings included, as the router's own package finds them.
+    """Return every problem of a document, including warnings, using the same checks as the router package.
 
-    `locate` maps a path to (line, column) when the document came from text.
+    `locate` maps a path to (line, column) if the document came from text.
     """
     return validate(
         document,
@@ -27,7 +27,7 @@ def problems_of(document: Any, workload: Workload, *, locate: Locate | None = No
 
 
 def problems_of_text(text: str, workload: Workload) -> list[Problem]:
-    """Every problem of the document in `text`, warnings included."""
+    """Return every problem of the document in `text`, including warnings."""
     try:
         document = parse(text)
     except PolicyInvalid as error:

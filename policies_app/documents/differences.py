@@ -1,4 +1,4 @@
-"""What changed between two documents, as a reviewer reads it: by path, rules by their id."""
+"""Differences between two documents for reviewers: by path, with rules matched by id."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One changed place. `path` is a JSON path with rules named by id: `rules[heavy].when`."""
+    """One changed place. `path` is a JSON path with rules identified by id: `rules[heavy].when`."""
 
     path: str
     kind: Literal["added", "removed", "changed", "moved"]
@@ -21,10 +21,10 @@ class Difference:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """All differences, in the documents' order.
+    """Return all differences, in the documents' order.
 
-    Rules are matched by id, since first match wins: a rule that only changed its place is `moved`, from one
-    position to another (1-based), and is no rewrite of every rule below it.
+    Rules are matched by id, because the first matching rule wins. A rule that only changed its position is `moved`,
+    from one position to another (1-based), instead of a rewrite of every rule below it.
     """
     return list(_compare("", before, after))
 

@@ -1,4 +1,4 @@
-"""Two texts side by side, line by line."""
+"""Compare two texts side by side, line by line."""
 
 import difflib
 import os
@@ -11,7 +11,7 @@ _CONTEXT = 3  # unchanged lines shown around a change
 
 @dataclass(frozen=True, slots=True)
 class DiffCell:
-    """One line of one side: its number (from 1), and its text around the part that differs."""
+    """One line of one side: its number (from 1), and its text split around the changed part."""
 
     number: int
     start: str
@@ -21,7 +21,7 @@ class DiffCell:
 
 @dataclass(frozen=True, slots=True)
 class DiffRow:
-    """A line of both, or of one side. `hidden` > 0: that many equal lines are left out here."""
+    """A line of both sides, or of one. If `hidden` > 0, the row stands for that many equal lines."""
 
     kind: Literal["same", "changed", "removed", "added", "gap"]
     left: DiffCell | None = None
@@ -30,7 +30,7 @@ class DiffRow:
 
 
 def side_by_side(before: str, after: str) -> list[DiffRow]:
-    """Both texts, line by line, with equal stretches shortened to a few lines around each change."""
+    """Return both texts line by line, with unchanged parts shortened to a few lines around each change."""
     left, right = before.splitlines(), after.splitlines()
     rows: list[DiffRow] = []
     blocks = difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes()

@@ -1,11 +1,11 @@
-"""A policy document as people write and read it: YAML in the format's own order."""
+"""Format a policy document as people write it: YAML in the format's own key order."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-# Canonical JSON sorts its keys; people read a policy from what it is for to what it does in an emergency.
+# Canonical JSON sorts its keys. People read a policy from its purpose to its emergency settings.
 KEYS = (
     "format", "workload", "models", "inputs", "rules", "id", "max", "to", "attempts", "on", "when", "use",
     "note", "type", "default", "escalate", "missing_confidence", "latch", "fallback", "retry", "timeouts",
@@ -14,13 +14,13 @@ KEYS = (
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists of words and small maps on one line, everything else as blocks."""
+    """Writes lists of scalars and small maps on one line, and everything else as blocks."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
     def ignore_aliases(self, data: Any) -> bool:
-        return True  # the format refuses anchors
+        return True  # the format does not allow anchors
 
 
 def _mapping(dumper: _Dumper, data: Mapping[str, Any]) -> yaml.Node:
@@ -34,7 +34,7 @@ def _sequence(dumper: _Dumper, data: Sequence[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 
 
-# The format reads YAML 1.2, where `on` is a word: PyYAML would quote it for YAML 1.1's sake.
+# The format uses YAML 1.2, where `on` is a plain word. PyYAML would quote it because of YAML 1.1.
 _Dumper.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in found if tag != "tag:yaml.org,2002:bool" or first in "tfTF"]
     for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()
@@ -44,7 +44,7 @@ _Dumper.add_representer(list, _sequence)
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
-    """The document as YAML that parses back to the same content. The order of `models` says their rank."""
+    """Return the document as YAML that parses back to the same content. The order of `models` is their rank."""
     rank = document.get("rank", [])
     models = dict(sorted(document["models"].items(), key=lambda item: rank.index(item[0])))
     written = _ordered({name: value for name, value in document.items() if name != "rank"} | {"models": {}})
@@ -59,11 +59,11 @@ def _ordered(value: Any) -> Any:
     return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
-# What the editor starts with for a workload without a version: two stages, cheap first.
+# The editor's initial text for a workload without a version: two stages, the cheap model first.
 FIRST_POLICY = """\
 format: 1
 workload: {workload}
-models:                 # weakest first; the names are this policy's own
+models:                 # weakest first; the names are local to this policy
   small:
     model: openai/gpt-4o-mini
   large:

@@ -1,1 +1,1 @@
-"""Changes beside rollouts that take a second person: serving a first version, switching four eyes off."""
+"""Changes outside rollouts that need a second person: serving a first version, turning four eyes off."""

@@ -1,7 +1,8 @@
-"""What takes a second person beside a rollout: serving a first version, switching four eyes off, an approver more.
+"""Changes outside rollouts that need a second person: serving a first version, turning four eyes off, granting
+approver.
 
-Where an environment asks for four eyes, nothing but these and an approved rollout puts a version on its traffic; the
-way round is break-glass: one person, a reason, and a log entry of its own name.
+If an environment requires four eyes, only these and an approved rollout put a version on its traffic. The exception is
+break-glass: one person, a reason, and a separate kind of log entry.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ SERVE, FOUR_EYES_OFF = "assignment.serve_first", "environment.four_eyes_off"
 def request_serving(
     environment: Environment, version: PolicyVersion, *, actor: Actor, reason: str
 ) -> ChangeRequest:
-    """Ask for a first version (or one after a stop) to be served in an environment with four eyes."""
+    """Request serving a first version (or one after a stop) in an environment with four eyes."""
     workload = version.workload
     place = {"environment": environment.name, "workload": workload.name}
     target = ("assignment", f"{environment.name}/{workload.name}")
@@ -49,9 +50,9 @@ def request_serving(
 
 
 def request_four_eyes_off(environment: Environment, *, actor: Actor, reason: str) -> ChangeRequest:
-    """Ask for an environment to take rollouts without a second person from then on."""
+    """Request that an environment accept rollouts without a second person from then on."""
     if not environment.four_eyes:
-        raise Conflict(f"{environment.name} asks for no second person already.")
+        raise Conflict(f"{environment.name} already requires no second person.")
     return change_requests.ask(
         FOUR_EYES_OFF,
         environment=environment.name,
@@ -65,7 +66,7 @@ def request_four_eyes_off(environment: Environment, *, actor: Actor, reason: str
 def approve_change(
     request: ChangeRequest, *, actor: Actor, reason: str, expected_binding: str
 ) -> ChangeRequest:
-    """Say yes to exactly what `expected_binding` names; with the last yes that it takes, it is done at once."""
+    """Approve exactly what `expected_binding` names. The last approval needed applies the change at once."""
     place = change_requests.place(request)
     with log.attempt(actor=actor, action="change.approve", reason=reason, **place):
         request = change_requests.locked(request)
@@ -120,11 +121,11 @@ _APPLY: dict[str, Callable[[ChangeRequest, Actor, str], None]] = {
 }
 
 
-# --- through the gate --------------------------------------------------------------------------------
+# --- access ----------------------------------------------------------------------------------------
 
 
 def change_requests_for(principal: Principal) -> QuerySet[ChangeRequest]:
-    """The requests of the environments that the caller may see."""
+    """Return the requests of environments that the caller may see."""
     names = permissions.visible_environments(principal)
     rows = ChangeRequest.objects.all()
     return rows if names is None else rows.filter(environment__in=names)

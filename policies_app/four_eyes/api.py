@@ -1,4 +1,4 @@
-"""/api/v1 of changes that wait for a second person."""
+"""/api/v1 for changes that need a second person."""
 
 from typing import Any
 from uuid import UUID
@@ -30,11 +30,11 @@ class GivenApprovalSerializer(serializers.Serializer[Any]):
 
 
 class ChangeRequestSerializer(serializers.ModelSerializer[ChangeRequest]):
-    subject = serializers.DictField(help_text="what is asked for: a version and its digest, or a setting")
+    subject = serializers.DictField(help_text="what is requested: a version and its digest, or a setting")
     approvals = GivenApprovalSerializer(many=True)
     approvals_needed = serializers.SerializerMethodField()
     binding = serializers.SerializerMethodField(
-        help_text="what an approval is a yes to; send it with the approval"
+        help_text="identifies exactly what is approved; send it with the approval"
     )
 
     class Meta:
@@ -62,16 +62,18 @@ class ChangeApproveInput(DecisionInput):
 
 class FourEyesOffInput(DecisionInput):
     break_glass = serializers.BooleanField(
-        default=False, help_text="do it now, alone; the audit log and the webhooks say so"
+        default=False, help_text="do it now without approval; the audit log and the webhooks report it"
     )
 
 
 class ChangeRequestsView(ApiView):
-    """Changes that wait for a second person, and those that did."""
+    """List changes that wait or waited for a second person."""
 
     @extend_schema(
         parameters=[
-            OpenApiParameter("state", str, enum=ChangeRequest.State.values, description="only these")
+            OpenApiParameter(
+                "state", str, enum=ChangeRequest.State.values, description="only requests in this state"
+            )
         ],
         responses=ChangeRequestSerializer(many=True),
     )
@@ -79,13 +81,13 @@ class ChangeRequestsView(ApiView):
         rows = change_requests_for(self.actor)
         if state := request.query_params.get("state"):
             if state not in ChangeRequest.State.values:
-                raise InvalidInput(f"state is one of {', '.join(ChangeRequest.State.values)}.")
+                raise InvalidInput(f"state must be one of {', '.join(ChangeRequest.State.values)}.")
             rows = rows.filter(state=state)
         return self.page(rows, ChangeRequestSerializer, "-id")
 
 
 class ChangeRequestView(ApiView):
-    """One change that waits, or waited, for a second person."""
+    """Return one change that waits or waited for a second person."""
 
     @extend_schema(responses=ChangeRequestSerializer)
     def get(self, request: Request, pk: UUID) -> Response:
@@ -93,7 +95,7 @@ class ChangeRequestView(ApiView):
 
 
 class ApproveChangeView(ApiView):
-    """Say yes to exactly what `binding` names. With the last yes that it takes, the change is made at once."""
+    """Approve exactly what `binding` names. The last approval needed applies the change at once."""
 
     @extend_schema(request=ChangeApproveInput, responses=ChangeRequestSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
@@ -106,7 +108,7 @@ class ApproveChangeView(ApiView):
 
 
 class RejectChangeView(ApiView):
-    """Say no. The request ends; nothing is changed."""
+    """Reject a request. It ends, and nothing is changed."""
 
     @extend_schema(request=DecisionInput, responses=ChangeRequestSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
@@ -117,7 +119,7 @@ class RejectChangeView(ApiView):
 
 
 class WithdrawChangeView(ApiView):
-    """Take back one's own request."""
+    """Withdraw your own request."""
 
     @extend_schema(request=DecisionInput, responses=ChangeRequestSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
@@ -128,7 +130,7 @@ class WithdrawChangeView(ApiView):
 
 
 class FourEyesOffView(ApiView):
-    """Ask a second person to agree that rollouts here need none from now on. What was proposed before still does."""
+    """Request that rollouts here no longer need a second person. Rollouts proposed earlier still do."""
 
     @extend_schema(
         request=FourEyesOffInput, responses={200: EnvironmentSerializer, 202: ChangeRequestSerializer}

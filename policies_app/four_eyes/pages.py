@@ -1,4 +1,4 @@
-"""Pages of changes that wait for a second person."""
+"""Pages of changes that need a second person."""
 
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ from policies_app.four_eyes.actions import (
 
 
 class ApproveChangeForm(ReasonForm):
-    """A yes to exactly what was shown: `expected_binding` is its hash."""
+    """Approves exactly what was shown: `expected_binding` is its hash."""
 
     expected_binding = forms.CharField(widget=forms.HiddenInput)
 
@@ -40,7 +40,7 @@ class ApproveChangeForm(ReasonForm):
 class FourEyesOffForm(ReasonForm):
     break_glass = forms.BooleanField(
         required=False,
-        label="Switch it off now, alone (break-glass)",
+        label="Switch it off now, without approval (break-glass)",
         help_text="Only in an emergency: every page, the audit log and the webhooks will say so.",
     )
 
@@ -96,7 +96,7 @@ def four_eyes_off(request: HttpRequest, name: str) -> HttpResponse:
         "form": form,
         "heading": title,
         "about": "Another person must agree. Rollouts that were proposed before still need their approval.",
-        "button": "Ask for it",
+        "button": "Request it",
         "back": reverse("console:fleet_of", args=[name]),
         "danger": True,
     }
@@ -106,11 +106,11 @@ def four_eyes_off(request: HttpRequest, name: str) -> HttpResponse:
 def _switch_off_or_ask(environment: Any, *, break_glass: bool, **values: Any) -> tuple[str, str]:
     if break_glass:
         edited = actions.edit_environment(environment, break_glass=True, four_eyes=False, **values)
-        return f"{edited.name} asks for no second person now.", reverse(
+        return f"{edited.name} no longer requires a second person.", reverse(
             "console:fleet_of", args=[edited.name]
         )
     asked = request_four_eyes_off(environment, **values)
-    return "Asked for. Another person must agree.", address_of(asked)
+    return "Requested. Another person must agree.", address_of(asked)
 
 
 def _change_page(
@@ -124,7 +124,7 @@ def _change_page(
         "ending": ending,
         "needed": four_eyes.approvals_needed(found.contributors),
         "mine": mine,
-        # A yes that was refused shows its form again, with the reason.
+        # Show a refused approval's form again, with the reason.
         "may_approve": approving.is_bound
         or (
             may(request, Role.APPROVER, found.environment)
@@ -144,8 +144,8 @@ def _shown(found: ChangeRequest) -> dict[str, str]:
 
 def _said(approved: ChangeRequest) -> str:
     if approved.state == ChangeRequest.State.APPLIED:
-        return "Approved, and done."
-    return "Approved. It takes another approver, too."
+        return "Approved and applied."
+    return "Approved. One more approver is needed."
 
 
 def address_of(found: ChangeRequest) -> str:
@@ -153,7 +153,7 @@ def address_of(found: ChangeRequest) -> str:
 
 
 def waiting_for(request: HttpRequest) -> list[ChangeRequest]:
-    """The changes that wait for a yes that this person can give."""
+    """Return the changes that this person can approve."""
     rows = change_requests_for(person(request)).filter(state=ChangeRequest.State.WAITING)
     own = str(person(request).pk)
     return [

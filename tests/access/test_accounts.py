@@ -85,11 +85,11 @@ def test_a_command_sets_a_password_with_an_entry(typed: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answers", "said"),
     [
-        (("createsuperuser", "nina"), [PASSWORD, "another"], "not the same"),
+        (("createsuperuser", "nina"), [PASSWORD, "another"], "do not match"),
         (("createsuperuser", "nina"), ["short", "short"], "too short"),
         (("createsuperuser", "bad name"), [PASSWORD, PASSWORD], "letters, digits"),
         (("createsuperuser", "ROOT"), [PASSWORD, PASSWORD], "called ROOT already"),
-        (("changepassword", "nobody"), [], "nobody called nobody"),
+        (("changepassword", "nobody"), [], "no user called nobody"),
         (("changepassword", "root"), ["12345678901", "12345678901"], "numeric"),
     ],
 )

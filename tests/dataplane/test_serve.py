@@ -51,7 +51,7 @@ def test_a_worker_that_dies_is_replaced(served: Served) -> None:
 
 def test_several_workers_share_the_port(served: Served) -> None:
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-        with pytest.raises(CommandError, match="SQLite has one writer"):
+        with pytest.raises(CommandError, match="SQLite allows one writer"):
             call_command("serve", port=free_port(), workers=2)
         return
     with Server(WORKERS="2") as server:

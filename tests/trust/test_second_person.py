@@ -253,7 +253,7 @@ def test_the_pages_ask_for_a_second_person(production: Environment, version: Pol
     form = {"reason": "yes", "expected_binding": change_requests.binding(request)}
     assert "somebody else must approve it" in browser.post(f"{at}approve/", form).content.decode()
     assert other.post(f"{at}approve/", {"reason": "yes", "expected_binding": "0"}).status_code == 422
-    assert "Approved, and done" in other.post(f"{at}approve/", form, follow=True).content.decode()
+    assert "Approved and applied" in other.post(f"{at}approve/", form, follow=True).content.decode()
     assert Assignment.objects.get().baseline == version
 
     off = browser.post("/console/environments/production/four-eyes-off/", {"reason": "quiet"}, follow=True)

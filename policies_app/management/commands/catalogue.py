@@ -1,4 +1,4 @@
-"""manage.py catalogue import: prices from a price map or a CSV. Without --apply it only shows what would change."""
+"""manage.py catalogue import: import prices from a price map or a CSV. Without --apply, only show the changes."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,18 @@ class Command(BaseCommand):
             type=Path,
             nargs="?",
             help="LiteLLM's model_prices_and_context_window.json, or a CSV; "
-            "if not given, the price map of the litellm package that is installed",
+            "default: the price map of the installed litellm package",
         )
         importing.add_argument(
-            "--add", action="append", default=[], metavar="PATTERN", help="also add these models"
+            "--add", action="append", default=[], metavar="PATTERN", help="also add models with these names"
         )
-        importing.add_argument("--overwrite", action="store_true", help="also what a person has set")
-        importing.add_argument("--apply", action="store_true", help="write it; else only show it")
-        importing.add_argument("--reason", default="", help="kept in the audit log; needed with --apply")
+        importing.add_argument(
+            "--overwrite", action="store_true", help="also overwrite prices set by a person"
+        )
+        importing.add_argument(
+            "--apply", action="store_true", help="write the changes; otherwise only show them"
+        )
+        importing.add_argument("--reason", default="", help="kept in the audit log; required with --apply")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["apply"] and not options["reason"].strip():
@@ -47,9 +51,7 @@ class Command(BaseCommand):
             self._apply(listed, changes, options["reason"])
         else:
             written = sum(not change.kept for change in changes)
-            self.stdout.write(
-                f"{written} of {len(changes)} would be written. Nothing was; --apply writes them."
-            )
+            self.stdout.write(f"{written} of {len(changes)} would be written. Use --apply to write them.")
 
     def _apply(self, listed: price_files.PriceList, changes: list[Change], reason: str) -> None:
         try:
@@ -69,5 +71,5 @@ def _line(change: Change) -> str:
 def _installed() -> Path:
     found = price_files.installed_price_map()
     if found is None:
-        raise CommandError("The litellm package is not installed here: name a file.")
+        raise CommandError("The litellm package is not installed: give a file.")
     return found

@@ -1,4 +1,4 @@
-"""manage.py setup_instance: what a new instance needs before its first use. A second run changes nothing."""
+"""manage.py setup_instance: create what a new instance needs. Running it again changes nothing."""
 
 from typing import Any
 
@@ -10,19 +10,21 @@ from controlplane.core.context import request_context
 from policies_app import actions
 from policies_app.models import Environment
 
-# Routers of both live apart; a rollout in production needs a second person.
+# Their routers are separate; a rollout in production needs a second person.
 ENVIRONMENTS = {"production": True, "staging": False}
 
 
 class Command(BaseCommand):
-    help = "Make the first administrator (password printed once), and production and staging."
+    help = (
+        "Create the first administrator (password printed once), and the environments production and staging."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         with request_context(source="command setup_instance"):
             password = first_admin.make_first_admin()
             made = [name for name, four_eyes in ENVIRONMENTS.items() if self._environment(name, four_eyes)]
         if password:
-            self.stdout.write(f"Administrator: {first_admin.NAME}  password: {password}  (shown this once)")
+            self.stdout.write(f"Administrator: {first_admin.NAME}  password: {password}  (shown only once)")
         if made:
             self.stdout.write(f"Environments: {', '.join(made)}")
         self.stdout.write(
