@@ -68,7 +68,8 @@ def _recorded(targets: list[Target], template: Path) -> CoverageMap:
     tests = list(dict.fromkeys(test for target in targets for test in target.test_paths()))
     paths = [path for target in targets for path in target.paths()]
     home = coverage_map.new_home()
-    run = forks.Run(lambda: forks.recorded(tests, paths, home), template, limit_s=1_800)
+    django = any(target.django for target in targets)
+    run = forks.Run(partial(forks.recorded, tests, paths, home, django=django), template, limit_s=1_800)
     if run.wait() != "survived":
         sys.exit("The tests could not be run without a mutant: try them with pytest.")
     found = coverage_map.read(home)
@@ -91,7 +92,7 @@ def _run(
                 yield target, mutant, "no test"
                 continue
             tests, *later = rounds
-            work = partial(forks.against, mutant, tests)
+            work = partial(forks.against, mutant, tests, django=target.django)
             running[forks.Run(work, template, limit_s=covered.limit_s(tests))] = (target, mutant, later)
         for run in [run for run in running if run.done()]:
             target, mutant, later = running.pop(run)

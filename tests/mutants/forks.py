@@ -26,14 +26,21 @@ from tests.support.sources import PACKAGES, ROOT
 LIBRARIES = [
     "celery", "cryptography.hazmat.primitives.asymmetric.ed25519", "django.contrib.admin", "django.test",
     "django.db.backends.sqlite3.base", "drf_spectacular.openapi", "httpx", "hypothesis.stateful", "msgspec",
-    "pytest_django.plugin", "pytest_timeout", "redis", "rest_framework.generics", "time_machine", "unfold.admin",
-    "uvloop", "yaml",
+    "numpy.random", "pytest_django.plugin", "pytest_timeout", "redis", "rest_framework.generics", "scipy.integrate",
+    "scipy.special", "scipy.stats", "time_machine", "unfold.admin", "uvloop", "yaml",
 ]  # fmt: skip
 # Only the plugins that the tests need, and no rewritten assertions: both would be paid again in every fork.
 OPTIONS = [
-    "-q", "-p", "pytest_django.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain",
-    "--no-header", "--tb=no", "--reuse-db",
+    "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain", "--no-header", "--tb=no",
 ]  # fmt: skip
+WITH_DJANGO = ["-p", "pytest_django.plugin", "--reuse-db"]
+
+
+class WithoutDjango:
+    """Stands in for pytest-django where no test needs it: setting Django up takes longer than most of these tests."""
+
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        parser.addini("django_find_project", "an option of pytest-django")
 
 
 def prepare() -> Path:
@@ -105,17 +112,23 @@ def _work_and_exit(work: Callable[[], int], template: Path, home: Path) -> None:
         os._exit(code)
 
 
-def against(mutant: Mutant, tests: Sequence[str]) -> int:
+def against(mutant: Mutant, tests: Sequence[str], *, django: bool) -> int:
     _load_changed(mutant)
-    return int(pytest.main([*OPTIONS, "-x", *tests]))
+    return _pytest(["-x", *tests], django)
 
 
-def recorded(tests: Sequence[str], paths: Sequence[Path], home: Path) -> int:
+def recorded(tests: Sequence[str], paths: Sequence[Path], home: Path, *, django: bool) -> int:
     recorder = coverage_map.Recorder(paths, home)
     recorder.start()
-    code = pytest.main([*OPTIONS, *tests], plugins=[recorder])
+    code = _pytest(tests, django, recorder)
     recorder.save()
     return 0 if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else 1
+
+
+def _pytest(arguments: Sequence[str], django: bool, *plugins: object) -> int:
+    if django:
+        return int(pytest.main([*OPTIONS, *WITH_DJANGO, *arguments], plugins=[*plugins]))
+    return int(pytest.main([*OPTIONS, *arguments], plugins=[WithoutDjango(), *plugins]))
 
 
 def _load_changed(mutant: Mutant) -> None:

@@ -1,0 +1,44 @@
+"""What was said once, kept as a file, and where it differs from what is said now."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(as_json(data), separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def as_json(data: Any) -> Any:
+    """As it is kept: nine digits, and infinities as text."""
+    return json.loads(json.dumps(_rounded(data)))
+
+
+def _rounded(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _rounded(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_rounded(value) for value in data]
+    if isinstance(data, float):
+        return float(f"{data:.9g}") if math.isfinite(data) else str(data)
+    return data
+
+
+def differences(kept: Any, now: Any, at: str = "", rel: float = 1e-7) -> Iterator[str]:
+    """Where the two are not the same: a path and both values. Floats may differ by `rel` of themselves."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        for key in {**kept, **now}:
+            yield from differences(kept.get(key, "nothing"), now.get(key, "nothing"), f"{at}/{key}", rel)
+    elif isinstance(kept, list) and isinstance(now, list) and len(kept) == len(now):
+        for place, (one, other) in enumerate(zip(kept, now, strict=True)):
+            yield from differences(one, other, f"{at}/{place}", rel)
+    elif not _same(kept, now, rel):
+        yield f"{at}: {kept} → {now}"
+
+
+def _same(kept: Any, now: Any, rel: float) -> bool:
+    if type(kept) in (int, float) and type(now) in (int, float):
+        return math.isclose(kept, now, rel_tol=rel, abs_tol=1e-9)
+    return type(kept) is type(now) and bool(kept == now)
