@@ -1,4 +1,4 @@
-"""What a router says of a snapshot: applied, or refused and why. Or that it is about to end."""
+"""Parse a router's acks: it applied or refused a snapshot, or is about to shut down."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,128}$")]
 
 
 class Ack(msgspec.Struct, forbid_unknown_fields=True):
-    """`{"state": "applied", "revision": 1842, …}`, `{"state": "rejected", "workload": …, …}` or just `leaving`."""
+    """`{"state": "applied", "revision": 1842, …}`, `{"state": "rejected", "workload": …, …}` or only `leaving`."""
 
     state: Literal["applied", "rejected", "leaving"]
     router: _Name | None = None
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(Ack).decode
 
 
 def read_ack(body: bytes) -> Ack:
-    """Raises `InvalidInput` for what is no ack, `MalformedBody` for what is no JSON."""
+    """Parse an ack. Raises `InvalidInput` if it is not an ack, `MalformedBody` if it is not JSON."""
     try:
         ack = _decode(body)
     except msgspec.ValidationError as error:
@@ -34,9 +34,9 @@ def read_ack(body: bytes) -> Ack:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The body is not JSON: {error}.") from None
     if ack.state == "applied" and ack.revision is None:
-        raise InvalidInput("An applied ack names its `revision`.")
+        raise InvalidInput("An ack with state `applied` must have a `revision`.")
     if ack.state == "rejected" and None in (ack.workload, ack.digest, ack.error):
-        raise InvalidInput("A rejected ack names the `workload`, the `digest` and the `error`.")
+        raise InvalidInput("An ack with state `rejected` must have a `workload`, a `digest` and an `error`.")
     if "\0" in (ack.error or "") + (ack.workload or "") + (ack.digest or "") + (ack.epoch or ""):
-        raise InvalidInput("The ack holds a NUL character, which no text may.")
+        raise InvalidInput("The ack contains a NUL character, which is not allowed.")
     return ack

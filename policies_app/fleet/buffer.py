@@ -1,7 +1,7 @@
-"""What a gateway process hears of its routers, kept in memory until the `FleetWriter` writes it down.
+"""What a gateway process has heard from its routers, buffered in memory until the `FleetWriter` stores it.
 
-A router is due to be written when something about it changed, else every `REWRITTEN_AFTER_S`: a fleet that polls
-quietly costs the database one row per router and half a minute, at any poll interval.
+A router is due to be written when something about it changed, and otherwise every `REWRITTEN_AFTER_S`: a quiet fleet
+costs the database one row per router and half a minute, at any poll interval.
 """
 
 import math
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from policies_app.fleet.acks import Ack
 
-# Short enough that a row's `polled_at` is late by less than what `readback.SILENT_AFTER` has to spare.
+# Short enough that `polled_at` is late by less than the slack in `readback.SILENT_AFTER`.
 REWRITTEN_AFTER_S = 25.0
 KEY_USE_AFTER_S = 60.0
 PARTLY_AFTER_S = 3_600.0
-MOST_BUFFERED = 100_000  # routers; beyond it new names wait until the next write
+MOST_BUFFERED = 100_000  # routers; further ones wait until the next write
 
 RouterId = tuple[int, str]  # environment's primary key, router instance
 
@@ -24,7 +24,7 @@ _NEVER = ("", None, -math.inf)
 
 
 class Position(NamedTuple):
-    """The snapshot that a router has applied. The empty epoch: none."""
+    """The snapshot that a router has applied. An empty epoch means none."""
 
     epoch: str
     revision: int
@@ -32,10 +32,10 @@ class Position(NamedTuple):
 
 @dataclass(slots=True)
 class HeardRouter:
-    """What was heard of one router since the last write; times are `time.monotonic()`.
+    """What was heard from one router since the last write. Times are `time.monotonic()`.
 
-    Tag and ack are kept apart down to the row: gateways are several processes, and one that hears only tags
-    must not write over what another heard in an ack.
+    Tag and ack are stored separately, down to the row: there are several gateway processes, and one that hears only
+    tags must not overwrite what another heard in an ack.
     """
 
     client: str
@@ -45,11 +45,11 @@ class HeardRouter:
     acked_at: float = 0.0
     refusals: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: bool = False
-    clock_ahead_s: float | None = None  # by how much its reported minutes were ahead of the database's clock
+    clock_ahead_s: float | None = None  # how far its reported minutes were ahead of the database's clock
 
 
 class FleetBuffer:
-    """The buffer of one process, filled by the event loop and emptied by the `FleetWriter`."""
+    """The buffer of one process: the event loop fills it, the `FleetWriter` empties it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,19 +61,19 @@ class FleetBuffer:
         self._partly_at: dict[RouterId, float] = {}
 
     def polled(self, environment: int, instance: str, client: str, epoch: str, revision: int) -> None:
-        """A router asked, and its tag says what it has applied and stored."""
+        """Record a poll. The tag names the snapshot that the router has applied and stored."""
         with self._lock:
             if heard := self._entry(environment, instance, client):
                 heard.tag = Position(epoch, revision)
 
     def acked(self, environment: int, instance: str, client: str, epoch: str, revision: int) -> None:
-        """A router told that it has applied this, even if its disk has not taken it yet."""
+        """Record an ack: the router has applied this snapshot, though perhaps not stored it yet."""
         with self._lock:
             if heard := self._entry(environment, instance, client):
                 heard.ack, heard.acked_at = Position(epoch, revision), heard.at
 
     def refused(self, environment: int, instance: str, client: str, revision: int, ack: Ack) -> None:
-        """A router keeps its older policy of one workload and says why."""
+        """Record that a router refused a workload's new policy, and why. It keeps the older one."""
         with self._lock:
             if heard := self._entry(environment, instance, client):
                 heard.refusals[ack.workload or ""] = {
@@ -83,24 +83,24 @@ class FleetBuffer:
                 }
 
     def reported_ahead(self, environment: int, instance: str, client: str, seconds: float) -> None:
-        """A router reported minutes that lie in the future, so its outcomes are not taken yet."""
+        """Record that a router reported minutes in the future, so its outcomes are not accepted yet."""
         with self._lock:
             if heard := self._entry(environment, instance, client):
                 heard.clock_ahead_s = seconds
 
     def reported_partly(self, environment: int, instance: str) -> None:
-        """A router reported outcomes without its decisions, so what never came back is unknown."""
+        """Record that a router reported outcomes without decisions, so its unfinished tasks are unknown."""
         with self._lock:
             self._partly.add((environment, instance))
 
     def left(self, environment: int, instance: str, client: str) -> None:
-        """A router said that it is about to end: from then on it counts for nothing."""
+        """Record that a router is about to shut down. From then on it is not counted."""
         with self._lock:
             if heard := self._entry(environment, instance, client):
                 heard.left = True
 
     def _entry(self, environment: int, instance: str, client: str) -> HeardRouter | None:
-        """The router's entry, made if there is room. Without room: None, and its next request tells it again."""
+        """Return the router's entry, created if needed; None if the buffer is full (its next request tries again)."""
         router = (environment, instance)
         heard = self._heard.get(router)
         if heard is None:
@@ -112,28 +112,28 @@ class FleetBuffer:
 
     @property
     def buffered(self) -> int:
-        """Routers that were heard since the last write."""
+        """The number of routers heard from since the last write."""
         return len(self._heard)
 
     def used(self, key: int) -> None:
-        """A request was made with this key (its primary key)."""
+        """Record that a key (given by its primary key) was used."""
         self._used.add(key)
 
-    # --- the writer's side ----------------------------------------------------------------------------
+    # --- used by the writer ---------------------------------------------------------------------------
 
     def take_due(self, now: float) -> dict[RouterId, HeardRouter]:
-        """Empty the buffer; return the routers that are due to be written."""
+        """Empty the buffer and return the routers that are due to be written."""
         with self._lock:
             heard, self._heard = self._heard, {}
         return {router: said for router, said in heard.items() if self._is_due(router, said, now)}
 
     def take_used_keys(self, now: float) -> list[int]:
-        """The keys whose use is due to be written, in order."""
+        """Return the keys whose use is due to be written, in order."""
         used, self._used = self._used, set()
         return sorted(key for key in used if now - self._used_at.get(key, -math.inf) > KEY_USE_AFTER_S)
 
     def take_partly(self, now: float) -> list[RouterId]:
-        """The routers that report partly and are due to be noted so: once an hour, in order."""
+        """Return the routers with partial reports that are due to be written (once an hour), in order."""
         with self._lock:
             partly, self._partly = self._partly, set()
         due = (router for router in partly if now - self._partly_at.get(router, -math.inf) > PARTLY_AFTER_S)
@@ -157,5 +157,5 @@ class FleetBuffer:
         if heard.client != client or (heard.tag is not None and heard.tag != tag):
             return True
         said = heard.refusals or heard.left or heard.clock_ahead_s is not None
-        # An ack counts by its age, so that each is written.
+        # Each ack is written, because its age matters.
         return heard.ack is not None or bool(said) or now - at > REWRITTEN_AFTER_S

@@ -1,4 +1,4 @@
-"""The fleet for Prometheus: routers that poll, and how many of them have what is served now."""
+"""Fleet metrics: routers that poll, and how many of them have applied what is served now."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from controlplane.core import clock
 from controlplane.core.figures import DatabaseFigures
 from policies_app.models import Router
 
-POLLING = timedelta(minutes=2)  # the longest silence of a router that works
+POLLING = timedelta(minutes=2)  # the longest silence of a working router
 
 
 class FleetFigures(DatabaseFigures):

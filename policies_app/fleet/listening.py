@@ -1,7 +1,7 @@
-"""When the control plane could hear its routers: only then does a router's silence mean anything.
+"""Record when the control plane could hear its routers. Only then does a router's silence mean anything.
 
-Each gateway's `FleetWriter` extends the newest stretch of `Listening` while it can write to the database. A gap of
-`GAP` or more begins a new stretch: the gateways were down, or the database was.
+Each gateway's `FleetWriter` extends the newest `Listening` period while it can write to the database. After a gap of
+`GAP` or more a new period begins: the gateways were down, or the database was.
 """
 
 from dataclasses import dataclass
@@ -11,29 +11,30 @@ from controlplane.core import clock
 from policies_app.models import Listening
 
 NOTED_EVERY_S = 5.0
-# Shorter than this, a pause is no outage: a router's longest backoff and long poll take up the rest of
+# A shorter pause is not an outage. A router's longest backoff and long poll take up the rest of
 # `readback.SILENT_AFTER`.
 GAP = timedelta(seconds=20)
-SKEW = timedelta(seconds=5)  # a time further ahead than this was written by a clock that was put right since
-FORGOTTEN_AFTER = timedelta(days=8)  # longer than any router is remembered
+# A time further in the future was written by a clock that has been corrected since.
+SKEW = timedelta(seconds=5)
+FORGOTTEN_AFTER = timedelta(days=8)  # longer than any router is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """The stretches in which some gateway listened, oldest first, each (from, to). They may overlap."""
+    """The periods (from, to) in which some gateway listened, oldest first. They may overlap."""
 
     stretches: tuple[tuple[datetime, datetime], ...]
 
     def heard_out(self, at: datetime, silence: timedelta) -> datetime | None:
-        """A router last heard before this moment had been silent for `silence`, without a break in the listening.
+        """Return the time before which a router's last poll means that it was silent for `silence` by `at`.
 
-        None: until `at`, nobody has listened for that long at a stretch.
+        All of that silence lies in one listening period. None if nobody had listened that long by `at`.
         """
         ends = [min(to, at) for began, to in self.stretches if min(to, at) - began >= silence]
         return max(ends) - silence if ends else None
 
     def since(self, at: datetime) -> datetime | None:
-        """Since when somebody has been listening without a break; None: nobody listens at `at`."""
+        """Return since when somebody has listened without a break; None if nobody listens at `at`."""
         now = [began for began, to in self.stretches if began <= at < to + GAP]
         return min(now) if now else None
 
@@ -43,7 +44,7 @@ def read_hearing() -> Hearing:
 
 
 def note_listening() -> None:
-    """Extend the newest stretch to now, or begin one: after a gap, or when the clock was put back."""
+    """Extend the newest period to now, or start one after a gap or after the clock was set back."""
     now = clock.now()
     newest = Listening.objects.order_by("began_at").last()
     if newest is not None and newest.began_at <= now and now - GAP < newest.until <= now + SKEW:
@@ -55,6 +56,6 @@ def note_listening() -> None:
 
 
 def prune() -> int:
-    """Forget stretches that ended before any router on record was heard."""
+    """Delete periods that ended before any known router was heard."""
     deleted, _ = Listening.objects.filter(until__lt=clock.now() - FORGOTTEN_AFTER).delete()
     return deleted

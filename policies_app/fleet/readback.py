@@ -1,12 +1,12 @@
-"""Which routers have applied a change, and which are still awaited.
+"""Determine which routers have applied a change, and which are still awaited.
 
-A router process is *counted* from its first poll until it says `leaving`. One that never applied anything counts
-for `NEWCOMER` only: it has nothing to take back. One that was already silent when the change was made is not
-counted either, but named (`lost`), since it may still run on what it had.
+A router process is *counted* from its first poll until it sends `leaving`. One that never applied anything is counted
+only for `NEWCOMER`, because it has nothing to take back. One that was already silent when the change was made is not
+counted but listed (`lost`), since it may still run on its old state.
 
 A counted router that has not applied the change is a *straggler*. It is awaited until it has been silent for
-`SILENT_AFTER`; then it is named, and nothing waits for it. Silence counts only while the control plane could hear
-(`listening`): after an outage of its own, every router has its full time to come back.
+`SILENT_AFTER`; then it is listed as silent and no longer awaited. Silence only counts while the control plane could
+hear (`listening`): after an outage of the control plane, every router has its full time to return.
 """
 
 from bisect import bisect_left
@@ -20,20 +20,20 @@ from policies_app.fleet.buffer import Position
 from policies_app.fleet.listening import SKEW, Hearing, read_hearing
 from policies_app.models import Assignment, Environment, Router
 
-# A router's longest backoff (60 s) and its longest long poll (30 s), and by how much its row may be late (27 s).
+# The sum of a router's longest backoff (60 s), its longest long poll (30 s), and the delay of its row (27 s).
 SILENT_AFTER = timedelta(minutes=2)
 NEWCOMER = timedelta(seconds=10)
-# What a gateway hears is written every two seconds: so long after a change, whoever had polled is on record.
+# Gateways write every two seconds, so this long after a change, every router that had polled is on record.
 ON_RECORD_AFTER = timedelta(seconds=5)
-# Two gateways that hear a router at the same moment write times that differ by less.
+# Two gateways that hear a router at the same moment write times that differ by less than this.
 TOGETHER = timedelta(milliseconds=100)
-# How long an ack outweighs an older If-None-Match. A router repeats it every minute for as long as its disk
-# refuses what it applied; one that was restarted from that disk must not be taken at its old word for long.
+# How long an ack overrides an older If-None-Match. A router repeats it every minute while its disk rejects what it
+# applied. A router restarted from that disk must not be credited with its old ack for long.
 ACK_STANDS = timedelta(seconds=90)
 
 
 class Refusal(NamedTuple):
-    """A router refused a document, and kept what it had for that workload."""
+    """A router's refusal of a document. The router keeps the previous policy of that workload."""
 
     router: str
     workload: str
@@ -46,7 +46,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FleetRouter:
-    """A router that counts. `revision` is what it has applied of the present epoch, -1: nothing of it."""
+    """A counted router. `revision` is the one it has applied in the current epoch; -1: none."""
 
     instance: str
     revision: int
@@ -55,14 +55,14 @@ class FleetRouter:
 
 @dataclass(frozen=True, slots=True)
 class Readback:
-    """`confirmed` of `of` counted routers have applied the revision or a later one."""
+    """The state of a change: `confirmed` of `of` counted routers have applied the revision or a later one."""
 
     revision: int
     confirmed: int
     of: int
-    stragglers: list[str]  # counted and not confirmed
-    silent: list[str]  # the stragglers that are not awaited any more
-    lost: list[str]  # not counted: heard since the change before, silent when this one was made
+    stragglers: list[str]  # counted, but not confirmed
+    silent: list[str]  # stragglers that are no longer awaited
+    lost: list[str]  # not counted: heard since the previous change, silent when this one was made
     rejected: list[Refusal]
 
     @property
@@ -75,9 +75,9 @@ class Readback:
 
 
 def applied(router: Router, now: datetime) -> Position:
-    """What a router has applied: what its tag says, or its ack while that is young and says more.
+    """Return what a router has applied: its tag, or its ack if that is recent and newer.
 
-    Of two epochs neither is the later by itself; there the ack is believed, which is sent with each change.
+    Two epochs have no order. If they differ, the ack counts, because one is sent with each change.
     """
     tag, ack = Position(router.epoch, router.revision), Position(router.acked_epoch, router.acked_revision)
     young = router.acked_at is not None and -SKEW < now - router.acked_at < ACK_STANDS
@@ -86,25 +86,25 @@ def applied(router: Router, now: datetime) -> Position:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """An environment's routers, read once for any number of questions."""
+    """An environment's routers, read once for any number of queries."""
 
     now: datetime
     hearing: Hearing
-    routers: list[FleetRouter]  # by revision
+    routers: list[FleetRouter]  # sorted by revision
     rejected: list[Refusal]
-    _revisions: list[int]  # of the routers that are not silent, in order
+    _revisions: list[int]  # of the routers that are not silent, sorted
 
     def applied_by(self, revision: int) -> tuple[int, int]:
-        """(how many have applied it, of how many): the routers that are not silent now."""
+        """Return how many of the routers that are not silent have applied a revision, and how many there are."""
         return len(self._revisions) - bisect_left(self._revisions, revision), len(self._revisions)
 
     def readback(
         self, revision: int, *, changed_at: datetime | None = None, since: datetime | None = None
     ) -> Readback:
-        """The fleet against a revision of the present epoch that was made at `changed_at` (None: now).
+        """Return the readback of a revision of the current epoch, made at `changed_at` (None: now).
 
-        `since` is when the change that this one takes back began: a router heard from then on, and silent when
-        this one was made, may still follow that change. It is `lost`.
+        `since` is when the change that this one reverts began. A router heard since then, but silent when this one was
+        made, may still follow that change: it is `lost`.
         """
         silent_then = self._silent_before(changed_at or self.now)
         silent_now = self._silent_before(self.now)
@@ -127,12 +127,13 @@ class Fleet:
         )
 
     def has_followed(self, readback: Readback, changed_at: datetime) -> bool:
-        """True once every counted router has applied the change or fallen silent, and these are known to be all."""
+        """Return whether every counted router has applied the change or gone silent, and all are known."""
         if self.now - changed_at < ON_RECORD_AFTER:
             return False
         if readback.of:
             return not readback.awaited
-        # Nobody counts. That is known only by a control plane that has listened for as long as a router may be silent.
+        # Nobody is counted. That is certain only if the control plane has listened for as long as a router may be
+        # silent.
         since = self.hearing.since(self.now)
         return since is not None and self.now - since >= SILENT_AFTER
 
@@ -144,7 +145,7 @@ class Fleet:
 
 
 def silent_before(hearing: Hearing, at: datetime) -> datetime:
-    """Routers that were last heard before this moment had fallen silent by `at`."""
+    """Return the time before which a router's last poll means that it was silent by `at`."""
     return hearing.heard_out(at, SILENT_AFTER) or datetime.min.replace(tzinfo=UTC)
 
 
@@ -160,9 +161,9 @@ def read_fleet(
     hearing: Hearing | None = None,
     known: Iterable[Router] | None = None,
 ) -> Fleet:
-    """The fleet as of `now`. `back_to`: the earliest `changed_at` or `since` that it will be asked about.
+    """Read the fleet as of `now`. `back_to` is the earliest `changed_at` or `since` to be queried.
 
-    `known`: all of the environment's routers, where the caller has read those of many environments at once.
+    `known` holds all of the environment's routers, if the caller has already read them.
     """
     now = now or clock.now()
     hearing = read_hearing() if hearing is None else hearing
@@ -180,7 +181,7 @@ def read_fleet(
         Refusal(router.instance, workload, refusal["digest"], refusal["error"])
         for router in sorted(refusing, key=lambda router: router.instance)
         for workload, refusal in sorted(router.rejected.items())
-        # A refusal stands for as long as the refused document is served.
+        # A refusal stands only while the refused document is served.
         if router.polled_at >= marks[0] and (workload, refusal["digest"]) in served
     ]
     revisions = [router.revision for router in routers if router.heard_at >= marks[0]]
@@ -188,7 +189,7 @@ def read_fleet(
 
 
 def read_back(environment: Environment, revision: int, *, changed_at: datetime | None = None) -> Readback:
-    """The fleet of an environment against a revision of its present epoch."""
+    """Return the readback of an environment's revision in its current epoch."""
     return read_fleet(environment, back_to=changed_at).readback(revision, changed_at=changed_at)
 
 
@@ -201,14 +202,14 @@ def _counts(router: Router, now: datetime) -> bool:
 
 
 def has_left(router: Router) -> bool:
-    """It said `leaving`, and has not polled since."""
+    """Return whether the router sent `leaving` and has not polled since."""
     return router.left_at is not None and router.left_at + TOGETHER >= router.polled_at
 
 
 def _fleet_router(router: Router, epoch: str, hearing: Hearing, now: datetime) -> FleetRouter:
     at = applied(router, now)
     heard_at = router.polled_at
-    if heard_at > now + SKEW:  # stamped by a clock that was put right since; then a new stretch began
+    if heard_at > now + SKEW:  # written by a clock corrected since, when a new period began
         heard_at = hearing.since(now) or now
     return FleetRouter(router.instance, at.revision if at.epoch == epoch else -1, heard_at)
 

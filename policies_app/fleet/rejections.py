@@ -1,4 +1,4 @@
-"""Tells of policies that are served and that a router refuses: it keeps the one before, so the fleet differs."""
+"""Reports served policies that a router refuses. It keeps the previous policy, so the fleet is inconsistent."""
 
 from collections import defaultdict
 
@@ -7,11 +7,11 @@ from controlplane.notifications import events, outbox
 from policies_app.fleet.readback import Refusal, read_fleet
 from policies_app.models import Environment, Router
 
-_NAMED = 5  # routers
+_NAMED = 5  # routers listed by name
 
 
 def tell() -> int:
-    """One message for each refused document, and one more each day that it lasts; returns how many are new."""
+    """Report each refused document once, and again each day while it lasts. Return how many reports are new."""
     if not Router.objects.exclude(rejected={}).exists():
         return 0
     day = f"{clock.now():%Y-%m-%d}"
@@ -32,7 +32,7 @@ def _tell(environment: str, workload: str, refusals: list[Refusal], key: str) ->
     first = refusals[0]
     return outbox.emit(
         events.REJECTED,
-        f"{names}{others} refused the policy of {workload} in {environment}, and kept the one before.",
+        f"{names}{others} refused the policy of {workload} in {environment}, and kept the previous one.",
         environment=environment,
         key=key,
         workload=workload,

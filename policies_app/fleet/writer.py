@@ -1,4 +1,4 @@
-"""Writes down every two seconds what a gateway process has heard of its routers, by the database's clock."""
+"""Writes what a gateway process has heard from its routers every two seconds, by the database's clock."""
 
 import math
 import time
@@ -19,15 +19,15 @@ from policies_app.models import Environment, Router
 
 FLUSHED_EVERY_S = 2.0
 FORGOTTEN_AFTER = timedelta(days=7)
-LEFT_FORGOTTEN_AFTER = timedelta(hours=1)  # longer than any gateway takes to write what it heard before
+LEFT_FORGOTTEN_AFTER = timedelta(hours=1)  # longer than any gateway takes to write what it heard earlier
 
-Stamp = Callable[[float], datetime]  # `time.monotonic()` of this process → the database's clock
+Stamp = Callable[[float], datetime]  # converts this process's `time.monotonic()` to the database's clock
 
 
 class FleetWriter(LoopThread):
-    """The one thread of a process that empties the buffer: a rollback's readback waits for it.
+    """The thread that empties the buffer, one per process. A rollback's readback depends on it.
 
-    What could not be written is told again by the next polls.
+    After a failed write, the next polls provide the data again.
     """
 
     def __init__(self, buffer: FleetBuffer) -> None:
@@ -39,7 +39,7 @@ class FleetWriter(LoopThread):
         flush(self._buffer)
         if time.monotonic() - self._noted_at >= listening.NOTED_EVERY_S:
             clock.running.sync()
-            listening.note_listening()  # after the flush: all that was heard until now is on record
+            listening.note_listening()  # after the flush, so that everything heard until now is stored
             self._noted_at = time.monotonic()
         return FLUSHED_EVERY_S
 
@@ -48,7 +48,7 @@ class FleetWriter(LoopThread):
 
 
 def flush(buffer: FleetBuffer) -> None:
-    """Write what was heard. What could not be written is heard again with the next poll."""
+    """Write what was heard. After a failed write, the next polls provide it again."""
     now = time.monotonic()
     due, keys, partly = buffer.take_due(now), buffer.take_used_keys(now), buffer.take_partly(now)
     if not due and not keys and not partly:
@@ -57,7 +57,7 @@ def flush(buffer: FleetBuffer) -> None:
     _upsert(due, lambda monotonic: at - timedelta(seconds=now - monotonic))
     Key.objects.filter(pk__in=keys).update(last_used_at=at)
     buffer.note_written(due, keys, now)
-    # A router that has no row yet is told again by its next report.
+    # A router without a row is recorded with its next report.
     buffer.note_partly([router for router in partly if _note_partly(router, at)], now)
 
 
@@ -69,7 +69,7 @@ def _note_partly(router: RouterId, at: datetime) -> bool:
 
 
 def prune() -> int:
-    """Forget routers not heard of for a week, and those that said more than an hour ago that they leave."""
+    """Delete routers not heard from for a week, and those that left more than an hour ago."""
     now = clock.now()
     left = Q(left_at__lt=now - LEFT_FORGOTTEN_AFTER, polled_at__lte=F("left_at") + TOGETHER)
     deleted, _ = Router.objects.filter(Q(polled_at__lt=now - FORGOTTEN_AFTER) | left).delete()
@@ -78,10 +78,10 @@ def prune() -> int:
 
 
 def _upsert(heard: dict[RouterId, HeardRouter], stamp: Stamp) -> None:
-    """Write each row with those columns only of which something was heard.
+    """Insert or update the rows, changing only the columns about which something was heard.
 
-    In the order of (environment, instance) and one transaction for each set of columns, so that two processes
-    never deadlock.
+    Rows are written in the order of (environment, instance), in one transaction per set of columns, so that two
+    processes never deadlock.
     """
     living = set(Environment.objects.values_list("pk", flat=True)) if heard else set()
     routers = sorted(router for router in heard if router[0] in living)
@@ -101,7 +101,7 @@ def _upsert(heard: dict[RouterId, HeardRouter], stamp: Stamp) -> None:
             batch_size=500,
             update_conflicts=True,
             unique_fields=["environment", "instance"],
-            update_fields=columns_heard,  # not `first_polled_at`, which only an insert sets
+            update_fields=columns_heard,  # without `first_polled_at`, which only an insert sets
         )
 
 
@@ -122,7 +122,7 @@ def _columns(heard: HeardRouter, at: datetime, stamp: Stamp) -> dict[str, Any]:
 
 
 def _rejections(routers: Iterable[RouterId]) -> dict[RouterId, dict[str, Any]]:
-    """The refusals on record, of the few routers that have any."""
+    """Return the stored refusals of the few routers that have any."""
     environments = {environment for environment, _ in routers}
     rows = Router.objects.filter(environment_id__in=environments).exclude(rejected={})
     return {(e, i): r for e, i, r in rows.values_list("environment_id", "instance", "rejected")}

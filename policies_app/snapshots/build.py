@@ -1,7 +1,7 @@
 """Builds what routers receive. `fragment` runs inside the change's transaction, `publish` after its commit.
 
-A snapshot is the environment's header and one fragment per workload. Keeping the fragments ready, as text,
-makes the cost of publishing a change the size of that change, not the size of the environment.
+A snapshot is the environment's header and one fragment per workload. Storing fragments as ready-made text makes the
+cost of publishing a change depend on the size of the change, not of the environment.
 """
 
 import gzip
@@ -22,8 +22,8 @@ from policies_app.snapshots.cache import CachedEnvironment, SnapshotBody, Snapsh
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-# Called with (environment name, revision) after a commit; `serving` adds its own at start. An error in one
-# must not reach the person whose change is already committed.
+# Called with (environment name, revision) after a commit; `serving` adds its own at startup. An error in one must not
+# reach the person whose change is already committed.
 _listeners: list[Callable[[str, int], None]] = []
 
 
@@ -36,7 +36,7 @@ def off_publish(listener: Callable[[str, int], None]) -> None:
 
 
 def publish(environment: str, revision: int) -> None:
-    """Tell every process that serves this environment. Only a hint: each also polls the revision itself."""
+    """Notify every process that serves this environment. Only a hint: each process also polls the revision."""
     notices.send(environment, revision)
     for listener in list(_listeners):
         try:
@@ -50,7 +50,7 @@ def publish(environment: str, revision: int) -> None:
 def _version_json(version: PolicyVersion | None) -> str:
     if version is None:
         return "null"
-    # `canonical` is spliced in as it stands, so that its SHA-256 is the digest beside it.
+    # `canonical` is inserted verbatim, so that its SHA-256 is the digest next to it.
     return f'{{"version":{version.number},"digest":"{version.digest}","policy":{version.canonical}}}'
 
 
@@ -59,7 +59,7 @@ def _dump(value: Any) -> str:
 
 
 def fragment(assignment: Assignment) -> str:
-    """The workload's entry of the snapshot, as JSON text (protocol version 1)."""
+    """Return the workload's entry in the snapshot as JSON text (protocol version 1)."""
     rollout = assignment.rollout and {
         "id": str(assignment.rollout),
         "stage": assignment.stage,
@@ -78,7 +78,7 @@ def fragment(assignment: Assignment) -> str:
 
 
 def plain_body(environment: CachedEnvironment, query: SnapshotQuery) -> bytes:
-    """The snapshot's bytes: all of the selection, or what changed in it after `since`."""
+    """Return the snapshot's bytes: the whole selection, or its changes after `since`."""
     header = environment.header
     first = _dump(
         {
@@ -103,9 +103,9 @@ def plain_body(environment: CachedEnvironment, query: SnapshotQuery) -> bytes:
 
 
 def signed_body(environment: CachedEnvironment, query: SnapshotQuery) -> SnapshotBody:
-    """The body with its tag and its signature, both of the bytes before compression.
+    """Return the body with its tag and signature, both computed before compression.
 
-    Costs the size of the body, so large ones are built off the event loop.
+    The cost grows with the body, so large ones are built off the event loop.
     """
     plain, header = plain_body(environment, query), environment.header
     etag = f'"{header.epoch}.{header.revision}.{hashlib.sha256(plain).hexdigest()[:16]}"'.encode()
@@ -117,12 +117,12 @@ def signed_body(environment: CachedEnvironment, query: SnapshotQuery) -> Snapsho
 
 
 def unsigned_304(etag: bytes, revision: int) -> Reply:
-    """ "Nothing newer" for a body that this process never built, so that it has no signature of it."""
+    """Return a 304 for a body that this process never built, and so without a signature."""
     return Reply(304, _headers(etag, revision))
 
 
 def encoded(body: SnapshotBody, encoding: str) -> Reply:
-    """The 200 in an encoding: "zstd", "gzip", or "" for the plain body."""
+    """Return the 200 response in an encoding: "zstd", "gzip", or "" for the plain body."""
     if encoding == "zstd":
         sent = zstandard.compress(body.plain, 3)
     elif encoding == "gzip":

@@ -1,8 +1,8 @@
-"""What each environment serves, held in memory: immutable, and replaced whole when something changes.
+"""An in-memory copy of what each environment serves: immutable, and replaced as a whole when something changes.
 
-A cached environment is one revision. It is read from the database in a single statement, which sees one revision
-even while the next is being committed, and it keeps each workload's ready-made fragment, so that the next one costs
-what changed and shares the rest with the one before.
+A cached environment is one revision. It is read in a single statement, which sees a consistent revision even while the
+next one is being committed. It keeps each workload's ready-made fragment, so the next revision costs only what changed
+and shares the rest.
 """
 
 import asyncio
@@ -19,30 +19,30 @@ from controlplane.core import signing
 from controlplane.web.replies import Header, Reply
 from policies_app.models import Assignment, Environment, Revision, Workload
 
-Selection = frozenset[str] | None  # names of workloads; None: all
+Selection = frozenset[str] | None  # workload names; None: all
 
 
 class Fragment(NamedTuple):
-    """A workload's ready-made JSON, and the environment's revision that made it."""
+    """A workload's ready-made JSON, and the environment's revision that created it."""
 
     revision: int
     text: bytes
-    prices: bytes = b"{}"  # JSON: of the models in its documents
+    prices: bytes = b"{}"  # JSON with the prices of the models in its documents
 
 
 class SnapshotHeader(NamedTuple):
-    """One environment as the watcher's query sees it; two equal ones mean that nothing has changed."""
+    """One environment as read by the watcher. Two equal headers mean that nothing has changed."""
 
     pk: int
     name: str
     epoch: str
     revision: int
     poll_interval_ms: int
-    signers: str = ""  # the keys that sign (`signing.signers_id`): with another, every body is made anew
+    signers: str = ""  # the signing keys (`signing.signers_id`); if they change, every body is rebuilt
 
 
 class SnapshotQuery(NamedTuple):
-    """Which bytes: of what selection, since which revision (None: all of it)."""
+    """The content requested: a selection, and the revision to start from (None: everything)."""
 
     selection: Selection
     since: int | None
@@ -50,7 +50,7 @@ class SnapshotQuery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotBody:
-    """A body before compression, with the headers that 200 and 304 share, and the answers made of them."""
+    """A body before compression, with the headers shared by 200 and 304, and the responses built from it."""
 
     plain: bytes
     etag: bytes
@@ -60,32 +60,30 @@ class SnapshotBody:
 
 
 class NotModified(NamedTuple):
-    """A 304, and what the tags of those who get it say: the epoch and revision that they have applied."""
+    """A 304, with the epoch and revision that its recipients have applied according to their tags."""
 
     epoch: str
     revision: int
     reply: Reply
 
 
-# If-None-Match as it came, the query as it came, and what the key may see: the same again gets the same 304.
+# The raw If-None-Match, the raw query, and the key's workloads. The same combination gets the same 304.
 Asked = tuple[bytes, bytes, Selection]
 
 
 @dataclass(slots=True, eq=False)
 class CachedEnvironment:
-    """One environment at one revision. Its content never changes; the rest is made when first asked for.
+    """One environment at one revision. Its content never changes; the rest is a cache, filled on demand.
 
-    bodies        the bytes, by what was asked
-    unchanged     the 304 of each tag that stands for this revision
-    not_modified  the 304 of each poll that was answered so
-    in_flight     what is being built just now
-    waiters       the long polls that it holds: they are woken when the next one takes its place
+    bodies        by query
+    unchanged     the 304 for each tag of this revision
+    not_modified  the 304 for each poll already answered with one
+    in_flight     builds in progress
+    waiters       its long polls, woken when the next revision replaces it
     """
 
     header: SnapshotHeader
-    fragments: dict[
-        str, Fragment
-    ]  # in the order of their revisions, so that a delta reads only its own end of it
+    fragments: dict[str, Fragment]  # ordered by revision, so that a delta reads only the end
     removed: Mapping[str, int]  # name → the revision that removed it
     bodies: dict[SnapshotQuery, SnapshotBody] = field(default_factory=dict)
     unchanged: dict[bytes, Reply] = field(default_factory=dict)
@@ -94,18 +92,18 @@ class CachedEnvironment:
     waiters: set["asyncio.Future[None]"] = field(default_factory=set)
 
     def selected(self, query: SnapshotQuery) -> list[tuple[str, bytes]]:
-        """The (name, fragment) pairs to send, by name, so that every process builds the same bytes."""
+        """Return the (name, fragment) pairs to send, sorted by name so that every process builds the same bytes."""
         return [(name, self.fragments[name].text) for name in sorted(self._names(query))]
 
     def prices(self, query: SnapshotQuery) -> dict[str, Any]:
-        """What the models of those fragments cost, by the catalogue's names, in order."""
+        """Return the prices of the models in those fragments, by catalogue name, sorted."""
         merged: dict[str, Any] = {}
         for text in sorted({self.fragments[name].prices for name in self._names(query)}):
             merged |= msgspec.json.decode(text)
         return dict(sorted(merged.items()))
 
     def size(self, query: SnapshotQuery) -> int:
-        """Bytes of those fragments."""
+        """Return the size of those fragments in bytes."""
         return sum(len(self.fragments[name].text) for name in self._names(query))
 
     def _names(self, query: SnapshotQuery) -> Iterable[str]:
@@ -127,14 +125,14 @@ SnapshotCache = dict[str, CachedEnvironment]  # by the environment's name
 
 
 def read_headers() -> dict[str, SnapshotHeader]:
-    """Every environment as of now, in one query."""
+    """Return every environment's current header, in one query."""
     rows = Environment.objects.values_list("pk", "name", "epoch", "revision", "poll_interval_ms")
     signers = signing.signers_id()
     return {row[1]: SnapshotHeader(*row, signers) for row in rows}
 
 
-# One statement, so one moment: with two, the revision of the first could miss a change that the second sees.
-# The names in it are those of our own tables; values are bound.
+# One statement sees one point in time. With two, the first could miss a change that the second sees. Only our own
+# table names are formatted in; values are bound.
 _READ = """
 SELECT 0, e.epoch, e.revision, e.poll_interval_ms, '', 0, '', '' FROM {environment} e WHERE e.id = %s
 UNION ALL
@@ -153,9 +151,9 @@ _TABLES = {
 
 
 def read_environment(header: SnapshotHeader, known: CachedEnvironment | None) -> CachedEnvironment | None:
-    """The environment as it is now, or None when it is gone.
+    """Return the environment as it is now, or None if it is gone.
 
-    Only what changed since `known` is read; all of it after a restart, and when the epoch is another.
+    Reads only what changed since `known`; everything after a restart or a change of epoch.
     """
     if known is not None and known.header.epoch == header.epoch and known.header.revision <= header.revision:
         environment = _read(header, known.fragments, known.removed, known.header.revision)
@@ -176,12 +174,12 @@ def _read(
     served, gone = dict(fragments), dict(removed)
     for kind, _, _, _, name, number, text, prices in sorted(rows, key=itemgetter(5)):
         if kind == 1:
-            served.pop(name, None)  # what changed goes to the end
+            served.pop(name, None)  # changed workloads move to the end
             served[name] = Fragment(number, text.encode(), prices.encode())
         elif kind == 2:
             gone[name] = max(number, gone.get(name, 0))
     for name, number in list(gone.items()):
-        # Removed and served again, or served and then removed: whichever came last.
+        # If a workload was removed and served again, or the reverse, the later event counts.
         if name in served and served[name].revision > number:
             del gone[name]
         else:

@@ -1,4 +1,4 @@
-"""What an environment serves for a workload, ready to decide with: for the doors that answer in place of a router."""
+"""Compiled assignments, for the endpoints that decide in place of a router."""
 
 import json
 from functools import lru_cache
@@ -9,7 +9,7 @@ from policies_app.snapshots.cache import CachedEnvironment
 
 
 def assignment_of(environment: CachedEnvironment | None, name: str) -> WorkloadAssignment | None:
-    """What is served of the workload; None where nothing is, or nothing that can run."""
+    """Return what is served for the workload; None if nothing is, or it cannot be compiled."""
     fragment = environment.fragments.get(name) if environment is not None else None
     if fragment is None or environment is None:
         return None
@@ -18,8 +18,8 @@ def assignment_of(environment: CachedEnvironment | None, name: str) -> WorkloadA
 
 @lru_cache(maxsize=1_024)
 def _built(environment: str, name: str, text: bytes) -> WorkloadAssignment | None:
-    """Compiled once for each content: about a millisecond."""
+    """Compile an assignment, once per content (about a millisecond)."""
     try:
         return WorkloadAssignment.build(name, json.loads(text), environment=environment)
     except PointsmanError:
-        return None  # a router refuses it, too, and says so by an ack
+        return None  # a router refuses it too, and reports that in an ack

@@ -1,8 +1,8 @@
-"""Notices that the database was restored from a backup: what routers have is newer than what it holds.
+"""Detects that the database was restored from a backup: routers then have a newer state than the database.
 
-Each gateway keeps the highest revision that it has served of each environment in `var/served.json`, beside the
-database and not in it. An environment whose epoch or revision lies below that is withheld from routers, which would
-refuse the older revision anyway and go on with what they have. `manage.py post_restore` begins a new epoch.
+Each gateway stores the highest revision served of each environment in `var/served.json`, outside the database. An
+environment whose epoch or revision is lower is withheld from routers: they would refuse the older revision anyway and
+keep what they have. `manage.py post_restore` starts a new epoch.
 """
 
 import json
@@ -21,7 +21,7 @@ from policies_app.snapshots.cache import SnapshotHeader
 log = logging.getLogger(__name__)
 
 WRITTEN_EVERY_S = 2.0
-Mark = tuple[str, int]  # epoch and revision; epochs begin with the time that made them, so they sort
+Mark = tuple[str, int]  # epoch and revision; epochs start with their creation time, so they sort
 
 
 def file() -> Path:
@@ -29,10 +29,10 @@ def file() -> Path:
 
 
 class HighWater:
-    """The marks of one process, and of all processes that share its directory. For one thread.
+    """The marks of one process and of all processes that share its directory. Not thread-safe.
 
-    The file holds them by database (its audit chain's id, which a restore brings back): a directory may serve one
-    database today and another one tomorrow.
+    The file groups them by database (identified by its audit chain's id, which a restore brings back), because a
+    directory may be used with another database later.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class HighWater:
         self._written_at = 0.0
 
     def is_behind(self, header: SnapshotHeader) -> bool:
-        """Whether the database holds an older state of the environment than was served before."""
+        """Return whether the database has an older state of the environment than was served before."""
         self._read_once()
         mark = self._marks.get(header.name)
         return mark is not None and (header.epoch, header.revision) < mark
 
     def note(self, headers: Iterable[SnapshotHeader]) -> None:
-        """These are served. Written at most every `WRITTEN_EVERY_S`; a disk that refuses stops nothing."""
+        """Record what is served. Writes at most every `WRITTEN_EVERY_S`; a failing disk stops nothing."""
         for header in headers:
             self._read_once()
             mark = (header.epoch, header.revision)
@@ -67,18 +67,20 @@ class HighWater:
     def _write(self) -> None:
         self._written_at = time.monotonic()
         content = _content()
-        others = _marks(content, self._chain)  # of the other processes here, which may be ahead of this one
+        others = _marks(content, self._chain)  # the marks of other processes here, which may be ahead of ours
         merged = {name: max(mark, others.get(name, mark)) for name, mark in self._marks.items()}
         try:
             _replace(content | {self._chain: others | merged})
         except OSError as error:
-            log.warning("%s cannot be written (%s); a restore might not be noticed", file(), error)
+            log.warning(
+                "%s cannot be written (%s); a restore from a backup might not be noticed", file(), error
+            )
             return
         self._changed = False
 
 
 def forget(environments: Iterable[str]) -> None:
-    """Take these environments' marks out of the file: a new epoch has begun."""
+    """Remove these environments' marks from the file, because a new epoch has begun."""
     chain = Head.objects.values_list("chain", flat=True).first() or ""
     content = _content()
     gone = set(environments)
@@ -91,7 +93,7 @@ def _content() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be read (%s); a restore from a backup would not be noticed", file(), error)
+        log.warning("%s cannot be read (%s); a restore from a backup might not be noticed", file(), error)
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -108,5 +110,5 @@ def _marks(content: Mapping[str, Any], chain: str) -> dict[str, Mark]:
 
 
 def _replace(content: Mapping[str, Any]) -> None:
-    """Whole or not at all: a process that is killed leaves the old file."""
+    """Replace the file atomically: a process that is killed leaves the old one."""
     secretfile.replace(file(), json.dumps(content, indent=1, sort_keys=True))

@@ -1,4 +1,4 @@
-"""How far each environment's snapshot is published, for Prometheus. Nothing without a bucket."""
+"""Prometheus metrics of each environment's publication. None without a bucket."""
 
 from django.conf import settings
 from prometheus_client.core import GaugeMetricFamily
@@ -7,9 +7,9 @@ from controlplane.core.figures import DatabaseFigures
 from policies_app.snapshots import publish
 
 _PUBLISHED = {
-    "pointsman_published_revision": "The revision that the bucket of snapshots holds; -1: none yet",
-    "pointsman_published_behind_seconds": "How long the bucket has not held what is served now; 0: it does",
-    "pointsman_published_failures": "Failed tries to publish, in a row",
+    "pointsman_published_revision": "The revision in the snapshot bucket; -1: none yet",
+    "pointsman_published_behind_seconds": "How long the bucket has lacked what is served now; 0: it is current",
+    "pointsman_published_failures": "Consecutive failed attempts to publish",
 }
 
 

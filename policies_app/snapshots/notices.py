@@ -1,4 +1,4 @@
-"""Notices of a change between processes, by Redis when there is one. Only hints: each may be lost."""
+"""Notices of changes between processes, through Redis if there is one. Only hints: each may be lost."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ from controlplane.core.threads import LoopThread
 log = logging.getLogger(__name__)
 
 CHANNEL = "pointsman.revisions"
-_PATIENCE_S = 0.5  # a commit is not held up by a Redis that is away
+_PATIENCE_S = 0.5  # an unreachable Redis must not delay a commit
 _PINGED_EVERY_S = 5.0
 
 
@@ -29,22 +29,22 @@ def _connected() -> "redis.Redis":
         settings.REDIS_URL,
         socket_timeout=_PATIENCE_S,
         socket_connect_timeout=_PATIENCE_S,
-        retry=Retry(NoBackoff(), 0),  # by itself it tries three times more
+        retry=Retry(NoBackoff(), 0),  # by default it retries three times
     )
     return client
 
 
 def send(environment: str, revision: int) -> None:
-    """Tell the other processes. Without Redis they look every 200 ms."""
+    """Notify the other processes. Without Redis they poll every 200 ms."""
     if not settings.REDIS_URL:
         return
     try:
         _client().publish(CHANNEL, f"{environment} {revision}")
     except (
         Exception
-    ) as error:  # the change is committed: whatever fails here must not reach the person who made it
+    ) as error:  # The change is committed, so no failure here may reach the person who made it.
         log.warning(
-            "no notice of %s r%s was sent (%s); processes will look by themselves",
+            "no notice of %s r%s was sent (%s); processes will find the change by polling",
             environment,
             revision,
             error,
@@ -52,7 +52,7 @@ def send(environment: str, revision: int) -> None:
 
 
 class Subscriber(LoopThread):
-    """Calls `poke` for each notice, and once after each connection: something may have come before it."""
+    """Calls `poke` for each notice, and once after connecting, because something may have been missed."""
 
     expected = (redis.RedisError,)
 
@@ -62,10 +62,10 @@ class Subscriber(LoopThread):
         self.connected = False
 
     def round(self) -> float:
-        """Listen for as long as the connection lasts."""
+        """Listen until the connection ends."""
         client = _connected()
         try:
-            # redis-py leaves `pubsub` without types.
+            # redis-py has no types for `pubsub`.
             with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
                 subscription.subscribe(CHANNEL)
                 self.connected = True
@@ -74,7 +74,7 @@ class Subscriber(LoopThread):
                 while not self._ending.is_set():
                     if subscription.get_message(timeout=1.0):
                         self._poke()
-                    if time.monotonic() - pinged > _PINGED_EVERY_S:  # or a half-open connection stays so
+                    if time.monotonic() - pinged > _PINGED_EVERY_S:  # detects half-open connections
                         subscription.ping()
                         pinged = time.monotonic()
         finally:

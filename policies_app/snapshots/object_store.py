@@ -1,7 +1,8 @@
-"""The bucket that snapshots are published to: any that speaks S3, by django-storages, which is optional.
+"""The bucket that snapshots are published to: any S3-compatible one, through the optional django-storages.
 
-django-storages finds the keys and makes the connection; the calls are boto3's, because `Storage.save` knows no
-condition. Importing this module needs neither: the packages are loaded when a bucket is first connected to.
+django-storages finds the credentials and makes the connection. The calls use boto3 directly, because `Storage.save`
+does not support conditional writes. Importing this module needs neither package: they are loaded at the first
+connection.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,27 +12,27 @@ from typing import Any
 
 from django.conf import settings
 
-# Of one request, in seconds; with its second try a `head` and a `put` stay below `publish.CLAIM`.
+# Per request, in seconds. With one retry, a `head` and a `put` together stay below `publish.CLAIM`.
 _CONNECT_S, _READ_S = 3, 10
-# Codes of S3's answer to a write whose condition does not hold: (the second) another one is under way, (the
-# third) the object that `head` found is gone.
+# S3's error codes for a failed write condition. The second means a concurrent write, the third that the object seen
+# by `head` is gone.
 _OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
 class BucketError(Exception):
-    """The bucket did not do it; the message says why, in one line."""
+    """A failed bucket operation. The message gives the reason in one line."""
 
-    status = 0  # of the answer, 0: there was none
-    code = ""  # S3's
+    status = 0  # HTTP status of the response; 0: there was none
+    code = ""  # S3's error code
 
 
 class Overtaken(BucketError):
-    """Somebody else wrote the object since `head` found it; nothing was written."""
+    """Somebody else wrote the object after `head`; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as `head` found it. `tag` is the store's own; every write changes it."""
+    """An object as found by `head`. `tag` is the store's own and changes with every write."""
 
     tag: str
     metadata: Mapping[str, str]
@@ -39,7 +40,7 @@ class StoredObject:
 
 @cache
 def connect(name: str, endpoint: str, region: str) -> "Bucket":
-    """The bucket of this name; kept, because making a client takes a tenth of a second."""
+    """Return the bucket of this name. Cached, because creating a client takes a tenth of a second."""
     from botocore.config import Config
     from storages.backends.s3 import S3Storage
 
@@ -47,9 +48,9 @@ def connect(name: str, endpoint: str, region: str) -> "Bucket":
         connect_timeout=_CONNECT_S,
         read_timeout=_READ_S,
         retries={"mode": "standard", "total_max_attempts": 2},
-        # By name in the path: a store of one's own seldom has a host name for each bucket.
+        # Self-hosted stores rarely have a host name for each bucket, so put the name into the path.
         s3={"addressing_style": "path" if endpoint else "auto"},
-        # What AWS has added since is not understood by every other store.
+        # Newer AWS checksums are not supported by every other store.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -61,13 +62,13 @@ def connect(name: str, endpoint: str, region: str) -> "Bucket":
 
 
 class Bucket:
-    """Reads and writes one object at a time. Safe between threads: each has its own connection."""
+    """Reads and writes one object at a time. Thread-safe: each thread has its own connection."""
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage
 
     def head(self, key: str) -> StoredObject | None:
-        """What lies there now, None: nothing. Raises `BucketError`."""
+        """Return the current object, or None. Raises `BucketError`."""
         try:
             found = self._ask("head_object", key)
         except BucketError as error:
@@ -77,10 +78,10 @@ class Bucket:
         return StoredObject(found["ETag"], found["Metadata"])
 
     def put(self, key: str, body: bytes, seen: StoredObject | None, **parameters: Any) -> str:
-        """Write over exactly what was `seen` (None: nothing) and return the new tag.
+        """Replace exactly the object in `seen` (None: no object) and return the new tag.
 
-        A process that was held up between `head` and `put` changes nothing: the store refuses it, and
-        that is `Overtaken`. A store that knows no conditions answers 501 and is asked without.
+        If the object changed after `head`, the store refuses the write and this raises `Overtaken`, so a delayed
+        process does no harm. A store that does not support conditions answers 501 and gets an unconditional write.
         """
         condition = {"IfMatch": seen.tag} if seen else {"IfNoneMatch": "*"}
         try:
@@ -110,7 +111,7 @@ class Bucket:
 
 
 def configured() -> Bucket:
-    """The bucket of the settings."""
+    """Return the bucket in the settings."""
     return connect(settings.SNAPSHOT_BUCKET, settings.AWS_S3_ENDPOINT_URL, settings.AWS_S3_REGION_NAME)
 
 

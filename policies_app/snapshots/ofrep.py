@@ -1,14 +1,14 @@
 """OFREP 0.3: workloads as feature flags over HTTP, for OpenFeature's remote providers.
 
-    POST /ofrep/v1/evaluate/flags/<workload>     one, with its decision's id
-    POST /ofrep/v1/evaluate/flags                all that the key may see, with an ETag
+    POST /ofrep/v1/evaluate/flags/<workload>     one workload, with the id of its decision
+    POST /ofrep/v1/evaluate/flags                all workloads that the key may see, with an ETag
 
-The same snapshot, the same evaluator and the same buckets as in a router: whoever asks here and whoever decides in the
-process get the same arm and the same model. https://github.com/open-feature/protocol
+It uses the same snapshot, evaluator and buckets as a router, so a remote evaluation and a decision in process give the
+same arm and model. https://github.com/open-feature/protocol
 
-Limits. A remote evaluation is a decision without an outcome: cost and success reach the control plane by
-`POST /router/v1/events` or as feedback on `metadata.decision_id`. `history.*` is not known here, and a policy's second
-stage has no place in the protocol.
+Limits. A remote evaluation is a decision without an outcome: report cost and success with `POST /router/v1/events`, or
+as feedback on `metadata.decision_id`. `history.*` is unknown here, and the protocol has no place for a policy's second
+stage.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from pointsman.integrations.flags import inputs_of, metadata_of, reason_of, unit
 from policies_app.snapshots.cache import CachedEnvironment, Selection, SnapshotCache
 from policies_app.snapshots.compiled import assignment_of
 
-_MAX_CONTEXT = 64 * 1024  # bytes of a request
+_MAX_CONTEXT = 64 * 1024  # the largest request in bytes
 
 
 PREFIX = "/ofrep/v1/evaluate/flags"
 
 
 class RemoteEvaluation:
-    """The door: a router key sees the workloads of its environment that it may see."""
+    """The OFREP endpoint. A router key sees the workloads of its environment that it may see."""
 
     def __init__(self, cache: SnapshotCache) -> None:
         self._cache = cache
 
     def evaluate(self, request: Request, body: bytes) -> Reply:
-        """The answer for one workload or for all."""
+        """Return the evaluation of one workload or of all."""
         environment = self._cache.get(request.caller.environment)
         name = request.path.removeprefix(PREFIX).removeprefix("/")
         if name:
@@ -49,7 +49,7 @@ class RemoteEvaluation:
 
 
 class ContextRefused(ValueError):
-    """A request that is no evaluation request. `code` is OFREP's."""
+    """An invalid evaluation request. `code` is OFREP's error code."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -59,7 +59,7 @@ class ContextRefused(ValueError):
 def evaluate_one(
     environment: CachedEnvironment | None, selection: Selection, name: str, body: bytes
 ) -> Reply:
-    """The answer for one workload: 200, 400 for what is no context, 404 for what is not served (or not the key's)."""
+    """Evaluate one workload: 200, 400 for an invalid context, 404 if it is not served or not visible to the key."""
     try:
         key, context = _context(body)
     except ContextRefused as refused:
@@ -75,7 +75,7 @@ def evaluate_one(
 def evaluate_all(
     environment: CachedEnvironment | None, selection: Selection, body: bytes, if_none_match: bytes | None
 ) -> Reply:
-    """Every workload that the key may see. 304 while neither the revision nor the context has changed."""
+    """Evaluate every workload that the key may see. 304 if neither the revision nor the context has changed."""
     try:
         key, context = _context(body)
     except ContextRefused as refused:
@@ -93,19 +93,19 @@ def evaluate_all(
 
 
 def _context(body: bytes) -> tuple[str | None, Mapping[str, Any]]:
-    """(targeting key, attributes). Raises `ContextRefused`."""
+    """Return (targeting key, attributes). Raises `ContextRefused`."""
     if len(body) > _MAX_CONTEXT:
-        raise ContextRefused("INVALID_CONTEXT", f"A context has at most {_MAX_CONTEXT:,} bytes.")
+        raise ContextRefused("INVALID_CONTEXT", f"A context may have at most {_MAX_CONTEXT:,} bytes.")
     try:
         document = msgspec.json.decode(body) if body.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ContextRefused("PARSE_ERROR", f"The request is no JSON: {error}.") from None
+        raise ContextRefused("PARSE_ERROR", f"The request is not JSON: {error}.") from None
     context = document.get("context", {}) if isinstance(document, dict) else None
     if not isinstance(context, dict):
-        raise ContextRefused("INVALID_CONTEXT", 'The request is {"context": {"targetingKey": …, …}}.')
+        raise ContextRefused("INVALID_CONTEXT", 'The request must be {"context": {"targetingKey": …, …}}.')
     key = context.get("targetingKey")
     if key is not None and not isinstance(key, str):
-        raise ContextRefused("INVALID_CONTEXT", "`targetingKey` is a text.")
+        raise ContextRefused("INVALID_CONTEXT", "`targetingKey` must be a string.")
     return key, {name: value for name, value in context.items() if name != "targetingKey"}
 
 
@@ -124,7 +124,7 @@ def _evaluation(
 
 
 def _is_plain(value: Any) -> bool:
-    """Metadata of a flag are texts, numbers and booleans."""
+    """Return whether a value is allowed in flag metadata: text, numbers and booleans."""
     return isinstance(value, (str, int, float, bool))
 
 

@@ -1,18 +1,18 @@
-"""GET /router/v1/routing-policy?policy_id=…&revision=…: what Plano's proposal for external routing policies asks for.
+"""GET /router/v1/routing-policy?policy_id=…&revision=…: Plano's proposed request for external routing policies.
 
-Plano (https://github.com/katanemo/plano) has not shipped it. The shape is that of its issue 812 (9 March 2026) as pull
-request 846 reads the answer (26 March 2026, open):
+Plano (https://github.com/katanemo/plano) has not shipped it. The format follows its issue 812 (9 March 2026), as read
+by pull request 846 (26 March 2026, open):
 
     {"policy_id": "chat", "revision": 42, "schema_version": "v1",
      "routing_preferences": [{"model": "openai/gpt-4o",
                               "routing_preferences": [{"name": "coding", "description": "questions about code"}]}]}
 
-A `policy_id` is a workload, or `workload/unit`: with a unit, the arm is the one that every router gives that unit.
-Plano keeps the answer for its own `ttl_seconds`, or until a caller names a higher revision.
+A `policy_id` is a workload or `workload/unit`. With a unit, the arm is the one that every router assigns to that unit.
+Plano caches the response for its own `ttl_seconds`, or until a caller names a higher revision.
 
-Limits. Plano matches intents, it evaluates no conditions: a rule is told by its note, and by its condition only where
-it has none. Second stages, parameters, retries and limits have no place in the answer. Without a unit a rollout at a
-percentage gives the baseline, because one answer serves many requests.
+Limits. Plano matches intents and evaluates no conditions: a rule is described by its note, or by its condition if it
+has none. Second stages, parameters, retries and limits have no place in the response. Without a unit, a rollout at a
+percentage returns the baseline, because one response serves many requests.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ from policies_app.snapshots.compiled import assignment_of
 
 SCHEMA_VERSION = "v1"
 EVERYTHING_ELSE = "any request that none of the other routes describes"
-# Plano's routing model answers `other` for "no route matches", so no rule may carry that name.
+# Plano's routing model answers `other` if no route matches, so no rule may have that name.
 NO_ROUTE = "other"
 
 
 class RoutingPolicies:
-    """The door: a router key sees the workloads of its environment that it may see."""
+    """The Plano endpoint. A router key sees the workloads of its environment that it may see."""
 
     def __init__(self, environment_of: Callable[[Caller], CachedEnvironment], fleet: FleetBuffer) -> None:
         self._environment_of = environment_of
         self._fleet = fleet
 
     def answer(self, request: Request, body: bytes = b"") -> Reply:
-        """200 with the policy that is served, 304 for its tag. Raises `InvalidInput`, `NotFound` and `Restored`."""
+        """Return the served policy, or 304 if the tag matches. Raises `InvalidInput`, `NotFound` and `Restored`."""
         environment = self._environment_of(request.caller)
         self._fleet.used(request.caller.pk)
         policy_id = _asked_for(request.query)
@@ -57,7 +57,7 @@ def routing_policy(
     policy_id: str,
     if_none_match: bytes | None = None,
 ) -> Reply:
-    """The newest policy, whatever revision was asked for: its `revision` says which it is."""
+    """Return the newest policy, regardless of the revision requested; its `revision` identifies it."""
     name, _, unit = policy_id.partition("/")
     assignment = assignment_of(environment, name) if may_see(name) else None
     if assignment is None:
@@ -81,9 +81,9 @@ def routing_policy(
 
 
 def preferences(assignment: WorkloadAssignment, side: Side) -> list[dict[str, Any]]:
-    """One entry for each model, in the order in which the rules name them; the default's comes last.
+    """Return one entry per model, in the order in which the rules name them, with the default's last.
 
-    A pinned workload has one model, and nothing else.
+    A pinned workload has exactly one model.
     """
     routes = [("default", EVERYTHING_ELSE, _default(assignment, side))]
     if assignment.pinned is None:
@@ -105,7 +105,7 @@ def _default(assignment: WorkloadAssignment, side: Side) -> str:
 
 
 def _side(assignment: WorkloadAssignment, unit: str) -> Side:
-    """The arm of the unit, as in every router; without a unit the candidate only once it serves everybody."""
+    """Return the unit's arm, as in every router. Without a unit, the candidate only when it serves everybody."""
     rollout, candidate = assignment.rollout, assignment.candidate
     if rollout is None or candidate is None or assignment.pinned is not None:
         return assignment.baseline
@@ -118,22 +118,22 @@ def _side(assignment: WorkloadAssignment, unit: str) -> Side:
 
 
 def _route(rule: str) -> str:
-    """The rule's id: a colon is in no other rule's."""
+    """Return the rule's name for Plano. Other rules have no colon in their ids, so the new name is unique."""
     return f"rule:{rule}" if rule == NO_ROUTE else rule
 
 
 def _asked_for(query: bytes) -> str:
-    """The `policy_id`. `revision` is checked, and not needed: there is one newest policy."""
+    """Return the `policy_id`. `revision` is validated but not used: only the newest policy exists."""
     found: dict[str, str] = {}
     for name, value in parameters(query):
         if name in found and name in ("policy_id", "revision"):
-            raise InvalidInput(f"`{name}` is given twice.")
+            raise InvalidInput(f"`{name}` is given more than once.")
         found[name] = value
     revision = found.get("revision", "0")
     if not (revision.isascii() and revision.isdigit() and len(revision) <= 20):
-        raise InvalidInput(f"`revision` is a whole number from 0 up, not {revision[:40]!r}.")
+        raise InvalidInput(f"`revision` must be a non-negative integer, not {revision[:40]!r}.")
     if not found.get("policy_id"):
-        raise InvalidInput("`policy_id` names the workload: ?policy_id=<workload>, or <workload>/<unit>.")
+        raise InvalidInput("`policy_id` must name the workload: ?policy_id=<workload>, or <workload>/<unit>.")
     return found["policy_id"]
 
 

@@ -1,12 +1,12 @@
-"""Puts each environment's snapshot into a bucket, for routers that follow a CDN instead of a gateway.
+"""Publishes each environment's snapshot to a bucket, for routers that poll a CDN instead of a gateway.
 
     sweep → due? → claim the row → fetch the object's tag → read the environment → put, if the tag is unchanged
 
-A commit nudges the sweep, and the table of periodic jobs repeats it: a lost nudge costs two seconds.
+A commit triggers the sweep, and the table of periodic jobs repeats it, so a lost trigger costs two seconds.
 
-An older snapshot never overwrites a newer one, because of the order of three steps: fetch the object's tag, then
-read the environment, then write on condition that the tag is unchanged. A write in between makes this one fail, so
-a process that was held up for an hour can do no harm. The claim only saves doing the work twice.
+An older snapshot never overwrites a newer one, because of the order of three steps: fetch the object's tag, then read
+the environment, then write on condition that the tag is unchanged. A write in between makes this one fail, so even a
+process that was delayed for an hour does no harm. The claim only avoids duplicate work.
 """
 
 import logging
@@ -32,22 +32,22 @@ from policies_app.snapshots.object_store import BucketError, Overtaken, StoredOb
 
 log = logging.getLogger(__name__)
 
-PATH = "router/v1/snapshot"  # below the environment's own, so that it is polled like a gateway
+PATH = "router/v1/snapshot"  # below the environment's path, so that it is polled like a gateway
 EVERYTHING = SnapshotQuery(None, None)
 CLAIM = timedelta(seconds=90)  # longer than a `head` and a `put` may take
-CHECKED_AFTER = timedelta(seconds=60)  # how often the object itself is checked though nothing has changed
-ROUNDS = 3  # tries, when others write at the same time
+CHECKED_AFTER = timedelta(seconds=60)  # interval for checking the object itself when nothing has changed
+ROUNDS = 3  # attempts, if others write at the same time
 RETRY_FIRST_S, RETRY_MOST_S = 2.0, 60.0
 _TAG = re.compile(r'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
 
 _changed = threading.Event()
 _one_at_a_time = threading.Lock()
-# What this process read last of each environment, so that the next read is of what changed.
+# The last state read of each environment, so that the next read only fetches changes.
 _known: dict[int, CachedEnvironment] = {}
 
 
 class PublishedContents(NamedTuple):
-    """What a published object is made of: two equal ones are the same bytes and signature, in one place."""
+    """What determines a published object: equal contents mean equal bytes and signature at the same address."""
 
     address: str
     epoch: str
@@ -57,7 +57,7 @@ class PublishedContents(NamedTuple):
 
 
 def sweep() -> int:
-    """Publish what is not published yet; how many objects were written. Does nothing without a bucket."""
+    """Publish what is not yet published. Return how many objects were written. Does nothing without a bucket."""
     if not settings.SNAPSHOT_BUCKET:
         return 0
     with _one_at_a_time:
@@ -70,7 +70,7 @@ def sweep() -> int:
 
 
 def follow(sweep: Callable[[], object], stopping: threading.Event) -> None:
-    """The runner's loop: sweep soon after each commit of this process. An error costs that sweep only."""
+    """Sweep soon after each commit of this process (a loop for the runner). An error only costs that sweep."""
     if not settings.SNAPSHOT_BUCKET:
         return
     build.on_publish(_nudge)
@@ -87,7 +87,7 @@ def _swept(sweep: Callable[[], object]) -> None:
     try:
         sweep()
     except Exception:
-        log.exception("a nudge to publish was lost; the next turn of the table does it")
+        log.exception("a triggered sweep failed; the periodic job will retry")
 
 
 def _nudge(environment: str, revision: int) -> None:
@@ -109,7 +109,7 @@ def _wanted(header: SnapshotHeader) -> PublishedContents:
 def _is_due(header: SnapshotHeader, row: Published | None, now: datetime) -> bool:
     if row is None:
         return True
-    # Times further ahead than we set any were stamped by a clock that was put right since.
+    # A time further in the future than we ever set was written by a clock that has been corrected since.
     if row.retry_at is not None and now < row.retry_at <= now + timedelta(seconds=RETRY_MOST_S):
         return False
     fresh = row.checked_at is not None and now - CHECKED_AFTER < row.checked_at <= now + CLAIM
@@ -120,24 +120,24 @@ def _held(row: Published) -> PublishedContents:
     return PublishedContents(row.address, row.epoch, row.revision, row.poll_interval_ms, row.key_id)
 
 
-# --- what is known of it --------------------------------------------------------------------------------
+# --- state of the publication --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PublicationState:
-    """How far an environment is published, for the fleet page and /metrics."""
+    """The state of an environment's publication, for the fleet page and /metrics."""
 
     environment: str
-    revision: int  # that the bucket holds, -1: none
-    behind_s: float  # since the bucket no longer holds what is served, 0: it does
-    failures: int  # in a row
-    error: str  # of the last try
+    revision: int  # in the bucket; -1: none
+    behind_s: float  # how long the bucket has lacked what is served; 0: it is current
+    failures: int  # consecutive
+    error: str  # of the last attempt
     failing_since: datetime | None
     published_at: datetime | None
 
 
 def states(environment: int | None = None) -> list[PublicationState]:
-    """Of every environment, or of one; empty without a bucket."""
+    """Return the state of every environment, or of one; empty without a bucket."""
     if not settings.SNAPSHOT_BUCKET:
         return []
     now = clock.now()
@@ -163,7 +163,8 @@ def _state(header: SnapshotHeader, row: Published, now: datetime) -> Publication
 
 
 def _behind_since(header: SnapshotHeader, row: Published) -> datetime:
-    """When the first change was made that the bucket lacks; for one without a revision, when it was published."""
+    """Return the time of the first change that the bucket lacks; for a change without a revision, the last
+    publication."""
     missing = Revision.objects.filter(environment_id=header.pk)
     if row.epoch == header.epoch:
         missing = missing.filter(number__gt=row.revision)
@@ -177,18 +178,18 @@ def _behind_since(header: SnapshotHeader, row: Published) -> datetime:
 
 
 def _keep(header: SnapshotHeader) -> bool:
-    """Make the bucket hold what is served now; True when that took a write."""
+    """Publish what is served now. Return whether that required a write."""
     claim = uuid7()
     row = _claimed(header.pk, claim)
     if row is None:
-        return False  # another process is at it
+        return False  # another process is publishing it
     try:
         done = _brought_up(header, row)
     except BucketError as error:
         _failed(header.name, row, claim, str(error))
         return False
     except DatabaseError:
-        raise  # the claim runs out by itself
+        raise  # the claim will expire
     except Exception as error:
         if not row.failures:
             log.exception("%s could not be published", header.name)
@@ -216,18 +217,18 @@ def _claimed(environment: int, claim: UUID) -> Published | None:
 
 
 def _release(row: Published, claim: UUID, **fields: Any) -> None:
-    """Save the result, unless the claim expired meanwhile and another process holds it."""
+    """Save the result, unless the claim has expired and another process holds it."""
     Published.objects.filter(pk=row.pk, claim=claim).update(claim=None, claimed_until=None, **fields)
 
 
 def _brought_up(header: SnapshotHeader, row: Published) -> tuple[PublishedContents, str] | None:
-    """Write the object until it holds the present; None when it already did (or the environment is gone)."""
+    """Write the object until it is current. None if it already was, or if the environment is gone."""
     store, key = object_store.configured(), key_of(header.name)
     for _ in range(ROUNDS):
         seen = store.head(key)
         cached = cache.read_environment(
             header, _known.get(header.pk)
-        )  # after the look: see the module's docstring
+        )  # after fetching the tag: see the module docstring
         if cached is None:
             _known.pop(header.pk, None)
             return None
@@ -241,15 +242,15 @@ def _brought_up(header: SnapshotHeader, row: Published) -> tuple[PublishedConten
             return held, store.put(key, body.plain, seen, **_parameters(body, held.revision))
         except Overtaken:
             log.info("%s: another process wrote first; trying again", key)
-    raise BucketError(f"The object was written by others {ROUNDS} times in a row.")
+    raise BucketError(f"Other processes wrote the object {ROUNDS} times in a row.")
 
 
 def _refuse_older(header: SnapshotHeader, seen: StoredObject | None) -> None:
-    """An instance that was restored, or is a copy of another, must not take routers back."""
+    """Refuse to overwrite a later snapshot: a restored or copied instance must not take routers back."""
     match = _TAG.fullmatch(seen.metadata.get("pointsman-etag", "")) if seen else None
     if match is None:
         return
-    there = (match[1], int(match[2]))  # epochs begin with the time that made them, so they sort
+    there = (match[1], int(match[2]))  # epochs start with their creation time, so they sort
     if there > (header.epoch, header.revision):
         raise BucketError(
             f"The bucket holds a later snapshot (epoch {there[0]}, revision {there[1]}) than this instance "
@@ -273,12 +274,12 @@ def _parameters(body: SnapshotBody, revision: int) -> dict[str, Any]:
 
 
 def _failed(name: str, row: Published, claim: UUID, error: str) -> None:
-    """Note it, and wait longer each time. Said once in the log, for as long as it lasts on the fleet page."""
+    """Record a failure, and wait longer each time. Logged once; the fleet page shows it while it lasts."""
     if not row.failures:
-        log.warning("%s cannot be published (%s); routers go on with what the bucket holds", name, error)
+        log.warning("%s cannot be published (%s); routers continue with the bucket's contents", name, error)
     now, failures = clock.now(), row.failures + 1
     wait = min(RETRY_FIRST_S * 2 ** min(failures - 1, 10), RETRY_MOST_S)
-    wait *= random.uniform(0.5, 1)  # noqa: S311 — spreads load, hides nothing
+    wait *= random.uniform(0.5, 1)  # noqa: S311 — spreads the load; not security-relevant
     _release(
         row,
         claim,

@@ -1,4 +1,4 @@
-"""Draw an environment's next revision, and write assignments at it. Inside the caller's transaction."""
+"""Draw an environment's next revision and write assignments at it, inside the caller's transaction."""
 
 import json
 from collections import defaultdict
@@ -12,7 +12,7 @@ from policies_app.snapshots import build
 
 
 def served_assignment(environment_id: int, workload_id: int) -> Assignment:
-    """The assignment with all that its fragment needs, or `NotServed`."""
+    """Return the assignment with everything its fragment needs. Raises `NotServed`."""
     try:
         return Assignment.objects.select_related("environment", "workload", "baseline", "candidate").get(
             environment_id=environment_id, workload_id=workload_id
@@ -24,10 +24,10 @@ def served_assignment(environment_id: int, workload_id: int) -> Assignment:
 
 
 def draw_revision(environment_id: int, workload_id: int, cause: str, *, removed: bool = False) -> int:
-    """The environment's next revision, and its row of history.
+    """Return the environment's next revision, and record it in the history.
 
-    The row stays locked until the commit, so that a reader who sees revision n sees everything that n holds: a
-    sequence would hand out n + 1 to a transaction that may commit before n.
+    The row stays locked until the commit, so a reader who sees revision n sees everything in it. A sequence could hand
+    out n + 1 to a transaction that commits before n.
     """
     environment = Environment.objects.select_for_update(no_key=True).get(pk=environment_id)
     environment.revision += 1
@@ -51,7 +51,7 @@ def save_assignment(assignment: Assignment, revision: int) -> None:
 
 
 def republish_prices(model: Model) -> None:
-    """Publish a model's changed prices: one revision in each environment that serves a policy with it."""
+    """Publish a model's changed prices: one revision in each environment that serves a policy using it."""
     served: dict[int, list[int]] = defaultdict(list)
     using = Assignment.objects.filter(prices__contains=f"{_text(model.name)}:")
     for environment_id, workload_id in using.order_by("environment_id", "workload_id").values_list(
@@ -65,7 +65,7 @@ def republish_prices(model: Model) -> None:
 
 
 def prices_of(assignment: Assignment) -> str:
-    """The prices of the models in its documents, as JSON: routers compute costs from tokens by them."""
+    """Return the prices of the models in its documents as JSON. Routers compute costs from tokens with them."""
     versions = [assignment.baseline, *([assignment.candidate] if assignment.candidate else [])]
     names = {entry["model"] for version in versions for entry in version.document["models"].values()}
     found = Model.objects.filter(name__in=names).order_by("name")

@@ -1,4 +1,4 @@
-"""Whether the texts that an assignment's row keeps ready for routers say what its columns say."""
+"""Checks that the ready-made texts in an assignment's row match its columns."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ Prices = Mapping[str, Mapping[str, int | None]]
 
 
 def prices_by_model() -> Prices:
-    """The catalogue's prices by model, as an assignment keeps them."""
+    """Return the catalogue's prices by model, in the format of an assignment's row."""
     return {
         model.name: {price: getattr(model, f"{price}_nusd_per_mtok") for price in PRICES}
         for model in Model.objects.all()
@@ -19,7 +19,7 @@ def prices_by_model() -> Prices:
 
 
 def differences(row: Assignment, prices: Prices) -> list[str]:
-    """Where the texts say something else: `candidate`, `rollout.share_pcm`, `price of openai/gpt-4o-mini`."""
+    """Return where the texts differ: `candidate`, `rollout.share_pcm`, `price of openai/gpt-4o-mini`."""
     stored, kept = _parsed(row.fragment), _parsed(row.prices)
     if stored is None or kept is None:
         return ["no JSON"]
@@ -37,7 +37,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _differing(stored: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """A text of an earlier release may lack what was added to a rollout since; it says nothing else."""
+    """Compare two fragments. A text from an earlier release may lack newer fields of a rollout."""
     wrong = sorted(
         name
         for name in stored.keys() | expected.keys()

@@ -1,7 +1,7 @@
-"""GET /router/v1/snapshot and POST /router/v1/acks, answered from memory: no query on the way.
+"""GET /router/v1/snapshot and POST /router/v1/acks, answered from memory without a query.
 
-`cache` holds each environment as it is served now; the watcher's thread reads the next revision and hands it to
-`replace`. Everything else here runs on the event loop, so that between two awaits nothing moves.
+`cache` holds each environment as it is served now. The watcher's thread reads the next revision and passes it to
+`replace`. Everything else here runs on the event loop, so nothing changes between two awaits.
 """
 
 import asyncio
@@ -32,22 +32,22 @@ from policies_app.snapshots.cache import (
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 30
-# Waiters woken between two turns of the event loop, so that other requests come in between.
+# Waiters woken per turn of the event loop, so that other requests run in between.
 WOKEN_AT_ONCE = 32
-# Bodies up to this size are built on the event loop: a thread would cost more than it spares.
+# Bodies up to this size are built on the event loop: a thread would cost more than it saves.
 BUILT_INLINE = 128 * 1024  # bytes
 KEPT_ANSWERS = 1_024
-SHORT = 1_024  # bytes of what a request says; of longer ones nothing is kept
-KEPT_BYTES = 256 * 1024 * 1024  # of one environment's bodies
+SHORT = 1_024  # bytes of request headers and query; for longer ones nothing is cached
+KEPT_BYTES = 256 * 1024 * 1024  # limit for one environment's bodies
 _TAG = re.compile(rb'(?:W/)?("[^"]*")')
-# What proxies that compress append to a tag within its quotes: Apache `-gzip`, Jetty `--gzip`.
+# Suffixes that compressing proxies append to a tag inside its quotes: Apache `-gzip`, Jetty `--gzip`.
 _COMPRESSED = re.compile(rb'-{1,2}(?:gzip|br|zstd|deflate)"$')
 _OURS = re.compile(rb'"([^".]{1,64})\.(\d{1,18})\.[0-9a-f]{16}"')
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
 class IfNoneMatch(NamedTuple):
-    """Its tags without `W/`, and the newest revision that one of ours names."""
+    """A parsed If-None-Match: its tags without `W/`, and the newest revision named by one of our own."""
 
     tags: tuple[bytes, ...]
     anything: bool
@@ -60,18 +60,18 @@ class SnapshotService:
 
     def __init__(self, keyring: Keyring, fleet: FleetBuffer) -> None:
         self.cache: SnapshotCache = {}
-        self.withheld: set[str] = set()  # environments of a database that was restored from a backup
+        self.withheld: set[str] = set()  # environments of a database restored from a backup
         self.held: Counter[str] = Counter()  # long polls by key id
-        self.built = 0  # bodies, since the process began
+        self.built = 0  # bodies built since the process started
         self.draining = False
         self._keyring = keyring
         self._fleet = fleet
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # --- the watcher's side ---------------------------------------------------------------------------
+    # --- called by the watcher ------------------------------------------------------------------------
 
     def replace(self, name: str, environment: CachedEnvironment | None) -> None:
-        """Serve the next revision (None: the environment is gone) and wake the long polls that wait for it."""
+        """Serve the next revision (None: the environment is gone) and wake the long polls waiting for it."""
         old = self.cache.pop(name, None)
         self.withheld.discard(name)
         if environment is not None:
@@ -80,12 +80,12 @@ class SnapshotService:
             self._wake(old)
 
     def withhold(self, name: str) -> None:
-        """Answer 503 for an environment: what the database holds of it is older than what was served before."""
+        """Answer 503 for an environment whose state in the database is older than what was served before."""
         self.replace(name, None)
         self.withheld.add(name)
 
     def drain(self) -> None:
-        """Answer every long poll now, and hold no more: the process is about to end."""
+        """Answer every long poll now and hold no more, because the process is about to shut down."""
         self.draining = True
         for environment in self.cache.values():
             self._wake(environment)
@@ -98,7 +98,7 @@ class SnapshotService:
     # --- the endpoints --------------------------------------------------------------------------------
 
     def poll(self, request: Request, body: bytes = b"") -> Reply | Coroutine[Any, Any, Reply]:
-        """At once where it is known; else what to await: a body to be built, or something newer."""
+        """Return the reply if it is ready; otherwise a coroutine that builds a body or waits for a newer one."""
         caller, headers = request.caller, request.headers
         environment = self.environment_of(caller)
         tags = headers.get(b"if-none-match")
@@ -138,19 +138,19 @@ class SnapshotService:
             self._fleet.refused(header.pk, instance, request.client(), header.revision, ack)
         return Reply(204, [])
 
-    # --- inside ---------------------------------------------------------------------------------------
+    # --- internals -------------------------------------------------------------------------------------
 
     def environment_of(self, caller: Caller) -> CachedEnvironment:
-        """What the key's environment serves now. Raises `Restored` and `NotFound`."""
+        """Return what the key's environment serves now. Raises `Restored` and `NotFound`."""
         try:
             return self.cache[caller.environment]
         except KeyError:
             if caller.environment in self.withheld:
                 raise Restored(
-                    "The database was restored from a backup and is older than what routers have. They keep that.",
+                    "The database was restored from a backup and is older than what routers have. They keep theirs.",
                     retry_after=30,
                 ) from None
-            raise NotFound(f"There is no environment {caller.environment!r} any more.") from None
+            raise NotFound(f"The environment {caller.environment!r} no longer exists.") from None
 
     def _heard(self, request: Request, environment: CachedEnvironment, epoch: str, revision: int) -> None:
         self._fleet.polled(environment.header.pk, request.instance(), request.client(), epoch, revision)
@@ -165,16 +165,16 @@ class SnapshotService:
             selection = allowed if selection is None else selection & allowed
         header = environment.header
         if since is not None and (since > header.revision or _other_epoch(condition, header.epoch)):
-            since = None  # it cannot be told what changed since then: everything
+            since = None  # the changes since then are unknown, so send everything
         return SnapshotQuery(selection, since)
 
     async def _hold(self, request: Request, query: SnapshotQuery, condition: IfNoneMatch, wait: int) -> Reply:
-        """Answer once there is something newer, or when the time is over."""
+        """Answer as soon as there is something newer, or when the time is over."""
         caller, loop = request.caller, asyncio.get_running_loop()
         if self.held[caller.key_id] >= settings.MAX_WAITERS_PER_KEY:
             raise Unavailable(
                 f"Key {caller.key_id} holds {settings.MAX_WAITERS_PER_KEY} long polls; poll without waiting.",
-                retry_after=random.randint(5, 15),  # noqa: S311 — spreads load, hides nothing
+                retry_after=random.randint(5, 15),  # noqa: S311 — spreads the load; not security-relevant
             )
         deadline = loop.time() + wait
         encoding = _encoding(request.headers.get(b"accept-encoding", b"")[:SHORT])
@@ -183,7 +183,7 @@ class SnapshotService:
         try:
             while True:
                 environment = self.environment_of(caller)
-                # Asked anew: a restore while it waited begins another epoch, and that needs a full answer.
+                # Recompute the query: a restore during the wait starts a new epoch, which needs a full response.
                 query = self._query(request, environment, condition)
                 reply = await self._reply(environment, query, condition, encoding)
                 left = deadline - loop.time()
@@ -222,7 +222,7 @@ class SnapshotService:
         )
 
     def _keep(self, environment: CachedEnvironment, query: SnapshotQuery, body: SnapshotBody) -> None:
-        """Keep a body for the next that asks, and let go of the oldest beyond the limits."""
+        """Cache a body, and evict the oldest ones beyond the limits."""
         self.built += 1
         bodies = environment.bodies
         bodies[query] = body
@@ -247,7 +247,7 @@ class SnapshotService:
 def _known(
     environment: CachedEnvironment, query: SnapshotQuery, condition: IfNoneMatch | None, encoding: str
 ) -> Reply | None:
-    """The answer, when it can be told without building anything."""
+    """Return the reply if nothing needs to be built for it, otherwise None."""
     body = environment.bodies.get(query)
     if condition is not None:
         if body is not None and (condition.anything or body.etag in condition.tags):
@@ -260,9 +260,9 @@ def _known(
 def _known_unchanged(
     environment: CachedEnvironment, query: SnapshotQuery, condition: IfNoneMatch
 ) -> Reply | None:
-    """The 304 of a router that follows deltas, whose own bytes may never have been built here."""
+    """Return the 304 for a router that follows deltas, whose body may never have been built here."""
     header = environment.header
-    # It holds this very revision, whatever bytes brought it there.
+    # It has exactly this revision, regardless of which bytes brought it there.
     if query.since != header.revision or (condition.epoch, condition.revision) != (
         header.epoch,
         header.revision,
@@ -293,9 +293,9 @@ async def _once(
     build: Callable[[], T],
     keep: Callable[[T], None],
 ) -> T:
-    """Build and keep it once, however many ask at the same time; large ones in a thread.
+    """Build and cache something once, even if many request it at the same time; large ones in a thread.
 
-    It is kept in the very step that ends the flight: one that asked between the two would build it again.
+    It is cached in the same step that ends the flight. Otherwise a request in between would build it again.
     """
     if size <= BUILT_INLINE:
         built = build()
@@ -313,12 +313,12 @@ async def _once(
     task = environment.in_flight.get(flight)
     if task is None:
         task = environment.in_flight[flight] = asyncio.get_running_loop().create_task(fly())
-    landed: T = await asyncio.shield(task)  # one that leaves must not take it from the others
+    landed: T = await asyncio.shield(task)  # one cancelled caller must not cancel it for the others
     return landed
 
 
 async def _replaced(environment: CachedEnvironment, seconds: float, gone: "asyncio.Task[None]") -> None:
-    """Until the environment is replaced, the time is over, or the router has hung up."""
+    """Wait until the environment is replaced, the time is over, or the router has hung up."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
@@ -354,7 +354,7 @@ def _condition(header: bytes) -> IfNoneMatch:
 
 @lru_cache(maxsize=8_192)
 def _if_none_match(header: bytes) -> IfNoneMatch:
-    """RFC 9110 13.1.2, by weak comparison: our tags are strong, but a proxy may weaken them or mark them compressed."""
+    """Parse by weak comparison (RFC 9110 13.1.2): our tags are strong, but a proxy may weaken or mark them."""
     tags = tuple(_COMPRESSED.sub(b'"', tag) for tag in _TAG.findall(header))
     ours = [(int(match[2]), match[1].decode("latin-1")) for tag in tags if (match := _OURS.fullmatch(tag))]
     revision, epoch = max(ours, default=(0, ""))
@@ -377,20 +377,20 @@ def _parsed_query(query: bytes) -> SnapshotQuery:
             names.append(value)
         elif name == "since":
             if not (value.isascii() and value.isdigit() and len(value) <= 18):
-                raise InvalidInput(f"`since` is a revision, a whole number from 0 up, not {value[:40]!r}.")
+                raise InvalidInput(f"`since` must be a revision, a non-negative integer, not {value[:40]!r}.")
             since = int(value)
     return SnapshotQuery(frozenset(names) or None, since)
 
 
 def _wait(header: bytes) -> int:
-    """Seconds that `Prefer: wait=N` (RFC 7240) asks for, capped; 0 without."""
+    """Return the seconds requested by `Prefer: wait=N` (RFC 7240), capped; 0 without it."""
     match = _WAIT.search(header[:SHORT])
     return min(int(match[1]), LONGEST_WAIT_S) if match else 0
 
 
 @lru_cache(maxsize=256)
 def _encoding(header: bytes) -> str:
-    """The best of zstd and gzip that `Accept-Encoding` takes, "" for neither."""
+    """Return the best of zstd and gzip accepted by `Accept-Encoding`, "" for neither."""
     taken = set()
     for part in header.decode("latin-1").lower().split(","):
         name, _, parameters = part.strip().partition(";")

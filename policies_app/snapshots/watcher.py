@@ -1,11 +1,10 @@
-"""The thread that looks at the database, so that requests need not: revisions, and the keys.
+"""The thread that polls the database for revisions and keys, so that requests need not.
 
-It looks every 200 ms; at once when this process commits a change; and when Redis carries the notice of
-another process. With Redis the look goes on every two seconds all the same, because a notice can be lost, and
-every 200 ms for as long as Redis cannot be reached. The keys have a clock of their own: no notice tells of a key
-that was revoked, and it has to be dead within two seconds.
+It polls every 200 ms, immediately when this process commits a change, and when Redis delivers a notice from another
+process. With Redis it still polls every two seconds, because a notice can be lost, and every 200 ms while Redis is
+unreachable. Keys have their own interval: no notice reports a revoked key, and it must stop working within two seconds.
 
-While the database is away routers are served what is in memory.
+While the database is away, routers are served from memory.
 """
 
 import asyncio
@@ -26,11 +25,11 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.2
 LOOK_WITH_NOTICES_S = 2.0
 KEYS_S = 0.8
-KEYS_AT_MOST_S = 0.1  # between two reads that unknown keys asked for
+KEYS_AT_MOST_S = 0.1  # shortest interval between reads requested by unknown keys
 
 
 class Watcher(LoopThread):
-    """One per process. Hands each new revision to the event loop."""
+    """Polls the database, one per process. Passes each new revision to the event loop."""
 
     retry_s = LOOK_S
 
@@ -41,16 +40,16 @@ class Watcher(LoopThread):
         self._cached: SnapshotCache = {}
         self._headers: dict[str, SnapshotHeader] = {}
         self._high_water = HighWater()
-        self._told = 1  # how often something may have changed
-        self._looked_for = 0  # as of the last whole look
-        self.keys_at: float | None = None  # of their last read, by the monotonic clock
+        self._told = 1  # counts possible changes
+        self._looked_for = 0  # value of `_told` at the last complete poll
+        self.keys_at: float | None = None  # monotonic time of their last read
         self._key_reads = 0
         self._keys_wanted = False
         self._subscriber = notices.Subscriber(self.poke) if settings.REDIS_URL else None
-        self.looked_at: float | None = None  # of the last whole look, by the monotonic clock
+        self.looked_at: float | None = None  # monotonic time of the last complete poll
 
     def start_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to look; what is found is handed to this loop."""
+        """Start polling; results are passed to this loop."""
         self._loop = loop
         build.on_publish(self.poke)
         if self._subscriber:
@@ -59,24 +58,24 @@ class Watcher(LoopThread):
 
     @property
     def looked(self) -> bool:
-        """True once everything was read: the process is ready."""
+        """Whether everything was read once, so that the process is ready."""
         return self.looked_at is not None
 
     def looked_ago(self) -> float | None:
-        """Seconds since the last whole look; as old is what is served at most."""
+        """Return the seconds since the last complete poll: the maximum age of what is served."""
         return None if self.looked_at is None else time.monotonic() - self.looked_at
 
     def keys_read_ago(self) -> float | None:
-        """Seconds since the keys were last read; as late is a revocation at most."""
+        """Return the seconds since the keys were last read: the maximum delay of a revocation."""
         return None if self.keys_at is None else time.monotonic() - self.keys_at
 
     def poke(self, *_: object) -> None:
-        """Look now."""
+        """Poll now."""
         self._told += 1
         self.wake()
 
     async def keys_read(self) -> None:
-        """Until the keys were read again: for a request whose key may have been issued a moment ago."""
+        """Wait until the keys have been read again, for a request whose key may have just been issued."""
         target = self._key_reads + 1
         self._keys_wanted = True
         self.wake()
@@ -95,11 +94,11 @@ class Watcher(LoopThread):
         return min(self._keys_due(), self._look_due())
 
     def look(self) -> None:
-        """Read the keys when it is time; when it is, or something was told, every environment that has changed."""
+        """Read the keys if due. Read every changed environment if that is due or a change was reported."""
         read = self._keys_due() <= 0
         if read:
             wanted, self._keys_wanted = self._keys_wanted, False
-            self._told += wanted  # the environment may be as young as its key
+            self._told += wanted  # the environment may be as new as its key
             self._keyring.reload()
             self.keys_at = time.monotonic()
         told = self._told
@@ -112,14 +111,14 @@ class Watcher(LoopThread):
                 self._take(name, None)
             self._high_water.note(environment.header for environment in self._cached.values())
             self._looked_for, self.looked_at = told, time.monotonic()
-        if read:  # said on the event loop, so that what was found is in place there
+        if read:  # on the event loop, so that the results have arrived there first
             self._loop.call_soon_threadsafe(self._say_keys_read)
 
     def _say_keys_read(self) -> None:
         self._key_reads += 1
 
     def _keys_due(self) -> float:
-        """Seconds until the keys are read again; an unknown key asks for it sooner."""
+        """Return the seconds until the next read of the keys; an unknown key makes it earlier."""
         if self.keys_at is None:
             return 0
         every = KEYS_AT_MOST_S if self._keys_wanted else KEYS_S

@@ -61,7 +61,7 @@ def test_it_shows_what_would_change_and_writes_nothing(file: Path, capsys: Any) 
     assert "input price $0.150 → $0.100" in shown
     assert "[served in production/support]" in shown
     assert LARGE not in shown  # as it is
-    assert "Nothing was" in shown
+    assert "Use --apply to write them" in shown
     assert Model.objects.get(name=SMALL).input_nusd_per_mtok == 150_000_000
 
 

@@ -406,4 +406,4 @@ def test_a_nudge_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, settin
     publish._nudge("here", 1)
     publish.follow(sweep, stopping)
     assert len(calls) == 2
-    assert "a nudge to publish was lost" in caplog.text
+    assert "a triggered sweep failed" in caplog.text
