@@ -1,7 +1,7 @@
-"""The server's wheel depends on the router client of the same checkout.
+"""Make the server's wheel depend on the router client of the same checkout.
 
-It does not stand among the dependencies of pyproject.toml: lock files are made of those, and the checkout's own client
-is installed from `router_client/`.
+The client is not among the dependencies in pyproject.toml, because the lock files are compiled from those, and a
+checkout installs its own client from `router_client/`.
 """
 
 import re
@@ -16,7 +16,8 @@ class WithTheClient(BuildHookInterface[Any]):
         build_data["dependencies"].append(f"pointsman[cli]>={self._client_version()}")
 
     def _client_version(self) -> str:
-        """The client's, which moves with the server; the server's own, where a source distribution lacks it."""
+        """Return the client's version. Without the client (in a source distribution) return the server's, which is
+        equal."""
         source = Path(self.root) / "router_client" / "pointsman" / "version.py"
         if not source.is_file():
             return str(self.metadata.version)

@@ -1,19 +1,19 @@
-"""An OpenAI-compatible gateway that follows a router policy: one file, to read, to copy and to change.
+"""An OpenAI-compatible gateway that follows a router policy, in one file to read, copy and change.
 
     pip install pointsman httpx starlette uvicorn
     POINTSMAN_URL=… POINTSMAN_KEY=pmr_… PROVIDER_URL=https://api.openai.com/v1 PROVIDER_KEY=sk-… python gateway.py
 
-A client asks for a workload as if it was a model, `"model": "tickets"`, and gets the model that the policy chooses, by
-its name in the catalogue; a second stage where the answer is uncertain or no good; retries and fallbacks as it says.
+A client requests a workload as if it were a model, `"model": "tickets"`. It gets the model that the policy chooses, by
+its catalogue name; a second stage if the answer is uncertain or bad; and the policy's retries and fallbacks.
 
-    header pointsman-endpoint, pointsman-conversation   what the policy may look at, and who stays with one arm
-    header x-pointsman-decision-id                      of the answer: for feedback
+    header pointsman-endpoint, pointsman-conversation   inputs of the policy, and the unit that stays on one arm
+    header x-pointsman-decision-id                      in the response: for feedback
     POST /v1/feedback {"decision_id": …, "kind": "human_review", "success": true}
 
 environment
-    POINTSMAN_URL, POINTSMAN_KEY   the control plane, a router key
-    POINTSMAN_STORE, POINTSMAN_SPOOL   a file for the policy, a directory for outcomes: a restart loses neither
-    PROVIDER_URL, PROVIDER_KEY     any provider that speaks OpenAI's protocol; LiteLLM's proxy does for all others
+    POINTSMAN_URL, POINTSMAN_KEY   the control plane and a router key
+    POINTSMAN_STORE, POINTSMAN_SPOOL   a file for the policy and a directory for outcomes, to survive a restart
+    PROVIDER_URL, PROVIDER_KEY     any provider with OpenAI's protocol; use LiteLLM's proxy for others
     DEFAULT_MODEL                  answers while there is no policy
     HOST, PORT                     127.0.0.1, 8080
 """
@@ -41,12 +41,12 @@ from pointsman import Attempt, ConfigurationError, Next, Router, Usage
 from pointsman.decision import Decision
 
 JSON = dict[str, Any]
-# What a status says of the attempt, in the policy's words. Any other one is the client's own mistake.
+# The attempt's error for each status, in the policy's terms. Any other status is the client's mistake.
 UNREACHABLE = {408: "timeout", 429: "rate_limited", 404: "unknown_model"}
 
 
 class Gateway:
-    """Answers chat completions. One router for the whole process."""
+    """Answers chat completions, with one router for the whole process."""
 
     def __init__(self, router: Router, provider: httpx.AsyncClient, default_model: str) -> None:
         self.router, self.provider, self.default_model = router, provider, default_model
@@ -57,7 +57,7 @@ class Gateway:
             body = await request.json()
             workload = str(body["model"])
         except (ValueError, KeyError, TypeError):
-            return refused(400, "The body is a chat completion request, with a model.")
+            return refused(400, "The body must be a chat completion request with a model.")
         decision = self.router.decide(workload, what_is_known(request, body), units(request, body))
         first = Step(
             decision.model or self.default_model, decision.params, decision.timeouts.get("attempt_ms")
@@ -69,8 +69,8 @@ class Gateway:
         return await self.answer(decision, body, first)
 
     async def answer(self, decision: Decision, body: JSON, step: Step) -> Response:
-        """The whole answer: an uncertain one is asked for again, of a stronger model."""
-        answers: dict[str, JSON] = {}  # by model: the end may name an earlier one's
+        """Answer in one piece. An uncertain answer is requested again from a stronger model."""
+        answers: dict[str, JSON] = {}  # by model: the final answer may be an earlier one
         while True:
             began = time.monotonic()
             try:
@@ -87,7 +87,7 @@ class Gateway:
             await asyncio.sleep(following.delay_ms / 1000)
             step = Step.of(following)
         chosen = answers.get(following.model) if following.action == "accept" else None
-        # What the policy accepts is not yet good: the grade is our own look at the answer.
+        # An answer accepted by the policy may still be bad: the grade is our own check.
         self.router.record(decision, success=grade(body, text_of(chosen)) if chosen else False)
         if chosen is None:
             return refused(
@@ -96,7 +96,7 @@ class Gateway:
         return JSONResponse(chosen, headers=headers_of(decision, following.model))
 
     async def stream(self, decision: Decision, body: JSON, step: Step) -> Response:
-        """Retries and fallbacks until the first word; from then on the answer is what comes."""
+        """Stream the answer. Retries and fallbacks happen only before the first token."""
         body = {**body, "stream_options": {**(body.get("stream_options") or {}), "include_usage": True}}
         while True:
             began = time.monotonic()
@@ -122,7 +122,7 @@ class Gateway:
     async def pass_on(
         self, decision: Decision, body: JSON, opened: httpx.Response, began: float
     ) -> AsyncIterator[bytes]:
-        """The provider's events, as they come. `next` and `record` follow at the end, whatever the end was."""
+        """Pass on the provider's events as they arrive. `next` and `record` follow at the end, however it ends."""
         heard, ended = Heard(), False
         try:
             async for line in opened.aiter_lines():
@@ -130,9 +130,9 @@ class Gateway:
                 yield f"{line}\n".encode()
             ended = heard.done
         except httpx.HTTPError:
-            pass  # the provider broke off: the reader sees a stream that ends without its [DONE]
+            pass  # the provider disconnected: the client sees a stream without [DONE]
         finally:
-            # Also when the reader hung up: a task that is never recorded would count as unfinished.
+            # Also if the client hung up: a task that is never recorded counts as unfinished.
             took = since(began)
             if ended:
                 decision.next(Attempt(usage=heard.usage, latency_ms=took, confidence=heard.confidence))
@@ -145,7 +145,7 @@ class Gateway:
             await opened.aclose()
 
     async def ask(self, body: JSON, step: Step) -> JSON:
-        """One call of one model. Raises Failed."""
+        """Call one model. Raises Failed."""
         try:
             answer = await self.provider.post("/chat/completions", json=step.body(body), timeout=step.timeout)
             check_status(answer)
@@ -157,7 +157,7 @@ class Gateway:
         return found
 
     async def open(self, body: JSON, step: Step) -> httpx.Response:
-        """The headers of one call's stream. Raises Failed."""
+        """Start a streamed call and return it after its headers. Raises Failed."""
         request = self.provider.build_request(
             "POST", "/chat/completions", json=step.body(body), timeout=step.timeout
         )
@@ -172,30 +172,30 @@ class Gateway:
         return opened
 
     def give_up(self, decision: Decision, failed: Failed) -> Response:
-        """The provider refuses the request itself: no other model would take it."""
+        """Return the provider's refusal of the request. Other models would refuse it, too."""
         decision.next(Attempt(ok=False, error="error", cost_nusd=0))
         self.router.record(decision, success=None, error="error")
         return Response(failed.body, failed.status, media_type="application/json")
 
     async def feedback(self, request: Request) -> Response:
-        """POST /v1/feedback: a later word on a task, by its decision id."""
+        """POST /v1/feedback: feedback on a task, by its decision id."""
         try:
             said = await request.json()
             self.router.feedback(
                 said["decision_id"], said["kind"], success=said.get("success"), score=said.get("score")
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return refused(400, f"Feedback has decision_id, kind, and success or score: {error}")
+            return refused(400, f"Feedback needs decision_id, kind, and success or score: {error}")
         return Response(status_code=202)
 
     async def health(self, request: Request) -> Response:
-        """GET /healthz: the gateway answers, with or without a policy; the rest is for people and alerts."""
+        """GET /healthz: 200 with or without a policy; the body is for people and alerts."""
         return JSONResponse(self.router.status())
 
 
 @dataclass(frozen=True)
 class Step:
-    """What to ask: the model, the policy's parameters for it, and for how long."""
+    """One call: the model, the policy's parameters for it, and the timeout."""
 
     model: str
     params: Mapping[str, Any]
@@ -214,20 +214,20 @@ class Step:
 
 
 class Failed(Exception):
-    """A call that gave no answer. `final`: the request is at fault, and no other model would take it."""
+    """A call without an answer. `final`: the request is at fault, and other models would refuse it, too."""
 
     def __init__(self, kind: str, status: int = 0, body: bytes = b"") -> None:
         self.kind, self.status, self.body, self.final = kind, status, body, bool(status)
 
     def attempt(self, began: float) -> Attempt:
-        # What timed out may still be billed: unknown is not 0.
+        # A call that timed out may still be billed, so its cost is unknown, not 0.
         cost = None if self.kind == "timeout" else 0
         return Attempt(ok=False, error=self.kind, cost_nusd=cost, latency_ms=since(began))
 
 
 @dataclass
 class Heard:
-    """What a stream has said so far."""
+    """What has been received of a stream so far."""
 
     parts: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -248,7 +248,7 @@ class Heard:
                 self.logprobs += [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
             self.usage = usage_of(event) or self.usage
         except (ValueError, AttributeError, KeyError, TypeError):
-            return  # not for us; the reader gets it all the same
+            return  # not meant for us; it is passed on all the same
         if self.first_ms is None and self.text:
             self.first_ms = since(self.began)
 
@@ -261,11 +261,11 @@ class Heard:
         return mean_probability(self.logprobs)
 
 
-# What is yours to change: what the policy may look at, how sure an answer is, whether it is good.
+# For you to change: the policy's inputs, the confidence, and the check of an answer.
 
 
 def what_is_known(request: Request, body: JSON) -> JSON:
-    """The policy's `request.*` inputs. What is absent is unknown, never 0."""
+    """Return the policy's `request.*` inputs. An absent value is unknown, never 0."""
     messages = body.get("messages") or []
     return {
         "endpoint": request.headers.get("pointsman-endpoint", request.url.path),
@@ -276,15 +276,15 @@ def what_is_known(request: Request, body: JSON) -> JSON:
 
 
 def units(request: Request, body: JSON) -> dict[str, str]:
-    """Ids by kind: a conversation, or a user, stays with one arm of a rollout."""
+    """Return ids by kind. A conversation or a user stays on one arm of a rollout."""
     given = {"conversation": request.headers.get("pointsman-conversation"), "user": body.get("user")}
     return {kind: str(unit) for kind, unit in given.items() if unit}
 
 
 def grade(body: JSON, text: str) -> bool | None:
-    """Whether the answer is good. That there is one says nothing; None: nobody knows yet, feedback may.
+    """Return whether the answer is good; None if unknown, which feedback may change.
 
-    Here: who asked for JSON gets JSON, with every member that the schema requires, and none of them empty.
+    This check: if the client asked for JSON, the answer is JSON with every required member, none of them empty.
     """
     wanted = body.get("response_format") or {}
     if wanted.get("type") not in ("json_object", "json_schema"):
@@ -300,11 +300,11 @@ def grade(body: JSON, text: str) -> bool | None:
 
 
 def mean_probability(logprobs: list[float]) -> float | None:
-    """How sure the model was of its words, 0 … 1: the geometric mean of their probabilities, where it tells them."""
+    """Return the model's confidence, 0 to 1: the geometric mean of the token probabilities, if it reports them."""
     return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
 
 
-# How a provider's answers are read
+# Parsing a provider's answers
 
 
 def attempt_of(found: JSON, body: JSON, began: float) -> Attempt:
@@ -321,7 +321,7 @@ def attempt_of(found: JSON, body: JSON, began: float) -> Attempt:
 
 
 def usage_of(found: JSON) -> Usage | None:
-    """The tokens, by which the snapshot's prices give the cost; None where the provider says none."""
+    """Return the tokens, which the snapshot's prices turn into a cost; None if the provider reports none."""
     used = found.get("usage")
     if not used:
         return None
@@ -359,11 +359,11 @@ def refused(status: int, message: str, headers: Mapping[str, str] | None = None)
     return JSONResponse({"error": {"message": message, "type": "gateway"}}, status, headers)
 
 
-# How it runs
+# Running it
 
 
 def app() -> Starlette:
-    """The ASGI application, made from the environment. Ends with a sentence where address or key cannot work."""
+    """Create the ASGI application from the environment. Exits with a message if the address or the key is invalid."""
     env = os.environ
     try:
         router = Router(
@@ -372,7 +372,7 @@ def app() -> Starlette:
             store=env.get("POINTSMAN_STORE") or None,
             spool=env.get("POINTSMAN_SPOOL") or None,
         )
-        router.wait_ready(5)  # no longer: a control plane that is away keeps nobody from answering
+        router.wait_ready(5)  # no longer: an unreachable control plane must not delay the start
     except ConfigurationError as error:
         raise SystemExit(f"gateway: {error}") from None
     key = env.get("PROVIDER_KEY", "").strip()
@@ -386,7 +386,7 @@ def app() -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        await router.aclose()  # sends what waits
+        await router.aclose()  # sends what is queued
         await provider.aclose()
 
     routes = [

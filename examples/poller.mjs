@@ -1,6 +1,6 @@
-// A router in Node, without a library: follows the policy, picks the arm, reports what came of each task.
+// A router in Node without a library: follows the policy, picks the arm, reports the outcome of each task.
 //   POINTSMAN_URL=… POINTSMAN_KEY=pmr_… node poller.mjs <workload> [unit …]
-// It reads a policy's default model only; the conditions of its rules are the client library's business.
+// It uses only a policy's default model; evaluating the conditions of rules needs the client library.
 import { createHash, randomUUID } from "node:crypto";
 import { readFile, rename, writeFile } from "node:fs/promises";
 
@@ -9,7 +9,7 @@ const headers = { Authorization: `Bearer ${key}`, "Pointsman-Router": `node-${pr
 let last = await readFile(store, "utf8").then(JSON.parse, () => ({ etag: null, snapshot: null })); // the last known good
 let failures = 0;
 
-// SHA-256 of "salt:unit"; its first 64 bits times 100,000, shifted right by 64: every language agrees.
+// SHA-256 of "salt:unit"; its first 64 bits times 100,000, shifted right by 64: the same in every language.
 export const bucket = (salt, unit) =>
   Number((createHash("sha256").update(`${salt}:${unit}`).digest().readBigUInt64BE() * 100000n) >> 64n);
 
@@ -32,7 +32,7 @@ export async function poll() { // true: there is something newer
   if (answer.status === 304) return false;
   if (!answer.ok) throw new Error(`HTTP ${answer.status} ${(await answer.json().catch(() => ({}))).code ?? ""}`);
   const snapshot = await answer.json(), old = last.snapshot;
-  if (snapshot.format !== 1) throw new Error(`format ${snapshot.format} is not known`);
+  if (snapshot.format !== 1) throw new Error(`unknown format ${snapshot.format}`);
   if (snapshot.epoch === old?.epoch && snapshot.revision < old.revision) throw new Error("an older revision is refused");
   last = { etag: answer.headers.get("ETag"), snapshot }; // only now: after it was read and found good
   await writeFile(`${store}.new`, JSON.stringify(last));
@@ -44,8 +44,8 @@ for (const [workload, ...units] = process.argv.slice(2); workload; ) {
   try {
     if ((await poll()) || failures) for (const unit of units) console.log(JSON.stringify(decide(workload, unit)));
     failures = 0;
-  } catch (error) { // away: go on with the last known good, and ask again later, each at another moment
-    console.error(`poll failed, ${last.snapshot ? "going on with the last known good" : "there is no policy yet"}: ${error.message}`);
+  } catch (error) { // unreachable: keep the last known good, and retry after a random delay
+    console.error(`poll failed, ${last.snapshot ? "keeping the last known good" : "there is no policy yet"}: ${error.message}`);
     await new Promise((done) => setTimeout(done, Math.random() * Math.min(60_000, 1_000 * 2 ** ++failures)));
   }
 }

@@ -1,9 +1,9 @@
-"""Everything around a gateway that a first try lacks: a provider of models, and customers who write tickets.
+"""Simulates what surrounds a gateway, for a first try: a provider of models, and customers who write tickets.
 
-    python shop.py          the provider on port 9000, customers who ask the gateway on port 8080
+    python shop.py          the provider on port 9000; customers send requests to the gateway on port 8080
 
-The models are made up. `large` and `small` read a ticket equally well, `small` at a tenth of the price; `tiny` costs
-next to nothing and forgets the priority in every third ticket. Nothing here is Pointsman's.
+The models are invented. `large` and `small` read a ticket equally well, `small` at a tenth of the price; `tiny` costs
+next to nothing and forgets the priority in every third ticket. Nothing here is part of Pointsman.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-# The share of tickets that a model gets wrong.
+# The share of tickets that each model gets wrong.
 WRONG = {"large": 0.03, "small": 0.03, "tiny": 0.33}
 SUBJECTS = ("My printer is on fire", "The invoice is wrong", "I cannot sign in", "Where is my parcel")
 SCHEMA = {"type": "object", "required": ["subject", "priority"]}
@@ -29,7 +29,7 @@ dice = random.Random()  # noqa: S311 - not a secret
 
 
 async def completions(request: Request) -> Response:
-    """POST /v1/chat/completions, as OpenAI's API answers it."""
+    """POST /v1/chat/completions, in the format of OpenAI's API."""
     body = await request.json()
     model = body["model"]
     if model not in WRONG:
@@ -52,7 +52,7 @@ async def completions(request: Request) -> Response:
 
 
 async def events(model: str, text: str, usage: dict[str, int]) -> Any:
-    """The answer, a few letters at a time."""
+    """Yield the answer a few letters at a time."""
     for at in range(0, len(text), 8):
         delta = {"index": 0, "delta": {"content": text[at : at + 8]}}
         yield f"data: {json.dumps({'model': model, 'choices': [delta]})}\n\n"
@@ -63,7 +63,7 @@ provider = Starlette(routes=[Route("/v1/chat/completions", completions, methods=
 
 
 async def customer(client: httpx.AsyncClient, every_s: float) -> None:
-    """Asks for one ticket after the other to be read."""
+    """Send one ticket after the other to the gateway."""
     while True:
         body = {
             "model": "tickets",
@@ -75,7 +75,7 @@ async def customer(client: httpx.AsyncClient, every_s: float) -> None:
         try:
             await client.post("/v1/chat/completions", json=body)
         except httpx.HTTPError:
-            await asyncio.sleep(1)  # the gateway is not up yet
+            await asyncio.sleep(1)  # the gateway is not running yet
         await asyncio.sleep(dice.uniform(0, 2 * every_s))
 
 

@@ -1,1 +1,1 @@
-"""Pages of workloads, their versions, what is served of them, and the fleet that follows."""
+"""Console pages: workloads, versions, what is served, and the fleet."""

@@ -1,4 +1,4 @@
-"""What is unusual now and concerns everybody: pins and change freezes. Reads only."""
+"""Current conditions that concern everybody: pins and change freezes. Reads only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from policies_app.models import Assignment, Environment
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """`planned`: freezes that have not begun."""
+    """`planned` holds freezes that have not begun."""
 
     pins: list[Assignment]
     frozen: list[Environment]

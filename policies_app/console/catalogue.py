@@ -1,4 +1,4 @@
-"""Pages of the model catalogue: its models, and an import of prices in two steps, shown and then written."""
+"""Pages of the model catalogue: the models, and a price import in two steps (show, then write)."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -23,13 +23,13 @@ from policies_app.forms import ReasonForm
 from policies_app.models import Assignment, Model
 
 _SALT = "pointsman.catalogue.import"
-_SHOWN_FOR_S = 3600  # a plan that was shown longer ago is made again
-_MOST_BYTES = 4 * 1024 * 1024  # of an upload: what the server in front lets through, too
-_SHOWN = 200  # rows of what is kept
+_SHOWN_FOR_S = 3600  # a plan shown longer ago must be made again
+_MOST_BYTES = 4 * 1024 * 1024  # upload limit, equal to the server's limit on request bodies
+_SHOWN = 200  # the most rows shown of models that are kept
 
 
 class PriceFileForm(forms.Form):
-    """A price list, and which of its models to add."""
+    """A price list, and the names of models to add from it."""
 
     file = forms.FileField(
         required=False,
@@ -45,16 +45,18 @@ class PriceFileForm(forms.Form):
         max_length=400,
         label="Models to add",
         widget=forms.TextInput(attrs={"placeholder": "openai/gpt-5*, anthropic/claude-*"}),
-        help_text="Names or patterns, with commas between them. Models of the catalogue are always compared.",
+        help_text="Names or patterns, separated by commas. Models in the catalogue are always compared.",
     )
     overwrite = forms.BooleanField(
-        required=False, label="Also change what a person has set", help_text="Else it is kept, and shown."
+        required=False,
+        label="Also change prices set by a person",
+        help_text="Otherwise they are kept, and listed.",
     )
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         if bool(data.get("file")) == bool(data.get("installed")):
-            raise forms.ValidationError("Choose a file, or the installed price map: one of them.")
+            raise forms.ValidationError("Choose either a file or the installed price map.")
         data["listed"] = self._read(data)
         return data
 
@@ -69,7 +71,7 @@ class PriceFileForm(forms.Form):
 
 
 class ImportForm(ReasonForm):
-    """What was shown, signed, so that exactly this is written."""
+    """The plan that was shown, signed, so that exactly this is written."""
 
     shown = forms.CharField(widget=forms.HiddenInput)
 
@@ -93,7 +95,7 @@ def models(request: HttpRequest) -> HttpResponse:
 
 @console_view("GET", "POST")
 def import_models(request: HttpRequest) -> HttpResponse:
-    """GET asks for the file, POST shows what it would change."""
+    """GET shows the upload form; POST shows what the file would change."""
     _must_be_admin(request)
     form = PriceFileForm(request.POST, request.FILES) if request.method == "POST" else PriceFileForm()
     context: dict[str, Any] = {"form": form, "installed": price_files.installed_price_map()}
@@ -107,7 +109,7 @@ def import_models(request: HttpRequest) -> HttpResponse:
 
 @console_view("POST")
 def write_models(request: HttpRequest) -> HttpResponse:
-    """Write what was shown."""
+    """Write the plan that was shown."""
     _must_be_admin(request)
     form = ImportForm(request.POST)
     written = attempt(request, form, _write)
@@ -125,9 +127,9 @@ def _write(*, shown: str, actor: Any, reason: str) -> int:
     try:
         source, rows = signing.loads(shown, salt=_SALT, max_age=_SHOWN_FOR_S)
     except signing.SignatureExpired:
-        raise InvalidInput("This was shown more than an hour ago: read the price list again.") from None
+        raise InvalidInput("This preview is more than an hour old: read the price list again.") from None
     except signing.BadSignature:
-        raise InvalidInput("This is not what was shown: read the price list again.") from None
+        raise InvalidInput("This differs from the preview: read the price list again.") from None
     return imports.apply(source, [imports.from_row(row) for row in rows], actor=actor, reason=reason)
 
 
@@ -153,14 +155,14 @@ def _import_page(request: HttpRequest, context: dict[str, Any], status: int) -> 
 
 def _uploaded(file: "UploadedFile[Any]") -> price_files.PriceList:
     if (file.size or 0) > _MOST_BYTES:
-        raise ValueError(f"{file.name} has {file.size:,} bytes; an upload has at most {_MOST_BYTES:,}.")
+        raise ValueError(f"{file.name} has {file.size:,} bytes; the limit for an upload is {_MOST_BYTES:,}.")
     return price_files.read_bytes(file.name or "upload", file.read())
 
 
 def _installed() -> price_files.PriceList:
     found = price_files.installed_price_map()
     if found is None:
-        raise ValueError("The litellm package is not installed here: upload a file.")
+        raise ValueError("The litellm package is not installed: upload a file.")
     return price_files.read(found)
 
 

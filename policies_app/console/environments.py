@@ -1,4 +1,4 @@
-"""Pages of environments: register one, edit it, freeze it now or later, end a freeze."""
+"""Pages of environments: register, edit, freeze now or later, end a freeze."""
 
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,9 @@ def new_environment(request: HttpRequest) -> HttpResponse:
     must(request, Role.ADMIN, "")
     form = EnvironmentForm(request.POST or None, initial={"four_eyes": True, "poll_interval_ms": 10_000})
     if environment := attempt(request, form, _register):
-        return done(request, f"{environment.name} is there. Now issue a key for its routers.", to=_listed())
+        return done(
+            request, f"{environment.name} was registered. Now issue a key for its routers.", to=_listed()
+        )
     return _form_page(request, form, title="New environment", button="Register it")
 
 

@@ -1,4 +1,4 @@
-"""The fleet page: an environment's routers, who applied what, and who lags."""
+"""The fleet page: an environment's routers, what they have applied, and which are behind."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -30,14 +30,14 @@ SHOWN_FOR = timedelta(days=1)
 PARTLY_SHOWN_FOR = timedelta(hours=2)
 CLOCK_SHOWN_FOR = timedelta(minutes=15)
 PER_PAGE = 100
-# As the page lists them: what needs somebody first.
+# In the order of the page: states that need attention first.
 STATES = {"rejecting": "bad", "behind": "warn", "silent": "quiet", "starting": "quiet", "up to date": "good"}
 _RANK = list(STATES)
 
 
 @dataclass(frozen=True, slots=True)
 class RouterRow:
-    """A router on the page. `behind` is in revisions; None where it cannot be told."""
+    """A router on the page. `behind` is in revisions; None if unknown."""
 
     router: Router
     state: str
@@ -54,7 +54,7 @@ class RouterRow:
 
 @console_view("GET")
 def fleet_page(request: HttpRequest, name: str = "") -> HttpResponse:
-    """One environment's routers: who applied what, and who lags."""
+    """Show one environment's routers, what they have applied, and which are behind."""
     must(request, None, permissions.ANYWHERE)
     environments = environments_of(request)
     if not (name or environments):
@@ -83,7 +83,7 @@ def _fleet(request: HttpRequest, environment: Environment) -> dict[str, Any]:
 
 
 def _rows(environment: Environment, fleet: Fleet) -> list[RouterRow]:
-    """The routers heard in the last day that have not left, those that need somebody first."""
+    """Return rows for routers heard from in the last day that have not left, those needing attention first."""
     refusals = defaultdict(list)
     for refusal in fleet.rejected:
         refusals[refusal.router].append(refusal)
@@ -112,13 +112,14 @@ def _rows(environment: Environment, fleet: Fleet) -> list[RouterRow]:
 
 
 def _clock_ahead_s(router: Router, now: datetime) -> float | None:
-    """By how many seconds its clock is ahead, if it was told so of late: it asks again every minute or so."""
+    """Return how far its clock is ahead (in seconds), if it was recently refused for that; it retries every minute
+    or so."""
     told_at = router.clock_ahead_at
     return router.clock_ahead_s if told_at and now - told_at < CLOCK_SHOWN_FOR else None
 
 
 def _reports_partly(router: Router, now: datetime) -> bool:
-    """Whether it left out its decisions of late; it is noted once an hour."""
+    """Return whether it recently reported without decisions; this is recorded once an hour."""
     at = router.reported_partly_at
     return at is not None and now - at < PARTLY_SHOWN_FOR
 
@@ -146,5 +147,5 @@ def _pinned(environment: Environment) -> Iterable[Assignment]:
 
 
 def fleets(environments: Iterable[Environment]) -> list[tuple[Environment, Readback]]:
-    """Each environment with how far its present revision has come."""
+    """Return each environment with the readback of its current revision."""
     return [(environment, read_back(environment, environment.revision)) for environment in environments]

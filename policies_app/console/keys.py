@@ -1,4 +1,4 @@
-"""Pages of keys: issue one (its text is shown once, with what to do with it), rotate, revoke, see when it was used."""
+"""Pages of keys: issue (the text is shown once, with instructions), rotate, revoke, last use."""
 
 from datetime import timedelta
 from typing import Any
@@ -32,7 +32,7 @@ from policies_app.models import Workload
 
 @console_view("GET")
 def keys(request: HttpRequest) -> HttpResponse:
-    """Those one may manage: of the environments that one administers, and one's own."""
+    """List the keys that this person may manage: those of environments they administer, and their own."""
     must(request, None, permissions.ANYWHERE)
     rows = paginated(request, keys_managed_by(actor(request)).order_by("revoked_at", "-created_at"))
     listed = [(key, _state(key), _may_rotate(request, key)) for key in rows]
@@ -67,7 +67,8 @@ def _administers_any(request: HttpRequest) -> bool:
 
 
 def _issue(request: HttpRequest, **values: Any) -> tuple[Key, str]:
-    """A router's key takes an admin of its environment; an admin key acts for the person who makes it."""
+    """Issue a key. A router key requires an admin of its environment; an admin key acts for the person who creates
+    it."""
     if values["kind"] == Key.Kind.ROUTER:
         permissions.require_role(person(request), Role.ADMIN, values["environment"])
         return actions.issue_key(**values)
@@ -94,11 +95,9 @@ def revoke_key(request: HttpRequest, key_id: str) -> HttpResponse:
     form = ReasonForm(request.POST or None)
     if attempt(request, form, actions.revoke_key, key.key_id):
         return done(
-            request, f"“{key.label}” is revoked: no request with it is answered any more.", to=_listed()
+            request, f"“{key.label}” is revoked: requests with it are refused from now on.", to=_listed()
         )
-    about = (
-        "It ends at once, for good. A router with it keeps the policy that it has, and reports nothing more."
-    )
+    about = "It ends at once and for good. A router that uses it keeps its current policy, and can no longer report."
     return _sheet(request, form, heading=f"Revoke {key.label}", about=about, button="Revoke it", danger=True)
 
 
@@ -109,7 +108,7 @@ def _sheet(request: HttpRequest, form: Any, *, heading: str, **context: Any) -> 
 
 
 def _shown_once(request: HttpRequest, key: Key, text: str) -> HttpResponse:
-    """No redirect: the text is kept nowhere, so this answer is the only one that has it."""
+    """Show the key's text. There is no redirect: the text is not stored, so only this response has it."""
     workload = next(iter(key.workloads), "") or Workload.objects.values_list("name", flat=True).first()
     context = {
         "key": key,

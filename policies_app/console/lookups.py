@@ -1,4 +1,4 @@
-"""What a page is about, by the names in its address: 404 for what this person may not see."""
+"""Look up the objects named in a page's URL: 404 for what this person may not see."""
 
 from django.http import HttpRequest
 from django.urls import reverse
@@ -11,7 +11,7 @@ from policies_app.models import Assignment, Environment, PolicyVersion, Workload
 
 
 def workload_for(request: HttpRequest, name: str, *, edit: bool = False) -> Workload:
-    """The workload, for anybody with a role anywhere; to edit it, for its owners."""
+    """Return the workload, for anyone with a role anywhere; with `edit`, only for its owners."""
     must(request, None, permissions.ANYWHERE)
     return selectors.workload_for(person(request), name, edit=edit)
 
@@ -29,7 +29,7 @@ def assignment_for(request: HttpRequest, workload: str, environment: str, *, rol
 
 
 def version_asked(request: HttpRequest, workload: Workload, parameter: str) -> PolicyVersion:
-    """The version whose number is in the address's query."""
+    """Return the version whose number is in the query string."""
     number = request.GET.get(parameter, "")
     return selectors.version_for(workload, int(number) if number.isdecimal() and len(number) < 10 else 0)
 
@@ -43,6 +43,6 @@ def address_of(workload: Workload) -> str:
 
 
 def trail(workload: Workload | None = None) -> list[Crumb]:
-    """The crumbs above a workload's pages."""
+    """Return the breadcrumbs of a workload's pages."""
     crumbs = [("Workloads", reverse("console:workloads"))]
     return crumbs if workload is None else [*crumbs, (workload.name, address_of(workload))]

@@ -1,4 +1,4 @@
-"""Add a model to the catalogue by hand, and edit one."""
+"""Pages to add a model to the catalogue by hand, and to edit one."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def new_model(request: HttpRequest) -> HttpResponse:
     must(request, Role.ADMIN, "")
     form = CatalogueModelForm(request.POST or None, initial={"enabled": True})
     if model := attempt(request, form, _add):
-        return done(request, f"{model.name} is in the catalogue.", to=_listed())
+        return done(request, f"{model.name} was added to the catalogue.", to=_listed())
     return _form_page(request, form, "New model", "Add it")
 
 

@@ -1,4 +1,4 @@
-"""Forms that change what is served: the first version, a pin, the end of a pin, nothing any more."""
+"""Forms that change what is served: serve a first version, pin, unpin, stop serving."""
 
 from typing import Any
 
@@ -23,23 +23,23 @@ def serve(request: HttpRequest, name: str, environment: str) -> HttpResponse:
         return done(request, said, to=address_of(workload))
     context = {"heading": f"Serve {workload.name} in {place.name}", "button": "Serve it"}
     context["about"] = (
-        "Routers get this version with their next poll. Every later version comes by a rollout."
+        "Routers get this version with their next poll. Every later version requires a rollout."
     )
     if place.four_eyes:
         context["about"] = (
-            f"{place.name} asks for four eyes: another person must approve it before routers get it."
+            f"{place.name} requires four eyes: another person must approve it before routers get it."
         )
-        context["button"] = "Ask for it"
+        context["button"] = "Request it"
     if not workload.versions.exists():
         context["about"] = f"{workload.name} has no version yet: write one first."
     return _sheet(request, workload, form, **context)
 
 
 def _serve_or_ask(place: Environment, *, break_glass: bool = False, **values: Any) -> str:
-    """Serve the version, or ask a second person where the environment wants one; says what was done."""
+    """Serve the version, or request a second person's approval if the environment requires it. Return a message."""
     if place.four_eyes and not break_glass:
         request_serving(place, **values)
-        return "Asked for. Another person must approve it."
+        return "Requested. Another person must approve it."
     assignment = actions.serve_first(place, break_glass=break_glass, **values)
     return f"{place.name} serves {assignment.workload.name} now."
 
@@ -74,11 +74,11 @@ def stop(request: HttpRequest, name: str, environment: str) -> HttpResponse:
     assignment = assignment_for(request, name, environment, role=Role.OPERATOR)
     form = ReasonForm(request.POST or None)
     if attempt(request, form, _stop, assignment):
-        return done(request, f"{environment} serves {name} no more.", to=address_of(assignment.workload))
+        return done(request, f"{environment} no longer serves {name}.", to=address_of(assignment.workload))
     context = {"heading": f"Stop serving {name} in {environment}", "button": "Stop serving", "danger": True}
     context["about"] = (
         "Routers drop its policy with their next poll and answer its tasks by their own default. "
-        "To serve it again takes the same approval as a first version."
+        "Serving it again needs the same approval as a first version."
     )
     return _sheet(request, assignment.workload, form, **context)
 
@@ -89,7 +89,7 @@ def _stop(assignment: Assignment, **values: Any) -> bool:
 
 
 def _sheet(request: HttpRequest, workload: Workload, form: forms.Form, **context: Any) -> HttpResponse:
-    """One form that does one thing, with what it will do above it."""
+    """Render a single-action form under a description of what it will do."""
     context |= {"form": form, "back": address_of(workload)}
     crumbs, status = trail(workload), status_of(form)
     return page(request, "console/sheet.html", context, title=context["button"], crumbs=crumbs, status=status)

@@ -1,7 +1,7 @@
-"""The input of the pages on which one sets up: environments, workloads, models, keys.
+"""Forms for setting up environments, workloads, models and keys.
 
-A form of something that exists carries the version that was shown (`expected`). Where somebody else saved another one
-meanwhile, `conflicts` puts what is saved now beside what was typed, and a second save means it.
+A form of an existing object carries the version that was shown (`expected`). If somebody else saved a newer one,
+`conflicts` shows the saved values next to the typed ones, and a second save overwrites them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,12 +22,12 @@ REASON = forms.CharField(
     required=False,
     max_length=400,
     widget=forms.TextInput(attrs={"placeholder": "Why"}),
-    help_text="Kept in the audit log with your name. Some changes need one.",
+    help_text="Kept in the audit log with your name. Some changes require it.",
 )
 
 
 class DollarsField(forms.DecimalField):
-    """US dollars on the page, whole nano-US-dollars behind it."""
+    """US dollars on the page, whole nano-US-dollars in the data."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(min_value=0, max_digits=16, decimal_places=9, **options)
@@ -50,21 +50,22 @@ class DollarsField(forms.DecimalField):
 
 
 class UtcDateTimeField(forms.DateTimeField):
-    """A moment in UTC, by the browser's own picker."""
+    """A time in UTC, entered with the browser's date picker."""
 
     def __init__(self, **options: Any) -> None:
         widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
         super().__init__(widget=widget, **options)
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        # The picker knows no seconds.
+        # The picker has no seconds.
         if isinstance(initial, datetime):
             initial = initial.replace(second=0, microsecond=0)
         return super().has_changed(initial, data)
 
 
 class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for forms of several models
-    """A form of a row that people edit; of one that exists it says what to change, and of which version."""
+    """A form of a row that people edit. For an existing row it returns the changes and the version they are based
+    on."""
 
     expected = forms.IntegerField(required=False, widget=forms.HiddenInput)
     reason = REASON
@@ -78,17 +79,17 @@ class VersionedForm(forms.ModelForm):  # type: ignore[type-arg]  # a mixin for f
             del self.fields["name"]
 
     def validate_unique(self) -> None:
-        """Left to the action: a taken name is its refusal, and an entry of the audit log (`AlreadyExists`)."""
+        """Leave this to the action, which refuses a taken name with an audit entry (`AlreadyExists`)."""
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields that differ from what is saved."""
+        """Return the fields that differ from the saved ones."""
         names = (name for name in self.changed_data if name not in ("reason", "expected"))
         return {name: self.cleaned_data[name] for name in names}
 
     @property
     def conflicts(self) -> list[tuple[str, str, str]]:
-        """(field, saved now, typed) where they differ. Reading it lets the next save pass."""
+        """Return (field, saved value, typed value) where they differ. Reading this lets the next save pass."""
         if not self.stale:
             return []
         row = type(self.instance)._default_manager.values_list("version", flat=True)
@@ -123,7 +124,7 @@ class EnvironmentForm(VersionedForm):
         fields = ["name", "description", "four_eyes", "poll_interval_ms"]
         labels = {"four_eyes": "Four eyes", "poll_interval_ms": "Poll interval (ms)"}
         help_texts = {
-            "name": "Letters, digits, hyphens and underscores: it stands in addresses and keys.",
+            "name": "Letters, digits, hyphens and underscores. Used in addresses and keys.",
             "four_eyes": "A rollout and a first version here need another person's approval.",
             "poll_interval_ms": "How often routers ask; a long poll answers at once. At least 200.",
         }
@@ -133,12 +134,12 @@ class EnvironmentForm(VersionedForm):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.instance.pk and self.instance.four_eyes:
-            # To switch it off takes a second person: a form of its own.
+            # Switching it off needs a second person and has its own form.
             del self.fields["four_eyes"]
 
 
 class FreezeForm(forms.Form):
-    """From when to when nothing starts or advances."""
+    """A period in which nothing starts or advances."""
 
     frozen_from = UtcDateTimeField(
         required=False, label="From", help_text="UTC. Leave it empty to freeze now."
@@ -148,7 +149,7 @@ class FreezeForm(forms.Form):
         max_length=200,
         label="Why",
         widget=forms.TextInput(attrs={"placeholder": "Black Friday"}),
-        help_text="Shown at every rollout that it holds.",
+        help_text="Shown at every rollout held by it.",
     )
 
     def clean(self) -> dict[str, Any]:
@@ -181,14 +182,14 @@ class WorkloadForm(VersionedForm):
             "batchable": "May be batched",
         }
         help_texts = {
-            "name": "Letters, digits, hyphens and underscores; routers ask for it by this name.",
+            "name": "Letters, digits, hyphens and underscores. Routers request it by this name.",
             "owner": "Its editors write the policy.",
             "task_type": "summary, extraction, classification, …",
             "quality_bar": "The share of tasks that must succeed, 0 to 1.",
-            "success_signal": "What tells that a task succeeded.",
+            "success_signal": "What shows that a task succeeded.",
             "outcome_lag_s": "How long until an outcome may be judged: graders and users answer late.",
-            "unit": "What stays on one side of a rollout.",
-            "mirror_budget_usd": "What mirrored tasks may cost a day in an environment. Empty: no limit.",
+            "unit": "What stays on one arm of a rollout.",
+            "mirror_budget_usd": "What mirrored tasks may cost per day and environment. Empty: no limit.",
             "latency_tolerance_ms": "A slower task counts as slow. Empty: measured before each rollout.",
         }
 
@@ -231,8 +232,8 @@ class CatalogueModelForm(VersionedForm):
         }
         help_texts = {
             "name": "provider/model, as your router names it.",
-            "quality": "The share of tasks it gets right, 0 to 1, where known.",
-            "retires_on": "The provider's last day of it, where announced.",
+            "quality": "The share of tasks it gets right, 0 to 1, if known.",
+            "retires_on": "The provider's last day for it, if announced.",
         }
 
     field_order = [*Meta.fields, "reason"]
@@ -244,10 +245,10 @@ _LIVES = [("", "no end"), ("30", "30 days"), ("90", "90 days"), ("365", "a year"
 
 
 class KeyForm(forms.Form):
-    """A key of a router or of a script. What it may do and where is the action's to check."""
+    """A key for a router or a script. The action checks what it may do and where."""
 
     kind = forms.ChoiceField(choices=Key.Kind.choices, widget=forms.RadioSelect, initial=Key.Kind.ROUTER)
-    # Any name is taken: that it is not theirs is the action's to refuse.
+    # Any name is accepted here; the action refuses environments that the person may not use.
     environment = forms.CharField(
         required=False, widget=forms.Select, help_text="A router key belongs to one environment."
     )
@@ -261,13 +262,13 @@ class KeyForm(forms.Form):
         choices=[(role, text.capitalize()) for role, text in SCOPES],
         widget=forms.CheckboxSelectMultiple,
         label="Roles",
-        help_text="Of an admin key: some of the roles that you hold, or agent alone. A router key has none.",
+        help_text="For admin keys: some of your own roles, or only agent. Router keys have none.",
     )
     workloads = forms.MultipleChoiceField(
         required=False,
         widget=forms.SelectMultiple(attrs={"size": 5}),
         label="Only these workloads",
-        help_text="None chosen: all of the environment.",
+        help_text="None selected: all workloads of the environment.",
     )
     lives = forms.ChoiceField(required=False, choices=_LIVES, label="Expires after")
     reason = REASON
@@ -292,6 +293,6 @@ class RotateForm(forms.Form):
     overlap_hours = forms.TypedChoiceField(
         coerce=int,
         choices=[(24, "a day"), (1, "an hour"), (72, "three days"), (168, "a week"), (0, "not at all")],
-        label="How long the old key goes on",
+        label="How long the old key keeps working",
     )
     reason = REASON

@@ -1,4 +1,4 @@
-"""The addresses of these pages, under /console/."""
+"""URLs of these pages, under /console/."""
 
 from django.urls import path
 
@@ -36,7 +36,7 @@ urlpatterns = [
     path("environments/<slug:name>/freeze/", environments.freeze, name="freeze"),
     path("environments/<slug:name>/thaw/", environments.thaw, name="thaw"),
     path("new-model/", model_settings.new_model, name="new_model"),
-    # A model's name has a slash in it: provider/model.
+    # A model's name contains a slash: provider/model.
     path("models/<path:name>/edit/", model_settings.edit_model, name="edit_model"),
     path("keys/", keys.keys, name="keys"),
     path("keys/new/", keys.new_key, name="new_key"),

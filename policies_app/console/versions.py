@@ -1,4 +1,4 @@
-"""Pages of policy versions: the editor, one version, two compared."""
+"""Pages of policy versions: the editor, a version, and a comparison of two."""
 
 from typing import Any
 
@@ -33,14 +33,14 @@ def new_version(request: HttpRequest, name: str) -> HttpResponse:
     if not meanwhile and (version := attempt(request, form, _keep, workload)):
         return done(
             request,
-            f"Version {version.number} is saved. A rollout brings it to traffic.",
+            f"Version {version.number} is saved. A rollout puts it on traffic.",
             to=_after(request, version),
         )
     return _editor(request, workload, form, meanwhile=meanwhile)
 
 
 def _after(request: HttpRequest, version: PolicyVersion) -> str:
-    """The version's page, or the form that proposes it."""
+    """Return the URL of the version's page, or of the form that proposes it."""
     name, number = version.workload.name, version.number
     if "propose" in request.POST:
         return f"{reverse('console:propose')}?workload={name}&candidate={number}&saved"
@@ -52,7 +52,7 @@ def _keep(workload: Workload, *, newest: int | None, **values: Any) -> PolicyVer
 
 
 def _meanwhile(request: HttpRequest, form: VersionForm, newest: PolicyVersion | None) -> PolicyVersion | None:
-    """The version that somebody saved while this text was written. The next save of the form means it."""
+    """Return the version that somebody saved while this text was written, or None. The next save overrides it."""
     if newest is None or not form.is_bound or not form.data.get("newest", "").isdecimal():
         return None
     if int(form.data["newest"]) >= newest.number:
@@ -64,9 +64,9 @@ def _meanwhile(request: HttpRequest, form: VersionForm, newest: PolicyVersion | 
 
 @console_view("POST")
 def check_version(request: HttpRequest, name: str) -> HttpResponse:
-    """Every problem of the text, and how it differs from what is served; nothing is kept.
+    """Report every problem of the text, and its differences from what is served. Nothing is saved.
 
-    The editor asks while one types, and gets the part of the page that shows it.
+    The editor sends this while the person types, and gets back the part of the page that shows the result.
     """
     workload = workload_for(request, name, edit=True)
     form = VersionForm(request.POST)
@@ -90,7 +90,7 @@ def _editor(request: HttpRequest, workload: Workload, form: VersionForm, **conte
 
 
 def _against_served(request: HttpRequest, workload: Workload, form: VersionForm) -> dict[str, Any]:
-    """The typed text beside the version that is served, else the newest one: what would change."""
+    """Compare the typed text with the served version, or with the newest one if none is served."""
     served = (
         served_in(environments_of(request)).filter(workload=workload).order_by("environment__name").first()
     )
@@ -109,14 +109,14 @@ def _against_served(request: HttpRequest, workload: Workload, form: VersionForm)
 
 
 def _words() -> dict[str, list[str]]:
-    """What the editor completes, by kind."""
+    """Return the editor's completions, by kind."""
     models = Model.objects.filter(enabled=True).values_list("name", flat=True)
     functions = ["has(", ".startsWith(", ".endsWith(", ".contains(", "in", "true", "false"]
     return {"model": list(models), "input": list(SECOND_STAGE), "key": list(KEYS), "function": functions}
 
 
 def _starting_text(request: HttpRequest, workload: Workload) -> str:
-    """The version asked for by `?from=`, else the newest, else a first policy to fill in."""
+    """Return the version given by `?from=`, otherwise the newest, otherwise a template for a first policy."""
     asked = "from" in request.GET
     version = version_asked(request, workload, "from") if asked else workload.versions.first()
     return as_yaml(version.document) if version else FIRST_POLICY.format(workload=workload.name)
@@ -144,7 +144,7 @@ def version_page(request: HttpRequest, name: str, number: int) -> HttpResponse:
 
 @console_view("GET")
 def diff(request: HttpRequest, name: str) -> HttpResponse:
-    """`?before=3&after=4`: by path for what it means, side by side for how it reads."""
+    """Compare two versions (`?before=3&after=4`): by path for the meaning, side by side for the text."""
     workload = workload_for(request, name)
     before, after = (version_asked(request, workload, side) for side in ("before", "after"))
     context = _compared(before, after) | {

@@ -1,4 +1,4 @@
-"""Register a workload, and edit what one is."""
+"""Pages to register and edit a workload."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def new_workload(request: HttpRequest) -> HttpResponse:
     form = WorkloadForm(_offered(request), request.POST or None)
     if workload := attempt(request, form, _register):
         return done(
-            request, f"{workload.name} is there. Now write its first policy.", to=address_of(workload)
+            request, f"{workload.name} was registered. Now write its first policy.", to=address_of(workload)
         )
     context = {"form": form, "heading": "New workload", "button": "Register it", "back": ".."}
     crumbs, status = trail(), status_of(form)
@@ -47,18 +47,18 @@ def edit_workload(request: HttpRequest, name: str) -> HttpResponse:
 
 def _edit(form: WorkloadForm, *, actor: Any, expected: int, reason: str, **_: Any) -> Workload:
     changes = form.changes
-    if "owner" in changes:  # to give a workload away takes being an editor of the team that gets it, too
+    if "owner" in changes:  # the editor must also belong to the team that receives the workload
         permissions.require_workload_editor(actor, changes["owner"], form.instance.name)
     return actions.edit_workload(form.instance, actor=actor, expected=expected, reason=reason, **changes)
 
 
 def _offered(request: HttpRequest) -> QuerySet[Team]:
-    """What the form offers. Of what is sent any team is read: that it is not theirs is the action's to refuse, and
-    the log's to keep."""
+    """Return the teams that the form offers. A POST accepts any team, so that the action refuses a foreign one and
+    logs it."""
     return Team.objects.all() if request.method == "POST" else teams_of(request)
 
 
 def teams_of(request: HttpRequest) -> QuerySet[Team]:
-    """The teams for which this person may register a workload."""
+    """Return the teams for which this person may register a workload."""
     teams = Team.objects.order_by("name")
     return teams if may(request, Role.ADMIN, "") else teams.filter(members=person(request))

@@ -1,4 +1,4 @@
-"""Pages of workloads, and of what each environment serves of them."""
+"""Pages of workloads, and of what each environment serves for them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from policies_app.fleet.listening import read_hearing
 from policies_app.fleet.readback import Readback, read_fleet, silent_before
 from policies_app.models import Assignment, Environment, Router, Workload
 
-RECENT = timedelta(minutes=10)  # how long the page says how far a change has come
+RECENT = timedelta(minutes=10)  # how long the page shows the progress of a change
 
 
 @console_view("GET")
@@ -78,7 +78,7 @@ def _by_environment(
 def _served_row(
     request: HttpRequest, environment: Environment, assignment: Assignment | None
 ) -> dict[str, Any]:
-    """One environment on the workload's page, with what this person may do there."""
+    """Return one environment's row on the workload's page, with what this person may do there."""
     return {
         "environment": environment,
         "assignment": assignment,
@@ -88,7 +88,7 @@ def _served_row(
 
 
 def _readbacks(served: Iterable[Assignment]) -> dict[int, Readback]:
-    """Environment's key → how many routers follow a pin or a recent change there. Two queries, however many."""
+    """Map environment keys to the readback of a pin or recent change. Two queries, regardless of how many."""
     now = clock.now()
     waited_for = [a for a in served if a.pin_model or now - a.changed_at < RECENT]
     if not waited_for:
@@ -109,7 +109,7 @@ def _readbacks(served: Iterable[Assignment]) -> dict[int, Readback]:
 
 
 def served_places(served: Iterable[Assignment]) -> dict[int, list[str]]:
-    """Version's key → where it is served: `production`, `staging (candidate)`."""
+    """Map version keys to the places that serve them: `production`, `staging (candidate)`."""
     where = defaultdict(list)
     for assignment in served:
         where[assignment.baseline_id].append(assignment.environment.name)

@@ -79,7 +79,7 @@ def test_one_model_that_changed_meanwhile_stops_all(people: People, summaries: W
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({}, "Choose a file, or the installed price map"),
+        ({}, "Choose either a file or the installed price map"),
         ({"file": upload("name,price\n")}, "unknown column"),
         ({"file": upload("name,input_usd_per_mtok\nx/y,free\n")}, "line 2: input_usd_per_mtok"),
         ({"file": upload("{", "a.json")}, "is not JSON"),

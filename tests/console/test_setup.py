@@ -134,7 +134,7 @@ def test_a_workload_is_registered_by_its_team(people: People) -> None:
     team = builders.team("support")
     client = people("maria", "editor", team=team)
     response = client.post(reverse("console:new_workload"), {**WORKLOAD, "owner": team.pk}, follow=True)
-    assert "tickets is there. Now write its first policy." in text(response)
+    assert "tickets was registered. Now write its first policy." in text(response)
     tickets = Workload.objects.get(name="tickets")
     assert (tickets.unit, tickets.success_signal, tickets.escalatable) == (
         "conversation",

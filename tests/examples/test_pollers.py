@@ -66,9 +66,9 @@ def test_node_follows_changes_and_goes_on_through_an_outage(plane: FakeControlPl
         plane.pin("summaries", "vendor/emergency")
         assert eventually(lambda: "vendor/emergency" in said(tmp_path))
         with plane.outage():
-            assert eventually(lambda: "going on with the last known good" in said(tmp_path, "err"))
+            assert eventually(lambda: "keeping the last known good" in said(tmp_path, "err"))
     with plane.outage(), running(plane, tmp_path, *command):  # a restart meanwhile
-        assert eventually(lambda: "going on with the last known good" in said(tmp_path, "err"))
+        assert eventually(lambda: "keeping the last known good" in said(tmp_path, "err"))
     assert polls(plane)[1].headers["If-None-Match"], "it asks for what is newer"
 
 
@@ -100,7 +100,7 @@ def test_bash_keeps_a_file_and_runs_a_command_after_each_change(
         assert eventually(lambda: "revision 2 of test" in said(tmp_path))
         assert json.loads(file.read_text())["workloads"]["summaries"]["baseline"]["version"] == 2
         with plane.outage():
-            assert eventually(lambda: "going on with the last snapshot" in said(tmp_path, "err"))
+            assert eventually(lambda: "keeping the last snapshot" in said(tmp_path, "err"))
     assert polls(plane)[1].headers["If-None-Match"].startswith(f'"{plane.epoch}.1.')
     assert polls(plane)[0].wait_s == 25
 
