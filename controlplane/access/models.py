@@ -62,10 +62,13 @@ class Invitation(models.Model):
         default=list
     )  # [{"environment": "production", "role": "editor"}]; "" is everywhere
     teams = models.JSONField(default=list)  # names
-    # Null for the instance itself (a command). When it is accepted, they must still be allowed to give all of it.
+    # Null for the instance itself (a command), and for a key that belongs to nobody. When it is accepted, they must
+    # still be allowed to give all of it.
     inviter = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="invitations"
     )
+    # The id of the key that it was made with: it is good for as long as that key is. Empty: by a person, or a command.
+    inviter_key = models.CharField(max_length=16, blank=True, default="")
     inviter_label = models.CharField(max_length=200)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()

@@ -17,8 +17,8 @@ from django.db import transaction
 from controlplane.access.actions.accounts import person_fields, save_new
 from controlplane.access.actions.names import is_slug
 from controlplane.access.actions.roles import put_role, team_fields
-from controlplane.access.actions.second_person import refuse_alone
-from controlplane.access.models import Invitation, Membership, Role, Team
+from controlplane.access.actions.second_person import refuse_alone, takes_two
+from controlplane.access.models import Invitation, Key, Membership, Role, Team
 from controlplane.access.permissions import require_role
 from controlplane.audit import log
 from controlplane.core import clock, reasons
@@ -53,15 +53,17 @@ def invite(
         _require_right_to_give(actor, roles, teams)
         for role in roles:
             refuse_alone(role["role"], role.get("environment", ""), actor=actor)
-        now = clock.now()
+        now, key = clock.now(), _key_of(actor)
         invitation.token_sha256 = token_hash(token)
         invitation.invited, invitation.email = invited, email
         given = sorted({(role.get("environment", ""), role["role"]) for role in roles})
         invitation.roles = [{"environment": environment, "role": role} for environment, role in given]
         invitation.teams = sorted(set(teams))
         invitation.inviter_id = None if actor.user_id is None else int(actor.user_id)
-        invitation.inviter_label = actor.label
+        invitation.inviter_key, invitation.inviter_label = key.key_id if key else "", actor.label
         invitation.created_at, invitation.expires_at = now, now + lives
+        if key and key.expires_at:  # a key hands out nothing that outlives it
+            invitation.expires_at = min(invitation.expires_at, key.expires_at)
         invitation.save(force_insert=True)
         log.record(
             actor=actor,
@@ -106,7 +108,8 @@ def accept_with_password(token_sha256: str, *, username: str, password: str, ful
 def accept_as(token_sha256: str, user: User) -> User:
     """Give what the invitation holds to `user`: a new account, or that of somebody who is logged in.
 
-    Raises `InvitationEnded` when it was used, revoked, has expired, or its inviter may no longer give all of it.
+    Raises `InvitationEnded` when it was used, revoked, has expired, or its inviter may not give all of it now: the
+    right and the second person are asked for again, as they would be of one that is made at this moment.
     """
     with transaction.atomic():
         found = Invitation.objects.select_for_update(of=("self",)).filter(token_sha256=token_sha256)
@@ -156,6 +159,7 @@ def invitation_fields(invitation: Invitation) -> dict[str, Any]:
         "accepted_at",
         "accepted_by_id",
         "inviter_id",
+        "inviter_key",
     )
     fingerprint = hashlib.sha256(f"pointsman.invitation {invitation.token_sha256}".encode()).hexdigest()[:16]
     return {name: getattr(invitation, name) for name in names} | {"fingerprint": fingerprint}
@@ -173,14 +177,41 @@ def _require_right_to_give(actor: Actor, roles: Sequence[Mapping[str, str]], tea
 
 
 def _refuse_lost_right(invitation: Invitation) -> None:
-    """An invitation is worth no more than what its inviter may do now."""
-    inviter = SYSTEM if invitation.inviter is None else Actor.of_user(invitation.inviter)
+    """An invitation is worth no more than what its inviter may give alone now. Else one that was made before four eyes
+    were asked, or before anybody could have agreed, would be an approver in stock."""
+    inviter = _inviter(invitation)
     try:
         _require_right_to_give(inviter, invitation.roles, invitation.teams)
     except Forbidden:
         raise InvitationEnded(
             f"{invitation.inviter_label}, who invited you, may no longer give these roles. Ask for a new link."
         ) from None
+    for role in invitation.roles:
+        if takes_two(role["role"], role["environment"], actor=inviter):
+            where = role["environment"] or "every environment"
+            raise InvitationEnded(
+                f"To make somebody {role['role']} in {where} takes a second person by now. Ask for a new link "
+                "without this role, and for the role once you have an account."
+            )
+
+
+def _inviter(invitation: Invitation) -> Actor:
+    """Whose word the invitation is, as of now: a key that has ended gives nothing any more."""
+    if invitation.inviter_key:
+        key = Key.objects.select_related("user").filter(key_id=invitation.inviter_key).first()
+        if key is None or key.revoked_at or (key.expires_at and key.expires_at <= clock.now()):
+            raise InvitationEnded("The key that this invitation was made with has ended. Ask for a new link.")
+        return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
+    if invitation.inviter is not None:
+        return Actor.of_user(invitation.inviter)
+    if invitation.inviter_label != SYSTEM.label:
+        # By a key that belongs to nobody, in a version that did not keep which.
+        raise InvitationEnded("Nobody stands behind this invitation any more. Ask for a new link.")
+    return SYSTEM
+
+
+def _key_of(actor: Actor) -> Key | None:
+    return Key.objects.filter(key_id=actor.id).first() if actor.kind == "key" else None
 
 
 def _create(user: User, invitation: Invitation) -> None:
@@ -199,7 +230,6 @@ def _give(invitation: Invitation, user: User) -> None:
     actor, why = Actor.of_user(user), _why(invitation)
     for role in invitation.roles:
         if not Membership.objects.filter(user=user, **role).exists():
-            # What takes two was asked for when the invitation was made.
             put_role(user, role["role"], role["environment"], actor=actor, reason=why)
     for team in Team.objects.select_for_update().filter(name__in=invitation.teams).order_by("name"):
         before = team_fields(team)

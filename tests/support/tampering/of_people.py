@@ -167,6 +167,7 @@ OF_PEOPLE: dict[str, Change] = {
     "invitation: who invited": column_of(
         Invitation, "inviter_id", invitation_label, lambda rng, v: User.objects.order_by("pk")[0].pk
     ),
+    "invitation: with which key": column_of(Invitation, "inviter_key", invitation_label, text),
     "invitation: its teams": column_of(Invitation, "teams", invitation_label, lambda rng, v: ["support"]),
     "invitation: unused again": column_of(
         Invitation, "accepted_at", invitation_label, lambda rng, v: None, accepted_at__isnull=False
