@@ -1,8 +1,8 @@
-"""Pointsman's router client: follow a router policy with local decisions, the last known good on disk.
+"""Pointsman's router client: local decisions by a router policy, with the last known good snapshot on disk.
 
     from pointsman import Attempt, Router
 
-Names are loaded when they are first used, so that `import pointsman` costs next to nothing.
+Names are loaded on first use, so that `import pointsman` is nearly free.
 """
 
 from __future__ import annotations

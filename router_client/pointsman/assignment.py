@@ -1,4 +1,4 @@
-"""What one environment serves for one workload now, ready to decide with."""
+"""What one environment currently serves for one workload, compiled and ready for decisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Compile = Callable[[str, Mapping[str, Any]], CompiledPolicy]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """One arm of one assignment: its version and its compiled policy. Each is equal to itself alone."""
+    """One arm of an assignment: its version and its compiled policy. Compared by identity."""
 
     arm: str
     version: int
@@ -29,9 +29,9 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The running rollout as the snapshot tells it.
+    """The running rollout, as described by the snapshot.
 
-    Shares are per 100,000, the cap is nano-US-dollars per task.
+    Shares are per 100,000; the cap is in nano-US-dollars per task.
     """
 
     id: str
@@ -45,9 +45,9 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadAssignment:
-    """One workload entry of a snapshot. Never changes; a new revision is a new object.
+    """One workload entry of a snapshot. Immutable; a new revision is a new object.
 
-    comparison   of the two policies, while both may serve: in shadow and at a percentage
+    comparison   compares the two policies in shadow and at a percentage; otherwise None
     """
 
     name: str
@@ -66,10 +66,9 @@ class WorkloadAssignment:
     def build(
         cls, name: str, entry: Mapping[str, Any], *, environment: str = "", compiled: Compile | None = None
     ) -> WorkloadAssignment:
-        """Build from a snapshot's entry. `compiled(digest, policy)` compiles, or answers from a cache.
+        """Build from a snapshot's entry. `compiled(digest, policy)` compiles a policy or returns a cached one.
 
-        Raises `PolicyInvalid` for a document that must not run and `SnapshotRefused` for an entry that is not
-        one.
+        Raises `PolicyInvalid` for an invalid document and `SnapshotRefused` for a malformed entry.
         """
         make = compiled or compile_checked
         try:
@@ -88,7 +87,7 @@ class WorkloadAssignment:
 
 
 def compile_checked(expected: str, data: Mapping[str, Any]) -> CompiledPolicy:
-    """Compile a document after making sure that it is the one its digest names."""
+    """Compile a document after checking it against its digest."""
     if (actual := digest(data)) != expected:
         raise SnapshotRefused(
             "digest_mismatch", f"the policy's digest is {actual}, the snapshot says {expected}"
@@ -125,7 +124,7 @@ def _comparison(baseline: Side, candidate: Side | None, rollout: Rollout | None)
 
 
 def _pinned(policy: CompiledPolicy, pin: str | None, why: str) -> Route | None:
-    """A pin may name a model as the policy does, or as the catalogue does."""
+    """A pin may use the policy's name of a model, or the catalogue's."""
     if pin is None:
         return None
     name, params = policy.models.get(pin, (pin, cast("Mapping[str, Any]", {})))

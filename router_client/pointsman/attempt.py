@@ -1,4 +1,4 @@
-"""What goes into `decision.next()` and what comes out."""
+"""The argument and the result of `decision.next()`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Action = Literal["accept", "retry", "fallback", "escalate", "stop"]
 
 # The model could not be reached: another attempt or another model may help.
 UNREACHABLE = ("timeout", "rate_limited", "server_error", "connection", "unknown_model", "error")
-# It answered, and the answer is no good: a stronger model may help.
+# The model answered, but the answer is not usable: a stronger model may help.
 ANSWERED_BADLY = ("refusal", "invalid_output", "empty_output", "tool_failure")
 
 
 class Attempt:
     """How one call of a model ended, as the router saw it.
 
-    ok            it answered
-    error         when not ok (or answered badly): one of `UNREACHABLE` or `ANSWERED_BADLY`; another word
+    ok            whether the model answered
+    error         when not ok (or answered badly): one of `UNREACHABLE` or `ANSWERED_BADLY`; any other string
                   counts as `error`
     confidence    0 … 1, if a scorer gave one
-    valid         False when the answer failed the caller's own check (the same as error `invalid_output`)
-    cost_nusd     what it cost, in whole nano-US-dollars; or
+    valid         False if the answer failed the caller's own check (the same as error `invalid_output`)
+    cost_nusd     its cost in whole nano-US-dollars; or
     cost_usd      the same in dollars; or
-    usage         its tokens, priced by the snapshot. None of the three: the task's cost is not known
-    latency_ms    how long it took; without it the time since the last step is taken
+    usage         its tokens, priced by the snapshot. With none of the three, the task's cost is unknown
+    latency_ms    how long it took; by default the time since the last step
     output_tokens length of the answer, if known
     """
 
@@ -69,16 +69,16 @@ class Attempt:
 
 
 class Next(NamedTuple):
-    """What to do now. `accept` and `stop` end the task; the others name the model to call, after `delay_ms`.
+    """What to do next. `accept` and `stop` end the task; the others name the model to call after `delay_ms`.
 
-    action      accept (use this answer), retry, fallback, escalate, or stop (there is no answer to give)
+    action      accept (use this answer), retry, fallback, escalate, or stop (there is no answer)
     alias       the policy's own name of the model, as outcomes report it
     model       the catalogue's name of the model, to call
     params      the policy's parameters for it
-    code        the reason as a stable word, for metrics
-    reason      the reason in a sentence
-    delay_ms    wait before the call
-    timeout_ms  give the call at most this long; None: the policy sets no limit
+    code        the reason as a stable code, for metrics
+    reason      the reason as a sentence
+    delay_ms    how long to wait before the call
+    timeout_ms  time limit of the call; None if the policy sets no limit
     """
 
     action: Action
@@ -97,7 +97,7 @@ class Next(NamedTuple):
 
 
 def error_kind(attempt: Attempt) -> str | None:
-    """The kind of failure in the policy's words, or None for an answer."""
+    """Return the kind of failure as the policy names it, or None for an answer."""
     if attempt.error is not None:
         return attempt.error if attempt.error in UNREACHABLE or attempt.error in ANSWERED_BADLY else "error"
     if not attempt.ok:

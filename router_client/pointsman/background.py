@@ -1,7 +1,7 @@
-"""The one thread that talks to the control plane: it polls snapshots, sends outcomes and feedback, and acks.
+"""The thread that talks to the control plane: it polls snapshots, sends outcomes and feedback, and acknowledges.
 
-It runs an event loop of its own, so that a poll may hang for its 25 seconds while outcomes go out beside it,
-and so that stopping cancels the poll instead of waiting for it. No error ends it.
+It runs its own event loop, so that outcomes can be sent while a long poll waits for up to 25 seconds,
+and so that stopping cancels the poll instead of waiting for it. No error ends the thread.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = ["BackgroundThread", "Pace"]
 
 log = logging.getLogger("pointsman")
 
-# A fork is not held up longer than this, say by a disk that hangs.
+# A fork waits at most this long, for example if the disk hangs.
 _FORK_WAITS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often. Seconds.
+    """Intervals and time limits, in seconds.
 
     first_poll_within  the first poll comes after rand(0, this)
-    flush_every        outcomes are sent this often
-    stop_within        the last flush, and with it `close()`, takes at most this long
+    flush_every        how often outcomes are sent
+    stop_within        time limit of the last flush, and thus of `close()`
     """
 
     first_poll_within: float = 5.0
@@ -47,7 +47,7 @@ class Pace:
 
 
 class BackgroundThread:
-    """Start with `start()`, end with `stop()`; `stop` and `poke` may be called from any thread."""
+    """Started with `start()` and ended with `stop()`; any thread may call `stop` and `poke`."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class BackgroundThread:
         self._acks = Acks(router, good, alone=connection.snapshots_url is not None)
         self.poller = Poller(connection, good, self._acks, pace.first_poll_within)
         self.sender = Sender(outcomes, feedback, pace.flush_every)
-        # Each waits by itself after its own failures. What one of them finds out, the other need not wait for.
+        # Each backs off after its own failures. When one gets through, the other stops waiting.
         self.poller.got_through, self.sender.got_through = self.sender.retry, self.poller.retry
         self._thread: threading.Thread | None = None
         self._busy = threading.Lock()
@@ -72,17 +72,17 @@ class BackgroundThread:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Start the thread. It is a daemon: a process that forgets to close its router still ends."""
+        """Start the thread. It is a daemon, so a process that does not close its router can still exit."""
         self._thread = threading.Thread(target=self._work, name="pointsman", daemon=True)
         self._thread.start()
 
     def poke(self) -> None:
-        """Poll now instead of at the end of the present wait."""
+        """Poll now instead of at the end of the current wait."""
         self.poller.poked = True
         self._call(self.poller.wake)
 
     def stop(self, timeout: float) -> bool:
-        """Cancel the poll, flush once, end the thread. False when it did not end in time."""
+        """Cancel the poll, flush once and end the thread. Return False if it did not end in time."""
         self._stopping.set()
         thread = self._thread
         if thread is None or thread is threading.current_thread():
@@ -94,15 +94,15 @@ class BackgroundThread:
         return not thread.is_alive()
 
     def pause(self) -> None:
-        """Before a fork: wait for a moment in which the thread holds no lock and writes nothing.
+        """Before a fork, wait until the thread holds no lock and is not writing.
 
-        The child would find the lock held for ever, and a log's stream would refuse it every line.
+        Otherwise the lock would be held forever in the child, and a log stream would refuse its lines.
         """
         if self._thread is not threading.current_thread() and self._busy.acquire(timeout=_FORK_WAITS_S):
             self._paused = True
 
     def resume(self) -> None:
-        """After a fork, in the parent."""
+        """Resume in the parent after a fork."""
         paused, self._paused = self._paused, False
         if paused:
             self._busy.release()
@@ -118,7 +118,9 @@ class BackgroundThread:
             with self._busy, asyncio.Runner(loop_factory=lambda: Loop(self._busy)) as runner:
                 runner.run(self._main())
         except Exception:
-            log.exception("the router's background thread has ended; decisions go on with what there is")
+            log.exception(
+                "the router's background thread has ended; decisions continue with the last snapshot"
+            )
         finally:
             self._running.set()
 
@@ -144,10 +146,10 @@ class BackgroundThread:
                     await self._acks.leave(transport)
 
     async def _opened(self) -> Transport | None:
-        """A transport that can be opened. None: stopped meanwhile.
+        """Open the transport and return it, or None if stopped meanwhile.
 
-        httpx refuses a proxy of the environment that it cannot use, or a certificate file that is not there (yet):
-        reported like any other outage, and tried again.
+        httpx refuses an unusable proxy from the environment variables, or a certificate file that does not exist (yet).
+        Such errors are reported like any other outage, and retried.
         """
         while not self._stop.is_set():
             transport = Transport(self._connection, self._router)

@@ -1,7 +1,7 @@
-"""Which arm a unit belongs to: integers only, so that every language agrees to the last unit.
+"""Assign units to arms, using only integers so that every language gets exactly the same result.
 
-Shares are per 100,000 (`_pcm`). A unit's bucket depends on the rollout's salt and on nothing else, so whoever
-is in at 1 % is in at 5 %. Shared vectors: `tests/vectors/bucketing.json`.
+Shares are per 100,000 (`_pcm`). A unit's bucket depends only on the rollout's salt, so a unit that is in the
+candidate at 1 % is also in it at 5 %. Shared vectors: `tests/vectors/bucketing.json`.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def bucket(salt: str, unit: str) -> int:
-    """The bucket 0 … 99,999 of a unit: the first 64 bits of SHA-256(salt ":" unit), scaled down without
+    """Return the bucket 0 … 99,999 of a unit: the first 64 bits of SHA-256(salt ":" unit), scaled down without
     division.
     """
     text = f"{salt}:{unit}"
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        # A lone surrogate has no UTF-8. It is replaced, as browsers do: a request must not fail here.
+        # A lone surrogate has no UTF-8 encoding. It is replaced, as in browsers, because a request must not fail here.
         data = _SURROGATE.sub("\ufffd", text).encode()
     first_64_bits: int = _UINT64(sha256(data).digest())[0]
     return first_64_bits * BUCKETS >> 64
 
 
 def in_candidate(mode: str, share_pcm: int, salt: str, unit: str) -> bool:
-    """Whether the candidate serves this unit: all in `full`, a share in `percentage`, none in `shadow`."""
+    """Return whether the candidate serves this unit: all units in `full`, a share in `percentage`, none in `shadow`."""
     return mode == "full" or (mode == "percentage" and bucket(salt, unit) < share_pcm)
 
 
 def mirrored(mirror_pcm: int, salt: str, unit: str) -> bool:
-    """Whether the other arm's model may also run for this unit.
+    """Return whether the other arm's model may also run for this unit.
 
-    Salted apart, so the sample cuts across the slices.
+    It has its own salt, so the sample is independent of the arms.
     """
     return mirror_pcm > 0 and bucket(f"{salt}/mirror", unit) < mirror_pcm
 
 
 def cell(workload: str, unit: str) -> int:
-    """The unit's cell 0 … 1,023, the same before and during every rollout of the workload."""
+    """Return the unit's cell 0 … 1,023, the same before and during every rollout of the workload."""
     return bucket(f"{workload}/cells", unit) % CELLS

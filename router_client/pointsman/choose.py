@@ -1,4 +1,4 @@
-"""Chooses the model for one task: arm, then route, then what overrides it; and whether the policies differ on it."""
+"""Choose the model for a task: the arm, the route and its overrides, and whether the policies differ on the task."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def decide(
     memory: Memory | None = None,
     available: Container[str] | None = None,
 ) -> Decision:
-    """Choose the model for one task. Never raises, takes no lock, touches no network.
+    """Choose the model for one task. Never raises, takes no lock, uses no network.
 
-    request    the `request.*` inputs: `{"prompt_tokens": 12, "attributes": {…}}`, what is known of them
+    request    the known `request.*` inputs: `{"prompt_tokens": 12, "attributes": {…}}`
     unit_ids   ids by kind: `request`, `conversation`, `user`, `tenant`
-    memory     what the process remembers; None: nothing
-    available  catalogue names that can be called; for a choice outside `guard.on_unknown_model` answers
+    memory     what the process remembers; None for nothing
+    available  catalogue names that can be called; any other choice is replaced by `guard.on_unknown_model`
     """
     decision = Decision(
         assignment,
@@ -58,7 +58,7 @@ def _choose(
     memory: Memory | None,
     available: Container[str] | None,
 ) -> None:
-    """Outside a rollout, or at `full`: one policy serves, and nobody can tell what another would do."""
+    """Choose outside a rollout or at `full`, where only one policy serves and there is no other to compare with."""
     if assignment.rollout is not None and assignment.candidate is not None:
         decision.side = assignment.candidate
     policy = decision.side.policy
@@ -113,7 +113,7 @@ def _override_both(
     memory: Memory | None,
     available: Container[str] | None,
 ) -> None:
-    """What overrides the served choice overrides the other one, too: both are compared as they would act."""
+    """Apply overrides to both choices, so that the policies are compared by what they would do."""
     held = comparison.latches and _held(assignment, decision, memory)
     mine, theirs = decision.side.policy, comparison.other(decision.side.arm)
     decision.route = route = _overridden(mine, decision.route, held, available)
@@ -122,13 +122,13 @@ def _override_both(
 
 
 def _remember(decision: Decision, units: DifferingUnits, rollout: str, stateless: str) -> None:
-    """A unit that has met a differing task differs from then on. Its route pair is that of the choices alone."""
+    """Mark a unit that meets a differing task; it differs from then on. Its route pair comes from the bare choices."""
     if not (decision.differing or units.any):
         return
     unit = decision.lasting_unit
     if unit is None:
         return
-    # Where nothing overrode the choices, a differing task differs whatever the unit met before.
+    # Without overrides, a differing task differs whatever happened to the unit before.
     certain = stateless and stateless == decision.differing
     if not certain and units.holds(rollout, unit):
         decision.differing = stateless or SAME
@@ -146,7 +146,7 @@ def _overridden(policy: CompiledPolicy, route: Route, held: bool, available: Con
 
 
 def _held(assignment: WorkloadAssignment, decision: Decision, memory: Memory | None) -> bool:
-    """Whether the task's conversation was escalated earlier."""
+    """Return whether the task's conversation was escalated earlier."""
     conversation = decision.conversation
     return (
         memory is not None and conversation is not None and memory.latch.holds(assignment.name, conversation)
@@ -161,8 +161,8 @@ def _window(decision: Decision, memory: Memory | None) -> Window | None:
 
 
 def _mapping(values: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What the caller gave, if it is a mapping; else nothing is known."""
+    """Return the caller's argument if it is a mapping, otherwise an empty one."""
     try:
         return values if isinstance(values, Mapping) else _NOTHING
-    except Exception:  # A proxy object whose target is gone cannot even say what it is.
+    except Exception:  # A proxy object whose target is gone raises even on isinstance.
         return _NOTHING

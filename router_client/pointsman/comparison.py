@@ -1,10 +1,10 @@
-"""Where the two policies of a rollout treat a task differently: only such tasks can carry an effect.
+"""Find the tasks that the two policies of a rollout treat differently; only these can show an effect.
 
-It is computed in both arms alike: from the request, the shared history and, while a unit has not met a differing
-task, its latch, which until then both arms would have set alike.
+The result is computed in the same way in both arms: from the request, the shared history and the unit's latch. The
+latch is used only until the unit meets its first differing task, because until then both arms would have set it alike.
 
-Most versions change a rule or two. Rules with the same condition in both policies are therefore evaluated once, by
-the policy that serves; of the other policy only the conditions that it does not share are asked.
+Most versions change one or two rules. Rules with the same condition in both policies are therefore evaluated once, by
+the serving policy; of the other policy, only the conditions that are not shared are evaluated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pointsman.evaluate import CompiledPolicy, Route
 __all__ = ["AGREE", "SAME", "Comparison", "Counterpart"]
 
 AGREE = ""  # both policies treat the task alike
-SAME = "same"  # both choose one model, with other parameters or limits, or go on differently after an attempt
+SAME = "same"  # same model, but different parameters or limits, or different steps after an attempt
 _LONGEST = 100  # characters of a model in a route pair
 _SECOND_STAGE = ("escalate", "fallback", "retry", "budget", "guard", "models", "rank")
 
@@ -27,7 +27,7 @@ _Probe = Callable[[Mapping[str, Any], Any], Route | None]
 
 
 class Shared(NamedTuple):
-    """A rule that both policies have: what the other one chooses by it, unless `probe` finds an earlier rule."""
+    """A rule in both policies: the other policy's choice for it, unless `probe` finds an earlier rule."""
 
     pair: str
     route: Route
@@ -35,13 +35,13 @@ class Shared(NamedTuple):
 
 
 class Comparison:
-    """Two compiled policies, compared once when a snapshot is applied. Never changes.
+    """Two compiled policies, compared once when a snapshot is applied. Immutable.
 
-    remembers      either policy remembers units: once different, a unit stays different
-    uses_history   either policy asks for the failure history
-    latches        either policy keeps escalated conversations with the stronger model
-    second_stage   `next` may differ between the two
-    shared         the rules that both have, by the arm that serves and their id
+    remembers      whether either policy remembers units, so that a unit that differs once always differs
+    uses_history   whether either policy uses the failure history
+    latches        whether either policy keeps escalated conversations with the stronger model
+    second_stage   whether `next` may differ between the two
+    shared         the rules in both policies, by serving arm and rule id
     """
 
     __slots__ = (
@@ -56,13 +56,13 @@ class Comparison:
         )
         self.uses_history = baseline.uses_history or candidate.uses_history
         self.latches = baseline.latched is not None or candidate.latched is not None
-        # Where every task differs anyway, there is nothing to remember.
+        # If every task differs anyway, there is nothing to remember.
         self.remembers = (self.latches or self.uses_history) and not self._always
         self.second_stage = any(_get(baseline, name) != _get(candidate, name) for name in _SECOND_STAGE)
         self.shared = {arm: self._shared_rules(arm) for arm in ("baseline", "candidate")}
 
     def counterpart(self, arm: str, route: Route, request: Mapping[str, Any], history: Any) -> Counterpart:
-        """What the other policy chooses, where `arm` serves by `route`."""
+        """Return the other policy's choice, given that `arm` serves with `route`."""
         shared = self.shared[arm].get(route.rule)
         if shared is None:
             return self.evaluated(arm, route, request, history)
@@ -72,31 +72,31 @@ class Comparison:
         return pair, other
 
     def evaluated(self, arm: str, route: Route, request: Mapping[str, Any], history: Any) -> Counterpart:
-        """The same, by the whole of the other policy."""
+        """Return the same by evaluating the whole other policy."""
         other = self.other(arm).route(request, history)
         return self.of(arm, route, other), other
 
     def other(self, arm: str) -> CompiledPolicy:
-        """The policy of the other arm."""
+        """Return the policy of the other arm."""
         return self.candidate if arm == "baseline" else self.baseline
 
     def of(self, arm: str, route: Route, other: Route) -> str:
-        """The route pair of a task that `arm` serves by `route`, where the other arm would choose `other`."""
+        """Return the route pair of a task that `arm` serves with `route` and the other arm would serve with `other`."""
         baseline, candidate = (route, other) if arm == "baseline" else (other, route)
         if baseline.model != candidate.model:
             return f"{_name(baseline.model)}>{_name(candidate.model)}"
         return SAME if self._always or baseline.params != candidate.params else AGREE
 
     def _shared_rules(self, arm: str) -> dict[str, Shared]:
-        """The rules of the policy that serves by their id, as far as the other policy has the same condition.
+        """Return the serving policy's rules by id, as far as the other policy has the same condition.
 
-        Where one of them holds, the rules that both have before it do not hold in the other policy either.
+        If one of them matches, the shared rules before it do not match in the other policy either.
         """
         mine, theirs = self.baseline if arm == "baseline" else self.candidate, self.other(arm)
         if mine.data.get("inputs", {}) != theirs.data.get("inputs", {}):
-            return {}  # one condition may mean two things
+            return {}  # the same condition may have two meanings
         rules, others = _rules(mine), _rules(theirs)
-        probes: dict[int, _Probe | None] = {0: None}  # by how many conditions it asks
+        probes: dict[int, _Probe | None] = {0: None}  # by the number of conditions that it evaluates
         shared: dict[str, Shared] = {}
         own_before: list[Mapping[str, Any]] = []
         end = 0
@@ -112,7 +112,7 @@ class Comparison:
 
 
 def _rules(policy: CompiledPolicy) -> list[Mapping[str, Any]]:
-    """The rules, and the default as one that always holds."""
+    """Return the rules, with the default as a rule that always matches."""
     default = {"id": "default", "when": "true", "use": policy.data["default"]}
     return [*policy.data.get("rules", []), default]
 
@@ -120,7 +120,7 @@ def _rules(policy: CompiledPolicy) -> list[Mapping[str, Any]]:
 def _matching(
     rules: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int, int, int]]:
-    """(start, start in the other, length) of runs of rules with the same conditions, in order."""
+    """Return (start, start in the other policy, length) of runs of rules with the same conditions, in order."""
     conditions, other_conditions = ([rule["when"] for rule in some] for some in (rules, others))
     blocks = SequenceMatcher(None, conditions, other_conditions, autojunk=False).get_matching_blocks()
     return [(block.a, block.b, block.size) for block in blocks if block.size]

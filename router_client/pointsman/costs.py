@@ -1,4 +1,4 @@
-"""What a task or an attempt cost, in whole nano-US-dollars: as told, or from its tokens and the snapshot's prices."""
+"""The cost of a task or an attempt in nano-US-dollars: given, or computed from tokens and the snapshot's prices."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 __all__ = ["HIGHEST_NUSD", "NO_PRICES", "CostInvalid", "Prices", "Usage", "cost_of"]
 
-# Catalogue model → nano-USD per million tokens, by kind of token; None where the catalogue knows no price.
+# Catalogue model → nano-USD per million tokens, by kind of token; None if the catalogue has no price.
 Prices = Mapping[str, Mapping[str, int | None]]
 
 NO_PRICES: Prices = MappingProxyType({})
-HIGHEST_NUSD = 10**12  # a thousand dollars a task: beyond it the control plane refuses the whole report
+HIGHEST_NUSD = 10**12  # a thousand dollars per task; above this the control plane refuses the whole report
 _MOST_TOKENS = 10**12
-# A nano-dollar has no fractions. Rounding errors of `dollars * 1e9` are far above this, dollars are below it.
+# Nano-dollars have no fractions. `dollars * 1e9` is far above this even with rounding errors; plain dollars are below.
 _DOLLARS_BELOW = 1_000
 
 
@@ -24,10 +24,10 @@ _DOLLARS_BELOW = 1_000
 class Usage:
     """The tokens of one call.
 
-    input        prompt tokens at the full price: without those read from or written to a cache
-    output       answer tokens, reasoning included
+    input        prompt tokens at the full price, without those read from or written to a cache
+    output       answer tokens, including reasoning
     cache_read, cache_write   prompt tokens read from and written to the provider's cache
-    batch        the call went through a batch API
+    batch        whether the call used a batch API
     """
 
     input: int = 0
@@ -38,15 +38,15 @@ class Usage:
 
 
 class CostInvalid(ValueError):
-    """A cost that is none; the message says why."""
+    """An invalid cost; the message says why."""
 
 
 def cost_of(
     cost_nusd: object, cost_usd: object, usage: object, model: str, prices: Prices = NO_PRICES
 ) -> int | None:
-    """Nano-US-dollars by the first of the three that is given; None when it is not known.
+    """Return the cost in nano-US-dollars from the first of the three that is given; None if it is unknown.
 
-    Raises CostInvalid for what is no cost: not a number, negative, beyond a thousand dollars, or dollars given as
+    Raises CostInvalid for an invalid cost: not a number, negative, above a thousand dollars, or dollars given as
     nano-dollars.
     """
     if cost_nusd is not None:
@@ -92,7 +92,7 @@ def _checked(number: float) -> int:
 
 
 def _priced(usage: Usage, prices: Mapping[str, int | None]) -> int | None:
-    """Σ tokens × price, to the nearest nano-dollar; None where a price that is needed is not known."""
+    """Return Σ tokens × price, to the nearest nano-dollar; None if a required price is unknown."""
     prefix = "batch_" if usage.batch else ""
     lines = [
         (usage.input, prices.get(f"{prefix}input")),

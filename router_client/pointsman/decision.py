@@ -1,4 +1,4 @@
-"""What the router chose for a task, and what it does when an attempt ends."""
+"""A router's decision for a task, and the steps that follow each attempt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pointsman.token import DecisionToken
 
 __all__ = ["Decision"]
 
-# Longer endpoints are cut, so that one careless caller cannot fill the outcome buckets' keys.
+# Longer endpoints are truncated, so that one careless caller cannot create huge bucket keys.
 _ENDPOINT_LENGTH = 200
 
 _sequence = count()
@@ -28,7 +28,7 @@ _process = os.urandom(8).hex()
 
 
 def _after_fork() -> None:
-    """A child gets its own prefix: with its parent's it would give out the parent's ids again."""
+    """Give a forked child its own prefix; otherwise it would reuse its parent's ids."""
     global _process
     _process = os.urandom(8).hex()
 
@@ -38,13 +38,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Account:
-    """What became of a task; made when it is first asked for, so that a decision stays cheap.
+    """The state of a task, created on first use so that a decision stays cheap.
 
     steps        its attempts
-    other_steps  the same attempts by the other policy, as long as both agree
-    recorded     (success, cost_nusd), once it was recorded
-    id           the `decision_id`, once it was made
-    mirror       whether it may be mirrored, once somebody asked; `braked`: it would be, but for the brake
+    other_steps  the same attempts under the other policy, as long as both agree
+    recorded     (success, cost_nusd) once the task is recorded
+    id           the `decision_id` once it was created
+    mirror       whether the task may be mirrored, once asked; `braked`: only the brake prevented it
     """
 
     __slots__ = ("braked", "id", "mirror", "other_steps", "recorded", "steps")
@@ -59,9 +59,9 @@ class _Account:
 
 
 class Decision:
-    """One task's decision. What is expensive (the id, the reason) is made on first use.
+    """The decision for one task. Expensive parts (the id, the reason) are computed on first use.
 
-    A decision belongs to the one thread or coroutine that runs its task.
+    A decision must be used only by the thread or coroutine that runs its task.
     """
 
     __slots__ = (
@@ -71,10 +71,10 @@ class Decision:
 
     route: Route
     side: Side
-    # The route pair, when the two policies of a rollout treat this task differently; `AGREE` ("") when they do
-    # not; None when nobody can tell. `next` may still find that they go on differently.
+    # The route pair if the two policies of a rollout treat this task differently; `AGREE` ("") if they do
+    # not; None if unknown. `next` may still find that their next steps differ.
     differing: str | None
-    # What the other policy chooses, while both may serve.
+    # The other policy's choice, while both may serve.
     other: Route | None
 
     def __init__(
@@ -125,12 +125,12 @@ class Decision:
 
     @property
     def arm(self) -> str:
-        """`baseline` or `candidate`: whose policy was served."""
+        """The arm whose policy was used: `baseline` or `candidate`."""
         return self.side.arm
 
     @property
     def version(self) -> int:
-        """The policy version that was served."""
+        """The policy version that was used."""
         return self.side.version
 
     @property
@@ -145,7 +145,7 @@ class Decision:
 
     @property
     def model(self) -> str:
-        """The catalogue's name of the chosen model: call this one."""
+        """The catalogue's name of the chosen model, which the caller must call."""
         return self.route.model
 
     @property
@@ -155,7 +155,7 @@ class Decision:
 
     @property
     def timeouts(self) -> Mapping[str, int]:
-        """`attempt_ms` and `total_ms`, as far as the policy sets them."""
+        """`attempt_ms` and `total_ms`, if the policy sets them."""
         return self.side.policy.timeouts
 
     @property
@@ -170,28 +170,28 @@ class Decision:
 
     @property
     def error(self) -> bool:
-        """Whether the policy could not be evaluated and its guard answered."""
+        """Whether the policy could not be evaluated, so that its guard was used."""
         return self.route.error
 
     @property
     def reason(self) -> str:
-        """Why, in one sentence."""
+        """The reason in one sentence."""
         return f"{self.side.label}: {self.route.reason}"
 
     @property
     def weakest(self) -> bool:
-        """Whether the task began on the policy's weakest model (what the failure history is about)."""
+        """Whether the task started on the policy's weakest model, which the failure history is about."""
         return self.route.alias == self.side.policy.weakest
 
     @property
     def shadow(self) -> Route | None:
-        """In shadow: what the candidate would have chosen. Outside of it None."""
+        """In shadow, the candidate's choice; otherwise None."""
         rollout = self.assignment.rollout
         return self.other if rollout is not None and rollout.mode == "shadow" else None
 
     @property
     def mirror(self) -> bool:
-        """In shadow: whether the candidate's model may run, too, to compare. The same at every look."""
+        """In shadow, whether the candidate's model may run as well, to compare. The value does not change."""
         rollout = self.assignment.rollout
         if (
             rollout is None
@@ -208,17 +208,17 @@ class Decision:
 
     @property
     def mirror_braked(self) -> bool:
-        """Whether `mirror` said no because mirrors of this rollout fail, hang or are slow."""
+        """Whether `mirror` is False because mirrors of this rollout fail, hang or are slow."""
         return self._account is not None and self._account.braked
 
     @property
     def prices(self) -> Prices:
-        """The snapshot's prices, by which `usage` is turned into a cost."""
+        """The snapshot's prices, which convert `usage` into a cost."""
         return self._memory.prices() if self._memory is not None else NO_PRICES
 
     @property
     def agreed(self) -> bool | None:
-        """In shadow: whether the candidate would have called the same model. Outside of it None."""
+        """In shadow, whether the candidate would have called the same model; otherwise None."""
         shadow = self.shadow
         return None if shadow is None else shadow.model == self.route.model
 
@@ -226,15 +226,15 @@ class Decision:
 
     @property
     def endpoint(self) -> str:
-        """The caller's `request.endpoint`, at most 200 characters; empty when none was given."""
+        """The caller's `request.endpoint`, at most 200 characters; empty if none was given."""
         value = self.request.get("endpoint")
         return value[:_ENDPOINT_LENGTH] if isinstance(value, str) else ""
 
     @property
     def unit(self) -> str:
-        """The unit of assignment: as given, else the request's id, else one made up for this task alone.
+        """The unit of assignment: as given, or the request's id, or else one generated for this task.
 
-        An empty or blank id counts as not given: it would send everybody who has none to one arm.
+        An empty or blank id counts as missing; otherwise all tasks without an id would go to the same arm.
         """
         if self._unit is None:
             self._unit = self._id_of(self.assignment.unit) or self._id_of("request") or self.nonce
@@ -242,18 +242,18 @@ class Decision:
 
     @property
     def unit_missing(self) -> bool:
-        """Whether the caller left out the workload's unit, so that a conversation or user may change arms."""
+        """Whether the caller omitted the workload's unit, so that a conversation or user may change arms."""
         kind = self.assignment.unit
         return kind != "request" and self._id_of(kind) is None
 
     @property
     def conversation(self) -> str | None:
-        """The conversation's id, None when none was given."""
+        """The conversation's id, None if none was given."""
         return self._id_of("conversation")
 
     @property
     def lasting_unit(self) -> str | None:
-        """What further tasks share with this one: the unit, or for single requests their conversation."""
+        """The id that later tasks may share with this one: the unit, or the conversation if the unit is the request."""
         return self.conversation if self.assignment.unit == "request" else self.unit
 
     def _id_of(self, kind: str) -> str | None:
@@ -265,12 +265,12 @@ class Decision:
 
     @property
     def cell(self) -> int | None:
-        """The unit's cell, 0 … 1,023, the same before and during rollouts; None where each request is its own."""
+        """The unit's cell, 0 … 1,023, the same before and during rollouts; None if each request is its own unit."""
         return None if self.assignment.unit == "request" else cell(self.workload, self.unit)
 
     @property
     def nonce(self) -> str:
-        """What tells this decision from every other one."""
+        """The unique id of this decision."""
         return f"{self._nonce}{self._sequence:x}"
 
     @property
@@ -287,14 +287,14 @@ class Decision:
 
     @property
     def decision_id(self) -> str:
-        """The opaque, url-safe id for later feedback. Taken after `record` it also carries grade and cost."""
+        """The opaque, URL-safe id for later feedback. After `record` it also contains the grade and the cost."""
         account = self._its_account
         if account.id is None:
             account.id = self.token.encode()
         return account.id
 
     def recorded_as(self, success: bool | None, cost_nusd: int | None) -> None:
-        """The task was recorded so: later tokens say it."""
+        """Note how the task was recorded, for later tokens."""
         account = self._its_account
         account.recorded, account.id = (success, cost_nusd), None
 
@@ -307,12 +307,12 @@ class Decision:
         expected_cost_nusd: Mapping[str, int] | None = None,
         available: Container[str] | None = None,
     ) -> Next:
-        """Say how the last attempt ended; learn what to do now. Never raises; at the end it repeats itself.
+        """Report how the last attempt ended and return the next step. Never raises; after the end it repeats itself.
 
-        expected_cost_nusd  what one call would cost, by the policy's own names, if the router can tell.
-                            With it no attempt is made that would pass the budget; without it none is made
+        expected_cost_nusd  the cost of one call by the policy's own model names, if the router knows it.
+                            With it no attempt is made that would exceed the budget; without it none is made
                             once the budget is spent.
-        available           catalogue names that can be called; others are passed over. None: all of them.
+        available           catalogue names that can be called; others are skipped. None means all.
         """
         steps = self.steps
         if steps.done is not None:
@@ -325,7 +325,7 @@ class Decision:
             if self.differing == AGREE and self.other is not None:
                 try:
                     self._compare(step, attempt, costs, available)
-                except Exception:  # Whether the policies differ on this task is not known, then.
+                except Exception:  # Then it is unknown whether the policies differ on this task.
                     self.differing = None
             if step.action == "escalate":
                 self._hold()
@@ -336,7 +336,7 @@ class Decision:
     def _compare(
         self, step: Next, attempt: Attempt, costs: Mapping[str, int], available: Container[str] | None
     ) -> None:
-        """Ask the other policy, too, what follows the same attempts. As long as it agrees, both arms are alike."""
+        """Evaluate the other policy on the same attempts. As long as it agrees, both arms are alike."""
         comparison, other = self.assignment.comparison, self.other
         if comparison is None or other is None:
             return
@@ -366,7 +366,7 @@ class Decision:
 
     @property
     def steps(self) -> Steps:
-        """The account: `attempts`, `retries`, `fallbacks`, `escalations`, `cost_nusd`, `latency_ms` …"""
+        """The task's attempts so far: `attempts`, `retries`, `fallbacks`, `escalations`, `cost_nusd`, `latency_ms` …"""
         return self._its_account.steps
 
     @property
@@ -377,14 +377,12 @@ class Decision:
 
     @property
     def escalations(self) -> int:
-        """How often a stronger model was asked because an answer was not good enough."""
+        """How many times a stronger model was asked because an answer was not good enough."""
         return self._account.steps.escalations if self._account is not None else 0
 
     @property
     def final_alias(self) -> str:
-        """The policy's own name of the model whose answer ended the task (of the one asked last, before the
-        end).
-        """
+        """The policy's own name of the model that ended the task, or, before the end, of the last model asked."""
         if self._account is None:
             return self.route.alias
         steps = self._account.steps

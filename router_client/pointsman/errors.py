@@ -1,12 +1,12 @@
-"""What can go wrong, as a tree.
+"""The exceptions of this library, as a tree.
 
 PointsmanError
-├── PolicyInvalid          a document that must not run; `.problems` names all of them
+├── PolicyInvalid          an invalid policy document; `.problems` lists all problems
 ├── SnapshotRefused        a snapshot that the router does not apply; `.code` says why
-├── TokenInvalid           a `decision_id` that this library did not make, or that was cut
-└── ConfigurationError     the caller's own set-up: a missing extra, a bad argument
+├── TokenInvalid           a `decision_id` that was truncated or not made by this library
+└── ConfigurationError     a mistake in the caller's set-up: a missing extra, a bad argument
 
-None of these ever comes out of `decide()` or `next()`: a request is always answered.
+`decide()` and `next()` never raise any of these: every request gets a decision.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["ConfigurationError", "PointsmanError", "PolicyInvalid", "SnapshotRef
 
 
 class PointsmanError(Exception):
-    """The root: catch this to catch whatever the library raises on purpose."""
+    """The base class of all exceptions that the library raises deliberately."""
 
 
 class PolicyInvalid(PointsmanError):
-    """A policy document that must not run. `problems` holds every finding, warnings included."""
+    """An invalid policy document. `problems` contains every finding, including warnings."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -33,7 +33,7 @@ class PolicyInvalid(PointsmanError):
 
 
 class SnapshotRefused(PointsmanError):
-    """A snapshot that is not applied; the router keeps what it has. `code` is stable, for metrics."""
+    """A snapshot that is not applied; the router keeps its current one. `code` is stable, for metrics."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -41,7 +41,7 @@ class SnapshotRefused(PointsmanError):
 
 
 class TokenInvalid(PointsmanError):
-    """A `decision_id` that cannot be read back."""
+    """A `decision_id` that cannot be decoded."""
 
 
 class ConfigurationError(PointsmanError):

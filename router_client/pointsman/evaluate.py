@@ -1,7 +1,7 @@
-"""A policy document, ready to run: the first rule that certainly holds decides.
+"""A compiled policy document: the first rule whose condition is certainly true decides.
 
 `compile_policy` turns all rules of a document into one function. It loads each input once, at the first rule
-that names it, and answers with a route made beforehand: on the usual path nothing is allocated and nothing
+that uses it, and returns a prebuilt route: on the usual path nothing is allocated and nothing
 can be raised.
 """
 
@@ -36,10 +36,10 @@ class Route(NamedTuple):
     """Where a request goes.
 
     rule     the rule's id, or `default`, `pin`, `latch`, `guard`, `fallback`
-    alias    the policy's own name of the model; `model` the catalogue's; `params` go with it
+    alias    the policy's own name of the model; `model` is the catalogue's; `params` its parameters
     missing  absent inputs that left a rule undecided
     reason   one sentence
-    error    whether the policy could not be evaluated
+    error    whether evaluation failed
     """
 
     rule: str
@@ -65,7 +65,7 @@ class Escalate:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a model is asked again, and after what wait; the wait doubles each time."""
+    """How often a model is retried, and the first wait; the wait doubles each time."""
 
     attempts: int
     on: frozenset[str]
@@ -77,10 +77,10 @@ class _Choose(Protocol):
 
 
 class CompiledPolicy:
-    """A document that passed validation. Never changes.
+    """A document that passed validation. Immutable.
 
-    `route(request, history=None)` gives the `Route` of the first rule that certainly holds, else the
-    default's. It never raises: should evaluation fail, `guard.on_evaluation_error` answers with `error` set.
+    `route(request, history=None)` returns the `Route` of the first rule that certainly matches, or else the
+    default's. It never raises: if evaluation fails, it returns `guard.on_evaluation_error` with `error` set.
     `history` is a `Window` or `{"failure_rate": …, "tasks": …}`.
     """
 
@@ -120,7 +120,7 @@ class CompiledPolicy:
             self.uses_history |= any(name.startswith("history.") for name in names)
 
     def probe(self, rules: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any], Any], Route | None]:
-        """Some of the policy's rules as a function of (request, history): the first that holds, None when none does."""
+        """Compile some of the rules into a function of (request, history) that returns the first match or None."""
         inputs = declared(self.data.get("inputs"), FIRST_STAGE)
         emitter = Emitter(inputs)
         lines = []
@@ -134,19 +134,19 @@ class CompiledPolicy:
         return define("probe", "request, history", body, emitter.constants)
 
     def stronger(self, alias: str, than: str) -> bool:
-        """Whether a model ranks above another one.
+        """Return whether a model ranks above another one.
 
-        A name that the policy does not know ranks above all of them.
+        A `than` that the policy does not know ranks above all models.
         """
         return self.rank.get(alias, -1) > self.rank.get(than, len(self.rank))
 
     def broken(self, error: Exception) -> Route:
-        """The answer when the policy could not be evaluated."""
+        """Return the route for a policy that could not be evaluated."""
         why = f"the policy could not be evaluated ({type(error).__name__}); its guard: {self.guard_error}"
         return self._to(self.guard_error, "guard", why)._replace(error=True)
 
     def unknown_model(self, chosen: Route) -> Route:
-        """The answer when the chosen model is not one that this router can call."""
+        """Return the route for a chosen model that this router cannot call."""
         why = f"{chosen.reason}; {chosen.model} is not known here, so the guard answers {self.guard_unknown}"
         return self._to(self.guard_unknown, "guard", why)._replace(missing=chosen.missing)
 
@@ -233,7 +233,7 @@ def _answer(emitter: Emitter, route: Route) -> str:
 def _note(
     missing: dict[str, None] | None, names: tuple[str, ...], values: tuple[Any, ...]
 ) -> dict[str, None]:
-    """Add the absent inputs of a rule that is unknown."""
+    """Add the absent inputs of a rule whose result is unknown."""
     absent = (name for name, value in zip(names, values, strict=True) if value is None)
     return {**(missing or {}), **dict.fromkeys(absent)}
 

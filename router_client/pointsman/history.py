@@ -1,6 +1,6 @@
-"""What this router saw lately: how often the weakest model failed, and which conversations were escalated.
+"""Recent history of this router: how often the weakest model failed, and which conversations were escalated.
 
-Both live in one process and are bounded. No lock is taken: a decision must not wait for another thread.
+Both are per process and bounded. They take no lock, because a decision must not wait for another thread.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _EMPTY = 2
 class Window:
     """The last 200 tasks of one workload and endpoint on the policy's weakest model.
 
-    A ring of bytes, each 0 (well), 1 (failed) or 2 (not yet used). There is no sum to keep in step with it:
-    reading counts the bytes in C, under the interpreter's lock, so it is always true of some moment.
+    A ring of bytes, each 0 (succeeded), 1 (failed) or 2 (unused). There is no separate sum to keep consistent:
+    reading counts the bytes in C, under the interpreter's lock, so the result is always a consistent snapshot.
     """
 
     __slots__ = ("_ring", "_turn")
@@ -33,20 +33,20 @@ class Window:
         self._turn = count()
 
     def record(self, failed: bool) -> None:
-        """Add one task; the oldest of 200 falls out."""
+        """Add one task; it replaces the oldest of 200."""
         self._ring[next(self._turn) % SIZE] = failed
 
     def reading(self) -> tuple[float | None, int]:
-        """(failure rate 0 … 1, tasks 0 … 200); the rate is None as long as there was no task."""
+        """Return (failure rate 0 … 1, tasks 0 … 200); the rate is None before the first task."""
         ring = bytes(self._ring)
         tasks = SIZE - ring.count(_EMPTY)
         return (ring.count(1) / tasks if tasks else None), tasks
 
 
 class FailureHistory:
-    """The windows of a process: at least the 10,000 workload-endpoint pairs used last.
+    """The windows of a process: at least the 10,000 most recently used workload-endpoint pairs.
 
-    get   (workload, endpoint) → the pair's window, None before its first task
+    get   (workload, endpoint) → the pair's window, or None before its first task
     """
 
     __slots__ = ("_windows", "get")
@@ -56,20 +56,18 @@ class FailureHistory:
         self.get: Callable[[tuple[str, str]], Window | None] = self._windows.get
 
     def window(self, workload: str, endpoint: str) -> Window | None:
-        """The window of a pair, or None before its first task."""
+        """Return the window of a pair, or None before its first task."""
         return self.get((workload, endpoint))
 
     def record(self, workload: str, endpoint: str, failed: bool) -> None:
-        """Add one task that began on the policy's weakest model."""
+        """Add one task that started on the policy's weakest model."""
         key = (workload, endpoint)
         window = self._windows.get(key) or self._windows.put(key, Window())
         window.record(failed)
 
 
 class LatchMemory:
-    """Conversations that were escalated under a policy that says `latch: conversation`; the last 100,000 or
-    more.
-    """
+    """Conversations escalated under a policy with `latch: conversation`; at least the last 100,000."""
 
     __slots__ = ("_held",)
 
@@ -77,18 +75,18 @@ class LatchMemory:
         self._held: Recent[tuple[str, str], bool] = Recent(limit)
 
     def hold(self, workload: str, conversation: str) -> None:
-        """This conversation was escalated: it stays with the stronger model."""
+        """Record that this conversation was escalated and stays with the stronger model."""
         self._held.put((workload, conversation), True)
 
     def holds(self, workload: str, conversation: str) -> bool:
-        """Whether it was escalated earlier, as far as this process remembers."""
+        """Return whether it was escalated earlier, as far as this process remembers."""
         return self._held.get((workload, conversation)) is not None
 
 
 class DifferingUnits:
-    """Units that have met a differing task under policies that remember; the last 100,000 or more.
+    """Units that have met a differing task under policies with memory; at least the last 100,000.
 
-    From then on their state depends on their arm, so that comparing choices no longer tells whether they differ.
+    From then on their state depends on their arm, so comparing choices no longer shows whether they differ.
     """
 
     __slots__ = ("_marked", "any")
@@ -98,12 +96,12 @@ class DifferingUnits:
         self.any = False
 
     def mark(self, rollout: str, unit: str) -> None:
-        """This unit has met a task on which the rollout's policies differ."""
+        """Record that this unit has met a task on which the rollout's policies differ."""
         self.any = True
         self._marked.put((rollout, unit), True)
 
     def holds(self, rollout: str, unit: str) -> bool:
-        """Whether it has, as far as this process remembers."""
+        """Return whether it has, as far as this process remembers."""
         return self.any and self._marked.get((rollout, unit)) is not None
 
 
@@ -111,8 +109,8 @@ class DifferingUnits:
 class Memory:
     """What one process remembers between tasks.
 
-    prices   of the applied snapshot
-    mirrors  what stops them where the candidate's model fails or hangs
+    prices   returns the prices of the applied snapshot
+    mirrors  stops mirroring if the candidate's model fails or hangs
     """
 
     history: FailureHistory = field(default_factory=FailureHistory)

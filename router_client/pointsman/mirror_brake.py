@@ -1,8 +1,8 @@
-"""The brake of mirrors: a candidate's model that fails, hangs or is slow is not called beside every task.
+"""Stop mirroring while the candidate's model fails, hangs or is slow.
 
-A mirror serves nobody, so it may never be a burden. A router cannot see that one hangs but by those that never end:
-when too many are under way, or too many of the last ones failed or took too long, no further task of that rollout is
-mirrored for a while; then it is tried again.
+Mirrored requests serve nobody, so they must not burden the router. A hanging request shows only in that it does not
+end: when too many are under way, or too many of the last ones failed or were slow, no further task of that rollout is
+mirrored for a while. Then mirroring is tried again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("pointsman")
 
 
 class _Mirrors:
-    """Of one rollout: the last ends (True: failed or too slow), who is under way, braked until when."""
+    """One rollout: the last results (True: failed or slow), the tasks under way, and when mirroring resumes."""
 
     __slots__ = ("ends", "until", "under_way")
 
@@ -32,16 +32,16 @@ class _Mirrors:
 
 
 class MirrorBrake:
-    """When mirrors stop, and for how long.
+    """Decides when mirroring stops, and for how long.
 
-    over        so many of the last mirrors of a rollout are looked at; fewer stop nothing
-    bad_share   0 … 1: from this share of failed or slow ones on they stop
-    slowest_ms  a mirror that took longer is slow
-    under_way   at most so many mirrors at once that have not been recorded
-    rest_s      for so long they stop; then they are tried again
-    clock       seconds, for tests
+    over        number of a rollout's last mirrors to look at; with fewer results mirroring does not stop
+    bad_share   0 … 1: mirroring stops at this share of failed or slow mirrors
+    slowest_ms  a mirror that takes longer counts as slow
+    under_way   maximum number of mirrors that have started and are not yet recorded
+    rest_s      how long mirroring stops before it is tried again
+    clock       returns seconds, for tests
 
-    Takes no lock: two threads may let one mirror more through, or say the same thing twice. Never raises.
+    Takes no lock: two threads may allow one extra mirror, or log the same message twice. The methods never raise.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class MirrorBrake:
 
     @property
     def braked(self) -> list[str]:
-        """Workloads whose mirrors are stopped now."""
+        """Workloads whose mirroring is currently stopped."""
         now = self._clock()
         return sorted({workload for workload, until in list(self._braked.values()) if now < until})
 
     def lets(self, rollout: str, workload: str, task: str) -> bool:
-        """Whether this task may be mirrored; asked once for each, and it then counts as under way."""
+        """Return whether this task may be mirrored. Call it once per task, which then counts as under way."""
         mirrors = self._rollouts.get(rollout) or self._rollouts.put(rollout, _Mirrors(self._over))
         if mirrors.until is not None:
             if self._clock() < mirrors.until:
@@ -87,7 +87,7 @@ class MirrorBrake:
     def ended(
         self, rollout: str, workload: str, task: str, *, failed: bool | None, latency_ms: float | None
     ) -> None:
-        """The task was recorded. `failed` None and no latency: nobody said how its mirror ended, if it had one."""
+        """Record the end of a task. With `failed` None and no latency, the result of its mirror is unknown."""
         mirrors = self._rollouts.get(rollout)
         if mirrors is None or task not in mirrors.under_way:
             return

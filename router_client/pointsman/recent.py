@@ -1,4 +1,4 @@
-"""A bounded memory of what was used lately."""
+"""A bounded mapping of recently used entries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """A mapping that holds at least the `limit` last used entries and at most twice as many.
+    """A mapping that holds at least the `limit` most recently used entries and at most twice as many.
 
-    Two generations: when the young one is full it becomes the old one, and the old one is dropped. Whatever
-    is read moves up. It takes no lock: each step is one dict operation, atomic in CPython, and a lost race
-    costs an entry's promotion, never a wrong value.
+    It has two generations: when the young one is full it replaces the old one, which is dropped. Reading an entry
+    moves it to the young generation. No lock is needed: each step is one dict operation, atomic in CPython, and a
+    lost race only costs an entry's promotion, never a wrong value.
     """
 
     __slots__ = ("_limit", "_old", "_young")
@@ -26,7 +26,7 @@ class Recent(Generic[K, V]):
         self._old: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        """The value, or None when the key was never seen or is long out of use."""
+        """Return the value, or None if the key is unknown or was not used for a long time."""
         value = self._young.get(key)
         if value is None:
             value = self._old.get(key)
@@ -35,9 +35,7 @@ class Recent(Generic[K, V]):
         return value
 
     def put(self, key: K, value: V) -> V:
-        """Remember the value. Of two threads that put the same new key the first one's value stays; it is
-        returned.
-        """
+        """Store the value and return the stored one. If two threads put the same new key, the first value stays."""
         young = self._young
         if len(young) >= self._limit and key not in young:
             self._old, self._young = young, {}

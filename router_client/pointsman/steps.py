@@ -1,10 +1,9 @@
-"""The second stage: what follows when an attempt ends.
+"""The second stage: the step that follows an attempt.
 
-The order, each step only when the one before it does not apply: 1. an answer that is good enough is accepted;
-2. no further attempt when the total timeout or the task's budget is spent; 3. retry the same model, when it
-could not be reached in a way that `retry.on` names; 4. fall back to the next model, when it could not be
-reached; 5. escalate to the stronger model, when it answered and the answer was not good enough (or nothing
-was left to reach).
+The first of these that applies is taken: 1. accept an answer that is good enough; 2. make no further attempt if the
+total timeout or the task's budget is spent; 3. retry the same model if it could not be reached for a reason in
+`retry.on`; 4. fall back to the next model if it could not be reached; 5. escalate to the stronger model if the answer
+was not good enough (or no other model could be reached).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ __all__ = ["Steps", "Tried", "ended", "next_step"]
 
 
 class Tried(NamedTuple):
-    """One ended attempt: the catalogue's model, its cost in nano-USD and its time in ms, None where not known."""
+    """A finished attempt: the catalogue's model, its cost in nano-USD and its time in ms, None if unknown."""
 
     model: str
     cost_nusd: int | None
@@ -33,24 +32,24 @@ class Tried(NamedTuple):
 
 
 class Steps:
-    """The account of one task, from its first attempt to its end.
+    """The state of one task, from its first attempt to its end.
 
-    route        the model that is asked now (`alias`, `model`, `params`)
+    route        the model currently asked (`alias`, `model`, `params`)
     attempts, retries, fallbacks, escalations   counts
-    retried      retries of the model that is asked now
-    cost_nusd    of the attempts whose cost is known
-    unpriced     attempts whose cost is not known
-    cost_problem why a cost that was told is none, None when there was no such cost
-    took_ms      what the last attempt took
-    latency_ms   of all attempts, with the waits between them
+    retried      retries of the model currently asked
+    cost_nusd    sum over the attempts whose cost is known
+    unpriced     number of attempts whose cost is unknown
+    cost_problem why a given cost was invalid, or None
+    took_ms      duration of the last attempt
+    latency_ms   duration of all attempts, including the waits between them
     models       attempts by the policy's own model names
     errors       failures by kind
     unreachable  models that could not be reached in this task
     answer       the last model whose answer was usable, though not good enough
-    blocked      `budget` or `timeout` when an attempt that was wanted was not made, else None
+    blocked      `budget` or `timeout` if one of them prevented an attempt, otherwise None
     last         the last attempt
     trail        all attempts, in order
-    done         the end, once it came
+    done         the final step once the task has ended
     """
 
     __slots__ = (
@@ -77,7 +76,7 @@ class Steps:
         self.waited = 0
 
     def add(self, attempt: Attempt, kind: str | None, prices: Prices, took_ms: float | None = None) -> None:
-        """Enter one ended attempt. `took_ms`: what it took, where another account has measured it."""
+        """Add a finished attempt. `took_ms` is its duration if another account has measured it."""
         now = monotonic()
         took = attempt.latency_ms if took_ms is None else took_ms
         self.took_ms = max(0.0, (now - self.since) * 1000 - self.waited) if took is None else took
@@ -115,10 +114,10 @@ def next_step(
     prices: Prices = NO_PRICES,
     took_ms: float | None = None,
 ) -> Next:
-    """Enter the ended attempt and say what follows. See the module's text for the order.
+    """Add the finished attempt and return the next step. The module's docstring gives the order.
 
-    request and history are what the first stage saw; costs (nano-US-dollars by alias) and available as in
-    `Decision.next`; took_ms as in `Steps.add`.
+    `request` and `history` are those of the first stage; `costs` (nano-US-dollars by alias) and `available` are as in
+    `Decision.next`, `took_ms` as in `Steps.add`.
     """
     kind = error_kind(attempt)
     steps.add(attempt, kind, prices, took_ms)
@@ -132,17 +131,19 @@ def next_step(
 
 
 def ended(steps: Steps, attempt: Attempt, error: Exception) -> Next:
-    """The end of a task whose bookkeeping broke: an answer is used, a failure stays one."""
+    """Return the end of a task whose bookkeeping failed: an answer is accepted, a failure stops the task."""
     action: Action = "stop"
     why = f"the next step could not be worked out ({type(error).__name__})"
-    with suppress(Exception):  # An attempt of the caller's own making may fail at every look, its error too.
+    with suppress(
+        Exception
+    ):  # A caller's own attempt object may raise on every access, and so may its error.
         action = "accept" if attempt.ok is True else "stop"
         why = f"the next step could not be worked out ({type(error).__name__}: {error})"
     return _end(steps, action, steps.route, "internal_error", why)
 
 
 class _Complaint(NamedTuple):
-    """What is wrong with the attempt; an empty code: nothing."""
+    """What is wrong with an attempt; an empty code means nothing."""
 
     code: str
     why: str
@@ -175,7 +176,7 @@ def _complaint(
 
 
 class _Search:
-    """The look for a further attempt after one that is not good enough."""
+    """The search for the next attempt after one that was not good enough."""
 
     def __init__(
         self,
@@ -193,7 +194,7 @@ class _Search:
             steps.answer = steps.route
 
     def spent(self) -> bool:
-        """Whether the task has no time or money left at all."""
+        """Return whether the task has no time or budget left."""
         total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
         if total is not None and self.steps.latency_ms >= total:
             return self._refuse("timeout", f"the total timeout of {total} ms is spent")
@@ -202,7 +203,7 @@ class _Search:
         return False
 
     def retry(self) -> Next | None:
-        """The same model again, when `retry.on` names the failure and attempts are left."""
+        """Try the same model again if `retry.on` includes the failure and attempts are left."""
         retry, steps = self.policy.retry, self.steps
         if self.kind is None or not _names(retry.on, self.kind) or steps.retried >= retry.attempts:
             return None
@@ -214,7 +215,7 @@ class _Search:
         return self._go("retry", steps.route, f"retry {steps.retried} of {retry.attempts}", delay)
 
     def fallback(self) -> Next | None:
-        """Another model, when this one could not be reached: the first in order that was not yet asked."""
+        """Try another model if this one could not be reached: the first in order that was not yet asked."""
         steps, policy = self.steps, self.policy
         if self.kind not in UNREACHABLE or steps.route.rule == "pin":
             return None
@@ -228,9 +229,7 @@ class _Search:
         return None
 
     def escalate(self) -> Next | None:
-        """The stronger model, when the answer was not good enough, or the failure is one that `escalate.on`
-        names.
-        """
+        """Try the stronger model if the answer was not good enough or `escalate.on` includes the failure."""
         steps, escalate = self.steps, self.policy.escalate
         if escalate is None or steps.escalations >= escalate.max or steps.route.rule == "pin":
             return None
@@ -245,7 +244,7 @@ class _Search:
         return self._go("escalate", route, f"escalating to {route.alias}")
 
     def end(self) -> Next:
-        """No further attempt: use the answer there is, even an earlier one, or report the failure."""
+        """Make no further attempt: use the answer so far, even an earlier one, or report the failure."""
         why = self.complaint.why
         if self.refusal is not None:
             self.steps.blocked = self.refusal[0]
@@ -267,9 +266,9 @@ class _Search:
         return self.available is None or route.model in self.available
 
     def _affordable(self, route: Route, delay_ms: int = 0) -> bool:
-        """Whether the attempt fits into the time and, when its cost is known, into the budget.
+        """Return whether the attempt fits into the time limit and, if its cost is known, into the budget.
 
-        A no is kept as the reason.
+        A refusal is kept as the reason.
         """
         total, most = self.policy.timeouts.get("total_ms"), self.policy.max_cost_nusd
         if total is not None and self.steps.latency_ms + delay_ms >= total:
@@ -299,7 +298,7 @@ class _Search:
 
 
 def _names(kinds: Container[str], kind: str) -> bool:
-    """Whether a policy's list covers a kind; `error` stands for every way of not being reached."""
+    """Return whether a policy's list covers a kind; `error` covers all kinds of unreachable."""
     return kind in kinds or (kind in UNREACHABLE and "error" in kinds)
 
 

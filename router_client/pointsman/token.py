@@ -1,8 +1,8 @@
-"""The `decision_id`: all that feedback needs to find its task's sums, so that nobody has to look a decision up.
+"""The `decision_id`: everything needed to assign feedback to its task's sums, without looking up the decision.
 
 Layout of version 2: `2.` and base64url (no padding) of CRC-32 (4 bytes, big-endian) ‖ a JSON array of the
-fields in the order of `DecisionToken`. Version 1, `1.`, ends with the nonce, and is still read. The checksum finds
-a cut or mistyped id; it proves nothing about who made it.
+fields in the order of `DecisionToken`. Version 1, `1.`, ends with the nonce, and is still accepted. The checksum
+detects truncated and mistyped ids; it does not authenticate them.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pointsman.errors import TokenInvalid
 __all__ = ["DecisionToken"]
 
 _LONGEST = 4096
-# Made once: `json.dumps` would make an encoder for each id.
+# Created once: `json.dumps` would create an encoder for each id.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class DecisionToken(NamedTuple):
-    """What a `decision_id` says.
+    """The content of a `decision_id`.
 
     rollout, stage   None outside a rollout
-    model      the policy's own name: the model that ended the task, once `recorded`; else the one chosen first
+    model      the policy's own name of the model that ended the task if `recorded`, otherwise of the first choice
     at         Unix seconds of the decision
-    nonce      tells the decision from every other
-    differing  the route pair, "" where the two policies agree, None where it is not known
-    cell       of the unit; None where each request is its own unit, and in version 1
-    recorded   whether the task was recorded before the token was made
-    success    what was recorded; None: no grade
-    cost_nusd  the task's cost; None: not known
+    nonce      identifies the decision
+    differing  the route pair, "" if the two policies agree, None if unknown
+    cell       the unit's cell; None if each request is its own unit, and in version 1
+    recorded   whether the task had been recorded when the token was made
+    success    the recorded grade; None if there is none
+    cost_nusd  the task's cost; None if unknown
     """
 
     environment: str
@@ -53,14 +53,14 @@ class DecisionToken(NamedTuple):
     cost_nusd: int | None = None
 
     def encode(self) -> str:
-        """The opaque, url-safe form."""
+        """Return the opaque, URL-safe form."""
         body = _encode(self).encode("utf-8", "replace")
         packed = urlsafe_b64encode(crc32(body).to_bytes(4, "big") + body)
         return "2." + packed.rstrip(b"=").decode("ascii")
 
     @classmethod
     def decode(cls, token: str) -> DecisionToken:
-        """Read an id back. Raises `TokenInvalid` for anything that `encode` did not make."""
+        """Decode an id. Raises `TokenInvalid` for anything not made by `encode`."""
         try:
             return cls(*_fields_of(token))
         except (ValueError, TypeError, RecursionError) as error:

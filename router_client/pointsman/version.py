@@ -1,3 +1,3 @@
-"""The distribution's version; `pyproject.toml` reads it here."""
+"""The distribution's version, which `pyproject.toml` reads from here."""
 
 VERSION = "0.1.0"
