@@ -1,4 +1,4 @@
-"""How an assignment moves (plans, rollouts, transitions) and what the routers report of it (outcomes)."""
+"""Models of how an assignment moves (plans, rollouts, transitions) and of what routers report (outcomes)."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from rollout_app.engine.states import ACTIVE, State
 
 
 class TextJSON(models.TextField):  # type: ignore[type-arg]  # Django's cannot be subscripted
-    """JSON that nobody queries inside, kept as text: PostgreSQL's jsonb would read and write out each number."""
+    """JSON stored as text, for data that is never queried: PostgreSQL's jsonb would parse and print every number."""
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
         return None if value is None else json.loads(value)
@@ -25,12 +25,14 @@ class TextJSON(models.TextField):  # type: ignore[type-arg]  # Django's cannot b
         return json.loads(value) if isinstance(value, str) else value
 
     def value_to_string(self, obj: models.Model) -> str:
-        """For `dumpdata`, which would write Python's own notation otherwise; `to_python` reads it for `loaddata`."""
+        """Serialise for `dumpdata`, which would otherwise write Python notation; `to_python` reads it for
+        `loaddata`.
+        """
         return json.dumps(self.value_from_object(obj), allow_nan=False)
 
 
 class Plan(models.Model):
-    """A saved list of stages. A rollout copies it, so that editing a plan moves nothing under way."""
+    """A saved list of stages. A rollout copies it, so editing a plan does not affect rollouts under way."""
 
     name = models.SlugField(max_length=64, unique=True)
     description = models.CharField(max_length=200, blank=True, default="")
@@ -46,14 +48,14 @@ class Plan(models.Model):
 
 
 class GuardrailOverride(models.Model):
-    """A workload's own margin for a standard guardrail, or a guardrail of its own (an absolute bound)."""
+    """A workload's own margin for a standard guardrail, or a custom guardrail with an absolute bound."""
 
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="guardrails")
     metric = models.CharField(max_length=32)  # `guardrails.METRICS`
     enabled = models.BooleanField(default=True)
     margin = models.FloatField(null=True, blank=True)  # share (0.02 = 2 points) or ratio (0.10 = 10 %)
     weight = models.FloatField(null=True, blank=True)
-    bound = models.FloatField(null=True, blank=True)  # set: absolute, judged without the baseline
+    bound = models.FloatField(null=True, blank=True)  # if set: absolute, judged without the baseline
     version = models.PositiveIntegerField(default=1)  # for If-Match
 
     class Meta:
@@ -76,24 +78,24 @@ class Rollout(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     environment = models.ForeignKey(Environment, models.PROTECT, related_name="rollouts")
     workload = models.ForeignKey(Workload, models.PROTECT, related_name="rollouts")
-    # PROTECT and not null: the version to go back to can never be missing.
+    # PROTECT and not null, so that the version to go back to always exists.
     baseline = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="+")
     candidate = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="rollouts")
     plan_name = models.CharField(max_length=64)
     stages = models.JSONField()  # the plan's stages, copied
-    # What it is judged by, fixed when it is proposed and covered by every approval: margins and weights, and of the
-    # workload the unit, bar, signal, lag and tolerance (`terms`).
+    # The judging criteria, fixed at the proposal and covered by every approval: margins and weights, and the
+    # workload's unit, bar, signal, lag and tolerance (`terms`).
     guardrails = models.JSONField(default=list)
     terms = models.JSONField(default=dict)
-    # A second person is needed. Set when it is proposed, and never taken back.
+    # Whether a second person must approve. Set at the proposal, never reset.
     four_eyes = models.BooleanField(default=False)
-    # Ids of the people who ever proposed or amended it; null for a key that belongs to nobody. It only grows.
+    # Ids of everyone who proposed or amended it; null for a key without a person. Entries are never removed.
     contributors = models.JSONField(default=list)
     salt = models.CharField(max_length=64)
     state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in State], default=State.DRAFT)
     stage = models.PositiveSmallIntegerField(default=0)
-    version = models.PositiveIntegerField(default=1)  # grows with every transition; compare-and-swap
-    reason = models.TextField()  # why it is proposed
+    version = models.PositiveIntegerField(default=1)  # incremented by every transition; for compare-and-swap
+    reason = models.TextField()  # of the proposal
     proposer_label = models.CharField(max_length=200)
     proposer_user_id = models.CharField(max_length=64, null=True, blank=True)  # noqa: DJ001 — null: no person
     scheduled_for = models.DateTimeField(null=True, blank=True)
@@ -101,26 +103,27 @@ class Rollout(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     stage_entered_at = models.DateTimeField(null=True, blank=True)
     paused_at = models.DateTimeField(null=True, blank=True)
-    paused_s = models.FloatField(default=0)  # seconds of this stage that earlier pauses took off its clock
+    # Seconds of earlier pauses in this stage, which do not count towards its time.
+    paused_s = models.FloatField(default=0)
     rolling_back_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
-    # What the last evaluation saw: shown on the page, never decided upon again.
+    # The result of the last evaluation. Shown on the page, never used for a decision.
     hold_code = models.CharField(max_length=40, blank=True, default="")
     hold_sentence = models.TextField(blank=True, default="")
-    outlook = models.TextField(blank=True, default="")  # what would advance it
+    outlook = models.TextField(blank=True, default="")  # what would let it advance
     evaluated_at = models.DateTimeField(null=True, blank=True)
-    # When the sweep evaluates it although no outcome came in; null: now.
+    # When the sweep evaluates it even without new outcomes; null: now.
     wake_at = models.DateTimeField(null=True, blank=True)
     rollback_reason = models.TextField(blank=True, default="")
-    rollback_revision = models.BigIntegerField(null=True, blank=True)  # routers confirm having applied it
+    rollback_revision = models.BigIntegerField(null=True, blank=True)  # routers confirm that they applied it
     readback = models.JSONField(default=dict, blank=True)  # {"confirmed": 7, "of": 9, "stragglers": […]}
-    # Frozen at the start: p_ref, v_ref, deff, tail edges, cost cap, number of pre-rollout outcomes.
+    # Fixed at the start: p_ref, v_ref, deff, tail edges, cost cap, number of outcomes before the rollout.
     reference = models.JSONField(default=dict, blank=True)
-    # The engine's sums over closed strata, so that an evaluation costs only what is new.
+    # The engine's sums over closed windows, so that an evaluation only processes what is new.
     evidence = TextJSON(default=dict, blank=True)
     evaluations = models.PositiveIntegerField(
         default=0
-    )  # grows with `evidence`; compare-and-swap of an evaluation
+    )  # incremented with `evidence`; for an evaluation's compare-and-swap
     reverts = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="reverted_by")
 
     class Meta:
@@ -139,25 +142,25 @@ class Rollout(models.Model):
 
 
 class Approval(models.Model):
-    """One person's yes to exactly one thing: `binding` hashes what was approved, so any edit voids it."""
+    """One person's approval. `binding` hashes what was approved, so any later change voids it."""
 
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="approvals")
     stage = models.PositiveSmallIntegerField(
         null=True, blank=True
-    )  # null: the start; else: entering that stage
+    )  # null: the start; otherwise entering that stage
     binding = models.CharField(max_length=64)
     approver_label = models.CharField(max_length=200)
     approver_user_id = models.CharField(max_length=64)
     reason = models.TextField(blank=True, default="")
     at = models.DateTimeField(auto_now_add=True)
-    withdrawn_at = models.DateTimeField(null=True, blank=True)  # taken back by who gave it
+    withdrawn_at = models.DateTimeField(null=True, blank=True)  # when the approver withdrew it
 
     def __str__(self) -> str:
         return f"{self.approver_label} approves {self.rollout}"
 
 
 class Transition(models.Model):
-    """History is a row: each change of state or stage, numbered without a hole within its rollout."""
+    """One change of state or stage, numbered without gaps within its rollout."""
 
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="transitions")
     sequence = models.PositiveIntegerField()
@@ -169,7 +172,7 @@ class Transition(models.Model):
     reason = models.TextField()
     actor_kind = models.CharField(max_length=8)
     actor_label = models.CharField(max_length=200)
-    revision = models.BigIntegerField(null=True, blank=True)  # the snapshot revision that it made, if any
+    revision = models.BigIntegerField(null=True, blank=True)  # the snapshot revision that it created, if any
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -182,16 +185,16 @@ class Transition(models.Model):
 
 
 class VerdictRecord(models.Model):
-    """What the evidence said of one guardrail at one evaluation, with all that is needed to compute it again."""
+    """The verdict on one guardrail at one evaluation, with all that is needed to compute it again."""
 
-    # `verdict_once` begins with the rollout: an index of its own would be one more to write.
+    # `verdict_once` starts with the rollout; a separate index would only slow down writes.
     rollout = models.ForeignKey(Rollout, models.CASCADE, related_name="verdicts", db_index=False)
     stage = models.PositiveSmallIntegerField()
-    # The rollout's evaluation by number. Stored when a verdict changes or when the evaluation moves the rollout.
+    # The number of the evaluation. Stored if a verdict changed or the evaluation moved the rollout.
     evaluation = models.PositiveIntegerField()
     guardrail = models.CharField(max_length=64)
     verdict = models.CharField(max_length=12)  # pass, fail, inconclusive, no_data
-    data = TextJSON()  # n, x, sums, estimate, interval, ln E harm and safe, margin, strata's range
+    data = TextJSON()  # n, x, sums, estimate, interval, ln E of harm and safety, margin, range of windows
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -205,10 +208,10 @@ class VerdictRecord(models.Model):
 
 
 class MinuteTotals(models.Model):
-    """Figures that add up, of one key and one minute. Counts are of tasks: one with two retries is one `retries`.
+    """Sums of one key and minute. Counts are of tasks: a task with two retries counts as one in `retries`.
 
-    Money is exact: integer nano-USD. Sums of squares are floats. Histograms are OpenTelemetry exponential
-    ones, scale 4: {"zero": 3, "counts": {"301": 80}}.
+    Money is exact, in integer nano-USD. Sums of squares are floats. Histograms are OpenTelemetry exponential
+    histograms of scale 4: {"zero": 3, "counts": {"301": 80}}.
     """
 
     minute = models.DateTimeField()
@@ -231,10 +234,10 @@ class MinuteTotals(models.Model):
     cost_sum = models.BigIntegerField(default=0)  # nano-USD, all attempts
     cost_sum_sq = models.FloatField(default=0)
     cost_on_success = models.BigIntegerField(default=0)  # of the tasks that succeeded
-    capped_sum = models.BigIntegerField(default=0)  # each task's cost cut at the rollout's cost cap
+    capped_sum = models.BigIntegerField(default=0)  # each task's cost capped at the rollout's cost cap
     capped_sum_sq = models.FloatField(default=0)
     capped_on_success = models.BigIntegerField(default=0)
-    # The same over the tasks whose cost and grade are both known: what cost per success is taken over.
+    # The same over tasks whose cost and grade are both known; cost per success is computed over these.
     graded_n = models.BigIntegerField(default=0)
     graded_successes = models.BigIntegerField(default=0)
     graded_sum = models.BigIntegerField(default=0)
@@ -243,13 +246,14 @@ class MinuteTotals(models.Model):
     graded_capped_sum = models.BigIntegerField(default=0)
     graded_capped_sum_sq = models.FloatField(default=0)
     graded_capped_on_success = models.BigIntegerField(default=0)
-    # Tasks of routers that say which tasks differ between the policies, and of those that count their decisions.
+    # Tasks of routers that report which tasks differ between the policies, and of routers that count their
+    # decisions.
     differing_known = models.BigIntegerField(default=0)
     tracked = models.BigIntegerField(default=0)
     cost_histogram = models.JSONField(default=dict)
     latency_histogram = models.JSONField(default=dict)  # milliseconds
     groups = models.JSONField(default=dict)  # {"0"…"31": [tasks, failures]} by bucket(salt, unit) mod 32
-    tasks_by_model = models.JSONField(default=dict)  # {alias: tasks that it took part in}
+    tasks_by_model = models.JSONField(default=dict)  # {alias: tasks that used the model}
     errors_by_kind = models.JSONField(default=dict)
     shadow = models.JSONField(default=dict)  # see the protocol; counts and nano-USD
     mirror = models.JSONField(default=dict)
@@ -260,11 +264,11 @@ class MinuteTotals(models.Model):
 
 
 class OutcomeBucket(MinuteTotals):
-    """One minute of one route: what the review breaks down by endpoint, rule and model. Pruned by age."""
+    """One minute of one route. The review breaks these down by endpoint, rule and model. Pruned by age."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
-    # Empty and -1 outside a rollout: NULLs would never collide in the unique key that upserts rest on.
+    # Empty and -1 outside a rollout: NULLs would never conflict in the unique key that upserts rely on.
     rollout = models.CharField(max_length=36, blank=True, default="")
     stage = models.SmallIntegerField(default=-1)
     arm = models.CharField(max_length=9)  # baseline, candidate
@@ -290,7 +294,7 @@ class OutcomeBucket(MinuteTotals):
 
 
 class ArmTotals(MinuteTotals):
-    """One minute of one arm, over all its routes: what guardrails judge, without scanning buckets."""
+    """One minute of one arm over all its routes. Guardrails are judged on these, without scanning buckets."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
@@ -298,17 +302,17 @@ class ArmTotals(MinuteTotals):
     stage = models.SmallIntegerField(default=-1)
     arm = models.CharField(max_length=9)
     version = models.PositiveIntegerField()
-    # Decisions of this minute, reported or not, as far as routers count them; those of tasks on which the policies
-    # differ, and the decisions of which it is known.
+    # Decisions of this minute, reported or not, where routers count them; decisions on which the policies
+    # differ; and decisions for which that is known.
     decided = models.BigIntegerField(default=0)
     decided_differing = models.BigIntegerField(default=0)
     decided_differing_known = models.BigIntegerField(default=0)
     endpoints = TextJSON(
         default=dict
-    )  # {endpoint: figures in the order of `aggregate.SLICE`}; within a rollout
-    cells = TextJSON(default=dict)  # {"0"…"1023": [tasks, failures]}, where units are sticky
-    # When the minute's first batch came in, by the database's clock: tells a quiet workload from one whose
-    # routers stamp their minutes by another clock.
+    )  # {endpoint: figures in the order of `aggregate.SLICE`}; only within a rollout
+    cells = TextJSON(default=dict)  # {"0"…"1023": [tasks, failures]}, for sticky units
+    # When the minute's first batch arrived, by the database's clock. Distinguishes a quiet workload from one
+    # whose routers stamp their minutes with a different clock.
     received_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -318,7 +322,7 @@ class ArmTotals(MinuteTotals):
                 name="arm_totals_once",
             ),
         ]
-        # What an evaluation asks for, of the rollouts' rows only: the newest minutes of a stage, the newest arrival.
+        # For evaluations, over rows of rollouts only: the newest minutes of a stage, and the newest arrival.
         indexes = [
             models.Index(
                 fields=["rollout", "stage", "minute"], condition=~Q(rollout=""), name="arm_totals_by_stage"
@@ -334,20 +338,20 @@ class ArmTotals(MinuteTotals):
 
     @classmethod
     def of_rollout(cls, rollout: "Rollout") -> "models.QuerySet[ArmTotals]":
-        """Its rows, by the key that begins with their place: by `rollout` alone SQLite reads the whole table."""
+        """Return its rows by the key that starts with the place: by `rollout` alone, SQLite reads the whole table."""
         place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
         return cls.objects.filter(**place, rollout=str(rollout.pk))
 
 
 class AcceptedBatch(models.Model):
-    """A batch (or single event) that was counted: the same id again is answered alike and counted no more.
+    """A batch or single event that was counted. A repeated id gets the same answer and is not counted again.
 
-    Kept longer than the oldest minute that ingest accepts, so that a doubled batch always meets its first.
+    Kept longer than the oldest minute that ingest accepts, so that a repeated batch always finds the first one.
     """
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
     batch = models.CharField(max_length=64)  # `b:<uuid>` or `e:<event id>`
-    accepted = models.PositiveIntegerField()  # what was answered
+    accepted = models.PositiveIntegerField()  # the number in the answer
     at = models.DateTimeField(db_index=True)
 
     class Meta:
@@ -358,10 +362,10 @@ class AcceptedBatch(models.Model):
 
 
 class DeferredGroup(models.Model):
-    """Batches that were accepted under load and are not in the totals yet; deleted by the process that counts them."""
+    """Batches accepted under load that are not in the totals yet. The process that counts them deletes the row."""
 
-    body = models.BinaryField()  # what they add: see `outcomes.store`
-    # When it was stored; later, for one that could not be read: when it is tried again.
+    body = models.BinaryField()  # what they add to the totals: see `outcomes.store`
+    # When it was stored; for an unreadable one, when to try again.
     at = models.DateTimeField(db_default=Now(), db_index=True)
 
     def __str__(self) -> str:
@@ -369,7 +373,7 @@ class DeferredGroup(models.Model):
 
 
 class Feedback(models.Model):
-    """A later grade of a task. One per decision and kind; a second is ignored."""
+    """A later grade of a task. One per decision and kind; further ones are ignored."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+")
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")

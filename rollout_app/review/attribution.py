@@ -1,13 +1,13 @@
-"""Why the cost changed, cell by cell, so that the parts add up to the whole. Pure.
+"""Why the cost changed, cell by cell, with parts that add up to the whole. Pure.
 
-A cell is what a route finds and does not make: a workload's endpoint. Between two times its cost changed by
+A cell is given to the router and not chosen by it: an endpoint of a workload. Between two periods its cost changed by
 
-    volume      there were more or fewer tasks in all, at the old mix and the old cost per task
-    mix         more or fewer of them came to this cell, at the old cost per task
-    behaviour   a task of this cell costs more or less than it did: models, prices, escalations, retries
+    volume      more or fewer tasks in total, at the old mix and the old cost per task
+    mix         a larger or smaller share of them in this cell, at the old cost per task
+    behaviour   a different cost per task in this cell: models, prices, escalations, retries
 
-Counts are of tasks with a known cost, money is in nano-USD and exact: volume and mix are rounded, and behaviour is
-what is left. A cell without tasks before has no old cost per task: all of its cost is mix.
+Counts are of tasks with a known cost. Money is exact, in nano-USD: volume and mix are rounded, and behaviour is the
+remainder. A cell without earlier tasks has no old cost per task, so all of its cost is mix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ NO_EFFECTS = CostEffects()
 
 @dataclass(frozen=True, slots=True)
 class CellChange(Generic[K]):
-    """One cell, now and before, with what its cost changed by and why."""
+    """One cell now and before, with the change of its cost and the reasons."""
 
     key: K
     now: OutcomeSums
@@ -47,18 +47,18 @@ class CellChange(Generic[K]):
 
     @property
     def success(self) -> float | None:
-        """Change of the success rate; None where one of them is not known."""
+        """Change of the success rate; None if either rate is unknown."""
         now, before = self.now.success, self.before.success
         return None if now is None or before is None else now - before
 
     @property
     def saved(self) -> int:
-        """What its tasks cost less than as many did before, at one mix, in nano-USD."""
+        """How much less its tasks cost than the same number before, at one mix, in nano-USD."""
         return -self.effects.behaviour
 
     @property
     def weight(self) -> float:
-        """How much changed, in nano-USD: cost per task, and successes that were lost or won, at what one costs."""
+        """The size of the change in nano-USD: cost per task, and successes lost or won at what one costs."""
         moved = abs(self.effects.behaviour) + abs(self.effects.mix)
         success = self.success
         if not success:
@@ -68,7 +68,7 @@ class CellChange(Generic[K]):
 
 
 def attribute(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> list[CellChange[K]]:
-    """Every cell of either time, what changed most first. The effects add up to the whole change of cost."""
+    """Return every cell of either period, largest change first. The effects add up to the whole change of cost."""
     growth = _growth(now, before)
     cells = [
         CellChange(key, ours, theirs, _effects(ours, theirs, growth))
@@ -79,7 +79,7 @@ def attribute(now: Mapping[K, OutcomeSums], before: Mapping[K, OutcomeSums]) -> 
 
 
 def _growth(now: Mapping[Any, OutcomeSums], before: Mapping[Any, OutcomeSums]) -> float | None:
-    """Priced tasks now for each one before; None where there were none."""
+    """Return priced tasks now per priced task before; None if there were none."""
     then = sum(sums.cost_n for sums in before.values())
     return sum(sums.cost_n for sums in now.values()) / then if then else None
 
@@ -97,7 +97,7 @@ def _effects(now: OutcomeSums, before: OutcomeSums, growth: float | None) -> Cos
 
 
 def joined(key: K, cells: Sequence[CellChange[Any]]) -> CellChange[K]:
-    """Cells taken together: their sums and their effects."""
+    """Combine cells: add up their sums and effects."""
     return CellChange(
         key,
         total(cell.now for cell in cells),
@@ -115,7 +115,7 @@ class ModelShift:
 
 
 def model_shift(now: Mapping[str, int], before: Mapping[str, int]) -> ModelShift | None:
-    """From tasks by model; None where nothing was before, or nothing moved."""
+    """Return the largest shift from counts of tasks by model; None if there were no tasks before or nothing moved."""
     ours, theirs = sum(now.values()), sum(before.values())
     if not ours or not theirs:
         return None

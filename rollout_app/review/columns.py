@@ -12,28 +12,32 @@ from rollout_app.review.models import SummedOutcomes
 
 FIELDS = {field.name: field for field in SummedOutcomes._meta.local_fields}
 COLUMNS = tuple(FIELDS)
-_NAMES = {  # column: figure, where they differ
+_NAMES = {  # column: field of `OutcomeSums`, where the names differ
     "cost_sum": "cost", "cost_sum_sq": "cost_sq", "graded_n": "both_n", "graded_successes": "both_successes",
     "graded_sum": "both_cost", "graded_sum_sq": "both_cost_sq", "graded_on_success": "both_cost_on_success",
     "quality_sum": "quality", "confidence_sum": "confidence",
 }  # fmt: skip
-FIGURES = tuple(_NAMES.get(column, column) for column in COLUMNS)  # of `OutcomeSums`, in the order of COLUMNS
+# Fields of `OutcomeSums`, in the order of COLUMNS.
+FIGURES = tuple(_NAMES.get(column, column) for column in COLUMNS)
 
-# Rows from before `graded_*` was stored say how many tasks have a cost and how many a grade, not how many have
-# both: only where that follows from the rest do they count for cost per success.
+# Rows stored before `graded_*` existed have the number of tasks with a cost and with a grade, but not with
+# both. They count for cost per success only if that number follows from the others.
 _STORED = Q(graded_n__gt=0)
 _ALL_GRADED = Q(ungraded=0)
 _BOTH_KNOWN = _ALL_GRADED & (Q(cost_n=F("tasks")) | Q(failures=0) | Q(successes=0))
 
 
 def _graded(stored: str, *derived: When) -> Sum:
-    """Without a zero of the other type: PostgreSQL and Django want one type for all branches."""
+    """Sum the stored column or a derived value. No zero default: PostgreSQL and Django need one type in all
+    branches.
+    """
     return Sum(Case(When(_STORED, then=F(stored)), *derived))
 
 
 _FROM_OUTCOMES: Mapping[str, Aggregate] = {
     "graded_n": _graded("graded_n", When(_BOTH_KNOWN, then=F("cost_n"))),
-    # Where all tasks have a cost, its successes are the bucket's; where none failed, each task with a cost is one.
+    # If all tasks have a cost, the successes are the bucket's; if none failed, every task with a cost is a
+    # success.
     "graded_successes": _graded(
         "graded_successes",
         When(_ALL_GRADED & Q(cost_n=F("tasks")), then=F("successes")),
@@ -50,17 +54,17 @@ _FROM_OUTCOMES: Mapping[str, Aggregate] = {
 
 
 def from_outcomes() -> dict[str, Aggregate]:
-    """`{alias: aggregate}` over `OutcomeBucket`, in the order of `COLUMNS`."""
+    """Return `{alias: aggregate}` over `OutcomeBucket`, in the order of `COLUMNS`."""
     return {f"{column}_": _FROM_OUTCOMES.get(column, Sum(column)) for column in COLUMNS}
 
 
 def from_rows() -> dict[str, Aggregate]:
-    """The same over rows of sums."""
+    """Return the same over rows of sums."""
     return {f"{column}_": Sum(column) for column in COLUMNS}
 
 
 def as_row(values: Iterable[Any]) -> dict[str, Any]:
-    """Aggregated values by column: PostgreSQL adds up whole numbers as decimals, and nothing as null."""
+    """Return aggregated values by column. PostgreSQL sums integers as decimals, and no rows as null."""
     return {
         name: float(value or 0) if isinstance(FIELDS[name], FloatField) else int(value or 0)
         for name, value in zip(COLUMNS, values, strict=True)
@@ -72,6 +76,4 @@ def as_sums(values: Iterable[Any]) -> OutcomeSums:
 
 
 _COLUMN_OF = {figure: column for column, figure in zip(COLUMNS, FIGURES, strict=True)}
-IN_ORDER = tuple(
-    _COLUMN_OF[figure] for figure in OutcomeSums._fields
-)  # so that a row of them is `OutcomeSums(*row)`
+IN_ORDER = tuple(_COLUMN_OF[figure] for figure in OutcomeSums._fields)  # so that `OutcomeSums(*row)` works

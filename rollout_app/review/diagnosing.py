@@ -1,4 +1,4 @@
-"""What the engine's diagnosis asks for, gathered from the sums of some time. Reads only."""
+"""Gather the input of the engine's diagnosis from the sums of a period. Reads only."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ from rollout_app.engine.diagnosis.figures import total
 from rollout_app.engine.diagnosis.models import recorded_success, strongest
 from rollout_app.review.reading import Route, Routes, added, grouped
 
-PARTS = 6  # of the time, in which a trend is looked for
+PARTS = 6  # parts of the period in which to look for a trend
 IN_THE_SAME_MINUTES = "the baseline in the same minutes"
 
 
@@ -33,7 +33,7 @@ def diagnose_workload(
     parts: Iterable[Routes] = (),
     against: str = "the time before",
 ) -> Diagnosis:
-    """What `version` does now, against the time before, at one mix of endpoints."""
+    """Diagnose what `version` does now, compared with the period before, at one mix of endpoints."""
     ours = _served({route: sums for route, sums in now.items() if route.version == version.number})
     comparison = compare_periods(*cells_of(ours, before))
     windows = [
@@ -46,9 +46,9 @@ def diagnose_workload(
 
 
 def cells_of(now: Routes, before: Routes) -> tuple[Cells, Cells]:
-    """Both periods by what is the same in both: endpoint and rule; the endpoint alone where the policy changed.
+    """Return both periods by endpoint and rule, or by endpoint alone if the policy changed.
 
-    What a new policy's rules send elsewhere is what it does, not a mix that it finds.
+    A new policy's rules route tasks differently; that is its own behaviour, not a mix that it was given.
     """
     same = {route.version for route in now} == {route.version for route in before}
     key: Callable[[Route], Any] = _endpoint_and_rule if same else _endpoint
@@ -66,7 +66,7 @@ def diagnosed(
     windows: Iterable[Cells] = (),
     deff: float = 1.0,
 ) -> Diagnosis:
-    """The diagnosis of `ours`, the version's routes; `all_routes` are further tasks, which tell models apart."""
+    """Diagnose `ours`, the version's routes. `all_routes` adds further tasks that help to compare models."""
     models = _models(version, ours, all_routes)
     best = strongest(models)
     return diagnose(
@@ -87,7 +87,7 @@ def diagnosed(
 
 
 def _served(found: Routes) -> Routes:
-    """Without what was only shadowed: a candidate's shadow stage serves nothing."""
+    """Drop routes that were only shadowed: a candidate's shadow stage serves nothing."""
     return {route: sums for route, sums in found.items() if sums.tasks}
 
 
@@ -95,7 +95,7 @@ def _served(found: Routes) -> Routes:
 
 
 def _models(version: PolicyVersion, ours: Routes, all_routes: Routes) -> list[ModelRecord]:
-    """The policy's models in its rank, weakest first, with what is known of each."""
+    """Return the policy's models in its rank, weakest first, with the facts known about each."""
     document = version.document
     names = {alias: model["model"] for alias, model in document["models"].items()}
     catalogue = {
@@ -133,10 +133,10 @@ def _models(version: PolicyVersion, ours: Routes, all_routes: Routes) -> list[Mo
 def _comparable(
     version: PolicyVersion, chosen: Mapping[str, str], found: Routes
 ) -> dict[str, dict[tuple[str, str], OutcomeSums]]:
-    """Each model's tasks by endpoint and rule, where it answered at once.
+    """Return each model's tasks by endpoint and rule, if it answered on the first attempt.
 
-    Tasks of another rule are other tasks, and an escalated task is one that the first model failed: neither
-    compares models.
+    Tasks of different rules are different tasks, and an escalated task is one that the first model failed: neither
+    can be used to compare models.
     """
     cells: dict[str, dict[tuple[str, str], OutcomeSums]] = defaultdict(dict)
     for route, sums in found.items():

@@ -1,4 +1,4 @@
-"""Rates and costs of some sums, as the API gives them. Pure."""
+"""Rates and costs of some sums, as the API returns them. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -9,13 +9,15 @@ from rollout_app.engine.diagnosis.compare import around
 from rollout_app.engine.diagnosis.figures import NOTHING, ratio
 from rollout_app.engine.stats.ratios import N_MIN
 
-MOST_ROWS = 500  # of a breakdown that are listed; the others are in the totals
+MOST_ROWS = 500  # listed rows of a breakdown; further ones count only in the totals
 
 _RATES = {"error": "errors", "escalation": "escalations", "fallback": "fallbacks", "retry": "retries"}
 
 
 def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
-    """Money in nano-USD, shares 0 … 1. None where there is nothing to divide by. `of`: tasks that a share is of."""
+    """Return money in nano-USD and shares 0 … 1; None without a denominator. `of`: the tasks that the share
+    refers to.
+    """
     low, high = cost_interval(sums)
     return {
         "tasks": sums.tasks,
@@ -36,8 +38,11 @@ def figures(sums: OutcomeSums, of: int | None = None) -> dict[str, Any]:
 
 
 def cost_interval(sums: OutcomeSums) -> tuple[float | None, float | None]:
-    """Where cost per success lies, at any look (95 %). None below `N_MIN` tasks, without a success, or where the sums
-    were read without their squares: then how much the costs vary is not known."""
+    """Return the 95 % interval of cost per success, valid at any look.
+
+    None below `N_MIN` tasks, without a success, or if the sums were read without their squares, so that the variance
+    is unknown.
+    """
     cost, error = sums.cost_per_success, sums.success_moments.squared_error
     if cost is None or sums.both_n < N_MIN or (sums.both_cost and not sums.both_cost_sq):
         return None, None
@@ -50,7 +55,7 @@ def cost_interval(sums: OutcomeSums) -> tuple[float | None, float | None]:
 def breakdown(
     key: str, now: Mapping[Any, OutcomeSums], before: Mapping[Any, OutcomeSums]
 ) -> list[dict[str, Any]]:
-    """One row for each value of `key`, most tasks first, with its share and what it was before."""
+    """Return one row per value of `key`, most tasks first, with its share and its figures before."""
     ours, theirs = (sum(sums.tasks for sums in side.values()) for side in (now, before))
     rows: list[dict[str, Any]] = [
         {

@@ -1,9 +1,9 @@
 """Sums of the outcomes by hour and by day, so that a review of 90 days reads a few hundred rows.
 
-    OutcomeBucket (by minute) ─▶ HourOutcomes ─▶ DayOutcomes ─▶ RunningOutcomes (all days up to and with one)
+    OutcomeBucket (by minute) ─▶ HourOutcomes ─▶ DayOutcomes ─▶ RunningOutcomes (all days up to and including one)
 
-Everything here can be computed again from the outcomes that are still kept: `rollups.roll_up` does, and
-`manage.py rollups` on demand. Money is integer nano-USD, counts are of tasks.
+Everything here can be computed again from the stored outcomes, by `rollups.roll_up` or on demand by `manage.py
+rollups`. Money is integer nano-USD, counts are of tasks.
 """
 
 from django.db import models
@@ -19,9 +19,9 @@ class HourState(models.Model):
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+", db_index=False)
     hour = models.DateTimeField()
-    changes = models.BigIntegerField(default=1)  # grows with each commit of outcomes of that hour
+    changes = models.BigIntegerField(default=1)  # incremented by each commit of outcomes of that hour
     rolled = models.BigIntegerField(default=0)
-    final = models.BooleanField(default=False)  # was rolled up after the hour was over, with its latencies
+    final = models.BooleanField(default=False)  # rolled up after the hour was over, including latencies
 
     class Meta:
         constraints = [
@@ -40,7 +40,7 @@ class HourState(models.Model):
 
 
 class DayState(models.Model):
-    """A day that is over and was rolled up: its sums hold unless one of its hours has changed since."""
+    """A past day that was rolled up. Its sums are valid unless one of its hours has changed since."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+", db_index=False)
@@ -56,7 +56,7 @@ class DayState(models.Model):
 
 
 class RunningState(models.Model):
-    """Up to which day a workload's running sums are right."""
+    """The day up to which a workload's running sums are valid."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+")
@@ -71,7 +71,7 @@ class RunningState(models.Model):
 
 
 class SummedOutcomes(models.Model):
-    """Figures that add up. `graded_*` is over tasks whose cost and grade are both known."""
+    """Sums of outcomes. `graded_*` covers tasks whose cost and grade are both known."""
 
     tasks = models.BigIntegerField(default=0)
     successes = models.BigIntegerField(default=0)
@@ -101,7 +101,7 @@ class SummedOutcomes(models.Model):
 
 
 class RouteOutcomes(SummedOutcomes):
-    """By route: what the review breaks down by."""
+    """Sums by route, the most detailed breakdown of the review."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+", db_index=False)
@@ -121,8 +121,8 @@ class HourOutcomes(RouteOutcomes):
     """One hour of one route. Kept as long as the outcomes themselves."""
 
     hour = models.DateTimeField()
-    # {"zero": 3, "counts": {"301": 80}}, OpenTelemetry's exponential histogram of scale 4; in milliseconds.
-    # Filled once the hour is over.
+    # {"zero": 3, "counts": {"301": 80}}: OpenTelemetry's exponential histogram of scale 4, in milliseconds.
+    # Filled when the hour is over.
     latency_histogram = TextJSON(default=dict)
 
     class Meta:
@@ -151,13 +151,13 @@ class DayOutcomes(RouteOutcomes):
 
 
 class DayLatency(models.Model):
-    """Latencies of one day and endpoint; of a day that is over."""
+    """Latencies of one past day and endpoint."""
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)
     workload = models.ForeignKey(Workload, models.CASCADE, related_name="+", db_index=False)
     day = models.DateField()
     endpoint = models.CharField(max_length=200, blank=True, default="")
-    histogram = TextJSON(default=dict)  # as `HourOutcomes.latency_histogram`
+    histogram = TextJSON(default=dict)  # like `HourOutcomes.latency_histogram`
 
     class Meta:
         indexes = [models.Index(fields=["environment", "workload", "day"], name="day_latency_by_day")]
@@ -167,10 +167,9 @@ class DayLatency(models.Model):
 
 
 class RunningOutcomes(SummedOutcomes):
-    """All days up to and with `day`, by endpoint: any span of days is the difference of two rows.
+    """Sums of all days up to and including `day`, by endpoint. Any span of days is the difference of two rows.
 
-    A workload has rows for every day from its first one on, so that a page over many workloads asks for a few
-    days by name.
+    A workload has rows for every day from its first one on, so a page over many workloads can query a few exact days.
     """
 
     environment = models.ForeignKey(Environment, models.CASCADE, related_name="+", db_index=False)

@@ -1,8 +1,8 @@
-"""The sums of a time by route, from the largest sums that are ready.
+"""The sums of a period by route, read from the coarsest rollups that are ready.
 
-Days that were rolled up and have not changed since come from `DayOutcomes`, hours from `HourOutcomes`, and what
-is left (the hour under way, hours that just changed, the odd minutes at both ends) from the outcomes
-themselves. So what is shown is exact to the minute, whatever the job has done so far.
+Days that were rolled up and have not changed since come from `DayOutcomes`, hours from `HourOutcomes`, and the rest
+(the current hour, hours that just changed, odd minutes at both ends) from the outcomes themselves. So the result is
+exact to the minute, however far the job has got.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ from rollout_app.review.rollups import DAY, HOUR, READY, hour_of, merge
 
 
 class Route(NamedTuple):
-    """Where tasks went: what the review breaks down by."""
+    """The path of a task: what the review breaks down by."""
 
     rollout: str  # empty outside a rollout
     stage: int  # -1 outside a rollout
@@ -36,12 +36,12 @@ class Route(NamedTuple):
 
 
 Routes = Mapping[Route, OutcomeSums]
-Span = tuple[datetime, datetime]  # from, up to but not including
+Span = tuple[datetime, datetime]  # from, and up to but not including
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Which sums a time is read from. `spans` are of minutes, read from the outcomes."""
+    """The rollups that a period is read from. `spans` of minutes are read from the outcomes."""
 
     days: Sequence[date]
     hours: Sequence[datetime]
@@ -56,7 +56,7 @@ def routes(
     *,
     rollout: str | None = None,
 ) -> dict[Route, OutcomeSums]:
-    """Sums by route of the minutes from `start` up to, but not including, `end`."""
+    """Return sums by route over the minutes from `start` up to but not including `end`."""
     found: dict[Route, OutcomeSums] = {}
     for rows, aggregates in _rows(environment, workload, sources(environment, workload, start, end)):
         some = rows if rollout is None else rows.filter(rollout=rollout)
@@ -69,7 +69,7 @@ def routes(
 def latencies(
     environment: Environment, workload: Workload, start: datetime, end: datetime
 ) -> dict[str, Histogram]:
-    """Milliseconds by endpoint."""
+    """Return latencies in milliseconds by endpoint."""
     place = {"environment": environment, "workload": workload}
     read = sources(environment, workload, start, end)
     merged: dict[str, Histogram] = defaultdict(Histogram)
@@ -98,7 +98,7 @@ def arms_by_time(
     *,
     hourly: bool,
 ) -> dict[tuple[int, datetime], dict[str, OutcomeSums]]:
-    """(stage, slot): both arms' sums; slots are minutes or hours."""
+    """Return the sums of both arms by (stage, slot); slots are minutes or hours."""
     found: dict[tuple[int, datetime], dict[str, OutcomeSums]] = defaultdict(dict)
     read = (
         sources(environment, workload, start, end, days=False) if hourly else Sources((), (), [(start, end)])
@@ -116,7 +116,7 @@ def arms_by_time(
 
 
 def grouped(found: Routes, key: Callable[[Route], Hashable]) -> dict[Any, OutcomeSums]:
-    """The sums by whatever `key` makes of a route."""
+    """Group the sums by `key(route)`."""
     groups: dict[Any, OutcomeSums] = {}
     for route, sums in found.items():
         name = key(route)
@@ -125,7 +125,7 @@ def grouped(found: Routes, key: Callable[[Route], Hashable]) -> dict[Any, Outcom
 
 
 def added(parts: Iterable[Routes]) -> dict[Route, OutcomeSums]:
-    """The sums of several times together."""
+    """Add up the sums of several periods."""
     whole: dict[Route, OutcomeSums] = {}
     for part in parts:
         for route, sums in part.items():
@@ -133,13 +133,13 @@ def added(parts: Iterable[Routes]) -> dict[Route, OutcomeSums]:
     return whole
 
 
-# --- where it is read from -------------------------------------------------------------------------------
+# --- choosing the sources --------------------------------------------------------------------------------
 
 
 def sources(
     environment: Environment, workload: Workload, start: datetime, end: datetime, *, days: bool = True
 ) -> Sources:
-    """Whole days, whole hours and the rest of a time. What changed since it was rolled up is never used."""
+    """Split a period into whole days, whole hours and the rest. Rollups that changed since are never used."""
     states = HourState.objects.filter(environment=environment, workload=workload)
     changed = states.exclude(READY).filter(hour__gte=hour_of(start), hour__lt=end)
     dirty = {hour.astimezone(UTC) for hour in changed.values_list("hour", flat=True)}
@@ -168,7 +168,7 @@ def _ready_days(
 
 
 def _gaps(start: datetime, end: datetime, taken: Iterable[Span]) -> Iterator[Span]:
-    """What is left of a time once the taken spans, in order, are cut out."""
+    """Yield what remains of a period after cutting out the taken spans, which are in order."""
     for first, last in taken:
         if first > start:
             yield start, first
@@ -178,7 +178,7 @@ def _gaps(start: datetime, end: datetime, taken: Iterable[Span]) -> Iterator[Spa
 
 
 def _spans(gaps: Iterable[Span], hours: Sequence[datetime]) -> list[Span]:
-    """The gaps without the hours."""
+    """Return the gaps without the hours."""
     spans: list[Span] = []
     for first, last in gaps:
         inside = [(hour, hour + HOUR) for hour in hours if first <= hour < last]
@@ -193,10 +193,10 @@ def _midnight(day: date) -> datetime:
 def _rows(
     environment: Environment, workload: Workload, read: Sources
 ) -> Iterator[tuple[QuerySet[Any], dict[str, Any]]]:
-    """Rows of each source, and how they are added up."""
+    """Yield the rows of each source with the aggregates that add them up."""
     place = {"environment": environment, "workload": workload}
     if read.days:
-        # One range instead of a list of days, where no day is missing in between.
+        # If no day is missing, use one range instead of a list of days.
         first, last = read.days[0], read.days[-1]
         whole = (last - first).days + 1 == len(read.days)
         days = Q(day__gte=first, day__lte=last) if whole else Q(day__in=read.days)
@@ -215,7 +215,7 @@ def _outcomes(environment: Environment, workload: Workload, spans: Sequence[Span
 
 
 def parts_of(start: datetime, end: datetime, parts: int) -> list[Span]:
-    """So many equal parts of a time, cut at full hours where they are longer than a day."""
+    """Split a period into equal parts, cut at full hours if they are longer than a day."""
     length = (end - start) / parts
     cuts = [start + at * length for at in range(parts)] + [end]
     if length > timedelta(days=1):

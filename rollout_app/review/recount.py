@@ -1,4 +1,4 @@
-"""Counting again: all rollups anew from the outcomes that are kept, and whether the rollups are what they should be."""
+"""Rebuild all rollups from the stored outcomes, and check the rollups against them."""
 
 import math
 from datetime import datetime
@@ -12,11 +12,11 @@ from rollout_app.review import columns
 from rollout_app.review.models import HourOutcomes, HourState
 from rollout_app.review.rollups import HOUR, ROLLED, ROUTE, mark_changed, roll_up, run_on, summed
 
-_ROWS = 500  # of one statement
+_ROWS = 500  # rows per statement
 
 
 def mark_all(since: datetime | None = None) -> int:
-    """Mark every hour of which outcomes are kept, for the job to sum anew; returns how many."""
+    """Mark every hour with stored outcomes for the job to sum again. Return how many."""
     kept = OutcomeBucket.objects.filter(minute__gte=since) if since else OutcomeBucket.objects.all()
     marked = 0
     for environment, workload in kept.order_by().values_list("environment", "workload").distinct():
@@ -29,7 +29,7 @@ def mark_all(since: datetime | None = None) -> int:
 
 
 def rebuild(since: datetime | None = None, now: datetime | None = None) -> int:
-    """Sum everything anew from the outcomes that are kept; returns the number of workload hours."""
+    """Sum everything again from the stored outcomes. Return the number of workload hours."""
     mark_all(since)
     done = roll_up(now, busy_s=math.inf)
     run_on(now)
@@ -37,9 +37,9 @@ def rebuild(since: datetime | None = None, now: datetime | None = None) -> int:
 
 
 def differences() -> list[str]:
-    """Where the sums are not what the outcomes add up to, in words: none, unless somebody wrote past ingest.
+    """Return sentences on sums that do not match the outcomes. Empty unless something bypassed ingest.
 
-    Hours that are marked, and hours of which no outcomes are kept any more, are left out.
+    Leaves out hours that are marked, and hours whose outcomes are no longer stored.
     """
     wrong: list[str] = []
     clean = HourState.objects.filter(ROLLED).order_by("hour").values_list("environment", "workload", "hour")
@@ -67,7 +67,7 @@ def _differences_of(environment: int, workload: int, hour: datetime) -> list[str
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    """Floats are added in another order by each database: they may differ in their last digits."""
+    """Compare values. Databases add floats in different orders, so the last digits may differ."""
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) <= 1e-9 * abs(other)
     return bool(one == other)

@@ -1,4 +1,4 @@
-"""The review of a rollout: its arms in the same minutes, and the workload before, during and after it. Reads only."""
+"""The review of a rollout: its arms in the same minutes, and the workload before, during and after. Reads only."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,15 +15,16 @@ from rollout_app.review.diagnosing import IN_THE_SAME_MINUTES, diagnosed
 from rollout_app.review.reading import Routes, grouped
 
 HOURLY_FROM = timedelta(hours=3)  # shorter rollouts are compared minute by minute
-LONGEST_AFTER = timedelta(days=30)  # how long after its end a rollout is still followed
+LONGEST_AFTER = timedelta(days=30)  # how long after its end the effect of a rollout is reported
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutReview:
-    """`candidate`, `baseline`: by route, of the stages in which both served. `endpoints`: what changed most first.
+    """Figures of a rollout's review.
 
-    `before`, `during`, `after`: the whole workload in equal times; None where there was no such time.
-    `saved`: what the candidate's tasks would have cost more on the baseline, in nano-USD; None: it cannot be told.
+    `candidate`, `baseline`: by route, in the stages in which both served. `endpoints`: largest change first.
+    `before`, `during`, `after`: the whole workload; None if there was no such period. `saved`: what the candidate's
+    tasks would have cost more on the baseline, in nano-USD; None: unknown.
     """
 
     start: datetime
@@ -41,7 +42,7 @@ class RolloutReview:
 
 
 def review_rollout(rollout: Rollout) -> RolloutReview | None:
-    """None: it has not started."""
+    """Review a rollout. Return None if it has not started."""
     if rollout.started_at is None:
         return None
     now = clock.now()
@@ -68,17 +69,17 @@ def review_rollout(rollout: Rollout) -> RolloutReview | None:
 
 
 def diagnose_rollout(rollout: Rollout) -> Diagnosis:
-    """What the candidate does, against the baseline in the same minutes of the same stage."""
+    """Compare the candidate with the baseline in the same minutes of the same stage."""
     start, end = span_of(rollout, clock.now())
     found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
     return _diagnosis(rollout, _arm(found, "candidate"), found, compared(rollout, start, end))
 
 
 def span_of(rollout: Rollout, now: datetime) -> tuple[datetime, datetime]:
-    """Its minutes. A task belongs to the minute in which it was decided, so they begin and end in full."""
+    """Return the rollout's minutes, first and last in full: a task belongs to the minute in which it was decided."""
     start, end = rollout.started_at or rollout.created_at, rollout.ended_at or now
     start, end = start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0)
-    # Routers stamp the minutes. Those of a replay, or of a wrong clock, lie outside of what this clock saw.
+    # Routers stamp the minutes. In a replay or with a wrong clock, these lie outside the server's times.
     first, last = minute_totals.stamped(rollout)
     if first is not None and last is not None:
         start, end = min(start, first), max(end, last)
@@ -86,7 +87,7 @@ def span_of(rollout: Rollout, now: datetime) -> tuple[datetime, datetime]:
 
 
 def compared(rollout: Rollout, start: datetime, end: datetime) -> PeriodComparison:
-    """Arm against arm, within the same minutes (hours, in a long rollout) of the same stage."""
+    """Compare the arms within the same minutes (hours in a long rollout) of the same stage."""
     slots = reading.arms_by_time(
         rollout.environment, rollout.workload, start, end, str(rollout.pk), hourly=end - start > HOURLY_FROM
     )
@@ -99,7 +100,7 @@ def deff_of(rollout: Rollout) -> float:
 
 
 def saving(candidate: OutcomeSums, comparison: PeriodComparison) -> Change | None:
-    """What the candidate's tasks cost less than they would have cost per success on the baseline, in nano-USD."""
+    """Return how much less the candidate's tasks cost than at the baseline's cost per success, in nano-USD."""
     change = comparison.cost_per_success
     if change is None or min(change.low, change.estimate) <= -1:
         return None
@@ -110,7 +111,7 @@ def saving(candidate: OutcomeSums, comparison: PeriodComparison) -> Change | Non
 
 
 def candidates_tasks(rollout: Rollout, start: datetime, end: datetime) -> OutcomeSums:
-    """What its candidate served between the two."""
+    """Return what the rollout's candidate served between `start` and `end`."""
     found = reading.routes(rollout.environment, rollout.workload, start, end, rollout=str(rollout.pk))
     return total(_arm(found, "candidate").values())
 
@@ -128,7 +129,7 @@ def _diagnosis(rollout: Rollout, candidate: Routes, found: Routes, comparison: P
 
 
 def _arm(found: Routes, arm: str) -> Routes:
-    """Without the shadow stage, in which the candidate served nothing and so nothing compares."""
+    """Return the arm's routes without the shadow stage, in which the candidate serves nothing to compare."""
     stages = {route.stage for route, sums in found.items() if route.arm == "candidate" and sums.tasks}
     return {
         route: sums
@@ -138,7 +139,7 @@ def _arm(found: Routes, arm: str) -> Routes:
 
 
 def _endpoints(candidate: Routes, baseline: Routes) -> list[CellChange[str]]:
-    """By endpoint: what the candidate's tasks cost more than as many of the baseline's did."""
+    """Return by endpoint how much more the candidate's tasks cost than the same number of the baseline's."""
     ours, theirs = (grouped(side, lambda route: route.endpoint) for side in (candidate, baseline))
     cells = [
         CellChange(

@@ -1,9 +1,9 @@
-"""Rolls the outcomes up, by hour and by day: a job, and a command that does it again.
+"""Roll up the outcomes by hour and by day, in a job or on demand.
 
-Ingest says which hours changed (`mark_changed`, in its own transaction). The job sums those hours anew from the
-outcomes, their days from the hours, and the running sums from the days: whole rows are replaced, so that
-nothing is ever added twice. An hour that changes meanwhile stays marked, and the next turn does it again.
-One process at a time: on PostgreSQL by an advisory lock, on SQLite by its one writer.
+Ingest marks changed hours (`mark_changed`, in its own transaction). The job sums those hours again from the outcomes,
+their days from the hours, and the running sums from the days. Whole rows are replaced, so nothing is added twice. An
+hour that changes in the meantime stays marked, and the next turn processes it again. Only one process runs at a time:
+PostgreSQL has an advisory lock for this, SQLite only one writer.
 """
 
 import time
@@ -34,19 +34,19 @@ from rollout_app.review.models import (
 )
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-BUSY_S = 10.0  # a turn of the job starts nothing more after so many seconds; the rest comes next
-_AT_ONCE = 200  # workloads of one transaction
-_ROWS = 500  # of one statement
+BUSY_S = 10.0  # seconds after which a turn of the job starts nothing more; the next turn does the rest
+_AT_ONCE = 200  # workloads per transaction
+_ROWS = 500  # rows per statement
 _LOCK = 0x726F6C6C  # the advisory lock of the job
 ROUTE = ("rollout", "stage", "arm", "version", "endpoint", "rule", "model")
 ROLLED = Q(changes=F("rolled"))
-READY = ROLLED & Q(final=True)  # the sums of the hour can stand for its outcomes
+READY = ROLLED & Q(final=True)  # the sums of the hour can replace its outcomes
 
 
 def mark_changed(hours: Iterable[tuple[int, int, datetime]]) -> None:
-    """Note that outcomes of (environment, workload, hour) are being committed. In ingest's transaction, so cheap.
+    """Mark hours of (environment, workload, hour) as changed. Runs in ingest's transaction, so it must be cheap.
 
-    In the order of the keys, as all that ingest writes: two writers never wait for each other in a circle.
+    Rows are written in key order, like all of ingest's writes, to avoid deadlocks.
     """
     rows = [
         (environment, workload, stored(hour), 1, 0, False)
@@ -70,7 +70,7 @@ def hour_of(minute: datetime) -> datetime:
 
 
 def roll_up(now: datetime | None = None, busy_s: float = BUSY_S) -> int:
-    """Roll up what changed, oldest first; returns the number of workload hours that were."""
+    """Roll up what changed, oldest first. Return the number of workload hours processed."""
     now, began, done = now or clock.now(), time.monotonic(), 0
     while time.monotonic() - began < busy_s:
         turn = _one_turn(now)
@@ -81,7 +81,10 @@ def roll_up(now: datetime | None = None, busy_s: float = BUSY_S) -> int:
 
 
 def _one_turn(now: datetime) -> int:
-    """The changed hours of one environment and day, for some workloads; 0: nothing is left, or another is at it."""
+    """Process the changed hours of one environment and day, for some workloads.
+
+    Return 0 if nothing is left or another process is running.
+    """
     pending = HourState.objects.filter(~ROLLED | Q(final=False, hour__lte=now - HOUR))
     first = pending.order_by("hour").first()
     if first is None:
@@ -178,7 +181,7 @@ def _roll_owners(environment: int, day: date) -> None:
 def summed(
     rows: QuerySet[Any], keys: tuple[str, ...], aggregates: Mapping[str, Any]
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]]:
-    """(key, the key by name, sums by column) of each group."""
+    """Yield (key, the key by name, sums by column) of each group."""
     grouped = rows.order_by().values_list(*keys).annotate(**aggregates)
     for values in grouped.iterator(chunk_size=2_000):
         key = values[: len(keys)]
@@ -186,7 +189,7 @@ def summed(
 
 
 def _latencies(rows: QuerySet[Any], keys: tuple[str, ...]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Merged histograms by key."""
+    """Return merged histograms by key."""
     merged: dict[tuple[Any, ...], Histogram] = defaultdict(Histogram)
     for *key, histogram in rows.order_by().values_list(*keys, "latency_histogram").iterator(chunk_size=2_000):
         if histogram:
@@ -195,7 +198,7 @@ def _latencies(rows: QuerySet[Any], keys: tuple[str, ...]) -> dict[tuple[Any, ..
 
 
 def merge(into: Histogram, stored_histogram: Mapping[str, Any]) -> None:
-    """Add a stored histogram."""
+    """Add a stored histogram to `into`."""
     into.zero += stored_histogram.get("zero", 0)
     for bucket, count in (stored_histogram.get("counts") or {}).items():
         into.counts[int(bucket)] = into.counts.get(int(bucket), 0) + count
@@ -205,7 +208,7 @@ def merge(into: Histogram, stored_histogram: Mapping[str, Any]) -> None:
 
 
 def _invalidate(environment: int, workloads: Sequence[int], day: date) -> None:
-    """The running sums of `day` and later are to be made anew."""
+    """Mark the running sums of `day` and later as outdated."""
     states = RunningState.objects.filter(environment=environment, workload__in=workloads)
     states.filter(valid_to__gte=day).update(valid_to=day - DAY)
     new = set(workloads) - set(states.values_list("workload_id", flat=True))
@@ -216,7 +219,7 @@ def _invalidate(environment: int, workloads: Sequence[int], day: date) -> None:
 
 
 def run_on(now: datetime | None = None) -> int:
-    """Bring the running sums up to today, whether something came in or not; returns the number of workloads."""
+    """Bring the running sums up to today, even without new outcomes. Return the number of workloads."""
     today, done = (now or clock.now()).astimezone(UTC).date(), 0
     behind: dict[tuple[int, date], list[int]] = defaultdict(list)
     for environment, workload, day in RunningState.objects.filter(valid_to__lt=today).values_list(
@@ -233,7 +236,7 @@ def run_on(now: datetime | None = None) -> int:
 
 
 def _run_from(environment: int, workloads: Sequence[int], first: date, today: date) -> None:
-    """From the running sums of the day before `first`, which there are unless it is the workloads' first day."""
+    """Continue from the running sums of the day before `first`, which exist unless it is a workload's first day."""
     place = {"environment": environment, "workload__in": workloads}
     running: dict[tuple[int, str], dict[str, Any]] = defaultdict(lambda: dict.fromkeys(columns.COLUMNS, 0))
     before = RunningOutcomes.objects.filter(**place, day=first - DAY)
@@ -265,7 +268,7 @@ def _keep_running(environment: int, day: date, running: Mapping[tuple[int, str],
     )
 
 
-# --- what is done ----------------------------------------------------------------------------------------
+# --- recording what is done ------------------------------------------------------------------------------
 
 
 def _keep_states(
@@ -275,7 +278,7 @@ def _keep_states(
     found: Sequence[tuple[int, int, datetime, int]],
     now: datetime,
 ) -> None:
-    """Note what the sums cover. Whoever holds a row is changing it: it stays marked, and nobody waits."""
+    """Record what the sums cover. A locked row is just being changed: skip it, so that it stays marked."""
     covered = {pk: {"rolled": changes, "final": hour + HOUR <= now} for pk, _, hour, changes in found}
     with transaction.atomic():
         states = (
@@ -295,13 +298,13 @@ def _locks() -> bool:
 
 
 def refresh(now: datetime | None = None) -> None:
-    """The periodic job."""
+    """Run the periodic job."""
     roll_up(now)
     run_on(now)
 
 
 def prune(now: datetime | None = None) -> None:
-    """Hours go with the outcomes they were made of, days with the totals by arm."""
+    """Delete old rows: hours with the outcomes that they sum up, days with the totals by arm."""
     now = now or clock.now()
     hours = now - timedelta(days=settings.OUTCOME_RETENTION_DAYS)
     days = (now - timedelta(days=settings.TOTALS_RETENTION_DAYS)).date()

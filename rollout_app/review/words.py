@@ -1,18 +1,18 @@
-"""What changed, in sentences: "/summary (team Support) moved 31 % of its tasks to small: −$412 a day, …". Pure."""
+"""Changes as sentences: "/summary (team Support) moved 31 % of its tasks to small: −$412 a day, …". Pure."""
 
 from typing import Any
 
 from controlplane.web.display import money, percent
 from rollout_app.review.attribution import CellChange, ModelShift
 
-LEAST_SHIFT = 0.01  # of the tasks; less is not worth a word
+LEAST_SHIFT = 0.01  # of the tasks; smaller shifts are not mentioned
 MINUS = "\N{MINUS SIGN}"
 
 
 def change_sentence(
     name: str, owner: str, cell: CellChange[Any], *, days: float, bar: float, shift: ModelShift | None
 ) -> str:
-    """One cell's change: where its tasks went, what that costs a day, what it did to success."""
+    """Describe the change of one cell: where its tasks went, the cost per day, and the effect on success."""
     who = f"{name} (team {owner})" if owner else name
     if not cell.before.tasks:
         return f"{who} is new: {_per_day(cell.now.cost / days)}, success {_success(cell, bar)}"

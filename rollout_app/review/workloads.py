@@ -1,4 +1,4 @@
-"""The review of one workload: a time beside the time of equal length before it. Reads only."""
+"""The review of one workload: a period and the period of equal length before it. Reads only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ from rollout_app.review.rollouts import diagnose_rollout
 
 @dataclass(frozen=True, slots=True)
 class WorkloadReview:
-    """`endpoints`: what changed most first, with the model that their tasks moved to. `latencies`: (now, before).
+    """Figures of a workload's review.
 
-    `trend`: the sums of each part of the time, oldest first.
+    `endpoints`: largest change first, with the model that their tasks moved to in `shifts`. `latencies`: (now,
+    before). `trend`: the sums of each part of the period, oldest first.
     """
 
     start: datetime
@@ -48,7 +49,7 @@ class WorkloadReview:
 def review_workload(
     environment: Environment, workload: Workload, *, end: datetime, length: timedelta
 ) -> WorkloadReview:
-    """The time of `length` up to `end`."""
+    """Review the period of `length` that ends at `end`."""
     start, earlier = end - length, end - 2 * length
     spans = reading.parts_of(start, end, PARTS)
     parts = [reading.routes(environment, workload, *span) for span in spans]
@@ -74,7 +75,7 @@ def review_workload(
 
 
 def time_before(length: timedelta) -> str:
-    """The time before one of this length, in words."""
+    """Return words for the period before one of this length."""
     days = length / timedelta(days=1)
     return f"the {days:g} days before" if days > 1 else "the day before" if days == 1 else "the time before"
 
@@ -93,7 +94,7 @@ def _tasks_by_model(endpoint: str, side: Routes) -> dict[str, int]:
 def _diagnosis(
     served: Assignment, now: Routes, before: Routes, parts: Sequence[Routes], against: str
 ) -> Diagnosis:
-    """Of the rollout under way, arm against arm, once its candidate serves; else of what is served, over time."""
+    """Diagnose the rollout under way by its arms, once its candidate serves; otherwise the served version over time."""
     moving = str(served.rollout) if served.rollout else ""
     if moving and any(route.arm == "candidate" and route.rollout == moving for route in now):
         return diagnose_rollout(Rollout.objects.select_related().get(pk=moving))

@@ -184,7 +184,7 @@ def test_the_check_finds_what_was_written_past_ingest(week: tuple[Environment, W
 
 
 def test_the_command_says_which_day_it_cannot_read(db: None) -> None:
-    with pytest.raises(CommandError, match="is no day"):
+    with pytest.raises(CommandError, match="is not a date"):
         call_command("rollups", rebuild=True, since="soon")
 
 

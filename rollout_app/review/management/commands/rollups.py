@@ -31,7 +31,7 @@ class Command(BaseCommand):
         else:
             done = rollups.roll_up()
             rollups.run_on()
-        self.stdout.write(f"{done:,} hours of workloads are rolled up.")
+        self.stdout.write(f"Rolled up {done:,} workload hours.")
 
     def _check(self) -> None:
         wrong = recount.differences()
@@ -39,9 +39,9 @@ class Command(BaseCommand):
             self.stderr.write(line)
         if wrong:
             raise CommandError(
-                f"{len(wrong):,} sums differ from the outcomes. `manage.py rollups --rebuild` mends them."
+                f"{len(wrong):,} sums differ from the outcomes. `manage.py rollups --rebuild` corrects them."
             )
-        self.stdout.write("The sums are what the outcomes add up to.")
+        self.stdout.write("The sums match the outcomes.")
 
 
 def _day(text: str | None) -> datetime | None:
@@ -52,5 +52,5 @@ def _day(text: str | None) -> datetime | None:
     except ValueError:
         day = None
     if day is None:
-        raise CommandError(f"{text!r} is no day; give one such as 2026-11-01.")
+        raise CommandError(f"{text!r} is not a date; give one such as 2026-11-01.")
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
