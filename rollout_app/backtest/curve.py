@@ -1,7 +1,7 @@
-"""Cost against quality: what a router is worth between always asking the weak model and always the strong one.
+"""Cost and quality: what a router is worth between always asking the weak model and always the strong one.
 
-PGR, APGR, CPT   Ong et al., RouteLLM, arXiv 2406.18665, section 3.2
-AIQ              Hu et al., RouterBench, arXiv 2403.12031, section 3
+PGR, APGR, CPT   Ong et al., RouteLLM, arXiv 2406.18665, section 3.2 AIQ              Hu et al., RouterBench, arXiv
+2403.12031, section 3
 """
 
 import random
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 RANDOM_ORDERS = 200
-_RANDOM_TASKS = 4_000_000  # in all orders together: the more tasks, the less an order differs from the next
+_RANDOM_TASKS = 4_000_000  # in all orders together: with more tasks, the orders differ less
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One way to route: its mean cost a task (nano-USD) and its share of good answers."""
+    """One way to route: its mean cost per task (nano-USD) and its share of good answers."""
 
     name: str
     cost: float
@@ -24,10 +24,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class RouterScore:
-    """What a ranking of tasks is worth. Shares 0 … 1; None where the weak model is as good as the strong one.
+    """The value of a ranking of tasks. Shares 0 … 1; None if the weak model is as good as the strong one.
 
-    apgr  the mean of PGR over all shares of strong calls
-    cpt   the least share of strong calls that reaches a PGR of 50 % and of 80 %
+    apgr  the mean of PGR over all shares of strong calls cpt   the lowest share of strong calls that reaches a PGR of
+    50 % and of 80 %
     """
 
     apgr: float | None
@@ -36,12 +36,12 @@ class RouterScore:
 
 
 def pgr(quality: float, weak: float, strong: float) -> float | None:
-    """The performance gap recovered: 0 at the weak model's quality, 1 at the strong one's."""
+    """Return the performance gap recovered: 0 at the weak model's quality, 1 at the strong one's."""
     return (quality - weak) / (strong - weak) if strong > weak else None
 
 
 def ranked(gains: Sequence[int]) -> RouterScore:
-    """Of tasks in the order in which they are given to the strong model.
+    """Score tasks in the order in which they would be given to the strong model.
 
     gains   strong success − weak success of each task: −1, 0 or 1
     """
@@ -56,22 +56,23 @@ def ranked(gains: Sequence[int]) -> RouterScore:
         for goal in (0.5, 0.8):
             if goal not in reached and recovered >= goal * gap:
                 reached[goal] = calls / len(gains)
-    # The mean over 0, 1, …, n strong calls, by the trapezoid rule: half of the first (0) and of the last (the gap).
+    # The mean over 0, 1, …, n strong calls by the trapezoid rule: half of the first (0) and of the last (the
+    # gap).
     apgr = (area - gap / 2) / (len(gains) * gap)
     return RouterScore(apgr, reached[0.5], reached[0.8])
 
 
 def by_score(gains: Sequence[int], scores: Sequence[float]) -> RouterScore:
-    """The tasks with the lowest score first: a score says how likely the weak model is to do."""
+    """Score an order with the lowest score first: a score says how likely the weak model is to succeed."""
     order = sorted(range(len(gains)), key=scores.__getitem__)
     return ranked([gains[at] for at in order])
 
 
 def random_router(gains: Sequence[int], *, seed: int = 1) -> RouterScore:
-    """The mean over random orders: what a router that knows nothing is worth."""
+    """Return the mean over random orders, the value of a router that knows nothing."""
     if sum(gains) <= 0:
         return RouterScore(None, None, None)
-    chance, shuffled = random.Random(seed), list(gains)  # noqa: S311 — to be repeated, not secret
+    chance, shuffled = random.Random(seed), list(gains)  # noqa: S311 — must be repeatable, not secret
     found = []
     for _ in range(max(4, min(RANDOM_ORDERS, _RANDOM_TASKS // len(gains)))):
         chance.shuffle(shuffled)
@@ -81,7 +82,7 @@ def random_router(gains: Sequence[int], *, seed: int = 1) -> RouterScore:
 
 
 def hull(points: Sequence[Point]) -> list[Point]:
-    """The points that no random mix of others beats: never falling, concave (RouterBench's non-decreasing hull)."""
+    """Return the points that no random mix of others beats: non-decreasing and concave (RouterBench's hull)."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.quality)):
         if best and point.quality <= best[-1].quality:
@@ -93,12 +94,12 @@ def hull(points: Sequence[Point]) -> list[Point]:
 
 
 def _rises_less(a: Point, b: Point, c: Point) -> bool:
-    """Whether b lies on or under the line from a to c."""
+    """Return whether b lies on or below the line from a to c."""
     return (b.quality - a.quality) * (c.cost - a.cost) <= (c.quality - a.quality) * (b.cost - a.cost)
 
 
 def mixed(frontier: Sequence[Point], cost: float) -> float | None:
-    """The quality of the best random mix of the frontier's points for that mean cost; None for less than its least."""
+    """Return the quality of the best random mix of frontier points at a mean cost; None below the lowest cost."""
     if not frontier or cost < frontier[0].cost:
         return None
     for left, right in zip(frontier, frontier[1:], strict=False):
@@ -110,9 +111,10 @@ def mixed(frontier: Sequence[Point], cost: float) -> float | None:
 
 
 def aiq(points: Sequence[Point], low: float, high: float) -> float | None:
-    """The mean quality of the points' hull over the costs low … high (nano-USD a task); None for an empty range.
+    """Return the mean quality of the points' hull over the costs low … high (nano-USD per task); None for an empty
+    range.
 
-    Below the cheapest point nothing can be bought: quality 0.
+    Below the cheapest point nothing can be bought, so the quality is 0.
     """
     frontier = hull(points)
     if not frontier or high <= low:

@@ -1,9 +1,9 @@
-"""Which logged tasks tell of a policy: those whose arm was drawn, where an arm acts as the policy would. Pure.
+"""Select the logged tasks that tell about a policy: the arm was drawn, and an arm acts as the policy would. Pure.
 
-Of one log line three things are known beforehand: which model each arm asks first, with what probability each serves,
-and how each version goes on after an attempt. An arm acts as the policy would when it asks the same model first, with
-the same parameters, and goes on alike; the policy's own version always does. Whether that holds is decided without a
-look at what came of the task, so what is left out is left out of both arms.
+A log line gives three facts that are known before the outcome: which model each arm asks first, the probability of
+each arm, and each version's steps after an attempt. An arm acts as the policy would if it asks the same model first
+with the same parameters and continues in the same way; the policy's own version always does. The outcome plays no
+role in this, so what is left out is left out of both arms.
 """
 
 import math
@@ -25,16 +25,13 @@ _SUM = 1e-9
 
 @dataclass(slots=True)
 class Drawn:
-    """What the drawn tasks of a log say of one policy.
+    """What the drawn tasks of a log say about one policy.
 
-    tasks       whose arm was drawn
-    undrawn     the others: nothing can be said of an arm that they could not have had
-    unsupported by the model that the policy would ask first, and no arm does (or goes on so): not known
-    left_out    by reason: pinned, of another workload, a propensity that is none, a version that is not known
-    missing     inputs that the policy asks for and the lines do not hold, by name
-    value       None where there is no task to estimate from
-    change      against the first policy of the comparison, on the tasks that tell of both
-    passed_over lines of the log that were not read, in words
+    tasks       tasks whose arm was drawn undrawn     other tasks, which say nothing about the arm that could not have
+    served them unsupported by the model that the policy would ask first, where no arm does so or continues alike:
+    unknown left_out    by reason: pinned, other workload, invalid propensity, unknown version missing     inputs that
+    the policy reads and the lines lack, by name value       None without tasks to estimate from change      compared
+    with the first policy, on the tasks that tell about both passed_over lines of the log that were skipped, in words
     """
 
     tasks: int = 0
@@ -48,7 +45,7 @@ class Drawn:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Success over all drawn tasks, whatever came of those that are not known; None where nothing is."""
+        """Bounds of success over all drawn tasks, whatever the unknown outcomes were; None if nothing is known."""
         told = self.value.tasks if self.value is not None else 0
         of = told + sum(self.unsupported.values())
         if self.value is None or self.value.success.value is None or not of:
@@ -64,7 +61,7 @@ class _Arm(NamedTuple):
 
 
 class Target:
-    """One policy whose value is asked for, and the versions whose documents are known."""
+    """One policy to be valued, and the versions with known documents."""
 
     def __init__(self, document: Mapping[str, Any], versions: Documents) -> None:
         self._policy: CompiledPolicy = compile_policy(document)
@@ -75,13 +72,13 @@ class Target:
         self.drawn = Drawn()
 
     def observe(self, logged: LoggedTask) -> Observation | None:
-        """The task for the estimate; None where it tells nothing, which is counted."""
+        """Return the task for the estimate; None if it tells nothing, which is counted."""
         found = self.drawn
         if logged.workload != self._policy.workload:
             found.left_out[f"of the workload {logged.workload}"] += 1
             return None
-        if not 0 < logged.propensity <= 1:  # also what is no number
-            found.left_out["its propensity is none"] += 1
+        if not 0 < logged.propensity <= 1:  # also rejects NaN
+            found.left_out["invalid propensity"] += 1
             return None
         if logged.rule == "pin":
             found.left_out["pinned"] += 1
@@ -95,7 +92,7 @@ class Target:
             _Arm(*logged.other, 1 - logged.propensity),
         )
         if unknown := next((arm for arm in arms if arm.version not in self._shapes), None):
-            found.left_out[f"version {unknown.version} is not known"] += 1
+            found.left_out[f"version {unknown.version} is unknown"] += 1
             return None
         return self._weighed(logged, arms)
 
@@ -118,7 +115,9 @@ class Target:
         )
 
     def _first(self, logged: LoggedTask, arms: Sequence[_Arm]) -> str:
-        """The model that the policy asks first: of its own version as a router saw it, with all that it remembers."""
+        """Return the model that the policy asks first. For its own version use the router's choice, which knew all
+        inputs.
+        """
         for arm in arms:
             if arm.version in self._own:
                 return arm.model
@@ -138,16 +137,16 @@ class Target:
 
 
 def _params(shape: PolicyShape, model: str) -> list[Any]:
-    """Of every alias of the model: which of them was chosen, a line does not say."""
+    """Return the parameters of every alias of the model, because a line does not say which alias was chosen."""
     return [shape.params[alias] for alias, name in shape.models.items() if name == model]
 
 
 def study(
     documents: Mapping[str, Mapping[str, Any]], versions: Documents, tasks: Iterable[LoggedTask]
 ) -> dict[str, Drawn]:
-    """Each policy's value, by name, from one pass over a task log; changes are against the first.
+    """Return each policy's value by name, from one pass over a task log. Changes are relative to the first policy.
 
-    versions  the documents of the log's versions, by number: how each goes on after an attempt
+    versions  the documents of the log's versions by number, for their steps after an attempt
     """
     targets = {name: Target(document, versions) for name, document in documents.items()}
     observed: dict[str, list[Observation | None]] = {name: [] for name in targets}
@@ -165,7 +164,7 @@ def study(
 
 
 def keys_of(logged: LoggedTask, model: str) -> tuple[Key, ...]:
-    """The groups of a task for the outcome model, the widest first. All known before an arm acts."""
+    """Return the groups of a task for the outcome model, widest first. All are known before an arm acts."""
     request = logged.task.request
     kind = (model, request.get("endpoint"), request.get("task_type"))
     sized = (*kind, _size(request.get("prompt_tokens")))
@@ -174,7 +173,7 @@ def keys_of(logged: LoggedTask, model: str) -> tuple[Key, ...]:
 
 
 def _size(tokens: Any) -> int | None:
-    """By doublings."""
+    """Return the size class: one per doubling."""
     return int(tokens).bit_length() if isinstance(tokens, int | float) and 0 <= tokens < 10**12 else None
 
 

@@ -1,4 +1,4 @@
-"""What the drawn tasks of a router's log say of a policy, as text and as plain data. Costs in dollars."""
+"""The result of the drawn tasks of a router's log, as text and as plain data. Costs in dollars."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,45 +11,45 @@ NUSD = 10**9
 
 
 def as_text(name: str, found: Drawn) -> str:
-    """The estimate, how far it reaches, and what is not known."""
+    """Describe the estimate, its coverage, and what is unknown."""
     if not found.tasks:
         lines = [
-            f"{name}: no task's arm was drawn. Only where the policy asks what was asked is anything known."
+            f"{name}: no task's arm was drawn. Outcomes are known only where the policy asks the same model."
         ]
         return "\n".join([*lines, *_left_out(found)])
-    lines = [f"{name}: {found.tasks:,} tasks whose arm was drawn tell what it would have done."]
+    lines = [f"{name}: {found.tasks:,} tasks with a drawn arm show what it would have done."]
     if found.value is None:
-        lines.append("  No arm acted as it would: nothing is known of it.")
+        lines.append("  No arm acted as it would, so nothing is known about it.")
     else:
         lines += _value(found.value)
         lines += _change(found.change)
     if unsupported := sum(found.unsupported.values()):
         each = ", ".join(f"{count:,} to {model}" for model, count in found.unsupported.most_common(5))
         lines.append(
-            f"  Not known: {_percent(unsupported / found.tasks)} of them it would send where no arm went, or go on as "
-            f"none did ({each})."
+            f"  Unknown: {_percent(unsupported / found.tasks)} of them it would send to a model that no arm asked, or "
+            f"continue as no arm did ({each})."
         )
         if (bounds := found.bounds) is not None:
             lines.append(
                 f"  Over all of them its success lies between {_percent(bounds[0])} and {_percent(bounds[1])}, "
-                "whatever came of those."
+                "whatever the unknown outcomes were."
             )
     return "\n".join([*lines, *_left_out(found)])
 
 
 def _value(value: Value) -> list[str]:
     lines = [
-        f"  From {value.tasks:,} tasks of {value.units:,} units; {value.matched:,} were served as it would have, worth "
-        f"{value.effective_units:,.0f} units of equal weight.",
-        f"  success {_share(value.success)}, {_dollars(value.cost_per_task)} dollars a task, "
-        f"{_dollars(value.cost_per_success)} dollars a success",
+        f"  From {value.tasks:,} tasks of {value.units:,} units; {value.matched:,} were served as it would have, "
+        f"equivalent to {value.effective_units:,.0f} units of equal weight.",
+        f"  success {_share(value.success)}, {_dollars(value.cost_per_task)} dollars per task, "
+        f"{_dollars(value.cost_per_success)} dollars per success",
     ]
     if value.effective_units < LEAST_UNITS:
-        lines.append(f"  Fewer than {LEAST_UNITS} effective units: no interval can be given.")
+        lines.append(f"  There are fewer than {LEAST_UNITS} effective units, too few for an interval.")
     for count, what in (
-        (value.ungraded, "of those served so have no grade: they count in no success rate"),
-        (value.unpriced, "have no cost: they count in no cost"),
-        (value.clipped, f"had a propensity below {CLIP:.1%}, and count as if it were that"),
+        (value.ungraded, "of these have no grade and are left out of success rates"),
+        (value.unpriced, "have no cost and are left out of costs"),
+        (value.clipped, f"had a propensity below {CLIP:.1%} and count as if it were {CLIP:.1%}"),
     ):
         if count:
             lines.append(f"  {count:,} {what}.")
@@ -60,8 +60,9 @@ def _change(change: ValueChange | None) -> list[str]:
     if change is None:
         return []
     return [
-        f"  Against the first, on {change.tasks:,} tasks that tell of both: success {_points(change.success)}, cost a "
-        f"task {_change_of(change.cost_per_task)}, cost a success {_change_of(change.cost_per_success)}."
+        f"  Compared with the first, on {change.tasks:,} tasks that tell about both: success "
+        f"{_points(change.success)}, cost per task {_change_of(change.cost_per_task)}, cost per success "
+        f"{_change_of(change.cost_per_success)}."
     ]
 
 
@@ -69,16 +70,16 @@ def _left_out(found: Drawn) -> list[str]:
     lines = [f"  Left out: {count:,} tasks, {why}." for why, count in found.left_out.most_common()]
     if found.undrawn and found.tasks:
         lines.append(
-            f"  {found.undrawn:,} further tasks were not drawn: they tell of one arm only, and are not used here."
+            f"  {found.undrawn:,} further tasks were not drawn. They tell about one arm only and are not used here."
         )
     if found.missing:
         names = ", ".join(f"{name} ({count:,})" for name, count in found.missing.most_common(5))
-        lines.append(f"  Inputs that the lines do not hold, so that its rules did not match: {names}.")
+        lines.append(f"  Inputs missing from the lines, so that rules did not match: {names}.")
     return [*lines, *(f"  {one}" for one in found.passed_over)]
 
 
 def as_document(found: Drawn) -> dict[str, Any]:
-    """Plain data; null: not known."""
+    """Return plain data; null: unknown."""
     value, change = found.value, found.change
     return {
         "tasks": found.tasks,

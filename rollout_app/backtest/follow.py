@@ -1,8 +1,8 @@
-"""One task through a policy's two stages, with recorded answers in place of calls.
+"""Follow one task through a policy's two stages, with recorded answers instead of calls.
 
-The steps are the router's own (`pointsman.steps`): what a backtest says is what a router would have done.
-Two things a record cannot hold stay unknown: `history.*` (a rule that asks for it does not match, as in a router that
-has just started) and conversations that stay escalated (`latch: conversation` acts as `latch: task`).
+The steps are the router's own (`pointsman.steps`), so a backtest does what a router would have done. Two things are
+not in recordings and stay unknown: `history.*` (rules that read it do not match, as in a router that just started)
+and conversations that stay escalated (`latch: conversation` acts like `latch: task`).
 """
 
 from typing import NamedTuple
@@ -14,16 +14,16 @@ from rollout_app.backtest.tasks import Answer, Task
 
 
 class Unrecorded(NamedTuple):
-    """The policy asked a model of which nothing was recorded for this task."""
+    """The policy asked a model without a recording for this task."""
 
     model: str
 
 
 class Followed(NamedTuple):
-    """What would have come of one task.
+    """The outcome of one task under the policy.
 
-    success, cost_nusd, latency_ms   None where an answer on the way does not say; the cost is that of all attempts
-    first, last                      catalogue names of the first model asked and of the one whose answer was used
+    success, cost_nusd, latency_ms   None if an answer on the way lacks it; the cost covers all attempts first, last
+    catalogue names of the first model asked and of the one whose answer was used
     """
 
     success: bool | None
@@ -41,7 +41,7 @@ class Followed(NamedTuple):
 
 
 def follow(policy: CompiledPolicy, task: Task) -> Followed | Unrecorded:
-    """The task under the policy, from its first model to the answer that is used."""
+    """Follow the task under the policy, from the first model to the answer that is used."""
     route = policy.route(task.request)
     steps = Steps(route, 0.0)
     answers: dict[str, Answer] = {}
@@ -81,7 +81,7 @@ def _attempt(answer: Answer) -> Attempt:
         ok=answer.error is None,
         error=answer.error,
         confidence=answer.confidence,
-        # A budget counts what is known; the task's own cost stays unknown with one unknown attempt.
+        # A budget counts known costs. The task's own cost is unknown after one unknown attempt.
         cost_nusd=answer.cost_nusd or 0,
         latency_ms=answer.latency_ms or 0.0,
     )

@@ -1,4 +1,4 @@
-"""The cost-quality curve as a picture, SVG or PNG, drawn by matplotlib (the optional package group `pictures`)."""
+"""The cost-quality curve as an SVG or PNG picture, drawn by matplotlib (optional package group `pictures`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from rollout_app.backtest.run import Backtest, Line
 
 
 def draw(result: Backtest, path: str) -> None:
-    """Write the picture; the ending says which kind. Raises `ValueError` where it can't be drawn."""
+    """Write the picture in the format of the file extension. Raises `ValueError` if it cannot be drawn."""
     if Path(path).suffix.lower() not in (".svg", ".png"):
         raise ValueError(f"{path}: a picture ends in .svg or .png.")
     try:
@@ -37,7 +37,7 @@ def draw(result: Backtest, path: str) -> None:
         _scatter(axes, points, marker, colour, label)
     most = max(point[1] for point in [*singles, *routed])
     for name, cost, value, _, _ in [*singles, *(routed if len(routed) <= 12 else [])]:
-        inwards = cost > 0.75 * most  # a name at the right edge stands to the left of its point
+        inwards = cost > 0.75 * most  # names near the right edge go to the left of their point
         axes.annotate(
             name.rpartition("/")[2], (cost, value), textcoords="offset points", fontsize=8,
             xytext=(-6 if inwards else 6, -12), ha="right" if inwards else "left",
@@ -54,7 +54,7 @@ Drawn = tuple[str, float, float, float, float]
 
 
 def _points(lines: Sequence[Line]) -> list[Drawn]:
-    """(name, dollars a task, per cent right, error below, error above) of those that can be given."""
+    """Return (name, dollars per task, per cent correct, error below, error above) of lines with known figures."""
     found = []
     for line in lines:
         cost, accuracy = line.cost_per_task.value, line.accuracy
@@ -62,7 +62,7 @@ def _points(lines: Sequence[Line]) -> list[Drawn]:
             continue
         low = accuracy.value if accuracy.low is None else accuracy.low
         high = accuracy.value if accuracy.high is None else accuracy.high
-        # A percentile interval of few tasks may lie to one side of its estimate.
+        # A percentile interval of few tasks may not contain its estimate.
         below, above = max(0.0, accuracy.value - low), max(0.0, high - accuracy.value)
         found.append((line.name, cost / NUSD, accuracy.value * 100, below * 100, above * 100))
     return found

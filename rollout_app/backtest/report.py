@@ -1,4 +1,4 @@
-"""A backtest in words and as data."""
+"""A backtest as text and as data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ NUSD = 10**9
 
 
 def as_text(result: Backtest, *, bar: float | None = None) -> str:
-    """Tables for a terminal, and sentences for what needs saying."""
+    """Return tables for a terminal, and sentences about the results."""
     lines = [coverage(result), "", _table(result), ""]
     lines += [sentence for line in result.policies[:5] for sentence in sentences(line, result)]
     if result.scores:
@@ -25,7 +25,7 @@ def as_text(result: Backtest, *, bar: float | None = None) -> str:
 
 
 def as_document(result: Backtest) -> dict[str, Any]:
-    """The same as plain data: costs in US dollars, shares 0 … 1, null for what can't be given."""
+    """Return plain data: costs in US dollars, shares 0 … 1, null for unknown figures."""
     return {
         "tasks": {
             "read": result.read, "compared": result.compared, "priced": result.priced,
@@ -59,7 +59,7 @@ def coverage(result: Backtest) -> str:
 
 
 def agreement_text(name: str, found: Agreement) -> str:
-    """What a log of one model each says of the policy, and what it does not."""
+    """Describe what a log with one model per task says about the policy, and what it cannot say."""
     share = _percent(found.agreed / found.tasks, 1) if found.tasks else "–"
     lines = [
         f"{name}: of {found.tasks:,} logged tasks the policy asks the same models in {found.agreed:,} ({share}). "
@@ -72,16 +72,16 @@ def agreement_text(name: str, found: Agreement) -> str:
         )
     for (asked, would), count in found.moves.most_common(10):
         lines.append(
-            f"  {count:,} tasks went to {asked or 'no model'}; the policy would ask {would}: not known."
+            f"  {count:,} tasks went to {asked or 'no model'}; the policy would ask {would}, outcome unknown."
         )
-    lines.append("  Nothing is projected from here: a log says nothing of a model that was not asked.")
+    lines.append("  Nothing is projected from this: a log says nothing about models that were not asked.")
     if found.drawn is not None:
         lines.append(drawn_report.as_text(name, found.drawn))
     return "\n".join(lines)
 
 
 def agreement_document(found: Agreement) -> dict[str, Any]:
-    """The same as plain data. Of the tasks on which the models differ nothing is said: nothing is known."""
+    """Return the same as plain data. Tasks on which the models differ have unknown outcomes and no figures."""
     return {
         "tasks": found.tasks,
         "agreed": found.agreed,
@@ -128,7 +128,7 @@ def _row(name: str, line: Line) -> tuple[str, ...]:
 
 
 def sentences(line: Line, result: Backtest) -> list[str]:
-    """What a reader should not have to work out. Nothing is called a saving whose interval reaches zero."""
+    """Return the conclusions. A saving is claimed only if its interval excludes zero."""
     saving, found = line.saving, []
     if saving.value is None:
         found.append(f"{line.name}: its cost per success can't be given ({_why_no_cost(line)}).")
@@ -145,7 +145,7 @@ def sentences(line: Line, result: Backtest) -> list[str]:
         )
     else:
         found.append(
-            f"{line.name}: no difference in cost per success to always asking {result.strong} is shown."
+            f"{line.name}: no difference in cost per success from always asking {result.strong} is shown."
         )
     if (change := line.accuracy_change).value is not None and change.high is not None and change.high < 0:
         found.append(
@@ -156,16 +156,16 @@ def sentences(line: Line, result: Backtest) -> list[str]:
         if line.accuracy.high < line.random_mix:
             found.append(
                 f"  A random mix of the single models gets {_percent(line.random_mix, 2)} right for the same money: "
-                "the policy's rules lose against chance."
+                "the policy's rules do worse than chance."
             )
         elif line.accuracy.low is not None and line.accuracy.low <= line.random_mix:
             found.append(
                 f"  A random mix of the single models gets {_percent(line.random_mix, 2)} right for the same money: "
-                "that the policy's rules do better is not shown."
+                "the policy's rules are not shown to do better."
             )
     if line.counts is not None and line.counts.missing:
         names = ", ".join(f"{name} ({count:,})" for name, count in line.counts.missing.most_common(5))
-        found.append(f"  Inputs that the tasks do not hold, so that their rules did not match: {names}.")
+        found.append(f"  Inputs missing from the tasks, so that rules did not match: {names}.")
     return found
 
 

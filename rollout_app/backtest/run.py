@@ -1,8 +1,7 @@
-"""backtest(policies, tasks) → Backtest: one pass over the tasks, whatever their number.
+"""backtest(policies, tasks) → Backtest: one pass over any number of tasks.
 
-Everything that is compared stands on the same tasks: those with a known outcome under every policy and every model
-of the comparison. What was left out is counted by the model of which nothing was known. Figures of cost stand on
-those of them whose costs are all known, too.
+All figures use the same tasks: those with a known outcome under every compared policy and model. Tasks left out are
+counted by the model whose outcome is unknown. Cost figures use those of them for which all costs are also known.
 """
 
 from array import array
@@ -23,7 +22,7 @@ MAX_POLICIES = 101  # a sweep of one threshold in steps of a hundredth
 
 @dataclass(slots=True)
 class Counts:
-    """What a policy did over the compared tasks, counted."""
+    """Counts of what a policy did over the compared tasks."""
 
     rules: Counter[str] = field(default_factory=Counter)
     first: Counter[str] = field(default_factory=Counter)
@@ -57,9 +56,9 @@ class Counts:
 class Line:
     """The figures of one way to route over the compared tasks. Costs in nano-USD, shares 0 … 1.
 
-    saving         of cost per success against always asking the strong model; negative: it costs more
-    random_mix     the accuracy that a random mix of the single models buys for the same money
-    pgr            how much of the gap between weak and strong it recovers
+    saving         of cost per success, compared with always asking the strong model; negative: it costs more
+    random_mix     the accuracy that a random mix of the single models gets for the same money pgr            how much
+    of the gap between weak and strong it recovers
     """
 
     name: str
@@ -76,12 +75,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """What came of it.
+    """The result.
 
-    read, compared, priced   tasks: read, with every outcome known, with every cost known, too
-    left_out, unpriced       by model: why a task is not compared, or not priced
-    policies, models         the policies' figures, and those of each single model
-    oracle                   per task the cheapest model that is right: what no router can pass
+    read, compared, priced   tasks: read, with every outcome known, with every cost also known left_out, unpriced
+    by model: why tasks are not compared, or not priced policies, models         the figures of the policies and of
+    each single model oracle                   the cheapest correct model for each task: an upper limit for any router
     frontier                 the single models that no random mix of others beats
     """
 
@@ -101,7 +99,7 @@ class Backtest:
 
 
 class Run:
-    """The pass: tasks in, sums kept."""
+    """One pass: takes tasks and keeps sums."""
 
     def __init__(
         self, policies: Mapping[str, CompiledPolicy], models: Sequence[str], score: str | None
@@ -116,12 +114,12 @@ class Run:
         self.counts = {name: Counts() for name in policies}
         self.singles = {model: Tally() for model in self.models}
         self.oracle = Tally()
-        self.resamples: Resamples | None = None  # drawn when all tasks are in
+        self.resamples: Resamples | None = None  # drawn after all tasks are added
         self.outcomes = [array("b") for _ in self.models]  # by model, of the tasks with a score: 1 or 0
         self.scores = array("d")
 
     def add(self, task: Task) -> None:
-        """Enter one task."""
+        """Add one task."""
         self.read += 1
         if (why := self._unknown(task)) is not None:
             self.left_out[why] += 1
@@ -139,7 +137,7 @@ class Run:
         self._keep(task, followed)
 
     def _unknown(self, task: Task) -> str | None:
-        """The first model of the comparison whose outcome is not known."""
+        """Return the first compared model whose outcome is unknown."""
         for model in self.models:
             answer = task.answers.get(model)
             if answer is None or answer.success is None:
@@ -164,7 +162,7 @@ class Run:
                 kept.append(answer.success is True)
 
     def _is_priced(self, answers: Sequence[Answer], followed: Mapping[str, Followed]) -> bool:
-        """Whether every cost of the comparison is known; counts the first model of which it is not."""
+        """Return whether every compared cost is known; count the first model for which it is not."""
         for model, answer in zip(self.models, answers, strict=True):
             if answer.cost_nusd is None:
                 self.unpriced[model] += 1
@@ -177,7 +175,7 @@ class Run:
         return True
 
     def result(self, weak: str | None = None) -> Backtest:
-        """The figures of what was entered. `weak`: which model is the weak one; None: the least good."""
+        """Return the figures of the added tasks. `weak`: the weak model; None: the one with the lowest accuracy."""
         weak, strong = self._ends(weak)
         singles = {model: tally.totals() for model, tally in self.singles.items()}
         points = [point for model, totals in singles.items() if (point := _point(model, totals)) is not None]
@@ -204,9 +202,9 @@ class Run:
         )
 
     def _ends(self, weak: str | None) -> tuple[str, str]:
-        """The weak and the strong model, by what was recorded: price is not strength."""
+        """Return the weak and the strong model by recorded quality: price is not strength."""
         quality = {model: tally.totals().accuracy or 0.0 for model, tally in self.singles.items()}
-        # Of equals the policy's own rank decides: its weakest model is not the strong one.
+        # Among equals the policy's rank decides: its weakest model is not the strong one.
         strong = max(self.models, key=lambda model: (quality[model], model != weak))
         if weak is None or weak == strong or weak not in quality:
             weak = min(self.models, key=lambda model: (quality[model], model == strong))
@@ -238,7 +236,7 @@ class Run:
         )
 
     def _router_scores(self, weak: str, strong: str) -> dict[str, RouterScore]:
-        """What the ranking by the score is worth, beside a random one."""
+        """Return the value of the ranking by the score, and of a random one."""
         if not self.scores:
             return {}
         weaker, stronger = (self.outcomes[self.models.index(model)] for model in (weak, strong))
@@ -253,12 +251,12 @@ def backtest(
     models: Sequence[str] = (),
     score: str | None = None,
 ) -> Backtest:
-    """Every policy over every task.
+    """Run every policy over every task.
 
-    models  the single models to compare with, by catalogue name; none: all that the policies name
-    score   the name of a request input (`confidence`, `attributes.x`) that says how likely the weak model is right:
-            its ranking of the tasks is judged as RouteLLM does
-    Raises `ValueError` for more policies than a pass can take, or when no task can be compared.
+    models  the single models to compare with, by catalogue name; empty: all that the policies name score   the name
+    of a request input (`confidence`, `attributes.x`) that says how likely the weak model is right;
+            its ranking of the tasks is judged as in RouteLLM
+    Raises `ValueError` for too many policies, or if no task can be compared.
     """
     named = {model for policy in policies.values() for model, _ in policy.models.values()}
     run = Run(policies, sorted(set(models) or named), score)
@@ -276,12 +274,12 @@ def _nothing(run: Run) -> str:
     model, count = run.left_out.most_common(1)[0]
     return (
         f"None of {run.read:,} tasks can be compared: {count:,} have no known outcome of {model}. "
-        "A log of one model says nothing of another one."
+        "A log of one model says nothing about another one."
     )
 
 
 def _cheapest_right(answers: Sequence[Answer]) -> Answer:
-    """The cheapest good answer; where none is good the cheapest of all. Unknown costs come last."""
+    """Return the cheapest good answer, or the cheapest of all if none is good. Unknown costs come last."""
     best, place = answers[0], (True, True, 0)
     for answer in answers:
         found = (answer.success is not True, answer.cost_nusd is None, answer.cost_nusd or 0)

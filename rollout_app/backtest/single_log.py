@@ -1,8 +1,8 @@
-"""What a log of one model each says of a policy: only what came of the tasks on which both choose the same.
+"""What a log with one model per task says about a policy: only the outcomes of tasks where both choose the same model.
 
-Where they differ nobody knows what would have happened. These tasks are no random sample either: the rule that picked
-them may have picked the easy ones. So nothing is projected from here; it is said what is known, and of how many. A
-router's task log knows more: during a rollout the arm of each task was drawn (`drawn`).
+Where they differ, nobody knows what would have happened. The agreeing tasks are no random sample either: the rule
+that picked them may have picked the easy ones. So nothing is projected; the result says what is known and for how
+many tasks. A router's task log says more, because the arm of each task was drawn during a rollout (`drawn`).
 """
 
 from collections import Counter
@@ -20,13 +20,12 @@ from rollout_app.backtest.tasks import Task
 
 @dataclass(slots=True)
 class Agreement:
-    """What is known.
+    """What is known about a policy from a log.
 
-    tasks, agreed      how many there are, and on how many the policy asks the models that were asked
-    graded             of the agreed: with a known success
-    accuracy, cost_per_success   of the agreed and graded ones; of nothing else
-    moves              (model that was asked, model that the policy would ask) of the others, with how many
-    drawn              of a router's task log: what the tasks whose arm was drawn say of the whole
+    tasks, agreed      all tasks, and those on which the policy asks the models that were asked graded
+    agreed tasks with a known success accuracy, cost_per_success   over the agreed and graded tasks only moves
+    of other tasks: (model that was asked, model that the policy would ask), with counts drawn              for a
+    router's task log: what the drawn tasks say about all tasks
     """
 
     tasks: int = 0
@@ -39,7 +38,7 @@ class Agreement:
 
 
 def agreement(policy: CompiledPolicy, tasks: Iterable[Task]) -> Agreement:
-    """The policy against a log, task by task."""
+    """Compare the policy with a log, task by task."""
     found, tally = Agreement(), Tally()
     for task in tasks:
         found.tasks += 1
@@ -64,10 +63,10 @@ def against_log(
     versions: Documents,
     bounded: Callable[[Iterator[Task]], Iterator[Task]] = iter,
 ) -> dict[str, Agreement]:
-    """What a log says of each policy, by name. Raises as `open_tasks` does.
+    """Return what a log says about each policy, by name. Raises the same errors as `open_tasks`.
 
-    versions  the documents of the workload's versions, by number; asked for a router's task log only
-    bounded   a limit on the tasks
+    versions  the documents of the workload's versions by number; used only for a router's task log bounded   applies
+    a limit on the tasks
     """
     found = {
         name: agreement(compile_policy(document), bounded(open_tasks(source)))

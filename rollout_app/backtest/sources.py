@@ -1,4 +1,4 @@
-"""open_tasks: any recorded tasks as a stream, whatever they are kept in."""
+"""Open recorded tasks from any supported source as a stream."""
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +24,13 @@ LOGS = ("litellm", "langfuse", "helicone", "opentelemetry", "pointsman")
 class Source:
     """Where recorded tasks are, and how to read them.
 
-    path          a file
-    log           one of `LOGS`; empty: a table in which a row is a task with every model's outcome
-    mapping       of a table: a YAML file that says which column is what; empty: its own column names do
-    latency_unit  of Langfuse: `ms` or `s`; there is no default, because no file says it
-    grade         of a log: where the grade stands (LiteLLM: a dotted path; Langfuse and Helicone: a score's name;
+    path          a file log           one of `LOGS`; empty: a table with one task per row and the outcome of every
+    model mapping       for a table: a YAML file that maps its columns; empty: by its own column names latency_unit
+    for Langfuse: `ms` or `s`; there is no default, because files do not say grade         for a log: where the grade
+    is (LiteLLM: a dotted path; Langfuse and Helicone: a score's name;
                   a router's task log: a kind of feedback)
-    grades        of Langfuse: the file of scores
-    success_from  a score from here on is a success
-    prices        dollars a million tokens (input, output) by catalogue model, for costs that the file does not hold
+    grades        for Langfuse: the file of scores success_from  the lowest score that is a success prices
+    dollars per million tokens (input, output) by catalogue model, for costs that are not in the file
     """
 
     path: str
@@ -46,7 +44,7 @@ class Source:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """How to read the file of tasks: the same for every command that reads one."""
+    """Add the options for reading a file of tasks, shared by all commands that read one."""
     parser.add_argument("--mapping", default="", help="of a table: YAML that says which column is what")
     parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a log")
     parser.add_argument("--latency-unit", default="", choices=["", "ms", "s"], help="of Langfuse's latency")
@@ -62,14 +60,17 @@ def source_of(options: Mapping[str, Any], prices: Prices) -> Source:
 
 
 def open_tasks(source: Source) -> Iterator[Task]:
-    """The tasks of a source. Raises `ValueError` for what is asked in the wrong way, `UnreadableTasks` for a file that
-    is refused (before the first task of a log, after the last one of a table), `OSError` where it can't be opened."""
+    """Return the tasks of a source.
+
+    Raises `ValueError` for wrong options, `UnreadableTasks` for a file that is refused (before the first task of a
+    log, after the last one of a table), `OSError` if it cannot be opened.
+    """
     name, problems = Path(source.path).name, Problems()
     if not source.log:
         mapping = _mapping(source.mapping)
         return read_table(open_records(source.path, problems), name, problems, mapping, source.prices)
     if source.log not in LOGS:
-        raise ValueError(f"The log {source.log!r} is not known; known are {', '.join(LOGS)}.")
+        raise ValueError(f"The log {source.log!r} is not supported; use one of {', '.join(LOGS)}.")
     if source.log == "pointsman":
         return (logged.task for logged in open_task_log(source).tasks())
     rows = open_rows(source.path, problems)
@@ -79,7 +80,7 @@ def open_tasks(source: Source) -> Iterator[Task]:
 
 
 def open_task_log(source: Source) -> TaskLogFiles:
-    """A router's task log, with the older files that stand beside it."""
+    """Open a router's task log together with its rotated files."""
     return TaskLogFiles.of(source.path, source.grade, source.success_from)
 
 
@@ -92,7 +93,7 @@ def _mapping(path: str) -> TableMapping | None:
         if error.problems[0].code == "wrong_type":
             document = {}
         else:
-            raise ValueError(f"{path} is no YAML that a mapping can be: {error}") from None
+            raise ValueError(f"{path} is not valid YAML for a mapping: {error}") from None
     try:
         return read_mapping(document)
     except ValueError as error:

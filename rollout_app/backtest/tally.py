@@ -1,22 +1,22 @@
-"""Sums over tasks, kept so that intervals can be drawn from them without keeping the tasks.
+"""Sums over tasks from which intervals can be computed without storing the tasks.
 
-Tasks go round into at most `GROUPS` groups. Resampling whole groups of independent tasks is the bootstrap for sums of
-groups; up to `GROUPS` tasks each is a group of its own, and it is the ordinary bootstrap (Efron 1979). A million tasks
-cost as much memory as a few hundred.
+Tasks are distributed in turn over at most `GROUPS` groups. Resampling whole groups of independent tasks is the
+bootstrap for sums of groups; up to `GROUPS` tasks, each is its own group, and it is the ordinary bootstrap (Efron
+1979). A million tasks use as much memory as a few hundred.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-GROUPS = 400  # an interval from 400 groups is as wide as one from all tasks, to a few per cent
+GROUPS = 400  # an interval from 400 groups is as wide as one from all tasks, to within a few per cent
 RESAMPLES = 1_000
 LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its 95 % bootstrap interval; all None where it can't be given."""
+    """A figure with its 95 % bootstrap interval; None where unknown."""
 
     value: float | None
     low: float | None = None
@@ -24,10 +24,10 @@ class Interval:
 
 
 class Tally:
-    """One policy's (or one model's) sums by group.
+    """The sums of one policy or model by group.
 
-    n, successes        tasks with a known outcome under everything that is compared, and the good ones
-    priced, good, cost  the same tasks where every cost is known, too: their number, successes and nano-USD
+    n, successes        tasks with a known outcome under everything that is compared, and the good ones priced, good,
+    cost  of these, tasks with every cost known: their number, successes and nano-USD
     """
 
     __slots__ = ("cost", "good", "n", "priced", "successes")
@@ -40,7 +40,7 @@ class Tally:
         self.cost = [0] * GROUPS
 
     def add(self, group: int, success: bool, cost_nusd: int | None) -> None:
-        """One task. `cost_nusd` None: left out of every figure of cost."""
+        """Add one task. With `cost_nusd` None it is left out of all cost figures."""
         self.n[group] += 1
         self.successes[group] += success
         if cost_nusd is not None:
@@ -49,7 +49,7 @@ class Tally:
             self.cost[group] += cost_nusd
 
     def totals(self, groups: Sequence[int] | None = None) -> "TaskSums":
-        """The sums over the groups, each as often as it is named; None: each once."""
+        """Return the sums over the groups, each as often as it is listed; None: each once."""
         columns = (self.n, self.successes, self.priced, self.good, self.cost)
         if groups is None:
             return TaskSums(*map(sum, columns))
@@ -58,7 +58,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class TaskSums:
-    """Sums of a tally, and the figures made of them. Costs in nano-USD."""
+    """The sums of a tally and their figures. Costs in nano-USD."""
 
     n: int
     successes: int
@@ -73,12 +73,12 @@ class TaskSums:
 
     @property
     def cost_per_task(self) -> float | None:
-        """Nano-USD."""
+        """In nano-USD."""
         return self.cost / self.priced if self.priced else None
 
     @property
     def cost_per_success(self) -> float | None:
-        """Nano-USD; None without a success."""
+        """In nano-USD; None without a success."""
         return self.cost / self.good if self.good else None
 
 
@@ -86,13 +86,13 @@ Figure = Callable[[Sequence[TaskSums]], float | None]
 
 
 class Resamples:
-    """The same resamples for everything that is compared, so that differences are paired; each tally's are summed once.
+    """Resamples shared by everything that is compared, so that differences are paired. Each tally is summed once.
 
-    used  the groups with tasks: they fill in order, so these are the first ones
+    used  the number of groups with tasks; groups fill in order, so these are the first ones
     """
 
     def __init__(self, used: int, *, seed: int = 1) -> None:
-        chance, places = random.Random(seed), range(used)  # noqa: S311 — to be repeated, not secret
+        chance, places = random.Random(seed), range(used)  # noqa: S311 — must be repeatable, not secret
         self._draws = [chance.choices(places, k=used) for _ in range(RESAMPLES)] if used > 1 else []
         self._sums: dict[int, tuple[Tally, list[TaskSums]]] = {}
 
@@ -101,9 +101,9 @@ class Resamples:
         return cls(sum(1 for tasks in zip(*(tally.n for tally in tallies), strict=True) if any(tasks)))
 
     def sums(self, tally: Tally) -> list[TaskSums]:
-        """One a resample; none where there are fewer than two groups."""
+        """Return the sums of each resample; empty for fewer than two groups."""
         if id(tally) not in self._sums:
-            # The tally is kept with its sums: an identity is another's once its object is gone.
+            # Keep the tally alive: its `id` could be reused once the object is gone.
             self._sums[id(tally)] = tally, [tally.totals(groups) for groups in self._draws]
         return self._sums[id(tally)][1]
 
@@ -111,8 +111,9 @@ class Resamples:
 def intervals(
     tallies: Sequence[Tally], figures: Sequence[Figure], resamples: Resamples | None = None
 ) -> list[Interval]:
-    """Each figure of the tallies with its bootstrap interval. A figure that can't be given in more than a twentieth of
-    the resamples has no interval."""
+    """Return each figure with its bootstrap interval. No interval if it is undefined in more than 5 % of the
+    resamples.
+    """
     resamples = resamples or Resamples.of(tallies)
     whole = [tally.totals() for tally in tallies]
     resampled = list(zip(*map(resamples.sums, tallies), strict=True))

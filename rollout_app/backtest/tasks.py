@@ -1,18 +1,16 @@
-"""A recorded task: what a policy may look at, and what came of it under each model that was asked."""
+"""A recorded task: the inputs of a policy, and the outcome under each model that was asked."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What one model's answer to one task was recorded to be. None means that nobody recorded it.
+    """One model's recorded answer to one task. None: not recorded.
 
-    success     whether the answer was good; None: ungraded
-    cost_nusd   nano-US-dollars; None: no price is known. 0 is a known cost
-    quality     0 … 1, where a score was recorded
-    confidence  0 … 1, what a policy's second stage may look at
-    latency_ms  how long the answer took
-    error       the kind of failure in the policy's words (`timeout`, `refusal`, …); None: it answered
+    success     whether the answer was good; None: ungraded cost_nusd   nano-US-dollars; None: no known price. 0 is a
+    known cost quality     0 … 1, if a score was recorded confidence  0 … 1, an input of a policy's second stage
+    latency_ms  how long the answer took error       the kind of failure as policies name it (`timeout`, `refusal`,
+    …); None: it answered
     """
 
     success: bool | None
@@ -24,7 +22,7 @@ class Answer(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One recorded task. `answers` is by catalogue model; `request` holds the `request.*` inputs."""
+    """One recorded task. `answers` is keyed by catalogue model; `request` holds the `request.*` inputs."""
 
     request: Mapping[str, Any]
     answers: Mapping[str, Answer]

@@ -1,4 +1,4 @@
-"""A sweep of one threshold: the same policy with other numbers in one condition."""
+"""Sweep one threshold: the same policy with different numbers in one condition."""
 
 import math
 import re
@@ -9,17 +9,16 @@ from typing import Any
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from rollout_app.backtest.run import MAX_POLICIES, Backtest, Line
 
-# A number that stands alone: not a part of a name, and not inside a string literal (those are cut out beforehand).
+# A separate number: not part of a name, and not inside a string literal (those are blanked out beforehand).
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
 _STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
 
 
 def swept(document: Mapping[str, Any], place: str, values: Sequence[float]) -> dict[str, CompiledPolicy]:
-    """The document once for each value, by the value's text.
+    """Return the document compiled once for each value, by the value's text.
 
-    place  `escalate` for the second stage's condition, or the id of a rule
-    Raises `ValueError` where the condition does not hold exactly one number, `PolicyInvalid` for a value that makes
-    the document invalid.
+    place  `escalate` for the second stage's condition, or the id of a rule Raises `ValueError` if the condition does
+    not hold exactly one number, `PolicyInvalid` for a value that makes the document invalid.
     """
     condition = _condition(document, place)
     span = _only_number(condition, place)
@@ -33,7 +32,7 @@ def swept(document: Mapping[str, Any], place: str, values: Sequence[float]) -> d
 
 
 def policies_of(documents: Mapping[str, Mapping[str, Any]], sweep: str = "") -> dict[str, CompiledPolicy]:
-    """The documents compiled, by name; with a sweep (`PLACE:LOW:HIGH:STEPS`) the only one, once for each value."""
+    """Compile the documents by name; with a sweep (`PLACE:LOW:HIGH:STEPS`), the single one for each value."""
     if not sweep:
         return {name: compile_policy(document) for name, document in documents.items()}
     if len(documents) != 1:
@@ -50,14 +49,14 @@ def policies_of(documents: Mapping[str, Mapping[str, Any]], sweep: str = "") -> 
 
 
 def steps(low: float, high: float, count: int) -> list[float]:
-    """`count` values from low to high, both included."""
+    """Return `count` values from low to high, both included."""
     if not 2 <= count <= MAX_POLICIES or not -math.inf < low < high < math.inf:
         raise ValueError(f"A sweep goes from a lower to a higher value in 2 to {MAX_POLICIES} steps.")
     return [round(low + (high - low) * at / (count - 1), 10) for at in range(count)]
 
 
 def cheapest_within(result: Backtest, bar: float) -> Line | None:
-    """The policy that meets the quality bar (0 … 1) at the least cost per success; None when none does."""
+    """Return the policy that meets the quality bar (0 … 1) at the lowest cost per success; None if none does."""
     within = [
         line
         for line in result.policies

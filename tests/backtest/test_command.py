@@ -38,7 +38,7 @@ def test_it_answers_in_a_table_with_sentences(policy: str) -> None:
     text = answered(policy, "--tasks", "gsm8k", "--bar", "0.8")
     assert "1,307 tasks read, 1,307 compared, 1,307 of them with every cost known." in text
     assert "81.03 %" in text
-    assert "that the policy's rules do better is not shown" in text
+    assert "the policy's rules are not shown to do better" in text
     assert "its interval reaches below the bar" in text
 
 
@@ -83,7 +83,7 @@ def test_a_log_is_compared_where_both_agree(policy: str, tmp_path: Path) -> None
     log.write_text(json.dumps(row))
     text = answered(policy, "--tasks", str(log), "--log", "litellm", "--grade", "ok")
     assert "of 1 logged tasks the policy asks the same models in 1 (100.0 %)" in text
-    assert "Nothing is projected from here" in text
+    assert "Nothing is projected from this" in text
 
 
 def test_it_needs_no_catalogue_where_the_file_has_costs(

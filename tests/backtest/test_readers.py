@@ -59,19 +59,19 @@ def test_a_file_with_unreadable_values_is_refused_whole_with_rows_and_columns(tm
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.csv", b"a/b:success\n\xff\xfe\n", "no CSV in UTF-8"),
+        ("t.csv", b"a/b:success\n\xff\xfe\n", "not CSV in UTF-8"),
         (
             "t.csv",
             TABLE.encode() + b"1,2,3,4,5,6,7,8\n",
-            "row 1: it has 8 values, and the header names 6 columns",
+            "row 1: it has 8 values, but the header names 6 columns",
         ),
         ("t.csv", b"a,b\n1,2\n", "no column `<model>:success`"),
-        ("t.jsonl", b'{"a/b:success": 1}\n{"a"\n', "row 2: it is no JSON"),
+        ("t.jsonl", b'{"a/b:success": 1}\n{"a"\n', "row 2: it is not JSON"),
         ("t.jsonl", b"[1]\n", "an object was expected"),
         ("t.json", b'{"a": 1}', "a list of objects was expected"),
-        ("t.csv.gz", b"not gzip", "no CSV in UTF-8"),
-        ("t.xlsx", b"", "the ending is none of"),
-        ("t.parquet", b"nothing", "no Parquet file"),
+        ("t.csv.gz", b"not gzip", "not CSV in UTF-8"),
+        ("t.xlsx", b"", "the extension must be"),
+        ("t.parquet", b"nothing", "not a Parquet file"),
     ],
 )
 def test_what_is_no_table_is_said(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -133,23 +133,23 @@ def test_a_mapping_says_which_column_is_what(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("models: {}", "names each catalogue model"),
+        ("models: {}", "must map each catalogue model"),
         ("models: {a/b: {cost: c}}", "`success` or `score`"),
-        ("models: {a/b: {success: s, prize: c}}", "prize is not known"),
-        ("model: {}", "model is not known"),
+        ("models: {a/b: {success: s, prize: c}}", "unknown prize"),
+        ("model: {}", "unknown model"),
         ("currency: EUR\nmodels: {a/b: {success: s}}", "rate"),
         ("request: {x: {column: a, value: 1}}\nmodels: {a/b: {success: s}}", "name a column"),
-        ("- 1", "names each catalogue model"),
-        ("models: {a/b: {success: [s]}}", "the name of a column is meant, not a list"),
-        ("models: {a/b: {success: s, tokens: 5}}", "names and what they stand for are meant, not 5"),
-        ("models: {a/b: {success: s, tokens: {input: {value: many}}}}", "a number is meant, not 'many'"),
-        ("models: {a/b: {score: {column: s, success_from: .nan}}}", "is no YAML"),
-        ("models: {a/b: {success: s, latency_s: t, latency_ms: t}}", "one of them"),
+        ("- 1", "must map each catalogue model"),
+        ("models: {a/b: {success: [s]}}", "expected the name of a column, not a list"),
+        ("models: {a/b: {success: s, tokens: 5}}", "expected an object, not 5"),
+        ("models: {a/b: {success: s, tokens: {input: {value: many}}}}", "expected a number, not 'many'"),
+        ("models: {a/b: {score: {column: s, success_from: .nan}}}", "is not valid YAML"),
+        ("models: {a/b: {success: s, latency_s: t, latency_ms: t}}", "not both"),
         ("models: {a/b: {success: s, price_usd_per_million: {input: -1}}}", "0 or more"),
-        ("request: [1]\nmodels: {a/b: {success: s}}", "request: names and what they stand for"),
-        ("request: {x: {value: [1]}}\nmodels: {a/b: {success: s}}", "a constant is a text"),
-        ("a: &a [x, x]\nb: [*a, *a]", "is no YAML"),
-        ("a: [", "is no YAML"),
+        ("request: [1]\nmodels: {a/b: {success: s}}", "request: expected an object"),
+        ("request: {x: {value: [1]}}\nmodels: {a/b: {success: s}}", "a constant must be a text"),
+        ("a: &a [x, x]\nb: [*a, *a]", "is not valid YAML"),
+        ("a: [", "is not valid YAML"),
     ],
 )
 def test_a_wrong_mapping_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
@@ -160,21 +160,21 @@ def test_a_wrong_mapping_is_refused_in_words(tmp_path: Path, text: str, says: st
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     mapping = written(tmp_path, "m.yaml", "models: {a/b: {success: ok}}")
-    with pytest.raises(UnreadableTasks, match="column ok: no row has it"):
+    with pytest.raises(UnreadableTasks, match="column ok: the mapping names it"):
         tasks_of(written(tmp_path, "t.csv", "s\n1\n"), mapping=str(mapping))
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     """Half a row is no row with missing values: what is not there may be the outcome that mattered."""
     whole = TABLE + "12,law,1,0.001,0,0.02\n" * 30
-    with pytest.raises(UnreadableTasks, match="row 30: it has 3 values, and the header names 6 columns"):
+    with pytest.raises(UnreadableTasks, match="row 30: it has 3 values, but the header names 6 columns"):
         tasks_of(written(tmp_path, "t.csv", whole[: -len(",0.001,0,0.02\n")]))
     with pytest.raises(UnreadableTasks, match="unexpected end of data"):
         tasks_of(written(tmp_path, "t.csv", whole + '12,"la'))
     packed = gzip.compress(whole.encode())
-    with pytest.raises(UnreadableTasks, match="end-of-stream|no CSV in UTF-8"):
+    with pytest.raises(UnreadableTasks, match="end-of-stream|not CSV in UTF-8"):
         tasks_of(written(tmp_path, "t.csv.gz", packed[:-9]))
-    with pytest.raises(UnreadableTasks, match="no CSV in UTF-8"):
+    with pytest.raises(UnreadableTasks, match="not CSV in UTF-8"):
         tasks_of(written(tmp_path, "t.csv.gz", packed[:20] + b"\0" * 20 + packed[40:]))
 
 
@@ -184,7 +184,7 @@ def test_rows_that_cannot_be_taken_apart_are_all_named_and_counted(tmp_path: Pat
     assert "26 problems" in str(refused.value)
     assert "… and 5 more of this kind (columns)." in str(refused.value)
     assert "row 26, column a/small:success: 'x' is neither 1 nor 0" in str(refused.value)
-    with pytest.raises(UnreadableTasks, match="row 2: it is no JSON") as refused:
+    with pytest.raises(UnreadableTasks, match="row 2: it is not JSON") as refused:
         tasks_of(written(tmp_path, "t.jsonl", '{"a/b:success": 1}\n{"a/b:su\n{}\n[]\n{"a/b:success": 2}\n'))
     assert "row 4: an object was expected" in str(refused.value)
     assert "row 5, column a/b:success: 2 is neither 1 nor 0" in str(refused.value)
@@ -349,7 +349,7 @@ def test_a_row_without_what_it_needs_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="known are litellm"):
+    with pytest.raises(ValueError, match="use one of litellm"):
         tasks_of(lines(tmp_path, {}), log="other")
 
 
@@ -370,7 +370,7 @@ def test_a_call_that_was_logged_twice_is_paid_once(tmp_path: Path) -> None:
 
 
 def test_a_log_under_another_ones_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has 2 rows, and none is a call that answers a task"):
+    with pytest.raises(ValueError, match="has 2 rows, but none is a call that answers a task"):
         tasks_of(lines(tmp_path, payload(), payload()), log="opentelemetry")
 
 
@@ -385,11 +385,11 @@ def test_a_trace_that_joins_everything_is_refused(tmp_path: Path, monkeypatch: p
     ("changes", "says"),
     [
         ({"prompt_tokens": -5}, "-5 tokens"),
-        ({"prompt_tokens": 10**30}, "tokens; 0 or more"),
+        ({"prompt_tokens": 10**30}, "tokens; there must be 0 or more"),
         ({"response_cost": "free"}, "'free' is not a number"),
         ({"response_cost": -1}, "a cost of -1"),
-        ({"startTime": "yesterday"}, "'yesterday' is no time"),
-        ({"startTime": "inf"}, "is no time"),
+        ({"startTime": "yesterday"}, "'yesterday' is not a time"),
+        ({"startTime": "inf"}, "is not a time"),
         ({"model": None}, "there is no 'model'"),
     ],
 )

@@ -87,7 +87,7 @@ def test_broken_and_doubled_lines_are_counted_and_the_rest_is_read(tmp_path: Pat
     assert [task.at for task in files.tasks()] == [1_790_000_001.0, 1_790_000_002.0]
     assert (files.read.broken, files.read.doubled) == (4, 1)
     assert files.read.told() == [
-        "4 lines passed over: half written or no line of a task log.", "1 lines passed over: there a second time."
+        "4 lines skipped: half-written, or not a line of a task log.", "1 lines skipped: repeated."
     ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_a_line_whose_figures_are_none_is_broken(tmp_path: Path, changes: dict[s
 
 
 def test_a_file_that_is_no_task_log_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableTasks, match="not one of its lines"):
+    with pytest.raises(UnreadableTasks, match="none of its lines"):
         list(open_tasks(Source(str(written(tmp_path, {"model": "x"})), log="pointsman")))
 
 
@@ -174,13 +174,13 @@ def test_tasks_on_which_the_arms_act_alike_tell_of_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"propensity": 0.0}, "its propensity is none"),
-        ({"propensity": -1.0}, "its propensity is none"),
-        ({"propensity": 1.5}, "its propensity is none"),
+        ({"propensity": 0.0}, "invalid propensity"),
+        ({"propensity": -1.0}, "invalid propensity"),
+        ({"propensity": 1.5}, "invalid propensity"),
         ({"rule": "pin"}, "pinned"),
         ({"workload": "other"}, "of the workload other"),
-        ({"version": 99}, "version 99 is not known"),
-        ({"other": {"version": 98, "model": LARGE}}, "version 98 is not known"),
+        ({"version": 99}, "version 99 is unknown"),
+        ({"other": {"version": 98, "model": LARGE}}, "version 98 is unknown"),
     ],
     ids=str,
 )
@@ -270,6 +270,6 @@ def test_the_command_says_that_an_unknown_version_tells_nothing(tmp_path: Path, 
     out = StringIO()
     path = written(tmp_path, *many(9, 1, "candidate"), "{")
     call_command("backtest", *policies, "--tasks", str(path), "--log", "pointsman", stdout=out)
-    assert "10 tasks, version 13 is not known" in out.getvalue()
-    assert "1 lines passed over: half written" in out.getvalue()
-    assert "No arm acted as it would: nothing is known of it." in out.getvalue()
+    assert "10 tasks, version 13 is unknown" in out.getvalue()
+    assert "1 lines skipped: half-written" in out.getvalue()
+    assert "No arm acted as it would, so nothing is known about it." in out.getvalue()

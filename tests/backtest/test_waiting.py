@@ -94,7 +94,7 @@ def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(
         ({"content": b"\xff\xfe\x00"}, "tasks.csv"),
         ({"content": b""}, "There are no tasks."),
         ({"content": HEADER.encode()}, "There are no tasks."),
-        ({"content": TASKS.encode(), "mapping": "models: ["}, "no YAML"),
+        ({"content": TASKS.encode(), "mapping": "models: ["}, "not valid YAML"),
         ({"log": "mylog"}, "There is no log 'mylog'"),
         ({"recorded": "mine"}, "There is no set 'mine'"),
         ({"sweep": "escalate:0:inf:3"}, "lower to a higher value in 2 to 101 steps"),
@@ -237,7 +237,7 @@ def test_a_routers_task_log_is_estimated_on_the_page_and_in_the_api(workload: Wo
     file = SimpleUploadedFile("tasks.jsonl", task_log(workload, 400).encode())
     posted = {"versions": ["1"], "file": file, "log": "pointsman"}
     page = text(logged_in("vera", "viewer").post(reverse("console:backtest", args=[workload.name]), posted))
-    assert "400 tasks whose arm was drawn tell what it would have done." in page
+    assert "400 tasks with a drawn arm show what it would have done." in page
     assert "success 75.0% (70." in page
     body = {"versions": [1], "log": "pointsman", "file": {"name": "t.jsonl", "text": task_log(workload, 400)}}
     answer = Caller()("POST", f"workloads/{workload.name}/backtest", body)

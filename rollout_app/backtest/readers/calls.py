@@ -1,10 +1,10 @@
-"""A gateway's log as tasks: one task is one trace, whatever retries and fallbacks it took.
+"""A gateway's log as tasks: one trace is one task, including its retries and fallbacks.
 
     rows → one format's `read_call` → Call → joined by trace on disk → Task
 
-Calls may come in any order, and twice: a row that says the same of the same moment is the same call. They wait in a
-temporary SQLite file, so a log of ten gigabytes costs ten gigabytes of disk and no memory. Prompts and answers are
-never kept.
+Calls may come in any order and more than once: an equal row with the same start is the same call. They are kept in a
+temporary SQLite file, so a log of ten gigabytes uses ten gigabytes of disk and little memory. Prompts and answers are
+never stored.
 """
 
 import sqlite3
@@ -25,11 +25,9 @@ from rollout_app.backtest.tasks import Answer, Task
 class Call:
     """One call of a model, as a gateway logged it.
 
-    trace       joins the calls of one request
-    at          when it began, Unix seconds (or any number that orders the calls of a trace)
-    success     a grade, if the log holds one; None: ungraded
-    error       the kind of failure; None: it answered
-    request     the `request.*` inputs that the log holds
+    trace       joins the calls of one request at          its start in Unix seconds (or any number that orders the
+    calls of a trace) success     a grade, if the log has one; None: ungraded error       the kind of failure; None:
+    it answered request     the `request.*` inputs in the log
     """
 
     trace: str
@@ -43,7 +41,7 @@ class Call:
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
-MOST_CALLS = 10_000  # of one trace
+MOST_CALLS = 10_000  # per trace
 ReadCall = Callable[[Row], Call | None]
 Grades = Mapping[str, tuple[bool | None, float | None]]
 
@@ -55,11 +53,10 @@ def read_log(
     read_call: ReadCall,
     grades: Grades | None = None,
 ) -> Iterator[Task]:
-    """The log's traces as tasks, in the order of their names. Raises `UnreadableTasks` before the first task.
+    """Yield the log's traces as tasks, ordered by name. Raises `UnreadableTasks` before the first task.
 
-    problems   those of the rows that `rows` left out
-    read_call  a row as a call; None for a row that is no task's call; raises `ValueError` or `KeyError`
-    grades     (success, score) by trace, where they stand in another file
+    problems   those of the rows that `rows` left out read_call  converts a row to a call; None for a row that is not
+    a task's call; raises `ValueError` or `KeyError` grades     (success, score) by trace, if they are in another file
     """
     with tempfile.TemporaryDirectory() as home:
         kept = sqlite3.connect(Path(home) / "calls.sqlite3")
@@ -72,8 +69,8 @@ def read_log(
                 raise UnreadableTasks(source, problems)
             if entries.read and not entries.calls:
                 raise ValueError(
-                    f"{source} has {entries.read:,} rows, and none is a call that answers a task: is it the log that "
-                    "you named?"
+                    f"{source} has {entries.read:,} rows, but none is a call that answers a task. Is it the kind of "
+                    "log that you named?"
                 )
             kept.execute("CREATE INDEX by_trace ON call (trace, at)")
             yield from _traces(kept, grades or {})
@@ -82,7 +79,7 @@ def read_log(
 
 
 class _Entries:
-    """The rows that are calls, as they are kept: (trace, start, the rest packed)."""
+    """The rows that are calls, in their stored form: (trace, start, the rest packed)."""
 
     def __init__(self, rows: Iterable[tuple[int, Row]], read_call: ReadCall, problems: Problems) -> None:
         self._rows, self._read_call, self._problems = rows, read_call, problems
@@ -119,24 +116,24 @@ def _traces(kept: sqlite3.Connection, grades: Grades) -> Iterator[Task]:
             yield _task(calls.values(), grades.get(trace or "", (None, None)))
             calls = {}
         trace = name
-        # A start of 0 is none: then nothing tells a call that was written twice from one that was made twice.
+        # A start of 0 means none: then a repeated row cannot be told from a repeated call.
         calls[(start, body) if start else (at,)] = body
         if len(calls) > MOST_CALLS:
             raise ValueError(
-                f"The trace {name[:80]!r} has more than {MOST_CALLS:,} calls. A trace is one task: what joins them is "
-                "something else."
+                f"The trace {name[:80]!r} has more than {MOST_CALLS:,} calls. A trace must be one task, so the calls "
+                "are joined by the wrong field."
             )
     if calls:
         yield _task(calls.values(), grades.get(trace or "", (None, None)))
 
 
 def _task(bodies: Iterable[bytes], grade: tuple[bool | None, float | None]) -> Task:
-    """The calls of one trace, first to last. The last model's answer is the one that was used, and the one graded."""
+    """Join the calls of one trace, in order. The last model's answer is the one that was used and graded."""
     answers: dict[str, Answer] = {}
     calls: list[tuple[Any, ...]] = [msgspec.msgpack.decode(body) for body in bodies]
     for model, cost, latency, success, quality, error, _ in calls:
         before = answers.get(model)
-        if before is not None:  # a retry: its cost and time come on top
+        if before is not None:  # a retry: add its cost and time
             cost = None if cost is None or before.cost_nusd is None else cost + before.cost_nusd
             latency = None if latency is None or before.latency_ms is None else latency + before.latency_ms
         answers[model] = Answer(False if error else success, cost, quality, None, latency, error)

@@ -1,10 +1,10 @@
-"""One row of each log that is known, as a call. Field names are those of the programs that write them.
+"""Convert one row of each supported log to a call. Field names are those of the programs that write them.
 
-LiteLLM      `StandardLoggingPayload` (litellm/types/utils.py), `SpendLogsPayload` (litellm/proxy/_types.py)
-Langfuse     observations of the blob storage export and of the API (docs "Blob Storage Export Field Reference")
-Helicone     `HeliconeRequest` of `@helicone/export`
-OpenTelemetry  spans of the GenAI conventions: `gen_ai.provider.name` and `gen_ai.usage.input_tokens` of the repository
-             semantic-conventions-genai, and `gen_ai.system`, `gen_ai.usage.prompt_tokens` of before
+LiteLLM      `StandardLoggingPayload` (litellm/types/utils.py), `SpendLogsPayload` (litellm/proxy/_types.py) Langfuse
+observations of the blob storage export and of the API (docs "Blob Storage Export Field Reference") Helicone
+`HeliconeRequest` of `@helicone/export` OpenTelemetry  spans of the GenAI conventions: `gen_ai.provider.name` and
+`gen_ai.usage.input_tokens` of the repository
+             semantic-conventions-genai, and the older `gen_ai.system` and `gen_ai.usage.prompt_tokens`
 """
 
 import math
@@ -21,14 +21,16 @@ from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
 from rollout_app.backtest.readers.rows import Row, open_rows
 
-# What a gateway calls for its own ends is nobody's task.
+# Calls that a gateway makes for itself are not tasks.
 _INTERNAL = ("is_silent_experiment", "internal_call_origin")
 _CHAT_CALLS = {"", "completion", "acompletion", "atext_completion", "text_completion", "responses", "aresponses",
                "anthropic_messages", "generate_content", "agenerate_content"}  # fmt: skip
 
 
 def litellm(prices: Prices, grade: str = "") -> ReadCall:
-    """Rows of LiteLLM: logged payloads or spend logs. `grade`: a dotted path to 1/0, such as `metadata.success`."""
+    """Return a reader of LiteLLM rows: logged payloads or spend logs. `grade`: a dotted path such as
+    `metadata.success`.
+    """
 
     def read(row: Row) -> Call | None:
         metadata = _object(row.get("metadata"))
@@ -49,7 +51,7 @@ def litellm(prices: Prices, grade: str = "") -> ReadCall:
             ),
             at=start or 0.0,
             model=model,
-            # LiteLLM writes 0 both for a cached answer, which is free, and for a model that its map has no price of.
+            # LiteLLM writes 0 both for a cached answer, which is free, and for a model without a known price.
             cost_nusd=_dollars_or_tokens(cost, cached or failed, model, tokens, prices),
             latency_ms=None if start is None or end is None else max(0.0, (end - start) * 1_000),
             success=values.yes_or_no(_path(row, grade)) if grade else None,
@@ -63,8 +65,11 @@ def litellm(prices: Prices, grade: str = "") -> ReadCall:
 
 
 def langfuse(prices: Prices, latency_unit: str) -> ReadCall:
-    """Observations of Langfuse. `latency_unit`: `ms` or `s`: integrations made before 2026-04-01 export milliseconds,
-    later ones seconds, and no row says which."""
+    """Return a reader of Langfuse observations.
+
+    `latency_unit`: `ms` or `s`. Integrations made before 2026-04-01 export milliseconds, later ones seconds, and rows
+    do not say which.
+    """
     factor = {"ms": 1.0, "s": 1_000.0}[latency_unit]
 
     def read(row: Row) -> Call | None:
@@ -97,9 +102,11 @@ def langfuse(prices: Prices, latency_unit: str) -> ReadCall:
 
 
 def langfuse_grades(path: str, name: str, success_from: float) -> Grades:
-    """(success, score) by trace, of the scores called `name`. A boolean says it, a number from `success_from` on; of
-    two scores of one trace the later row counts. Raises `UnreadableTasks` as `open_rows` does, and for a value that is
-    no number."""
+    """Return (success, score) by trace for the scores called `name`.
+
+    A boolean is the grade itself; a number is a success from `success_from` on. Of several scores of one trace the
+    last row counts. Raises `UnreadableTasks` like `open_rows`, and for a value that is not a number.
+    """
     grades: dict[str, tuple[bool | None, float | None]] = {}
     problems = Problems()
     for number, row in open_rows(path, problems):
@@ -122,7 +129,9 @@ def langfuse_grades(path: str, name: str, success_from: float) -> Grades:
 
 
 def helicone(prices: Prices, score: str = "", success_from: float = 0.5) -> ReadCall:
-    """Requests of Helicone. The grade is `scores[score]` where one is named, else `feedback_rating`."""
+    """Return a reader of Helicone requests. The grade is `scores[score]` if a score is named, else
+    `feedback_rating`.
+    """
 
     def read(row: Row) -> Call | None:
         properties = _object(_any(row, "request_properties", "properties"))
@@ -154,7 +163,9 @@ def helicone(prices: Prices, score: str = "", success_from: float = 0.5) -> Read
 
 
 def opentelemetry(prices: Prices) -> ReadCall:
-    """Spans with GenAI attributes, a span a row: `attributes` as an object, or as OTLP's list of key and value."""
+    """Return a reader of spans with GenAI attributes, one per row; `attributes` is an object or OTLP's
+    key-value list.
+    """
 
     def read(row: Row) -> Call | None:
         found = _attributes(_any(row, "attributes", "spanAttributes", "SpanAttributes"))
@@ -186,8 +197,11 @@ def opentelemetry(prices: Prices) -> ReadCall:
 
 
 def spans(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-    """Each span as a row, also where a row is OTLP's request with many of them, as the collector's file exporter writes
-    it: `resourceSpans` → `scopeSpans` → `spans`."""
+    """Yield each span as a row.
+
+    Also splits rows that are OTLP requests with several spans, as the collector's file exporter writes them:
+    `resourceSpans` → `scopeSpans` → `spans`.
+    """
     for number, row in rows:
         if "resourceSpans" not in row:
             yield number, row
@@ -204,7 +218,7 @@ def spans(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
 def _dollars_or_tokens(
     dollars: Any, zero_is_known: bool, model: str, tokens: tuple[Any, Any], prices: Prices
 ) -> int | None:
-    """The cost that the log holds, else tokens × price. A 0 that may mean "no price" is none."""
+    """Return the logged cost, or else tokens × price. A 0 that may mean "no price" is ignored."""
     cost = values.money(dollars)
     if cost or (cost == 0 and zero_is_known):
         return cost
@@ -224,7 +238,7 @@ def _litellm_model(row: Row) -> str:
 
 
 def _litellm_error(row: Row) -> str:
-    """LiteLLM's exception as the policy format's kind."""
+    """Map LiteLLM's exception to an error kind of the policy format."""
     information = _object(row.get("error_information"))
     name = str(information.get("error_class") or "")
     for part, kind in (("Timeout", "timeout"), ("RateLimit", "rate_limited"), ("Connection", "connection"),
@@ -255,7 +269,7 @@ def _trace(*candidates: Any) -> str:
 
 
 def _any(row: Row, *names: str) -> Any:
-    """The first of the names that the row has a value under: the same field is written in two cases."""
+    """Return the first value that the row has under one of the names: a field may be in snake case or camel case."""
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
@@ -267,7 +281,7 @@ def _path(row: Row, path: str) -> Any:
 
 
 def _object(value: Any) -> Mapping[str, Any]:
-    """An object, also where it was written as JSON text."""
+    """Return an object, decoding it if it was written as JSON text."""
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
@@ -281,7 +295,7 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    if isinstance(value, list) and value and isinstance(value[0], tuple):  # Parquet: a map
+    if isinstance(value, list) and value and isinstance(value[0], tuple):  # a map from Parquet
         return {str(name): one for name, one in value}
     if isinstance(value, list):  # OTLP/JSON: [{"key": …, "value": {"intValue": "12"}}]
         return {
@@ -293,7 +307,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _moment(value: Any) -> float | None:
-    """Unix seconds of a number (seconds, milli-, micro- or nanoseconds) or of an ISO 8601 text (UTC unless it says)."""
+    """Return Unix seconds from a number (s, ms, µs or ns) or ISO 8601 text (UTC without an offset)."""
     if values.missing(value):
         return None
     try:
@@ -302,10 +316,10 @@ def _moment(value: Any) -> float | None:
         try:
             moment = datetime.fromisoformat(str(value).strip())
         except ValueError:
-            raise ValueError(f"{str(value)[:60]!r} is no time") from None
+            raise ValueError(f"{str(value)[:60]!r} is not a time") from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(found):
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     for limit, unit in ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6)):
         if abs(found) < limit:
             return found / unit
@@ -313,10 +327,10 @@ def _moment(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    """A number of tokens."""
+    """Return a number of tokens."""
     found = values.number(value)
     if found is not None and not 0 <= found < 1e12:
-        raise ValueError(f"{found:g} tokens; 0 or more are meant")
+        raise ValueError(f"{found:g} tokens; there must be 0 or more")
     return None if found is None else int(found)
 
 

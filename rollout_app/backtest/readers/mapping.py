@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CHARACTERS_A_TOKEN = 4
-SUCCESS_FROM = 0.5  # a score from here on is a success, unless the mapping says otherwise
-Price = tuple[float, float]  # dollars a million tokens: input, output
+SUCCESS_FROM = 0.5  # the lowest score that is a success, unless the mapping sets another
+Price = tuple[float, float]  # dollars per million tokens: input, output
 Prices = Mapping[str, Price]
 
 _TOP = {"request", "currency", "models"}
@@ -50,7 +50,7 @@ _FIGURES = ("success", "score", "cost_usd", "confidence", "latency_ms", "error")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where a value comes from: a column, or a constant."""
+    """The source of a value: a column or a constant."""
 
     name: str = ""
     value: Any = None
@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ModelColumns:
-    """Where one model's outcome comes from. Empty names: it is not recorded."""
+    """The columns of one model's outcome. Empty: not recorded."""
 
     success: str = ""
     score: str = ""
@@ -76,7 +76,7 @@ class ModelColumns:
 
 @dataclass(frozen=True, slots=True)
 class TableMapping:
-    """A mapping that was read."""
+    """A parsed mapping."""
 
     request: Mapping[str, Column]
     attributes: Mapping[str, Column]
@@ -85,13 +85,13 @@ class TableMapping:
 
 
 def read_mapping(document: Any) -> TableMapping:
-    """A mapping from its YAML's content. Raises `ValueError` with what is wrong and where."""
+    """Parse the content of a mapping's YAML. Raises `ValueError` that says what is wrong and where."""
     if not isinstance(document, Mapping):
-        raise ValueError("A mapping is a document with `models` and, if policies ask for inputs, `request`.")
+        raise ValueError("A mapping is a document with `models` and, if policies read inputs, `request`.")
     _only(document, _TOP, "the mapping")
     models = document.get("models")
     if not isinstance(models, Mapping) or not models:
-        raise ValueError("`models` names each catalogue model and where its outcome stands.")
+        raise ValueError("`models` must map each catalogue model to the columns of its outcome.")
     request = dict(_object(document.get("request"), "request"))
     attributes = _object(request.pop("attributes", None), "request.attributes")
     return TableMapping(
@@ -103,7 +103,7 @@ def read_mapping(document: Any) -> TableMapping:
 
 
 def own_names(columns: Iterable[str]) -> TableMapping:
-    """The mapping that a table's own column names say; without a model where they name none."""
+    """Return the mapping given by a table's own column names; without models if they name none."""
     request: dict[str, Column] = {}
     attributes: dict[str, Column] = {}
     found: dict[str, dict[str, Any]] = {}
@@ -127,7 +127,7 @@ def _column(entry: Any, where: str) -> Column:
         if ("column" in entry) != ("value" in entry):
             value = entry.get("value")
             if isinstance(value, (Mapping, list)):
-                raise ValueError(f"{where}: a constant is a text, a number, or true or false.")
+                raise ValueError(f"{where}: a constant must be a text, a number, true or false.")
             return Column(_name(entry, "column", where), value, entry.get("characters") is True)
     raise ValueError(f"{where}: name a column, or write {{value: …}} for a constant.")
 
@@ -137,9 +137,9 @@ def _model(entry: Any, where: str) -> ModelColumns:
         raise ValueError(f"{where}: name the columns of this model's outcome.")
     _only(entry, _MODEL, where)
     if not {"success", "score"} & set(entry):
-        raise ValueError(f"{where}: `success` or `score` says what came of a task.")
+        raise ValueError(f"{where}: give `success` or `score`, the outcome of a task.")
     if {"latency_ms", "latency_s"} <= set(entry):
-        raise ValueError(f"{where}: `latency_ms` or `latency_s`, one of them.")
+        raise ValueError(f"{where}: give either `latency_ms` or `latency_s`, not both.")
     score = entry.get("score", "")
     scored = {"column": score} if isinstance(score, str) else _object(score, f"{where}.score")
     tokens = _object(entry.get("tokens"), f"{where}.tokens")
@@ -164,21 +164,21 @@ def _tokens(tokens: Mapping[str, Any], kind: str, where: str) -> Column | None:
         return None
     column = _column(tokens[kind], f"{where}.tokens.{kind}")
     if not column.name and _number(column.value, f"{where}.tokens.{kind}.value") < 0:
-        raise ValueError(f"{where}.tokens.{kind}.value: tokens are 0 or more.")
+        raise ValueError(f"{where}.tokens.{kind}.value: tokens must be 0 or more.")
     return column
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{where}: a number is meant, not {_shown(value)}.")
+        raise ValueError(f"{where}: expected a number, not {_shown(value)}.")
     return float(value)
 
 
 def _name(entry: Mapping[str, Any], key: str, where: str) -> str:
-    """The name of a column; empty where none is given."""
+    """Return the name of a column; empty if none is given."""
     value = entry.get(key)
     if value is not None and not isinstance(value, (str, int)):
-        raise ValueError(f"{where}.{key}: the name of a column is meant, not {_shown(value)}.")
+        raise ValueError(f"{where}.{key}: expected the name of a column, not {_shown(value)}.")
     return "" if value is None else str(value)
 
 
@@ -187,11 +187,11 @@ def _shown(value: Any) -> str:
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
-    """What stands there; empty where nothing does."""
+    """Return the object; empty if there is none."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: names and what they stand for are meant, not {_shown(value)}.")
+        raise ValueError(f"{where}: expected an object, not {_shown(value)}.")
     return value
 
 
@@ -205,7 +205,7 @@ def _price(entry: Any, where: str) -> Price | None:
         _number(entry.get(kind, 0), f"{where}.price_usd_per_million.{kind}") for kind in ("input", "output")
     ]
     if min(prices) < 0:
-        raise ValueError(f"{where}.price_usd_per_million: a price is 0 or more.")
+        raise ValueError(f"{where}.price_usd_per_million: a price must be 0 or more.")
     return prices[0], prices[1]
 
 
@@ -213,13 +213,13 @@ def _rate(entry: Any) -> float:
     if entry is None or entry == "USD":
         return 1.0
     if not isinstance(entry, Mapping) or "usd" not in entry:
-        raise ValueError("`currency` names itself and its rate: {name: EUR, usd: 1.08}.")
+        raise ValueError("`currency` needs a name and a rate: {name: EUR, usd: 1.08}.")
     rate = _number(entry["usd"], "currency.usd")
     if not 0 < rate < 1e6:
-        raise ValueError(f"currency.usd is {rate:g}; what one unit is worth in dollars is meant.")
+        raise ValueError(f"currency.usd is {rate:g}; it must be the value of one unit in dollars.")
     return rate
 
 
 def _only(entry: Mapping[str, Any], known: set[str], where: str) -> None:
     if unknown := sorted(map(str, set(entry) - known)):
-        raise ValueError(f"{where}: {', '.join(unknown)} is not known; known are {', '.join(sorted(known))}.")
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}; allowed are {', '.join(sorted(known))}.")

@@ -1,14 +1,14 @@
-"""What is wrong with a file, by row and column: the first of each kind, and how many more."""
+"""Problems of a file by row and column: the first ones of each kind, and the number of further ones."""
 
 from collections import Counter
 from dataclasses import dataclass
 
-SHOWN = 20  # of each kind
+SHOWN = 20  # per kind
 
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """One value that can't be read. Rows count from 1, a header not among them; 0: no row."""
+    """One value that cannot be read. Rows count from 1 without the header; 0: no row."""
 
     row: int
     column: str
@@ -21,7 +21,7 @@ class RowProblem:
 
 
 class UnreadableTasks(ValueError):
-    """A file that is refused. Its text names the first 20 problems of each kind and counts the rest."""
+    """Raised for a file that is refused. Its text lists the first 20 problems of each kind and counts the rest."""
 
     def __init__(self, source: str, problems: "Problems") -> None:
         self.source, self.problems = source, problems
@@ -29,14 +29,14 @@ class UnreadableTasks(ValueError):
 
 
 class Problems:
-    """Collects what is wrong while the file is read on."""
+    """Collects problems while reading continues."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.shown: list[RowProblem] = []
 
     def add(self, row: int, column: str, kind: str, message: str) -> None:
-        """Count it; keep the first of its kind."""
+        """Count the problem, and store it if it is among the first of its kind."""
         self.counts[kind] += 1
         if self.counts[kind] <= SHOWN:
             self.shown.append(RowProblem(row, column, kind, message))
@@ -45,7 +45,7 @@ class Problems:
         return bool(self.counts)
 
     def text(self, source: str) -> str:
-        """All that is known, a line each."""
+        """Describe the problems, one per line."""
         total = sum(self.counts.values())
         lines = [
             f"{source} can't be read: {total:,} {'problem' if total == 1 else 'problems'}. Nothing was used."

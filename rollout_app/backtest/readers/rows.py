@@ -1,10 +1,10 @@
-"""Rows of a file: CSV, JSON lines, a JSON array, Parquet (with pyarrow), each of the texts also as `.gz`.
+"""Read rows of a file: CSV, JSON lines, a JSON array, Parquet (with pyarrow); text formats also as `.gz`.
 
-    open_records   (number, columns, values) of each row, for tables: one tuple of columns for all rows of a layout
+    open_records   (number, columns, values) of each row, for tables; rows of one layout share the columns tuple
     open_rows      (number, {column: value}) of each row, for logs
 
-Rows count from 1. One that can't be taken apart goes into `Problems`, and reading goes on, so that one run names them
-all; a file that can't be read further is refused with what was found up to there. A file is never held in memory.
+Rows count from 1. A malformed row goes into `Problems` and reading continues, so that one run reports them all. A
+file that cannot be read further is refused with the problems found so far. A file is never held in memory.
 """
 
 import csv
@@ -22,17 +22,17 @@ from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
 Row = dict[str, Any]
 Columns = tuple[str, ...]
 Record = tuple[int, Columns, Sequence[Any]]
-MAX_LINE = 16 * 1024 * 1024  # bytes (of CSV: characters): a line that long is no record
-_ARRAY_LIMIT = 256 * 1024 * 1024  # bytes of a JSON array, which is read whole; JSON lines have no limit
+MAX_LINE = 16 * 1024 * 1024  # bytes (characters for CSV): longer lines are refused
+_ARRAY_LIMIT = 256 * 1024 * 1024  # bytes of a JSON array, which is read at once; JSON lines have no limit
 _PARQUET_BATCH = 8_192
-_BROKEN = (EOFError, zlib.error, OSError)  # an archive that was cut off, or is none
+_BROKEN = (EOFError, zlib.error, OSError)  # a truncated archive, or not an archive
 
 
 def open_records(path: str | Path, problems: Problems) -> Iterator[Record]:
-    """(row number, columns, values) of a file, by its ending: .csv, .tsv, .jsonl, .ndjson, .json, .parquet, and .gz of
-    the texts.
+    """Yield (row number, columns, values) of a file, by its extension.
 
-    Raises `UnreadableTasks` where it is not what its ending says, `OSError` where it can't be opened.
+    Supports .csv, .tsv, .jsonl, .ndjson, .json and .parquet, and .gz of the text formats. Raises `UnreadableTasks` if
+    the content does not match the extension, `OSError` if the file cannot be opened.
     """
     place = Path(path)
     match _ending(place):
@@ -46,7 +46,7 @@ def open_records(path: str | Path, problems: Problems) -> Iterator[Record]:
 
 
 def open_rows(path: str | Path, problems: Problems) -> Iterator[tuple[int, Row]]:
-    """(row number, row) of a file. Errors as in `open_records`."""
+    """Yield (row number, row) of a file. Errors as in `open_records`."""
     place = Path(path)
     match _ending(place):
         case ".jsonl" | ".ndjson":
@@ -56,7 +56,7 @@ def open_rows(path: str | Path, problems: Problems) -> Iterator[tuple[int, Row]]
         case ".csv" | ".txt" | ".tsv" | ".parquet":
             records = open_records(place, problems)
             return ((number, dict(zip(columns, values, strict=True))) for number, columns, values in records)
-    message = "the ending is none of .csv, .tsv, .jsonl, .ndjson, .json (or .gz of these) and .parquet"
+    message = "the extension must be .csv, .tsv, .jsonl, .ndjson, .json (or .gz of these) or .parquet"
     _refuse(place, problems, "format", message)
 
 
@@ -86,22 +86,22 @@ def _csv(place: Path, delimiter: str, problems: Problems) -> Iterator[Record]:
                 if len(row) == width:
                     yield number, columns, row
                 else:
-                    what = f"it has {len(row):,} values, and the header names {width:,} columns"
+                    what = f"it has {len(row):,} values, but the header names {width:,} columns"
                     problems.add(number, "", "columns", what)
         except (UnicodeDecodeError, csv.Error, *_BROKEN) as error:
-            _refuse(place, problems, "encoding", f"it is no CSV in UTF-8: {error}", number + 1)
+            _refuse(place, problems, "encoding", f"it is not CSV in UTF-8: {error}", number + 1)
 
 
 def _header(place: Path, names: list[str], problems: Problems) -> Columns:
     columns = tuple(name.strip() for name in names)
     twice = sorted({name for name in columns if name and columns.count(name) > 1}) if columns else []
-    if twice:  # which of the two is meant nobody can say
+    if twice:  # ambiguous
         _refuse(place, problems, "header", f"the header names {', '.join(twice[:5])} twice")
     return columns
 
 
 def _lines(place: Path, file: io.TextIOWrapper, problems: Problems) -> Iterator[str]:
-    """The lines of a text, none longer than `MAX_LINE`: a file without any end of line is not read into memory."""
+    """Yield the lines of a text up to `MAX_LINE`, so that a file without line ends is not read into memory."""
     while line := file.readline(MAX_LINE + 1):
         if len(line) > MAX_LINE:
             _refuse(place, problems, "length", f"a line is longer than {MAX_LINE:,} characters")
@@ -125,14 +125,14 @@ def _json_lines(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
                 try:
                     row = decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    problems.add(number, "", "encoding", f"it is no JSON: {error}")
+                    problems.add(number, "", "encoding", f"it is not JSON: {error}")
                     continue
                 if isinstance(row, dict):
                     yield number, row
                 else:
                     problems.add(number, "", "shape", "an object was expected")
         except _BROKEN as error:
-            _refuse(place, problems, "encoding", f"it is no text to read: {error}", number + 1)
+            _refuse(place, problems, "encoding", f"it is not readable text: {error}", number + 1)
 
 
 def _json_array(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
@@ -144,10 +144,10 @@ def _json_array(place: Path, problems: Problems) -> Iterator[tuple[int, Row]]:
                 _refuse(place, problems, "length", message)
             document = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, *_BROKEN) as error:
-            _refuse(place, problems, "encoding", f"it is no JSON: {error}")
+            _refuse(place, problems, "encoding", f"it is not JSON: {error}")
     del text
     rows = document
-    if isinstance(document, dict):  # OTLP's request is one row; others write their list into an object
+    if isinstance(document, dict):  # an OTLP request is one row; other tools wrap their list in an object
         rows = [document] if "resourceSpans" in document else document.get("data", document.get("rows"))
     if not isinstance(rows, list):
         _refuse(place, problems, "shape", "a list of objects was expected")
@@ -178,7 +178,7 @@ def _parquet(place: Path, problems: Problems) -> Iterator[Record]:
     except FileNotFoundError:
         raise
     except (ArrowException, OSError) as error:
-        _refuse(place, problems, "encoding", f"it is no Parquet file: {error}", number)
+        _refuse(place, problems, "encoding", f"it is not a Parquet file: {error}", number)
 
 
 def _refuse(place: Path, problems: Problems, kind: str, message: str, row: int = 0) -> NoReturn:

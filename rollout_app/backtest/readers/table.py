@@ -1,7 +1,7 @@
-"""A table as tasks: each row is one task with the outcome of every model.
+"""Read a table as tasks: each row is one task with the outcome of every model.
 
-The mapping is worked out once for all rows that have the same columns (`_Layout`), so that a row costs a look at each
-of its values and little more: a million rows are read in seconds.
+The mapping is resolved once for all rows with the same columns (`_Layout`), so that reading a row is little more than
+looking at each value: a million rows take seconds.
 """
 
 import math
@@ -24,9 +24,9 @@ from rollout_app.backtest.readers.rows import Columns, Record
 from rollout_app.backtest.tasks import Answer, Task
 
 Values = Sequence[Any]
-Figure = Callable[[Values], Any]  # of a row; raises ValueError where it can't be read
-_MOST_LAYOUTS = 1_000  # JSON rows may each have other keys
-_NO_MODEL_AFTER = 10_000  # rows: what has named no model up to here is no table of tasks
+Figure = Callable[[Values], Any]  # of a row; raises ValueError if it cannot be read
+_MOST_LAYOUTS = 1_000  # JSON rows may have different keys
+_NO_MODEL_AFTER = 10_000  # rows: if no model was named by then, it is not a table of tasks
 
 
 def read_table(
@@ -36,11 +36,10 @@ def read_table(
     mapping: TableMapping | None = None,
     prices: Prices | None = None,
 ) -> Iterator[Task]:
-    """Each row as a task. Raises `UnreadableTasks` after the last row when anything could not be read.
+    """Yield each row as a task. Raises `UnreadableTasks` after the last row if anything could not be read.
 
-    problems  those of the rows that `records` left out
-    mapping   None: the columns' own names say what they are
-    prices    dollars a million tokens by catalogue model, for models whose tokens are mapped without a price
+    problems  those of the rows that `records` left out mapping   None: use the column names prices    dollars per
+    million tokens by catalogue model, for models with mapped tokens but no price
     """
     absent = _named(mapping) if mapping is not None else set()
     layouts: dict[Columns, _Layout] = {}
@@ -63,7 +62,7 @@ def read_table(
         else:
             yield task
     for column in sorted(absent):
-        problems.add(0, column, "missing column", "no row has it, and the mapping names it")
+        problems.add(0, column, "missing column", "the mapping names it, but no row has it")
     if problems:
         raise UnreadableTasks(source, problems)
     if number and not graded:
@@ -71,11 +70,11 @@ def read_table(
 
 
 class _Layout:
-    """How the rows with these columns are read."""
+    """How to read the rows with these columns."""
 
     def __init__(self, mapping: TableMapping, columns: Columns, prices: Prices) -> None:
         self._places = {name: place for place, name in enumerate(columns)}
-        self._parts: list[tuple[str, Figure]] = []  # by column, to say later which one can't be read
+        self._parts: list[tuple[str, Figure]] = []  # by column, to report which one cannot be read
         self._constants = {name: column.value for name, column in mapping.request.items() if not column.name}
         self._request = self._inputs(mapping.request)
         self._fixed = {name: column.value for name, column in mapping.attributes.items() if not column.name}
@@ -87,7 +86,7 @@ class _Layout:
         self.graded = any(one.success or one.score for one in mapping.models.values())
 
     def task(self, row: Values) -> Task:
-        """The row; raises `ValueError` or `TypeError` when a value of it can't be read."""
+        """Return the row as a task. Raises `ValueError` or `TypeError` if a value cannot be read."""
         request = self._constants.copy()
         for name, figure in self._request:
             if (value := figure(row)) is not None:
@@ -105,7 +104,7 @@ class _Layout:
         return Task(request, answers)
 
     def complain(self, number: int, row: Values, problems: Problems, error: Exception) -> None:
-        """Enter what can't be read of a row that failed with `error`."""
+        """Record the unreadable values of a row that failed with `error`."""
         found: dict[str, str] = {}
         for column, figure in self._parts:
             try:
@@ -116,7 +115,7 @@ class _Layout:
             problems.add(number, column, f"value of {column}", message)
 
     def _figure(self, column: str, read: Callable[[Any], Any]) -> Figure | None:
-        """The column's value by `read`; None where these rows do not have it: JSON leaves out what is not known."""
+        """Return a reader of the column; None if these rows lack it, because JSON leaves out unknown values."""
         if (place := self._places.get(column)) is None:
             return None
 
@@ -132,7 +131,7 @@ class _Layout:
         return [(name, figure) for name, figure in found if figure is not None]
 
     def _tokens(self, column: Column | None) -> Figure | None:
-        """Tokens of a column, which may hold characters instead."""
+        """Return a reader of tokens; the column may hold characters instead."""
         if column is None:
             return None
         if not column.name:
@@ -143,7 +142,7 @@ class _Layout:
     def _answer(
         self, columns: ModelColumns, usd: float, catalogue: Price | None
     ) -> Callable[[Values], Answer | None]:
-        """The model's outcome; None where the row says nothing of it at all."""
+        """Return a reader of the model's outcome, which returns None for a row without any."""
         success = self._figure(columns.success, values.yes_or_no) or _unknown
         score = self._figure(columns.score, values.number)
         cost = self._figure(columns.cost, partial(values.money, per_unit=usd)) or _unknown
@@ -172,7 +171,7 @@ class _Layout:
         return answer
 
     def _priced(self, columns: ModelColumns, catalogue: Price | None) -> Figure | None:
-        """Nano-USD of the tokens; None without tokens or without a price."""
+        """Return a reader of the tokens' cost in nano-USD; None without tokens or a price."""
         price, given = columns.price or catalogue, self._tokens(columns.tokens_in)
         made = self._tokens(columns.tokens_out) if columns.tokens_out is not None else lambda row: 0
         if price is None or given is None or made is None:
@@ -181,7 +180,7 @@ class _Layout:
 
 
 def _named(mapping: TableMapping) -> set[str]:
-    """All columns that the mapping names."""
+    """Return all columns that the mapping names."""
     found = {column.name for column in (*mapping.request.values(), *mapping.attributes.values())}
     for model in mapping.models.values():
         found |= {model.success, model.score, model.cost, model.confidence, model.latency, model.error}
@@ -198,7 +197,7 @@ def _cost(price: Price, given: Figure, made: Figure, row: Values) -> int | None:
     outputs: float | None = made(row)
     if inputs is None or outputs is None:
         return None
-    # Dollars a million tokens are 1,000 nano-USD a token.
+    # Dollars per million tokens are 1,000 nano-USD per token.
     return round((inputs * price[0] + outputs * price[1]) * 1_000)
 
 
@@ -207,7 +206,7 @@ def _tokens(value: Any) -> int | float | None:
     if found is None:
         return None
     if found < 0:
-        raise ValueError(f"{found:g} tokens; 0 or more are meant")
+        raise ValueError(f"{found:g} tokens; there must be 0 or more")
     return int(found) if found.is_integer() else found
 
 

@@ -1,7 +1,7 @@
-"""The task log of Pointsman's own routers: a line of figures a task, with the probability by which its arm was drawn.
+"""Read the task log of Pointsman's own routers: one line per task, with the probability of its arm.
 
-A log outlives crashes: a line that was half written, or is there twice, is passed over and counted, and the file is
-read on. Only a file without one line of a task log is refused.
+A log outlives crashes: half-written and repeated lines are skipped and counted, and reading continues. Only a file
+without a single line of a task log is refused.
 """
 
 import gzip
@@ -15,8 +15,8 @@ import msgspec
 from rollout_app.backtest.readers.problems import Problems, UnreadableTasks
 from rollout_app.backtest.tasks import Answer, Task
 
-MAX_LINE = 1024 * 1024  # bytes; the client's are of one or two KiB
-ROTATED = 1_000  # older files that are looked for
+MAX_LINE = 1024 * 1024  # bytes; the client's lines have one or two KiB
+ROTATED = 1_000  # maximum number of rotated files
 
 
 class _Tried(msgspec.Struct):
@@ -75,12 +75,10 @@ class _Word(msgspec.Struct):
 class LoggedTask:
     """One task of a router's log.
 
-    task                what a backtest reads of any record
-    propensity          the probability by which its arm was drawn; 1: nothing was drawn
-    model               the catalogue's name of the first choice
-    other               (version, first choice) of the arm that did not serve; None: there was none
-    differing           "" where both arms act alike on this task; None: not known
-    success, cost_nusd, latency_ms   of the whole task; None: not known
+    task                the part that any backtest reads propensity          the probability of its arm; 1: nothing
+    was drawn model               the catalogue name of the first choice other               (version, first choice)
+    of the arm that did not serve; None: there was none differing           "" if both arms act alike on this task;
+    None: unknown success, cost_nusd, latency_ms   of the whole task; None: unknown
     """
 
     task: Task
@@ -100,7 +98,9 @@ class LoggedTask:
 
 @dataclass(slots=True)
 class ReadLines:
-    """What was passed over: `broken` lines, tasks and words that came `doubled`, words of `strangers`: no task here."""
+    """Counts of skipped lines: `broken` lines, repeated tasks and grades (`doubled`), grades of unknown tasks
+    (`strangers`).
+    """
 
     lines: int = 0
     tasks: int = 0
@@ -109,21 +109,21 @@ class ReadLines:
     strangers: int = 0
 
     def told(self) -> list[str]:
-        """In words; empty where nothing was."""
+        """Describe the counts as sentences; empty if nothing was skipped."""
         each = (
-            (self.broken, "half written or no line of a task log"),
-            (self.doubled, "there a second time"),
-            (self.strangers, "a later word on a task that is not in these files"),
+            (self.broken, "half-written, or not a line of a task log"),
+            (self.doubled, "repeated"),
+            (self.strangers, "feedback on a task that is not in these files"),
         )
-        return [f"{count:,} lines passed over: {why}." for count, why in each if count]
+        return [f"{count:,} lines skipped: {why}." for count, why in each if count]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLogFiles:
-    """The files of a log, oldest first, and which word grades.
+    """The files of a log, oldest first, and which feedback grades.
 
-    grade         a kind of feedback, such as `human_review`; empty: what the router recorded
-    success_from  a score from here on is a success, where a word says no more
+    grade         a kind of feedback, such as `human_review`; empty: the router's own grade success_from  the lowest
+    score that is a success, for feedback with a score only
     """
 
     paths: tuple[Path, ...]
@@ -133,7 +133,7 @@ class TaskLogFiles:
 
     @classmethod
     def of(cls, path: str | Path, grade: str = "", success_from: float = 0.5) -> "TaskLogFiles":
-        """The file, with the older ones that its router has rotated away."""
+        """Return the file together with the older ones that its router has rotated."""
         newest = Path(path)
         older = [newest.with_name(f"{newest.stem}.{age}{newest.suffix}") for age in range(1, ROTATED)]
         kept: list[Path] = []
@@ -144,8 +144,8 @@ class TaskLogFiles:
         return cls((*reversed(kept), newest), grade, success_from)
 
     def tasks(self) -> Iterator[LoggedTask]:
-        """Each task once. Raises OSError, and UnreadableTasks (at the end) for what is no task log at all."""
-        self.read.__init__()  # type: ignore[misc]  # what is counted, is counted of this reading
+        """Yield each task once. Raises OSError, and UnreadableTasks (at the end) for a file that is not a task log."""
+        self.read.__init__()  # type: ignore[misc]  # counts are per reading
         grades = self._grades() if self.grade else {}
         seen: set[int] = set()
         for line in self._lines():
@@ -169,7 +169,7 @@ class TaskLogFiles:
         return False if line.error is not None else said
 
     def _grades(self) -> dict[str, bool | None]:
-        """By decision. The first word of a kind counts, as in the control plane."""
+        """Return grades by decision. The first feedback of a kind counts, as in the control plane."""
         grades: dict[str, bool | None] = {}
         doubled = 0
         for line in self._lines():
@@ -231,7 +231,7 @@ def _logged(line: _Line, success: bool | None) -> LoggedTask:
 
 
 def _answers(line: _Line, success: bool | None) -> Mapping[str, Answer]:
-    """By model. Only the answer that was used is graded; a retry's cost and time come on top."""
+    """Return the answers by model. Only the answer that was used is graded; a retry adds its cost and time."""
     answers: dict[str, Answer] = {}
     for tried in line.attempts:
         cost, latency, before = tried.cost_nusd, tried.latency_ms, answers.get(tried.model)
@@ -255,5 +255,5 @@ def _answers(line: _Line, success: bool | None) -> Mapping[str, Answer]:
 
 def _no_task_log(path: Path) -> UnreadableTasks:
     problems = Problems()
-    problems.add(0, "", "format", "not one of its lines is one of a task log (format 1)")
+    problems.add(0, "", "format", "none of its lines is a line of a task log (format 1)")
     return UnreadableTasks(path.name, problems)

@@ -1,6 +1,6 @@
-"""Values as files have them, turned into figures: empty means missing, and what can't be read is a problem, not a 0.
+"""Convert values of files to figures: empty means missing, and an unreadable value is a problem, not a 0.
 
-Called for every value of a file, so the usual text comes first in each.
+Called for every value of a file, so each function checks the most common type first.
 """
 
 import math
@@ -11,25 +11,25 @@ from typing import Any
 NUSD = 10**9
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "y", "t"}), frozenset({"0", "false", "no", "n", "f"})
 _EMPTY = frozenset({"", "null", "none", "nan", "n/a", "na"})
-_LONGEST_NUMBER = 64  # characters; what is longer is a text, and too large to be remembered
+_LONGEST_NUMBER = 64  # characters; longer text is not a number, and too large to cache
 _WORDS: dict[Any, bool | None] = {"1": True, "0": False, "True": True, "False": False, "": None}
 
 
 def missing(value: Any) -> bool:
-    """Whether nothing is there: None, an empty text, NaN."""
+    """Return whether there is no value: None, empty text, NaN."""
     if isinstance(value, str):
         return value.strip().lower() in _EMPTY
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: Any) -> float | None:
-    """A finite number; None where it is missing. Raises `ValueError`."""
+    """Return a finite number; None if missing. Raises `ValueError`."""
     if type(value) is not str:
         if missing(value):
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
             raise ValueError(f"{_short(value)} is not a number")
-    elif "_" in value:  # Python's own way to write a long number, and nobody's file has it
+    elif "_" in value:  # Python's digit separator, which does not occur in data files
         raise ValueError(f"{_short(value)} is not a number")
     try:
         found = float(value)
@@ -45,7 +45,7 @@ def number(value: Any) -> float | None:
 
 
 def yes_or_no(value: Any) -> bool | None:
-    """True or False of 1/0, true/false, yes/no; None where it is missing. Raises `ValueError`."""
+    """Return True or False from 1/0, true/false, yes/no; None if missing. Raises `ValueError`."""
     if type(value) is str and value in _WORDS:
         return _WORDS[value]
     if missing(value):
@@ -59,40 +59,40 @@ def yes_or_no(value: Any) -> bool | None:
 
 
 def money(value: Any, *, per_unit: float = 1.0) -> int | None:
-    """Nano-USD of an amount times `per_unit`, what one unit is in dollars. Raises `ValueError` for what is no cost."""
+    """Return nano-USD of an amount times `per_unit`, the value of one unit in dollars. Raises `ValueError`."""
     if (amount := number(value)) is None:
         return None
     dollars = amount * per_unit
     if not 0 <= dollars < 1e6:
-        raise ValueError(f"a cost of {_short(value)}; from 0 to below 1,000,000 dollars a task is meant")
+        raise ValueError(f"a cost of {_short(value)}; it must be from 0 to below 1,000,000 dollars per task")
     return round(dollars * NUSD)
 
 
 def share(value: Any) -> float | None:
-    """A number from 0 to 1; None where it is missing. Raises `ValueError`."""
+    """Return a number from 0 to 1; None if missing. Raises `ValueError`."""
     found = number(value)
     if found is not None and not 0 <= found <= 1:
-        raise ValueError(f"a confidence of {found:g}; 0 to 1 is meant")
+        raise ValueError(f"a confidence of {found:g}; it must be from 0 to 1")
     return found
 
 
 def duration(value: Any, *, per_unit: float = 1.0) -> float | None:
-    """Milliseconds of a time times `per_unit`, what one unit is in milliseconds. Raises `ValueError`."""
+    """Return milliseconds of a time times `per_unit`, the value of one unit in milliseconds. Raises `ValueError`."""
     found = number(value)
     if found is None:
         return None
     if found < 0:
-        raise ValueError(f"a latency of {found:g}; 0 or more is meant")
+        raise ValueError(f"a latency of {found:g}; it must be 0 or more")
     return found * per_unit
 
 
 def text(value: Any) -> str | None:
-    """A text; None where it is missing."""
+    """Return text; None if missing."""
     return None if value == "" or missing(value) else str(value)
 
 
 def plain(value: Any) -> Any:
-    """A policy's input: a number where a text reads as one; None where it is missing."""
+    """Return a policy's input: a number if the text is one; None if missing."""
     if type(value) is str:
         return _read(value) if len(value) <= _LONGEST_NUMBER else value
     if missing(value):
@@ -100,7 +100,7 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-@lru_cache(16_384)  # a column has few values, as a rule
+@lru_cache(16_384)  # columns usually have few distinct values
 def _read(value: str) -> Any:
     if missing(value):
         return None
