@@ -1,4 +1,4 @@
-"""The admin API's base, seen through its own doors: who gets in, what is read, what is done only once."""
+"""The admin API's base classes, tested over HTTP: authentication, parsing, idempotency."""
 
 import json
 from contextlib import redirect_stderr
@@ -33,10 +33,10 @@ def is_problem(response: Any, status: int, code: str) -> bool:
     return bool(found["title"] and found["detail"] and found["type"] == f"urn:pointsman:problem:{code}")
 
 
-# --- who gets in -------------------------------------------------------------------------------------
+# --- authentication ---------------------------------------------------------------------------------
 
 
-def test_it_requires_somebody(client: Client) -> None:
+def test_it_requires_authentication(client: Client) -> None:
     response = client.get("/api/v1/keys")
     assert is_problem(response, 401, "unauthenticated")
     assert response["WWW-Authenticate"].startswith("Bearer")
@@ -45,7 +45,7 @@ def test_it_requires_somebody(client: Client) -> None:
 @pytest.mark.parametrize(
     "header", ["Basic eDp5", "Bearer", "Bearer x", "Bearer pma__aaaaaaaaaaaa_" + "a" * 49]
 )
-def test_it_refuses_what_is_no_key(client: Client, header: str) -> None:
+def test_it_refuses_a_malformed_key(client: Client, header: str) -> None:
     assert is_problem(client.get("/api/v1/keys", headers={"Authorization": header}), 401, "unauthenticated")
 
 
@@ -60,7 +60,7 @@ def test_it_refuses_a_revoked_key(call: Caller) -> None:
     assert is_problem(call("GET", "keys"), 401, "key_revoked")
 
 
-def test_it_refuses_the_key_of_somebody_who_left() -> None:
+def test_it_refuses_the_key_of_a_deactivated_person() -> None:
     ann = User.objects.create_superuser("ann")
     call = Caller(user=ann)
     assert call("GET", "keys").status_code == 200
@@ -101,7 +101,7 @@ def test_a_key_of_one_environment_manages_no_other() -> None:
     assert is_problem(issue, 403, "role_missing")
 
 
-# --- what is read ------------------------------------------------------------------------------------
+# --- parsing ----------------------------------------------------------------------------------------
 
 BAD_BODIES = [
     (b"{", "malformed_body"),
@@ -138,7 +138,7 @@ def test_it_refuses_a_body_over_256_kb(call: Caller) -> None:
     assert is_problem(call("POST", "teams", fits + b" "), 413, "body_too_large")
 
 
-def test_depth_and_nodes_are_counted_at_their_borders() -> None:
+def test_depth_and_node_limits_are_exact() -> None:
     assert strictjson.loads(b"[" * 32 + b"]" * 32)
     with pytest.raises(MalformedBody, match="deep"):
         strictjson.loads(b"[" * 33 + b"]" * 33)
@@ -153,7 +153,7 @@ def test_brackets_and_quotes_in_a_string_do_not_count() -> None:
     assert strictjson.loads(b'["' + b'[{,\\"' * 20_000 + b'"]')
 
 
-@pytest.mark.timeout(60)  # quadratic, it would take minutes
+@pytest.mark.timeout(60)  # if it were quadratic, it would take minutes
 @pytest.mark.parametrize("body", [b'"' + b'\\"' * 100_000, b'"' + b'\\"' * 100_000 + b"\\", b'"' * 200_001])
 def test_a_hostile_body_is_refused_at_once(body: bytes) -> None:
     with pytest.raises(MalformedBody):
@@ -193,7 +193,7 @@ def test_it_reads_json_only(call: Caller) -> None:
     assert is_problem(response, 415, "unsupported_media_type")
 
 
-# --- only once ---------------------------------------------------------------------------------------
+# --- idempotency ------------------------------------------------------------------------------------
 
 
 def test_the_same_request_again_gets_the_first_answer(call: Caller) -> None:
@@ -236,7 +236,7 @@ def test_a_refused_request_may_be_tried_again_with_its_key(call: Caller) -> None
     assert call("POST", "memberships", body, **{"Idempotency-Key": "k"}).status_code == 201
 
 
-def test_a_secret_is_shown_once_and_not_kept(call: Caller) -> None:
+def test_a_secret_is_shown_once_and_not_stored(call: Caller) -> None:
     body = {"kind": "router", "environment": "production", "label": "r"}
     first = call("POST", "keys", body, **{"Idempotency-Key": "k"})
     second = call("POST", "keys", body, **{"Idempotency-Key": "k"})
@@ -251,7 +251,7 @@ def test_a_bad_idempotency_key_is_refused(call: Caller, key: str) -> None:
     assert is_problem(response, 422, "invalid_input")
 
 
-# --- the doors ---------------------------------------------------------------------------------------
+# --- endpoints --------------------------------------------------------------------------------------
 
 
 def test_a_key_is_issued_rotated_and_revoked(call: Caller) -> None:
@@ -264,7 +264,7 @@ def test_a_key_is_issued_rotated_and_revoked(call: Caller) -> None:
     assert "key" not in call("GET", "keys").json()["items"][0]
 
 
-def test_an_admin_key_acts_for_whoever_made_it(client: Client) -> None:
+def test_an_admin_key_acts_for_its_creator(client: Client) -> None:
     root = User.objects.create_superuser("root")
     client.force_login(root)
     body = {"kind": "admin", "label": "mine", "scopes": ["approver"]}
@@ -283,7 +283,7 @@ def test_a_role_is_granted_once_and_withdrawn(call: Caller) -> None:
     assert not Membership.objects.exists()
 
 
-def test_a_team_is_made_once_and_its_members_said(call: Caller) -> None:
+def test_a_team_is_created_once_and_its_members_are_set(call: Caller) -> None:
     User.objects.create_user("ann")
     assert call("POST", "teams", {"name": "support", "members": ["ann"]}).json()["members"] == ["ann"]
     assert is_problem(call("POST", "teams", {"name": "support", "members": []}), 409, "already_exists")
@@ -291,7 +291,7 @@ def test_a_team_is_made_once_and_its_members_said(call: Caller) -> None:
     assert is_problem(call("PUT", "teams/support", {"members": ["bob"]}), 422, "invalid_input")
 
 
-def test_the_audit_log_is_read_page_by_page_and_filtered(call: Caller) -> None:
+def test_the_audit_log_is_paginated_and_filtered(call: Caller) -> None:
     for name in ("one", "two", "three"):
         call("POST", "teams", {"name": name, "members": []}, **{"X-Request-ID": f"r-{name}"})
     page = call("GET", "audit?action=team.create&limit=2").json()
@@ -305,7 +305,7 @@ def test_the_audit_log_is_read_page_by_page_and_filtered(call: Caller) -> None:
     assert call("GET", f"audit/{entry['seq']}").json() == entry
 
 
-def test_the_audit_log_shows_only_environments_that_one_may_see() -> None:
+def test_the_audit_log_shows_only_visible_environments() -> None:
     call = Caller("viewer", environment="staging")
     actions.issue_key("router", "production", "r", actor=SYSTEM)
     actions.issue_key("router", "staging", "r", actor=SYSTEM)
@@ -313,7 +313,7 @@ def test_the_audit_log_shows_only_environments_that_one_may_see() -> None:
     assert {item["environment"] for item in items} == {"staging"}
 
 
-def test_the_schema_describes_every_door(client: Client) -> None:
+def test_the_schema_describes_every_endpoint(client: Client) -> None:
     errors = StringIO()
     with redirect_stderr(errors):
         call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())

@@ -1,4 +1,4 @@
-"""Several at once: the chain has no fork and no hole, and a doubled request is done once."""
+"""Concurrency: the chain neither forks nor has gaps, and a duplicated request is done once."""
 
 import threading
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _own_directory(settings: Any, tmp_path: Path) -> None:
 
 
 def at_once(work: Callable[[int], object]) -> list[BaseException]:
-    """Run `work` in several threads that start together; returns what they raised."""
+    """Run `work` in several threads that start together. Return the exceptions they raised."""
     start, errors = threading.Barrier(THREADS), list[BaseException]()
 
     def run(number: int) -> None:
@@ -44,7 +44,7 @@ def at_once(work: Callable[[int], object]) -> list[BaseException]:
     return errors
 
 
-def test_the_chain_has_no_fork_and_no_hole() -> None:
+def test_the_chain_has_no_forks_and_no_gaps() -> None:
     def work(number: int) -> None:
         for turn in range(EACH):
             with transaction.atomic():
@@ -70,7 +70,7 @@ def test_checkpoints_made_at_once_are_one() -> None:
     assert verification.verify().findings == []
 
 
-def test_a_doubled_request_is_done_once_and_answered_alike() -> None:
+def test_a_doubled_request_is_done_once_and_answered_twice() -> None:
     replies: list[idempotency.StoredReply] = []
 
     def create() -> idempotency.StoredReply:

@@ -1,4 +1,4 @@
-"""The log as it is kept, what is done to it, and what `audit verify` says of that."""
+"""The audit log: writing, tampering, and the findings of `audit verify`."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ def test_it_refuses_to_write_outside_of_a_transaction() -> None:
         log.record(actor=SYSTEM, action="a", target=("x", "1"))
 
 
-def test_it_numbers_without_a_hole_and_chains() -> None:
+def test_it_numbers_without_gaps_and_chains() -> None:
     first, second = write(), write()
     assert (first.seq, second.seq) == (1, 2)
     assert first.prev_hash == chain.genesis(Head.objects.get().chain)
@@ -66,7 +66,7 @@ def test_it_numbers_without_a_hole_and_chains() -> None:
     assert second.hash == chain.link(first.hash, bytes(second.body))
 
 
-def test_it_takes_the_entry_back_with_its_change() -> None:
+def test_it_rolls_an_entry_back_with_its_change() -> None:
     write()
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         log.record(actor=SYSTEM, action="a", target=("x", "1"))
@@ -75,7 +75,7 @@ def test_it_takes_the_entry_back_with_its_change() -> None:
     assert findings() == []
 
 
-def test_it_keeps_what_changed_and_the_hashes_of_both_sides() -> None:
+def test_it_stores_the_difference_and_the_hashes_of_both_sides() -> None:
     before, after = {"a": 1, "same": [1], "n": {"x": 1}}, {"a": True, "same": [1], "n": {"x": 1, "y/z": 2}}
     kept = body(write(before=before, after=after))
     assert kept["diff"] == [
@@ -86,7 +86,7 @@ def test_it_keeps_what_changed_and_the_hashes_of_both_sides() -> None:
     assert kept["after_sha256"] == chain.digest(after)
 
 
-def test_it_keeps_exact_numbers_and_times_as_text() -> None:
+def test_it_stores_exact_numbers_and_times_as_text() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     kept = body(write(evidence={"d": Decimal("0.10"), "big": 2**60, "at": at, "nan": float("nan")}))
     assert kept["evidence"] == {
@@ -97,13 +97,13 @@ def test_it_keeps_exact_numbers_and_times_as_text() -> None:
     }
 
 
-def test_it_keeps_text_that_no_column_would_take() -> None:
+def test_it_replaces_characters_that_cannot_be_stored() -> None:
     entry = write(reason="nul \0 and half \ud800")
     assert body(entry)["reason"] == "nul \ufffd and half \ufffd"
     assert findings() == []
 
 
-def test_it_says_where_a_change_came_from() -> None:
+def test_it_records_the_origin_of_a_change() -> None:
     with request_context("r-1", "api 10.0.0.7"):
         kept = body(write())
     assert (kept["request_id"], kept["source"]) == ("r-1", "api 10.0.0.7")
@@ -121,7 +121,7 @@ def test_it_keeps_a_refusal_though_the_attempt_is_rolled_back() -> None:
     assert body(entry)["evidence"] == {"code": "role_missing", "detail": "no"}
 
 
-def test_it_keeps_a_refusal_that_a_wider_transaction_took_away() -> None:
+def test_it_keeps_a_refusal_that_a_wider_transaction_rolled_back() -> None:
     error = RoleMissing("no")
     with pytest.raises(RoleMissing), transaction.atomic():
         log.record_refusal(error, actor=SYSTEM, action="thing.break", target=("thing", "1"))
@@ -184,7 +184,7 @@ def test_a_missing_trigger_is_named() -> None:
 
 
 def forge(entry: Entry, **members: Any) -> None:
-    """Write an entry anew and hash it, as somebody would who knows how."""
+    """Rewrite an entry with a correct hash, as an informed attacker would."""
     forged = chain.canonical(body(entry) | members)
     tamper(
         "UPDATE audit_entry SET body = %s, hash = %s WHERE seq = %s",
@@ -193,7 +193,7 @@ def forge(entry: Entry, **members: Any) -> None:
 
 
 def rewrite_from(seq: int) -> None:
-    """Rewrite an entry and all that follow, hashes, head and all."""
+    """Rewrite an entry and all that follow, including hashes and the head."""
     previous = Entry.objects.get(seq=seq).prev_hash
     for entry in Entry.objects.filter(seq__gte=seq).order_by("seq"):
         forged = chain.canonical(body(entry) | {"reason": "rewritten"})
@@ -243,7 +243,7 @@ TAMPERINGS: list[tuple[str, Callable[[], object], tuple[str, int]]] = [
 
 
 @pytest.mark.parametrize(("tampering", "found"), [t[1:] for t in TAMPERINGS], ids=[t[0] for t in TAMPERINGS])
-def test_it_finds_what_was_done_to_the_log(tampering: Callable[[], object], found: tuple[str, int]) -> None:
+def test_it_detects_tampering(tampering: Callable[[], object], found: tuple[str, int]) -> None:
     for _ in range(5):
         write()
     checkpoints.make()
@@ -256,7 +256,7 @@ def test_it_finds_what_was_done_to_the_log(tampering: Callable[[], object], foun
 def rows(
     *members: dict[str, Any], after: StoredEntry | None = None, chain_id: str = "c"
 ) -> list[StoredEntry]:
-    """Entries that follow `after`, hashed rightly."""
+    """Return correctly hashed entries that follow `after`."""
     made: list[StoredEntry] = []
     for member in members:
         last = made[-1] if made else after
@@ -309,7 +309,7 @@ def test_it_finds_a_checkpoint_with_a_bad_signature() -> None:
     assert ("bad signature", 1) in findings()
 
 
-def test_the_file_proves_what_was_cut_from_the_database() -> None:
+def test_the_file_proves_that_entries_were_cut_from_the_database() -> None:
     write()
     write()
     checkpoints.make()
@@ -329,7 +329,7 @@ def test_it_signs_only_when_something_was_appended() -> None:
     assert Checkpoint.objects.count() == 1
 
 
-def test_verify_says_how_far_it_came() -> None:
+def test_verify_reports_where_it_ended() -> None:
     entry = write()
     out = StringIO()
     call_command("audit", "verify", stdout=out)

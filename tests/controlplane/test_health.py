@@ -1,4 +1,4 @@
-"""Liveness, readiness, figures, system checks, pages for what went wrong, log lines."""
+"""Liveness, readiness, metrics, system checks, error pages, log lines."""
 
 import json
 import logging
@@ -44,18 +44,18 @@ def test_it_is_alive_without_a_database() -> None:
 
 
 @pytest.mark.django_db
-def test_it_is_ready_when_all_is_there() -> None:
+def test_it_is_ready_when_everything_works() -> None:
     reply = _looked().readiness()
     assert (reply.status, json.loads(reply.body)["ready"]) == (200, True), reply.body
 
 
-def test_it_is_not_ready_before_it_has_looked() -> None:
+def test_it_is_not_ready_before_its_first_checks() -> None:
     reply = Health({}).readiness()
     assert (reply.status, (b"retry-after", b"2") in reply.headers) == (503, True)
     assert json.loads(reply.body)["checks"]["database"] == "no answer yet"
 
 
-def test_it_says_which_setting_a_host_name_is_missing_from(client: Client, settings: Any) -> None:
+def test_it_names_the_setting_that_lacks_a_host_name(client: Client, settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["pointsman.example"]
     response = client.get("/api/v1/workloads/", headers={"host": "10.0.0.5:8000"})
     assert (response.status_code, response.json()["detail"]) == (
@@ -78,7 +78,7 @@ def test_it_is_not_ready_when_its_database_was_not_seen_for_30_seconds(
     monkeypatch.setattr(clock, "now", away)
     now += health.LOOK_S + 0.1
     found._checks["database"].look()
-    assert _checks(found)["database"] == "ok"  # a moment's failure takes no gateway out of service
+    assert _checks(found)["database"] == "ok"  # a brief failure takes no gateway out of service
     now += 29.8
     assert _checks(found)["database"] == "ok"
     now += 0.2
@@ -87,7 +87,7 @@ def test_it_is_not_ready_when_its_database_was_not_seen_for_30_seconds(
 
 
 @pytest.mark.django_db
-def test_a_look_that_does_not_end_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_does_not_end_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
     monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: now))
     found = _looked()
@@ -101,7 +101,7 @@ def test_a_look_that_does_not_end_is_not_ready(monkeypatch: pytest.MonkeyPatch) 
     [(None, "no sweep has ended yet"), (19.0, "ok"), (25.0, "the last sweep ended 25 s ago")],
 )
 def test_a_dead_engine_is_not_ready(age: float | None, outcome: str) -> None:
-    """Whoever runs it: the embedded runner, or workers elsewhere."""
+    """Regardless of what runs it: the embedded runner, or workers elsewhere."""
     found = _looked()
     if age is None:
         Heartbeat.objects.all().delete()
@@ -111,11 +111,11 @@ def test_a_dead_engine_is_not_ready(age: float | None, outcome: str) -> None:
     found.round()
     assert _checks(found)["engine"].startswith(outcome)
     assert found.readiness().status == (200 if outcome == "ok" else 503)
-    assert found.readiness({"engine"}).status == 200  # what a load balancer asks
+    assert found.readiness({"engine"}).status == 200  # the query of a load balancer
 
 
 @pytest.mark.django_db
-def test_the_age_of_every_job_is_a_figure() -> None:
+def test_the_age_of_every_job_is_a_metric() -> None:
     reply = _looked().metrics()
     assert b'pointsman_job_age_seconds{job="rollout_app.tasks.sweep"}' in reply.body
 
@@ -130,7 +130,7 @@ def test_the_age_of_each_thread_is_part_of_readiness(age: float | None, outcome:
 
 @pytest.mark.django_db
 def test_it_is_ready_without_redis_and_says_so(settings: Any) -> None:
-    """Changes are found by looking then: one Redis that is away must not take every gateway out of service."""
+    """Without Redis, changes are found by polling. One unreachable Redis must not take every gateway out of service."""
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     settings.CACHES = {
         "default": {**settings.CACHES["default"], "LOCATION": settings.REDIS_URL}
@@ -155,15 +155,15 @@ def test_it_is_not_ready_without_an_append_only_trigger() -> None:
 
 
 @pytest.mark.django_db
-def test_the_figures_are_prometheus_text() -> None:
+def test_metrics_are_prometheus_text() -> None:
     reply = _looked().metrics()
     assert dict(reply.headers)[b"content-type"].startswith(b"text/plain")
     assert b"pointsman_audit_entries 0.0\n" in reply.body
 
 
 @pytest.mark.django_db
-def test_a_scrape_waits_for_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And tells no figure of the past: what was read before the database went away is forgotten."""
+def test_a_scrape_does_not_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It also reports no old values: what was read before the database went away is dropped."""
     figures = health.AuditFigures()
     figures.look()
     assert list(figures.collect()) != []
@@ -174,7 +174,7 @@ def test_a_scrape_waits_for_no_database(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.django_db
-def test_the_clock_is_the_databases() -> None:
+def test_the_time_comes_from_the_database() -> None:
     first, second = clock.now(), clock.now()
     assert first <= second
     assert first.utcoffset() is not None
@@ -230,7 +230,7 @@ def test_plain_http_is_found_before_a_deployment(settings: Any) -> None:
     assert checks.check_https(None) == []
 
 
-# --- what went wrong ---------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
@@ -242,20 +242,20 @@ def test_a_person_gets_a_page_and_a_machine_a_problem(client: Client) -> None:
     assert client.get("/api/nowhere").json()["code"] == "not_found"
 
 
-def test_a_failure_of_ours_names_the_request_and_says_no_more(rf: Any) -> None:
+def test_an_internal_error_shows_only_the_request_id(rf: Any) -> None:
     with request_context("r-77"):
         response = problems.server_error(rf.get("/api/v1/x"))
     assert response.status_code == 500
     assert json.loads(response.content)["request_id"] == "r-77"
 
 
-def test_a_database_that_is_away_is_a_503_with_a_time_to_come_back() -> None:
+def test_an_unreachable_database_is_a_503_with_retry_after() -> None:
     problem, headers = problems.as_problem(OperationalError("gone"))
     assert problem is not None
     assert (problem["status"], problem["code"], headers["Retry-After"]) == (503, "unavailable", "5")
 
 
-def test_an_unknown_failure_is_no_problem_of_the_callers() -> None:
+def test_an_unknown_error_is_not_blamed_on_the_caller() -> None:
     assert problems.as_problem(ZeroDivisionError()) == (None, {})
 
 
@@ -275,7 +275,7 @@ def test_a_log_line_is_one_json_object_with_its_request() -> None:
 
 
 def test_every_line_of_a_json_log_is_json(tmp_path: Path) -> None:
-    """Other libraries', warnings', and what nobody caught."""
+    """This includes lines from other libraries, warnings and uncaught exceptions."""
     program = """
 import logging, threading, warnings
 import django
@@ -317,7 +317,7 @@ raise ValueError("two\\nlines")
 
 
 @pytest.mark.django_db
-def test_setting_up_twice_makes_everything_once() -> None:
+def test_setting_up_twice_creates_everything_once() -> None:
     first, second = StringIO(), StringIO()
     call_command("setup_instance", stdout=first)
     call_command("setup_instance", stdout=second)
@@ -328,7 +328,7 @@ def test_setting_up_twice_makes_everything_once() -> None:
 
 
 @pytest.mark.django_db
-def test_the_keys_command_makes_lists_and_ends_a_key() -> None:
+def test_the_keys_command_creates_lists_and_revokes_a_key() -> None:
     out = StringIO()
     call_command("keys", "create", "router", "edge", "--environment", "staging", stdout=out)
     key_id = out.getvalue().split("_")[2]
@@ -340,7 +340,7 @@ def test_the_keys_command_makes_lists_and_ends_a_key() -> None:
     assert "revoked" in lines[3]
 
 
-def test_the_public_key_is_printed_as_routers_take_it() -> None:
+def test_the_public_key_is_printed_in_the_format_that_routers_accept() -> None:
     out = StringIO()
     call_command("keys", "public", stdout=out)
     assert out.getvalue().strip() == f"{signing.key_id()}:" + out.getvalue().strip().partition(":")[2]

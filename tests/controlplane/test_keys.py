@@ -1,4 +1,4 @@
-"""Keys of machines: their text, when they are good, who may make and end them."""
+"""API keys: their text, their validity, and who may create and revoke them."""
 
 from datetime import timedelta
 from typing import Any
@@ -25,7 +25,7 @@ from controlplane.core.errors import (
 )
 
 
-def test_a_key_says_what_it_is() -> None:
+def test_a_key_text_can_be_parsed() -> None:
     key_id, text = keys.new_key_text("router", "production")
     parsed = keys.parse_key(text)
     assert parsed == keys.ParsedKey("router", "production", key_id, keys.secret_hash(text))
@@ -34,14 +34,14 @@ def test_a_key_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("environment", ["", "a_b", "staging-eu_2"])
-def test_an_environments_name_may_hold_separators(environment: str) -> None:
+def test_an_environment_name_may_contain_separators(environment: str) -> None:
     parsed = keys.parse_key(keys.new_key_text("admin", environment)[1])
     assert parsed is not None
     assert (parsed.kind, parsed.environment) == ("admin", environment)
 
 
 @given(st.data())
-def test_a_changed_character_is_found_without_a_look_up(data: st.DataObject) -> None:
+def test_a_changed_character_is_detected_without_a_lookup(data: st.DataObject) -> None:
     text = keys.new_key_text("router", "staging")[1]
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.characters().filter(lambda c: c != text[at]))
@@ -92,14 +92,14 @@ class TestIssuedKeys:
             with pytest.raises(KeyExpired):
                 self.check(key, text)
 
-    def test_a_second_revocation_says_nothing(self) -> None:
+    def test_a_second_revocation_changes_nothing(self) -> None:
         key, _ = self.issue()
         first = actions.revoke_key(key.key_id, actor=SYSTEM, reason="lost")
         second = actions.revoke_key(key.key_id, actor=SYSTEM, reason="lost")
         assert first.revoked_at == second.revoked_at
         assert Entry.objects.filter(action="key.revoke").count() == 1
 
-    def test_a_rotated_key_goes_on_for_the_overlap(self, settings: Any) -> None:
+    def test_a_rotated_key_works_during_the_overlap(self, settings: Any) -> None:
         settings.CLOCK = "process"
         with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
             key, text = self.issue()
@@ -116,7 +116,7 @@ class TestIssuedKeys:
         with pytest.raises(InvalidInput):
             actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(days=7, microseconds=1))
 
-    def test_an_overlap_may_be_nothing_and_not_less(self) -> None:
+    def test_an_overlap_may_be_zero_but_not_negative(self) -> None:
         key, text = self.issue()
         with pytest.raises(InvalidInput):
             actions.rotate_key(key.key_id, actor=SYSTEM, overlap=timedelta(microseconds=-1))
@@ -165,14 +165,14 @@ class TestIssuedKeys:
             {"label": " "},
         ],
     )
-    def test_it_refuses_a_key_that_makes_no_sense(self, fields: dict[str, Any]) -> None:
+    def test_it_refuses_invalid_fields(self, fields: dict[str, Any]) -> None:
         wanted = {"kind": "router", "environment": "production", "label": "x"} | fields
         with pytest.raises(InvalidInput):
             actions.issue_key(**wanted, actor=SYSTEM)
         assert not Key.objects.exists()
         assert not Entry.objects.exists()
 
-    def test_nobody_hands_out_a_role_that_they_do_not_hold(self) -> None:
+    def test_nobody_grants_a_role_that_they_do_not_hold(self) -> None:
         person = User.objects.create_user("ann")
         actions.grant_role(person, Role.EDITOR, "staging", actor=SYSTEM)
         actor = Actor.of_user(person)
@@ -184,7 +184,7 @@ class TestIssuedKeys:
 
 @pytest.mark.django_db
 class TestWhatAKeyHandsOn:
-    """A key's text goes to its person only, and a key hands out no more than it has."""
+    """Only a key's owner receives its text, and a key cannot create one with more rights."""
 
     def person(self, name: str, *roles: str, environment: str = "production") -> tuple[User, Actor]:
         user = User.objects.create_user(name)
@@ -196,7 +196,7 @@ class TestWhatAKeyHandsOn:
         return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
 
     @pytest.mark.parametrize("by", ["admin", "superuser", "admin's key", "the system"])
-    def test_nobody_but_its_person_rotates_it(self, by: str) -> None:
+    def test_only_its_owner_rotates_it(self, by: str) -> None:
         ann, of_ann = self.person("ann", "approver")
         root = User.objects.create_superuser("root")
         key, _ = actions.issue_key("admin", "production", "hers", actor=of_ann, scopes=["approver"], user=ann)
@@ -215,7 +215,7 @@ class TestWhatAKeyHandsOn:
         actions.rotate_key(key.key_id, actor=of_ann)
         actions.revoke_key(key.key_id, actor=actors[by], reason="a laptop was lost")
 
-    def test_nobody_makes_a_key_that_acts_for_another(self) -> None:
+    def test_nobody_creates_a_key_for_another_person(self) -> None:
         ann, _ = self.person("ann", "approver")
         root = Actor.of_user(User.objects.create_superuser("root"))
         with pytest.raises(NotYourKey):
@@ -234,7 +234,7 @@ class TestWhatAKeyHandsOn:
         ],
         ids=str,
     )
-    def test_a_key_makes_none_that_has_more(self, more: dict[str, Any]) -> None:
+    def test_a_key_cannot_create_one_with_more_rights(self, more: dict[str, Any]) -> None:
         now = clock.now()
         ann, of_ann = self.person("ann", "editor", "approver", "admin", environment="")
         narrow: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The embedded runner: it goes on after a failure, and stops when told."""
+"""The embedded runner: it continues after a failure, and stops on request."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def _start_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return jobs[path]
 
     monkeypatch.setattr(periodic, "import_string", load)
-    # These jobs ask no database, and the connections of a test are not theirs to close.
+    # These jobs do not use the database, and must not close the test's connections.
     monkeypatch.setattr(periodic, "close_old_connections", lambda: None)
     yield
     release.set()
@@ -70,7 +70,7 @@ def test_it_runs_a_job_again_after_a_failure(caplog: Any) -> None:
     assert "test.fails failed" in caplog.text
 
 
-def test_a_job_that_hangs_keeps_no_other_waiting() -> None:
+def test_a_hanging_job_does_not_delay_others() -> None:
     runner = Runner([Job("test.hangs", every=0.01), Job("test.works", every=0.01)])
     runner.start()
     wait_for(lambda: "hangs" in calls and calls.count("works") >= 3)
@@ -78,7 +78,7 @@ def test_a_job_that_hangs_keeps_no_other_waiting() -> None:
     assert runner.stop(timeout=60)
 
 
-def test_stopping_waits_for_the_job_at_work_and_starts_no_other() -> None:
+def test_stopping_waits_for_the_running_job_and_starts_no_other() -> None:
     runner = Runner([Job("test.hangs", every=0.01)])
     runner.start()
     wait_for(lambda: "hangs" in calls)
@@ -96,7 +96,7 @@ def test_a_watching_loop_is_told_to_stop() -> None:
     assert seen == [True]
 
 
-def test_a_wrong_path_fails_at_the_start() -> None:
+def test_a_wrong_path_fails_at_startup() -> None:
     with pytest.raises(ImportError):
         Runner([Job("test.nothing", every=1)])
 
@@ -112,7 +112,7 @@ def test_every_job_of_the_table_exists(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_celery_beat_has_the_whole_table() -> None:
-    """In a process of its own, as beat is: Django's apps are not loaded when it reads the table."""
+    """Runs in a separate process, like beat, which reads the table before Django's apps are loaded."""
     code = "from controlplane.celery import app; print(*(p['task'] for p in app.conf.beat_schedule.values()))"
     planned = subprocess.run(
         [sys.executable, "-c", code], env=process_environment(), capture_output=True, text=True, check=True
@@ -150,7 +150,7 @@ def unbeaten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("unbeaten")
-def test_a_heartbeat_is_as_old_as_the_databases_clock_says() -> None:
+def test_the_age_of_a_heartbeat_is_measured_by_the_databases_clock() -> None:
     assert heartbeats.engine_age() is None
     heartbeats.beat(schedule.ENGINE)
     age = heartbeats.engine_age()
@@ -162,8 +162,8 @@ def test_a_heartbeat_is_as_old_as_the_databases_clock_says() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("unbeaten")
-def test_a_heartbeat_of_the_future_is_worth_nothing() -> None:
-    """A database's clock that was a day ahead and was put right must not make a dead engine look alive for a day."""
+def test_a_heartbeat_in_the_future_is_ignored() -> None:
+    """If the database's clock was a day ahead and is corrected, a dead engine must not look alive for a day."""
     Heartbeat.objects.create(job=schedule.ENGINE, at=clock.now() + timedelta(days=1))
     assert heartbeats.engine_age() is None
     heartbeats.beat(schedule.ENGINE)
@@ -172,7 +172,7 @@ def test_a_heartbeat_of_the_future_is_worth_nothing() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("unbeaten")
-def test_a_heartbeat_is_written_every_few_seconds_only() -> None:
+def test_a_heartbeat_is_written_only_every_few_seconds() -> None:
     heartbeats.beat("a")
     Heartbeat.objects.all().delete()
     heartbeats.beat("a")

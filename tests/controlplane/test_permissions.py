@@ -1,4 +1,4 @@
-"""Roles: where they hold, what they imply, and what a key makes of its person's."""
+"""Roles: where they hold, what they imply, and how a key limits its person's roles."""
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def person(name: str = "ann", **roles: str) -> User:
-    """`person(staging="editor")`; `everywhere` is every environment."""
+    """Create a person with roles: `person(staging="editor")`; `everywhere` means every environment."""
     made = User.objects.create_user(name)
     for environment, role in roles.items():
         actions.grant_role(made, role, "" if environment == "everywhere" else environment, actor=SYSTEM)
@@ -38,21 +38,21 @@ def test_a_role_holds_where_it_was_given() -> None:
     assert not has_role(ann, Role.EDITOR, "")
 
 
-def test_no_role_is_a_rank_but_any_lets_see_and_admin_is_all() -> None:
+def test_roles_imply_only_viewer_and_admin_implies_all() -> None:
     ann, bob = person(staging="approver"), person("bob", staging="admin")
     assert has_role(ann, Role.VIEWER, "staging")
     assert not has_role(ann, Role.EDITOR, "staging")
     assert all(has_role(bob, role, "staging") for role in Role)
 
 
-def test_a_role_everywhere_holds_in_each() -> None:
+def test_a_role_everywhere_holds_in_each_environment() -> None:
     ann = person(everywhere="operator")
     assert has_role(ann, Role.OPERATOR, "production")
     assert has_role(ann, Role.OPERATOR, "")
     assert visible_environments(ann) is None
 
 
-def test_a_role_taken_away_counts_at_once() -> None:
+def test_a_withdrawn_role_is_lost_at_once() -> None:
     ann = person(staging="editor")
     actor = Actor.of_user(ann)
     assert has_role(actor, Role.EDITOR, "staging")
@@ -76,13 +76,13 @@ def test_an_inactive_person_holds_none() -> None:
     assert not has_role(Key.objects.get(pk=key.pk), Role.EDITOR, "staging")
 
 
-def test_a_key_has_its_scopes_of_what_its_person_holds() -> None:
+def test_a_key_has_only_the_scopes_that_its_person_holds() -> None:
     ann = person(everywhere="editor")
     key = admin_key(ann, "editor", "approver", environment="staging")
     assert has_role(key, Role.EDITOR, "staging")
     assert has_role(Actor("key", key.key_id, "k", str(ann.pk)), Role.EDITOR, "staging")
-    assert not has_role(key, Role.APPROVER, "staging")  # in its scopes, but not hers
-    assert not has_role(key, Role.EDITOR, "production")  # hers, but not the key's
+    assert not has_role(key, Role.APPROVER, "staging")  # in the key's scopes, but she does not hold it
+    assert not has_role(key, Role.EDITOR, "production")  # she holds it, but it is not in the key's scopes
     Membership.objects.all().delete()
     assert not has_role(key, Role.EDITOR, "staging")
 
@@ -98,7 +98,7 @@ def test_a_router_key_has_no_role() -> None:
     assert not has_role(key, Role.VIEWER, "production")
 
 
-def test_the_refusal_names_role_and_place() -> None:
+def test_the_refusal_names_the_role_and_the_environment() -> None:
     with pytest.raises(RoleMissing, match="approver in production") as refused:
         require_role(person(), Role.APPROVER, "production")
     assert refused.value.as_problem()["role"] == "approver"

@@ -1,8 +1,8 @@
-"""An instance that was filled before this schema is carried forward: nothing is lost, and its rollouts go on.
+"""An instance with data from an older schema is upgraded: nothing is lost, and its rollouts continue.
 
-`demo_before_layout.json.xz` is what `make demo` had written at commit fed308a, the last one before the layout of today,
-when it was stopped with one rollout at full: `manage.py dumpdata`, with the newest 400 of its route minutes and 60 of
-its batches.
+`demo_before_layout.json.xz` was written by `make demo` at commit fed308a, the last one before today's layout, stopped
+with one rollout at full. It is the output of `manage.py dumpdata`, reduced to the newest 400 route minutes and 60
+batches.
 """
 
 import json
@@ -45,7 +45,7 @@ def _rows() -> list[dict[str, Any]]:
 
 
 def _row_of(apps: Apps, record: dict[str, Any]) -> tuple[models.Model, dict[str, list[Any]]]:
-    """The row as that schema has it, and its many-to-many fields."""
+    """Return the row in the old schema, and its many-to-many fields."""
     model = apps.get_model(record["model"])
     values, many = {model._meta.pk.attname: record["pk"]}, {}
     for name, value in record["fields"].items():
@@ -60,7 +60,7 @@ def _row_of(apps: Apps, record: dict[str, Any]) -> tuple[models.Model, dict[str,
 
 
 def _fill(apps: Apps, records: list[dict[str, Any]]) -> None:
-    """Model by model. What a migration has put there (the plans) gives way to what the instance had."""
+    """Insert the rows, model by model. Rows created by a migration (the plans) are replaced by the instance's own."""
     of_model: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         of_model.setdefault(record["model"], []).append(record)
@@ -77,7 +77,7 @@ def _fill(apps: Apps, records: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def upgraded() -> Iterator[Counter[str]]:
-    """Rows by model, before. Identities of later rows start behind those that came along."""
+    """Return the number of rows by model before the upgrade. Sequences continue after the imported ids."""
     executor = MigrationExecutor(connection)
     newest = executor.loader.graph.leaf_nodes()
     executor.migrate(BEFORE)
@@ -98,7 +98,7 @@ def test_nothing_is_lost_and_the_log_still_verifies(upgraded: Counter[str]) -> N
     assert OutcomeBucket.objects.count() == upgraded["rollout_app.outcomebucket"]
     assert VerdictRecord.objects.count() == upgraded["rollout_app.verdict"]
     assert Entry.objects.count() == upgraded["audit.entry"]
-    take_stock()  # as `migrate` does at its end
+    take_stock()  # like `migrate` at its end
     found = verification.verify(with_file=False)
     assert found.count == upgraded["audit.entry"] + 1
     assert {(f.kind, f.seq) for f in found.findings} == {("bad signature", 40), ("bad signature", 64)}, (
@@ -106,7 +106,7 @@ def test_nothing_is_lost_and_the_log_still_verifies(upgraded: Counter[str]) -> N
     )
 
 
-def test_its_rollout_goes_on_and_its_pages_show_it(upgraded: Counter[str]) -> None:
+def test_its_rollout_continues_and_its_pages_show_it(upgraded: Counter[str]) -> None:
     running = Rollout.objects.get(state="running")
     assert running.stages[running.stage]["share_pcm"] == 100_000
     reconcile.evaluate([str(running.pk)])

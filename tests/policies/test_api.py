@@ -1,4 +1,4 @@
-"""/api/v1 of policies: who may, what is asked of a request, what comes back."""
+"""/api/v1 of policies: permissions, requests and responses."""
 
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +25,7 @@ def client_of(user: User) -> Client:
 
 @pytest.fixture
 def owner() -> User:
-    """An editor and operator everywhere, on no team yet."""
+    """Return an editor and operator everywhere, on no team yet."""
     user = User.objects.create_user("owner")
     for role in (Role.EDITOR, Role.OPERATOR):
         Membership.objects.create(user=user, role=role)
@@ -60,11 +60,11 @@ def send(client: Client, method: str, path: str, body: Any = None, **headers: st
     return call(f"/api/v1/{path}", body, content_type="application/json", headers=headers)
 
 
-# --- who may -----------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["environments", "workloads", "models"])
-def test_it_asks_who_is_asking(path: str) -> None:
+def test_it_requires_authentication(path: str) -> None:
     response = Client().get(f"/api/v1/{path}")
     assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
     assert response["Content-Type"] == "application/problem+json"
@@ -76,7 +76,7 @@ def test_it_shows_nothing_to_people_without_a_role(stranger: Client, path: str) 
     assert (response.status_code, response.json()["code"]) == (403, "role_missing")
 
 
-def test_it_hides_environments_where_one_has_no_role(workload: Workload) -> None:
+def test_it_hides_environments_without_a_role(workload: Workload) -> None:
     here, there = builders.environment(), builders.environment()
     user = User.objects.create_user("local")
     Membership.objects.create(user=user, role=Role.VIEWER, environment=here.name)
@@ -111,17 +111,17 @@ def test_it_requires_the_operator_role_to_pin(workload: Workload) -> None:
     assert (response.status_code, response.json()["role"]) == (403, "operator")
 
 
-# --- what is asked of a request, what comes back --------------------------------------------------------
+# --- requests and responses ---------------------------------------------------------------------------
 
 
-def test_it_registers_a_workload_and_gives_its_etag(api: Client, workload: Workload) -> None:
+def test_it_registers_a_workload_and_returns_its_etag(api: Client, workload: Workload) -> None:
     body = {"name": "fresh", "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
     response = send(api, "post", "workloads", body)
     assert (response.status_code, response["ETag"]) == (201, '"1"')
     assert response.json()["unit"] == "request"
 
 
-def test_it_refuses_a_taken_name_and_keeps_the_attempt(api: Client, workload: Workload) -> None:
+def test_it_refuses_a_taken_name_and_records_the_attempt(api: Client, workload: Workload) -> None:
     body = {"name": workload.name, "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
     response = send(api, "post", "workloads", body)
     assert (response.status_code, response.json()["code"]) == (409, "already_exists")
@@ -129,11 +129,11 @@ def test_it_refuses_a_taken_name_and_keeps_the_attempt(api: Client, workload: Wo
 
 
 @pytest.mark.parametrize("name", ["", "with space", "a/b", "ü", "x" * 121, None, 5, ["x"]])
-def test_it_refuses_names_that_no_address_could_hold(api: Client, workload: Workload, name: Any) -> None:
+def test_it_refuses_names_that_are_invalid_in_a_url(api: Client, workload: Workload, name: Any) -> None:
     body = {"name": name, "task_type": "chat", "quality_bar": "0.9", "owner": workload.owner.name}
     response = send(api, "post", "workloads", body)
     if name == 5:
-        assert response.json()["name"] == "5"  # a number is taken for its digits
+        assert response.json()["name"] == "5"  # a number is converted to its digits
     else:
         assert (response.status_code, response.json()["problems"][0]["path"]) == (422, "name")
 
@@ -172,7 +172,7 @@ def test_it_adds_a_version_from_yaml_and_names_problems_by_line(api: Client, wor
     "body",
     [{}, {"policy": {}, "text": "x"}, {"policy": []}, {"policy": "x"}, {"policy": {}}, {"text": "- ["}],
 )
-def test_it_refuses_what_is_no_document(api: Client, workload: Workload, body: dict[str, Any]) -> None:
+def test_it_refuses_an_invalid_document(api: Client, workload: Workload, body: dict[str, Any]) -> None:
     for path in ("versions", "versions/validate"):
         response = send(api, "post", f"workloads/{workload.name}/{path}", body)
         if response.status_code == 200:
@@ -223,7 +223,7 @@ def test_it_serves_pins_unpins_and_stops(api: Client, workload: Workload) -> Non
     assert api.get(f"/api/v1/{path}").status_code == 404
 
 
-def test_it_finds_a_model_by_its_name_with_the_slash(admin: Client, workload: Workload) -> None:
+def test_it_finds_a_model_by_its_name_with_a_slash(admin: Client, workload: Workload) -> None:
     assert admin.get("/api/v1/models/openai/gpt-4o-mini").json()["context_window"] == 128_000
     edited = send(admin, "patch", "models/openai/gpt-4o-mini", {"enabled": False}, **{"If-Match": '"1"'})
     assert edited.json()["enabled"] is False
@@ -249,8 +249,8 @@ def test_it_freezes_an_environment(admin: Client) -> None:
         "a\u3164b", "a\ufe0fb", "a\u2800b", "a\u034fb", "a\U000e0100b", "gro\u0308sse",
     ],
 )  # fmt: skip
-def test_it_refuses_a_model_that_no_address_could_name(admin: Client, name: str) -> None:
-    """F22: created, then 404 for ever; or shown as another one."""
+def test_it_refuses_model_names_that_are_invalid_in_a_url(admin: Client, name: str) -> None:
+    """F22: such a model was created and then a 404 for ever, or shown as another one."""
     body = {"name": name, "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 1000}
     response = send(admin, "post", "models", body)
     assert response.status_code in (400, 422)
@@ -262,7 +262,7 @@ def test_it_refuses_a_model_that_no_address_could_name(admin: Client, name: str)
     ["gpt-4o", "openai/gpt-4o-mini", "bedrock/us-east-1/anthropic.claude-v2:1", "cloudflare/@cf/meta/llama-2",
      "vertex_ai/claude@001", "ft:gpt-3.5-turbo", "Llama 3 70B", "größe/m", "low/1024-x-1024/gpt-image-1"],
 )  # fmt: skip
-def test_it_finds_every_model_that_it_took(admin: Client, name: str) -> None:
+def test_it_finds_every_model_that_it_accepted(admin: Client, name: str) -> None:
     body = {"name": name, "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 1000}
     assert send(admin, "post", "models", body).status_code == 201
     assert admin.get(f"/api/v1/models/{quote(name)}").json()["name"] == name
@@ -278,7 +278,7 @@ def test_it_refuses_a_time_without_a_zone(admin: Client, time: str) -> None:
     assert send(admin, "post", "keys", key).status_code == 422
 
 
-def test_it_refuses_a_key_whose_label_hides_something(admin: Client) -> None:
+def test_it_refuses_a_key_label_with_invisible_characters(admin: Client) -> None:
     key = {"kind": "admin", "label": "ci\u202e", "scopes": ["viewer"]}
     response = send(admin, "post", "keys", key)
     assert (response.status_code, response.json()["problems"][0]["path"]) == (422, "label")

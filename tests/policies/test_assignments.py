@@ -1,4 +1,4 @@
-"""What is served: the first version, moves, pins, and the revision that each of them draws."""
+"""What is served: first versions, moves, pins, and the revisions they draw."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_it_serves_only_one_first_version(served: Assignment, environment: Envir
     assert environment.revision == 1  # the refused attempt drew none
 
 
-def test_it_draws_revisions_without_a_hole_across_workloads(environment: Environment) -> None:
+def test_it_draws_revisions_without_gaps_across_workloads(environment: Environment) -> None:
     for _ in range(3):
         version = builders.version(builders.workload())
         actions.serve_first(environment, version, actor=SYSTEM, reason="to begin with")
@@ -93,14 +93,16 @@ def test_it_moves_with_everything_that_routers_need(served: Assignment) -> None:
     }  # fmt: skip
 
 
-def test_it_refuses_to_move_what_is_not_served(environment: Environment, first: PolicyVersion) -> None:
+def test_it_does_not_move_a_workload_that_is_not_served(
+    environment: Environment, first: PolicyVersion
+) -> None:
     with pytest.raises(NotServed), transaction.atomic():
         actions.set_assignment(environment.pk, first.workload_id, baseline=first, cause="rollout.start")
     environment.refresh_from_db()
     assert environment.revision == 0
 
 
-def test_it_pins_to_a_model_of_the_served_policy_and_back(served: Assignment) -> None:
+def test_it_pins_to_a_model_of_the_served_policy_and_unpins(served: Assignment) -> None:
     actions.pin(served, "large", actor=SYSTEM, reason="the small one is down")
     assert entry_of(served)["pin"] == {"model": "large", "reason": "the small one is down"}
     actions.unpin(served, actor=SYSTEM, reason="it is back")
@@ -120,14 +122,14 @@ def test_it_keeps_the_pin_when_the_assignment_moves(served: Assignment) -> None:
     assert entry_of(served)["pin"] == {"model": "large", "reason": "the small one is down"}
 
 
-def test_it_does_not_stop_serving_in_the_middle_of_a_rollout(served: Assignment) -> None:
+def test_it_does_not_stop_serving_during_a_rollout(served: Assignment) -> None:
     move(served, builders.version(served.workload))
     with pytest.raises(RolloutActive, match="roll it back first"):
         actions.stop_serving(served, actor=SYSTEM, reason="enough")
     assert Assignment.objects.filter(pk=served.pk).exists()
 
 
-def test_it_stops_serving_with_a_revision_that_says_so(served: Assignment) -> None:
+def test_it_stops_serving_with_a_revision_that_records_it(served: Assignment) -> None:
     actions.stop_serving(served, actor=SYSTEM, reason="retired")
     latest = Revision.objects.first()
     assert latest is not None
@@ -135,7 +137,7 @@ def test_it_stops_serving_with_a_revision_that_says_so(served: Assignment) -> No
     assert not Assignment.objects.filter(pk=served.pk).exists()
 
 
-def test_it_publishes_a_new_unit_but_never_in_mid_rollout(served: Assignment) -> None:
+def test_it_publishes_a_new_unit_but_not_during_a_rollout(served: Assignment) -> None:
     actions.edit_workload(served.workload, actor=SYSTEM, unit="conversation")
     assert entry_of(served)["unit"] == "conversation"
     move(served, builders.version(served.workload))

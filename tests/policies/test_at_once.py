@@ -1,4 +1,4 @@
-"""Writes of several people at once: each is done or refused in words, and none ends in a deadlock."""
+"""Concurrent writes: each is done or refused with a message, and none deadlocks."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TURNS = 40
 
 
 def at_once(*works: Callable[[int], object]) -> list[BaseException]:
-    """Each work `TURNS` times in a thread of its own, all together; returns what they raised."""
+    """Run each work `TURNS` times in its own thread, all together. Return the exceptions they raised."""
     start, errors = threading.Barrier(len(works)), list[BaseException]()
 
     def run(work: Callable[[int], object]) -> None:
@@ -38,7 +38,7 @@ def at_once(*works: Callable[[int], object]) -> list[BaseException]:
 
 
 def test_edits_of_a_workload_and_pins_of_it_never_deadlock() -> None:
-    """F23: foreign keys were checked at the commit, with the head of the audit log locked."""
+    """F23: foreign keys were checked at the commit, while the head of the audit log was locked."""
     assignment = builders.served(builders.environment(), builders.workload())
     elsewhere = builders.served(builders.environment(), assignment.workload, rules=[])
     workload = Workload.objects.get(pk=assignment.workload_id)

@@ -1,4 +1,4 @@
-"""The catalogue: prices, their history, and how routers get them."""
+"""The catalogue: prices, their history, and how they reach routers."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def snapshot(environment: Environment, since: int | None = None) -> dict[str, An
     return body
 
 
-def test_a_snapshot_carries_the_prices_of_the_models_in_it() -> None:
+def test_a_snapshot_contains_the_prices_of_its_models() -> None:
     assignment = builders.served(builders.environment(), builders.workload())
     actions.add_model(
         "other/unused", actor=SYSTEM, input_nusd_per_mtok=1, output_nusd_per_mtok=1, context_window=1
@@ -55,20 +55,20 @@ def test_a_changed_price_is_a_new_revision_where_the_model_is_served() -> None:
 
     now = snapshot(here)
     assert (now["revision"], now["prices"][SMALL]["cache_read"]) == (3, 75_000_000)
-    assert {entry["revision"] for entry in now["workloads"].values()} == {3}  # a delta brings it, too
+    assert {entry["revision"] for entry in now["workloads"].values()} == {3}  # a delta contains it, too
     assert snapshot(here, since=2)["prices"][SMALL]["cache_read"] == 75_000_000
     assert snapshot(here, since=3)["prices"] == {}
     assert snapshot(elsewhere)["revision"] == 1
     assert Revision.objects.get(environment=here, number=3).cause == "model.edit"
 
 
-def test_another_change_of_a_model_moves_nothing() -> None:
+def test_other_changes_of_a_model_draw_no_revision() -> None:
     assignment = builders.served(builders.environment(), builders.workload())
     actions.edit_model(Model.objects.get(name=SMALL), actor=SYSTEM, quality=0.5)
     assert snapshot(assignment.environment)["revision"] == 1
 
 
-def test_it_keeps_what_a_model_cost_and_since_when() -> None:
+def test_it_keeps_the_history_of_a_models_prices() -> None:
     builders.catalogue()
     model = Model.objects.get(name=SMALL)
     actions.edit_model(model, actor=SYSTEM, input_nusd_per_mtok=1, price_source="the provider's page")
@@ -80,7 +80,7 @@ def test_it_keeps_what_a_model_cost_and_since_when() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_served_gets_its_prices_when_the_database_is_migrated() -> None:
+def test_a_migration_adds_prices_to_what_is_served() -> None:
     assignment = builders.served(builders.environment(), builders.workload())
     wanted = Assignment.objects.get(pk=assignment.pk).prices
     MigrationExecutor(connection).migrate([("policies_app", "0008_model_names")])

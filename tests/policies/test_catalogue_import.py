@@ -1,4 +1,4 @@
-"""`manage.py catalogue import`: what a price list would change, and all of it or nothing."""
+"""`manage.py catalogue import`: the preview of a price list, and its atomic import."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_it_shows_what_would_change_and_writes_nothing(file: Path, capsys: Any) 
     assert "cache read price unknown → $0.0750" in shown
     assert "input price $0.150 → $0.100" in shown
     assert "[served in production/support]" in shown
-    assert LARGE not in shown  # as it is
+    assert LARGE not in shown  # unchanged
     assert "Use --apply to write them" in shown
     assert Model.objects.get(name=SMALL).input_nusd_per_mtok == 150_000_000
 
@@ -74,7 +74,8 @@ def test_it_keeps_what_a_person_set(file: Path, capsys: Any) -> None:
     assert (model.input_nusd_per_mtok, model.batch_input_nusd_per_mtok) == (100_000_000, 50_000_000)
     assert (str(model.retires_on), model.price_source) == ("2027-02-01", "LiteLLM price map prices.json")
 
-    file.write_text(LITELLM.replace("1e-07", "2e-07"))  # what an import wrote, the next one may change
+    # Prices written by an import may be changed by the next one.
+    file.write_text(LITELLM.replace("1e-07", "2e-07"))
     run(file, capsys, "--apply", "--reason", "weekly")
     model = Model.objects.get(name=SMALL)
     assert model.input_nusd_per_mtok == 200_000_000
@@ -83,7 +84,7 @@ def test_it_keeps_what_a_person_set(file: Path, capsys: Any) -> None:
     assert [row.prices["input"] for row in ModelPrice.objects.filter(model=model)][:2] == [1, 200_000_000]
 
 
-def test_it_adds_what_it_is_asked_to(file: Path, capsys: Any) -> None:
+def test_it_adds_the_requested_models(file: Path, capsys: Any) -> None:
     shown = run(file, capsys, "--apply", "--add", "openai/*", "--reason", "new models")
     assert Model.objects.get(name="openai/new").context_window == 8192
     assert "openai/half" in shown
@@ -150,7 +151,7 @@ def test_it_counts_the_problems_beyond_twenty(file: Path) -> None:
     assert len(lines) == 22
 
 
-def test_each_kind_of_problem_has_its_own_twenty(file: Path) -> None:
+def test_each_kind_of_problem_has_its_own_limit_of_twenty(file: Path) -> None:
     bad = {f"a/{n}": {"input_cost_per_token": -1, "deprecation_date": "soon"} for n in range(30)}
     file.write_text(json.dumps(bad))
     with pytest.raises(CommandError) as refused:
@@ -163,28 +164,26 @@ def test_each_kind_of_problem_has_its_own_twenty(file: Path) -> None:
     )
 
 
-def test_it_reads_no_more_of_a_file_than_a_price_list_has(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_reads_no_more_of_a_file_than_the_size_limit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(price_files, "MAX_BYTES", 100)
     with pytest.raises(CommandError, match="more than 100 bytes"):
         call_command("catalogue", "import", str(file))
 
 
-def test_a_model_that_the_map_has_twice_is_taken_by_its_full_name(file: Path, capsys: Any) -> None:
+def test_a_model_listed_twice_uses_the_entry_with_its_full_name(file: Path, capsys: Any) -> None:
     short = {"litellm_provider": "deepseek", "mode": "chat", "input_cost_per_token": 1e-06, "max_tokens": 10}
     file.write_text(json.dumps({"chat": short, "deepseek/chat": short | {"input_cost_per_token": 2e-06}}))
     run(file, capsys, "--apply", "--add", "deepseek/*", "--reason", "new")
     assert Model.objects.get(name="deepseek/chat").input_nusd_per_mtok == 2_000_000_000
 
 
-def test_a_model_without_a_price_is_kept_as_one(file: Path, capsys: Any) -> None:
+def test_a_model_without_a_price_has_an_unknown_price(file: Path, capsys: Any) -> None:
     file.write_text(json.dumps({"a/free": {"mode": "chat", "max_tokens": 0, "max_input_tokens": 10}}))
     run(file, capsys, "--apply", "--add", "a/*", "--reason", "new")
     assert Model.objects.get(name="a/free").input_nusd_per_mtok is None
 
 
-def test_it_writes_at_most_so_many_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_limits_the_models_of_one_import(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "MOST_WRITTEN", 3)
     file.write_text(json.dumps({f"a/{n}": {"mode": "chat", "max_tokens": 10} for n in range(4)}))
     with pytest.raises(CommandError, match="4 models would be written, but one import may write at most 3"):
@@ -192,7 +191,7 @@ def test_it_writes_at_most_so_many_at_once(file: Path, monkeypatch: pytest.Monke
     assert Model.objects.count() == 2
 
 
-def test_one_model_that_changed_meanwhile_leaves_all_as_they_were(file: Path) -> None:
+def test_it_writes_nothing_if_one_model_changed_meanwhile(file: Path) -> None:
     listed = price_files.read(file)
     changes = imports.plan(listed, add=["openai/new"], overwrite=True)
     actions.edit_model(Model.objects.get(name=SMALL), actor=SYSTEM, output_nusd_per_mtok=1)
@@ -201,7 +200,7 @@ def test_one_model_that_changed_meanwhile_leaves_all_as_they_were(file: Path) ->
     assert not Model.objects.filter(name="openai/new").exists()
 
 
-def test_without_a_file_it_takes_the_installed_price_map(
+def test_without_a_file_it_uses_the_installed_price_map(
     file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(price_files, "installed_price_map", lambda: file)
@@ -212,7 +211,7 @@ def test_without_a_file_it_takes_the_installed_price_map(
         call_command("catalogue", "import")
 
 
-def test_it_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_it_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be read"):
         call_command("catalogue", "import", str(tmp_path / "missing.json"))
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")

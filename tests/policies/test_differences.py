@@ -1,4 +1,4 @@
-"""`differences`: what a reviewer is told about two documents."""
+"""`differences`: what a reviewer sees of two documents."""
 
 from policies_app.documents.differences import differences
 
@@ -20,12 +20,12 @@ def test_it_names_a_changed_value_by_its_path() -> None:
     assert found({"escalate": {"max": 1}}, {"escalate": {"max": 2}}) == [("escalate.max", "changed", 1, 2)]
 
 
-def test_it_tells_added_from_changed_to_null() -> None:
+def test_it_distinguishes_added_from_changed_to_null() -> None:
     assert found({}, {"note": None}) == [("note", "added", None, None)]
     assert found({"note": 1}, {"note": None}) == [("note", "changed", 1, None)]
 
 
-def test_it_tells_true_from_one() -> None:
+def test_it_distinguishes_true_from_one() -> None:
     assert found({"batch": True}, {"batch": 1}) == [("batch", "changed", True, 1)]
 
 
@@ -39,7 +39,7 @@ def test_it_matches_rules_by_id() -> None:
     ]
 
 
-def test_it_says_which_rules_moved_since_first_match_wins() -> None:
+def test_it_names_moved_rules_because_the_first_match_wins() -> None:
     before: dict[str, object] = {"rules": [rule("a"), rule("b"), rule("c")]}
     after: dict[str, object] = {"rules": [rule("b"), rule("a"), rule("c")]}
     assert found(before, after) == [("rules[b]", "moved", 2, 1), ("rules[a]", "moved", 1, 2)]

@@ -1,4 +1,4 @@
-"""The stretches in which the control plane could hear its routers, and the thread that writes both down."""
+"""The periods in which the control plane could hear its routers, and the thread that records both."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def note(settings: Any) -> Callable[[float], list[tuple[float, float]]]:
-    """Note at T0 + seconds; the stretches that then are on record, in seconds after T0."""
+    """Return a function that notes listening at T0 + seconds and returns the recorded periods, in seconds after T0."""
     settings.CLOCK = "process"
 
     def note_at(seconds: float) -> list[tuple[float, float]]:
@@ -34,18 +34,18 @@ def note(settings: Any) -> Callable[[float], list[tuple[float, float]]]:
     return note_at
 
 
-def test_it_extends_a_stretch_over_short_pauses(note: Callable[[float], Any]) -> None:
+def test_it_extends_a_period_over_short_pauses(note: Callable[[float], Any]) -> None:
     note(0)
     assert note(19) == [(0, 19)]
-    assert note(17) == [(0, 19)]  # another gateway, a moment late
+    assert note(17) == [(0, 19)]  # another gateway, slightly late
 
 
-def test_it_begins_a_stretch_after_an_outage(note: Callable[[float], Any]) -> None:
+def test_it_starts_a_period_after_an_outage(note: Callable[[float], Any]) -> None:
     note(0)
     assert note(20) == [(0, 0), (20, 20)]
 
 
-def test_it_begins_a_stretch_when_the_clock_is_put_back(note: Callable[[float], Any]) -> None:
+def test_it_starts_a_period_when_the_clock_is_set_back(note: Callable[[float], Any]) -> None:
     note(0)
     note(86_400)
     note(86_410)
@@ -54,7 +54,7 @@ def test_it_begins_a_stretch_when_the_clock_is_put_back(note: Callable[[float], 
     assert note(20) == [(0, 0), (20, 20)]
 
 
-def test_it_forgets_what_ended_before_any_router_on_record(note: Callable[[float], Any]) -> None:
+def test_it_deletes_periods_that_ended_before_any_known_router(note: Callable[[float], Any]) -> None:
     note(0)
     note(8 * 86_400 + 60)
     with time_machine.travel(T0 + timedelta(days=8, seconds=61), tick=False):
@@ -65,7 +65,7 @@ def test_it_forgets_what_ended_before_any_router_on_record(note: Callable[[float
 # --- the writer -----------------------------------------------------------------------------------------
 
 
-def test_it_writes_by_the_databases_clock_and_not_by_its_own(settings: Any) -> None:
+def test_it_uses_the_databases_clock_and_not_its_own(settings: Any) -> None:
     environment, buffer = builders.environment(), FleetBuffer()
     with time_machine.travel(T0 - timedelta(days=1)):  # this gateway's clock is a day behind
         buffer.polled(environment.pk, "r-1", "", environment.epoch, 1)
@@ -85,13 +85,13 @@ def test_it_keeps_when_a_router_was_first_heard() -> None:
     assert router.first_polled_at < router.polled_at
 
 
-def test_a_poll_of_before_does_not_bring_back_a_router_that_left() -> None:
+def test_an_older_poll_does_not_bring_back_a_router_that_left() -> None:
     environment = builders.environment()
     here, elsewhere = FleetBuffer(), FleetBuffer()
     elsewhere.polled(environment.pk, "job", "", environment.epoch, 1)
     here.left(environment.pk, "job", "")
     writer.flush(here)
-    writer.flush(elsewhere)  # this gateway writes later what it heard earlier
+    writer.flush(elsewhere)  # this gateway writes what it heard earlier
     assert has_left(Router.objects.get())
     time.sleep(0.15)
     here.polled(environment.pk, "job", "", environment.epoch, 1)
@@ -111,7 +111,7 @@ def test_no_error_ends_the_writer(monkeypatch: pytest.MonkeyPatch, caplog: Any) 
     assert Listening.objects.count() == 1
 
 
-def test_it_forgets_routers_that_left(settings: Any) -> None:
+def test_it_deletes_routers_that_left(settings: Any) -> None:
     environment = builders.environment()
     now = datetime.now(UTC)
     for minutes in (59, 61):

@@ -1,4 +1,4 @@
-"""Snapshots in a bucket: the gateway's very bytes, never an older one over a newer, and no harm when it is away."""
+"""Snapshots in a bucket: the gateway's exact bytes, never older over newer, and no harm if the bucket fails."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def assignment(settings: Any, s3: S3) -> Assignment:
-    """Something served, in an instance with a bucket."""
+    """Serve something in an instance with a bucket."""
     settings.SNAPSHOT_BUCKET = s3.bucket()
     settings.SNAPSHOT_PREFIX = "eu"
     settings.AWS_S3_ENDPOINT_URL, settings.AWS_S3_REGION_NAME = s3.url, REGION
@@ -38,7 +38,7 @@ def assignment(settings: Any, s3: S3) -> Assignment:
 
 @pytest.fixture
 def place(assignment: Assignment) -> str:
-    """Where its snapshot is published, as it stands in the README."""
+    """Return the key of the environment's snapshot, as documented."""
     return f"{configured.SNAPSHOT_BUCKET}/eu/{assignment.environment.name}/router/v1/snapshot"
 
 
@@ -93,7 +93,7 @@ def test_it_publishes_a_change_that_draws_no_revision(assignment: Assignment, pl
     assert s3.get(place).json()["poll_interval_ms"] == 30_000
 
 
-def test_it_signs_anew_when_the_key_is_another(
+def test_it_signs_again_when_the_key_changes(
     assignment: Assignment, place: str, s3: S3, settings: Any
 ) -> None:
     publish.sweep()
@@ -106,7 +106,7 @@ def test_it_signs_anew_when_the_key_is_another(
     assert f"keyid={signing.key_id()}" in after
 
 
-def test_it_publishes_every_environment_by_itself(assignment: Assignment, s3: S3) -> None:
+def test_it_publishes_every_environment_separately(assignment: Assignment, s3: S3) -> None:
     other = builders.served(builders.environment(), builders.workload())
     assert publish.sweep() == 2
     answers = [
@@ -119,8 +119,10 @@ def test_it_publishes_every_environment_by_itself(assignment: Assignment, s3: S3
     ]
 
 
-def test_it_leaves_what_an_environment_was_called_before(assignment: Assignment, place: str, s3: S3) -> None:
-    """Its routers keep the last known good: nothing that may be followed is ever deleted."""
+def test_it_keeps_the_snapshot_under_an_environments_old_name(
+    assignment: Assignment, place: str, s3: S3
+) -> None:
+    """Routers may still poll it, so no published snapshot is ever deleted."""
     publish.sweep()
     Environment.objects.filter(pk=assignment.environment.pk).update(name="renamed")
     assert publish.sweep() == 1
@@ -132,7 +134,7 @@ def test_it_leaves_what_an_environment_was_called_before(assignment: Assignment,
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
-    """`happens` once, between this process's read of the environment and its write."""
+    """Run `happens` once, between this process's read of the environment and its write."""
     answered, pending = build.signed_body, [happens]
 
     def answer(*arguments: Any) -> Any:
@@ -168,10 +170,10 @@ def test_a_late_writer_changes_nothing(
     assert publish.sweep() == 0
 
 
-def test_two_that_publish_first_agree(
+def test_two_first_publications_agree(
     assignment: Assignment, place: str, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`If-None-Match: *`: where nothing lay, something does now."""
+    """`If-None-Match: *`: there was no object, and now there is one."""
 
     def another_process_is_faster() -> None:
         pin(assignment)
@@ -183,7 +185,9 @@ def test_two_that_publish_first_agree(
     assert s3.get(place).json()["revision"] == 2
 
 
-def test_it_leaves_alone_what_another_process_is_at(assignment: Assignment, place: str, s3: S3) -> None:
+def test_it_leaves_alone_what_another_process_is_publishing(
+    assignment: Assignment, place: str, s3: S3
+) -> None:
     environment, later = assignment.environment, clock.now() + publish.CLAIM
     Published.objects.create(environment=environment, claim=new_epoch(), claimed_until=later)
     assert publish.sweep() == 0
@@ -192,25 +196,25 @@ def test_it_leaves_alone_what_another_process_is_at(assignment: Assignment, plac
     assert publish.sweep() == 1
 
 
-def test_an_instance_that_is_behind_the_bucket_says_so_and_writes_nothing(
+def test_an_instance_behind_the_bucket_reports_it_and_writes_nothing(
     assignment: Assignment, place: str, s3: S3
 ) -> None:
     pin(assignment)
     publish.sweep()
     before = s3.get(place)
-    # Restored from a backup of the time before the pin, and not told that it was.
+    # Restored from a backup made before the pin, without post_restore.
     Environment.objects.filter(pk=assignment.environment.pk).update(revision=1)
     assert publish.sweep() == 0
     assert s3.get(place).headers["etag"] == before.headers["etag"]
     assert "holds a later snapshot" in row(assignment).error
-    # A new epoch says that it is meant.
+    # A new epoch makes it deliberate.
     Environment.objects.filter(pk=assignment.environment.pk).update(epoch=new_epoch())
     Published.objects.update(retry_at=None)
     assert publish.sweep() == 1
     assert s3.get(place).json()["revision"] == 1
 
 
-def test_an_object_that_others_wrote_or_deleted_comes_back(
+def test_an_object_overwritten_or_deleted_by_others_is_restored(
     assignment: Assignment, place: str, s3: S3
 ) -> None:
     publish.sweep()
@@ -221,7 +225,7 @@ def test_an_object_that_others_wrote_or_deleted_comes_back(
         Body=b"{}",
         Metadata={"pointsman-etag": right.headers["x-amz-meta-pointsman-etag"]},
     )
-    assert publish.sweep() == 0  # the bucket is looked at once a minute
+    assert publish.sweep() == 0  # the bucket is checked once a minute
     in_time_for_another_look(assignment)
     assert publish.sweep() == 1
     assert s3.get(place).content == right.content
@@ -233,7 +237,7 @@ def test_an_object_that_others_wrote_or_deleted_comes_back(
     assert publish.sweep() == 0
 
 
-def test_a_store_that_knows_no_conditions_is_asked_without(
+def test_a_store_without_conditional_writes_gets_unconditional_ones(
     assignment: Assignment, place: str, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = object_store.Bucket._ask
@@ -253,10 +257,10 @@ def test_a_store_that_knows_no_conditions_is_asked_without(
 # --- a bucket that fails -------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_is_away_is_tried_again_later_and_said_once(
+def test_an_unreachable_bucket_is_retried_later_and_logged_once(
     assignment: Assignment, place: str, s3: S3, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "RETRY_FIRST_S", 30)  # not over before the next lines have run
+    monkeypatch.setattr(publish, "RETRY_FIRST_S", 30)  # longer than the next lines take
     s3.stop()
     try:
         assert publish.sweep() == 0
@@ -281,7 +285,7 @@ def test_a_bucket_that_is_away_is_tried_again_later_and_said_once(
     assert (row(assignment).failures, row(assignment).error, row(assignment).failing_since) == (0, "", None)
 
 
-def test_it_is_not_held_up_by_times_that_a_wrong_clock_stamped(assignment: Assignment, place: str) -> None:
+def test_times_written_by_a_wrong_clock_do_not_delay_it(assignment: Assignment, place: str) -> None:
     publish.sweep()
     tomorrow = clock.now() + timedelta(days=1)
     Published.objects.update(checked_at=tomorrow, retry_at=tomorrow, claimed_until=tomorrow)
@@ -295,7 +299,7 @@ def test_a_bucket_that_does_not_exist_is_named(assignment: Assignment, settings:
     assert "NoSuchBucket" in row(assignment).error
 
 
-def test_one_environment_that_fails_keeps_no_other_from_being_published(
+def test_one_failing_environment_does_not_block_the_others(
     assignment: Assignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = builders.served(builders.environment(), builders.workload())
@@ -312,7 +316,7 @@ def test_one_environment_that_fails_keeps_no_other_from_being_published(
     assert row(other).revision == 1
 
 
-# --- the setting, and who looks on ---------------------------------------------------------------------
+# --- the setting and the metrics ---------------------------------------------------------------------
 
 
 def test_without_a_bucket_it_does_nothing(settings: Any) -> None:
@@ -349,7 +353,7 @@ print(publish.sweep())
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["0"]), done.stderr
 
 
-def test_a_bucket_without_the_packages_is_found_at_the_start(
+def test_a_bucket_without_the_packages_fails_the_checks(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.SNAPSHOT_BUCKET = "somewhere"
@@ -366,7 +370,7 @@ def figures(assignment: Assignment) -> dict[str, float]:
     return {sample.name: sample.value for sample in samples if sample.labels["environment"] == name}
 
 
-def test_the_figures_say_how_far_it_is_behind(assignment: Assignment, settings: Any) -> None:
+def test_the_metrics_show_how_far_it_is_behind(assignment: Assignment, settings: Any) -> None:
     assert figures(assignment)["pointsman_published_revision"] == -1
     publish.sweep()
     assert figures(assignment) == {
@@ -382,7 +386,7 @@ def test_the_figures_say_how_far_it_is_behind(assignment: Assignment, settings: 
     assert figures(assignment)["pointsman_published_failures"] == 1
 
 
-def test_a_scrape_goes_on_without_a_database(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scrape_works_without_a_database(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.SNAPSHOT_BUCKET = "somewhere"
     monkeypatch.setattr(connection, "cursor", None)
     published = PublishedFigures()
@@ -391,7 +395,9 @@ def test_a_scrape_goes_on_without_a_database(settings: Any, monkeypatch: pytest.
     assert list(published.collect()) == []
 
 
-def test_a_nudge_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, settings: Any, caplog: Any) -> None:
+def test_a_failed_sweep_does_not_end_the_loop(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, caplog: Any
+) -> None:
     settings.SNAPSHOT_BUCKET = "somewhere"
     stopping, calls = threading.Event(), []
 

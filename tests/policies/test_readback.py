@@ -1,4 +1,4 @@
-"""The readback: which routers follow a change, and when nothing is awaited any more."""
+"""The readback: which routers have applied a change, and when none is awaited any longer."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -44,7 +44,7 @@ def heard(environment: Environment, instance: str, at: float, revision: int = 6,
 
 
 def read(environment: Environment, at: float, **options: datetime) -> tuple[Readback, bool]:
-    """The readback of revision 7, and whether it has ended, `at` seconds after the change."""
+    """Return the readback of revision 7, and whether it has ended, `at` seconds after the change."""
     fleet = read_fleet(environment, now=s(at), back_to=min([T0, *options.values()]))
     readback = fleet.readback(7, changed_at=T0, **options)
     return readback, fleet.has_followed(readback, T0)
@@ -67,8 +67,8 @@ def test_it_waits_until_every_poll_before_the_change_is_on_record(environment: E
     assert read(environment, 5)[1]
 
 
-def test_it_waits_after_an_outage_for_a_router_that_backs_off(environment: Environment) -> None:
-    """F1: served again 1 s before the change; the router had last been heard long before."""
+def test_it_waits_after_an_outage_for_a_router_in_backoff(environment: Environment) -> None:
+    """F1: the control plane returned 1 s before the change; it had last heard the router long before."""
     listened((-3600, -400), (-1, 500))
     heard(environment, "r-1", -401)
     for at in (6, 60, 118):
@@ -81,7 +81,7 @@ def test_it_waits_after_an_outage_for_a_router_that_backs_off(environment: Envir
     assert (readback.confirmed, readback.of, readback.silent, ended) == (1, 1, [], True)
 
 
-def test_it_does_not_say_that_nobody_follows_right_after_a_start(environment: Environment) -> None:
+def test_it_does_not_report_an_empty_fleet_right_after_a_start(environment: Environment) -> None:
     listened((-1, 500))
     assert not read(environment, 118)[1]
     readback, ended = read(environment, 119)
@@ -93,12 +93,12 @@ def test_it_does_not_end_while_no_gateway_listens(environment: Environment) -> N
     assert (readback.of, ended) == (0, False)
     listened((-3600, 10))
     heard(environment, "r-1", 3)
-    readback, ended = read(environment, 4000)  # the silence is ours
+    readback, ended = read(environment, 4000)  # nobody was listening
     assert (readback.stragglers, readback.silent, ended) == (["r-1"], [], False)
 
 
 def test_it_counts_each_process(environment: Environment) -> None:
-    """F2: the children of a fork have names of their own; one of them is stopped."""
+    """F2: the children of a fork have their own names; one of them is stopped."""
     listened((-3600, 60))
     heard(environment, "gateway-1.a", 4, revision=7)
     heard(environment, "gateway-1.b", -3)
@@ -106,8 +106,8 @@ def test_it_counts_each_process(environment: Environment) -> None:
     assert (readback.confirmed, readback.of, readback.stragglers, ended) == (1, 2, ["gateway-1.b"], False)
 
 
-def test_it_names_a_router_that_fell_silent_during_the_rollback(environment: Environment) -> None:
-    """F3: two of three, and not two of two."""
+def test_it_names_a_router_that_went_silent_during_the_rollback(environment: Environment) -> None:
+    """F3: two of three routers followed, not two of two."""
     listened((-3600, 600))
     heard(environment, "r-1", 110, revision=7)
     heard(environment, "r-2", 110, revision=7)
@@ -118,15 +118,15 @@ def test_it_names_a_router_that_fell_silent_during_the_rollback(environment: Env
     assert readback.stragglers == readback.silent == ["r-3"]
 
 
-def test_it_leaves_out_jobs_that_have_ended(environment: Environment) -> None:
-    """F4: each of them applied the change before, polled, and said that it leaves."""
+def test_it_excludes_jobs_that_have_ended(environment: Environment) -> None:
+    """F4: each applied the previous change, polled, and sent `leaving`."""
     listened((-3600, 60))
     heard(environment, "r-1", 4, revision=7)
     for job in range(3):
         heard(environment, f"job-{job}", job, left_at=s(job))
     readback, ended = read(environment, 6)
     assert (readback.confirmed, readback.of, ended) == (1, 1, True)
-    heard(environment, "job-0", 5, left_at=s(0))  # started again under the same name
+    heard(environment, "job-0", 5, left_at=s(0))  # restarted under the same name
     assert read(environment, 6)[0].of == 2
 
 
@@ -149,14 +149,14 @@ def test_it_names_routers_that_were_lost_before_the_change(environment: Environm
     assert (readback.of, readback.lost, ended) == (1, ["lost"], True)
 
 
-def test_it_knows_nothing_of_revisions_of_another_epoch(environment: Environment) -> None:
+def test_it_ignores_revisions_of_another_epoch(environment: Environment) -> None:
     listened((-3600, 60))
     heard(environment, "r-1", 4, revision=9, epoch="older")
     assert read(environment, 6)[0].confirmed == 0
 
 
-def test_a_time_in_the_future_is_taken_for_the_last_break_in_the_listening(environment: Environment) -> None:
-    """F10: heard under a clock that was a day ahead, and never again."""
+def test_a_time_in_the_future_counts_as_the_last_break_in_the_listening(environment: Environment) -> None:
+    """F10: a router was heard under a clock that was a day ahead, and never again."""
     listened((-3600, -60), (-30, 600))
     heard(environment, "r-1", 86_400)
     assert not read(environment, 89)[1]
@@ -164,7 +164,7 @@ def test_a_time_in_the_future_is_taken_for_the_last_break_in_the_listening(envir
     assert (readback.silent, ended) == (["r-1"], True)
 
 
-def test_a_pin_has_a_readback_of_its_own() -> None:
+def test_a_pin_has_its_own_readback() -> None:
     assignment = builders.served(builders.environment(), builders.workload())
     pinned = actions.pin(assignment, "large", actor=SYSTEM, reason="outage")
     other = builders.served(Environment.objects.get(pk=assignment.environment_id), builders.workload())
@@ -183,7 +183,7 @@ def test_a_pin_has_a_readback_of_its_own() -> None:
     assert (readback.confirmed, readback.of, readback.stragglers) == (2, 3, ["r-2"])
 
 
-# --- silence, and the listening -------------------------------------------------------------------------
+# --- silence and listening ------------------------------------------------------------------------------
 
 TWO = timedelta(seconds=120)
 
@@ -194,13 +194,13 @@ TWO = timedelta(seconds=120)
         ([], 0, None),
         ([(-119, 0)], 0, None),
         ([(-120, 0)], 0, -120),
-        ([(-120, 0)], 600, -120),  # deaf since: no silence after it counts
+        ([(-120, 0)], 600, -120),  # nobody listened after that, so later silence does not count
         ([(-500, 500)], 0, -120),
-        ([(-500, -100), (-90, 0)], 0, -220),  # the break begins the count anew
+        ([(-500, -100), (-90, 0)], 0, -220),  # the break restarts the count
         ([(-500, -100), (-400, 10)], 0, -120),  # two gateways
     ],
 )
-def test_silence_counts_without_a_break_in_the_listening(
+def test_silence_counts_only_within_one_listening_period(
     stretches: list[tuple[float, float]], at: float, expected: float | None
 ) -> None:
     hearing = Hearing(tuple((s(began), s(to)) for began, to in stretches))
@@ -208,6 +208,6 @@ def test_silence_counts_without_a_break_in_the_listening(
 
 
 @pytest.mark.parametrize(("at", "since"), [(-101, None), (-100, -100), (19, -100), (20, None)])
-def test_it_says_since_when_somebody_listens(at: float, since: float | None) -> None:
+def test_it_returns_since_when_somebody_listens(at: float, since: float | None) -> None:
     hearing = Hearing(((s(-100), s(0)),))
     assert hearing.since(s(at)) == (None if since is None else s(since))

@@ -1,4 +1,4 @@
-"""`add_version`: immutable, numbered, refused whole."""
+"""`add_version`: immutable, numbered, refused as a whole."""
 
 import pytest
 from django.db import DatabaseError, transaction
@@ -25,12 +25,12 @@ def test_it_numbers_versions_per_workload(workload: Workload) -> None:
     assert [builders.version(w).number for w in (workload, workload, other)] == [1, 2, 1]
 
 
-def test_it_keeps_the_digest_of_the_very_text_that_routers_get(workload: Workload) -> None:
+def test_it_keeps_the_digest_of_the_exact_text_that_routers_get(workload: Workload) -> None:
     version = builders.version(workload)
     assert version.digest == digest(version.document)
 
 
-def test_it_remembers_the_person_behind_a_key(workload: Workload) -> None:
+def test_it_records_the_person_behind_a_key(workload: Workload) -> None:
     key = Actor("key", "k1", "ci", user_id="7")
     version = actions.add_version(workload, builders.document(workload), actor=key)
     assert (version.author_label, version.author_user_id) == ("ci", "7")
