@@ -1,4 +1,4 @@
-"""A gateway and something that it serves. Imports wait for the fixtures: settings are not chosen yet."""
+"""A gateway with something to serve. Imports wait for the fixtures, because the settings are not chosen before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def served(transactional_db: None) -> Served:
-    """An environment that serves one workload, and a router's key for it."""
+    """Return an environment that serves one workload, and a router key for it."""
     from tests.support import builders
     from tests.support.plane import Served, router_key
 
@@ -24,7 +24,8 @@ def served(transactional_db: None) -> Served:
 
 @pytest.fixture
 def plane(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
-    """A gateway that writes down at once what it heard of its routers, not every two seconds: tests wait for it."""
+    """Return a gateway that writes what it hears from routers at once, not every two seconds, so that tests need not
+    wait."""
     from policies_app.fleet import writer
     from tests.support.plane import Plane
 

@@ -1,8 +1,8 @@
-"""Requests whose end two readers might see in two places (request smuggling), and what RFC 9112 makes of each.
+"""Requests whose end could be read in two ways (request smuggling), and how RFC 9112 reads each.
 
-Behind each stands another request in the same bytes, `NEXT`: a server that misreads the first takes part of its body
-for a request, or the next request for a body. `reads` are the requests that there are by the RFC, as (method, path,
-body); None: there is none, and the server must refuse. A server may always refuse with 4xx and hang up.
+Each is followed by another request in the same bytes, `NEXT`. A server that misreads the first takes part of its body
+for a request, or the next request for a body. `reads` are the requests according to the RFC, as (method, path, body);
+None means that there is none, and the server must refuse. A server may always answer 4xx and close the connection.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 class Case(NamedTuple):
     name: str
-    section: str  # of RFC 9112
+    section: str  # section of RFC 9112
     data: bytes
     reads: list[Read] | None
 
@@ -54,7 +54,7 @@ _LENGTHS = b"Content-Length: 3\r\n"
 CASES = [
     Case(name, section, *built)
     for name, section, built in [
-        # Both framings: the chunks count, and the connection ends (6.1).
+        # Both framings: the chunked one applies, and the connection ends (6.1).
         ("length, then chunked", "6.1", (_POST + _BOTH[0] + _BOTH[1] + b"\r\n0\r\n\r\n" + NEXT, _body(b"", ends=True))),
         ("chunked, then length", "6.1", (_POST + _BOTH[1] + _BOTH[0] + b"\r\n0\r\n\r\n" + NEXT, _body(b"", ends=True))),
         # Content-Length.
@@ -115,7 +115,7 @@ CASES = [
         ("a control character in a name", "5.1", _field(b"X\x01: a", None)),
         ("a line without a name", "5.1", _field(b": a", None)),
         ("a line without a colon", "5.1", _field(b"X", None)),
-        # A recipient may take a bare line feed for the end of a line; nothing else.
+        # A recipient may accept a bare line feed as the end of a line, and nothing else.
         (
             "bare line feeds",
             "2.2",
@@ -142,7 +142,7 @@ CASES = [
                 [("GET", "/body", b"abc"), THE_NEXT],
             ),
         ),
-        # Another protocol is offered, and not taken: the body is still a body.
+        # A protocol upgrade is offered and ignored: the body is still a body.
         (
             "an upgrade to HTTP/2",
             "7.8 of RFC 9110",

@@ -1,4 +1,4 @@
-"""`manage.py` of a server that looks at the database once an hour: what it learns sooner, a notice told it."""
+"""`manage.py` for a server that polls the database once an hour: whatever it learns sooner came from a notice."""
 
 import sys
 

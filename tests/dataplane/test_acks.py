@@ -1,4 +1,4 @@
-"""POST /router/v1/acks, and what polls say: who has applied what."""
+"""POST /router/v1/acks, and the tags of polls: which routers have applied what."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_it_understands_applied_from_the_tag(plane: Plane, served: Served) -> No
     assert row.applied_at is not None
 
 
-def test_it_counts_a_nameless_router_under_its_key(plane: Plane, served: Served) -> None:
+def test_it_counts_an_unnamed_router_under_its_key(plane: Plane, served: Served) -> None:
     plane.snapshot(served.key, pointsman_router="caf\u00e9")
     assert until(lambda: _row(f"key {served.key.split('_')[2]}"))
 
@@ -78,7 +78,7 @@ def test_it_keeps_a_refusal_through_later_polls(plane: Plane, served: Served) ->
     assert len(readback.read_back(served.environment, 1).rejected) == 1
 
 
-def test_it_forgets_routers_that_fell_silent(plane: Plane, served: Served) -> None:
+def test_it_stops_counting_routers_that_went_silent(plane: Plane, served: Served) -> None:
     plane.post(DOOR, served.key, {"router": "r-6", "revision": 1, "state": "applied"})
     until(lambda: _row("r-6"))
     listening()
@@ -87,14 +87,14 @@ def test_it_forgets_routers_that_fell_silent(plane: Plane, served: Served) -> No
     assert prune() == 1
 
 
-def test_it_counts_a_router_no_more_that_said_it_leaves(plane: Plane, served: Served) -> None:
+def test_it_does_not_count_a_router_that_is_leaving(plane: Plane, served: Served) -> None:
     plane.post(DOOR, served.key, {"router": "job", "revision": 1, "state": "applied"})
     until(lambda: readback.read_back(served.environment, 1).of == 1)
     assert plane.post(DOOR, served.key, {"router": "job", "state": "leaving"}).status == 204
     until(lambda: readback.read_back(served.environment, 1).of == 0)
 
 
-def test_it_writes_a_quiet_fleet_seldom(served: Served) -> None:
+def test_it_writes_a_quiet_fleet_rarely(served: Served) -> None:
     heard = FleetBuffer()
     for _ in range(3):
         heard.polled(served.environment.pk, "r-7", "", served.environment.epoch, 1)
@@ -133,11 +133,11 @@ def test_it_survives_an_environment_that_was_deleted_meanwhile(served: Served) -
         {"state": "applied", "revision": 1, "surprise": 1},
     ],
 )
-def test_it_refuses_what_is_no_ack(plane: Plane, served: Served, document: dict[str, Any]) -> None:
+def test_it_refuses_an_invalid_ack(plane: Plane, served: Served, document: dict[str, Any]) -> None:
     answer = plane.post(DOOR, served.key, document)
     assert (answer.status, answer.code) == (422, "invalid_input")
 
 
-def test_it_refuses_a_body_that_is_no_json(plane: Plane, served: Served) -> None:
+def test_it_refuses_a_body_that_is_not_json(plane: Plane, served: Served) -> None:
     assert plane.post(DOOR, served.key, b"{").code == "malformed_body"
     assert plane.post(DOOR, served.key, b" " * 20_000).code == "body_too_large"

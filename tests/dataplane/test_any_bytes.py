@@ -1,5 +1,7 @@
-"""Whatever comes to a router's door is answered, by a 4xx that says why if it is not taken; and what was acknowledged
-is there. One round asks 4,000 requests of the ASGI application; `make fuzz` asks for more, with other seeds.
+"""Any request to a router endpoint is answered; if it is refused, with a 4xx that gives the reason. Everything
+acknowledged is stored.
+
+One round sends 4,000 requests to the ASGI application; `make fuzz` sends more, with other seeds.
 """
 
 import asyncio
@@ -21,14 +23,14 @@ from tests.dataplane.test_every_door import DOORS
 from tests.support.plane import Served
 from tests.support.raw_requests import Mutator, Raw, Told, ask
 
-REQUESTS = 4_000  # of a round
+REQUESTS = 4_000  # per round
 AT_ONCE = 40
 SEED = int(os.environ.get("FUZZ_SEED", 12))
-LATER = {"clock_ahead"}  # a minute in the future is not refused for good
+LATER = {"clock_ahead"}  # a minute in the future is refused only for now
 
 
 class Counted:
-    """What the acknowledgements promise: tasks by batch, words."""
+    """What the acknowledgements promise: tasks by batch, feedback items."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, int] = {}
@@ -83,7 +85,7 @@ async def _round(served: Served, counted: Counted) -> None:
         await gateway.stop()
 
 
-def test_it_is_answered_and_what_was_acknowledged_is_there(served: Served) -> None:
+def test_everything_is_answered_and_everything_acknowledged_is_stored(served: Served) -> None:
     counted = Counted()
     asyncio.run(_round(served, counted))
     print(f"seed {SEED}: {sum(counted.answers.values())} requests, {dict(sorted(counted.answers.items()))}")
@@ -96,6 +98,6 @@ def test_it_is_answered_and_what_was_acknowledged_is_there(served: Served) -> No
     assert counted.answers["202"] > REQUESTS / 20, "too few are taken"
 
 
-def test_an_address_that_is_no_text_can_be_told_back() -> None:
-    """Half a surrogate pair: some servers let one into the path."""
+def test_a_path_with_a_lone_surrogate_can_be_echoed() -> None:
+    """Some servers let a lone surrogate into the path."""
     assert json.loads(json_reply(404, {"key": "\ud800"}).body) == {"key": "\ud800"}

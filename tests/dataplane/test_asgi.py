@@ -1,4 +1,4 @@
-"""For any ASGI server: the same answers, over ASGI's messages."""
+"""For any ASGI server: the same answers, through ASGI messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = dict[str, Any]
 
 
 class Call:
-    """One request as an ASGI server makes it; it may be told more, and what it was sent is there."""
+    """One request as an ASGI server makes it. More messages can be added; what was sent back is recorded."""
 
     def __init__(
         self, plane: Plane, path: str, key: str = "", *, method: str = "GET", **headers: str
@@ -58,7 +58,7 @@ class Call:
         return b"".join(message["body"] for message in self.sent[1:])
 
 
-def test_it_answers_as_through_granian(plane: Plane, served: Served) -> None:
+def test_it_answers_like_granian(plane: Plane, served: Served) -> None:
     whole = plane.snapshot(served.key)
     call = Call(plane, SNAPSHOT, served.key)
     assert (call.status, call.content) == (200, whole.body)
@@ -69,7 +69,9 @@ def test_it_answers_as_through_granian(plane: Plane, served: Served) -> None:
     assert (head.status, head.content) == (200, b"")
 
 
-def test_it_holds_until_there_is_something_newer_or_they_hang_up(plane: Plane, served: Served) -> None:
+def test_it_holds_a_poll_until_something_is_newer_or_the_client_hangs_up(
+    plane: Plane, served: Served
+) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     held = plane.gateway.snapshots.held
     first, second = (
@@ -82,7 +84,7 @@ def test_it_holds_until_there_is_something_newer_or_they_hang_up(plane: Plane, s
     assert second.status == 304
 
 
-def test_it_takes_a_report_in_pieces(plane: Plane, served: Served) -> None:
+def test_it_accepts_a_report_in_pieces(plane: Plane, served: Served) -> None:
     import msgspec
 
     report = msgspec.json.encode(batch(bucket(served.assignment)))
@@ -92,9 +94,9 @@ def test_it_takes_a_report_in_pieces(plane: Plane, served: Served) -> None:
         type="http.request", body=b"{", more_body=True
     )
     gone.tell(type="http.disconnect")
-    assert gone.status == 400  # nobody hears it
+    assert gone.status == 400  # nobody receives it
 
 
-def test_what_is_behind_is_behind_it_too(plane: Plane) -> None:
+def test_requests_for_django_reach_django(plane: Plane) -> None:
     call = Call(plane, "/console/")
     assert (call.status, call.content) == (418, b"behind")

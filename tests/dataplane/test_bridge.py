@@ -1,4 +1,4 @@
-"""Django behind the gateway: answers taken whole, by threads that wait for no client; and headers on the way."""
+"""Django behind the gateway: threads take whole answers and never wait for a client; headers in both directions."""
 
 import socket
 import threading
@@ -17,7 +17,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Wsgi:
-    """A WSGI application that answers what it is told to, and remembers how it was asked."""
+    """A WSGI application that gives the configured answer and records its requests."""
 
     def __init__(self) -> None:
         self.environ: Environ = {}
@@ -85,19 +85,19 @@ def test_it_passes_a_request_on(rig: Rig, wsgi: Wsgi) -> None:
     assert environ["PATH_INFO"].encode("latin-1").decode() == "/café"
     assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"]) == ("text/x", "3")
     assert (environ["HTTP_X_FORWARDED_FOR"], environ["HTTP_COOKIE"]) == ("1.1.1.1", "a=1; b=2")
-    # This machine is a trusted proxy (TRUSTED_PROXIES): its word for the client counts.
+    # This machine is a trusted proxy (TRUSTED_PROXIES), so its X-Forwarded-For counts.
     assert (environ["REMOTE_ADDR"], environ["SERVER_PORT"]) == ("1.1.1.1", str(rig.port))
     assert wsgi.closed == 1
 
 
-def test_it_takes_the_pieces_of_an_answer_in_one_thread(rig: Rig, wsgi: Wsgi) -> None:
+def test_it_reads_the_pieces_of_an_answer_in_one_thread(rig: Rig, wsgi: Wsgi) -> None:
     wsgi.pieces = [b"%d\n" % number for number in range(500)]
     answer = rig.ask()
     assert (answer.body, answer.headers["content-length"]) == (b"".join(wsgi.pieces), "1890")
     assert len(wsgi.threads) == 1  # a database connection belongs to its thread
 
 
-def test_an_answer_that_says_its_length_keeps_it(rig: Rig, wsgi: Wsgi) -> None:
+def test_an_answer_with_a_length_keeps_it(rig: Rig, wsgi: Wsgi) -> None:
     wsgi.pieces, wsgi.headers = [b"ab", b"cd"], [("Content-Length", "4"), ("X-A", "1")]
     answer = rig.ask()
     assert (answer.body, answer.headers["x-a"]) == (b"abcd", "1")
@@ -111,7 +111,7 @@ def test_a_large_answer_goes_through_a_file(rig: Rig, wsgi: Wsgi) -> None:
     assert wsgi.closed == 1
 
 
-def test_it_refuses_an_answer_without_end(rig: Rig, wsgi: Wsgi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_refuses_an_endless_answer(rig: Rig, wsgi: Wsgi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "IN_MEMORY", 1_000)
     monkeypatch.setattr(bridge, "ANSWER_LIMIT", 10_000)
     wsgi.pieces = [b"x" * 1_000] * 100
@@ -131,7 +131,7 @@ def test_it_sends_no_body_to_head(rig: Rig, wsgi: Wsgi, headers: list[tuple[str,
 
 
 def test_no_thread_waits_for_a_client_that_does_not_read(rig: Rig, wsgi: Wsgi) -> None:
-    """Ten connections that ask and do not read, of two threads: an eleventh is answered."""
+    """Ten connections send requests and do not read, with two threads: an eleventh is answered."""
     wsgi.pieces = [b"x" * 1_000_000] * 20
     silent = [socket.create_connection(("127.0.0.1", rig.port)) for _ in range(10)]
     try:
@@ -157,7 +157,7 @@ def test_no_thread_waits_for_a_client_that_does_not_send(rig: Rig, wsgi: Wsgi) -
             connection.close()
 
 
-def test_it_bounds_what_waits_for_a_thread(rig: Rig, wsgi: Wsgi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_limits_the_queue_for_threads(rig: Rig, wsgi: Wsgi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rig.bridge, "_most", 3)
     wsgi.may_go_on.clear()
     clients = [Client(rig.port).send(GET) for _ in range(3)]
@@ -171,8 +171,8 @@ def test_it_bounds_what_waits_for_a_thread(rig: Rig, wsgi: Wsgi, monkeypatch: py
     until(lambda: rig.bridge._running == 0)
 
 
-def test_a_failure_in_the_middle_does_not_pass_for_the_end(wsgi: Wsgi) -> None:
-    """It is the gateway that makes an answer of it (`Gateway._guarded`)."""
+def test_a_failure_in_the_middle_is_not_taken_for_the_end(wsgi: Wsgi) -> None:
+    """The gateway turns it into an answer (`Gateway._guarded`)."""
     wsgi.pieces, wsgi.fails = [b"one", b"two"], True
     with Rig(wsgi) as rig:
         answer = rig.ask()

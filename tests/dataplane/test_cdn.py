@@ -1,4 +1,4 @@
-"""A router that follows a bucket: published by a server process, read without a key, believed by its signature."""
+"""A router that polls a bucket: published by a server process, read without a key, verified by its signature."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ KEY = f"{PLACE}/router/v1/snapshot"
 
 @pytest.fixture
 def published(transactional_db: None, s3: S3, tmp_path: Path) -> Iterator[tuple[Served, str]]:
-    """Something served, a server that publishes it, and the bucket's name."""
+    """Return something served, a server that publishes it, and the bucket's name."""
     environment = builders.environment("production", poll_interval_ms=200)
     assignment = builders.served(environment, builders.workload())
     bucket = s3.bucket()
@@ -68,7 +68,7 @@ def test_a_router_follows_the_bucket(published: tuple[Served, str], follower: Ro
 
     assert version() == first.number
 
-    # A promotion, and back: each reaches the router by the bucket, and its acks reach the engine.
+    # A promotion and its rollback: both reach the router through the bucket, and its acks reach the engine.
     rollout = rollouts.propose_rollout(
         served.environment,
         workload,
@@ -85,7 +85,7 @@ def test_a_router_follows_the_bucket(published: tuple[Served, str], follower: Ro
     readback = Rollout.objects.get(pk=rollout.pk).readback
     assert (readback["confirmed"], readback["of"], readback["stragglers"]) == (1, 1, [])
 
-    # Somebody writes into the bucket: the router refuses it, and the next change is published over it.
+    # Somebody writes into the bucket: the router refuses it, and the next change overwrites it.
     whole = s3.client().get_object(Bucket=bucket, Key=KEY)
     forged = whole["Body"].read().replace(b"gpt-4o-mini", b"gpt-4o-evil")
     s3.client().put_object(Bucket=bucket, Key=KEY, Body=forged, Metadata=whole["Metadata"])
@@ -105,7 +105,7 @@ def test_an_outage_of_the_bucket_stops_nobody(
         pin(served, "large")
         until(lambda: Published.objects.get().failures)
         until(lambda: follower.status()["poll_failures"])
-        assert not pinned(follower, served)  # it goes on with what it has
+        assert not pinned(follower, served)  # it keeps what it has
         assert follower.decide(served.assignment.workload.name).version == 1
     finally:
         s3.start()

@@ -1,4 +1,4 @@
-"""Whose clock counts: the database's. A router or a gateway with a wrong one loses nothing."""
+"""Only the database's clock counts. A router or gateway with a wrong clock loses nothing."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,14 +17,12 @@ OUTCOMES, EVENTS = "/router/v1/outcomes", "/router/v1/events"
 
 
 def minute(ahead: timedelta) -> str:
-    """Ahead of now: `reports.NOW` is when the tests began, and may be minutes ago."""
+    """Return a minute ahead of now. (`reports.NOW` is when the tests began, and may be minutes ago.)"""
     return (datetime.now(UTC) + ahead).replace(second=0, microsecond=0).isoformat()
 
 
-def test_it_does_not_take_minutes_ahead_and_does_not_refuse_them_for_good(
-    plane: Plane, served: Served
-) -> None:
-    """F8: a router's clock ten minutes ahead; all refused for good, "422 invalid_input"."""
+def test_it_refuses_future_minutes_only_for_now(plane: Plane, served: Served) -> None:
+    """F8: with a router's clock ten minutes ahead, everything was refused for good, "422 invalid_input"."""
     sent = batch(bucket(served.assignment), bucket(served.assignment, minute=minute(timedelta(minutes=10))))
     answer = plane.post(OUTCOMES, served.key, sent, pointsman_router="r-ahead")
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "clock_ahead", "30")
@@ -37,27 +35,27 @@ def test_it_does_not_take_minutes_ahead_and_does_not_refuse_them_for_good(
     assert 8 * 60 < (row.clock_ahead_s or 0) < 11 * 60
 
 
-def test_it_refuses_what_contradicts_itself_whatever_the_clock(plane: Plane, served: Served) -> None:
+def test_it_refuses_contradictory_reports_whatever_the_clock(plane: Plane, served: Served) -> None:
     wrong = bucket(served.assignment, minute=minute(timedelta(minutes=10)), tasks=1)
     assert plane.post(OUTCOMES, served.key, batch(wrong)).status == 422
 
 
-def test_it_keeps_single_events_ahead_out_likewise(plane: Plane, served: Served) -> None:
+def test_it_treats_future_events_the_same_way(plane: Plane, served: Served) -> None:
     at = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
     answer = plane.post(EVENTS, served.key, {"events": [event(served.assignment, at=at)]})
     assert (answer.status, answer.code) == (503, "clock_ahead")
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_gateway_whose_clock_is_wrong_drops_nothing(plane: Plane, served: Served, days: int) -> None:
-    """F9: a day behind, and every outcome of healthy routers was "ahead"."""
+def test_a_gateway_with_a_wrong_clock_drops_nothing(plane: Plane, served: Served, days: int) -> None:
+    """F9: with a gateway a day behind, every outcome of healthy routers was "ahead"."""
     with time_machine.travel(datetime.now(UTC) + timedelta(days=days)):
         answer = plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
     assert answer.status == 202
     assert abs(AcceptedBatch.objects.get().at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_it_takes_nothing_before_the_database_was_asked(
+def test_it_accepts_nothing_before_it_knows_the_databases_time(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "running", clock.RunningClock())
@@ -77,7 +75,7 @@ def test_the_fleet_page_names_a_router_whose_clock_is_ahead(served: Served, admi
     assert "Its clock is" not in page
 
 
-def test_the_running_clock_is_the_databases(db: None) -> None:
+def test_the_running_clock_follows_the_database(db: None) -> None:
     running = clock.RunningClock()
     assert running.now() is None
     with time_machine.travel(datetime.now(UTC) - timedelta(days=1)):

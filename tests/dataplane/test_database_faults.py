@@ -1,4 +1,4 @@
-"""The database's connection goes wrong under a running server: it says so, goes on, and heals by itself."""
+"""Faults of the database connection under a running server: it reports them, keeps serving, and recovers by itself."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
 
 
 class Worker(LoopThread):
-    """A thread whose rounds go as they are told."""
+    """A thread whose rounds raise the given errors."""
 
     retry_s = 0.01
 
@@ -49,8 +49,8 @@ class Worker(LoopThread):
         raise ValueError
 
 
-def test_no_error_ends_a_thread_that_must_go_on(caplog: Any) -> None:
-    """A raw error of the driver, which Django does not wrap, once killed the watcher: revoked keys lived for ever."""
+def test_no_error_ends_a_loop_thread(caplog: Any) -> None:
+    """A raw driver error, which Django does not wrap, once killed the watcher, so revoked keys worked for ever."""
     worker = Worker(psycopg.OperationalError("the connection is lost"), ValueError("?"), MemoryError())
     worker.start()
     until(lambda: worker.rounds >= 6)
@@ -60,8 +60,8 @@ def test_no_error_ends_a_thread_that_must_go_on(caplog: Any) -> None:
     assert "works again" in caplog.text
 
 
-def test_what_a_process_is_blind_without_is_given_up_within_ten_seconds() -> None:
-    """F12: whatever looks at the database for a process waits so long for an answer, and no longer."""
+def test_essential_threads_give_up_on_the_database_within_ten_seconds() -> None:
+    """F12: threads that read the database for a process wait this long for an answer, and no longer."""
 
     class Looker(LoopThread):
         seconds = 0.0
@@ -98,10 +98,10 @@ def test_an_outage_does_not_fill_the_log(caplog: Any, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_watcher_survives_a_connection_that_is_cut_in_the_middle_of_a_cursor(
+def test_the_watcher_survives_a_connection_cut_in_the_middle_of_a_cursor(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between FETCH and CLOSE: the rest of the keys does not come, and the cursor cannot be closed."""
+    """Between FETCH and CLOSE: the remaining keys do not arrive, and the cursor cannot be closed."""
     reload, calls = Keyring.reload, [0]
 
     def cut_once(self: Keyring) -> None:
@@ -121,7 +121,7 @@ def test_the_watcher_survives_a_connection_that_is_cut_in_the_middle_of_a_cursor
         until(lambda: plane.snapshot(served.key).status == 401)
 
 
-def test_a_watcher_that_sees_nothing_says_so() -> None:
+def test_a_watcher_that_cannot_read_reports_it() -> None:
     watcher = Watcher(SnapshotService(Keyring(), FleetBuffer()), Keyring())
     assert (watcher.looked_ago(), watcher.keys_read_ago()) == (None, None)
     watcher.looked_at = time.monotonic() - 31
@@ -144,8 +144,8 @@ def _through(proxy: Proxy) -> dict[str, Any]:
     return {"DATABASE_URL": f"postgres://{database['USER']}@127.0.0.1:{proxy.port}/{database['NAME']}"}
 
 
-def test_connections_without_a_word_are_given_up(served: Served, proxy: Proxy) -> None:
-    """Half open: no word and no reset. New connections work, so batches, keys and snapshots go on."""
+def test_silent_connections_are_given_up(served: Served, proxy: Proxy) -> None:
+    """Half open: no data and no reset. New connections work, so batches, keys and snapshots continue."""
     headers = {"Authorization": f"Bearer {served.key}"}
     with (
         Server(**_through(proxy)) as server,
@@ -164,7 +164,7 @@ def test_connections_without_a_word_are_given_up(served: Served, proxy: Proxy) -
         until(lambda: client.get(SNAPSHOT).status_code == 401)
 
 
-def test_a_gateway_that_cannot_see_its_database_says_so_and_serves_on(served: Served, proxy: Proxy) -> None:
+def test_a_gateway_without_its_database_reports_it_and_keeps_serving(served: Served, proxy: Proxy) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
     with (
         Server(**_through(proxy)) as server,
@@ -206,7 +206,7 @@ def test_pages_say_that_the_database_is_away(served: Served, proxy: Proxy) -> No
 
 @pytest.mark.django_db(transaction=True)
 def test_pages_say_that_the_database_is_read_only(served: Served, client: Client) -> None:
-    """After a failover to a standby that is not promoted yet."""
+    """This happens after a failover to a standby that has not been promoted yet."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite's file is read-only or not, and says so at the start")
     person = User.objects.create_superuser("ann", password="a long password")
@@ -216,7 +216,7 @@ def test_pages_say_that_the_database_is_read_only(served: Served, client: Client
     with connection.cursor() as cursor:
         cursor.execute("SET default_transaction_read_only = on")
     try:
-        assert client.get("/console/").status_code == 200  # what only reads goes on
+        assert client.get("/console/").status_code == 200  # reading still works
         new = {"name": "another", "reason": "now"}
         change = client.post("/api/v1/environments", new, content_type="application/json")
         login = visitor.post("/console/login/", {"username": "ann", "password": "a long password"})
@@ -229,7 +229,7 @@ def test_pages_say_that_the_database_is_read_only(served: Served, client: Client
 
 
 @pytest.mark.django_db(transaction=True)
-def test_every_connection_has_its_time_limits() -> None:
+def test_every_connection_has_time_limits() -> None:
     if connection.vendor != "postgresql":
         assert settings.DATABASES["default"]["OPTIONS"]["timeout"] == 20
         return
@@ -247,7 +247,7 @@ def test_every_connection_has_its_time_limits() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_thread_waits_for_an_answer_only_so_long() -> None:
+def test_a_thread_limits_its_wait_for_an_answer() -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has nobody in between who could stay silent")
     connection.close()
@@ -258,6 +258,6 @@ def test_a_thread_waits_for_an_answer_only_so_long() -> None:
     ):
         cursor.execute("SELECT pg_sleep(3)")
     connections.close_all()
-    with connection.cursor() as cursor:  # the next one is as good as new
+    with connection.cursor() as cursor:  # the next connection works normally
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)

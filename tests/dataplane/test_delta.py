@@ -1,4 +1,4 @@
-"""GET /router/v1/snapshot?since=: what changed, and no more."""
+"""GET /router/v1/snapshot?since=: only what changed."""
 
 from controlplane.core.actors import SYSTEM
 from controlplane.core.ids import uuid7
@@ -10,7 +10,7 @@ from tests.support.plane import Answered, Plane, Served
 
 
 def _at(plane: Plane, served: Served, revision: int, query: str = "", **headers: str) -> Answered:
-    """The answer, once the gateway serves that revision."""
+    """Return the answer once the gateway serves that revision."""
 
     def answer() -> Answered | None:
         given = plane.snapshot(served.key, query, **headers)
@@ -30,7 +30,7 @@ def test_it_sends_what_changed_after_the_revision(plane: Plane, served: Served) 
     assert set(_at(plane, served, 3, "?since=2").json()["workloads"]) == {third.workload.name}
 
 
-def test_it_names_what_was_removed(plane: Plane, served: Served) -> None:
+def test_it_lists_what_was_removed(plane: Plane, served: Served) -> None:
     name = served.assignment.workload.name
     actions.stop_serving(served.assignment, actor=SYSTEM, reason="retired")
     delta = _at(plane, served, 2, "?since=1").json()
@@ -39,7 +39,7 @@ def test_it_names_what_was_removed(plane: Plane, served: Served) -> None:
     assert _at(plane, served, 2, "?since=1&workload=other").json()["removed"] == []
 
 
-def test_it_serves_again_what_came_back(plane: Plane, served: Served) -> None:
+def test_it_serves_what_was_removed_and_added_again(plane: Plane, served: Served) -> None:
     actions.stop_serving(served.assignment, actor=SYSTEM, reason="retired")
     actions.serve_first(
         served.environment, served.assignment.baseline, actor=SYSTEM, reason="not retired after all"
@@ -48,24 +48,24 @@ def test_it_serves_again_what_came_back(plane: Plane, served: Served) -> None:
     assert (set(delta["workloads"]), delta["removed"]) == ({served.assignment.workload.name}, [])
 
 
-def test_it_answers_304_to_who_holds_this_revision(plane: Plane, served: Served) -> None:
+def test_it_answers_304_to_a_router_with_this_revision(plane: Plane, served: Served) -> None:
     first = plane.snapshot(served.key).headers["etag"]
     builders.served(served.environment, builders.workload())
     delta = _at(plane, served, 2, "?since=1", if_none_match=first)
     again = plane.snapshot(served.key, "?since=2", if_none_match=delta.headers["etag"])
     assert (again.status, again.headers["etag"]) == (304, delta.headers["etag"])
     assert again.headers["pointsman-signature"] == delta.headers["pointsman-signature"]
-    # A tag of the same revision from a process that was restarted since stands for the same content.
+    # A tag of the same revision, from a process that has been restarted since, stands for the same content.
     elsewhere = f'"{served.environment.epoch}.2.0123456789abcdef"'
     assert plane.snapshot(served.key, "?since=2", if_none_match=elsewhere).status == 304
     assert plane.snapshot(served.key, "?since=1", if_none_match=elsewhere).status == 200
 
 
-def test_it_falls_back_to_everything_beyond_its_own_revision(plane: Plane, served: Served) -> None:
+def test_it_sends_everything_for_a_revision_beyond_its_own(plane: Plane, served: Served) -> None:
     assert plane.snapshot(served.key, "?since=99").json()["full"] is True
 
 
-def test_it_falls_back_to_everything_after_a_restore(plane: Plane, served: Served) -> None:
+def test_it_sends_everything_after_a_restore(plane: Plane, served: Served) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     epoch = uuid7().hex
     Environment.objects.filter(pk=served.environment.pk).update(epoch=epoch)
@@ -76,7 +76,7 @@ def test_it_falls_back_to_everything_after_a_restore(plane: Plane, served: Serve
     assert (answer.json()["full"], answer.json()["epoch"]) == (True, epoch)
 
 
-def test_it_costs_what_changed_not_the_size_of_the_environment(plane: Plane, served: Served) -> None:
+def test_its_cost_depends_on_the_changes_not_on_the_environment(plane: Plane, served: Served) -> None:
     for _ in range(30):
         builders.served(served.environment, builders.workload())
     full = _at(plane, served, 31)
@@ -85,7 +85,7 @@ def test_it_costs_what_changed_not_the_size_of_the_environment(plane: Plane, ser
     assert len(delta.body) < len(full.body) / 15
 
 
-def test_it_finds_what_changed_however_often_and_in_whatever_order(served: Served) -> None:
+def test_it_finds_changes_in_any_number_and_order(served: Served) -> None:
     others = [builders.served(served.environment, builders.workload()) for _ in range(4)]
     assignments = [served.assignment, *others]
     cached = cache.read_environment(cache.read_headers()[served.environment.name], None)
@@ -96,7 +96,7 @@ def test_it_finds_what_changed_however_often_and_in_whatever_order(served: Serve
             actions.unpin(assignment, actor=SYSTEM, reason="now")
         else:
             actions.pin(assignment, "large", actor=SYSTEM, reason="now")
-        if number % 2:  # several at once, too
+        if number % 2:  # also several at once
             cached = cache.read_environment(cache.read_headers()[served.environment.name], cached)
     cached = cache.read_environment(cache.read_headers()[served.environment.name], cached)
     assert cached is not None

@@ -1,4 +1,4 @@
-"""POST /router/v1/events: single outcomes, each counted once, folded by the server."""
+"""POST /router/v1/events: single outcomes, each counted once, aggregated by the server."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ DOOR = "/router/v1/events"
 AT = "2026-11-24T05:00:30Z"
 
 
-def test_it_folds_events_into_buckets(plane: Plane, served: Served) -> None:
+def test_it_aggregates_events_into_buckets(plane: Plane, served: Served) -> None:
     at = event(served.assignment)["at"]
     good = event(served.assignment, at=at)
     bad = event(
@@ -64,7 +64,7 @@ def test_it_counts_each_event_once(plane: Plane, served: Served) -> None:
         ("surprise", 1),
     ],
 )
-def test_it_refuses_an_event_that_cannot_be(plane: Plane, served: Served, field: str, value: Any) -> None:
+def test_it_refuses_an_impossible_event(plane: Plane, served: Served, field: str, value: Any) -> None:
     events = [event(served.assignment), event(served.assignment, **{field: value})]
     answer = plane.post(DOOR, served.key, {"events": events})
     assert (answer.status, answer.code) == (422, "invalid_input")
@@ -81,14 +81,14 @@ def test_it_refuses_an_event_that_cannot_be(plane: Plane, served: Served, field:
         b'{"%s": [{"at": ' + b"[" * 50_000,
     ],
 )
-def test_it_refuses_what_is_wrong_and_cut_off(plane: Plane, served: Served, path: str, body: bytes) -> None:
+def test_it_refuses_a_wrong_and_truncated_body(plane: Plane, served: Served, path: str, body: bytes) -> None:
     member = b"buckets" if path == "outcomes" else path.encode()
     answer = plane.post(f"/router/v1/{path}", served.key, body % member)
     assert answer.status in (400, 422)
     assert answer.code in ("malformed_body", "invalid_input")
 
 
-def test_it_takes_a_thousand_and_no_more(plane: Plane, served: Served) -> None:
+def test_it_accepts_at_most_a_thousand(plane: Plane, served: Served) -> None:
     events = [event(served.assignment, event_id=str(n)) for n in range(1_001)]
     assert plane.post(DOOR, served.key, {"events": events}).status == 422
     assert plane.post(DOOR, served.key, {"events": events[:1_000]}).json() == {"accepted": 1_000}

@@ -1,7 +1,7 @@
-"""Every door in front of Django with every kind of credential, through the server that `serve` runs: who is let in,
-what an accepted write leaves, and that a refused one leaves nothing but a count.
+"""Every endpoint in front of Django with every kind of credential, through the server that `serve` runs: who gets
+access, what an accepted write stores, and that a refused one leaves only a count.
 
-What routers send are reports, not changes: none of it is an entry of the audit log (design: "Audit log").
+Routers send reports, not changes, so none of this is in the audit log (design: "Audit log").
 """
 
 from __future__ import annotations
@@ -18,27 +18,25 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.plane import Plane, Served
 
-# What each caller is to every door: 200 stands for "let in". A limited key may send no report on other workloads.
+# What each endpoint answers each caller; 200 means access. A limited key may not report on other workloads.
 CALLERS = {
     "router": 200, "router, limited to it": 200, "router, limited to another": 422, "router of another place": 200,
     "nobody": 401, "mistyped": 401, "never issued": 401, "expired": 401, "revoked": 401, "a session": 401,
     "admin key": 403, "admin key, limited to it": 403,
 }  # fmt: skip
-# For what watches the process; `/metrics` until a setting closes it.
+# For monitoring; `/metrics` is open until a setting restricts it.
 OPEN = ("/healthz", "/readyz", "/metrics")
 
 
 @dataclass(frozen=True)
 class Door:
-    """`body` is one that a router may send, another each time; `leaves` are the rows that it adds when it is taken."""
+    """An endpoint. `body` returns a valid, different body each time; `leaves` is the table that gets its rows."""
 
     method: str
     ok: int
     body: Callable[[Served], Any] = lambda served: None
     leaves: str = ""  # the table: `AcceptedBatch`, `Feedback`
-    unseen: int = (
-        0  # the answer where the key may not know the workload that it is about; 0: it is about none
-    )
+    unseen: int = 0  # the answer if the key may not see the workload; 0: the request is about no workload
     query: str = ""  # `{}` is the workload
 
 
@@ -78,7 +76,7 @@ DOORS = {
 
 @pytest.fixture
 def keys(served: Served) -> dict[str, str]:
-    """The text that each of `CALLERS` sends."""
+    """Return the text that each of `CALLERS` sends."""
     from controlplane.access.actions import issue_key
     from controlplane.access.keys import new_key_text
     from controlplane.access.models import Key
@@ -115,7 +113,7 @@ def keys(served: Served) -> dict[str, str]:
 def expected(door: Door, caller: str) -> set[int]:
     status = CALLERS[caller]
     if caller == "router of another place" and door.leaves != "AcceptedBatch":
-        return {door.unseen or door.ok}  # what is reported counts for the key's own place
+        return {door.unseen or door.ok}  # reports count for the key's own environment
     if status == 422:
         return {door.unseen or door.ok}
     return {door.ok if status == 200 else status}
@@ -135,7 +133,7 @@ def ask(plane: Plane, path: str, key: str, body: Any, caller: str, workload: str
     return plane.post(path, key, body, pointsman_router=name)
 
 
-def test_every_door_has_a_row(plane: Plane) -> None:
+def test_every_endpoint_has_a_row(plane: Plane) -> None:
     from policies_app.snapshots import ofrep
 
     gateway: Any = plane.gateway
@@ -146,7 +144,7 @@ def test_every_door_has_a_row(plane: Plane) -> None:
     assert set(gateway._probes) == set(OPEN), "a probe: say in OPEN that anybody may read it"
 
 
-def test_a_router_is_let_in_and_nobody_else(served: Served, keys: dict[str, str], plane: Plane) -> None:
+def test_only_a_router_gets_access(served: Served, keys: dict[str, str], plane: Plane) -> None:
     wrong, workload = [], served.assignment.workload.name
     for path, door in DOORS.items():
         for caller in CALLERS:
@@ -163,9 +161,7 @@ def test_a_router_is_let_in_and_nobody_else(served: Served, keys: dict[str, str]
     assert wrong == []
 
 
-def test_of_a_refused_caller_a_count_is_all_that_is_left(
-    served: Served, keys: dict[str, str], plane: Plane
-) -> None:
+def test_a_refused_caller_leaves_only_a_count(served: Served, keys: dict[str, str], plane: Plane) -> None:
     from policies_app.models import Router
 
     workload = served.assignment.workload.name
@@ -181,10 +177,12 @@ def test_of_a_refused_caller_a_count_is_all_that_is_left(
     plane.until(lambda: Router.objects.filter(instance="of router").exists())
     assert set(Router.objects.values_list("instance", flat=True)) == {
         "of router"
-    }  # who was refused is no router
+    }  # a refused caller is not a router
 
 
-def test_a_key_reads_what_it_is_for(served: Served, keys: dict[str, str], plane: Plane) -> None:
+def test_a_key_reads_only_its_environment_and_workloads(
+    served: Served, keys: dict[str, str], plane: Plane
+) -> None:
     name = served.assignment.workload.name
     reads = {
         caller: set(plane.snapshot(keys[caller]).json()["workloads"])
@@ -201,7 +199,7 @@ def test_nothing_below_the_prefix_is_open(keys: dict[str, str], plane: Plane) ->
         assert plane.get(path).status == 401
 
 
-def test_another_method_is_told_which_one(served: Served, plane: Plane) -> None:
+def test_a_wrong_method_is_told_the_right_one(served: Served, plane: Plane) -> None:
     for path, door in DOORS.items():
         other = "POST" if door.method == "GET" else "GET"
         answer = plane.begin(path, served.key, method=other, body=b"{}").result(60)
@@ -213,16 +211,17 @@ def test_another_method_is_told_which_one(served: Served, plane: Plane) -> None:
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_a_probe_is_read_by_anybody_and_takes_nothing(plane: Plane, path: str) -> None:
+def test_anybody_may_read_a_probe(plane: Plane, path: str) -> None:
     assert plane.get(path).status in (200, 503)  # no engine runs here, so it is not ready
     assert plane.post(path, "", b"{}").status == 405
 
 
-# --- one object, one meaning --------------------------------------------------------------------------
+# --- duplicate keys -----------------------------------------------------------------------------------
 
 
 def doubled(body: bytes) -> list[bytes]:
-    """The same document with one key twice: at its top, spelt with an escape, and in the last object within."""
+    """Return the same document with one key twice: at the top, spelt with an escape, and in the innermost last
+    object."""
     at = body.index(b"{") + 1
     name = body[at + 1 : body.index(b'"', at + 1)]
     escaped = b"\\u%04x" % name[0] + name[1:]
@@ -232,9 +231,7 @@ def doubled(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("path", [path for path, door in DOORS.items() if door.method == "POST"])
-def test_a_key_that_occurs_twice_is_refused_and_nothing_is_counted(
-    plane: Plane, served: Served, path: str
-) -> None:
+def test_a_duplicate_key_is_refused_and_nothing_is_counted(plane: Plane, served: Served, path: str) -> None:
     import msgspec
 
     before = rows()
@@ -244,7 +241,7 @@ def test_a_key_that_occurs_twice_is_refused_and_nothing_is_counted(
     assert rows() == before
 
 
-def test_a_colon_or_a_quote_in_a_text_is_no_key(plane: Plane, served: Served) -> None:
+def test_a_colon_or_quote_in_a_text_is_not_a_key(plane: Plane, served: Served) -> None:
     from tests.support.reports import batch, bucket
 
     for endpoint in ('":":"', "a:b", ":", '\\":', "\u00e4:", "{}:[]"):
@@ -254,7 +251,7 @@ def test_a_colon_or_a_quote_in_a_text_is_no_key(plane: Plane, served: Served) ->
         assert answer.status == 202, (endpoint, answer.body)
 
 
-def test_a_large_body_is_looked_at_as_well(plane: Plane, served: Served) -> None:
+def test_a_large_body_is_checked_as_well(plane: Plane, served: Served) -> None:
     import msgspec
 
     from tests.support.reports import batch, bucket

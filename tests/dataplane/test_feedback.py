@@ -1,4 +1,4 @@
-"""POST /router/v1/feedback: one word per decision and kind."""
+"""POST /router/v1/feedback: one item per decision and kind."""
 
 import time
 from typing import Any
@@ -25,7 +25,7 @@ def _say(plane: Plane, served: Served, *words: dict[str, Any]) -> Any:
     return plane.post(DOOR, served.key, {"feedback": list(words)})
 
 
-def test_it_keeps_a_word_on_its_decision(plane: Plane, served: Served) -> None:
+def test_it_stores_feedback_for_its_decision(plane: Plane, served: Served) -> None:
     word = {"decision_id": _token(served), "kind": "human_review", "success": True, "score": 0.8}
     answer = _say(plane, served, word)
     row = Feedback.objects.get()
@@ -35,14 +35,14 @@ def test_it_keeps_a_word_on_its_decision(plane: Plane, served: Served) -> None:
     assert (row.kind, row.success, row.score) == ("human_review", True, 0.8)
 
 
-def test_it_ignores_a_second_word_and_answers_it_alike(plane: Plane, served: Served) -> None:
+def test_it_ignores_a_second_item_and_answers_the_same(plane: Plane, served: Served) -> None:
     word = {"decision_id": _token(served), "kind": "satisfaction", "success": True}
     answers = [_say(plane, served, word), _say(plane, served, {**word, "success": False})]
     assert [answer.json() for answer in answers] == [{"accepted": 1}] * 2
     assert Feedback.objects.get().success is True
 
 
-def test_it_keeps_one_word_of_each_kind(plane: Plane, served: Served) -> None:
+def test_it_stores_one_item_of_each_kind(plane: Plane, served: Served) -> None:
     token = _token(served)
     kinds = ("human_review", "satisfaction", "downstream")
     _say(plane, served, *({"decision_id": token, "kind": kind, "success": False} for kind in kinds))
@@ -75,14 +75,14 @@ def test_it_refuses_a_decision_that_was_not_made_here(
 @pytest.mark.parametrize(
     "change", [{"decision_id": "1.xyz"}, {"kind": "rumour"}, {"score": 2}, {"success": 1}]
 )
-def test_it_refuses_what_is_no_word(plane: Plane, served: Served, change: dict[str, Any]) -> None:
+def test_it_refuses_invalid_feedback(plane: Plane, served: Served, change: dict[str, Any]) -> None:
     word = {"decision_id": _token(served), "kind": "downstream", "success": True} | change
     answer = _say(plane, served, word)
     assert (answer.status, answer.json()["problems"][0]["index"]) == (422, 0)
 
 
-def test_it_names_each_bad_word_by_its_own_index(plane: Plane, served: Served) -> None:
-    """One that cannot be read does not shift those after it."""
+def test_it_names_each_bad_item_by_its_index(plane: Plane, served: Served) -> None:
+    """An unreadable item does not shift the indexes of the others."""
     decisions = ["no token", _token(served), _token(served, version=99), _token(served, arm="other")]
     answer = _say(plane, served, *({"decision_id": token, "kind": "downstream"} for token in decisions))
     found = [(problem["index"], problem["field"]) for problem in answer.json()["problems"]]

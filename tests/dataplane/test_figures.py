@@ -1,4 +1,4 @@
-"""The process's own figures at /metrics."""
+"""The process's own metrics at /metrics."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def _requests(door: str, status: int) -> float | None:
     return _value("router_requests_total", door=door, status=str(status))
 
 
-def test_it_counts_answers_by_door_and_status(plane: Plane, served: Served) -> None:
+def test_it_counts_answers_by_endpoint_and_status(plane: Plane, served: Served) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     plane.snapshot(served.key, if_none_match=tag)
     plane.snapshot(served.key, if_none_match=tag)
@@ -31,7 +31,7 @@ def test_it_counts_answers_by_door_and_status(plane: Plane, served: Served) -> N
     plane.get("/router/v1/nowhere", served.key)
     assert [_requests("snapshot", status) for status in (200, 304, 401)] == [1, 2, 1]
     assert _requests("none", 404) == 1
-    assert _value("snapshot_bodies_built_total") == 1  # however often it was sent
+    assert _value("snapshot_bodies_built_total") == 1  # regardless of how often it was sent
 
 
 def test_it_counts_reports_and_the_groups_they_were_committed_in(plane: Plane, served: Served) -> None:
@@ -43,7 +43,7 @@ def test_it_counts_reports_and_the_groups_they_were_committed_in(plane: Plane, s
     assert _value("ingest_waiting_requests") == _value("ingest_waiting_parts") == 0
 
 
-def test_it_tells_what_is_held_and_how_old_it_is(plane: Plane, served: Served) -> None:
+def test_it_reports_held_polls_and_the_age_of_the_data(plane: Plane, served: Served) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     poll = plane.begin("/router/v1/snapshot", served.key, if_none_match=tag, prefer="wait=30")
     until(lambda: _value("long_polls_held") == 1)
@@ -56,7 +56,7 @@ def test_it_tells_what_is_held_and_how_old_it_is(plane: Plane, served: Served) -
     until(lambda: _value("long_polls_held") == 0)
 
 
-def test_every_figure_says_what_it_is(plane: Plane, served: Served) -> None:
+def test_every_metric_has_a_help_text(plane: Plane, served: Served) -> None:
     plane.snapshot(served.key)
     text = generate_latest(REGISTRY).decode()
     ours = [line for line in text.splitlines() if line.startswith("pointsman_") and PID in line]
@@ -68,7 +68,7 @@ def test_every_figure_says_what_it_is(plane: Plane, served: Served) -> None:
 
 
 def _documented() -> dict[str, set[str]]:
-    """By name without `pointsman_`, the labels that docs/reference/metrics.md gives it."""
+    """Return the labels that docs/reference/metrics.md gives each name (without `pointsman_`)."""
     found: dict[str, set[str]] = {}
     for line in (ROOT / "docs/reference/metrics.md").read_text().splitlines():
         cells = line.split("|")
@@ -78,8 +78,8 @@ def _documented() -> dict[str, set[str]]:
     return found
 
 
-def test_each_figure_and_its_labels_are_documented(plane: Plane, served: Served) -> None:
-    """Parsed as Prometheus does; what the client exports under the same prefix is not the control plane's."""
+def test_each_metric_and_its_labels_are_documented(plane: Plane, served: Served) -> None:
+    """Parsed like Prometheus does. Metrics that the client exports under the same prefix are excluded."""
     assert plane.post("/router/v1/outcomes", served.key, batch(bucket(served.assignment))).status == 202
     database_figures.look()
     documented, seen = _documented(), set()
@@ -104,7 +104,7 @@ def test_each_figure_and_its_labels_are_documented(plane: Plane, served: Served)
     assert {"rollbacks_total", "audit_entries", "evaluation_overdue_seconds"} <= set(documented)
 
 
-def test_it_counts_outcomes_by_arm_and_what_is_missing_of_them(plane: Plane, served: Served) -> None:
+def test_it_counts_outcomes_by_arm_and_their_missing_figures(plane: Plane, served: Served) -> None:
     place = {"environment": served.environment.name, "arm": "baseline"}
     latency = {"scale": 4, "zero": 2, "counts": {"95": 3, "160": 10, "400": 1}}
     known = bucket(served.assignment, successes=100, ungraded=9, latency_ms=latency, cost_nusd={})
@@ -123,7 +123,7 @@ def test_it_counts_outcomes_by_arm_and_what_is_missing_of_them(plane: Plane, ser
     assert _value("outcomes_total", grade="success", **place) == 100, "what is refused is not counted"
 
 
-def test_the_figures_go_with_the_process(served: Served) -> None:
+def test_the_metrics_end_with_the_process(served: Served) -> None:
     with Plane():
         assert _value("long_polls_held") == 0
     assert _value("long_polls_held") is None

@@ -1,4 +1,4 @@
-"""A router whose disk refuses what it applied: its If-None-Match stays behind, and its acks speak for it."""
+"""A router whose disk rejects what it applied: its If-None-Match lags behind, and its acks count instead."""
 
 import time
 from datetime import timedelta
@@ -43,19 +43,19 @@ def _is_at(plane: Plane, served: Served, revision: int) -> bool:
 
 
 def _written(plane: Plane) -> None:
-    """All that was heard is on record, what the writer's own thread is just writing included."""
+    """Wait until everything heard is stored, including what the writer's thread is just writing."""
     flushed_at = time.monotonic()
     flush(plane.gateway._fleet)
     until(lambda: plane.gateway._fleet_writer.age() < time.monotonic() - flushed_at)
 
 
 def _moved(served: Served) -> None:
-    """Revision 2."""
+    """Move to revision 2."""
     assignments.pin(served.assignment, "large", actor=SYSTEM, reason="now")
     served.environment.refresh_from_db()
 
 
-def test_an_older_tag_does_not_push_back_what_an_ack_said(plane: Plane, served: Served) -> None:
+def test_an_older_tag_does_not_undo_an_ack(plane: Plane, served: Served) -> None:
     _moved(served)
     _poll(plane, served, _tag(served, 1))
     _ack(plane, served, 2)
@@ -67,7 +67,7 @@ def test_an_older_tag_does_not_push_back_what_an_ack_said(plane: Plane, served: 
     assert _is_at(plane, served, 2)
 
 
-def test_a_tag_heard_by_another_process_does_not_either(plane: Plane, served: Served) -> None:
+def test_an_older_tag_heard_by_another_process_does_not_undo_an_ack(plane: Plane, served: Served) -> None:
     _moved(served)
     with Plane() as other:
         _ack(plane, served, 2)
@@ -77,7 +77,7 @@ def test_a_tag_heard_by_another_process_does_not_either(plane: Plane, served: Se
         assert _is_at(plane, served, 2)
 
 
-def test_no_tag_at_all_does_not_either(plane: Plane, served: Served) -> None:
+def test_a_missing_tag_does_not_undo_an_ack(plane: Plane, served: Served) -> None:
     _ack(plane, served, 1)
     _poll(plane, served)
     _written(plane)
@@ -85,7 +85,7 @@ def test_no_tag_at_all_does_not_either(plane: Plane, served: Served) -> None:
 
 
 @pytest.mark.parametrize(("age_s", "stands"), [(89, True), (90, False), (91, False)])
-def test_an_ack_vouches_for_a_while_only(
+def test_an_ack_counts_only_for_a_while(
     plane: Plane, served: Served, age_s: int, stands: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _moved(served)
@@ -110,7 +110,7 @@ def test_the_ack_of_a_restarted_process_takes_over_at_once(plane: Plane, served:
     assert not _is_at(plane, served, 2)
 
 
-def test_a_late_ack_does_not_push_back_a_newer_tag(plane: Plane, served: Served) -> None:
+def test_a_late_ack_does_not_undo_a_newer_tag(plane: Plane, served: Served) -> None:
     _moved(served)
     _poll(plane, served, _tag(served, 2))
     _ack(plane, served, 1)
@@ -127,7 +127,7 @@ def test_it_is_counted_in_the_epoch_that_it_acked_while_its_disk_holds_an_older_
     assert _is_at(plane, served, 1)
 
 
-def test_a_refusal_alone_says_nothing_of_what_is_applied(plane: Plane, served: Served) -> None:
+def test_a_refusal_does_not_change_what_is_applied(plane: Plane, served: Served) -> None:
     _poll(plane, served, _tag(served, 1))
     _written(plane)
     word = {"router": "r-1", "state": "rejected", "workload": served.assignment.workload.name}

@@ -1,4 +1,4 @@
-"""Feedback of the kind that is the workload's success signal grades its task, in the sums of the task's minute."""
+"""Feedback of the workload's success signal grades its task, in the sums of the task's minute."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ def review(decision_id: str, success: bool | None, kind: str = "human_review") -
 
 
 def grades() -> tuple[int, int, int, int]:
-    """Of the arm's minute and of its one route, which must agree."""
+    """Return the grades of the arm's minute and of its one route, which must agree."""
     found = {
         (row.tasks, row.successes, row.failures, row.ungraded)
         for row in (ArmTotals.objects.get(), OutcomeBucket.objects.get())
@@ -70,7 +70,7 @@ def test_a_second_grade_of_one_decision_changes_nothing(plane: Plane, served: Se
 @pytest.mark.parametrize(
     "item", [{"kind": "satisfaction"}, {"kind": "downstream"}, {"success": None}], ids=["another", "third", "no grade"]
 )  # fmt: skip
-def test_other_feedback_is_kept_and_grades_nothing(
+def test_other_feedback_is_stored_and_grades_nothing(
     plane: Plane, served: Served, item: dict[str, Any]
 ) -> None:
     plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
@@ -78,14 +78,14 @@ def test_other_feedback_is_kept_and_grades_nothing(
     assert (grades(), Feedback.objects.count()) == ((118, 0, 0, 118), 1)
 
 
-def test_feedback_grades_nothing_where_the_router_grades(plane: Plane, served: Served) -> None:
+def test_feedback_grades_nothing_if_the_router_grades(plane: Plane, served: Served) -> None:
     Workload.objects.update(success_signal=Workload.SuccessSignal.ACCURACY_CHECK)
     plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
     say(plane, served, review(decision(served, 1), False))
     assert grades() == (118, 109, 9, 0)
 
 
-def test_a_grade_may_come_before_its_task_is_reported(plane: Plane, served: Served) -> None:
+def test_a_grade_may_arrive_before_its_task_is_reported(plane: Plane, served: Served) -> None:
     say(plane, served, review(decision(served, 1), True))
     assert grades() == (0, 1, 0, -1)
     plane.post(OUTCOMES, served.key, batch(bucket(served.assignment)))
@@ -99,7 +99,7 @@ def test_a_grade_counts_in_the_minute_of_its_decision(plane: Plane, served: Serv
 
 
 @pytest.mark.parametrize("away", [timedelta(days=-29), timedelta(minutes=7)])
-def test_a_grade_of_a_minute_out_of_reach_is_kept_and_counts_nowhere(
+def test_a_grade_of_a_minute_out_of_reach_is_stored_but_not_counted(
     plane: Plane, served: Served, away: timedelta
 ) -> None:
     at = datetime.now(UTC) + away
@@ -108,7 +108,7 @@ def test_a_grade_of_a_minute_out_of_reach_is_kept_and_counts_nowhere(
 
 
 @pytest.mark.parametrize("by_whom", ["the process that took it", "another, after that was killed"])
-def test_a_grade_that_was_deferred_is_counted_once(served: Served, by_whom: str) -> None:
+def test_a_deferred_grade_is_counted_once(served: Served, by_whom: str) -> None:
     token = DecisionToken.decode(decision(served, 1))
     workload = GradedWorkload(served.assignment.workload_id, "human_review")
     item = FeedbackItem(token.encode(), "human_review", True)

@@ -1,4 +1,4 @@
-"""The router's doors, given what no router sends: a 4xx problem that says why, never a 500, and nothing counted."""
+"""Router endpoints with bodies that no router sends: a 4xx problem with the reason, never a 500, nothing counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOORS = {
     "/ofrep/v1/evaluate/flags": b"context",
     "/ofrep/v1/evaluate/flags/x": b"context",
 }
-# What stands where the door expects its list; `@` is the list's name.
+# Replaces the expected list; `@` is the list's name.
 SHAPES = [
     b'{"@":[{"at":1}', b'{"@":[{"at":1}]', b'{"@":[{"at":1}]}', b'{"@":[{"at":1},', b'{"@":[', b'{"@":', b'{"@"', b"{",
     b'{"@":[1,{"at":1}', b'{"@":[{"at":"\\ud800"}]}', b'{"@":[{"at":"\\u0000"}]}', b'{"@":[{"at":NaN}]}',
@@ -64,13 +64,13 @@ PATHS = [
 ]  # fmt: skip
 
 
-def test_a_query_that_is_none_is_told_so(plane: Plane, served: Served) -> None:
+def test_an_invalid_query_is_explained(plane: Plane, served: Served) -> None:
     answers = {query[:40]: plane.get(f"/router/v1/snapshot?{query}", served.key).status for query in QUERIES}
     assert {query: status for query, status in answers.items() if status not in (200, 400, 414, 422)} == {}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_an_address_that_leads_nowhere_is_a_4xx(plane: Plane, served: Served, method: str) -> None:
+def test_an_unknown_path_is_a_4xx(plane: Plane, served: Served, method: str) -> None:
     body = b"{}" if method == "POST" else None
     asked = {path[:60]: plane.begin(path, served.key, method=method, body=body) for path in PATHS}
     answers = {path: answer.result(60).status for path, answer in asked.items()}

@@ -1,6 +1,6 @@
-"""HTTP/1.1 as it comes, in whatever pieces and from whomever, through the server that `serve` runs.
+"""HTTP/1.1 in any pieces and from any client, through the server that `serve` runs.
 
-Black-box tests: an application that tells what it was asked stands behind granian with the limits of `serve`.
+Black-box tests: an application that echoes its requests runs behind granian with the limits of `serve`.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ BIG = b"0123456789abcdef" * 1024 * 1024  # 16 MiB: more than any socket's buffer
 
 
 class Recorder:
-    """An application that remembers what it was asked, and answers by the path."""
+    """An application that records its requests, and answers depending on the path."""
 
     def __init__(self) -> None:
         self.seen: list[Request] = []
         self.read: list[Read] = []
-        self.cut = 0  # bodies that did not come whole
+        self.cut = 0  # incomplete bodies
         self.hung_up = 0
         self.released = asyncio.Event()
 
@@ -73,7 +73,7 @@ class Recorder:
 
 
 class Client:
-    """A socket, and what comes back on it."""
+    """A socket, and the answers on it."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
@@ -97,9 +97,9 @@ class Client:
         return self._loop.run_until_complete(read())
 
     def rest(self) -> bytes:
-        """Whatever comes until the server ends the connection."""
+        """Read until the server closes the connection."""
         found = bytes(self._reader._buffer)  # type: ignore[attr-defined]
-        with suppress(ConnectionResetError):  # it had more to read than it wanted to
+        with suppress(ConnectionResetError):  # the server closed it with unread data
             while data := self.socket.recv(65_536):
                 found += data
         return found
@@ -148,7 +148,7 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Rig]:
-    """For tests that leave it as it was."""
+    """For tests that leave its state unchanged."""
     with Rig() as rig:
         yield rig
 
@@ -178,7 +178,7 @@ def test_it_reads_a_request(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://host:1/x/y?z", "/x/y?z"])
-def test_it_reads_the_form_that_proxies_use(rig: Rig, url: str) -> None:
+def test_it_reads_the_absolute_form_that_proxies_use(rig: Rig, url: str) -> None:
     rig.ask(f"GET {url} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     assert (rig.recorder.seen[0].path, rig.recorder.seen[0].query) == ("/x/y", b"z")
 
@@ -191,7 +191,7 @@ def test_it_reads_a_request_byte_by_byte(shared: Rig) -> None:
     assert client.send(GET).answer().body == b"hello"
 
 
-def test_it_answers_each_of_several_requests_in_one_segment(shared: Rig) -> None:
+def test_it_answers_several_requests_in_one_segment(shared: Rig) -> None:
     client, before = shared.client(), len(shared.recorder.seen)
     for _ in range(3):
         client.send(GET + GET)
@@ -199,23 +199,23 @@ def test_it_answers_each_of_several_requests_in_one_segment(shared: Rig) -> None
     assert len(shared.recorder.seen) == before + 6
 
 
-def test_it_takes_a_body_however_it_comes(shared: Rig) -> None:
+def test_it_accepts_a_body_in_any_framing(shared: Rig) -> None:
     client, body = shared.client(), b"x" * 300_000
     assert client.send(_post(body)).answer().body == body
     chunked = b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     client.send(chunked + b"3\r\nabc\r\n4;note=1\r\ndefg\r\n0\r\nAuthorization: Bearer forged\r\n\r\n")
     assert client.answer().body == b"abcdefg"
-    assert b"authorization" not in shared.recorder.seen[-1].headers  # a trailer is no header
+    assert b"authorization" not in shared.recorder.seen[-1].headers  # a trailer is not a header
     assert client.send(_post(b"")).answer().body == b"hello"
 
 
-def test_it_tells_a_sender_who_asks_that_the_body_may_come(shared: Rig) -> None:
+def test_it_answers_expect_100_continue(shared: Rig) -> None:
     client = shared.client().send(_post(b"abc", b"Expect: 100-continue")[:-3])
     assert client.answer().status == 100
     assert client.send(b"abc").answer().body == b"abc"
 
 
-def test_a_body_that_stays_away_is_noticed(rig: Rig) -> None:
+def test_a_missing_body_is_noticed(rig: Rig) -> None:
     client = rig.client().send(_post(b"abc")[:-1])
     until(lambda: rig.recorder.seen)
     client.socket.close()
@@ -224,12 +224,12 @@ def test_a_body_that_stays_away_is_noticed(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("case", request_corpus.CASES, ids=lambda case: case.name)
-def test_it_is_open_to_no_request_smuggling(shared: Rig, case: Case) -> None:
-    """One reading, which is the RFC's; or a refusal, with which the connection ends."""
+def test_it_allows_no_request_smuggling(shared: Rig, case: Case) -> None:
+    """It reads the request as the RFC does, or refuses it and closes the connection."""
     shared.recorder.read.clear()
     client = shared.client()
     client.socket.sendall(case.data)
-    # Whatever comes of it is over when the server has hung up, or has answered one more request behind it.
+    # It is over when the server has closed the connection, or has answered one more request after it.
     with suppress(OSError):
         client.socket.sendall(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     statuses = [int(line.split()[1]) for line in client.rest().splitlines() if line.startswith(b"HTTP/1.1 ")]
@@ -239,17 +239,17 @@ def test_it_is_open_to_no_request_smuggling(shared: Rig, case: Case) -> None:
     assert case.reads is not None or ("GET", "/last", b"") not in shared.recorder.read
 
 
-def test_it_bounds_the_headers(rig: Rig) -> None:
+def test_it_limits_the_headers(rig: Rig) -> None:
     client = rig.client()
-    with suppress(OSError):  # it hangs up
+    with suppress(OSError):  # the server hangs up
         for _ in range(64):
             client.send(b"GET / HTTP/1.1\r\nX: " + b"y" * process.HEAD_BYTES)
     assert client.rest()[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 431")
     assert rig.recorder.seen == []
 
 
-def test_it_bounds_the_trailers(rig: Rig) -> None:
-    """They come after the body, when nobody counts any more: without a limit they fill the memory."""
+def test_it_limits_the_trailers(rig: Rig) -> None:
+    """They come after the body, where nothing else is limited: without a limit they would fill the memory."""
     client = rig.client().send(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
     sent, trailer = 0, b"X-Trailer: " + b"y" * 1_000 + b"\r\n"
     with pytest.raises(OSError):  # noqa: PT011 — reset, or a broken pipe
@@ -281,36 +281,36 @@ def test_it_sends_no_body_to_head(shared: Rig, path: bytes) -> None:
     assert body == b""
 
 
-def test_it_ends_when_no_other_request_may_follow(shared: Rig) -> None:
+def test_it_closes_when_no_other_request_may_follow(shared: Rig) -> None:
     for data in (b"GET / HTTP/1.0\r\n\r\n", GET.replace(b"Host", b"Connection: close\r\nHost") + GET):
         head, _, body = shared.client().send(data).rest().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.")
         assert body == b"hello"
 
 
-def test_a_large_answer_is_sent_in_pieces_to_whoever_reads(shared: Rig) -> None:
+def test_a_large_answer_is_sent_in_pieces(shared: Rig) -> None:
     answer = shared.ask(GET.replace(b" / ", b" /big "))
     assert (answer.body == BIG, answer.headers["content-length"]) == (True, str(len(BIG)))
 
 
-def test_clients_that_do_not_read_hold_little_and_delay_nobody(rig: Rig) -> None:
+def test_clients_that_do_not_read_hold_little_memory_and_delay_nobody(rig: Rig) -> None:
     before = _resident()
     clients = [rig.client().send(GET.replace(b" / ", b" /big ")) for _ in range(16)]
     until(lambda: len(rig.recorder.seen) == 16)
     assert rig.ask(GET).body == b"hello"
-    assert _resident() - before < 8 * len(BIG)  # not a copy for each
+    assert _resident() - before < 8 * len(BIG)  # not one copy each
     for client in clients[:2]:
-        client.send(GET)  # and a next request waits until the answer was taken
+        client.send(GET)  # a next request waits until the answer was read
         assert client.answer().body == BIG
         assert client.answer().body == b"hello"
 
 
 def _resident() -> int:
-    """Bytes of memory of this process."""
+    """Return this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def test_it_gives_up_a_client_that_takes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_gives_up_on_a_client_that_reads_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     send_pieces = messages._send_pieces
 
@@ -322,7 +322,7 @@ def test_it_gives_up_a_client_that_takes_nothing(rig: Rig, monkeypatch: pytest.M
     monkeypatch.setattr(messages, "_send_pieces", observed)
     client = rig.client().send(GET.replace(b" / ", b" /big "))
     assert ended.wait(PATIENCE_S)
-    # What was on its way still comes, and then the connection ends: nobody takes it for the whole.
+    # Data already sent still arrives, and then the connection ends, so nobody takes it for the whole answer.
     assert len(client.rest()) < len(BIG)
 
 
@@ -337,31 +337,31 @@ def test_it_answers_in_the_order_of_the_requests(rig: Rig) -> None:
     assert [client.answer().body for _ in range(3)] == [b"later", b"hello", b"abc"]
 
 
-def test_it_tells_an_answer_that_waits_that_its_client_hung_up(rig: Rig) -> None:
+def test_a_waiting_answer_is_told_that_its_client_hung_up(rig: Rig) -> None:
     client = rig.client().send(LATER)
     until(lambda: len(rig.recorder.seen) == 1)
     client.socket.close()
     until(lambda: rig.recorder.hung_up == 1)
 
 
-# --- patience ------------------------------------------------------------------------------------------
+# --- timeouts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", GET])
-def test_it_waits_for_a_request_only_so_long(sent: bytes) -> None:
+def test_it_limits_the_wait_for_a_request(sent: bytes) -> None:
     with Rig(http1_settings=HTTP1Settings(header_read_timeout=300)) as rig:
         client = rig.client().send(sent)
         if sent == GET:
             client.answer()
         assert client.rest()[:12] in (b"", b"HTTP/1.1 408")
-        waiting = rig.client().send(LATER)  # an answer may take as long as it takes
+        waiting = rig.client().send(LATER)  # an answer may take any time
         until(lambda: rig.recorder.seen and rig.recorder.seen[-1].path == "/later")
         assert rig.ask(GET).body == b"hello"
         rig.release()
         assert waiting.answer().body == b"later"
 
 
-def test_a_connection_that_is_accepted_gives_up_a_silent_client(rig: Rig) -> None:
+def test_an_accepted_connection_gives_up_on_a_silent_client(rig: Rig) -> None:
     option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert worker._limited() >= 2  # this one, and the server's
@@ -372,7 +372,7 @@ def test_a_connection_that_is_accepted_gives_up_a_silent_client(rig: Rig) -> Non
             assert accepted.getsockopt(*option) == worker.SILENT_S * 1000
 
 
-def test_it_bounds_the_connections() -> None:
+def test_it_limits_the_connections() -> None:
     with Rig(backpressure=1) as rig:
         first = rig.client().send(GET)
         assert first.answer().status == 200
@@ -383,10 +383,10 @@ def test_it_bounds_the_connections() -> None:
         assert second.answer().status == 200
 
 
-# --- the end -------------------------------------------------------------------------------------------
+# --- shutdown ----------------------------------------------------------------------------------------
 
 
-def test_it_owes_answers_when_it_ends() -> None:
+def test_it_answers_pending_requests_before_it_ends() -> None:
     with Rig() as rig:
         idle, waiting = rig.client().send(GET), rig.client().send(LATER)
         idle.answer()

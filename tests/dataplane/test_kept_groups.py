@@ -1,4 +1,5 @@
-"""Outcomes under load: a group is kept, counted a moment later, and counted once whoever does it and whatever fails."""
+"""Outcomes under load: a group is stored, counted a moment later, and counted once, whoever does it and whatever
+fails."""
 
 import threading
 import uuid
@@ -31,7 +32,7 @@ DETAILS: Details = (
 def _submission(
     served: Served, *endpoints: str, figure: int = 3, batch_id: str = "", rollout: str = ""
 ) -> Submission:
-    """A batch with a bucket at each endpoint, every number of which is `figure`."""
+    """Return a batch with a bucket at each endpoint, with `figure` for every number."""
     minute = NOW.replace(second=0, microsecond=0)
     place = (served.environment.pk, served.assignment.workload_id, minute, rollout, -1, "baseline", 1)
     contributions = [
@@ -44,7 +45,7 @@ def _submission(
 
 
 def _counted() -> int:
-    """Tasks in the totals, which both tables agree on: read in one statement, for a gateway may count meanwhile."""
+    """Return the tasks in the totals, in which both tables agree. One statement, because a gateway may be counting."""
     by_arm = ArmTotals.objects.order_by().values(table=Value("arm")).annotate(sum=Sum("tasks"))
     by_bucket = OutcomeBucket.objects.order_by().values(table=Value("bucket")).annotate(sum=Sum("tasks"))
     sums = {row["table"]: int(row["sum"] or 0) for row in by_arm.union(by_bucket)}
@@ -56,7 +57,7 @@ def _later() -> datetime:
     return clock.now() + ABANDONED_AFTER + timedelta(seconds=1)
 
 
-def test_it_counts_what_it_kept(served: Served) -> None:
+def test_it_counts_what_it_stored(served: Served) -> None:
     deferred = DeferredGroups()
     for _ in range(2):
         assert store.defer([_submission(served, "/a", "/b"), _submission(served)], deferred).answers == [2, 1]
@@ -73,20 +74,20 @@ def test_it_counts_what_it_kept(served: Served) -> None:
     assert _counted() == 18
 
 
-def test_it_tells_which_rollouts_moved_when_it_counts(served: Served) -> None:
+def test_it_reports_which_rollouts_changed_when_it_counts(served: Served) -> None:
     deferred = DeferredGroups()
     assert store.defer([_submission(served, rollout="r-1")], deferred).rollouts == set()
     assert store.flush(deferred) == {"r-1"}
     assert store.count([_submission(served, rollout="r-1")]).rollouts == {"r-1"}
 
 
-def test_it_keeps_a_batch_once(served: Served) -> None:
+def test_it_stores_a_batch_once(served: Served) -> None:
     deferred, one = DeferredGroups(), _submission(served, "/a", "/b", batch_id="one")
     assert store.defer([one, one], deferred).answers == [2, 2]
     again = _submission(served, batch_id="one")
     assert store.defer([again], deferred).answers == [2]
     assert store.count([again]).answers == [2]
-    assert DeferredGroup.objects.count() == 1  # a group with nothing new is not kept at all
+    assert DeferredGroup.objects.count() == 1  # a group with nothing new is not stored
     store.flush(deferred)
     assert _counted() == 6
 
@@ -104,12 +105,12 @@ def test_it_counts_what_a_killed_process_left(served: Served, waited: timedelta,
     assert _counted() == 3
 
 
-def test_it_counts_a_group_once_although_another_took_it_for_left(served: Served) -> None:
+def test_it_counts_a_group_once_although_another_process_thought_it_abandoned(served: Served) -> None:
     deferred = DeferredGroups()
     store.defer([_submission(served)], deferred)
     store.flush_abandoned(_later())
     store.defer([_submission(served)], deferred)
-    assert store.flush(deferred) == set()  # one of the two is counted: these sums are too large
+    assert store.flush(deferred) == set()  # one of the two is counted; the sums of both are too large
     assert (_counted(), deferred.groups) == (3, [])
     store.flush_abandoned(_later())
     assert _counted() == 6
@@ -130,20 +131,21 @@ def test_it_loses_nothing_when_it_cannot_count(served: Served, monkeypatch: pyte
     assert _counted() == 3
 
 
-def test_it_sets_aside_what_it_cannot_read(served: Served, caplog: pytest.LogCaptureFixture) -> None:
-    """A torn group, or one of a release that wrote them otherwise: it must not keep the others from being counted."""
+def test_it_sets_unreadable_groups_aside(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged group, or one in another release's format, must not prevent the others from being counted."""
     torn = DeferredGroup.objects.create(body=b"torn")
     store.defer([_submission(served)], DeferredGroups())
     assert store.flush_abandoned(_later())[0] == 1
     assert (_counted(), list(DeferredGroup.objects.all())) == (3, [torn])
     assert f"deferred group {torn.pk} cannot be read" in caplog.text
-    assert store.flush_abandoned(_later()) == (0, set())  # not at once again
+    assert store.flush_abandoned(_later()) == (0, set())  # not again at once
     assert store.flush_abandoned(_later() + store.RETRY_UNREADABLE_AFTER) == (0, set())
     assert DeferredGroup.objects.get() == torn
 
 
 def test_it_stops_at_the_largest_figure(served: Served) -> None:
-    """Beyond any honest figure; a sum that the column cannot hold must not keep the others from being counted."""
+    """A sum that does not fit its column (larger than any honest figure) must not prevent the others from being
+    counted."""
     for _ in range(3):
         store.count([_submission(served, figure=2**62), _submission(served, "/b")])
     rows = {row.endpoint: row for row in OutcomeBucket.objects.all()}
@@ -151,8 +153,9 @@ def test_it_stops_at_the_largest_figure(served: Served) -> None:
     assert ArmTotals.objects.get().cost_sum == LARGEST
 
 
-def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> None:
-    """Threads as processes: each keeps, counts at once and settles the same keys, all take what others left."""
+def test_concurrent_counting_never_deadlocks_and_counts_once(served: Served) -> None:
+    """Threads act as processes: each stores, counts at once and settles the same keys, and all take abandoned
+    groups."""
     errors: list[Exception] = []
     turns, endpoints = 12, [f"/{n}" for n in range(30)]
 
@@ -182,7 +185,7 @@ def test_it_never_deadlocks_and_counts_once_whoever_counts(served: Served) -> No
 def _asked_together(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch, batches: list[dict[str, Any]]
 ) -> list[Asked]:
-    """Send them so that all wait together while the first is being counted."""
+    """Send them so that they wait together while the first is being counted."""
     released, real, load = threading.Event(), store.count, plane.gateway.ingest.load
 
     def held(group: Any) -> store.Accepted:
@@ -203,7 +206,7 @@ def _asked_together(
     return [first, *others]
 
 
-def test_it_keeps_large_groups_and_counts_small_ones_at_once(
+def test_it_stores_large_groups_and_counts_small_ones_at_once(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
@@ -224,7 +227,7 @@ def test_it_keeps_large_groups_and_counts_small_ones_at_once(
     assert _counted() == 41 * 30 * 118
 
 
-def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_counts_what_it_stored_before_it_ends(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "FLUSH_AFTER_S", 60.0)
     monkeypatch.setattr(group_commit, "FLUSH_LATEST_S", 60.0)
     monkeypatch.setattr(group_commit, "DEFER_FROM", 2)
@@ -236,7 +239,7 @@ def test_it_counts_what_it_kept_before_it_ends(served: Served, monkeypatch: pyte
     assert (DeferredGroup.objects.count(), _counted()) == (0, 40 * 118)
 
 
-def test_it_looks_for_what_others_left(served: Served) -> None:
+def test_it_looks_for_abandoned_groups(served: Served) -> None:
     store.defer([_submission(served)], DeferredGroups())
     DeferredGroup.objects.update(at=clock.now() - 2 * ABANDONED_AFTER)
     with Plane():

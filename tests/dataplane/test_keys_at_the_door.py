@@ -1,4 +1,4 @@
-"""Who may pass: every door of the data plane, every kind of bad key."""
+"""Authentication at every endpoint of the data plane, with every kind of bad key."""
 
 from datetime import timedelta
 from typing import Any
@@ -37,7 +37,7 @@ def test_it_refuses_an_admin_key(plane: Plane, served: Served, method: str, door
     assert (answer.status, answer.code) == (403, "wrong_key_kind")
 
 
-def test_it_takes_a_key_issued_a_moment_ago(plane: Plane, served: Served) -> None:
+def test_it_accepts_a_key_issued_a_moment_ago(plane: Plane, served: Served) -> None:
     assert plane.snapshot(router_key(served.environment.name)).status == 200
 
 
@@ -48,7 +48,7 @@ def test_it_refuses_a_well_formed_key_that_nobody_issued(plane: Plane, served: S
     assert (answer.status, answer.code) == (401, "unauthenticated")
 
 
-def test_it_refuses_a_revoked_key_by_itself(plane: Plane, served: Served) -> None:
+def test_it_refuses_a_revoked_key_without_a_notice(plane: Plane, served: Served) -> None:
     assert plane.snapshot(served.key).status == 200
     keys.revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
     until(lambda: plane.snapshot(served.key).status == 401)
@@ -71,13 +71,13 @@ def test_it_serves_each_key_its_own_environment(plane: Plane, served: Served) ->
     assert answer.json()["workloads"] == {}
 
 
-def test_it_refuses_reports_on_workloads_that_the_key_does_not_know(plane: Plane, served: Served) -> None:
+def test_it_refuses_reports_on_workloads_hidden_from_the_key(plane: Plane, served: Served) -> None:
     limited = router_key(served.environment.name, workloads=["something-else"])
     answer = plane.post("/router/v1/outcomes", limited, batch(bucket(served.assignment)))
     assert answer.status == 422
     assert answer.json()["problems"][0]["field"] == "workload"
 
 
-def test_it_writes_down_when_a_key_was_used(plane: Plane, served: Served) -> None:
+def test_it_records_when_a_key_was_used(plane: Plane, served: Served) -> None:
     plane.snapshot(served.key)
     until(lambda: key_row(served.key).last_used_at)

@@ -1,4 +1,4 @@
-"""Prefer: wait=N: held until there is something newer, or the time is over."""
+"""Prefer: wait=N: the poll is held until something is newer or the time is over."""
 
 import time
 
@@ -58,15 +58,15 @@ def test_it_wakes_every_waiter_with_the_change(plane: Plane, served: Served) -> 
     assert _held(plane) == 0
 
 
-def test_it_wakes_for_a_change_that_it_was_told_nothing_of(plane: Plane, served: Served) -> None:
+def test_it_wakes_for_a_change_without_a_notice(plane: Plane, served: Served) -> None:
     poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
     plane.until(lambda: _held(plane) == 1)
-    # As another process commits it, its notice lost.
+    # As if another process had committed it and the notice was lost.
     Environment.objects.filter(pk=served.environment.pk).update(revision=2)
     assert poll.result(PATIENCE_S).json()["revision"] == 2
 
 
-def test_it_answers_401_when_the_key_dies_meanwhile(plane: Plane, served: Served) -> None:
+def test_it_answers_401_if_the_key_is_revoked_meanwhile(plane: Plane, served: Served) -> None:
     poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
     plane.until(lambda: _held(plane) == 1)
     keys.revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
@@ -77,7 +77,7 @@ def test_it_answers_401_when_the_key_dies_meanwhile(plane: Plane, served: Served
 
 
 @override_settings(MAX_WAITERS_PER_KEY=2)
-def test_it_bounds_the_waiters_of_a_key(plane: Plane, served: Served) -> None:
+def test_it_limits_the_waiters_of_a_key(plane: Plane, served: Served) -> None:
     tag = _tag(plane, served)
     polls = [plane.begin(SNAPSHOT, served.key, if_none_match=tag, prefer="wait=30") for _ in range(2)]
     plane.until(lambda: _held(plane) == 2)
@@ -88,7 +88,7 @@ def test_it_bounds_the_waiters_of_a_key(plane: Plane, served: Served) -> None:
     assert {poll.result(PATIENCE_S).status for poll in polls} == {304}
 
 
-def test_it_lets_go_of_a_router_that_hung_up(plane: Plane, served: Served) -> None:
+def test_it_releases_a_router_that_hung_up(plane: Plane, served: Served) -> None:
     poll = plane.begin(SNAPSHOT, served.key, if_none_match=_tag(plane, served), prefer="wait=30")
     plane.until(lambda: _held(plane) == 1)
     poll.hang_up()

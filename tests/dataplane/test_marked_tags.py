@@ -1,4 +1,4 @@
-"""Proxies that compress mark the ETag: a poll must be answered 304 all the same, or each one costs a whole snapshot."""
+"""Compressing proxies mark the ETag. Polls must still be answered 304, or each would cost a whole snapshot."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.plane import Plane, Served, until
 
 
 @pytest.mark.parametrize("mark", ["-gzip", "--gzip", "-br", "-zstd", "-deflate"])
-def test_a_marked_tag_is_the_tag(plane: Plane, served: Served, mark: str) -> None:
+def test_a_marked_tag_matches(plane: Plane, served: Served, mark: str) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     for form in ('{}{}"', 'W/{}{}"'):
         answer = plane.snapshot(served.key, if_none_match=form.format(tag[:-1], mark))
@@ -18,12 +18,12 @@ def test_a_marked_tag_is_the_tag(plane: Plane, served: Served, mark: str) -> Non
 
 
 @pytest.mark.parametrize("mark", ["-", "gzip", "-gzip2", "-gzip-gzip", "-x"])
-def test_another_mark_is_another_tag(plane: Plane, served: Served, mark: str) -> None:
+def test_an_unknown_mark_does_not_match(plane: Plane, served: Served, mark: str) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     assert plane.snapshot(served.key, if_none_match=f'{tag[:-1]}{mark}"').status == 200
 
 
-def test_a_router_behind_a_proxy_that_compresses_gets_304s(plane: Plane, served: Served) -> None:
+def test_a_router_behind_a_compressing_proxy_gets_304s(plane: Plane, served: Served) -> None:
     with (
         CompressingProxy(f"http://127.0.0.1:{plane.port}") as proxy,
         Router(proxy.url, served.key, wait_s=1, pace=Pace(first_poll_within=0)) as router,
@@ -33,5 +33,5 @@ def test_a_router_behind_a_proxy_that_compresses_gets_304s(plane: Plane, served:
         pinned = actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
         until(lambda: router.revision == pinned.revision)
         until(lambda: proxy.statuses[-1] == 304)
-        assert proxy.statuses.count(200) <= 3  # the first, the pin, and a full one to be kept on disk
+        assert proxy.statuses.count(200) <= 3  # the first, the pin, and a full one to be stored on disk
         assert router.status()["poll_failures"] == 0

@@ -1,4 +1,4 @@
-"""Workloads as OFREP flags: the same choice as a router's, and answers that OpenFeature's provider understands."""
+"""Workloads as OFREP flags: the same choice as in a router, and responses that OpenFeature's provider understands."""
 
 import json
 from typing import Any
@@ -75,7 +75,7 @@ def test_a_unit_gets_the_arm_that_a_router_gives_it(unit: str) -> None:
     assert answer["reason"] == "SPLIT"
 
 
-def test_a_pin_is_told() -> None:
+def test_a_pin_is_reported() -> None:
     pinned = generation(pin={"model": "small", "reason": "outage"})
     answer = json.loads(evaluate_one(pinned, None, "chat", asked({"prompt_tokens": 500})).body)
     assert (answer["value"], answer["reason"]) == ("x/small", "DISABLED")
@@ -84,7 +84,7 @@ def test_a_pin_is_told() -> None:
 @pytest.mark.parametrize(
     ("name", "selection"), [("nobody", None), ("chat", frozenset({"other"})), ("chat", frozenset())]
 )
-def test_what_is_not_served_or_not_the_keys_is_not_found(name: str, selection: frozenset[str] | None) -> None:
+def test_unserved_and_hidden_workloads_are_not_found(name: str, selection: frozenset[str] | None) -> None:
     reply = evaluate_one(generation(), selection, name, b"{}")
     assert (reply.status, json.loads(reply.body)["errorCode"]) == (404, "FLAG_NOT_FOUND")
 
@@ -105,7 +105,7 @@ def test_an_environment_without_a_snapshot_serves_nothing() -> None:
         (b"[" * 100_000, "INVALID_CONTEXT"),
     ],
 )
-def test_what_is_no_context_is_refused(body: bytes, code: str) -> None:
+def test_an_invalid_context_is_refused(body: bytes, code: str) -> None:
     for reply in (
         evaluate_one(generation(), None, "chat", body),
         evaluate_all(generation(), None, body, None),
@@ -113,7 +113,7 @@ def test_what_is_no_context_is_refused(body: bytes, code: str) -> None:
         assert (reply.status, json.loads(reply.body)["errorCode"]) == (400, code)
 
 
-def test_all_workloads_of_the_key_are_answered_at_once() -> None:
+def test_all_workloads_of_the_key_are_evaluated_at_once() -> None:
     document = json.loads(evaluate_all(generation(), None, b"", None).body)
     assert [flag["key"] for flag in document["flags"]] == ["chat", "other"]
     assert document["metadata"] == {"environment": "production", "revision": 7}
@@ -121,7 +121,7 @@ def test_all_workloads_of_the_key_are_answered_at_once() -> None:
     assert [flag["key"] for flag in one["flags"]] == ["chat"]
 
 
-def test_a_bulk_answer_is_repeated_only_when_something_changed() -> None:
+def test_a_bulk_evaluation_is_sent_again_only_when_something_changed() -> None:
     context = asked({"targetingKey": "c-1"})
     first = evaluate_all(generation(), None, context, None)
     etag = dict(first.headers)[b"etag"]
@@ -139,7 +139,7 @@ def test_a_policy_that_cannot_run_is_not_served() -> None:
 # --- over HTTP, by OpenFeature's own provider ----------------------------------------------------------
 
 
-def test_openfeatures_remote_provider_gets_a_routers_choice(plane: Plane, served: Served) -> None:
+def test_openfeatures_remote_provider_gets_the_same_choice_as_a_router(plane: Plane, served: Served) -> None:
     client = OFREPProvider(
         f"http://127.0.0.1:{plane.port}", headers_factory=lambda: {"Authorization": f"Bearer {served.key}"}
     )
@@ -152,7 +152,7 @@ def test_openfeatures_remote_provider_gets_a_routers_choice(plane: Plane, served
         client.resolve_string_details("nobody", "mine", context)
 
 
-def test_the_remote_door_wants_a_router_key(plane: Plane, served: Served) -> None:
+def test_remote_evaluation_requires_a_router_key(plane: Plane, served: Served) -> None:
     assert plane.post("/ofrep/v1/evaluate/flags", "pmr_wrong", {}).status == 401
     assert plane.get("/ofrep/v1/evaluate/flags", served.key).status == 405
     all_of_them = plane.post("/ofrep/v1/evaluate/flags", served.key, {})

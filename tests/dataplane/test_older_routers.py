@@ -1,4 +1,4 @@
-"""Routers that send none of what is newer: what they leave out is unknown, and the fleet page says so."""
+"""Routers that do not send newer fields: the missing values are unknown, and the fleet page says so."""
 
 from datetime import timedelta
 from typing import Any
@@ -23,7 +23,7 @@ def shadow(served: Served, **changes: Any) -> dict[str, Any]:
     return bucket(served.assignment, shadow=SHADOW | changes)
 
 
-def test_it_stores_of_how_many_decisions_the_cost_is_known(plane: Plane, served: Served) -> None:
+def test_it_stores_for_how_many_decisions_the_cost_is_known(plane: Plane, served: Served) -> None:
     told = shadow(served, candidate_priced=118, baseline_priced=90)
     assert plane.post(OUTCOMES, served.key, batch(told)).status == 202
     assert plane.post(OUTCOMES, served.key, batch(told)).status == 202
@@ -32,7 +32,7 @@ def test_it_stores_of_how_many_decisions_the_cost_is_known(plane: Plane, served:
 
 
 @pytest.mark.parametrize("older_first", [True, False])
-def test_one_router_that_does_not_say_makes_it_unknown(
+def test_one_router_that_does_not_report_it_makes_it_unknown(
     plane: Plane, served: Served, older_first: bool
 ) -> None:
     told = [shadow(served), shadow(served, candidate_priced=118, baseline_priced=118)]
@@ -48,7 +48,7 @@ def test_it_refuses_more_known_costs_than_decisions(plane: Plane, served: Served
     assert plane.post(OUTCOMES, served.key, batch(shadow(served, **{name: 119}))).status == 422
 
 
-def test_a_router_that_leaves_out_its_decisions_is_noted_once_it_is_known(
+def test_a_router_that_omits_its_decisions_is_recorded_as_soon_as_it_has_a_row(
     plane: Plane, served: Served
 ) -> None:
     Router.objects.create(environment=served.environment, instance="r-old", polled_at=clock.now())
@@ -58,17 +58,17 @@ def test_a_router_that_leaves_out_its_decisions_is_noted_once_it_is_known(
     until(Router.objects.filter(instance="r-old", reported_partly_at__isnull=False).exists)
 
 
-def test_so_is_one_that_sends_single_events(plane: Plane, served: Served) -> None:
+def test_a_router_that_sends_single_events_is_recorded_too(plane: Plane, served: Served) -> None:
     Router.objects.create(environment=served.environment, instance="r-events", polled_at=clock.now())
     sent = {"events": [event(served.assignment)]}
     assert plane.post(EVENTS, served.key, sent, pointsman_router="r-events").status == 202
     until(Router.objects.filter(instance="r-events", reported_partly_at__isnull=False).exists)
 
 
-def test_it_is_written_once_an_hour_and_not_before_the_router_has_a_row(served: Served) -> None:
+def test_it_is_written_once_an_hour_and_only_for_a_router_with_a_row(served: Served) -> None:
     heard = FleetBuffer()
     heard.reported_partly(served.environment.pk, "r-1")
-    flush(heard)  # nobody to note it on
+    flush(heard)  # there is no row yet
     row = Router.objects.create(environment=served.environment, instance="r-1", polled_at=clock.now())
     heard.reported_partly(served.environment.pk, "r-1")
     flush(heard)
@@ -81,7 +81,7 @@ def test_it_is_written_once_an_hour_and_not_before_the_router_has_a_row(served: 
     assert row.reported_partly_at == first
 
 
-def test_the_fleet_page_says_it_once_per_router(served: Served, admin_client: Client) -> None:
+def test_the_fleet_page_shows_it_once_per_router(served: Served, admin_client: Client) -> None:
     now = clock.now()
     common: dict[str, Any] = {"environment": served.environment, "polled_at": now}
     Router.objects.create(**common, instance="r-old", reported_partly_at=now - timedelta(minutes=50))

@@ -1,4 +1,4 @@
-"""POST /router/v1/outcomes: committed before 202, each batch once, all of a batch or nothing."""
+"""POST /router/v1/outcomes: committed before the 202, each batch once, a batch completely or not at all."""
 
 import copy
 import threading
@@ -21,7 +21,7 @@ DOOR = "/router/v1/outcomes"
 
 
 def _changed(served: Served, path: str, value: Any) -> dict[str, Any]:
-    """A bucket with the member at `a.b` set."""
+    """Return a bucket with the member at `a.b` set."""
     document = copy.deepcopy(bucket(served.assignment))
     *parents, last = path.split(".")
     place = document
@@ -31,7 +31,7 @@ def _changed(served: Served, path: str, value: Any) -> dict[str, Any]:
     return document
 
 
-def test_it_counts_what_the_batch_says(plane: Plane, served: Served) -> None:
+def test_it_counts_what_the_batch_reports(plane: Plane, served: Served) -> None:
     answer = plane.post(DOOR, served.key, batch(bucket(served.assignment)))
     row = OutcomeBucket.objects.get()
     assert (answer.status, answer.json()) == (202, {"accepted": 1})
@@ -64,7 +64,7 @@ def test_it_adds_up_by_route_and_by_arm(plane: Plane, served: Served) -> None:
     assert totals.groups == {"7": [36, 9]}
 
 
-def test_it_adds_up_mirrors_that_failed_and_those_that_a_brake_left_out(plane: Plane, served: Served) -> None:
+def test_it_sums_mirrors_that_failed_and_those_skipped_by_a_brake(plane: Plane, served: Served) -> None:
     ends = {"n": 3, "both": 2, "only_baseline": 1, "failed": 1, "braked": 4}
     for mirror in (ends, {"failed": 2}, {"n": 1, "both": 1}):
         answer = plane.post(DOOR, served.key, batch(bucket(served.assignment, mirror=mirror)))
@@ -75,7 +75,7 @@ def test_it_adds_up_mirrors_that_failed_and_those_that_a_brake_left_out(plane: P
     }  # fmt: skip
 
 
-def test_it_counts_a_batch_once_and_answers_it_alike(plane: Plane, served: Served) -> None:
+def test_it_counts_a_batch_once_and_answers_the_same(plane: Plane, served: Served) -> None:
     sent = batch(bucket(served.assignment), bucket(served.assignment, rule="heavy"))
     first = plane.post(DOOR, served.key, sent)
     second = plane.post(DOOR, served.key, sent)
@@ -84,7 +84,7 @@ def test_it_counts_a_batch_once_and_answers_it_alike(plane: Plane, served: Serve
     assert ArmTotals.objects.get().tasks == 236
 
 
-def test_it_counts_a_batch_once_when_it_comes_many_times_at_once(plane: Plane, served: Served) -> None:
+def test_it_counts_a_batch_once_if_sent_many_times_at_once(plane: Plane, served: Served) -> None:
     sent = [batch(bucket(served.assignment)) for _ in range(5)]
     answers: list[Future[Answered]] = []
     for document in sent * 8:
@@ -95,7 +95,7 @@ def test_it_counts_a_batch_once_when_it_comes_many_times_at_once(plane: Plane, s
     assert AcceptedBatch.objects.count() == 5
 
 
-def test_it_counts_the_same_id_of_another_environment(plane: Plane, served: Served) -> None:
+def test_it_counts_the_same_id_from_another_environment(plane: Plane, served: Served) -> None:
     from tests.support.plane import router_key
 
     other = builders.environment()
@@ -167,7 +167,7 @@ def test_it_counts_the_same_id_of_another_environment(plane: Plane, served: Serv
         ("surprise", 1),
     ],
 )
-def test_it_refuses_a_bucket_that_cannot_be(plane: Plane, served: Served, path: str, value: Any) -> None:
+def test_it_refuses_an_impossible_bucket(plane: Plane, served: Served, path: str, value: Any) -> None:
     good = bucket(served.assignment)
     answer = plane.post(DOOR, served.key, batch(good, _changed(served, path, value), good))
     assert (answer.status, answer.code) == (422, "invalid_input")
@@ -177,7 +177,7 @@ def test_it_refuses_a_bucket_that_cannot_be(plane: Plane, served: Served, path: 
 
 
 @pytest.mark.parametrize("missing", ["minute", "workload", "arm", "version", "tasks", "successes"])
-def test_it_refuses_a_bucket_that_lacks_something(plane: Plane, served: Served, missing: str) -> None:
+def test_it_refuses_a_bucket_with_missing_members(plane: Plane, served: Served, missing: str) -> None:
     document = bucket(served.assignment)
     del document[missing]
     answer = plane.post(DOOR, served.key, batch(document))
@@ -193,7 +193,7 @@ def test_it_refuses_a_bucket_that_lacks_something(plane: Plane, served: Served, 
         (timedelta(minutes=-7), 503),
     ],
 )
-def test_it_takes_the_minutes_of_a_week(plane: Plane, served: Served, age: timedelta, status: int) -> None:
+def test_it_accepts_the_minutes_of_a_week(plane: Plane, served: Served, age: timedelta, status: int) -> None:
     minute = (datetime.now(UTC) - age).strftime("%Y-%m-%dT%H:%M:00Z")
     assert plane.post(DOOR, served.key, batch(bucket(served.assignment, minute=minute))).status == status
 
@@ -213,7 +213,7 @@ def test_it_takes_the_minutes_of_a_week(plane: Plane, served: Served, age: timed
         (b'{"batch_id": 7, "buckets": []}', 422, "invalid_input"),
     ],
 )
-def test_it_refuses_a_body_that_is_no_batch(
+def test_it_refuses_a_body_that_is_not_a_batch(
     plane: Plane, served: Served, body: bytes, status: int, code: str
 ) -> None:
     answer = plane.post(DOOR, served.key, body)
@@ -259,7 +259,7 @@ def test_it_commits_before_it_answers(plane: Plane, served: Served, monkeypatch:
     assert OutcomeBucket.objects.count() == 1
 
 
-def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
+def test_it_asks_the_router_to_keep_an_unwritten_batch(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(group: Any) -> store.Accepted:
@@ -275,7 +275,7 @@ def test_it_asks_the_router_to_keep_a_batch_that_was_not_written(
     assert ArmTotals.objects.get().tasks == 118
 
 
-def test_it_fails_no_batch_for_another_ones_fault(
+def test_one_bad_batch_does_not_fail_the_others(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = store._fresh_contributions
@@ -298,7 +298,7 @@ def test_it_fails_no_batch_for_another_ones_fault(
 
 
 @pytest.mark.parametrize("bound", ["MOST_WAITING", "MOST_WAITING_PARTS"])
-def test_it_pushes_back_when_too_much_waits(
+def test_it_answers_429_when_too_much_is_waiting(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     released = threading.Event()
@@ -323,7 +323,7 @@ def test_it_pushes_back_when_too_much_waits(
 
 
 def test_it_never_deadlocks_with_another_process(served: Served) -> None:
-    """Two gateways on one database, the same keys in different orders."""
+    """Two gateways write the same keys to one database in different orders."""
     buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(20)]
     with Plane() as one, Plane() as two:
         answers = []
@@ -332,7 +332,7 @@ def test_it_never_deadlocks_with_another_process(served: Served) -> None:
                 body = msgspec.json.encode(batch(*order[turn % 5 :]))
                 answers.append(plane.begin(DOOR, served.key, method="POST", body=body))
         assert {answer.result(PATIENCE_S).status for answer in answers} == {202}
-    # Both have ended, so what they kept is counted.
+    # Both have ended, so everything stored is counted.
     expected = sum(2 * (20 - turn % 5) for turn in range(20))
     assert ArmTotals.objects.get().tasks == expected * 118
     assert sum(row.tasks for row in OutcomeBucket.objects.all()) == expected * 118

@@ -1,10 +1,10 @@
-"""The contract that Plano proposes for external routing policies, held against our answer.
+"""Our response compared with the contract that Plano proposes for external routing policies.
 
-The shape stands in Plano's issue 812 and, as what its client reads, in pull request 846
+The format is described in Plano's issue 812 and, as read by its client, in pull request 846
 (https://github.com/katanemo/plano/pull/846, head 1422df5f of 26 March 2026, `router/policy_provider.rs`): `policy_id`
 (text), `revision` (u64), `schema_version` (text, must be "v1") and `routing_preferences`, a list of models with named
-and described routes. Plano refuses an answer with another `policy_id` than it asked for. Pull request 817 asks without
-a revision and reads the same answer. Neither is merged, so there is no Plano to run this against.
+and described routes. Plano refuses a response with another `policy_id` than it requested. Pull request 817 sends no
+revision and reads the same response. Neither is merged, so there is no Plano to run this against.
 """
 
 import json
@@ -62,7 +62,7 @@ def everything(name: str) -> bool:
 
 
 def read(policy_id: str, environment: CachedEnvironment) -> dict[str, Any]:
-    """The answer, read as the proposal's client reads it."""
+    """Parse the response like the proposal's client."""
     reply = routing_policy(environment, everything, policy_id)
     assert reply.status == 200
     document: dict[str, Any] = json.loads(reply.body)
@@ -77,7 +77,7 @@ def read(policy_id: str, environment: CachedEnvironment) -> dict[str, Any]:
 
 
 def routes(policy_id: str = "chat", **changes: Any) -> dict[str, list[tuple[str, str]]]:
-    """By model, its routes."""
+    """Return the routes by model."""
     document = read(policy_id, generation(**changes))
     return {
         entry["model"]: [(route["name"], route["description"]) for route in entry["routing_preferences"]]
@@ -92,7 +92,7 @@ def test_each_rule_is_a_route_to_its_model() -> None:
     }
 
 
-def test_a_note_tells_the_intent() -> None:
+def test_a_note_becomes_the_description() -> None:
     rules = [
         {**POLICY["rules"][0], "note": "long documents"},
         {"id": "other", "when": 'request.priority == "high"', "use": "small"},
@@ -109,7 +109,7 @@ def test_a_policy_without_rules_has_one_model() -> None:
 
 
 @pytest.mark.parametrize(("pin", "model"), [("large", "x/large"), ("y/elsewhere", "y/elsewhere")])
-def test_a_pin_leaves_one_model(pin: str, model: str) -> None:
+def test_a_pin_leaves_only_one_model(pin: str, model: str) -> None:
     assert routes(pin={"model": pin, "reason": "outage"}) == {model: [("default", EVERYTHING_ELSE)]}
 
 
@@ -124,7 +124,7 @@ def test_a_unit_gets_the_arm_that_a_router_gives_it(unit: str) -> None:
     assert ("x/small" in routes(f"chat/{unit}", **rollout("percentage", 50_000))) is not in_candidate
 
 
-def test_without_a_unit_the_candidate_is_served_once_it_serves_everybody() -> None:
+def test_without_a_unit_the_candidate_is_returned_only_once_it_serves_everybody() -> None:
     for policy_id in ("chat", "chat/", "chat/ "):
         assert "x/small" in routes(policy_id, **rollout("percentage", 99_999))
         assert "x/small" in routes(policy_id, **rollout("shadow", 0))
@@ -132,13 +132,13 @@ def test_without_a_unit_the_candidate_is_served_once_it_serves_everybody() -> No
     assert "x/small" in routes("chat/c-1", **rollout("shadow", 0))
 
 
-def test_a_unit_may_hold_anything() -> None:
+def test_a_unit_may_be_any_text() -> None:
     for unit in ("a/b", "ä", "x" * 5_000, "a b"):
         document = json.loads(routing_policy(generation(), everything, f"chat/{unit}").body)
         assert document["policy_id"] == f"chat/{unit}"
 
 
-def test_what_is_not_served_or_not_the_keys_is_not_found() -> None:
+def test_unserved_and_hidden_workloads_are_not_found() -> None:
     for environment, may_see, name in (
         (generation(), everything, "nobody"),
         (generation(), lambda name: name == "other", "chat"),
@@ -148,7 +148,7 @@ def test_what_is_not_served_or_not_the_keys_is_not_found() -> None:
             routing_policy(environment, may_see, name)
 
 
-def test_it_is_fetched_again_only_when_the_policy_changed() -> None:
+def test_it_is_sent_again_only_when_the_policy_changed() -> None:
     def tagged(environment: CachedEnvironment, policy_id: str = "chat", tag: bytes | None = None) -> Any:
         return routing_policy(environment, everything, policy_id, tag)
 
@@ -164,9 +164,8 @@ def test_it_is_fetched_again_only_when_the_policy_changed() -> None:
 
 
 class Plano:
-    """Asks and caches as the proposal says: a cached policy serves until its time is over, or until a caller names a
-    higher revision than it has.
-    """
+    """Requests and caches as proposed: a cached policy is used until its time is over, or until a caller names a
+    higher revision."""
 
     def __init__(self, plane: "Plane", key: str, ttl_s: float = 300) -> None:
         self.plane, self.key, self.ttl_s, self.fetched = plane, key, ttl_s, 0
@@ -188,7 +187,7 @@ class Plano:
         return document
 
 
-def test_plano_gets_what_a_router_gets(plane: "Plane", served: "Served") -> None:
+def test_plano_gets_the_same_policy_as_a_router(plane: "Plane", served: "Served") -> None:
     name = served.assignment.workload.name
     plano = Plano(plane, served.key)
     document = plano.policy(name)
@@ -204,7 +203,7 @@ def test_plano_gets_what_a_router_gets(plane: "Plane", served: "Served") -> None
     assert plano.fetched == 3
 
 
-def test_another_key_and_none_see_nothing(plane: "Plane", served: "Served") -> None:
+def test_other_and_missing_keys_see_nothing(plane: "Plane", served: "Served") -> None:
     address = f"/router/v1/routing-policy?policy_id={served.assignment.workload.name}"
     elsewhere = router_key(builders.environment().name)
     limited = router_key(served.environment.name, workloads=["unheard-of"])
@@ -221,7 +220,7 @@ def test_another_key_and_none_see_nothing(plane: "Plane", served: "Served") -> N
      "policy_id=a&revision=" + "9" * 400, "policy_id=a&revision=1&revision=2", "policy_id=%ff", "policy_id=%00",
      "policy_id=%ed%a0%80", "policy_id=" + "x" * 20_000],
 )  # fmt: skip
-def test_a_bad_query_is_told_so(plane: "Plane", served: "Served", query: str) -> None:
+def test_a_bad_query_is_explained(plane: "Plane", served: "Served", query: str) -> None:
     answer: Answered = plane.get(f"/router/v1/routing-policy?{query}", served.key)
     assert answer.status in (400, 404, 414, 422), answer.body
     assert answer.json()["detail"]

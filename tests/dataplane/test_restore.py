@@ -1,4 +1,4 @@
-"""A database that was restored from a backup: noticed, withheld from routers, mended by `post_restore`."""
+"""A database restored from a backup: detected, withheld from routers, and repaired by `post_restore`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.support.reports import batch, bucket
 
 @pytest.fixture
 def backup(served: Served) -> Iterator[Callable[[], None]]:
-    """Takes back what the environment's revisions after the first did, as a restore would."""
+    """Return a function that undoes the environment's revisions after the first, like a restore."""
     assignment = Assignment.objects.get(pk=served.assignment.pk)
 
     def restore() -> None:
@@ -47,7 +47,8 @@ def is_marked(served: Served, revision: int) -> bool:
 def test_it_withholds_a_restored_environment_until_post_restore(
     served: Served, backup: Callable[[], None]
 ) -> None:
-    """F18: restore yesterday's copy, serve, pin: 200, and routers refused the lower revision for ever."""
+    """F18: after restoring yesterday's copy, serving and pinning answered 200, but routers refused the lower
+    revision for ever."""
     with Plane() as plane:
         pinned(served)
         until(lambda: plane.snapshot(served.key).json()["revision"] == 2)
@@ -57,9 +58,9 @@ def test_it_withholds_a_restored_environment_until_post_restore(
         polled = plane.snapshot(served.key)
         assert (polled.status, polled.code) == (503, "restored")
         reported = plane.post("/router/v1/outcomes", served.key, batch(bucket(served.assignment)))
-        assert reported.status == 503  # kept by the router, not refused for good
+        assert reported.status == 503  # the router keeps it; it is not refused for good
 
-        pinned(served)  # an emergency, before anybody has mended it
+        pinned(served)  # an emergency, before the repair
         call_command("post_restore", reason="yesterday's backup")
         until(lambda: plane.snapshot(served.key).status == 200)
         snapshot = plane.snapshot(served.key).json()
@@ -70,7 +71,7 @@ def test_it_withholds_a_restored_environment_until_post_restore(
     assert entry.reason == "yesterday's backup"
 
 
-def test_it_notices_a_restore_under_a_running_gateway(
+def test_it_detects_a_restore_under_a_running_gateway(
     plane: Plane, served: Served, backup: Callable[[], None]
 ) -> None:
     pinned(served)
@@ -84,7 +85,7 @@ def test_it_notices_a_restore_under_a_running_gateway(
 
 
 @pytest.mark.django_db
-def test_it_pauses_the_rollouts_that_the_backup_brought_back(capsys: Any) -> None:
+def test_it_pauses_rollouts_that_the_backup_brought_back(capsys: Any) -> None:
     rollout = places.started()
     call_command("post_restore", reason="backup", environment=[rollout.environment.name])
     assert Rollout.objects.get(pk=rollout.pk).state == "paused"
@@ -92,7 +93,7 @@ def test_it_pauses_the_rollouts_that_the_backup_brought_back(capsys: Any) -> Non
 
 
 @pytest.mark.django_db
-def test_it_begins_new_epochs_only_where_it_is_told() -> None:
+def test_it_starts_new_epochs_only_where_told() -> None:
     here, there = builders.environment(), builders.environment()
     call_command("post_restore", reason="backup", environment=[here.name])
     assert Environment.objects.get(pk=here.pk).epoch != here.epoch
@@ -122,7 +123,7 @@ def test_the_fleet_page_names_routers_that_are_ahead_of_the_database(admin_clien
 @pytest.fixture
 def directory(settings: Any, tmp_path: Path, db: None) -> Path:
     settings.VAR_DIR = tmp_path
-    builders.environment()  # its audit entry begins the chain
+    builders.environment()  # its audit entry starts the chain
     return tmp_path
 
 
@@ -147,7 +148,7 @@ def test_it_never_lowers_what_another_process_wrote(directory: Path) -> None:
     assert HighWater().is_behind(header("b", 8))
 
 
-def test_it_knows_nothing_of_another_database(directory: Path) -> None:
+def test_it_ignores_the_marks_of_another_database(directory: Path) -> None:
     process = HighWater()
     process.note([header("b", 5)])
     content = high_water.file().read_text()
@@ -156,7 +157,7 @@ def test_it_knows_nothing_of_another_database(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}', '{"x": {"here": [1, "b"]}}', "\0"])
-def test_a_file_that_is_no_such_file_stops_nothing(directory: Path, content: str) -> None:
+def test_an_invalid_file_stops_nothing(directory: Path, content: str) -> None:
     high_water.file().write_text(content)
     process = HighWater()
     assert not process.is_behind(header("b", 4))
@@ -164,7 +165,7 @@ def test_a_file_that_is_no_such_file_stops_nothing(directory: Path, content: str
     assert HighWater().is_behind(header("b", 4))
 
 
-def test_a_disk_that_refuses_stops_nothing(directory: Path, settings: Any, caplog: Any) -> None:
+def test_a_failing_disk_stops_nothing(directory: Path, settings: Any, caplog: Any) -> None:
     settings.VAR_DIR = directory / "missing"
     process = HighWater()
     process.note([header("b", 5)])

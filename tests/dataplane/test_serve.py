@@ -1,4 +1,4 @@
-"""`manage.py serve` as a process: its workers, what follows one that dies, how it ends, and what it refuses."""
+"""`manage.py serve` as a process: its workers, their replacement, its shutdown, and what it refuses."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from tests.support.services import free_port
 
 
 def _workers(server: Server) -> set[int]:
-    """The processes that the server has started."""
+    """Return the processes started by the server."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
     return {
         int(pid) for pid in children if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -90,7 +90,7 @@ def test_workers_end_with_a_parent_that_was_killed(served: Served) -> None:
         until(lambda: not _answers(server))
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(db: None) -> None:
+def test_a_taken_port_is_reported_in_a_sentence(db: None) -> None:
     with (
         socket.create_server(("127.0.0.1", 0), reuse_port=True) as held,
         pytest.raises(CommandError, match=r"Cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
@@ -98,7 +98,7 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(db: None) -> None:
         call_command("serve", host="127.0.0.1", port=held.getsockname()[1], workers=1)
 
 
-def test_a_host_may_be_named() -> None:
+def test_the_host_may_be_a_name() -> None:
     assert process.resolved("localhost", 80) in ("127.0.0.1", "::1")
     with pytest.raises(OSError, match="not known"):
         process.resolved("no-such-host.invalid", 80)
@@ -106,7 +106,7 @@ def test_a_host_may_be_named() -> None:
 
 @pytest.fixture
 def empty_database(transactional_db: None, tmp_path: Path) -> Iterator[str]:
-    """The address of a database without a table, of the kind that is under test."""
+    """Return the URL of an empty database of the kind under test."""
     if connection.vendor == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.sqlite3'}"
         return
@@ -118,8 +118,8 @@ def empty_database(transactional_db: None, tmp_path: Path) -> Iterator[str]:
         administrator.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_an_unmigrated_database_is_said_in_a_sentence(empty_database: str, tmp_path: Path) -> None:
-    """F19: and nothing else: no traceback for each thread that finds a table missing."""
+def test_an_unmigrated_database_is_reported_in_a_sentence(empty_database: str, tmp_path: Path) -> None:
+    """F19: nothing else is printed, no traceback for each thread that finds a table missing."""
     environment = process_environment(DATABASE_URL=empty_database, POINTSMAN_VAR=str(tmp_path), REDIS_URL="")
     command = [sys.executable, "manage.py", "serve", "--port", str(free_port())]
     done = subprocess.run(
@@ -133,7 +133,7 @@ def test_an_unmigrated_database_is_said_in_a_sentence(empty_database: str, tmp_p
 
 
 def test_it_serves_a_page_while_clients_do_not_read(served: Served) -> None:
-    """30 static files asked for on each of 10 connections, and none read: the console and the probes go on."""
+    """10 connections request 30 static files each and read none; the console and the probes still answer."""
     with Server() as server:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
         request = b"GET /static/console/console.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -148,7 +148,7 @@ def test_it_serves_a_page_while_clients_do_not_read(served: Served) -> None:
                 connection.close()
 
 
-def test_clients_that_reset_leave_no_tracebacks(served: Served, tmp_path: Path) -> None:
+def test_clients_that_reset_cause_no_tracebacks(served: Served, tmp_path: Path) -> None:
     log = tmp_path / "log"
     linger: Any = (socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() sends RST
     requests = [
@@ -171,18 +171,18 @@ def test_clients_that_reset_leave_no_tracebacks(served: Served, tmp_path: Path) 
     assert '"level": "error"' not in text
 
 
-def test_it_is_ready_while_its_engine_runs_and_says_so_when_none_does(served: Served) -> None:
+def test_it_is_ready_while_its_engine_runs_and_not_ready_without_one(served: Served) -> None:
     with Server(EMBEDDED_RUNNER="true") as server:
         until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
     Heartbeat.objects.update(at=clock.now() - timedelta(seconds=60))
-    with Server() as server:  # without a runner, and no worker is there
+    with Server() as server:  # without a runner, and there is no worker
         until(lambda: "sweep ended" in httpx.get(f"{server.url}/readyz").json()["checks"]["engine"])
         assert httpx.get(f"{server.url}/readyz").status_code == 503
         until(lambda: httpx.get(f"{server.url}/readyz?exclude=engine").status_code == 200)
 
 
 def test_liveness_waits_for_nothing(served: Served) -> None:
-    """Ten people sign in while somebody holds the database's write lock: the probes answer all the same."""
+    """Ten people sign in while somebody holds the database's write lock; the probes still answer."""
     with Server() as server, ThreadPoolExecutor(10) as pool, transaction.atomic():
         Heartbeat.objects.update_or_create(job="held", defaults={"at": clock.now()})
         if connection.vendor == "postgresql":

@@ -1,4 +1,4 @@
-"""A server that is asked to end: nothing that was acknowledged is lost, nobody is left hanging."""
+"""Shutdown of a server: nothing acknowledged is lost, and no client is left waiting."""
 
 import os
 import re
@@ -23,7 +23,7 @@ OUTCOMES = "/router/v1/outcomes"
 ROUTES = 10
 
 
-def test_it_answers_long_polls_and_takes_readiness_down(plane: Plane, served: Served) -> None:
+def test_it_answers_long_polls_and_reports_not_ready(plane: Plane, served: Served) -> None:
     tag = plane.snapshot(served.key).headers["etag"]
     until(lambda: plane.get("/readyz?exclude=engine").status == 200)
     poll = plane.begin("/router/v1/snapshot", served.key, if_none_match=tag, prefer="wait=30")
@@ -32,13 +32,13 @@ def test_it_answers_long_polls_and_takes_readiness_down(plane: Plane, served: Se
     assert poll.result(PATIENCE_S).status == 304
     refused = plane.get("/readyz")
     assert (refused.status, refused.code) == (503, "unavailable")
-    # Whoever still comes is still served, but not held.
+    # New requests are still served, but not held.
     began = time.monotonic()
     assert plane.snapshot(served.key, if_none_match=tag, prefer="wait=30").status == 304
     assert time.monotonic() - began < 25
 
 
-def test_it_ends_at_once_although_routers_wait(served: Served) -> None:
+def test_it_ends_at_once_although_routers_are_waiting(served: Served) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
     with (
         Server() as server,
@@ -52,7 +52,7 @@ def test_it_ends_at_once_although_routers_wait(served: Served) -> None:
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert {poll.result(PATIENCE_S).status_code for poll in polls} == {304}
-        assert time.monotonic() - began < 25  # not what they asked for
+        assert time.monotonic() - began < 25  # less than they asked to wait
         server.process.wait(PATIENCE_S)
 
 
@@ -65,16 +65,14 @@ def test_it_leaves_no_connection_to_the_database(served: Served) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_it_loses_nothing_that_it_acknowledged_and_doubles_nothing(
-    served: Served, how: signal.Signals
-) -> None:
-    """The server ends in mid-load; routers send again what got no answer, and a few what got one, to the next."""
+def test_it_neither_loses_nor_doubles_what_it_acknowledged(served: Served, how: signal.Signals) -> None:
+    """The server ends under load. Routers resend what got no answer, and some of what did, to the next server."""
     acknowledged, left = _report_until_it_ends(served, how)
     assert acknowledged
     with Server() as server, httpx.Client(headers=_headers(served), timeout=PATIENCE_S) as client:
         for document in left + acknowledged[::10]:
             assert client.post(f"{server.url}{OUTCOMES}", json=document).status_code == 202
-    # What a killed process had kept is counted after some seconds by any other; the test does not wait for it.
+    # Any other process counts a killed process's groups after some seconds; the test does not wait for that.
     while store.flush_abandoned(clock.now() + timedelta(minutes=1))[0]:
         pass
     assert ArmTotals.objects.get().tasks == 118 * ROUTES * len(acknowledged + left)
@@ -87,8 +85,8 @@ def _headers(served: Served) -> dict[str, str]:
 def _report_until_it_ends(
     served: Served, how: signal.Signals
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Report from 32 routers while the server is ended; the batches that got their 202, and the others."""
-    # Ten routes each, so that a group of several is large enough to be kept and counted later.
+    """Report from 32 routers while the server ends. Return the batches that got a 202, and the others."""
+    # Ten routes each, so that a group of several batches is large enough to be stored and counted later.
     buckets = [bucket(served.assignment, endpoint=f"/{n}") for n in range(ROUTES)]
     ended = threading.Event()
     acknowledged: list[dict[str, Any]] = []

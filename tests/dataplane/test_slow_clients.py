@@ -1,4 +1,4 @@
-"""Clients that send a byte a second, or read as slowly: they cost the others nothing."""
+"""Clients that send or read a byte a second cost the others nothing."""
 
 import socket
 from contextlib import suppress
@@ -12,7 +12,7 @@ from tests.support.plane import PATIENCE_S, Plane, Served, Server
 SLOW = 500
 
 
-def test_it_serves_others_while_500_clients_drip(served: Served) -> None:
+def test_it_serves_others_while_500_clients_send_slowly(served: Served) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
     with Server() as server:
         request = (
@@ -26,7 +26,7 @@ def test_it_serves_others_while_500_clients_drip(served: Served) -> None:
             with httpx.Client(headers=headers, timeout=20) as client:
                 for _ in range(3):
                     for connection in dripping:
-                        with suppress(OSError):  # on a slow machine it has been given up meanwhile
+                        with suppress(OSError):  # a slow machine may have dropped it already
                             connection.sendall(b" ")
                     for _ in range(20):
                         assert client.get(f"{server.url}/router/v1/snapshot").status_code == 200
@@ -35,7 +35,7 @@ def test_it_serves_others_while_500_clients_drip(served: Served) -> None:
                 connection.close()
 
 
-def test_it_gives_up_on_a_body_that_does_not_come(
+def test_it_gives_up_on_a_body_that_does_not_arrive(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "PATIENCE_S", 0.2)
@@ -45,11 +45,11 @@ def test_it_gives_up_on_a_body_that_does_not_come(
     assert "did not arrive" in answer.json()["detail"]
 
 
-def test_it_bounds_what_all_bodies_hold_together(
+def test_it_limits_the_memory_of_all_bodies(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "HELD_BYTES", 1_000)
     refused = plane.post("/router/v1/outcomes", served.key, b" " * 2_000)
     assert (refused.status, refused.code) == (429, "too_many_requests")
-    # What was held is let go.
+    # The memory has been released.
     assert plane.post("/router/v1/outcomes", served.key, b" " * 900).status == 400

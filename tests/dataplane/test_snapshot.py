@@ -26,7 +26,7 @@ from tests.support import builders
 from tests.support.plane import PATIENCE_S, Answered, Plane, Served, key_row, router_key
 
 
-def test_it_serves_the_environment_as_the_protocol_says(plane: Plane, served: Served) -> None:
+def test_it_serves_the_environment_in_the_protocols_format(plane: Plane, served: Served) -> None:
     answer = plane.snapshot(served.key)
     document = answer.json()
     served.environment.refresh_from_db()
@@ -91,7 +91,7 @@ def test_it_makes_a_new_tag_for_each_revision(plane: Plane, served: Served) -> N
         ("gzip;q=0.0", None),
     ],
 )
-def test_it_compresses_as_the_router_accepts(
+def test_it_uses_an_encoding_that_the_router_accepts(
     plane: Plane, served: Served, accepted: str, encoding: str | None
 ) -> None:
     plain = plane.snapshot(served.key)
@@ -104,7 +104,7 @@ def test_it_compresses_as_the_router_accepts(
     assert int(answer.headers["content-length"]) == len(answer.body)
 
 
-def test_it_serves_only_the_workloads_asked_for(plane: Plane, served: Served) -> None:
+def test_it_serves_only_the_requested_workloads(plane: Plane, served: Served) -> None:
     other = builders.served(served.environment, builders.workload()).workload.name
     mine = served.assignment.workload.name
     plane.until(lambda: len(plane.snapshot(served.key).json()["workloads"]) == 2)
@@ -118,7 +118,7 @@ def test_it_serves_only_the_workloads_asked_for(plane: Plane, served: Served) ->
     assert plane.snapshot(served.key, f"?workload={mine}", if_none_match=one.headers["etag"]).status == 304
 
 
-def test_it_serves_a_limited_key_its_workloads_only(plane: Plane, served: Served) -> None:
+def test_it_serves_a_limited_key_only_its_workloads(plane: Plane, served: Served) -> None:
     other = builders.served(served.environment, builders.workload()).workload.name
     mine = served.assignment.workload.name
     limited = router_key(served.environment.name, workloads=[mine])
@@ -128,16 +128,18 @@ def test_it_serves_a_limited_key_its_workloads_only(plane: Plane, served: Served
     assert plane.snapshot(limited, f"?workload={other}").json()["workloads"] == {}
 
 
-def test_it_asks_the_database_nothing(plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_query_the_database(
+    plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = plane.snapshot(served.key)
-    monkeypatch.setattr(build, "plain_body", None)  # nor builds anything
+    monkeypatch.setattr(build, "plain_body", None)  # it builds nothing either
     again = plane.snapshot(served.key)
     unchanged = plane.snapshot(served.key, if_none_match=full.headers["etag"])
     assert (again.body, unchanged.status) == (full.body, 304)
 
 
-def test_a_poll_that_is_repeated_is_answered_anew(plane: Plane, served: Served) -> None:
-    """A connection that says the same again has its request parsed once and its 304 kept, not its answer."""
+def test_a_repeated_poll_gets_a_current_answer(plane: Plane, served: Served) -> None:
+    """Repeated requests on a connection are parsed once and share a stored 304, but the answer is not fixed."""
     tag = plane.snapshot(served.key).headers["etag"]
     headers = {"Authorization": f"Bearer {served.key}", "If-None-Match": tag, "Pointsman-Router": "r-1"}
     with httpx.Client(base_url=f"http://127.0.0.1:{plane.port}", headers=headers) as router:
@@ -158,7 +160,7 @@ def test_a_poll_that_is_repeated_is_answered_anew(plane: Plane, served: Served) 
     plane.until(lambda: Router.objects.filter(instance="r-1").exists())
 
 
-def test_it_builds_a_large_body_once_for_all_who_ask(
+def test_it_builds_a_large_body_once_for_concurrent_requests(
     plane: Plane, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
@@ -171,10 +173,10 @@ def test_it_builds_a_large_body_once_for_all_who_ask(
     assert len(built) == 1
 
 
-def test_a_built_body_is_never_neither_kept_nor_on_its_way(
+def test_a_finished_body_is_cached_before_its_build_ends(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that asks in the very moment when it lands must find it: in between, it would be built again."""
+    """A request at the moment when the build ends must find the body. Otherwise it would be built again."""
     monkeypatch.setattr("policies_app.snapshots.serving.BUILT_INLINE", 0)
     cached = cache.read_environment(cache.read_headers()[served.environment.name], None)
     assert cached is not None
@@ -204,19 +206,19 @@ def test_it_reads_header_and_fragments_in_one_statement(served: Served) -> None:
     assert len(queries) == 1
 
 
-def test_it_hides_an_environment_that_is_gone(plane: Plane, served: Served) -> None:
+def test_it_hides_a_deleted_environment(plane: Plane, served: Served) -> None:
     key = router_key("nowhere")
     answer = plane.snapshot(key)
     assert (answer.status, answer.code) == (404, "not_found")
 
 
 @pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=" + "9" * 30])
-def test_it_refuses_a_since_that_is_no_revision(plane: Plane, served: Served, query: str) -> None:
+def test_it_refuses_a_since_that_is_not_a_revision(plane: Plane, served: Served, query: str) -> None:
     answer = plane.snapshot(served.key, query)
     assert (answer.status, answer.code) == (422, "invalid_input")
 
 
-def test_it_leaves_the_rest_to_django(plane: Plane, served: Served) -> None:
+def test_it_passes_other_requests_to_django(plane: Plane, served: Served) -> None:
     assert plane.get("/console/").status == 418
     assert plane.get("/router/v2/snapshot").status == 418
     assert plane.get("/router/v1/nothing", served.key).code == "not_found"

@@ -3,7 +3,7 @@
 import gc
 
 
-def test_it_takes_what_is_loaded_out_of_the_garbage_collectors_sight() -> None:
+def test_it_excludes_loaded_objects_from_garbage_collection() -> None:
     from controlplane.server import lifespan
 
     assert gc.get_freeze_count() == 0

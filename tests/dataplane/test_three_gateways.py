@@ -25,15 +25,15 @@ from tests.support.reports import batch, bucket
 from tests.support.services import free_port, start_redis
 
 
-def test_it_is_one_control_plane(served: Served) -> None:
+def test_three_gateways_act_as_one_control_plane(served: Served) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(16) as pool, _client(served) as client:
         urls = [f"{stack.enter_context(Server()).url}/router/v1" for _ in range(3)]
 
-        # The same bytes, tag and signature everywhere.
+        # The bytes, tag and signature are the same everywhere.
         answers = [client.get(f"{url}/snapshot") for url in urls]
         assert len({(a.content, a.headers["etag"], a.headers["pointsman-signature"]) for a in answers}) == 1
 
-        # A change wakes the routers of each, and they hold the same delta.
+        # A change wakes the routers of each gateway, and they get the same delta.
         waiting = {"If-None-Match": answers[0].headers["etag"], "Prefer": "wait=30"}
         polls = [pool.submit(client.get, f"{url}/snapshot?since=1", headers=waiting) for url in urls]
         actions.pin(served.assignment, "large", actor=SYSTEM, reason="now")
@@ -41,7 +41,7 @@ def test_it_is_one_control_plane(served: Served) -> None:
         assert {(delta.status_code, delta.json()["revision"]) for delta in deltas} == {(200, 2)}
         assert len({delta.headers["etag"] for delta in deltas}) == 1
 
-        # A batch sent to all of them counts once; different ones add up, whoever takes them.
+        # A batch sent to all of them counts once; different batches add up, wherever they are sent.
         same = batch(bucket(served.assignment))
         sent = [(url, same) for url in urls * 3] + [
             (url, batch(bucket(served.assignment))) for url in urls * 5
@@ -50,15 +50,16 @@ def test_it_is_one_control_plane(served: Served) -> None:
         assert {answer.result(PATIENCE_S).status_code for answer in reports} == {202}
         until(
             lambda: _counted() == 16 * 118
-        )  # one that had many to commit at once adds them up a little later
+        )  # a gateway with many to commit at once counts them a little later
 
-        # A revoked key is dead in each, though no notice tells of it.
+        # A revoked key stops working in each, although no notice reports it.
         revoke_key(key_row(served.key).key_id, actor=SYSTEM, reason="leaked")
         until(lambda: {client.get(f"{url}/snapshot").status_code for url in urls} == {401})
 
 
-def test_a_batch_survives_the_gateway_that_took_it(served: Served) -> None:
-    """Killed at any moment, before or after the commit: the router sends it again, elsewhere, and it counts once."""
+def test_a_batch_survives_the_gateway_that_received_it(served: Served) -> None:
+    """The gateway is killed at any moment, before or after the commit. The router resends to another, and it counts
+    once."""
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool, _client(served) as client:
         first, second = (stack.enter_context(Server()) for _ in range(2))
         batches = [batch(bucket(served.assignment)) for _ in range(24)]
@@ -68,19 +69,19 @@ def test_a_batch_survives_the_gateway_that_took_it(served: Served) -> None:
                 url = f"{server.url}/router/v1/outcomes"
                 return client.post(url, json=document).status_code
             except httpx.HTTPError:
-                return 0  # no answer: it may be in, or not
+                return 0  # no answer: it may be stored or not
 
         answers = [pool.submit(send, first, document) for document in batches]
         until(lambda: any(answer.done() for answer in answers))
         os.killpg(first.process.pid, signal.SIGKILL)
         heard = [answer.result(PATIENCE_S) for answer in answers]
         assert 202 in heard
-        # What was promised is in, though nobody sends it again; the rest is sent, in or not.
+        # What was acknowledged is stored without being resent; the rest is resent, stored or not.
         rest = [document for document, status in zip(batches, heard, strict=True) if status != 202]
         assert {send(second, document) for document in rest} <= {202}
         until(lambda: _counted() == len(batches) * 118)
         assert {send(second, document) for document in batches} == {202}
-        time.sleep(1.5)  # as long as a process may keep a group before it is in the sums
+        time.sleep(1.5)  # the longest time before a stored group is counted
         assert _counted() == len(batches) * 118
 
 
@@ -92,12 +93,12 @@ def _counted() -> int:
     return ArmTotals.objects.aggregate(tasks=Sum("tasks"))["tasks"] or 0
 
 
-# --- Redis carries notices, and no more ----------------------------------------------------------------
+# --- Redis carries only notices -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def redis_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A Redis of this test's own."""
+    """Start a Redis for this test."""
     port = free_port()
     monkeypatch.setattr(settings, "REDIS_URL", f"{start_redis(port)}/0")
     notices._client.cache_clear()
@@ -107,7 +108,7 @@ def redis_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def _shut_down(port: int) -> None:
-    with suppress(redis.ConnectionError):  # it is down already
+    with suppress(redis.ConnectionError):  # already down
         redis.Redis(port=port).shutdown(nosave=True)
 
 
@@ -115,8 +116,8 @@ def _listeners(redis_port: int) -> int:
     return int(redis.Redis(port=redis_port).pubsub_numsub(notices.CHANNEL)[0][1])
 
 
-def test_a_notice_is_enough(served: Served, redis_port: int) -> None:
-    """To a server that looks by itself once an hour."""
+def test_a_notice_is_sufficient(served: Served, redis_port: int) -> None:
+    """The server itself polls only once an hour."""
     script = Path(__file__).with_name("seldom_looking.py")
     with Server(program=script) as server, _client(served) as client:
         url = f"{server.url}/router/v1/snapshot"
@@ -142,14 +143,14 @@ def test_redis_may_come_and_go(served: Served, redis_port: int, monkeypatch: pyt
             headers = {"Authorization": f"Bearer {key}"}
             return {client.get(url, headers=headers).status_code for url in urls} == {status}
 
-        # A notice that is lost: the next look has it.
+        # If a notice is lost, the next poll finds the change.
         until(lambda: _listeners(redis_port) == 3)
         with monkeypatch.context() as patch:
             patch.setattr(notices, "send", lambda *_: None)
             revision = change()
         until(lambda: all_have(revision))
 
-        # Redis killed: changes still commit, and all three look on.
+        # Redis is killed: changes still commit, and all three gateways keep polling.
         _shut_down(redis_port)
         revision = change()
         until(lambda: all_have(revision))
@@ -158,7 +159,7 @@ def test_redis_may_come_and_go(served: Served, redis_port: int, monkeypatch: pyt
         revoke_key(key_row(revoked).key_id, actor=SYSTEM, reason="leaked")
         until(lambda: all_answer(revoked, 401))
 
-        # And back: they listen again.
+        # Redis is back: they listen again.
         start_redis(redis_port)
         until(lambda: _listeners(redis_port) == 3)
         revision = change()

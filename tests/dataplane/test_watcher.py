@@ -1,4 +1,4 @@
-"""When the watcher looks at the database, and at the keys: each by a clock of its own."""
+"""When the watcher polls the database and reads the keys: each has its own interval."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +13,7 @@ from policies_app.snapshots.watcher import Watcher
 
 
 class Times:
-    """A watcher whose thread is not started, on a clock that stands still; `passed` looks as the thread would."""
+    """A watcher without a running thread, on a stopped clock. `passed` polls like the thread would."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, redis: bool) -> None:
         self.now, self.looks, self.key_reads = 100.0, 0, 0
@@ -31,7 +31,7 @@ class Times:
         self.watcher.look()
 
     def passed(self, seconds: float) -> tuple[int, int]:
-        """Looks, and reads of the keys, so far."""
+        """Return the number of polls and of key reads so far."""
         for _ in range(round(seconds * 20)):
             self.now += 0.05
             self.watcher.look()
@@ -45,43 +45,43 @@ class Times:
         self.key_reads += 1
 
 
-def test_it_looks_every_200_ms_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_polls_every_200_ms_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, key_reads = Times(monkeypatch, redis=False).passed(4)
     assert 16 <= looks <= 21
     assert 4 <= key_reads <= 6
 
 
-def test_it_looks_every_two_seconds_while_notices_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_polls_every_two_seconds_while_notices_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch, redis=True)
     assert times.passed(1.9)[0] == 1
     assert times.passed(0.2)[0] == 2
 
 
-def test_it_reads_the_keys_more_often_than_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_reads_the_keys_more_often_than_it_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, key_reads = Times(monkeypatch, redis=True).passed(1.8)
     assert (looks, key_reads) == (1, 3)
 
 
-def test_it_looks_at_once_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_polls_at_once_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch, redis=True)
     times.watcher.poke()
     assert times.passed(0.05)[0] == 2
 
 
-def test_it_looks_every_200_ms_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_polls_every_200_ms_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch, redis=True)
     times.subscriber.connected = False
     assert times.passed(1)[0] >= 5
 
 
-def test_an_unknown_key_asks_for_keys_and_environments_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_key_triggers_reads_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch, redis=True)
     times.watcher._keys_wanted = True
     assert times.passed(0.05) == (1, 1)  # read a moment ago
     assert times.passed(0.1) == (2, 2)
 
 
-def test_it_tries_again_what_it_was_told_while_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_retries_what_it_was_told_while_the_database_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch, redis=True)
     times.watcher.poke()
 

@@ -1,4 +1,4 @@
-"""What is known of costs, decisions, differing tasks and units is stored; what a router does not say stays unknown."""
+"""Known costs, decisions, differing tasks and units are stored; what a router does not report stays unknown."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ TASKS = {"tasks": 120, "successes": 90, "failures": 10, "ungraded": 20, "groups"
 
 
 def known(served: Served, plane: Plane, *buckets: dict[str, Any], **beside: Any) -> ArmTotals:
-    """The arm's minute after these buckets."""
+    """Return the arm's minute after these buckets."""
     answer = plane.post(OUTCOMES, served.key, batch(*buckets) | beside)
     assert answer.status == 202, answer.body
     return ArmTotals.objects.get()
@@ -47,7 +47,9 @@ def test_it_stores_the_costs_of_graded_tasks(served: Served, plane: Plane) -> No
         assert (stored.graded_capped_sum, stored.graded_capped_on_success) == (80_000, 75_000)
 
 
-def test_every_cost_is_of_a_graded_task_where_every_task_has_both(served: Served, plane: Plane) -> None:
+def test_if_every_task_has_a_grade_and_a_cost_all_costs_belong_to_graded_tasks(
+    served: Served, plane: Plane
+) -> None:
     row = known(served, plane, bucket(served.assignment))
     assert costs(row) == (118, 109, 51_234_000, 47_000_000)
     assert (row.graded_capped_sum, row.graded_capped_on_success) == (50_100_000, 46_000_000)
@@ -56,11 +58,11 @@ def test_every_cost_is_of_a_graded_task_where_every_task_has_both(served: Served
 @pytest.mark.parametrize(
     "some",
     [
-        TASKS,  # a fifth is ungraded: which costs are theirs was not said
+        TASKS,  # a fifth is ungraded, and it is unknown which costs are theirs
         {"tasks": 120, "successes": 100, "failures": 20, "ungraded": 0, "groups": {}},  # a sixth has no cost
     ],
 )
-def test_it_does_not_guess_which_costs_are_of_graded_tasks(
+def test_it_does_not_guess_which_costs_belong_to_graded_tasks(
     served: Served, plane: Plane, some: dict[str, Any]
 ) -> None:
     row = known(served, plane, bucket(served.assignment, **some, cost_nusd=COSTS))
@@ -75,12 +77,12 @@ def test_it_counts_decisions_that_were_never_reported(served: Served, plane: Pla
     row = known(served, plane, bucket(served.assignment), decided=[{**place, "tasks": 100}])
     assert (row.tasks, row.tracked, row.decided, row.decided_differing_known) == (118, 118, 130, 30)
     assert stored_sums.arm_sums(stored(row)).decided == 130
-    known(served, plane, bucket(served.assignment))  # of a router that counts no decisions
+    known(served, plane, bucket(served.assignment))  # from a router that does not count decisions
     assert stored_sums.arm_sums(stored(ArmTotals.objects.get())).decided is None
 
 
 def stored(row: ArmTotals) -> dict[str, Any]:
-    """A row as its columns hold it."""
+    """Return a row's stored column values."""
     import json
 
     texts = ("cost_histogram", "latency_histogram", "differing", "endpoints", "cells")
@@ -88,7 +90,7 @@ def stored(row: ArmTotals) -> dict[str, Any]:
 
 
 def in_rollout() -> tuple[Served, dict[str, Any]]:
-    """A rollout at 10 %, and where its candidate's outcomes belong."""
+    """Return a rollout at 10 %, and the arm and stage of its candidate's outcomes."""
     rollout = places.started(plan=places.PLAN[1:], calibrated=False)
     served = Served(rollout.environment, places.assignment(rollout), router_key(rollout.environment.name))
     return served, {"rollout": str(rollout.pk), "stage": 0, "arm": "candidate", "version": 2}
@@ -115,7 +117,7 @@ def test_it_stores_differing_tasks_by_route_pair(
     found = stored_sums.differing(stored(row))
     assert found is not None and (found.known_of, found.decided) == (236, None)
     assert found.pairs[pair].costs == GradedCosts(3, 2, 600, 1.2e5, 400, 600)
-    known(served, plane, bucket(served.assignment, **place))  # of a router that does not say
+    known(served, plane, bucket(served.assignment, **place))  # from a router that does not report them
     assert stored_sums.differing(stored(ArmTotals.objects.get())) is None
 
 
@@ -140,7 +142,7 @@ def test_it_stores_tasks_and_failures_by_cell(candidate: tuple[Served, dict[str,
 @pytest.mark.parametrize(
     ("change", "field"), [({"version": 9}, "version"), ({"workload": "nobody"}, "workload"), ({"stage": 7}, "stage")]
 )  # fmt: skip
-def test_it_refuses_what_names_something_unknown(
+def test_it_refuses_unknown_names(
     candidate: tuple[Served, dict[str, Any]], plane: Plane, list_: str, change: dict[str, Any], field: str
 ) -> None:
     served, place = candidate
@@ -153,7 +155,7 @@ def test_it_refuses_what_names_something_unknown(
     assert not ArmTotals.objects.exists()
 
 
-def test_it_stores_single_outcomes_alike(served: Served, plane: Plane) -> None:
+def test_it_stores_single_outcomes_the_same_way(served: Served, plane: Plane) -> None:
     sent = [
         event(served.assignment),
         event(served.assignment, success=None),
@@ -170,7 +172,7 @@ def _signal(assignment: Assignment, signal: str) -> None:
 
 
 @pytest.mark.parametrize("signal", ["human_review", "satisfaction", "downstream"])
-def test_what_a_router_records_is_no_grade_where_feedback_grades(
+def test_router_grades_are_ignored_if_feedback_grades(
     candidate: tuple[Served, dict[str, Any]], plane: Plane, signal: str
 ) -> None:
     served, place = candidate

@@ -1,6 +1,6 @@
-"""The API does what its document says, whatever comes; and the document says what a stranger needs.
+"""The API behaves as its document says for any request, and the document is complete enough for a stranger.
 
-One round asks 5,000 drawn requests on each database. `make fuzz` asks for more rounds, each with a seed of its own.
+One round sends 5,000 random requests to each database. `make fuzz` runs more rounds, each with its own seed.
 """
 
 import json
@@ -21,13 +21,13 @@ from tests.trust.matrix import world
 
 pytestmark = pytest.mark.django_db
 ERRORS = {"400", "401", "403", "404", "409", "412", "413", "415", "422", "428", "429", "503"}
-CASES = 5_000  # of a round, over all parts
-PARTS = 4  # that run at once, where there are workers
+CASES = 5_000  # per round, over all parts
+PARTS = 4  # run in parallel if there are workers
 SEED = int(os.environ.get("FUZZ_SEED", 12))
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_answer_is_one_that_the_document_has(part: int) -> None:
+def test_every_answer_is_in_the_document(part: int) -> None:
     made = world.make()
     root = User.objects.create_superuser("fuzzer")
     made.team.members.add(root)
@@ -38,7 +38,8 @@ def test_every_answer_is_one_that_the_document_has(part: int) -> None:
     mine = operations[part::PARTS]
     with quiet_requests():
         for operation in mine:
-            fuzzer.ask(operation, CASES // len(operations) + 3)  # what has few values is soon asked with each
+            # Operations with few values are exhausted soon.
+            fuzzer.ask(operation, CASES // len(operations) + 3)
     asked = sum(fuzzer.asked.values())
     print(f"seed {SEED}, part {part + 1} of {PARTS}: {asked} requests, {dict(sorted(fuzzer.asked.items()))}")
     assert not fuzzer.failures, "\n\n".join(fuzzer.failures.values())
@@ -58,8 +59,8 @@ def operations() -> list[tuple[str, dict[str, Any]]]:
     return [(f"{m.upper()} {path}", one) for path, methods in paths for m, one in methods.items()]
 
 
-def test_the_document_is_made_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is open to anybody and takes a second: asked for often, it kept a process busy."""
+def test_the_document_is_built_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is public and takes a second to build: frequent requests once kept a process busy."""
     made = []
     generate: Any = SchemaGenerator.get_schema
 
@@ -113,8 +114,8 @@ def test_every_operation_names_its_errors() -> None:
     assert named >= ERRORS
 
 
-def test_a_write_to_a_thing_with_a_version_asks_for_it() -> None:
-    """All that the matrix changes with `If-Match` says so."""
+def test_a_versioned_write_documents_if_match() -> None:
+    """Every write that the matrix sends with `If-Match` documents the header."""
     asking = {
         name for name, one in operations() if any(p["name"] == "If-Match" for p in one.get("parameters", []))
     }
@@ -123,21 +124,21 @@ def test_a_write_to_a_thing_with_a_version_asks_for_it() -> None:
     assert "POST /api/v1/rollouts/{rollout}/advance" in asking
 
 
-def test_what_is_shown_once_is_null_in_an_answer_that_is_given_again() -> None:
+def test_values_shown_once_may_be_null_in_a_repeated_answer() -> None:
     schemas = document()["components"]["schemas"]
     for answer, member in (("NewKey", "key"), ("NewInvitation", "link"), ("NewReceiver", "secret")):
         assert schemas[answer]["properties"][member]["type"] == ["string", "null"]
 
 
-def test_what_is_only_read_says_where_it_may_be_null_or_empty() -> None:
+def test_read_only_fields_document_where_they_may_be_null_or_empty() -> None:
     schemas = document()["components"]["schemas"]
     key, rollout = schemas["Key"]["properties"], schemas["Rollout"]["properties"]
     assert key["user"]["type"] == rollout["looked_at"]["type"] == ["string", "null"]
-    assert {"type": "string", "maxLength": 0} in key["environment"]["oneOf"]  # in every one
+    assert {"type": "string", "maxLength": 0} in key["environment"]["oneOf"]  # in every environment
     assert {"$ref": "#/components/schemas/BlankEnum"} in schemas["Assignment"]["properties"]["mode"]["oneOf"]
 
 
-def test_an_audit_entry_is_told_member_by_member() -> None:
+def test_every_member_of_an_audit_entry_is_documented() -> None:
     answer = dict(operations())["GET /api/v1/audit/{seq}"]["responses"]["200"]
     entry = answer["content"]["application/json"]["schema"]
     assert {"actor", "action", "target", "reason", "diff", "hash", "prev_hash"} <= set(entry["required"])

@@ -1,4 +1,4 @@
-"""Every list of the API, asked to go on from a place that no list gave: 404, never a 500. And from one that it gave."""
+"""Every list of the API with forged cursors (404, never a 500) and with its own."""
 
 from base64 import b64encode
 from typing import Any
@@ -34,7 +34,7 @@ CURSORS = [
 ]
 
 
-def test_it_goes_on_from_no_place_that_it_did_not_give() -> None:
+def test_a_forged_cursor_is_a_404() -> None:
     made = world.make()
     caller = credentials.make(next(one for one in CREDENTIALS if one.name == "superuser"), made.team)
     seen, failed = set(), []
@@ -56,7 +56,7 @@ def test_it_goes_on_from_no_place_that_it_did_not_give() -> None:
     assert seen >= LISTS, f"no list any more? {LISTS - seen}"
 
 
-def test_it_goes_on_from_where_it_was() -> None:
+def test_its_own_cursor_continues_the_list() -> None:
     made = world.make()
     caller = credentials.make(next(one for one in CREDENTIALS if one.name == "superuser"), made.team)
     for name in ("rollouts", "workloads", "models", "audit", "teams"):

@@ -1,7 +1,7 @@
-"""Every value of every body, form and query, replaced by what nobody expects: refused with a 4xx or taken, no 5xx.
+"""Every value of every body, form and query is replaced by an unexpected one: refused with a 4xx or accepted, never a 5xx.
 
-The requests are those of the matrix, which are granted as they are; so what is refused is refused for the value. A part
-is drawn here; each round of `make fuzz` draws others.
+The requests come from the matrix and are granted unchanged, so a refusal is caused by the value. One sample is taken
+here; each round of `make fuzz` takes another.
 """
 
 import json
@@ -70,7 +70,7 @@ def replaced(body: Any, at: tuple[Any, ...], value: Any) -> Any:
 
 
 def hostile(row: Row, path: str, body: Any, rng: random.Random) -> Any:
-    """(path, body, content type): one value of the request replaced."""
+    """Return (path, body, content type) with one value of the request replaced."""
     if row.method == "GET" or rng.random() < 0.1:
         query = f"{rng.choice(QUERIES)}={rng.choice(TEXTS)}".encode("utf-8", "surrogatepass")
         escaped = "".join(f"%{byte:02x}" for byte in query.partition(b"=")[2])
@@ -100,7 +100,7 @@ def sent(client: Client, row: Row, path: str, body: Any, kind: str) -> Any:
     )
 
 
-def test_no_value_makes_it_fail() -> None:
+def test_no_value_causes_a_server_error() -> None:
     made, rng, failed = world.make(), random.Random(SEED), []
     caller = credentials.make(next(one for one in CREDENTIALS if one.name == "superuser"), made.team)
     for _ in range(DRAWN):

@@ -1,4 +1,4 @@
-"""A key that is limited to some workloads: every write about another workload, or about none, is refused."""
+"""A key limited to some workloads: every write about another workload, or about none, is refused."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def place() -> tuple[Environment, Workload, Workload]:
 
 @pytest.fixture
 def narrowed() -> Caller:
-    """The key of an admin of everything, limited to the workload `mine`."""
+    """Return the key of an administrator of everything, limited to the workload `mine`."""
     return Caller(*EVERY_ROLE, user=User.objects.create_superuser("root"), workloads=["mine"])
 
 
@@ -54,7 +54,7 @@ def narrowed() -> Caller:
         ("POST", "keys", {"kind": "router", "environment": "{e}", "label": "x", "workloads": ["other"]}),
     ],
 )  # fmt: skip
-def test_it_does_nothing_outside_of_its_workloads(
+def test_it_may_not_write_outside_its_workloads(
     place: tuple[Environment, Workload, Workload],
     narrowed: Caller,
     method: str,
@@ -70,7 +70,7 @@ def test_it_does_nothing_outside_of_its_workloads(
     assert (Assignment.objects.get(workload=other).revision, Key.objects.count()) == before
 
 
-def test_it_does_what_is_about_its_own(
+def test_it_may_write_about_its_workloads(
     place: tuple[Environment, Workload, Workload], narrowed: Caller
 ) -> None:
     at = f"environments/{place[0].name}/assignments/mine"
@@ -79,7 +79,7 @@ def test_it_does_what_is_about_its_own(
     assert narrowed("POST", "keys", body).json()["workloads"] == ["mine"]
 
 
-def test_the_refusal_says_what_the_key_is_limited_to(
+def test_the_refusal_names_the_keys_limits(
     place: tuple[Environment, Workload, Workload], narrowed: Caller
 ) -> None:
     path = f"environments/{place[0].name}/assignments/other/pin"
@@ -88,7 +88,7 @@ def test_the_refusal_says_what_the_key_is_limited_to(
     assert "limited to mine" in problem["detail"]
 
 
-def test_a_person_sees_and_ends_their_own_keys_without_being_an_admin() -> None:
+def test_a_person_sees_and_revokes_their_own_keys_without_being_an_admin() -> None:
     ann = User.objects.create_user("ann")
     access.grant_role(ann, "viewer", "production", actor=SYSTEM)
     hers = Caller("viewer", environment="production", user=ann)

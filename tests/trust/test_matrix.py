@@ -1,6 +1,6 @@
-"""One test over every address and every action: who may, what an accepted write leaves, and what a refused one.
+"""Every URL and every action: who may use it, and what accepted and refused writes leave.
 
-The rows are in `tests/trust/matrix/`. A new address without a row fails here, and the message says which row to add.
+The rows are in `tests/trust/matrix/`. A new URL without a row fails here; the message shows the row to add.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from tests.trust.matrix.asking import CREDENTIALS, ROWS, asked, complaints, is_p
 pytestmark = pytest.mark.django_db
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
-# What frameworks bring along, open to people without a role: its answer to nobody, and why that is right.
+# URLs that frameworks add and that are open to people without a role: the anonymous answer, and why it is right.
 FRAME: dict[str, tuple[int, str]] = {
     "": (302, "leads to the console"),
     "console/login/": (200, "where one signs in"),
@@ -86,7 +86,7 @@ def methods_of(pattern: URLPattern) -> list[str]:
 
 
 def row_to_add(method: str, at: str, pattern: URLPattern) -> str:
-    """The line that is missing, and where; its `ANY` and its request are to be thought about."""
+    """Return the missing line and where to add it; its `ANY` and its request must be filled in."""
     kind, _, template = ("page", "", at.removeprefix("console/"))
     file, shown = "console_rows.py", f'lambda w: ("{template}", WHY)' if method != "GET" else f'"{template}"'
     if at.startswith("api/v1/"):
@@ -99,10 +99,10 @@ def row_to_add(method: str, at: str, pattern: URLPattern) -> str:
     return f'tests/trust/matrix/{file}:    {kind}("{method}", "{template}", ANY, {shown}),'
 
 
-def test_every_address_has_a_row_for_each_of_its_methods() -> None:
+def test_every_url_has_a_row_for_each_of_its_methods() -> None:
     answering: dict[str, URLPattern] = {}
     for at, pattern in patterns(get_resolver()):
-        answering.setdefault(at, pattern)  # of two with one address, the first answers
+        answering.setdefault(at, pattern)  # if two share a URL, the first one answers
     known = {(row.method, row.template) for row in ROWS}
     there = {(m, at) for at, pattern in answering.items() if at not in FRAME for m in methods_of(pattern)}
     missing = [row_to_add(method, at, answering[at]) for method, at in sorted(there - known)]
@@ -116,13 +116,13 @@ def test_every_address_has_a_row_for_each_of_its_methods() -> None:
 
 
 @pytest.mark.parametrize("at", FRAME)
-def test_what_the_frame_brings_tells_nobody_anything(at: str) -> None:
+def test_framework_pages_reveal_nothing(at: str) -> None:
     path = "/" + at.replace("(?P<url>.*)$", "x").replace("<path:content_type_id>/<path:object_id>", "1/1")
     path = path.replace("<str:token>", "x").replace("<slug:provider_id>", "company")
     assert Client(raise_request_exception=False).get(path).status_code == FRAME[at][0]
 
 
-# --- who may -----------------------------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------------------
 
 GROUPS: dict[str, list[credentials.Credential]] = defaultdict(list)
 for one in CREDENTIALS:
@@ -131,7 +131,7 @@ for one in CREDENTIALS:
 
 @pytest.fixture
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages are made for the superuser only: whoever else is let in, their drawing is other tests' business."""
+    """Render pages only for the superuser. Other tests cover how they look to other people."""
     if request.node.callspec.params["group"] != "superuser":
         monkeypatch.setattr(pages, "render", lambda *args, status=200, **kwargs: HttpResponse(status=status))
         monkeypatch.setattr(ConsoleSite, "each_context", lambda *args: {})
@@ -139,13 +139,13 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("group", GROUPS)
-def test_everybody_may_do_exactly_what_the_rows_say(group: str) -> None:
+def test_everybody_may_do_exactly_what_the_rows_allow(group: str) -> None:
     made, wrong = world.make(), []
     for credential in GROUPS[group]:
         with transaction.atomic():
             caller = credentials.make(credential, made.team)
             rows = [row for row, one in pairs() if one is credential]
-            # Who may is not the database's to say: on PostgreSQL a part is drawn.
+            # Permissions do not depend on the database, so only a sample runs on PostgreSQL.
             if connection.vendor != "sqlite" and credential.name != "superuser":
                 rows = random.Random(credential.name).sample(rows, len(rows) // 8)
             wrong += [complaint for row in rows for complaint in complaints(row, caller, made)]
@@ -153,7 +153,7 @@ def test_everybody_may_do_exactly_what_the_rows_say(group: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_matrix_is_as_large_as_it_is_said_to_be() -> None:
+def test_the_matrix_has_its_documented_size() -> None:
     drawn = sum(is_page(row) for row in ROWS)
     print(
         f"{len(ROWS) - drawn} API rows and {drawn} pages, {len(CREDENTIALS)} credentials: {len(pairs()):,} pairs"
@@ -163,7 +163,7 @@ def test_the_matrix_is_as_large_as_it_is_said_to_be() -> None:
 
 # --- every action ------------------------------------------------------------------------------------
 
-# What writes, by the module that gives it, and what its entry is called.
+# The modules that contain writing actions, and the names of their audit entries.
 WRITES: dict[Any, dict[str, str]] = {
     access: {
         "issue_key": "key.issue", "revoke_key": "key.revoke", "rotate_key": "key.rotate",
@@ -202,14 +202,14 @@ WRITES: dict[Any, dict[str, str]] = {
         "set_guardrail": "guardrail.set", "remove_guardrail": "guardrail.remove",
     },
 }  # fmt: skip
-# Entries that the same actions leave when one person does alone what takes two.
+# Entries of the same actions when one person does what normally needs two.
 BREAK_GLASS = {"membership.break_glass", "assignment.break_glass", "environment.break_glass"}
-# By nobody at an address: the system's, a command's on the machine; or by the one who asked, whom the matrix is not.
+# Actions without a URL: by the system, by a command on the machine, or by a requester outside the matrix.
 ELSEWHERE = {
     "accept_as", "accept_with_password", "account_change", "change_password", "confirm_rolled_back", "create_person",
     "start_new_epoch", "take_stock", "withdraw", "withdraw_approval",
 }  # fmt: skip
-# What the modules give besides; it writes nothing of its own.
+# Further functions of these modules; they write nothing themselves.
 NO_WRITES = {
     "APPROVE_STAGE", "MAX_OVERLAP", "Refusal", "binding", "freeze_sentence", "invitation_fields", "is_somebody_else",
     "key_fields", "people", "person_fields", "refusal", "refusals", "refuse_bad_username",
@@ -231,7 +231,7 @@ def test_every_action_is_known_and_names_its_actor() -> None:
             assert actor.default is inspect.Parameter.empty, name
 
 
-def test_a_row_leads_to_every_action() -> None:
+def test_every_action_is_reached_by_a_row() -> None:
     made, led_to = world.make(), set()
     (superuser,) = (one for one in CREDENTIALS if one.name == "superuser")
     caller = credentials.make(superuser, made.team)
@@ -245,7 +245,8 @@ def test_a_row_leads_to_every_action() -> None:
 
 
 def _sent(row: Any, caller: Any, made: world.World, how: str) -> tuple[int, list[str], list[str]]:
-    """The status of a write sent stale, twice or empty, its refusals, and what was done; all of it is taken back."""
+    """Send a write stale, twice or empty. Return its status, its refusals and its changes; everything is rolled
+    back."""
     with transaction.atomic():
         path, body = row.request(made)
         if how == "stale":
@@ -263,9 +264,9 @@ def _sent(row: Any, caller: Any, made: world.World, how: str) -> tuple[int, list
 
 
 @pytest.mark.parametrize("how", ["stale", "twice", "empty"])
-def test_a_rules_no_leaves_one_entry_and_a_typing_problem_none(how: str) -> None:
-    """412: of something that changed since it was read. 409, on a page 422: the same thing for the second time, which
-    was typed well the first time, so that a rule says no. 422 of an empty form or body: nothing was asked for yet."""
+def test_a_refusal_by_a_rule_leaves_one_entry_and_invalid_input_none(how: str) -> None:
+    """412: the object changed since it was read. 409 (422 on a page): the same request again, which was valid the
+    first time, so a rule refuses it. 422 for an empty form or body: nothing was requested yet."""
     made, wrong, seen = world.make(), [], Counter[int]()
     (superuser,) = (one for one in CREDENTIALS if one.name == "superuser")
     caller = credentials.make(superuser, made.team)
@@ -275,7 +276,7 @@ def test_a_rules_no_leaves_one_entry_and_a_typing_problem_none(how: str) -> None
         status, refused, done = _sent(row, caller, made, how)
         seen[status] += 1
         is_refused = status in (403, 409, 412) or (status == 422 and is_page(row) and how == "twice")
-        # To do again what is done may change nothing, and then says nothing.
+        # Repeating something already done may change nothing, and then leaves no entry.
         if len(refused) != int(is_refused) or len(refused) + len(done) > 1:
             wrong.append(f"{row.method} {row.template}: {status} left {refused} refused, {done} done")
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""What reaches an environment takes the role there: how a workload is judged reaches all that serve it."""
+"""A change that affects an environment needs the role there: how a workload is judged affects all that serve it."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def editor(name: str, workload: Workload, *environments: str) -> Actor:
 
 @pytest.fixture
 def workload() -> Workload:
-    """Served in staging and in production."""
+    """Return a workload served in staging and in production."""
     workload = builders.workload("summaries")
     first = builders.served(builders.environment("staging"), workload).baseline
     production = builders.environment("production", four_eyes=True)
@@ -58,7 +58,7 @@ def test_an_editor_of_staging_changes_nothing_in_production(
     actions.edit_workload(workload, actor=both, reason="r", **change)
 
 
-def test_nor_do_guardrails(workload: Workload) -> None:
+def test_an_editor_of_staging_changes_no_guardrails_in_production(workload: Workload) -> None:
     staging, both = editor("ann", workload, "staging"), editor("bob", workload, "staging", "production")
     with pytest.raises(RoleMissing, match="production"):
         rollouts.set_guardrail(workload, "failure", actor=staging, enabled=False, reason="r")
@@ -67,19 +67,19 @@ def test_nor_do_guardrails(workload: Workload) -> None:
         rollouts.remove_guardrail(workload, "failure", actor=staging, reason="r")
 
 
-def test_a_description_reaches_nobody(workload: Workload) -> None:
+def test_a_description_affects_no_environment(workload: Workload) -> None:
     edited = actions.edit_workload(
         workload, actor=editor("ann", workload, "staging"), description="of tickets"
     )
     assert edited.description == "of tickets"
 
 
-def test_where_it_is_not_served_the_role_is_not_asked_for() -> None:
+def test_the_role_is_not_needed_where_the_workload_is_not_served() -> None:
     workload = builders.workload()
     actions.edit_workload(workload, actor=editor("ann", workload, "staging"), unit="user", reason="r")
 
 
-def test_what_a_rollout_is_judged_by_stays_while_it_is_under_way(workload: Workload) -> None:
+def test_how_a_rollout_is_judged_cannot_change_while_it_is_under_way(workload: Workload) -> None:
     staging = Assignment.objects.get(environment__name="staging").environment
     rollout = rollouts.propose_rollout(
         staging, workload, builders.version(workload), plan=[{"mode": "full"}], reason="r", actor=SYSTEM
@@ -90,7 +90,7 @@ def test_what_a_rollout_is_judged_by_stays_while_it_is_under_way(workload: Workl
             actions.edit_workload(workload, actor=SYSTEM, reason="r", **change)
 
 
-def test_the_api_says_where_the_role_is_missing(workload: Workload) -> None:
+def test_the_api_names_the_environment_where_the_role_is_missing(workload: Workload) -> None:
     editor("ann", workload, "staging")
     call = Caller("viewer", "editor", user=User.objects.get(username="ann"))
     refused = call("PATCH", "workloads/summaries", {"unit": "user"}, **{"If-Match": "*"}).json()

@@ -1,4 +1,5 @@
-"""Refused attempts are entries, once each; a flood is one. Every write takes a reason; what weakens needs one."""
+"""Refused attempts become entries, once each; a flood becomes one. Every write accepts a reason; weakening changes
+require it."""
 
 from datetime import timedelta
 from typing import Any
@@ -44,7 +45,7 @@ def refused() -> Any:
 # --- refusals ----------------------------------------------------------------------------------------
 
 
-def test_a_gates_refusal_is_an_entry(served: Workload) -> None:
+def test_a_refusal_by_a_view_is_an_entry(served: Workload) -> None:
     call = Caller("viewer")
     assert (
         call(
@@ -62,13 +63,13 @@ def test_a_gates_refusal_is_an_entry(served: Workload) -> None:
     assert b'"code":"role_missing"' in bytes(entry.body)
 
 
-def test_a_pages_refusal_is_an_entry(served: Workload) -> None:
+def test_a_refusal_by_a_page_is_an_entry(served: Workload) -> None:
     logged_in("tom", "viewer").post("/console/workloads/summaries/production/pin/", {"reason": "x"})
     entry = refused().get()
     assert (entry.actor_label, entry.action, entry.environment) == ("tom", "request.post", "production")
 
 
-def test_an_actions_refusal_is_one_entry_also_with_an_idempotency_key(served: Workload) -> None:
+def test_a_refusal_by_an_action_is_one_entry_also_with_an_idempotency_key(served: Workload) -> None:
     call = Caller("admin")
     for headers in ({}, {"Idempotency-Key": "k"}):
         version = {"version": 1, "reason": "again"}
@@ -77,7 +78,7 @@ def test_an_actions_refusal_is_one_entry_also_with_an_idempotency_key(served: Wo
     assert [entry.action for entry in refused()] == ["assignment.serve_first"] * 2
 
 
-def test_what_is_read_malformed_or_nobodys_is_none(served: Workload) -> None:
+def test_reads_malformed_requests_and_anonymous_requests_leave_no_entry(served: Workload) -> None:
     call = Caller("viewer", environment="staging")
     assert call("GET", "environments/production").status_code == 404
     assert call("POST", "teams", b"{").status_code in (400, 403)
@@ -107,7 +108,7 @@ def test_a_flood_of_one_actor_folds_into_one_entry_with_a_count(served: Workload
     assert [finding for finding in verification.verify().findings if finding.seq] == []
 
 
-def test_the_next_attempt_folds_what_was_counted(settings: Any) -> None:
+def test_the_next_attempt_folds_the_counted_ones(settings: Any) -> None:
     settings.CLOCK = "process"
     with time_machine.travel("2026-03-01T12:00:00Z", tick=False) as now:
         for _ in range(refusals.EACH + 5):
@@ -141,7 +142,7 @@ def kept(action: str) -> str:
     return Entry.objects.get(action=action, outcome="done").reason
 
 
-def test_every_write_of_the_api_takes_a_reason(served: Workload) -> None:
+def test_every_write_of_the_api_accepts_a_reason(served: Workload) -> None:
     call, why = Caller("admin", user=User.objects.create_superuser("root")), {"reason": "because"}
     any_version = {"If-Match": "*"}
     model = {"name": "a/b", "input_nusd_per_mtok": 1, "output_nusd_per_mtok": 1, "context_window": 9}
@@ -198,11 +199,11 @@ def test_a_weaker_guardrail_needs_a_reason(served: Workload, ann: Actor, change:
     assert kept("guardrail.set") == "noisy"
 
 
-def test_a_stricter_guardrail_needs_none(served: Workload, ann: Actor) -> None:
+def test_a_stricter_guardrail_needs_no_reason(served: Workload, ann: Actor) -> None:
     rollouts.set_guardrail(served, "failure", actor=ann, margin=0.01, weight=0.5)
 
 
-def test_the_early_end_of_a_freeze_needs_a_reason(served: Workload, ann: Actor) -> None:
+def test_ending_a_freeze_early_needs_a_reason(served: Workload, ann: Actor) -> None:
     place = served.assignments.get().environment
     until = clock.now() + timedelta(days=3)
     actions.edit_environment(place, actor=ann, frozen_until=until, freeze_reason="year end")
@@ -213,10 +214,10 @@ def test_the_early_end_of_a_freeze_needs_a_reason(served: Workload, ann: Actor) 
     actions.edit_environment(place, actor=ann, frozen_until=None, reason="a hot fix")
 
 
-def test_how_it_is_judged_and_who_has_a_role_need_a_reason(served: Workload, ann: Actor) -> None:
+def test_changes_to_judging_and_roles_need_a_reason(served: Workload, ann: Actor) -> None:
     with pytest.raises(InvalidInput):
         actions.edit_workload(served, actor=ann, quality_bar="0.5")
     with pytest.raises(InvalidInput):
         access.grant_role(User.objects.get(), "admin", "", actor=ann)
     assert not Membership.objects.exists()
-    assert Plan.objects.exists()  # what a new database begins with
+    assert Plan.objects.exists()  # created by the migrations

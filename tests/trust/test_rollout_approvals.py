@@ -1,4 +1,4 @@
-"""Four eyes on a rollout: what a yes covers, whose it is, and that nothing goes round it."""
+"""Four eyes on a rollout: what an approval covers, who may give it, and that it cannot be bypassed."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,7 +30,7 @@ def start(rollout: Rollout) -> Rollout:
     return actions.start_rollout(rollout.pk, actor=BEN, reason="now")
 
 
-# --- what a yes covers -------------------------------------------------------------------------------
+# --- what an approval covers --------------------------------------------------------------------------
 
 
 def edited(**changes: Any) -> Callable[[Rollout], object]:
@@ -47,7 +47,7 @@ JUDGED = [
 
 
 @pytest.mark.parametrize(("name", "change"), JUDGED, ids=[name for name, _ in JUDGED])
-def test_it_does_not_start_when_it_would_be_judged_differently(
+def test_it_does_not_start_if_it_would_be_judged_differently(
     name: str, change: Callable[[Rollout], object]
 ) -> None:
     rollout = approved()
@@ -59,7 +59,7 @@ def test_it_does_not_start_when_it_would_be_judged_differently(
 
 
 @pytest.mark.parametrize("switched", [{"enabled": False}, {"margin": 0.9}, {"weight": 0.001}], ids=str)
-def test_guardrails_are_those_that_were_approved(switched: dict[str, Any]) -> None:
+def test_the_approved_guardrails_apply(switched: dict[str, Any]) -> None:
     rollout = approved()
     before = rollout.guardrails
     for metric in ("failure", "cost_per_success", "error"):
@@ -96,7 +96,7 @@ def test_the_binding_covers_every_term() -> None:
     assert actions.binding(Rollout.objects.get(pk=rollout.pk)) == actions.binding(rollout)
 
 
-def test_a_yes_names_what_it_saw() -> None:
+def test_an_approval_names_what_it_saw() -> None:
     rollout = proposed()
     with pytest.raises(TypeError):
         actions.approve_rollout(rollout, actor=BEN, reason="yes")  # type: ignore[call-arg]
@@ -108,7 +108,7 @@ def test_a_yes_names_what_it_saw() -> None:
     assert not Approval.objects.exists()
 
 
-def test_a_stages_yes_names_what_it_saw() -> None:
+def test_the_approval_of_a_stage_names_what_it_saw() -> None:
     rollout = approved(plan=[PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]])
     ben = Caller("viewer", "approver", user=User.objects.get(pk=BEN.id))
     path = f"rollouts/{rollout.pk}"
@@ -121,11 +121,11 @@ def test_a_stages_yes_names_what_it_saw() -> None:
     assert ben("POST", at, right, **{"If-Match": "*"}).status_code == 200
 
 
-# --- whose yes it is ---------------------------------------------------------------------------------
+# --- who may approve ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("again", [None, PLAN[1:]], ids=["the reason only", "the plan"])
-def test_a_person_who_ever_proposed_it_is_out(again: Any) -> None:
+def test_everyone_who_ever_proposed_it_is_excluded(again: Any) -> None:
     rollout = proposed(actor=BEN)
     rollout = actions.amend_rollout(rollout.pk, actor=CARL, plan=again, reason="better said")
     for out in (BEN, BENS_KEY, CARL, ANNA):  # proposed, amended, wrote the version
@@ -134,7 +134,7 @@ def test_a_person_who_ever_proposed_it_is_out(again: Any) -> None:
     assert actions.is_somebody_else(rollout, "77")
 
 
-def test_who_drafts_it_and_who_submits_it_are_both_out() -> None:
+def test_both_drafter_and_submitter_are_excluded() -> None:
     draft = proposed(actor=BEN, draft=True)
     rollout = actions.submit_rollout(draft.pk, actor=CARL, reason="it is ready")
     for out in (BEN, CARL):
@@ -142,7 +142,7 @@ def test_who_drafts_it_and_who_submits_it_are_both_out() -> None:
             approve(rollout, actor=out)
 
 
-def test_a_yes_of_before_counts_no_longer_when_its_giver_amends() -> None:
+def test_an_approval_is_void_once_its_giver_amends_the_rollout() -> None:
     rollout = actions.amend_rollout(approved().pk, actor=BEN, reason="a little faster")
     rollout = approve(rollout, actor=CARL)
     Approval.objects.update(binding=actions.binding(rollout), approver_user_id=BEN.user_id)
@@ -151,7 +151,7 @@ def test_a_yes_of_before_counts_no_longer_when_its_giver_amends() -> None:
 
 
 @pytest.mark.parametrize("author", [SYSTEM, NOBODYS_KEY], ids=str)
-def test_what_nobody_is_known_to_have_written_takes_two(author: Actor) -> None:
+def test_a_version_without_a_known_author_needs_two_approvals(author: Actor) -> None:
     places.people()
     environment, workload = builders.environment(four_eyes=True), builders.workload()
     builders.served(environment, workload)
@@ -160,7 +160,7 @@ def test_what_nobody_is_known_to_have_written_takes_two(author: Actor) -> None:
     two_of(rollout)
 
 
-def test_what_nobody_is_known_to_have_proposed_takes_two() -> None:
+def test_a_rollout_without_a_known_proposer_needs_two_approvals() -> None:
     two_of(proposed(actor=NOBODYS_KEY))
 
 
@@ -176,13 +176,13 @@ def two_of(rollout: Rollout) -> None:
     assert start(rollout).state == State.RUNNING
 
 
-def test_a_key_of_nobody_approves_nothing() -> None:
+def test_a_key_without_a_person_approves_nothing() -> None:
     with pytest.raises(Forbidden):
         approve(proposed(), actor=NOBODYS_KEY)
 
 
 @pytest.mark.parametrize("lost", ["the role", "the account"])
-def test_the_approver_must_still_be_one_at_the_start(lost: str) -> None:
+def test_the_approver_must_still_hold_the_role_at_the_start(lost: str) -> None:
     rollout = approved()
     if lost == "the role":
         Membership.objects.filter(user_id=BEN.id).delete()
@@ -192,7 +192,7 @@ def test_the_approver_must_still_be_one_at_the_start(lost: str) -> None:
         start(rollout)
 
 
-def test_the_approver_of_a_stage_must_still_be_one() -> None:
+def test_the_approver_of_a_stage_must_still_hold_the_role() -> None:
     rollout = approved(plan=[PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]])
     rollout = start(approve_stage(rollout, 1))
     Membership.objects.filter(user_id=BEN.id).delete()
@@ -200,7 +200,7 @@ def test_the_approver_of_a_stage_must_still_be_one() -> None:
         actions.advance_rollout(rollout.pk, actor=SYSTEM, reason="on")
 
 
-def test_superusers_are_no_exception() -> None:
+def test_superusers_are_not_exempt() -> None:
     root = Actor.of_user(User.objects.create_superuser("root"))
     rollout = proposed(actor=root)
     with pytest.raises(SelfApproval):
@@ -209,10 +209,10 @@ def test_superusers_are_no_exception() -> None:
         actions.start_rollout(rollout.pk, actor=root, reason="now")
 
 
-# --- round it ----------------------------------------------------------------------------------------
+# --- attempts to bypass it ----------------------------------------------------------------------------
 
 
-def test_four_eyes_off_is_no_way_round_for_what_was_proposed_under_them() -> None:
+def test_turning_four_eyes_off_does_not_exempt_earlier_proposals() -> None:
     rollout = proposed()
     policies.edit_environment(
         rollout.environment, actor=ANNA, reason="in the way", four_eyes=False, break_glass=True
@@ -225,7 +225,7 @@ def test_four_eyes_off_is_no_way_round_for_what_was_proposed_under_them() -> Non
         start(amended)
 
 
-def test_four_eyes_on_hold_for_what_was_proposed_without_them() -> None:
+def test_turning_four_eyes_on_covers_earlier_proposals() -> None:
     rollout = proposed(four_eyes=False)
     assert rollout.state == State.SCHEDULED
     policies.edit_environment(rollout.environment, actor=ANNA, reason="careful", four_eyes=True)
@@ -233,7 +233,7 @@ def test_four_eyes_on_hold_for_what_was_proposed_without_them() -> None:
         start(rollout)
 
 
-def test_a_revert_of_a_revert_takes_a_yes_again() -> None:
+def test_a_revert_of_a_revert_needs_an_approval() -> None:
     rollout = places.completed()
     back = actions.revert_rollout(rollout.pk, actor=BEN, reason="worse at night")
     back = actions.complete_rollout(back.pk, actor=BEN, reason="done")
@@ -242,7 +242,7 @@ def test_a_revert_of_a_revert_takes_a_yes_again() -> None:
     assert places.assignment(rollout).baseline == rollout.baseline
 
 
-def test_where_one_is_enough_a_revert_is_reverted() -> None:
+def test_without_four_eyes_a_revert_can_be_reverted() -> None:
     rollout = actions.start_rollout(
         proposed(four_eyes=False, plan=[{"mode": "full"}]).pk, actor=ANNA, reason="now"
     )
@@ -252,7 +252,7 @@ def test_where_one_is_enough_a_revert_is_reverted() -> None:
     assert actions.revert_rollout(back.pk, actor=ANNA, reason="hm").state == State.RUNNING
 
 
-def test_a_rollout_of_before_guardrails_were_fixed_is_amended_first() -> None:
+def test_a_rollout_from_before_fixed_guardrails_must_be_amended_first() -> None:
     rollout = proposed()
     Rollout.objects.filter(pk=rollout.pk).update(terms={}, guardrails=[])
     rollout.refresh_from_db()
@@ -271,7 +271,7 @@ def strangers_rollout() -> Rollout:
 
 
 @pytest.mark.parametrize("move", ["submit", "cancel"])
-def test_editors_of_another_team_move_nothing(strangers_rollout: Rollout, move: str) -> None:
+def test_editors_of_another_team_cannot_move_it(strangers_rollout: Rollout, move: str) -> None:
     rollout = strangers_rollout
     eve = User.objects.create_user("eve")
     Membership.objects.create(user=eve, role="editor")
@@ -289,8 +289,8 @@ def test_editors_of_another_team_move_nothing(strangers_rollout: Rollout, move: 
     assert call("POST", f"{path}/{move}", {"reason": "mine now"}, **version).status_code == 200
 
 
-def test_an_approval_of_long_ago_still_counts() -> None:
-    """What counts is who and what, not when."""
+def test_an_old_approval_still_counts() -> None:
+    """An approval depends on who gave it and for what, not on when."""
     rollout = approved()
     Approval.objects.update(at=clock.now() - timedelta(days=90))
     assert start(rollout).state == State.RUNNING

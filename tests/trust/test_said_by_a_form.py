@@ -1,4 +1,4 @@
-"""What a form of the console refuses by a rule is one entry, as if the action had said it; a typing problem is none."""
+"""A console form that refuses by a rule leaves one entry, like the action; invalid input leaves none."""
 
 from typing import Any
 
@@ -42,34 +42,34 @@ def described(workload: Workload, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["summaries", " summaries "])
-def test_a_name_that_a_workload_has(served: Workload, name: str) -> None:
+def test_a_workload_name_that_is_taken(served: Workload, name: str) -> None:
     answer = root().post("/console/new-workload/", described(served, name=name))
     assert answer.status_code == 422
     assert "exists already; choose another name" in answer.content.decode()
     assert refusals() == ["workload.register"]
 
 
-def test_a_name_that_an_environment_has(served: Workload) -> None:
+def test_an_environment_name_that_is_taken(served: Workload) -> None:
     form = {"name": "production", "poll_interval_ms": 10_000}
     assert root().post("/console/new-environment/", form).status_code == 422
     assert refusals() == ["environment.register"]
 
 
-def test_a_name_that_a_model_has(served: Workload) -> None:
+def test_a_model_name_that_is_taken(served: Workload) -> None:
     client = root()
     assert client.post("/console/new-model/", MODEL).status_code == 302
     assert client.post("/console/new-model/", MODEL).status_code == 422
     assert refusals() == ["model.add"]
 
 
-def test_an_end_of_a_pin_that_is_not_there(served: Workload) -> None:
+def test_unpinning_without_a_pin(served: Workload) -> None:
     answer = root().post("/console/workloads/summaries/production/unpin/", {"reason": "x"})
     assert answer.status_code == 422
     assert "is not pinned in production" in answer.content.decode()
     assert refusals() == ["assignment.unpin"]
 
 
-def test_a_team_that_is_not_theirs_gets_no_workload(served: Workload) -> None:
+def test_a_team_of_others_gets_no_workload(served: Workload) -> None:
     others = Team.objects.create(name="others")
     client = logged_in("ed", "editor")
     served.owner.members.add(User.objects.get(username="ed"))
@@ -98,13 +98,13 @@ def test_a_version_that_was_saved_meanwhile(served: Workload) -> None:
         ("environments/production/freeze/", {"frozen_until": "2001-01-01T00:00", "freeze_reason": "x"}),
     ],
 )
-def test_a_typing_problem_is_none(served: Workload, path: str, form: dict[str, str]) -> None:
+def test_invalid_input_leaves_no_entry(served: Workload, path: str, form: dict[str, str]) -> None:
     assert root().post(f"/console/{path}", form).status_code == 422
     assert refusals() == []
 
 
-def test_what_is_not_there_is_a_404_and_none(served: Workload) -> None:
-    """As at the API: an address that leads nowhere asks for nothing."""
+def test_a_missing_object_is_a_404_and_leaves_no_entry(served: Workload) -> None:
+    """Like in the API: a URL that leads nowhere requests nothing."""
     answer = root().post("/console/workloads/summaries/guardrails/failure/reset/", {"reason": "x"})
     assert answer.status_code == 404
     assert refusals() == []

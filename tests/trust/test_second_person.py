@@ -1,4 +1,4 @@
-"""What takes a second person beside a rollout: a first version, serving again after a stop, four eyes off."""
+"""Changes outside rollouts that need a second person: a first version, serving again after a stop, four eyes off."""
 
 from typing import Any
 
@@ -60,7 +60,9 @@ def approve(request: ChangeRequest, actor: Actor) -> ChangeRequest:
 
 
 @pytest.mark.parametrize("actor", [SYSTEM, NOBODYS_KEY], ids=str)
-def test_one_alone_serves_nothing(production: Environment, version: PolicyVersion, actor: Actor) -> None:
+def test_one_person_alone_serves_nothing(
+    production: Environment, version: PolicyVersion, actor: Actor
+) -> None:
     with pytest.raises(ApprovalMissing, match="another person"):
         actions.serve_first(production, version, actor=actor, reason="now")
     assert not Assignment.objects.exists()
@@ -79,7 +81,7 @@ def test_it_serves_when_somebody_else_agrees(
     assert f'"binding":"{change_requests.binding(request)}"' in body
 
 
-def test_stop_and_serve_is_no_way_round(
+def test_stop_and_serve_does_not_bypass_it(
     production: Environment, version: PolicyVersion, anna: Actor, ben: Actor
 ) -> None:
     approve(request_serving(production, version, actor=anna, reason="the first"), ben)
@@ -91,23 +93,25 @@ def test_stop_and_serve_is_no_way_round(
     assert not Assignment.objects.exists()
 
 
-def test_it_breaks_the_glass_and_the_log_says_so(
+def test_break_glass_serves_it_and_is_logged(
     production: Environment, version: PolicyVersion, anna: Actor
 ) -> None:
     actions.serve_first(production, version, actor=anna, reason="the provider is gone", break_glass=True)
     assert Entry.objects.get(action="assignment.break_glass").reason == "the provider is gone"
 
 
-def test_no_glass_is_broken_where_one_is_enough(version: PolicyVersion, anna: Actor) -> None:
+def test_break_glass_is_not_recorded_where_one_person_is_enough(version: PolicyVersion, anna: Actor) -> None:
     staging = builders.environment("staging")
     actions.serve_first(staging, version, actor=anna, reason="first", break_glass=True)
     assert not Entry.objects.filter(action__endswith=".break_glass").exists()
 
 
-# --- who agrees --------------------------------------------------------------------------------------
+# --- who may approve ----------------------------------------------------------------------------------
 
 
-def test_neither_author_nor_asker_agrees(production: Environment, version: PolicyVersion, ben: Actor) -> None:
+def test_neither_author_nor_requester_approves(
+    production: Environment, version: PolicyVersion, ben: Actor
+) -> None:
     carl, dora = person("carl", "approver", "operator"), person("dora", "approver", "editor")
     written = builders.version(version.workload, actor=dora)
     request = request_serving(production, written, actor=carl, reason="first")
@@ -117,14 +121,14 @@ def test_neither_author_nor_asker_agrees(production: Environment, version: Polic
     assert approve(request, ben).state == "applied"
 
 
-def test_a_key_without_a_person_agrees_to_nothing(
+def test_a_key_without_a_person_approves_nothing(
     production: Environment, version: PolicyVersion, anna: Actor
 ) -> None:
     with pytest.raises(Forbidden):
         approve(request_serving(production, version, actor=anna, reason="first"), NOBODYS_KEY)
 
 
-def test_what_nobody_is_known_to_have_written_takes_two(
+def test_a_version_without_a_known_author_needs_two_approvals(
     production: Environment, anna: Actor, ben: Actor
 ) -> None:
     written = builders.version(builders.workload(), actor=NOBODYS_KEY)
@@ -137,7 +141,7 @@ def test_what_nobody_is_known_to_have_written_takes_two(
     assert len(ChangeRequest.objects.get().approvals) == 2
 
 
-def test_a_yes_counts_no_longer_when_the_role_is_withdrawn(
+def test_an_approval_is_void_once_the_role_is_withdrawn(
     production: Environment, anna: Actor, ben: Actor
 ) -> None:
     written = builders.version(builders.workload(), actor=NOBODYS_KEY)
@@ -148,7 +152,7 @@ def test_a_yes_counts_no_longer_when_the_role_is_withdrawn(
     assert approve(request, person("dora", "approver")).state == "applied"
 
 
-def test_a_yes_names_what_it_saw(
+def test_an_approval_names_what_it_saw(
     production: Environment, version: PolicyVersion, ben: Actor, anna: Actor
 ) -> None:
     request = request_serving(production, version, actor=anna, reason="first")
@@ -158,7 +162,7 @@ def test_a_yes_names_what_it_saw(
         approve_change(request, actor=ben, reason="yes")  # type: ignore[call-arg]
 
 
-def test_the_same_change_waits_once_and_an_ended_one_takes_no_yes(
+def test_a_change_is_requested_once_and_an_ended_request_takes_no_approval(
     production: Environment, version: PolicyVersion, anna: Actor, ben: Actor
 ) -> None:
     request = request_serving(production, version, actor=anna, reason="first")
@@ -190,15 +194,15 @@ def test_a_second_person_switches_it_off(production: Environment, anna: Actor, b
     assert not Environment.objects.get().four_eyes
 
 
-def test_to_switch_it_on_takes_one_person(anna: Actor) -> None:
+def test_one_person_can_turn_it_on(anna: Actor) -> None:
     staging = builders.environment("production", four_eyes=False)
     assert actions.edit_environment(staging, actor=anna, reason="from now on", four_eyes=True).four_eyes
 
 
-# --- through the doors -------------------------------------------------------------------------------
+# --- over HTTP ----------------------------------------------------------------------------------------
 
 
-def test_the_api_asks_for_a_second_person(
+def test_the_api_requests_a_second_person(
     production: Environment, version: PolicyVersion, ben: Actor
 ) -> None:
     call = Caller(
@@ -211,7 +215,7 @@ def test_the_api_asks_for_a_second_person(
     found: dict[str, Any] = asked.json()
     assert not Assignment.objects.exists()
     at = f"change-requests/{found['id']}"
-    assert bens("POST", f"{at}/approve", {"reason": "yes"}).status_code == 422  # names nothing
+    assert bens("POST", f"{at}/approve", {"reason": "yes"}).status_code == 422  # without a binding
     assert (
         call("POST", f"{at}/approve", {"reason": "y", "binding": found["binding"]}).json()["code"]
         == "self_approval"
@@ -237,7 +241,7 @@ def test_the_api_asks_for_a_second_person(
     assert Entry.objects.filter(action="environment.break_glass").exists()
 
 
-def test_the_pages_ask_for_a_second_person(production: Environment, version: PolicyVersion) -> None:
+def test_the_pages_request_a_second_person(production: Environment, version: PolicyVersion) -> None:
     browser = logged_in("anna", "operator", "admin")
     other = logged_in("eva", "approver")
     asked = browser.post(

@@ -1,6 +1,6 @@
-"""Played with behind Pointsman's back: every kind is found and named, none crashes, and writes go on.
+"""Tampering with the database: every kind is detected and named, none crashes, and writes still work.
 
-One draw of each kind here; `benchmarks/tampering.py` asks for thousands, by the variables that are read below.
+One sample of each kind here; `benchmarks/tampering.py` runs thousands, using the variables read below.
 """
 
 import json
@@ -31,7 +31,7 @@ def played_with(settings: Any, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("played_with")
-def test_every_kind_of_tampering_is_found_and_named() -> None:
+def test_every_kind_of_tampering_is_detected_and_named() -> None:
     rng, kinds = random.Random(SEED), list(tampering.KINDS)
     outcomes = [tampering.tried(kinds[number % len(kinds)], rng) for number in range(COUNT)]
     _write_result(outcomes)

@@ -1,7 +1,6 @@
 """Keys, roles, teams, the audit log, and changes that wait for a second person."""
 
-# A row a line.
-# fmt: off
+# One row per line.
 
 from controlplane.access.change_requests import binding
 from tests.trust.matrix.credentials import PLACE
@@ -43,11 +42,26 @@ ROWS = [
     row("POST", "keys/<slug:key_id>/rotate", here("admin"), _key("rotate"), 201),
     row("GET", "memberships", Needs("admin"), "memberships"),
     row("POST", "memberships", here("admin"), lambda w: ("memberships", ROLE), 201),
-    row("POST", "membership-requests", here("admin"),
-        lambda w: ("membership-requests", ROLE | {"role": "approver"}), 201),
-    row("POST", "memberships", here("admin"),
-        lambda w: ("memberships", ROLE | {"role": "approver", "break_glass": True}), 201),
-    row("DELETE", "memberships/<int:pk>", here("admin"), lambda w: (f"memberships/{w.membership.pk}?reason=x", None)),
+    row(
+        "POST",
+        "membership-requests",
+        here("admin"),
+        lambda w: ("membership-requests", ROLE | {"role": "approver"}),
+        201,
+    ),
+    row(
+        "POST",
+        "memberships",
+        here("admin"),
+        lambda w: ("memberships", ROLE | {"role": "approver", "break_glass": True}),
+        201,
+    ),
+    row(
+        "DELETE",
+        "memberships/<int:pk>",
+        here("admin"),
+        lambda w: (f"memberships/{w.membership.pk}?reason=x", None),
+    ),
     row("GET", "teams", ANY, "teams"),
     row("POST", "teams", every("admin"), lambda w: ("teams", WHY | {"name": "new", "members": []}), 201),
     row("PUT", "teams/<slug:name>", every("admin"), lambda w: ("teams/support", WHY | {"members": []})),
@@ -56,13 +70,21 @@ ROWS = [
     row("POST", "people/<int:pk>/deactivate", every("admin"), _person("plain", "deactivate")),
     row("POST", "people/<int:pk>/activate", every("admin"), _person("closed", "activate")),
     row("POST", "people/<int:pk>/end-sessions", every("admin"), _person("plain", "end-sessions")),
-    row("POST", "people/<int:pk>/remove-second-factor", every("admin"),
-        _person("second_factor", "remove-second-factor")),
+    row(
+        "POST",
+        "people/<int:pk>/remove-second-factor",
+        every("admin"),
+        _person("second_factor", "remove-second-factor"),
+    ),
     row("POST", "people/<int:pk>/withdraw-superuser", every("admin"), _person("root", "withdraw-superuser")),
     row("GET", "invitations", ADMIN, "invitations"),
     row("POST", "invitations", here("admin"), lambda w: ("invitations", INVITATION), 201),
-    row("POST", "invitations/<uuid:pk>/revoke", here("admin"),
-        lambda w: (f"invitations/{w.invitation.pk}/revoke", WHY)),
+    row(
+        "POST",
+        "invitations/<uuid:pk>/revoke",
+        here("admin"),
+        lambda w: (f"invitations/{w.invitation.pk}/revoke", WHY),
+    ),
     row("GET", "audit", ANY, "audit"),
     row("GET", "audit/export", ANY, "audit/export?format=csv"),
     row("POST", "audit/verification", EVERY, lambda w: ("audit/verification", None), writes=False),
@@ -70,7 +92,12 @@ ROWS = [
     row("GET", "schema", OPEN, "schema"),
     row("GET", "change-requests", ANY, "change-requests"),
     row("GET", CHANGE, HERE, _change("serving")),
-    row("POST", f"{CHANGE}/approve", here("approver", "w-unserved", person=True), _change("serving", "approve")),
+    row(
+        "POST",
+        f"{CHANGE}/approve",
+        here("approver", "w-unserved", person=True),
+        _change("serving", "approve"),
+    ),
     row("POST", f"{CHANGE}/approve", here("approver", person=True), _change("off", "approve")),
     row("POST", f"{CHANGE}/reject", here("approver", "w-unserved"), _change("serving", "reject")),
     row("POST", f"{CHANGE}/withdraw", here("viewer", nobody=True), _change("serving", "withdraw")),

@@ -1,4 +1,4 @@
-"""Sends a row's request as a caller, and says what was not as the row says."""
+"""Sends a row's request as a caller, and reports deviations from the row."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def is_page(row: Row) -> bool:
 
 
 def pairs() -> list[tuple[Row, Credential]]:
-    """Every address with every credential. A key opens no page: to the console its holder is nobody."""
+    """Return every URL with every credential. Keys open no pages: for the console, their holder is anonymous."""
     return [
         (row, credential)
         for credential in CREDENTIALS
@@ -48,7 +48,7 @@ def expected_statuses(row: Row, credential: Credential) -> set[int]:
     if row.needs.open or row.allows(credential):
         return {row.ok}
     if is_page(row):
-        # A form that is refused is shown again, with the reason: 422.
+        # a refused form is shown again with the reason: 422
         return {403, 404, 422} if credential.is_live else {302}
     if credential.kind == "router":
         return {403}
@@ -66,7 +66,7 @@ def send(row: Row, caller: Caller, path: str, body: Any) -> Any:
 
 
 def asked(row: Row, caller: Caller, world: World) -> tuple[Any, str, list[Entry]]:
-    """The answer, the path, and the entries that were left; then all of it is taken back."""
+    """Return the answer, the path, and the entries written; everything is rolled back."""
     with transaction.atomic():
         path, body = row.request(world)
         before = Entry.objects.count()

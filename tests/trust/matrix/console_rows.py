@@ -1,7 +1,6 @@
-"""Pages: for people with a session. A key opens none."""
+"""Pages, for people with a session. Keys open none."""
 
-# A row a line.
-# fmt: off
+# One row per line.
 
 from collections.abc import Callable
 from typing import Any
@@ -71,12 +70,23 @@ def _text(world: World) -> dict[str, str]:
     return {"text": as_yaml(world.versions["plain"].document | {"rules": []}), "note": "because"}
 
 
-# Every action of a rollout's page, on a rollout in a state that allows it.
+# Every action on a rollout's page, with a rollout in a state that allows it.
 ACTS = {
-    "submit": "draft", "approve": "awaiting", "reject": "awaiting", "cancel": "awaiting", "start": "scheduled",
-    "break-glass": "awaiting", "approve-stage": "asking", "advance": "running", "complete": "last",
-    "pause": "running", "resume": "paused", "roll-back": "running", "revert": "completed",
-    "abort": "running", "amend": "awaiting",
+    "submit": "draft",
+    "approve": "awaiting",
+    "reject": "awaiting",
+    "cancel": "awaiting",
+    "start": "scheduled",
+    "break-glass": "awaiting",
+    "approve-stage": "asking",
+    "advance": "running",
+    "complete": "last",
+    "pause": "running",
+    "resume": "paused",
+    "roll-back": "running",
+    "revert": "completed",
+    "abort": "running",
+    "amend": "awaiting",
 }
 BOUND: dict[str, Callable[[World], str]] = {
     "approve": lambda w: binding(w.rollouts["awaiting"]),
@@ -86,7 +96,7 @@ PRICES = b"name,input_usd_per_mtok,output_usd_per_mtok,context_window\na/b,1,2,1
 
 
 def _imported(world: World) -> Request:
-    """What an import of one model showed, and its reason."""
+    """Return the preview of an import of one model, and a reason."""
     listed = price_files.read_bytes("p.csv", PRICES)
     rows = [imports.as_row(change) for change in imports.plan(listed, add=["*"])]
     shown = signing.dumps([listed.source, rows], salt="pointsman.catalogue.import", compress=True)
@@ -106,9 +116,12 @@ def _withdrawn(world: World) -> Request:
 
 
 INVITED = {"invited": "Olga", "roles_production": ["viewer"], "days": 3}
-# Every change of a person's page, to a person whom it changes.
+# Every change on a person's page, for a person whom it changes.
 TO_PEOPLE = {
-    "deactivate": "plain", "activate": "closed", "log-out": "plain", "remove-second-factor": "second_factor",
+    "deactivate": "plain",
+    "activate": "closed",
+    "log-out": "plain",
+    "remove-second-factor": "second_factor",
     "withdraw-superuser": "root",
 }
 ADMIN = Needs("admin")
@@ -119,42 +132,91 @@ ROWS = [
     page("GET", "workloads/", ANY, "workloads/"),
     page("GET", ONE, ANY, PLAIN),
     page("GET", f"{ONE}versions/new/", owner("w-plain", "any"), f"{PLAIN}versions/new/"),
-    page("POST", f"{ONE}versions/new/", owner("w-plain", "any"), lambda w: (f"{PLAIN}versions/new/", _text(w))),
-    page("POST", f"{ONE}versions/check/", owner("w-plain", "any"),
-         lambda w: (f"{PLAIN}versions/check/", _text(w)), 200, writes=False),
+    page(
+        "POST", f"{ONE}versions/new/", owner("w-plain", "any"), lambda w: (f"{PLAIN}versions/new/", _text(w))
+    ),
+    page(
+        "POST",
+        f"{ONE}versions/check/",
+        owner("w-plain", "any"),
+        lambda w: (f"{PLAIN}versions/check/", _text(w)),
+        200,
+        writes=False,
+    ),
     page("GET", f"{ONE}versions/<int:number>/", ANY, f"{PLAIN}versions/1/"),
     page("GET", f"{ONE}diff/", ANY, "workloads/w-draft/diff/?before=1&after=2"),
     page("GET", f"{ONE}<slug:environment>/serve/", here("operator"), SERVE),
-    page("POST", f"{ONE}<slug:environment>/serve/", here("operator"),
-         lambda w: (SERVE, BREAK_GLASS | {"version": w.versions["unserved"].pk})),
+    page(
+        "POST",
+        f"{ONE}<slug:environment>/serve/",
+        here("operator"),
+        lambda w: (SERVE, BREAK_GLASS | {"version": w.versions["unserved"].pk}),
+    ),
     page("GET", f"{ONE}<slug:environment>/pin/", here("operator"), f"{PLAIN}production/pin/"),
-    page("POST", f"{ONE}<slug:environment>/pin/", here("operator"),
-         lambda w: (f"{PLAIN}production/pin/", WHY | {"model_alias": "large"})),
+    page(
+        "POST",
+        f"{ONE}<slug:environment>/pin/",
+        here("operator"),
+        lambda w: (f"{PLAIN}production/pin/", WHY | {"model_alias": "large"}),
+    ),
     page("GET", f"{ONE}<slug:environment>/unpin/", here("operator"), "workloads/w-pinned/production/unpin/"),
-    page("POST", f"{ONE}<slug:environment>/unpin/", here("operator"),
-         lambda w: ("workloads/w-pinned/production/unpin/", WHY)),
+    page(
+        "POST",
+        f"{ONE}<slug:environment>/unpin/",
+        here("operator"),
+        lambda w: ("workloads/w-pinned/production/unpin/", WHY),
+    ),
     page("GET", "fleet/", ANY, "fleet/"),
     page("GET", "fleet/<slug:name>/", HERE, "fleet/production/"),
     page("GET", "models/", ANY, "models/"),
     page("GET", "models/import/", every("admin"), "models/import/"),
-    page("POST", "models/import/", every("admin"),
-         lambda w: ("models/import/", {"file": SimpleUploadedFile("p.csv", PRICES), "add": "*"}), 200, writes=False),
+    page(
+        "POST",
+        "models/import/",
+        every("admin"),
+        lambda w: ("models/import/", {"file": SimpleUploadedFile("p.csv", PRICES), "add": "*"}),
+        200,
+        writes=False,
+    ),
     page("POST", "models/import/write/", every("admin"), _imported),
     page("GET", "changes/", ANY, "changes/"),
     page("GET", "changes/<uuid:pk>/", HERE, _change("serving")),
     page("POST", "changes/<uuid:pk>/approve/", here("approver"), _change("serving", "approve")),
     page("POST", "changes/<uuid:pk>/reject/", here("approver"), _change("serving", "reject")),
     page("POST", "changes/<uuid:pk>/withdraw/", here("viewer", nobody=True), _change("serving", "withdraw")),
-    page("GET", "environments/<slug:name>/four-eyes-off/", here("admin"), "environments/production/four-eyes-off/"),
-    page("POST", "environments/<slug:name>/four-eyes-off/", here("admin"),
-         lambda w: ("environments/production/four-eyes-off/", BREAK_GLASS)),
+    page(
+        "GET",
+        "environments/<slug:name>/four-eyes-off/",
+        here("admin"),
+        "environments/production/four-eyes-off/",
+    ),
+    page(
+        "POST",
+        "environments/<slug:name>/four-eyes-off/",
+        here("admin"),
+        lambda w: ("environments/production/four-eyes-off/", BREAK_GLASS),
+    ),
     page("GET", "workloads/<slug:name>/backtest/", ANY, "workloads/w-plain/backtest/"),
-    page("POST", "workloads/<slug:name>/backtest/", ANY, lambda w: (
-        "workloads/w-plain/backtest/",
-        {"versions": ["1"], "file": SimpleUploadedFile("t.csv", TRIED["file"]["text"].encode())}), 200, writes=False),
+    page(
+        "POST",
+        "workloads/<slug:name>/backtest/",
+        ANY,
+        lambda w: (
+            "workloads/w-plain/backtest/",
+            {"versions": ["1"], "file": SimpleUploadedFile("t.csv", TRIED["file"]["text"].encode())},
+        ),
+        200,
+        writes=False,
+    ),
     page("GET", "workloads/<slug:name>/playground/", ANY, "workloads/w-plain/playground/"),
-    page("POST", "workloads/<slug:name>/playground/", ANY,
-        lambda w: ("workloads/w-plain/playground/", {"versions": ["1"], "request": "{}"}), 200, writes=False),
+    page(
+        "POST",
+        "workloads/<slug:name>/playground/",
+        ANY,
+        lambda w: ("workloads/w-plain/playground/", {"versions": ["1"], "request": "{}"}),
+        200,
+        writes=False,
+    ),
     page("GET", "review/", ANY, "review/"),
     page("GET", "review/<slug:name>/", HERE, "review/production/"),
     page("GET", "review/<slug:name>/<slug:workload>/", HERE, "review/production/w-plain/"),
@@ -170,10 +232,14 @@ ROWS = [
     page("GET", "account/", SIGNED_IN, "account/"),
     page("GET", "people/", ADMIN, "people/"),
     page("GET", "people/<int:pk>/", ADMIN, _person("plain")),
-    page("POST", "people/<int:pk>/", here("admin"), _person("plain", role="viewer", environment="production")),
+    page(
+        "POST", "people/<int:pk>/", here("admin"), _person("plain", role="viewer", environment="production")
+    ),
     page("GET", "people/<int:pk>/<slug:change>/", every("admin"), _person("plain", "deactivate/")),
-    *(page("POST", "people/<int:pk>/<slug:change>/", every("admin"), _person(who, f"{change}/"))
-      for change, who in TO_PEOPLE.items()),
+    *(
+        page("POST", "people/<int:pk>/<slug:change>/", every("admin"), _person(who, f"{change}/"))
+        for change, who in TO_PEOPLE.items()
+    ),
     page("GET", "people/roles/<int:pk>/withdraw/", here("admin"), _withdrawn),
     page("POST", "people/roles/<int:pk>/withdraw/", here("admin"), _withdrawn),
     page("GET", "people/invite/", ADMIN, "people/invite/"),

@@ -1,4 +1,4 @@
-"""Every kind of caller: nobody, routers, keys of each scope and place, people of each role and place."""
+"""Every kind of caller: anonymous, routers, keys of each scope and place, people of each role and place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,25 +15,25 @@ from controlplane.core.actors import SYSTEM
 
 EVERY_ROLE = frozenset({"viewer", "editor", "approver", "operator", "admin"})
 AGENT_ROLES = frozenset({"viewer", "editor", "operator"})
-PLACE = "production"  # where the world's rollouts are
+PLACE = "production"  # the environment of the world's rollouts
 EVERYWHERE = ""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """`roles` by environment (`""`: every one): what the caller holds, with all that limits it taken off."""
+    """`roles` by environment (`""`: every one): what the caller holds, after all limits."""
 
     name: str
     kind: str  # none, router, key, session
     roles: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_live: bool = True
-    is_person: bool = True  # a person stands behind it
+    is_person: bool = True  # belongs to a person
     on_team: bool = False
-    workloads: frozenset[str] = frozenset()  # that a key is limited to; empty: no limit
-    is_agent: bool = False  # its key has the scope `agent`
+    workloads: frozenset[str] = frozenset()  # the key's limits; empty: none
+    is_agent: bool = False  # the key has the scope `agent`
 
     def holds(self, role: str, place: str, about: str = "") -> bool:
-        """`place`: an environment, `every` (in each), or `any` (in one at least)."""
+        """Return whether the role holds in `place`: an environment, `every` (in each), or `any` (in at least one)."""
         if self.kind not in ("key", "session") or not self.is_live:
             return False
         if self.workloads and role != "viewer" and about not in self.workloads:
@@ -43,7 +43,7 @@ class Credential:
         return any(wanted & self.roles.get(environment, frozenset()) for environment in where)
 
     def owns(self, about: str) -> bool:
-        """May edit the workloads of the team: an editor on it, or an admin of everything."""
+        """Return whether the caller may edit the team's workloads: an editor on it, or an admin of everything."""
         if self.holds("admin", "every", about):
             return True
         on_team = self.on_team or (not self.is_person and about in self.workloads)
@@ -60,7 +60,7 @@ def _of_roles() -> Iterator[Credential]:
 
 
 def _of_agents(workloads: frozenset[str]) -> Iterator[Credential]:
-    """Keys with the scope `agent`: of somebody who may all, or little, or of nobody."""
+    """Return keys with the scope `agent`: of a person with all or few rights, or of nobody."""
     for name, environment, more in (
         ("everywhere", EVERYWHERE, {"on_team": True}),
         ("here", PLACE, {"on_team": True}),
@@ -74,7 +74,7 @@ def _of_agents(workloads: frozenset[str]) -> Iterator[Credential]:
 
 
 def all_credentials(workloads: frozenset[str]) -> list[Credential]:
-    """Everybody who could come; `workloads` are all that the world has."""
+    """Return every kind of caller. `workloads` are all that the world has."""
     everything, elsewhere = {EVERYWHERE: EVERY_ROLE}, frozenset({"elsewhere"})
     return [
         Credential("nobody", "none", is_live=False),
@@ -108,7 +108,8 @@ def all_credentials(workloads: frozenset[str]) -> list[Credential]:
 
 
 def group_of(credential: Credential) -> str:
-    """Those that are asked in one test, in one world: making it takes as long as a hundred requests."""
+    """Return the group of callers tested together in one world: creating a world takes as long as a hundred
+    requests."""
     if credential.name == "superuser":
         return "superuser"
     if not credential.roles or not credential.is_live:
@@ -122,7 +123,7 @@ def group_of(credential: Credential) -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """A credential made real: its client, and the actor that entries name."""
+    """A credential with a real account: its client, and the actor named by entries."""
 
     credential: Credential
     client: Client
@@ -158,7 +159,7 @@ def _person(credential: Credential, team: Team) -> User:
 
 
 def _key(credential: Credential, user: User) -> tuple[Key, str]:
-    """The key has the scopes of its name; what its person does not hold, it does not either."""
+    """Create the key with the scopes in its name. Roles that its person lacks do not count."""
     ((environment, held),) = credential.roles.items()
     fields: dict[str, Any] = {
         "scopes": ["agent"]

@@ -1,4 +1,4 @@
-"""What a row of the matrix says, and the rules by which a caller is granted it."""
+"""The rows of the matrix, and the rules that grant a caller access."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,23 +7,23 @@ from typing import Any
 from tests.trust.matrix.credentials import PLACE, Credential
 from tests.trust.matrix.world import World
 
-Request = tuple[str, Any]  # the path below the prefix, the body
+Request = tuple[str, Any]  # path below the prefix, and the body
 Asked = str | Callable[[World], Request]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """A role in a place, the workload that it is about, and what else."""
+    """A role in a place, the workload concerned, and further conditions."""
 
     role: str = "viewer"
-    place: str = "any"  # an environment, `every` (a role that counts in each), or `any` (in one at least)
-    about: str = ""  # a workload: a key that is limited to others will not do
-    owner: bool = False  # of the workload: an editor of its team, or an admin of everything
-    person: bool = False  # a key that belongs to nobody will not do
-    no_limit: bool = False  # a key that is limited to workloads will not do
-    nobody: bool = False  # only somebody in particular, who is none of the callers
-    open: bool = False  # to anybody, also without a credential
-    signed_in: bool = False  # a session is enough, without any role
+    place: str = "any"  # an environment, `every` (a role that holds in each), or `any` (in at least one)
+    about: str = ""  # a workload; a key limited to others is not enough
+    owner: bool = False  # owns the workload: an editor of its team, or an admin of everything
+    person: bool = False  # a key without a person is not enough
+    no_limit: bool = False  # a key limited to workloads is not enough
+    nobody: bool = False  # only a particular person, who is not among the callers
+    open: bool = False  # for anybody, also without a credential
+    signed_in: bool = False  # a session is enough, without a role
     agents: bool = False  # a write that a key with the scope `agent` may make
 
     def allows(self, caller: Credential) -> bool:
@@ -35,13 +35,13 @@ class Needs:
 
 
 def for_agents(needs: Needs) -> Needs:
-    """The same, open to agents, too."""
+    """Return the same needs, also open to agents."""
     return replace(needs, agents=True)
 
 
 @dataclass(frozen=True)
 class Row:
-    """`template` as Django has it, `asked` a request that a caller is granted who has what it `needs`."""
+    """`template` is Django's URL pattern; `asked` is a request granted to a caller with what it `needs`."""
 
     method: str
     template: str
@@ -51,7 +51,8 @@ class Row:
     writes: bool = True
 
     def allows(self, caller: Credential) -> bool:
-        """An agent reads, asks for what writes nothing, and writes where the row says so."""
+        """Return whether the row allows the caller. An agent reads, sends requests that write nothing, and writes if
+        the row allows it."""
         if caller.is_agent and self.writes and not self.needs.agents:
             return False
         return self.needs.allows(caller)
@@ -66,27 +67,27 @@ WHY = {"reason": "because"}
 
 
 def here(role: str, about: str = "", **more: Any) -> Needs:
-    """This role in production."""
+    """Return needs: this role in production."""
     return Needs(role, PLACE, about, **more)
 
 
 def every(role: str) -> Needs:
-    """This role in every environment."""
+    """Return needs: this role in every environment."""
     return Needs(role, "every")
 
 
 def owner(about: str, place: str = PLACE) -> Needs:
-    """An editor in the place and on the team that owns the workload."""
+    """Return needs: an editor in the place and on the team that owns the workload."""
     return Needs("editor", place, about, owner=True)
 
 
 def row(method: str, template: str, needs: Needs, asked: Asked, ok: int = 0, *, writes: bool = True) -> Row:
-    """Below /api/v1/. Without `ok`: 204 for DELETE, else 200. A GET never writes."""
+    """Return a row below /api/v1/. Default `ok`: 204 for DELETE, otherwise 200. A GET never writes."""
     status = ok or (204 if method == "DELETE" else 200)
     return Row(method, f"api/v1/{template}", needs, asked, status, writes and method != "GET")
 
 
 def page(method: str, template: str, needs: Needs, asked: Asked, ok: int = 0, *, writes: bool = True) -> Row:
-    """Below /console/. Without `ok`: 200 for a page, 302 for a form that was taken."""
+    """Return a row below /console/. Default `ok`: 200 for a page, 302 for an accepted form."""
     status = ok or (200 if method == "GET" else 302)
     return Row(method, f"console/{template}", needs, asked, status, writes and method != "GET")

@@ -1,7 +1,6 @@
-"""Who is told of what, what was sent, and break-glass that waits for a review: the API's rows and the pages'."""
+"""Receivers, their deliveries, and break-glass that needs a review: rows of the API and of the pages."""
 
-# A row a line.
-# fmt: off
+# One row per line.
 
 from controlplane.notifications.models import BreakGlass
 from tests.trust.matrix.needs import ANY, WHY, Asked, every, here, page, row
@@ -35,7 +34,12 @@ ROWS = [
     row("GET", DELIVERY, ADMIN, _delivery()),
     row("POST", f"{DELIVERY}/send-again", ADMIN, _delivery("/send-again", WHY), 202),
     row("GET", "break-glass", ANY, "break-glass"),
-    row("POST", "break-glass/<uuid:pk>/review", here("approver", "w-plain", person=True), _opened("/review", WHY)),
+    row(
+        "POST",
+        "break-glass/<uuid:pk>/review",
+        here("approver", "w-plain", person=True),
+        _opened("/review", WHY),
+    ),
     page("GET", "notifications/", ADMIN, "notifications/"),
     page("GET", "notifications/add/", ADMIN, "notifications/add/"),
     page("POST", "notifications/add/", ADMIN, lambda w: ("notifications/add/", HOOK), 200),
@@ -43,8 +47,13 @@ ROWS = [
     page("POST", "notifications/<uuid:pk>/", ADMIN, _one("/", FORM, at="notifications")),
     page("POST", "notifications/<uuid:pk>/test/", ADMIN, _one("/test/", WHY, at="notifications")),
     page("GET", "notifications/<uuid:pk>/rotate/", ADMIN, _one("/rotate/", at="notifications")),
-    page("POST", "notifications/<uuid:pk>/rotate/", ADMIN,
-         _one("/rotate/", {"hours": "24"} | WHY, at="notifications"), 200),
+    page(
+        "POST",
+        "notifications/<uuid:pk>/rotate/",
+        ADMIN,
+        _one("/rotate/", {"hours": "24"} | WHY, at="notifications"),
+        200,
+    ),
     page("POST", "notifications/deliveries/<uuid:pk>/send-again/", ADMIN, _delivery("/send-again/", WHY)),
     page("GET", "break-glass/", ANY, "break-glass/"),
     page("GET", "break-glass/<uuid:pk>/", here("viewer"), _opened("/")),

@@ -1,7 +1,6 @@
 """Environments, workloads, versions, the catalogue, and what is served."""
 
-# A row a line.
-# fmt: off
+# One row per line.
 
 from typing import Any
 
@@ -24,7 +23,7 @@ def _document(world: World) -> dict[str, Any]:
 
 
 def _new_to_serve(world: World) -> Request:
-    """A workload that nobody has asked to serve yet."""
+    """Return a workload for which no serving was requested."""
     workload = Workload.objects.filter(name="w-new").first() or builders.workload("w-new", owner=world.team)
     number = (workload.versions.first() or builders.version(workload)).number
     return f"{PROD}/assignments/w-new/serve", WHY | {"version": number}
@@ -53,25 +52,48 @@ ROWS = [
     row("POST", f"{SERVED}/pin", here("operator", "w-plain"), _served("w-plain", "pin", model="large")),
     row("POST", f"{SERVED}/unpin", here("operator", "w-pinned"), _served("w-pinned", "unpin")),
     row("POST", f"{SERVED}/stop", here("operator", "w-plain"), _served("w-plain", "stop"), 204),
-    row("POST", f"{AT}/four-eyes-off", here("admin"),
-        lambda w: (f"{PROD}/four-eyes-off", WHY | {"break_glass": True})),
+    row(
+        "POST",
+        f"{AT}/four-eyes-off",
+        here("admin"),
+        lambda w: (f"{PROD}/four-eyes-off", WHY | {"break_glass": True}),
+    ),
     row("GET", "workloads", ANY, "workloads"),
     row("POST", "workloads", owner("w-new", "any"), lambda w: ("workloads", WORKLOAD), 201),
     row("GET", ONE, ANY, "workloads/w-plain"),
     row("PATCH", ONE, owner("w-plain"), lambda w: ("workloads/w-plain", WHY | {"outcome_lag_s": 7})),
     row("GET", f"{ONE}/versions", ANY, "workloads/w-plain/versions"),
-    row("POST", f"{ONE}/versions", for_agents(owner("w-plain", "any")),
-        lambda w: ("workloads/w-plain/versions", _document(w)), 201),
-    row("POST", f"{ONE}/versions/validate", ANY,
-        lambda w: ("workloads/w-plain/versions/validate", _document(w)), writes=False),
+    row(
+        "POST",
+        f"{ONE}/versions",
+        for_agents(owner("w-plain", "any")),
+        lambda w: ("workloads/w-plain/versions", _document(w)),
+        201,
+    ),
+    row(
+        "POST",
+        f"{ONE}/versions/validate",
+        ANY,
+        lambda w: ("workloads/w-plain/versions/validate", _document(w)),
+        writes=False,
+    ),
     row("POST", f"{ONE}/backtest", ANY, lambda w: ("workloads/w-plain/backtest", TRIED), writes=False),
-    row("POST", f"{ONE}/decide", ANY,
-        lambda w: ("workloads/w-plain/decide", {"versions": [1], "request": {}}), writes=False),
+    row(
+        "POST",
+        f"{ONE}/decide",
+        ANY,
+        lambda w: ("workloads/w-plain/decide", {"versions": [1], "request": {}}),
+        writes=False,
+    ),
     row("GET", f"{ONE}/versions/<int:number>", ANY, "workloads/w-plain/versions/1"),
     row("GET", f"{ONE}/versions/<int:number>/diff/<int:other>", ANY, "workloads/w-draft/versions/1/diff/2"),
     row("GET", "models", ANY, "models"),
     row("POST", "models", every("admin"), lambda w: ("models", MODEL), 201),
     row("GET", "models/<path:model>", ANY, "models/openai/gpt-4o-mini"),
-    row("PATCH", "models/<path:model>", every("admin"),
-        lambda w: ("models/openai/gpt-4o-mini", WHY | {"context_window": 9})),
+    row(
+        "PATCH",
+        "models/<path:model>",
+        every("admin"),
+        lambda w: ("models/openai/gpt-4o-mini", WHY | {"context_window": 9}),
+    ),
 ]

@@ -1,7 +1,6 @@
 """Plans, rollouts, guardrails and the review."""
 
-# A row a line.
-# fmt: off
+# One row per line.
 
 from typing import Any
 
@@ -47,7 +46,12 @@ def _stage_approved(world: World) -> Request:
 
 def _proposed(world: World) -> Request:
     number = world.rollouts["completed"].baseline.number
-    body: dict[str, Any] = {"environment": PLACE, "workload": "w-completed", "candidate": number, "stages": [FULL]}
+    body: dict[str, Any] = {
+        "environment": PLACE,
+        "workload": "w-completed",
+        "candidate": number,
+        "stages": [FULL],
+    }
     return "rollouts", WHY | body
 
 
@@ -64,12 +68,21 @@ ROWS = [
     row("GET", ROLLOUT, HERE, _of("")),
     row("PATCH", ROLLOUT, owner("w-awaiting"), lambda w: (f"rollouts/{w.rollouts['awaiting'].pk}", WHY)),
     row("POST", f"{ROLLOUT}/approve", here("approver", "w-awaiting", person=True), _approved),
-    row("POST", f"{ROLLOUT}/stages/<int:stage>/approve", here("approver", "w-asking", person=True), _stage_approved),
+    row(
+        "POST",
+        f"{ROLLOUT}/stages/<int:stage>/approve",
+        here("approver", "w-asking", person=True),
+        _stage_approved,
+    ),
     move("submit", "draft", "editor"),
     move("cancel", "awaiting", "editor"),
     move("reject", "awaiting", "approver"),
-    row("POST", f"{ROLLOUT}/withdraw-approval", here("approver", "w-scheduled", nobody=True),
-        lambda w: (f"rollouts/{w.rollouts['scheduled'].pk}/withdraw-approval", WHY)),
+    row(
+        "POST",
+        f"{ROLLOUT}/withdraw-approval",
+        here("approver", "w-scheduled", nobody=True),
+        lambda w: (f"rollouts/{w.rollouts['scheduled'].pk}/withdraw-approval", WHY),
+    ),
     move("start", "scheduled"),
     move("break-glass", "awaiting"),
     move("advance", "running"),
@@ -89,10 +102,18 @@ ROWS = [
     row("GET", f"{ROLLOUT}/report.md", HERE, _of("report.md")),
     row("POST", f"{ROLLOUT}/dry-run", HERE, lambda w: (_of("dry-run")(w)[0], {}), writes=False),  # type: ignore[operator]
     row("GET", GUARDRAILS, ANY, "workloads/w-plain/guardrails"),
-    row("PUT", f"{GUARDRAILS}/<slug:metric>", owner("w-plain"),
-        lambda w: ("workloads/w-plain/guardrails/error", WHY | {"enabled": False})),
-    row("DELETE", f"{GUARDRAILS}/<slug:metric>", owner("w-plain"),
-        lambda w: ("workloads/w-plain/guardrails/failure?reason=because", None)),
+    row(
+        "PUT",
+        f"{GUARDRAILS}/<slug:metric>",
+        owner("w-plain"),
+        lambda w: ("workloads/w-plain/guardrails/error", WHY | {"enabled": False}),
+    ),
+    row(
+        "DELETE",
+        f"{GUARDRAILS}/<slug:metric>",
+        owner("w-plain"),
+        lambda w: ("workloads/w-plain/guardrails/failure?reason=because", None),
+    ),
     row("GET", REVIEW, HERE, "environments/production/review"),
     row("GET", f"{REVIEW}.csv", HERE, "environments/production/review.csv"),
     row("GET", "environments/<slug:environment>/spend", HERE, "environments/production/spend"),
@@ -100,8 +121,12 @@ ROWS = [
     row("GET", f"{REVIEW}/<slug:workload>", HERE, "environments/production/review/w-plain"),
     row("GET", f"{REVIEW}/<slug:workload>.csv", HERE, "environments/production/review/w-plain.csv"),
     row("GET", f"{ROLLOUT}/blast-radius", HERE, _of("blast-radius")),
-    row("GET", "environments/<slug:environment>/assignments/<slug:workload>/blast-radius", HERE,
-        "environments/production/assignments/w-running/blast-radius?candidate=2"),
+    row(
+        "GET",
+        "environments/<slug:environment>/assignments/<slug:workload>/blast-radius",
+        HERE,
+        "environments/production/assignments/w-running/blast-radius?candidate=2",
+    ),
     row("GET", f"{ROLLOUT}/review", HERE, _of("review")),
     row("GET", f"{ROLLOUT}/review.csv", HERE, _of("review.csv")),
 ]

@@ -1,4 +1,4 @@
-"""What the callers act on: production with four eyes, and a workload with a rollout in each state."""
+"""The objects that callers act on: production with four eyes, and a workload with a rollout in each state."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,8 +39,8 @@ class World:
     invitation: Invitation = field(init=False)  # to production
     router_key: Key = field(init=False)
     membership: Membership = field(init=False)
-    dead: Delivery = field(init=False)  # given up, to a receiver of notifications
-    entry: Entry = field(init=False)  # of no environment: anybody with a role may see it
+    dead: Delivery = field(init=False)  # given up; its receiver is one of notifications
+    entry: Entry = field(init=False)  # without an environment: anybody with a role may see it
 
 
 def make() -> World:
@@ -78,7 +78,7 @@ def make() -> World:
 
 
 def _people(world: World) -> None:
-    User.objects.create_superuser("chief")  # somebody is left, whoever is taken away
+    User.objects.create_superuser("chief")  # remains, whoever is removed
     world.people = {
         "plain": User.objects.create_user("plain"),
         "closed": User.objects.create_user("closed", is_active=False),
