@@ -1,4 +1,4 @@
-"""Every value of every body, form and query is replaced by an unexpected one: refused with a 4xx or accepted, never a 5xx.
+"""Every value of every body, form and query is replaced by an unexpected one: accepted or a 4xx, never a 5xx.
 
 The requests come from the matrix and are granted unchanged, so a refusal is caused by the value. One sample is taken
 here; each round of `make fuzz` takes another.
