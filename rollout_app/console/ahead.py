@@ -1,4 +1,4 @@
-"""What a page says of a candidate before it moves anything, and of a completed one afterwards. Reads only."""
+"""The page's view of a candidate before it moves anything, and of a completed one afterwards. Reads only."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -25,7 +25,10 @@ _SENTENCES = 8  # endpoints that are listed
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """`asked`: (model, share of the tasks that ask it at some stage). `problem`: why there is nothing to show."""
+    """The blast radius as the page shows it.
+
+    `asked`: (model, share of the tasks that ask it at some stage). `problem`: why there is nothing to show.
+    """
 
     headline: str = ""
     basis: str = ""
@@ -40,21 +43,21 @@ class Ahead:
 
 
 _BASES = {
-    "shadow": "By what the routers decided in shadow, at the traffic of the last 7 days",
-    "documents": "By what follows from both policies, at the traffic of the last 7 days",
-    "nothing": "Nothing to tell it by",
+    "shadow": "Based on what the routers decided in shadow, at the traffic of the last 7 days",
+    "documents": "Based on both policies, at the traffic of the last 7 days",
+    "nothing": "No data to base it on",
 }
 
 
 def ahead_of(rollout: Rollout) -> Ahead:
-    """Of a rollout. Whatever fails here is said and stops nothing: a start or a rollback needs no picture."""
+    """Return the view of a rollout. Errors are shown and stop nothing: a start or a rollback needs no picture."""
     return _shown(lambda: radius_of(rollout), rollout.baseline, rollout.candidate)
 
 
 def ahead_of_candidate(
     environment: Environment, workload: Workload, candidate: PolicyVersion
 ) -> Ahead | None:
-    """Of a version that is not proposed yet; None where the environment serves nothing of the workload."""
+    """Return the view of a version that is not proposed yet; None if the environment does not serve the workload."""
     try:
         radius = radius_of_candidate(environment, workload, candidate)
     except NotServed:
@@ -97,7 +100,7 @@ def _share(bounds: Bounds, of: float) -> str:
 
 
 def realised_of(rollout: Rollout) -> list[str]:
-    """What a completed rollout did afterwards, in sentences; none for another."""
+    """Describe what a completed rollout did afterwards; empty for other rollouts."""
     try:
         found = realised(rollout, clock.now())
         return [] if found is None else realised_sentences(found, float(rollout.workload.quality_bar))

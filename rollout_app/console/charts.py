@@ -1,4 +1,4 @@
-"""Figures for charts. The browser draws lines over time (Chart.js, which the frame ships); intervals are inline SVG.
+"""Data for charts. The browser draws lines over time with Chart.js, which the frame includes; intervals are inline SVG.
 
 Pure: no colours, no scripts.
 """
@@ -12,7 +12,7 @@ Point = tuple[float, float]  # Unix seconds, value
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """Lines over time. `unit`: how the browser writes values; `threshold`: a dashed line and its name."""
+    """Lines over time. `unit`: how the browser formats values; `threshold`: a dashed line with a name."""
 
     name: str
     label: str
@@ -20,19 +20,19 @@ class LineChart:
     lines: Mapping[str, Sequence[Point]]
     threshold: float | None = None
     threshold_name: str = ""
-    styles: Mapping[str, str] = field(default_factory=dict)  # line → css class; else its own name
+    styles: Mapping[str, str] = field(default_factory=dict)  # line → css class; default: the line's own name
 
     def __bool__(self) -> bool:
         return any(self.lines.values())
 
     @property
     def element(self) -> str:
-        """The id of the script that holds `data`."""
+        """The id of the script element that holds `data`."""
         return f"chart-{self.name}-data"
 
     @property
     def data(self) -> dict[str, Any]:
-        """As the script takes it."""
+        """The chart as the script expects it."""
         return {
             "unit": self.unit,
             "lines": [
@@ -47,7 +47,7 @@ class LineChart:
 
 @dataclass(frozen=True, slots=True)
 class IntervalPicture:
-    """An estimate with its interval on a short axis, 0 and the margin marked. All in pixels of `width`."""
+    """An estimate with its interval on a short axis that marks 0 and the margin. In pixels of `width`."""
 
     low: float
     high: float
@@ -60,9 +60,10 @@ class IntervalPicture:
 def interval_picture(
     estimate: float, low: float, high: float, *, zero: float | None, margin: float, width: int = 168
 ) -> IntervalPicture:
-    """No harm in the middle; the axis holds margin and estimate, an interval beyond is cut at the ends.
+    """Place the estimate on an axis with no harm in the middle.
 
-    So wide an interval as early data gives would otherwise squeeze everything that matters into one pixel.
+    The axis covers margin and estimate; a longer interval is cut off at the ends. Otherwise the wide intervals of
+    early data would squeeze everything else into one pixel.
     """
     origin = 0.0 if zero is None else zero
     unit = max(abs(margin - origin), abs(estimate - origin) * 0.6) or 1.0

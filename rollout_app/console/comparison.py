@@ -15,7 +15,7 @@ from rollout_app.models import ArmTotals, Rollout
 
 _DAY, _LONG = timedelta(days=1), timedelta(hours=3)
 _POINTS = 36  # per line
-_TASKS = 50  # per point, at least
+_TASKS = 50  # minimum per point
 ARMS = ("baseline", "candidate")
 _SUMS = (
     "tasks", "successes", "failures", "ungraded", "errors", "escalations", "fallbacks", "retries", "cost_sum",
@@ -40,7 +40,7 @@ class ArmFigures:
 
     @property
     def success(self) -> float | None:
-        """Among graded tasks: a task without a grade is neither good nor bad."""
+        """Share of successes among graded tasks: an ungraded task is neither good nor bad."""
         graded = self.sums["successes"] + self.sums["failures"]
         return self.sums["successes"] / graded if graded else None
 
@@ -67,7 +67,7 @@ class ArmComparison:
 
 
 def compare_arms(rollout: Rollout) -> ArmComparison:
-    """Both arms compared, and over time. The longer the rollout, the coarser the groups."""
+    """Compare both arms in total and over time. The longer the rollout, the coarser the slots."""
     found = _slots(rollout)
     slots = {arm: {at: sums[arm] for at, sums in found.items() if arm in sums} for arm in ARMS}
     sums = {arm: sum(line.values(), ArmFigures()) for arm, line in slots.items()}
@@ -85,9 +85,9 @@ def compare_arms(rollout: Rollout) -> ArmComparison:
 
 
 class _Slot(Func):
-    """The number of the stretch of `seconds` that a moment lies in.
+    """The number of the interval of `seconds` that contains a time.
 
-    Django's Trunc calls Python for every row on SQLite: a long rollout would take seconds.
+    Django's Trunc calls Python for every row on SQLite, which would take seconds for a long rollout.
     """
 
     output_field = IntegerField()
@@ -99,7 +99,7 @@ class _Slot(Func):
 
 
 def _slots(rollout: Rollout) -> dict[int, dict[str, ArmFigures]]:
-    """By the slot's first Unix second, each arm's sums. A long rollout's slots are kept until one of them changes."""
+    """Return each arm's sums by the slot's first Unix second. Slots of a long rollout are cached until one changes."""
     length = _length(rollout)
     if length < _LONG:
         return _sums(rollout, 60)
@@ -108,7 +108,7 @@ def _slots(rollout: Rollout) -> dict[int, dict[str, ArmFigures]]:
 
 
 def _sums(rollout: Rollout, seconds: int, since: datetime | None = None) -> dict[int, dict[str, ArmFigures]]:
-    """Of the minutes from `since` on; one query."""
+    """Sum the minutes from `since` on, in one query."""
     rows = ArmTotals.of_rollout(rollout).filter(**({"minute__gte": since} if since else {}))
     grouped = rows.annotate(slot=_Slot("minute", seconds=seconds)).values("arm", "slot").order_by("slot")
     found: dict[int, dict[str, ArmFigures]] = {}
@@ -124,7 +124,7 @@ def _length(rollout: Rollout) -> timedelta:
 def _series(
     slots: Mapping[str, Mapping[int, ArmFigures]], figure: Callable[[ArmFigures], float | None]
 ) -> dict[str, list[tuple[float, float]]]:
-    """A figure per arm over time; slots without the figure are left out."""
+    """Return one figure per arm over time, without slots that lack it."""
     return {
         arm: [(at, value) for at, sums in _merged(line) if (value := figure(sums)) is not None]
         for arm, line in slots.items()
@@ -132,7 +132,7 @@ def _series(
 
 
 def _merged(line: Mapping[int, ArmFigures]) -> list[tuple[float, ArmFigures]]:
-    """About `_POINTS` points of at least `_TASKS` tasks each: fewer tasks would draw their noise."""
+    """Merge slots to about `_POINTS` points of at least `_TASKS` tasks each; fewer tasks would only show noise."""
     enough = max(_TASKS, sum(sums.sums["tasks"] for sums in line.values()) / _POINTS)
     points: list[tuple[float, ArmFigures]] = []
     for at, sums in line.items():

@@ -13,9 +13,9 @@ _SAFE, _HARM = "that it is safe (the slowest guardrail)", "that it does harm (th
 
 
 def evidence_chart(rollout: Rollout) -> LineChart:
-    """In percent of the evidence that decides, 100: an advance, or a rollback.
+    """Return the evidence over time in percent of what decides: at 100 the rollout advances or rolls back.
 
-    An evaluation stores the verdicts when one changes, so the lines are steps from change to change.
+    Verdicts are stored when one changes, so the lines are steps between changes.
     """
     rows = VerdictRecord.objects.filter(rollout=rollout).order_by("-evaluation", "guardrail")
     by_evaluation: dict[int, list[VerdictRecord]] = {}
@@ -36,7 +36,7 @@ def evidence_chart(rollout: Rollout) -> LineChart:
 
 
 def _part(data: Mapping[str, Any], name: str, enough: float, *, weighed: bool = False) -> float:
-    """0 … 120: beyond enough it does not matter how far."""
+    """Scale to 0 … 120; beyond what is needed, the distance does not matter."""
     if data.get(name) is None:
         return 0.0
     log_e, weight = float(data[name]), float(data.get("weight") or 1.0)

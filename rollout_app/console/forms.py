@@ -1,4 +1,4 @@
-"""The input of the rollouts' pages. Forms read and check; every write is an action's."""
+"""Forms of the rollout pages. They read and check input; actions do all writes."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from rollout_app.models import Plan
 
 
 class RolloutReasonForm(forms.Form):
-    """The reason, and the version of the rollout that the person saw when they decided."""
+    """The reason, and the version of the rollout that the person saw."""
 
     reason = forms.CharField(
         max_length=2_000,
@@ -25,18 +25,18 @@ class RolloutReasonForm(forms.Form):
 
 
 class ApproveForm(RolloutReasonForm):
-    """An approval of exactly what was shown: `expected_binding` is its hash."""
+    """An approval of exactly what was shown; `expected_binding` is its hash."""
 
     expected_binding = forms.CharField(widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # What is approved stands above the form: the focus would scroll past it.
+        # What is approved is shown above the form, and the focus would scroll past it.
         del self.fields["reason"].widget.attrs["autofocus"]
 
 
 class AmendForm(RolloutReasonForm):
-    """Another plan, another time; what is left alone stays."""
+    """Change the plan or the time; empty fields stay as they are."""
 
     plan = forms.ModelChoiceField(Plan.objects.all(), required=False, empty_label="as it is")
     scheduled_for = forms.DateTimeField(
@@ -62,7 +62,7 @@ def _ahead(at: datetime | None) -> datetime | None:
 
 
 class ProposeForm(forms.Form):
-    """Which version, where, by which plan, why."""
+    """Propose a rollout: which version, where, by which plan, and why."""
 
     environment = forms.ModelChoiceField(Environment.objects.none(), empty_label=None)
     candidate = forms.ModelChoiceField(

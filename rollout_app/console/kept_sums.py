@@ -1,7 +1,7 @@
-"""Sums of a rollout's minutes, kept in this process: of a long rollout only what changed since is read again.
+"""Cache sums of a rollout's minutes in this process, so that only recent changes of a long rollout are read again.
 
-Ingest counts the commits of each hour of a workload (`HourState.changes`), late grades included. Hours whose count is
-as it was have the sums that they had.
+Ingest counts the commits of each hour of a workload (`HourState.changes`), including late grades. If an hour's count
+has not changed, its sums have not changed either.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from rollout_app.review.models import HourState
 
 T = TypeVar("T")
 Read = Callable[[datetime | None], dict[int, T]]
-# A router may stamp a minute before the start: ingest takes what is up to 7 days old.
+# A router may stamp a minute before the start: ingest accepts minutes up to 7 days old.
 _STAMPED_BEFORE = timedelta(days=8)
 _KEPT_AT_MOST = 200
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept(Generic[T]):
-    """`changes`: by hour, as they were before the sums were read, so that a commit in between is seen next time."""
+    """`changes` by hour, read before the sums, so that a commit in between is noticed next time."""
 
     changes: dict[datetime, int]
     slots: dict[int, T]
@@ -33,9 +33,9 @@ _KEPT: dict[tuple[Any, ...], _Kept[Any]] = {}
 
 
 def kept_slots(rollout: Rollout, name: str, seconds: int, read: Read[T]) -> dict[int, T]:
-    """The sums by slot of `seconds` (its first Unix second), oldest first.
+    """Return the sums by slot of `seconds` (its first Unix second), oldest first.
 
-    `read(since)` gives those of the minutes from `since` on, the start of a slot; None: of all minutes.
+    `read(since)` returns the sums from `since` on, the start of a slot; None: of all minutes.
     """
     key, changes = (rollout.pk, name, seconds), _changes(rollout)
     kept = _KEPT.get(key)
@@ -60,7 +60,7 @@ def _changes(rollout: Rollout) -> dict[datetime, int]:
 
 
 def _first_changed(kept: _Kept[Any], changes: dict[datetime, int], seconds: int) -> int:
-    """The start of the first slot to read again. The newest one always is: it may still be filling."""
+    """Return the start of the first slot to read again. Always includes the newest one, which may still be filling."""
     changed = [hour for hour, count in changes.items() if kept.changes.get(hour) != count]
     newest = max(kept.slots)
     return min(newest, int(min(changed).timestamp()) // seconds * seconds) if changed else newest

@@ -1,4 +1,4 @@
-"""The rollouts of the home page by what this person can do about them. Reads only."""
+"""The rollouts of the home page, grouped by what this person can do about them. Reads only."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from rollout_app.engine.states import ACTIVE, ENDED, Event, State
 from rollout_app.models import Rollout
 
 _NEWS = timedelta(days=7)
-_SHOWN = 50  # of each list: the page of rollouts has them all
+_SHOWN = 50  # per list; the page of rollouts shows all
 _GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutNeeds:
-    """`waiting`: for this person's yes; `ready`: to start; `mine`: proposed by them and held, gone back or done."""
+    """Rollouts for one person: `waiting` for their approval, `ready` to start, and `mine`: their own, held or ended."""
 
     waiting: list[Rollout] = field(default_factory=list)
     ready: list[Rollout] = field(default_factory=list)
@@ -42,7 +42,7 @@ def needs(request: HttpRequest) -> RolloutNeeds:
 
 
 def _may_start(request: HttpRequest, rollout: Rollout) -> bool:
-    """Whether it waits for nothing but this person's hand."""
+    """Return whether it only waits for this person to start it."""
     if rollout.state != State.SCHEDULED or rollout.scheduled_for is not None:
         return False
     refusal = actions.refusal(rollout, Event.START, clock.now())
@@ -52,7 +52,7 @@ def _may_start(request: HttpRequest, rollout: Rollout) -> bool:
 def _mine(
     request: HttpRequest, seen: QuerySet[Rollout], open_ones: Iterable[Rollout]
 ) -> Iterable[tuple[Rollout, str]]:
-    """Each with what became of it: the newest first."""
+    """Yield the person's rollouts with the reason of their hold or end, newest first."""
     own = str(person(request).pk)
     for rollout in open_ones:
         if rollout.proposer_user_id == own and rollout.hold_sentence:
@@ -62,7 +62,7 @@ def _mine(
 
 
 def ended_lately(request: HttpRequest) -> QuerySet[Rollout]:
-    """Everybody's rollouts that ended this week and had moved traffic, the newest first."""
+    """Return all visible rollouts that ended this week and had moved traffic, newest first."""
     return visible(request).filter(_ended(), started_at__isnull=False).order_by("-ended_at")
 
 

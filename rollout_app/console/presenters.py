@@ -1,4 +1,4 @@
-"""What a rollout's page shows, in few queries: stages, shadow report, guardrails and history. Reads only."""
+"""Prepare what a rollout's page shows, in few queries: stages, shadow report, guardrails and history. Reads only."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from rollout_app.outcomes import minute_totals
 
 @dataclass(frozen=True, slots=True)
 class StageStep:
-    """One stage as the page draws it: `css` says whether it is past, now or ahead, and how it fares."""
+    """One stage as the page draws it. `css` says whether it is past, current or ahead, and its condition."""
 
     name: str
     detail: str
@@ -59,7 +59,7 @@ def _step_css(rollout: Rollout, at: int) -> str:
 
 
 def served_share(rollout: Rollout) -> str:
-    """The candidate's share of traffic under this rollout, in words. Of one that has ended, what it left behind."""
+    """Describe the candidate's share of traffic under this rollout; for an ended one, what it left behind."""
     if rollout.state not in (State.RUNNING, State.PAUSED):
         return "everything, when it ended" if rollout.state == State.COMPLETED else "nothing"
     stage = rollout.stages[rollout.stage]
@@ -68,11 +68,11 @@ def served_share(rollout: Rollout) -> str:
     return "no traffic (shadow: decisions are only compared)" if stage["mode"] == "shadow" else "everything"
 
 
-_BLUNT_FROM = 2.0  # show the caveat when a stage needs this many times the tasks of a 50 % stage
+_BLUNT_FROM = 2.0  # show the caveat if a stage needs this many times the tasks of a 50 % stage
 
 
 def comparison_caveat(rollout: Rollout) -> str:
-    """A warning where the present stage can detect little or nothing; empty elsewhere."""
+    """Return a warning if the current stage can detect little or nothing; otherwise empty."""
     if rollout.state not in (State.RUNNING, State.PAUSED):
         return ""
     stage = Stage.from_dict(rollout.stages[rollout.stage])
@@ -92,14 +92,14 @@ def comparison_caveat(rollout: Rollout) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ShadowFigures:
-    """What the candidate decided in shadow: labelled figures, and how the route mix would shift."""
+    """What the candidate decided in shadow: labelled figures, and the shift of the route mix."""
 
     facts: list[tuple[str, str]]
     shifts: list[tuple[str, str]]  # model, change of its share
 
 
 def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
-    """None when the rollout has no shadow stage, or nothing was reported for it yet."""
+    """Return None if the rollout has no shadow stage, or nothing was reported for it yet."""
     if rollout.stages[0]["mode"] != "shadow":
         return None
     days = kept_slots(
@@ -126,7 +126,7 @@ def shadow_figures(rollout: Rollout) -> ShadowFigures | None:
 
 
 def _may_be_escalated(rollout: Rollout, routes: Mapping[str, int]) -> tuple[str, str] | None:
-    """The share of decisions after whose first answer the candidate may ask a stronger model."""
+    """Return the share of decisions that the candidate may escalate to a stronger model after the first answer."""
     escalate = rollout.candidate.document.get("escalate")
     decisions = sum(routes.values())
     if not (escalate and escalate.get("max", 1) and decisions):
@@ -139,7 +139,7 @@ def _may_be_escalated(rollout: Rollout, routes: Mapping[str, int]) -> tuple[str,
 
 
 def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
-    """Cheap against strong on the tasks that both ran."""
+    """Compare cheap and strong model on the tasks that both ran."""
     stopped = _mirrors_stopped(mirror)
     if not mirror.n:
         return stopped
@@ -158,7 +158,7 @@ def _mirrored(mirror: MirrorSums) -> list[tuple[str, str]]:
 
 
 def _mirrors_stopped(mirror: MirrorSums) -> list[tuple[str, str]]:
-    """What the routers' brake made of mirrors that give no answer; nothing where there were none."""
+    """Count mirrors without an answer and mirrors that routers stopped; empty if there were none."""
     facts = (
         ("Mirrors without an answer", mirror.failed),
         ("Not mirrored, because mirrors failed or hung", mirror.braked),
@@ -171,26 +171,30 @@ def _mirrors_stopped(mirror: MirrorSums) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
-    """One guardrail at the last evaluation. `harm` and `safe`: percent of the evidence that decides (ln E of ln 20)."""
+    """One guardrail at the last evaluation. `harm` and `safe`: percent of the evidence needed to decide (ln E
+    of ln 20).
+    """
 
     label: str
     verdict: str
     estimate: str
     between: str
     margin: str
-    required: str  # the margin for the next stage, where it differs: a small share may bear more harm
+    required: str  # the margin for the next stage, if different: a small share tolerates more harm
     picture: IntervalPicture | None
     tone: str
     harm: int
     safe: int
     gates: bool
     needed: int | None
-    hurt: tuple[str, ...] = ()  # the endpoints and route pairs that are named, each with its figure
-    note: str = ""  # why it is not judged, or what missing data hold
+    hurt: tuple[str, ...] = ()  # the endpoints and route pairs named as hurt, each with its figure
+    note: str = ""  # why it is not judged, or the effect of missing data
 
 
 def guardrail_rows(rollout: Rollout) -> list[GuardrailRow]:
-    """The guardrails at the last evaluation, heaviest first; before the first one, those that will be judged."""
+    """Return the guardrails at the last evaluation, largest weight first; before the first, those that will be
+    judged.
+    """
     if not rollout.evidence:
         return [_unjudged(Guardrail.from_dict(data)) for data in rollout.guardrails]
     judged = evaluations.judged(rollout).verdicts
@@ -201,7 +205,7 @@ def guardrail_rows(rollout: Rollout) -> list[GuardrailRow]:
 
 
 def _next_stage_name(rollout: Rollout) -> str | None:
-    """The name of the stage that the verdicts are about; None when the rollout cannot advance any more."""
+    """Return the name of the stage that the verdicts are about; None if the rollout cannot advance."""
     stages, following = rollout.stages, rollout.stage + 1
     if rollout.state not in (State.RUNNING, State.PAUSED) or following >= len(stages):
         return None
@@ -250,12 +254,12 @@ def _guardrail_row(verdict: Verdict, following: str | None) -> GuardrailRow:
 
 
 def _hundredths(log_e: float | None) -> int:
-    """Percent of the evidence that decides (E = 20): 0 … 100."""
+    """Return percent of the evidence needed to decide (E = 20): 0 … 100."""
     return round(min(max((log_e or 0.0) / LOG_ROLL_BACK, 0.0), 1.0) * 100)
 
 
 def figure_writer(metric: str, *, absolute: bool) -> Callable[[float], str]:
-    """How a guardrail's figures are written: differences with a sign, absolute ones without."""
+    """Return a formatter for a guardrail's figures: differences with a sign, absolute figures without."""
     if absolute:
         return money if metric == "cost_per_success" else percent
     if metric in RATIOS:
@@ -263,12 +267,12 @@ def figure_writer(metric: str, *, absolute: bool) -> Callable[[float], str]:
     return points
 
 
-# --- both, kept ---------------------------------------------------------------------------------------
+# --- cached evidence ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutEvidence:
-    """What an evaluation left behind: it says the same until the next one."""
+    """The result of an evaluation, valid until the next one."""
 
     guardrails: list[GuardrailRow]
     shadow: ShadowFigures | None
@@ -279,7 +283,9 @@ _KEPT_AT_MOST = 200
 
 
 def evidence_of(rollout: Rollout) -> RolloutEvidence:
-    """Judging anew takes milliseconds, and every open page asks every two seconds: kept until the next evaluation."""
+    """Return the evidence, cached until the next evaluation: judging takes milliseconds, and open pages poll
+    every 2 s.
+    """
     key = (rollout.pk, rollout.evaluations, rollout.version, rollout.stage, rollout.state)
     if rollout.evaluated_at is None or key not in _KEPT:
         found = RolloutEvidence(guardrail_rows(rollout), shadow_figures(rollout))

@@ -1,4 +1,4 @@
-"""Pages of what a version would do before it does it: a backtest over recorded tasks, and the playground."""
+"""Pages that try a version without traffic: a backtest over recorded tasks, and the playground."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ from rollout_app.rehearsal.scenario import RECORDED
 _NUSD = 10**9
 EXAMPLE = '{\n  "endpoint": "/tickets/summary",\n  "prompt_tokens": 900,\n  "attributes": {}\n}'
 _RESULTS = {"backtest": "rehearsal/_backtested.html", "playground": "rehearsal/_decided.html"}
-_FEW = 3  # versions that are each explained in sentences
+_FEW = 3  # maximum number of versions that are explained in sentences
 
 
 class TriedForm(forms.Form):
-    """Which versions to try, and a text that is no version yet."""
+    """The versions to try, and a draft that is not a version yet."""
 
     versions = forms.TypedMultipleChoiceField(coerce=int, required=False, widget=forms.CheckboxSelectMultiple)
     draft = forms.CharField(
@@ -57,7 +57,7 @@ class TriedForm(forms.Form):
 
 
 class TasksForm(TriedForm):
-    """Which tasks, and how to read them."""
+    """The tasks, and how to read them."""
 
     recorded = forms.ChoiceField(
         required=False,
@@ -124,7 +124,7 @@ class BacktestForm(TasksForm):
 
 
 class PlaygroundForm(TasksForm):
-    """One request as its inputs, or those of recorded tasks."""
+    """One request given by its inputs, or the inputs of recorded tasks."""
 
     request = forms.CharField(
         label="One request",
@@ -140,7 +140,7 @@ class PlaygroundForm(TasksForm):
     def clean_request(self) -> dict[str, Any] | None:
         text = self.cleaned_data["request"]
         if not text.strip() or self.data.get("recorded") or self.files.get("file"):
-            return None  # the example may stand there still
+            return None  # ignore the example, which may still be in the field
         try:
             inputs = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -186,7 +186,7 @@ def playground(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _posted(request: HttpRequest) -> tuple[Any, Any]:
-    """What was sent. The editor sends what is typed there as `text`: it is the draft, whatever the panel had before."""
+    """Return the posted data. The editor posts its content as `text`, which replaces the panel's draft."""
     if request.method != "POST":
         return None, None
     data = request.POST.copy()
@@ -196,13 +196,16 @@ def _posted(request: HttpRequest) -> tuple[Any, Any]:
 
 
 def _ids(request: HttpRequest, name: str) -> str:
-    """Beside the editor there are other forms on the page: no two elements have one id."""
+    """Return the id pattern. The editor's page has other forms, so the panel needs ids of its own."""
     return f"{name}_%s" if "HX-Request" in request.headers else "id_%s"
 
 
 def _shown_as(request: HttpRequest, name: str, context: Mapping[str, Any]) -> HttpResponse:
-    """A page; beside the editor first the panel, then what came of it, which is all that is put in its place: what
-    was typed, and the chosen file, stay where they are. htmx shows no answer of a refusal, so there it is a 200."""
+    """Show a page, or a fragment next to the editor.
+
+    Next to the editor, the first request gets the panel and later ones only the result, so that typed text and the
+    chosen file stay. htmx does not show error responses, so the status there is 200.
+    """
     context = {**context, "name": name, "panel": "HX-Request" in request.headers}
     if context["panel"]:
         template = _RESULTS[name] if request.method == "POST" else "rehearsal/_panel.html"
@@ -218,7 +221,7 @@ def _shown_as(request: HttpRequest, name: str, context: Mapping[str, Any]) -> Ht
 
 
 def _decided(form: PlaygroundForm, workload: Workload) -> dict[str, Any]:
-    """One request under each version; or the last of many, side by side."""
+    """Decide one request with each version, or compare the versions on many."""
     data = form.cleaned_data
     try:
         documents = waiting.documents_of(workload, data["versions"], data["draft"])
@@ -245,7 +248,7 @@ def _tried(form: BacktestForm, workload: Workload) -> dict[str, Any]:
 
 
 def _asked(form: TasksForm, workload: Workload, documents: Mapping[str, Any]) -> waiting.Asked:
-    """The tasks that the form names. Raises `InvalidInput` for a file that is too large to read here."""
+    """Return the tasks that the form names. Raises `InvalidInput` for a file that is too large for the page."""
     data, file = form.cleaned_data, form.cleaned_data["file"]
     if file is not None and (file.size or 0) > waiting.MOST_BYTES:
         raise InvalidInput("The file is larger than 4 MiB: manage.py backtest reads any.")
@@ -283,7 +286,7 @@ def _shown(result: Backtest, bar: float) -> dict[str, Any]:
 
 
 def _told(result: Backtest, best: Line | None) -> Sequence[Line]:
-    """Those that sentences are written for: all of a few, of a sweep the best one."""
+    """Return the lines to explain in sentences: all of a few, or the best one of a sweep."""
     return result.policies if len(result.policies) <= _FEW else [best] if best is not None else []
 
 
@@ -292,7 +295,7 @@ def _asked_first(line: Line) -> list[tuple[str, int]]:
 
 
 def _curve(result: Backtest, bar: float) -> Mapping[str, Any]:
-    """Points in US dollars a task and per cent right, for the picture; the table beside it says the same."""
+    """Return points in US dollars per task and per cent correct, for the picture; the table shows the same."""
     return {
         "policies": _points(result.policies),
         "models": _points(result.models),

@@ -1,4 +1,4 @@
-"""Pages of the review: an environment or an owner in it, a workload, a rollout. Reads only."""
+"""Pages of the review: an environment or one owner in it, a workload, a rollout. Reads only."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -33,8 +33,8 @@ from rollout_app.review.words import change_sentence
 from rollout_app.review.workloads import WorkloadReview, review_workload
 
 LENGTHS = (1, 7, 30, 90)
-_SENTENCES = 8  # of what changed most
-_ROWS = 50  # of a table
+_SENTENCES = 8  # largest changes, as sentences
+_ROWS = 50  # per table
 _BREAKDOWNS = (("model", "Model"), ("rule", "Rule"), ("version", "Version"))
 
 
@@ -149,7 +149,7 @@ def _p95(review: WorkloadReview, endpoint: str) -> float | None:
 
 
 def _breakdowns(sides: Sequence[Any], keys: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Tables by key: rows with `name`, `now` and `before`."""
+    """Return tables by key; their rows have `name`, `now` and `before`."""
     tables = []
     for key, title in keys:
         rows = breakdown(key, *(grouped(side, lambda route, key=key: getattr(route, key)) for side in sides))  # type: ignore[misc]
@@ -158,7 +158,7 @@ def _breakdowns(sides: Sequence[Any], keys: Sequence[tuple[str, str]]) -> list[d
 
 
 def change_rows(comparison: PeriodComparison) -> list[tuple[str, str, str]]:
-    """(figure, change, interval), at one mix or in the same minutes."""
+    """Return (figure, change, interval), at one mix or in the same minutes."""
     return [
         ("Cost per success", *_relative(comparison.cost_per_success)),
         ("Cost per task", *_relative(comparison.cost_per_task)),

@@ -1,4 +1,4 @@
-"""What a person can do with a rollout from its page: each action with its role, its button and its words."""
+"""What a person can do with a rollout from its page: each action with its role, button and texts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from rollout_app.models import Rollout
 
 @dataclass(frozen=True, slots=True)
 class RolloutAction:
-    """`label` is on the button, `about` says what will happen, `said` what has happened.
+    """An action. `label` is on the button, `about` says what will happen, `said` what has happened.
 
-    `event` is what `actions.refusals` answers for; None: the approval of a stage.
+    `event` is the key in `actions.refusals`; None: the approval of a stage.
     """
 
     name: str
@@ -35,17 +35,17 @@ class RolloutAction:
 
     @property
     def refused_as(self) -> str:
-        """What `actions.refusals` calls it."""
+        """The key in `actions.refusals`."""
         return self.event or actions.APPROVE_STAGE
 
     @property
     def is_yes(self) -> bool:
-        """Whether it is a second person's yes: to the start, or to a stage."""
+        """Whether it is an approval, of the start or of a stage."""
         return self.name in ("approve", "approve-stage")
 
     @property
     def moves(self) -> bool:
-        """Whether it lets the candidate have traffic, or is a yes to that: then its form says what would move."""
+        """Whether it gives the candidate traffic or approves that. Its form then shows what would move."""
         return self.name in ("submit", "approve", "start", "break-glass", "approve-stage", "advance")
 
 
@@ -222,13 +222,13 @@ ROLLOUT_ACTIONS = {
 
 
 def next_stage(rollout: Rollout) -> int:
-    """The stage that the rollout would enter next: the first of a scheduled one."""
+    """Return the stage that the rollout would enter next; 0 if it is scheduled."""
     return 0 if rollout.state == State.SCHEDULED else rollout.stage + 1
 
 
 @dataclass(frozen=True, slots=True)
 class ActionOffer:
-    """An action that the rollout's state allows. `refusal`: why this person cannot take it (empty: they can)."""
+    """An action that the rollout's state allows. `refusal`: why this person cannot take it; empty if they can."""
 
     action: RolloutAction
     address: str
@@ -243,7 +243,7 @@ def action_named(name: str) -> RolloutAction:
 
 
 def offers(request: HttpRequest, rollout: Rollout) -> list[ActionOffer]:
-    """Every action that this state allows, each with the reason if this person cannot take it."""
+    """Return all actions that the state allows, each with the reason if this person cannot take it."""
     refused = actions.refusals(rollout, clock.now())
     return [
         ActionOffer(
@@ -261,7 +261,7 @@ def _is_hidden(refusal: actions.Refusal | None) -> bool:
 
 
 def _is_not_theirs(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> bool:
-    """A yes that this person never gave, or took back: there is nothing to offer."""
+    """Return whether the action withdraws an approval that this person never gave or already withdrew."""
     if action.event is not Event.WITHDRAW_APPROVAL:
         return False
     own = rollout.approvals.filter(stage=None, withdrawn_at=None, approver_user_id=str(person(request).pk))
@@ -280,7 +280,7 @@ def why_not(
 
 
 def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
-    """Whether this person can give an approval that the rollout waits for: of its start or of its next stage."""
+    """Return whether this person can give an approval that the rollout waits for, of its start or its next stage."""
     now = clock.now()
     for action in (ROLLOUT_ACTIONS[name] for name in ("approve", "approve-stage")):
         refusal = actions.refusal(rollout, action.refused_as, now)
@@ -290,13 +290,13 @@ def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
 
 
 def approval_binding(rollout: Rollout, action: RolloutAction) -> dict[str, str]:
-    """What an approval's form must carry: the hash of what the person is looking at. Empty for other actions."""
+    """Return the hash that an approval's form must carry, of what the person is looking at. Empty for other actions."""
     stages = {"approve": None, "approve-stage": next_stage(rollout)}
     return {"expected_binding": binding(rollout, stages[action.name])} if action.name in stages else {}
 
 
 def form_texts(rollout: Rollout, action: RolloutAction) -> dict[str, Any]:
-    """Heading, explanation and button of the action's form."""
+    """Return heading, explanation and button of the action's form."""
     versions = f"v{rollout.baseline.number} → v{rollout.candidate.number}"
     return {
         "heading": f"{action.label}: {rollout.workload.name} {versions} in {rollout.environment.name}",

@@ -1,6 +1,6 @@
-"""What is served now where a rollout was, whatever the rollout itself says. Reads only.
+"""What is served now in a rollout's place, regardless of the rollout's own record. Reads only.
 
-A rollout remembers what it did; since then it may have been reverted, overtaken or pinned.
+The rollout may have been reverted, overtaken or pinned since it ended.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rollout_app.models import Rollout
 
 @dataclass(frozen=True, slots=True)
 class ServedNow:
-    """`baseline`: the version that is served, None: nothing is. `reverted_by`: the rollout that took it back.
+    """What is served now. `baseline`: the served version, or None. `reverted_by`: the rollout that undid this one.
 
     `pin_model`: empty without a pin; `readback`: how many routers follow the pin.
     """

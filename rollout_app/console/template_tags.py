@@ -1,4 +1,4 @@
-"""What pages of other nouns show of rollouts: `{% load rollouts %}`."""
+"""Template tags with which other pages show rollouts: `{% load rollouts %}`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ register = template.Library()
 
 @dataclass(frozen=True, slots=True)
 class MarginRow:
-    """A guardrail of a workload in words."""
+    """A guardrail of a workload, formatted."""
 
     metric: str
     label: str
@@ -31,7 +31,7 @@ class MarginRow:
 
 @register.simple_tag
 def rollouts_of(workload: Workload, environments: Iterable[Environment]) -> list[Rollout]:
-    """The workload's last rollouts in the environments that the page shows."""
+    """Return the workload's latest rollouts in the environments of the page."""
     found = workload.rollouts.filter(environment__in=list(environments))
     rows = found.select_related("environment", "workload", "baseline", "candidate")
     return list(rows.defer("evidence", "baseline__canonical", "candidate__canonical")[:8])
@@ -55,7 +55,7 @@ def _margin_row(guardrail: Guardrail, own: set[tuple[str, bool]]) -> MarginRow:
 
 @register.filter
 def spoken(chart: LineChart) -> str:
-    """The last value of each line, for those who hear the page."""
+    """Return the last value of each line, for screen readers."""
     said = [
         f"{name}: {_written(chart.unit, points[-1][1])} last"
         for name, points in chart.lines.items()

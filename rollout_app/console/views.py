@@ -53,14 +53,15 @@ _FILTERS = {
 }
 
 
-_HEAVY = ("evidence", "baseline__canonical", "candidate__canonical")  # read when they are asked for
+_HEAVY = ("evidence", "baseline__canonical", "candidate__canonical")  # loaded only on access
 
 
-# --- what one may see ---------------------------------------------------------------------------------------------
+# --- visibility
+# ---------------------------------------------------------------------------------------------------
 
 
 def visible(request: HttpRequest) -> QuerySet[Rollout]:
-    """The rollouts of the environments that this person may see, without their heavy columns."""
+    """Return the rollouts of the environments that this person may see, without their heavy columns."""
     return selectors.rollouts_for(person(request)).defer(*_HEAVY)
 
 
@@ -85,7 +86,7 @@ def rollouts(request: HttpRequest) -> HttpResponse:
 
 
 def _narrowed(request: HttpRequest) -> QuerySet[Rollout]:
-    """`?show=` by state, `?workload=` by name; what is unknown narrows nothing."""
+    """Filter by `?show=` (state) and `?workload=` (name); unknown values are ignored."""
     _, condition = _FILTERS.get(request.GET.get("show", ""), _FILTERS[""])
     if workload := request.GET.get("workload"):
         condition &= Q(workload__name=workload)
@@ -104,7 +105,7 @@ _PARTS = {
 
 @console_view("GET")
 def rollout_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The whole page; for its own request every two seconds, only what changed."""
+    """Show the whole page. For its own poll every two seconds, return only what changed."""
     rollout = rollout_for(request, pk)
     if live.is_poll(request):
         return _poll(request, rollout)
@@ -131,7 +132,7 @@ def _poll(request: HttpRequest, rollout: Rollout) -> HttpResponse:
 
 
 def _drawn_from(rollout: Rollout, approvals: Sequence[Approval]) -> tuple[Any, ...]:
-    """What the page's parts say comes from these columns; the environment's revision grows with what is served."""
+    """Return the columns that the page's parts depend on. The environment's revision grows with every served change."""
     columns = rollout.__dict__, rollout.environment.__dict__
     read = [{name: value for name, value in row.items() if not name.startswith("_")} for row in columns]
     return (*read, [(approval.pk, approval.at, approval.withdrawn_at) for approval in approvals])
@@ -142,7 +143,7 @@ _FIGURES = {"figures": "rollouts/_figures.html"}
 
 @console_view("GET")
 def rollout_figures(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Both arms and the charts. Of a long rollout they sum many rows, so they are asked for less often."""
+    """Show both arms and the charts. A long rollout sums many rows, so these are polled less often."""
     rollout = rollout_for(request, pk)
     parts = live.rendered(request, _FIGURES, _figures(rollout))
     return live.fresh(request, parts, ended=rollout.state in ENDED)
@@ -150,7 +151,9 @@ def rollout_figures(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @console_view("GET")
 def rollout_blast_radius(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Once it has started it rests on what the routers decided in shadow: many rows, so the page asks for it apart."""
+    """Show the blast radius. After the start it reads many rows of shadow decisions, so the page loads it
+    separately.
+    """
     rollout = rollout_for(request, pk)
     context = {"rollout": rollout, "ahead": ahead_of(rollout)}
     if live.is_poll(request):
@@ -202,7 +205,7 @@ def address_of(rollout: Rollout) -> str:
 
 @console_view("GET", "POST")
 def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
-    """One action: GET shows its form, POST does it."""
+    """Run one action: GET shows its form, POST executes it."""
     action = action_named(name)
     rollout = rollout_for(request, pk, role=action.role)
     form = _form_of(request, rollout, action)
@@ -224,7 +227,9 @@ def act(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
 
 
 def _rests_on(request: HttpRequest, rollout: Rollout) -> dict[str, Any]:
-    """What a yes rests on: beside the rollout's page, which has the figures, only what that page has not."""
+    """Return the evidence for an approval. In a dialog on the rollout's page, leave out the figures that the
+    page shows.
+    """
     evidence = presenters.evidence_of(rollout)
     context = {"is_yes": True, "guardrails": evidence.guardrails, "shadow": evidence.shadow}
     whole_page = not request.headers.get("HX-Request")
@@ -241,9 +246,9 @@ def _form_of(request: HttpRequest, rollout: Rollout, action: RolloutAction) -> R
 
 
 def _as_seen(action: Callable[..., Rollout]) -> Callable[..., Rollout]:
-    """The action, refused if the rollout has moved since the form was shown.
+    """Wrap the action so that it is refused if the rollout has moved since the form was shown.
 
-    A pause and a rollback are never refused for that: they act on the rollout wherever it is by now.
+    A pause and a rollback are never refused for that: they act on the current state.
     """
 
     def act_on(rollout: Rollout, *, seen: int, **values: Any) -> Rollout:
@@ -276,7 +281,10 @@ def propose(request: HttpRequest) -> HttpResponse:
 
 
 def _ahead(workload: Workload, places: QuerySet[Environment], form: ProposeForm) -> Ahead | None:
-    """Of the version and the environment that the link names, or that were just sent; of the only environment."""
+    """Show the blast radius for the version and environment that the link names or that were posted.
+
+    Without an environment, use the only one if there is just one.
+    """
     given = form.cleaned_data if form.is_bound else form.initial
     candidate, environment = given.get("candidate"), given.get("environment")
     if environment is None and len(places) == 1:
@@ -293,17 +301,17 @@ def _choose_workload(request: HttpRequest) -> HttpResponse:
 
 
 def _may_propose_in(request: HttpRequest, workload: Workload) -> QuerySet[Environment]:
-    """Where this person is an editor and something is served that a rollout could move."""
+    """Return the environments where this person is an editor and the workload is served."""
     served = Environment.objects.filter(assignments__workload=workload).order_by("name")
     if chosen := served.filter(pk=_number(request.POST.get("environment", ""))).first():
         must(
             request, Role.EDITOR, chosen.name
-        )  # not offered, and asked for all the same: a refusal, not a typing error
+        )  # it was not offered, so answer with a refusal instead of a form error
     return served.filter(name__in=[e.name for e in served if may(request, Role.EDITOR, e.name)])
 
 
 def _asked(request: HttpRequest) -> dict[str, Any]:
-    """Initial values from the link: `candidate` by number, `environment` by name."""
+    """Return initial values from the link: `candidate` by number, `environment` by name."""
     versions = PolicyVersion.objects.filter(workload__name=request.GET["workload"])
     asked = versions.filter(number=_number(request.GET.get("candidate", ""))).first()
     candidate = asked or versions.order_by("-number").first()
@@ -322,7 +330,7 @@ def _propose(workload: Workload, *, environment: Environment, **values: Any) -> 
 
 def _said(rollout: Rollout) -> str:
     if rollout.state == State.AWAITING_APPROVAL:
-        return "Proposed. It waits for another person's approval."
+        return "Proposed. It is waiting for another person's approval."
     return f"Proposed. {rollout.environment.name} requires no approval: an operator can start it."
 
 

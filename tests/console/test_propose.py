@@ -59,7 +59,7 @@ def test_it_proposes_and_says_what_it_waits_for(
         "standard",
         "maria",
     )
-    assert "It waits for another person" in text(response)
+    assert "It is waiting for another person" in text(response)
 
 
 def test_it_schedules(people: People, summaries: Workload, production: Environment) -> None:

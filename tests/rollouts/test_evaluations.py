@@ -173,7 +173,7 @@ def test_it_drops_the_evaluation_of_a_rollout_that_moved_and_stores_the_others()
 
 
 def silent(rollout: Rollout, traffic: Traffic) -> None:
-    """Two more minutes in which 15 tasks were decided for the candidate, and not one of them is finished."""
+    """Two more minutes in which 15 tasks were decided for the candidate, and none of them finishes."""
     more(traffic, minutes=2)
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
     rows.filter(successes__gt=10).update(decided=15, tasks=0, tracked=0, successes=0, failures=0, cost_n=0)
@@ -185,7 +185,7 @@ def test_it_rolls_back_a_candidate_that_is_not_heard_of() -> None:
     assert reconcile.reconcile(rollout.pk) == "hold"  # 15 tasks are judged
     silent(rollout, traffic)
     assert reconcile.reconcile(rollout.pk) == "roll_back"
-    assert "not one of them is finished" in Rollout.objects.get(pk=rollout.pk).rollback_reason
+    assert "none of them has an outcome" in Rollout.objects.get(pk=rollout.pk).rollback_reason
 
 
 def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence() -> None:

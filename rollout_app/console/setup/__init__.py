@@ -1,1 +1,1 @@
-"""What rollouts follow, set up by people: plans, guardrails, and the first steps of a new instance."""
+"""Pages to set up what rollouts use: plans, guardrails, and the first steps of a new instance."""

@@ -1,4 +1,4 @@
-"""From an empty instance to a guarded rollout: the steps, each checked off by the facts. Reads only."""
+"""The steps from an empty instance to a guarded rollout, checked off automatically. Reads only."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from rollout_app.models import Rollout
 
 @dataclass(frozen=True, slots=True)
 class FirstStep:
-    """`address`: where it is done; empty where this person may not, and then `who` may."""
+    """One step. `address`: where to do it; empty if this person may not, and then `who` says who may."""
 
     label: str
     about: str
@@ -23,7 +23,7 @@ class FirstStep:
 
 
 def first_steps(request: HttpRequest) -> list[FirstStep]:
-    """Empty once a rollout was started: from then on the home page has news."""
+    """Return the steps; empty once a rollout was started, because the home page then has news."""
     if Rollout.objects.exclude(started_at=None).exists():
         return []
     workload = Workload.objects.order_by("pk").first()
@@ -59,5 +59,7 @@ def _step(
     names = [thing.name for thing in things if thing is not None]
     if done or not allowed or len(names) < len(things):
         ahead = len(names) < len(things)
-        return FirstStep(label, about, done, who="" if done or ahead else "Somebody with the role does this.")
+        return FirstStep(
+            label, about, done, who="" if done or ahead else "Someone with the required role does this."
+        )
     return FirstStep(label, about, done, reverse(f"console:{page}", args=names))

@@ -1,4 +1,4 @@
-"""Pages of a workload's guardrails: the margins, a form for each, and what another margin would have done."""
+"""Pages of a workload's guardrails: the margins, a form for each, and a preview on past rollouts."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -23,13 +23,14 @@ from rollout_app.engine.metrics import Metric
 from rollout_app.models import Rollout
 from rollout_app.rehearsal.dry_run import dry_run
 
-_REHEARSED = 3  # of the last rollouts: each is judged anew from its minutes
-# Minutes of traffic that are judged anew in one answer, about a millisecond each: while one types, and when asked to.
+_REHEARSED = 3  # past rollouts, each judged again from its minutes
+# Maximum minutes of traffic to judge again per response, about a millisecond each: while typing, and on
+# request.
 _PROMPT, _PATIENT = 1_500, 15_000
 
 
 class MarginForm(forms.Form):
-    """A margin as people write it: 2 (points), or 10 (percent of the baseline's); and an absolute bound beside it."""
+    """A margin in everyday units, 2 (points) or 10 (percent of the baseline's), and an optional absolute bound."""
 
     enabled = forms.BooleanField(
         required=False, label="Judge it", help_text="Off: it neither holds nor rolls back."
@@ -73,7 +74,7 @@ class MarginForm(forms.Form):
 
     @property
     def values(self) -> tuple[bool, float, float]:
-        """(enabled, margin, weight) as `actions.set_guardrail` takes them."""
+        """Return (enabled, margin, weight) as input for `actions.set_guardrail`."""
         given = self.cleaned_data
         return given["enabled"], float(given["margin"]) / 100, float(given["weight"])
 
@@ -83,7 +84,7 @@ class MarginForm(forms.Form):
         return None if bound is None else float(bound) * _bound_scale(self._of)
 
     def overrides(self, had_bound: float | None) -> list[dict[str, Any]]:
-        """What rollouts would be judged by instead. `had_bound`: the one that is kept now."""
+        """Return the overrides to judge rollouts by. `had_bound`: the stored bound."""
         enabled, margin, weight = self.values
         bound = self.given_bound
         changed: list[dict[str, Any]] = [
@@ -104,7 +105,7 @@ def _bound_unit(metric: Metric) -> str:
 
 
 def _bound_scale(metric: Metric) -> float:
-    """What a person writes, times this, is what is kept: nano-dollars, or a share."""
+    """Return the factor from the entered value to the stored one: nano-dollars, or a share."""
     return 1e9 if metric == Metric.COST_PER_SUCCESS else 0.01
 
 
@@ -148,7 +149,9 @@ def edit_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
 
 
 def _set(workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, reason: str, **_: Any) -> bool:
-    """Keep what was changed of the two, both or none: a margin that stays standard is not made the workload's own."""
+    """Store the changed ones of margin and bound, both or none. An unchanged standard margin is not made the workload's
+    own.
+    """
     enabled, margin, weight = form.values
     kept = {"actor": actor, "reason": reason, "enabled": enabled, "weight": weight}
     bound, had = form.given_bound, _bound(workload, metric)
@@ -164,14 +167,14 @@ def _set(workload: Workload, metric: Metric, form: MarginForm, *, actor: Any, re
 
 
 def _bound(workload: Workload, metric: Metric) -> float | None:
-    """The absolute bound that is kept now."""
+    """Return the stored absolute bound."""
     row = workload.guardrails.filter(metric=metric.value, bound__isnull=False).first()
     return None if row is None else row.bound
 
 
 @console_view("POST")
 def rehearse_margin(request: HttpRequest, name: str, metric: str) -> HttpResponse:
-    """What the typed margin would have done to the last rollouts; nothing is kept."""
+    """Show what the typed margin would have done to the latest rollouts. Stores nothing."""
     workload, found = workload_for(request, name), _metric(metric)
     form = MarginForm(found, request.POST)
     context = {"answers": _rehearsed(request, workload, found, form, _PROMPT), "form": form}
@@ -231,14 +234,14 @@ def _initial(workload: Workload, metric: Metric) -> dict[str, Any]:
 
 
 def _plain(number: float, places: int = 4) -> Decimal:
-    """Without zeros at the end, and equal to what a form sends back unchanged."""
+    """Return the number without trailing zeros, equal to what an unchanged form posts."""
     return Decimal(f"{number:.{places}f}".rstrip("0").rstrip("."))
 
 
 def _rehearsed(
     request: HttpRequest, workload: Workload, metric: Metric, form: MarginForm, minutes: int
 ) -> Sequence[tuple[Rollout, str, bool | None]]:
-    """(rollout, what the margin would have done, whether it would have gone back) of the last ones that ran."""
+    """Return (rollout, what the margin would have done, whether it would have rolled back) for the latest rollouts."""
     if form.is_bound:
         if not form.is_valid():
             return ()

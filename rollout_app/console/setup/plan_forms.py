@@ -1,4 +1,4 @@
-"""The plan builder's input: a plan's name and words, and a form for each stage."""
+"""Forms of the plan builder: the plan's name and description, and one form per stage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from rollout_app.engine.evidence import SHARE_ALL
 from rollout_app.engine.plans import MAX_STAGES
 
 _NUMBER = {"class": "pm-short"}
-_POINTS = SHARE_ALL / 100  # pcm in a percent
+_POINTS = SHARE_ALL / 100  # pcm per percent
 
 
 class PlanForm(forms.Form):
-    """`expected`: the version of the plan that was shown; empty for a new one."""
+    """A plan. `expected`: the version of the plan that was shown; empty for a new one."""
 
     name = forms.SlugField(max_length=64, help_text="Letters, digits, hyphens and underscores.")
     description = forms.CharField(
-        required=False, max_length=200, help_text="Shown where one chooses a plan: for which work it is."
+        required=False, max_length=200, help_text="Shown when choosing a plan: what kind of work it is for."
     )
     reason = forms.CharField(
         required=False, max_length=2_000, help_text="Kept in the audit log with your name."
@@ -27,7 +27,7 @@ class PlanForm(forms.Form):
 
 
 class StageForm(forms.Form):
-    """One stage in the units that people think in: percent, minutes, hours."""
+    """One stage in everyday units: percent, minutes, hours."""
 
     mode = forms.ChoiceField(
         choices=[("shadow", "shadow"), ("percentage", "share"), ("full", "full")], label="Stage"
@@ -72,11 +72,11 @@ class StageForm(forms.Form):
 
     @property
     def share(self) -> int:
-        """Per 100,000."""
+        """The share per 100,000."""
         return round(float(self.cleaned_data["share_percent"] or 0) * _POINTS)
 
     def stage(self) -> dict[str, Any]:
-        """The stage as `plans.check` reads it: what is empty takes its default there."""
+        """Return the stage as input for `plans.check`, which fills in defaults for empty fields."""
         given = dict(self.cleaned_data)
         stage: dict[str, Any] = {"mode": given["mode"], "approval": given["approval"]}
         if given["mode"] == "percentage":
@@ -93,7 +93,7 @@ StageForms = forms.formset_factory(StageForm, extra=0, min_num=1, max_num=MAX_ST
 
 
 def initial_of(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage as its form shows it."""
+    """Return a stage as initial values of its form."""
     return {
         **stage,
         "share_percent": _plain(stage.get("share_pcm", 0) / _POINTS),
@@ -106,7 +106,7 @@ def _plain(percent: float) -> float | int:
 
 
 class TrafficForm(forms.Form):
-    """Whose traffic the expected length is told for."""
+    """Chooses the traffic for which the expected length is estimated."""
 
     at = forms.ModelChoiceField(
         Assignment.objects.none(), required=False, label="At the traffic of", empty_label="nobody yet"

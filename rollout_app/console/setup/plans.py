@@ -1,7 +1,7 @@
-"""Pages of plans: the list, the builder with its picture, removal.
+"""Pages of plans: the list, the builder with its picture, and removal.
 
-The builder works by buttons alone: `add` and `remove` draw the form anew with a stage more or less. With scripts the
-picture follows what one types.
+The builder works with buttons only: `add` and `remove` redraw the form with one stage more or less. With scripts, the
+picture updates while typing.
 """
 
 import re
@@ -67,7 +67,7 @@ def edit_plan(request: HttpRequest, name: str) -> HttpResponse:
     del form.fields["name"]
     stages = _stage_forms(request, plan.stages)
     if not _redrawn(request) and attempt(request, form, _edit, plan, stages) is not None:
-        return done(request, f"Plan {name} is saved. Rollouts under way keep what they copied.", to=_listed())
+        return done(request, f"Plan {name} is saved. Rollouts under way keep their own copy.", to=_listed())
     return _builder(request, form, stages, title=f"Edit plan {name}", plan=plan)
 
 
@@ -82,7 +82,7 @@ def remove_plan(request: HttpRequest, name: str) -> HttpResponse:
     form = ReasonForm(request.POST or None)
     if attempt(request, form, _remove, plan):
         return done(request, f"Plan {name} is removed.", to=_listed())
-    about = "Rollouts that follow it keep what they copied."
+    about = "Rollouts that follow it keep their own copy."
     title = f"Remove plan {name}"
     context = {"heading": title, "about": about, "button": "Remove it", "danger": True, "form": form}
     context["back"] = _listed()
@@ -96,7 +96,7 @@ def _remove(plan: Plan, **values: Any) -> bool:
 
 @console_view("POST")
 def draw_plan(request: HttpRequest) -> HttpResponse:
-    """The picture of what is typed, and its expected length; nothing is kept."""
+    """Return the picture of the typed plan and its expected length. Stores nothing."""
     must(request, None, permissions.ANYWHERE)
     return fragment(request, "plans/_ramp.html", _picture(request, StageForms(request.POST)))
 
@@ -109,7 +109,7 @@ def _redrawn(request: HttpRequest) -> bool:
 
 
 def _stage_forms(request: HttpRequest, saved: Sequence[Any]) -> "BaseFormSet[StageForm]":
-    """The stages as posted, with a row more or less if that was asked for; else those of the plan."""
+    """Return the posted stages, with one more or less if requested, or the plan's stages."""
     if request.method != "POST":
         return StageForms(initial=[initial_of(stage) for stage in saved])
     posted = StageForms(request.POST)
@@ -126,20 +126,20 @@ def _stage_forms(request: HttpRequest, saved: Sequence[Any]) -> "BaseFormSet[Sta
 def _as_posted(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     data: dict[str, Any] = {"form-TOTAL_FORMS": len(rows), "form-INITIAL_FORMS": 0}
     for at, row in enumerate(rows):
-        # An unticked box is not posted at all.
+        # Browsers do not post an unchecked box.
         data |= {f"form-{at}-{name}": value for name, value in row.items() if value not in (None, False)}
     return data
 
 
 def _in_order(stages: "BaseFormSet[StageForm]") -> list[StageForm]:
-    """In the only order that a plan can have."""
+    """Sort the stages into the only order that a plan can have."""
     return sorted(stages.forms, key=lambda form: (_ORDER[form.cleaned_data["mode"]], form.share))
 
 
 def _checked(stages: "BaseFormSet[StageForm]") -> list[dict[str, Any]]:
-    """The stages as the actions take them; raises `PlanRefused` where a field is wrong by itself."""
+    """Return the stages as input for the actions. Raises `PlanRefused` if a field is invalid."""
     if not stages.is_valid():
-        raise PlanRefused("Some stages are not right; look at the marked fields.")
+        raise PlanRefused("Some stages are invalid; see the marked fields.")
     return [form.stage() for form in _in_order(stages)]
 
 
@@ -148,7 +148,7 @@ _PROBLEM = re.compile(r"stages\[(\d+)\](?:\.(\w+))?")
 
 
 def _mark(stages: "BaseFormSet[StageForm]", problems: Sequence[Any]) -> None:
-    """Each problem of a refused plan beside the field of the stage that it is about."""
+    """Attach each problem of a refused plan to the field of its stage."""
     for problem in problems:
         if found := _PROBLEM.fullmatch(problem["path"]):
             form, name = _in_order(stages)[int(found[1])], _FIELDS.get(found[2] or "", found[2])
@@ -166,7 +166,7 @@ def _builder(
 
 
 def _picture(request: HttpRequest, stages: "BaseFormSet[StageForm]") -> dict[str, Any]:
-    """`picture`, or in `why_not` a sentence for what cannot be drawn yet."""
+    """Return `picture`, or `why_not` with a sentence if it cannot be drawn yet."""
     served = Assignment.objects.filter(environment__in=environments_of(request))
     served = served.select_related("workload", "environment").defer("fragment").order_by("workload__name")
     chooser = TrafficForm(served, _asked(request))
@@ -181,7 +181,7 @@ def _picture(request: HttpRequest, stages: "BaseFormSet[StageForm]") -> dict[str
 
 
 def _asked(request: HttpRequest) -> QueryDict:
-    """The workload whose traffic is taken: the posted one, else the one in the address."""
+    """Return the query that names the workload whose traffic to use: the posted one, or the one in the URL."""
     return request.POST if "at" in request.POST else request.GET
 
 

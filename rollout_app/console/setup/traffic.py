@@ -1,4 +1,4 @@
-"""How much comes in for a workload in an environment, for estimates. Reads only."""
+"""A workload's traffic in an environment, for estimates. Reads only."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +14,9 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class TrafficFigures:
-    """Of the last day. `per_minute`: None where nothing came in. `failure`: of its graded tasks, else from the bar."""
+    """Traffic of the last day. `per_minute`: None without tasks. `failure`: of graded tasks, or derived from the
+    quality bar.
+    """
 
     per_minute: float | None
     failure: float
