@@ -108,7 +108,10 @@ class RotateForm(TellingForm):
 def receivers(request: HttpRequest) -> HttpResponse:
     must(request, Role.ADMIN, "")
     waiting = Delivery.objects.filter(state=Delivery.State.DEAD).count()
-    context = {"receivers": Receiver.objects.all(), "dead": waiting, "types": events.TYPES}
+    listed = [
+        (each, [events.TYPES.get(type_, type_) for type_ in each.events]) for each in Receiver.objects.all()
+    ]
+    context = {"receivers": listed, "dead": waiting}
     return page(request, "notifications/receivers.html", context, title="Notifications")
 
 

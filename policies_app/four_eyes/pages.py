@@ -113,6 +113,9 @@ def _switch_off_or_ask(environment: Any, *, break_glass: bool, **values: Any) ->
     return "Requested. Another person must agree.", address_of(asked)
 
 
+_TITLES = {"assignment.serve_first": "Serve a version", "membership.grant": "Give a role"}
+
+
 def _change_page(
     request: HttpRequest, found: ChangeRequest, approving: ApproveChangeForm, ending: ReasonForm
 ) -> HttpResponse:
@@ -135,7 +138,14 @@ def _change_page(
     }
     crumbs = [("Changes", reverse("console:changes"))]
     status = max(status_of(approving), status_of(ending))
-    return page(request, "access/change.html", context, title=str(found), crumbs=crumbs, status=status)
+    return page(
+        request,
+        "access/change.html",
+        context,
+        title=_TITLES.get(found.action, "Four eyes off"),
+        crumbs=crumbs,
+        status=status,
+    )
 
 
 def _shown(found: ChangeRequest) -> dict[str, str]:

@@ -154,3 +154,11 @@ def test_many_uses_of_break_glass_are_one_banner(
     assert page.count("This stays on every page") == 1 and "2 more" in page
     listed = text(people("eva", "approver").get(reverse("console:break_glasses")))
     assert "A first version served without approval" in listed and "assignment.break_glass" not in listed
+
+
+def test_a_list_of_receivers_has_no_codes(people: People, listener: Listener) -> None:
+    ann = people("ann", "admin")
+    add(ann, listener, events=["rollout.rolled_back"])
+    page = text(ann.get(reverse("console:notifications")))
+    assert "A rollout is rolled back, by Pointsman or by a person" in page
+    assert "rollout.rolled_back" not in page
