@@ -1,4 +1,4 @@
-"""/api/v1 of who may do what: keys, memberships, teams."""
+"""/api/v1 for access: keys, memberships, teams."""
 
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -23,7 +23,9 @@ class KeySerializer(serializers.ModelSerializer[Key]):
     user = serializers.CharField(source="user.username", default=None, read_only=True)
     scopes = serializers.ListField(child=serializers.ChoiceField(Role.choices), read_only=True)
     workloads = serializers.ListField(
-        child=serializers.CharField(), read_only=True, help_text="that it is limited to; empty: no limit"
+        child=serializers.CharField(),
+        read_only=True,
+        help_text="the workloads that it is limited to; empty: no limit",
     )
 
     class Meta:
@@ -36,7 +38,7 @@ class KeySerializer(serializers.ModelSerializer[Key]):
 
 
 class NewKeySerializer(KeySerializer):
-    key = serializers.CharField(read_only=True, help_text="the secret, shown this once")
+    key = serializers.CharField(read_only=True, help_text="the secret, shown only once")
 
     class Meta(KeySerializer.Meta):
         fields = [*KeySerializer.Meta.fields, "key"]
@@ -46,7 +48,7 @@ class NewKeySerializer(KeySerializer):
 class KeyInput(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(Key.Kind.choices)
     environment = serializers.SlugField(max_length=64, default="", allow_blank=True)
-    label = serializers.CharField(max_length=120)  # type: ignore[assignment]  # a key's, not the field's
+    label = serializers.CharField(max_length=120)  # type: ignore[assignment]  # the key's label, not the field's
     scopes = serializers.ListField(child=serializers.ChoiceField(SCOPES), default=list, max_length=5)
     workloads = serializers.ListField(
         child=serializers.SlugField(max_length=120), default=list, max_length=500
@@ -71,14 +73,14 @@ class MembershipSerializer(serializers.ModelSerializer[Membership]):
     class Meta:
         model = Membership
         fields = ["id", "user", "environment", "role", "reason"]
-        validators: list[Any] = []  # a membership that is there already is the action's 409
+        validators: list[Any] = []  # the action reports an existing membership as a 409
 
 
 class NewMembershipSerializer(MembershipSerializer):
     break_glass = serializers.BooleanField(
         default=False,
         write_only=True,
-        help_text="give it now, alone, though it takes a second person; the audit log says so",
+        help_text="grant it now without a second person; the audit log records it",
     )
 
     class Meta(MembershipSerializer.Meta):
@@ -86,7 +88,7 @@ class NewMembershipSerializer(MembershipSerializer):
 
 
 class AskedSerializer(serializers.Serializer[Any]):
-    change_request = serializers.UUIDField(help_text="what an approver approves under /change-requests")
+    change_request = serializers.UUIDField(help_text="the request to approve under /change-requests")
 
 
 class TeamSerializer(serializers.ModelSerializer[Team]):
@@ -98,7 +100,7 @@ class TeamSerializer(serializers.ModelSerializer[Team]):
         fields = ["name", "members", "reason"]
         extra_kwargs: ClassVar[dict[str, Any]] = {
             "name": {"validators": []}
-        }  # a taken name is the action's 409
+        }  # the action reports a taken name as a 409
 
 
 class MembersInput(serializers.Serializer[Any]):
@@ -116,9 +118,9 @@ class KeysView(ApiView):
 
     @extend_schema(request=KeyInput, responses={201: NewKeySerializer})
     def post(self, request: Request) -> Response:
-        """Issue a key; its text is in this answer and nowhere else.
+        """Issue a key. Its text is only in this response.
 
-        An admin key acts for the person who makes it, with roles that they hold; a router key takes an admin.
+        An admin key acts for the person who creates it, with roles that they hold. A router key requires an admin.
         """
         data = self.validated(KeyInput)
         if data["kind"] == Key.Kind.ROUTER:
@@ -131,7 +133,7 @@ class KeysView(ApiView):
 class RevokeKeyView(ApiView):
     @extend_schema(request=RevokeInput, responses=KeySerializer)
     def post(self, request: Request, key_id: str) -> Response:
-        """End a key now. To revoke it twice changes nothing."""
+        """Revoke a key. Revoking it twice changes nothing."""
         key = key_for(self.actor, key_id)
         reason = self.validated(RevokeInput)["reason"]
         return Response(KeySerializer(actions.revoke_key(key.key_id, actor=self.actor, reason=reason)).data)
@@ -142,9 +144,9 @@ class RotateKeyView(ApiView):
 
     @extend_schema(request=RotateInput, responses={201: NewKeySerializer})
     def post(self, request: Request, key_id: str) -> Response:
-        """Replace a key by a successor with the same rights; the old one goes on for the overlap.
+        """Replace a key with a successor that has the same rights. The old one stays valid for the overlap.
 
-        Of a key that acts for a person, only that person gets the new text.
+        If the key acts for a person, only that person gets the new text.
         """
         key = key_for(self.actor, key_id)
         data = self.validated(RotateInput)
@@ -166,7 +168,7 @@ class MembershipsView(ApiView):
 
     @extend_schema(request=NewMembershipSerializer, responses={201: MembershipSerializer})
     def post(self, request: Request) -> Response:
-        """Give a person a role in one environment, or in every one (`environment` empty)."""
+        """Grant a person a role in one environment, or in every one (empty `environment`)."""
         data = self.validated(NewMembershipSerializer)
         environment = data.get("environment", "")
         self.require(Role.ADMIN, environment)
@@ -185,7 +187,7 @@ class MembershipsView(ApiView):
 class MembershipRequestsView(ApiView):
     @extend_schema(request=MembershipSerializer, responses={201: AskedSerializer})
     def post(self, request: Request) -> Response:
-        """Ask for a role that takes a second person: an approver or admin more, where four eyes are asked."""
+        """Request a role that needs a second person: approver or admin, if four eyes are required."""
         data = self.validated(MembershipSerializer)
         environment = data.get("environment", "")
         self.require(Role.ADMIN, environment)
@@ -197,10 +199,10 @@ class MembershipRequestsView(ApiView):
 class MembershipView(ApiView):
     @extend_schema(parameters=[REASON], responses={204: None})
     def delete(self, request: Request, pk: int) -> Response:
-        """Take a role away from a person; it counts from the next request on."""
+        """Withdraw a role from a person, effective with the next request."""
         membership = Membership.objects.filter(pk=pk).first()
         if membership is None or not permissions.has_role(self.actor, Role.ADMIN, membership.environment):
-            raise NotFound("There is no such membership, or it is not yours to end.")
+            raise NotFound("There is no such membership, or you may not end it.")
         actions.withdraw_role(membership, actor=self.actor, reason=self.query_reason())
         return Response(status=204)
 
@@ -225,7 +227,7 @@ class TeamsView(ApiView):
 class TeamView(ApiView):
     @extend_schema(request=MembersInput, responses=TeamSerializer)
     def put(self, request: Request, name: str) -> Response:
-        """Replace a team's members; somebody who is left out can no longer edit its workloads."""
+        """Replace a team's members. People who are left out can no longer edit its workloads."""
         self.require(Role.ADMIN, "")
         data = self.validated(MembersInput)
         team = Team.objects.filter(name=name).first()
@@ -236,13 +238,13 @@ class TeamView(ApiView):
         return Response(TeamSerializer(team).data)
 
 
-# --- what one may see --------------------------------------------------------------------------------
+# --- access -----------------------------------------------------------------------------------------
 
 
 def keys_managed_by(actor: Actor) -> QuerySet[Key]:
-    """The keys of the environments that one administers; a person's own; a key sees itself.
+    """Return the keys of the environments that the actor administers, and a person's own. A key sees itself.
 
-    A key that is limited to some workloads administers no environment, so it sees itself only.
+    A key limited to some workloads administers no environment, so it sees only itself.
     """
     keys = Key.objects.select_related("user")
     names = selectors.environments_administered_by(actor)
@@ -253,15 +255,15 @@ def keys_managed_by(actor: Actor) -> QuerySet[Key]:
 
 
 def key_for(actor: Actor, key_id: str) -> Key:
-    """A key that one may end or rotate; 404 for any other."""
+    """Return a key that the actor may revoke or rotate; 404 for any other."""
     key = keys_managed_by(actor).filter(key_id=key_id).first()
     if key is None:
-        raise NotFound(f"There is no key {key_id}, or it is not yours to manage.")
+        raise NotFound(f"There is no key {key_id}, or you may not manage it.")
     return key
 
 
 def _person(actor: Actor, data: dict[str, Any]) -> User | None:
-    """An admin key acts for the person who makes it: four eyes count people, not keys."""
+    """Return the person that an admin key acts for: its creator, because four eyes count people, not keys."""
     if data["kind"] != Key.Kind.ADMIN or actor.user_id is None:
         return None
     return User.objects.get(pk=actor.user_id)

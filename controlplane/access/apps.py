@@ -16,7 +16,7 @@ class AccessConfig(AppConfig):
 
 
 def _take_stock(using: str, **kwargs: Any) -> None:
-    """After an upgrade: the log says of accounts that were made before what it says of those made from now on."""
+    """After an upgrade, record older accounts as completely as new ones."""
     from django.db import connections
 
     from controlplane.access import actions

@@ -1,4 +1,5 @@
-"""What `audit verify` holds people, keys, roles, teams, invitations and change requests against: their entries."""
+"""The rows that `audit verify` compares with their entries: people, keys, roles, teams, invitations, change
+requests."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,7 @@ def _invited(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _changes(ids: Iterable[str]) -> dict[str, str]:
-    """What was asked for."""
+    """Map ids to what was requested."""
     wanted = [found for found in ids if _UUID.fullmatch(found)]
     return {str(row.pk): _asked_for(row) for row in ChangeRequest.objects.filter(pk__in=wanted)}
 
@@ -62,7 +63,7 @@ def register() -> None:
 
 
 def _said_of_keys(body: Mapping[str, Any]) -> Iterable[Said]:
-    """A rotation tells of two keys: the old one, and its successor whole."""
+    """Describe keys. A rotation's entry describes two: the old key, and its whole successor."""
     if body["target"]["kind"] != "key" or not body["diff"]:
         return
     told = subjects.replayed(body["diff"])
@@ -85,7 +86,7 @@ def _invitations() -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 
 def _said_of_memberships(body: Mapping[str, Any]) -> Iterable[Said]:
-    """A grant is told by what is after it, a withdrawal by what was before; the target is the person."""
+    """Describe memberships: a grant has its values in `after`, a withdrawal in `before`; the target is the person."""
     side = {
         "membership.grant": "after",
         "membership.break_glass": "after",
@@ -107,11 +108,12 @@ def _name(user_id: str, role: str, environment: str) -> str:
     return f"{role} of user {user_id} in {environment or 'every environment'}"
 
 
-_OF_A_ROLE = {"user", "role", "environment"}  # what entries of roles, whose target is a person too, say
+_OF_A_ROLE = {"user", "role", "environment"}  # values of role entries, whose target is also a person
 
 
 def _said_of_people(body: Mapping[str, Any]) -> Iterable[Said]:
-    """An account is told of by all entries whose target it is; once, after an upgrade, all accounts in one."""
+    """Describe accounts: each entry whose target is an account, and the one that lists all accounts after an
+    upgrade."""
     if body["target"]["kind"] != "user":
         return
     told = subjects.replayed(body["diff"])
@@ -126,7 +128,7 @@ def _people() -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 
 def _said_of_change_requests(body: Mapping[str, Any]) -> Iterable[Said]:
-    """Its own entries, and the one of the change that it was: that one says who agreed."""
+    """Describe change requests: their own entries, and the entry of the applied change, which names the approvers."""
     if body["target"]["kind"] == "change_request":
         told = subjects.replayed(body["diff"])
         if body["action"] == "change.request" or "state" in told or isinstance(told.get("approvals"), list):

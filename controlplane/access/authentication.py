@@ -1,4 +1,4 @@
-"""Who calls the admin API: a person with a session, or a script with an admin key."""
+"""Authentication for the admin API: a person with a session, or a script with an admin key."""
 
 from datetime import timedelta
 
@@ -13,11 +13,11 @@ from controlplane.core import clock
 from controlplane.core.actors import Actor
 from controlplane.core.errors import KeyRevoked, Unauthenticated, WrongKeyKind
 
-TOUCH_EVERY = timedelta(minutes=1)  # how exact `last_used_at` is; each request would be a write otherwise
+TOUCH_EVERY = timedelta(minutes=1)  # the precision of `last_used_at`; otherwise each request would be a write
 
 
 class KeyAuthentication(BaseAuthentication):
-    """An admin key. Its roles are asked of `permissions` with each action, not here."""
+    """Authenticates an admin key. `permissions` checks its roles for each action."""
 
     def authenticate(self, request: Request) -> tuple[User | AnonymousUser, Key] | None:
         header = request.headers.get("Authorization")
@@ -25,7 +25,7 @@ class KeyAuthentication(BaseAuthentication):
             return None
         scheme, _, text = header.partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthenticated("This API takes `Authorization: Bearer <admin key>`, or a session.")
+            raise Unauthenticated("This API needs `Authorization: Bearer <admin key>`, or a session.")
         key = admin_key(text.strip())
         return key.user or AnonymousUser(), key
 
@@ -34,13 +34,13 @@ class KeyAuthentication(BaseAuthentication):
 
 
 def admin_key(text: str) -> Key:
-    """The live admin key of this text. Raises `Unauthenticated`, its kin, or `WrongKeyKind`."""
+    """Return the valid admin key with this text. Raises `Unauthenticated` or a subclass, or `WrongKeyKind`."""
     parsed = parse_key(text)
     keys = Key.objects.select_related("user")
     key = keys.filter(key_id=parsed.key_id).first() if parsed is not None else None
     now = clock.now()
     check(parsed, key, now)
-    if key is None:  # `check` has refused it; this tells the type checker
+    if key is None:  # for the type checker: `check` has raised in this case
         raise Unauthenticated("This key is not known.")
     if key.kind != Key.Kind.ADMIN:
         raise WrongKeyKind(
@@ -55,7 +55,7 @@ def admin_key(text: str) -> Key:
 
 
 def actor_of(request: Request) -> Actor:
-    """Who acts in an authenticated request. A key acts under its own name, and counts as its person."""
+    """Return the actor of an authenticated request. A key acts under its own name and counts as its person."""
     if isinstance(request.auth, Key):
         return _actor(request.auth)
     if request.user is None or not request.user.is_authenticated:

@@ -1,7 +1,7 @@
-"""Changes that wait for a second person: asked for, agreed to, applied, refused. What is applied, the caller says.
+"""Changes that wait for a second person: request, approve, reject, withdraw. The caller applies them.
 
-Each function runs inside the caller's transaction and writes no audit entry of an applied change: the action that
-applies it does, with the approvals in it.
+Each function runs inside the caller's transaction. The action that applies a change writes its audit entry, with the
+approvals in it.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _AUDITED = (
 
 
 def binding(request: ChangeRequest) -> str:
-    """SHA-256 over what an approval is a yes to."""
+    """Return the SHA-256 of what an approval covers."""
     return chain.digest(
         {
             "action": request.action,
@@ -36,7 +36,7 @@ def binding(request: ChangeRequest) -> str:
 
 
 def place(request: ChangeRequest) -> dict[str, Any]:
-    """Where the request's audit entries belong."""
+    """Return the target, environment and workload of the request's audit entries."""
     return {
         "target": ("change_request", str(request.pk)),
         "environment": request.environment,
@@ -54,7 +54,7 @@ def ask(
     actor: Actor,
     reason: str,
 ) -> ChangeRequest:
-    """Put a change forward. `contributors` wrote what it would bring; the one who asks is added."""
+    """Request a change. `contributors` are the authors of its content; the requester is added."""
     request = ChangeRequest(
         action=action,
         environment=environment,
@@ -71,7 +71,7 @@ def ask(
                 request.save(force_insert=True)
         except IntegrityError:
             raise AlreadyExists(
-                f"The same change ({request}) waits for an approval already; approve or withdraw that."
+                f"The same change ({request}) is already waiting for an approval; approve or withdraw that."
             ) from None
         log.record(
             actor=actor,
@@ -84,12 +84,12 @@ def ask(
 
 
 def agree(request: ChangeRequest, *, actor: Actor, reason: str, expected_binding: str) -> bool:
-    """Add this person's yes; True when it was the last one needed and the change is to be applied now.
+    """Add this person's approval. Return True if it was the last one needed and the change must be applied now.
 
-    An approver whose role was withdrawn meanwhile counts no longer. The row must be locked (`locked`).
+    Approvers who have lost their role in the meantime no longer count. The row must be locked (`locked`).
     """
     if expected_binding != binding(request):
-        raise ApprovalStale("It changed since you looked: read it again and approve what it is now.")
+        raise ApprovalStale("It has changed since you read it: read it again, then approve it.")
     _refuse_ended(request)
     agreed = [approval["user_id"] for approval in request.approvals]
     four_eyes.refuse_approver(actor, request.contributors, agreed)
@@ -119,12 +119,12 @@ def agree(request: ChangeRequest, *, actor: Actor, reason: str, expected_binding
 
 
 def reject(request: ChangeRequest, *, actor: Actor, reason: str) -> ChangeRequest:
-    """Say no; the request ends."""
+    """Reject the request, which ends it."""
     return _end(request, ChangeRequest.State.REJECTED, "change.reject", actor=actor, reason=reason)
 
 
 def withdraw(request: ChangeRequest, *, actor: Actor, reason: str) -> ChangeRequest:
-    """Take back one's own request."""
+    """Withdraw one's own request."""
     return _end(request, ChangeRequest.State.WITHDRAWN, "change.withdraw", actor=actor, reason=reason)
 
 
@@ -151,7 +151,7 @@ def _end(
 
 
 def locked(request: ChangeRequest) -> ChangeRequest:
-    """The request as it is now, held until the transaction ends."""
+    """Return the current request, locked until the transaction ends."""
     return ChangeRequest.objects.select_for_update().get(pk=request.pk)
 
 
@@ -161,12 +161,12 @@ def _refuse_ended(request: ChangeRequest) -> None:
 
 
 def request_fields(request: ChangeRequest) -> dict[str, Any]:
-    """A request as the audit log keeps it."""
+    """Return a request's fields for the audit log."""
     return {name: getattr(request, name) for name in _AUDITED}
 
 
 def as_evidence(request: ChangeRequest) -> dict[str, Any]:
-    """What the audit entry of the applied change keeps of who asked for it and why."""
+    """Return who requested the change and why, for the audit entry of the applied change."""
     return {
         "change_request": str(request.pk),
         "requested_by": request.requested_by,

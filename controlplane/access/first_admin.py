@@ -1,4 +1,4 @@
-"""The first person of a new instance. Nothing has a default password: it is generated, and shown once."""
+"""The first person of a new instance. There are no default passwords: it is generated, and shown once."""
 
 import secrets
 
@@ -12,7 +12,7 @@ NAME = "admin"
 
 
 def make_first_admin() -> str | None:
-    """Make the superuser `admin` where there is no superuser yet; returns the password, else None."""
+    """Create the superuser `admin` if there is no superuser yet. Return the password, or None."""
     with transaction.atomic():
         if User.objects.filter(is_superuser=True).exists():
             return None

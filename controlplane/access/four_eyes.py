@@ -1,14 +1,13 @@
-"""Four eyes: who counts as a second person. One rule for rollouts and for every other change that waits for a yes.
+"""Four eyes: who counts as a second person. One rule for rollouts and all other changes that need approval.
 
-The people who wrote, proposed or amended a change are its *contributors*, by the id of the person: a key counts as
-its person, and a key that acts for nobody is `None`. A yes counts while its giver
+The people who wrote, proposed or amended a change are its *contributors*, identified by person: a key counts as its
+person, and a key without a person as `None`. An approval counts while its giver
 
-    - is not a contributor, and never was one,
-    - has an account that is active, and the role approver in the environment,
-    - agreed to the very content that is applied (the binding, compared by whoever keeps the approvals).
+- is not, and never was, a contributor, - has an active account, and the role approver in the environment, - approved
+exactly the content that is applied (the binding, compared by the code that stores the approvals).
 
-Each is asked again when the change is applied. Where a contributor is unknown, it may have been any of the approvers:
-two of them are needed, since one at least is somebody else.
+All of this is checked again when the change is applied. If a contributor is unknown, they may be any of the approvers.
+Two approvers are then needed, because at least one of them is somebody else.
 """
 
 from collections.abc import Collection, Iterable
@@ -22,30 +21,30 @@ Contributors = Collection[str | None]
 
 
 def approvals_needed(contributors: Contributors) -> int:
-    """How many people must agree: one, or two where somebody who contributed is not known."""
+    """Return how many people must approve: one, or two if a contributor is unknown."""
     return 1 if contributors and None not in contributors else 2
 
 
 def with_contributor(contributors: Iterable[str | None], user_id: str | None) -> list[str | None]:
-    """The contributors and one more. Nobody is ever taken out of this list."""
+    """Return the contributors and one more. Nobody is ever removed from this list."""
     known = list(contributors)
     return known if user_id in known else [*known, user_id]
 
 
 def refuse_approver(actor: Actor, contributors: Contributors, agreed: Collection[str]) -> None:
-    """Raise unless this yes adds a person: not a contributor, not one of those who `agreed` already."""
+    """Raise unless this approval adds a new person: neither a contributor nor one who has `agreed` already."""
     if actor.user_id is None:
-        raise Forbidden("An approval is a person's: use a session, or a key that belongs to somebody.")
+        raise Forbidden("Only a person can approve: use a session, or a key that belongs to a person.")
     if actor.user_id in contributors:
         raise SelfApproval(
             f"{actor.label} wrote, proposed or amended this, in person or with a key: somebody else must approve it."
         )
     if actor.user_id in agreed:
-        raise Conflict("You approved it already; it takes another approver, too.")
+        raise Conflict("You have already approved it; another approver is needed.")
 
 
 def still_count(approvers: Iterable[str], contributors: Contributors, environment: str) -> set[str]:
-    """Those of the approvers whose yes counts now."""
+    """Return the approvers whose approval counts now."""
     return {
         user_id
         for user_id in approvers
@@ -55,10 +54,10 @@ def still_count(approvers: Iterable[str], contributors: Contributors, environmen
 
 
 def missing_sentence(contributors: Contributors, counted: int) -> str:
-    """What is still needed, for the refusal."""
+    """Return what is still needed, for the refusal's message."""
     if approvals_needed(contributors) == 1:
         return "An approver who neither wrote, proposed nor amended it can approve it."
     return (
-        "It was written or proposed with a key that belongs to nobody, so two approvers must agree; "
-        f"{counted} of 2 did."
+        "It was written or proposed with a key that belongs to nobody, so two approvers are needed; "
+        f"{counted} of 2 have approved."
     )

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: the same POST twice is done once, and answered alike.
+"""`Idempotency-Key`: a repeated POST is done once, and gets the same answer.
 
-The answer is kept in the transaction of the work: at no moment does one exist without the other.
-After Stripe's API and the IETF draft draft-ietf-httpapi-idempotency-key-header.
+The answer is stored in the work's transaction, so neither ever exists without the other. Modelled on Stripe's API and
+the IETF draft draft-ietf-httpapi-idempotency-key-header.
 """
 
 import re
@@ -23,7 +23,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """An answer as it is kept: `body` is JSON."""
+    """A stored answer. `body` is JSON."""
 
     status: int
     body: Any
@@ -32,14 +32,13 @@ class StoredReply:
 
 
 def answer_once(actor: Actor, key: str, request_sha256: str, work: Callable[[], StoredReply]) -> StoredReply:
-    """Do `work` and keep its answer, or give the answer that was kept.
+    """Do `work` and store its answer, or return the stored answer.
 
-    A refusal is not kept: it did nothing, so the same request may be tried again. A second request that
-    comes while the first is at work waits for it, at the unique index. Raises `IdempotencyMismatch` when the
-    key was used for another request.
+    A refusal is not stored: it changed nothing, so the request may be retried. A second request during the first one
+    waits for it at the unique index. Raises `IdempotencyMismatch` if the key was used for another request.
     """
     if not _KEY.fullmatch(key):
-        raise InvalidInput("An Idempotency-Key has 1 to 255 printable ASCII characters without spaces.")
+        raise InvalidInput("An Idempotency-Key must have 1 to 255 printable ASCII characters without spaces.")
     principal = f"{actor.kind}:{actor.id}"
     with transaction.atomic():
         try:
@@ -56,13 +55,13 @@ def answer_once(actor: Actor, key: str, request_sha256: str, work: Callable[[], 
 
 
 def prune() -> int:
-    """Forget answers older than a day; returns how many."""
+    """Delete answers older than a day. Return how many."""
     return Answer.objects.filter(at__lt=clock.now() - KEPT_FOR).delete()[0]
 
 
 def _stored_reply(answer: Answer, request_sha256: str) -> StoredReply:
     if answer.request_sha256 != request_sha256:
         raise IdempotencyMismatch(
-            f"The Idempotency-Key {answer.idempotency_key} was used for another request; take a new one."
+            f"The Idempotency-Key {answer.idempotency_key} was used for another request; use a new one."
         )
     return StoredReply(answer.status, answer.body, answer.headers, repeated=True)

@@ -1,8 +1,8 @@
-"""The keys of machines, held in memory so that a request costs no query.
+"""API keys, held in memory so that a request needs no query.
 
-The data plane's watcher reads them all every second and swaps the whole map, so that a revoked key is dead in
-every process within two. A key that is not in the map may be younger than the last read: `Keyring.missing`
-tells such a key from a mistyped one by its checksum, and only the former is worth another read.
+The data plane's watcher reads all keys every second and replaces the whole map, so a revoked key stops working in every
+process within two seconds. A key that is not in the map may be newer than the last read. `Keyring.missing`
+distinguishes such a key from a mistyped one by its checksum; only the former justifies another read.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _NOBODY = "The request needs `Authorization: Bearer <router key>`."
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The key that a request carries, as it was at the last read."""
+    """The key of a request, as of the last read."""
 
     pk: int
     kind: str
@@ -31,14 +31,15 @@ class Caller:
     workloads: frozenset[str] | None  # None: all of the environment
     expires_at: datetime | None
     revoked_at: datetime | None
-    dies_at: float  # Unix seconds of expiry or revocation, infinity for neither: all that a warm request asks
+    # Unix seconds of expiry or revocation, infinity for neither: the only check on the fast path.
+    dies_at: float
 
     def may_report(self, workload: str) -> bool:
         return self.workloads is None or workload in self.workloads
 
 
 class Keyring:
-    """All keys, by the hash of their text. One per process, replaced whole by the watcher."""
+    """All keys, by the hash of their text. One per process; the watcher replaces the contents."""
 
     def __init__(self) -> None:
         self._by_secret: dict[str, Caller] = {}
@@ -65,7 +66,7 @@ class Keyring:
         return caller
 
     def still_good(self, caller: Caller) -> Caller:
-        """The same key as of now, for a request that has waited. Raises as `router` does."""
+        """Return the key's current state, for a request that has waited. Raises like `router`."""
         known = self._by_secret.get(caller.secret_sha256)
         if known is None or known.dies_at <= time.time() + self._ahead:
             parsed = ParsedKey(caller.kind, caller.environment, caller.key_id, caller.secret_sha256)
@@ -73,19 +74,20 @@ class Keyring:
         return known
 
     def missing(self, authorization: bytes | None) -> bool:
-        """True for a well-formed key that was not there at the last read: it may have been issued since."""
+        """Return whether this is a well-formed key that was unknown at the last read, so it may have been issued
+        since."""
         if authorization is None or authorization[:7].lower() != _SCHEME:
             return False
         parsed = parse_key(authorization[7:].strip().decode("latin-1"))
         return parsed is not None and parsed.secret_sha256 not in self._by_secret
 
     def _refusal(self, parsed: ParsedKey | None, caller: Caller | None) -> Unauthenticated:
-        """Why not, by the one rule that the admin API follows too."""
+        """Return the reason for a refusal, by the same rule as in the admin API."""
         try:
             check(parsed, caller, datetime.fromtimestamp(time.time() + self._ahead, UTC))
         except Unauthenticated as refusal:
             return refusal
-        return Unauthenticated("This key is dead.")  # it died between the two looks at the clock
+        return Unauthenticated("This key is no longer valid.")  # it expired between the two checks
 
 
 def _caller(

@@ -1,13 +1,13 @@
-"""The keys of machines: their text, and whether they are good. Nothing here touches the database.
+"""API keys: their text and their validity, without the database.
 
     pmr_production_4fXk0cYb2LqA_<43 random characters><6 characters of CRC-32>
-    │   │          │            └ base 62: 256 bits; the checksum finds a mistyped or cut key without a
-    │   │          │              look-up, and lets secret scanners tell a key from a lookalike
+    │   │          │            └ base 62: 256 bits; the checksum detects a mistyped or truncated key without
+    │   │          │              a lookup, and lets secret scanners recognise keys
     │   │          └ key id: public, stored, printed in logs
     │   └ environment; empty for an admin key of every environment
     └ pmr: router · pma: admin
 
-The row keeps the SHA-256 of the whole text. 256 random bits need no slow hash: there is nothing to guess.
+The row stores the SHA-256 of the whole text. 256 random bits cannot be guessed, so no slow hash is needed.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _KEY = re.compile(r"(pm[ra])_([A-Za-z0-9_-]{0,64})_([0-9A-Za-z]{12})_[0-9A-Za-z]
 
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
-    """What a well-formed key says of itself. Nothing of it is believed before `check`."""
+    """The parts of a well-formed key. Do not trust them before `check`."""
 
     kind: str
     environment: str
@@ -39,7 +39,7 @@ class ParsedKey:
 
 
 class KeyRecord(Protocol):
-    """What `check` needs of the stored row, so that a cached copy will do."""
+    """What `check` needs of the stored row, so that a cached copy works, too."""
 
     @property
     def kind(self) -> str: ...
@@ -54,14 +54,14 @@ class KeyRecord(Protocol):
 
 
 def new_key_text(kind: str, environment: str) -> tuple[str, str]:
-    """A fresh (key id, key text)."""
+    """Return a new (key id, key text)."""
     key_id = _random_text(12)
     text = f"{PREFIXES[kind]}_{environment}_{key_id}_{_random_text(43)}"
     return key_id, text + _checksum(text)
 
 
 def parse_key(text: str) -> ParsedKey | None:
-    """The parts of a key, or None when it cannot be one: wrong shape, or a checksum that does not match."""
+    """Return the parts of a key, or None if the shape or the checksum is wrong."""
     match = _KEY.fullmatch(text) if len(text) <= 256 else None
     if match is None or _checksum(text[:-6]) != text[-6:]:
         return None
@@ -70,9 +70,9 @@ def parse_key(text: str) -> ParsedKey | None:
 
 
 def check(parsed: ParsedKey | None, record: KeyRecord | None, now: datetime) -> None:
-    """Raise `Unauthenticated`, `KeyRevoked` or `KeyExpired` unless it is the record's key, alive at `now`.
+    """Raise `Unauthenticated`, `KeyRevoked` or `KeyExpired` unless it is the record's key and valid at `now`.
 
-    An unknown key id and a wrong secret get the same answer: which ids exist is nobody's business.
+    An unknown key id and a wrong secret get the same answer, so that callers cannot find out which ids exist.
     """
     if (
         parsed is None
@@ -80,7 +80,7 @@ def check(parsed: ParsedKey | None, record: KeyRecord | None, now: datetime) -> 
         or not hmac.compare_digest(parsed.secret_sha256, record.secret_sha256)
         or (parsed.kind, parsed.environment) != (record.kind, record.environment)
     ):
-        raise Unauthenticated("This key is not known. Check that it was copied whole.")
+        raise Unauthenticated("This key is unknown. Check that you copied all of it.")
     if record.revoked_at is not None and record.revoked_at <= now:
         raise KeyRevoked(f"Key {parsed.key_id} was revoked; ask an admin of Pointsman for a new one.")
     if record.expires_at is not None and record.expires_at <= now:
@@ -96,7 +96,7 @@ def _random_text(length: int) -> str:
 
 
 def _checksum(text: str) -> str:
-    """CRC-32 in six base-62 characters: 62⁶ > 2³²."""
+    """Return the CRC-32 in six base-62 characters (62⁶ > 2³²)."""
     value, characters = zlib.crc32(text.encode()), ""
     for _ in range(6):
         value, index = divmod(value, 62)

@@ -1,4 +1,4 @@
-"""Gives every request an id and a source, for its log lines and the audit entries written behind it."""
+"""Gives every request an id and a source, for its log lines and audit entries."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from controlplane.core.context import request_context
 
-# A caller may bring an id, to follow a request through several systems; nothing that could forge a log line.
+# A caller may send an id, to follow a request through several systems, but nothing that could forge a log line.
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 

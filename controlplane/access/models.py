@@ -1,4 +1,4 @@
-"""Who may do what: teams, memberships with a role per environment, and the keys of machines."""
+"""Access control: teams, memberships with a role per environment, invitations, API keys, change requests."""
 
 from django.conf import settings
 from django.db import models
@@ -7,7 +7,7 @@ from controlplane.core.ids import uuid7
 
 
 class Role(models.TextChoices):
-    """What a person may do in one environment. Each role is a right of its own, not a rank; admin has all."""
+    """A right of a person in one environment. Roles do not imply each other, except that admin has all."""
 
     VIEWER = "viewer", "viewer: sees everything"
     EDITOR = "editor", "editor: writes versions, proposes rollouts"
@@ -16,8 +16,8 @@ class Role(models.TextChoices):
     ADMIN = "admin", "admin: everything, and keys and members"
 
 
-AGENT = "agent"  # a scope of keys, and no role: nobody holds it
-# What an agent's key may at most, of what its person may. `ApiView` opens few of an operator's addresses to it.
+AGENT = "agent"  # a scope of keys, not a role: nobody holds it
+# The most that an agent's key may do, within its person's rights. `ApiView` opens only few operator URLs to it.
 AGENT_ROLES = frozenset({Role.VIEWER, Role.EDITOR, Role.OPERATOR})
 SCOPES = [*Role.choices, (AGENT, "agent: reads, checks, proposes, pauses, rolls back; nothing else")]
 
@@ -36,7 +36,7 @@ class Membership(models.Model):
     """One role of one person in one environment; an empty environment means all of them."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
-    # By name, not by foreign key: access lies below policies_app and must not know its models.
+    # By name, not by foreign key: this app must not depend on policies_app.
     environment = models.SlugField(max_length=64, blank=True, default="")
     role = models.CharField(max_length=16, choices=Role.choices)
 
@@ -50,7 +50,7 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """A link that makes one account with these roles, once. The row keeps the SHA-256 of the token in the link."""
+    """A link that creates one account with these roles, once. The row stores the SHA-256 of the link's token."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     token_sha256 = models.CharField(max_length=64, unique=True)
@@ -62,12 +62,13 @@ class Invitation(models.Model):
         default=list
     )  # [{"environment": "production", "role": "editor"}]; "" is everywhere
     teams = models.JSONField(default=list)  # names
-    # Null for the instance itself (a command), and for a key that belongs to nobody. When it is accepted, they must
-    # still be allowed to give all of it.
+    # Null for the instance itself (a command), and for a key without a person. At acceptance the inviter must still
+    # be allowed to grant everything.
     inviter = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="invitations"
     )
-    # The id of the key that it was made with: it is good for as long as that key is. Empty: by a person, or a command.
+    # The id of the key that created it; it is valid only as long as that key. Empty: created by a person or a
+    # command.
     inviter_key = models.CharField(max_length=16, blank=True, default="")
     inviter_label = models.CharField(max_length=200)
     created_at = models.DateTimeField()
@@ -86,22 +87,22 @@ class Invitation(models.Model):
 
 
 class Key(models.Model):
-    """A machine's key. The secret is shown once and never stored: the row keeps its SHA-256."""
+    """An API key. The secret is shown once and never stored: the row has its SHA-256."""
 
     class Kind(models.TextChoices):
         ROUTER = "router", "router: polls snapshots, reports outcomes"
         ADMIN = "admin", "admin: the API for scripts"
 
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    key_id = models.CharField(max_length=16, unique=True)  # the public part, found in the key itself
+    key_id = models.CharField(max_length=16, unique=True)  # the public part, contained in the key's text
     secret_sha256 = models.CharField(max_length=64)
     label = models.CharField(max_length=120)
     environment = models.SlugField(
         max_length=64, blank=True, default=""
     )  # empty: every one (admin keys only)
-    scopes = models.JSONField(default=list)  # roles, or `agent` alone (admin keys); routers have none
+    scopes = models.JSONField(default=list)  # roles, or only `agent` (admin keys); router keys have none
     workloads = models.JSONField(default=list)  # names; empty: all of the environment
-    # The person behind it: what the key does counts as theirs (four eyes). Null for unattended routers.
+    # The person it acts for: what the key does counts as theirs (four eyes). Null for unattended routers.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, null=True, blank=True, related_name="keys"
     )
@@ -130,14 +131,14 @@ class Key(models.Model):
 
     @property
     def roles(self) -> frozenset[str]:
-        """What its scopes give it, before anything limits it."""
+        """Return the roles that its scopes give it, before other limits."""
         return frozenset(AGENT_ROLES if self.is_agent else self.scopes)
 
 
 class ChangeRequest(models.Model):
-    """A change, other than a rollout, that waits for a second person (`four_eyes`): what, where, who asked, who agreed.
+    """A change, other than a rollout, that waits for a second person (`four_eyes`).
 
-    What it does when enough people have agreed is the action's that `action` names.
+    The action named by `action` applies it once enough people have approved.
     """
 
     class State(models.TextChoices):
@@ -155,7 +156,7 @@ class ChangeRequest(models.Model):
     )  # what is asked for, as the binding covers it: {"version": 3, "digest": "sha256:…"}
     reason = models.TextField()
     requested_by = models.CharField(max_length=200)
-    contributors = models.JSONField()  # ids of people; null for a key that belongs to nobody
+    contributors = models.JSONField()  # ids of people; null for a key without a person
     approvals = models.JSONField(default=list)  # [{"user_id", "label", "reason", "at"}], in the order given
     state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
     created_at = models.DateTimeField()
@@ -177,18 +178,18 @@ class ChangeRequest(models.Model):
 
 
 class Answer(models.Model):
-    """The first answer to a POST with an `Idempotency-Key`, kept in that request's own transaction.
+    """The first answer to a POST with an `Idempotency-Key`, stored in that request's transaction.
 
-    The row is inserted before the work: a second request with the same key waits for the first one's commit,
-    then finds its answer; if the first one failed, the row is gone with all it did, and the second does it.
+    The row is inserted before the work. A second request with the same key waits for the first one's commit and finds
+    its answer. If the first one failed, the row was rolled back with its work, and the second does it.
     """
 
-    principal = models.CharField(max_length=80)  # `key:4fXk0cYb2LqA`; one caller's keys never meet another's
+    principal = models.CharField(max_length=80)  # `key:4fXk0cYb2LqA`; separates the keys of different callers
     idempotency_key = models.CharField(max_length=255)
     request_sha256 = models.CharField(max_length=64)  # of method, path and body
     status = models.PositiveSmallIntegerField(default=0)
     body = models.JSONField(null=True)
-    headers = models.JSONField(default=dict)  # ETag and Location, where there were
+    headers = models.JSONField(default=dict)  # ETag and Location, if present
     at = models.DateTimeField(db_index=True)  # pruned after a day
 
     class Meta:

@@ -1,4 +1,4 @@
-"""/api/v1 of people and invitations."""
+"""/api/v1 for people and invitations."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -51,7 +51,7 @@ class NeededReasonInput(serializers.Serializer[Any]):
 
 class GivenRoleSerializer(serializers.Serializer[Any]):
     environment = serializers.CharField(
-        max_length=64, default="", allow_blank=True, help_text="empty: in every environment"
+        max_length=64, default="", allow_blank=True, help_text="empty: every environment"
     )
     role = serializers.ChoiceField(Role.choices)
 
@@ -72,7 +72,7 @@ class InvitationSerializer(serializers.ModelSerializer[Invitation]):
 
 
 class NewInvitationSerializer(InvitationSerializer):
-    link = serializers.CharField(read_only=True, help_text="to send to the person; shown this once")
+    link = serializers.CharField(read_only=True, help_text="to send to the person; shown only once")
 
     class Meta(InvitationSerializer.Meta):
         fields = [*InvitationSerializer.Meta.fields, "link"]
@@ -80,12 +80,12 @@ class NewInvitationSerializer(InvitationSerializer):
 
 
 class InvitationInput(serializers.Serializer[Any]):
-    invited = serializers.CharField(max_length=120, help_text="whom it is for, as you call them")
+    invited = serializers.CharField(max_length=120, help_text="the person it is for, as you call them")
     email = serializers.EmailField(default="", allow_blank=True, max_length=254)
     roles = serializers.ListField(child=GivenRoleSerializer(), min_length=1, max_length=200)
     teams = serializers.ListField(child=serializers.SlugField(max_length=64), default=list, max_length=100)
     days = serializers.IntegerField(
-        default=3, min_value=1, max_value=30, help_text="how long the link is good"
+        default=3, min_value=1, max_value=30, help_text="days that the link is valid"
     )
     reason = ReasonField(required=True)
 
@@ -93,19 +93,19 @@ class InvitationInput(serializers.Serializer[Any]):
 class PeopleView(ApiView):
     @extend_schema(responses=PersonSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """List people with their roles. It takes an admin, who sees the roles in what they administer."""
+        """List people with their roles. Requires an admin, who sees the roles in the environments they administer."""
         return self.page(selectors.people_for(self.actor), PersonSerializer)
 
 
 class PersonView(ApiView):
     @extend_schema(responses=PersonSerializer)
     def get(self, request: Request, pk: int) -> Response:
-        """Read one person."""
+        """Return one person."""
         return Response(PersonSerializer(selectors.person_for(self.actor, pk)).data)
 
 
 class PersonChangeView(ApiView):
-    """One change to one person. It takes an admin of every environment; the action asks for that."""
+    """Base of views that make one change to a person. The action requires an admin of every environment."""
 
     change: Callable[..., User]
 
@@ -120,7 +120,7 @@ class DeactivatePersonView(PersonChangeView):
 
     @extend_schema(request=NeededReasonInput, responses=PersonSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """Close a person's account: sessions and keys end at once."""
+        """Deactivate a person's account. Sessions and keys end at once."""
         return self.changed(pk)
 
 
@@ -129,7 +129,7 @@ class ActivatePersonView(PersonChangeView):
 
     @extend_schema(request=NeededReasonInput, responses=PersonSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """Open a closed account again. Its keys stay revoked."""
+        """Activate a deactivated account. Its keys stay revoked."""
         return self.changed(pk)
 
 
@@ -138,7 +138,7 @@ class EndSessionsView(PersonChangeView):
 
     @extend_schema(request=NeededReasonInput, responses=PersonSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """Log a person out everywhere."""
+        """End all of a person's sessions."""
         return self.changed(pk)
 
 
@@ -147,7 +147,7 @@ class RemoveSecondFactorView(PersonChangeView):
 
     @extend_schema(request=NeededReasonInput, responses=PersonSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """Remove the second factor of somebody who lost it."""
+        """Remove a person's lost second factor."""
         return self.changed(pk)
 
 
@@ -156,7 +156,7 @@ class WithdrawSuperuserView(PersonChangeView):
 
     @extend_schema(request=NeededReasonInput, responses=PersonSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """Make an administrator of the instance a person like any other."""
+        """Withdraw a person's superuser rights."""
         return self.changed(pk)
 
 
@@ -165,12 +165,13 @@ class InvitationsView(ApiView):
 
     @extend_schema(responses=InvitationSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """List the invitations of what one administers, newest first."""
+        """List the invitations for environments that you administer, newest first."""
         return self.page(selectors.invitations_for(self.actor), InvitationSerializer)
 
     @extend_schema(request=InvitationInput, responses={201: NewInvitationSerializer})
     def post(self, request: Request) -> Response:
-        """Invite somebody. The answer holds the link, this once. It takes an admin of each place that it gives."""
+        """Invite somebody. Only this response contains the link. Requires an admin of each environment that it
+        gives."""
         self.require(Role.ADMIN, permissions.ANYWHERE)
         data = self.validated(InvitationInput)
         lives = timedelta(days=data.pop("days"))
@@ -182,7 +183,7 @@ class InvitationsView(ApiView):
 class RevokeInvitationView(ApiView):
     @extend_schema(request=NeededReasonInput, responses=InvitationSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
-        """End an invitation that was not used yet."""
+        """Revoke an unused invitation."""
         invitation = selectors.invitation_for(self.actor, pk)
         reason = self.validated(NeededReasonInput)["reason"]
         ended = actions.revoke_invitation(invitation.pk, actor=self.actor, reason=reason)

@@ -1,4 +1,4 @@
-"""Who may do what, asked of the database at each call: a role taken away counts at once."""
+"""Permission checks. They query the database each time, so a withdrawn role is lost at once."""
 
 from collections.abc import Callable
 
@@ -10,19 +10,18 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import Forbidden, KeyLimited, RoleMissing
 
 Principal = Actor | AbstractBaseUser | AnonymousUser | Key
-ANYWHERE = None  # in place of an environment: the role in any one of them will do
+ANYWHERE = None  # instead of an environment: the role in any one is enough
 
 
 def has_role(
     principal: Principal, role: Role | str, environment: str | None, *, workload: str | None = None
 ) -> bool:
-    """True if the principal holds the role in the environment, directly or as an admin of it.
+    """Return whether the principal holds the role in the environment, directly or as an admin of it.
 
-    Every role lets see, so any of them holds `viewer`; else no role holds another, but `admin` holds all.
-    `""` asks for a role in every environment, `ANYWHERE` for one in any.
-    A key has the roles of its scopes, and of these only what the person behind it has at this moment. A key that is
-    limited to some workloads holds a role (other than viewer) only where `workload` names one of them: what is about
-    no workload, or about all of them, is not for such a key.
+    Every role includes `viewer`, and `admin` includes all; no other role includes another. `""` means the role in every
+    environment, `ANYWHERE` in any. A key has the roles of its scopes that its person holds at this moment. A key
+    limited to some workloads holds a role (other than viewer) only if `workload` names one of them: it has no rights to
+    anything about no workload, or about all.
     """
     wanted = set(Role.values) if role == Role.VIEWER else {str(role), Role.ADMIN.value}
     match principal:
@@ -41,7 +40,7 @@ def has_role(
 
 
 def roles_held(person: AbstractUser) -> Callable[[Role | str, str | None], bool]:
-    """`has_role` of this person at this moment, for a page that asks of many environments: one query in all."""
+    """Return this person's `has_role` at this moment, for pages with many environments: one query in all."""
     if not person.is_active or person.is_superuser:
         return lambda role, environment: bool(person.is_active)
     held = set(Membership.objects.filter(user_id=person.pk).values_list("environment", "role"))
@@ -57,7 +56,7 @@ def roles_held(person: AbstractUser) -> Callable[[Role | str, str | None], bool]
 def require_role(
     principal: Principal, role: Role | str, environment: str | None, *, workload: str | None = None
 ) -> None:
-    """Raise `RoleMissing`, with the role and the place in its sentence."""
+    """Raise `RoleMissing`, naming the role and the environment."""
     if not has_role(principal, role, environment, workload=workload):
         if has_role(principal, role, environment, workload=_a_workload_of(principal)):
             raise KeyLimited(_limit(principal), role=Role(role).value, environment=environment or "")
@@ -70,9 +69,9 @@ def require_role(
 
 
 def may_edit_workload(principal: Principal, owner: Team, workload: str = "") -> bool:
-    """True for an editor on the owning team, and for an admin of every environment.
+    """Return whether this is an editor on the owning team, or an admin of every environment.
 
-    A key without a person behind it is on no team: it may edit the workloads that it was issued for.
+    A key without a person is on no team: it may edit the workloads that it was issued for.
     """
     if has_role(principal, Role.ADMIN, "", workload=workload):
         return True
@@ -94,7 +93,7 @@ def require_workload_editor(principal: Principal, owner: Team, workload: str) ->
 
 
 def visible_environments(principal: Principal) -> set[str] | None:
-    """The names of the environments that the principal may see; None: all of them."""
+    """Return the names of the environments that the principal may see; None means all."""
     if has_role(principal, Role.VIEWER, ""):
         return None
     key = _key_of(principal)
@@ -139,7 +138,7 @@ def _key_holds(
 
 
 def _a_workload_of(principal: Principal) -> str | None:
-    """One of the workloads that a key is limited to; None for a key without a limit, and for people."""
+    """Return one of the workloads that a key is limited to; None for other keys, and for people."""
     key = _key_of(principal)
     return key.workloads[0] if key is not None and key.workloads else None
 
@@ -147,7 +146,9 @@ def _a_workload_of(principal: Principal) -> str | None:
 def _limit(principal: Principal) -> str:
     key = _key_of(principal)
     names = ", ".join(key.workloads) if key is not None else ""
-    return f"This key is limited to {names}: it does nothing that is about another workload, or about none."
+    return (
+        f"This key is limited to {names}: it cannot be used for other workloads, or for requests about none."
+    )
 
 
 def _key_of(principal: Principal) -> Key | None:

@@ -1,4 +1,4 @@
-"""People and invitations through the gate: what one may see of them, and whom one may change."""
+"""Queries for people and invitations, limited to what the caller may see and manage."""
 
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from controlplane.core.errors import NotFound
 
 
 def environments_administered_by(principal: Principal) -> set[str] | None:
-    """Names; None: all of them."""
+    """Return the names of the environments administered; None means all."""
     if permissions.has_role(principal, Role.ADMIN, ""):
         return None
     names = permissions.visible_environments(principal) or set()
@@ -20,7 +20,7 @@ def environments_administered_by(principal: Principal) -> set[str] | None:
 
 
 def people_for(principal: Principal) -> QuerySet[User]:
-    """Everybody with an account, for an admin of some environment; with the roles in what that admin administers."""
+    """Return everybody with an account, for an admin of some environment, with the roles in what they administer."""
     permissions.require_role(principal, Role.ADMIN, ANYWHERE)
     names = environments_administered_by(principal)
     roles = Membership.objects.order_by("environment", "role")
@@ -34,12 +34,12 @@ def people_for(principal: Principal) -> QuerySet[User]:
 def person_for(principal: Principal, pk: int) -> User:
     found = people_for(principal).filter(pk=pk).first() if pk < 2**31 else None
     if found is None:
-        raise NotFound("There is no such person, or they are not yours to manage.")
+        raise NotFound("There is no such person, or you may not manage them.")
     return found
 
 
 def invitations_for(principal: Principal) -> QuerySet[Invitation]:
-    """The invitations that give nothing beyond what the caller administers."""
+    """Return the invitations that give nothing beyond what the caller administers."""
     permissions.require_role(principal, Role.ADMIN, ANYWHERE)
     rows = Invitation.objects.select_related("accepted_by")
     names = environments_administered_by(principal)
@@ -56,5 +56,5 @@ def invitations_for(principal: Principal) -> QuerySet[Invitation]:
 def invitation_for(principal: Principal, pk: UUID) -> Invitation:
     found = invitations_for(principal).filter(pk=pk).first()
     if found is None:
-        raise NotFound("There is no such invitation, or it is not yours to manage.")
+        raise NotFound("There is no such invitation, or you may not manage it.")
     return found

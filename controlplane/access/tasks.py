@@ -9,6 +9,6 @@ from controlplane.core import clock
 
 @shared_task(soft_time_limit=300, time_limit=330)
 def prune() -> None:
-    """Forget old answers to idempotent requests, and sessions that have ended."""
+    """Delete old answers to idempotent requests, and expired sessions."""
     idempotency.prune()
     Session.objects.filter(expire_date__lt=clock.now()).delete()

@@ -52,7 +52,7 @@ def test_an_admin_alone_makes_no_approver_where_somebody_else_could_agree(
 ) -> None:
     person("eva", "approver", environment="production")
     root, puppet = actor("root", "admin"), person("puppet")
-    with pytest.raises(ApprovalMissing, match="takes a second person"):
+    with pytest.raises(ApprovalMissing, match="needs a second person"):
         actions.grant_role(puppet, role, environment, actor=root, reason="x")
     with pytest.raises(ApprovalMissing):
         actions.invite("Puppet", actor=root, reason="x", roles=[{"role": role, "environment": environment}])
@@ -117,7 +117,7 @@ def test_nobody_agrees_to_their_own_role() -> None:
 def test_what_one_may_give_is_not_asked_for() -> None:
     person("eva", "approver", environment="production")
     root, ann = actor("root", "admin"), person("ann")
-    with pytest.raises(Conflict, match="One person may give"):
+    with pytest.raises(Conflict, match="One person may grant"):
         actions.request_role(ann, "viewer", "production", actor=root, reason="x")
     with pytest.raises(AlreadyExists):
         actions.request_role(
@@ -138,7 +138,7 @@ def test_the_page_asks_for_what_takes_two() -> None:
     ben, client = person("ben"), logged_in("root")
     form: dict[str, Any] = {"role": "approver", "environment": "production", "reason": "more hands"}
     answer = client.post(f"/console/people/{ben.pk}/", form, follow=True)
-    assert "Asked for. Another person must agree" in text(answer)
+    assert "Requested. Another person must agree" in text(answer)
     assert not has_role(ben, "approver", "production")
     listed = logged_in("eva").get("/console/changes/")
     assert "Make ben approver in production" in text(listed)

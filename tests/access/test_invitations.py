@@ -101,7 +101,7 @@ def test_it_works_once() -> None:
     assert first.post("/console/invitation/", FORM).status_code == 302
     again = second.post("/console/invitation/", FORM | {"username": "other"})
     assert again.status_code == 410
-    assert "used already" in text(again)
+    assert "already been used" in text(again)
     assert not User.objects.filter(username="other").exists()
 
 
@@ -209,7 +209,7 @@ def test_the_token_is_gone_from_the_address_at_once() -> None:
         ("password", "1234567890123", "numeric"),
         ("password", "nina", "too short"),
         ("again", "another word", "differ"),
-        ("full_name", "Ni\u202ena", "cannot be seen"),
+        ("full_name", "Ni\u202ena", "invisible character"),
     ],
 )
 def test_a_bad_account_is_refused_beside_its_field(field: str, value: str, said: str) -> None:
@@ -285,7 +285,7 @@ def test_the_page_says_what_is_missing_and_keeps_what_was_typed() -> None:
     client = logged_in("root", "admin")
     answer = client.post("/console/people/invite/", {"invited": "Nina", "days": 3, "reason": "new"})
     assert answer.status_code == 422
-    assert "Tick at least one role" in text(answer)
+    assert "Select at least one role" in text(answer)
     assert 'value="Nina"' in answer.content.decode()
 
 

@@ -1,4 +1,4 @@
-"""Every write to who may do what. Each in one transaction with its audit entry.
+"""Every write to accounts, keys, roles, teams and invitations, each in one transaction with its audit entry.
 
 accounts     create_person  change_password  account_change  take_stock
 keys         issue_key  revoke_key  rotate_key

@@ -1,8 +1,8 @@
-"""Accounts as the audit log keeps them, and what is written to them outside of a page of people.
+"""Accounts as recorded in the audit log, and writes to them outside the people pages.
 
-Everything by which somebody signs in or counts as an administrator is in an account's entries, so that `audit verify`
-finds what was changed past them: of a password, a second factor or a provider's account a fingerprint, which shows
-that it is the same and nothing else.
+The entries of an account cover everything that lets somebody sign in or makes them an administrator, so `audit verify`
+detects changes that bypassed them. Passwords and second factors are recorded as fingerprints, which show only whether
+they are the same.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _MADE = ("user.first_admin", "user.create")
 
 
 def person_fields(user: User) -> dict[str, Any]:
-    """A person as the audit log keeps them."""
+    """Return a person's fields for the audit log."""
     factors = Authenticator.objects.filter(user_id=user.pk)
     accounts = SocialAccount.objects.filter(user_id=user.pk).values_list("provider", "uid")
     return {name: getattr(user, name) for name in COLUMNS} | {
@@ -38,7 +38,7 @@ def person_fields(user: User) -> dict[str, Any]:
 
 
 def _of_factor(row: Authenticator) -> str:
-    """Without what using it changes: which of the recovery codes are left."""
+    """Return a factor's fingerprint, without what its use changes (the remaining recovery codes)."""
     lasting = {name: value for name, value in row.data.items() if name != "used_mask"}
     return _fingerprint("second_factor", json.dumps(lasting, sort_keys=True))
 
@@ -51,7 +51,7 @@ def _fingerprint(what: str, secret: str) -> str:
 def account_change(
     user: User, action: str, *, actor: Actor, reason: str = "", evidence: Any = None
 ) -> Iterator[None]:
-    """A transaction around a change to somebody's account; its entry is appended last."""
+    """Run a change to an account in a transaction, and append its entry last."""
     with transaction.atomic():
         before = person_fields(User.objects.select_for_update().get(pk=user.pk))
         yield
@@ -75,9 +75,10 @@ def create_person(
     superuser: bool = False,
     action: str = "user.create",
 ) -> User:
-    """Make an account past an invitation: what a command on the server does. Without a password nobody logs in."""
+    """Create an account without an invitation, as server commands do. Without a password it cannot be used to log
+    in."""
     user = User(username=username, is_superuser=superuser, is_staff=superuser)
-    user.set_password(password)  # before the transaction: a hash takes long, and SQLite has one writer
+    user.set_password(password)  # before the transaction: hashing takes long, and SQLite has one writer
     with transaction.atomic():
         save_new(user)
         log.record(
@@ -91,8 +92,8 @@ def create_person(
 
 
 def save_new(user: User) -> None:
-    """Insert the row of somebody whose name, in whatever case, nobody has."""
-    taken = AlreadyExists(f"Somebody is called {user.username} already; choose another name.")
+    """Insert a new person. Raises `AlreadyExists` if the name is taken, ignoring case."""
+    taken = AlreadyExists(f"The name {user.username} is taken; choose another one.")
     if User.objects.filter(username__iexact=user.username).exists():
         raise taken
     try:
@@ -105,7 +106,7 @@ def save_new(user: User) -> None:
 def change_password(
     user: User, password: str, *, actor: Actor, reason: str, action: str = "password.change"
 ) -> User:
-    """A new password; every session of this person ends with it."""
+    """Set a new password. All sessions of this person end."""
     user.set_password(password)
     with account_change(user, action, actor=actor, reason=reason):
         user.save(update_fields=["password"])
@@ -113,10 +114,10 @@ def change_password(
 
 
 def take_stock() -> None:
-    """Keep an entry of the accounts of an instance that was made before their entries said all of them.
+    """Record the accounts of an instance whose older entries do not describe them completely.
 
-    Once, and never where the first account's entry says it: else a row that somebody puts into the table would be
-    believed after the next start.
+    This happens once, and never if the first account's entry is complete: otherwise a row inserted into the table by
+    hand would be accepted at the next start.
     """
     with transaction.atomic():
         if Entry.objects.filter(action=STOCK).exists() or _is_told_whole():
@@ -127,7 +128,7 @@ def take_stock() -> None:
                 actor=SYSTEM,
                 action=STOCK,
                 target=("user", "all"),
-                reason="From here on the log says all of an account; these were there before.",
+                reason="From now on the log describes accounts completely; these existed before.",
                 after=people,
             )
 

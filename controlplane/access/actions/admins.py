@@ -1,4 +1,4 @@
-"""The last admin stays: somebody must be left who can give roles."""
+"""Keep the last admin: somebody must remain who can grant roles."""
 
 from django.contrib.auth.models import User
 from django.db.models import Q, QuerySet
@@ -8,16 +8,16 @@ from controlplane.core.errors import LastAdmin
 
 
 def hold_admins() -> None:
-    """Lock everybody who may do everything until the transaction ends; the first thing that it locks.
+    """Lock all full administrators until the transaction ends. This must be the first lock taken.
 
-    Two admins who take each other away at the same moment wait for each other here. What they read afterwards is
-    true until they are done.
+    Two admins who remove each other at the same moment wait for each other here, so what they read afterwards stays
+    true.
     """
     list(_all_admins().select_for_update().order_by("pk").values_list("pk", flat=True))
 
 
 def keep_an_admin(others: QuerySet[User]) -> None:
-    """Raise `LastAdmin` unless one of the `others` is active and may do everything. After `hold_admins`."""
+    """Raise `LastAdmin` unless one of the `others` is an active full administrator. Call it after `hold_admins`."""
     if not (others & _all_admins()).filter(is_active=True).exists():
         raise LastAdmin(
             "Nobody else is an active admin of every environment. Make somebody admin first, then do this."

@@ -1,4 +1,4 @@
-"""Writes to invitations: made, revoked, accepted. An invitation gives what its inviter may give, once, by a link."""
+"""Create, revoke and accept invitations. An invitation is a link that grants, once, what its inviter may grant."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ from controlplane.core.names import hidden_character
 
 LIVES = timedelta(days=3)
 LONGEST = timedelta(days=30)
-# Names that look alike would let one person pass for another on a page of approvals.
+# Names that look alike would let one person pass for another on an approval page.
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
 
 
@@ -42,9 +42,10 @@ def invite(
     teams: Sequence[str] = (),
     lives: timedelta = LIVES,
 ) -> tuple[Invitation, str]:
-    """Make an invitation; returns it with the token of its link, which is shown this once and kept nowhere.
+    """Create an invitation. Return it with its link's token, which is shown only once and not stored.
 
-    `roles` are `{"environment", "role"}`, an empty environment for every one; the inviter is an admin of each.
+    `roles` are `{"environment", "role"}`, where an empty environment means every one. The inviter must be an admin of
+    each.
     """
     _refuse_bad_invitation(invited, email, roles, teams, lives)
     reasons.demand(actor, reason, "This invites somebody")
@@ -62,7 +63,7 @@ def invite(
         invitation.inviter_id = None if actor.user_id is None else int(actor.user_id)
         invitation.inviter_key, invitation.inviter_label = key.key_id if key else "", actor.label
         invitation.created_at, invitation.expires_at = now, now + lives
-        if key and key.expires_at:  # a key hands out nothing that outlives it
+        if key and key.expires_at:  # a key grants nothing that outlives it
             invitation.expires_at = min(invitation.expires_at, key.expires_at)
         invitation.save(force_insert=True)
         log.record(
@@ -76,7 +77,7 @@ def invite(
 
 
 def revoke_invitation(pk: UUID, *, actor: Actor, reason: str) -> Invitation:
-    """End an invitation before it is used. Whoever could have made it can end it."""
+    """Revoke an unused invitation. Anybody who could have created it may do so."""
     with log.attempt(actor=actor, action="invitation.revoke", target=("invitation", str(pk)), reason=reason):
         invitation = Invitation.objects.select_for_update(of=("self",)).filter(pk=pk).first()
         if invitation is None:
@@ -98,24 +99,24 @@ def revoke_invitation(pk: UUID, *, actor: Actor, reason: str) -> Invitation:
 
 
 def accept_with_password(token_sha256: str, *, username: str, password: str, full_name: str = "") -> User:
-    """Make the account of somebody who was invited, with a password of their own."""
+    """Create the account of an invited person, with their own password."""
     user = User(username=username, first_name=full_name[:150])
     _refuse_bad_account(user, password)
-    user.set_password(password)  # before the transaction: a hash takes long, and SQLite has one writer
+    user.set_password(password)  # before the transaction: hashing takes long, and SQLite has one writer
     return accept_as(token_sha256, user)
 
 
 def accept_as(token_sha256: str, user: User) -> User:
-    """Give what the invitation holds to `user`: a new account, or that of somebody who is logged in.
+    """Grant the invitation's contents to `user`: a new account, or somebody who is logged in.
 
-    Raises `InvitationEnded` when it was used, revoked, has expired, or its inviter may not give all of it now: the
-    right and the second person are asked for again, as they would be of one that is made at this moment.
+    Raises `InvitationEnded` if it was used or revoked, has expired, or its inviter may no longer grant all of it. The
+    inviter's rights and the second person are checked again, as for an invitation created now.
     """
     with transaction.atomic():
         found = Invitation.objects.select_for_update(of=("self",)).filter(token_sha256=token_sha256)
         invitation = found.select_related("inviter").first()
         if invitation is None:
-            raise InvitationEnded("There is no such invitation. Ask for a new link.")
+            raise InvitationEnded("This invitation does not exist. Ask for a new link.")
         refuse_ended(invitation)
         _refuse_lost_right(invitation)
         before = invitation_fields(invitation)
@@ -136,7 +137,7 @@ def accept_as(token_sha256: str, user: User) -> User:
 
 def refuse_ended(invitation: Invitation) -> None:
     if invitation.accepted_at is not None:
-        raise InvitationEnded("This invitation was used already. Log in, or ask for a new link.")
+        raise InvitationEnded("This invitation has already been used. Log in, or ask for a new link.")
     if invitation.revoked_at is not None:
         raise InvitationEnded("This invitation was revoked. Ask for a new link.")
     if invitation.expires_at <= clock.now():
@@ -148,7 +149,7 @@ def token_hash(token: str) -> str:
 
 
 def invitation_fields(invitation: Invitation) -> dict[str, Any]:
-    """An invitation as the audit log keeps it: never its token, but what shows that it is the same."""
+    """Return an invitation's fields for the audit log, with a fingerprint instead of the token."""
     names = (
         "invited",
         "email",
@@ -177,8 +178,8 @@ def _require_right_to_give(actor: Actor, roles: Sequence[Mapping[str, str]], tea
 
 
 def _refuse_lost_right(invitation: Invitation) -> None:
-    """An invitation is worth no more than what its inviter may give alone now. Else one that was made before four eyes
-    were asked, or before anybody could have agreed, would be an approver in stock."""
+    """Refuse an invitation whose inviter may no longer grant all of it alone. Otherwise one created before four eyes
+    were required, or before anybody else could approve, would be an approver in reserve."""
     inviter = _inviter(invitation)
     try:
         _require_right_to_give(inviter, invitation.roles, invitation.teams)
@@ -190,23 +191,23 @@ def _refuse_lost_right(invitation: Invitation) -> None:
         if takes_two(role["role"], role["environment"], actor=inviter):
             where = role["environment"] or "every environment"
             raise InvitationEnded(
-                f"To make somebody {role['role']} in {where} takes a second person by now. Ask for a new link "
-                "without this role, and for the role once you have an account."
+                f"Making somebody {role['role']} in {where} now needs a second person. Ask for a new link "
+                "without this role, and request the role once you have an account."
             )
 
 
 def _inviter(invitation: Invitation) -> Actor:
-    """Whose word the invitation is, as of now: a key that has ended gives nothing any more."""
+    """Return the current inviter. A key that has ended can no longer grant anything."""
     if invitation.inviter_key:
         key = Key.objects.select_related("user").filter(key_id=invitation.inviter_key).first()
         if key is None or key.revoked_at or (key.expires_at and key.expires_at <= clock.now()):
-            raise InvitationEnded("The key that this invitation was made with has ended. Ask for a new link.")
+            raise InvitationEnded("The key that created this invitation has ended. Ask for a new link.")
         return Actor("key", key.key_id, key.label, None if key.user_id is None else str(key.user_id))
     if invitation.inviter is not None:
         return Actor.of_user(invitation.inviter)
     if invitation.inviter_label != SYSTEM.label:
-        # By a key that belongs to nobody, in a version that did not keep which.
-        raise InvitationEnded("Nobody stands behind this invitation any more. Ask for a new link.")
+        # Created with a key without a person, by a version that did not record which.
+        raise InvitationEnded("This invitation's inviter no longer exists. Ask for a new link.")
     return SYSTEM
 
 
@@ -253,9 +254,11 @@ def _refuse_bad_invitation(
 ) -> None:
     problems = []
     if not invited.strip() or len(invited) > 120 or hidden_character(invited):
-        problems.append({"path": "invited", "message": "say whom you invite, in 1 to 120 visible characters"})
+        problems.append(
+            {"path": "invited", "message": "must name the person, in 1 to 120 visible characters"}
+        )
     if email and not _is_email(email):
-        problems.append({"path": "email", "message": "is no address"})
+        problems.append({"path": "email", "message": "is not a valid address"})
     if not roles:
         problems.append({"path": "roles", "message": "give at least one role"})
     for number, role in enumerate(roles):
@@ -270,9 +273,9 @@ def _refuse_bad_invitation(
     known = set(Team.objects.filter(name__in=list(teams)).values_list("name", flat=True))
     problems += [{"path": "teams", "message": f"there is no team {name}"} for name in set(teams) - known]
     if not timedelta(minutes=5) <= lives <= LONGEST:
-        problems.append({"path": "days", "message": "an invitation lives for up to 30 days"})
+        problems.append({"path": "days", "message": "must be at most 30 days"})
     if problems:
-        raise InvalidInput("The invitation cannot be made.", problems)
+        raise InvalidInput("The invitation is not valid.", problems)
 
 
 def _is_email(text: str) -> bool:
@@ -284,9 +287,9 @@ def _is_email(text: str) -> bool:
 
 
 def refuse_bad_username(username: str) -> None:
-    """Raise `InvalidInput` for a name that no account may have."""
+    """Raise `InvalidInput` if this cannot be a user name."""
     if problems := _problems_of_username(username):
-        raise InvalidInput("The account cannot be made.", problems)
+        raise InvalidInput("The account cannot be created.", problems)
 
 
 def _problems_of_username(username: str) -> list[dict[str, str]]:
@@ -298,10 +301,10 @@ def _problems_of_username(username: str) -> list[dict[str, str]]:
 def _refuse_bad_account(user: User, password: str) -> None:
     problems = _problems_of_username(user.username)
     if hidden_character(user.first_name):
-        problems.append({"path": "full_name", "message": "holds a character that cannot be seen"})
+        problems.append({"path": "full_name", "message": "contains an invisible character"})
     try:
         validate_password(password, user)
     except ValidationError as error:
         problems += [{"path": "password", "message": message} for message in error.messages]
     if problems:
-        raise InvalidInput("The account cannot be made.", problems)
+        raise InvalidInput("The account cannot be created.", problems)

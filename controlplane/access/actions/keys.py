@@ -1,4 +1,4 @@
-"""Writes to the keys of machines."""
+"""Writes to API keys."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import Conflict, InvalidInput, KeyLimited, NotFound, NotYourKey
 from controlplane.core.names import hidden_character
 
-MAX_OVERLAP = timedelta(days=7)  # how long a rotated key may go on beside its successor
+MAX_OVERLAP = timedelta(days=7)  # how long a rotated key may be used along with its successor
 
 
 def issue_key(
@@ -33,11 +33,11 @@ def issue_key(
     expires_at: datetime | None = None,
     reason: str = "",
 ) -> tuple[Key, str]:
-    """Make a key; returns it with its text, which is shown this once and kept nowhere.
+    """Create a key. Return it with its text, which is shown only once and not stored.
 
-    `user` is the person that the key acts for. `scopes` are roles or `agent`, for admin keys only; nobody hands out a
-    role that they do not hold, and no key makes one that has more than itself: wider scopes, other workloads or
-    environments, a longer life. `workloads` (names) limits the key; empty: all of the environment.
+    `user` is the person that the key acts for. `scopes` are roles or `agent`, for admin keys only. Nobody can give a
+    key a role that they do not hold, and no key can create one with more rights: wider scopes, other workloads or
+    environments, a longer life. `workloads` (names) limits the key; empty means all of the environment.
     """
     with transaction.atomic():
         key, text = _saved(
@@ -73,10 +73,10 @@ def _saved(
     expires_at: datetime | None,
     rotated_from: Key | None = None,
 ) -> tuple[Key, str]:
-    """The new row and its text; who calls this writes the audit entry."""
+    """Create the row and its text. The caller writes the audit entry."""
     _refuse_bad_key(kind, environment, label, scopes, expires_at)
     if user is not None and actor.kind != "system" and actor.user_id != str(user.pk):
-        raise NotYourKey(f"A key that acts for {user} is made by {user}: nobody else sees its text.")
+        raise NotYourKey(f"Only {user} can create a key that acts for {user}, and see its text.")
     _refuse_more_than_held(actor, environment, scopes, workloads, expires_at)
     key_id, text = keys.new_key_text(kind, environment)
     key = Key.objects.create(
@@ -95,7 +95,7 @@ def _saved(
 
 
 def revoke_key(key_id: str, *, actor: Actor, reason: str) -> Key:
-    """End a key now. To revoke it twice changes nothing and says nothing twice."""
+    """Revoke a key. Revoking it twice changes nothing and adds no entry."""
     with transaction.atomic():
         key = _locked_key(key_id)
         if key.revoked_at is not None:
@@ -118,13 +118,13 @@ def revoke_key(key_id: str, *, actor: Actor, reason: str) -> Key:
 def rotate_key(
     key_id: str, *, actor: Actor, overlap: timedelta = timedelta(days=1), reason: str = ""
 ) -> tuple[Key, str]:
-    """A successor with the same rights; the old key goes on for `overlap`, at most 7 days, then expires.
+    """Create a successor with the same rights. The old key stays valid for `overlap`, at most 7 days.
 
-    Only the person that the key acts for gets a new text. Anybody else would act as that person from then on, and
-    could approve their own change with it.
+    Only the person that the key acts for may do this. Anybody else could act as that person with the new text, and so
+    approve their own change.
     """
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
-        raise InvalidInput("The overlap of a rotation is between nothing and 7 days.")
+        raise InvalidInput("The overlap of a rotation must be between 0 and 7 days.")
     with transaction.atomic():
         old = _locked_key(key_id)
         if old.user_id is not None and actor.user_id != str(old.user_id):
@@ -135,8 +135,8 @@ def rotate_key(
         if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
             raise Conflict(f"Key {key_id} has ended; issue a new one.")
         if Key.objects.filter(rotated_from=old, revoked_at=None).exists():
-            raise Conflict(f"Key {key_id} was rotated before: rotate its successor, or revoke that first.")
-        # A lifetime goes on as long as before: a key of 90 days is followed by one of 90 days.
+            raise Conflict(f"Key {key_id} was already rotated: rotate its successor, or revoke that first.")
+        # The successor lives as long as the old key did: a key of 90 days is followed by one of 90 days.
         expires_at = old.expires_at and now + (old.expires_at - old.created_at)
         if (limit := _life_of(actor)) is not None:
             expires_at = min(limit, expires_at or limit)
@@ -180,18 +180,20 @@ def _refuse_more_than_held(
     key = Key.objects.filter(key_id=actor.id).first() if actor.kind == "key" else None
     if key is not None and key.workloads and not (workloads and set(workloads) <= set(key.workloads)):
         raise KeyLimited(
-            f"This key is limited to {', '.join(key.workloads)}: name some of these for the new one."
+            f"This key is limited to {', '.join(key.workloads)}: choose from these for the new one."
         )
     limit = _life_of(actor)
     if limit is not None and (expires_at is None or expires_at > limit):
-        raise KeyLimited(f"This key ends at {limit:%Y-%m-%d %H:%M} UTC; it makes no key that lives longer.")
+        raise KeyLimited(
+            f"This key expires at {limit:%Y-%m-%d %H:%M} UTC; it cannot create a key that lives longer."
+        )
 
 
 def _roles_asked_of(actor: Actor, scopes: Sequence[str]) -> Sequence[str]:
-    """The roles that one must hold to make a key of these scopes.
+    """Return the roles that are needed to create a key with these scopes.
 
-    An agent's key has what its person has of three roles, so a person needs any role for it. A key needs all three:
-    else one that may only see would make one that proposes in the name of the same person.
+    An agent's key has those of three roles that its person holds, so a person needs any role. A key needs all three:
+    otherwise a key that may only read could create one that proposes in the name of the same person.
     """
     if AGENT not in scopes:
         return scopes
@@ -199,7 +201,7 @@ def _roles_asked_of(actor: Actor, scopes: Sequence[str]) -> Sequence[str]:
 
 
 def _life_of(actor: Actor) -> datetime | None:
-    """When the acting key expires; None for one without an end, and for people."""
+    """Return when the acting key expires; None for a key without an expiry, and for people."""
     if actor.kind != "key":
         return None
     return Key.objects.filter(key_id=actor.id).values_list("expires_at", flat=True).first()
@@ -226,10 +228,10 @@ def _refuse_bad_key(
         problems.append({"path": "scopes", "message": f"must be some of {', '.join(known)}"})
     if AGENT in scopes and set(scopes) != {AGENT}:
         problems.append(
-            {"path": "scopes", "message": "`agent` stands alone: another scope would undo its limits"}
+            {"path": "scopes", "message": "`agent` must be the only scope: another one would undo its limits"}
         )
     if expires_at is not None and expires_at <= clock.now():
-        problems.append({"path": "expires_at", "message": "must lie ahead"})
+        problems.append({"path": "expires_at", "message": "must be in the future"})
     if problems:
         raise InvalidInput("The key cannot be issued.", problems)
 
@@ -242,7 +244,7 @@ def _locked_key(key_id: str) -> Key:
 
 
 def key_fields(key: Key) -> dict[str, Any]:
-    """A key as the audit log keeps it: never its secret, nor the secret's hash, but what shows that it is the same."""
+    """Return a key's fields for the audit log, with a fingerprint instead of the secret or its hash."""
     names = ("kind", "label", "environment", "scopes", "workloads", "user_id", "expires_at", "revoked_at")
     fingerprint = hashlib.sha256(f"pointsman.key {key.secret_sha256}".encode()).hexdigest()[:16]
     return {name: getattr(key, name) for name in names} | {"fingerprint": fingerprint}

@@ -1,4 +1,4 @@
-"""What may be a name of an environment or a team."""
+"""Validate names of environments and teams."""
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug

@@ -1,4 +1,4 @@
-"""Writes to people's accounts: closed and opened again, logged out, freed of a lost second factor."""
+"""Writes to people's accounts: deactivate, activate, end sessions, remove a lost second factor."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,9 @@ from controlplane.core.errors import Conflict, NotFound
 
 
 def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
-    """Close an account: its sessions and keys end with this transaction, and its yes to anything counts no longer.
+    """Deactivate an account. Its sessions and keys end with this transaction, and its approvals no longer count.
 
-    The keys are revoked, so that they do not come back to life when the account is opened again.
+    The keys are revoked, so that they stay invalid if the account is activated again.
     """
 
     def close(locked: User) -> None:
@@ -39,7 +39,7 @@ def deactivate_person(user: User, *, actor: Actor, reason: str) -> User:
 
 
 def activate_person(user: User, *, actor: Actor, reason: str) -> User:
-    """Open a closed account again, with the roles that it still holds; they are given new keys."""
+    """Activate a deactivated account, with its remaining roles. It needs new keys."""
 
     def open_again(locked: User) -> None:
         if locked.is_active:
@@ -51,12 +51,12 @@ def activate_person(user: User, *, actor: Actor, reason: str) -> User:
 
 
 def end_sessions(user: User, *, actor: Actor, reason: str) -> User:
-    """Log a person out everywhere."""
+    """End all sessions of a person."""
     return _changed(user, _end_sessions_of, "user.end_sessions", actor=actor, reason=reason)
 
 
 def remove_second_factor(user: User, *, actor: Actor, reason: str) -> User:
-    """For somebody who lost it: their password alone logs them in until they set up another."""
+    """Remove a lost second factor. The password alone is then enough until they set up another."""
 
     def remove(locked: User) -> None:
         if not Authenticator.objects.filter(user=locked).delete()[0]:
@@ -67,11 +67,11 @@ def remove_second_factor(user: User, *, actor: Actor, reason: str) -> User:
 
 
 def withdraw_superuser(user: User, *, actor: Actor, reason: str) -> User:
-    """From now on only the roles count that a person holds."""
+    """Withdraw superuser rights, so that only the person's roles count."""
 
     def withdraw(locked: User) -> None:
         if not locked.is_superuser:
-            raise Conflict(f"{locked} is no administrator of the instance.")
+            raise Conflict(f"{locked} is not an administrator of the instance.")
         keep_an_admin(User.objects.exclude(pk=locked.pk) | admins_by_role())
         locked.is_superuser = False
         locked.save(update_fields=["is_superuser"])
@@ -88,12 +88,14 @@ def _changed(
     reason: str,
     then: Callable[[User], None] | None = None,
 ) -> User:
-    """One change to the locked row, with its entry. It reaches every environment, so it takes an admin of all."""
+    """Make one change to the locked row, with its entry. It requires an admin of every environment, because it
+    affects all."""
     with log.attempt(actor=actor, action=action, target=("user", str(user.pk)), reason=reason):
         require_role(actor, Role.ADMIN, "")
         reasons.demand(actor, reason, f"This changes what {user.get_username()} can do")
         hold_admins()
-        require_role(actor, Role.ADMIN, "")  # asked again: somebody may have taken it while this one waited
+        # Again, because somebody may have withdrawn the role during the wait.
+        require_role(actor, Role.ADMIN, "")
         locked = User.objects.select_for_update().filter(pk=user.pk).first()
         if locked is None:
             raise NotFound("There is no such person.")
@@ -113,7 +115,7 @@ def _changed(
 
 
 def _end_sessions_of(user: User) -> None:
-    """Whose a session is stands inside it, so each live one is read: people are few, machines have none."""
+    """Delete the user's sessions. A session's owner is stored inside it, so this reads each live one; there are few."""
     live = Session.objects.filter(expire_date__gt=clock.now())
     own = [row.pk for row in live.iterator() if row.get_decoded().get("_auth_user_id") == str(user.pk)]
     Session.objects.filter(pk__in=own).delete()

@@ -1,4 +1,4 @@
-"""What people's roles must know of the environments: their model lies above this package, and registers itself."""
+"""Access to properties of environments, which a higher layer registers here."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,8 @@ _four_eyes: Callable[[], dict[str, bool]] = _none
 
 
 def register(four_eyes: Callable[[], dict[str, bool]]) -> None:
-    """Called once, by the app that keeps the environments: whether each asks for four eyes, by name, asked anew."""
+    """Register a function that returns whether each environment requires four eyes, by name. Called once, by the app
+    with the environments."""
     global _four_eyes
     _four_eyes = four_eyes
 
@@ -21,6 +22,6 @@ def environment_names() -> list[str]:
 
 
 def asks_for_four_eyes(environment: str) -> bool:
-    """Whether an environment does; for `""`, every one, whether any does."""
+    """Return whether an environment requires four eyes; for `""` (every one), whether any does."""
     found = _four_eyes()
     return any(found.values()) if environment == "" else found.get(environment, False)

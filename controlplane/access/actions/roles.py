@@ -1,4 +1,4 @@
-"""Writes to who is on a team and who has which role."""
+"""Writes to teams and roles."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +29,9 @@ def grant_role(
     evidence: Any = None,
     break_glass: bool = False,
 ) -> Membership:
-    """Give a person a role in one environment, or (`""`) in every one. To grant it twice is a 409.
+    """Grant a role in one environment, or (`""`) in every one. Granting it twice is a 409.
 
-    A role that can approve takes a second person where four eyes are asked (`second_person`): `approvals` are theirs.
+    A role that can approve needs a second person if four eyes are required (`second_person`); `approvals` are theirs.
     """
     if role not in Role.values:
         raise InvalidInput(f"{role!r} is not a role; there are {', '.join(Role.values)}.")
@@ -58,7 +58,8 @@ def grant_role(
 def put_role(
     user: User, role: str, environment: str, *, actor: Actor, reason: str, action: str = GRANT, **kept: Any
 ) -> Membership:
-    """Give a role that was decided on, inside the caller's transaction. `kept` are further parts of its entry."""
+    """Insert a role that has been decided on, inside the caller's transaction. `kept` holds further parts of the
+    entry."""
     try:
         with transaction.atomic():
             membership = Membership.objects.create(user=user, role=role, environment=environment)
@@ -79,7 +80,7 @@ def put_role(
 
 
 def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> None:
-    """Take a role away; it counts from the next request on. Somebody is left who is admin of every environment."""
+    """Withdraw a role, effective with the next request. At least one admin of every environment must remain."""
     user_id = str(membership.user_id)
     with log.attempt(
         actor=actor,
@@ -93,7 +94,7 @@ def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> 
             hold_admins()
             keep_an_admin(User.objects.filter(Q(is_superuser=True) | ~Q(pk=membership.user_id)))
         if not Membership.objects.filter(pk=membership.pk).delete()[0]:
-            raise NotFound("This membership has ended already.")
+            raise NotFound("This membership has already ended.")
         log.record(
             actor=actor,
             action="membership.withdraw",
@@ -106,7 +107,7 @@ def withdraw_role(membership: Membership, *, actor: Actor, reason: str = "") -> 
 
 def create_team(name: str, *, actor: Actor, members: Sequence[User] = (), reason: str = "") -> Team:
     if not is_slug(name) or len(name) > 64:
-        raise InvalidInput("A team's name has 1 to 64 letters, digits, hyphens and underscores.")
+        raise InvalidInput("A team's name must have 1 to 64 letters, digits, hyphens and underscores.")
     with transaction.atomic():
         try:
             with transaction.atomic():
@@ -121,7 +122,7 @@ def create_team(name: str, *, actor: Actor, members: Sequence[User] = (), reason
 
 
 def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reason: str = "") -> Team:
-    """Replace a team's members. A person who is left out can no longer edit the team's workloads."""
+    """Replace a team's members. People who are left out can no longer edit the team's workloads."""
     with transaction.atomic():
         team = Team.objects.select_for_update().get(pk=team.pk)
         before = team_fields(team)
@@ -138,10 +139,10 @@ def set_team_members(team: Team, members: Sequence[User], *, actor: Actor, reaso
 
 
 def people(usernames: Sequence[str]) -> list[User]:
-    """The users of these names, or `InvalidInput` naming those that do not exist."""
+    """Return the users with these names. Raises `InvalidInput` naming those that do not exist."""
     found = list(get_user_model().objects.filter(username__in=usernames))
     if unknown := sorted(set(usernames) - {user.get_username() for user in found}):
-        raise InvalidInput(f"There is nobody called {', '.join(unknown)}.")
+        raise InvalidInput(f"There is no user called {', '.join(unknown)}.")
     return found
 
 

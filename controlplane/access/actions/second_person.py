@@ -1,8 +1,8 @@
-"""Giving somebody the right to approve takes a second person, where four eyes are asked.
+"""Granting the right to approve requires a second person if four eyes are required.
 
-Whoever could make approvers alone could make one of their own: a second account, and a yes from it. So an approver or
-an admin more is agreed to by an approver, or it is break-glass. The first ones are given by one person: as long as
-nobody else there could agree, and nobody who could was ever taken away.
+Somebody who could create approvers alone could create one of their own: a second account that approves. Making somebody
+an approver or admin therefore needs an approver's approval, or break-glass. One person may grant the first ones, while
+nobody else there could approve and no approver has ever been removed.
 """
 
 import json
@@ -19,11 +19,11 @@ from controlplane.core.actors import SYSTEM, Actor
 from controlplane.core.errors import AlreadyExists, ApprovalMissing, Conflict
 
 GRANT = "membership.grant"
-APPROVING = (Role.APPROVER.value, Role.ADMIN.value)  # the roles that can agree
+APPROVING = (Role.APPROVER.value, Role.ADMIN.value)  # the roles that can approve
 
 
 def takes_two(role: str, environment: str, *, actor: Actor) -> bool:
-    """Whether this person may not give this role alone."""
+    """Return whether this person may not grant this role alone."""
     if role not in APPROVING or actor.kind == SYSTEM.kind or not asks_for_four_eyes(environment):
         return False
     return _others_who_approve(environment, actor).exists() or _one_was_taken_away(environment)
@@ -32,16 +32,16 @@ def takes_two(role: str, environment: str, *, actor: Actor) -> bool:
 def refuse_alone(role: str, environment: str, *, actor: Actor) -> None:
     if takes_two(role, environment, actor=actor):
         raise ApprovalMissing(
-            f"Four eyes are asked in {environment or 'some environments'}: to make somebody {role} there takes a "
-            "second person. Ask for it (membership-requests), or break the glass."
+            f"Four eyes are required in {environment or 'some environments'}: making somebody {role} there needs a "
+            "second person. Request it (membership-requests), or use break-glass."
         )
 
 
 def request_role(user: User, role: str, environment: str, *, actor: Actor, reason: str) -> ChangeRequest:
-    """Ask for a role that takes two. Neither who asks nor who would get it can agree."""
-    reasons.demand(actor, reason, f"This asks for a role for {user.get_username()}")
+    """Request a role that needs a second person. Neither the requester nor the recipient can approve it."""
+    reasons.demand(actor, reason, f"This requests a role for {user.get_username()}")
     if not takes_two(role, environment, actor=actor):
-        raise Conflict("One person may give this role: give it.")
+        raise Conflict("One person may grant this role: grant it directly.")
     if Membership.objects.filter(user=user, role=role, environment=environment).exists():
         raise AlreadyExists(
             f"{user.get_username()} is {role} in {environment or 'every environment'} already."
@@ -57,7 +57,7 @@ def request_role(user: User, role: str, environment: str, *, actor: Actor, reaso
 
 
 def _others_who_approve(environment: str, actor: Actor) -> QuerySet[User]:
-    """Also who is deactivated: to deactivate the others is no way to be alone."""
+    """Return the other approvers. Deactivated ones count too: deactivating the others must not make one alone."""
     held = Membership.objects.filter(role__in=APPROVING)
     if environment:
         held = held.filter(environment__in=["", environment])
@@ -66,7 +66,8 @@ def _others_who_approve(environment: str, actor: Actor) -> QuerySet[User]:
 
 
 def _one_was_taken_away(environment: str) -> bool:
-    """Else whoever is alone could first take the others' roles, and then make an approver of their own."""
+    """Return whether an approver was ever removed. Otherwise one could remove the others' roles and then create
+    one's own approver."""
     ended = Entry.objects.filter(action="membership.withdraw", outcome="done")
     if environment:
         ended = ended.filter(environment__in=["", environment])

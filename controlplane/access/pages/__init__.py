@@ -1,1 +1,1 @@
-"""Pages of people: one's own account, the others' roles, invitations, teams. `urls` has their addresses."""
+"""Pages for people: one's own account, other people's roles, invitations, teams. `urls` has the URLs."""

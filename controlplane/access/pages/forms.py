@@ -1,4 +1,4 @@
-"""The input of these pages. Forms read and check; every write is an action's."""
+"""Forms of the people pages. They only parse and validate; actions do the writing."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,13 +11,13 @@ from controlplane.access.actions import places
 from controlplane.access.models import Role, Team
 
 EVERYWHERE = "every environment"
-ROLES = "roles_"  # and an environment's name: the field of the roles there
+ROLES = "roles_"  # plus an environment's name: the field of the roles there
 
 
 class WhyForm(forms.Form):
     """The reason for a change to people, kept in the audit log."""
 
-    problems: list[dict[str, Any]] = []  # of what was refused, set by `controlplane.web.pages.attempt`
+    problems: list[dict[str, Any]] = []  # of a refusal, set by `controlplane.web.pages.attempt`
     reason = forms.CharField(
         max_length=400,
         widget=forms.Textarea(attrs={"rows": 2, "placeholder": "Why"}),
@@ -26,7 +26,7 @@ class WhyForm(forms.Form):
 
 
 class RoleField(forms.MultipleChoiceField):
-    """Roles in one environment, as boxes to tick."""
+    """Roles in one environment, as checkboxes."""
 
     def __init__(self, environment: str) -> None:
         label = environment or EVERYWHERE
@@ -39,14 +39,16 @@ class RoleField(forms.MultipleChoiceField):
 
 
 class InviteForm(WhyForm):
-    """Who, with which roles where, for how long the link is good."""
+    """Who is invited, with which roles, and how long the link is valid."""
 
-    invited = forms.CharField(label="Who", max_length=120, help_text="A name, or how you call them.")
-    email = forms.EmailField(label="E-mail", required=False, help_text="Only noted: you send them the link.")
+    invited = forms.CharField(label="Who", max_length=120, help_text="Their name, or what you call them.")
+    email = forms.EmailField(
+        label="E-mail", required=False, help_text="For information only: you send them the link yourself."
+    )
     teams = forms.ModelMultipleChoiceField(
         Team.objects.order_by("name"), required=False, widget=forms.CheckboxSelectMultiple
     )
-    days = forms.IntegerField(label="The link is good for (days)", min_value=1, max_value=30, initial=3)
+    days = forms.IntegerField(label="The link is valid for (days)", min_value=1, max_value=30, initial=3)
 
     def __init__(self, environments: list[str], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,7 +65,7 @@ class InviteForm(WhyForm):
             for role in given.pop(field, [])
         ]
         if not roles and not self.errors:
-            raise forms.ValidationError("Tick at least one role.")
+            raise forms.ValidationError("Select at least one role.")
         teams = [team.name for team in given.pop("teams", [])]
         lives = timedelta(days=given.pop("days", None) or 3)
         return {**given, "roles": roles, "teams": teams, "lives": lives}
@@ -74,8 +76,8 @@ class GrantForm(WhyForm):
     role = forms.ChoiceField(choices=Role.choices)
     break_glass = forms.BooleanField(
         required=False,
-        label="Give it now, alone (break-glass)",
-        help_text="For an approver or admin where four eyes are asked: without it, another person must agree first.",
+        label="Grant it now, without approval (break-glass)",
+        help_text="For approver or admin where four eyes are required: otherwise another person must agree first.",
     )
     field_order = ["role", "environment", "reason", "break_glass"]
 
@@ -88,14 +90,14 @@ class GrantForm(WhyForm):
 
 
 class AcceptForm(forms.Form):
-    """A new account: a name to log in with, and a password."""
+    """A new account: a user name and a password."""
 
     problems: list[dict[str, Any]] = []
     username = forms.CharField(
         label="Name to log in with",
         max_length=64,
         widget=forms.TextInput(attrs={"autocomplete": "username"}),
-        help_text="Letters, digits and . _ @ + -. It stands beside everything that you do.",
+        help_text="Letters, digits and . _ @ + -. It is shown with everything that you do.",
     )
     full_name = forms.CharField(
         label="Your name",
@@ -133,11 +135,11 @@ class MembersForm(WhyForm):
 
 
 def places_of(posted: Mapping[str, Any]) -> list[str]:
-    """The environments that a posted `InviteForm` gives roles in, also those that the form did not offer."""
+    """Return the environments in which a posted `InviteForm` gives roles, including those it did not offer."""
     return [field.removeprefix(ROLES) for field in posted if field.startswith(ROLES)]
 
 
 def administered(names: set[str] | None) -> list[str]:
-    """The environments in which an admin may give roles; `""`, every one, first, where they may."""
+    """Return the environments in which an admin may grant roles, with `""` (every one) first if allowed."""
     known = places.environment_names()
     return ["", *known] if names is None else [name for name in known if name in names]

@@ -1,7 +1,7 @@
-"""Inviting, and being invited: the link, the page behind it, and what it says when the link is no longer good.
+"""Create and accept invitations: the link, its page, and the message if the link is no longer valid.
 
-The token is in the address of the first request only: it is swapped for its hash in the session at once, so that it
-stands in no browser history after that, in no Referer and in no audit entry.
+The token appears only in the first request's URL. It is replaced at once by its hash in the session, so it does not
+stay in the browser history, in a Referer or in an audit entry.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from controlplane.web.pages import attempt, console_view, done, must, page, pers
 
 @console_view("GET", "POST")
 def invite(request: HttpRequest) -> HttpResponse:
-    """The form; when it was sent, the link, shown this once."""
+    """Show the form; after a post, show the link, once."""
     must(request, Role.ADMIN, None)
     for place in places_of(request.POST):
         must(request, Role.ADMIN, place)
@@ -50,11 +50,11 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
     invitation = selectors.invitation_for(person(request), pk)
     form = WhyForm(request.POST or None)
     if attempt(request, form, actions.revoke_invitation, invitation.pk):
-        return done(request, "Revoked. The link is dead.", to=reverse("console:people"))
+        return done(request, "Revoked. The link no longer works.", to=reverse("console:people"))
     title = f"Revoke the invitation of {invitation.invited}"
     context = {
         "heading": title,
-        "about": "The link is dead from then on.",
+        "about": "The link stops working at once.",
         "button": "Revoke",
         "danger": True,
     }
@@ -62,7 +62,7 @@ def revoke(request: HttpRequest, pk: UUID) -> HttpResponse:
     return page(request, "console/sheet.html", context, title=title, status=status_of(form))
 
 
-# --- the one who is invited ----------------------------------------------------------------------------
+# --- accepting --------------------------------------------------------------------------------------
 
 
 @never_cache
@@ -74,7 +74,7 @@ def open_link(request: HttpRequest, token: str) -> HttpResponse:
 @never_cache
 @sensitive_post_parameters("password", "again")
 def accept(request: HttpRequest) -> HttpResponseBase:
-    """Make an account, or add the roles to the one that is logged in."""
+    """Create an account, or add the roles to the account that is logged in."""
     try:
         invitation = invited.invitation_of(request)
         if request.user.is_authenticated:
@@ -93,7 +93,7 @@ def _accept_as_oneself(request: HttpRequest, invitation: Invitation) -> HttpResp
         return _drawn(request, {"invitation": invitation, "oneself": user})
     actions.accept_as(invitation.token_sha256, user)
     invited.forget(request)
-    return done(request, "You have the roles now.", to=reverse("console:account"))
+    return done(request, "You now have the roles.", to=reverse("console:account"))
 
 
 def _make_account(request: HttpRequest, invitation: Invitation) -> HttpResponseBase:
@@ -117,7 +117,7 @@ def _make_account(request: HttpRequest, invitation: Invitation) -> HttpResponseB
 
 
 def _show(form: AcceptForm, error: PointsmanError) -> None:
-    """Each problem beside its field, the rest on top."""
+    """Show each problem at its field, the others on top."""
     problems = error.extra.get("problems", [])
     for problem in problems:
         form.add_error(problem["path"], problem["message"])

@@ -1,4 +1,4 @@
-"""Pages of people: who has an account, who may do what where, who was invited."""
+"""Pages of people: accounts, roles, invitations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +18,13 @@ from controlplane.core.actors import Actor
 from controlplane.core.errors import NotFound
 from controlplane.web.pages import attempt, console_view, done, may, must, page, paginated, person, status_of
 
-# What an admin can do to an account: the action, and how its page says it.
+# What an admin can do to an account: the action, and the text of its page.
 CHANGES: dict[str, tuple[Callable[..., User], dict[str, Any]]] = {
     "deactivate": (
         actions.deactivate_person,
         {
             "title": "Deactivate {}",
-            "about": "Their sessions and keys end at once, and what they approved counts no longer.",
+            "about": "Their sessions and keys end at once, and their approvals no longer count.",
             "button": "Deactivate",
             "done": "{} is deactivated.",
             "danger": True,
@@ -52,8 +52,8 @@ CHANGES: dict[str, tuple[Callable[..., User], dict[str, Any]]] = {
         actions.remove_second_factor,
         {
             "title": "Remove the second factor of {}",
-            "about": "For somebody who lost it. Be sure that it is they who ask: from now on their password alone "
-            "logs them in.",
+            "about": "For somebody who lost it. Make sure that the request really comes from them: "
+            "from now on their password alone logs them in.",
             "button": "Remove",
             "done": "{} has no second factor now.",
             "danger": True,
@@ -63,9 +63,9 @@ CHANGES: dict[str, tuple[Callable[..., User], dict[str, Any]]] = {
         actions.withdraw_superuser,
         {
             "title": "Make {} a person like any other",
-            "about": "They are no administrator of the instance any more; the roles that they hold stay.",
+            "about": "They are no longer an administrator of the instance, but keep their roles.",
             "button": "Withdraw",
-            "done": "{} is no administrator of the instance any more.",
+            "done": "{} is no longer an administrator of the instance.",
             "danger": True,
         },
     ),
@@ -99,7 +99,7 @@ def _roles(user: User, environment: str) -> list[str]:
 
 @console_view("GET", "POST")
 def person_page(request: HttpRequest, pk: int) -> HttpResponse:
-    """One person; posting gives them a role."""
+    """Show one person; a post grants them a role."""
     must(request, Role.ADMIN, request.POST.get("environment", "") if request.method == "POST" else None)
     user = selectors.person_for(person(request), pk)
     places = administered(selectors.environments_administered_by(person(request)))
@@ -121,12 +121,12 @@ def person_page(request: HttpRequest, pk: int) -> HttpResponse:
 def _grant_or_ask(
     user: User, *, actor: Actor, environment: str, role: str, reason: str, break_glass: bool
 ) -> str:
-    """The form offers only what this admin administers; what takes a second person is asked for."""
+    """Grant the role, or request it if it needs a second person. Return a message."""
     if second_person.takes_two(role, environment, actor=actor) and not break_glass:
         actions.request_role(user, role, environment, actor=actor, reason=reason)
-        return "Asked for. Another person must agree: it waits under Changes."
+        return "Requested. Another person must agree: see Changes."
     actions.grant_role(user, role, environment, actor=actor, reason=reason, break_glass=break_glass)
-    return f"{user} has the role now."
+    return f"{user} now has the role."
 
 
 @console_view("GET", "POST")
@@ -134,7 +134,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     must(request, Role.ADMIN, None)
     found = Membership.objects.select_related("user").filter(pk=pk).first()
     if found is None or not may(request, Role.ADMIN, found.environment):
-        raise NotFound("There is no such role, or it is not yours to take away.")
+        raise NotFound("There is no such role, or you may not withdraw it.")
     form = WhyForm(request.POST or None)
     if attempt(request, form, _withdraw, found):
         return done(request, f"{found.user} is no longer {found.role}.", to=address_of(found.user))

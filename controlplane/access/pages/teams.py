@@ -1,4 +1,4 @@
-"""Pages of teams: who owns workloads together."""
+"""Pages of teams, which own workloads."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -12,11 +12,11 @@ from controlplane.web.pages import attempt, console_view, done, may, must, page,
 
 @console_view("GET", "POST")
 def teams(request: HttpRequest) -> HttpResponse:
-    """All teams; posting makes one."""
+    """List all teams; a post creates one."""
     must(request, Role.ADMIN if request.method == "POST" else None, _place(request))
     form = NewTeamForm(request.POST or None)
     if made := attempt(request, form, actions.create_team):
-        return done(request, f"The team {made} is there. Say who is on it.", to=address_of(made))
+        return done(request, f"The team {made} was created. Now choose its members.", to=address_of(made))
     rows = paginated(request, Team.objects.prefetch_related("members").order_by("name"))
     context = {"rows": rows, "form": form, "may_change": may(request, Role.ADMIN, "")}
     return page(request, "people/teams.html", context, title="Teams", crumbs=_trail(), status=status_of(form))
@@ -24,7 +24,7 @@ def teams(request: HttpRequest) -> HttpResponse:
 
 @console_view("GET", "POST")
 def team_page(request: HttpRequest, name: str) -> HttpResponse:
-    """One team; posting replaces its members."""
+    """Show one team; a post replaces its members."""
     must(request, Role.ADMIN if request.method == "POST" else None, _place(request))
     team = Team.objects.prefetch_related("members").filter(name=name).first()
     if team is None:
@@ -32,7 +32,9 @@ def team_page(request: HttpRequest, name: str) -> HttpResponse:
     form = MembersForm(request.POST or None, initial={"members": team.members.all()})
     if attempt(request, form, actions.set_team_members, team):
         return done(
-            request, "Changed. Who is left out can no longer edit the team's workloads.", to=address_of(team)
+            request,
+            "Saved. People who were left out can no longer edit the team's workloads.",
+            to=address_of(team),
         )
     context = {"team": team, "form": form, "may_change": may(request, Role.ADMIN, "")}
     trail = [*_trail(), ("Teams", reverse("console:teams"))]
@@ -40,7 +42,8 @@ def team_page(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _place(request: HttpRequest) -> str | None:
-    """To look takes a role anywhere; to change, everywhere: a team owns workloads in all environments."""
+    """Return the place whose role is needed: anywhere for reading; everywhere for changes, because teams own
+    workloads in all environments."""
     return "" if request.method == "POST" else None
 
 

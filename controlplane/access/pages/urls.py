@@ -1,4 +1,4 @@
-"""The addresses of these pages, under /console/."""
+"""URLs of these pages, under /console/."""
 
 from django.urls import path
 
@@ -16,7 +16,7 @@ urlpatterns = [
     path("teams/<slug:name>/", teams.team_page, name="team"),
 ]
 
-# Of those who have no account yet: no site of the console's, and names of their own.
+# For people without an account yet: outside the console's site, with their own names.
 open_urlpatterns = [
     path("invitation/", invitations.accept, name="accept_invitation"),
     path("invitation/<str:token>/", invitations.open_link, name="invitation"),

@@ -1,4 +1,4 @@
-"""What django-allauth asks of Pointsman. Every sign-in and every failure passes here, and is an audit entry."""
+"""django-allauth's hooks. Every sign-in and every failure passes through here and becomes an audit entry."""
 
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from controlplane.core.errors import PointsmanError, SignInFailed, TooMany
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
-    """Nobody signs up: people are invited. Attempts are counted by django-axes, not by allauth's cache."""
+    """Nobody can sign up: people are invited. django-axes counts attempts, not allauth's cache."""
 
     error_messages = DefaultAccountAdapter.error_messages | {
         "username_password_mismatch": "The name or the password is wrong.",
@@ -36,7 +36,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return
 
     def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
-        """Begin a session: no sign-in without its entry."""
+        """Start a session together with its entry."""
         ways = [
             record.get("type") or record["method"] for record in get_authentication_records(request, user)
         ]
@@ -57,16 +57,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
                 log.record(actor=Actor.of_user(user), action="session.end", target=("user", str(user.pk)))
 
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
-        """A wrong password, or none that was looked at because too many were wrong before."""
+        """Record a wrong password, or an attempt that was not checked because too many failed before."""
         error: PointsmanError = SignInFailed("The name or the password is wrong.")
         if getattr(request, "axes_locked_out", False):
-            error = TooMany(
-                "Too many sign-ins failed before; the password was not looked at.", retry_after=900
-            )
+            error = TooMany("Too many sign-ins have failed; the password was not checked.", retry_after=900)
         refuse(request, error, _person_called(credentials.get("username")))
 
     def is_reauthentication_required(self, *, app: str) -> bool:
-        """Not of somebody who has nothing to prove themselves with but the provider they came from."""
+        """Return False for somebody who can prove their identity only through the provider they came from."""
         return bool(self.get_reauthentication_methods(context.request.user))
 
     def respond_user_inactive(self, request: HttpRequest, user: AbstractBaseUser) -> HttpResponse:
@@ -75,7 +73,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
 
 def refuse(request: HttpRequest, error: PointsmanError, user: AbstractBaseUser | None) -> None:
-    """Append a failed sign-in. An unknown name may be a password typed into the wrong field: it is not kept."""
+    """Record a failed sign-in. An unknown name is not stored: it may be a password typed into the wrong field."""
     where = throttle.address(request)
     log.record_refusal(
         error,

@@ -1,8 +1,8 @@
-"""Signing in with the company's identity provider, by OpenID Connect. django-allauth speaks it.
+"""Sign-in with the company's identity provider through OpenID Connect, implemented by django-allauth.
 
-A person is known by the provider's `sub`, never by an e-mail address: whoever can have an address set at the provider
-would be whoever owns it here. Nobody gets an account without an invitation: they open its link first, and go on from
-there to the provider.
+A person is identified by the provider's `sub`, never by an e-mail address: otherwise anybody who can set an address at
+the provider could take over its owner's account here. Nobody gets an account without an invitation: they open its link
+first, and continue to the provider from there.
 """
 
 import logging
@@ -34,21 +34,21 @@ from controlplane.core.errors import Conflict, InvitationEnded, SignInFailed
 from controlplane.core.names import hidden_character
 
 logger = logging.getLogger(__name__)
-PROVIDER = "company"  # the provider's name in addresses; there is one
+PROVIDER = "company"  # the provider's name in URLs; there is only one
 
 
 def name() -> str:
-    """What the provider is called on pages; empty where none is set."""
+    """Return the provider's display name; empty if none is configured."""
     providers: Any = settings.SOCIALACCOUNT_PROVIDERS
     found = providers["openid_connect"]["APPS"]
     return str(found[0]["name"]) if found else ""
 
 
 class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # allauth carries no types
-    """Who may come in by the provider, and what they are called here."""
+    """Decides who may sign in through the provider, and chooses their user name."""
 
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
-        # An address is a note here. allauth would refuse one that somebody else has, and so tell who has it.
+        # Addresses are informational only here. allauth would refuse one that is taken, and so reveal who has it.
         sociallogin.email_addresses = []
         if sociallogin.state.get("process") == "connect":
             raise ImmediateHttpResponse(_connected(request, sociallogin))
@@ -63,7 +63,7 @@ class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # alla
         return True
 
     def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> User:
-        """Make the account, with what the invitation gives, in one transaction."""
+        """Create the account with what the invitation grants, in one transaction."""
         user: User = sociallogin.user
         user.username = _free_name(sociallogin)
         user.first_name, user.last_name = _visible(user.first_name), _visible(user.last_name)
@@ -89,7 +89,7 @@ class CompanyAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # alla
 
 
 def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
-    """Somebody who is logged in showed that an account at the provider is theirs, too."""
+    """Connect an account at the provider to the person who is logged in."""
     user = request.user
     if not isinstance(user, User) or is_reauthentication_required(request, app="allauth.socialaccount"):
         messages.error(request, "Confirm that it is you first, then connect again.")
@@ -103,11 +103,11 @@ def _connected(request: HttpRequest, sociallogin: SocialLogin) -> HttpResponse:
 
 
 def disconnect(user: User) -> None:
-    """A person's account at the provider logs nobody in any more. Raises `Conflict` where nothing else does."""
+    """Disconnect a person's account at the provider. Raises `Conflict` if they would have no way to log in."""
     actor, target = Actor.of_user(user), ("user", str(user.pk))
     with log.attempt(actor=actor, action="provider.disconnect", target=target):
         if not user.has_usable_password():
-            raise Conflict("You have no password: nothing would be left to log in with.")
+            raise Conflict("You have no password: you could not log in any more.")
         for account in SocialAccount.objects.select_for_update().filter(user=user):
             with _change(user, "provider.disconnect", account):
                 account.delete()
@@ -119,7 +119,7 @@ def _change(user: User, action: str, account: SocialAccount) -> AbstractContextM
 
 
 def _free_name(sociallogin: SocialLogin) -> str:
-    """A name that nobody has, from what the provider calls the person."""
+    """Return an unused name, based on the provider's data about the person."""
     said = (sociallogin.user.username, sociallogin.user.email.partition("@")[0], sociallogin.account.uid)
     shaped = (
         re.sub(r"[^A-Za-z0-9._@+-]", "", str(text), flags=re.ASCII).lstrip("._@+-")[:56] for text in said
@@ -142,13 +142,13 @@ def _visible(text: str) -> str:
 
 @never_cache
 def start(request: HttpRequest, provider_id: str) -> HttpResponseBase:
-    """Send the browser to the provider."""
+    """Redirect the browser to the provider."""
     return _asked(openid.login, request, provider_id)
 
 
 @never_cache
 def come_back(request: HttpRequest, provider_id: str) -> HttpResponseBase:
-    """The browser is back from the provider."""
+    """Handle the browser's return from the provider."""
     return _asked(openid.callback, request, provider_id)
 
 
@@ -156,7 +156,7 @@ def _asked(view: Any, request: HttpRequest, provider_id: str) -> HttpResponseBas
     try:
         response: HttpResponseBase = view(request, provider_id)
     except (requests.RequestException, OAuth2Error, KeyError, ValueError) as error:
-        logger.warning("the identity provider could not be asked: %r", error)
+        logger.warning("the identity provider could not be reached: %r", error)
         return page(request, "failed", status=502)
     return response
 

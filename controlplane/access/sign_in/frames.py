@@ -1,4 +1,4 @@
-"""The console's look for the views of django-allauth."""
+"""The console's look for django-allauth's views."""
 
 from typing import Any, ClassVar
 
@@ -14,14 +14,14 @@ from controlplane.core.actors import Actor
 
 
 def styled(form: forms.BaseForm) -> None:
-    """Give the fields of a form that is not ours the console's look."""
+    """Give the fields of a foreign form the console's look."""
     for field in form.fields.values():
         field.widget.attrs["class"] = " ".join(BASE_INPUT_CLASSES)
         field.widget.attrs.pop("placeholder", None)
 
 
 class Framed:
-    """A view with what the console's frame needs, and with its form in the console's look."""
+    """A view inside the console's frame, with its form in the console's look."""
 
     request: HttpRequest
     title = ""
@@ -35,9 +35,9 @@ class Framed:
 
 
 class Sheet(Framed):
-    """A form that does one thing to one's own account, on a page of the console.
+    """A console page with a form that makes one change to one's own account.
 
-    `change`, where there is one, is the audited action: the entry is written in the change's own transaction.
+    `change`, if set, is the audited action: the entry is written in the change's transaction.
     """
 
     template_name = "console/sheet.html"
@@ -55,7 +55,7 @@ class Sheet(Framed):
             "button": self.button,
             "danger": self.danger,
             "back": account,
-            "action": self.request.get_full_path(),  # with where to go afterwards
+            "action": self.request.get_full_path(),  # keeps where to go afterwards
             "crumbs": [("Your account", account)],
         }
 
@@ -63,11 +63,11 @@ class Sheet(Framed):
         if not self.change:
             return self.changed(form)
         user = self.request.user
-        assert isinstance(user, User)  # noqa: S101 — these views ask for a session first
+        assert isinstance(user, User)  # noqa: S101 — these views require a session
         with account_change(user, self.change, actor=Actor.of_user(user), evidence=self.evidence):
             return self.changed(form)
 
     def changed(self, form: forms.BaseForm) -> HttpResponse:
-        """Do it, inside the transaction that keeps the entry."""
+        """Make the change, inside the transaction that writes the entry."""
         response: HttpResponse = super().form_valid(form)  # type: ignore[misc]
         return response

@@ -1,6 +1,6 @@
-"""REQUIRE_SECOND_FACTOR: who signs in by password sets up a second factor before anything else.
+"""REQUIRE_SECOND_FACTOR: people who sign in with a password must set up a second factor first.
 
-The company's provider asks for its own: a session that it began is let through.
+Sessions that began at the company's provider are exempt, because the provider asks for its own.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def second_factor(
 def _lacks_one(request: HttpRequest) -> bool:
     user = request.user
     if not isinstance(user, User) or not user.is_authenticated:
-        return False  # nobody, or a script with its key
+        return False  # anonymous, or a script with a key
     if any(record["method"] == "socialaccount" for record in get_authentication_records(request, user)):
         return False
     return not is_mfa_enabled(user)

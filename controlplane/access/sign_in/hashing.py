@@ -1,7 +1,7 @@
-"""Password hashes, two at a time: each takes 100 MB and, for a moment, every processor.
+"""Password hashes, limited to two at a time: each takes 100 MB and, for a moment, every processor.
 
-The limit is each process's. Who waits for it sits in threads of their own (`controlplane.server.bridge`), so that
-a crowd that signs in does not keep the API's requests waiting.
+The limit is per process. Requests waiting for it have their own threads (`controlplane.server.bridge`), so that many
+sign-ins do not delay the API.
 """
 
 import threading
@@ -13,7 +13,7 @@ _free = threading.BoundedSemaphore(AT_ONCE)
 
 
 class TwoAtOnceArgon2Hasher(Argon2PasswordHasher):
-    """Argon2id with Django's costs. Its hashes are Django's: one replaces the other in a running instance."""
+    """Argon2id with Django's costs. Its hashes are Django's, so a running instance can switch between the two."""
 
     def encode(self, password: str, salt: str) -> str:
         with _free:
@@ -24,13 +24,13 @@ class TwoAtOnceArgon2Hasher(Argon2PasswordHasher):
             return super().verify(password, encoded)
 
     def must_update(self, encoded: str) -> bool:
-        """Never by itself: Django would save a new hash without an entry, and `audit verify` would find it changed.
+        """Return False: Django would save a new hash without an entry, and `audit verify` would report it as changed.
 
-        `controlplane.access.sign_in.passwords` does it, with an entry.
+        `controlplane.access.sign_in.passwords` updates hashes, with an entry.
         """
         return False
 
 
 def is_outdated(encoded: str) -> bool:
-    """Whether a hash was made at other costs than today's."""
+    """Return whether a hash was made with costs other than today's."""
     return encoded.startswith("argon2$") and Argon2PasswordHasher().must_update(encoded)

@@ -1,4 +1,4 @@
-"""The invitation that a browser came with: the link was opened, the account is not made yet."""
+"""The invitation that a browser opened, before its account exists."""
 
 from django.contrib.auth.models import User
 from django.http import HttpRequest
@@ -22,16 +22,16 @@ def forget(request: HttpRequest) -> None:
 
 
 def invitation_of(request: HttpRequest) -> Invitation:
-    """The invitation whose link this browser opened. Raises `InvitationEnded`."""
+    """Return the invitation whose link this browser opened. Raises `InvitationEnded`."""
     found = Invitation.objects.filter(token_sha256=request.session.get(SESSION_KEY, "")).first()
     if found is None:
-        raise InvitationEnded("There is no such invitation. Open the link again, or ask for a new one.")
+        raise InvitationEnded("This invitation does not exist. Open the link again, or ask for a new one.")
     actions.refuse_ended(found)
     return found
 
 
 def refuse(request: HttpRequest, error: PointsmanError) -> None:
-    """Append that an invitation was not accepted, unless it is only about what was typed."""
+    """Record that an invitation was not accepted, unless only the input was invalid."""
     if not isinstance(error, log.REFUSALS):
         return
     where, user = throttle.address(request), request.user

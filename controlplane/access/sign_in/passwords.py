@@ -1,4 +1,4 @@
-"""Signing in by password: django-allauth's check, and a hash of today's costs in place of an old one."""
+"""Sign-in with a password: django-allauth's check, and an update of hashes with outdated costs."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class PasswordBackend(AuthenticationBackend):  # type: ignore[misc]  # allauth c
     def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
         user: User | None = super().authenticate(request, **credentials)
         if user is not None and is_outdated(user.password):
-            reason = "The same password, hashed at the costs of today."
+            reason = "The same password, hashed with today's costs."
             actions.change_password(
                 user, credentials["password"], actor=SYSTEM, reason=reason, action="password.rehash"
             )

@@ -1,4 +1,4 @@
-"""The secrets of second factors, encrypted in the database: who reads it alone cannot make codes."""
+"""The secrets of second factors, encrypted in the database, so that reading it is not enough to generate codes."""
 
 import base64
 import hashlib
@@ -10,10 +10,10 @@ from django.contrib.auth.models import AbstractBaseUser
 
 
 class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth carries no types
-    """With `SECRET_KEY`, or one of the `SECRET_KEY_FALLBACKS` after it was changed."""
+    """Encrypts with `SECRET_KEY`. After a change, decrypts with `SECRET_KEY_FALLBACKS`, too."""
 
     error_messages = DefaultMFAAdapter.error_messages | {
-        "incorrect_code": "The code is wrong, or was used before. Wait for the next one.",
+        "incorrect_code": "The code is wrong or has been used. Wait for the next one.",
     }
 
     def get_totp_label(self, user: AbstractBaseUser) -> str:

@@ -15,11 +15,11 @@ from controlplane.core.errors import PointsmanError
 
 
 class Command(BaseCommand):
-    help = "Make, end and list the keys of machines; print the key that routers verify snapshots with."
+    help = "Create, revoke and list API keys; print the public keys with which routers verify snapshots."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_subparsers(dest="what", required=True)
-        create = what.add_parser("create", help="make a key; it is printed this once")
+        create = what.add_parser("create", help="create a key; it is printed only once")
         create.add_argument("kind", choices=Key.Kind.values)
         create.add_argument("label", help="what it is for")
         create.add_argument("--environment", default="", help="a router key needs one")
@@ -30,14 +30,16 @@ class Command(BaseCommand):
             choices=[scope for scope, _ in SCOPES],
             help="admin keys only",
         )
-        create.add_argument("--workload", action="append", default=[], help="narrow it to these")
+        create.add_argument("--workload", action="append", default=[], help="limit it to these workloads")
         create.add_argument("--user", default="", help="the person that an admin key acts for")
-        create.add_argument("--days", type=int, help="how long it lives (default: until it is revoked)")
-        revoke = what.add_parser("revoke", help="end a key now")
+        create.add_argument("--days", type=int, help="days until it expires (default: never)")
+        revoke = what.add_parser("revoke", help="revoke a key")
         revoke.add_argument("key_id")
         revoke.add_argument("--reason", required=True)
-        what.add_parser("list", help="every key, without its secret")
-        what.add_parser("public", help="the instance's public keys, one a line, for Router(public_keys=…)")
+        what.add_parser("list", help="list every key, without its secret")
+        what.add_parser(
+            "public", help="print the instance's public keys, one per line, for Router(public_keys=…)"
+        )
 
     def handle(self, *args: Any, what: str, **options: Any) -> None:
         try:
@@ -63,7 +65,7 @@ class Command(BaseCommand):
 
     def revoke(self, *, key_id: str, reason: str, **options: Any) -> None:
         key = actions.revoke_key(key_id, actor=SYSTEM, reason=reason)
-        self.stdout.write(f"{key.key_id} is revoked since {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
+        self.stdout.write(f"{key.key_id} was revoked at {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
 
     def list(self, **options: Any) -> None:
         for key in Key.objects.order_by("pk"):
