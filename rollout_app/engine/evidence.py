@@ -46,7 +46,7 @@ class SliceSums:
 
     tasks: int = 0
     successes: int = 0
-    failures: int = 0  # the rest are ungraded
+    failures: int = 0  # all other tasks are ungraded
     costs: GradedCosts = NO_COSTS
 
     @property
@@ -308,7 +308,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of a plan, with what it must show before the next."""
+    """One step of a plan, with the conditions for leaving or entering it."""
 
     mode: Literal["shadow", "percentage", "full"]
     share_pcm: int = 0
@@ -369,7 +369,7 @@ class FleetView:
 
     routers: int
     applied: int
-    rejected: tuple[str, ...] = ()  # routers that refused the candidate's document
+    rejected: tuple[str, ...] = ()  # routers that rejected the candidate's document
 
 
 @dataclass(frozen=True, slots=True)

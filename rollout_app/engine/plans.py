@@ -113,9 +113,9 @@ def _stage(raw: Any, path: str, problems: list[dict[str, str]]) -> Stage:
         refuse("", "A stage is an object with a mode.")
         return Stage("full")
     for unknown in sorted(map(str, set(raw) - _FIELDS)):
-        refuse(unknown, f"There is no such field; a stage has {', '.join(sorted(_FIELDS))}.")
+        refuse(unknown, f"Unknown field; a stage has {', '.join(sorted(_FIELDS))}.")
     if raw.get("mode") not in _MODES:
-        refuse("mode", f"A mode is one of {', '.join(_MODES)}.")
+        refuse("mode", f"Must be one of {', '.join(_MODES)}.")
         return Stage("full")
     defaults = {"share_pcm": SHARE_ALL} if raw["mode"] == "full" else _LEAST
     stage = Stage.from_dict(
@@ -124,25 +124,27 @@ def _stage(raw: Any, path: str, problems: list[dict[str, str]]) -> Stage:
     if stage.mode == "percentage" and not _whole(stage.share_pcm, 1, SHARE_ALL - 1):
         refuse("share_pcm", f"A share is a whole number from 1 to {SHARE_ALL - 1} (per 100,000).")
     if stage.mode == "shadow" and stage.share_pcm != 0:
-        refuse("share_pcm", "Shadow enforces nothing: its share is 0.")
+        refuse("share_pcm", "Must be 0: a shadow stage serves no traffic.")
     if raw["mode"] == "full" and raw.get("share_pcm", SHARE_ALL) != SHARE_ALL:
         refuse("share_pcm", f"The share of `full` is {SHARE_ALL}.")
     if not _number(stage.min_minutes, 0, 60 * 24 * 31):
-        refuse("min_minutes", "A number of minutes from 0 to 44640.")
+        refuse("min_minutes", "Must be a number of minutes from 0 to 44640.")
     if not _whole(stage.min_tasks, 0, 10**9):
-        refuse("min_tasks", "A whole number of tasks, 0 or more.")
+        refuse("min_tasks", "Must be a whole number of tasks, 0 or more.")
     if stage.max_hours is not None and not _number(stage.max_hours, 0.01, 24 * 365):
-        refuse("max_hours", "A number of hours above 0 and up to 8760, or null.")
+        refuse("max_hours", "Must be a number of hours from 0.01 to 8760, or null.")
     if stage.on_timeout not in _TIMEOUTS:
-        refuse("on_timeout", f"One of {', '.join(_TIMEOUTS)}.")
+        refuse("on_timeout", f"Must be one of {', '.join(_TIMEOUTS)}.")
     if not isinstance(stage.approval, bool):
-        refuse("approval", "true or false.")
+        refuse("approval", "Must be true or false.")
     if not isinstance(stage.skippable, bool) or (stage.skippable and stage.mode != "percentage"):
-        refuse("skippable", "true or false, and true only for a percentage.")
+        refuse("skippable", "Must be true or false, and true only for a percentage stage.")
     if not _number(stage.tolerance, 1, 10):
-        refuse("tolerance", "A number from 1 to 10: how many times the margins may be reached on entering.")
+        refuse(
+            "tolerance", "Must be a number from 1 to 10: the factor on all margins when entering the stage."
+        )
     if not _whole(stage.mirror_pcm, 0, SHARE_ALL) or (stage.mirror_pcm and stage.mode != "shadow"):
-        refuse("mirror_pcm", f"A whole number from 0 to {SHARE_ALL}, and only in shadow.")
+        refuse("mirror_pcm", f"Must be a whole number from 0 to {SHARE_ALL}, and above 0 only in shadow.")
     return stage
 
 
@@ -154,9 +156,9 @@ def _order(stages: Sequence[Stage], problems: list[dict[str, str]]) -> None:
         if stage.mode == "shadow" and at > 0:
             refuse(at, "Shadow can only come first.")
         if stage.mode == "full" and at + 1 < len(stages):
-            refuse(at, "Nothing can come after full.")
+            refuse(at, "No stage can follow full.")
         if at and stage.share_pcm <= stages[at - 1].share_pcm and stage.mode == "percentage":
-            refuse(at, "Shares must grow from stage to stage: a smaller one would move people back.")
+            refuse(at, "Shares must increase from stage to stage: a smaller share would move units back.")
     if stages[-1].mode != "full":
         refuse(len(stages) - 1, "The last stage must be full.")
 

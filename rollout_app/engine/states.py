@@ -11,9 +11,9 @@
     running, paused ── roll_back ──▶ rolling_back ── confirm_rollback ──▶ rolled_back
     running, paused ── abort     ──▶ rolling_back ── confirm_abort    ──▶ aborted
 
-`rolling_back` means: the baseline is served again, and the fleet's readback is awaited. An abort is a
-person's rollback and takes the same path. No state has a way back into `running` except `paused`: a rollout
-that ended stays ended, a revert is a new one.
+`rolling_back`: the control plane serves the baseline again and waits for the fleet's readback. An abort takes the
+same path as a rollback, but a person calls it. Only `paused` leads back to `running`: a rollout that ended stays
+ended, and a revert is a new rollout.
 """
 
 from enum import StrEnum
@@ -79,7 +79,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.ROLLING_BACK, Event.CONFIRM_ABORT): State.ABORTED,
 }
 
-# The candidate is, or may still be, served somewhere: at most one such rollout per environment and workload.
+# Some router may serve the candidate. There is at most one such rollout per environment and workload.
 ACTIVE = frozenset({State.RUNNING, State.PAUSED, State.ROLLING_BACK})
 # The rollout cannot move any more.
 ENDED = frozenset({State.REJECTED, State.ROLLED_BACK, State.ABORTED, State.COMPLETED, State.CANCELLED})
@@ -97,12 +97,12 @@ class IllegalTransition(Exception):
         self.event = event
         self.allowed = allowed_events(state)
         could = words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing: it has ended")
-        super().__init__(f"A rollout that is {words(state)} can't {words(event)}. Possible now: {could}.")
+        super().__init__(f"A rollout that is {words(state)} cannot {words(event)}. Possible now: {could}.")
 
 
 _NOTHING = {
-    State.ROLLING_BACK: "nothing by hand: it ends when the routers have confirmed, or after ten minutes",
-    State.COMPLETED: "nothing: it has ended; for 72 hours it can be reverted",
+    State.ROLLING_BACK: "nothing by hand; it ends when the routers have confirmed, or after ten minutes",
+    State.COMPLETED: "nothing, since it has ended; it can be reverted for 72 hours",
 }
 
 

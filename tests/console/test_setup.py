@@ -326,7 +326,7 @@ def test_a_plan_is_built_and_ordered_by_its_shares(people: People) -> None:
     [
         ([{"mode": "percentage", "share_percent": "5"}], "The last stage must be full."),
         ([{"mode": "percentage"}, FULL], "A share is a whole number"),
-        ([{"mode": "percentage", "share_percent": "5"}] * 2 + [FULL], "Shares must grow"),
+        ([{"mode": "percentage", "share_percent": "5"}] * 2 + [FULL], "Shares must increase"),
         ([{"mode": "percentage", "share_percent": "500"}, FULL], "less than or equal to 100"),
         ([{"mode": "nonsense"}, FULL], "is not one of the available choices"),
     ],

@@ -206,7 +206,7 @@ def test_it_reviews_by_endpoint_with_what_was_before() -> None:
     ("strongest", "code", "says"),
     [
         ("openai/gpt-4o-mini", "healthy", "no model is 10 % cheaper than large"),
-        ("anthropic/claude-sonnet-4-5", "too_conservative", "saves 0.0 % against always asking it"),
+        ("anthropic/claude-sonnet-4-5", "too_conservative", "saves 0.0 % compared with always using it"),
     ],
 )
 def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(

@@ -79,7 +79,7 @@ def test_it_refuses_what_the_state_does_not_know_and_says_what_it_does(state: St
             continue
         with pytest.raises(IllegalMove) as refused:
             action(rollout, actor=BEN, reason="let us see")
-        assert str(refused.value).startswith(f"A rollout that is {state.replace('_', ' ')} can't "), event
+        assert str(refused.value).startswith(f"A rollout that is {state.replace('_', ' ')} cannot "), event
         assert refused.value.extra["allowed"] == list(allowed_events(state))
         assert Entry.objects.filter(outcome="refused").latest("seq").reason == "let us see"
     assert Rollout.objects.filter(pk=rollout.pk).values().get() == before

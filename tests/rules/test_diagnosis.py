@@ -147,11 +147,11 @@ def test_mix_and_behaviour_multiply_to_the_plain_change() -> None:
         ("D6", periods(sums(success=0.8), sums(success=0.8), strong_tasks=1_200), "under_the_bar", "Success is 80.0 %"),
         (
             "D7", periods(sums(success=0.7), sums(success=0.7), strong_tasks=2_000), "under_the_bar",
-            "no stronger model is listed",
+            "the policy lists no stronger model",
         ),
         ("D8", periods(sums(cost=130), sums()), "dearer", "30.0 % higher"),
-        ("D9, cost", periods(sums(100, cost=999), sums(100, cost=1_000)), "unknown", "Not enough is shown yet"),
-        ("D9, bar", periods(sums(100, success=0.89), sums(100)), "unknown", "Not enough is shown yet"),
+        ("D9, cost", periods(sums(100, cost=999), sums(100, cost=1_000)), "unknown", "not conclusive yet"),
+        ("D9, bar", periods(sums(100, success=0.89), sums(100)), "unknown", "not conclusive yet"),
         (
             "D10",
             periods(
@@ -160,7 +160,7 @@ def test_mix_and_behaviour_multiply_to_the_plain_change() -> None:
                 models=(ModelRecord("expensive"), ModelRecord("cheap", always=Change(-0.9, -0.92, -0.88))),
             ),
             "overpaying",
-            "asking it for every task would save about 90 %",
+            "using it for every task would save about 90 %",
         ),
         (
             # Weak for all, 5 % escalated: 7 % under always-strong, where 12 % is possible.
@@ -179,7 +179,7 @@ def test_mix_and_behaviour_multiply_to_the_plain_change() -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_case_of_the_evidence_gets_its_word(
+def test_it_gives_each_case_of_evidence_its_diagnosis(
     case: str, figures: PolicyFigures, code: str, says: str
 ) -> None:
     said = diagnose(figures)
@@ -191,7 +191,7 @@ def test_each_case_of_the_evidence_gets_its_word(
 
 
 def test_cost_per_success_is_over_tasks_with_a_cost_and_a_grade() -> None:
-    """A1: 100 tasks succeed, half of them cost 1,000 each, the others nobody knows."""
+    """A1: 100 tasks succeed; half of them cost 1,000 each, and the cost of the others is unknown."""
     half = OutcomeSums(
         tasks=100, successes=100, cost_n=50, cost=50_000, both_n=50, both_successes=50, both_cost=50_000
     )
@@ -200,10 +200,10 @@ def test_cost_per_success_is_over_tasks_with_a_cost_and_a_grade() -> None:
 
 
 def test_a_missing_cost_is_no_saving() -> None:
-    """A2: 40 % of the candidate's tasks cost three times as much, and nobody knows it."""
+    """A2: 40 % of the candidate's tasks cost three times as much, but report no cost."""
     said = diagnose(periods(sums(cost=60, priced=0.6), sums()))
     assert said.code == "unknown"
-    assert "40.0 % of the tasks have no known cost, against 0.0 %" in said.sentence
+    assert "40.0 % of the tasks have no known cost, compared with 0.0 %" in said.sentence
 
 
 def test_a_missing_grade_is_no_failure_and_no_success() -> None:
@@ -321,7 +321,7 @@ def test_a_baseline_as_bad_in_the_same_minutes_acquits_the_policy() -> None:
     bad = sums(success=0.8)
     said = diagnose(periods(bad, bad, comparison=compare_arms([(bad, bad)]), against="the baseline"))
     assert said.code == "under_the_bar"
-    assert "the cause is not this version" in said.sentence
+    assert "this version is probably not the cause" in said.sentence
 
 
 # --- models ----------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class PeriodComparison:
         return math.copysign(max(0.0, abs(difference) - error), difference)
 
 
-# --- arms, at the same time ------------------------------------------------------------------------------
+# --- two arms in the same minutes ------------------------------------------------------------------------
 
 
 def compare_arms(strata: Iterable[tuple[OutcomeSums, OutcomeSums]], deff: float = 1.0) -> PeriodComparison:

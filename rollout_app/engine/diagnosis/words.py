@@ -1,16 +1,17 @@
 """The diagnosis in words. Pure.
 
-    unknown           too few tasks, or too many without a grade or a cost; or nothing is shown yet
+    unknown           too few tasks, too many without a grade or a cost, or no clear result yet
     too_aggressive    most tasks stay on cheap models, and success is below the bar or falling
     under_the_bar     success is below the bar for another reason
     dearer            cost per success rose
     not_a_win         cost per task fell, but cost per success did not, or retries rose
     overpaying        the strongest model would cost less than the policy does
-    too_conservative  most tasks end on the strong model, and that saves next to nothing
+    too_conservative  most tasks end on the strong model, so the policy saves next to nothing
     healthy           cost per success fell and success is within the bar; or there is little to save
     no_difference     shown to be equal within the margins
 
-Each word of change stands on an interval, never on a point. The first that applies is said.
+Every statement about a change is based on an interval, never on a point estimate. The first diagnosis that applies, in
+the order of `diagnose`, is returned.
 """
 
 from collections.abc import Sequence
@@ -22,14 +23,14 @@ from rollout_app.engine.diagnosis.models import ModelRecord, strongest
 from rollout_app.engine.stats.rates import rate_interval
 from rollout_app.engine.stats.ratios import N_MIN
 
-LEAST_SAVING = 0.10  # of the cost; below it a policy saves next to nothing
-HIGH_SHARE = 0.5  # from this share of tasks on, a policy is called cheap, or strong
-MOST_MISSING = 0.75  # share of tasks without grade or cost above which nothing is said of the rest
-UNEVEN = 0.05  # difference of missing shares between the two sides above which they do not compare
-LEAST_CHANGE = 0.01  # a relative change of cost that is worth a word
-COST_MARGIN = 0.10  # "no difference": cost shown to be within this
+LEAST_SAVING = 0.10  # fraction of the cost; below it, a policy saves next to nothing
+HIGH_SHARE = 0.5  # a policy counts as cheap, or strong, from this share of tasks on
+MOST_MISSING = 0.75  # share of tasks without a grade above which there is no diagnosis
+UNEVEN = 0.05  # difference between the missing shares of the two sides above which they cannot be compared
+LEAST_CHANGE = 0.01  # smallest relative change that is reported
+COST_MARGIN = 0.10  # "no difference": cost is shown to be within this
 SUCCESS_MARGIN = 0.02  # and success within this
-TREND = 3  # this many falling windows in a row are a trend
+TREND = 3  # number of falling windows in a row that make a trend
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,13 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFigures:
-    """One policy over some time, and what it is compared with.
+    """The figures of one policy over a period, and of the comparison.
 
     against         the other side of the comparison in words: "the baseline in the same minutes"
-    strong_tasks    tasks that a rule or an escalation sent to the strongest model
-    models          in the policy's rank, weakest first
-    windows         the last parts of the time by endpoint, oldest first
-    sampled         grades come later and for a sample (human review): a large ungraded share is normal
+    strong_tasks    number of tasks that a rule or an escalation sent to the strongest model
+    models          in the order of the policy, weakest first
+    windows         the last parts of the period by endpoint, oldest first
+    sampled         grades come later and only for a sample (human review): a large ungraded share is normal
     deff            design effect of sticky units
     """
 
@@ -69,7 +70,7 @@ class PolicyFigures:
 
     @property
     def success(self) -> Change:
-        """Success among graded tasks, with its interval."""
+        """Success rate of the graded tasks, with its interval."""
         graded, failures = self.policy.graded, self.policy.failures
         low, high = rate_interval(graded, failures, self.deff)
         return Change(1 - failures / graded, 1 - high, 1 - low)
@@ -102,7 +103,7 @@ def _too_little(figures: PolicyFigures) -> Diagnosis | None:
         return Diagnosis("unknown", f"{_percent(policy.ungraded)} of the tasks have no grade.")
     if policy.graded < N_MIN:
         return Diagnosis(
-            "unknown", f"{policy.graded:,} graded tasks are too few for a diagnosis; {N_MIN} are needed."
+            "unknown", f"{policy.graded:,} graded tasks are too few for a diagnosis; it needs {N_MIN}."
         )
     return None
 
@@ -116,7 +117,7 @@ def _below_the_bar(figures: PolicyFigures) -> Diagnosis | None:
     if best is not None and figures.strong_share > 0.95:
         return Diagnosis(
             "under_the_bar",
-            f"{seen} Nearly all tasks go to {best.alias} already, and no stronger model is listed.",
+            f"{seen} Nearly all tasks already go to {best.alias}, and the policy lists no stronger model.",
         )
     cheap = 1 - figures.strong_share
     if cheap >= HIGH_SHARE and len(figures.models) > 1 and not _equal_arms(figures.comparison):
@@ -124,19 +125,19 @@ def _below_the_bar(figures: PolicyFigures) -> Diagnosis | None:
             "too_aggressive", f"{_percent(cheap, 0)} of the tasks stay on cheaper models. {seen}"
         )
     if _equal_arms(figures.comparison):
-        seen += f" It is no worse than in {figures.against}: the cause is not this version."
+        seen += f" It is not shown to be worse than in {figures.against}, so this version is probably not the cause."
     return Diagnosis("under_the_bar", seen)
 
 
 def _equal_arms(comparison: PeriodComparison | None) -> bool:
-    """Whether a baseline of the same minutes does no better: then the policy is not what moved success."""
+    """Return whether the baseline did no better in the same minutes: then the policy is not the cause."""
     if comparison is None or not comparison.concurrent or comparison.failures is None:
         return False
     return not comparison.failures.is_up
 
 
 def _falling(figures: PolicyFigures) -> Diagnosis | None:
-    """Success falls from window to window, by more than chance and more than the mix of endpoints explains."""
+    """Success falls from window to window, more than chance and the mix of endpoints can explain."""
     last = [cells for cells in figures.windows if total(cells.values()).graded >= N_MIN][-TREND:]
     cheap = 1 - figures.strong_share
     if len(last) < TREND or cheap < HIGH_SHARE or len(figures.models) < 2 or _equal_arms(figures.comparison):
@@ -158,7 +159,7 @@ def _falling(figures: PolicyFigures) -> Diagnosis | None:
 
 
 def _not_comparable(figures: PolicyFigures) -> Diagnosis | None:
-    """A side that has no grade or no cost for more of its tasks would look better or worse by that alone."""
+    """If one side lacks grades or costs for more of its tasks, it could look better or worse for that reason alone."""
     comparison = figures.comparison
     if comparison is None:
         return None
@@ -166,15 +167,15 @@ def _not_comparable(figures: PolicyFigures) -> Diagnosis | None:
         now, before = (_percent(share) for share in comparison.ungraded)
         return Diagnosis(
             "unknown",
-            f"{now} of the tasks have no grade, against {before} in {figures.against}: they do not compare.",
+            f"{now} of the tasks have no grade, compared with {before} in {figures.against}: they are not comparable.",
         )
     equal = comparison.cost_per_success is not None and comparison.cost_per_success.within(COST_MARGIN)
     if abs(comparison.excess(comparison.unpriced)) > UNEVEN and not equal:
         now, before = (_percent(share) for share in comparison.unpriced)
         return Diagnosis(
             "unknown",
-            f"{now} of the tasks have no known cost, against {before} in {figures.against}: "
-            "their costs do not compare.",
+            f"{now} of the tasks have no known cost, compared with {before} in {figures.against}: "
+            "the costs are not comparable.",
         )
     return None
 
@@ -183,7 +184,7 @@ def _dearer(figures: PolicyFigures) -> Diagnosis | None:
     comparison = figures.comparison
     change = comparison.cost_per_success if comparison else None
     if comparison is not None and comparison.from_nothing:
-        return Diagnosis("dearer", f"The tasks cost something now, and cost nothing in {figures.against}.")
+        return Diagnosis("dearer", f"The tasks have a cost now, and cost nothing in {figures.against}.")
     if comparison is None or change is None or not change.is_up or change.estimate < LEAST_CHANGE:
         return None
     worse = ""
@@ -235,7 +236,7 @@ def _healthy(figures: PolicyFigures) -> Diagnosis | None:
 
 
 def _within_the_bar(figures: PolicyFigures) -> bool:
-    """At or above it by the estimate, and by more than the margin above what would be under it."""
+    """Return whether success is at or above the bar, and its lower bound at most the margin below it."""
     success = figures.success
     return success.estimate >= figures.quality_bar and success.low >= figures.quality_bar - SUCCESS_MARGIN
 
@@ -264,20 +265,21 @@ def _not_shown(figures: PolicyFigures) -> Diagnosis:
         )
     return Diagnosis(
         "unknown",
-        f"Not enough is shown yet: cost per success is {_signed(comparison.cost_per_success)} against "
-        f"{figures.against}, and success is {_rate(figures.success)} with a bar of {_percent(figures.quality_bar)}.",
+        f"The evidence is not conclusive yet: compared with {figures.against}, cost per success changed "
+        f"{_signed(comparison.cost_per_success)}; success is {_rate(figures.success)} and the bar is "
+        f"{_percent(figures.quality_bar)}.",
     )
 
 
 def _why_not(comparison: PeriodComparison) -> str:
     if comparison.covered < HIGH_SHARE and not comparison.concurrent:
-        return "most tasks are on endpoints that had no traffic then"
+        return "most tasks are on endpoints that had too little traffic then"
     if min(comparison.tasks) < N_MIN:
         return f"{comparison.tasks[1]:,} tasks are too few"
-    return "too few of its tasks have a known cost and a grade, or they cost nothing"
+    return "too few of its tasks have both a known cost and a grade, or they cost nothing"
 
 
-# --- what the models would cost --------------------------------------------------------------------------
+# --- models ----------------------------------------------------------------------------------------------
 
 
 def _overpaying(figures: PolicyFigures) -> Diagnosis | None:
@@ -286,7 +288,7 @@ def _overpaying(figures: PolicyFigures) -> Diagnosis | None:
         return None
     return Diagnosis(
         "overpaying",
-        f"{best.alias} is the strongest model here, and asking it for every task would save about "
+        f"{best.alias} is the strongest model of this policy, and using it for every task would save about "
         f"{_percent(-best.always.estimate, 0)} ({_range(best.always, 0)}).",
     )
 
@@ -295,19 +297,20 @@ def _too_conservative(figures: PolicyFigures) -> Diagnosis | None:
     best = strongest(figures.models)
     if best is None or best.always is None or figures.strong_share < HIGH_SHARE or not _could_save(figures):
         return None
-    most = best.always.high / (1 + best.always.high)  # saved against always asking it, at most
+    most = best.always.high / (1 + best.always.high)  # the most that the policy can save over always using it
     if most >= LEAST_SAVING:
         return None
     saving = best.always.estimate / (1 + best.always.estimate)
     return Diagnosis(
         "too_conservative",
-        f"{_percent(figures.strong_share, 0)} of the tasks end on {best.alias}, by a rule or an escalation. That "
-        f"saves {_percent(max(saving, 0.0))} against always asking it (at most {_percent(max(most, 0.0))}).",
+        f"{_percent(figures.strong_share, 0)} of the tasks end on {best.alias}, by a rule or an escalation. The "
+        f"policy saves {_percent(max(saving, 0.0))} compared with always using it (at most "
+        f"{_percent(max(most, 0.0))}).",
     )
 
 
 def _little_to_save(figures: PolicyFigures) -> Diagnosis | None:
-    """Within the bar, and no single model would be a tenth cheaper than the strongest."""
+    """Success is within the bar, and no single model would be a tenth cheaper than the strongest."""
     best = strongest(figures.models)
     if best is None or len(figures.models) < 2 or _could_save(figures) or not _within_the_bar(figures):
         return None
@@ -322,7 +325,7 @@ def _little_to_save(figures: PolicyFigures) -> Diagnosis | None:
 
 
 def _could_save(figures: PolicyFigures) -> bool:
-    """Whether asking another model could save a tenth against always asking the strongest; yes where unknown."""
+    """Return whether one other model could be a tenth cheaper than always the strongest; True if that is unknown."""
     best = strongest(figures.models)
     if best is None or best.always is None or any(model.always is None for model in figures.models):
         return True
@@ -334,24 +337,25 @@ def _could_save(figures: PolicyFigures) -> bool:
 
 
 def _mix(comparison: PeriodComparison) -> str:
-    """What the shift of traffic explains, where it explains something."""
+    """Return a sentence on the effect of the shift of traffic, or "" if it is small or unknown."""
     if comparison.mix is None or comparison.raw is None or abs(comparison.mix) < LEAST_CHANGE:
         return ""
     return (
-        f" This is at one mix of endpoints: the shift of traffic between them alone changed cost per success by "
-        f"{comparison.mix * 100:+.1f} %, and unadjusted the change would read {comparison.raw * 100:+.1f} %."
+        f" This is adjusted to one mix of endpoints: the shift of traffic between them alone changed cost per success "
+        f"by {comparison.mix * 100:+.1f} %, and without the adjustment the change would be "
+        f"{comparison.raw * 100:+.1f} %."
     )
 
 
 def _missing(figures: PolicyFigures, said: str) -> str:
-    """The shares that nobody knows, where they are worth a word and not said already."""
+    """Return a sentence on the tasks without a grade or cost, unless their shares are tiny or already in `said`."""
     policy = figures.policy
     parts = [
         f"{_percent(share)} of the tasks have no {what}"
         for share, what in ((policy.ungraded, "grade"), (policy.unpriced, "known cost"))
         if share is not None and share >= LEAST_CHANGE and f"have no {what}" not in said
     ]
-    return f"{' and '.join(parts)}; they are left out." if parts else ""
+    return f"{' and '.join(parts)}; they are not counted." if parts else ""
 
 
 def _percent(fraction: float | None, places: int = 1) -> str:
