@@ -1,4 +1,4 @@
-"""The blast radius as the API gives it: nano-USD and tasks a day, shares 0 … 1; null: not known. Pure."""
+"""The blast radius as the API returns it: nano-USD and tasks per day, shares 0 … 1; null: unknown. Pure."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rollout_app.engine.diagnosis.figures import ratio
 
 
 def radius_answer(radius: BlastRadius) -> dict[str, Any]:
-    """The whole, and each endpoint of it, what costs most first."""
+    """Return the whole and each endpoint, largest cost first."""
     week, owner = radius.week, radius.workload.owner.name
     return {
         "environment": radius.environment.name,

@@ -1,4 +1,4 @@
-"""/api/v1 of the blast radius: of a rollout, and of a version that is not proposed yet."""
+"""/api/v1 views of the blast radius, of a rollout and of a version that is not proposed yet."""
 
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from rollout_app.selectors import rollout_for
 
 
 class RolloutRadiusView(ApiView):
-    """What a rollout moves: which share of which endpoint to which model, what it costs a day, what is not known."""
+    """What a rollout moves: which share of which endpoint to which model, the daily cost, and what is unknown."""
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID) -> Response:
@@ -24,7 +24,7 @@ class RolloutRadiusView(ApiView):
 
 
 class CandidateRadiusView(ApiView):
-    """What a rollout of version `candidate` would move, against what is served now. Nothing is proposed by asking."""
+    """What a rollout of version `candidate` would move, compared with what is served now. Does not propose anything."""
 
     @extend_schema(
         parameters=[OpenApiParameter("candidate", int, required=True)], responses=OpenApiTypes.OBJECT
@@ -33,5 +33,5 @@ class CandidateRadiusView(ApiView):
         place, found = environment_for(self.actor, environment), workload_for(self.actor, workload)
         text = request.query_params.get("candidate", "")
         if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise InvalidInput(f"candidate is a version's number, not {text[:40]!r}.")
+            raise InvalidInput(f"candidate must be a version's number, not {text[:40]!r}.")
         return Response(radius_answer(radius_of_candidate(place, found, version_for(found, int(text)))))

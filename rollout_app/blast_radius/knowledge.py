@@ -1,8 +1,8 @@
-"""What is known of a task of which only its endpoint and the rule that decided are known. Pure.
+"""What follows for a task if only its endpoint and the rule that decided are known. Pure.
 
-The inputs of a task are not kept. But a task that rule `heavy` decided is one for which `heavy` holds, and the rules
-before it do not; so `prompt_tokens > 8000` says that `prompt_tokens > 4000` holds as well. A condition is true, false
-or unknown (an input is absent); `possible` gives those of the three that are still possible.
+The inputs of tasks are not stored. But if rule `heavy` decided, then `heavy` holds and the rules before it do not; so
+`prompt_tokens > 8000` implies `prompt_tokens > 4000`. A condition is true, false or unknown (an input is absent);
+`possible` returns which of the three are still possible.
 """
 
 from collections.abc import Iterable
@@ -16,20 +16,18 @@ TRUE: Final = 1
 FALSE: Final = 2
 ABSENT: Final = 4
 ANY: Final = TRUE | FALSE | ABSENT
-Answers = int  # the answers that are possible, added up
+Answers = int  # a bit set of the possible answers
 _NEGATED: dict[Op, Op] = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _TESTS = {"startsWith": str.startswith, "endsWith": str.endswith, "contains": str.__contains__}
 
 
 @dataclass(slots=True)
 class Facts:
-    """What is known of one kind of tasks.
+    """Facts about one kind of task.
 
-    inside    numbers: the interval in which an input lies, so that it is present
-    outside   intervals in which it does not lie, if it is present
-    among     texts: the values that an input can have, so that it is present
-    never     values that it does not have, if it is present
-    holds, fails   whole conditions that are true; that are not true
+    inside    numbers: the interval that contains an input, which is present outside   intervals that do not contain
+    it, if it is present among     texts: the possible values of an input, which is present never     values that it
+    does not have, if it is present holds, fails   whole conditions that are true; that are not true
     """
 
     inside: dict[Ref, Range] = field(default_factory=dict)
@@ -40,12 +38,12 @@ class Facts:
     fails: set[Node] = field(default_factory=set)
 
     def of_endpoint(self, endpoint: str, longest: int = 200) -> None:
-        """The endpoint that was reported; a long one may have been cut, and an empty one is none."""
+        """Learn the reported endpoint. Ignore a long one, which may be truncated, and an empty one."""
         if endpoint and len(endpoint) < longest:
             self.among[_ENDPOINT] = frozenset([endpoint])
 
     def learn(self, node: Node) -> None:
-        """The condition is true."""
+        """Learn that the condition is true."""
         self.holds.add(node)
         if isinstance(node, And):
             for part in node.parts:
@@ -60,7 +58,7 @@ class Facts:
             self.among[ref] = self.among.get(ref, values) & values
 
     def learn_not(self, node: Node) -> None:
-        """The condition is not true: it is false, or an input is absent."""
+        """Learn that the condition is not true: it is false, or an input is absent."""
         self.fails.add(node)
         if isinstance(node, Or):
             for part in node.parts:
@@ -72,7 +70,7 @@ class Facts:
 
 
 def possible(node: Node, facts: Facts) -> Answers:
-    """The answers that the condition can give for such a task."""
+    """Return the answers that the condition can give for such a task."""
     if node in facts.holds:
         return TRUE
     found = _possible(node, facts)
@@ -98,7 +96,7 @@ def _negated(answers: Answers) -> Answers:
 
 
 def _all(parts: Iterable[Answers]) -> Answers:
-    """Kleene's `&&` of independent parts; more than what is really possible, never less."""
+    """Combine independent parts by Kleene's `&&`. May return more than is really possible, never less."""
     answers = list(parts)
     found = 0
     if all(answer & TRUE for answer in answers):
@@ -131,7 +129,7 @@ def _compared(node: Compare, facts: Facts) -> Answers:
 
 
 def _among(node: Node, facts: Facts) -> Answers:
-    """Of a text whose values are known, or of which it is known what it is not."""
+    """Return the answers for a text with known possible or impossible values."""
     ref = _ref(node)
     if ref is None or ref.size:
         return ANY
@@ -170,7 +168,7 @@ def _ref(node: Node) -> Ref | None:
 
 
 def _interval(node: Compare) -> tuple[Ref, Range] | None:
-    """Where the input lies if a comparison with a number holds; `!=` says nothing."""
+    """Return the interval of the input if a comparison with a number holds; `!=` gives none."""
     plain = flipped(node)
     if plain is None or plain[0] == "!=" or plain[2].kind not in ("int", "double"):
         return None
@@ -178,7 +176,7 @@ def _interval(node: Compare) -> tuple[Ref, Range] | None:
 
 
 def _texts(node: Node) -> tuple[Ref, frozenset[str]] | None:
-    """The values of a text for which the condition holds."""
+    """Return the values of a text for which the condition holds."""
     if isinstance(node, In) and isinstance(node.operand, Ref) and not node.operand.size:
         items = node.items
         if items and all(_is_text(item) for item in items):

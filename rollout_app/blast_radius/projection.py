@@ -1,10 +1,10 @@
-"""What tasks would cost on other models, and which models they would ask, as bounds. Pure.
+"""Project what tasks would cost on other models and which models they would ask, as bounds. Pure.
 
-What is known of a task is what it cost and which models it asked. On another model it is taken to use the same tokens,
-so its first call costs as much more or less as the prices say. How many tokens went in and how many came out is not
-reported: the two ratios of prices, of input and of output, are the ends. Whether a task would then be escalated nobody
-knows before it was tried: the bounds reach from none to all of them, and `expected` takes the share of tasks that do
-so now where the same second stage is served, if it is.
+Known for a task are its cost and the models that it asked. On another model it is assumed to use the same tokens, so
+its first call costs more or less in proportion to the prices. Input and output tokens are not reported separately, so
+the two price ratios (input and output) are the bounds. Whether a task would then be escalated is unknown before it is
+tried: the bounds assume none and all, and `expected` uses the present share of escalations under the same second
+stage, if one is served.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,24 +13,24 @@ from typing import Any, NamedTuple
 
 from rollout_app.engine.diagnosis import OutcomeSums
 
-LEAST_SEEN = 100  # tasks from which a share of escalations is taken for other tasks
+LEAST_SEEN = 100  # tasks needed before their share of escalations is used for others
 
 Prices = Mapping[str, tuple[int, int]]  # catalogue model: nano-USD per million input and output tokens
 
 
 class Bounds(NamedTuple):
-    """Between `low` and `high`; `expected` is None where nothing says what to expect between them."""
+    """A range; `expected` is None if nothing indicates a value within it."""
 
     low: float
     high: float
     expected: float | None
 
-    def __add__(self, other: "Bounds") -> "Bounds":  # type: ignore[override]  # adds up, not on
+    def __add__(self, other: "Bounds") -> "Bounds":  # adds up element by element
         both = None if self.expected is None or other.expected is None else self.expected + other.expected
         return Bounds(self.low + other.low, self.high + other.high, both)
 
     def times(self, factor: float) -> "Bounds":
-        """`factor` is not negative."""
+        """Multiply by `factor`, which must not be negative."""
         expected = None if self.expected is None else self.expected * factor
         return Bounds(self.low * factor, self.high * factor, expected)
 
@@ -40,14 +40,14 @@ ZERO = Bounds(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class PolicyShape:
-    """What a projection asks of a policy: its models by their catalogue names, and its second stage.
+    """The facts about a policy that a projection needs: its models by catalogue name, and its second stage.
 
-    `second` compares equal where two policies go on alike after an attempt.
+    `second` compares equal if two policies continue in the same way after an attempt.
     """
 
     models: Mapping[str, str]
     params: Mapping[str, Any]
-    escalates_to: str | None  # the catalogue's name
+    escalates_to: str | None  # a catalogue name
     second: Any
 
     @classmethod
@@ -66,14 +66,14 @@ class PolicyShape:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The tasks of one endpoint that one rule sent to one model now.
+    """The tasks of one endpoint that one rule sends to one model now.
 
-    `whole`: all of them. `alone`: those that this model answered, without an escalation.
+    `whole`: all of them. `alone`: those that this model answered without an escalation.
     """
 
     endpoint: str
     rule: str
-    model: str  # the catalogue's name
+    model: str  # a catalogue name
     params: Mapping[str, Any]
     whole: OutcomeSums
     alone: OutcomeSums
@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Tasks of a cell, and the candidate's own names of the models that they may go to; one: it is certain."""
+    """Tasks of a cell with the candidate's aliases of the models they may go to. With one option it is certain."""
 
     cell: Cell
     options: tuple[str, ...]
@@ -97,13 +97,12 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """`change`: of the cost of the tasks that are covered, in nano-USD. `covered`, `tasks`: counts.
+    """The projected effect. `change`: of the cost of covered tasks in nano-USD. `covered`, `tasks`: counts.
 
-    moves            (from, to) → the least and the most tasks whose first model changes so
-    moved            the least and the most tasks whose first model changes
-    asked            model → tasks that ask it at some stage
-    reparametrised   tasks that keep their model and get other parameters
-    second_stage     tasks that would go on differently after the same first answer
+    moves            (from, to) → minimum and maximum of tasks whose first model changes like this moved
+    minimum and maximum of tasks whose first model changes asked            model → tasks that ask it at some stage
+    reparametrised   tasks that keep their model but get other parameters second_stage     tasks that would continue
+    differently after the same first answer
     """
 
     tasks: float = 0
@@ -119,7 +118,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Projector:
-    """Projects flows from a baseline to a candidate. `seen` is by (endpoint, model) and by (None, model)."""
+    """Projects flows from a baseline to a candidate. `seen` is keyed by (endpoint, model) and by (None, model)."""
 
     baseline: PolicyShape
     candidate: PolicyShape
@@ -127,7 +126,7 @@ class Projector:
     seen: Mapping[tuple[str | None, str], Seen] = field(default_factory=dict)
 
     def project(self, flows: Iterable[Flow]) -> Projection:
-        """All flows together."""
+        """Project all flows together."""
         totals = _Totals()
         for flow in flows:
             self._add(totals, flow)
@@ -169,7 +168,7 @@ class Projector:
             totals.ask(model, Bounds(low, high, expected))
 
     def _add_cost(self, totals: "_Totals", flow: Flow) -> None:
-        """Of the flow's tasks whose cost is known; none where a price is not."""
+        """Add the cost of the flow's tasks if it is known; nothing if a price is missing."""
         cell = flow.cell
         if not cell.whole.cost_n or not cell.whole.tasks:
             return
@@ -186,7 +185,7 @@ class Projector:
         totals.change += change.times(tasks)
 
     def _change(self, cell: Cell, alias: str, now: float) -> Bounds | None:
-        """Change of the cost of one task of the cell that goes to `alias`; None where a price is not known."""
+        """Return the change of cost of one task of the cell that goes to `alias`; None if a price is missing."""
         model, to = self.candidate.models[alias], self.candidate.escalates_to
         if model == cell.model and self.baseline.second == self.candidate.second:
             return ZERO
@@ -206,7 +205,7 @@ class Projector:
         return Bounds(low - now, high - now, None if expected is None else expected - now)
 
     def _first_call(self, cell: Cell) -> tuple[float, float] | None:
-        """What the first call of such a task costs now."""
+        """Return what the first call of such a task costs now."""
         if cell.alone.cost_n:
             mean = cell.alone.cost / cell.alone.cost_n
             return mean, mean
@@ -218,7 +217,7 @@ class Projector:
         return mean / (1 + ratios[1]), mean / (1 + ratios[0])
 
     def _share(self, endpoint: str, model: str) -> float | None:
-        """The share of tasks that are escalated now where they begin on this model."""
+        """Return the present share of escalations among tasks that begin on this model."""
         if self.candidate.escalates_to in (None, model):
             return 0.0
         for key in ((endpoint, model), (None, model)):
@@ -256,7 +255,7 @@ class _Totals:
 
 
 def _ratios(one: str, other: str, prices: Prices) -> tuple[float, float] | None:
-    """The lower and the higher of the two ratios of list prices, input and output."""
+    """Return the lower and higher of the two ratios of list prices, input and output."""
     if one == other:
         return 1.0, 1.0
     ours, theirs = prices.get(one), prices.get(other)

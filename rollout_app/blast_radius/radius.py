@@ -1,8 +1,8 @@
-"""The blast radius of a candidate: what is known beforehand of the tasks that it would move. Reads only.
+"""The blast radius of a candidate: what is known in advance about the tasks that it would move. Reads only.
 
-The traffic is that of the last seven days. Where a shadow stage has run, the routers have said what the candidate
-would choose; before that it follows from both documents for as many tasks as it does (`routing`), and for the others
-it is said that it does not.
+The traffic is that of the last seven days. After a shadow stage, the routers have reported what the candidate would
+choose. Before that, it is derived from both documents as far as possible (`routing`), and the rest is reported as
+unknown.
 """
 
 from collections import defaultdict
@@ -27,7 +27,9 @@ BY_SHADOW, BY_DOCUMENTS, BY_NOTHING = "shadow", "documents", "nothing"
 
 @dataclass(frozen=True, slots=True)
 class EndpointRadius:
-    """One endpoint. All counts and costs are a day's; `traffic`: all tasks, `projection`: those it is told of."""
+    """One endpoint, with counts and costs per day. `traffic`: all tasks, `projection`: those with a known
+    projection.
+    """
 
     endpoint: str
     traffic: float
@@ -37,9 +39,9 @@ class EndpointRadius:
 
 @dataclass(frozen=True, slots=True)
 class BlastRadius:
-    """`basis`: what the moves follow from. `rehearsed`: the shadow stage by endpoint and rule.
+    """The blast radius. `basis`: what the moves are derived from. `rehearsed`: the shadow stage by endpoint and rule.
 
-    `pinned`: the model of a pin, while one overrides every policy.
+    `pinned`: the model of a pin that overrides every policy; empty without one.
     """
 
     environment: Environment
@@ -66,14 +68,14 @@ class BlastRadius:
 
 
 def radius_of(rollout: Rollout) -> BlastRadius:
-    """Of a rollout: as of now, or of the moment before it moved anything."""
+    """Return the blast radius of a rollout as of now, or as of the moment before it moved anything."""
     end = moved_at(rollout) or clock.now()
     places = (rollout.environment, rollout.workload, rollout.baseline, rollout.candidate)
     return blast_radius(*places, end, shadow_routes(rollout), differing_tasks(rollout))
 
 
 def moved_at(rollout: Rollout) -> datetime | None:
-    """When the candidate got its first traffic; None: it has had none."""
+    """Return when the candidate first got traffic; None: it has had none."""
     if rollout.started_at is None:
         return None
     if rollout.stages[0]["mode"] != "shadow":
@@ -90,7 +92,7 @@ def moved_at(rollout: Rollout) -> datetime | None:
 def radius_of_candidate(
     environment: Environment, workload: Workload, candidate: PolicyVersion
 ) -> BlastRadius:
-    """Of a version that is not proposed yet. Raises `NotServed`."""
+    """Return the blast radius of a version that is not proposed yet. Raises `NotServed`."""
     baseline = served_assignment(environment.pk, workload.pk).baseline
     return blast_radius(environment, workload, baseline, candidate, clock.now())
 
@@ -104,7 +106,7 @@ def blast_radius(
     rehearsed: Mapping[tuple[str, str], RehearsedRoute] | None = None,
     differing: Mapping[str, DifferingShare] | None = None,
 ) -> BlastRadius:
-    """What `candidate` would move of the traffic of the seven days before `end`."""
+    """Return what `candidate` would move of the traffic of the seven days before `end`."""
     week, told, shape = (
         read_week(environment, workload, baseline, candidate, end),
         differing or {},
@@ -160,11 +162,11 @@ def _pin(environment: Environment, workload: Workload) -> str:
     return found or ""
 
 
-# --- with the candidate ------------------------------------------------------------------------------------
+# --- flows to the candidate --------------------------------------------------------------------------------
 
 
 def _document_flows(week: Week, baseline: PolicyVersion, candidate: PolicyVersion) -> list[Flow]:
-    """By what follows from the documents."""
+    """Derive the flows from the documents."""
     asked = (baseline.document, candidate.document)
     flows = []
     for (version, endpoint, rule), cell in week.cells.items():
@@ -181,7 +183,7 @@ def _shadow_flows(
     baseline: PolicyVersion,
     candidate: PolicyVersion,
 ) -> list[Flow]:
-    """By what the routers said the candidate would choose."""
+    """Derive the flows from what the routers said the candidate would choose."""
     flows = []
     for (endpoint, rule), route in shadowed.items():
         cell = cells.get((baseline.number, endpoint, rule))
@@ -201,7 +203,7 @@ def _shadow_flows(
 
 
 def _a_day(flows: Sequence[Flow], traffic: Mapping[str, float]) -> list[Flow]:
-    """The flows at the endpoints' present traffic. One without traffic has none."""
+    """Scale the flows to the endpoints' present traffic. An endpoint without traffic has none."""
     known: dict[str, float] = defaultdict(float)
     for flow in flows:
         known[flow.cell.endpoint] += flow.tasks

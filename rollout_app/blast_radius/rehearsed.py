@@ -1,4 +1,4 @@
-"""What the routers reported of a rollout's shadow stage and of its mirror, by endpoint and rule. Reads only."""
+"""What the routers reported about a rollout's shadow stage and its mirror, by endpoint and rule. Reads only."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ _ENDS = (
     "failed",
     "braked",
 )
-MOST_ROWS = 200_000  # minutes of routes that are read; the newest of a longer shadow stage
+MOST_ROWS = 200_000  # maximum minutes of routes to read; the newest of a longer shadow stage
 
 
 @dataclass(slots=True)
 class RehearsedRoute:
-    """One endpoint and rule. `routes`: (served, candidate), the policies' own names of models → decisions."""
+    """One endpoint and rule. `routes`: (served alias, candidate alias) → decisions."""
 
     decisions: int = 0
     agreed: int = 0
@@ -50,7 +50,7 @@ class RehearsedRoute:
 
 @dataclass(frozen=True, slots=True)
 class DifferingShare:
-    """Tasks of which the routers said whether the two policies differ on them, and those on which they do."""
+    """Tasks for which routers reported whether the two policies differ, and those on which they do."""
 
     known: int = 0
     differing: int = 0
@@ -61,7 +61,7 @@ class DifferingShare:
 
 
 def shadow_routes(rollout: Rollout) -> dict[tuple[str, str], RehearsedRoute]:
-    """By (endpoint, rule); empty where nothing was shadowed."""
+    """Return the shadow stage by (endpoint, rule); empty without one."""
     found: dict[tuple[str, str], RehearsedRoute] = defaultdict(RehearsedRoute)
     rows = _rows(rollout).filter(stage=0).exclude(shadow={}, mirror={}).order_by("-minute")
     for endpoint, rule, shadow, mirror in rows.values_list("endpoint", "rule", "shadow", "mirror")[
@@ -73,7 +73,7 @@ def shadow_routes(rollout: Rollout) -> dict[tuple[str, str], RehearsedRoute]:
 
 
 def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
-    """By endpoint, over all stages in which both policies were known."""
+    """Return differing tasks by endpoint, over all stages in which both policies were known."""
     known: dict[str, int] = defaultdict(int)
     differing: dict[str, int] = defaultdict(int)
     rows = _rows(rollout).filter(differing_known__gt=0).order_by("-minute")

@@ -1,4 +1,4 @@
-"""The traffic of the seven days before a candidate moves any of it, by what the served policy did. Reads only."""
+"""The traffic of the seven days before a candidate moves any of it, as the served policy routed it. Reads only."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,16 +17,17 @@ from rollout_app.review.models import HourState
 from rollout_app.review.reading import Route, Routes
 
 SPAN = timedelta(days=7)
-LEAST_TASKS = 100  # of the baseline's own version; below it the tasks of other versions stand in
+LEAST_TASKS = 100  # tasks of the baseline's own version; with fewer, tasks of all versions are used
 CellKey = tuple[int, str, str]  # version, endpoint, rule
 
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """`days`: of traffic that was seen, up to 7. `traffic`: tasks a day by endpoint, of all versions.
+    """The traffic of a week. `days`: with visible traffic, up to 7. `traffic`: tasks per day by endpoint, of all
+    versions.
 
-    `cells`: of the baseline's own version, or, where it has had hardly any tasks, of all (`own_version` is false).
-    `others`: share of the tasks that other versions served. `versions`: by number, all that served.
+    `cells`: of the baseline's own version, or of all versions if it has had hardly any tasks (`own_version` is
+    false). `others`: share of the tasks that other versions served. `versions`: all that served, by number.
     """
 
     start: datetime
@@ -52,7 +53,7 @@ def read_week(
     candidate: PolicyVersion,
     end: datetime,
 ) -> Week:
-    """The traffic before `end`."""
+    """Read the traffic before `end`."""
     start = end - SPAN
     found = reading.routes(environment, workload, start, end)
     routes = {route: sums for route, sums in found.items() if sums.tasks}
@@ -79,7 +80,7 @@ def _endpoint(route: Route) -> str:
 
 
 def _days(environment: Environment, workload: Workload, start: datetime, end: datetime) -> float:
-    """How much of the time there was traffic to see: a new workload has no week yet."""
+    """Return the days with visible traffic: a new workload has no whole week yet."""
     hours = HourState.objects.filter(
         environment=environment, workload=workload, hour__gte=start, hour__lt=end
     )
@@ -97,7 +98,7 @@ def _versions(
 
 
 def _prices(versions: Iterable[PolicyVersion]) -> Prices:
-    """Of the models that have both prices."""
+    """Return the prices of models that have both."""
     names = set().union(*(models_of(version.document) for version in versions))
     rows = Model.objects.filter(name__in=names).values_list(
         "name", "input_nusd_per_mtok", "output_nusd_per_mtok"
@@ -106,14 +107,16 @@ def _prices(versions: Iterable[PolicyVersion]) -> Prices:
 
 
 def first_alias(document: Mapping[str, Any], rule: str, answered: str) -> str:
-    """What the policy asks first by this rule; by a rule that it has not (a pin, a latch), what answered."""
+    """Return the alias that the policy asks first by this rule; for an unknown rule (pin, latch), the one that
+    answered.
+    """
     if rule == DEFAULT:
         return str(document["default"])
     return next((str(each["use"]) for each in document.get("rules", ()) if each["id"] == rule), answered)
 
 
 def _cells(found: Routes, versions: Mapping[int, PolicyVersion]) -> dict[tuple[int, str, str], Cell]:
-    """By version, endpoint and rule."""
+    """Return the cells by version, endpoint and rule."""
     whole: dict[tuple[int, str, str], OutcomeSums] = defaultdict(OutcomeSums)
     alone: dict[tuple[int, str, str], OutcomeSums] = defaultdict(OutcomeSums)
     first: dict[tuple[int, str, str], str] = {}
@@ -134,7 +137,7 @@ def _cells(found: Routes, versions: Mapping[int, PolicyVersion]) -> dict[tuple[i
 
 
 def seen_escalations(week: Week, candidate: PolicyShape) -> dict[tuple[str | None, str], Seen]:
-    """How often tasks are escalated that begin on a model, under versions that go on as the candidate would."""
+    """Count escalations of tasks by first model, under versions that continue as the candidate would."""
     counts: dict[tuple[str | None, str], list[int]] = defaultdict(lambda: [0, 0])
     alike = {
         number for number, v in week.versions.items() if PolicyShape.of(v.document).second == candidate.second

@@ -1,16 +1,16 @@
-"""The blast radius in sentences, and what it does not know. Pure."""
+"""The blast radius as sentences, and what is unknown about it. Pure."""
 
 from controlplane.web.display import MINUS, count, money, percent
 from rollout_app.blast_radius.projection import Bounds, Projection
 from rollout_app.blast_radius.radius import BY_DOCUMENTS, BY_NOTHING, BY_SHADOW, BlastRadius, EndpointRadius
 
-_LEAST_SHARE = 0.0005  # less is not worth a word
+_LEAST_SHARE = 0.0005  # smaller shares are not mentioned
 
 
 def headline(radius: BlastRadius) -> str:
-    """What would move, in one sentence."""
+    """Describe what would move in one sentence."""
     if radius.basis == BY_NOTHING:
-        return "There was no traffic in the last 7 days: what would move is not known."
+        return "There was no traffic in the last 7 days, so it is unknown what would move."
     moved = _shares(radius.whole.moved, radius.whole.tasks)
     if radius.whole.moved[1] < _LEAST_SHARE * radius.whole.tasks:
         return f"No task would move to another first model. {_cost(radius.whole)}"
@@ -18,11 +18,13 @@ def headline(radius: BlastRadius) -> str:
 
 
 def endpoint_sentence(radius: EndpointRadius, owner: str) -> str:
-    """`/tickets/summary (team Support): 31 % of 4,200 tasks a day from a to b; −$412 a day.`"""
+    """Describe one endpoint: `/tickets/summary (team Support): of 4,200 tasks a day 31 % from a to b. −$412 a
+    day, …`
+    """
     name = f"{radius.endpoint or 'Tasks without an endpoint'} (team {owner})"
     projection = radius.projection
     if not projection.tasks:
-        return f"{name}: what would move of its {_tasks(radius.traffic)} a day is not known."
+        return f"{name}: it is unknown what would move of its {_tasks(radius.traffic)} a day."
     moves = [
         f"{_shares(tasks, projection.tasks)} from {before} to {after}"
         for (before, after), tasks in projection.moves.items()
@@ -33,7 +35,7 @@ def endpoint_sentence(radius: EndpointRadius, owner: str) -> str:
 
 
 def unknowns(radius: BlastRadius) -> list[str]:
-    """What is not known, each with what would tell."""
+    """List what is unknown, with what would show it."""
     if radius.basis == BY_NOTHING:
         return [
             *_pin(radius),
@@ -55,16 +57,18 @@ def _of_moves(radius: BlastRadius) -> list[str]:
     said = []
     if radius.basis == BY_DOCUMENTS and unsure >= _LEAST_SHARE:
         said.append(
-            f"Where {percent(unsure)} of the tasks would go is not known: the inputs of tasks are not kept, and which "
-            "rule decided does not say enough. A shadow stage tells."
+            f"It is unknown where {percent(unsure)} of the tasks would go: their inputs are not stored, and the rule "
+            "that decided does not tell enough. A shadow stage shows it."
         )
     if radius.differing is None:
-        said.append("No router has compared the two policies yet: the share of differing tasks is not known.")
+        said.append(
+            "No router has compared the two policies yet, so the share of differing tasks is unknown."
+        )
     if radius.whole.reparametrised >= _LEAST_SHARE * radius.whole.tasks > 0:
         share = radius.whole.reparametrised / radius.whole.tasks
         said.append(
-            f"{percent(share)} of the tasks keep their model and get other parameters: what that does to their cost "
-            "and success is not known."
+            f"{percent(share)} of the tasks keep their model but get other parameters. The effect on their cost and "
+            "success is unknown."
         )
     return said
 
@@ -75,7 +79,7 @@ def _of_traffic(radius: BlastRadius) -> list[str]:
         said.append(f"Traffic was seen for {week.days:.1f} of the 7 days only.")
     if not week.own_version and radius.basis != BY_SHADOW:
         said.append(
-            f"Version {radius.baseline.number} has had hardly any traffic: the tasks of earlier versions stand in."
+            f"Version {radius.baseline.number} has had hardly any traffic, so tasks of earlier versions are used."
         )
     elif week.others >= 0.05:
         said.append(
@@ -85,7 +89,7 @@ def _of_traffic(radius: BlastRadius) -> list[str]:
     silent = [each.endpoint or "no endpoint" for each in radius.endpoints if not each.projection.tasks]
     if silent:
         said.append(
-            f"Of {', '.join(silent[:5])} nothing is known{' and of others' if len(silent) > 5 else ''}."
+            f"Nothing is known about {', '.join(silent[:5])}{' and others' if len(silent) > 5 else ''}."
         )
     return said
 
@@ -97,8 +101,8 @@ def _of_costs(radius: BlastRadius) -> list[str]:
         return []
     why = f" No price: {', '.join(radius.unpriced_models)}." if radius.unpriced_models else ""
     if not whole.covered:
-        return [f"What it costs is not known: no task has a cost, or a price is missing.{why}"]
-    return [f"Costs are of the {percent(share)} of the tasks whose cost and prices are known.{why}"]
+        return [f"The cost is unknown: no task has a cost, or a price is missing.{why}"]
+    return [f"Costs cover the {percent(share)} of the tasks whose cost and prices are known.{why}"]
 
 
 def _of_the_second_stage(radius: BlastRadius) -> list[str]:
@@ -107,8 +111,8 @@ def _of_the_second_stage(radius: BlastRadius) -> list[str]:
     if radius.whole.change.low == radius.whole.change.high:
         return []
     return [
-        "How many tasks would be escalated is not known before they are tried: the bounds reach from none to all of "
-        "them, and from the lowest to the highest ratio of the prices."
+        "The number of escalated tasks is unknown before they are tried. The bounds assume none to all of them, and "
+        "the lowest to the highest ratio of the prices."
     ]
 
 
@@ -116,7 +120,7 @@ def _of_quality(radius: BlastRadius) -> list[str]:
     if any(route.mirror["n"] for route in radius.rehearsed.values()):
         return []
     return [
-        "What it does to success is not known before tasks are tried: mirror a share of them, or backtest it."
+        "The effect on success is unknown before tasks are tried: mirror a share of them, or backtest the candidate."
     ]
 
 
@@ -125,12 +129,12 @@ def _of_quality(radius: BlastRadius) -> list[str]:
 
 def _cost(projection: Projection) -> str:
     if not projection.covered:
-        return "What that costs is not known."
+        return "The cost is unknown."
     return f"{_capital(a_day(projection.change))}, at {money(projection.cost)} a day now."
 
 
 def a_day(change: Bounds) -> str:
-    """A change of cost: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
+    """Format a change of cost: `−$412 a day`, `between −$412 and +$3 a day (−$350 expected)`."""
     low, high = _signed(change.low), _signed(change.high)
     if low == high:
         return f"{low} a day" if round(change.high) else "no change of cost"

@@ -1,4 +1,4 @@
-"""The instance that the stories need, made by the same actions as a person's. Repeatable."""
+"""Set up the rows that the stories need, through the same actions that people use. Repeatable."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from rollout_app.recorded import GEMINI, HAIKU, STRONG, WEAK
 KEY_LABEL = "the demo's routers"
 OWNER, REVIEWER = "ines", "omar"
 
-# US dollars per million tokens in and out, and the context window: the providers' list prices as published
-# in 2025 (openai.com/api/pricing, docs.anthropic.com/en/docs/about-claude/pricing,
-# ai.google.dev/gemini-api/docs/pricing). RouteLLM's two models are at the prices of its paper
-# (arXiv 2406.18665), which blends in and out.
+# US dollars per million tokens in and out, and the context window: the providers' list prices as published in
+# 2025 (openai.com/api/pricing, docs.anthropic.com/en/docs/about-claude/pricing,
+# ai.google.dev/gemini-api/docs/pricing). RouteLLM's two models use the prices of its paper (arXiv
+# 2406.18665), which gives one blended price for input and output.
 CATALOGUE = {
     "openai/gpt-4.1": (2.00, 8.00, 1_047_576),
     "openai/gpt-4.1-mini": (0.40, 1.60, 1_047_576),
@@ -46,7 +46,7 @@ class Served:
 
 
 def set_up(stories: Iterable[Story]) -> dict[str, Served]:
-    """Make what is missing; returns each story's rows by its letter."""
+    """Create what is missing. Return each story's rows by its letter."""
     owner, _ = _people()
     team = Team.objects.filter(name="routing").first() or create_team(
         "routing", actor=SYSTEM, members=[owner]
@@ -64,7 +64,7 @@ def set_up(stories: Iterable[Story]) -> dict[str, Served]:
 
 
 def _people() -> tuple[User, User]:
-    """The owner proposes, the reviewer approves; neither can log in. The administrator is you."""
+    """Create the owner, who proposes, and the reviewer, who approves. Neither can log in; you are the administrator."""
     roles = {OWNER: (Role.EDITOR, Role.OPERATOR), REVIEWER: (Role.APPROVER,)}
     people = []
     for name, held in roles.items():
@@ -97,7 +97,7 @@ def _serve(story: Story, team: Team, author: Actor) -> Served:
         quality_bar=story.quality_bar,
         retryable=False,
         owner=team,
-        outcome_lag_s=0,  # the verdicts were recorded long ago: none is late
+        outcome_lag_s=0,  # the grades were recorded long ago, so none is late
     )
     for metric, reason in story.off.items():
         set_guardrail(workload, metric, actor=author, reason=reason, enabled=False)
@@ -112,7 +112,7 @@ def _serve(story: Story, team: Team, author: Actor) -> Served:
 
 
 def fresh_router_key(environment: str) -> str:
-    """A new key for the demo's routers; those of earlier runs are revoked. No key's text is kept."""
+    """Issue a new key for the demo's routers and revoke those of earlier runs. The key's text is not stored."""
     forget_router_keys(environment)
     _, text = issue_key(Key.Kind.ROUTER, environment, KEY_LABEL, actor=SYSTEM)
     return text

@@ -1,4 +1,4 @@
-"""The server beside the demo: `manage.py serve` in a process of its own, as `make run` has it."""
+"""The demo's server: `manage.py serve` in a separate process, as in `make run`."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ PATIENCE_S = 60
 
 
 class Server:
-    """`with Server(8000) as server`: ready at `server.url`. Its log is beside the database."""
+    """A running server: `with Server(8000) as server`, ready at `server.url`. Its log is next to the database."""
 
     def __init__(self, port: int) -> None:
         self.port = _free(port)
@@ -29,7 +29,7 @@ class Server:
         program = ["-m", "controlplane"] if settings.FROM_WHEEL else [str(settings.BASE_DIR / "manage.py")]
         command = [sys.executable, *program, "serve", "--port", str(self.port)]
         with self.log.open("wb") as log:
-            # Its own process group: Ctrl-C is the demo's to hear, which then ends things in order.
+            # Its own process group, so that only the demo gets Ctrl-C and ends everything in order.
             self._process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0, env=os.environ)  # noqa: S603
         deadline = time.monotonic() + PATIENCE_S
         while not self._answers():
@@ -67,7 +67,7 @@ class Server:
 
 
 def _free(port: int) -> int:
-    """`port`, or any other when it is taken."""
+    """Return `port`, or another one if it is taken."""
     for wanted in (port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

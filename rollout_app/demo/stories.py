@@ -8,7 +8,7 @@ from rollout_app import recorded
 from rollout_app.backtest.tasks import Task
 from rollout_app.recorded import GEMINI, HAIKU, STRONG, WEAK
 
-# The subjects in which the weak model does as well: SOURCES.md says how the figures came about.
+# The subjects in which the weak model does as well as the strong one; SOURCES.md explains the figures.
 EASY_SUBJECTS = (
     "high_school_mathematics world_religions college_chemistry marketing high_school_government_and_politics"
     " sociology college_mathematics college_medicine computer_security management college_physics"
@@ -17,12 +17,12 @@ EASY_SUBJECTS = (
 
 
 def _stage(mode: str, share_pcm: int, tasks: int, **more: Any) -> dict[str, Any]:
-    # A tenth of a minute of real time: long enough to be seen, and six minutes of stamped traffic.
+    # A tenth of a minute of real time: long enough to see, and six minutes of stamped traffic.
     return {"mode": mode, "share_pcm": share_pcm, "min_minutes": 0.1, "min_tasks": tasks, **more}
 
 
 def _plan(*, mirror_pcm: int = 0, approval: bool = False) -> list[dict[str, Any]]:
-    """The saved plan `standard`, with waiting times for an audience."""
+    """Return the saved plan `standard` with waiting times short enough for an audience."""
     return [
         _stage("shadow", 0, 1_000, mirror_pcm=mirror_pcm),
         _stage("percentage", 5_000, 50, approval=approval),
@@ -50,7 +50,7 @@ _SUBJECT = {"subject": {"type": "string"}}
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One rollout: what the workload is, and from which policy to which it moves, by which plan."""
+    """One rollout: the workload, the two policies, and the plan."""
 
     letter: str
     title: str
@@ -65,12 +65,12 @@ class Story:
     candidate: dict[str, Any]
     plan: list[dict[str, Any]]
     why: str
-    # Guardrails that are switched off for the workload, each with the reason that the audit log keeps.
+    # Guardrails that are switched off for the workload, each with the reason for the audit log.
     off: Mapping[str, str]
     approved_by_a_person: bool = False
 
 
-# Without a word on it the rollout would hold for ever: what is not known never passes.
+# Without this the rollout would hold forever, because unknown figures never pass.
 _NO_LATENCY = {"latency_tail": "How long an answer took was not recorded."}
 
 STORIES = (

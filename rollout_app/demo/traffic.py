@@ -1,4 +1,4 @@
-"""One story under way: routers that serve its recorded tasks, and the rollout that moves them."""
+"""One running story: routers that serve its recorded tasks, and its rollout."""
 
 import random
 import threading
@@ -20,13 +20,13 @@ from rollout_app.engine.states import ENDED, State
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.rehearsal.replay import Replay, Stamps
 
-ROUTERS = 2  # each story's gateway has two, so that a rollback has somebody to read back from
-# The stamps begin here, and pass a minute each second: half a day is enough for twelve real minutes.
+ROUTERS = 2  # two per story, so that a rollback has routers to read back from
+# Stamps begin here and advance a minute per second: half a day is enough for twelve real minutes.
 BEGIN_BEFORE = timedelta(hours=12)
 
 
 class Traffic(threading.Thread):
-    """Replays a story's tasks until `stop`; proposes its rollout once the baseline is known well enough."""
+    """Replays a story's tasks until `stop`. Proposes its rollout when enough of the baseline is known."""
 
     def __init__(self, story: Story, served: Served, url: str, key: str, per_second: int) -> None:
         super().__init__(name=f"story {story.letter}", daemon=True)
@@ -42,7 +42,7 @@ class Traffic(threading.Thread):
     def run(self) -> None:
         try:
             self._run()
-        except Exception as error:  # shown by the main thread, which then ends the demo
+        except Exception as error:  # the main thread shows it and ends the demo
             self.error = error
         finally:
             connection.close()
@@ -50,7 +50,7 @@ class Traffic(threading.Thread):
     def _run(self) -> None:
         tasks = self.story.tasks()
         stamps = Stamps(_begin(self.served))
-        # Not a secret: which recorded task comes next. With replacement, as many as it takes.
+        # Picks the next recorded task, with replacement; not a secret.
         draw = random.Random(self.story.letter).choice  # noqa: S311
         routers = [self._router(number, stamps) for number in range(1, ROUTERS + 1)]
         try:
@@ -68,7 +68,7 @@ class Traffic(threading.Thread):
                 router.close()
 
     def _router(self, number: int, stamps: Stamps) -> Router:
-        # The same names in every run: the fleet page knows them again, and misses nobody.
+        # The same names in every run, so that the fleet page recognises the routers and misses none.
         return Router(
             self._url,
             self._key,
@@ -79,7 +79,7 @@ class Traffic(threading.Thread):
         )
 
     def _propose_when_known(self) -> None:
-        """Propose and start, once. With four eyes the reviewer approves the start: a shadow."""
+        """Propose and start once. With four eyes, the reviewer approves the start, which is only a shadow stage."""
         if self.rollout() is not None or _graded(self.served) < MIN_OUTCOMES:
             return
         owner = instance.person(instance.OWNER)
@@ -102,7 +102,7 @@ class Traffic(threading.Thread):
         actions.start_rollout(rollout, actor=owner, reason="The baseline is known well enough.")
 
     def rollout(self) -> Rollout | None:
-        """The story's rollout: the newest of its candidate."""
+        """Return the story's rollout, the newest of its candidate."""
         return (
             Rollout.objects.filter(environment=self.served.environment, candidate=self.served.candidate)
             .order_by("-created_at")
@@ -119,7 +119,7 @@ def has_ended(rollout: Rollout | None) -> bool:
 
 
 def _begin(served: Served) -> float:
-    """Unix seconds: half a day ago, or where an earlier run left off."""
+    """Return the first stamp in Unix seconds: half a day ago, or where an earlier run ended."""
     start = clock.now() - BEGIN_BEFORE
     last = _totals(served).aggregate(last=Max("minute"))["last"]
     if last is not None:

@@ -1,8 +1,5 @@
-"""One report of a rollout, fit for a change board: what, who, why, on what evidence, and what came of it.
+"""One report of a rollout for a change board: what, who, why, the evidence, and the result.
 
-realised   what a completed rollout did for 30 days, beside what was projected
-words      that in sentences
-gather     everything as one document
-markdown   the same to read
-api        /api/v1/rollouts/<id>/report
+realised   what a completed rollout did in 30 days, next to the projection words      the same in sentences gather
+everything as one document markdown   the document as Markdown api        /api/v1/rollouts/<id>/report
 """

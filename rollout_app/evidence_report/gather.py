@@ -1,6 +1,6 @@
-"""Everything that is known of a rollout, as one document that JSON takes. Reads only.
+"""Gather everything known about a rollout as one JSON document. Reads only.
 
-Money in nano-US-dollars, shares 0 … 1, times in RFC 3339; null: not known.
+Money in nano-US-dollars, shares 0 … 1, times in RFC 3339; null: unknown.
 """
 
 import logging
@@ -39,7 +39,7 @@ _SUMS = ("tasks", "successes", "failures", "ungraded", "errors", "cost_n", "cost
 
 
 def evidence_report(rollout: Rollout) -> dict[str, Any]:
-    """The report. A part that cannot be computed is null, and `caveats` names it."""
+    """Return the report. A part that cannot be computed is null and named in `caveats`."""
     now, failed = clock.now(), list[str]()
     parts: dict[str, Any] = {
         name: _part(name, read, failed)
@@ -147,7 +147,7 @@ def _shadow(rollout: Rollout) -> dict[str, Any] | None:
 
 
 def _stages(rollout: Rollout) -> list[dict[str, Any]]:
-    """Each stage with the time in which it served, and what came of both arms in it."""
+    """Return each stage with the time in which it served, and the outcomes of both arms in it."""
     entered = _entered(rollout)
     sums: Any = ArmTotals.of_rollout(rollout).order_by().values("stage", "arm")
     found = {(row["stage"], row["arm"]): row for row in sums.annotate(**{f"{n}_": Sum(n) for n in _SUMS})}
@@ -169,7 +169,7 @@ def _stages(rollout: Rollout) -> list[dict[str, Any]]:
 
 
 def _entered(rollout: Rollout) -> dict[int, datetime]:
-    """When each stage began; a stage that was never reached is not in it."""
+    """Return when each stage began; stages that were never reached are missing."""
     began = {Event.START, Event.BREAK_GLASS, Event.ADVANCE, Event.REVERT}
     entered: dict[int, datetime] = {}
     for transition in rollout.transitions.filter(event__in=sorted(began)).order_by("sequence"):
@@ -187,7 +187,7 @@ def _realised(rollout: Rollout, found: Realised | None) -> dict[str, Any] | None
 
 
 def realised_answer(rollout: Rollout, found: Realised) -> dict[str, Any]:
-    """As the API gives it."""
+    """Return the realised effect as the API returns it."""
     return {
         "start": found.start,
         "end": found.end,
@@ -214,14 +214,16 @@ def realised_answer(rollout: Rollout, found: Realised) -> dict[str, Any]:
 
 
 def _audit(rollout: Rollout) -> dict[str, Any]:
-    """Where the log keeps it: `manage.py audit verify` proves that nobody rewrote it."""
+    """Return where the audit log records the rollout. `manage.py audit verify` proves that the entries are
+    unchanged.
+    """
     entries = Entry.objects.filter(target_kind="rollout", target_id=str(rollout.pk))
     found = entries.aggregate(first=Min("seq"), last=Max("seq"))
     last = entries.order_by("-seq").values_list("hash", flat=True).first()
     return {"entries": entries.count(), "first": found["first"], "last": found["last"], "last_hash": last}
 
 
-# --- what a reader has to know ------------------------------------------------------------------------------
+# --- caveats ------------------------------------------------------------------------------------------------
 
 
 def _caveats(rollout: Rollout, parts: dict[str, Any]) -> list[str]:
@@ -238,7 +240,7 @@ def _of_the_state(rollout: Rollout) -> Iterable[str]:
     if Event.BREAK_GLASS in events:
         yield "It was started without an approval (break-glass)."
     elif not rollout.four_eyes:
-        yield f"{rollout.environment.name} asks for no second person: one person alone let it start."
+        yield f"{rollout.environment.name} does not require a second person: one person alone let it start."
     if State(rollout.state) not in ENDED:
         yield f"It has not ended ({rollout.state.replace('_', ' ')}): these are the figures so far."
     by_hand = rollout.transitions.filter(event__in=[Event.ADVANCE, Event.COMPLETE]).exclude(
@@ -252,13 +254,13 @@ def _of_the_state(rollout: Rollout) -> Iterable[str]:
 
 def _of_the_arms(review: dict[str, Any] | None) -> Iterable[str]:
     if review is None:
-        yield "It has not started: no arm has served anything."
+        yield "It has not started, so no arm has served anything."
         return
     for arm in ("candidate", "baseline"):
         sums = review[arm]
         if not sums["tasks"]:
-            yield f"The {arm} has served no task."
+            yield f"The {arm} has not served any task."
             continue
         for name, what in (("ungraded", "a grade"), ("unpriced", "a cost")):
             if sums[name]:
-                yield f"{percent(sums[name])} of the {arm}'s tasks are without {what}, and left out of what needs it."
+                yield f"{percent(sums[name])} of the {arm}'s tasks lack {what} and are left out where it is needed."

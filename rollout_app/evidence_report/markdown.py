@@ -1,6 +1,6 @@
-"""The evidence report as Markdown. Pure: from the document alone, so that both say the same.
+"""The evidence report as Markdown. Pure: built from the document alone, so both say the same.
 
-Names and reasons are other people's words: they are escaped, so that they stay words.
+Names and reasons are user input and are escaped.
 """
 
 import re
@@ -12,11 +12,11 @@ from controlplane.web.display import NONE, count, money, percent, points, share,
 
 Document = Mapping[str, Any]
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
-_MOST = 20  # rows of a table of endpoints
+_MOST = 20  # maximum rows of a table of endpoints
 
 
 def as_markdown(report: Document) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts: Sequence[Iterable[str]] = (
         _title(report), _change(report["what"]), _people(report["who"]), _radius(report["before"]),
         _shadow(report["shadow"]), _stages(report["stages"]), _verdicts(report["judgement"]),
@@ -33,7 +33,7 @@ def _title(report: Document) -> Iterator[str]:
     yield ""
     yield f"State: **{what['state'].replace('_', ' ')}**. Owner: {_text(what['owner'])}. Rollout `{what['rollout']}`."
     if what["rollback_reason"]:
-        yield f"Taken back because: {_text(what['rollback_reason'])}"
+        yield f"Reason for the rollback: {_text(what['rollback_reason'])}"
     yield ""
     yield f"Why: {_text(report['why'])}"
     yield ""
@@ -111,7 +111,7 @@ def _shadow(shadow: Document | None) -> Iterator[str]:
         yield f"- tasks that would ask {_text(model)}: {_between(asked, percent)}"
     mirror = shadow["mirror"]
     if mirror is None:
-        yield "- no task was mirrored: cheap against strong is not known"
+        yield "- no task was mirrored, so cheap and strong models cannot be compared"
     else:
         between = f"{points(mirror['low'])} to {points(mirror['high'])}"
         yield (
@@ -156,12 +156,12 @@ def _verdicts(judgement: Document | None) -> Iterator[str]:
     ]  # fmt: skip
     names = ["guardrail", "verdict", "estimate", "interval", "margin", "tasks", "ln E harm", "ln E safe"]
     yield from _table(names, rows)
-    yield f"Evidence of harm in all: ln E = {_log_e(judgement['log_e'])}; it rolls back at 3.00."
+    yield f"Overall evidence of harm: ln E = {_log_e(judgement['log_e'])}; it rolls back at 3.00."
     yield ""
 
 
 def _arms(review: Document | None) -> Iterator[str]:
-    yield "## Arm against arm, in the same minutes"
+    yield "## Both arms in the same minutes"
     yield ""
     if review is None:
         yield "It has not started."
@@ -188,7 +188,7 @@ def _realised(found: Document | None) -> Iterator[str]:
     yield "## After completion"
     yield ""
     if found is None:
-        yield "Not completed: there is nothing to compare."
+        yield "The rollout is not completed, so there is nothing to compare."
         yield ""
         return
     yield from (f"- {_text(sentence)}" for sentence in found["sentences"])
@@ -216,8 +216,8 @@ def _proof(report: Document) -> Iterator[str]:
     yield ""
     yield (
         f"{audit['entries']} audit entries, {audit['first']} to {audit['last']}, the last with hash "
-        f"`{audit['last_hash']}`. `manage.py audit verify` proves that nobody rewrote them; the JSON of this report "
-        "holds the sums from which every verdict can be computed again."
+        f"`{audit['last_hash']}`. `manage.py audit verify` proves that they are unchanged; the JSON of this report "
+        "has the sums from which every verdict can be computed again."
     )
     yield ""
 
@@ -237,7 +237,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """Somebody's words on one line, as words."""
+    """Return user input on one line, escaped."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
 
 

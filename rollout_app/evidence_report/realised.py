@@ -1,7 +1,7 @@
-"""What a completed rollout saved and did to quality, for 30 days, beside what was projected. Reads only.
+"""What a completed rollout saved and did to quality in 30 days, next to the projection. Reads only.
 
-Projected is what the arms showed in the same minutes. Realised is the candidate's version after completion against the
-week before it had any traffic, at one mix of endpoints: other things may have changed between the two times.
+Projected is what the arms showed in the same minutes. Realised compares the candidate's version after completion with
+the week before it had any traffic, at one mix of endpoints; other things may have changed between the two periods.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from rollout_app.review.reading import Routes
 from rollout_app.review.rollouts import LONGEST_AFTER, candidates_tasks, compared, saving, span_of
 
 DAY = timedelta(days=1)
-PART = 7 * DAY  # harm that shows only next week is not to be hidden in a month's mean
+PART = 7 * DAY  # so that harm in a later week is not hidden in a month's mean
 
 
 @dataclass(frozen=True, slots=True)
 class RealisedPart:
-    """A part of the time after completion, against the week before the candidate had traffic."""
+    """One part of the time after completion, compared with the week before the candidate had traffic."""
 
     start: datetime
     end: datetime
@@ -34,12 +34,13 @@ class RealisedPart:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """`days` after completion that were seen, up to 30. `after`: the candidate's version, `others`: tasks of others.
+    """The effect in up to 30 `days` after completion. `after`: the candidate's version; `others`: tasks of other
+    versions.
 
-    `ran`: what the candidate's own tasks saved while it ran, both arms in the same minutes; None: it cannot be told.
+    `ran`: what the candidate's own tasks saved while it ran, both arms in the same minutes; None: unknown.
 
-    `projected`, `projected_failures`: of the arms in the same minutes. `saved_a_day`: nano-USD, against what the same
-    tasks would have cost before; None: it cannot be told.
+    `projected`, `projected_failures`: from the arms in the same minutes. `saved_a_day`: nano-USD, compared with what
+    the same tasks would have cost before; None: unknown.
     """
 
     start: datetime
@@ -57,7 +58,7 @@ class Realised:
 
 
 def realised(rollout: Rollout, now: datetime) -> Realised | None:
-    """None unless it is completed and some minute has passed since."""
+    """Return the effect; None unless the rollout completed at least a minute ago."""
     if rollout.state != State.COMPLETED or rollout.ended_at is None or now <= rollout.ended_at:
         return None
     start, end = rollout.ended_at, min(now, rollout.ended_at + LONGEST_AFTER)

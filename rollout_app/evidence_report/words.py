@@ -1,14 +1,14 @@
-"""What came of a rollout, in sentences. Pure."""
+"""The result of a rollout as sentences. Pure."""
 
 from controlplane.web.display import MINUS, count, money, percent, points, signed
 from rollout_app.engine.diagnosis import Change
 from rollout_app.evidence_report.realised import Realised
 
-LEAST_TASKS = 100  # below it nothing is said of what came after
+LEAST_TASKS = 100  # tasks after completion; with fewer, the result is not reported
 
 
 def realised_sentences(found: Realised, bar: float) -> list[str]:
-    """Saving and quality after completion, beside what was projected; then what is not known of it."""
+    """Describe saving and quality after completion next to the projection, then what is unknown."""
     if found.after.tasks < LEAST_TASKS:
         return [
             f"Since completion the version has had {count(found.after.tasks)} tasks: what it saves is not known yet."
@@ -58,7 +58,7 @@ def _quality(found: Realised, bar: float) -> list[str]:
 
 
 def _late_harm(found: Realised) -> list[str]:
-    """Of parts that are worse although the whole is not shown to be."""
+    """Describe parts that are worse although the whole is not shown to be."""
     whole = found.comparison.failures
     if whole is not None and whole.is_up:
         return []
@@ -71,7 +71,7 @@ def _late_harm(found: Realised) -> list[str]:
 
 
 def saved_since(found: Realised) -> str:
-    """One sentence: what a completed rollout has saved since, with its interval, or why that cannot be told."""
+    """Return one sentence: what a completed rollout has saved since, with its interval, or why that is unknown."""
     if found.after.tasks < LEAST_TASKS:
         return f"What it has saved since cannot be told yet: it has had {count(found.after.tasks)} tasks."
     a_day = found.saved_a_day
@@ -85,14 +85,14 @@ def saved_since(found: Realised) -> str:
 
 
 def saved_or_unknown(change: Change) -> str:
-    """As `saved`; where the interval has both signs, that it cannot be told."""
+    """Return `saved`, or that the saving is unclear if the interval contains 0."""
     if change.low < 0 < change.high:
         return f"Whether it saved anything cannot be told (between {_signed(change.low)} and {_signed(change.high)})"
     return saved(change)
 
 
 def relative(change: Change) -> str:
-    """`−34.0 % (−40.0 % to −28.0 %)`"""
+    """Format a relative change: `−34.0 % (−40.0 % to −28.0 %)`"""
     estimate, low, high = (
         signed(percent(abs(x)), round(x, 4)) for x in (change.estimate, change.low, change.high)
     )
@@ -100,7 +100,7 @@ def relative(change: Change) -> str:
 
 
 def saved(change: Change) -> str:
-    """Money that is saved; negative: that it costs more."""
+    """Format saved money; negative values as extra cost."""
     estimate = money(abs(change.estimate))
     between = f"between {_signed(change.low)} and {_signed(change.high)}"
     return f"{estimate} {'saved' if change.estimate >= 0 else 'more'} ({between} saved)"

@@ -1,4 +1,4 @@
-"""Recorded tasks that come with Pointsman. What they are, from where, and under which licence: SOURCES.md."""
+"""Recorded tasks that are included in Pointsman. SOURCES.md lists their content, origin and licences."""
 
 import csv
 import gzip
@@ -11,10 +11,10 @@ from rollout_app.backtest.tasks import Answer, Task
 
 WEAK, STRONG = "mistralai/mixtral-8x7b-instruct-v0.1", "openai/gpt-4-1106-preview"
 HAIKU, GEMINI = "anthropic/claude-3-haiku", "google/gemini-2.0-flash"
-# Nano-USD a token, input and output alike (SOURCES.md).
+# Nano-USD per token, the same for input and output (SOURCES.md).
 TOKEN_NUSD = {WEAK: 240, STRONG: 24_700}
 CHARACTERS_A_TOKEN = 4
-# From this score on a RouterArena task counts as a success.
+# The lowest score at which a RouterArena task counts as a success.
 SUCCESS_FROM = 0.5
 
 FAMILIES = {
@@ -34,12 +34,12 @@ FAMILIES = {
         " high_school_microeconomics high_school_psychology human_sexuality professional_psychology"
         " public_relations security_studies sociology us_foreign_policy"
     ),
-}  # every other subject: `other`, as MMLU groups them
+}  # every other subject is `other`, as in MMLU's groups
 _FAMILY = {subject: family for family, subjects in FAMILIES.items() for subject in subjects.split()}
 
 
 def gsm8k() -> list[Task]:
-    """School mathematics: the weak model's confidence is known, and a second stage can act on it."""
+    """Return school mathematics tasks. The weak model's confidence is known, so a second stage can use it."""
     return [
         Task(
             {"task_type": "reasoning", "endpoint": "/gsm8k", "prompt_tokens": _tokens(row["prompt_chars"])},
@@ -60,7 +60,7 @@ def gsm8k() -> list[Task]:
 
 
 def mmlu() -> list[Task]:
-    """Examination questions. The endpoint is the subject's family, the subject an attribute."""
+    """Return examination questions. The endpoint is the subject's family, and the subject is an attribute."""
     return [
         Task(
             {
@@ -79,7 +79,9 @@ def mmlu() -> list[Task]:
 
 
 def routerarena() -> list[Task]:
-    """A mix of benchmarks. The dearer model is the weaker one here. The endpoint is the benchmark."""
+    """Return a mix of benchmarks, in which the more expensive model is the weaker one. The endpoint is the
+    benchmark.
+    """
     return [
         Task(
             {
@@ -108,5 +110,5 @@ def _cost(model: str, *characters: str) -> int:
 
 def _scored(row: dict[str, str], name: str) -> Answer:
     score = float(row[f"{name}_score"])
-    quality = min(1.0, max(0.0, score))  # one recorded score lies slightly below 0
+    quality = min(1.0, max(0.0, score))  # one recorded score is slightly below 0
     return Answer(score >= SUCCESS_FROM, round(float(row[f"{name}_cost_usd"]) * 1e9), quality=quality)

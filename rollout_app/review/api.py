@@ -1,4 +1,4 @@
-"""/api/v1 of the review: of an environment, an owner, a workload, a rollout; as JSON, and as CSV at `….csv`."""
+"""/api/v1 views of the review of an environment, owner, workload or rollout, as JSON and as CSV at `….csv`."""
 
 import csv
 import io

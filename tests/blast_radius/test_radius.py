@@ -94,7 +94,7 @@ def test_a_second_stage_may_ask_the_strong_model_for_every_task(place: Any) -> N
     asked = radius.whole.asked[LARGE]
     assert (asked.low, asked.expected) == (0, None) and asked.high == pytest.approx(radius.whole.tasks)
     said = " ".join(radius_answer(radius)["unknown"])
-    assert "How many tasks would be escalated is not known" in said
+    assert "The number of escalated tasks is unknown" in said
 
 
 def test_it_expects_as_many_escalations_as_there_are_now(db: None) -> None:
@@ -120,7 +120,7 @@ def test_only_what_the_rules_tell_is_certain(place: Any) -> None:
     assert radius.whole.change.high == 0 and radius.whole.change.low < 0
     answer = radius_answer(radius)
     assert answer["moved"] == {"low": 0, "high": pytest.approx(1)}
-    assert any("the inputs of tasks are not kept" in sentence for sentence in answer["unknown"])
+    assert any("their inputs are not stored" in sentence for sentence in answer["unknown"])
 
 
 def test_an_endpoint_that_a_rule_names_is_certain(place: Any) -> None:
@@ -137,7 +137,7 @@ def test_an_endpoint_that_a_rule_names_is_certain(place: Any) -> None:
 
 def test_without_traffic_it_says_so(place: Any) -> None:
     answer = radius_answer(of(place, default="small", rules=[]))
-    assert answer["sentence"] == "There was no traffic in the last 7 days: what would move is not known."
+    assert answer["sentence"] == "There was no traffic in the last 7 days, so it is unknown what would move."
     assert (answer["moved"], answer["change_a_day_nusd"], answer["cost_a_day_nusd"]) == (None, None, None)
 
 
@@ -147,7 +147,7 @@ def test_what_has_no_price_costs_nobody_knows_what(place: tuple[Environment, Wor
     policies.edit_model(Model.objects.get(name=SMALL), actor=SYSTEM, input_nusd_per_mtok=None)
     answer = radius_answer(radius_of_candidate(*place, candidate))
     assert answer["moved"] == {"low": 1, "high": 1}
-    assert answer["change_a_day_nusd"] is None and "What that costs is not known" in answer["sentence"]
+    assert answer["change_a_day_nusd"] is None and "The cost is unknown" in answer["sentence"]
     assert any(f"No price: {SMALL}" in sentence for sentence in answer["unknown"])
     assert any("has no input price" in sentence for sentence in answer["notices"])
 
@@ -210,7 +210,7 @@ def test_after_a_shadow_stage_the_routers_have_said_it(place: Any) -> None:
     assert moved["/a"][0] == moved["/a"][1] and share == {"/a": pytest.approx(0.25), "/b": 0}
     answer = radius_answer(radius)
     assert answer["differing"] == {"known_of": 200, "share": 0.125}
-    assert not any("inputs of tasks are not kept" in sentence for sentence in answer["unknown"])
+    assert not any("inputs are not stored" in sentence for sentence in answer["unknown"])
 
 
 def test_the_api_gives_it_of_a_rollout_and_of_a_version(

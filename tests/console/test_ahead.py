@@ -15,7 +15,7 @@ from tests.support.outcomes import outcome
 from tests.support.pages import text
 from tests.support.people import People, proposed, running
 
-UNKNOWN = "There was no traffic in the last 7 days: what would move is not known."
+UNKNOWN = "There was no traffic in the last 7 days, so it is unknown what would move."
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_approval_shows_what_would_move_with_the_diff_beside_it(
         page = text(client.get(address, headers=headers))
         assert "Blast radius" in page and f"/tickets (team {summaries.owner.name}): of 4" in page
         assert "What changes" in page and "rules[heavy].when" in page
-        assert "What it does to success is not known before tasks are tried" in page
+        assert "The effect on success is unknown before tasks are tried" in page
         # The yes comes last, after the guardrails that will judge it.
         parts = ["Blast radius", "What changes", "Guardrails in force", "Cost per success", 'name="reason"']
         assert sorted(parts, key=page.rindex) == parts

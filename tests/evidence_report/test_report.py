@@ -135,7 +135,7 @@ def test_it_holds_what_who_why_and_what_came_of_it(place: Place) -> None:
     assert report["audit"]["entries"] >= 3 and len(report["audit"]["last_hash"]) == 64
     assert [stage["mode"] for stage in report["stages"]] == ["percentage", "full"]
     assert report["stages"][1]["left_at"] == rollout.ended_at
-    assert any("asks for no second person" in sentence for sentence in report["caveats"])
+    assert any("does not require a second person" in sentence for sentence in report["caveats"])
     assert any("The candidate has served no task" in sentence for sentence in report["caveats"])
 
 

@@ -7,9 +7,9 @@
     manage.py backtest support/12 support/13 --tasks tasks.jsonl --log pointsman
 
 POLICY is a file, or WORKLOAD/NUMBER of a version on this instance. TASKS is a file (CSV, JSON lines, Parquet) with
-every model's outcome in a row, or one of `gsm8k`, `mmlu`, `routerarena`, which come along; with --log it is a
-gateway's log. With `--log pointsman` it is a router's task log: a policy's success and cost are estimated, with
-intervals, from the tasks whose arm was drawn during a rollout.
+every model's outcome in each row, or one of the included `gsm8k`, `mmlu`, `routerarena`; with --log it is a gateway's
+log. With `--log pointsman` it is a router's task log: a policy's success and cost are estimated, with intervals, from
+the tasks whose arm was drawn during a rollout.
 """
 
 import json
@@ -35,7 +35,7 @@ from rollout_app.rehearsal.scenario import RECORDED
 
 
 class Command(BaseCommand):
-    help = "What a policy would have got right and cost, over recorded tasks."
+    help = "Compute what a policy would have answered correctly and cost over recorded tasks."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("policies", nargs="+", metavar="POLICY", help="a file, or WORKLOAD/NUMBER")
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             "--score", default="", help="a request input that says how likely the weak model is right"
         )
         parser.add_argument(
-            "--bar", type=float, help="the quality bar, 0 … 1: the cheapest that meets it is named"
+            "--bar", type=float, help="the quality bar, 0 … 1: names the cheapest policy that meets it"
         )
         parser.add_argument("--picture", default="", help="the cost-quality curve, .svg or .png")
         parser.add_argument("--json", action="store_true", help="answer as JSON")
@@ -92,12 +92,14 @@ class Command(BaseCommand):
             self.stdout.write(report.agreement_text(name, one))
 
     def _versions(self, documents: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-        """Of the workload that the policies are of, as far as this instance knows it."""
+        """Return the versions of the policies' workload, as far as this instance has them."""
         named = {str(document.get("workload")) for document in documents.values()}
         try:
             found = list(PolicyVersion.objects.filter(workload__name__in=named))
         except DatabaseError as error:
-            self.stderr.write(f"Without this instance's versions, which can't be read: {str(error).strip()}.")
+            self.stderr.write(
+                f"Continuing without this instance's versions, which can't be read: {str(error).strip()}."
+            )
             return {}
         return {version.number: version.document for version in found} if len(named) == 1 else {}
 
@@ -107,16 +109,18 @@ class Command(BaseCommand):
         return open_tasks(source_of(options, self._prices()))
 
     def _prices(self) -> Prices:
-        """The catalogue's; none where there is no database yet: a file with costs of its own needs no other price."""
+        """Return the catalogue's prices; none without a database, because a file with costs needs no other prices."""
         try:
             return dollars_per_million()
         except DatabaseError as error:
-            self.stderr.write(f"Without the catalogue's prices, which can't be read: {str(error).strip()}.")
+            self.stderr.write(
+                f"Continuing without the catalogue's prices, which can't be read: {str(error).strip()}."
+            )
             return {}
 
 
 def _document(name: str) -> dict[str, Any]:
-    """A policy's document, from a file or from this instance."""
+    """Return a policy's document from a file or from this instance."""
     workload, _, number = name.rpartition("/")
     if not Path(name).is_file() and number.isdigit():
         version = PolicyVersion.objects.filter(workload__name=workload, number=int(number)).first()

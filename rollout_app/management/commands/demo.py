@@ -1,4 +1,4 @@
-"""`make demo`: four rollouts on recorded tasks, through the real server, real routers and the real engine."""
+"""`make demo`: four rollouts on recorded tasks, with the real server, real routers and the real engine."""
 
 import logging
 import signal
@@ -24,23 +24,23 @@ from rollout_app.demo.telling import Teller
 from rollout_app.demo.traffic import Traffic, has_ended, waits_for_a_person
 
 Done = Callable[[Sequence[Traffic]], bool]
-LINGER_S = 10  # traffic goes on after the last end, so that one sees it served
+LINGER_S = 10  # seconds of traffic after the last end, so that the result can be seen being served
 
 
 class Command(BaseCommand):
-    help = "Replay recorded tasks through four rollouts and tell what the engine makes of them."
+    help = "Replay recorded tasks through four rollouts and show what the engine decides."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--fresh", action="store_true", help="begin anew; without it an earlier run goes on"
+            "--fresh", action="store_true", help="start from scratch instead of continuing an earlier run"
         )
         parser.add_argument("--approve", action="store_true", help="approve (d) as the administrator")
         parser.add_argument(
-            "--exit", action="store_true", help="end when the stories have, instead of at Ctrl-C"
+            "--exit",
+            action="store_true",
+            help="exit when the stories have ended instead of waiting for Ctrl-C",
         )
-        parser.add_argument(
-            "--port", type=int, default=8000, help="default 8000; another one when it is taken"
-        )
+        parser.add_argument("--port", type=int, default=8000, help="default 8000; another one if it is taken")
         parser.add_argument(
             "--per-second", type=int, default=500, help="tasks per story and second; default 500"
         )
@@ -49,7 +49,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _only_in_its_own_instance()
         signal.signal(signal.SIGTERM, _as_ctrl_c)
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # the routers' every request, otherwise
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # otherwise logs every request of the routers
         if options["fresh"]:
             _begin_anew()
         call_command("migrate", verbosity=0)
@@ -73,7 +73,7 @@ class Command(BaseCommand):
                 self._watch(server, traffic, approve=options["approve"], leave=options["exit"])
         except KeyboardInterrupt:
             self.stdout.write(
-                "\nStopped. `make demo` goes on from here, `make demo DEMO=--fresh` begins anew."
+                "\nStopped. `make demo` continues from here, `make demo DEMO=--fresh` starts from scratch."
             )
 
     def _introduce(self, server: Server, password: str | None) -> None:
@@ -102,7 +102,9 @@ class Command(BaseCommand):
                     "approve its next stage on its page, or run `make demo DEMO=--approve`."
                 )
             if not leave:
-                self.stdout.write("The server goes on, and so does the traffic. Ctrl-C ends all of it.\n")
+                self.stdout.write(
+                    "The server and the traffic keep running. Press Ctrl-C to end everything.\n"
+                )
                 self._until(teller, server, stories, lambda _: False, approve=approve)
         finally:
             for traffic in stories:
@@ -133,7 +135,7 @@ class Command(BaseCommand):
 
 
 def _settled(approve: bool) -> Done:
-    """Every story has ended, or waits for a person, unless that person is us."""
+    """Return whether every story has ended or waits for a person, unless we approve ourselves."""
 
     def settled(stories: Sequence[Traffic]) -> bool:
         found = [traffic.rollout() for traffic in stories]
@@ -148,7 +150,7 @@ def _after(seconds: float) -> Done:
 
 
 def _approve(traffic: Traffic) -> None:
-    """Say yes to the stage that asks for it, as the administrator: neither its author nor its proposer."""
+    """Approve the stage that requires it, as the administrator, who is neither author nor proposer."""
     rollout = traffic.rollout()
     if (
         rollout is None

@@ -101,7 +101,7 @@ class Command(BaseCommand):
                 self._leave(rollout)
 
     def _watch(self, rollout: Rollout, replay: Replay, minutes: int, stamps: Stamps) -> float:
-        """Until it has ended or the traffic is over; returns how many minutes of traffic that took."""
+        """Watch until the rollout or the traffic has ended. Return the minutes of traffic."""
         said, began = None, stamps()
         for _ in range(minutes):
             replay.minute()
@@ -112,21 +112,25 @@ class Command(BaseCommand):
             if State(rollout.state) in ENDED | {State.ROLLING_BACK}:
                 break
         else:
-            self.stdout.write(f"The traffic is over ({minutes / 60:g} hours): --hours gives it more.")
+            self.stdout.write(
+                f"The traffic has ended after {minutes / 60:g} hours; --hours sets a longer time."
+            )
         _read_back(rollout)
         self.stdout.write(scenario.summary(rollout))
         return (stamps() - began) / 60
 
     def _leave(self, rollout: Rollout) -> None:
-        """A rehearsal that was cut short must not go on by itself. Its routers stay until they have followed: the
-        next rehearsal need not wait until they are forgotten."""
+        """Abort a rehearsal that was cut short, and wait for its routers to follow.
+
+        Otherwise the rollout would go on by itself, and the next rehearsal would wait for routers that are gone.
+        """
         with suppress(PointsmanError):
             actions.abort_rollout(rollout.pk, actor=_OPERATOR, reason="The rehearsal is over.")
         _read_back(rollout)
 
 
 def _read_back(rollout: Rollout) -> None:
-    """Wait until its routers have confirmed a rollback, or for a while."""
+    """Wait for a limited time until its routers have confirmed a rollback."""
     until = time.monotonic() + _READBACK_S
     while time.monotonic() < until:
         rollout.refresh_from_db()
@@ -158,7 +162,9 @@ def _proposed(options: dict[str, Any], tasks: list[Task]) -> tuple[Rollout, scen
     if candidate is None:
         raise CommandError(f"{workload.name} has no version {options['candidate']}.")
     if environment.four_eyes:
-        raise CommandError(f"{environment.name} asks for four eyes; rehearse where nobody's traffic is.")
+        raise CommandError(
+            f"{environment.name} requires four eyes; rehearse in an environment without real traffic."
+        )
     saved = Plan.objects.filter(name=options["plan"]).first()
     if saved is None:
         raise CommandError(f"There is no plan called {options['plan']!r}.")

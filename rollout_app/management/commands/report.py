@@ -13,12 +13,14 @@ from rollout_app.models import Rollout
 
 
 class Command(BaseCommand):
-    help = "Write the evidence report of a rollout: what, who, why, on what evidence, and what came of it."
+    help = "Write the evidence report of a rollout: what, who, why, the evidence, and the result."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("rollout", help="its id")
         parser.add_argument("--json", action="store_true", help="as JSON, with the sums behind every verdict")
-        parser.add_argument("--to", type=Path, metavar="FILE", help="write it there; else it is printed")
+        parser.add_argument(
+            "--to", type=Path, metavar="FILE", help="write to this file instead of the terminal"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = evidence_report(_rollout(options["rollout"]))
@@ -36,7 +38,7 @@ def _rollout(text: str) -> Rollout:
     try:
         pk = UUID(text)
     except ValueError:
-        raise CommandError(f"{text!r} is no rollout's id.") from None
+        raise CommandError(f"{text!r} is not a rollout's id.") from None
     rows = Rollout.objects.select_related("environment", "workload__owner", "baseline", "candidate")
     found = rows.filter(pk=pk).first()
     if found is None:
