@@ -1,4 +1,4 @@
-"""Which choices of a policy are possible for the tasks of one route. Pure."""
+"""Find the choices of a policy that are possible for the tasks of one route. Pure."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -12,14 +12,14 @@ DEFAULT = "default"
 
 
 class Choice(NamedTuple):
-    """What a policy chooses first: by which rule, by its own name of the model."""
+    """A policy's first choice: the rule, and the alias of the model."""
 
     rule: str
     alias: str
 
 
 def choices(document: Mapping[str, Any], facts: Facts) -> list[Choice]:
-    """Every choice that is possible for such tasks, in the order of the rules; one: it is certain."""
+    """Return every choice that is possible for such tasks, in the order of the rules. With one choice it is certain."""
     found: list[Choice] = []
     for rule in document.get("rules", ()):
         answers = possible(_tree(rule["when"]), facts)
@@ -31,17 +31,18 @@ def choices(document: Mapping[str, Any], facts: Facts) -> list[Choice]:
 
 
 def everything(document: Mapping[str, Any]) -> list[Choice]:
-    """Every choice of the policy: of a task of which nothing is known."""
+    """Return every choice of the policy, for a task about which nothing is known."""
     return choices(document, Facts())
 
 
 def facts_of(
     document: Mapping[str, Any], rule: str, endpoint: str, *, asked: Sequence[Mapping[str, Any]] = ()
 ) -> Facts | None:
-    """What is known of a task of this endpoint that `rule` of the document decided; None: it has no such rule.
+    """Return what follows for a task of this endpoint that `rule` of the document decided; None if there is no such
+    rule.
 
-    `asked`: the documents that are asked about. Where one of them declares other inputs, a condition that reads the
-    same may mean something else, and only the endpoint is known.
+    `asked`: the documents to compare. If one of them declares other inputs, the same condition may mean something
+    else, and only the endpoint is known.
     """
     facts = Facts()
     facts.of_endpoint(endpoint)
@@ -61,5 +62,5 @@ def facts_of(
 
 @lru_cache(maxsize=4_096)
 def _tree(text: str) -> Node:
-    """Of a version's condition, which was checked when the version was saved."""
+    """Parse a version's condition, which was checked when the version was saved."""
     return parse_condition(text)

@@ -1,8 +1,8 @@
-"""The report of a shadow stage: agreement, mix and cost after the second stage, cheap against strong. Reads only.
+"""The report of a shadow stage: agreement, mix and cost including the second stage, cheap against strong. Reads only.
 
-What the routers compare are first choices. A candidate that asks the weak model first, and the strong one for every
-answer that is not good enough, does not move everything to the weak model: which models are asked in the end is given
-as bounds (`projection`).
+Routers compare first choices. A candidate that asks the weak model first, and the strong one for every insufficient
+answer, does not move everything to the weak model. The models that are asked in the end are given as bounds
+(`projection`).
 """
 
 from collections import defaultdict
@@ -21,11 +21,11 @@ from rollout_app.models import Rollout
 from rollout_app.review.models import HourOutcomes
 from rollout_app.review.rollups import merge
 
-LEAST_TIMED = 100  # tasks from which a model's latency is told
+LEAST_TIMED = 100  # tasks needed to report a model's latency
 
 
 def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
-    """As the API gives it: shares 0 … 1, nano-USD, milliseconds; null: not known."""
+    """Return the answer of the API: shares 0 … 1, nano-USD, milliseconds; null: unknown."""
     radius = radius_of(rollout)
     projected = radius_answer(radius)
     mirrored = [route.mirrored for route in radius.rehearsed.values()]
@@ -50,9 +50,10 @@ def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
 
 
 def mirror_answer(parts: Iterable[MirrorSums]) -> dict[str, Any] | None:
-    """Cheap against strong on the tasks that both ran; None where none did.
+    """Compare cheap and strong model on the tasks that both ran; None if there are none.
 
-    `cost_nusd` of either arm is over the tasks of which both costs are known; `spent_nusd` is the second run's.
+    `cost_nusd` of either arm covers the tasks for which both costs are known; `spent_nusd` is the cost of the second
+    run.
     """
     rows = [part.counts for part in parts]
     sums = MirrorSums(*map(sum, zip(*rows, strict=True))) if rows else MirrorSums()
@@ -78,7 +79,7 @@ def mirror_answer(parts: Iterable[MirrorSums]) -> dict[str, Any] | None:
 
 
 def _by(radius: BlastRadius, name: str, key: Callable[[tuple[str, str]], str]) -> list[dict[str, Any]]:
-    """Decisions, agreement, first choices and mirror of each endpoint or rule, most decisions first."""
+    """Return decisions, agreement, first choices and mirror of each endpoint or rule, most decisions first."""
     parts: dict[str, list[RehearsedRoute]] = defaultdict(list)
     for place, route in radius.rehearsed.items():
         parts[key(place)].append(route)
@@ -106,9 +107,9 @@ def _decided(parts: Iterable[RehearsedRoute]) -> dict[str, Any]:
 
 
 def _latencies(radius: BlastRadius) -> dict[str, Mapping[str, float | None]]:
-    """By model: of the tasks that it answered at once in the week before; without those that were escalated to it.
+    """Return latencies by model, of the tasks that it answered on the first attempt in the week before.
 
-    A model that has answered too few is left out: how long it takes is not known.
+    A model with too few such tasks is left out.
     """
     week = radius.week
     rows = HourOutcomes.objects.filter(

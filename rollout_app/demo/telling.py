@@ -1,4 +1,4 @@
-"""What a person sees of the demo: lines when something happens, figures in between, a table at the end."""
+"""The demo's output: a line when something happens, figures in between, a table at the end."""
 
 import shutil
 import time
@@ -18,12 +18,12 @@ from rollout_app.models import ArmTotals, Rollout
 from rollout_app.outcomes import minute_totals
 from rollout_app.review.rollouts import diagnose_rollout
 
-EVERY_S = 15.0  # without a terminal to rewrite a line on: a line of figures this often
+EVERY_S = 15.0  # seconds between lines of figures if the output is not a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One version's tasks, over its whole time."""
+    """One version's tasks over its whole time."""
 
     tasks: int = 0
     success: float | None = None
@@ -31,19 +31,19 @@ class Figures:
 
 
 class Teller:
-    """Writes to `out`; keeps what it said last, so that it says each thing once."""
+    """Writes to `out` and remembers its last lines, so that each is written once."""
 
     def __init__(self, out: OutputWrapper, url: str, stories: Sequence[Traffic]) -> None:
         self.out, self.url, self.stories = out, url, stories
         self.began = time.monotonic()
-        self.ended: dict[str, float] = {}  # seconds until the story's end, or until it waited for a person
+        self.ended: dict[str, float] = {}  # seconds until the story ended or waited for a person
         self._said: dict[str, str] = {}
         self._introduced: set[str] = set()
         self._figures_at = 0.0
         self._live = out.isatty()
 
     def look(self) -> None:
-        """Say what is new, then the line of figures."""
+        """Write what is new, then the line of figures."""
         shares = []
         for traffic in self.stories:
             rollout = traffic.rollout()
@@ -64,7 +64,7 @@ class Teller:
             self._line(f"    watch it at {self.page(rollout)}")
 
     def _keep_the_end(self, letter: str, rollout: Rollout) -> None:
-        """When it ended, or came to wait for a person; a wait that is over counts no more."""
+        """Record when the story ended or began to wait for a person; a wait that is over does not count."""
         if rollout.state in ENDED or waits_for_a_person(rollout):
             self.ended.setdefault(letter, time.monotonic() - self.began)
         else:
@@ -90,7 +90,7 @@ class Teller:
         return f"[{seconds // 60}:{seconds % 60:02}]"
 
     def summary(self) -> None:
-        """How each story ended, beside what its baseline was."""
+        """Write how each story ended, next to its baseline."""
         for traffic in self.stories:
             story, rollout = traffic.story, traffic.rollout()
             if rollout is None:
@@ -122,15 +122,15 @@ def figures(rollout: Rollout, version: int) -> Figures:
 
 
 def _news(rollout: Rollout | None) -> str:
-    """What makes a line: a move, or another reason to hold."""
+    """Return the text that makes a new line when it changes: a move, or another reason to hold."""
     if rollout is None:
-        return "the baseline serves alone, until it is known well enough"
+        return "only the baseline serves, until enough is known about it"
     latest = rollout.transitions.last()
     state = State(rollout.state)
     if state is State.RUNNING:
         stage = _stage(rollout)
         if waits_for_a_person(rollout):
-            return f"{stage}, and waits for a person: {rollout.hold_sentence}"
+            return f"{stage}, waiting for a person: {rollout.hold_sentence}"
         return f"{stage}. {latest.reason}" if latest else stage
     name = words(state)
     return f"{name}. {latest.reason}" if latest else name
@@ -159,7 +159,9 @@ def _ending(rollout: Rollout) -> str:
 
 
 def _written(seen: Figures) -> str:
-    return f"{seen.tasks:,} tasks, {percent(seen.success)} succeed, {money(seen.cost_per_success)} a success"
+    return (
+        f"{seen.tasks:,} tasks, {percent(seen.success)} succeed, {money(seen.cost_per_success)} per success"
+    )
 
 
 def _compared(before: Figures, after: Figures) -> str:
@@ -171,7 +173,7 @@ def _compared(before: Figures, after: Figures) -> str:
 
 
 def _diagnosis(rollout: Rollout) -> str:
-    """The product's own word on the candidate, over the slices in which both arms served."""
+    """Return the product's diagnosis of the candidate, over the stages in which both arms served."""
     said = diagnose_rollout(rollout)
     return f"{said.code.replace('_', ' ').capitalize()}: {said.sentence}"
 

@@ -1,4 +1,4 @@
-"""The reviews as the API gives them, and as rows for a spreadsheet. Nano-USD, shares 0 … 1; null: not known."""
+"""The reviews as the API returns them and as rows for a spreadsheet. Nano-USD, shares 0 … 1; null: unknown."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -68,7 +68,7 @@ def environment_answer(
     owner: str | None,
     interval: tuple[float | None, float | None],
 ) -> dict[str, Any]:
-    """`interval`: of cost per success now."""
+    """Return the answer. `interval`: of cost per success now."""
     low, high = interval
     now = figures(review.whole.now) | {
         "cost_per_success_low_nusd": low,
@@ -118,7 +118,7 @@ def _spent(part: SpendPart) -> dict[str, Any]:
 def spend_answer(
     environment: Environment, period: Period, by: str, parts: Mapping[str, Iterable[SpendPart]]
 ) -> dict[str, Any]:
-    """`parts` by owner; the empty name: all of them."""
+    """Return the answer. `parts` by owner; the empty name stands for all of them."""
     return {
         "environment": environment.name,
         "by": by,
@@ -174,7 +174,7 @@ def _cell(names: Mapping[str, Any], cell: CellChange[Any]) -> dict[str, Any]:
 
 
 def _effects(effects: CostEffects) -> dict[str, int]:
-    """Why the cost changed; the three add up to the total."""
+    """Return the reasons of the change of cost; the three effects add up to the total."""
     return {
         "total_nusd": effects.total,
         "volume_nusd": effects.volume,
@@ -184,7 +184,9 @@ def _effects(effects: CostEffects) -> dict[str, int]:
 
 
 def _changes(comparison: PeriodComparison) -> dict[str, Any]:
-    """At one mix (or in the same minutes), each with its interval; `mix`: what the shift of traffic explains alone."""
+    """Return changes at one mix or in the same minutes, with intervals; `mix` is the part that the traffic shift
+    explains.
+    """
     return {
         "cost_per_success": _change(comparison.cost_per_success),
         "cost_per_task": _change(comparison.cost_per_task),
@@ -210,8 +212,10 @@ EXTRA = (*SPENT, "side", "figure", "estimate", "low", "high", "p50_ms", "p95_ms"
 
 
 def table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
-    """Rows of any of the answers, the first of which names the columns: one row for the whole, one for each part, and
-    one for each figure that is told beside them (`level` says which)."""
+    """Yield rows of any of the answers; the first names the columns.
+
+    One row for the whole, one for each part, and one for each further figure; `level` says which.
+    """
     sides = ("candidate", "baseline") if "candidate" in answer else ("now", "before")
     names = tuple(answer[sides[0]])
     effects = ("total_nusd", "volume_nusd", "mix_nusd", "behaviour_nusd")
@@ -231,14 +235,14 @@ def table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
 
 
 def spend_table(answer: Mapping[str, Any]) -> Iterable[list[Any]]:
-    """Rows of `spend_answer`: an empty owner is all of them together."""
+    """Yield rows of `spend_answer`; an empty owner stands for all of them together."""
     yield ["owner", *SPENT]
     for row in (*answer["by_time"], *answer["by_owner"]):
         yield [_text(row.get("owner", "")), *(row[name] for name in SPENT)]
 
 
 def _told(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the answers hold beside the parts: spend by time, changes with intervals, latency, words."""
+    """Yield the further figures of the answers: spend by time, changes with intervals, latency, sentences."""
     for part in answer.get("by_time", ()):
         yield {"level": "time", **part}
     changes = {**answer.get("changes", {}), "saved_nusd": answer.get("saved_nusd")}
@@ -271,5 +275,5 @@ def _line(
 
 
 def _text(value: Any) -> Any:
-    """A name that a spreadsheet would take for a formula is kept from being one: routers choose endpoints' names."""
+    """Escape text that a spreadsheet would treat as a formula: routers choose the names of endpoints."""
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value

@@ -1,7 +1,7 @@
 """The review of an environment, or of one owner in it: whole days, from the running sums. Reads only.
 
-A thousand workloads over 90 days are three rows an endpoint: the sums up to the end, up to the middle and up to
-the beginning. What is shown is as of the job's last turn, and says so.
+A thousand workloads over 90 days take three rows per endpoint: the sums up to the end, the middle and the beginning.
+The figures are as of the job's last turn, and the review says so.
 """
 
 from collections import defaultdict
@@ -23,8 +23,8 @@ from rollout_app.review.models import DayOutcomes, OwnerDay, RunningOutcomes, Ru
 from rollout_app.review.rollups import DAY
 
 K = TypeVar("K")
-_COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts")]  # the leading figures of `OutcomeSums`
-MOST_DAYS_BY_DAY = 14  # a longer time is told by weeks
+_COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts")]  # the leading fields of `OutcomeSums`
+MOST_DAYS_BY_DAY = 14  # a longer period is shown by weeks
 _ZERO = (0,) * len(_COLUMNS)
 
 
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 class WorkloadName(NamedTuple):
-    """What a page says of a workload."""
+    """The facts about a workload that a page shows."""
 
     pk: int
     name: str
@@ -46,7 +46,7 @@ class WorkloadName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """`days` whole days (UTC) up to and with the last one, beside as many before them; the last one may be today."""
+    """`days` whole days (UTC) up to and including the last one, which may be today, and as many before them."""
 
     first: date
     last: date
@@ -64,15 +64,18 @@ class Period:
 
     @property
     def elapsed(self) -> float:
-        """Days of it that have passed: today is not over."""
+        """Days of the period that have passed, because today is not over."""
         start = datetime(self.first.year, self.first.month, self.first.day, tzinfo=UTC)
         return max((self.now - start) / DAY, 1 / 24)
 
 
 @dataclass(frozen=True, slots=True)
 class SpendPart:
-    """A day or a week of the period. `saved`: what its tasks would have cost more at what a task of their endpoint cost
-    in the time before, over the `covered` share of the spend; None where no endpoint had a cost then."""
+    """A day or a week of the period.
+
+    `saved`: how much more its tasks would have cost at the earlier cost per task of their endpoint, over the
+    `covered` share of the spend; None if no endpoint had a cost then.
+    """
 
     first: date
     last: date
@@ -83,9 +86,9 @@ class SpendPart:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentReview:
-    """Cells by what changed most, the same by workload and by owner, and all of them together.
+    """Cells with the largest change first, the same by workload and by owner, and all together.
 
-    `known_since`: the first day of which there are sums. `as_of`: when they were last brought up to date.
+    `known_since`: the first day with sums. `as_of`: when they were last updated.
     """
 
     period: Period
@@ -102,7 +105,7 @@ class EnvironmentReview:
 def review_environment(
     environment: Environment, *, days: int, now: datetime, owner: str | None = None
 ) -> EnvironmentReview:
-    """`owner`: a team's name, for its workloads only."""
+    """Review an environment. `owner`: a team's name, to include only its workloads."""
     period = Period.ending_today(days, now)
     names = _names(owner)
     now_sums, before_sums = _sums(environment, period, names)
@@ -134,7 +137,7 @@ def _names(owner: str | None) -> dict[int, WorkloadName]:
 def _sums(
     environment: Environment, period: Period, names: Mapping[int, WorkloadName]
 ) -> tuple[dict[Place, OutcomeSums], dict[Place, OutcomeSums]]:
-    """Now and before, by place: differences of the running sums at three days."""
+    """Return sums now and before by place, as differences of the running sums at three days."""
     days = (period.before_first - DAY, period.first - DAY, period.last)
     start, middle, end = (_running(environment, day) for day in days)
     now, before = {}, {}
@@ -155,7 +158,7 @@ def _running(environment: Environment, day: date) -> dict[tuple[int, str], tuple
 
 
 def _joined_by(cells: Iterable[CellChange[Any]], key: Callable[[Any], K]) -> list[CellChange[K]]:
-    """The cells taken together by a key, what changed most first."""
+    """Combine cells by a key, largest change first."""
     groups: dict[K, list[CellChange[Any]]] = defaultdict(list)
     for cell in cells:
         groups[key(cell.key)].append(cell)
@@ -163,13 +166,13 @@ def _joined_by(cells: Iterable[CellChange[Any]], key: Callable[[Any], K]) -> lis
     return sorted(changes, key=lambda change: -change.weight)
 
 
-# --- what only the rows that are shown need --------------------------------------------------------------
+# --- only for the rows that are shown --------------------------------------------------------------------
 
 
 def model_shifts(
     environment: Environment, period: Period, places: Sequence[Place]
 ) -> dict[Place, ModelShift | None]:
-    """Where each place's tasks moved to, of a few places."""
+    """Return where the tasks of a few places moved to."""
     days = DayOutcomes.objects.filter(
         environment=environment, workload__in={place.workload for place in places}, day__lte=period.last
     )
@@ -196,7 +199,7 @@ def model_shifts(
 def spend_by_owner(
     environment: Environment, *, days: int, now: datetime, step: int, owner: str | None = None
 ) -> tuple[Period, dict[str, list[SpendPart]]]:
-    """Parts of `step` days (1 or 7) by owner; under the empty name of all of them together."""
+    """Return parts of `step` days (1 or 7) by owner; the empty name stands for all owners together."""
     period, names = Period.ending_today(days, now), _names(owner)
     return period, _spend(environment, period, names, _sums(environment, period, names)[1], step)
 
@@ -208,7 +211,7 @@ def _spend(
     before: Mapping[Place, OutcomeSums],
     step: int,
 ) -> dict[str, list[SpendPart]]:
-    """By owner, and under the empty name of all; the parts add up to the period's spend. One query."""
+    """Return the parts by owner, and under the empty name for all, in one query. They add up to the period's spend."""
     ends = [period.first - DAY]
     while ends[-1] < period.last:
         ends.append(min(ends[-1] + step * DAY, period.last))
@@ -231,7 +234,9 @@ def _spend(
 
 @dataclass(slots=True)
 class _Ledger:
-    """Nano-USD: what was spent, of it at endpoints whose cost before is known, and what that would have been then."""
+    """In nano-USD: the spend, the part at endpoints with a known earlier cost, and what that part would have
+    cost then.
+    """
 
     spend: int = 0
     covered: int = 0
@@ -266,8 +271,10 @@ def _ledgers(
 def interval_of_the_whole(
     environment: Environment, review: EnvironmentReview, owner: str | None
 ) -> tuple[float | None, float | None]:
-    """Of cost per success, from the sums that keep squares; (None, None) where they are of other tasks: a workload
-    changed its owner meanwhile."""
+    """Return the interval of cost per success, from the sums that include squares.
+
+    (None, None) if these cover other tasks, because a workload changed its owner in the meantime.
+    """
     days = OwnerDay.objects.filter(
         environment=environment, day__gte=review.period.first, day__lte=review.period.last
     )

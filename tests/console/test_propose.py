@@ -95,7 +95,7 @@ def test_it_refuses_a_version_that_is_served_already(
     form = filled(summaries, production, candidate=summaries.versions.get(number=1).pk)
     response = people("maria", "editor", team=summaries.owner).post(PROPOSE, form)
     assert response.status_code == 422
-    assert "serves version 1 of summaries already" in text(response)
+    assert "already serves version 1 of summaries" in text(response)
 
 
 def test_the_form_starts_with_the_version_named_in_the_link(people: People, summaries: Workload) -> None:

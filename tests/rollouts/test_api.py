@@ -1,4 +1,4 @@
-"""/api/v1 of rollouts: who may, what is asked of a request, what comes back."""
+"""/api/v1 of rollouts: permissions, input checks and responses."""
 
 from datetime import timedelta
 from typing import Any
@@ -93,7 +93,7 @@ def test_it_shows_nothing_of_other_environments() -> None:
     assert move(client, rollout, "roll-back").status_code == 404
 
 
-def test_it_wants_if_match_except_in_an_emergency() -> None:
+def test_it_requires_if_match_except_in_an_emergency() -> None:
     rollout = places.started()
     client = person("operator", Role.OPERATOR)
     assert move(client, rollout, "advance").status_code == 428
@@ -101,7 +101,7 @@ def test_it_wants_if_match_except_in_an_emergency() -> None:
     assert move(client, rollout, "roll-back").json()["state"] == "rolling_back"
 
 
-def test_it_says_what_is_possible_when_a_move_is_not() -> None:
+def test_a_refused_move_lists_the_possible_ones() -> None:
     rollout = places.started()
     answer = move(person("operator", Role.OPERATOR), rollout, "resume", **{"If-Match": "*"})
     assert (answer.status_code, answer.json()["code"]) == (409, "illegal_transition")
@@ -140,7 +140,7 @@ def test_it_refuses_a_bad_proposal(body: dict[str, Any], code: str) -> None:
     assert not Rollout.objects.exists()
 
 
-def test_it_keeps_plans_and_asks_for_their_etag() -> None:
+def test_it_stores_plans_and_requires_their_etag() -> None:
     editor = person("editor", Role.EDITOR)
     answer = send(editor, "post", "plans", {"name": "mine", "stages": PLAN})
     assert answer.status_code == 201, answer.json()
@@ -154,7 +154,7 @@ def test_it_keeps_plans_and_asks_for_their_etag() -> None:
     assert (bad.status_code, bad.json()["problems"][0]["path"]) == (422, "stages[0].colour")
 
 
-def test_it_keeps_a_workloads_guardrails() -> None:
+def test_it_stores_a_workloads_guardrails() -> None:
     workload = builders.workload()
     owner = person("owner", Role.EDITOR)
     path = f"workloads/{workload.name}/guardrails/failure"
@@ -171,7 +171,7 @@ def test_it_keeps_a_workloads_guardrails() -> None:
     assert send(owner, "delete", f"{path}?absolute=true&reason=why").status_code == 204
 
 
-def test_it_reviews_by_endpoint_with_what_was_before() -> None:
+def test_it_reviews_by_endpoint_with_earlier_figures() -> None:
     environment, workload = builders.environment(), builders.workload()
     version = builders.served(environment, workload).baseline
     now = clock.now()
@@ -209,7 +209,7 @@ def test_it_reviews_by_endpoint_with_what_was_before() -> None:
         ("anthropic/claude-sonnet-4-5", "too_conservative", "saves 0.0 % compared with always using it"),
     ],
 )
-def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
+def test_it_is_not_too_conservative_if_the_strongest_model_is_not_dearer(
     strongest: str, code: str, says: str
 ) -> None:
     environment, workload = builders.environment(), builders.workload()
@@ -243,7 +243,7 @@ def test_it_calls_nothing_too_conservative_where_the_strongest_is_not_dearer(
     assert (told["code"], says in told["sentence"]) == (code, True), told["sentence"]
 
 
-def test_it_tells_what_the_evidence_says_now_and_when_it_changed() -> None:
+def test_it_returns_current_verdicts_and_their_changes() -> None:
     rollout = places.started(plan=[{"mode": "percentage", "share_pcm": 20_000}, {"mode": "full"}])
     client = person("viewer", Role.VIEWER)
     now = send(client, "get", f"rollouts/{rollout.pk}/judgement").json()
@@ -252,7 +252,7 @@ def test_it_tells_what_the_evidence_says_now_and_when_it_changed() -> None:
     assert reconcile(rollout.pk) == "hold"
     now = send(client, "get", f"rollouts/{rollout.pk}/judgement").json()
     told = send(client, "get", f"rollouts/{rollout.pk}/verdicts?look=1").json()["items"]
-    # How many more tasks it takes is worked out for who asks, and is no part of the record.
+    # The number of further tasks is computed per request and is not part of the record.
     asked = {verdict["name"]: verdict | {"needed_tasks": None} for verdict in now["verdicts"]}
     assert asked == {row["guardrail"]: row["data"] | {"needed_tasks": None} for row in told}
 
@@ -283,8 +283,8 @@ def test_it_keeps_the_planned_start_of_a_rollout_whose_plan_is_amended() -> None
 
 
 @pytest.mark.parametrize("metric", ["failure", "cost_per_success", "quality", "latency_tail"])
-def test_it_keeps_no_guardrail_that_could_not_be_judged(metric: str) -> None:
-    """It would be found out at the next start, by whoever has to start something."""
+def test_it_refuses_guardrails_that_cannot_be_judged(metric: str) -> None:
+    """Otherwise the error would only appear at the next start."""
     rollout = places.approved()
     owner = person("owner", Role.EDITOR)
     rollout.workload.owner.members.add(User.objects.get(username="owner"))
@@ -305,8 +305,8 @@ def test_it_keeps_no_guardrail_that_could_not_be_judged(metric: str) -> None:
 
 
 @pytest.mark.parametrize(("margin", "status"), [(0.02, 200), (0.999, 200), (2, 422)])
-def test_it_takes_two_points_for_two_points(margin: float, status: int) -> None:
-    """A 2 was accepted as 200 points: the guardrail was off, and nobody knew."""
+def test_it_refuses_margins_of_a_whole_share_or_more(margin: float, status: int) -> None:
+    """Regression: 2 was accepted as 200 points, which silently switched the guardrail off."""
     workload = builders.workload()
     owner = person("owner", Role.EDITOR)
     workload.owner.members.add(User.objects.get(username="owner"))

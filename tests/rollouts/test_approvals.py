@@ -1,4 +1,4 @@
-"""Four eyes: by person, to exactly one thing, checked again at the start."""
+"""Four eyes: another person approves exactly one thing, and the approval is checked again at the start."""
 
 import pytest
 
@@ -40,12 +40,12 @@ def test_it_refuses_the_author_of_the_version() -> None:
         approve(rollout, actor=BEN, reason="good")
 
 
-def test_it_refuses_whoever_is_nobody() -> None:
+def test_it_refuses_a_key_without_a_person() -> None:
     with pytest.raises(Forbidden):
         approve(proposed(), actor=NOBODYS_KEY, reason="cron says yes")
 
 
-def test_it_refuses_a_yes_to_what_was_not_shown() -> None:
+def test_it_refuses_an_approval_of_something_else_than_was_shown() -> None:
     rollout = proposed()
     shown = actions.binding(rollout)
     amended = actions.amend_rollout(rollout, plan=PLAN[1:], actor=ANNA, reason="no shadow")
@@ -65,7 +65,7 @@ def test_it_voids_the_approval_when_the_plan_is_amended() -> None:
         actions.start_rollout(rollout, actor=BEN, reason="now")
 
 
-def test_it_does_not_start_when_another_baseline_is_served_by_now() -> None:
+def test_it_does_not_start_if_the_baseline_changed() -> None:
     rollout = approved(plan=[{"mode": "full"}])
     other = actions.propose_rollout(
         rollout.environment,
@@ -83,19 +83,19 @@ def test_it_does_not_start_when_another_baseline_is_served_by_now() -> None:
     assert amended.baseline == other.candidate
 
 
-def test_it_breaks_the_glass_and_the_log_says_so() -> None:
+def test_a_break_glass_start_is_audited() -> None:
     rollout = actions.break_glass_start(proposed(), actor=BEN, reason="the provider is gone")
     assert rollout.state == State.RUNNING
     entry = Entry.objects.get(action="rollout.break_glass", outcome="done")
     assert (entry.actor_label, entry.reason) == ("ben", "the provider is gone")
 
 
-def test_it_breaks_no_glass_where_the_door_is_open() -> None:
+def test_it_refuses_break_glass_for_an_approved_rollout() -> None:
     with pytest.raises(IllegalMove):
         actions.break_glass_start(approved(), actor=BEN, reason="hurry")
 
 
-def test_it_waits_for_a_stages_own_approval() -> None:
+def test_it_waits_for_the_approval_of_a_stage() -> None:
     plan = [PLAN[0], PLAN[1] | {"approval": True}, PLAN[3]]
     rollout = started(plan=plan)
     with pytest.raises(ApprovalMissing):

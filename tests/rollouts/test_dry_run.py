@@ -1,4 +1,4 @@
-"""A dry run: what other margins would have done to a rollout, and that the engine itself does just that."""
+"""A dry run says what other margins would have done to a rollout, and matches what the engine does."""
 
 import json
 from datetime import timedelta
@@ -25,7 +25,7 @@ from tests.support.traffic import Traffic
 pytestmark = pytest.mark.django_db
 
 
-def test_it_tells_what_other_margins_would_have_done() -> None:
+def test_it_reports_what_other_margins_would_have_done() -> None:
     rollout = places.started(plan=PLAN[1:])
     rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=10))
@@ -45,7 +45,7 @@ def test_it_tells_what_other_margins_would_have_done() -> None:
     assert Rollout.objects.get(pk=rollout.pk).state == State.PAUSED
 
 
-def test_it_tells_a_dry_run_on_the_command_line_too() -> None:
+def test_a_dry_run_works_on_the_command_line() -> None:
     rollout = places.started(plan=PLAN[1:])
     rollout = actions.pause_rollout(rollout, actor=BEN, reason="only gather")
     Traffic(rollout, start=clock.now() - timedelta(hours=10)).minutes(60, tasks=400, candidate=0.87)
@@ -66,7 +66,7 @@ def test_it_tells_a_dry_run_on_the_command_line_too() -> None:
 
 
 def gathering(margin: float | None = None) -> tuple[Rollout, Traffic]:
-    """A running rollout with this margin on failures and no guardrail on latency."""
+    """Return a running rollout with this margin on failures and no guardrail on latency."""
 
     def prepare(workload: Workload) -> None:
         actions.set_guardrail(workload, "latency_tail", actor=SYSTEM, enabled=False)
@@ -82,8 +82,8 @@ def gathering(margin: float | None = None) -> tuple[Rollout, Traffic]:
     return rollout, traffic
 
 
-def test_a_dry_run_says_what_the_engine_itself_does_with_that_margin() -> None:
-    """The same outcomes twice: one rollout judged minute by minute by the engine, one only gathered."""
+def test_a_dry_run_matches_the_engine_with_that_margin() -> None:
+    """Two rollouts with the same outcomes: the engine judges one minute by minute, the other is only recorded."""
     rollout, traffic = gathering(margin=0.01)
     for _ in range(120):
         traffic.minutes(tasks=400, candidate=0.89)
@@ -103,7 +103,7 @@ def test_a_dry_run_says_what_the_engine_itself_does_with_that_margin() -> None:
     assert [verdict["name"] for verdict in told["verdicts"]].count("latency_tail") == 0
 
 
-def test_a_dry_run_without_a_change_judges_as_the_rollout_was_judged() -> None:
+def test_a_dry_run_without_changes_matches_the_rollout() -> None:
     rollout, traffic = gathering()
     traffic.minutes(20, tasks=400)
     reconcile(rollout.pk)

@@ -1,4 +1,4 @@
-"""What the engine does by itself, in states in which a person might think that it rests; and all or nothing."""
+"""What the engine does by itself while a rollout is paused, frozen or scheduled; and its transactions."""
 
 import json
 import math
@@ -52,13 +52,13 @@ def test_it_rolls_back_by_itself_in_a_freeze() -> None:
     assert reconcile(rollout.pk) == "roll_back"
 
 
-def test_it_holds_while_paused_whatever_the_evidence_for_it() -> None:
+def test_it_holds_while_paused_despite_good_evidence() -> None:
     rollout = actions.pause_rollout(running(minutes=60), actor=BEN, reason="look")
     assert reconcile(rollout.pk) == "hold"
     assert Rollout.objects.get(pk=rollout.pk).hold_code == "paused"
 
 
-def test_it_waits_with_a_scheduled_start_for_the_end_of_a_freeze() -> None:
+def test_a_scheduled_start_waits_for_the_end_of_a_freeze() -> None:
     at = clock.now() + timedelta(hours=1)
     rollout = places.approved(plan=PLAN, scheduled_for=at)
     edit_environment(rollout.environment, actor=BEN, frozen_until=clock.now() + timedelta(hours=3))
@@ -69,7 +69,7 @@ def test_it_waits_with_a_scheduled_start_for_the_end_of_a_freeze() -> None:
     assert reconcile(rollout.pk, now=at) == "start"
 
 
-def test_it_enters_a_stage_that_asks_for_a_yes_only_with_it() -> None:
+def test_it_enters_a_stage_that_needs_an_approval_only_with_one() -> None:
     asking = [PLAN[0], {**PLAN[1], "approval": True}, PLAN[2]]
     rollout = places.started(plan=asking)
     places.router(rollout)
@@ -82,9 +82,7 @@ def test_it_enters_a_stage_that_asks_for_a_yes_only_with_it() -> None:
 
 @pytest.mark.parametrize("written", ["assignment", "history", "entry"])
 @pytest.mark.parametrize("move", [actions.advance_rollout, actions.roll_back_rollout])
-def test_it_does_nothing_when_it_dies_half_way(
-    written: str, move: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_half_way_changes_nothing(written: str, move: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """State, assignment, revision, history and audit entry commit together or not at all."""
     rollout = places.started(plan=PLAN)
     before = (
@@ -121,8 +119,8 @@ def test_the_database_refuses_a_second_active_rollout_of_a_place(state: State) -
         Rollout.objects.filter(pk=second.pk).update(state=state)
 
 
-def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
-    """By the formulas of the manual, from the row's JSON and the frozen reference; no ledger, no measures."""
+def test_a_verdict_can_be_recomputed_from_its_row() -> None:
+    """Uses the formulas of the manual on the row's JSON and the fixed reference, without the engine's code."""
     rollout = running(minutes=30, candidate=0.86)
     reconcile(rollout.pk)
     row = VerdictRecord.objects.filter(rollout=rollout, guardrail="failure").latest("evaluation")
@@ -137,7 +135,7 @@ def test_anybody_can_compute_a_verdict_again_from_its_row() -> None:
     since = math.fsum(weight * math.exp(llr[psi] / reference["deff"]) for psi, weight in HARM_GRID)
     assert stored["log_e_harm"] == pytest.approx(math.log(0.85 * since + 0.15))
 
-    margin = min(0.2, 0.02 / 0.5)  # what the next stage's half of the traffic may bear
+    margin = min(0.2, 0.02 / 0.5)  # the harm that the next stage's half of the traffic may bear
     assert stored["stage_margin"] == pytest.approx(margin)
     border = margin_odds_ratio(reference["rates"]["failure"], margin)
     assert border is not None

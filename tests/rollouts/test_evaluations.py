@@ -1,4 +1,4 @@
-"""Evaluations in batches: the same as one by one, each stored by itself, and bounded by what is new."""
+"""Batches of evaluations: same result as one by one, stored separately, reading only what is new."""
 
 import json
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ def more(traffic: Traffic, **given: Any) -> Traffic:
 
 
 def seen(rollout: Rollout) -> Any:
-    """What an evaluation left behind, without times."""
+    """Return what an evaluation stored, without times."""
     row = Rollout.objects.get(pk=rollout.pk)
     verdicts = VerdictRecord.objects.filter(rollout=rollout).order_by("evaluation", "guardrail")
     return (
@@ -47,8 +47,8 @@ def seen(rollout: Rollout) -> Any:
     )  # fmt: skip
 
 
-def test_it_sees_many_as_it_sees_each() -> None:
-    start = clock.now() - timedelta(hours=5)  # of both: a minute that began in between would tell them apart
+def test_a_batch_gives_the_same_result_as_single_evaluations() -> None:
+    start = clock.now() - timedelta(hours=5)  # shared, so that both have the same minutes
     in_batch = [running(candidate, start=start)[0] for candidate in (0.92, 0.9, 0.2)]
     alone = [running(candidate, start=start)[0] for candidate in (0.92, 0.9, 0.2)]
     now = clock.now()
@@ -59,7 +59,7 @@ def test_it_sees_many_as_it_sees_each() -> None:
     assert {row.state for row in Rollout.objects.all()} == {State.RUNNING, State.ROLLING_BACK}
 
 
-def test_it_asks_the_database_as_often_for_many_as_for_one() -> None:
+def test_a_batch_takes_as_many_queries_as_one_rollout() -> None:
     def queries(rollouts: list[Rollout]) -> int:
         with CaptureQueriesContext(
             connection,
@@ -69,11 +69,11 @@ def test_it_asks_the_database_as_often_for_many_as_for_one() -> None:
 
     one, many = [running()[0]], [running()[0] for _ in range(4)]
     environments = {rollout.environment_id for rollout in many}
-    # Beside the routers of each environment: the clock, and who polled.
+    # In addition, per environment: the clock, and the routers that polled.
     assert queries(many) - queries(one) <= 2 * (len(environments) - 1)
 
 
-def test_it_takes_in_a_minute_once_whatever_the_batches() -> None:
+def test_it_counts_each_minute_once_in_any_batches() -> None:
     rollout, traffic = running(minutes=1)
     for _ in range(4):
         reconcile.reconcile(rollout.pk)
@@ -88,7 +88,7 @@ def test_it_takes_in_a_minute_once_whatever_the_batches() -> None:
 
 
 def test_it_stores_verdicts_when_one_changes() -> None:
-    """Not at every evaluation: that would be megabytes a day of each rollout, and nothing new."""
+    """Storing at every evaluation would be megabytes a day per rollout of unchanged values."""
     rollout, traffic = running(minutes=2)
     told: dict[int, dict[str, str]] = {}
     before: dict[str, str] = {}
@@ -105,7 +105,7 @@ def test_it_stores_verdicts_when_one_changes() -> None:
     assert told == {
         look: dict(rows.filter(evaluation=look).values_list("guardrail", "verdict")) for look in told
     }
-    acted = 1 if row.stage else 0  # what it did is told too
+    acted = 1 if row.stage else 0  # verdicts are also stored when it acts
     assert (
         1
         < VerdictRecord.objects.filter(rollout=rollout).values("evaluation").distinct().count()
@@ -114,7 +114,7 @@ def test_it_stores_verdicts_when_one_changes() -> None:
     assert len(told) < row.evaluations
 
 
-def test_the_present_verdicts_are_those_that_were_told_last() -> None:
+def test_current_verdicts_match_the_last_stored_ones() -> None:
     rollout, _ = running(0.2)
     assert reconcile.reconcile(rollout.pk) == "roll_back"
     row = Rollout.objects.get(pk=rollout.pk)
@@ -123,12 +123,12 @@ def test_the_present_verdicts_are_those_that_were_told_last() -> None:
     }
     now = {v.name: json.loads(evaluations.as_json(v)) for v in evaluations.judged(row).verdicts}
     for verdict in (*told.values(), *now.values()):
-        verdict.pop("needed_tasks")  # worked out where somebody reads it
+        verdict.pop("needed_tasks")  # computed only on demand
     assert told == now
     assert told["failure"]["result"] == "fail" and told["failure"]["low"] is not None
 
 
-def test_ones_bad_data_costs_nobody_else_the_evaluation(caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_data_of_one_rollout_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     rollouts = [running()[0] for _ in range(5)]
     Rollout.objects.filter(pk=rollouts[2].pk).update(evidence={"format": FORMAT, "guardrails": [{}]})
     words = reconcile.sweep()
@@ -140,7 +140,7 @@ def test_ones_bad_data_costs_nobody_else_the_evaluation(caplog: pytest.LogCaptur
     assert VerdictRecord.objects.values("rollout").distinct().count() == 4
 
 
-def test_it_reads_everything_again_after_sums_of_another_format() -> None:
+def test_it_rebuilds_sums_of_an_unknown_format() -> None:
     rollout, _ = running()
     reconcile.reconcile(rollout.pk)
     kept = Rollout.objects.get(pk=rollout.pk).evidence
@@ -149,7 +149,7 @@ def test_it_reads_everything_again_after_sums_of_another_format() -> None:
     assert Rollout.objects.get(pk=rollout.pk).evidence["sums"] == kept["sums"]
 
 
-def test_it_stores_one_of_two_at_the_same_time() -> None:
+def test_it_stores_one_of_two_simultaneous_evaluations() -> None:
     rollout, _ = running()
     now = clock.now()
     subjects = evaluations.load([rollout.pk])
@@ -173,22 +173,22 @@ def test_it_drops_the_evaluation_of_a_rollout_that_moved_and_stores_the_others()
 
 
 def silent(rollout: Rollout, traffic: Traffic) -> None:
-    """Two more minutes in which 15 tasks were decided for the candidate, and none of them finishes."""
+    """Add two minutes in which 15 tasks were decided for the candidate and none finishes."""
     more(traffic, minutes=2)
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
     rows.filter(successes__gt=10).update(decided=15, tasks=0, tracked=0, successes=0, failures=0, cost_n=0)
 
 
-def test_it_rolls_back_a_candidate_that_is_not_heard_of() -> None:
+def test_it_rolls_back_a_candidate_without_outcomes() -> None:
     rollout, traffic = running(minutes=0)
     silent(rollout, traffic)
-    assert reconcile.reconcile(rollout.pk) == "hold"  # 15 tasks are judged
+    assert reconcile.reconcile(rollout.pk) == "hold"  # only 15 tasks are judged
     silent(rollout, traffic)
     assert reconcile.reconcile(rollout.pk) == "roll_back"
     assert "none of them has an outcome" in Rollout.objects.get(pk=rollout.pk).rollback_reason
 
 
-def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence() -> None:
+def test_late_outcomes_of_judged_minutes_prevent_a_rollback_for_silence() -> None:
     rollout, traffic = running(minutes=0)
     silent(rollout, traffic)
     assert reconcile.reconcile(rollout.pk) == "hold"
@@ -197,12 +197,12 @@ def test_it_hears_the_late_outcome_of_a_judged_minute_before_it_calls_it_silence
     ArmTotals.objects.filter(pk=first.pk).update(tasks=15, tracked=15, ungraded=15)
     assert reconcile.reconcile(rollout.pk) == "hold"
     tally = Rollout.objects.get(pk=rollout.pk).evidence["tallies"]["0"]
-    assert tally["candidate_expected"] > 20 and tally["candidate_tasks"] == 0  # late is not judged
+    assert tally["candidate_expected"] > 20 and tally["candidate_tasks"] == 0  # late tasks are not judged
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[Evidence]:
-    """The evidence that each evaluation gives to `decide`."""
+    """Record the evidence that each evaluation passes to `decide`."""
     seen: list[Evidence] = []
 
     def watched(view: Any, evidence: Evidence, *others: Any) -> Any:
@@ -240,7 +240,7 @@ def test_it_adds_up_the_shadow_stage_without_reading_it_again(given: list[Eviden
     assert 0 < shadow[0] < every.decisions
 
 
-def test_it_lets_rest_what_nothing_came_in_for() -> None:
+def test_it_skips_rollouts_without_new_outcomes() -> None:
     (quiet, _), (busy, traffic) = running(), running()
     assert reconcile.sweep() == {"hold": 2}
     assert reconcile.sweep() == {"rest": 2}

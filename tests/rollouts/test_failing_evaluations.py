@@ -1,4 +1,4 @@
-"""An evaluation of which a part fails: harm still rolls back, what is for display stops nothing, the rest holds."""
+"""Evaluations in which a part fails: harm still rolls back, display errors stop nothing, everything else holds."""
 
 import logging
 from datetime import timedelta
@@ -21,7 +21,7 @@ PLAN: list[dict[str, Any]] = [
     {"mode": "full"},
 ]
 MEASURES = "rollout_app.engine.measures"
-# Each part of the evidence. While it raises, nothing is known to be safe.
+# Parts of the evidence. While one raises, nothing is known to be safe.
 EVIDENCE = [
     *(f"{MEASURES}.ratios.RatioChange.{name}" for name in ("take", "harm", "_harm_part", "_exact", "safe", "estimate")),
     *(f"{MEASURES}.rates.RateDifference.{name}" for name in ("take", "harm", "_harm_part", "safe", "estimate")),
@@ -44,14 +44,15 @@ EVIDENCE = [
     "rollout_app.outcomes.stored_sums.slices",
     "rollout_app.outcomes.stored_sums.differing",
 ]  # fmt: skip
-# Each that harm of costs does not rest on: while it raises, a candidate that is dearer is still taken back.
+# Parts that evidence of higher cost does not depend on: while one raises, a dearer candidate is still rolled
+# back.
 BESIDE_COSTS = [
     part
     for part in EVIDENCE
     if not part.startswith((f"{MEASURES}.ratios", f"{MEASURES}.sufficient"))
     and not part.endswith(("Accumulator.conditions", "accumulator.judge", "margin_for"))
 ]
-# What is only shown.
+# Parts that are only displayed.
 DISPLAY = [
     f"{MEASURES}.rates.RateDifference.interval",
     "rollout_app.engine.accumulator.with_named_slices",
@@ -71,7 +72,9 @@ DISPLAY = [
 
 
 def running(minutes: int, candidate: float, *, candidate_cost: int = 700_000) -> Rollout:
-    """A rollout in its second stage, evaluated once on the traffic of both arms alike, and then some more."""
+    """Return a rollout in its second stage, evaluated once with equal traffic in both arms, then with `minutes`
+    more.
+    """
     rollout = places.started(plan=PLAN)
     places.router(rollout)
     traffic = Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(2)
@@ -88,7 +91,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
 
 
 @pytest.mark.parametrize("part", [*EVIDENCE, *DISPLAY])
-def test_it_rolls_back_whatever_part_of_the_evidence_raises(
+def test_it_rolls_back_if_any_part_of_the_evidence_raises(
     part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rollout = running(6, 0.1)
@@ -102,7 +105,7 @@ def test_it_rolls_back_whatever_part_of_the_evidence_raises(
 
 
 @pytest.mark.parametrize("part", BESIDE_COSTS)
-def test_it_takes_back_what_is_dearer_whatever_else_raises(
+def test_it_rolls_back_a_dearer_candidate_if_another_part_raises(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rollout = running(8, 0.92, candidate_cost=5_000_000)
@@ -113,7 +116,7 @@ def test_it_takes_back_what_is_dearer_whatever_else_raises(
     assert "Cost per success" in rollout.rollback_reason
 
 
-def test_sums_that_lack_a_window_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_that_lack_a_window_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = running(60, 0.92)
     with monkeypatch.context() as patch:
         broken(patch, f"{MEASURES}.rates.RateDifference.take")
@@ -124,7 +127,7 @@ def test_sums_that_lack_a_window_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
     assert reconcile.reconcile(rollout.pk) == "advance"
 
 
-def test_minutes_that_cannot_be_read_are_read_anew_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_minutes_are_read_again_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     rollout, reads = running(2, 0.92), 0
     broken(monkeypatch, "rollout_app.evaluation.judging.decide")
     kept = Accumulator.take
@@ -144,9 +147,7 @@ def test_minutes_that_cannot_be_read_are_read_anew_once_a_minute(monkeypatch: py
 
 
 @pytest.mark.parametrize("unit", ["request", "user"])
-def test_plain_counts_of_sticky_units_are_no_harm_by_themselves(
-    unit: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plain_counts_of_sticky_units_alone_show_no_harm(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = running(8, 0.92, candidate_cost=5_000_000)
     type(rollout.workload).objects.filter(pk=rollout.workload_id).update(unit=unit)
     broken(monkeypatch, "rollout_app.outcomes.stored_sums.arm_sums")
@@ -154,7 +155,7 @@ def test_plain_counts_of_sticky_units_are_no_harm_by_themselves(
 
 
 @pytest.mark.parametrize("part", EVIDENCE)
-def test_it_advances_on_no_evidence_of_which_a_part_raises(
+def test_it_does_not_advance_if_a_part_of_the_evidence_raises(
     part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rollout = running(60, 0.92)
@@ -171,14 +172,14 @@ def test_it_advances_on_no_evidence_of_which_a_part_raises(
 
 
 @pytest.mark.parametrize("part", DISPLAY)
-def test_it_advances_though_something_cannot_be_shown(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_advances_if_only_display_fails(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = running(60, 0.92)
     broken(monkeypatch, part)
     assert reconcile.reconcile(rollout.pk) == "advance"
 
 
 @pytest.mark.parametrize("part", DISPLAY)
-def test_it_holds_and_says_that_it_cannot_be_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_holds_for_evidence_if_only_display_fails(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rollout = running(1, 0.92)
     broken(monkeypatch, part)
     assert reconcile.reconcile(rollout.pk) == "hold"
@@ -188,7 +189,7 @@ def test_it_holds_and_says_that_it_cannot_be_told(part: str, monkeypatch: pytest
         assert "cannot be estimated yet" in rollout.outlook
 
 
-def test_it_rolls_back_on_silence_while_the_evaluation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_rolls_back_without_outcomes_while_the_evaluation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from rollout_app.models import ArmTotals
 
     rollout = running(2, 0.92)

@@ -1,4 +1,4 @@
-"""What Prometheus is told of rollouts and of the fleet."""
+"""Prometheus metrics of rollouts and the fleet."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def samples(families: list[Metric], name: str) -> dict[tuple[str, ...], float]:
-    """Each sample's value by the values of its labels."""
+    """Return each sample's value by its label values."""
     found = (sample for family in families for sample in family.samples if sample.name == f"pointsman_{name}")
     return {tuple(sample.labels.values()): sample.value for sample in found}
 
@@ -37,7 +37,7 @@ def test_it_counts_rollouts_that_have_not_ended_by_state() -> None:
     }
 
 
-def test_it_says_what_holds_running_rollouts() -> None:
+def test_it_counts_held_rollouts_by_reason() -> None:
     held, other = places.started(), places.started()
     assert figures("rollouts_held") == {}
     Rollout.objects.filter(pk=held.pk).update(hold_code="freeze")
@@ -47,7 +47,7 @@ def test_it_says_what_holds_running_rollouts() -> None:
     assert len(figures("rollouts_held")) == 1, "a paused one is held by a person, and not counted"
 
 
-def test_it_counts_what_was_taken_back_by_whom() -> None:
+def test_it_counts_rollbacks_by_actor() -> None:
     by_engine, by_person, aborted = places.started(), places.started(), places.started()
     actions.roll_back_rollout(by_engine, actor=SYSTEM, reason="it hurts")
     actions.roll_back_rollout(by_person, actor=BEN, reason="it hurts")
@@ -59,7 +59,7 @@ def test_it_counts_what_was_taken_back_by_whom() -> None:
     }
 
 
-def test_it_says_how_late_the_engine_is() -> None:
+def test_it_exports_how_late_the_engine_is() -> None:
     rollout = places.started()
     assert figures("evaluation_overdue_seconds") == {(): 0}
     Rollout.objects.filter(pk=rollout.pk).update(wake_at=clock.now() + timedelta(minutes=1))

@@ -1,4 +1,4 @@
-"""The outlook is worked out seldom, counted down in between, and anew when it no longer holds."""
+"""The outlook is computed rarely, counted down in between, and computed again when it no longer holds."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def needed(judgement: Judgement) -> dict[str, int | None]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The guardrails that were asked how it would go on."""
+    """Record the guardrails for which a forecast was computed."""
     asked: list[str] = []
     kept = outlook.needed_tasks
 
@@ -34,7 +34,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_it_says_of_all_that_wait_what_the_slowest_takes(made: list[str]) -> None:
+def test_all_waiting_guardrails_show_the_longest_forecast(made: list[str]) -> None:
     opened, judgement = judged(5)
     told, kept = with_outlook(opened, judgement, (), 3)
     each = needed(opened.forecast(judgement, 3))
@@ -43,7 +43,7 @@ def test_it_says_of_all_that_wait_what_the_slowest_takes(made: list[str]) -> Non
     assert kept[:2] == [3, 500]
 
 
-def test_it_counts_down_until_a_quarter_more_has_come(made: list[str]) -> None:
+def test_it_counts_down_until_a_quarter_more_tasks_have_arrived(made: list[str]) -> None:
     opened, judgement = judged(8)
     told, kept = with_outlook(opened, judgement, (), 3)
     first = max(n or 0 for n in needed(told).values())
@@ -55,10 +55,10 @@ def test_it_counts_down_until_a_quarter_more_has_come(made: list[str]) -> None:
     assert set(needed(later).values()) == {first - 100}
     opened.add(stratum(3, 9, arm(100), arm(100)))
     with_outlook(opened, opened.judge(3, forecast=False, detail=False), kept, 3)
-    assert len(made) > asked  # 1,000 tasks: a quarter more than 800
+    assert len(made) > asked  # 1,000 tasks are a quarter more than 800
 
 
-def test_it_says_nothing_of_the_next_stage(made: list[str]) -> None:
+def test_a_forecast_does_not_apply_to_the_next_stage(made: list[str]) -> None:
     opened, judgement = judged(8)
     _, kept = with_outlook(opened, judgement, (), 3)
     asked = len(made)
@@ -66,7 +66,7 @@ def test_it_says_nothing_of_the_next_stage(made: list[str]) -> None:
     assert len(made) > asked
 
 
-def test_it_asks_no_more_often_where_it_cannot_be_told(
+def test_it_recomputes_an_unknown_forecast_no_more_often(
     made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rollout_app.engine.judgement.needed_tasks", lambda *args: None)
@@ -79,19 +79,17 @@ def test_it_asks_no_more_often_where_it_cannot_be_told(
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.05, 0.99, 1.01), (0.5, 1.3, 1.5), (0.95, 4.0, 5.0)])
-def test_a_task_tells_less_the_fewer_there_are_to_compare_it_with(
-    share: float, least: float, most: float
-) -> None:
-    """At 95 % a twentieth of what 5 % told: by the square root of that more tasks are needed."""
+def test_a_task_tells_less_at_a_larger_share(share: float, least: float, most: float) -> None:
+    """At 95 % a task tells a twentieth of what it told at 5 %, so √20 times as many tasks are needed."""
     assert least <= outlook.pace_of([(1_000, 19_000)], share, 10).dilution <= most
 
 
-def test_it_never_promises_less_than_two_windows() -> None:
+def test_a_forecast_is_never_less_than_two_windows() -> None:
     assert outlook.pace_of([(1_000, 19_000)], 0.5, 25).least == 50
     opened, judgement = judged(20)
     assert all((n or 200) >= 200 for n in needed(opened.forecast(judgement, 3)).values())
 
 
 @pytest.mark.parametrize("arms", [[], [(0, 100)], [(100, 0)]])
-def test_an_empty_arm_says_nothing_of_the_pace(arms: list[tuple[int, int]]) -> None:
+def test_an_empty_arm_gives_no_pace(arms: list[tuple[int, int]]) -> None:
     assert outlook.pace_of(arms, 0.5, 0) == outlook.Pace()

@@ -1,4 +1,4 @@
-"""What comes in after its window closed: counted before anything moves, and held on where only one arm has it."""
+"""Reports after a window closed: counted before each move, and a reason to hold if only one arm has them."""
 
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ PLAN: list[dict[str, Any]] = [
 
 
 def judged(minutes: int = 4, **traffic: Any) -> tuple[Rollout, Traffic]:
-    """A rollout that holds for evidence; all but its newest minute is judged."""
+    """Return a rollout that holds for evidence, with all but its newest minute judged."""
     rollout = places.started(plan=PLAN)
     places.router(rollout)
     made = Traffic(rollout, start=clock.now() - timedelta(hours=5)).minutes(minutes, **traffic)
@@ -31,7 +31,7 @@ def judged(minutes: int = 4, **traffic: Any) -> tuple[Rollout, Traffic]:
 
 
 def comes_late(rollout: Rollout, arm: str, tasks: int, *, graded: bool = True) -> None:
-    """So many more tasks of each judged minute, or grades of tasks that had none."""
+    """Add late tasks to each judged minute, or late grades."""
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm=arm)
     more = {"successes": F("successes") + tasks} if graded else {}
     rows.update(tasks=F("tasks") + tasks, ungraded=F("ungraded") + (0 if graded else tasks), **more)
@@ -53,7 +53,7 @@ def test_it_does_not_advance_while_only_the_candidate_reports_late(graded: bool)
     assert "of the candidate's tasks were reported after their window had closed" in sentence
 
 
-def test_it_advances_where_both_arms_report_late_alike() -> None:
+def test_it_advances_if_both_arms_report_late_equally() -> None:
     rollout, traffic = judged()
     comes_late(rollout, "candidate", 4)
     comes_late(rollout, "baseline", 16)
@@ -63,7 +63,7 @@ def test_it_advances_where_both_arms_report_late_alike() -> None:
     assert rollout.evidence["shares"]["late"]["0"][:2] == [12, 48]  # of three judged minutes
 
 
-def test_it_goes_on_once_what_comes_late_is_too_little_to_matter() -> None:
+def test_it_advances_once_late_reports_are_negligible() -> None:
     rollout, traffic = judged(minutes=4)
     comes_late(rollout, "candidate", 5)
     traffic.minutes(60)
@@ -76,12 +76,12 @@ def test_it_goes_on_once_what_comes_late_is_too_little_to_matter() -> None:
     assert rollout.stage == 1
 
 
-def test_it_does_not_roll_back_on_successes_that_only_come_late() -> None:
-    """What is in looks like failure. The successes that are missing come after their windows closed."""
+def test_it_does_not_roll_back_because_successes_arrive_late() -> None:
+    """The outcomes so far look like failure; the missing successes arrive after their windows closed."""
     rollout, traffic = judged(minutes=2)
     traffic.minutes(5, candidate=0.55)
     [first], _ = judging.judge(evaluations.load([rollout.pk]), clock.now(), judging.Fleets())
-    assert isinstance(first.decision, RollBack)  # so it would, had they never come
+    assert isinstance(first.decision, RollBack)  # as it would if they never came
     evaluations.store([first], clock.now())
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate", failures__gt=10)
     last = rows.order_by("-minute").values_list("minute", flat=True)[0]
@@ -91,11 +91,12 @@ def test_it_does_not_roll_back_on_successes_that_only_come_late() -> None:
     assert held(rollout)[0] == "incomplete"
 
 
-def test_a_late_grade_of_a_task_that_was_in_time_is_late_too() -> None:
+def test_a_late_grade_of_a_task_on_time_counts_as_late() -> None:
     rollout, traffic = judged()
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate")
     rows.update(tasks=F("tasks"), successes=F("successes") - 20, ungraded=F("ungraded") + 20)
-    Rollout.objects.filter(pk=rollout.pk).update(evidence={})  # judged as they are now
+    # Judge the minutes again with what is known now.
+    Rollout.objects.filter(pk=rollout.pk).update(evidence={})
     assert reconcile.reconcile(rollout.pk) == "hold"
     rows.filter(ungraded__gt=0).update(successes=F("successes") + 20, ungraded=F("ungraded") - 20)
     traffic.minutes(80)

@@ -1,4 +1,4 @@
-"""Migrations carry every row forward, and back again."""
+"""Migrations keep every row, forward and backward."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ KEPT = {"sums": {"error": {"1": [600, 6, -0.23999292013975582, None, "ü"]}}}
 
 
 def migrate(to: tuple[str, str] | None = None) -> None:
-    """To this migration, or to the newest of every app: others depend on ours."""
+    """Migrate to this migration, or to the newest of every app, because others depend on ours."""
     executor = MigrationExecutor(connection)
     executor.migrate([to] if to else executor.loader.graph.leaf_nodes())
 
 
 def stored_as() -> set[str]:
-    """The types of both columns, as PostgreSQL names them."""
+    """Return the types of both columns as PostgreSQL names them."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT data_type FROM information_schema.columns WHERE table_schema = current_schema() AND "
@@ -34,7 +34,7 @@ def stored_as() -> set[str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_carries_what_is_there_both_ways() -> None:
+def test_it_keeps_rows_in_both_directions() -> None:
     rollout = places.started()
     evaluated = clock.now()
     Rollout.objects.filter(pk=rollout.pk).update(evidence=KEPT, evaluations=7, evaluated_at=evaluated)
@@ -66,14 +66,14 @@ def test_dumpdata_and_loaddata_carry_evidence() -> None:
 
 
 @pytest.mark.django_db
-def test_it_refuses_what_json_has_not() -> None:
+def test_it_refuses_values_that_json_lacks() -> None:
     rollout = places.started()
     with pytest.raises(ValueError):
         Rollout.objects.filter(pk=rollout.pk).update(evidence={"log_e": float("inf")})
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_on_record_of_costs_is_known_where_every_task_had_a_cost_and_a_grade() -> None:
+def test_stored_costs_are_known_if_every_task_had_a_cost_and_a_grade() -> None:
     rollout = places.started(calibrated=False)
     Traffic(rollout).minutes(2)
     whole, partly = ArmTotals.objects.order_by("minute")

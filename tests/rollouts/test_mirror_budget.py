@@ -1,4 +1,4 @@
-"""A budget a day stops mirrors for all routers, and the next day lets them run again."""
+"""A spent daily budget stops mirrors for all routers until the next day."""
 
 import json
 from datetime import timedelta
@@ -51,7 +51,7 @@ def mirrored(rollout: Rollout, tasks: int, dollars: float, at: Any = None) -> No
 
 
 def share() -> tuple[int, int]:
-    """The mirror share, and as routers receive it."""
+    """Return the assignment's mirror share, and the one that routers receive."""
     served = Assignment.objects.get()
     return served.mirror_pcm, json.loads(served.fragment)["rollout"]["mirror_pcm"]
 
@@ -89,14 +89,14 @@ def test_without_costs_a_budget_cannot_be_kept(rollout: Rollout, tasks: int, cha
     assert all("no budget can be enforced" in reason for reason in said) and len(said) == changed
 
 
-def test_a_budget_of_nothing_runs_none_and_no_budget_runs_all(rollout: Rollout) -> None:
+def test_a_budget_of_zero_stops_all_mirrors_and_no_budget_stops_none(rollout: Rollout) -> None:
     policies.edit_workload(rollout.workload, actor=SYSTEM, mirror_budget_usd="0")
     assert keep_mirror_budgets() == 1 and share() == (0, 0)
     policies.edit_workload(rollout.workload, actor=SYSTEM, mirror_budget_usd=None)
     assert keep_mirror_budgets() == 0
 
 
-def test_a_rollout_that_advanced_is_left_alone(rollout: Rollout) -> None:
+def test_a_rollout_that_advanced_is_not_changed(rollout: Rollout) -> None:
     mirrored(rollout, 100, 9.00)
     actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
     assert keep_mirror_budgets() == 0

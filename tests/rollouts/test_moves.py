@@ -1,4 +1,4 @@
-"""What every move keeps: the table, one winner, one row of history, one audit entry, one revision."""
+"""The effects of every move: state table, one winner, one history row, one audit entry, one revision."""
 
 from datetime import timedelta
 from typing import Any
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.django_db
 
 
 def overtaken(by: Actor = BEN) -> Rollout:
-    """A rollout as somebody saw it, at its first stage, just before `by` advanced it."""
+    """Return a rollout as read at its first stage, just before `by` advanced it."""
     rollout = started()
     seen = Rollout.objects.get(pk=rollout.pk)
     actions.advance_rollout(rollout, actor=by, reason="on")
@@ -62,8 +62,8 @@ def test_it_lets_one_of_two_win() -> None:
 
 
 @pytest.mark.parametrize("action", [actions.roll_back_rollout, actions.abort_rollout, actions.pause_rollout])
-def test_it_stops_a_rollout_wherever_it_is_by_now(action: Any) -> None:
-    """The engine advances in the moment in which a person, who saw the stage before, says stop."""
+def test_it_stops_a_rollout_that_advanced_meanwhile(action: Any) -> None:
+    """The engine advances at the moment when a person, who saw the stage before, stops the rollout."""
     stopped = action(overtaken(by=SYSTEM), actor=BEN, reason="stop")
     assert (stopped.state, stopped.stage) == (
         State.PAUSED if action is actions.pause_rollout else State.ROLLING_BACK,
@@ -71,7 +71,7 @@ def test_it_stops_a_rollout_wherever_it_is_by_now(action: Any) -> None:
     )
 
 
-def test_it_takes_nothing_back_by_itself_that_has_moved_since_it_looked() -> None:
+def test_the_engine_rolls_back_nothing_that_moved_since_it_judged() -> None:
     seen = overtaken()
     with pytest.raises(RolloutMoved):
         actions.roll_back_rollout(seen, actor=SYSTEM, reason="evidence of another stage")
@@ -118,13 +118,13 @@ def test_it_allows_one_active_rollout_per_place() -> None:
     assert assignment(first).candidate == first.candidate
 
 
-def test_it_asks_why() -> None:
+def test_it_requires_a_reason() -> None:
     with pytest.raises(InvalidInput):
         actions.roll_back_rollout(started(), actor=BEN, reason="  ")
 
 
 @pytest.mark.parametrize("action", [actions.roll_back_rollout, actions.abort_rollout])
-def test_it_goes_back_paused_frozen_and_pinned(action: object) -> None:
+def test_it_rolls_back_while_paused_frozen_and_pinned(action: object) -> None:
     rollout = actions.advance_rollout(started(), actor=BEN, reason="on")
     rollout = actions.pause_rollout(rollout, actor=BEN, reason="look")
     later = clock.now() + timedelta(days=1)
@@ -161,7 +161,7 @@ def test_it_does_not_advance_under_a_pin() -> None:
         actions.advance_rollout(rollout, actor=BEN, reason="on")
 
 
-def test_it_stands_still_while_paused() -> None:
+def test_it_does_not_advance_while_paused() -> None:
     rollout = actions.pause_rollout(started(), actor=BEN, reason="look")
     with pytest.raises(IllegalMove):
         actions.advance_rollout(rollout, actor=BEN, reason="on")
@@ -212,7 +212,7 @@ def test_it_ends_a_readback_after_ten_minutes_and_names_the_stragglers() -> None
     assert "r-slow" in rollout.transitions.get(event="confirm_rollback").reason
 
 
-def test_it_does_not_take_a_fleet_that_nobody_has_heard_yet_for_one_that_followed() -> None:
+def test_a_fleet_that_has_not_polled_yet_has_not_followed() -> None:
     rollout = actions.roll_back_rollout(started(), actor=BEN, reason="bad")
     began = rollout.rolling_back_at
     assert began is not None
@@ -223,7 +223,7 @@ def test_it_does_not_take_a_fleet_that_nobody_has_heard_yet_for_one_that_followe
 
 
 def test_it_waits_for_a_router_that_backs_off_after_our_own_outage() -> None:
-    """F1: `rolled_back`, "nobody had to follow", while the only router served the candidate."""
+    """F1: the rollout became `rolled_back`, "nobody had to follow", while the only router served the candidate."""
     rollout = started()
     began = clock.now()
     Listening.objects.all().delete()
@@ -243,7 +243,7 @@ def test_it_waits_for_a_router_that_backs_off_after_our_own_outage() -> None:
 
 
 def test_it_ends_with_the_name_of_a_router_that_fell_silent() -> None:
-    """F3: "2 of 3", and never "2 of 2"."""
+    """F3: it says "2 of 3", never "2 of 2"."""
     rollout = started()
     router(rollout, instance="r-3")
     rollout = actions.roll_back_rollout(rollout, actor=BEN, reason="bad")
@@ -259,8 +259,8 @@ def test_it_ends_with_the_name_of_a_router_that_fell_silent() -> None:
     assert "2 of 3 routers" in rollout.transitions.get(event="confirm_rollback").reason
 
 
-def test_a_clock_that_was_a_day_ahead_and_is_put_right_leaves_nothing_stuck() -> None:
-    """F10: `rolling_back` until tomorrow, and the next rollout refused."""
+def test_correcting_a_clock_that_was_a_day_ahead_leaves_nothing_stuck() -> None:
+    """F10: the rollout stayed `rolling_back` until the next day, and the next rollout was refused."""
     rollout = started()
     router(rollout, revision=0, instance="r-slow")
     rollout = actions.abort_rollout(rollout, actor=BEN, reason="enough")
@@ -273,7 +273,7 @@ def test_a_clock_that_was_a_day_ahead_and_is_put_right_leaves_nothing_stuck() ->
     assert Rollout.objects.get(pk=rollout.pk).state == State.ABORTED
 
 
-def test_a_stage_that_was_entered_under_a_clock_ahead_begins_anew() -> None:
+def test_a_stage_entered_with_a_clock_ahead_starts_again() -> None:
     rollout = started()
     ahead = clock.now() + timedelta(days=1)
     Rollout.objects.filter(pk=rollout.pk).update(stage_entered_at=ahead, evaluated_at=ahead, wake_at=ahead)
@@ -313,7 +313,7 @@ def test_it_reverts_for_72_hours(seconds: int, works: bool) -> None:
             actions.revert_rollout(rollout, actor=BEN, reason="back")
 
 
-def test_it_refuses_what_is_served_already_and_plans_that_are_unknown() -> None:
+def test_it_refuses_served_versions_and_unknown_plans() -> None:
     rollout = proposed()
     with pytest.raises(Conflict):
         actions.propose_rollout(
@@ -351,14 +351,14 @@ def test_it_has_the_saved_plans() -> None:
         ([3], "stages[0]"),
     ],
 )  # fmt: skip
-def test_it_refuses_a_plan_that_makes_no_sense(stages: object, path: str | None) -> None:
+def test_it_refuses_invalid_plans(stages: object, path: str | None) -> None:
     with pytest.raises(PlanRefused) as refused:
         plans.check(stages)
     problems = refused.value.extra.get("problems", [])
     assert path is None or path in [problem["path"] for problem in problems]
 
 
-def test_it_lets_the_system_lose_a_race_without_a_word() -> None:
+def test_a_race_lost_by_the_system_is_not_audited() -> None:
     stale = overtaken()
     with pytest.raises(RolloutMoved):
         actions.advance_rollout(stale, actor=SYSTEM, reason="on")

@@ -1,7 +1,7 @@
-"""Anybody can compute a verdict again: by the formulas of the manual, from what the API answers, without the engine.
+"""Anyone can recompute a verdict with the formulas of the manual and the answers of the API, without the engine.
 
-`docs/recompute_verdicts.py` is that anybody: it shares no line with the engine. A stratum's own log likelihood ratio is
-computed here from the outcomes' minutes, with exact binomials.
+`docs/recompute_verdicts.py` does so and shares no code with the engine. A stratum's log likelihood ratio is computed
+here from the outcomes' minutes, with exact binomials.
 """
 
 import json
@@ -40,7 +40,9 @@ BOUNDS = {"failure": 0.15, "cost_per_success": 1_300_000, "quality": 0.8, "error
 
 
 def lively(rollout: Rollout, seed: int) -> None:
-    """Give the minutes all that a guardrail reads: rare events, scores, dear tasks, units that resemble each other."""
+    """Fill in everything that a guardrail reads: rare events, scores, expensive tasks, units that resemble each
+    other.
+    """
     chance = random.Random(seed)
     for row in ArmTotals.objects.filter(workload=rollout.workload):
         tasks, worse = row.tasks, 1.5 if row.arm == "candidate" else 1.0
@@ -60,7 +62,7 @@ def lively(rollout: Rollout, seed: int) -> None:
 
 
 def groups(chance: random.Random, tasks: int, failures: int) -> dict[str, list[int]]:
-    """By hash group, [tasks, failures]; the units of every fourth group fail more than the others'."""
+    """Return [tasks, failures] by hash group; the units of every fourth group fail more than the others'."""
     found = {str(group): [tasks // 32 + (group < tasks % 32), 0] for group in range(32)}
     while failures:
         group = str(chance.choices(range(32), [3, 1, 1, 1] * 8)[0])
@@ -71,7 +73,7 @@ def groups(chance: random.Random, tasks: int, failures: int) -> dict[str, list[i
 
 
 def under_way(**traffic: Any) -> Rollout:
-    """In its third stage, judged in each, with sticky units and with guardrails of its own."""
+    """Return a rollout in its third stage, judged in each, with sticky units and custom guardrails."""
 
     def prepare(workload: Workload) -> None:
         Workload.objects.filter(pk=workload.pk).update(unit=Workload.Unit.USER)
@@ -95,7 +97,7 @@ def under_way(**traffic: Any) -> Rollout:
 
 
 def answered(rollout: Rollout, path: str) -> Any:
-    """What the API says, as it comes over the wire."""
+    """Return the API's answer as sent over the wire."""
     from tests.support.api_client import person, send
 
     client: Client = person(f"reader-{path.strip('/?=0')}", Role.VIEWER)
@@ -105,7 +107,7 @@ def answered(rollout: Rollout, path: str) -> Any:
 
 
 @pytest.mark.parametrize("candidate", [0.92, 0.7, 0.0])
-def test_it_comes_out_again_for_every_guardrail(candidate: float) -> None:
+def test_it_recomputes_every_guardrail(candidate: float) -> None:
     rollout = under_way(candidate=candidate)
     word = reconcile(rollout.pk)
     script, told = recompute(), answered(rollout, "")
@@ -128,7 +130,7 @@ def test_it_comes_out_again_for_every_guardrail(candidate: float) -> None:
     assert (word == "roll_back") is (evidence is not None and evidence >= math.log(20))
 
 
-def test_it_tells_a_row_that_was_changed() -> None:
+def test_it_detects_a_changed_row() -> None:
     rollout = under_way(candidate=0.7)
     reconcile(rollout.pk)
     rows = answered(rollout, "/verdicts")["items"]
@@ -138,8 +140,8 @@ def test_it_tells_a_row_that_was_changed() -> None:
     assert "estimate" in recompute().differences(answered(rollout, ""), row)
 
 
-def test_the_audit_entry_of_a_rollback_carries_all_that_it_takes() -> None:
-    """Without the rollout's row: verdicts, what they were measured from, and the plan by the start's entry."""
+def test_the_audit_entry_of_a_rollback_is_enough_to_recompute_it() -> None:
+    """Uses only the audit entry: verdicts, their reference, and the plan from the start's entry."""
     rollout = under_way(candidate=0.5)
     assert reconcile(rollout.pk) == "roll_back"
     evidence = json.loads(bytes(Entry.objects.get(action="rollout.roll_back", outcome="done").body))[
@@ -154,8 +156,8 @@ def test_the_audit_entry_of_a_rollback_carries_all_that_it_takes() -> None:
 
 
 @pytest.mark.parametrize("guardrail", ["failure", "escalation"])
-def test_its_sums_come_out_of_the_minutes(guardrail: str) -> None:
-    """Strata of at least 50 tasks, and exact hypergeometric likelihoods."""
+def test_its_sums_match_the_minutes(guardrail: str) -> None:
+    """Uses strata of at least 50 tasks and exact hypergeometric likelihoods."""
     rollout = under_way(candidate=0.9)
     reconcile(rollout.pk)
     row = VerdictRecord.objects.filter(rollout=rollout, guardrail=guardrail).latest("evaluation")
@@ -176,7 +178,7 @@ def test_its_sums_come_out_of_the_minutes(guardrail: str) -> None:
 def judged_minutes(
     rollout: Rollout, stage: int, row: VerdictRecord, column: str
 ) -> list[tuple[int, int, int, int]]:
-    """(tasks, bad) of candidate and baseline; each minute holds more than 50 tasks, and is a window."""
+    """Return (tasks, bad) of candidate and baseline; each minute has more than 50 tasks and is a window."""
     rows = ArmTotals.objects.filter(rollout=str(rollout.pk), stage=stage)
     minutes = sorted(set(rows.values_list("minute", flat=True)))
     if stage == 2:

@@ -1,4 +1,4 @@
-"""What can be done now is answered once: by the action, the API's `can` and the page alike."""
+"""Action, API (`can`) and page agree on what is possible now."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -40,7 +40,7 @@ def moved(rollout: Rollout) -> None:
 
 
 def occupied(rollout: Rollout) -> None:
-    """Another rollout of the same place is under way."""
+    """Start another rollout of the same environment and workload."""
     other = actions.propose_rollout(
         rollout.environment, rollout.workload, rollout.candidate, plan=PLAN[2:], reason="me first", actor=ANNA
     )
@@ -68,7 +68,7 @@ ADVANCE, START = (Event.ADVANCE, actions.advance_rollout), (Event.START, actions
         (places.approved, *START, disabled, "conflict", "uses openai/gpt-4o-mini, which is disabled"),
     ],
 )  # fmt: skip
-def test_it_is_refused_everywhere_in_the_same_words(
+def test_action_api_and_page_refuse_in_the_same_words(
     made: Callable[..., Rollout],
     event: Event,
     action: Callable[..., Rollout],
@@ -86,7 +86,7 @@ def test_it_is_refused_everywhere_in_the_same_words(
     assert (refused.value.code, refused.value.detail) == (code, refusal.sentence)
 
 
-def test_it_offers_the_approval_of_a_stage_until_it_has_one() -> None:
+def test_it_offers_to_approve_a_stage_until_it_is_approved() -> None:
     rollout = places.started(plan=PLAN)
     asked = actions.refusals(rollout, clock.now())
     assert asked[actions.APPROVE_STAGE] is None and asked[Event.ADVANCE] is not None
@@ -106,7 +106,7 @@ def test_it_can_be_reverted_for_72_hours(after: timedelta, can: bool) -> None:
     assert can or (refusal and refusal.by_state)
 
 
-def test_a_version_with_a_disabled_model_is_not_proposed_though_it_may_be_drafted() -> None:
+def test_a_version_with_a_disabled_model_may_be_drafted_but_not_proposed() -> None:
     draft = places.proposed(draft=True)
     disabled(draft)
     with pytest.raises(PointsmanError, match="uses openai/gpt-4o-mini, which is disabled"):
@@ -118,14 +118,14 @@ def test_a_version_with_a_disabled_model_is_not_proposed_though_it_may_be_drafte
     assert list(Rollout.objects.values_list("state", flat=True)) == ["draft"]
 
 
-def test_a_disabled_model_keeps_nobody_from_rolling_back_or_reverting() -> None:
+def test_a_disabled_model_does_not_prevent_a_rollback_or_revert() -> None:
     rollout = places.completed()
     disabled(rollout)
     reverting = actions.revert_rollout(rollout, actor=BEN, reason="it fails at night")
     assert actions.roll_back_rollout(reverting, actor=BEN, reason="no").state == "rolling_back"
 
 
-def test_it_asks_the_database_nothing_about_a_rollout_that_has_ended(
+def test_an_ended_rollout_needs_no_queries(
     django_assert_num_queries: Callable[..., Any],
 ) -> None:
     rollout, now = actions.cancel_rollout(places.approved(), actor=ANNA, reason="no"), clock.now()

@@ -47,7 +47,7 @@ def from_file(path: str, **how: Any) -> list[Task]:
     return tasks_of(Source(path=path, **how))
 
 
-def test_it_reads_what_a_backtest_reads(tmp_path: Path) -> None:
+def test_it_reads_the_files_that_a_backtest_reads(tmp_path: Path) -> None:
     (task,) = from_file(written(tmp_path, CSV))
     assert task.request == {"prompt_tokens": 900, "endpoint": "/x"}
     answer = task.answers["a/small"]
@@ -60,7 +60,7 @@ def test_it_reads_what_a_backtest_reads(tmp_path: Path) -> None:
         from_file(written(tmp_path, CSV.splitlines()[0] + "\n"))
 
 
-def test_a_task_of_which_something_is_not_known_is_left_out_and_counted() -> None:
+def test_incomplete_tasks_are_left_out_and_counted() -> None:
     def answers(**of: Answer) -> Task:
         return Task({}, dict(of))
 
@@ -82,11 +82,11 @@ def test_a_task_of_which_something_is_not_known_is_left_out_and_counted() -> Non
         playable(tasks[1:2], documents)
 
 
-def test_it_knows_the_sets_that_come_along_by_name() -> None:
+def test_it_knows_the_included_sets_by_name() -> None:
     assert len(from_file("gsm8k")) == 1_307
 
 
-def test_it_shortens_the_plans_times_as_the_traffic_is_faster() -> None:
+def test_it_shortens_the_plans_times_with_the_speed_of_the_traffic() -> None:
     for name, (_, stages) in SAVED.items():
         plan = check(stages)
         fast = check(hurried(plan, 60))
@@ -95,7 +95,7 @@ def test_it_shortens_the_plans_times_as_the_traffic_is_faster() -> None:
 
 
 @pytest.mark.django_db
-def test_it_tells_where_it_is_what_holds_it_and_each_arms_figures() -> None:
+def test_it_reports_the_stage_the_hold_and_the_figures_of_both_arms() -> None:
     rollout = places.started(
         plan=[{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 500}, {"mode": "full"}]
     )
@@ -114,13 +114,13 @@ def test_it_tells_where_it_is_what_holds_it_and_each_arms_figures() -> None:
 @pytest.mark.parametrize(
     "text", ["success", "success:much", "vibes:-5", "success:-500", "success:nan", "success:+5", "success:0"]
 )
-def test_it_refuses_a_harm_that_is_none(text: str) -> None:
+def test_it_refuses_invalid_harm(text: str) -> None:
     with pytest.raises(ValueError, match="success:-5"):
         parse_harm(text)
 
 
 class Recorder:
-    """A router that only remembers what it was told."""
+    """A router that only records its calls."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, bool, Any]] = []
@@ -140,7 +140,7 @@ def record(harm: str, after: int, times: int = 4_000) -> list[tuple[str, bool, A
     return recorder.told
 
 
-def test_it_harms_the_candidate_only_and_only_from_then_on() -> None:
+def test_it_harms_only_the_candidate_and_only_from_the_given_time() -> None:
     told = record("success:-5", after=2_000)
     assert all(success for arm, success, _ in told[:2_000])
     assert all(success for arm, success, _ in told if arm == "baseline")
@@ -154,8 +154,8 @@ def test_it_makes_the_candidate_dearer() -> None:
 
 
 @pytest.mark.parametrize("success", [0.9, 0.5, 0.2])
-def test_it_takes_the_points_from_whatever_the_candidate_succeeds_in(success: float) -> None:
-    """Five points of one that succeeds in a fifth are five points, not the share that they are of another."""
+def test_harm_in_points_does_not_depend_on_the_success_rate(success: float) -> None:
+    """Harm of five points is five points at any success rate, not a share of it."""
     recorder, chance = Recorder(), random.Random(2)
     router = Harmed(cast("Router", recorder), parse_harm("success:-5"), 0, random.Random(3))
     tasks = [chance.random() < success for _ in range(20_000)]
@@ -166,7 +166,7 @@ def test_it_takes_the_points_from_whatever_the_candidate_succeeds_in(success: fl
 
 
 def arranged(**changes: Any) -> Rollout:
-    """A workload that is served, with a version to rehearse; environment and workload by their own rollout."""
+    """Return a rollout whose workload is served and has a version to rehearse."""
     return places.proposed(four_eyes=False, **changes)
 
 
@@ -192,7 +192,7 @@ def rehearse(rollout: Rollout, tasks: str, *more: str) -> None:
         (["--environment", "nope"], "no environment called 'nope'"),
     ],
 )
-def test_it_says_what_is_wrong_before_anything_moves(more: list[str], says: str) -> None:
+def test_it_reports_errors_before_anything_moves(more: list[str], says: str) -> None:
     rollout = arranged()
     with pytest.raises(CommandError, match=says):
         rehearse(rollout, "gsm8k", *more)
@@ -200,7 +200,7 @@ def test_it_says_what_is_wrong_before_anything_moves(more: list[str], says: str)
 
 
 @pytest.mark.django_db
-def test_it_says_of_which_model_nothing_was_recorded(tmp_path: Path) -> None:
+def test_it_names_the_models_without_recordings(tmp_path: Path) -> None:
     rollout = arranged()
     with pytest.raises(
         CommandError, match="The policies may choose anthropic/claude-sonnet-4-5, openai/gpt-4o-mini"
@@ -210,7 +210,7 @@ def test_it_says_of_which_model_nothing_was_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_it_leaves_nothing_behind_that_it_could_not_start(tmp_path: Path) -> None:
+def test_it_cancels_a_rollout_that_it_cannot_start(tmp_path: Path) -> None:
     rollout = arranged()
     actions.start_rollout(rollout, actor=BEN, reason="somebody else's")
     models = ("anthropic/claude-sonnet-4-5", "openai/gpt-4o-mini")
@@ -221,7 +221,7 @@ def test_it_leaves_nothing_behind_that_it_could_not_start(tmp_path: Path) -> Non
 
 
 @pytest.mark.django_db
-def test_it_says_that_the_harm_never_set_in_and_what_is_served_now() -> None:
+def test_it_reports_harm_that_never_began_and_what_is_served_now() -> None:
     rollout = places.completed()
     early, served = afterwards(rollout, ("success", -0.05), 192, 140)
     assert early.startswith("It ended after 140 minutes of traffic, before the harm of minute 192")

@@ -1,4 +1,4 @@
-"""`rollout_app.rehearsal.replay`: what was recorded is what is reported, minute by minute, and nothing is made up."""
+"""`rollout_app.rehearsal.replay` reports exactly what was recorded, minute by minute."""
 
 from itertools import cycle
 from typing import Any
@@ -15,13 +15,13 @@ from rollout_app.rehearsal.replay import Replay, Stamps
 
 
 def good(answer: Answer) -> int:
-    """1 or 0: these sets leave no task ungraded."""
+    """Return 1 or 0; these sets have no ungraded tasks."""
     assert answer.success is not None
     return int(answer.success)
 
 
 def cost(answer: Answer) -> int:
-    """Nano-USD: these sets leave no task unpriced."""
+    """Return nano-USD; these sets have no unpriced tasks."""
     assert answer.cost_nusd is not None
     return answer.cost_nusd
 
@@ -34,7 +34,7 @@ STORY = {story.letter: story for story in STORIES}
 def replayed(
     plane: FakeControlPlane, story: Story, tasks: list[Task], minutes: int = 1
 ) -> list[dict[str, Any]]:
-    """The buckets that arrive when `tasks` are replayed once in each minute."""
+    """Return the buckets that arrive when `tasks` are replayed once per minute."""
     stamps = Stamps(TEN_O_CLOCK)
     with Router(
         plane.url, plane.key, clock=stamps, pace=Pace(first_poll_within=0, flush_every=0.02, stop_within=20)
@@ -67,7 +67,7 @@ def test_it_reads_the_costs_that_were_recorded() -> None:
     assert spent == {HAIKU: pytest.approx(0.1424, abs=5e-5), GEMINI: pytest.approx(0.0384, abs=5e-5)}
 
 
-def test_it_finds_the_easy_subjects_as_easy_as_they_are_said_to_be() -> None:
+def test_the_easy_subjects_match_their_documented_figures() -> None:
     easy, tasks = EASY_SUBJECTS.split(), recorded.mmlu()
     moved = [task for task in tasks if task.request["attributes"]["subject"] in easy]
     lost = sum(good(task.answers[STRONG]) - good(task.answers[WEAK]) for task in moved)
@@ -75,7 +75,7 @@ def test_it_finds_the_easy_subjects_as_easy_as_they_are_said_to_be() -> None:
     assert lost / len(tasks) == pytest.approx(0.0004, abs=1e-4)
 
 
-def test_it_reports_what_was_recorded_of_the_model_that_served() -> None:
+def test_it_reports_the_recording_of_the_model_that_served() -> None:
     tasks = recorded.mmlu()[:200]
     with FakeControlPlane() as plane:
         plane.serve("mmlu", STORY["a"].baseline)
@@ -128,7 +128,7 @@ def test_it_projects_the_candidates_whole_cost_in_shadow_and_mirrors_it() -> Non
     )
 
 
-def test_it_ticks_only_when_the_minute_has_arrived_whole() -> None:
+def test_it_ticks_only_after_the_whole_minute_has_arrived() -> None:
     tasks = recorded.routerarena()[:30]
     with FakeControlPlane() as plane:
         plane.serve("routerarena", STORY["d"].baseline)
@@ -139,7 +139,7 @@ def test_it_ticks_only_when_the_minute_has_arrived_whole() -> None:
     assert list(by_minute.values()) == [30, 30, 30]
 
 
-def test_it_never_stamps_a_minute_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_never_stamps_a_future_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     stamps = Stamps(TEN_O_CLOCK)
     monkeypatch.setattr("rollout_app.rehearsal.replay.time.time", lambda: TEN_O_CLOCK + 90)
     stamps.tick()

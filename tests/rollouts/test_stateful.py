@@ -1,4 +1,4 @@
-"""Every action in any order, against a model: what may happen does, what may not changes nothing.
+"""Every action in any order, compared with a model: allowed actions work, others change nothing.
 
 In CI 25 runs of up to 40 steps; `POINTSMAN_STATEFUL=500x100` runs the long form.
 """
@@ -35,12 +35,12 @@ LEAST_ONE = st.integers(min_value=0, max_value=7)
 
 @dataclass
 class Expected:
-    """What the model says of one rollout."""
+    """The expected state of one rollout."""
 
     state: State
     baseline: int
     candidate: int
-    plan: int | None  # None: `immediate`, of a revert
+    plan: int | None  # None: `immediate`, for a revert
     stage: int = 0
     moves: int = 1
     aborted: bool = False
@@ -109,7 +109,7 @@ class Rollouts(RuleBasedStateMachine):
         revisions: int = 0,
         **options: Any,
     ) -> Expected | None:
-        """One action on one rollout; gives its model when it was allowed."""
+        """Run one action on one rollout; return its model if it was allowed."""
         if (picked := self.pick(at)) is None:
             return None
         pk, expected = picked
@@ -284,7 +284,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(at=LEAST_ONE)
     def decide_late(self, at: int) -> None:
-        """Somebody else moved it between the look and the click: a conflict, and nothing changes."""
+        """Someone else moved it between reading and acting: a conflict that changes nothing."""
         if (picked := self.pick(at)) is None or picked[1].state is not State.RUNNING:
             return
         stale = Rollout.objects.get(pk=picked[0])
@@ -330,7 +330,7 @@ class Rollouts(RuleBasedStateMachine):
 
 @pytest.mark.django_db
 @pytest.mark.timeout(7_200)
-def test_it_agrees_with_the_model_whatever_is_done() -> None:
+def test_it_agrees_with_the_model() -> None:
     runs, steps = map(int, os.environ.get("POINTSMAN_STATEFUL", "25x40").split("x"))
     run_state_machine_as_test(
         Rollouts,

@@ -1,4 +1,4 @@
-"""Sweeps at once, as several processes make them: every closed minute is taken in once, and nobody waits for long."""
+"""Sweeps of several processes at once: every closed minute is counted once, and nobody waits for long."""
 
 import threading
 from collections import Counter
@@ -19,7 +19,7 @@ PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 100_000}, {"mod
 
 
 @pytest.mark.django_db(transaction=True)
-def test_they_take_in_each_minute_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_simultaneous_sweeps_count_each_minute_once(caplog: pytest.LogCaptureFixture) -> None:
     traffics = []
     for at in range(ROLLOUTS):
         rollout = places.started(plan=PLAN)
@@ -58,7 +58,8 @@ def test_they_take_in_each_minute_once(caplog: pytest.LogCaptureFixture) -> None
         )
         looks = Counter(VerdictRecord.objects.filter(rollout=row).values_list("evaluation", flat=True))
         assert set(looks) <= set(range(1, row.evaluations + 1))
-        assert set(looks.values()) == {len(row.guardrails)}  # each that was told, once and whole
+        # Each stored evaluation is complete and stored once.
+        assert set(looks.values()) == {len(row.guardrails)}
     assert words["roll_back"] == 1
     assert Rollout.objects.get(pk=bad.rollout.pk).state == State.ROLLING_BACK
     assert Transition.objects.filter(rollout=bad.rollout.pk, event="roll_back").count() == 1

@@ -1,4 +1,4 @@
-"""A whole rollout, look by look: shadow → percentage → full → completed, and the way back."""
+"""A whole rollout, evaluation by evaluation: shadow → percentage → full → completed, and the rollback."""
 
 from datetime import timedelta
 
@@ -61,7 +61,7 @@ def test_it_rolls_back_by_itself_and_waits_for_the_readback() -> None:
     assert reconcile(rollout.pk) == "idle"
 
 
-def test_it_needs_nobody_where_one_person_is_enough() -> None:
+def test_it_is_approved_automatically_without_four_eyes() -> None:
     rollout = places.proposed(four_eyes=False)
     assert rollout.state == State.SCHEDULED
     approved = rollout.transitions.get(event="approve")

@@ -1,4 +1,4 @@
-"""Every action from every state: what the table has, happens; all else is refused in words that help."""
+"""Every action from every state: those in the table work, all others are refused with a helpful message."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -69,7 +69,7 @@ MAY_BE_APPROVED = (State.SCHEDULED, State.RUNNING, State.PAUSED)
 
 
 @pytest.mark.parametrize("state", State)
-def test_it_refuses_what_the_state_does_not_know_and_says_what_it_does(state: State) -> None:
+def test_it_refuses_events_that_the_state_lacks_and_lists_the_possible_ones(state: State) -> None:
     rollout = IN[state]()
     assert rollout.state == state
     before = Rollout.objects.filter(pk=rollout.pk).values().get()
@@ -87,8 +87,8 @@ def test_it_refuses_what_the_state_does_not_know_and_says_what_it_does(state: St
 
 
 @pytest.mark.parametrize("state", State)
-def test_it_offers_only_what_somebody_can_do(state: State) -> None:
-    """`can` in the API: each of them succeeds, and each of the others is refused."""
+def test_it_offers_only_possible_actions(state: State) -> None:
+    """Everything in the API's `can` succeeds, and everything else is refused."""
     can = set(RolloutSerializer(IN[state]()).data["can"]) - {actions.APPROVE_STAGE}
     doors = BY_EVENT | {Event.REVERT: actions.revert_rollout}
     assert can <= set(doors)
@@ -98,14 +98,14 @@ def test_it_offers_only_what_somebody_can_do(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - set(MAY_BE_APPROVED)))
-def test_it_approves_no_stage_that_will_not_come(state: State) -> None:
+def test_it_approves_no_stage_of_a_rollout_that_cannot_reach_it(state: State) -> None:
     with pytest.raises(IllegalMove, match=f"it is {state.replace('_', ' ')}"):
         approve_stage(IN[state](), 1, actor=BEN, reason="yes")
     assert not Approval.objects.filter(stage=1).exclude(rollout__state=State.COMPLETED).exists()
 
 
 @pytest.mark.parametrize("stage", [-1, 2])
-def test_it_approves_no_stage_that_is_not_in_the_plan(stage: int) -> None:
+def test_it_approves_only_stages_of_the_plan(stage: int) -> None:
     with pytest.raises(IllegalMove, match=f"There is no stage {stage}: the plan has 2, counted from 0"):
         approve_stage(running(), stage, actor=BEN, reason="yes")
 
@@ -127,6 +127,6 @@ def test_it_calls_stages_by_their_names() -> None:
         (State.ROLLED_BACK, "this one is rolled back."),
     ],
 )
-def test_it_reverts_nothing_but_what_was_completed(state: State, says: str) -> None:
+def test_it_reverts_only_completed_rollouts(state: State, says: str) -> None:
     with pytest.raises(Conflict, match=says):
         actions.revert_rollout(IN[state](), actor=ANNA, reason="back")

@@ -1,9 +1,9 @@
-"""`manage.py dry_run`: what other margins would have done to a rollout that has run. Reads only.
+"""`manage.py dry_run`: what other margins would have done to a past rollout. Reads only.
 
     manage.py dry_run 0199… --margin failure:1 --margin cost_per_success:5 --off latency_tail
 
 A margin is in points (failure, error, escalation, fallback, retry, latency_tail, cost_tail) or in per cent
-(cost_per_success, quality). What is not named is as it was in that rollout.
+(cost_per_success, quality). Other guardrails stay as they were in that rollout.
 """
 
 import argparse

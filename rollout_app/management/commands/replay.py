@@ -40,13 +40,13 @@ _READBACK_S = 20  # its routers follow within a poll, and the engine looks every
 
 
 class Command(BaseCommand):
-    help = "Rehearse a rollout plan on recorded tasks, through real routers and this instance's HTTP doors."
+    help = "Rehearse a rollout plan on recorded tasks, with real routers and this instance's HTTP API."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("tasks", help="a file of recorded tasks, or gsm8k, mmlu, routerarena")
         add_arguments(parser)
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="this instance's server")
-        parser.add_argument("--environment", required=True, help="where: one that no real router serves from")
+        parser.add_argument("--environment", required=True, help="an environment that no real router uses")
         parser.add_argument("--workload", required=True)
         parser.add_argument("--candidate", type=int, required=True, help="the version's number")
         parser.add_argument("--plan", default="standard")
