@@ -153,7 +153,7 @@ class ChangeRequest(models.Model):
     workload = models.SlugField(max_length=120, blank=True, default="")
     subject = (
         models.JSONField()
-    )  # what is asked for, as the binding covers it: {"version": 3, "digest": "sha256:…"}
+    )  # what is requested, as the binding covers it: {"version": 3, "digest": "sha256:…"}
     reason = models.TextField()
     requested_by = models.CharField(max_length=200)
     contributors = models.JSONField()  # ids of people; null for a key without a person

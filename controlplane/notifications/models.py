@@ -48,7 +48,7 @@ class Notification(models.Model):
     data = models.JSONField()
     at = models.DateTimeField(db_index=True)
     # Set for something that happens once but is seen repeatedly (a held rollout), so that it is reported once.
-    key = models.CharField(max_length=200, unique=True, null=True, blank=True)  # noqa: DJ001 — null: told each time
+    key = models.CharField(max_length=200, unique=True, null=True, blank=True)  # noqa: DJ001 — null: reported each time
     spread = models.BooleanField(default=False)  # whether its deliveries were created
 
     class Meta:
@@ -127,5 +127,5 @@ class BreakGlass(models.Model):
 
     @property
     def what(self) -> str:
-        """What was done, in words."""
+        """The action as readable text."""
         return _BREAK_GLASS.get(self.action, self.action.partition(".")[0].replace("_", " "))

@@ -143,7 +143,7 @@ def points(difference: float) -> str:
 
 
 def signed(text: str, value: float) -> str:
-    """The sign stands before the figure: over +1,000 %"""
+    """Put the sign directly before the figure: `over +1,000 %`."""
     figure = text.removeprefix(_OVER)
     return f"{_OVER if figure != text else ''}{'+' if value > 0 else MINUS if value < 0 else ''}{figure}"
 

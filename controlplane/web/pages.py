@@ -145,7 +145,7 @@ def attempt(
     try:
         return action(*args, actor=actor(request), **{**form.cleaned_data, **fixed})
     except NotFound:
-        raise  # what the form is about is gone: there is nothing to type anew
+        raise  # the subject of the form is gone: there is nothing to correct
     except PointsmanError as error:
         keep_refusal(request, error)
         _show(form, error)

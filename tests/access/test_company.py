@@ -110,7 +110,7 @@ def test_without_an_invitation_they_read_what_to_do_and_get_no_account(client: C
     answer = there_and_back(client)
     assert answer.status_code == 403
     words = text(answer)
-    assert "knows you as nina@example.com, but nobody has invited you" in words
+    assert "signed in at Example Inc. as nina@example.com, but nobody has invited you" in words
     assert "Ask an admin of Pointsman for an invitation" in words
     assert not User.objects.exists() and not SocialAccount.objects.exists()
     entry = Entry.objects.get()
@@ -225,7 +225,7 @@ def test_a_provider_that_is_away_is_said_in_a_sentence(client: Client, settings:
     settings.SOCIALACCOUNT_PROVIDERS = provider(f"http://localhost:{free_port()}")
     answer = client.get(START)
     assert answer.status_code == 502
-    assert "could not be asked who you are" in text(answer)
+    assert "could not be reached, or its answer was not valid" in text(answer)
 
 
 def test_another_provider_is_not_there(client: Client) -> None:

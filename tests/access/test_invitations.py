@@ -143,7 +143,7 @@ def test_a_role_that_is_held_already_is_not_given_twice() -> None:
     assert Membership.objects.filter(user__username="maria").count() == 1
 
 
-# --- no longer good ----------------------------------------------------------------------------------------
+# --- no longer valid ---------------------------------------------------------------------------------------
 
 
 def test_it_ends_with_its_time(settings: Any) -> None:

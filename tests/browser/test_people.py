@@ -37,7 +37,7 @@ def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says
     ada.fill("main [name=invited]", "Vera")
     ada.check("main input[value=viewer] >> nth=0")
     ada.fill("main [name=reason]", "she audits us")
-    ada.click("button:has-text('Make the link')")
+    ada.click("button:has-text('Create the link')")
     link = ada.input_value("#link")
 
     context = chromium.new_context(viewport={"width": 390, "height": 844})
@@ -48,7 +48,7 @@ def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says
     vera.fill("[name=username]", "vera")
     for field in vera.locator("input[type=password]").all():
         field.fill(PASSWORD)
-    vera.click("button:has-text('Make my account')")
+    vera.click("button:has-text('Create my account')")
     vera.wait_for_url(f"{live_server.url}/console/")
     expect(vera.locator("main")).to_contain_text("summaries: v1 → v2")
     secret = second_factor(vera, f"{live_server.url}/console/")
@@ -68,7 +68,7 @@ def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says
     vera.goto(f"{vera.url}roll-back/")
     expect(vera.locator("main")).to_contain_text("This needs the role operator in production")
     vera.goto(link)
-    expect(vera.locator("main")).to_contain_text("no longer good")
+    expect(vera.locator("main")).to_contain_text("no longer valid")
     assert Authenticator.objects.filter(user__username="vera").count() == 2  # the app, the recovery codes
     context.close()
 

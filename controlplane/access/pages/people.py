@@ -141,7 +141,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     said = {
         "title": f"Take the role {found.role} from {found.user}",
         "about": f"In {found.environment or 'every environment'}, from their next request on.",
-        "button": "Take away",
+        "button": "Withdraw",
         "danger": True,
     }
     return _sheet(request, form, said, found.user)
