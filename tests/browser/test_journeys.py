@@ -128,7 +128,7 @@ def test_the_editor_marks_problems_as_one_types_and_keeps_a_draft(
     page.reload()
     expect(page.locator("[data-restored]")).to_be_visible()
     assert "default: smal\n" in written(page)
-    page.click("text=Begin anew")
+    page.click("text=Discard it")
     assert "default: small" in written(page)
 
 
@@ -199,7 +199,7 @@ def test_the_log_is_verified_at_a_click_and_names_what_nobody_recorded(
     page.goto(f"{page.url}audit/")
     page.click("main a:has-text('Verify')")
     page.click("button:has-text('Verify now')")
-    expect(page.locator("main")).to_contain_text("is not what was written")
+    expect(page.locator("main")).to_contain_text("has been altered")
     expect(page.locator("main")).to_contain_text(f"team {summaries.owner.name}")
 
 

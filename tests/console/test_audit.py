@@ -148,7 +148,7 @@ def test_evidence_shows_as_the_table_of_guardrails(
     entry = Entry.objects.get(action="rollout.roll_back")
     page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))
     assert "<td>Failure</td>" in page and ">fail<" in page
-    assert "All of it, as it was recorded" in page
+    assert "The complete evidence, as recorded" in page
 
 
 def test_receivers_and_changes_are_told_by_name(people: People, production: Environment) -> None:
@@ -164,4 +164,4 @@ def test_fields_that_nobody_filled_in_are_left_out(people: People) -> None:
     entry = Entry.objects.filter(action="model.add").latest("seq")
     page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))
     assert "context_window" in page and "batch_input_nusd_per_mtok" not in page
-    assert "fields without a value are left out here" in page
+    assert "fields without a value are omitted here" in page

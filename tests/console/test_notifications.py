@@ -1,4 +1,4 @@
-"""Pages of who is told of what, and the banner of break-glass."""
+"""The pages of notifications, and the banner of break-glass."""
 
 from typing import Any
 
@@ -151,7 +151,7 @@ def test_many_uses_of_break_glass_are_one_banner(
     for name in ("alpha", "beta"):
         builders.served(production, builders.workload(name))
     page = text(people("eva", "approver").get(reverse("console:workloads")))
-    assert page.count("This stays on every page") == 1 and "2 more" in page
+    assert page.count("This notice stays on every page") == 1 and "2 more" in page
     listed = text(people("eva", "approver").get(reverse("console:break_glasses")))
     assert "A first version served without approval" in listed and "assignment.break_glass" not in listed
 

@@ -58,7 +58,7 @@ class Command(BaseCommand):
         for finding in found.findings:
             self.stdout.write(str(finding))
         if found.findings:
-            raise CommandError("The audit log is not what was written.", returncode=1)
+            raise CommandError("The audit log has been altered.", returncode=1)
         self.stdout.write(f"{found.count} entries, verified to {found.hash or 'the beginning'}.")
 
     def export(self, *, form: str, **options: Any) -> None:
