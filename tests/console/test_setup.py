@@ -71,7 +71,7 @@ def test_an_edit_of_what_somebody_else_saved_shows_both(people: People, producti
     response = client.post(address, form)
     page = text(response)
     assert response.status_code == 422
-    assert "Somebody else saved it meanwhile" in page and "2000" in page and 'value="7000"' in page
+    assert "Somebody else saved it in the meantime" in page and "2000" in page and 'value="7000"' in page
     assert 'name="expected" value="2"' in page
     assert client.post(address, {**form, "expected": "2"}).status_code == 302
     production.refresh_from_db()
@@ -82,7 +82,7 @@ def test_four_eyes_can_be_switched_on_but_not_off_in_the_form(
     people: People, production: Environment
 ) -> None:
     client, address = people("ada", "admin"), reverse("console:edit_environment", args=["production"])
-    assert "To switch that off takes a second person" in shown(client, "edit_environment", "production")
+    assert "Switching this off also needs a second person" in shown(client, "edit_environment", "production")
     client.post(address, {"poll_interval_ms": "10000", "expected": "1"})
     production.refresh_from_db()
     assert production.four_eyes

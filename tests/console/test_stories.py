@@ -1,4 +1,4 @@
-"""The home page's stories: what the rollouts of this week saved, with its interval, or why they went back."""
+"""The home page's stories: what the rollouts of this week saved, with its interval, or why they were rolled back."""
 
 from datetime import datetime, timedelta
 
@@ -55,7 +55,7 @@ def test_a_completed_rollout_says_what_it_saved_with_its_interval(
 ) -> None:
     traffic(completed(summaries, production), cost_after=600_000)
     page = stories(people)
-    assert "What this week's rollouts did" in page
+    assert "Results of this week's rollouts" in page
     assert "saved (between $" in page and "since it completed, against the week before" in page
 
 
@@ -85,7 +85,7 @@ def test_what_another_may_not_see_is_no_story(
 ) -> None:
     completed(summaries, production)
     page = people("sid", "viewer", environment="staging").get(reverse(SPEND))
-    assert "rollouts did" not in text(page)
+    assert "week's rollouts" not in text(page)
 
 
 def test_a_story_that_cannot_be_computed_says_so(
