@@ -201,7 +201,7 @@ def test_the_editors_panels_try_what_is_typed_and_answer_with_a_part_of_the_page
     ):
         address = reverse(f"console:{name}", args=[workload.name])
         form = text(client.get(address, headers=panel))
-        assert "The text above is tried as it stands" in form and "<html" not in form
+        assert "Uses the text above, saved or not" in form and "<html" not in form
         assert f'id="tried-{name}"' in form and f'id="{name}_file"' in form and 'name="draft"' not in form
         answer = client.post(address, {"versions": ["1"], "text": draft, **posted}, headers=panel)
         part = text(answer).replace("\u202f", ",")

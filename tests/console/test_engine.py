@@ -33,15 +33,15 @@ def test_it_says_when_the_engine_last_looked(
     looked(seconds_ago)
     page = text(people("tom", "viewer").get(HOME, headers=headers))
     assert (DEAD in page) is dead
-    assert ("Pause, roll back and pin still work by hand" in page) is dead
+    assert ("You can still pause, roll back and pin by hand" in page) is dead
     if seconds_ago >= 3.5:
-        assert "The engine last looked" in page
+        assert "The engine last ran" in page
 
 
 def test_it_counts_the_seconds(people: People) -> None:
     looked(3.5)
     page = text(people("tom", "viewer").get(HOME))  # a busy machine takes a second or two for it
-    assert re.search(r"The engine last looked <time [^>]*>[3-9]\u202fs ago</time>", page)
+    assert re.search(r"The engine last ran <time [^>]*>[3-9]\u202fs ago</time>", page)
 
 
 def test_a_page_that_asks_again_turns_red(people: People) -> None:
@@ -57,7 +57,7 @@ def test_a_page_that_asks_again_turns_red(people: People) -> None:
 def test_an_engine_that_never_looked_is_no_quiet_one(people: People) -> None:
     page = text(people("tom", "viewer").get(HOME))
     assert DEAD in page
-    assert "has not looked yet" in page
+    assert "has not run yet" in page
     assert "pointsman-worker pointsman-beat" in page
 
 
@@ -71,4 +71,4 @@ def test_a_rollout_says_it_until_it_has_ended(
     looked(1)
     assert DEAD not in text(tom.get(page, headers=LIVE))
     type(rollout).objects.filter(pk=rollout.pk).update(state="aborted")
-    assert "The engine last looked" not in text(tom.get(page))
+    assert "The engine last ran" not in text(tom.get(page))

@@ -54,7 +54,7 @@ def test_home_says_it_in_one_line(people: People) -> None:
 def test_its_fragment_comes_alone(people: People, production: Environment) -> None:
     page = text(people("tom", "viewer").get(FLEET, headers={"HX-Request": "true"}))
     assert "<html" not in page
-    assert "No router was heard of in the last day" in page
+    assert "No router was seen in the last day" in page
 
 
 def test_it_is_not_for_people_of_other_environments(people: People, production: Environment) -> None:
@@ -62,7 +62,7 @@ def test_it_is_not_for_people_of_other_environments(people: People, production: 
 
 
 def test_without_an_environment_it_says_what_to_do(people: People) -> None:
-    assert "No environment that you may see" in text(people("tom", "admin").get("/console/fleet/"))
+    assert "No environment that you can see" in text(people("tom", "admin").get("/console/fleet/"))
 
 
 def test_it_says_what_the_bucket_holds(people: People, production: Environment, settings: Any) -> None:

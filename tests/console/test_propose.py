@@ -40,7 +40,7 @@ def test_it_requires_the_editor_role_in_that_environment(
 ) -> None:
     builders.environment("staging")
     client = people("maria", "editor", environment="staging", team=summaries.owner)
-    assert "There is nothing to move" in text(client.get(PROPOSE))
+    assert "No environment to choose" in text(client.get(PROPOSE))
     assert client.post(PROPOSE, filled(summaries, production)).status_code == 404  # nor may she see it
     people("maria", "viewer", environment=production.name)
     assert client.post(PROPOSE, filled(summaries, production)).status_code == 403

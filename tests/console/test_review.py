@@ -40,7 +40,7 @@ def test_the_workloads_page_says_the_diagnosis_in_words(people: People, two_week
     page = text(
         people("tom", "viewer").get(reverse("console:workload_review", args=["production", "summaries"]))
     )
-    assert "At one mix of endpoints" in page and "/tickets" in page
+    assert "At a constant mix of endpoints" in page and "/tickets" in page
     assert "Healthy" in page or "Unknown" in page
 
 
@@ -53,9 +53,9 @@ def test_pages_without_any_outcome_say_so(
     people: People, production: Environment, summaries: Workload
 ) -> None:
     client = people("tom", "viewer")
-    assert "No outcomes in this time" in text(client.get(reverse("console:review")))
+    assert "No outcomes in this period" in text(client.get(reverse("console:review")))
     address = reverse("console:workload_review", args=["production", "summaries"])
-    assert "No outcomes in this time" in text(client.get(address))
+    assert "No outcomes in this period" in text(client.get(address))
 
 
 def test_a_rollouts_page_has_its_review_once_it_has_started(

@@ -234,13 +234,13 @@ def test_a_scheduled_rollout_says_when_it_starts_and_what_holds_it(
     Rollout.objects.filter(pk=rollout.pk).update(scheduled_for=later)
     client = people("tom", "viewer")
     page = text(client.get(page_of(rollout)))
-    assert "It starts by itself <time" in page and f"{later:%Y-%m-%d %H:%M:%S} UTC" in page
+    assert "It starts automatically <time" in page and f"{later:%Y-%m-%d %H:%M:%S} UTC" in page
     sentence = "production is frozen until tomorrow: nothing starts or advances."
     Rollout.objects.filter(pk=rollout.pk).update(
         scheduled_for=later - timedelta(hours=4), hold_code="frozen", hold_sentence=sentence
     )
     page = " ".join(text(client.get(page_of(rollout))).split())
-    assert "and starts as soon as nothing holds it." in page
+    assert "and starts as soon as nothing prevents it." in page
     assert f"On hold:</strong> {sentence}" in page
 
 

@@ -369,7 +369,7 @@ def test_the_picture_tells_the_length_at_a_workloads_traffic(
     assert "at 100 tasks a minute and 8.0\u202f% failures" in page
     assert '<svg class="pm-ramp"' in page and "until full" in page
     alone = text(people("tom", "viewer").post(reverse("console:draw_plan"), stages(*rows)))
-    assert "Choose whose traffic it meets" in alone
+    assert "Choose a workload under" in alone
 
 
 def test_a_plan_is_edited_at_the_version_that_was_shown_and_removed(people: People) -> None:
@@ -432,10 +432,10 @@ def test_a_long_rollout_is_judged_anew_only_when_asked(
     form = {"enabled": "on", "margin": "1", "weight": "0.3"}
     assert "windows" not in text(client.get(page))
     typing = text(client.post(reverse("console:rehearse_margin", args=["summaries", "failure"]), form))
-    assert "It is a long one" in typing and "windows" not in typing
+    assert "It was long" in typing and "windows" not in typing
     assert "would not have rolled back in 0 windows" in text(client.post(page, {**form, "rehearse": "1"}))
     Rollout.objects.filter(pk=rollout.pk).update(started_at=timezone.now() - timedelta(days=50))
-    assert "too long to be judged anew here" in text(client.post(page, {**form, "rehearse": "1"}))
+    assert "too long to evaluate here" in text(client.post(page, {**form, "rehearse": "1"}))
 
 
 @pytest.mark.parametrize("margin", ["", "-1", "0", "300", "much"])

@@ -16,7 +16,7 @@ from tests.support.reports import batch, bucket, event
 
 OUTCOMES, EVENTS = "/router/v1/outcomes", "/router/v1/events"
 SHADOW = {"decisions": 118, "agreed": 100, "candidate_cost_nusd": 5_000, "baseline_cost_nusd": 9_000}
-WORDS = "It does not report what it decided"
+WORDS = "It does not report its decisions"
 
 
 def shadow(served: Served, **changes: Any) -> dict[str, Any]:

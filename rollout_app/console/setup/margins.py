@@ -268,8 +268,8 @@ def _rehearsed(
     return answers
 
 
-_TOO_LONG = "It is a long one: ask “What would it have done?” to have its minutes judged anew."
-_NOT_JUDGED = "It ran for too long to be judged anew here; the dry run on the command line takes its time."
+_TOO_LONG = "It was long: choose “Try on past rollouts” to evaluate its minutes with this margin."
+_NOT_JUDGED = "It was too long to evaluate here. The dry run on the command line has no time limit."
 
 
 def _minutes(rollout: Rollout) -> int:
