@@ -239,7 +239,7 @@ KEY = {"k": base64.b64encode(bytes(32)).decode()}
         ({"snapshots_url": "https://cdn.example"}, "public_keys"),
         ({"snapshots_url": "https://cdn.example", "public_keys": {}}, "public_keys"),
         ({"snapshots_url": "cdn.example", "public_keys": KEY}, "snapshots_url must be like"),
-        ({"snapshots_url": "https://u:p@cdn.example", "public_keys": KEY}, "snapshots_url holds only"),
+        ({"snapshots_url": "https://u:p@cdn.example", "public_keys": KEY}, "snapshots_url may contain only"),
         ({"snapshots_url": "https://cdn.example", "public_keys": KEY, "workloads": ["a"]}, "workloads"),
         ({"http": {"headers": {}, "timeout": 1}}, "headers, timeout"),
     ],

@@ -69,7 +69,7 @@ def test_it_names_the_last_known_good_where_there_is_one(
         plane.serve("summaries", two_stage(), version=2)
         assert eventually(lambda: router.status()["last_error"])
         assert router.wait_ready(0) is True
-    assert "going on with the last known good: HTTP 401" in caplog.text
+    assert "continuing with the last known good: HTTP 401" in caplog.text
 
 
 def test_a_key_that_is_asked_for_each_time_may_be_right_the_next_time(plane: FakeControlPlane) -> None:

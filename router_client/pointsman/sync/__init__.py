@@ -1,1 +1,1 @@
-"""Keeping the policy fresh: poll, verify, keep the last known good in memory and on disk, acknowledge."""
+"""Keep the policy up to date: poll, verify, keep the last known good in memory and on disk, acknowledge."""

@@ -1,8 +1,8 @@
-"""Tells the control plane which snapshot this router applied: `POST /router/v1/acks`, until it is heard.
+"""Tell the control plane which snapshot this router applied: `POST /router/v1/acks`, until it succeeds.
 
-Mostly the next poll's If-None-Match says it again, so that one ack is enough. Where it does not, because the
-disk refuses what was applied or because a CDN is polled, the ack is repeated: the control plane believes an
-ack only for a while, since the process may have been restarted from an older disk.
+Usually the next poll's If-None-Match contains the same information, so one ack is enough. If it does not, because the
+snapshot could not be written to disk or because a CDN is polled, the ack is repeated: the control plane trusts an
+ack only for a while, since the process may have been restarted with an older snapshot from disk.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pointsman.sync.transport import Answer, Transport, Unreachable
 
 __all__ = ["Acks"]
 
-# More often than the control plane forgets an ack: it believes one for 90 s.
+# Must be shorter than the 90 s for which the control plane trusts an ack.
 AGAIN_S = 60.0
 
 
 class Acks:
-    """What was acknowledged and what is still to be. Setting `due` asks for a round at once.
+    """Sends acks and remembers which succeeded. Setting `due` starts a round at once.
 
-    alone   nothing else tells the control plane: snapshots are polled elsewhere
+    alone   whether acks are the only information, because snapshots are polled elsewhere
     """
 
     def __init__(self, router: str, good: LastKnownGood, *, alone: bool = False) -> None:
@@ -38,14 +38,14 @@ class Acks:
         self._rejections: set[Rejection] = set()
 
     async def rounds(self, transport: Transport) -> None:
-        """Acknowledge for ever."""
+        """Send acks until cancelled."""
         wait: float | None = None
         while True:
             await until(self.due, wait)
             wait = await guarded(lambda: self.tell(transport), lambda _: self.failed())
 
     async def tell(self, transport: Transport) -> float | None:
-        """Send what is new; the seconds until the next round, None when nothing is to be sent before `due`."""
+        """Send new acks. Return the seconds until the next round, or None to wait for `due`."""
         self.due.clear()
         snapshot = self._good.current
         if snapshot is None:
@@ -71,7 +71,7 @@ class Acks:
         return self._backoff.spread(AGAIN_S) if repeating else None
 
     async def leave(self, transport: Transport) -> None:
-        """Say that this process ends, once: from then on it counts for nothing."""
+        """Report once that this process is leaving; from then on it is not counted."""
         snapshot = self._good.current
         if snapshot is not None:
             about = {"router": self._router, "revision": snapshot.revision, "epoch": snapshot.epoch}
@@ -79,7 +79,7 @@ class Acks:
                 await _send(transport, {**about, "state": "leaving"})
 
     def failed(self, retry_after_s: float | None = None) -> float:
-        """Count a round that was not heard; the seconds until the next."""
+        """Count a failed round and return the seconds until the next."""
         return self._backoff.failure(retry_after_s)
 
 
@@ -88,7 +88,7 @@ async def _send(transport: Transport, ack: dict[str, Any]) -> Answer:
 
 
 def _settled(answer: Answer) -> bool:
-    """Whether not to send it again: it was taken, or it is refused for ever."""
+    """Return whether an ack need not be repeated: it was accepted, or will never be."""
     return answer.status < 500 and answer.status not in (401, 403, 404, 408, 429)
 
 

@@ -1,4 +1,4 @@
-"""Where a router's requests go, checked when the router is made and not at its first poll."""
+"""Where a router's requests go. Checked when the router is created, not at its first poll."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _OURS = frozenset({"base_url", "follow_redirects", "headers", "timeout"})
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the control plane is and who asks. Raises ConfigurationError for what cannot work.
+    """The address of the control plane and the router's key. Raises ConfigurationError for invalid values.
 
     url        of the control plane, with or without `/router/v1`
-    key        the router key, or a function that gives the present one (keys are rotated while routers run)
-    snapshots_url   where snapshots are published; None: the control plane gives them itself
-    workloads  poll only these; empty for all that the key may see
-    wait_s     long poll; 0 turns it off
-    max_bytes  a snapshot body beyond this is refused while it streams in
+    key        the router key, or a function that returns the current one (keys are rotated while routers run)
+    snapshots_url   where snapshots are published; None: the control plane serves them itself
+    workloads  poll only these; empty means all that the key may read
+    wait_s     duration of a long poll; 0 turns long polls off
+    max_bytes  a larger snapshot body is refused while it is received
     options    for httpx.AsyncClient: `verify`, `cert`, `proxy`, `transport`, …
     """
 
@@ -47,7 +47,7 @@ class Connection:
             object.__setattr__(self, "snapshots_url", _checked("snapshots_url", self.snapshots_url))
             if self.workloads:
                 raise ConfigurationError(
-                    "workloads cannot be chosen with snapshots_url: a published snapshot is of all of them"
+                    "workloads cannot be chosen with snapshots_url: a published snapshot contains all of them"
                 )
         if ours := sorted(_OURS & set(self.options)):
             raise ConfigurationError(f"http cannot set {', '.join(ours)}: the protocol does")
@@ -62,5 +62,7 @@ def _checked(name: str, url: str) -> str:
     if not known:
         raise ConfigurationError(f"{name} must be like https://pointsman.example, not {url!r}")
     if parts.username or parts.query or parts.fragment:
-        raise ConfigurationError(f"{name} holds only scheme, host, port and path; the key goes into `key`")
+        raise ConfigurationError(
+            f"{name} may contain only scheme, host, port and path; pass the key as `key`"
+        )
     return url.rstrip("/").removesuffix("/router/v1")

@@ -1,4 +1,4 @@
-"""What decides before the first snapshot, and for workloads that nobody set up: the router's own defaults."""
+"""The router's own defaults, used before the first snapshot and for workloads without a policy."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _DEFAULT = "no policy for this workload has been received, so the router's own d
 
 
 class DefaultAssignments:
-    """Assignments of version 0, which outcomes never report. Made from `{workload: model name or policy
+    """Assignments with version 0, which is never reported in outcomes. Made from `{workload: model name or policy
     document}`.
 
-    Raises ConfigurationError for a document that must not run.
+    Raises ConfigurationError for an invalid document.
     """
 
     def __init__(self, defaults: Mapping[str, str | Mapping[str, Any]]) -> None:
         self._given = {name: _given(name, default) for name, default in defaults.items()}
-        # Names come from callers; one that makes them up must not fill the memory.
+        # Names come from callers; a caller that makes names up must not fill the memory.
         self._empty: Recent[str, WorkloadAssignment] = Recent(1_000)
 
     def assignment(self, workload: str) -> WorkloadAssignment:
-        """The default of a workload, or one whose model is empty."""
+        """Return the default of a workload, or an assignment with an empty model."""
         given = self._given.get(workload) or self._empty.get(workload)
         return given or self._empty.put(workload, _one_model(workload, "", _NOTHING))
 
 
 def unknown_workload(name: str, snapshot: Snapshot) -> str:
-    """What to say of a name for which there is no policy: where, what is there, what to do."""
+    """Return the message for a workload without a policy: what is served instead, and what to do."""
     if rejected := next((one for one in snapshot.rejected if one.workload == name), None):
         return f"the policy of {name!r} cannot run in this router, so the default answers, if any: {rejected.error}"
     names = sorted(snapshot.workloads)

@@ -1,4 +1,4 @@
-"""Write a file so that a crash leaves the old content or the new one."""
+"""Write files atomically: a crash leaves either the old content or the new content."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["write_whole"]
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, for its owner only, so that a crash at any moment leaves the old file or the new one.
+    """Write `content` to `path`, readable by its owner only. A crash leaves either the old file or the new one.
 
-    The directory is synced as well: without that a power cut may bring the old name back after the
+    The directory is synced as well: otherwise a power failure may restore the old file after the
     router has told the control plane what it applied.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a header can carry."""
+"""Values allowed in HTTP headers."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ __all__ = ["fits_header"]
 
 
 def fits_header(text: object) -> TypeGuard[str]:
-    """Printable ASCII: RFC 9110, 5.5 lets a sender use no more, and httpx refuses, and quotes, the rest."""
+    """Return whether the text is printable ASCII, the only characters that RFC 9110, 5.5 allows a sender to use.
+
+    httpx refuses others and quotes the value, which may be a key, in its message.
+    """
     return isinstance(text, str) and text.isascii() and text.isprintable()

@@ -1,4 +1,4 @@
-"""The last known good snapshot, in memory and on disk: the one place where it is replaced."""
+"""The last known good snapshot, in memory and on disk. Only this module replaces it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["LastKnownGood"]
 
 log = logging.getLogger("pointsman")
 
-# A chain of deltas on disk is cut by asking for a full snapshot: past this many, or past the full one's size.
+# Beyond this many deltas on disk, or when they exceed the full snapshot's size, a full snapshot is requested.
 _MAX_DELTAS = 64
 
 
 class LastKnownGood:
-    """Holds `current`. The poller's thread alone writes; decisions read it once and keep what they read.
+    """Holds the `current` snapshot. Only the poller's thread writes it; a decision reads it once and keeps that object.
 
-    What is applied and what is stored are two things. A rollback has to reach a router with a full disk at
-    once, so a snapshot is applied before it is stored; but `etag`, by which the control plane is asked for
-    what is newer, stays on the last one that the disk took: whoever reads it sees what a restart starts with.
+    The applied and the stored snapshot may differ. A rollback must reach a router with a full disk at
+    once, so a snapshot is applied before it is stored. But `etag`, which polls send to the control plane,
+    stays that of the last stored snapshot: it shows the control plane what a restart would begin with.
 
-    environment  refuse snapshots of another one; None follows whatever the key belongs to
-    keys         trust only what one of them signed; None trusts the connection
+    environment  refuse snapshots of other environments; None follows the environment of the key
+    keys         accept only snapshots signed with one of them; None trusts the connection
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class LastKnownGood:
 
     @property
     def etag(self) -> str | None:
-        """What to ask with: the ETag of the last snapshot that was stored, or applied where none is kept."""
+        """The ETag for polls: that of the last stored snapshot, or of the applied one if there is no store."""
         stored = self.current if self._store is None else self._stored
         return stored.etag if stored is not None else None
 
     @property
     def unstored(self) -> bool:
-        """Whether the disk has not taken what is applied."""
+        """Whether the applied snapshot could not be stored yet."""
         return self._store is not None and self._stored is not self.current
 
     @property
     def since(self) -> int | None:
-        """The revision to ask a delta from; None to ask for a full snapshot."""
+        """The revision from which to request a delta; None to request a full snapshot."""
         if self.current is None or self.current.etag is None:
             return None
         if self._store is None:
@@ -70,24 +70,24 @@ class LastKnownGood:
         return self.current.revision if short else None
 
     def receive(self, received: Received) -> Snapshot:
-        """Verify, parse, apply, store; in this order. On SnapshotRefused `current` and its ETag stay.
+        """Verify, parse, apply and store, in this order. After SnapshotRefused, `current` and its ETag are unchanged.
 
-        A disk that refuses is counted; `store` tries again.
+        A failure to store is counted; `store` tries again.
         """
         before = self.current
         snapshot, document = self._next(received, before)
         self.confirmed_at = time.time()
         if before is not None and _says_nothing(document, before):
-            return before  # Kept, it would make the chain grow with each round that the disk refuses.
+            return before  # If it were kept, the chain would grow with every failure to store.
         self._chain = [received] if document.full or not self._chain else [*self._chain, received]
         self.current = snapshot
         self.store()
         return snapshot
 
     def confirm(self) -> None:
-        """The control plane said that nothing is newer than `etag`."""
+        """Note that the control plane has nothing newer than `etag`."""
         if self.unstored:
-            return  # It was asked about an older one, so this says nothing of what is applied.
+            return  # The poll was about an older snapshot, so this does not confirm the applied one.
         self.confirmed_at = time.time()
         if self.store_problem is not None:
             self.store()
@@ -95,14 +95,14 @@ class LastKnownGood:
             self._store.touch()
 
     def store(self) -> None:
-        """Write what is applied to disk."""
+        """Write the applied snapshot to disk."""
         if self._store is None:
             return
         try:
             self._store.save(self._chain)
         except OSError as error:
             if self.store_problem is None:
-                log.warning("the snapshot could not be stored, and is kept in memory: %s", error)
+                log.warning("the snapshot could not be stored and is kept in memory: %s", error)
             self.store_problem = str(error)
             self.store_errors += 1
         else:
@@ -110,7 +110,7 @@ class LastKnownGood:
             self._stored = self.current
 
     def load(self) -> Snapshot | None:
-        """Start from disk. What does not verify any more is left out, with everything that came after it."""
+        """Load from disk. A body that no longer verifies is dropped, with all bodies after it."""
         if self._store is None:
             return None
         loaded = self._store.load()
@@ -141,6 +141,6 @@ class LastKnownGood:
 
 
 def _says_nothing(document: SnapshotDocument, current: Snapshot) -> bool:
-    """Whether it is an empty delta to the very revision that is applied."""
+    """Return whether it is an empty delta to the revision that is already applied."""
     same = (document.epoch, document.revision) == (current.epoch, current.revision)
     return same and not (document.full or document.workloads or document.removed)

@@ -1,6 +1,6 @@
-"""The event loop of the router's background thread, and how its rounds wait.
+"""The event loop of the router's background thread, and helpers for waiting in it.
 
-The process may fork while the loop runs, and the loop ends as soon as it is told to.
+The process may fork while the loop runs, and the loop ends immediately on request.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 async def until(event: asyncio.Event, seconds: float | None) -> None:
-    """Wait for the event, at most `seconds`; None: without limit.
+    """Wait for the event for at most `seconds`; None means without limit.
 
-    `asyncio.wait_for` would lose a cancellation that arrives together with the event, and `stop` would wait.
+    `asyncio.wait_for` would lose a cancellation that arrives together with the event, and `stop` would block.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -31,7 +31,7 @@ async def until(event: asyncio.Event, seconds: float | None) -> None:
 
 
 async def guarded(work: Callable[[], Awaitable[T]], failed: Callable[[str], T]) -> T:
-    """What `work` returns; after an error nobody expected, what `failed` makes of its description.
+    """Return the result of `work`, or, after an unexpected error, that of `failed` for its description.
 
     No error may end the thread.
     """
@@ -43,10 +43,10 @@ async def guarded(work: Callable[[], Awaitable[T]], failed: Callable[[str], T]) 
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Releases `busy` whenever it waits, and resolves names in threads that are never joined.
+    """An event loop that releases `busy` whenever it waits, and resolves names in threads that are never joined.
 
-    asyncio's own executor is joined when the loop closes and when the process ends: a resolver that hangs, as
-    in many outages, would hold up both. It also takes no work once the interpreter shuts down.
+    asyncio's own executor is joined when the loop closes and when the process exits: a hanging resolver, as
+    in many outages, would block both. It also accepts no work once the interpreter shuts down.
     """
 
     def __init__(self, busy: threading.Lock) -> None:
@@ -69,18 +69,18 @@ class Loop(asyncio.SelectorEventLoop):
                 answer = socket.getaddrinfo(*args, **options)
             except Exception as failure:
                 error = failure
-            with suppress(RuntimeError):  # the loop has closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed meanwhile
                 self.call_soon_threadsafe(tell, answer, error)
 
         try:
             threading.Thread(target=resolve, name="pointsman-resolver", daemon=True).start()
-        except RuntimeError:  # the interpreter goes down and starts no more threads
+        except RuntimeError:  # the interpreter is shutting down and starts no more threads
             return socket.getaddrinfo(*args, **options)
         return await found
 
 
 class _Selector(selectors.DefaultSelector):
-    """Holds `busy` except while it waits: who gets the lock knows that the thread is waiting here."""
+    """A selector that holds `busy` except while it waits, so whoever gets the lock knows that the thread is waiting."""
 
     def __init__(self, busy: threading.Lock) -> None:
         super().__init__()

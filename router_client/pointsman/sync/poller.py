@@ -1,7 +1,6 @@
-"""Polls for snapshots: what to ask, what an answer means, and how long to wait until the next poll.
+"""Poll for snapshots: what to request, how to handle the response, and how long to wait until the next poll.
 
-Nothing that a decision needs waits for a poll. A poll that fails is counted, shown in `status()`, and followed
-by a longer wait.
+Decisions never wait for a poll. A failed poll is counted, shown in `status()`, and followed by a longer wait.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ __all__ = ["Poller"]
 
 log = logging.getLogger("pointsman")
 
-# Two snapshots in a row are not asked for faster than this.
+# The minimum time between two snapshots in a row.
 _BREATH_S = 0.05
 
 
 class Poller:
-    """Keeps `good` fresh. `rounds` runs in the background thread's loop until it is cancelled.
+    """Keeps `good` up to date. `rounds` runs in the background thread's loop until it is cancelled.
 
     first_within   the first poll comes after rand(0, this many seconds)
-    settled        set when a snapshot came from the network, or when waiting for one is no use
-    setup_problem  why it is no use: the last answer blamed address or key
-    poked          the first poll does not wait
+    settled        set when a snapshot came from the network, or when waiting for one is pointless
+    setup_problem  why waiting is pointless: the last response showed a wrong address or key
+    poked          if set, the first poll does not wait
     """
 
     def __init__(self, connection: Connection, good: LastKnownGood, acks: Acks, first_within: float) -> None:
@@ -62,33 +61,33 @@ class Poller:
         return self._backoff.failures
 
     def wake(self) -> None:
-        """End the present wait. Call it in the loop."""
+        """End the current wait. Must be called in the loop."""
         if self._wake is not None:
             self._wake.set()
 
     def retry(self) -> None:
-        """Something else got through: no reason to wait any longer, unless the control plane said so. In the loop."""
+        """Poll now because another request got through, unless the control plane set the wait. Call it in the loop."""
         if self._backoff.failures and not self._backoff.told:
             self.wake()
 
     async def rounds(self, transport: Transport) -> None:
-        """Poll for ever."""
+        """Poll until cancelled."""
         self._wake = asyncio.Event()
         if not self.poked:
             await until(self._wake, self._backoff.first(self._first_within))
-        self._acks.due.set()  # for what came from disk
+        self._acks.due.set()  # for the snapshot from disk
         while True:
             self._wake.clear()
             await until(self._wake, await guarded(lambda: self._poll(transport), self.failed))
 
     async def _poll(self, transport: Transport) -> float:
-        """One poll; the seconds to wait before the next."""
+        """Poll once and return the seconds to wait before the next poll."""
         self.polls += 1
         if self._good.unstored:
             self._good.store()
         started, since = monotonic(), None if self._want_full else self._good.since
         after_failure = self._backoff.failures > 0
-        # One that hangs would say for half a minute more that nothing is heard.
+        # After a failure, use a plain poll: while a long poll is held, the outage would still be reported.
         wait_s = 0 if after_failure else self._wait_s
         try:
             answer = await transport.snapshot(self._good.etag, since, wait_s)
@@ -103,11 +102,11 @@ class Poller:
             self._succeeded()
             held = wait_s > 0 and monotonic() - started >= 1
             if after_failure and self._wait_s:
-                return _BREATH_S  # and hang on the next
+                return _BREATH_S  # and hold the next poll
             return 0.0 if held else self._interval(current)
         problem = wrong_setup(answer, self._connection)
         if problem is not None:
-            # A key that is asked for at each poll may be another one at the next.
+            # A key function may return a different key at the next poll.
             may_change = answer.status in (401, 403) and callable(self._connection.key)
             return self.failed(problem, answer.retry_after_s, setup=not may_change)
         if answer.status == 200:
@@ -118,12 +117,12 @@ class Poller:
         return self.failed(why, answer.retry_after_s)
 
     def _cut_or_failed(self, why: str, wait_s: int, started: float) -> float:
-        """A long poll that something in between has cut is asked again at once; anything else failed."""
+        """Repeat a long poll at once if a proxy has cut it off; treat anything else as a failure."""
         if not self._long_poll.was_cut(wait_s, monotonic() - started):
             return self.failed(why)
         if self._long_poll.cuts == 1:
             log.info(
-                "a long poll was cut (%s): something in between has a shorter time limit; asking for less",
+                "a long poll was cut off (%s): a proxy has a shorter time limit; using shorter polls",
                 why,
             )
         return 0.0
@@ -142,24 +141,24 @@ class Poller:
         self._look_for_workloads(snapshot)
         self.settled.set()
         self._acks.due.set()
-        # The same revision once more is what a full snapshot after many deltas looks like. Again and again it
-        # means that something between router and control plane drops the ETag: no reason to spin.
+        # Receiving the same revision once more is normal for a full snapshot after many deltas. If it is repeated, it
+        # means that a proxy drops the ETag, and the router must not poll in a tight loop.
         self._repeated = 0 if moved else self._repeated + 1
         return _BREATH_S if self._wait_s and self._repeated < 2 else self._interval(snapshot)
 
     @property
     def _wait_s(self) -> int:
-        """How long the next poll may hang; 0 for plain polling."""
+        """Return how long the next poll may be held; 0 for plain polling."""
         if self._connection.snapshots_url is not None:
             return 0  # files do not wait
-        # Asked with the ETag of an older snapshot, a long poll would be answered at once, again and again.
+        # With the ETag of an older snapshot, every long poll would be answered at once.
         return 0 if self._good.unstored else self._long_poll.seconds
 
     def _interval(self, snapshot: Snapshot) -> float:
         return self._backoff.spread(max(snapshot.poll_interval_ms, 100) / 1000)
 
     def _look_for_workloads(self, snapshot: Snapshot) -> None:
-        """Say once which of the chosen workloads are not served."""
+        """Log once which of the chosen workloads are not served."""
         missing = tuple(sorted(set(self._connection.workloads) - set(snapshot.workloads)))
         if missing and missing != self.workloads_missing:
             log.error(
@@ -184,11 +183,11 @@ class Poller:
         return wait
 
     def failed(self, why: str, retry_after_s: float | None = None, *, setup: bool = False) -> float:
-        """Count a poll that failed; the seconds to wait before the next.
+        """Count a failed poll and return the seconds to wait before the next.
 
-        setup   the router's own set-up is to blame, so that waiting is no use
+        setup   whether the router's own configuration is wrong, so that waiting is pointless
         """
-        # Another thread that sees the failure counted also finds its reason.
+        # Set the reason first: another thread that sees the count must also find the reason.
         before, self.last_error = self.last_error, why
         self.setup_problem = why if setup else None
         self.poll_failures += 1
@@ -199,7 +198,7 @@ class Poller:
         if why != before:
             known = self._good.current is not None
             goes_on = (
-                "going on with the last known good" if known else "there is no policy yet, only defaults"
+                "continuing with the last known good" if known else "there is no policy yet, only defaults"
             )
             tell = log.error if setup else log.warning
             tell("poll failed, %s: %s", goes_on, why)

@@ -1,7 +1,7 @@
-"""Keeps httpx's INFO line per request out of the application's log, for the router's own requests alone.
+"""Keep httpx's INFO line per request out of the application's log, but only for the router's own requests.
 
-A router polls and flushes for ever: two lines every few seconds that say nothing. The level of the logger `httpx`
-belongs to the application, and stays as it is.
+A router polls and flushes continuously, which would log two useless lines every few seconds. The level of the
+logger `httpx` belongs to the application and is not changed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _ours: ContextVar[bool] = ContextVar("pointsman_request", default=False)
 
 
 def quiet_httpx() -> None:
-    """Put the filter on httpx's logger. Once is enough; again does no harm."""
+    """Add the filter to httpx's logger. Further calls have no effect."""
     logging.getLogger("httpx").addFilter(_FILTER)
 
 
 @contextmanager
 def no_line_per_request() -> Iterator[None]:
-    """What httpx logs below WARNING inside is dropped. Other threads and coroutines are not concerned."""
+    """Drop httpx's messages below WARNING in this context. Other threads and coroutines are not affected."""
     token = _ours.set(True)
     try:
         yield
@@ -33,7 +33,7 @@ def no_line_per_request() -> Iterator[None]:
 
 class _OwnRequests(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is logged."""
+        """Return whether the record is logged."""
         return record.levelno >= logging.WARNING or not _ours.get()
 
 

@@ -1,8 +1,8 @@
 """The control plane's signature of a snapshot: Ed25519 over the exact bytes, checked before parsing.
 
-Header `Pointsman-Signature: keyid=<id>, alg=ed25519, sig=<base64>`; several may follow each other while keys
-are being changed. What is signed begins with `pointsman.snapshot.v1\\n`, so that a signature made for
-something else never fits a snapshot.
+The header is `Pointsman-Signature: keyid=<id>, alg=ed25519, sig=<base64>`, with several signatures while keys
+are being rotated. The signed bytes begin with `pointsman.snapshot.v1\\n`, so that a signature made for
+another purpose never fits a snapshot.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SIGNATURE = re.compile(r"keyid=([^,;\s]+)\s*,\s*alg=([a-z0-9]+)\s*,\s*sig=([A-Z
 
 
 class PublicKeys:
-    """The keys a router trusts: `{key id: key}`, a key being 32 raw bytes, those in base64, or PEM.
+    """The keys that a router trusts: `{key id: key}`, where a key is 32 raw bytes, their base64, or PEM.
 
-    Also as text: `"<key id>:<base64>"`, one or several, in a list or with blanks, lines or commas between.
+    They may also be text: `"<key id>:<base64>"`, one or several, in a list or separated by blanks, lines or commas.
 
-    Raises ConfigurationError for a key that is none of these, or when `cryptography` is missing: a router
-    that was told to verify must not start without.
+    Raises ConfigurationError for any other form, or if `cryptography` is missing: a router
+    configured to verify must not start without it.
     """
 
     def __init__(self, keys: Trusted) -> None:
@@ -43,12 +43,12 @@ class PublicKeys:
         self._keys = {keyid: _load(keyid, key) for keyid, key in named.items()}
 
     def verify(self, body: bytes, header: str | None) -> None:
-        """Return when one trusted key signed these bytes; else raise SnapshotRefused."""
+        """Raise SnapshotRefused unless a trusted key signed these bytes."""
         from cryptography.exceptions import InvalidSignature
 
         if not header:
             raise SnapshotRefused(
-                "signature_missing", "the snapshot is not signed, and this router trusts signed ones only"
+                "signature_missing", "the snapshot is not signed, and this router accepts only signed ones"
             )
         signatures = [(keyid, sig) for keyid, alg, sig in _SIGNATURE.findall(header) if alg == "ed25519"]
         known = [(self._keys[keyid], sig) for keyid, sig in signatures if keyid in self._keys]
@@ -63,7 +63,7 @@ class PublicKeys:
             except (InvalidSignature, ValueError):
                 continue
         raise SnapshotRefused(
-            "signature_invalid", "the signature does not fit the body: it was altered on its way"
+            "signature_invalid", "the signature does not match the body, which was altered in transit"
         )
 
 
@@ -89,7 +89,7 @@ def _load(keyid: str, key: str | bytes) -> Ed25519PublicKey:
             loaded = load_pem_public_key(raw)
             if isinstance(loaded, Ed25519PublicKey):
                 return loaded
-            raise ValueError("the PEM holds a key of another kind")
+            raise ValueError("the PEM contains another kind of key")
         return Ed25519PublicKey.from_public_bytes(raw if len(raw) == 32 else b64decode(raw, validate=True))
     except ValueError as error:
         raise ConfigurationError(

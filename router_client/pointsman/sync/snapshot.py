@@ -1,11 +1,10 @@
-"""From bytes to what decisions read: a snapshot is verified, parsed, and applied as a whole or not at all.
+"""Snapshots, from the received bytes to the assignments that decisions use. They are applied as a whole or not at all.
 
     Received → PublicKeys.verify → parse → Snapshot.of(document, current) → one new, immutable Snapshot
 
-A delta is applied to the current snapshot's entries and gives a new snapshot like a full body would. A policy
-that this router cannot run is rejected alone: a bad candidate leaves its workload on the baseline that the
-same entry names, a bad baseline leaves the workload on its last good assignment, and all other workloads move
-on.
+A delta is applied to the current snapshot's entries and results in the same snapshot as a full body. Only the policies
+that this router cannot run are rejected: with a bad candidate, the workload uses the baseline of the
+same entry; with a bad baseline, it keeps its last good assignment. All other workloads are updated.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _DEFAULT_INTERVAL_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDocument:
-    """A parsed snapshot body. `since` is the revision a delta counts from, when the control plane says it."""
+    """A parsed snapshot body. `since` is the base revision of a delta, if the control plane sent it."""
 
     environment: str
     epoch: str
@@ -46,7 +45,7 @@ class SnapshotDocument:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A policy that this router does not run, and why, to be told to the control plane."""
+    """A policy that this router does not run, with the reason, to be reported to the control plane."""
 
     workload: str
     digest: str
@@ -55,7 +54,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """One workload: the entry as it came, the one served (another after a rejection), and the results."""
+    """One workload: the received entry, the entry in use (a different one after a rejection), and the results."""
 
     entry: Mapping[str, Any]
     served: Mapping[str, Any] | None
@@ -65,12 +64,12 @@ class _Applied:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one environment serves at one revision. Never changes; the next one takes its place.
+    """What one environment serves at one revision. Immutable; the next snapshot replaces it.
 
-    workloads  the assignments by name, those of rejected policies as explained above
-    rejected   every policy of this snapshot that this router does not run
-    prices     what each catalogue model costs, by which tokens are turned into money
-    etag       confirms this snapshot where it came from; None when it came without
+    workloads  the assignments by name; for rejected policies as explained above
+    rejected   all policies in this snapshot that this router does not run
+    prices     the prices of the catalogue models, to compute costs from tokens
+    etag       the validator to poll with; None if the response had none
     """
 
     environment: str
@@ -85,7 +84,7 @@ class Snapshot:
 
     @property
     def entries(self) -> Mapping[str, Mapping[str, Any]]:
-        """The workload entries as they came."""
+        """The workload entries as received."""
         return {name: applied.entry for name, applied in self._applied.items()}
 
     @classmethod
@@ -96,14 +95,14 @@ class Snapshot:
         etag: str | None,
         validator: str | None = None,
     ) -> Snapshot:
-        """The snapshot that follows `current`. Raises SnapshotRefused, and then nothing has changed.
+        """Build the snapshot that follows `current`. After SnapshotRefused nothing has changed.
 
-        etag       the control plane's, which must speak of this revision
-        validator  confirms it instead, where it did not come from the control plane
+        etag       the control plane's ETag, which must be of this revision
+        validator  used for polls instead of `etag` if the body did not come from the control plane
         """
         _check_succession(document, current, etag)
         before = current._applied if current is not None else {}
-        # A delta names only the models of the workloads in it.
+        # A delta contains only the models of its own workloads.
         before_prices = current.prices if current is not None and not document.full else NO_PRICES
         kept = {} if document.full else {n: a for n, a in before.items() if n not in document.removed}
         policies = _Policies(before)
@@ -128,7 +127,7 @@ class Snapshot:
 
 
 def parse(body: bytes) -> SnapshotDocument:
-    """Read a body whose origin was verified. Raises SnapshotRefused for what is no snapshot of format 1."""
+    """Parse a verified body. Raises SnapshotRefused if it is not a snapshot in format 1."""
     try:
         data = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -157,16 +156,18 @@ def parse(body: bytes) -> SnapshotDocument:
 
 def _check_succession(document: SnapshotDocument, current: Snapshot | None, etag: str | None) -> None:
     parts = (etag or "").removeprefix("W/").strip('"').rsplit(".", 2)
-    # An ETag of another shape is a proxy's own; one of another revision would confirm what is not applied.
+    # An ETag of another shape was made by a proxy; one of another revision would confirm the wrong snapshot.
     if (
         len(parts) == 3
         and parts[1].isdigit()
         and (parts[0], int(parts[1])) != (document.epoch, document.revision)
     ):
-        raise SnapshotRefused("etag_mismatch", f"the ETag {etag} speaks of another revision than the body")
+        raise SnapshotRefused("etag_mismatch", f"the ETag {etag} is of another revision than the body")
     if current is None:
         if not document.full:
-            raise SnapshotRefused("delta_without_base", "a delta came, and there is nothing to apply it to")
+            raise SnapshotRefused(
+                "delta_without_base", "a delta was received, but there is no snapshot to apply it to"
+            )
         return
     if document.environment != current.environment:
         raise SnapshotRefused(
@@ -183,9 +184,9 @@ def _check_succession(document: SnapshotDocument, current: Snapshot | None, etag
 
 
 class _Policies:
-    """Compiles each policy once for as long as it is served.
+    """Compiles each policy only once while it is served.
 
-    The digest alone does not find it again: only content that was checked against it may be reused.
+    The digest alone does not suffice for a lookup: only content checked against its digest may be reused.
     """
 
     def __init__(self, before: Mapping[str, _Applied]) -> None:
@@ -226,7 +227,7 @@ def _apply(
     rejections = tuple(bad.values())
     served: Mapping[str, Any] | None = entry
     if "baseline" in bad:
-        # The pin is the emergency switch; it must reach a workload whose new policy is broken, of all things.
+        # The pin is the emergency switch; it must work especially for a workload whose new policy is broken.
         served = {**before.served, "pin": entry.get("pin")} if before is not None and before.served else None
     elif "candidate" in bad:
         served = {**entry, "candidate": None, "rollout": None}
@@ -248,7 +249,7 @@ def _rejection(name: str, side: Any, arm: str, policies: _Policies) -> Rejection
         policies(side["digest"], side["policy"])
     except (SnapshotRefused, PolicyInvalid) as error:
         return Rejection(name, _digest(side), str(error))
-    except Exception as error:  # Whatever a policy does to the compiler, the other workloads must move on.
+    except Exception as error:  # Whatever a policy does to the compiler, the other workloads must be updated.
         return Rejection(name, _digest(side), f"{type(error).__name__}: {error}")
     return None
 
@@ -260,12 +261,12 @@ def _digest(side: Any) -> str:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        raise ValueError("an object names the same key twice")
+        raise ValueError("an object has a duplicate key")
     return data
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -292,7 +293,7 @@ def _objects(workloads: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _prices(prices: Any) -> Prices:
-    """What can be read of the prices: one that can't leaves costs unknown, and no policy waits for it."""
+    """Return the readable prices. An invalid price only makes costs unknown; policies are applied anyway."""
     if not isinstance(prices, dict):
         return NO_PRICES
     return {

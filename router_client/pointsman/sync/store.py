@@ -1,16 +1,15 @@
-"""The last known good on disk: what a router starts from while the control plane is away.
+"""The last known good snapshot on disk, from which a router starts while the control plane is down.
 
-One file, replaced as a whole: a reader sees the old one or the new one. It holds the bodies exactly as
-they came (a full snapshot, then the deltas applied since), each with its ETag and signature, because on
-the way back in they are verified as if they came from the network: whoever can write the disk is no more
-trusted than whoever can write the wire.
+It is one file, replaced as a whole, so a reader sees either the old one or the new one. It contains the bodies exactly
+as received (a full snapshot, then the deltas applied since), each with its ETag and signature. When they are loaded,
+they are verified like bodies from the network, because the disk is trusted no more than the network.
 
     pointsman.store.v1 <SHA-256 of the rest, hex>\\n
     [{"etag": …, "signature": …, "length": 1234}, …]\\n
     <bodies, one after the other>
 
-A file torn at any byte fails its checksum and counts as absent. Several processes may share a path: the
-last to write wins, and what they write are all good snapshots.
+A truncated or damaged file fails its checksum and counts as absent. Several processes may share a path: the
+last write wins, and every process writes only good snapshots.
 """
 
 import hashlib
@@ -29,9 +28,9 @@ MAGIC = b"pointsman.store.v1 "
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A snapshot body as it came: the exact bytes and the headers that speak of them.
+    """A snapshot body as received: the exact bytes and their headers.
 
-    validator   what If-None-Match takes where it came from, when that is not `etag`
+    validator   the value for If-None-Match at the source, if it differs from `etag`
     """
 
     body: bytes
@@ -41,10 +40,10 @@ class Received:
 
 
 class DiskStore:
-    """Keeps the bodies that make up the applied snapshot at `path`.
+    """Stores the bodies of the applied snapshot at `path`.
 
-    `save` raises OSError when the disk refuses (full, read-only); the poller counts that and routes on
-    from memory. `load` never raises: `problem` says why nothing came.
+    `save` raises OSError if the disk is full or read-only; the poller counts this, and routing continues
+    from memory. `load` never raises: `problem` says why nothing was loaded.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -52,7 +51,7 @@ class DiskStore:
         self.problem: str | None = None
 
     def save(self, chain: Sequence[Received]) -> None:
-        """Replace the file: a full snapshot first, then its deltas in the order they were applied."""
+        """Replace the file with a full snapshot and its deltas, in the order in which they were applied."""
         index = [
             {"etag": r.etag, "signature": r.signature, "validator": r.validator, "length": len(r.body)}
             for r in chain
@@ -62,20 +61,20 @@ class DiskStore:
         write_whole(self.path, MAGIC + checksum + b"\n" + rest)
 
     def touch(self) -> None:
-        """The control plane has confirmed what is stored: a restart then knows how stale it is."""
+        """Note that the control plane has confirmed the stored snapshot, so that a restart knows how stale it is."""
         with suppress(OSError):
             os.utime(self.path)
 
     @property
     def confirmed_at(self) -> float | None:
-        """When the stored snapshot was last confirmed (Unix seconds); None when there is none."""
+        """Return when the stored snapshot was last confirmed (Unix seconds), or None if there is none."""
         try:
             return self.path.stat().st_mtime
         except OSError:
             return None
 
     def load(self) -> list[Received]:
-        """The chain that was saved; empty when there is none or it is damaged."""
+        """Return the saved chain; empty if there is none or it is damaged."""
         self.problem = None
         try:
             return _read(self.path.read_bytes())
@@ -91,14 +90,14 @@ def _read(content: bytes) -> list[Received]:
     if not head.startswith(MAGIC):
         raise ValueError("not a pointsman store, or its beginning is damaged")
     if head[len(MAGIC) :] != hashlib.sha256(rest).hexdigest().encode():
-        raise ValueError("the checksum does not match: the file is torn or was altered")
+        raise ValueError("the checksum does not match: the file is incomplete or was altered")
     index, _, bodies = rest.partition(b"\n")
     chain, start = [], 0
     for entry in json.loads(index):
         end = start + entry["length"]
         named = (entry["etag"], entry["signature"], entry.get("validator"))
         if not all(text is None or fits_header(text) for text in named):
-            raise ValueError("its index holds what no header can")
+            raise ValueError("its index contains an invalid header value")
         chain.append(Received(bodies[start:end], *named))
         start = end
     return chain

@@ -1,9 +1,9 @@
-"""The protocol's four requests over HTTP, without retries of their own.
+"""The protocol's four requests over HTTP, without retries.
 
-Snapshots may come from another place, a CDN in front of a bucket: no more than a file server, so that it is asked
-without a key, and nothing that a file server does not know.
+Snapshots may come from another place, such as a CDN in front of a bucket. This is only a file server, so it is polled
+without a key and without the protocol's parameters.
 
-httpx is imported when the connection opens, in the poller's thread: `import pointsman` stays cheap.
+httpx is imported when the connection opens, in the poller's thread, so that `import pointsman` stays cheap.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Transport", "Unreachable"]
 
-# Beyond the long poll's own wait: time for the headers, and for a large body over a slow line.
+# In addition to the long poll's wait: time for the headers, and for a large body over a slow connection.
 _GRACE_S = 10.0
 _BODY_S = 120.0
 _POST_S = 10.0
 _LONGEST_RETRY_AFTER_S = 3_600.0
-_POST_BYTES = 1024 * 1024  # of an answer to outcomes: a problem document at most
-# The one coding that is decoded, here and not by httpx, which inflates whatever it read before anybody can look
-# at the size: 64 kB of it, or codings stacked on each other, can be gigabytes.
+_POST_BYTES = 1024 * 1024  # of a response to outcomes, at most a problem document
+# The only coding that is decoded. This is done here because httpx inflates everything it has read before the
+# size can be checked: 64 kB, or several stacked codings, can become gigabytes.
 _CODINGS = {"Accept-Encoding": "gzip"}
-# Options of httpx.AsyncClient that say who we are: no business of whoever publishes snapshots.
+# Options of httpx.AsyncClient with credentials, which must not be sent to the publisher of snapshots.
 _NOT_LENT = frozenset({"auth", "cert", "cookies", "event_hooks", "params"})
 
 
 class Unreachable(Exception):  # noqa: N818 - a fact, told as one
-    """No answer came, or none that is HTTP."""
+    """There was no response, or it was not HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the control plane said; what it did not say is None.
+    """A response of the control plane; missing values are None.
 
     etag        the control plane's own: epoch, revision, digest
-    validator   what If-None-Match takes instead: object stores make ETags of their own
-    location    where a redirect points
+    validator   the value for If-None-Match instead: object stores generate their own ETags
+    location    the target of a redirect
     """
 
     status: int
@@ -65,7 +65,7 @@ class Answer:
 
     @property
     def problem(self) -> Mapping[str, Any]:
-        """The problem document (RFC 9457); empty when the body is none."""
+        """The problem document (RFC 9457); empty if the body is not one."""
         try:
             data = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -74,7 +74,7 @@ class Answer:
 
     @property
     def bad_entries(self) -> set[tuple[str, int]]:
-        """The entries of a report that a 422 names, by (list, index); a list that is not named is `buckets`."""
+        """The entries of a report that a 422 lists, as (list, index); the list defaults to `buckets`."""
         named = [entry for entries in self.problem.values() if isinstance(entries, list) for entry in entries]
         places = (
             (entry.get("list", "buckets"), entry.get("index", entry.get("bucket")))
@@ -84,14 +84,14 @@ class Answer:
         return {(name, n) for name, n in places if isinstance(name, str) and isinstance(n, int)}
 
     def describe(self) -> str:
-        """One line for logs and `status()`."""
+        """Return one line for logs and `status()`."""
         problem = self.problem
         said = problem.get("code") or problem.get("title") or ""
         return f"HTTP {self.status} {said}".rstrip()
 
 
 class Transport:
-    """Open for as long as the poller runs: `await transport.open()`, then `async with transport`."""
+    """The HTTP clients, open while the poller runs: `await transport.open()`, then `async with transport`."""
 
     def __init__(self, connection: Connection, router: str) -> None:
         self._connection = connection
@@ -103,12 +103,12 @@ class Transport:
         return self
 
     async def open(self) -> None:
-        """Make the HTTP clients. Raises what httpx does for a proxy, certificate or option that it cannot use."""
+        """Create the HTTP clients. Raises httpx's errors for an unusable proxy, certificate or option."""
         import httpx
 
         quiet_httpx()
         options = self._connection.options
-        # A redirect would carry the key to wherever it points.
+        # Following a redirect would send the key to its target.
         common: dict[str, Any] = {"follow_redirects": False, "timeout": httpx.Timeout(_POST_S)}
         headers = {"Pointsman-Router": self._router, "Pointsman-Client": self._connection.client, **_CODINGS}
         self._client = httpx.AsyncClient(base_url=self._connection.url, headers=headers, **common, **options)
@@ -127,8 +127,10 @@ class Transport:
             await self._published.aclose()
 
     async def snapshot(self, etag: str | None, since: int | None, wait_s: int) -> Answer:
-        """Ask for what is newer, at most `wait_s` long. Raises Unreachable, and SnapshotRefused for a body over
-        the limit. Where snapshots are published, `since` and `wait_s` mean nothing and are not sent.
+        """Request a newer snapshot, waiting for at most `wait_s`.
+
+        Raises Unreachable, and SnapshotRefused for a body over the limit. For published snapshots `since` and
+        `wait_s` are not sent.
         """
         headers = {} if etag is None else {"If-None-Match": etag}
         if self._published is not None:
@@ -142,7 +144,7 @@ class Transport:
         return await self._guarded(self._stream(self._client, headers, params, wait_s), wait_s + _BODY_S)
 
     async def post(self, path: str, body: bytes, router: str | None = None) -> Answer:
-        """Send JSON to `/router/v1/<path>`. `router`: whose body it is, if another's from a shared disk."""
+        """Send JSON to `/router/v1/<path>`. `router` is the name of the author of a body from a shared disk."""
         headers = {"Authorization": self._authorization(), "Content-Type": "application/json"}
         if router is not None:
             headers["Pointsman-Router"] = router
@@ -167,14 +169,14 @@ class Transport:
     async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         request = self._client.stream("POST", f"/router/v1/{path}", content=body, headers=headers)
         async with request as response:
-            # What was done is in the status; an explanation without end is none.
+            # The status is sufficient; an endless explanation is ignored.
             return _answer(response, await _body(response, _POST_BYTES) or b"")
 
     async def _guarded(self, request: Any, limit_s: float) -> Answer:
         import httpx
 
         try:
-            # httpx limits each read; a server that drips a byte at a time is stopped by the whole.
+            # httpx limits each read; a total limit stops a server that sends one byte at a time.
             with no_line_per_request():
                 async with asyncio.timeout(limit_s):
                     answer: Answer = await request
@@ -191,22 +193,23 @@ class Transport:
 
     def _authorization(self) -> str:
         key = self._connection.key
-        # A key read from a file ends with a line break; httpx would refuse it, and quote it in its message.
+        # A key read from a file ends with a line break; httpx would refuse it and quote the key in its message.
         text = (key() if callable(key) else key).strip()
         if not fits_header(text):
-            raise Unreachable("the key holds characters that no header can carry")
+            raise Unreachable("the key contains characters that are not allowed in a header")
         return f"Bearer {text}"
 
 
 async def _body(response: httpx.Response, limit: int) -> bytes | None:
-    """The body, decoded; None if it is over `limit` bytes. Raises Unreachable for a coding that was not asked for,
-    and `zlib.error` for one that is damaged.
+    """Return the decoded body; None if it exceeds `limit` bytes.
+
+    Raises Unreachable for a coding that was not requested, and `zlib.error` for damaged data.
     """
-    if response.is_stream_consumed:  # made in one piece, by a transport of the caller's
+    if response.is_stream_consumed:  # a complete body from a transport of the caller's
         return response.content if len(response.content) <= limit else None
     coding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("gzip", "x-gzip", "identity", ""):
-        raise Unreachable(f"the answer is encoded as {coding[:40]!r}, which was not asked for")
+        raise Unreachable(f"the response is encoded as {coding[:40]!r}, which was not requested")
     inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if "gzip" in coding else None
     body = bytearray()
     async for piece in response.aiter_raw():
@@ -214,7 +217,7 @@ async def _body(response: httpx.Response, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
     if inflater and body and not inflater.eof:
-        raise Unreachable("the answer ended in the middle of its body")
+        raise Unreachable("the response ended in the middle of its body")
     return bytes(body)
 
 
@@ -233,18 +236,18 @@ def _answer(response: httpx.Response, body: bytes) -> Answer:
 
 
 def _plain(etag: str | None) -> str | None:
-    """The ETag, if it can be sent back. Kept, another one would make every later poll fail, from disk as well."""
+    """Return the ETag if it can be sent back. Any other would make all later polls fail, even after a restart."""
     return etag if fits_header(etag) else None
 
 
 def _metadata(headers: httpx.Headers, name: str) -> str | None:
-    """What was stored beside an object, as S3 and Google's store give it back."""
+    """Return the metadata stored with an object, as S3 and Google Cloud Storage send it."""
     found: str | None = headers.get(f"x-amz-meta-{name}") or headers.get(f"x-goog-meta-{name}")
     return found
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from now; the header holds those or a date (RFC 9110, 10.2.3). None when it cannot be read."""
+    """Return Retry-After in seconds; the header is a number or a date (RFC 9110, 10.2.3). None if it is invalid."""
     if value is None:
         return None
     try:
