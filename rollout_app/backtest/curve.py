@@ -1,7 +1,7 @@
 """Cost and quality: what a router is worth between always asking the weak model and always the strong one.
 
-PGR, APGR, CPT   Ong et al., RouteLLM, arXiv 2406.18665, section 3.2 AIQ              Hu et al., RouterBench, arXiv
-2403.12031, section 3
+PGR, APGR, CPT   Ong et al., RouteLLM, arXiv 2406.18665, section 3.2
+AIQ              Hu et al., RouterBench, arXiv 2403.12031, section 3
 """
 
 import random
@@ -26,8 +26,8 @@ class Point:
 class RouterScore:
     """The value of a ranking of tasks. Shares 0 … 1; None if the weak model is as good as the strong one.
 
-    apgr  the mean of PGR over all shares of strong calls cpt   the lowest share of strong calls that reaches a PGR of
-    50 % and of 80 %
+    apgr  the mean of PGR over all shares of strong calls
+    cpt   the lowest share of strong calls that reaches a PGR of 50 % and of 80 %
     """
 
     apgr: float | None

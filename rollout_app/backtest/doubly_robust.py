@@ -33,9 +33,10 @@ Key = tuple[Hashable, ...]
 class Observation(NamedTuple):
     """One task as input of the estimate.
 
-    keys         the groups that it belongs to, widest first, known before an arm acts probability  the probability
-    that it is served as the policy would have, 0 < … ≤ 1 matched      whether it was success, cost_nusd   its
-    outcome; None: unknown
+    keys         the groups that it belongs to, widest first, known before an arm acts
+    probability  the probability that it is served as the policy would have, 0 < … ≤ 1
+    matched      whether it was
+    success, cost_nusd   its outcome; None: unknown
     """
 
     unit: str
@@ -50,9 +51,11 @@ class Observation(NamedTuple):
 class Value:
     """The value of a policy over the tasks of the estimate. Cost in nano-USD.
 
-    tasks, units      of the estimate matched           tasks served as the policy would have effective_units   the
-    equivalent number of units with equal weight (Kish) ungraded, unpriced   among the matched tasks; not included in
-    the means clipped           tasks whose propensity was below `CLIP`
+    tasks, units      of the estimate
+    matched           tasks served as the policy would have
+    effective_units   the equivalent number of units with equal weight (Kish)
+    ungraded, unpriced   among the matched tasks; not included in the means
+    clipped           tasks whose propensity was below `CLIP`
     """
 
     tasks: int

@@ -27,11 +27,14 @@ _SUM = 1e-9
 class Drawn:
     """What the drawn tasks of a log say about one policy.
 
-    tasks       tasks whose arm was drawn undrawn     other tasks, which say nothing about the arm that could not have
-    served them unsupported by the model that the policy would ask first, where no arm does so or continues alike:
-    unknown left_out    by reason: pinned, other workload, invalid propensity, unknown version missing     inputs that
-    the policy reads and the lines lack, by name value       None without tasks to estimate from change      compared
-    with the first policy, on the tasks that tell about both passed_over lines of the log that were skipped, in words
+    tasks       tasks whose arm was drawn
+    undrawn     other tasks, which say nothing about the arm that could not have served them
+    unsupported by the model that the policy would ask first, where no arm does so or continues alike: unknown
+    left_out    by reason: pinned, other workload, invalid propensity, unknown version
+    missing     inputs that the policy reads and the lines lack, by name
+    value       None without tasks to estimate from
+    change      compared with the first policy, on the tasks that tell about both
+    passed_over lines of the log that were skipped, in words
     """
 
     tasks: int = 0

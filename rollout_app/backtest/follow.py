@@ -22,8 +22,8 @@ class Unrecorded(NamedTuple):
 class Followed(NamedTuple):
     """The outcome of one task under the policy.
 
-    success, cost_nusd, latency_ms   None if an answer on the way lacks it; the cost covers all attempts first, last
-    catalogue names of the first model asked and of the one whose answer was used
+    success, cost_nusd, latency_ms   None if an answer on the way lacks it; the cost covers all attempts
+    first, last                      catalogue names of the first model asked and of the one whose answer was used
     """
 
     success: bool | None

@@ -57,8 +57,8 @@ class Line:
     """The figures of one way to route over the compared tasks. Costs in nano-USD, shares 0 … 1.
 
     saving         of cost per success, compared with always asking the strong model; negative: it costs more
-    random_mix     the accuracy that a random mix of the single models gets for the same money pgr            how much
-    of the gap between weak and strong it recovers
+    random_mix     the accuracy that a random mix of the single models gets for the same money
+    pgr            how much of the gap between weak and strong it recovers
     """
 
     name: str
@@ -77,9 +77,10 @@ class Line:
 class Backtest:
     """The result.
 
-    read, compared, priced   tasks: read, with every outcome known, with every cost also known left_out, unpriced
-    by model: why tasks are not compared, or not priced policies, models         the figures of the policies and of
-    each single model oracle                   the cheapest correct model for each task: an upper limit for any router
+    read, compared, priced   tasks: read, with every outcome known, with every cost also known
+    left_out, unpriced       by model: why tasks are not compared, or not priced
+    policies, models         the figures of the policies and of each single model
+    oracle                   the cheapest correct model for each task: an upper limit for any router
     frontier                 the single models that no random mix of others beats
     """
 
@@ -253,8 +254,8 @@ def backtest(
 ) -> Backtest:
     """Run every policy over every task.
 
-    models  the single models to compare with, by catalogue name; empty: all that the policies name score   the name
-    of a request input (`confidence`, `attributes.x`) that says how likely the weak model is right;
+    models  the single models to compare with, by catalogue name; empty: all that the policies name
+    score   the name of a request input (`confidence`, `attributes.x`) that says how likely the weak model is right;
             its ranking of the tasks is judged as in RouteLLM
     Raises `ValueError` for too many policies, or if no task can be compared.
     """

@@ -22,10 +22,11 @@ from rollout_app.backtest.tasks import Task
 class Agreement:
     """What is known about a policy from a log.
 
-    tasks, agreed      all tasks, and those on which the policy asks the models that were asked graded
-    agreed tasks with a known success accuracy, cost_per_success   over the agreed and graded tasks only moves
-    of other tasks: (model that was asked, model that the policy would ask), with counts drawn              for a
-    router's task log: what the drawn tasks say about all tasks
+    tasks, agreed      all tasks, and those on which the policy asks the models that were asked
+    graded             agreed tasks with a known success
+    accuracy, cost_per_success   over the agreed and graded tasks only
+    moves              of other tasks: (model that was asked, model that the policy would ask), with counts
+    drawn              for a router's task log: what the drawn tasks say about all tasks
     """
 
     tasks: int = 0
@@ -65,8 +66,8 @@ def against_log(
 ) -> dict[str, Agreement]:
     """Return what a log says about each policy, by name. Raises the same errors as `open_tasks`.
 
-    versions  the documents of the workload's versions by number; used only for a router's task log bounded   applies
-    a limit on the tasks
+    versions  the documents of the workload's versions by number; used only for a router's task log
+    bounded   applies a limit on the tasks
     """
     found = {
         name: agreement(compile_policy(document), bounded(open_tasks(source)))

@@ -24,13 +24,15 @@ LOGS = ("litellm", "langfuse", "helicone", "opentelemetry", "pointsman")
 class Source:
     """Where recorded tasks are, and how to read them.
 
-    path          a file log           one of `LOGS`; empty: a table with one task per row and the outcome of every
-    model mapping       for a table: a YAML file that maps its columns; empty: by its own column names latency_unit
-    for Langfuse: `ms` or `s`; there is no default, because files do not say grade         for a log: where the grade
-    is (LiteLLM: a dotted path; Langfuse and Helicone: a score's name;
+    path          a file
+    log           one of `LOGS`; empty: a table with one task per row and the outcome of every model
+    mapping       for a table: a YAML file that maps its columns; empty: by its own column names
+    latency_unit  for Langfuse: `ms` or `s`; there is no default, because files do not say
+    grade         for a log: where the grade is (LiteLLM: a dotted path; Langfuse and Helicone: a score's name;
                   a router's task log: a kind of feedback)
-    grades        for Langfuse: the file of scores success_from  the lowest score that is a success prices
-    dollars per million tokens (input, output) by catalogue model, for costs that are not in the file
+    grades        for Langfuse: the file of scores
+    success_from  the lowest score that is a success
+    prices        dollars per million tokens (input, output) by catalogue model, for costs that are not in the file
     """
 
     path: str

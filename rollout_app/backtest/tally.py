@@ -26,8 +26,8 @@ class Interval:
 class Tally:
     """The sums of one policy or model by group.
 
-    n, successes        tasks with a known outcome under everything that is compared, and the good ones priced, good,
-    cost  of these, tasks with every cost known: their number, successes and nano-USD
+    n, successes        tasks with a known outcome under everything that is compared, and the good ones
+    priced, good, cost  of these, tasks with every cost known: their number, successes and nano-USD
     """
 
     __slots__ = ("cost", "good", "n", "priced", "successes")

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 class Answer(NamedTuple):
     """One model's recorded answer to one task. None: not recorded.
 
-    success     whether the answer was good; None: ungraded cost_nusd   nano-US-dollars; None: no known price. 0 is a
-    known cost quality     0 … 1, if a score was recorded confidence  0 … 1, an input of a policy's second stage
-    latency_ms  how long the answer took error       the kind of failure as policies name it (`timeout`, `refusal`,
-    …); None: it answered
+    success     whether the answer was good; None: ungraded
+    cost_nusd   nano-US-dollars; None: no known price. 0 is a known cost
+    quality     0 … 1, if a score was recorded
+    confidence  0 … 1, an input of a policy's second stage
+    latency_ms  how long the answer took
+    error       the kind of failure as policies name it (`timeout`, `refusal`, …); None: it answered
     """
 
     success: bool | None

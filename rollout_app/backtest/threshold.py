@@ -17,8 +17,9 @@ _STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
 def swept(document: Mapping[str, Any], place: str, values: Sequence[float]) -> dict[str, CompiledPolicy]:
     """Return the document compiled once for each value, by the value's text.
 
-    place  `escalate` for the second stage's condition, or the id of a rule Raises `ValueError` if the condition does
-    not hold exactly one number, `PolicyInvalid` for a value that makes the document invalid.
+    place  `escalate` for the second stage's condition, or the id of a rule
+    Raises `ValueError` if the condition does not hold exactly one number, `PolicyInvalid` for a value that makes the
+    document invalid.
     """
     condition = _condition(document, place)
     span = _only_number(condition, place)

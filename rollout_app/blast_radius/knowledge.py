@@ -25,9 +25,11 @@ _TESTS = {"startsWith": str.startswith, "endsWith": str.endswith, "contains": st
 class Facts:
     """Facts about one kind of task.
 
-    inside    numbers: the interval that contains an input, which is present outside   intervals that do not contain
-    it, if it is present among     texts: the possible values of an input, which is present never     values that it
-    does not have, if it is present holds, fails   whole conditions that are true; that are not true
+    inside    numbers: the interval that contains an input, which is present
+    outside   intervals that do not contain it, if it is present
+    among     texts: the possible values of an input, which is present
+    never     values that it does not have, if it is present
+    holds, fails   whole conditions that are true; that are not true
     """
 
     inside: dict[Ref, Range] = field(default_factory=dict)

@@ -99,10 +99,11 @@ class Seen(NamedTuple):
 class Projection:
     """The projected effect. `change`: of the cost of covered tasks in nano-USD. `covered`, `tasks`: counts.
 
-    moves            (from, to) → minimum and maximum of tasks whose first model changes like this moved
-    minimum and maximum of tasks whose first model changes asked            model → tasks that ask it at some stage
-    reparametrised   tasks that keep their model but get other parameters second_stage     tasks that would continue
-    differently after the same first answer
+    moves            (from, to) → minimum and maximum of tasks whose first model changes like this
+    moved            minimum and maximum of tasks whose first model changes
+    asked            model → tasks that ask it at some stage
+    reparametrised   tasks that keep their model but get other parameters
+    second_stage     tasks that would continue differently after the same first answer
     """
 
     tasks: float = 0

@@ -147,8 +147,9 @@ def of_grade(
 ) -> Contribution:
     """Return how a later grade of one task changes the sums of its minute.
 
-    cost   nano-USD of all its attempts; None: unknown cap    the rollout's cost cap pair   the route pair, if the
-    policies differ on the task
+    cost   nano-USD of all its attempts; None: unknown
+    cap    the rollout's cost cap
+    pair   the route pair, if the policies differ on the task
     """
     numbers: Figures = [0] * len(NUMBERS)
     change: Figures = [0] * len(SLICE)

@@ -174,7 +174,8 @@ class Ingest:
     ) -> None:
         """Look up names that are new to this process, and raise the 422 if anything is wrong.
 
-        member   the list that the request is about named    each entry that names something, as (list, index, entry)
+        member   the list that the request is about
+        named    each entry that names something, as (list, index, entry)
         """
         unconfirmed = [
             (at, number, item)

@@ -25,9 +25,11 @@ from rollout_app.backtest.tasks import Answer, Task
 class Call:
     """One call of a model, as a gateway logged it.
 
-    trace       joins the calls of one request at          its start in Unix seconds (or any number that orders the
-    calls of a trace) success     a grade, if the log has one; None: ungraded error       the kind of failure; None:
-    it answered request     the `request.*` inputs in the log
+    trace       joins the calls of one request
+    at          its start in Unix seconds (or any number that orders the calls of a trace)
+    success     a grade, if the log has one; None: ungraded
+    error       the kind of failure; None: it answered
+    request     the `request.*` inputs in the log
     """
 
     trace: str
@@ -55,8 +57,9 @@ def read_log(
 ) -> Iterator[Task]:
     """Yield the log's traces as tasks, ordered by name. Raises `UnreadableTasks` before the first task.
 
-    problems   those of the rows that `rows` left out read_call  converts a row to a call; None for a row that is not
-    a task's call; raises `ValueError` or `KeyError` grades     (success, score) by trace, if they are in another file
+    problems   those of the rows that `rows` left out
+    read_call  converts a row to a call; None for a row that is not a task's call; raises `ValueError` or `KeyError`
+    grades     (success, score) by trace, if they are in another file
     """
     with tempfile.TemporaryDirectory() as home:
         kept = sqlite3.connect(Path(home) / "calls.sqlite3")

@@ -1,9 +1,9 @@
 """Convert one row of each supported log to a call. Field names are those of the programs that write them.
 
-LiteLLM      `StandardLoggingPayload` (litellm/types/utils.py), `SpendLogsPayload` (litellm/proxy/_types.py) Langfuse
-observations of the blob storage export and of the API (docs "Blob Storage Export Field Reference") Helicone
-`HeliconeRequest` of `@helicone/export` OpenTelemetry  spans of the GenAI conventions: `gen_ai.provider.name` and
-`gen_ai.usage.input_tokens` of the repository
+LiteLLM      `StandardLoggingPayload` (litellm/types/utils.py), `SpendLogsPayload` (litellm/proxy/_types.py)
+Langfuse     observations of the blob storage export and of the API (docs "Blob Storage Export Field Reference")
+Helicone     `HeliconeRequest` of `@helicone/export`
+OpenTelemetry  spans of the GenAI conventions: `gen_ai.provider.name` and `gen_ai.usage.input_tokens` of the repository
              semantic-conventions-genai, and the older `gen_ai.system` and `gen_ai.usage.prompt_tokens`
 """
 

@@ -38,8 +38,9 @@ def read_table(
 ) -> Iterator[Task]:
     """Yield each row as a task. Raises `UnreadableTasks` after the last row if anything could not be read.
 
-    problems  those of the rows that `records` left out mapping   None: use the column names prices    dollars per
-    million tokens by catalogue model, for models with mapped tokens but no price
+    problems  those of the rows that `records` left out
+    mapping   None: use the column names
+    prices    dollars per million tokens by catalogue model, for models with mapped tokens but no price
     """
     absent = _named(mapping) if mapping is not None else set()
     layouts: dict[Columns, _Layout] = {}

@@ -75,10 +75,12 @@ class _Word(msgspec.Struct):
 class LoggedTask:
     """One task of a router's log.
 
-    task                the part that any backtest reads propensity          the probability of its arm; 1: nothing
-    was drawn model               the catalogue name of the first choice other               (version, first choice)
-    of the arm that did not serve; None: there was none differing           "" if both arms act alike on this task;
-    None: unknown success, cost_nusd, latency_ms   of the whole task; None: unknown
+    task                the part that any backtest reads
+    propensity          the probability of its arm; 1: nothing was drawn
+    model               the catalogue name of the first choice
+    other               (version, first choice) of the arm that did not serve; None: there was none
+    differing           "" if both arms act alike on this task; None: unknown
+    success, cost_nusd, latency_ms   of the whole task; None: unknown
     """
 
     task: Task
@@ -122,8 +124,8 @@ class ReadLines:
 class TaskLogFiles:
     """The files of a log, oldest first, and which feedback grades.
 
-    grade         a kind of feedback, such as `human_review`; empty: the router's own grade success_from  the lowest
-    score that is a success, for feedback with a score only
+    grade         a kind of feedback, such as `human_review`; empty: the router's own grade
+    success_from  the lowest score that is a success, for feedback with a score only
     """
 
     paths: tuple[Path, ...]
