@@ -1,4 +1,4 @@
-"""Accounts are in the log whole: made and changed by commands too, and found when somebody else changes them."""
+"""Accounts are recorded completely in the audit log, also those changed by commands; other changes are detected."""
 
 import json
 from io import StringIO
@@ -23,7 +23,7 @@ PASSWORD = "a long enough word"
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is typed at the terminal, in that order."""
+    """The answers typed at the terminal, in this order."""
     answers: list[str] = []
     monkeypatch.setattr("getpass.getpass", lambda prompt="": answers.pop(0))
     return answers
@@ -52,7 +52,7 @@ def sql(statement: str, *parameters: Any) -> None:
 # --- commands ------------------------------------------------------------------------------------------------
 
 
-def test_the_first_admin_is_in_the_log_whole() -> None:
+def test_the_first_admin_is_recorded_completely() -> None:
     password = first_admin.make_first_admin()
     assert password is not None
     body = last_body()
@@ -61,7 +61,7 @@ def test_the_first_admin_is_in_the_log_whole() -> None:
     assert findings() == []
 
 
-def test_a_command_makes_an_administrator_with_an_entry(typed: list[str]) -> None:
+def test_a_command_creates_an_administrator_with_an_entry(typed: list[str]) -> None:
     typed += [PASSWORD, PASSWORD]
     assert "nina can log in" in run("createsuperuser", "nina", "--reason", "the second of two")
     nina = User.objects.get(username="nina")
@@ -93,7 +93,7 @@ def test_a_command_sets_a_password_with_an_entry(typed: list[str]) -> None:
         (("changepassword", "root"), ["12345678901", "12345678901"], "numeric"),
     ],
 )
-def test_what_a_command_refuses_changes_nothing(
+def test_a_refused_command_changes_nothing(
     typed: list[str], arguments: tuple[str, ...], answers: list[str], said: str
 ) -> None:
     actions.create_person("root", actor=SYSTEM, reason="new", password=PASSWORD)
@@ -104,13 +104,13 @@ def test_what_a_command_refuses_changes_nothing(
     assert User.objects.get().check_password(PASSWORD)
 
 
-def test_two_names_that_differ_by_case_are_one() -> None:
+def test_names_that_differ_only_by_case_are_the_same() -> None:
     actions.create_person("root", actor=SYSTEM, reason="new")
     with pytest.raises(AlreadyExists):
         actions.create_person("Root", actor=SYSTEM, reason="new")
 
 
-# --- behind the log's back -----------------------------------------------------------------------------------
+# # --- changed outside the application ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_two_names_that_differ_by_case_are_one() -> None:
         ("first_name = 'R.'", "first_name"),
     ],
 )
-def test_a_column_changed_by_sql_is_found_and_named(change: str, column: str) -> None:
+def test_a_column_changed_by_sql_is_detected_and_named(change: str, column: str) -> None:
     nina = actions.create_person("nina", actor=SYSTEM, reason="new", password=PASSWORD)
     assert findings() == []
     sql(f"UPDATE auth_user SET {change}")
@@ -133,7 +133,7 @@ def test_a_column_changed_by_sql_is_found_and_named(change: str, column: str) ->
     assert found.startswith(f"person {nina.pk}: contradicted: {column} is ")
 
 
-def test_an_account_put_there_by_sql_is_found() -> None:
+def test_an_account_inserted_by_sql_is_detected() -> None:
     first_admin.make_first_admin()
     User.objects.create_superuser("mallory")
     assert len(findings()) == 1 and "unrecorded" in findings()[0]
@@ -142,7 +142,7 @@ def test_an_account_put_there_by_sql_is_found() -> None:
 # --- an upgrade ----------------------------------------------------------------------------------------------
 
 
-def test_stock_is_taken_once_of_an_instance_of_before() -> None:
+def test_accounts_from_before_an_upgrade_are_recorded_once() -> None:
     nina = User.objects.create_user("nina", password=PASSWORD)
     assert findings() == [f"person {nina.pk}: unrecorded: no entry of the log created this row"]
     actions.take_stock()
@@ -153,7 +153,7 @@ def test_stock_is_taken_once_of_an_instance_of_before() -> None:
     assert len(findings()) == 1
 
 
-def test_no_stock_is_taken_where_the_first_account_was_told_whole() -> None:
+def test_accounts_are_not_recorded_again_if_the_first_one_was_recorded() -> None:
     first_admin.make_first_admin()
     User.objects.create_superuser("mallory")
     actions.take_stock()
@@ -161,7 +161,7 @@ def test_no_stock_is_taken_where_the_first_account_was_told_whole() -> None:
     assert len(findings()) == 1
 
 
-def test_an_empty_instance_has_nothing_to_take_stock_of() -> None:
+def test_an_empty_instance_has_nothing_to_record() -> None:
     actions.take_stock()
     assert not Entry.objects.exists()
 
@@ -169,7 +169,7 @@ def test_an_empty_instance_has_nothing_to_take_stock_of() -> None:
 # --- hashes ------------------------------------------------------------------------------------------------
 
 
-def test_a_hash_of_old_costs_is_replaced_at_the_sign_in_with_an_entry(
+def test_an_outdated_hash_is_replaced_at_sign_in_with_an_entry(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.PASSWORD_HASHERS = ["controlplane.access.sign_in.hashing.TwoAtOnceArgon2Hasher"]

@@ -1,4 +1,4 @@
-"""Two admins take each other away at the same moment: one of them stays, on both databases."""
+"""If two admins remove each other at the same moment, one of them stays, on both databases."""
 
 import sys
 import threading
@@ -36,7 +36,7 @@ def _role_taken(away: User, by: User) -> None:
 
 
 def _admin(name: str, taking: Taking) -> User:
-    """Admin by what the taking takes; a superuser has no role that could be taken."""
+    """An admin of the kind that `taking` removes; a superuser gets no role."""
     superuser = taking is _superuser_no_more
     person = actions.create_person(name, actor=SYSTEM, reason="an admin", superuser=superuser)
     if not superuser:
@@ -46,7 +46,7 @@ def _admin(name: str, taking: Taking) -> User:
 
 @pytest.fixture
 def both_have_looked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has seen that an admin is left waits until the other has, or has waited long enough for a lock."""
+    """Each one waits, after seeing that an admin is left, until the other has seen it too (or is blocked by a lock)."""
     looked = threading.Barrier(2)
 
     def wait(others: object) -> None:
@@ -64,7 +64,7 @@ PAIRS = [(one, other) for at, one in enumerate(TAKINGS) for other in TAKINGS[at:
 
 @pytest.mark.usefixtures("both_have_looked")
 @pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda taking: taking.__name__.strip("_"))
-def test_one_of_two_who_take_each_other_away_stays(one: Taking, other: Taking) -> None:
+def test_one_of_two_admins_who_remove_each_other_stays(one: Taking, other: Taking) -> None:
     ann, ben = _admin("ann", other), _admin("ben", one)
     refused: list[PointsmanError] = []
     start = threading.Barrier(2)
@@ -89,8 +89,8 @@ def test_one_of_two_who_take_each_other_away_stays(one: Taking, other: Taking) -
     assert Entry.objects.filter(outcome="refused").count() == 1
 
 
-def test_what_somebody_took_counts_for_who_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a third admin nobody is the last: but who was taken away first takes nobody away any more."""
+def test_a_removal_counts_for_the_one_who_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a third admin, nobody is the last. But an admin who has just been removed cannot remove anybody."""
     ann, ben, _ = (_admin(name, _deactivated) for name in ("ann", "ben", "third"))
     held = admins.hold_admins
 

@@ -1,6 +1,6 @@
-"""Keys of agents: the scope `agent` stands alone, gives no more than its person has, and leaves the agent's name.
+"""Keys of agents: the scope `agent` cannot be combined, gives no more than its person has, and is recorded by name.
 
-Which addresses it opens is the matrix's to say (`tests/trust/matrix`).
+The matrix tests which URLs it opens (`tests/trust/matrix`).
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def person(*roles: str) -> User:
 
 
 def minted(user: User, *scopes: str) -> Any:
-    """What the person's key with these scopes gets, when it asks for an agent's key."""
+    """What a key of this person, with these scopes, gets when it requests an agent's key."""
     return Caller(*scopes, user=user)("POST", "keys", KEY)
 
 
@@ -33,7 +33,7 @@ def agent_of(user: User) -> Caller:
     return Caller("agent", user=user)
 
 
-def test_it_acts_for_the_person_who_makes_it() -> None:
+def test_it_acts_for_the_person_who_creates_it() -> None:
     answer = minted(
         person("viewer", "editor", "operator", "approver"), "viewer", "editor", "operator", "approver"
     )
@@ -42,30 +42,30 @@ def test_it_acts_for_the_person_who_makes_it() -> None:
 
 
 @pytest.mark.parametrize("scopes", [["viewer"], ["viewer", "editor"], ["approver"]])
-def test_a_key_makes_none_that_may_more_than_itself(scopes: list[str]) -> None:
+def test_a_key_cannot_create_one_with_more_rights(scopes: list[str]) -> None:
     assert minted(person("viewer", "editor", "operator", "approver"), *scopes).status_code == 403
 
 
-def test_no_agent_makes_another() -> None:
+def test_an_agent_cannot_create_another_agent() -> None:
     answer = minted(person("admin"), "agent")
     assert (answer.status_code, answer.json()["code"]) == (403, "not_for_agents")
 
 
 @pytest.mark.parametrize("more", ["viewer", "approver", "admin"])
-def test_it_stands_alone(more: str) -> None:
+def test_it_cannot_be_combined_with_other_scopes(more: str) -> None:
     answer = Caller("admin", user=person("admin"))("POST", "keys", KEY | {"scopes": ["agent", more]})
     assert answer.status_code == 422
     assert "must be the only scope" in answer.json()["problems"][0]["message"]
 
 
-def test_an_admins_agent_is_no_admin() -> None:
+def test_the_agent_of_an_admin_is_not_an_admin() -> None:
     agent = agent_of(person("admin"))
     assert agent("GET", "memberships").status_code == 403
     assert agent("GET", "environments").status_code == 200
     assert [key["key_id"] for key in agent("GET", "keys").json()["items"]] == [agent.key.key_id]
 
 
-def test_it_may_no_more_than_its_person() -> None:
+def test_it_has_no_more_rights_than_its_person() -> None:
     environment, workload = builders.environment(), builders.workload()
     builders.served(environment, workload)
     builders.version(workload, rules=[])
@@ -79,7 +79,7 @@ def test_it_may_no_more_than_its_person() -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "role_missing")
 
 
-def test_it_does_not_say_when_a_rollout_starts() -> None:
+def test_it_cannot_start_a_rollout() -> None:
     environment, workload = builders.environment(), builders.workload()
     builders.served(environment, workload)
     builders.version(workload, rules=[])
@@ -101,7 +101,7 @@ def test_it_does_not_say_when_a_rollout_starts() -> None:
     assert (started.status_code, started.json()["code"]) == (403, "not_for_agents")
 
 
-def test_the_audit_log_names_it_also_where_it_is_refused() -> None:
+def test_the_audit_log_names_it_also_in_refusals() -> None:
     environment, workload = builders.environment(), builders.workload()
     builders.served(environment, workload)
     agent = agent_of(person("admin"))

@@ -1,4 +1,4 @@
-"""Who may make approvers: not one person alone, or four eyes could be two accounts of one person."""
+"""Making somebody an approver needs two people; otherwise four eyes could be two accounts of one person."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def agree(request: ChangeRequest, by: Actor) -> ChangeRequest:
 
 
 @pytest.mark.parametrize(("role", "environment"), PUPPET_ROLES)
-def test_an_admin_alone_makes_no_approver_where_somebody_else_could_agree(
+def test_an_admin_alone_cannot_make_an_approver_if_somebody_else_could_agree(
     role: str, environment: str
 ) -> None:
     person("eva", "approver", environment="production")
@@ -61,7 +61,7 @@ def test_an_admin_alone_makes_no_approver_where_somebody_else_could_agree(
     assert list(refused) == ["membership.grant", "invitation.create"]
 
 
-def test_what_approves_nothing_is_given_by_one() -> None:
+def test_roles_that_approve_nothing_need_one_person() -> None:
     person("eva", "approver", environment="production")
     root, ann = actor("root", "admin"), person("ann")
     for role, environment in (
@@ -73,7 +73,7 @@ def test_what_approves_nothing_is_given_by_one() -> None:
         actions.grant_role(ann, role, environment, actor=root, reason="x")
 
 
-def test_the_first_approver_is_given_by_one() -> None:
+def test_the_first_approver_needs_one_person() -> None:
     root = actor("root", "admin")
     actions.grant_role(person("eva"), "approver", "production", actor=root, reason="the first")
     with pytest.raises(ApprovalMissing):
@@ -81,7 +81,7 @@ def test_the_first_approver_is_given_by_one() -> None:
 
 
 @pytest.mark.parametrize("how", ["withdrawn", "deactivated"])
-def test_taking_the_others_away_first_is_no_way_round(how: str) -> None:
+def test_removing_the_other_approvers_first_does_not_help(how: str) -> None:
     root, eva = actor("root", "admin"), person("eva", "approver", environment="production")
     if how == "withdrawn":
         actions.withdraw_role(Membership.objects.get(user=eva), actor=root, reason="x")
@@ -91,7 +91,7 @@ def test_taking_the_others_away_first_is_no_way_round(how: str) -> None:
         actions.grant_role(person("puppet"), "approver", "production", actor=root, reason="x")
 
 
-def test_another_person_agrees_and_it_is_given() -> None:
+def test_it_is_granted_when_another_person_agrees() -> None:
     eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
     ben = person("ben")
     request = actions.request_role(ben, "approver", "production", actor=root, reason="more hands")
@@ -105,7 +105,7 @@ def test_another_person_agrees_and_it_is_given() -> None:
     assert verification.verify().findings == []
 
 
-def test_nobody_agrees_to_their_own_role() -> None:
+def test_nobody_can_agree_to_their_own_role() -> None:
     eva, root = actor("eva", "approver", environment="production"), actor("root", "admin")
     request = actions.request_role(
         User.objects.get(username="eva"), "admin", "production", actor=root, reason="x"
@@ -114,7 +114,7 @@ def test_nobody_agrees_to_their_own_role() -> None:
         agree(request, eva)
 
 
-def test_what_one_may_give_is_not_asked_for() -> None:
+def test_a_missing_right_cannot_be_requested() -> None:
     person("eva", "approver", environment="production")
     root, ann = actor("root", "admin"), person("ann")
     with pytest.raises(Conflict, match="One person may grant"):
@@ -125,7 +125,7 @@ def test_what_one_may_give_is_not_asked_for() -> None:
         )
 
 
-def test_break_glass_is_an_entry_of_its_own_name() -> None:
+def test_break_glass_is_recorded_under_its_own_name() -> None:
     person("eva", "approver", environment="production")
     ben, root = person("ben"), actor("root", "admin")
     actions.grant_role(ben, "approver", "production", actor=root, reason="all away", break_glass=True)
@@ -133,7 +133,7 @@ def test_break_glass_is_an_entry_of_its_own_name() -> None:
     assert verification.verify().findings == []
 
 
-def test_the_page_asks_for_what_takes_two() -> None:
+def test_the_page_creates_a_request_if_a_second_person_is_needed() -> None:
     person("eva", "approver", environment="production"), person("root", "admin")
     ben, client = person("ben"), logged_in("root")
     form: dict[str, Any] = {"role": "approver", "environment": "production", "reason": "more hands"}
@@ -148,7 +148,7 @@ def test_the_page_asks_for_what_takes_two() -> None:
     assert again.status_code == 302 and has_role(ben, "approver", "production")
 
 
-def test_the_api_asks_for_what_takes_two() -> None:
+def test_the_api_creates_a_request_if_a_second_person_is_needed() -> None:
     person("eva", "approver", environment="production"), person("ben")
     call = Caller("admin", user=person("root", "admin"))
     body = {"user": "ben", "role": "approver", "environment": "production", "reason": "more hands"}

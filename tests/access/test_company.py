@@ -1,4 +1,4 @@
-"""The company's identity provider, against one of its kind (`oidc-provider-mock`): who gets in, who is told what."""
+"""Signing in with the company's identity provider, tested with a local one (`oidc-provider-mock`)."""
 
 import json
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def provider(issuer: str) -> dict[str, Any]:
 
 
 def there_and_back(client: Client, sub: str = "sub-of-nina", start: str = START) -> Any:
-    """As a browser goes: to the provider, where the person says who they are, and back."""
+    """Follow the redirects as a browser would: to the provider, sign in there, and come back."""
     away = client.get(start)
     assert away.status_code == 302, away.content
     answer = httpx.post(away["Location"], data={"sub": sub})
@@ -99,14 +99,14 @@ def test_an_invited_person_gets_an_account_with_the_roles(client: Client) -> Non
     assert verification.verify().findings == []
 
 
-def test_afterwards_they_get_in_without_a_link_and_to_where_they_wanted(client: Client) -> None:
+def test_later_they_sign_in_without_a_link_and_reach_the_page_they_wanted(client: Client) -> None:
     there_and_back(invited())
     assert there_and_back(client, start=f"{START}?next=/console/audit/")["Location"] == "/console/audit/"
     assert client.get("/console/").status_code == 200
     assert User.objects.count() == 1
 
 
-def test_without_an_invitation_they_read_what_to_do_and_get_no_account(client: Client) -> None:
+def test_without_an_invitation_they_get_instructions_and_no_account(client: Client) -> None:
     answer = there_and_back(client)
     assert answer.status_code == 403
     words = text(answer)
@@ -118,14 +118,14 @@ def test_without_an_invitation_they_read_what_to_do_and_get_no_account(client: C
     assert b"sub-of-nina" in bytes(entry.body)
 
 
-def test_an_address_that_somebody_has_here_proves_nothing(client: Client) -> None:
+def test_an_address_known_here_proves_nothing(client: Client) -> None:
     User.objects.create_user("boss", email="nina@example.com", password=PASSWORD)
     assert there_and_back(client).status_code == 403
     there_and_back(invited())
     assert sorted(User.objects.values_list("username", flat=True)) == ["boss", "nina"]
 
 
-def test_an_invitation_is_used_up_by_it(client: Client) -> None:
+def test_it_uses_up_the_invitation(client: Client) -> None:
     browser = invited()
     there_and_back(browser)
     browser.post("/console/logout/")
@@ -133,40 +133,40 @@ def test_an_invitation_is_used_up_by_it(client: Client) -> None:
     assert User.objects.count() == 1
 
 
-def test_a_name_that_is_taken_gets_a_number(client: Client) -> None:
+def test_a_taken_name_gets_a_number(client: Client) -> None:
     User.objects.create_user("NINA")
     there_and_back(invited())
     assert User.objects.filter(username="nina2").exists()
 
 
 @pytest.mark.parametrize(("sub", "expected"), [("odd", "odd"), ("bare", "bare")])
-def test_odd_claims_make_a_plain_name(sub: str, expected: str) -> None:
+def test_odd_claims_become_a_plain_name(sub: str, expected: str) -> None:
     there_and_back(invited(), sub)
     assert User.objects.get().username == expected
 
 
-def test_a_deactivated_person_does_not_get_in(client: Client) -> None:
+def test_a_deactivated_person_cannot_sign_in(client: Client) -> None:
     there_and_back(invited())
     User.objects.update(is_active=False)
     assert there_and_back(client)["Location"] == "/console/account/inactive/"
     assert client.get("/console/").status_code == 302
 
 
-def test_a_second_factor_of_ones_own_is_still_asked_for(client: Client) -> None:
+def test_the_persons_own_second_factor_is_still_required(client: Client) -> None:
     there_and_back(invited())
     TOTP.activate(User.objects.get(), "JBSWY3DPEHPK3PXP")
     assert there_and_back(client)["Location"].startswith("/console/login/second-factor/")
     assert client.get("/console/").status_code == 302
 
 
-def test_the_provider_asks_for_its_own_second_factor(client: Client, settings: Any) -> None:
+def test_the_provider_can_require_its_own_second_factor(client: Client, settings: Any) -> None:
     settings.REQUIRE_SECOND_FACTOR = True
     there_and_back(invited())
     there_and_back(client)
     assert client.get("/console/account/").status_code == client.get("/console/").status_code == 200
 
 
-def test_somebody_with_a_password_connects_it_and_disconnects(client: Client) -> None:
+def test_a_person_with_a_password_can_connect_and_disconnect(client: Client) -> None:
     User.objects.create_user("maria", password=PASSWORD)
     client.post("/console/login/", {"username": "maria", "password": PASSWORD})
     assert client.get("/console/account/connect/")["Location"].startswith("/console/account/confirm/")
@@ -183,15 +183,15 @@ def test_somebody_with_a_password_connects_it_and_disconnects(client: Client) ->
     assert there_and_back(Client()).status_code == 403
 
 
-def test_nothing_is_connected_without_the_password(client: Client) -> None:
-    """Not even by the address that leads to the provider."""
+def test_connecting_requires_the_password(client: Client) -> None:
+    """Not even by opening the URL that leads to the provider."""
     User.objects.create_user("maria", password=PASSWORD)
     client.post("/console/login/", {"username": "maria", "password": PASSWORD})
     there_and_back(client, start=f"{START}?process=connect")
     assert not SocialAccount.objects.exists()
 
 
-def test_who_has_no_password_cannot_lock_themselves_out(client: Client) -> None:
+def test_a_person_without_a_password_cannot_lock_themselves_out(client: Client) -> None:
     client = invited()
     there_and_back(client)
     answer = client.post("/console/account/disconnect/")
@@ -201,7 +201,7 @@ def test_who_has_no_password_cannot_lock_themselves_out(client: Client) -> None:
     assert list(refused.values_list("action", flat=True)) == ["provider.disconnect"]
 
 
-def test_a_forged_or_old_answer_signs_nobody_in(client: Client) -> None:
+def test_a_forged_or_old_response_signs_nobody_in(client: Client) -> None:
     there_and_back(invited())
     for query in ("", "?code=x", "?code=x&state=y", "?error=access_denied", "?state=%00&code=%00"):
         assert client.get(f"{START}callback/{query}").status_code in (302, 400, 401, 502), query
@@ -213,7 +213,7 @@ def test_a_forged_or_old_answer_signs_nobody_in(client: Client) -> None:
     assert client.get("/console/").status_code == 302
 
 
-def test_an_answer_belongs_to_the_browser_that_asked(client: Client) -> None:
+def test_a_response_belongs_to_the_browser_that_started(client: Client) -> None:
     away = client.get(START)["Location"]
     back = urlsplit(httpx.post(away, data={"sub": "sub-of-nina"}).headers["Location"])
     other = invited()
@@ -221,12 +221,12 @@ def test_an_answer_belongs_to_the_browser_that_asked(client: Client) -> None:
     assert not User.objects.exists()
 
 
-def test_a_provider_that_is_away_is_said_in_a_sentence(client: Client, settings: Any) -> None:
+def test_an_unreachable_provider_is_explained(client: Client, settings: Any) -> None:
     settings.SOCIALACCOUNT_PROVIDERS = provider(f"http://localhost:{free_port()}")
     answer = client.get(START)
     assert answer.status_code == 502
     assert "could not be reached, or its answer was not valid" in text(answer)
 
 
-def test_another_provider_is_not_there(client: Client) -> None:
+def test_an_unknown_provider_is_not_found(client: Client) -> None:
     assert client.get("/console/login/with/another/").status_code == 404

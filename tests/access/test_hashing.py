@@ -10,7 +10,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher
 from controlplane.access.sign_in.hashing import AT_ONCE, TwoAtOnceArgon2Hasher
 
 
-def test_no_more_than_two_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_two_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     running, most, lock = 0, 0, threading.Lock()
 
     def slow(self: Argon2PasswordHasher, *args: str) -> bool:
@@ -32,7 +32,7 @@ def test_no_more_than_two_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert most == AT_ONCE == 2
 
 
-def test_one_that_fails_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_hash_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(self: Argon2PasswordHasher, *args: str) -> bool:
         raise MemoryError
 

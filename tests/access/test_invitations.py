@@ -1,4 +1,4 @@
-"""Invitations: a link that gives what its inviter may give, once, while it is good."""
+"""Invitations: a link that works once, while it is valid, and gives at most what its inviter may give."""
 
 import json
 from datetime import timedelta
@@ -54,7 +54,7 @@ def bodies(action: str) -> list[dict[str, Any]]:
 # --- accepted --------------------------------------------------------------------------------------------
 
 
-def test_it_makes_an_account_with_its_roles_and_logs_it_in() -> None:
+def test_it_creates_an_account_with_its_roles_and_logs_it_in() -> None:
     Team.objects.create(name="support")
     _, token = invited(teams=["support"])
     client = opened(token)
@@ -69,7 +69,7 @@ def test_it_makes_an_account_with_its_roles_and_logs_it_in() -> None:
     assert Client().post("/console/login/", {"username": "nina", "password": PASSWORD}).status_code == 302
 
 
-def test_each_step_is_an_entry_and_none_holds_the_token_or_the_password() -> None:
+def test_each_step_is_an_entry_without_the_token_or_the_password() -> None:
     invitation, token = invited()
     opened(token).post("/console/invitation/", FORM)
     done = list(Entry.objects.order_by("seq").values_list("action", "actor_label"))
@@ -87,7 +87,7 @@ def test_each_step_is_an_entry_and_none_holds_the_token_or_the_password() -> Non
     assert verification.verify().findings == []
 
 
-def test_the_log_notices_an_invitation_that_was_changed_behind_it() -> None:
+def test_a_changed_invitation_is_detected() -> None:
     invitation, _ = invited()
     Invitation.objects.update(roles=[{"environment": "", "role": "admin"}])
     assert [str(finding) for finding in verification.verify().findings][0].startswith(
@@ -110,7 +110,7 @@ def refused() -> list[tuple[str, str, str]]:
     return list(rows.values_list("action", "actor_kind", "target_id"))
 
 
-def test_what_is_not_accepted_is_an_entry_and_what_is_mistyped_none() -> None:
+def test_a_refused_link_is_an_entry_but_a_mistyped_field_is_not() -> None:
     invitation, token = invited()
     User.objects.create_user("nina")
     client, late = opened(token), opened(token)
@@ -120,14 +120,14 @@ def test_what_is_not_accepted_is_an_entry_and_what_is_mistyped_none() -> None:
     assert refused() == []
     assert client.post("/console/invitation/", FORM).status_code == 422  # the name is taken
     assert client.post("/console/invitation/", FORM | {"username": "other"}).status_code == 302
-    assert late.get("/console/invitation/").status_code == 410  # looking writes nothing
+    assert late.get("/console/invitation/").status_code == 410  # # reading writes nothing
     assert late.post("/console/invitation/", FORM).status_code == 410
     assert opened("unknown").post("/console/invitation/", FORM).status_code == 410
     one = ("invitation.accept", "visitor", str(invitation.pk))
     assert refused() == [one, one, ("invitation.accept", "visitor", "of an unknown link")]
 
 
-def test_somebody_who_is_logged_in_gets_the_roles_and_no_second_account() -> None:
+def test_a_logged_in_person_gets_the_roles_and_no_second_account() -> None:
     _, token = invited()
     client = opened(token, logged_in("maria", "viewer", environment="staging"))
     assert "logged in as <strong>maria</strong>" in text(client.get("/console/invitation/"))
@@ -136,7 +136,7 @@ def test_somebody_who_is_logged_in_gets_the_roles_and_no_second_account() -> Non
     assert User.objects.count() == 2
 
 
-def test_a_role_that_is_held_already_is_not_given_twice() -> None:
+def test_a_role_already_held_is_not_granted_twice() -> None:
     _, token = invited()
     client = opened(token, logged_in("maria", "editor", environment="staging"))
     assert client.post("/console/invitation/").status_code == 302
@@ -146,7 +146,7 @@ def test_a_role_that_is_held_already_is_not_given_twice() -> None:
 # --- no longer valid ---------------------------------------------------------------------------------------
 
 
-def test_it_ends_with_its_time(settings: Any) -> None:
+def test_it_expires(settings: Any) -> None:
     settings.CLOCK = "process"
     _, token = invited(lives=timedelta(days=1))
     client = opened(token)
@@ -157,7 +157,7 @@ def test_it_ends_with_its_time(settings: Any) -> None:
         assert client.post("/console/invitation/", FORM).status_code == 410
 
 
-def test_it_ends_when_it_is_revoked() -> None:
+def test_it_ends_when_revoked() -> None:
     invitation, token = invited()
     actions.revoke_invitation(invitation.pk, actor=admin(), reason="sent to the wrong one")
     assert "revoked" in text(opened(token).get("/console/invitation/"))
@@ -179,7 +179,7 @@ def test_it_gives_nothing_that_its_inviter_may_no_longer_give(why: str) -> None:
     assert not User.objects.filter(username="nina").exists()
 
 
-def test_a_token_that_nobody_made_opens_nothing() -> None:
+def test_an_unknown_token_opens_nothing() -> None:
     for token in ("x", "a" * 500, "%00", "..%2f"):
         client = Client()
         client.get(f"/console/invitation/{token}/")
@@ -187,7 +187,7 @@ def test_a_token_that_nobody_made_opens_nothing() -> None:
     assert Client().get("/console/invitation/").status_code == 410
 
 
-def test_the_token_is_gone_from_the_address_at_once() -> None:
+def test_the_token_leaves_the_url_immediately() -> None:
     _, token = invited()
     client = opened(token)
     assert token not in client.get("/console/invitation/").content.decode()
@@ -212,7 +212,7 @@ def test_the_token_is_gone_from_the_address_at_once() -> None:
         ("full_name", "Ni\u202ena", "invisible character"),
     ],
 )
-def test_a_bad_account_is_refused_beside_its_field(field: str, value: str, said: str) -> None:
+def test_a_bad_account_is_refused_next_to_its_field(field: str, value: str, said: str) -> None:
     _, token = invited()
     form = FORM | {field: value} | ({"again": value} if field == "password" else {})
     answer = opened(token).post("/console/invitation/", form)
@@ -242,7 +242,7 @@ def test_a_bad_invitation_is_refused(fields: dict[str, Any]) -> None:
     assert not Invitation.objects.exists()
 
 
-def test_it_requires_an_admin_of_each_place_that_it_gives() -> None:
+def test_it_requires_an_admin_of_each_environment() -> None:
     staging = admin("sam", "staging")
     assert invited(staging)[0].inviter_label == "sam"
     for roles in ([{"environment": "production", "role": "viewer"}], [{"environment": "", "role": "viewer"}]):
@@ -263,7 +263,7 @@ def test_a_taken_name_is_refused_whatever_its_case() -> None:
     assert Invitation.objects.get().accepted_at is None
 
 
-# --- the page of those who invite, and the API ---------------------------------------------------------------
+# # --- the page of inviters, and the API ----------------------------------------------------------------------
 
 
 def test_the_page_shows_the_link_once() -> None:
@@ -281,7 +281,7 @@ def test_the_page_shows_the_link_once() -> None:
     assert token not in listed
 
 
-def test_the_page_says_what_is_missing_and_keeps_what_was_typed() -> None:
+def test_the_page_names_missing_fields_and_keeps_the_input() -> None:
     client = logged_in("root", "admin")
     answer = client.post("/console/people/invite/", {"invited": "Nina", "days": 3, "reason": "new"})
     assert answer.status_code == 422
@@ -300,7 +300,7 @@ def test_the_page_revokes() -> None:
     assert "Nina" not in text(client.get("/console/people/"))
 
 
-def test_it_requires_the_admin_role_to_see_or_end_them() -> None:
+def test_it_requires_the_admin_role_to_list_or_revoke_them() -> None:
     invitation, _ = invited()
     client = logged_in("tom", "viewer", "operator")
     for path in ("people/", "people/invite/", f"people/invitations/{invitation.pk}/revoke/"):
@@ -311,14 +311,14 @@ def test_it_requires_the_admin_role_to_see_or_end_them() -> None:
     assert call("POST", f"invitations/{invitation.pk}/revoke", {"reason": "x"}).status_code == 403
 
 
-def test_an_admin_of_one_environment_sees_what_gives_only_that() -> None:
+def test_an_admin_of_one_environment_sees_only_its_invitations() -> None:
     invited()
     invited(roles=[{"environment": "production", "role": "viewer"}])
     call = Caller("admin", environment="staging")
     assert [item["roles"] for item in call("GET", "invitations").json()["items"]] == [EDITOR]
 
 
-def test_the_api_gives_the_link_once() -> None:
+def test_the_api_returns_the_link_once() -> None:
     call = Caller("admin")
     asked = {"invited": "Nina", "roles": EDITOR, "reason": "new", "days": 2}
     answer = call("POST", "invitations", asked, **{"Idempotency-Key": "one"})
@@ -355,7 +355,7 @@ def test_a_bad_body_is_a_422(body: dict[str, Any]) -> None:
     assert not Invitation.objects.exists()
 
 
-def test_a_key_hands_out_no_more_than_it_has() -> None:
+def test_a_key_cannot_grant_more_than_it_has() -> None:
     narrowed = Caller("admin", environment="staging")
     body = {"invited": "N", "roles": [{"role": "viewer", "environment": "production"}], "reason": "x"}
     assert narrowed("POST", "invitations", body).status_code == 403
@@ -363,12 +363,12 @@ def test_a_key_hands_out_no_more_than_it_has() -> None:
     assert limited("POST", "invitations", body | {"roles": EDITOR}).json()["code"] == "key_limited"
 
 
-def test_the_system_may_invite_the_first_people() -> None:
+def test_the_system_can_invite_the_first_people() -> None:
     _, token = actions.invite("Ann", actor=SYSTEM, roles=[{"role": "admin"}], reason="")
     user = actions.accept_with_password(actions.token_hash(token), username="ann", password=PASSWORD)
     assert has_role(user, "admin", "")
 
 
-def test_what_is_refused_is_an_error_of_ours() -> None:
+def test_a_refusal_is_a_pointsman_error() -> None:
     with pytest.raises(PointsmanError):
         actions.accept_with_password("no hash", username="nina", password=PASSWORD)

@@ -1,6 +1,6 @@
-"""What takes two is asked again when an invitation is accepted, of the one who made it, as things are then.
+"""An invitation that needs a second person is checked again, against its inviter, when it is accepted.
 
-Else an invitation that was made while one person was enough would be a stock of approvers for later.
+Otherwise invitations created while one person was enough could be saved up as approvers for later.
 """
 
 from datetime import timedelta
@@ -51,11 +51,11 @@ def refuses(token_sha256: str, why: str) -> None:
     assert Invitation.objects.filter(token_sha256=token_sha256, accepted_at=None).exists()
 
 
-# --- made while one was enough ------------------------------------------------------------------------------
+# # --- created while one person was enough ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("role", "place"), [("approver", "staging"), ("admin", "staging"), ("approver", "")])
-def test_four_eyes_that_were_switched_on_meanwhile(role: str, place: str) -> None:
+def test_four_eyes_switched_on_in_the_meantime_refuse_it(role: str, place: str) -> None:
     staging, root = builders.environment("staging", four_eyes=False), person("root", "admin")
     person("eva", "approver")
     token_sha256 = link(root, role, place)
@@ -63,8 +63,8 @@ def test_four_eyes_that_were_switched_on_meanwhile(role: str, place: str) -> Non
     refuses(token_sha256, "a second person")
 
 
-def test_an_approver_who_came_meanwhile() -> None:
-    """Of two links made by somebody who was alone, one makes the first approver; then somebody else can agree."""
+def test_an_approver_added_in_the_meantime_refuses_it() -> None:
+    """The first of two links makes the first approver. Then somebody else could agree, so the second is refused."""
     builders.environment("production", four_eyes=True)
     root = person("root", "admin")
     first, second = (link(root, "approver", "production") for _ in range(2))
@@ -72,7 +72,7 @@ def test_an_approver_who_came_meanwhile() -> None:
     refuses(second, "a second person")
 
 
-def test_an_approver_who_was_taken_away_meanwhile() -> None:
+def test_it_stays_refused_after_that_approver_is_removed() -> None:
     builders.environment("production", four_eyes=True)
     root = person("root", "admin")
     first, second = (link(root, "approver", "production") for _ in range(2))
@@ -81,7 +81,7 @@ def test_an_approver_who_was_taken_away_meanwhile() -> None:
     refuses(second, "a second person")
 
 
-def test_somebody_who_is_logged_in_gets_nothing_either() -> None:
+def test_a_logged_in_person_gets_nothing_either() -> None:
     builders.environment("production", four_eyes=True)
     root = person("root", "admin")
     first, second = (link(root, "approver", "production") for _ in range(2))
@@ -92,8 +92,8 @@ def test_somebody_who_is_logged_in_gets_nothing_either() -> None:
     assert not Membership.objects.filter(user=puppet).exists()
 
 
-def test_all_of_it_or_nothing() -> None:
-    """A link of an editor and an approver makes no editor: what was shown is not what would be given."""
+def test_it_grants_everything_or_nothing() -> None:
+    """A link for an editor and an approver does not make an editor, because that is not what it showed."""
     staging, root = builders.environment("staging", four_eyes=False), person("root", "admin")
     person("eva", "approver")
     roles = [{"role": role, "environment": "staging"} for role in ("editor", "approver")]
@@ -102,7 +102,7 @@ def test_all_of_it_or_nothing() -> None:
     refuses(actions.token_hash(token), "approver")
 
 
-def test_what_approves_nothing_is_given_as_before() -> None:
+def test_roles_that_approve_nothing_are_still_granted() -> None:
     staging, root = builders.environment("staging", four_eyes=False), person("root", "admin")
     person("eva", "approver")
     tokens = [link(root, role, "staging") for role in ("viewer", "editor", "operator")]
@@ -112,18 +112,18 @@ def test_what_approves_nothing_is_given_as_before() -> None:
     assert verification.verify().findings == []
 
 
-def test_the_instances_own_invitation_stands() -> None:
-    """A command on the server makes approvers, four eyes or not: who runs it can do anything."""
+def test_an_invitation_by_the_system_is_not_affected() -> None:
+    """A command on the server can make approvers regardless of four eyes; its user can do anything anyway."""
     builders.environment("production", four_eyes=True)
     person("eva", "approver")
     assert has_role(accepted(link(SYSTEM, "approver", "production")), "approver", "production")
 
 
-# --- made with a key ------------------------------------------------------------------------------------------
+# # --- created with a key -------------------------------------------------------------------------------------
 
 
 def by_key(**options: Any) -> tuple[Key, str]:
-    """A key that may invite, and the hash of the token of a link that it made."""
+    """A key that may invite, and the hash of the token of a link that it created."""
     call = Caller("admin", **options)
     body = {"invited": "Nina", "roles": [{"role": "viewer", "environment": "staging"}], "reason": "x"}
     made = call("POST", "invitations", body)
@@ -131,7 +131,7 @@ def by_key(**options: Any) -> tuple[Key, str]:
     return call.key, actions.token_hash(made.json()["link"].rstrip("/").rpartition("/")[2])
 
 
-def test_a_link_made_with_a_key_is_good_while_the_key_is() -> None:
+def test_a_link_created_with_a_key_is_valid_while_the_key_is() -> None:
     key, token_sha256 = by_key()
     assert has_role(accepted(token_sha256), "viewer", "staging")
     assert Invitation.objects.get().inviter_key == key.key_id
@@ -139,15 +139,15 @@ def test_a_link_made_with_a_key_is_good_while_the_key_is() -> None:
 
 
 @pytest.mark.parametrize("of_a_person", [True, False])
-def test_a_revoked_key_takes_its_links_with_it(of_a_person: bool) -> None:
+def test_revoking_a_key_ends_its_links(of_a_person: bool) -> None:
     user = User.objects.create_superuser("boss") if of_a_person else None
     key, token_sha256 = by_key(user=user)
     actions.revoke_key(key.key_id, actor=SYSTEM, reason="it was stolen")
     refuses(token_sha256, "key")
 
 
-def test_a_key_that_belongs_to_nobody_is_not_the_instance() -> None:
-    """Its link for an approver was good for anybody who came later, as if a command had made it."""
+def test_a_key_without_a_person_is_not_the_system() -> None:
+    """Its link for an approver once stayed valid for anybody, as if a command had created it."""
     builders.environment("production", four_eyes=True)
     call = Caller("admin")
     body = {"invited": "P", "roles": [{"role": "approver", "environment": "production"}], "reason": "x"}
@@ -156,7 +156,7 @@ def test_a_key_that_belongs_to_nobody_is_not_the_instance() -> None:
     refuses(actions.token_hash(first.rstrip("/").rpartition("/")[2]), "a second person")
 
 
-def test_a_link_lives_no_longer_than_its_key(settings: Any) -> None:
+def test_a_link_expires_no_later_than_its_key(settings: Any) -> None:
     settings.CLOCK = "process"
     ends = timezone.now() + timedelta(hours=1)
     key, token_sha256 = by_key()
@@ -165,7 +165,7 @@ def test_a_link_lives_no_longer_than_its_key(settings: Any) -> None:
         refuses(token_sha256, "key")
 
 
-def test_a_link_says_the_end_of_its_key() -> None:
+def test_a_link_shows_the_expiry_of_its_key() -> None:
     ends = timezone.now() + timedelta(hours=1)
     call = Caller("admin")
     Key.objects.filter(pk=call.key.pk).update(expires_at=ends)

@@ -1,4 +1,4 @@
-"""Accounts: closed at once, opened again, and always somebody left who can do everything."""
+"""Accounts: deactivated at once, activated again, and somebody who can do everything always remains."""
 
 import json
 from typing import Any
@@ -53,7 +53,7 @@ def test_sessions_and_keys_end_at_once() -> None:
     assert done() == ["key.issue", "user.deactivate", "key.revoke"]
 
 
-def test_nothing_comes_back_to_life_with_the_account() -> None:
+def test_activation_restores_no_sessions_or_keys() -> None:
     client = logged_in("ann", "viewer")
     ann = User.objects.get(username="ann")
     call = Caller("viewer", user=ann)
@@ -70,8 +70,8 @@ def test_others_stay_logged_in() -> None:
     assert (ann.get("/console/").status_code, tom.get("/console/").status_code) == (302, 200)
 
 
-def test_what_a_deactivated_approver_agreed_to_counts_no_longer() -> None:
-    """A request that takes two: the first one leaves before the second one agrees."""
+def test_the_approval_of_a_deactivated_person_no_longer_counts() -> None:
+    """In a request that needs two approvals, the first approver leaves before the second one agrees."""
     builders.environment("production")
     eva, ben = person("eva", "approver"), person("ben", "approver")
     request = change_requests.ask(
@@ -88,7 +88,7 @@ def test_what_a_deactivated_approver_agreed_to_counts_no_longer() -> None:
     assert not change_requests.agree(request, actor=Actor.of_user(ben), reason="y", expected_binding=binding)
 
 
-def test_it_says_so_when_it_is_done_already() -> None:
+def test_it_reports_that_it_is_already_done() -> None:
     ann = person("ann")
     with pytest.raises(Conflict, match="active already"):
         actions.activate_person(ann, actor=root(), reason="x")
@@ -133,7 +133,7 @@ def test_a_lost_second_factor_is_removed() -> None:
 # --- the last admin --------------------------------------------------------------------------------------------
 
 
-def test_the_last_admin_stays() -> None:
+def test_the_last_admin_cannot_be_removed() -> None:
     only = person("root", "admin")
     held = Membership.objects.get()
     for change in (
@@ -146,7 +146,7 @@ def test_the_last_admin_stays() -> None:
     assert [entry.outcome for entry in Entry.objects.all()] == ["refused", "refused"]
 
 
-def test_the_last_superuser_stays_while_nobody_is_admin() -> None:
+def test_the_last_superuser_cannot_be_removed_without_an_admin() -> None:
     only = User.objects.create_superuser("only")
     actor = Actor.of_user(only)
     with pytest.raises(LastAdmin):
@@ -158,7 +158,7 @@ def test_the_last_superuser_stays_while_nobody_is_admin() -> None:
     assert not User.objects.get(username="only").is_superuser
 
 
-def test_somebody_inactive_or_of_one_environment_does_not_count() -> None:
+def test_inactive_admins_and_admins_of_one_environment_do_not_count() -> None:
     only = person("root", "admin")
     person("sam", "admin", environment="staging")
     User.objects.filter(pk=person("gone", "admin").pk).update(is_active=False)
@@ -168,7 +168,7 @@ def test_somebody_inactive_or_of_one_environment_does_not_count() -> None:
     actions.deactivate_person(only, actor=root(), reason="x")
 
 
-def test_a_superuser_may_drop_their_own_admin_role() -> None:
+def test_a_superuser_can_drop_their_own_admin_role() -> None:
     User.objects.create_superuser("root")
     held = Membership.objects.create(user=User.objects.get(), role="admin")
     actions.withdraw_role(held, actor=root(), reason="not needed")
@@ -177,7 +177,7 @@ def test_a_superuser_may_drop_their_own_admin_role() -> None:
 # --- pages and API -----------------------------------------------------------------------------------------------
 
 
-def test_the_list_shows_who_may_do_what_where() -> None:
+def test_the_list_shows_everybodys_roles() -> None:
     builders.environment("production"), builders.environment("staging")
     person("ann", "editor", environment="staging"), person("bob", "approver", environment="production")
     words = text(logged_in("root", "admin").get("/console/people/"))
@@ -187,7 +187,7 @@ def test_the_list_shows_who_may_do_what_where() -> None:
     assert "ann" in found and "bob" not in found
 
 
-def test_an_admin_of_one_environment_sees_its_roles_and_no_others() -> None:
+def test_an_admin_of_one_environment_sees_only_its_roles() -> None:
     builders.environment("production"), builders.environment("staging")
     ann = person("ann", "editor", environment="staging")
     person("ann", "approver", environment="production")
@@ -200,7 +200,7 @@ def test_an_admin_of_one_environment_sees_its_roles_and_no_others() -> None:
     assert client.post(f"/console/people/roles/{other.pk}/withdraw/", {"reason": "x"}).status_code == 404
 
 
-def test_the_page_gives_and_takes_roles() -> None:
+def test_the_page_grants_and_withdraws_roles() -> None:
     builders.environment("staging")
     ann = person("ann")
     client = logged_in("root", "admin")
@@ -216,7 +216,7 @@ def test_the_page_gives_and_takes_roles() -> None:
     assert done()[1:] == ["membership.grant", "membership.grant", "membership.withdraw"]
 
 
-def test_a_role_elsewhere_cannot_be_given_by_a_forged_form() -> None:
+def test_a_forged_form_cannot_grant_a_role_elsewhere() -> None:
     builders.environment("production"), builders.environment("staging")
     ann, client = person("ann"), logged_in("sam", "admin", environment="staging")
     for place in ("production", "", "nowhere"):
@@ -235,7 +235,7 @@ def test_the_page_changes_an_account(change: str) -> None:
     assert len(done()) == 1
 
 
-def test_the_page_says_why_the_last_admin_stays() -> None:
+def test_the_page_explains_why_the_last_admin_stays() -> None:
     client = logged_in("root", "admin")
     root_pk = User.objects.get().pk
     answer = client.post(f"/console/people/{root_pk}/deactivate/", {"reason": "x"})
@@ -244,7 +244,7 @@ def test_the_page_says_why_the_last_admin_stays() -> None:
     assert client.get("/console/").status_code == 200
 
 
-def test_it_hides_what_is_not_there() -> None:
+def test_pages_of_invisible_people_are_not_found() -> None:
     client = logged_in("root", "admin")
     for path in ("people/99999/", "people/99999999999999/", f"people/{User.objects.get().pk}/no-such-thing/"):
         assert client.get(f"/console/{path}").status_code == 404
@@ -277,7 +277,7 @@ def test_the_api_lists_and_changes_people() -> None:
     assert Key.objects.get(key_id=key.key.key_id).revoked_at is not None
 
 
-def test_the_api_refuses_who_is_no_admin() -> None:
+def test_the_api_refuses_others_than_admins() -> None:
     ann = person("ann")
     for call in (Caller("viewer", "editor", "approver", "operator"), Caller("admin", workloads=["one"])):
         assert call("GET", "people").status_code == 403
@@ -288,7 +288,7 @@ def test_the_api_refuses_who_is_no_admin() -> None:
     assert Client().get("/api/v1/people").status_code == 401
 
 
-def test_no_entry_of_a_person_holds_a_password() -> None:
+def test_entries_about_people_contain_no_password() -> None:
     ann = User.objects.create_user("ann", password="a long enough word")
     actions.deactivate_person(ann, actor=root(), reason="left")
     assert "argon2" not in json.dumps([bytes(e.body).decode() for e in Entry.objects.all()])
@@ -297,7 +297,7 @@ def test_no_entry_of_a_person_holds_a_password() -> None:
 # --- teams ---------------------------------------------------------------------------------------------------
 
 
-def test_the_pages_make_a_team_and_say_who_is_on_it() -> None:
+def test_the_pages_create_a_team_and_show_its_members() -> None:
     ann, client = person("ann"), logged_in("root", "admin")
     assert client.post("/console/teams/", {"name": "support", "reason": "new"})["Location"].endswith(
         "/teams/support/"
@@ -310,7 +310,7 @@ def test_the_pages_make_a_team_and_say_who_is_on_it() -> None:
     assert client.post("/console/teams/support/", {"members": [999], "reason": "x"}).status_code == 422
 
 
-def test_others_may_look_at_teams_and_not_change_them() -> None:
+def test_others_can_see_teams_but_not_change_them() -> None:
     actions.create_team("support", actor=SYSTEM)
     for client in (logged_in("tom", "viewer"), logged_in("sam", "admin", environment="staging")):
         assert (

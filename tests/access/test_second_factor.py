@@ -1,4 +1,4 @@
-"""The authenticator app and the recovery codes: set up, asked for, used once, taken away; each an entry."""
+"""The authenticator app and recovery codes: set up, required, used once, removed, each with an entry."""
 
 import json
 from datetime import timedelta
@@ -68,7 +68,7 @@ def test_the_password_alone_opens_nothing(client: Client, maria: User, secret: s
     assert last_body()["evidence"] == {"by": ["password", "totp"]}
 
 
-def test_a_wrong_code_is_an_entry_of_the_person(client: Client, maria: User, secret: str) -> None:
+def test_a_wrong_code_is_recorded_for_the_person(client: Client, maria: User, secret: str) -> None:
     with_password(client)
     answer = client.post("/console/login/second-factor/", {"code": "000000"})
     assert "The code is wrong" in text(answer)
@@ -83,7 +83,7 @@ def test_a_wrong_code_is_an_entry_of_the_person(client: Client, maria: User, sec
 
 
 def test_codes_cannot_be_guessed(client: Client, maria: User, secret: str) -> None:
-    """Five wrong ones, and not even the right one is looked at."""
+    """After five wrong codes not even the correct one is accepted."""
     with_password(client)
     for number in range(5):
         client.post("/console/login/second-factor/", {"code": f"{number:06}"})
@@ -102,7 +102,7 @@ def test_a_code_works_once(client: Client, maria: User, secret: str) -> None:
     assert not inside(other)
 
 
-def test_setting_it_up_asks_for_the_password_and_is_an_entry(client: Client, maria: User) -> None:
+def test_setting_it_up_requires_the_password_and_is_an_entry(client: Client, maria: User) -> None:
     with_password(client)
     page = client.get("/console/account/totp/on/")
     assert page["Location"].startswith("/console/account/confirm/")
@@ -120,7 +120,7 @@ def test_setting_it_up_asks_for_the_password_and_is_an_entry(client: Client, mar
     assert "on" in text(client.get("/console/account/"))
 
 
-def test_nothing_is_left_when_its_entry_cannot_be_written(
+def test_nothing_is_stored_if_its_entry_cannot_be_written(
     client: Client, maria: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_password(client)
@@ -162,13 +162,13 @@ def test_turning_it_off_is_an_entry(client: Client, maria: User, secret: str) ->
     assert not Authenticator.objects.exists()
 
 
-def test_its_key_is_not_readable_in_the_database(maria: User, secret: str) -> None:
+def test_its_key_is_encrypted_in_the_database(maria: User, secret: str) -> None:
     kept = Authenticator.objects.get()
     assert secret not in json.dumps(kept.data)
     assert kept.wrap().validate_code(code(secret))
 
 
-def test_its_key_is_still_read_after_the_secret_key_was_changed(maria: User, secret: str) -> None:
+def test_its_key_is_readable_after_a_change_of_the_secret_key(maria: User, secret: str) -> None:
     from django.conf import settings
 
     with override_settings(SECRET_KEY="another", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
@@ -207,22 +207,22 @@ class TestRequired:
         with override_settings(REQUIRE_SECOND_FACTOR=True):
             yield
 
-    def test_every_page_leads_to_where_it_is_set_up(self, client: Client, maria: User) -> None:
+    def test_every_page_redirects_to_the_setup(self, client: Client, maria: User) -> None:
         with_password(client)
         for path in ("/console/", "/console/audit/", "/console/fleet/"):
             assert client.get(path)["Location"] == "/console/account/totp/on/"
         assert client.get("/console/account/").status_code == 200
 
-    def test_the_api_says_what_is_missing(self, maria: User) -> None:
+    def test_the_api_names_what_is_missing(self, maria: User) -> None:
         answer = logged_in("maria", "admin").get("/api/v1/keys")
         assert (answer.status_code, answer.json()["code"]) == (403, "second_factor_missing")
 
-    def test_with_one_everything_is_as_ever(self, client: Client, maria: User, secret: str) -> None:
+    def test_with_a_second_factor_everything_works(self, client: Client, maria: User, secret: str) -> None:
         with_password(client)
         client.post("/console/login/second-factor/", {"code": code(secret)})
         assert inside(client)
 
-    def test_keys_and_strangers_are_asked_for_none(self, client: Client) -> None:
+    def test_keys_and_anonymous_visitors_need_none(self, client: Client) -> None:
         from tests.support.callers import Caller
 
         assert Caller("viewer")("GET", "teams").status_code == 200

@@ -1,4 +1,4 @@
-"""By password: what the log keeps of it, and what stops who guesses."""
+"""Signing in with a password: its entries in the audit log, and the limits against guessing."""
 
 import json
 from datetime import timedelta
@@ -31,7 +31,7 @@ def bodies() -> list[dict[str, object]]:
     return [json.loads(bytes(entry.body)) for entry in Entry.objects.order_by("seq")]
 
 
-def test_a_sign_in_and_its_end_are_entries(client: Client, maria: User) -> None:
+def test_sign_in_and_sign_out_are_entries(client: Client, maria: User) -> None:
     assert sign_in(client, "maria", RIGHT) == 302
     assert client.post("/console/logout/").status_code == 302
     assert client.get("/console/").status_code == 302
@@ -46,7 +46,9 @@ def test_a_sign_in_and_its_end_are_entries(client: Client, maria: User) -> None:
     assert ended["action"] == "session.end"
 
 
-def test_a_failure_is_an_entry_that_names_the_person_and_no_password(client: Client, maria: User) -> None:
+def test_a_failure_is_an_entry_that_names_the_person_without_the_password(
+    client: Client, maria: User
+) -> None:
     assert sign_in(client, "maria", "a wrong word") == 200
     (body,) = bodies()
     assert (body["action"], body["outcome"]) == ("session.begin", "refused")
@@ -58,8 +60,8 @@ def test_a_failure_is_an_entry_that_names_the_person_and_no_password(client: Cli
     assert "a wrong word" not in json.dumps(body)
 
 
-def test_an_unknown_name_is_kept_nowhere_since_it_may_be_a_password(client: Client, maria: User) -> None:
-    """Somebody typed the password into the name's field."""
+def test_an_unknown_name_is_not_stored_because_it_may_be_a_password(client: Client, maria: User) -> None:
+    """Somebody typed the password into the field of the name."""
     assert sign_in(client, RIGHT, "x") == 200
     kept = [*bodies(), *AccessAttempt.objects.values()]
     assert len(kept) == 2
@@ -67,7 +69,7 @@ def test_an_unknown_name_is_kept_nowhere_since_it_may_be_a_password(client: Clie
     assert bodies()[0]["target"] == {"kind": "user", "id": "of an unknown name"}
 
 
-def test_after_ten_failures_not_even_the_right_password_helps(client: Client, maria: User) -> None:
+def test_after_ten_failures_not_even_the_correct_password_works(client: Client, maria: User) -> None:
     assert [sign_in(client, "maria", f"wrong {number}") for number in range(9)] == [200] * 9
     assert sign_in(client, "Maria ", "wrong again") == 429  # the same person, however it is spelled
     answer = client.post(LOGIN, {"username": "maria", "password": RIGHT}, REMOTE_ADDR="10.0.0.1")
@@ -77,7 +79,7 @@ def test_after_ten_failures_not_even_the_right_password_helps(client: Client, ma
     assert bodies()[-1]["evidence"]["code"] == "too_many_requests"  # type: ignore[index]
 
 
-def test_who_is_locked_out_costs_no_hash(
+def test_a_locked_out_attempt_computes_no_hash(
     client: Client, maria: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(10):
@@ -87,14 +89,14 @@ def test_who_is_locked_out_costs_no_hash(
     assert sign_in(client, "maria", RIGHT) == 429
 
 
-def test_nobody_is_locked_out_from_elsewhere(client: Client, maria: User) -> None:
+def test_attempts_from_elsewhere_lock_nobody_out(client: Client, maria: User) -> None:
     for number in range(60):
         sign_in(client, "maria", f"wrong {number}", "203.0.113.9")
     assert sign_in(client, "maria", RIGHT, "203.0.113.9") == 429
     assert sign_in(client, "maria", RIGHT, "10.0.0.1") == 302
 
 
-def test_a_lock_ends_after_a_quarter_of_an_hour(client: Client, maria: User) -> None:
+def test_a_lock_ends_after_15_minutes(client: Client, maria: User) -> None:
     for number in range(10):
         sign_in(client, "maria", f"wrong {number}")
     with time_machine.travel(timezone.now() + timedelta(minutes=14, seconds=50), tick=False):
@@ -103,7 +105,7 @@ def test_a_lock_ends_after_a_quarter_of_an_hour(client: Client, maria: User) -> 
         assert sign_in(client, "maria", RIGHT) == 302
 
 
-def test_a_good_sign_in_forgets_the_failures_before_it(client: Client, maria: User) -> None:
+def test_a_successful_sign_in_resets_the_failures(client: Client, maria: User) -> None:
     for number in range(9):
         sign_in(client, "maria", f"wrong {number}")
     assert sign_in(client, "maria", RIGHT) == 302
@@ -111,13 +113,13 @@ def test_a_good_sign_in_forgets_the_failures_before_it(client: Client, maria: Us
     assert sign_in(client, "maria", "wrong once more") == 200
 
 
-def test_a_flood_of_failures_folds_into_a_count(client: Client) -> None:
+def test_a_flood_of_failures_is_folded_into_a_count(client: Client) -> None:
     for number in range(60):
         sign_in(client, f"name {number}", "x")
     assert Entry.objects.count() == 20
 
 
-def test_the_right_password_of_a_deactivated_person_opens_nothing(client: Client, maria: User) -> None:
+def test_the_password_of_a_deactivated_person_does_not_work(client: Client, maria: User) -> None:
     User.objects.update(is_active=False)
     answer = client.post(LOGIN, {"username": "maria", "password": RIGHT}, follow=True)
     assert "This account is closed" in text(answer)
@@ -125,14 +127,14 @@ def test_the_right_password_of_a_deactivated_person_opens_nothing(client: Client
     assert bodies()[0]["evidence"]["detail"] == "The account is deactivated."  # type: ignore[index]
 
 
-def test_an_odd_name_is_a_failed_sign_in_like_any_other(client: Client) -> None:
+def test_an_odd_name_is_an_ordinary_failure(client: Client) -> None:
     for name in ("", " ", "a" * 10_000, "\0", "maria\0", "🦊", "%", "' OR 1=1 --", "\u202emaria"):
         assert sign_in(client, name, "x") == 200, name
     assert client.post(LOGIN, {}).status_code == 200
     assert client.post(LOGIN, b"\xff\xfe", content_type="application/json").status_code in (200, 400)
 
 
-def test_it_leads_to_where_one_wanted_to_go_and_nowhere_else(client: Client, maria: User) -> None:
+def test_it_redirects_to_the_requested_page_and_nowhere_else(client: Client, maria: User) -> None:
     form = {"username": "maria", "password": RIGHT}
     answer = client.post(LOGIN, form | {"next": "/console/audit/"})
     assert answer["Location"] == "/console/audit/"
@@ -140,7 +142,7 @@ def test_it_leads_to_where_one_wanted_to_go_and_nowhere_else(client: Client, mar
     assert other["Location"] == "/console/"
 
 
-def test_nobody_signs_up(client: Client) -> None:
+def test_nobody_can_sign_up(client: Client) -> None:
     from django.urls import NoReverseMatch, reverse
 
     with pytest.raises(NoReverseMatch):

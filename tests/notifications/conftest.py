@@ -1,4 +1,4 @@
-"""A receiver that answers as a test says, and an allow list that lets it be spoken to."""
+"""A receiver whose answers a test sets, and an allow list that contains it."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any

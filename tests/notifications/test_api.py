@@ -1,4 +1,4 @@
-"""/api/v1/notifications and /api/v1/break-glass: who may, what is shown once, what the audit log keeps."""
+"""/api/v1/notifications and /api/v1/break-glass: permissions, secrets shown once, entries in the audit log."""
 
 from typing import Any
 from uuid import uuid4
@@ -29,7 +29,7 @@ def hook(listener: Listener, **fields: Any) -> dict[str, Any]:
     return {"name": "ops", "kind": "webhook", "address": listener.url, "reason": "to be told"} | fields
 
 
-def test_the_secret_is_shown_once_and_kept_sealed(admin: Caller, listener: Listener) -> None:
+def test_the_secret_is_shown_once_and_stored_encrypted(admin: Caller, listener: Listener) -> None:
     made = admin("POST", RECEIVERS, hook(listener))
     assert made.status_code == 201
     secret = made.json()["secret"]
@@ -42,13 +42,13 @@ def test_the_secret_is_shown_once_and_kept_sealed(admin: Caller, listener: Liste
     )
 
 
-def test_an_idempotent_retry_gets_no_secret(admin: Caller, listener: Listener) -> None:
+def test_an_idempotent_retry_does_not_return_the_secret(admin: Caller, listener: Listener) -> None:
     once = {"Idempotency-Key": "k-1"}
     assert admin("POST", RECEIVERS, hook(listener), **once).json()["secret"]
     assert admin("POST", RECEIVERS, hook(listener), **once).json()["secret"] is None
 
 
-def test_a_slack_address_is_shown_to_nobody(admin: Caller, listener: Listener) -> None:
+def test_a_slack_address_is_never_shown(admin: Caller, listener: Listener) -> None:
     url = f"{listener.url}/T000/B000/XyZsecret"
     made = admin("POST", RECEIVERS, hook(listener, kind="slack", address=url)).json()
     assert made["address"].endswith("…cret")
@@ -74,7 +74,7 @@ def test_each_write_is_one_entry(admin: Caller, listener: Listener) -> None:
     assert verification.verify().findings == []
 
 
-def test_a_test_tells_what_was_answered(admin: Caller, listener: Listener) -> None:
+def test_a_test_message_returns_the_answer(admin: Caller, listener: Listener) -> None:
     listener.answers = [status(418, b"short and stout")]
     made = admin("POST", RECEIVERS, hook(listener)).json()
     sent = admin("POST", f"{RECEIVERS}/{made['id']}/test", {"reason": "does it work"})
@@ -106,12 +106,12 @@ def test_bad_input_is_refused(admin: Caller, listener: Listener, fields: dict[st
     assert (answer.status_code, answer.json()["code"], Receiver.objects.count()) == (422, code, 0)
 
 
-def test_a_name_is_taken_once(admin: Caller, listener: Listener) -> None:
+def test_a_name_can_be_used_once(admin: Caller, listener: Listener) -> None:
     admin("POST", RECEIVERS, hook(listener))
     assert admin("POST", RECEIVERS, hook(listener)).status_code == 409
 
 
-def test_an_edit_wants_the_version_that_was_read(admin: Caller, listener: Listener) -> None:
+def test_an_edit_requires_the_current_version(admin: Caller, listener: Listener) -> None:
     one = f"{RECEIVERS}/{admin('POST', RECEIVERS, hook(listener)).json()['id']}"
     assert admin("PATCH", one, {"name": "b"}).status_code == 428
     assert admin("PATCH", one, {"name": "b"}, **{"If-Match": '"7"'}).status_code == 412
@@ -161,7 +161,7 @@ def test_break_glass_is_listed_and_reviewed_by_a_second_person(admin: Caller) ->
     assert BreakGlass.objects.exclude(reviewed_at=None).count() == 1
 
 
-def test_a_banner_that_was_taken_down_in_the_database_is_found(admin: Caller) -> None:
+def test_a_banner_removed_in_the_database_is_detected(admin: Caller) -> None:
     environment = builders.environment("production", four_eyes=True)
     workload = builders.workload("summaries")
     builders.served(environment, workload)

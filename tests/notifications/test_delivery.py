@@ -1,4 +1,4 @@
-"""What is told arrives, signed, whatever a receiver does; and a bad receiver keeps nobody waiting."""
+"""Messages arrive, signed, whatever a receiver does, and a bad receiver delays nobody else."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def tell(sentence: str = "Something happened.", type_: str = events.HELD, **data
         outbox.emit(type_, sentence, **data)
 
 
-def test_it_arrives_signed_as_standard_webhooks_says(listener: Listener) -> None:
+def test_it_is_signed_according_to_standard_webhooks(listener: Listener) -> None:
     _, secret = receiver(listener)
     tell(environment="production", workload="summaries")
     assert delivery.run_due() == 1
@@ -42,7 +42,7 @@ def test_it_arrives_signed_as_standard_webhooks_says(listener: Listener) -> None
     assert Delivery.objects.get().state == DELIVERED
 
 
-def test_during_a_rotation_the_new_and_the_old_secret_both_fit(listener: Listener) -> None:
+def test_during_a_rotation_both_secrets_sign(listener: Listener) -> None:
     found, old = receiver(listener)
     _, new = actions.rotate_secret(found, expected=None, actor=SYSTEM)
     tell()
@@ -51,7 +51,7 @@ def test_during_a_rotation_the_new_and_the_old_secret_both_fit(listener: Listene
     assert Webhook(old).verify(body, headers) == Webhook(new).verify(body, headers)
 
 
-def test_after_the_overlap_the_old_secret_signs_no_more(listener: Listener) -> None:
+def test_after_the_overlap_the_old_secret_no_longer_signs(listener: Listener) -> None:
     found, old = receiver(listener)
     found, new = actions.rotate_secret(found, expected=None, actor=SYSTEM, overlap=timedelta(0))
     tell()
@@ -63,9 +63,7 @@ def test_after_the_overlap_the_old_secret_signs_no_more(listener: Listener) -> N
 
 
 @pytest.mark.parametrize("code", [500, 503, 404, 401, 301, 429])
-def test_an_answer_that_is_no_yes_is_tried_again_with_the_same_id(
-    listener: Listener, settings: Any, code: int
-) -> None:
+def test_a_failed_attempt_is_repeated_with_the_same_id(listener: Listener, settings: Any, code: int) -> None:
     settings.CLOCK = "process"
     listener.answers = [status(code, b"not now"), status(204, b"")]
     receiver(listener)
@@ -80,7 +78,7 @@ def test_an_answer_that_is_no_yes_is_tried_again_with_the_same_id(
     assert len({headers["webhook-id"] for _, headers, _ in listener.got}) == 1
 
 
-def test_pauses_grow_and_after_the_last_attempt_it_is_given_up(listener: Listener, settings: Any) -> None:
+def test_pauses_grow_until_the_last_attempt_gives_up(listener: Listener, settings: Any) -> None:
     settings.CLOCK = "process"
     listener.answers = [status(500)]
     receiver(listener)
@@ -89,7 +87,7 @@ def test_pauses_grow_and_after_the_last_attempt_it_is_given_up(listener: Listene
         tell()
         while (found := _attempted()).state == WAITING:
             pauses.append((found.due_at - clock.now()).total_seconds())
-            now.move_to(found.due_at + timedelta(seconds=700))  # the receiver has rested, too
+            now.move_to(found.due_at + timedelta(seconds=700))  # # past the receiver's pause, too
     assert len(listener.got) == len(delivery.PAUSES) + 1
     assert found.state == DEAD
     assert pauses == sorted(pauses)
@@ -101,7 +99,7 @@ def _attempted() -> Delivery:
     return Delivery.objects.get()
 
 
-def test_it_waits_for_as_long_as_the_receiver_asks(listener: Listener) -> None:
+def test_it_respects_retry_after(listener: Listener) -> None:
     listener.answers = [status(429, Retry_After="3600")]
     receiver(listener)
     tell()
@@ -109,7 +107,7 @@ def test_it_waits_for_as_long_as_the_receiver_asks(listener: Listener) -> None:
     assert Delivery.objects.get().due_at > clock.now() + timedelta(minutes=55)
 
 
-def test_a_receiver_that_is_gone_is_not_asked_again(listener: Listener) -> None:
+def test_a_receiver_that_is_gone_gets_no_more_attempts(listener: Listener) -> None:
     listener.answers = [status(410)]
     receiver(listener)
     tell()
@@ -117,7 +115,7 @@ def test_a_receiver_that_is_gone_is_not_asked_again(listener: Listener) -> None:
     assert Delivery.objects.get().state == DEAD
 
 
-def test_what_was_given_up_can_be_sent_again(listener: Listener) -> None:
+def test_a_delivery_given_up_can_be_sent_again(listener: Listener) -> None:
     listener.answers = [status(410), status(200)]
     receiver(listener)
     tell()
@@ -129,9 +127,7 @@ def test_what_was_given_up_can_be_sent_again(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("answer", [hang, drip], ids=["hangs", "drips"])
-def test_a_receiver_that_keeps_us_waiting_is_given_up_in_time(
-    listener: Listener, monkeypatch: Any, answer: Any
-) -> None:
+def test_a_slow_receiver_is_given_up_in_time(listener: Listener, monkeypatch: Any, answer: Any) -> None:
     monkeypatch.setattr(sending, "PATIENCE_S", 1.0)
     monkeypatch.setattr(delivery, "PAUSES", (600,) * 10)
     listener.answers = [answer]
@@ -139,12 +135,12 @@ def test_a_receiver_that_keeps_us_waiting_is_given_up_in_time(
     for number in range(5):
         tell(f"number {number}")
     delivery.run_due()
-    assert len(listener.got) == 1  # one attempt under way at a time, then it rests
+    assert len(listener.got) == 1  # # one attempt at a time, then the receiver pauses
     assert "no complete answer" in Delivery.objects.exclude(attempted_at=None).get().answer
 
 
-def test_a_slow_receiver_holds_nobody_up(listener: Listener, monkeypatch: Any) -> None:
-    """It answers only when the other has got everything: one after the other, neither would."""
+def test_a_slow_receiver_does_not_delay_another(listener: Listener, monkeypatch: Any) -> None:
+    """It answers only when the other one has received everything. In sequence neither would finish."""
     monkeypatch.setattr(sending, "PATIENCE_S", 60.0)
     others_are_done = threading.Event()
 
@@ -170,7 +166,7 @@ def test_a_slow_receiver_holds_nobody_up(listener: Listener, monkeypatch: Any) -
     assert Delivery.objects.exclude(state=DELIVERED).count() == 0
 
 
-def test_an_answer_without_end_is_cut(listener: Listener) -> None:
+def test_an_endless_answer_is_cut_off(listener: Listener) -> None:
     listener.answers = [endless]
     receiver(listener)
     tell()
@@ -179,7 +175,7 @@ def test_an_answer_without_end_is_cut(listener: Listener) -> None:
     assert (found.state, len(found.answer)) == (DELIVERED, sending.KEPT)
 
 
-def test_a_receiver_that_does_not_listen_is_tried_again(settings: Any) -> None:
+def test_an_unreachable_receiver_is_tried_again(settings: Any) -> None:
     settings.WEBHOOK_ALLOWED = ["127.0.0.1"]
     actions.add_receiver("gone", "webhook", "http://127.0.0.1:9/", actor=SYSTEM)
     tell()
@@ -189,9 +185,7 @@ def test_a_receiver_that_does_not_listen_is_tried_again(settings: Any) -> None:
     assert "ConnectError" in found.answer
 
 
-def test_an_address_that_the_settings_do_not_allow_any_more_is_not_spoken_to(
-    listener: Listener, settings: Any
-) -> None:
+def test_an_address_no_longer_allowed_is_not_contacted(listener: Listener, settings: Any) -> None:
     receiver(listener)
     settings.WEBHOOK_ALLOWED = []
     tell()
@@ -200,7 +194,7 @@ def test_an_address_that_the_settings_do_not_allow_any_more_is_not_spoken_to(
     assert "WEBHOOK_ALLOWED" in Delivery.objects.get().answer
 
 
-def test_a_secret_that_cannot_be_read_is_said_and_not_sent_unsigned(
+def test_an_unreadable_secret_is_reported_and_nothing_is_sent_unsigned(
     listener: Listener, settings: Any
 ) -> None:
     receiver(listener)
@@ -216,7 +210,7 @@ def test_a_secret_that_cannot_be_read_is_said_and_not_sent_unsigned(
     assert Delivery.objects.get().state == DELIVERED
 
 
-def test_two_that_deliver_at_once_make_one_attempt(listener: Listener) -> None:
+def test_two_processes_make_one_attempt(listener: Listener) -> None:
     receiver(listener)
     tell()
     outbox.spread()
@@ -227,7 +221,7 @@ def test_two_that_deliver_at_once_make_one_attempt(listener: Listener) -> None:
     assert delivery.run_due() == 0
 
 
-def test_an_attempt_whose_process_died_is_made_again(listener: Listener, settings: Any) -> None:
+def test_the_attempt_of_a_dead_process_is_repeated(listener: Listener, settings: Any) -> None:
     settings.CLOCK = "process"
     receiver(listener)
     with time_machine.travel(clock.now(), tick=False) as now:
@@ -239,7 +233,7 @@ def test_an_attempt_whose_process_died_is_made_again(listener: Listener, setting
     assert Delivery.objects.get().state == DELIVERED
 
 
-def test_slack_gets_plain_text_in_which_nothing_is_a_command(listener: Listener, settings: Any) -> None:
+def test_slack_gets_plain_text_without_commands(listener: Listener, settings: Any) -> None:
     settings.PUBLIC_URL = "https://pointsman.example.org/"
     actions.add_receiver("chat", "slack", listener.url, actor=SYSTEM)
     tell("Look <!channel> & <https://evil.example|here>", target={"kind": "environment", "id": "production"})
@@ -251,7 +245,7 @@ def test_slack_gets_plain_text_in_which_nothing_is_a_command(listener: Listener,
     assert "webhook-signature" not in headers
 
 
-def test_mail_carries_no_header_of_the_senders_choice(settings: Any, mailoutbox: Any) -> None:
+def test_mail_headers_cannot_be_injected(settings: Any, mailoutbox: Any) -> None:
     settings.EMAIL_HOST_SET = True
     actions.add_receiver("mail", "email", "ops@example.org", actor=SYSTEM)
     tell("Two\r\nBcc: everybody@example.org lines")
@@ -262,7 +256,7 @@ def test_mail_carries_no_header_of_the_senders_choice(settings: Any, mailoutbox:
     assert Delivery.objects.get().state == DELIVERED
 
 
-def test_a_receiver_gets_what_it_asked_for_and_no_more(listener: Listener) -> None:
+def test_a_receiver_gets_only_what_it_subscribed_to(listener: Listener) -> None:
     receiver(listener, events=[events.CHECKPOINT])
     with Listener() as other:
         receiver(other, "staging", environments=["staging"])
@@ -272,17 +266,17 @@ def test_a_receiver_gets_what_it_asked_for_and_no_more(listener: Listener) -> No
         assert [json.loads(body)["type"] for _, _, body in listener.got] == [events.CHECKPOINT]
         assert [json.loads(body)["type"] for _, _, body in other.got] == [
             events.CHECKPOINT
-        ]  # of no environment
+        ]  # # without an environment
 
 
-def test_one_that_is_disabled_gets_nothing(listener: Listener) -> None:
+def test_a_disabled_receiver_gets_nothing(listener: Listener) -> None:
     found, _ = receiver(listener)
     actions.edit_receiver(found, expected=None, actor=SYSTEM, enabled=False, reason="too loud")
     tell()
     assert delivery.run_due() == 0
 
 
-def test_old_ones_are_forgotten_and_those_that_wait_are_not(listener: Listener, settings: Any) -> None:
+def test_old_deliveries_are_deleted_and_waiting_ones_are_kept(listener: Listener, settings: Any) -> None:
     listener.answers = [status(200), status(500)]
     receiver(listener)
     tell("arrives")

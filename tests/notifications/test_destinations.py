@@ -1,4 +1,4 @@
-"""Nothing inside is spoken to: not by name, not by number in any spelling, not by what a name answers later."""
+"""Internal addresses are never contacted: not by name, not by number in any spelling, not by a changed DNS answer."""
 
 import asyncio
 import ipaddress
@@ -11,7 +11,7 @@ from controlplane.notifications.destinations import DestinationRefused
 from tests.support.receivers import Listener, status
 
 REFUSED = [
-    # loopback, in every spelling that some resolver takes
+    # # loopback, in every spelling that some resolver accepts
     "https://127.0.0.1/", "https://127.0.0.53/", "https://127.1/", "https://127.0.1/", "https://2130706433/",
     "https://0x7f000001/", "https://0x7f.0.0.1/", "https://0177.0.0.1/", "https://017700000001/", "https://127.0.0.01/",
     "https://[::1]/", "https://[0:0:0:0:0:0:0:1]/", "https://localhost/", "https://LOCALHOST/", "https://localhost./",
@@ -26,7 +26,7 @@ REFUSED = [
     "https://169.254.169.254/latest/meta-data/", "https://169.254.170.2/", "https://169.254.0.1/",
     "https://2852039166/", "https://0xa9fea9fe/", "https://0251.0376.0251.0376/", "https://[fe80::1]/",
     "https://[fd00:ec2::254]/", "https://100.100.100.200/", "https://168.63.129.16/", "https://192.0.0.192/",
-    # IPv4 inside of IPv6
+    # # IPv4 within IPv6
     "https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/", "https://[::ffff:10.0.0.1]/",
     "https://[::ffff:169.254.169.254]/", "https://[::127.0.0.1]/", "https://[64:ff9b::7f00:1]/",
     "https://[64:ff9b::a9fe:a9fe]/", "https://[64:ff9b:1::a00:1]/", "https://[2002:7f00:1::]/",
@@ -35,9 +35,9 @@ REFUSED = [
     "https://192.0.2.1/", "https://198.51.100.7/", "https://203.0.113.9/", "https://198.18.0.1/", "https://240.0.0.1/",
     "https://224.0.0.1/", "https://239.255.255.255/", "https://192.88.99.1/", "https://[2001:db8::1]/",
     "https://[ff02::1]/", "https://[fec0::1]/", "https://[100::1]/", "https://192.0.0.1/",
-    # names that are looked for inside
+    # # names that resolve internally
     "https://intranet/", "https://metadata/", "https://kubernetes/",
-    # schemes, credentials, what parsers read in two ways
+    # # schemes, credentials, URLs that parsers read differently
     "http://example.org/", "ftp://example.org/", "file:///etc/passwd", "gopher://example.org/", "//example.org/",
     "https://user:word@example.org/", "https://example.org@127.0.0.1/", "https://example.org\\@127.0.0.1/",
     "https://example.org:0/", "https://example.org:99999/", "https://exa mple.org/", "https://example.org/\r\nHost: a",
@@ -48,12 +48,12 @@ REFUSED = [
 INSIDE = ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1", "64:ff9b::a00:1"]
 
 
-def test_the_list_is_long_enough_to_mean_something() -> None:
+def test_the_list_of_internal_addresses_is_long_enough() -> None:
     assert len(set(REFUSED)) >= 90
 
 
 @pytest.mark.parametrize("url", REFUSED, ids=ascii)
-def test_it_refuses(url: str) -> None:
+def test_it_refuses_internal_addresses(url: str) -> None:
     with pytest.raises(DestinationRefused) as refused:
         destinations.resolved(destinations.read(url), _answers("93.184.216.34"))
     assert refused.value.code == "destination_refused"
@@ -62,25 +62,25 @@ def test_it_refuses(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://example.org/", "https://example.org:8443/a?b=c", "https://93.184.216.34/"]
 )
-def test_it_takes_what_is_outside(url: str) -> None:
+def test_it_accepts_external_addresses(url: str) -> None:
     assert destinations.resolved(destinations.read(url), _answers("93.184.216.34")) == "93.184.216.34"
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_it_refuses_a_name_that_answers_with_an_address_inside(address: str) -> None:
+def test_it_refuses_a_name_that_resolves_to_an_internal_address(address: str) -> None:
     found = destinations.read("https://innocent.example.org/")
     with pytest.raises(DestinationRefused):
         destinations.resolved(found, _answers(address))
-    with pytest.raises(DestinationRefused):  # one bad answer among good ones is enough
+    with pytest.raises(DestinationRefused):  # # one internal address among external ones is enough
         destinations.resolved(found, _answers("93.184.216.34", address))
 
 
-def test_it_refuses_a_name_without_an_answer() -> None:
+def test_it_refuses_a_name_that_does_not_resolve() -> None:
     with pytest.raises(DestinationRefused):
         destinations.resolved(destinations.read("https://nothing.example.org/"), _answers())
 
 
-# IANA's special-purpose registries: what is not globally reachable.
+# # IANA's special-purpose registries: networks that are not globally reachable.
 SPECIAL = [
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "::1/128",
@@ -89,13 +89,13 @@ SPECIAL = [
 
 
 @pytest.mark.parametrize("text", SPECIAL)
-def test_both_ends_of_a_special_network_are_inside(text: str) -> None:
+def test_both_ends_of_a_special_network_are_internal(text: str) -> None:
     network = ipaddress.ip_network(text)
     assert not destinations.is_public(network[0])
     assert not destinations.is_public(network[-1])
 
 
-def test_the_settings_can_name_hosts_and_networks_inside(settings: Any) -> None:
+def test_the_settings_can_allow_internal_hosts_and_networks(settings: Any) -> None:
     settings.WEBHOOK_ALLOWED = ["hooks.internal", "10.1.0.0/16", "chat"]
     assert (
         destinations.resolved(destinations.read("http://hooks.internal/"), _answers("192.168.1.1"))
@@ -112,10 +112,10 @@ def test_the_settings_can_name_hosts_and_networks_inside(settings: Any) -> None:
             destinations.resolved(destinations.read(url), _answers("93.184.216.34"))
 
 
-def test_it_connects_to_the_address_that_it_judged(
+def test_it_connects_to_the_address_that_it_checked(
     listener: Listener, settings: Any, monkeypatch: Any
 ) -> None:
-    """A name that answers otherwise at the next question gets no second one."""
+    """The name is resolved only once, so a different second answer has no effect."""
     settings.WEBHOOK_ALLOWED = ["rebinding.example.org"]
     asked: list[str] = []
 
@@ -130,14 +130,14 @@ def test_it_connects_to_the_address_that_it_judged(
     assert listener.got[0][1]["host"].startswith("rebinding.example.org:")
 
 
-def test_it_follows_no_redirect(listener: Listener) -> None:
+def test_it_follows_no_redirects(listener: Listener) -> None:
     listener.answers = [status(307, Location=f"{listener.url}/inside")]
     outcome = asyncio.run(sending.attempt(sending.Post(listener.url, {}, b"{}")))
     assert (outcome.delivered, outcome.status, len(listener.got)) == (False, 307, 1)
     assert "redirects are not followed" in outcome.answer
 
 
-def test_the_environments_proxy_is_not_used(listener: Listener, monkeypatch: Any) -> None:
+def test_the_proxy_of_the_environment_is_not_used(listener: Listener, monkeypatch: Any) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9/")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9/")
     assert asyncio.run(sending.attempt(sending.Post(listener.url, {}, b"{}"))).delivered

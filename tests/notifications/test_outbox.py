@@ -1,4 +1,4 @@
-"""What happens is kept to be told in the transaction in which it happens."""
+"""Notifications are stored in the transaction of the change that they report."""
 
 from datetime import timedelta
 from typing import Any
@@ -47,7 +47,7 @@ def summaries(production: Environment) -> Workload:
     return workload
 
 
-def test_a_change_that_is_taken_back_tells_nothing(production: Environment) -> None:
+def test_a_change_that_is_rolled_back_is_not_reported(production: Environment) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         log.record(actor=SYSTEM, action="rollout.roll_back", target=("rollout", "1"))
         assert told() == [events.ROLLED_BACK]
@@ -55,14 +55,14 @@ def test_a_change_that_is_taken_back_tells_nothing(production: Environment) -> N
     assert told() == []
 
 
-def test_a_refused_attempt_tells_nothing(production: Environment) -> None:
+def test_a_refused_attempt_is_not_reported(production: Environment) -> None:
     refusal = log.attempt(actor=SYSTEM, action="rollout.break_glass", target=("rollout", "1"))
     with pytest.raises(Conflict), refusal:
         raise Conflict("no")
     assert (told(), BreakGlass.objects.count()) == ([], 0)
 
 
-def test_a_proposal_and_its_rollback_are_told(production: Environment, summaries: Workload) -> None:
+def test_a_proposal_and_its_rollback_are_reported(production: Environment, summaries: Workload) -> None:
     rollout = running(summaries, production)
     rollouts.roll_back_rollout(rollout, actor=actor_of("tom"), reason="it is slow")
     assert told() == [events.APPROVAL_WAITS, events.ROLLED_BACK]
@@ -72,7 +72,7 @@ def test_a_proposal_and_its_rollback_are_told(production: Environment, summaries
     assert (last.data["reason"], last.environment) == ("it is slow", "production")
 
 
-def test_break_glass_is_told_and_stays_open(production: Environment, summaries: Workload) -> None:
+def test_break_glass_is_reported_and_stays_open(production: Environment, summaries: Workload) -> None:
     rollout = proposed(summaries, production)
     rollouts.break_glass_start(rollout, actor=actor_of("tom"), reason="the site is down")
     assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS]
@@ -81,7 +81,7 @@ def test_break_glass_is_told_and_stays_open(production: Environment, summaries: 
     assert opened.reviewed_at is None
 
 
-def test_switching_four_eyes_off_is_told(production: Environment) -> None:
+def test_switching_four_eyes_off_is_reported(production: Environment) -> None:
     Notification.objects.all().delete()
     request_four_eyes_off(production, actor=actor_of("ann"), reason="a drill")
     policies.edit_environment(
@@ -92,7 +92,7 @@ def test_switching_four_eyes_off_is_told(production: Environment) -> None:
     assert told() == [events.APPROVAL_WAITS, events.BREAK_GLASS, events.FOUR_EYES]
 
 
-def test_a_checkpoint_is_told_with_its_note(production: Environment) -> None:
+def test_a_checkpoint_is_reported_with_its_note(production: Environment) -> None:
     Notification.objects.all().delete()
     made = checkpoints.make()
     assert made is not None
@@ -100,7 +100,7 @@ def test_a_checkpoint_is_told_with_its_note(production: Environment) -> None:
     assert (row.type, row.data["note"], row.data["seq"]) == (events.CHECKPOINT, made.note, made.seq)
 
 
-def test_a_rollout_that_is_held_too_long_is_told_once_for_each_stage(
+def test_a_rollout_held_too_long_is_reported_once_per_stage(
     production: Environment, summaries: Workload, settings: Any
 ) -> None:
     settings.CLOCK = "process"
@@ -118,7 +118,7 @@ def test_a_rollout_that_is_held_too_long_is_told_once_for_each_stage(
     assert told() == [events.HELD, events.HELD]
 
 
-def test_a_stage_that_waits_for_an_approval_is_told_at_once(
+def test_a_stage_waiting_for_an_approval_is_reported_at_once(
     production: Environment, summaries: Workload
 ) -> None:
     rollout = running(summaries, production)
@@ -128,7 +128,7 @@ def test_a_stage_that_waits_for_an_approval_is_told_at_once(
     assert told() == [events.APPROVAL_WAITS]
 
 
-def test_a_policy_that_routers_refuse_is_told_once_a_day(
+def test_a_policy_refused_by_routers_is_reported_once_a_day(
     production: Environment, summaries: Workload
 ) -> None:
     served = summaries.assignments.get().baseline.digest
@@ -148,7 +148,7 @@ def test_a_policy_that_routers_refuse_is_told_once_a_day(
     assert row.data["routers"] == 7
 
 
-def test_a_dead_engine_is_told_once_for_each_time_it_stops() -> None:
+def test_a_dead_engine_is_reported_each_time_it_stops() -> None:
     Heartbeat.objects.create(job=ENGINE, at=clock.now())
     assert not engine_watch.look()
     for hours in (1, 2):
@@ -158,7 +158,7 @@ def test_a_dead_engine_is_told_once_for_each_time_it_stops() -> None:
     assert told() == [events.ENGINE_DEAD] * 2
 
 
-def test_an_engine_that_was_never_there_is_no_dead_one() -> None:
+def test_an_engine_that_never_ran_is_not_dead() -> None:
     assert not engine_watch.look()
 
 
@@ -173,18 +173,18 @@ class TestReview:
         logged_in(name, "approver", environment="production")
         return actor_of(name)
 
-    def test_a_second_person_ends_it(self, opened: BreakGlass) -> None:
+    def test_a_second_person_completes_it(self, opened: BreakGlass) -> None:
         actions.review(opened, actor=self._approver("eva"), reason="it was right")
         assert BreakGlass.objects.get().reviewed_by == "eva"
         assert told()[-1] == events.REVIEWED
 
-    def test_who_broke_it_cannot_also_not_by_a_key(self, opened: BreakGlass) -> None:
+    def test_the_person_who_did_it_cannot_review_it(self, opened: BreakGlass) -> None:
         tom = self._approver("tom")
         with pytest.raises(SelfApproval):
             actions.review(opened, actor=tom, reason="fine")
         assert BreakGlass.objects.get().reviewed_at is None
 
-    def test_it_is_reviewed_once(self, opened: BreakGlass) -> None:
+    def test_it_can_be_reviewed_once(self, opened: BreakGlass) -> None:
         actions.review(opened, actor=self._approver("eva"), reason="it was right")
         with pytest.raises(Conflict):
             actions.review(opened, actor=self._approver("ben"), reason="I, too")
