@@ -110,7 +110,7 @@ def test_names_that_differ_only_by_case_are_the_same() -> None:
         actions.create_person("Root", actor=SYSTEM, reason="new")
 
 
-# # --- changed outside the application ------------------------------------------------------------------------
+# --- changed outside the application ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_refused_link_is_an_entry_but_a_mistyped_field_is_not() -> None:
     assert refused() == []
     assert client.post("/console/invitation/", FORM).status_code == 422  # the name is taken
     assert client.post("/console/invitation/", FORM | {"username": "other"}).status_code == 302
-    assert late.get("/console/invitation/").status_code == 410  # # reading writes nothing
+    assert late.get("/console/invitation/").status_code == 410  # reading writes nothing
     assert late.post("/console/invitation/", FORM).status_code == 410
     assert opened("unknown").post("/console/invitation/", FORM).status_code == 410
     one = ("invitation.accept", "visitor", str(invitation.pk))
@@ -263,7 +263,7 @@ def test_a_taken_name_is_refused_whatever_its_case() -> None:
     assert Invitation.objects.get().accepted_at is None
 
 
-# # --- the page of inviters, and the API ----------------------------------------------------------------------
+# --- the page of inviters, and the API ----------------------------------------------------------------------
 
 
 def test_the_page_shows_the_link_once() -> None:

@@ -51,7 +51,7 @@ def refuses(token_sha256: str, why: str) -> None:
     assert Invitation.objects.filter(token_sha256=token_sha256, accepted_at=None).exists()
 
 
-# # --- created while one person was enough ---------------------------------------------------------------------
+# --- created while one person was enough ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("role", "place"), [("approver", "staging"), ("admin", "staging"), ("approver", "")])
@@ -119,7 +119,7 @@ def test_an_invitation_by_the_system_is_not_affected() -> None:
     assert has_role(accepted(link(SYSTEM, "approver", "production")), "approver", "production")
 
 
-# # --- created with a key -------------------------------------------------------------------------------------
+# --- created with a key -------------------------------------------------------------------------------------
 
 
 def by_key(**options: Any) -> tuple[Key, str]:

@@ -1,4 +1,4 @@
-"""The command line against the real admin API, in the process: requests go to Django's WSGI application."""
+"""The command line against the real admin API, in one process: requests go to Django's WSGI application."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def admin_key(db: Any) -> str:
-    """An admin key of somebody who may do everything everywhere."""
+    """An admin key of a person who may do everything everywhere."""
     from django.contrib.auth.models import User
 
     from controlplane.access.actions import issue_key
@@ -31,7 +31,7 @@ def admin_key(db: Any) -> str:
 
 @pytest.fixture
 def as_it_was_built(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verification finds altered entries only, and passes over what tests put past the log: people, teams."""
+    """Let verification ignore rows that tests create without an entry: people, teams."""
     from dataclasses import replace
 
     from controlplane.audit import verification
@@ -60,7 +60,7 @@ def run(admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setenv("POINTSMAN_URL", "http://localhost")
     monkeypatch.setenv("POINTSMAN_KEY", admin_key)
     monkeypatch.setenv("COLUMNS", "200")
-    # The server's log goes to this process's standard error, too; in life it is another process.
+    # The server's log goes to this process's standard error, too; in production it is another process.
     monkeypatch.setattr(logging.getLogger("django.request"), "disabled", True)
 
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""Every command line that the documentation shows: run here as it stands, or named with what runs it elsewhere."""
+"""Every command line in the documentation: run here unchanged, or listed with the test that runs it elsewhere."""
 
 import re
 import shlex
@@ -27,8 +27,8 @@ PAGES = [
     *ROOT.glob("*/README.md"),
 ]
 
-# How a line begins → what stands in for running it here. A file's name is a test's; `tests/integrations` are those of
-# `make integrations`, which continuous integration runs, too.
+# Start of a line → what runs it instead. A file name is that of a test; `tests/integrations` are the tests of
+# `make integrations`, which continuous integration also runs.
 ELSEWHERE = {
     "make demo": ".ci/run: the whole of it, after the tests",
     "pip install 'pointsman[": "tests/deploy/test_wheels.py: each extra",
@@ -41,7 +41,7 @@ ELSEWHERE = {
         "tests/integrations/test_litellm.py: LiteLLM's own proxy with such a configuration",
     "POINTSMAN_URL=https://pointsman.example POINTSMAN_KEY=pma_… POINTSMAN_AGENT":
         "tests/cli/test_mcp.py: every tool, by the SDK's own client",
-    # No Docker, no cluster, no systemd where tests run: the files are checked, and their processes run without them.
+    # Tests have no Docker, cluster or systemd: the files are checked, and their processes are run without them.
     **dict.fromkeys(
         ("cd deploy/compose", "cp pointsman.env.example", "docker compose"),
         "tests/deploy/test_processes.py: the commands of the services as processes",
@@ -51,7 +51,7 @@ ELSEWHERE = {
         ("cp deploy/systemd", "install -m", "systemctl", "journalctl"), "tests/deploy/test_files.py: the units"
     ),
 }  # fmt: skip
-# Pages whose lines a test runs one after another.
+# Pages whose lines a test runs in order.
 WHOLE = {
     "docs/tutorial/your-first-guarded-rollout.md": "tests/paths/test_tutorial.py",
     "README.md": "tests/house/test_readme.py: the tutorial's lines, and `make`'s targets",
@@ -83,7 +83,7 @@ HERE = [line for line in LINES if not line.text.startswith(tuple(ELSEWHERE))]
 
 @pytest.fixture
 def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
-    """What the pages take for granted: a workload that is served, with thirteen versions, and files of tasks."""
+    """What the pages assume: a served workload with thirteen versions, and files of tasks."""
     monkeypatch.chdir(tmp_path)
     User.objects.create_user("anna")
     found = builders.workload("support-summaries")
@@ -101,7 +101,7 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
 
 
 def ran_by_the_client(run: Run, words: list[str], folder: Path) -> str:
-    """`pointsman …`, perhaps `> file`; what it printed."""
+    """Run `pointsman …`, perhaps with `> file`. Return what it printed."""
     into = words[words.index(">") + 1] if ">" in words else None
     code, said, error = run(*(words[: words.index(">")] if into else words))
     assert code == 0, error
@@ -111,7 +111,7 @@ def ran_by_the_client(run: Run, words: list[str], folder: Path) -> str:
 
 
 def sent_by_curl(words: list[str], key: str) -> Any:
-    """The request that `curl` would send, to Django."""
+    """Send the request that `curl` would send to Django."""
     options = dict(zip(words, words[1:], strict=False))
     (address,) = [word for word in words if word.startswith("https://")][:1]
     path = "/" + address.split("/", 3)[3]
@@ -122,7 +122,7 @@ def sent_by_curl(words: list[str], key: str) -> Any:
 
 
 @pytest.mark.parametrize("page", sorted({line.page for line in HERE}))
-def test_each_line_of_a_page_does_what_it_says(
+def test_each_line_of_a_page_works(
     page: str, workload: Workload, run: Run, admin_key: str, tmp_path: Path
 ) -> None:
     tried: list[str] = []
@@ -141,7 +141,7 @@ def test_each_line_of_a_page_does_what_it_says(
     assert tried
 
 
-def test_what_is_run_elsewhere_is_there() -> None:
+def test_the_tests_that_run_lines_elsewhere_exist() -> None:
     for beginning, where in {**ELSEWHERE, **WHOLE}.items():
         file = where.partition(":")[0]
         assert not file.startswith("tests/") or (ROOT / file).is_file(), where

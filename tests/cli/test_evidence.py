@@ -1,4 +1,4 @@
-"""backtest, audit verify: what a version would do before any traffic, and whether the log is whole."""
+"""backtest and audit verify: the effect of a version before any traffic, and the state of the audit log."""
 
 import json
 from pathlib import Path
@@ -41,12 +41,12 @@ def test_a_version_is_run_over_recorded_tasks(run: Run, workload: Workload, task
     assert found["tasks"]["read"] == 40
 
 
-def test_a_pipeline_can_hold_a_version_against_a_bar(run: Run, workload: Workload, tasks: Path) -> None:
+def test_a_pipeline_can_compare_a_version_with_a_bar(run: Run, workload: Workload, tasks: Path) -> None:
     assert run("backtest", workload.name, "1", "--tasks", tasks, "--bar", "0.1")[0] == 0
     assert run("backtest", workload.name, "1", "--tasks", tasks, "--bar", "1")[0] == 1
 
 
-def test_a_draft_is_tried_like_a_version(run: Run, workload: Workload, tasks: Path, tmp_path: Path) -> None:
+def test_a_draft_can_be_backtested(run: Run, workload: Workload, tasks: Path, tmp_path: Path) -> None:
     draft = tmp_path / "draft.json"
     document = workload.versions.get(number=1).document
     draft.write_text(json.dumps({name: value for name, value in document.items() if name != "rank"}))
@@ -78,14 +78,14 @@ def test_a_routers_task_log_is_estimated_with_intervals(run: Run, workload: Work
         (["1", "--recorded", "mmlu", "--bar", "90"], "0 to 1"),
     ],
 )
-def test_what_cannot_be_backtested_is_said(
+def test_it_explains_why_something_cannot_be_backtested(
     run: Run, workload: Workload, arguments: list[str], says: str
 ) -> None:
     code, _, error = run("backtest", workload.name, *arguments)
     assert (code, says in error) == (2, True), error
 
 
-def test_a_file_that_is_no_text_is_refused(run: Run, workload: Workload, tmp_path: Path) -> None:
+def test_a_binary_file_is_refused(run: Run, workload: Workload, tmp_path: Path) -> None:
     file = tmp_path / "tasks.parquet"
     file.write_bytes(b"PAR1\xff\xfe")
     code, _, error = run("backtest", workload.name, "1", "--tasks", file)
@@ -93,7 +93,7 @@ def test_a_file_that_is_no_text_is_refused(run: Run, workload: Workload, tmp_pat
 
 
 @pytest.mark.usefixtures("as_it_was_built")
-def test_the_audit_log_is_verified_from_afar(run: Run, workload: Workload) -> None:
+def test_the_audit_log_is_verified_remotely(run: Run, workload: Workload) -> None:
     code, said, error = run("audit", "verify")
     assert (code, error) == (0, "")
     assert said.startswith("Verified: ")
@@ -101,7 +101,7 @@ def test_the_audit_log_is_verified_from_afar(run: Run, workload: Workload) -> No
 
 
 @pytest.mark.usefixtures("as_it_was_built")
-def test_tampering_is_named_and_ends_with_1(run: Run, workload: Workload) -> None:
+def test_tampering_is_named_and_exits_with_1(run: Run, workload: Workload) -> None:
     with append_only.lifted(), connection.cursor() as cursor:
         cursor.execute("UPDATE audit_entry SET reason = 'nothing happened' WHERE seq = 1")
     code, said, _ = run("audit", "verify")

@@ -60,7 +60,7 @@ def policy(home: Path, default: str, other: str) -> None:
     (home / "workloads" / "chat" / "policy.yaml").write_text(POLICY.format(default=default, other=other))
 
 
-def test_plan_says_what_would_change_and_changes_nothing(run: Run, folder: Path) -> None:
+def test_plan_lists_the_changes_and_changes_nothing(run: Run, folder: Path) -> None:
     entries = Entry.objects.count()
     code, said, _ = run("plan", folder)
     assert code == 0
@@ -79,7 +79,7 @@ def test_plan_says_what_would_change_and_changes_nothing(run: Run, folder: Path)
     assert not Workload.objects.exists()
 
 
-def test_apply_makes_it_so_and_a_second_time_changes_nothing(run: Run, folder: Path) -> None:
+def test_apply_makes_the_changes_and_a_second_time_none(run: Run, folder: Path) -> None:
     code, _, error = run("apply", folder)
     assert (code, error) == (0, "")
     assert Model.objects.filter(name__startswith="x/").count() == 2
@@ -104,7 +104,7 @@ def test_a_new_document_becomes_a_version_and_a_proposed_rollout(run: Run, folde
     assert run("apply", folder)[1].strip() == "No changes.", "it is under way"
 
 
-def test_the_way_back_to_an_older_document_is_no_new_version(run: Run, folder: Path) -> None:
+def test_returning_to_an_older_document_creates_no_version(run: Run, folder: Path) -> None:
     run("apply", folder)
     policy(folder, "small", "large")
     run("apply", folder)
@@ -113,7 +113,7 @@ def test_the_way_back_to_an_older_document_is_no_new_version(run: Run, folder: P
     assert PolicyVersion.objects.count() == 2
 
 
-def test_a_changed_field_is_changed_alone(run: Run, folder: Path) -> None:
+def test_only_a_changed_field_is_sent(run: Run, folder: Path) -> None:
     run("apply", folder)
     (folder / "models.yaml").write_text(MODELS.replace("600000000,", "700000000,"))
     code, said, _ = run("--json", "plan", folder)
@@ -124,7 +124,7 @@ def test_a_changed_field_is_changed_alone(run: Run, folder: Path) -> None:
     assert Model.objects.get(name="x/small").output_nusd_per_mtok == 700_000_000
 
 
-def test_one_bad_file_and_nothing_is_applied(run: Run, folder: Path) -> None:
+def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
     (folder / "plans.yaml").write_text("- [")
     policy(folder, "nowhere", "small")
     code, _, error = run("apply", folder)
@@ -145,7 +145,7 @@ def test_one_bad_file_and_nothing_is_applied(run: Run, folder: Path) -> None:
         ("workloads/chat/workload.yaml", "name: other", "belongs to 'chat', the folder to 'other'"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(
+def test_it_explains_what_is_wrong_with_a_file(
     run: Run, folder: Path, file: str, content: str, says: str
 ) -> None:
     (folder / file).write_text(content)
@@ -153,7 +153,7 @@ def test_what_is_wrong_with_a_file_is_said(
     assert (code, says in error) == (2, True), error
 
 
-def test_a_refusal_names_the_change_and_what_was_done_before(run: Run, folder: Path) -> None:
+def test_a_refusal_names_the_change_and_those_made_before(run: Run, folder: Path) -> None:
     (folder / "workloads" / "chat" / "workload.yaml").write_text(
         "{task_type: chat, quality_bar: 7, owner: nobody}"
     )
@@ -163,7 +163,7 @@ def test_a_refusal_names_the_change_and_what_was_done_before(run: Run, folder: P
     assert "earlier changes were made." in error
 
 
-def test_an_export_applies_without_a_change(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_an_export_applies_without_changes(run: Run, folder: Path, tmp_path: Path) -> None:
     run("apply", folder)
     out = tmp_path / "exported"
     assert run("export", out)[0] == 0
@@ -175,7 +175,7 @@ def test_an_export_applies_without_a_change(run: Run, folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("where", ["nowhere", "."])
-def test_a_folder_that_is_none_is_said(
+def test_a_missing_or_empty_folder_is_refused(
     run: Run, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

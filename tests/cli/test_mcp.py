@@ -1,4 +1,4 @@
-"""The MCP server over the real admin API, asked by the official SDK's own client."""
+"""The MCP server over the real admin API, called by the client of the official SDK."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(
 
 @pytest.fixture
 def person(run: Run, admin_key: str, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """What a person with every role may do. `run` sends the requests of this process to Django."""
+    """A server for a person with every role. `run` sends the requests of this process to Django."""
     monkeypatch.setenv(
         "DJANGO_ALLOW_ASYNC_UNSAFE", "true"
     )  # Django answers inside the client's event loop here
@@ -36,7 +36,7 @@ def person(run: Run, admin_key: str, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture
 def plane(person: Server) -> Server:
-    """The same person's, with the key of an agent."""
+    """A server for the same person with the key of an agent."""
     body = {
         "kind": "admin",
         "environment": "",
@@ -59,7 +59,7 @@ def called_text(plane: Server, tool: str, **arguments: Any) -> str:
 
 
 def asked(plane: Server, tool: str, **arguments: Any) -> tuple[bool, str]:
-    """Whether the tool refused, and what it said."""
+    """Return whether the tool refused, and its text."""
 
     async def ask() -> Any:
         async with Client(make_server(plane, "claude")) as client:
@@ -70,7 +70,7 @@ def asked(plane: Server, tool: str, **arguments: Any) -> tuple[bool, str]:
 
 
 def proposed(plane: Server) -> Any:
-    """A rollout that the agent proposed, of a workload of its person's team."""
+    """A rollout proposed by the agent, of a workload of its person's team."""
     environment, workload = builders.environment(), builders.workload()
     workload.owner.members.add(User.objects.get(username="platform-engineer"))
     builders.served(environment, workload)
@@ -81,7 +81,7 @@ def proposed(plane: Server) -> Any:
     return found
 
 
-def test_it_offers_no_tool_that_approves_or_touches_guards_and_keys(plane: Server) -> None:
+def test_it_offers_no_tool_for_approvals_guards_or_keys(plane: Server) -> None:
     async def names() -> list[str]:
         async with Client(make_server(plane, "claude")) as client:
             return [tool.name for tool in (await client.list_tools()).tools]
@@ -93,7 +93,7 @@ def test_it_offers_no_tool_that_approves_or_touches_guards_and_keys(plane: Serve
 
 
 @pytest.mark.parametrize("action", sorted(FORBIDDEN - {"keys", "memberships", "guardrails"}))
-def test_no_argument_of_a_tool_leads_to_what_is_forbidden(plane: Server, action: str) -> None:
+def test_no_argument_reaches_a_forbidden_action(plane: Server, action: str) -> None:
     with pytest.raises(CliError, match="An agent may not do that"):
         AgentServer(plane, "claude").act("rollouts/1", action, "please")
 
@@ -106,14 +106,14 @@ def test_a_proposal_names_the_agent_in_the_audit_log(plane: Server) -> None:
     assert entry.reason == "[agent claude] cheaper"
 
 
-def test_a_rollout_is_taken_back(person: Server, plane: Server) -> None:
+def test_a_rollout_is_withdrawn(person: Server, plane: Server) -> None:
     found = proposed(plane)
     person.act(f"rollouts/{found['id']}", "start", {"reason": "a person starts it"})
     called(plane, "roll_back_rollout", rollout_id=found["id"], reason="answers got worse")
     assert Rollout.objects.get().state in ("rolling_back", "rolled_back")
 
 
-def test_a_policy_is_checked_without_being_kept(plane: Server) -> None:
+def test_a_policy_is_checked_without_being_saved(plane: Server) -> None:
     text = "format: 1\nworkload: w\nmodels: {a: {model: x/y}}\ndefault: b\nfallback: [a]\n"
     found = called(plane, "check_policy", text=text)
     problem = found[0] if isinstance(found, list) else found
@@ -129,7 +129,7 @@ def test_a_policy_is_checked_against_the_catalogue(plane: Server) -> None:
     assert problem["path"] == "models.a.model"
 
 
-def test_a_version_is_tried_over_recorded_tasks(plane: Server) -> None:
+def test_a_version_is_backtested(plane: Server) -> None:
     workload = builders.workload()
     builders.version(workload)
     columns = "openai/gpt-4o-mini:success,anthropic/claude-sonnet-4-5:success"
@@ -137,10 +137,10 @@ def test_a_version_is_tried_over_recorded_tasks(plane: Server) -> None:
     assert found["tasks"]["read"] == 2
 
 
-def test_a_rollouts_report_is_read(plane: Server) -> None:
+def test_the_report_of_a_rollout_is_read(plane: Server) -> None:
     found = proposed(plane)
     assert "agent claude" in called_text(plane, "report", rollout_id=found["id"])
 
 
-def test_a_refusal_is_an_answer_in_words(plane: Server) -> None:
+def test_a_refusal_is_returned_as_text(plane: Server) -> None:
     assert "not_found" in called(plane, "rollout", rollout_id="00000000-0000-0000-0000-000000000000")

@@ -1,4 +1,4 @@
-"""examples/ci: each `pointsman` command of the pipelines does on a control plane what it stands there for."""
+"""examples/ci: each `pointsman` command of the pipelines works against a control plane."""
 
 import glob
 import os
@@ -24,21 +24,21 @@ GITLAB = yaml.safe_load((ROOT / "examples" / "ci" / "gitlab-ci.yml").read_text()
 
 
 def commands(job: str) -> dict[str, list[str]]:
-    """By pipeline: what the job runs of `pointsman`."""
+    """Return the `pointsman` commands of this job, by pipeline."""
     github = [step["run"] for step in GITHUB["jobs"][job]["steps"] if "run" in step]
     found = {"github": github, "gitlab": GITLAB[job]["script"]}
     return {name: [line for line in lines if line.startswith("pointsman ")] for name, lines in found.items()}
 
 
 def words(command: str) -> Iterator[str]:
-    """As a shell would have them, but for what waits for a rollout's end."""
+    """Split the command as a shell would, without the options that wait for the end of a rollout."""
     for word in shlex.split(os.path.expandvars(command))[1:]:
         yield from sorted(glob.glob(word)) if "*" in word else [] if word == "--wait" else [word]  # noqa: PTH207
 
 
 @pytest.fixture
 def assignment(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Assignment:
-    """A served workload, its folder beside us, and in it a change to its policy."""
+    """A served workload, with its folder in the current directory and a changed policy in it."""
     environment, workload = builders.environment(), builders.workload()
     assignment = builders.served(environment, workload)
     monkeypatch.chdir(tmp_path)
@@ -83,7 +83,7 @@ def test_a_merge_is_applied_and_the_log_verified(run: Run, assignment: Assignmen
     assert run(*words(verify))[0] == 0
 
 
-def test_every_key_is_a_secret_and_each_job_has_an_end() -> None:
+def test_every_key_is_a_secret_and_each_job_has_a_time_limit() -> None:
     for job in ("check", "apply"):
         assert GITHUB["jobs"][job]["timeout-minutes"]
     keys = re.findall(r"POINTSMAN_KEY: (.+)", (ROOT / "examples" / "ci" / "github-actions.yml").read_text())

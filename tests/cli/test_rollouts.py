@@ -53,7 +53,7 @@ def test_the_evidence_report_is_written(run: Run, assignment: Assignment, tmp_pa
 
 
 @pytest.mark.parametrize("group", [[], ["rollout"]])
-def test_without_a_command_the_help_is_shown_and_nothing_else(
+def test_without_a_command_it_shows_only_the_help(
     group: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(group) == 2
@@ -62,7 +62,7 @@ def test_without_a_command_the_help_is_shown_and_nothing_else(
     assert said.err == ""
 
 
-def test_a_rollout_is_proposed_started_and_taken_back(run: Run, assignment: Assignment) -> None:
+def test_a_rollout_is_proposed_started_and_rolled_back(run: Run, assignment: Assignment) -> None:
     code, said, error = proposed(run, assignment)
     assert (code, error) == (0, "")
     rollout = Rollout.objects.get()
@@ -77,14 +77,14 @@ def test_a_rollout_is_proposed_started_and_taken_back(run: Run, assignment: Assi
     assert rollout.state in ("rolling_back", "rolled_back")
 
 
-def test_what_can_not_be_done_now_is_refused_in_words(run: Run, assignment: Assignment) -> None:
+def test_an_impossible_action_is_refused_with_an_explanation(run: Run, assignment: Assignment) -> None:
     proposed(run, assignment)
     code, _, error = run("rollout", "advance", Rollout.objects.get().pk, "-m", "too early")
     assert code == 2
     assert error.startswith("pointsman: ") and error.rstrip().endswith(")")
 
 
-def test_watching_a_rollout_that_was_cancelled_ends_with_1(run: Run, assignment: Assignment) -> None:
+def test_watching_a_cancelled_rollout_exits_with_1(run: Run, assignment: Assignment) -> None:
     proposed(run, assignment)
     pk = Rollout.objects.get().pk
     run("rollout", "cancel", pk, "-m", "not today")
@@ -100,7 +100,7 @@ def test_rollouts_are_listed_as_a_table_or_as_json(run: Run, assignment: Assignm
     assert json.loads(run("--json", "rollout", "list", "--state", "completed")[1]) == []
 
 
-def test_a_pin_and_its_end(run: Run, assignment: Assignment) -> None:
+def test_a_model_is_pinned_and_unpinned(run: Run, assignment: Assignment) -> None:
     where = (assignment.workload.name, "-e", assignment.environment.name)
     assert run("pin", where[0], "large", *where[1:], "-m", "outage")[0] == 0
     assignment.refresh_from_db()
@@ -134,7 +134,7 @@ def test_a_policy_is_checked_against_the_servers_catalogue(run: Run, tmp_path: P
         ("POINTSMAN_KEY", "pma_wrong", "unauthenticated"),
     ],
 )
-def test_what_is_missing_to_reach_a_control_plane_is_said(
+def test_it_names_the_missing_option_for_reaching_a_control_plane(
     run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -162,7 +162,7 @@ PRICES = {
 
 
 def from_litellm(home: Path) -> tuple[str | Path, ...]:
-    """`init` with LiteLLM's configuration and price map, written to the folder."""
+    """Arguments of `init` for LiteLLM's configuration and price map, which are written to the folder."""
     config, prices = home / "config.yaml", home / "prices.json"
     config.write_text(LITELLM)
     prices.write_text(json.dumps(PRICES))
@@ -184,7 +184,7 @@ def test_init_sets_up_everything_from_litellms_configuration(run: Run, tmp_path:
     assert (code, "Everything was there already." in said) == (0, True)
 
 
-def test_init_keeps_the_routers_key_for_it_alone(run: Run, tmp_path: Path) -> None:
+def test_init_stores_the_router_key_for_its_user_only(run: Run, tmp_path: Path) -> None:
     arguments, where = from_litellm(tmp_path), tmp_path / "router.env"
     code, said, error = run(*arguments, "-e", "trial", "--write", where)
     assert (code, error) == (0, "")
@@ -195,14 +195,14 @@ def test_init_keeps_the_routers_key_for_it_alone(run: Run, tmp_path: Path) -> No
     assert "pmr_" not in said, "it is in the file, and nowhere else"
 
 
-def test_init_makes_nothing_where_the_key_cannot_be_kept(run: Run, tmp_path: Path) -> None:
+def test_init_creates_nothing_if_the_key_cannot_be_stored(run: Run, tmp_path: Path) -> None:
     arguments = from_litellm(tmp_path)
     code, _, error = run(*arguments, "--write", tmp_path / "no" / "such" / "folder")
     assert (code, "No such file or directory" in error) == (2, True), error
     assert not Model.objects.exists()
 
 
-def test_init_makes_nothing_of_a_model_whose_window_nobody_knows(run: Run, tmp_path: Path) -> None:
+def test_init_creates_nothing_for_a_model_with_an_unknown_window(run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "model_list: [{model_name: small, litellm_params: {model: x/unheard-of}}]"
     )
@@ -215,7 +215,9 @@ def test_init_makes_nothing_of_a_model_whose_window_nobody_knows(run: Run, tmp_p
     ("text", "says"),
     [("{}", "has no model_list"), ("model_list: [{a: 1}]", "no model_name"), ("a: [", "is no YAML")],
 )
-def test_init_says_what_is_wrong_with_a_configuration(run: Run, tmp_path: Path, text: str, says: str) -> None:
+def test_init_explains_what_is_wrong_with_a_configuration(
+    run: Run, tmp_path: Path, text: str, says: str
+) -> None:
     (tmp_path / "config.yaml").write_text(text)
     code, _, error = run("init", "--from", "litellm", tmp_path / "config.yaml", "-y")
     assert (code, says in error) == (2, True), error

@@ -1,4 +1,4 @@
-"""What the console's tests begin with. Models are imported late: this is read before the settings."""
+"""Fixtures of the console's tests. Models are imported late, because this file is read before the settings."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def people(db: None) -> "People":
-    """`people("tom", "approver", "operator")` is tom's browser, logged in, with these roles."""
+    """`people("tom", "approver", "operator")` is the browser of tom, logged in, with these roles."""
     from tests.support.people import logged_in
 
     return logged_in

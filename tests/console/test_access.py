@@ -1,4 +1,4 @@
-"""Who gets in, and what they get instead."""
+"""Who may open the console's pages, and what others get."""
 
 import pytest
 from django.contrib.auth.models import User
@@ -39,7 +39,7 @@ PAGES = [
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("name", "args"), PAGES, ids=[name for name, _ in PAGES])
-def test_it_sends_whoever_is_not_logged_in_to_the_login(name: str, args: list[object]) -> None:
+def test_a_visitor_is_redirected_to_the_login(name: str, args: list[object]) -> None:
     address = reverse(f"console:{name}", args=args)
     response = Client().get(address)
     assert response.status_code == 302
@@ -47,7 +47,7 @@ def test_it_sends_whoever_is_not_logged_in_to_the_login(name: str, args: list[ob
 
 
 @pytest.mark.parametrize(("name", "args"), PAGES[1:], ids=[name for name, _ in PAGES[1:]])
-def test_it_shows_nothing_to_whoever_holds_no_role(
+def test_a_person_without_a_role_sees_nothing(
     people: People, summaries: Workload, name: str, args: list[object]
 ) -> None:
     response = people("stranger").get(reverse(f"console:{name}", args=args))
@@ -55,12 +55,12 @@ def test_it_shows_nothing_to_whoever_holds_no_role(
     assert "summaries" not in response.content.decode().replace("/summaries/", "")
 
 
-def test_it_tells_whoever_holds_no_role_what_to_do(people: People) -> None:
+def test_a_person_without_a_role_is_told_what_to_do(people: People) -> None:
     assert b"You hold no role yet" in people("stranger").get(reverse("console:index")).content
 
 
 @pytest.mark.django_db
-def test_it_lets_in_a_person_who_is_not_on_the_staff() -> None:
+def test_a_person_need_not_be_staff() -> None:
     User.objects.create_user("maria", password="the right one")
     client = Client()
     form = {"username": "maria", "password": "the right one", "next": reverse("console:audit")}
@@ -70,7 +70,7 @@ def test_it_lets_in_a_person_who_is_not_on_the_staff() -> None:
 
 
 @pytest.mark.django_db
-def test_it_says_so_when_the_password_is_wrong() -> None:
+def test_a_wrong_password_is_reported() -> None:
     User.objects.create_user("maria", password="the right one")
     response = Client().post(reverse("console:login"), {"username": "maria", "password": "another"})
     assert response.status_code == 200
@@ -83,7 +83,7 @@ def test_a_polling_fragment_of_an_ended_session_reloads_the_page() -> None:
     assert response.headers["HX-Refresh"] == "true"
 
 
-def test_it_refuses_a_form_without_its_token(people: People, summaries: Workload) -> None:
+def test_a_form_without_its_csrf_token_is_refused(people: People, summaries: Workload) -> None:
     people("tom", "operator")
     client = Client(enforce_csrf_checks=True)
     client.force_login(User.objects.get(username="tom"))
@@ -92,11 +92,11 @@ def test_it_refuses_a_form_without_its_token(people: People, summaries: Workload
     assert not summaries.assignments.get().pin_model
 
 
-def test_it_refuses_a_method_that_a_page_has_not(people: People, production: Environment) -> None:
+def test_an_unsupported_method_is_refused(people: People, production: Environment) -> None:
     assert people("tom", "viewer").post(reverse("console:workloads")).status_code == 405
 
 
-def test_it_hides_rollouts_of_other_environments(
+def test_rollouts_of_other_environments_are_hidden(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = proposed(summaries, production)
@@ -105,6 +105,6 @@ def test_it_hides_rollouts_of_other_environments(
     assert str(rollout.pk) not in client.get(reverse("console:rollouts")).content.decode()
 
 
-def test_no_page_is_kept_by_the_browser(people: People, production: Environment) -> None:
+def test_browsers_cache_no_page(people: People, production: Environment) -> None:
     response = people("tom", "viewer").get(reverse("console:fleet"))
     assert response.headers["Cache-Control"] == "no-store"

@@ -1,4 +1,4 @@
-"""What pages say of a candidate before it moves anything."""
+"""What pages show about a candidate before it gets any traffic."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def traffic(production: Environment, summaries: Workload) -> None:
     rollups.refresh()
 
 
-def test_the_approval_shows_what_would_move_with_the_diff_beside_it(
+def test_the_approval_shows_what_would_move_and_the_diff(
     people: People, traffic: None, production: Environment, summaries: Workload
 ) -> None:
     rollout = proposed(summaries, production)
@@ -37,25 +37,27 @@ def test_the_approval_shows_what_would_move_with_the_diff_beside_it(
         assert "Blast radius" in page and f"/tickets (team {summaries.owner.name}): of 4" in page
         assert "What changes" in page and "rules[heavy].when" in page
         assert "The effect on success is unknown before tasks are tried" in page
-        # The yes comes last, after the guardrails that will judge it.
+        # The form comes last, after the guardrails that will apply.
         parts = ["Blast radius", "What changes", "Guardrails in force", "Cost per success", 'name="reason"']
         assert sorted(parts, key=page.rindex) == parts
 
 
 @pytest.mark.parametrize("name", ["start", "break-glass"])
-def test_so_does_the_start(people: People, production: Environment, summaries: Workload, name: str) -> None:
+def test_the_start_shows_the_same(
+    people: People, production: Environment, summaries: Workload, name: str
+) -> None:
     rollout = proposed(summaries, production)
     page = text(people("tom", "operator").get(reverse("console:act", args=[rollout.pk, name])))
     assert UNKNOWN in page and "What changes" in page
 
 
-def test_a_pause_shows_nothing_of_it(people: People, production: Environment, summaries: Workload) -> None:
+def test_a_pause_shows_nothing_about_it(people: People, production: Environment, summaries: Workload) -> None:
     rollout = proposed(summaries, production)
     page = text(people("tom", "operator").get(reverse("console:act", args=[rollout.pk, "pause"])))
     assert "Blast radius" not in page
 
 
-def test_the_rollouts_page_has_it_and_its_fragment_has_not(
+def test_the_page_of_a_rollout_has_it_but_its_fragment_does_not(
     people: People, production: Environment, summaries: Workload
 ) -> None:
     client, address = (
@@ -66,17 +68,17 @@ def test_the_rollouts_page_has_it_and_its_fragment_has_not(
     assert UNKNOWN not in text(client.get(address, headers={"HX-Request": "true"}))
 
 
-def test_the_proposal_has_it(people: People, traffic: None, summaries: Workload) -> None:
+def test_the_proposal_shows_it(people: People, traffic: None, summaries: Workload) -> None:
     client = people("maria", "editor", team=summaries.owner)
     address = reverse("console:propose")
     page = text(client.get(address, {"workload": "summaries", "candidate": "2", "environment": "production"}))
     assert "Blast radius" in page and "/tickets (team" in page
-    # Where the link names no version it is of the one that the form begins with: the newest.
+    # If the link names no version, the newest one is selected in the form.
     newest = text(client.get(address, {"workload": "summaries"}))
     assert "Blast radius" in newest and "selected>v2" in newest
 
 
-def test_one_that_cannot_be_computed_stops_no_approval(
+def test_a_failed_computation_does_not_prevent_an_approval(
     people: People, production: Environment, summaries: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(rollout: Any) -> Any:
@@ -89,7 +91,7 @@ def test_one_that_cannot_be_computed_stops_no_approval(
     assert "rules[heavy].when" in text(response)
 
 
-def test_a_yes_to_a_stage_shows_the_evidence_so_far(
+def test_an_approval_of_a_stage_shows_the_evidence_so_far(
     people: People, production: Environment, summaries: Workload
 ) -> None:
     rollout = running(summaries, production)
@@ -99,5 +101,5 @@ def test_a_yes_to_a_stage_shows_the_evidence_so_far(
     address = reverse("console:act", args=[rollout.pk, "approve-stage"])
     page = text(client.get(address))
     assert "Guardrails" in page and "Arms" in page and page.rindex("Arms") < page.rindex('name="reason"')
-    # Beside the rollout's page, which has them.
+    # Opened next to the rollout's page, which already has them.
     assert "Arms" not in text(client.get(address, headers={"HX-Request": "true"}))

@@ -58,13 +58,13 @@ def test_it_says_when_nothing_matches(people: People) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_a_date_that_is_none_is_named(people: People) -> None:
+def test_an_invalid_date_is_named(people: People) -> None:
     response = people("tom", "viewer").get(LIST, {"since": "yesterday"})
     assert response.status_code == 200
     assert "Enter a valid date" in text(response)
 
 
-def test_it_hides_entries_of_environments_one_may_not_see(people: People, summaries: Workload) -> None:
+def test_it_hides_entries_of_other_environments(people: People, summaries: Workload) -> None:
     builders.environment("staging")
     response = people("sam", "viewer", environment="staging").get(LIST)
     assert "assignment.break_glass" not in listed(response)
@@ -73,7 +73,7 @@ def test_it_hides_entries_of_environments_one_may_not_see(people: People, summar
     assert people("sam").get(reverse("console:entry", args=[hidden.seq])).status_code == 404
 
 
-def test_it_turns_pages_in_few_queries(
+def test_it_is_paged_with_few_queries(
     people: People, production: Environment, django_assert_max_num_queries: Any
 ) -> None:
     for number in range(60):
@@ -115,12 +115,12 @@ def test_every_entry_has_a_page(people: People) -> None:
         assert client.get(reverse("console:entry", args=[entry.seq])).status_code == 200
 
 
-def test_there_is_no_page_of_an_entry_that_is_not(people: People, production: Environment) -> None:
+def test_an_unknown_entry_is_not_found(people: People, production: Environment) -> None:
     assert people("tom", "viewer").get(reverse("console:entry", args=[999])).status_code == 404
 
 
 @pytest.mark.usefixtures("history")
-def test_entries_are_sentences_with_names_for_ids(people: People) -> None:
+def test_entries_are_sentences_with_names_instead_of_ids(people: People) -> None:
     page = text(people("tom", "viewer").get(LIST))
     assert "eva approved v1 → v2 of summaries in production" in page
     assert "pinned summaries in production" in page
@@ -131,14 +131,14 @@ def test_entries_are_sentences_with_names_for_ids(people: People) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_the_filter_suggests_what_is_there(people: People) -> None:
+def test_the_filter_suggests_existing_values(people: People) -> None:
     page = text(people("tom", "viewer").get(LIST))
     assert '<option value="eva">' in page and '<option value="rollout.roll_back">rolled back' in page
     assert '<option value="production">' in page
     assert listed(people("tom", "viewer").get(LIST, {"environment": "nowhere"})) == set()
 
 
-def test_evidence_shows_as_the_table_of_guardrails(
+def test_evidence_is_shown_as_a_table_of_guardrails(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     from rollout_app.actions import roll_back_rollout
@@ -151,7 +151,7 @@ def test_evidence_shows_as_the_table_of_guardrails(
     assert "The complete evidence, as recorded" in page
 
 
-def test_receivers_and_changes_are_told_by_name(people: People, production: Environment) -> None:
+def test_receivers_and_changes_are_shown_by_name(people: People, production: Environment) -> None:
     add_receiver("ops", "webhook", "https://hooks.example/pointsman", actor=SYSTEM)
     request_four_eyes_off(production, actor=actor_of("maria"), reason="the holidays")
     page = text(people("tom", "viewer").get(LIST))
@@ -159,7 +159,7 @@ def test_receivers_and_changes_are_told_by_name(people: People, production: Envi
     assert "maria requested the end of four eyes in production" in page
 
 
-def test_fields_that_nobody_filled_in_are_left_out(people: People) -> None:
+def test_empty_fields_are_omitted(people: People) -> None:
     builders.catalogue()
     entry = Entry.objects.filter(action="model.add").latest("seq")
     page = text(people("tom", "viewer").get(reverse("console:entry", args=[entry.seq])))

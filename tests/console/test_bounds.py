@@ -48,16 +48,16 @@ def test_quality_is_bounded_from_below(maria: Client) -> None:
     assert "Never below (percent of the full score)" in text(maria.get(form_of("quality")))
 
 
-def test_another_bound_asks_for_a_reason_and_keeps_what_was_typed(maria: Client) -> None:
+def test_changing_a_bound_requires_a_reason_and_keeps_the_input(maria: Client) -> None:
     save(maria, bound="5")
     refused = save(maria, margin="1", bound="8")
     assert refused.status_code == 422 and "This change needs a reason." in text(refused)
     assert 'value="8"' in text(refused)
-    # Neither of the two was kept.
+    # Neither was saved.
     assert list(GuardrailOverride.objects.values_list("bound", flat=True)) == [pytest.approx(0.05)]
 
 
-def test_an_emptied_bound_is_taken_away_and_the_margin_stays(maria: Client) -> None:
+def test_an_emptied_bound_is_removed_and_the_margin_stays(maria: Client) -> None:
     save(maria, margin="1", bound="5")
     assert GuardrailOverride.objects.count() == 2
     assert save(maria, margin="1", bound="", reason="the bar is enough").status_code == 302
@@ -67,7 +67,7 @@ def test_an_emptied_bound_is_taken_away_and_the_margin_stays(maria: Client) -> N
 
 
 @pytest.mark.parametrize("bound", ["0", "100", "-3", "NaN", "much"])
-def test_a_bad_bound_is_refused_beside_its_field(maria: Client, bound: str) -> None:
+def test_a_bad_bound_is_refused_next_to_its_field(maria: Client, bound: str) -> None:
     refused = save(maria, bound=bound)
     assert refused.status_code == 422 and not GuardrailOverride.objects.exists()
     assert (
@@ -78,9 +78,7 @@ def test_a_bad_bound_is_refused_beside_its_field(maria: Client, bound: str) -> N
     )
 
 
-def test_the_dry_run_answers_for_the_bound(
-    maria: Client, summaries: Workload, production: Environment
-) -> None:
+def test_the_dry_run_uses_the_bound(maria: Client, summaries: Workload, production: Environment) -> None:
     running(summaries, production)
     address = reverse("console:rehearse_margin", args=["summaries", "failure"])
     page = text(maria.post(address, {**STANDARD, "bound": "5"}))

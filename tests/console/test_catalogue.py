@@ -106,13 +106,13 @@ def test_an_admin_of_one_environment_does_not(people: People, summaries: Workloa
     assert shown(people("tom", "admin", environment="production")).status_code == 403
 
 
-def test_the_models_page_lists_only_places_that_one_may_see(people: People, summaries: Workload) -> None:
+def test_the_models_page_lists_only_visible_uses(people: People, summaries: Workload) -> None:
     assert "production/summaries" in text(people("tom", "viewer").get(reverse("console:models")))
     other = people("sam", "viewer", environment="staging").get(reverse("console:models"))
     assert other.status_code == 200 and "production" not in text(other)
 
 
-def test_pages_that_use_a_model_say_that_it_retires_or_has_no_price(
+def test_pages_that_use_a_model_warn_about_retirement_and_missing_prices(
     people: People, summaries: Workload
 ) -> None:
     model = Model.objects.get(name=SMALL)

@@ -1,4 +1,4 @@
-"""Whether the engine lives is on the home page and on a rollout's, with what to do when it does not."""
+"""The home page and a rollout's page show whether the engine is alive, with instructions if it is not."""
 
 import re
 from datetime import timedelta
@@ -27,7 +27,7 @@ def looked(seconds_ago: float) -> None:
     ("seconds_ago", "dead"),
     [(3.5, False), (10, False), (21, True), (3600, True), (-1, False), (-600, True)],
 )
-def test_it_says_when_the_engine_last_looked(
+def test_it_shows_when_the_engine_last_ran(
     people: People, headers: dict[str, str], seconds_ago: float, dead: bool
 ) -> None:
     looked(seconds_ago)
@@ -40,11 +40,11 @@ def test_it_says_when_the_engine_last_looked(
 
 def test_it_counts_the_seconds(people: People) -> None:
     looked(3.5)
-    page = text(people("tom", "viewer").get(HOME))  # a busy machine takes a second or two for it
+    page = text(people("tom", "viewer").get(HOME))  # a busy machine takes a second or two
     assert re.search(r"The engine last ran <time [^>]*>[3-9]\u202fs ago</time>", page)
 
 
-def test_a_page_that_asks_again_turns_red(people: People) -> None:
+def test_the_refreshed_page_turns_red(people: People) -> None:
     looked(1)
     tom = people("tom", "viewer")
     tag = tom.get(HOME, headers=LIVE).headers["ETag"]
@@ -54,14 +54,14 @@ def test_a_page_that_asks_again_turns_red(people: People) -> None:
     assert (again.status_code, DEAD in text(again)) == (200, True)
 
 
-def test_an_engine_that_never_looked_is_no_quiet_one(people: People) -> None:
+def test_an_engine_that_never_ran_is_reported(people: People) -> None:
     page = text(people("tom", "viewer").get(HOME))
     assert DEAD in page
     assert "has not run yet" in page
     assert "pointsman-worker pointsman-beat" in page
 
 
-def test_a_rollout_says_it_until_it_has_ended(
+def test_a_rollout_shows_it_until_it_has_ended(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)

@@ -1,4 +1,4 @@
-"""How figures are written and drawn."""
+"""How figures are formatted and drawn."""
 
 import math
 from datetime import timedelta
@@ -38,7 +38,7 @@ def test_percent(fraction: float | None, written: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "written"), [(0.34, "+34.0"), (224.0, "over +1,000"), (-0.92, "−92.0")])
-def test_a_change_of_over_1000_percent_says_so(change: float, written: str) -> None:
+def test_a_change_of_over_1000_percent_is_capped(change: float, written: str) -> None:
     write = figure_writer("cost_per_success", absolute=False)
     assert write(change).removesuffix("\u202f%") == written
 
@@ -68,7 +68,7 @@ def test_span(seconds: int, written: str) -> None:
         (timedelta(minutes=-3, seconds=-1), "in 3 min"),
     ],
 )
-def test_ago_carries_the_exact_time(before: timedelta, written: str) -> None:
+def test_ago_has_the_exact_time(before: timedelta, written: str) -> None:
     with time_machine.travel(timezone.now(), tick=False):
         at = timezone.now() - before
         shown = display.ago(at).replace("\u202f", " ")
@@ -76,7 +76,7 @@ def test_ago_carries_the_exact_time(before: timedelta, written: str) -> None:
     assert f"{at:%Y-%m-%d %H:%M:%S} UTC" in shown
 
 
-def test_ago_of_nothing_is_a_dash() -> None:
+def test_ago_of_none_is_a_dash() -> None:
     assert display.ago(None) == "–"
 
 
@@ -91,7 +91,7 @@ def test_a_badge_escapes_what_it_shows() -> None:
     assert display.badge("<b>") == '<span class="pm-badge pm-quiet">&lt;b&gt;</span>'
 
 
-def test_a_chart_without_points_is_none() -> None:
+def test_a_chart_without_points_is_empty() -> None:
     assert not LineChart("success", "Success", "share", {"baseline": [], "candidate": []})
 
 
@@ -108,12 +108,12 @@ def test_a_chart_names_its_lines_its_unit_and_its_threshold() -> None:
     }
 
 
-def test_an_interval_shows_harm_to_the_right_of_none() -> None:
+def test_an_interval_shows_harm_on_the_right_of_zero() -> None:
     drawn = interval_picture(0.01, -0.005, 0.025, zero=0.0, margin=0.02)
     assert drawn.low < drawn.zero < drawn.estimate < drawn.margin < drawn.high
 
 
-def test_an_interval_is_cut_at_the_ends_and_its_estimate_is_not() -> None:
+def test_an_interval_is_clipped_but_its_estimate_is_not() -> None:
     drawn = interval_picture(0.5, -9.0, 9.0, zero=0.0, margin=0.02)
     assert 0 < drawn.low < drawn.zero < drawn.margin < drawn.estimate < drawn.high < drawn.width
 

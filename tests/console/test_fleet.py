@@ -1,4 +1,4 @@
-"""The fleet page: who applied what, and who lags."""
+"""The fleet page: which routers applied which revision, and which lag behind."""
 
 from datetime import timedelta
 from typing import Any
@@ -33,7 +33,7 @@ def routers(summaries: Workload, production: Environment) -> None:
 
 
 @pytest.mark.usefixtures("routers")
-def test_it_counts_who_still_polls(people: People, django_assert_max_num_queries: Any) -> None:
+def test_it_counts_the_routers_that_still_poll(people: People, django_assert_max_num_queries: Any) -> None:
     client = people("tom", "viewer")
     with django_assert_max_num_queries(20):
         page = text(client.get(FLEET))
@@ -45,19 +45,19 @@ def test_it_counts_who_still_polls(people: People, django_assert_max_num_queries
 
 
 @pytest.mark.usefixtures("routers")
-def test_home_says_it_in_one_line(people: People) -> None:
+def test_home_summarizes_it_in_one_line(people: People) -> None:
     page = text(people("tom", "viewer").get("/console/"))
     assert "1 of 3 routers" in page
     assert "1 document refused" in page
 
 
-def test_its_fragment_comes_alone(people: People, production: Environment) -> None:
+def test_its_fragment_is_returned_alone(people: People, production: Environment) -> None:
     page = text(people("tom", "viewer").get(FLEET, headers={"HX-Request": "true"}))
     assert "<html" not in page
     assert "No router was seen in the last day" in page
 
 
-def test_it_is_not_for_people_of_other_environments(people: People, production: Environment) -> None:
+def test_it_is_hidden_from_people_of_other_environments(people: People, production: Environment) -> None:
     assert people("sam", "admin", environment="staging").get(FLEET).status_code == 404
 
 
@@ -65,7 +65,7 @@ def test_without_an_environment_it_says_what_to_do(people: People) -> None:
     assert "No environment that you can see" in text(people("tom", "admin").get("/console/fleet/"))
 
 
-def test_it_says_what_the_bucket_holds(people: People, production: Environment, settings: Any) -> None:
+def test_it_shows_the_state_of_the_bucket(people: People, production: Environment, settings: Any) -> None:
     client = people("tom", "viewer")
     assert "Published" not in text(client.get(FLEET))
     settings.SNAPSHOT_BUCKET = "snapshots"
@@ -76,7 +76,9 @@ def test_it_says_what_the_bucket_holds(people: People, production: Environment, 
 
 
 @pytest.mark.usefixtures("routers")
-def test_it_says_how_many_follow_a_pin(people: People, summaries: Workload, production: Environment) -> None:
+def test_it_shows_how_many_routers_follow_a_pin(
+    people: People, summaries: Workload, production: Environment
+) -> None:
     listening(until=timezone.now() + timedelta(days=1))
     pinned = actions.pin(summaries.assignments.get(), "large", actor=SYSTEM, reason="small is down")
     Router.objects.filter(instance="current").update(revision=pinned.revision)
@@ -101,7 +103,7 @@ def test_it_is_paged(people: People, production: Environment) -> None:
     assert "r-100" in second
 
 
-def test_it_leaves_out_routers_that_left(people: People, production: Environment) -> None:
+def test_it_omits_routers_that_signed_off(people: People, production: Environment) -> None:
     now = timezone.now()
     common = {"environment": production, "epoch": production.epoch, "polled_at": now}
     Router.objects.create(**common, instance="job-that-ended", left_at=now)

@@ -1,4 +1,4 @@
-"""A long rollout's page reads again only what changed; a poll with nothing new draws nothing."""
+"""The page of a long rollout reads only what changed; a poll without news renders nothing."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ DAYS = 16
 
 @pytest.fixture
 def long_one(summaries: Workload, production: Environment) -> Rollout:
-    """Sixteen days, with 10 tasks an hour of each arm."""
+    """A rollout of sixteen days with 10 tasks an hour in each arm."""
     rollout = running(summaries, production)
     start = timezone.now() - timedelta(days=DAYS)
     Rollout.objects.filter(pk=rollout.pk).update(started_at=start)
@@ -56,7 +56,7 @@ def tasks(rollout: Rollout) -> tuple[str, str]:
     return line.baseline, line.candidate
 
 
-def test_a_late_report_of_an_old_hour_is_counted(long_one: Rollout) -> None:
+def test_a_late_report_for_an_old_hour_is_counted(long_one: Rollout) -> None:
     assert tasks(long_one) == ("3,830", "3,830")
     old = ArmTotals.objects.filter(arm="candidate").order_by("minute")[40]
     ArmTotals.objects.filter(pk=old.pk).update(tasks=1_010)
@@ -64,7 +64,7 @@ def test_a_late_report_of_an_old_hour_is_counted(long_one: Rollout) -> None:
     assert tasks(long_one) == ("3,830", "4,830")
 
 
-def test_days_that_did_not_change_are_not_read_again(long_one: Rollout) -> None:
+def test_unchanged_days_are_not_read_again(long_one: Rollout) -> None:
     whole = tasks(long_one)
     with CaptureQueriesContext(connection) as asked:
         assert tasks(long_one) == whole
@@ -72,14 +72,14 @@ def test_days_that_did_not_change_are_not_read_again(long_one: Rollout) -> None:
     assert len(sums) == 1 and '"minute" >=' in sums[0]
 
 
-def test_a_rollout_whose_hours_nobody_counts_still_shows_its_newest_minutes(long_one: Rollout) -> None:
-    """Those of before the counts were kept."""
+def test_a_rollout_without_hourly_counts_shows_its_newest_minutes(long_one: Rollout) -> None:
+    """Rollouts from before the counts were introduced."""
     tasks(long_one)
     row(long_one, "candidate", timezone.now().replace(second=0, microsecond=0), tasks=7).save()
     assert tasks(long_one) == ("3,830", "3,837")
 
 
-def test_the_shadow_stage_is_added_up_by_day(summaries: Workload, production: Environment) -> None:
+def test_the_shadow_stage_is_summed_by_day(summaries: Workload, production: Environment) -> None:
     plan: list[dict[str, Any]] = [{"mode": "shadow", "min_tasks": 9}, {"mode": "full"}]
     rollout = planned(running(summaries, production), plan)
     day = timezone.now().replace(second=0, microsecond=0)
@@ -94,8 +94,8 @@ def test_the_shadow_stage_is_added_up_by_day(summaries: Workload, production: En
             row(rollout, "baseline", day, shadow=decided).save()
 
 
-def test_a_rollouts_minutes_are_found_by_a_key(long_one: Rollout) -> None:
-    """By its id alone SQLite read the whole table: the minutes of all workloads."""
+def test_the_minutes_of_a_rollout_are_found_by_an_index(long_one: Rollout) -> None:
+    """With only the id, SQLite read the whole table: the minutes of all workloads."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET LOCAL enable_seqscan = off")
@@ -108,7 +108,7 @@ def poll(client: Any, rollout: Rollout, tag: str = "") -> Any:
     return client.get(address, headers={**LIVE, **({"If-None-Match": tag} if tag else {})})
 
 
-def test_a_poll_with_nothing_new_draws_nothing(
+def test_a_poll_without_news_renders_nothing(
     people: People, long_one: Rollout, django_assert_max_num_queries: Any
 ) -> None:
     client = people("tom", "operator")
@@ -117,7 +117,7 @@ def test_a_poll_with_nothing_new_draws_nothing(
         assert poll(client, long_one, tag).status_code == 304
 
 
-def test_what_another_person_does_is_seen_by_the_next_poll(
+def test_the_next_poll_shows_what_another_person_did(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     plan = [{"mode": "percentage", "share_pcm": 5_000}, {"mode": "full", "approval": True}]
@@ -131,15 +131,13 @@ def test_what_another_person_does_is_seen_by_the_next_poll(
     assert again.status_code == 200 and "incident 231" in text(again)
 
 
-def test_nobody_is_told_that_nothing_changed_of_what_another_was_shown(
-    people: People, long_one: Rollout
-) -> None:
-    """The buttons are each person's own."""
+def test_the_tag_of_another_person_is_not_accepted(people: People, long_one: Rollout) -> None:
+    """The buttons differ from person to person."""
     tag = poll(people("tom", "operator"), long_one).headers["ETag"]
     assert poll(people("vera", "viewer"), long_one, tag).status_code == 200
 
 
-def test_the_first_and_last_minute_are_found_over_all_stages(long_one: Rollout) -> None:
+def test_the_first_and_last_minute_cover_all_stages(long_one: Rollout) -> None:
     minutes = ArmTotals.objects.order_by("minute").values_list("minute", flat=True)
     assert stamped(long_one) == (minutes[0], minutes[len(minutes) - 1])
     late = timezone.now().replace(second=0, microsecond=0) + timedelta(minutes=3)

@@ -43,13 +43,13 @@ def test_an_admin_adds_a_receiver_and_sees_the_secret_once(people: People, liste
         assert "whsec_" not in page
 
 
-def test_a_refused_address_shows_beside_the_form(people: People, listener: Listener) -> None:
+def test_a_refused_address_is_shown_in_the_form(people: People, listener: Listener) -> None:
     response = add(people("ann", "admin"), listener, address="https://169.254.169.254/")
     assert response.status_code == 422
     assert "which is internal" in text(response)
 
 
-def test_a_test_shows_what_was_answered_and_a_dead_letter_is_sent_again(
+def test_a_test_shows_its_answer_and_a_failed_delivery_is_sent_again(
     people: People, listener: Listener
 ) -> None:
     listener.answers = [status(410, b"no more of this"), status(200)]
@@ -72,7 +72,7 @@ def test_an_edit_and_a_rotation_are_entries(people: People, listener: Listener) 
     receiver = Receiver.objects.get()
     form = {"name": "on-call", "address": listener.url, "reason": "it is called so"}
     refused = ann.post(reverse("console:receiver", args=[receiver.pk]), form | {"reason": ""})
-    assert refused.status_code == 422  # not ticked: it would be told nothing any more
+    assert refused.status_code == 422  # disabling a receiver requires a reason
     ann.post(reverse("console:receiver", args=[receiver.pk]), form | {"enabled": "on"})
     rotated = ann.post(reverse("console:rotate_receiver", args=[receiver.pk]), {"hours": "24"})
     assert "whsec_" in text(rotated)
@@ -82,7 +82,7 @@ def test_an_edit_and_a_rotation_are_entries(people: People, listener: Listener) 
     assert list(actions) == ["receiver.add", "receiver.edit", "receiver.rotate_secret"]
 
 
-def test_a_slack_address_stays_when_its_field_is_left_empty(people: People, listener: Listener) -> None:
+def test_an_empty_field_keeps_the_slack_address(people: People, listener: Listener) -> None:
     ann = people("ann", "admin")
     add(ann, listener, kind="slack", address=f"{listener.url}/secret-part")
     receiver = Receiver.objects.get()
@@ -110,14 +110,12 @@ def test_it_requires_an_admin_of_every_environment(people: People, listener: Lis
 @pytest.fixture
 def broken(summaries: Workload, production: Environment) -> BreakGlass:
     rollout = proposed(summaries, production)
-    BreakGlass.objects.all().delete()  # of the set-up
+    BreakGlass.objects.all().delete()  # those of the set-up
     rollouts.break_glass_start(rollout, actor=actor_of("tom"), reason="the site is down")
     return BreakGlass.objects.get()
 
 
-def test_break_glass_is_on_every_page_until_a_second_person_has_reviewed_it(
-    people: People, broken: BreakGlass
-) -> None:
+def test_break_glass_is_shown_on_every_page_until_reviewed(people: People, broken: BreakGlass) -> None:
     eva, tom = people("eva", "approver"), people("tom", "approver", "operator")
     names = ("index", "workloads", "rollouts", "fleet", "audit", "changes", "break_glasses")
     pages = [reverse(f"console:{name}") for name in names]
@@ -133,7 +131,7 @@ def test_break_glass_is_on_every_page_until_a_second_person_has_reviewed_it(
     assert "eva" in text(eva.get(reverse("console:break_glasses")))
 
 
-def test_a_banner_shows_to_those_who_see_the_environment(people: People, broken: BreakGlass) -> None:
+def test_a_banner_is_shown_to_people_who_see_the_environment(people: People, broken: BreakGlass) -> None:
     sam = people("sam", "viewer", environment="staging")
     assert "bypassed" not in text(sam.get(reverse("console:index")))
     assert sam.get(reverse("console:review_break_glass", args=[broken.pk])).status_code == 404
@@ -156,7 +154,7 @@ def test_many_uses_of_break_glass_are_one_banner(
     assert "A first version served without approval" in listed and "assignment.break_glass" not in listed
 
 
-def test_a_list_of_receivers_has_no_codes(people: People, listener: Listener) -> None:
+def test_the_list_of_receivers_shows_no_codes(people: People, listener: Listener) -> None:
     ann = people("ann", "admin")
     add(ann, listener, events=["rollout.rolled_back"])
     page = text(ann.get(reverse("console:notifications")))

@@ -41,14 +41,14 @@ def test_it_requires_the_editor_role_in_that_environment(
     builders.environment("staging")
     client = people("maria", "editor", environment="staging", team=summaries.owner)
     assert "No environment to choose" in text(client.get(PROPOSE))
-    assert client.post(PROPOSE, filled(summaries, production)).status_code == 404  # nor may she see it
+    assert client.post(PROPOSE, filled(summaries, production)).status_code == 404  # and she cannot see it
     people("maria", "viewer", environment=production.name)
     assert client.post(PROPOSE, filled(summaries, production)).status_code == 403
     assert Entry.objects.filter(outcome="refused").count() == 1
     assert not Rollout.objects.exists()
 
 
-def test_it_proposes_and_says_what_it_waits_for(
+def test_it_proposes_and_shows_what_comes_next(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     client = people("maria", "editor", team=summaries.owner)
@@ -89,7 +89,7 @@ def test_it_refuses_an_incomplete_or_invalid_proposal(
     assert not Rollout.objects.exists()
 
 
-def test_it_refuses_a_version_that_is_served_already(
+def test_it_refuses_a_version_that_is_already_served(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     form = filled(summaries, production, candidate=summaries.versions.get(number=1).pk)

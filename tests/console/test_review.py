@@ -24,7 +24,7 @@ def two_weeks(production: Environment, summaries: Workload) -> None:
     rollups.refresh()
 
 
-def test_the_environments_page_says_what_changed_most(
+def test_the_page_of_an_environment_shows_the_largest_changes(
     people: People, two_weeks: None, summaries: Workload, django_assert_max_num_queries: Any
 ) -> None:
     client = people("tom", "viewer")
@@ -36,7 +36,7 @@ def test_the_environments_page_says_what_changed_most(
     assert reverse("console:workload_review", args=["production", "summaries"]) in page
 
 
-def test_the_workloads_page_says_the_diagnosis_in_words(people: People, two_weeks: None) -> None:
+def test_the_page_of_a_workload_explains_the_diagnosis(people: People, two_weeks: None) -> None:
     page = text(
         people("tom", "viewer").get(reverse("console:workload_review", args=["production", "summaries"]))
     )
@@ -45,20 +45,18 @@ def test_the_workloads_page_says_the_diagnosis_in_words(people: People, two_week
 
 
 @pytest.mark.parametrize("days", ["", "1", "90", "x", "-1", "9999999999"])
-def test_a_length_that_is_none_shows_a_week(people: People, two_weeks: None, days: str) -> None:
+def test_an_invalid_length_shows_a_week(people: People, two_weeks: None, days: str) -> None:
     assert people("tom", "viewer").get(reverse("console:review"), {"days": days}).status_code == 200
 
 
-def test_pages_without_any_outcome_say_so(
-    people: People, production: Environment, summaries: Workload
-) -> None:
+def test_pages_without_outcomes_say_so(people: People, production: Environment, summaries: Workload) -> None:
     client = people("tom", "viewer")
     assert "No outcomes in this period" in text(client.get(reverse("console:review")))
     address = reverse("console:workload_review", args=["production", "summaries"])
     assert "No outcomes in this period" in text(client.get(address))
 
 
-def test_a_rollouts_page_has_its_review_once_it_has_started(
+def test_the_review_of_a_rollout_is_available_once_it_has_started(
     people: People, production: Environment, summaries: Workload
 ) -> None:
     client = people("tom", "viewer")
@@ -71,6 +69,6 @@ def test_a_rollouts_page_has_its_review_once_it_has_started(
     assert "in the same minutes" in text(client.get(address))
 
 
-def test_it_shows_nothing_of_other_environments(people: People, two_weeks: None) -> None:
+def test_other_environments_are_hidden(people: People, two_weeks: None) -> None:
     client = people("sam", "admin", environment="staging")
     assert client.get(reverse("console:review_of", args=["production"])).status_code == 404

@@ -1,4 +1,4 @@
-"""What a person can do with a rollout: each action needs its role and a reason, and does one thing."""
+"""What a person can do with a rollout: each action needs its role and a reason, and has one effect."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def address_of(rollout: Rollout, name: str) -> str:
 
 
 def submit(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
-    """Open the action's form and send it unchanged, with a reason."""
+    """Open the form of the action and submit it unchanged, with a reason."""
     form = client.get(address_of(rollout, name)).context["form"]
     return client.post(
         address_of(rollout, name), {**form.initial, "reason": "because", **values}, follow=True
@@ -34,7 +34,7 @@ def submit(client: Any, rollout: Rollout, name: str, **values: Any) -> Any:
 
 
 def in_state(name: str, workload: Workload, environment: Environment, by: str = "eva") -> Rollout:
-    """A rollout whose state allows the action `name`; a yes to its start is this person's."""
+    """Return a rollout whose state allows the action `name`. If it has an approval, `by` gave it."""
     if name == "submit":
         return proposed(workload, environment, draft=True)
     if name in ("approve", "reject", "cancel", "break-glass", "amend"):
@@ -83,7 +83,7 @@ def test_every_action_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", ROLLOUT_ACTIONS)
-def test_it_does_one_thing_and_says_so(
+def test_it_has_its_effect_and_confirms_it(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = in_state(name, summaries, production, by="tom")
@@ -125,7 +125,7 @@ def test_it_requires_a_reason(
 
 
 @pytest.mark.parametrize("name", ROLLOUT_ACTIONS)
-def test_its_button_shows_where_the_state_allows_it(
+def test_its_button_is_shown_if_the_state_allows_it(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = in_state(name, summaries, production, by="tom")
@@ -133,7 +133,9 @@ def test_its_button_shows_where_the_state_allows_it(
     assert f'href="{address_of(rollout, name)}"' in page.content.decode()
 
 
-def test_nobody_approves_their_own(people: People, summaries: Workload, production: Environment) -> None:
+def test_nobody_can_approve_their_own_proposal(
+    people: People, summaries: Workload, production: Environment
+) -> None:
     rollout = proposed(summaries, production, by="maria")
     client = people("maria", "approver", "editor")
     page = text(client.get(reverse("console:rollout", args=[rollout.pk])))
@@ -146,7 +148,7 @@ def test_nobody_approves_their_own(people: People, summaries: Workload, producti
     assert Entry.objects.get(outcome="refused").actor_label == "maria"
 
 
-def test_not_even_a_superuser_approves_their_own(
+def test_not_even_a_superuser_can_approve_their_own_proposal(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = proposed(summaries, production, by="root")
@@ -156,7 +158,7 @@ def test_not_even_a_superuser_approves_their_own(
     assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
 
 
-def test_an_approval_is_for_what_was_shown(
+def test_an_approval_covers_what_was_shown(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = proposed(summaries, production)
@@ -171,13 +173,13 @@ def test_an_approval_is_for_what_was_shown(
 
 
 def submitted_late(client: Any, rollout: Rollout, name: str, reason: str) -> Any:
-    """The answer to a form that was opened before the engine advanced and sent after it."""
+    """Return the response to a form that was opened before the engine advanced, and submitted afterwards."""
     form = client.get(address_of(rollout, name)).context["form"].initial
     actions.advance_rollout(rollout, actor=SYSTEM, reason="safe")
     return client.post(address_of(rollout, name), {**form, "reason": reason})
 
 
-def test_it_does_not_advance_a_rollout_that_moved_since_the_form_was_shown(
+def test_it_does_not_advance_a_rollout_that_has_moved_since(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     plan = [{"mode": "percentage", "share_pcm": share} for share in (1_000, 5_000)] + [{"mode": "full"}]
@@ -191,7 +193,7 @@ def test_it_does_not_advance_a_rollout_that_moved_since_the_form_was_shown(
     assert Rollout.objects.get(pk=rollout.pk).stage == 1
 
 
-def test_a_rollback_works_wherever_the_rollout_is_by_now(
+def test_a_rollback_works_in_any_later_stage(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -200,7 +202,7 @@ def test_a_rollback_works_wherever_the_rollout_is_by_now(
     assert summaries.assignments.get().candidate is None
 
 
-def test_a_pause_works_wherever_the_rollout_is_by_now(
+def test_a_pause_works_in_any_later_stage(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -209,7 +211,7 @@ def test_a_pause_works_wherever_the_rollout_is_by_now(
     assert (rollout.state, rollout.stage) == (State.PAUSED, 1)
 
 
-def test_a_first_stage_that_requires_an_approval_gets_it_on_the_page(
+def test_the_page_approves_a_first_stage_that_requires_it(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     plan = [{**ONE_STEP[0], "approval": True}, ONE_STEP[1]]
@@ -225,7 +227,7 @@ def test_a_first_stage_that_requires_an_approval_gets_it_on_the_page(
 
 
 @pytest.mark.parametrize("name", ["advance", "pause", "resume", "roll-back"])
-def test_what_the_state_does_not_allow_is_refused_on_the_page(
+def test_an_action_that_the_state_forbids_is_refused_on_the_page(
     people: People, summaries: Workload, production: Environment, name: str
 ) -> None:
     rollout = proposed(summaries, production)
@@ -235,7 +237,7 @@ def test_what_the_state_does_not_allow_is_refused_on_the_page(
     assert Rollout.objects.get(pk=rollout.pk).state == State.AWAITING_APPROVAL
 
 
-def test_a_freeze_refuses_a_start_and_says_until_when(
+def test_a_freeze_refuses_a_start_and_names_its_end(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = in_state("start", summaries, production)
@@ -248,7 +250,9 @@ def test_a_freeze_refuses_a_start_and_says_until_when(
     assert Rollout.objects.get(pk=rollout.pk).state == State.SCHEDULED
 
 
-def test_a_revert_leads_to_its_own_page(people: People, summaries: Workload, production: Environment) -> None:
+def test_a_revert_redirects_to_its_own_page(
+    people: People, summaries: Workload, production: Environment
+) -> None:
     rollout = in_state("revert", summaries, production)
     response = submit(people("tom", "operator"), rollout, "revert")
     back = rollout.reverted_by.get()
@@ -256,7 +260,7 @@ def test_a_revert_leads_to_its_own_page(people: People, summaries: Workload, pro
     assert summaries.assignments.get().candidate == summaries.versions.get(number=1)
 
 
-def test_the_form_comes_alone_when_the_page_asks(
+def test_the_form_is_returned_alone_for_the_page(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -271,7 +275,7 @@ def test_an_unknown_action_is_not_found(people: People, summaries: Workload, pro
     assert people("tom", "admin").get(address_of(rollout, "delete")).status_code == 404
 
 
-def test_only_who_gave_a_yes_takes_it_back_and_may_give_it_again(
+def test_only_the_approver_can_withdraw_an_approval_and_give_it_again(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = approve(proposed(summaries, production), "eva")
@@ -286,7 +290,7 @@ def test_only_who_gave_a_yes_takes_it_back_and_may_give_it_again(
     assert "taken back" in page and "awaiting approval" in page
     rollout = approve(Rollout.objects.get(pk=rollout.pk), "eva")
     assert (rollout.state, rollout.approvals.count()) == (State.SCHEDULED, 1)
-    # The rows of teams and roles were made past the log here; of the approval it says what is.
+    # Teams and roles were created without entries here; only findings about the approval count.
     assert not [found for found in verify().findings if "of the start of" in found.where]
     submit(other, rollout, "start")
     assert Rollout.objects.get(pk=rollout.pk).state == State.RUNNING

@@ -1,4 +1,4 @@
-"""The list of rollouts, the page of one, and the part of it that keeps itself fresh."""
+"""The list of rollouts, the page of one, and the part of it that refreshes itself."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def page_of(rollout: Rollout) -> str:
 
 
 def outcomes(rollout: Rollout, arm: str, tasks: int, successes: int, cost: int) -> None:
-    """One minute of one arm, as the fold would have written it."""
+    """Write one minute of one arm, as the fold would."""
     ArmTotals.objects.create(
         environment=rollout.environment,
         workload=rollout.workload,
@@ -51,7 +51,7 @@ def outcomes(rollout: Rollout, arm: str, tasks: int, successes: int, cost: int) 
     ("show", "shown"),
     [("", True), ("active", False), ("waiting", True), ("ended", False), ("nonsense", True)],
 )
-def test_the_list_is_narrowed_by_state(
+def test_the_list_is_filtered_by_state(
     people: People, summaries: Workload, production: Environment, show: str, shown: bool
 ) -> None:
     rollout = proposed(summaries, production)
@@ -59,7 +59,7 @@ def test_the_list_is_narrowed_by_state(
     assert (page_of(rollout) in page) is shown
 
 
-def test_the_list_says_why_a_rollout_holds(
+def test_the_list_shows_why_a_rollout_is_held(
     people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
 ) -> None:
     rollout = running(summaries, production)
@@ -71,14 +71,14 @@ def test_the_list_says_why_a_rollout_holds(
     assert "5\u202f% of tasks" in page
 
 
-def test_the_page_shows_stages_arms_and_what_happened(
+def test_the_page_shows_stages_arms_and_history(
     people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
 ) -> None:
     rollout = running(summaries, production)
     outcomes(rollout, "baseline", 1_000, 900, 400_000_000)
     outcomes(rollout, "candidate", 50, 40, 10_000_000)
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(33):  # with its blast radius, which the fragment has not
+    with django_assert_max_num_queries(33):  # with its blast radius, which the fragment does not have
         page = text(client.get(page_of(rollout)))
     assert "90.0\u202f%" in page and "80.0\u202f%" in page
     assert "−10.0\u202fpoints" in page
@@ -119,12 +119,12 @@ def test_the_fragment_is_small_and_needs_few_queries(
     assert response.status_code == 200
     assert "<html" not in text(response)
     assert 'data-part="head"' in text(response)  # the buttons follow the state
-    with django_assert_max_num_queries(6):  # nothing is drawn
+    with django_assert_max_num_queries(6):  # nothing is rendered
         again = client.get(page_of(rollout), headers={**LIVE, "If-None-Match": response.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_the_fragment_of_an_ended_rollout_stops_the_polling(
+def test_the_fragment_of_an_ended_rollout_stops_polling(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -151,17 +151,17 @@ def test_a_rollback_shows_its_readback_and_its_reason(
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_every_state_has_its_words(
+def test_every_state_has_its_text(
     people: People, summaries: Workload, production: Environment, state: State
 ) -> None:
     rollout = running(summaries, production)
     now = timezone.now()
     Rollout.objects.filter(pk=rollout.pk).update(state=state, paused_at=now, ended_at=now)
     page = text(people("tom", "viewer").get(page_of(rollout)))
-    assert page[page.index('id="live"') :].count('<div class="pm-note') == 1  # the banner is of all pages
+    assert page[page.index('id="live"') :].count('<div class="pm-note') == 1  # the banner is on all pages
 
 
-def test_home_lists_what_waits_for_this_person_and_not_their_own(
+def test_home_lists_what_waits_for_this_person_except_their_own(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     proposed(summaries, production, by="maria")
@@ -185,7 +185,7 @@ def test_home_lists_a_stage_that_waits_for_an_approval(
     assert "waits for you" not in text(client.get("/console/"))
 
 
-def test_home_shows_what_moves_and_what_changed(
+def test_home_shows_active_rollouts_and_changes(
     people: People, summaries: Workload, production: Environment, django_assert_max_num_queries: Any
 ) -> None:
     rollout = running(summaries, production)
@@ -222,11 +222,11 @@ def test_charts_of_a_long_rollout_are_grouped(
     drawn = json.loads(
         text(page).partition('id="chart-success-data" type="application/json">')[2].partition("<")[0]
     )
-    # 72 hours of 3 tasks each: a point for every 50 tasks, the rest with the last.
+    # 72 hours of 3 tasks each: one point per 50 tasks, the rest in the last.
     assert len(drawn["lines"][0]["points"]) == 4
 
 
-def test_a_scheduled_rollout_says_when_it_starts_and_what_holds_it(
+def test_a_scheduled_rollout_shows_its_start_and_what_holds_it(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = approve(proposed(summaries, production))
@@ -253,10 +253,10 @@ def test_a_scheduled_rollout_says_when_it_starts_and_what_holds_it(
         (None, "Nothing is compared any more"),
     ],
 )
-def test_it_warns_where_a_stage_can_detect_little(
+def test_it_warns_if_a_stage_can_detect_little(
     people: People, summaries: Workload, production: Environment, share: int | None, says: str
 ) -> None:
-    """The last percentage stage compares with few tasks, and full with none: silence there is no proof of health."""
+    """The last percentage stage compares few tasks, and full compares none: no alarm there is no proof of health."""
     first = {"mode": "full"} if share is None else {"mode": "percentage", "share_pcm": share}
     plan = [first] if share is None else [first, {"mode": "full"}]
     rollout = actions.amend_rollout(
@@ -272,7 +272,7 @@ def test_it_warns_where_a_stage_can_detect_little(
         assert "for comparison" not in page
 
 
-def test_it_says_what_an_advance_needs_and_forecasts_nothing_once_it_has_ended(
+def test_it_shows_what_an_advance_needs_and_no_forecast_after_the_end(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -293,7 +293,7 @@ def test_it_says_what_an_advance_needs_and_forecasts_nothing_once_it_has_ended(
     assert "for 25 %" not in page and "more tasks" not in page
 
 
-def test_home_says_what_is_ready_what_is_mine_and_what_is_unusual(
+def test_home_shows_ready_own_and_unusual_rollouts(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     approve(proposed(summaries, production))
@@ -314,7 +314,7 @@ def test_home_says_what_is_ready_what_is_mine_and_what_is_unusual(
     assert "production is frozen" in page and "sale" in page
 
 
-def test_home_polls_by_its_tag(people: People, summaries: Workload, production: Environment) -> None:
+def test_home_polls_with_its_tag(people: People, summaries: Workload, production: Environment) -> None:
     client = people("tom", "viewer")
     tag = client.get("/console/", headers=LIVE).headers["ETag"]
     assert client.get("/console/", headers={**LIVE, "If-None-Match": tag}).status_code == 304
@@ -324,7 +324,7 @@ def test_home_polls_by_its_tag(people: People, summaries: Workload, production: 
     assert client.get(reverse("console:spend")).status_code == 200
 
 
-def test_a_rollback_offers_what_comes_next(
+def test_a_rollback_offers_the_next_steps(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)
@@ -335,7 +335,7 @@ def test_a_rollback_offers_what_comes_next(
     assert "Propose it again" not in text(people("tom", "viewer").get(page_of(rollout)))
 
 
-def test_the_proposal_says_that_one_is_under_way(
+def test_the_proposal_mentions_one_under_way(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     running(summaries, production)
@@ -365,7 +365,7 @@ def test_a_plan_and_a_time_can_be_changed_before_the_start(
     assert rollout.scheduled_for is not None
 
 
-def test_a_guardrail_names_the_endpoints_that_are_hurt() -> None:
+def test_a_guardrail_names_the_harmed_endpoints() -> None:
     judged = ledger(looks=3, failure=0.2).judge(0).verdicts[0]
     slices = (SliceVerdict("/tickets/summary", 0.12, 5.0, True), SliceVerdict("/chat", 0.0, 0.0, False))
     row = _guardrail_row(replace(judged, slices=slices, note="why"), None)

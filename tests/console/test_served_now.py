@@ -1,4 +1,4 @@
-"""A rollout's page is true about now: reverted, superseded, pinned."""
+"""The page of an ended rollout shows the present state: reverted, superseded, pinned."""
 
 from django.urls import reverse
 
@@ -22,13 +22,13 @@ def completed(workload: Workload, environment: Environment) -> Rollout:
     return actions.complete_rollout(rollout, actor=SYSTEM, reason="done")
 
 
-def test_a_completed_rollout_says_what_is_served(
+def test_a_completed_rollout_shows_what_is_served(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     assert "Version 2 is the baseline now." in shown(people, completed(summaries, production))
 
 
-def test_a_reverted_rollout_does_not_say_that_its_version_is_the_baseline(
+def test_a_reverted_rollout_does_not_call_its_version_the_baseline(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = completed(summaries, production)
@@ -49,7 +49,7 @@ def test_a_superseded_rollout_names_the_version_that_is_served(
     assert "is the baseline now" not in page
 
 
-def test_a_pin_stands_on_the_rollouts_page(
+def test_a_pin_is_shown_on_the_page_of_a_rollout(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     rollout = running(summaries, production)

@@ -42,7 +42,7 @@ def test_a_pin_needs_a_reason(people: People, summaries: Workload, reason: str) 
     assert not summaries.assignments.get().pin_model
 
 
-def test_a_pin_takes_only_a_model_of_the_served_policy(people: People, summaries: Workload) -> None:
+def test_only_a_model_of_the_served_policy_can_be_pinned(people: People, summaries: Workload) -> None:
     response = people("tom", "operator").post(PIN, {"model_alias": "huge", "reason": "x"})
     assert response.status_code == 422
     assert not summaries.assignments.get().pin_model
@@ -56,7 +56,7 @@ def test_it_unpins(people: People, summaries: Workload) -> None:
     assert not summaries.assignments.get().pin_model
 
 
-def test_unpinning_what_is_not_pinned_says_so(people: People, summaries: Workload) -> None:
+def test_unpinning_without_a_pin_is_reported(people: People, summaries: Workload) -> None:
     response = people("tom", "operator").post(UNPIN, {"reason": "over"})
     assert response.status_code == 422
     assert "summaries is not pinned in production" in text(response)
@@ -71,7 +71,7 @@ def test_it_serves_a_first_version(people: People) -> None:
     assert workload.assignments.get().baseline == version
 
 
-def test_a_second_first_version_is_refused_with_the_way_to_go(people: People, summaries: Workload) -> None:
+def test_a_second_first_version_is_refused_with_instructions(people: People, summaries: Workload) -> None:
     address = reverse("console:serve", args=["summaries", "production"])
     version = summaries.versions.get(number=2)
     response = people("tom", "operator").post(address, {"version": version.pk, "reason": "go"})
@@ -80,7 +80,7 @@ def test_a_second_first_version_is_refused_with_the_way_to_go(people: People, su
     assert summaries.assignments.get().baseline.number == 1
 
 
-def test_a_pin_of_what_is_not_served_is_refused(people: People, production: Environment) -> None:
+def test_a_workload_that_is_not_served_cannot_be_pinned(people: People, production: Environment) -> None:
     builders.workload("triage")
     response = people("tom", "operator").get("/console/workloads/triage/production/pin/")
     assert response.status_code == 404

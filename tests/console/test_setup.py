@@ -1,4 +1,4 @@
-"""What one sets up in the console: environments, workloads, models, keys, plans, guardrails, the first steps."""
+"""Setting up in the console: environments, workloads, models, keys, plans, guardrails, the first steps."""
 
 from datetime import timedelta
 from typing import Any
@@ -54,7 +54,7 @@ def test_an_environment_is_registered(people: People) -> None:
         ("name", "", "This field is required"),
     ],
 )
-def test_a_bad_environment_keeps_what_was_typed(
+def test_a_bad_environment_keeps_the_input(
     people: People, production: Environment, field: str, value: str, says: str
 ) -> None:
     form = {"name": "staging", "poll_interval_ms": "5000", "description": "for the tests", field: value}
@@ -64,7 +64,7 @@ def test_a_bad_environment_keeps_what_was_typed(
     assert Environment.objects.count() == 1
 
 
-def test_an_edit_of_what_somebody_else_saved_shows_both(people: People, production: Environment) -> None:
+def test_a_conflicting_edit_shows_both_values(people: People, production: Environment) -> None:
     client, address = people("ada", "admin"), reverse("console:edit_environment", args=["production"])
     actions.edit_environment(production, actor=SYSTEM, poll_interval_ms=2_000)
     form = {"poll_interval_ms": "7000", "description": "", "expected": "1", "reason": ""}
@@ -103,7 +103,7 @@ def test_a_freeze_can_be_planned_and_ended(
     assert not production.is_frozen(now)
     assert production.is_frozen(now + timedelta(hours=2))
     assert not production.is_frozen(now + timedelta(hours=6))
-    assert running(summaries, production).state == "running"  # nothing holds it before
+    assert running(summaries, production).state == "running"  # nothing holds it before the freeze
     client.post(reverse("console:thaw", args=["production"]), {"reason": "called off"})
     production.refresh_from_db()
     assert production.frozen_until is None
@@ -118,7 +118,7 @@ def test_a_freeze_that_ends_before_it_begins_is_refused(people: People, producti
 
 @pytest.mark.parametrize("role", ["viewer", "editor", "approver", "operator"])
 @pytest.mark.parametrize("name", ["edit_environment", "freeze", "thaw"])
-def test_environments_are_an_admins_to_change(
+def test_only_an_admin_changes_environments(
     people: People, production: Environment, role: str, name: str
 ) -> None:
     client, address = people("tom", role), reverse(f"console:{name}", args=["production"])
@@ -143,7 +143,7 @@ def test_a_workload_is_registered_by_its_team(people: People) -> None:
     )
 
 
-def test_nobody_registers_a_workload_for_another_team(people: People) -> None:
+def test_nobody_can_register_a_workload_for_another_team(people: People) -> None:
     other = builders.team("other")
     client = people("maria", "editor", team=builders.team("support"))
     response = client.post(reverse("console:new_workload"), {**WORKLOAD, "owner": other.pk})
@@ -151,11 +151,13 @@ def test_nobody_registers_a_workload_for_another_team(people: People) -> None:
     assert not Workload.objects.exists()
 
 
-def test_who_is_on_no_team_is_told_so(people: People) -> None:
+def test_a_person_without_a_team_is_told_so(people: People) -> None:
     assert "You are on no team yet" in shown(people("maria", "editor"), "new_workload")
 
 
-def test_a_workload_is_edited_and_what_judges_asks_for_a_reason(people: People, summaries: Workload) -> None:
+def test_an_edit_of_what_rollouts_are_judged_by_requires_a_reason(
+    people: People, summaries: Workload
+) -> None:
     client = people("maria", "editor", team=summaries.owner)
     address = reverse("console:edit_workload", args=["summaries"])
     form = {**WORKLOAD, "owner": summaries.owner_id, "escalatable": "on", "expected": "1"}
@@ -173,7 +175,7 @@ def test_a_workload_is_edited_and_what_judges_asks_for_a_reason(people: People, 
     assert (str(summaries.quality_bar), summaries.version) == ("0.9500", 2)
 
 
-def test_the_bar_stays_while_a_rollout_is_under_way(
+def test_the_quality_bar_cannot_change_during_a_rollout(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     running(summaries, production)
@@ -208,7 +210,7 @@ def test_a_model_is_added_and_its_price_changed_in_dollars(people: People) -> No
 
 
 @pytest.mark.parametrize("price", ["-1", "cheap", "1e30"])
-def test_a_bad_price_is_refused_beside_its_field(people: People, price: str) -> None:
+def test_a_bad_price_is_refused_next_to_its_field(people: People, price: str) -> None:
     form = {"name": "a/b", "input_nusd_per_mtok": price, "output_nusd_per_mtok": "1", "context_window": "1"}
     response = people("ada", "admin").post(reverse("console:new_model"), form)
     assert response.status_code == 422
@@ -219,9 +221,7 @@ def test_a_bad_price_is_refused_beside_its_field(people: People, price: str) -> 
 # --- keys ---------------------------------------------------------------------------------------------
 
 
-def test_a_router_key_is_shown_once_with_a_snippet_that_works(
-    people: People, production: Environment
-) -> None:
+def test_a_router_key_is_shown_once_with_a_working_snippet(people: People, production: Environment) -> None:
     client = people("ada", "admin")
     form = {"kind": "router", "environment": "production", "label": "gateway", "lives": "90"}
     response = client.post(reverse("console:new_key"), form)
@@ -265,7 +265,9 @@ def test_a_key_is_rotated_and_revoked(people: People, production: Environment) -
     assert "revoked" in shown(client, "keys")
 
 
-def test_nobody_sees_or_ends_keys_of_other_environments(people: People, production: Environment) -> None:
+def test_keys_of_other_environments_are_hidden_and_cannot_be_revoked(
+    people: People, production: Environment
+) -> None:
     key, _ = issue_key("router", "production", "gateway", actor=SYSTEM)
     client = people("sam", "admin", environment="staging")
     assert key.key_id not in shown(client, "keys")
@@ -284,7 +286,7 @@ def test_an_operator_stops_serving(people: People, summaries: Workload) -> None:
     assert not summaries.assignments.exists()
 
 
-def test_what_a_rollout_moves_is_not_stopped(
+def test_serving_cannot_stop_during_a_rollout(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     running(summaries, production)
@@ -298,7 +300,7 @@ def test_what_a_rollout_moves_is_not_stopped(
 
 
 def stages(*rows: dict[str, Any]) -> dict[str, Any]:
-    """The builder's post of these stages."""
+    """The form data of the plan builder for these stages."""
     data: dict[str, Any] = {"form-TOTAL_FORMS": len(rows), "form-INITIAL_FORMS": 0}
     for at, row in enumerate(rows):
         data |= {f"form-{at}-{name}": value for name, value in row.items()}
@@ -308,7 +310,7 @@ def stages(*rows: dict[str, Any]) -> dict[str, Any]:
 FULL = {"mode": "full"}
 
 
-def test_a_plan_is_built_and_ordered_by_its_shares(people: People) -> None:
+def test_the_stages_of_a_plan_are_ordered_by_share(people: People) -> None:
     rows = [
         FULL,
         {"mode": "percentage", "share_percent": "25"},
@@ -331,7 +333,7 @@ def test_a_plan_is_built_and_ordered_by_its_shares(people: People) -> None:
         ([{"mode": "nonsense"}, FULL], "is not one of the available choices"),
     ],
 )
-def test_a_bad_plan_says_why_and_keeps_what_was_typed(
+def test_a_bad_plan_is_explained_and_keeps_the_input(
     people: People, rows: list[dict[str, Any]], says: str
 ) -> None:
     form = {"name": "mine", "description": "for us", **stages(*rows)}
@@ -341,7 +343,7 @@ def test_a_bad_plan_says_why_and_keeps_what_was_typed(
     assert not Plan.objects.filter(name="mine").exists()
 
 
-def test_stages_come_and_go_without_scripts(people: People) -> None:
+def test_stages_can_be_added_and_removed_without_scripts(people: People) -> None:
     client, rows = people("maria", "editor"), [{"mode": "percentage", "share_percent": "7"}, FULL]
     more = text(client.post(reverse("console:new_plan"), {"name": "mine", **stages(*rows), "add": "1"}))
     assert 'name="form-TOTAL_FORMS" value="3"' in more and 'value="7"' in more
@@ -350,7 +352,7 @@ def test_stages_come_and_go_without_scripts(people: People) -> None:
     assert not Plan.objects.filter(name="mine").exists()
 
 
-def test_the_picture_tells_the_length_at_a_workloads_traffic(
+def test_the_picture_shows_the_duration_at_the_traffic_of_a_workload(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     from rollout_app.models import ArmTotals
@@ -372,7 +374,7 @@ def test_the_picture_tells_the_length_at_a_workloads_traffic(
     assert "Choose a workload under" in alone
 
 
-def test_a_plan_is_edited_at_the_version_that_was_shown_and_removed(people: People) -> None:
+def test_a_plan_is_edited_at_the_shown_version_and_removed(people: People) -> None:
     _save_plans("default")
     client, address = people("maria", "editor"), reverse("console:edit_plan", args=["standard"])
     form = {
@@ -381,7 +383,8 @@ def test_a_plan_is_edited_at_the_version_that_was_shown_and_removed(people: Peop
         "expected": "1",
     }
     assert client.post(address, form).status_code == 302
-    assert client.post(address, form).status_code == 422  # somebody (here: the first post) was faster
+    # somebody else (here: the first post) saved it first
+    assert client.post(address, form).status_code == 422
     assert (
         client.post(reverse("console:remove_plan", args=["standard"]), {"reason": "unused"}).status_code
         == 302
@@ -392,7 +395,7 @@ def test_a_plan_is_edited_at_the_version_that_was_shown_and_removed(people: Peop
 # --- guardrails ---------------------------------------------------------------------------------------
 
 
-def test_a_margin_is_changed_in_points_and_taken_back(people: People, summaries: Workload) -> None:
+def test_a_margin_is_changed_in_points_and_reset(people: People, summaries: Workload) -> None:
     client = people("maria", "editor", team=summaries.owner)
     address = reverse("console:edit_margin", args=["summaries", "failure"])
     assert 'value="2"' in text(client.get(address))
@@ -405,7 +408,7 @@ def test_a_margin_is_changed_in_points_and_taken_back(people: People, summaries:
     assert not GuardrailOverride.objects.exists()
 
 
-def test_it_says_beside_a_margin_what_it_would_have_done(
+def test_it_shows_the_effect_of_a_margin_on_past_rollouts(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     running(summaries, production)
@@ -421,10 +424,10 @@ def test_it_says_beside_a_margin_what_it_would_have_done(
     assert not GuardrailOverride.objects.exists()
 
 
-def test_a_long_rollout_is_judged_anew_only_when_asked(
+def test_a_long_rollout_is_evaluated_again_only_on_request(
     people: People, summaries: Workload, production: Environment
 ) -> None:
-    """14 days by minute take 20 s: neither the page nor each key that is pressed may wait for that."""
+    """14 days by minute take 20 s: neither the page nor a key press may wait for that."""
     rollout = running(summaries, production)
     Rollout.objects.filter(pk=rollout.pk).update(started_at=timezone.now() - timedelta(days=5))
     client = people("maria", "editor", team=summaries.owner)
@@ -439,7 +442,7 @@ def test_a_long_rollout_is_judged_anew_only_when_asked(
 
 
 @pytest.mark.parametrize("margin", ["", "-1", "0", "300", "much"])
-def test_a_bad_margin_is_refused_and_nothing_breaks(people: People, summaries: Workload, margin: str) -> None:
+def test_a_bad_margin_is_refused_without_an_error(people: People, summaries: Workload, margin: str) -> None:
     client = people("maria", "editor", team=summaries.owner)
     form = {"enabled": "on", "margin": margin, "weight": "0.3", "reason": "x"}
     assert client.post(reverse("console:edit_margin", args=["summaries", "failure"]), form).status_code == 422
@@ -449,7 +452,7 @@ def test_a_bad_margin_is_refused_and_nothing_breaks(people: People, summaries: W
     )
 
 
-def test_margins_are_the_owners_to_change(people: People, summaries: Workload) -> None:
+def test_only_the_owners_change_margins(people: People, summaries: Workload) -> None:
     client = people("eva", "editor")
     assert client.get(reverse("console:margins", args=["summaries"])).status_code == 200
     assert client.get(reverse("console:edit_margin", args=["summaries", "failure"])).status_code == 403
@@ -484,7 +487,7 @@ def test_lists_need_few_queries(
         shown(client, name)
 
 
-def test_no_page_tells_a_person_to_post(people: People) -> None:
+def test_no_page_asks_a_person_to_use_curl(people: People) -> None:
     client = people("ada", "admin")
     for name in ("index", "workloads", "fleet", "environments", "models", "keys", "plans", "rollouts"):
         assert "POST /api" not in shown(client, name)

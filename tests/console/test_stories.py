@@ -20,7 +20,7 @@ SPEND = "console:spend"
 
 
 def completed(workload: Workload, production: Environment) -> Rollout:
-    """Two days ago, after an hour."""
+    """A rollout that completed two days ago, an hour after it started."""
     rollout = running(workload, production)
     while rollout.stage < len(rollout.stages) - 1:
         rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
@@ -50,7 +50,7 @@ def stories(people: People) -> str:
     return text(people("tom", "viewer").get(reverse(SPEND))).replace("\u202f", " ")
 
 
-def test_a_completed_rollout_says_what_it_saved_with_its_interval(
+def test_a_completed_rollout_shows_its_saving_with_an_interval(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     traffic(completed(summaries, production), cost_after=600_000)
@@ -59,28 +59,28 @@ def test_a_completed_rollout_says_what_it_saved_with_its_interval(
     assert "saved (between $" in page and "since it completed, against the week before" in page
 
 
-def test_what_could_be_chance_is_not_called_a_saving(
+def test_a_difference_that_may_be_chance_is_not_called_a_saving(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     traffic(completed(summaries, production), cost_after=999_000)
     assert "Whether it saved anything cannot be told (between −$" in stories(people)
 
 
-def test_without_tasks_since_it_says_that_it_cannot_tell(
+def test_without_later_tasks_the_saving_is_unknown(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     completed(summaries, production)
     assert "cannot be told yet: it has had 0 tasks" in stories(people)
 
 
-def test_a_rollback_says_why(people: People, summaries: Workload, production: Environment) -> None:
+def test_a_rollback_shows_its_reason(people: People, summaries: Workload, production: Environment) -> None:
     rollout = running(summaries, production)
     actions.roll_back_rollout(rollout, actor=SYSTEM, reason="failures +12.4 points")
     actions.confirm_rolled_back(rollout, actor=SYSTEM, reason="all", readback={"confirmed": 0, "of": 0})
     assert "failures +12.4 points" in stories(people)
 
 
-def test_what_another_may_not_see_is_no_story(
+def test_stories_of_invisible_environments_are_hidden(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     completed(summaries, production)
@@ -88,7 +88,7 @@ def test_what_another_may_not_see_is_no_story(
     assert "week's rollouts" not in text(page)
 
 
-def test_a_story_that_cannot_be_computed_says_so(
+def test_a_story_that_cannot_be_computed_is_reported(
     people: People, summaries: Workload, production: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Documents as text: what is shown is what is served."""
+"""Documents as text: the text shown is equivalent to what is served."""
 
 from typing import Any
 
@@ -34,29 +34,29 @@ def test_it_parses_back_to_the_same_document(document: dict[str, Any]) -> None:
     assert completed(parse(as_yaml(kept)).data) == kept
 
 
-def test_it_keeps_the_order_of_models_which_is_their_rank() -> None:
+def test_it_keeps_the_order_of_models_because_it_is_their_rank() -> None:
     shown = as_yaml({**DOCUMENTS[0], "rank": ["alpha", "zeta"]})
     assert shown.index("alpha:") < shown.index("zeta:")
     assert "rank" not in shown
 
 
-def test_the_first_policy_is_a_document() -> None:
+def test_the_first_policy_is_a_valid_document() -> None:
     assert parse(FIRST_POLICY.format(workload="new")).data["workload"] == "new"
 
 
-def test_side_by_side_marks_what_differs_in_a_line() -> None:
+def test_side_by_side_marks_the_differences_in_a_line() -> None:
     (row,) = [row for row in side_by_side("a\nx = 10\nb", "a\nx = 12\nb") if row.kind == "changed"]
     assert row.left and row.right
     assert (row.left.number, row.left.start, row.left.changed) == (2, "x = 1", "0")
     assert (row.right.number, row.right.changed, row.right.end) == (2, "2", "")
 
 
-def test_side_by_side_leaves_out_what_is_far_from_a_change() -> None:
+def test_side_by_side_omits_lines_far_from_a_change() -> None:
     before = [str(n) for n in range(40)]
     rows = side_by_side("\n".join(before), "\n".join([*before[:20], "new", *before[20:]]))
     assert [row.hidden for row in rows if row.kind == "gap"] == [17, 17]
     assert [row.right.number for row in rows if row.kind == "added" and row.right] == [21]
 
 
-def test_side_by_side_of_the_same_is_nothing_but_a_gap() -> None:
+def test_side_by_side_of_equal_texts_is_one_gap() -> None:
     assert {row.kind for row in side_by_side("a\nb\nc", "a\nb\nc")} == {"gap"}

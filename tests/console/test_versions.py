@@ -18,7 +18,7 @@ CHECK = "/console/workloads/summaries/versions/check/"
 
 @pytest.fixture
 def draft(summaries: Workload) -> str:
-    """The newest version's text with one border moved."""
+    """The text of the newest version with one threshold changed."""
     newest = summaries.versions.first()
     assert newest is not None
     return re.sub(r"prompt_tokens > \d+", "prompt_tokens > 7000", as_yaml(newest.document))
@@ -34,7 +34,7 @@ def test_it_requires_an_editor_of_the_owning_team(
     assert summaries.versions.count() == 2
 
 
-def test_it_keeps_a_version_with_its_note_and_author(people: People, summaries: Workload, draft: str) -> None:
+def test_it_saves_a_version_with_its_note_and_author(people: People, summaries: Workload, draft: str) -> None:
     client = people("maria", "editor", team=summaries.owner)
     response = client.post(NEW, {"text": draft, "note": "later"}, follow=True)
     version = summaries.versions.get(number=3)
@@ -44,7 +44,7 @@ def test_it_keeps_a_version_with_its_note_and_author(people: People, summaries: 
     assert Entry.objects.filter(action="version.add", target_id="summaries/3").count() == 1
 
 
-def test_it_shows_problems_at_their_line_and_keeps_nothing(
+def test_it_shows_problems_at_their_line_and_saves_nothing(
     people: People, summaries: Workload, draft: str
 ) -> None:
     wrong = draft.replace("default: small", "default: smal")
@@ -54,11 +54,11 @@ def test_it_shows_problems_at_their_line_and_keeps_nothing(
     assert response.status_code == 422
     assert f">{line}:10<" in page
     assert "did you mean &quot;small&quot;?" in page
-    assert "default: smal " in page  # what was typed is still there
+    assert "default: smal " in page  # the input is still there
     assert summaries.versions.count() == 2
 
 
-def test_it_says_where_a_text_is_no_document(people: People, summaries: Workload) -> None:
+def test_it_shows_where_a_text_cannot_be_parsed(people: People, summaries: Workload) -> None:
     response = people("maria", "editor", team=summaries.owner).post(NEW, {"text": "format: [1"})
     assert response.status_code == 422
     assert "1 problem" in text(response)
@@ -71,14 +71,14 @@ def test_it_names_the_version_that_has_the_same_content(people: People, summarie
     assert "Version 1 of summaries has exactly this content" in text(response)
 
 
-def test_a_check_keeps_nothing(people: People, summaries: Workload, draft: str) -> None:
+def test_a_check_saves_nothing(people: People, summaries: Workload, draft: str) -> None:
     client = people("maria", "editor", team=summaries.owner)
     assert "No problem found" in text(client.post(CHECK, {"text": draft}))
     assert "did you mean" in text(client.post(CHECK, {"text": draft.replace("use: large", "use: lrge")}))
     assert summaries.versions.count() == 2
 
 
-def test_the_editor_starts_with_the_version_asked_for(people: People, summaries: Workload) -> None:
+def test_the_editor_starts_with_the_requested_version(people: People, summaries: Workload) -> None:
     client = people("maria", "editor", team=summaries.owner)
     first = as_yaml(summaries.versions.get(number=1).document)
     form = client.get(NEW, {"from": "1"}).context["form"]
@@ -93,7 +93,7 @@ def test_the_page_shows_the_document_and_its_digest(people: People, summaries: W
 
 
 @pytest.mark.parametrize("number", [3, 99_999_999])
-def test_there_is_no_page_of_an_unknown_version(people: People, summaries: Workload, number: int) -> None:
+def test_an_unknown_version_is_not_found(people: People, summaries: Workload, number: int) -> None:
     response = people("tom", "viewer").get(reverse("console:version", args=["summaries", number]))
     assert response.status_code == 404
 
@@ -117,7 +117,7 @@ def test_a_diff_of_unknown_versions_is_not_found(
 # --- the editor's check ---------------------------------------------------------------------------------
 
 
-def test_the_check_answers_with_lines_for_the_gutter_and_nothing_is_kept(
+def test_the_check_returns_lines_for_the_gutter_and_saves_nothing(
     people: People, summaries: Workload, draft: str
 ) -> None:
     wrong = draft.replace("default: small", "default: smal")
@@ -129,7 +129,7 @@ def test_the_check_answers_with_lines_for_the_gutter_and_nothing_is_kept(
     assert summaries.versions.count() == 2
 
 
-def test_the_check_shows_what_would_change_against_what_is_served(
+def test_the_check_shows_the_differences_from_the_served_version(
     people: People, summaries: Workload, draft: str
 ) -> None:
     client = people("maria", "editor", team=summaries.owner)
@@ -138,7 +138,7 @@ def test_the_check_shows_what_would_change_against_what_is_served(
     assert "pm-was" in page and "7000" in page
 
 
-def test_it_names_who_saved_a_version_meanwhile_and_the_next_save_means_it(
+def test_it_names_the_author_of_a_concurrent_version_and_saves_the_next_time(
     people: People, summaries: Workload, draft: str
 ) -> None:
     client = people("maria", "editor", team=summaries.owner)

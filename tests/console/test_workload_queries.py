@@ -1,4 +1,4 @@
-"""How many queries the workload's page needs, with several environments and rollouts."""
+"""The number of queries of the workload's page, with several environments and rollouts."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from tests.support.people import People, running
 LIST = "/console/workloads/"
 
 
-def test_the_list_shows_what_is_served_and_what_moves(
+def test_the_list_shows_served_versions_and_rollouts(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     running(summaries, production)
@@ -35,24 +35,24 @@ def test_the_list_shows_a_pin(people: People, summaries: Workload) -> None:
 @pytest.mark.parametrize(
     ("words", "found"), [("summ", True), ("nobody", False), ("SUMMARIES", True), ("summary", True)]
 )
-def test_the_list_searches(people: People, summaries: Workload, words: str, found: bool) -> None:
+def test_the_list_is_searchable(people: People, summaries: Workload, words: str, found: bool) -> None:
     page = text(people("tom", "viewer").get(LIST, {"q": words}))
     assert ('href="/console/workloads/summaries/"' in page) is found
     assert ("Nothing matches" in page) is not found
 
 
-def test_the_list_has_columns_only_for_environments_one_may_see(people: People, summaries: Workload) -> None:
+def test_the_list_has_columns_only_for_visible_environments(people: People, summaries: Workload) -> None:
     builders.environment("staging")
     page = text(people("sam", "viewer", environment="staging").get(LIST))
     assert "staging</th>" in page
     assert "production</th>" not in page
 
 
-def test_an_empty_list_says_what_to_do(people: People) -> None:
+def test_an_empty_list_shows_what_to_do(people: People) -> None:
     assert "No workload yet" in text(people("tom", "viewer").get(LIST))
 
 
-def test_the_list_needs_few_queries_however_long_it_is(
+def test_the_list_needs_few_queries_regardless_of_its_length(
     people: People, production: Environment, django_assert_max_num_queries: Any
 ) -> None:
     for _ in range(12):
@@ -72,11 +72,11 @@ def test_the_page_shows_versions_margins_and_rollouts(
     assert "production (candidate)" in page
     assert "2.0\u202fpoints" in page  # the margin of failure
     assert reverse("console:rollout", args=[rollout.pk]) in page
-    assert "New version" not in page  # a viewer writes nothing
+    assert "New version" not in page  # a viewer cannot write one
     assert "no operator role" in page
 
 
-def test_the_page_offers_what_the_person_may_do(people: People, summaries: Workload) -> None:
+def test_the_page_offers_only_permitted_actions(people: People, summaries: Workload) -> None:
     page = text(
         people("maria", "editor", "operator", team=summaries.owner).get(
             reverse("console:workload", args=["summaries"])
@@ -87,13 +87,15 @@ def test_the_page_offers_what_the_person_may_do(people: People, summaries: Workl
     assert "Propose a rollout" in page
 
 
-def test_there_is_no_page_of_an_unknown_workload(people: People) -> None:
+def test_an_unknown_workload_is_not_found(people: People) -> None:
     response = people("tom", "viewer").get(reverse("console:workload", args=["nope"]))
     assert response.status_code == 404
     assert "There is no workload" in text(response)
 
 
-def test_without_a_version_it_offers_nothing_that_needs_one(people: People, production: Environment) -> None:
+def test_without_a_version_it_offers_no_action_that_needs_one(
+    people: People, production: Environment
+) -> None:
     workload = builders.workload("triage")
     client = people("maria", "editor", "operator", team=workload.owner)
     page = text(client.get(reverse("console:workload", args=["triage"])))

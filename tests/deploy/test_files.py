@@ -1,4 +1,4 @@
-"""The files in `deploy/` fit the code: commands, settings, probes, metrics, without Docker or a cluster."""
+"""The files in `deploy/` match the code: commands, settings, probes, metrics. Needs no Docker or cluster."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ PROCESSES = deployment.processes()
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.where)
-def test_each_command_is_one_that_there_is(process: Process) -> None:
+def test_each_command_exists(process: Process) -> None:
     program, *arguments = process.command
     if program == "celery":
         assert arguments[:2] == ["-A", "controlplane.celery"]
@@ -44,14 +44,14 @@ def _raise(message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["compose", "kubernetes", "systemd"])
-def test_each_way_runs_every_process(kind: str) -> None:
+def test_each_kind_of_installation_runs_every_process(kind: str) -> None:
     files = {"compose": "compose ", "kubernetes": ".yaml", "systemd": ".service"}[kind]
     words = [process.command for process in PROCESSES if files in process.where]
     assert {"serve", "migrate", "setup_instance"} <= {word for command in words for word in command}
     assert {"worker", "beat"} <= {command[3] for command in words if command[0] == "celery"}
 
 
-def test_it_sets_only_settings_that_are_read() -> None:
+def test_only_existing_settings_are_set() -> None:
     source = (ROOT / "controlplane" / "settings.py").read_text()
     read = set(re.findall(r"""env\.\w+\(\s*"([A-Z0-9_]+)\"""", source))
     for where, names in deployment.settings_named().items():
@@ -67,7 +67,7 @@ def _dockerfile() -> str:
     return (DEPLOY / "Dockerfile").read_text()
 
 
-def test_the_image_copies_what_is_there_and_runs_as_nobody_in_particular() -> None:
+def test_the_image_copies_existing_files_and_runs_as_an_unprivileged_user() -> None:
     copied = [
         name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", _dockerfile(), re.MULTILINE)
         for name in line.split()
@@ -80,14 +80,14 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody_in_particular() -> No
     assert ":latest" not in _dockerfile()
 
 
-def test_the_image_has_every_package_of_ours() -> None:
-    """What settings and URLs import, or the server would not start."""
+def test_the_image_has_every_package() -> None:
+    """Packages that settings and URLs import; without one the server would not start."""
     for name in ("controlplane", "policies_app", "rollout_app", "templates", "router_client", "manage.py"):
         assert re.search(rf"^COPY .*\b{re.escape(name)}\b", _dockerfile(), re.MULTILINE), name
 
 
 @pytest.mark.parametrize("path", deployment.KUBERNETES, ids=lambda path: path.name)
-def test_a_cluster_would_take_the_manifest(path: Path) -> None:
+def test_the_manifests_are_valid(path: Path) -> None:
     for document in yaml.safe_load_all(path.read_text()):
         if document["kind"] != "Kustomization":
             kubernetes_validate.validate(document, "1.33", strict=True)
@@ -110,7 +110,7 @@ def test_every_pod_is_confined() -> None:
             assert container["resources"]["limits"]["memory"], path
 
 
-def test_compose_restarts_and_waits_for_what_is_healthy() -> None:
+def test_compose_restarts_processes_and_waits_for_health() -> None:
     services = yaml.safe_load(deployment.COMPOSE.read_text())["services"]
     assert set(services) == {"postgres", "redis", "migrate", "gateway", "worker", "beat"}
     for name, service in services.items():
@@ -121,7 +121,7 @@ def test_compose_restarts_and_waits_for_what_is_healthy() -> None:
 
 
 @pytest.mark.parametrize("path", deployment.UNITS, ids=lambda path: path.name)
-def test_a_unit_is_one(path: Path) -> None:
+def test_a_unit_is_well_formed(path: Path) -> None:
     unit = deployment.unit(path)
     assert unit["Service"]["User"] == "pointsman"
     assert unit["Service"]["NoNewPrivileges"] == "yes"
@@ -129,18 +129,18 @@ def test_a_unit_is_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gateway", "worker", "beat"])
-def test_systemd_starts_again_what_ends(name: str) -> None:
+def test_systemd_restarts_every_process(name: str) -> None:
     """F14: Celery's workers end when Redis is out of memory or killed."""
     service = deployment.unit(DEPLOY / "systemd" / f"pointsman-{name}.service")["Service"]
     assert (service["Restart"], service["RestartSec"]) == ("always", "2")
 
 
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("there is no systemd-analyze")
     for path in (DEPLOY / "systemd").glob("pointsman*.[st]*"):
-        # The paths of an installation are not this machine's: `true` stands for each program.
+        # The paths of an installation do not exist on this machine: `true` replaces each program.
         text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", path.read_text(), flags=re.MULTILINE)
         (tmp_path / path.name).write_text(re.sub(r"^User=.*$", "User=root", text, flags=re.MULTILINE))
     found = subprocess.run(
@@ -157,7 +157,7 @@ def _metrics_named(text: str) -> set[str]:
     return {name.removesuffix("_bucket") for name in re.findall(r"pointsman_[a-z_]+", text)}
 
 
-def test_alerts_and_panels_ask_for_metrics_that_there_are() -> None:
+def test_alerts_and_panels_use_existing_metrics() -> None:
     documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     rules = yaml.safe_load((DEPLOY / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
     dashboard = json.loads((DEPLOY / "monitoring" / "grafana-dashboard.json").read_text())
@@ -170,7 +170,7 @@ def test_alerts_and_panels_ask_for_metrics_that_there_are() -> None:
         assert {"summary", "description"} == set(rule["annotations"]), rule["alert"]
 
 
-def test_promtool_takes_the_alerts() -> None:
+def test_promtool_accepts_the_alerts() -> None:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("there is no promtool (Debian: the package prometheus)")

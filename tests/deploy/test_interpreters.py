@@ -1,6 +1,6 @@
-"""The client under every Python that it is said to run on: wheel and sdist, installed into an empty environment.
+"""The client under every supported version of Python: wheel and sdist, installed into an empty environment.
 
-Each interpreter is looked for on the PATH, and among pyenv's. One that is not there is named by its skip.
+Interpreters are searched for on the PATH and among those of pyenv. The test of a missing one is skipped by name.
 """
 
 import os
@@ -17,7 +17,7 @@ from pointsman.version import VERSION
 from tests.deploy.test_wheels import CLIENT, build, run
 
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
-# Every module, a policy in YAML, a router that decides. What the command line needs is compiled for one version.
+# Every module, a policy in YAML, a router that decides. Dependencies of the command line are compiled: left out.
 SCRIPT = """
 import importlib, pathlib, pkgutil, sys
 import pointsman
@@ -46,7 +46,7 @@ fallback: [b]
 
 
 def found(version: str) -> str | None:
-    """An interpreter of this version that starts; pyenv's shims do only for the versions that are switched on."""
+    """Return an interpreter of this version that starts. pyenv's shims only work for enabled versions."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     candidates = [shutil.which(f"python{version}"), *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))]
     for candidate in filter(None, candidates):
@@ -65,7 +65,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(params=SUPPORTED)
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """(version, the `bin` of an empty environment). What the client needs is pure Python: this test's own will do."""
+    """(version, the `bin` of an empty environment). Dependencies, pure Python, are this test's."""
     interpreter = found(request.param)
     if interpreter is None:
         pytest.skip(f"no Python {request.param} on the PATH or among pyenv's")

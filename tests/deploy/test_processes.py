@@ -19,7 +19,7 @@ from tests.support.plane import PATIENCE_S, Server, process_environment, until
 
 @pytest.fixture
 def broker(transactional_db: None) -> str:
-    """Redis, which the half on SQLite does not have."""
+    """Redis, which test runs on SQLite do not have."""
     return str(settings.REDIS_URL)
 
 
@@ -30,7 +30,7 @@ def command_of(where: str) -> list[str]:
 
 @contextmanager
 def running(command: list[str], home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the installation, ended as its supervisor would end it."""
+    """Run a process of the installation, and stop it as its supervisor would."""
     program, *arguments = (word.replace("/tmp/", f"{home}/") for word in command)
     if program == "celery":
         arguments = ["-m", "celery", *arguments]

@@ -1,6 +1,6 @@
-"""What is given away: both distributions, built, installed into an empty environment, and used there.
+"""What users install: both distributions, built, installed into an empty environment, and used there.
 
-Their dependencies are those that this test runs with: no index is asked for anything.
+Their dependencies are those of this test run; no index is contacted.
 """
 
 import email
@@ -36,7 +36,7 @@ FORGES = ("POINTSMAN_REPOSITORY_URL", "GITHUB_REPOSITORY", "GITHUB_SERVER_URL", 
 
 
 def build(source: Path, target: Path, *what: str, repository: str = "", **told: str) -> Path:
-    """The one file that hatchling makes of a folder. `told`: by the environment, in place of `repository`."""
+    """Build the one file that hatchling makes of a folder. `told`: environment variables, instead of `repository`."""
     target.mkdir(parents=True)
     unset = {name: value for name, value in os.environ.items() if name not in FORGES}
     env = {**unset, **(told or {"POINTSMAN_REPOSITORY_URL": repository})}
@@ -49,7 +49,7 @@ def build(source: Path, target: Path, *what: str, repository: str = "", **told: 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The client's wheel, made of its source distribution as an index's users would; the server's, of the checkout."""
+    """The client's wheel, built from its sdist as users of an index would; the server's, built from the checkout."""
     folder = tmp_path_factory.mktemp("dist")
     source = build(CLIENT, folder / "sdist", "--target", "sdist")
     with tarfile.open(source) as archive:
@@ -62,7 +62,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def installed(home: Path, *wheels: Path) -> Path:
-    """An empty environment with these wheels; returns its `bin`. What they need lies where this test has it."""
+    """Create an environment with these wheels, and this test's dependencies. Return its `bin`."""
     venv.create(home, with_pip=False)
     (site,) = home.glob("lib/python*/site-packages")
     for wheel in wheels:
@@ -107,7 +107,7 @@ def client(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return installed(tmp_path_factory.mktemp("client"), wheels["client"])
 
 
-def test_the_clients_wheel_holds_its_types_and_its_commands(client: Path, tmp_path: Path) -> None:
+def test_the_clients_wheel_contains_its_types_and_commands(client: Path, tmp_path: Path) -> None:
     assert run(client / "pointsman", "--version", cwd=tmp_path).strip() == f"pointsman {VERSION}"
     script = "import pointsman, pathlib; print(pathlib.Path(pointsman.__file__).parent)"
     home = Path(run(client / "python", "-c", script, cwd=tmp_path).strip())
@@ -117,7 +117,7 @@ def test_the_clients_wheel_holds_its_types_and_its_commands(client: Path, tmp_pa
     assert (home / "py.typed").is_file()
 
 
-def test_a_router_decides_from_the_clients_wheel(client: Path, tmp_path: Path) -> None:
+def test_a_router_decides_with_the_clients_wheel(client: Path, tmp_path: Path) -> None:
     script = (
         "from pointsman.testing import FakeControlPlane\n"
         "models = '{a: {model: x/a}, b: {model: x/b}}'\n"
@@ -129,7 +129,7 @@ def test_a_router_decides_from_the_clients_wheel(client: Path, tmp_path: Path) -
     assert run(client / "python", "-c", script, cwd=tmp_path) == "x/a\n"
 
 
-# extra → what it is for, and what is said where it is missing
+# extra → its purpose, and the message if it is missing
 EXTRAS = {
     "yaml": ("from pointsman.policy import parse; parse('format: 1')", "yaml"),
     "cli": ("from pointsman.cli import main; raise SystemExit(main(['--version']))", "typer"),
@@ -148,7 +148,7 @@ def test_each_extra_is_declared(wheels: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_an_extra_works_where_it_is_installed_and_is_named_where_it_is_not(
+def test_an_extra_works_if_installed_and_is_named_if_missing(
     client: Path, tmp_path: Path, extra: str
 ) -> None:
     use, module = EXTRAS[extra]
@@ -164,7 +164,7 @@ def test_an_extra_works_where_it_is_installed_and_is_named_where_it_is_not(
     assert f"pointsman[{extra}]" in said, said
 
 
-def test_without_extras_it_needs_nothing_but_what_is_declared(wheels: dict[str, Path]) -> None:
+def test_without_extras_only_the_declared_dependencies_are_needed(wheels: dict[str, Path]) -> None:
     needs = [
         need for need in metadata(wheels["client"]).get_all("Requires-Dist") or [] if "extra ==" not in need
     ]
@@ -176,13 +176,13 @@ def test_without_extras_it_needs_nothing_but_what_is_declared(wheels: dict[str, 
 
 @pytest.fixture(scope="module", params=["client", "server"])
 def released(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Message:
-    """The metadata of a release: its build is told where the repository is."""
+    """The metadata of a release, whose build knows the address of the repository."""
     source = CLIENT if request.param == "client" else ROOT
     target = tmp_path_factory.mktemp("release") / "dist"
     return metadata(build(source, target, "--target", "wheel", repository=REPOSITORY))
 
 
-def test_its_readme_renders_and_each_link_leads_to_what_is_there(released: Message) -> None:
+def test_its_readme_renders_and_its_links_work(released: Message) -> None:
     text = str(released.get_payload())
     assert released["Description-Content-Type"] == "text/markdown"
     page = markdown(text, extensions=["fenced_code", "tables"])
@@ -196,7 +196,7 @@ def test_its_readme_renders_and_each_link_leads_to_what_is_there(released: Messa
         assert (ROOT / path.partition("#")[0]).exists(), link
 
 
-def test_it_names_the_projects_addresses(released: Message) -> None:
+def test_it_has_the_projects_urls(released: Message) -> None:
     addresses = dict(entry.split(", ", 1) for entry in released.get_all("Project-URL") or [])
     assert set(addresses) == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
     assert all(address.startswith(REPOSITORY) for address in addresses.values())
@@ -211,12 +211,12 @@ def test_it_names_the_projects_addresses(released: Message) -> None:
     ],
     ids=["GitHub", "GitLab", "told"],
 )
-def test_a_pipeline_says_where_the_repository_is(tmp_path: Path, told: dict[str, str]) -> None:
+def test_a_pipeline_sets_the_repository(tmp_path: Path, told: dict[str, str]) -> None:
     found = metadata(build(CLIENT, tmp_path / "dist", "--target", "wheel", **told))
     assert f"Homepage, {REPOSITORY}" in (found.get_all("Project-URL") or [])
 
 
-def test_a_wheel_of_an_sdist_has_the_sdists_addresses(tmp_path: Path) -> None:
+def test_a_wheel_built_from_an_sdist_has_the_urls_of_the_sdist(tmp_path: Path) -> None:
     source = build(CLIENT, tmp_path / "sdist", "--target", "sdist", repository=REPOSITORY)
     with tarfile.open(source) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -226,7 +226,7 @@ def test_a_wheel_of_an_sdist_has_the_sdists_addresses(tmp_path: Path) -> None:
     assert f"({REPOSITORY}/" in str(found.get_payload())
 
 
-def test_a_build_that_is_told_no_address_makes_no_link_that_leads_nowhere(wheels: dict[str, Path]) -> None:
+def test_a_build_without_an_address_has_no_broken_links(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         found = metadata(wheel)
         text = str(found.get_payload())
@@ -242,7 +242,7 @@ def server(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return installed(tmp_path_factory.mktemp("server"), *wheels.values())
 
 
-def test_the_servers_wheel_holds_all_that_the_checkout_has(wheels: dict[str, Path]) -> None:
+def test_the_servers_wheel_contains_everything_in_the_checkout(wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels["server"]) as archive:
         there = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
@@ -259,7 +259,7 @@ def test_the_servers_wheel_holds_all_that_the_checkout_has(wheels: dict[str, Pat
 
 @pytest.fixture
 def serving(server: Path, tmp_path: Path) -> Iterator[str]:
-    """The server, migrated and started from its wheel in an empty folder; its address."""
+    """Migrate and start the server from its wheel in an empty folder. Yields its address."""
     program = server / "pointsman-server"
     assert "no issues" in run(program, "check", cwd=tmp_path)
     assert "Run `pointsman-server migrate` first" in run(program, "serve", cwd=tmp_path, code=1)

@@ -1,4 +1,4 @@
-"""`make check` says what is known of vulnerabilities, and what could not be asked is not called good."""
+"""`make check` reports known vulnerabilities, and does not report success if they could not be looked up."""
 
 import importlib.util
 import json
@@ -36,13 +36,13 @@ def says(monkeypatch: Any, capsys: Any, stdout: str, stderr: str = "") -> tuple[
         ([SKIPPED, BAD], 1, "CVE-1"),
     ],
 )
-def test_it_says_what_it_knows(monkeypatch: Any, capsys: Any, found: Any, code: int, text: str) -> None:
+def test_it_reports_what_it_knows(monkeypatch: Any, capsys: Any, found: Any, code: int, text: str) -> None:
     answered, said = says(monkeypatch, capsys, json.dumps({"dependencies": found}))
     assert answered == code
     assert text in said
 
 
-def test_without_a_network_it_says_so_and_fails_only_when_asked_to(monkeypatch: Any, capsys: Any) -> None:
+def test_without_a_network_it_says_so_and_fails_only_if_required(monkeypatch: Any, capsys: Any) -> None:
     assert says(monkeypatch, capsys, "", "Traceback\nConnectionError: no route")[0] == 0
     monkeypatch.setenv("AUDIT_STRICT", "1")
     code, said = says(monkeypatch, capsys, "", "Traceback\nConnectionError: no route")

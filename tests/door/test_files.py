@@ -1,4 +1,4 @@
-"""What an instance keeps is for the user that runs it, and for nobody else on the machine."""
+"""Files of an instance are readable only by the user that runs it."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ def _modes(home: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.rglob("*")}
 
 
-def test_everything_that_an_instance_writes_is_its_own(tmp_path: Path) -> None:
+def test_every_file_of_an_instance_is_private(tmp_path: Path) -> None:
     home = tmp_path / "var"
     keep = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
     script = (
@@ -38,7 +38,7 @@ def test_everything_that_an_instance_writes_is_its_own(tmp_path: Path) -> None:
     assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
 
 
-def test_a_directory_of_before_is_closed(tmp_path: Path) -> None:
+def test_an_older_directory_is_made_private(tmp_path: Path) -> None:
     from controlplane.core.secretfile import own_directory, own_file
 
     tmp_path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What the gateway asks before it answers: whose host, whose address, whose figures."""
+"""What the gateway checks before it answers: the host, the client's address, access to metrics."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ def request(peer: str | None = "198.51.100.1", **headers: str) -> Request:
 @pytest.mark.parametrize(
     ("peer", "forwarded", "address"),
     [
-        ("198.51.100.1", "1.2.3.4", "198.51.100.1"),  # not a proxy of ours: it may say what it likes
+        ("198.51.100.1", "1.2.3.4", "198.51.100.1"),  # not one of our proxies, so its header is ignored
         ("10.0.0.1", "1.2.3.4", "1.2.3.4"),
-        ("10.0.0.1", "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what the client wrote in front says nothing
+        ("10.0.0.1", "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what the client wrote in front is ignored
         ("10.0.0.1", "1.2.3.4, 10.0.0.2", "1.2.3.4"),  # two proxies, one behind the other
         ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
         ("10.0.0.1", "", "10.0.0.1"),
@@ -39,7 +39,7 @@ def request(peer: str | None = "198.51.100.1", **headers: str) -> Request:
         ("10.0.0.1", "::ffff:1.2.3.4", "1.2.3.4"),
     ],
 )
-def test_it_finds_the_clients_address(settings: Any, peer: str, forwarded: str, address: str) -> None:
+def test_it_finds_the_address_of_the_client(settings: Any, peer: str, forwarded: str, address: str) -> None:
     settings.TRUSTED_PROXIES = ["10.0.0.0/8"]
     assert proxies.client_address(request(peer, x_forwarded_for=forwarded)) == address
 
@@ -49,7 +49,7 @@ def test_a_connection_without_an_address_has_none(settings: Any) -> None:
 
 
 @pytest.mark.parametrize(("peer", "believed"), [("10.0.0.1", True), ("198.51.100.1", False)])
-def test_django_sees_what_proxies_say_and_nobody_elses(settings: Any, peer: str, believed: bool) -> None:
+def test_django_trusts_only_our_proxies(settings: Any, peer: str, believed: bool) -> None:
     settings.TRUSTED_PROXIES = ["10.0.0.0/8"]
     said = {"x_forwarded_proto": "https", "x_forwarded_host": "evil.example", "forwarded": "for=1.2.3.4"}
     environ = bridge.environ(request(peer, x_forwarded_for="1.2.3.4", x_real_ip="1.2.3.4", **said), b"")
@@ -59,7 +59,7 @@ def test_django_sees_what_proxies_say_and_nobody_elses(settings: Any, peer: str,
     assert (names <= set(environ)) is believed
 
 
-def test_an_address_that_is_none_is_found_at_the_start(settings: Any) -> None:
+def test_an_invalid_proxy_address_is_found_at_the_start(settings: Any) -> None:
     settings.TRUSTED_PROXIES = ["the proxy"]
     assert [message.id for message in checks.check_addresses(None)] == ["pointsman.E009"]
 
@@ -70,7 +70,7 @@ def test_an_address_that_is_none_is_found_at_the_start(settings: Any) -> None:
 @pytest.mark.parametrize(
     "host", ["pointsman.example.org", "pointsman.example.org:443", "POINTSMAN.example.org"]
 )
-def test_routers_are_answered_at_our_names(settings: Any, host: str) -> None:
+def test_routers_are_answered_at_allowed_hosts(settings: Any, host: str) -> None:
     settings.ALLOWED_HOSTS = ["pointsman.example.org"]
     guards.require_host(host.encode())
 
@@ -78,20 +78,20 @@ def test_routers_are_answered_at_our_names(settings: Any, host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["", "evil.example", "pointsman.example.org.evil.example", "a b", "[::1", "127.0.0.1"]
 )
-def test_and_at_no_other(settings: Any, host: str) -> None:
+def test_other_hosts_are_refused(settings: Any, host: str) -> None:
     settings.ALLOWED_HOSTS = ["pointsman.example.org"]
     with pytest.raises(MalformedBody):
         guards.require_host(host.encode())
 
 
-# --- figures -----------------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------------
 
 
-def test_figures_are_open_until_a_key_or_an_address_is_set() -> None:
+def test_metrics_are_open_until_a_key_or_an_address_is_set() -> None:
     guards.require_scraper(request())
 
 
-def test_figures_by_a_key(settings: Any) -> None:
+def test_metrics_with_a_key(settings: Any) -> None:
     settings.METRICS_KEY = "a long word"
     guards.require_scraper(request(authorization="Bearer a long word"))
     for header in ("Bearer a long wor", "Bearer", "Basic a long word", "a long word", "Bearer \u00e4"):
@@ -101,16 +101,16 @@ def test_figures_by_a_key(settings: Any) -> None:
         guards.require_scraper(request())
 
 
-def test_figures_by_an_address(settings: Any) -> None:
+def test_metrics_from_an_address(settings: Any) -> None:
     settings.METRICS_ADDRESSES = ["10.1.0.0/16"]
     guards.require_scraper(request("10.1.2.3"))
     with pytest.raises(Forbidden):
         guards.require_scraper(request("10.2.0.1"))
-    with pytest.raises(Forbidden):  # not by what somebody writes
+    with pytest.raises(Forbidden):  # a forwarded header does not help
         guards.require_scraper(request("198.51.100.1", x_forwarded_for="10.1.2.3"))
 
 
-def test_either_will_do(settings: Any) -> None:
+def test_either_is_enough(settings: Any) -> None:
     settings.METRICS_ADDRESSES, settings.METRICS_KEY = ["10.1.0.0/16"], "a long word"
     guards.require_scraper(request("10.1.2.3"))
     guards.require_scraper(request(authorization="Bearer a long word"))

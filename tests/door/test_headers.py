@@ -1,4 +1,4 @@
-"""What a browser is told with each answer, and that the pages live with it."""
+"""The security headers of every response, and that the pages work with them."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def _policy(response: Any) -> dict[str, list[str]]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/console/login/", "/console/", "/console/nowhere/", "/nowhere"])
-def test_every_page_carries_the_policy(path: str) -> None:
+def test_every_page_has_the_policy(path: str) -> None:
     policy = _policy(logged_in("vera", "viewer").get(path))
     assert policy["default-src"] == ["'none'"]
     assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == ["'none'"]
@@ -34,7 +34,7 @@ def test_every_page_carries_the_policy(path: str) -> None:
 
 
 @pytest.mark.django_db
-def test_answers_for_machines_load_nothing() -> None:
+def test_responses_for_machines_may_load_nothing() -> None:
     for response in (Client().get("/api/v1/keys"), Client().get("/api/v1/nowhere")):
         assert _policy(response) == {
             "default-src": ["'none'"],
@@ -47,7 +47,7 @@ def test_answers_for_machines_load_nothing() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/console/login/", "/api/v1/keys", "/nowhere"])
-def test_the_other_headers_are_there(path: str) -> None:
+def test_the_other_headers_are_set(path: str) -> None:
     response = Client().get(path)
     assert response["X-Content-Type-Options"] == "nosniff"
     assert response["X-Frame-Options"] == "DENY"
@@ -58,7 +58,7 @@ def test_the_other_headers_are_there(path: str) -> None:
 
 
 @pytest.mark.django_db
-def test_no_page_has_a_style_element_or_a_script_of_its_own() -> None:
+def test_no_page_has_inline_styles_or_scripts() -> None:
     maria = logged_in("maria", "admin")
     for path in ("/console/", "/console/audit/", "/console/workloads/", "/console/login/"):
         text = (Client() if "login" in path else maria).get(path).content.decode()
@@ -67,22 +67,22 @@ def test_no_page_has_a_style_element_or_a_script_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(settings.BASE_DIR)))
-def test_no_template_of_ours_has_anything_inline(path: Path) -> None:
+def test_no_template_has_inline_code(path: Path) -> None:
     text = path.read_text()
     scripts = re.findall(r"<script[^>]*>", text)
     assert [tag for tag in scripts if " src=" not in tag and "nonce=" not in tag] == []
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=\"|javascript:", text) == []
 
 
-def test_the_themes_variables_are_all_in_the_style_sheet() -> None:
-    """An upgrade of the theme that brings one more would else show as a page without a colour."""
+def test_the_style_sheet_has_all_variables_of_the_theme() -> None:
+    """Otherwise a variable added by an upgrade of the theme would show as a missing colour."""
     sheet = (Path(settings.BASE_DIR) / "controlplane/static/console/theme.css").read_text()
     colors = UnfoldAdminSite()._get_colors("COLORS", RequestFactory().get("/"))
     wanted = {f"--color-{name}-{weight}" for name, weights in colors.items() for weight in weights}
     assert wanted | {"--border-radius"} == set(re.findall(r"^\s*(--[\w-]+):", sheet, re.MULTILINE))
 
 
-def test_the_deployment_check_finds_nothing_with_https(tmp_path: Path) -> None:
+def test_djangos_deployment_check_finds_nothing_with_https(tmp_path: Path) -> None:
     command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
     production = {
         "HTTPS": "on",

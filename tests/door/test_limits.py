@@ -1,4 +1,4 @@
-"""One address may ask so often and no more, and which address it is cannot be made up."""
+"""Requests are limited by address, and the address cannot be forged."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def sign_in(address: str = "203.0.113.7") -> Any:
     return Client(REMOTE_ADDR=address).post("/console/login/", form)
 
 
-def test_the_api_answers_429_and_says_how_long() -> None:
+def test_the_api_answers_429_with_retry_after() -> None:
     caller = Caller("admin")
     assert [caller("GET", "teams").status_code for _ in range(6)] == [200] * 5 + [429]
     refused = caller("GET", "teams")
@@ -33,29 +33,29 @@ def test_the_api_answers_429_and_says_how_long() -> None:
     assert refused["Content-Type"] == "application/problem+json"
 
 
-def test_nobody_without_a_key_gets_more_than_that() -> None:
+def test_requests_without_a_key_are_limited() -> None:
     statuses = [Client(REMOTE_ADDR="203.0.113.9").get("/api/v1/teams").status_code for _ in range(7)]
     assert statuses == [401] * 5 + [429] * 2
 
 
-def test_signing_in_is_limited_by_address_whatever_the_name() -> None:
+def test_sign_in_is_limited_by_address_for_any_name() -> None:
     assert [sign_in().status_code for _ in range(4)] == [200] * 3 + [429]
     assert sign_in("203.0.113.8").status_code == 200
     assert (
         Client(REMOTE_ADDR="203.0.113.7").get("/console/login/").status_code == 200
-    )  # to look costs nothing
+    )  # reading the page costs nothing
 
 
-def test_a_minute_later_it_is_let_in_again() -> None:
+def test_after_a_minute_it_is_allowed_again() -> None:
     with time_machine.travel("2026-01-01T00:00:30Z", tick=False) as now:
         assert [sign_in().status_code for _ in range(4)][-1] == 429
         now.move_to("2026-01-01T00:01:01Z")
-        assert sign_in().status_code == 429  # the last minute still lies within 60 seconds
+        assert sign_in().status_code == 429  # the last minute is still within 60 seconds
         now.move_to("2026-01-01T00:03:00Z")
         assert sign_in().status_code == 200
 
 
-def test_the_addresses_of_one_household_count_together() -> None:
+def test_the_ipv6_addresses_of_one_household_count_together() -> None:
     found = [sign_in(f"2001:db8:1:1::{number}").status_code for number in range(4)]
     assert found[-1] == 429
     assert sign_in("2001:db8:1:2::1").status_code == 200
@@ -63,24 +63,24 @@ def test_the_addresses_of_one_household_count_together() -> None:
     assert sign_in("198.51.100.1").status_code == 429
 
 
-def test_a_limit_of_nothing_is_no_limit(settings: Any) -> None:
+def test_a_limit_of_zero_disables_it(settings: Any) -> None:
     settings.API_LIMIT = 0
     assert {Client().get("/api/v1/teams").status_code for _ in range(20)} == {401}
 
 
-def test_a_cache_that_is_away_closes_no_door(monkeypatch: Any, caplog: Any) -> None:
+def test_an_unavailable_cache_refuses_nobody(monkeypatch: Any, caplog: Any) -> None:
     def away(*_: Any) -> Any:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(limits, "_count", away)
     monkeypatch.setattr(limits, "_said_at", float("-inf"))
     assert {Client().get("/api/v1/teams").status_code for _ in range(20)} == {401}
-    assert caplog.text.count("there is no rate limit") == 1  # said once a minute, not at each request
+    assert caplog.text.count("there is no rate limit") == 1  # logged once a minute, not at each request
 
 
-def test_two_processes_share_a_count_where_there_is_redis(settings: Any) -> None:
+def test_processes_share_a_count_through_redis(settings: Any) -> None:
     if not settings.REDIS_URL:
-        assert "LocMemCache" in settings.CACHES["limits"]["BACKEND"]  # each process counts for itself
+        assert "LocMemCache" in settings.CACHES["limits"]["BACKEND"]  # each process counts separately
         return
     from django.core.cache.backends.redis import RedisCache
 

@@ -1,4 +1,4 @@
-"""The signing key is changed, and no router, no checkpoint and no process notices."""
+"""Rotating the signing key disturbs no router, checkpoint or process."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def believes(keys: str, signature: str) -> bool:
     return True
 
 
-def test_during_the_overlap_a_router_with_either_key_believes_a_snapshot() -> None:
+def test_during_the_overlap_a_router_with_either_key_accepts_a_snapshot() -> None:
     (old,) = published()
     run("rotate", "--reason", "once a year")
     new, still = published()
@@ -57,7 +57,7 @@ def test_during_the_overlap_a_router_with_either_key_believes_a_snapshot() -> No
     assert not believes(new, signature.replace(new.partition(":")[0], "0" * 16))
 
 
-def test_after_the_old_key_has_ended_only_the_new_one_fits() -> None:
+def test_after_the_end_of_the_old_key_only_the_new_one_verifies() -> None:
     (old,) = published()
     run("rotate", "--reason", "once a year")
     run("retire", old.partition(":")[0], "--reason", "every router has the new one")
@@ -66,7 +66,7 @@ def test_after_the_old_key_has_ended_only_the_new_one_fits() -> None:
     assert (believes(new, signature), believes(old, signature)) == (True, False)
 
 
-def test_checkpoints_of_the_old_key_are_still_believed() -> None:
+def test_checkpoints_of_the_old_key_still_verify() -> None:
     (old,) = published()
     for number in range(2):
         log.record(actor=SYSTEM, action="test", target=("test", str(number)))
@@ -91,7 +91,7 @@ def test_each_change_is_an_entry_with_its_reason_and_no_private_key() -> None:
     assert all(text.encode() not in bytes(entry.body) for entry in entries)
 
 
-def test_the_files_are_for_their_owner_only() -> None:
+def test_the_files_are_readable_by_their_owner_only() -> None:
     (old,) = published()
     run("rotate", "--reason", "once a year")
     run("retire", old.partition(":")[0], "--reason", "done")
@@ -99,7 +99,7 @@ def test_the_files_are_for_their_owner_only() -> None:
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_was_built_before_is_signed_anew(db: None) -> None:
+def test_earlier_snapshots_are_signed_again(db: None) -> None:
     from tests.support import builders
 
     builders.environment("production")
@@ -114,19 +114,19 @@ def test_what_was_built_before_is_signed_anew(db: None) -> None:
 
 
 @pytest.mark.parametrize("key_id", ["0000000000000000", "first"])
-def test_neither_an_unknown_key_nor_the_first_can_be_ended(key_id: str) -> None:
+def test_unknown_keys_and_the_current_key_cannot_be_ended(key_id: str) -> None:
     with pytest.raises(CommandError):
         run("retire", signing.key_id() if key_id == "first" else key_id, "--reason", "no")
     assert Entry.objects.count() == 0
 
 
-def test_a_second_rotation_waits_for_the_end_of_the_first() -> None:
+def test_a_second_rotation_must_wait_for_the_first_to_end() -> None:
     run("rotate", "--reason", "once")
     with pytest.raises(CommandError, match="retire the old one first"):
         run("rotate", "--reason", "twice")
 
 
-def test_a_rotation_whose_entry_cannot_be_kept_changes_nothing(monkeypatch: Any) -> None:
+def test_a_rotation_without_its_entry_changes_nothing(monkeypatch: Any) -> None:
     before = published()
     monkeypatch.setattr(log, "record", _fails)
     with pytest.raises(RuntimeError):
@@ -138,7 +138,7 @@ def _fails(**_: Any) -> None:
     raise RuntimeError
 
 
-def test_keys_of_the_settings_are_printed_for_whoever_keeps_them(settings: Any) -> None:
+def test_keys_from_the_settings_are_printed_for_the_operator(settings: Any) -> None:
     settings.SIGNING_KEY = old = signing.new_private_text()
     printed = run("rotate", "--reason", "once a year")
     found = re.search(r"^(\S+),(\S+)$", printed, re.MULTILINE)
@@ -154,7 +154,7 @@ def test_keys_of_the_settings_are_printed_for_whoever_keeps_them(settings: Any) 
 
 
 def with_a_checkpoint(settings: Any) -> str:
-    """An instance whose key comes from the environment and has signed; returns the key."""
+    """An instance whose key comes from the environment and has signed something. Returns the key."""
     settings.SIGNING_KEY = old = signing.new_private_text()
     log.record(actor=SYSTEM, action="test", target=("test", "1"))
     assert checkpoints.make() is not None
@@ -174,7 +174,7 @@ def ids() -> list[str]:
     return [line.partition(":")[0] for line in published()]
 
 
-def test_another_key_in_the_environment_is_noticed_once(settings: Any) -> None:
+def test_a_changed_key_in_the_environment_is_recorded_once(settings: Any) -> None:
     with_a_checkpoint(settings)
     assert not key_changes.notice()
     settings.SIGNING_KEY = signing.new_private_text()
@@ -184,7 +184,7 @@ def test_another_key_in_the_environment_is_noticed_once(settings: Any) -> None:
     assert "POINTSMAN_SIGNING_KEY" in Entry.objects.latest("seq").reason
 
 
-def test_each_step_of_a_rotation_in_the_environment_is_noticed(settings: Any) -> None:
+def test_each_step_of_a_rotation_in_the_environment_is_recorded(settings: Any) -> None:
     old = with_a_checkpoint(settings)
     new, (first,) = signing.new_private_text(), ids()
     steps = [f"{old},{new}", f"{new},{old}", new]
@@ -198,7 +198,7 @@ def test_each_step_of_a_rotation_in_the_environment_is_noticed(settings: Any) ->
     assert noticed() == list(zip([[first], *told], told, strict=False))
 
 
-def test_a_rotation_by_command_is_not_noticed_again() -> None:
+def test_a_rotation_by_command_is_not_recorded_twice() -> None:
     log.record(actor=SYSTEM, action="test", target=("test", "1"))
     checkpoints.make()
     (old,) = ids()
@@ -211,12 +211,12 @@ def test_a_rotation_by_command_is_not_noticed_again() -> None:
     assert "the instance's file" in Entry.objects.latest("seq").reason
 
 
-def test_a_new_instance_has_nothing_to_notice() -> None:
+def test_a_new_instance_has_no_change_to_record() -> None:
     assert not key_changes.notice()
     assert not Entry.objects.exists()
 
 
-def test_the_periodic_job_and_a_start_look(settings: Any, monkeypatch: Any) -> None:
+def test_the_periodic_job_and_the_start_check_the_keys(settings: Any, monkeypatch: Any) -> None:
     with_a_checkpoint(settings)
     settings.SIGNING_KEY = signing.new_private_text()
     tasks.checkpoint()

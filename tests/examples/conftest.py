@@ -1,4 +1,4 @@
-"""The files of `examples/`, loaded as they lie there, and served on real sockets."""
+"""The files of `examples/`, loaded unchanged, and served on real sockets."""
 
 import importlib.util
 import sys
@@ -17,20 +17,20 @@ Serve = Callable[[Any], str]
 
 
 def example(path: str) -> ModuleType:
-    """A module of `examples/`, by its path there."""
+    """Import a module of `examples/` by its path."""
     name = f"examples.{path.removesuffix('.py').replace('/', '.')}"
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up there
+    sys.modules[name] = module  # dataclasses look up their own module there
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """`serve(app)` → its URL on this machine. Ended with the test, lifespan and all."""
+    """`serve(app)` → its URL on this machine. Stopped at the end of the test, including its lifespan."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(app: Any) -> str:

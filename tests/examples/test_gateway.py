@@ -1,4 +1,4 @@
-"""examples/gateway.py between real sockets: a made-up provider behind it, a control plane beside it."""
+"""examples/gateway.py on real sockets, with a fake provider and a control plane."""
 
 import json
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ JSON_WANTED = {
 
 @dataclass
 class Provider:
-    """Answers as each model is told to, in turn; the last one stays."""
+    """Gives each model's configured answers in turn; the last one is repeated."""
 
     says: dict[str, list[Any]] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -80,7 +80,7 @@ async def stream(text: str, logprobs: Any, usage: dict[str, Any]) -> Any:
 
 @dataclass
 class Town:
-    """All that a test looks at."""
+    """Everything that a test inspects."""
 
     plane: FakeControlPlane
     provider: Provider
@@ -92,7 +92,7 @@ class Town:
         return self.client.post("/v1/chat/completions", json=asked, headers=headers)
 
     def bucket(self) -> dict[str, Any]:
-        """The one bucket of all that was recorded."""
+        """The only recorded bucket."""
         assert self.plane.wait_for(lambda: self.plane.tasks("tickets"))
         (bucket,) = self.plane.buckets("tickets")
         return bucket
@@ -117,7 +117,7 @@ def town(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
             yield Town(plane, provider, client)
 
 
-def test_it_gives_the_chosen_models_answer_and_says_what_it_cost(town: Town) -> None:
+def test_it_returns_the_answer_of_the_chosen_model_and_its_cost(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, -0.01)]}
     answer = town.ask(**JSON_WANTED)
     assert answer.json()["choices"][0]["message"]["content"] == GOOD
@@ -139,7 +139,7 @@ def test_it_asks_the_stronger_model_when_the_answer_is_uncertain(town: Town) -> 
     assert bucket["cost_nusd"]["sum"] == 210_000 + 4_500_000
 
 
-def test_an_answer_that_fails_the_check_is_escalated_and_a_bad_end_is_a_failure(town: Town) -> None:
+def test_an_answer_that_fails_the_check_is_escalated_and_a_final_failure_counts(town: Town) -> None:
     town.provider.says = {"small": [(BAD, None)], "large": [(BAD, None)]}
     answer = town.ask(**JSON_WANTED)
     assert (answer.status_code, answer.json()["error"]["type"]) == (502, "gateway")
@@ -147,7 +147,7 @@ def test_an_answer_that_fails_the_check_is_escalated_and_a_bad_end_is_a_failure(
     assert (bucket["escalations"], bucket["failures"]) == (1, 1)
 
 
-def test_an_earlier_answer_is_used_when_the_stronger_model_is_away(town: Town) -> None:
+def test_an_earlier_answer_is_used_if_the_stronger_model_is_unavailable(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, -2.0)], "large": [503]}
     answer = town.ask(**JSON_WANTED)
     assert answer.headers["x-pointsman-model"] == "small"
@@ -162,7 +162,7 @@ def test_it_retries_then_falls_back(town: Town) -> None:
     assert (bucket["retries"], bucket["fallbacks"], bucket["attempts"]) == (1, 1, 3)
 
 
-def test_a_request_that_the_provider_refuses_is_asked_of_nobody_else(town: Town) -> None:
+def test_a_request_that_the_provider_refuses_is_not_repeated(town: Town) -> None:
     town.provider.says = {"small": [400]}
     answer = town.ask()
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, "HTTP 400")
@@ -170,7 +170,7 @@ def test_a_request_that_the_provider_refuses_is_asked_of_nobody_else(town: Town)
     assert town.bucket()["errors_by_kind"] == {"error": 1}
 
 
-def test_a_stream_goes_through_as_it_is_and_is_recorded_at_its_end(town: Town) -> None:
+def test_a_stream_is_passed_through_and_recorded_at_its_end(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, -0.01)]}
     answer = town.ask(stream=True, **JSON_WANTED)
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
@@ -182,7 +182,7 @@ def test_a_stream_goes_through_as_it_is_and_is_recorded_at_its_end(town: Town) -
     assert (bucket["successes"], bucket["cost_nusd"]["sum"]) == (1, 210_000)
 
 
-def test_a_stream_falls_back_before_its_first_word(town: Town) -> None:
+def test_a_stream_falls_back_before_its_first_token(town: Town) -> None:
     town.provider.says = {"small": [503], "large": [(GOOD, None)]}
     answer = town.ask(stream=True)
     assert answer.headers["x-pointsman-model"] == "large"
@@ -190,21 +190,21 @@ def test_a_stream_falls_back_before_its_first_word(town: Town) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_stream_that_breaks_off_is_recorded_whoever_broke_it(town: Town, whole: bool) -> None:
+def test_an_interrupted_stream_is_recorded(town: Town, whole: bool) -> None:
     town.provider.says = {"small": [("half an answer…" if whole else "an answer " * 10_000, None)]}
     body = {"model": "tickets", "messages": [], "stream": True}
     with town.client.stream("POST", "/v1/chat/completions", json=body) as answer:
         try:
             for _ in answer.iter_lines():
                 if not whole:
-                    break  # the reader hangs up
+                    break  # the reader disconnects
         except httpx.HTTPError:
             assert whole
     bucket = town.bucket()
     assert (bucket["errors_by_kind"], bucket["cost_nusd"]["n"]) == ({"connection": 1}, 0)
 
 
-def test_feedback_finds_its_task(town: Town) -> None:
+def test_feedback_is_assigned_to_its_task(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, None)]}
     decision = town.ask().headers["x-pointsman-decision-id"]
     assert DecisionToken.decode(decision).recorded, "it carries the task's cost"
@@ -217,7 +217,7 @@ def test_feedback_finds_its_task(town: Town) -> None:
         assert town.client.post("/v1/feedback", json=wrong).status_code == 400
 
 
-def test_what_it_cannot_do_it_says(town: Town) -> None:
+def test_it_reports_what_it_does_not_support(town: Town) -> None:
     assert town.client.post("/v1/chat/completions", content=b"{").status_code == 400
     unknown = town.ask(model="ticket")
     assert unknown.status_code == 404
@@ -226,7 +226,7 @@ def test_what_it_cannot_do_it_says(town: Town) -> None:
 
 
 @pytest.mark.parametrize(("key", "says"), [("", "key is missing or empty"), ("pmr_wrong", "HTTP 401")])
-def test_it_ends_with_a_sentence_where_its_key_cannot_work(
+def test_it_exits_with_an_explanation_if_its_key_cannot_work(
     monkeypatch: pytest.MonkeyPatch, key: str, says: str
 ) -> None:
     with FakeControlPlane() as plane:
@@ -236,7 +236,7 @@ def test_it_ends_with_a_sentence_where_its_key_cannot_work(
             example("gateway.py").app()
 
 
-def test_it_answers_through_an_outage_of_the_control_plane(town: Town) -> None:
+def test_it_answers_during_an_outage_of_the_control_plane(town: Town) -> None:
     town.provider.says = {"small": [(GOOD, None)]}
     with town.plane.outage():
         assert town.ask().status_code == 200

@@ -1,4 +1,4 @@
-"""examples/poller.mjs and poller.sh, as processes, against the control plane that tests use."""
+"""examples/poller.mjs and poller.sh, as processes, against the fake control plane."""
 
 import json
 import os
@@ -24,7 +24,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 @contextmanager
 def running(plane: FakeControlPlane, folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """The poller, ended with the block; what it says is in `out` and `err`."""
+    """Run the poller within the block. Its output is in `out` and `err`."""
     env = {"PATH": os.environ["PATH"], "POINTSMAN_URL": plane.url, "POINTSMAN_KEY": "pmr_test"}
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(
@@ -49,7 +49,7 @@ def plane() -> Iterator[FakeControlPlane]:
 
 
 @needs_node
-def test_node_picks_arms_as_every_other_router_does(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_node_assigns_arms_like_every_other_router(plane: FakeControlPlane, tmp_path: Path) -> None:
     plane.roll_out("summaries", always("large"), share_pcm=50_000)
     units = [f"user-{number}" for number in range(20)]
     with running(plane, tmp_path, "node", str(EXAMPLES / "poller.mjs"), "summaries", *units):
@@ -59,7 +59,7 @@ def test_node_picks_arms_as_every_other_router_does(plane: FakeControlPlane, tmp
 
 
 @needs_node
-def test_node_follows_changes_and_goes_on_through_an_outage(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_node_follows_changes_and_survives_an_outage(plane: FakeControlPlane, tmp_path: Path) -> None:
     command = ("node", str(EXAMPLES / "poller.mjs"), "summaries", "user-1")
     with running(plane, tmp_path, *command):
         assert eventually(lambda: "vendor/small" in said(tmp_path))
@@ -67,13 +67,13 @@ def test_node_follows_changes_and_goes_on_through_an_outage(plane: FakeControlPl
         assert eventually(lambda: "vendor/emergency" in said(tmp_path))
         with plane.outage():
             assert eventually(lambda: "keeping the last known good" in said(tmp_path, "err"))
-    with plane.outage(), running(plane, tmp_path, *command):  # a restart meanwhile
+    with plane.outage(), running(plane, tmp_path, *command):  # restarted during the outage
         assert eventually(lambda: "keeping the last known good" in said(tmp_path, "err"))
     assert polls(plane)[1].headers["If-None-Match"], "it asks for what is newer"
 
 
 @needs_node
-def test_node_reports_what_came_of_a_task(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_node_reports_the_outcome_of_a_task(plane: FakeControlPlane, tmp_path: Path) -> None:
     script = (
         f"import {{ poll, decide, report }} from {str(EXAMPLES / 'poller.mjs')!r};"
         "await poll(); const decision = decide('summaries', 'user-1');"
@@ -89,7 +89,7 @@ def test_node_reports_what_came_of_a_task(plane: FakeControlPlane, tmp_path: Pat
 
 
 @needs_curl
-def test_bash_keeps_a_file_and_runs_a_command_after_each_change(
+def test_bash_writes_a_file_and_runs_a_command_after_each_change(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     file = tmp_path / "snapshot.json"
@@ -106,7 +106,7 @@ def test_bash_keeps_a_file_and_runs_a_command_after_each_change(
 
 
 @needs_curl
-def test_bash_says_that_there_is_none_yet(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_bash_reports_that_there_is_no_snapshot_yet(plane: FakeControlPlane, tmp_path: Path) -> None:
     plane.key = "another"
     with running(plane, tmp_path, str(EXAMPLES / "poller.sh"), "snapshot.json"):
         assert eventually(lambda: "HTTP 401: there is none yet" in said(tmp_path, "err"))

@@ -1,4 +1,4 @@
-"""`docs/how-to/add-a-guardrail.md` works: its edits are made in a copy of the code, and its guardrails judge there."""
+"""The edits of `docs/how-to/add-a-guardrail.md`, applied to a copy of the code, add guardrails that work."""
 
 import re
 import shutil
@@ -70,20 +70,20 @@ def edits() -> Iterator[Edit]:
 
 
 def _made(edit: Edit, text: str) -> str:
-    """The file's text with the edit, indented as the place that it goes to."""
+    """Return the file's text with the edit, indented to match its place."""
     lines = [line for line in text.splitlines() if line.startswith(edit.anchor)]
     assert lines, f"{HOW_TO.name} names a line that {edit.file} does not have: {edit.anchor!r}"
     code = textwrap.dedent(edit.code)
     if edit.how == "replace":
         margin = edit.anchor[: len(edit.anchor) - len(edit.anchor.lstrip())]
         return text.replace(lines[0], textwrap.indent(code, margin), 1)
-    # A member of a class, before the next one or after the last one.
+    # A member of a class goes before the next one, or after the last one.
     return text.replace(lines[0], textwrap.indent(code, "    ") + "\n" + lines[0], 1)
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The code with the edits of the page."""
+    """A copy of the code with the edits of the page."""
     ignore = shutil.ignore_patterns("__pycache__", "dist", "var")
     for name in COPIED:
         source = ROOT / name
@@ -112,7 +112,7 @@ def _printed(code: str, home: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_what_the_how_to_adds_is_judged_and_stored(copy: Path) -> None:
+def test_the_added_guardrails_are_evaluated_and_stored(copy: Path) -> None:
     assert len({edit.file for edit in edits()}) == 5
     assert _printed(TRIED, copy) == ["Unpriced tasks fail pass", "Timeouts fail pass"]
     assert _printed(STORED, copy) == ["2 0 True"]

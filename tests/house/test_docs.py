@@ -1,4 +1,4 @@
-"""What documents and docstrings name is there: files, modules, links."""
+"""Files, modules and links named in documents and docstrings exist."""
 
 import importlib
 import re
@@ -21,13 +21,13 @@ FOLDERS = (
 )
 FILE = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 CHECK_ID = re.compile(r"pointsman\.[EW]\d+")  # of Django's system checks
-# Named in a decision, and being written.
+# Named in a decision, and not written yet.
 PROMISED: set[str] = set()
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def _exists(dotted: str) -> bool:
-    """A module, or something in one."""
+    """Return whether it is a module, or a name in one."""
     parts = dotted.split(".")
     for end in range(len(parts), 0, -1):
         try:
@@ -53,21 +53,21 @@ def _missing(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=sources.relative)
-def test_what_a_document_names_is_there(path: Path) -> None:
+def test_names_in_a_document_exist(path: Path) -> None:
     assert _missing(path) == []
     links = [link for link in LINK.findall(path.read_text()) if ":" not in link]
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("package", sources.PACKAGES)
-def test_what_a_docstring_names_is_there(package: str) -> None:
+def test_names_in_a_docstring_exist(package: str) -> None:
     missing = {
         sources.relative(path): names for path in sources.modules(package) if (names := _missing(path))
     }
     assert missing == {}
 
 
-def test_the_reference_lists_every_reason_to_hold() -> None:
+def test_the_reference_lists_every_hold_reason() -> None:
     raised = re.compile(r'HoldReason\(\s*(?:code=)?"(\w+)"')
     packages = (ROOT / "rollout_app" / "engine", ROOT / "rollout_app" / "evaluation")
     codes = {

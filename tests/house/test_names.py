@@ -1,4 +1,4 @@
-"""One name, one meaning: no two classes of a package share a name."""
+"""No two classes of a package share a name."""
 
 import ast
 from collections import defaultdict
@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import sources
 
-# Django finds a management command by this name.
+# Django requires this name for a management command.
 FRAMEWORK_NAMES = {"Command"}
 
 

@@ -1,4 +1,4 @@
-"""README.md says what is true: its settings are those of settings.py, its commands are targets of the Makefile."""
+"""README.md is correct: its settings are those of settings.py, and its commands are targets of the Makefile."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_it_lists_exactly_the_settings_that_are_read() -> None:
+def test_it_lists_exactly_the_existing_settings() -> None:
     source = (ROOT / "controlplane" / "settings.py").read_text()
     read = set(re.findall(r'env\.(?:str|int|bool|list|db|float|url|json)\(\s*"([A-Z0-9_]+)"', source))
     table = README.partition("## Settings")[2].partition("\n## ")[0]
@@ -16,15 +16,15 @@ def test_it_lists_exactly_the_settings_that_are_read() -> None:
     assert listed == read
 
 
-def test_it_names_targets_that_make_has() -> None:
+def test_it_names_existing_targets_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"make (demo|run|test|check|bench|clean)\b", README))
     assert {"demo", "run", "test", "check", "bench"} <= named
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
 
 
-def test_its_ten_minutes_are_the_tutorials_commands() -> None:
-    """`tests/examples` runs the tutorial; these are the same lines, but for what follows a ` #`."""
+def test_its_ten_minutes_are_the_commands_of_the_tutorial() -> None:
+    """`tests/examples` runs the tutorial; these are the same lines, except for the comments after ` #`."""
     tutorial = (ROOT / "docs/tutorial/your-first-guarded-rollout.md").read_text()
     commands = re.findall(r"```sh\n(.*?)\n```", tutorial, re.DOTALL)
     block = README.partition("## Ten minutes")[2].split("```sh\n")[1].split("\n```")[0]

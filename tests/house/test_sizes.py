@@ -1,6 +1,6 @@
 """Files of at most 400 lines, functions of at most 40, folders of about 15 modules.
 
-What is longer is a question, not a crime: it stands here with its answer.
+Exceptions are listed here, each with its reason.
 """
 
 import ast
@@ -26,7 +26,7 @@ FULL_FOLDERS: dict[str, str] = {
 
 
 def _body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Without the signature and the docstring: many keywords, each with its line and its words, do no harm."""
+    """Count lines without the signature and the docstring, because many documented keywords do no harm."""
     body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1
 
@@ -43,7 +43,7 @@ def _long_functions(package: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("package", sources.PACKAGES)
-def test_no_file_is_longer_than_a_reader_can_hold(package: str) -> None:
+def test_no_file_is_too_long(package: str) -> None:
     long = {}
     for path in sources.modules(package):
         lines = len(path.read_text().splitlines())
@@ -53,12 +53,12 @@ def test_no_file_is_longer_than_a_reader_can_hold(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", sources.PACKAGES)
-def test_no_function_is_longer_than_a_screen(package: str) -> None:
+def test_no_function_is_too_long(package: str) -> None:
     assert {n: lines for n, lines in _long_functions(package).items() if n not in LONG_FUNCTIONS} == {}
 
 
 @pytest.mark.parametrize("package", sources.PACKAGES)
-def test_no_folder_is_a_full_shelf(package: str) -> None:
+def test_no_folder_is_too_full(package: str) -> None:
     full = {}
     for folder in {path.parent for path in sources.modules(package)}:
         count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
@@ -67,7 +67,7 @@ def test_no_folder_is_a_full_shelf(package: str) -> None:
     assert full == {}
 
 
-def test_every_exception_is_still_one() -> None:
+def test_every_exception_is_still_needed() -> None:
     functions = {name for package in sources.PACKAGES for name in _long_functions(package)}
     assert set(LONG_FUNCTIONS) <= functions
     for name in LONG_FILES:

@@ -87,7 +87,7 @@ def test_pauses_grow_until_the_last_attempt_gives_up(listener: Listener, setting
         tell()
         while (found := _attempted()).state == WAITING:
             pauses.append((found.due_at - clock.now()).total_seconds())
-            now.move_to(found.due_at + timedelta(seconds=700))  # # past the receiver's pause, too
+            now.move_to(found.due_at + timedelta(seconds=700))  # past the receiver's pause, too
     assert len(listener.got) == len(delivery.PAUSES) + 1
     assert found.state == DEAD
     assert pauses == sorted(pauses)
@@ -135,7 +135,7 @@ def test_a_slow_receiver_is_given_up_in_time(listener: Listener, monkeypatch: An
     for number in range(5):
         tell(f"number {number}")
     delivery.run_due()
-    assert len(listener.got) == 1  # # one attempt at a time, then the receiver pauses
+    assert len(listener.got) == 1  # one attempt at a time, then the receiver pauses
     assert "no complete answer" in Delivery.objects.exclude(attempted_at=None).get().answer
 
 
@@ -266,7 +266,7 @@ def test_a_receiver_gets_only_what_it_subscribed_to(listener: Listener) -> None:
         assert [json.loads(body)["type"] for _, _, body in listener.got] == [events.CHECKPOINT]
         assert [json.loads(body)["type"] for _, _, body in other.got] == [
             events.CHECKPOINT
-        ]  # # without an environment
+        ]  # without an environment
 
 
 def test_a_disabled_receiver_gets_nothing(listener: Listener) -> None:

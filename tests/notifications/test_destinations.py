@@ -11,7 +11,7 @@ from controlplane.notifications.destinations import DestinationRefused
 from tests.support.receivers import Listener, status
 
 REFUSED = [
-    # # loopback, in every spelling that some resolver accepts
+    # loopback, in every spelling that some resolver accepts
     "https://127.0.0.1/", "https://127.0.0.53/", "https://127.1/", "https://127.0.1/", "https://2130706433/",
     "https://0x7f000001/", "https://0x7f.0.0.1/", "https://0177.0.0.1/", "https://017700000001/", "https://127.0.0.01/",
     "https://[::1]/", "https://[0:0:0:0:0:0:0:1]/", "https://localhost/", "https://LOCALHOST/", "https://localhost./",
@@ -26,7 +26,7 @@ REFUSED = [
     "https://169.254.169.254/latest/meta-data/", "https://169.254.170.2/", "https://169.254.0.1/",
     "https://2852039166/", "https://0xa9fea9fe/", "https://0251.0376.0251.0376/", "https://[fe80::1]/",
     "https://[fd00:ec2::254]/", "https://100.100.100.200/", "https://168.63.129.16/", "https://192.0.0.192/",
-    # # IPv4 within IPv6
+    # IPv4 within IPv6
     "https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/", "https://[::ffff:10.0.0.1]/",
     "https://[::ffff:169.254.169.254]/", "https://[::127.0.0.1]/", "https://[64:ff9b::7f00:1]/",
     "https://[64:ff9b::a9fe:a9fe]/", "https://[64:ff9b:1::a00:1]/", "https://[2002:7f00:1::]/",
@@ -35,9 +35,9 @@ REFUSED = [
     "https://192.0.2.1/", "https://198.51.100.7/", "https://203.0.113.9/", "https://198.18.0.1/", "https://240.0.0.1/",
     "https://224.0.0.1/", "https://239.255.255.255/", "https://192.88.99.1/", "https://[2001:db8::1]/",
     "https://[ff02::1]/", "https://[fec0::1]/", "https://[100::1]/", "https://192.0.0.1/",
-    # # names that resolve internally
+    # names that resolve internally
     "https://intranet/", "https://metadata/", "https://kubernetes/",
-    # # schemes, credentials, URLs that parsers read differently
+    # schemes, credentials, URLs that parsers read differently
     "http://example.org/", "ftp://example.org/", "file:///etc/passwd", "gopher://example.org/", "//example.org/",
     "https://user:word@example.org/", "https://example.org@127.0.0.1/", "https://example.org\\@127.0.0.1/",
     "https://example.org:0/", "https://example.org:99999/", "https://exa mple.org/", "https://example.org/\r\nHost: a",
@@ -71,7 +71,7 @@ def test_it_refuses_a_name_that_resolves_to_an_internal_address(address: str) ->
     found = destinations.read("https://innocent.example.org/")
     with pytest.raises(DestinationRefused):
         destinations.resolved(found, _answers(address))
-    with pytest.raises(DestinationRefused):  # # one internal address among external ones is enough
+    with pytest.raises(DestinationRefused):  # one internal address among external ones is enough
         destinations.resolved(found, _answers("93.184.216.34", address))
 
 
@@ -80,7 +80,7 @@ def test_it_refuses_a_name_that_does_not_resolve() -> None:
         destinations.resolved(destinations.read("https://nothing.example.org/"), _answers())
 
 
-# # IANA's special-purpose registries: networks that are not globally reachable.
+# IANA's special-purpose registries: networks that are not globally reachable.
 SPECIAL = [
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "::1/128",
