@@ -216,7 +216,7 @@ class AdvanceView(MoveView):
 
 
 class CompleteView(MoveView):
-    """Make the candidate the baseline now, before the last stage has run its time."""
+    """Make the candidate the baseline now, before the last stage has reached its minimum time."""
 
     move = actions.complete_rollout
 

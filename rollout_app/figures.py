@@ -36,7 +36,7 @@ def _held() -> Metric:
 def _taken_back() -> Metric:
     family = CounterMetricFamily(
         "pointsman_rollbacks",
-        "Rollouts taken back; by: system (on evidence), user or key",
+        "Rollouts rolled back; by: system (on evidence), user or key",
         labels=["environment", "by"],
     )
     back = Transition.objects.filter(event__in=[Event.ROLL_BACK, Event.ABORT]).order_by()
@@ -55,6 +55,6 @@ def _overdue() -> Metric:
     due = Rollout.objects.filter(state__in=ACTIVE, wake_at__lt=now).aggregate(Min("wake_at"))["wake_at__min"]
     return GaugeMetricFamily(
         "pointsman_evaluation_overdue_seconds",
-        "How long the longest waiting evaluation has been due; 0: none is",
+        "How long the longest waiting evaluation has been due; 0: none is due",
         value=(now - due).total_seconds() if due else 0.0,
     )

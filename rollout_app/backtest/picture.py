@@ -10,7 +10,7 @@ from rollout_app.backtest.run import Backtest, Line
 def draw(result: Backtest, path: str) -> None:
     """Write the picture in the format of the file extension. Raises `ValueError` if it cannot be drawn."""
     if Path(path).suffix.lower() not in (".svg", ".png"):
-        raise ValueError(f"{path}: a picture ends in .svg or .png.")
+        raise ValueError(f"{path}: the file name must end in .svg or .png.")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ def draw(result: Backtest, path: str) -> None:
     singles = _points(result.models)
     oracle = _points([result.oracle])
     if not singles:
-        raise ValueError("There is no curve to draw: no task has every cost known.")
+        raise ValueError("There is no curve to draw, because no task has all costs known.")
     axes.plot(
         [point.cost / NUSD for point in result.frontier],
         [point.quality * 100 for point in result.frontier],
@@ -42,7 +42,7 @@ def draw(result: Backtest, path: str) -> None:
             name.rpartition("/")[2], (cost, value), textcoords="offset points", fontsize=8,
             xytext=(-6 if inwards else 6, -12), ha="right" if inwards else "left",
         )  # fmt: skip
-    axes.set_xlabel("US dollars a task (mean)")
+    axes.set_xlabel("US dollars per task (mean)")
     axes.set_ylabel("tasks done well (%), with 95 % intervals")
     axes.set_title(f"Cost and quality of {result.compared:,} recorded tasks", loc="left")
     axes.grid(alpha=0.25)

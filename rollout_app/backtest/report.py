@@ -68,7 +68,7 @@ def agreement_text(name: str, found: Agreement) -> str:
     if found.accuracy.value is not None:
         lines.append(
             f"  On them {_percent(found.accuracy.value, 2)} succeeded ({_between(found.accuracy)}), at "
-            f"{_dollars(found.cost_per_success.value)} dollars a success."
+            f"{_dollars(found.cost_per_success.value)} dollars per success."
         )
     for (asked, would), count in found.moves.most_common(10):
         lines.append(
@@ -131,7 +131,7 @@ def sentences(line: Line, result: Backtest) -> list[str]:
     """Return the conclusions. A saving is claimed only if its interval excludes zero."""
     saving, found = line.saving, []
     if saving.value is None:
-        found.append(f"{line.name}: its cost per success can't be given ({_why_no_cost(line)}).")
+        found.append(f"{line.name}: its cost per success is unknown ({_why_no_cost(line)}).")
     elif saving.low is None or saving.high is None:
         found.append(f"{line.name}: too few tasks for an interval of its saving.")
     elif saving.low > 0:
@@ -171,7 +171,9 @@ def sentences(line: Line, result: Backtest) -> list[str]:
 
 def _why_no_cost(line: Line) -> str:
     return (
-        "no task has every cost" if not line.totals.priced else "nothing succeeded, or the other one is free"
+        "no task has all costs"
+        if not line.totals.priced
+        else "nothing succeeded, or the strong model is free"
     )
 
 
@@ -190,7 +192,7 @@ def _against_bar(result: Backtest, bar: float) -> str:
     sure = best.accuracy.low is not None and best.accuracy.low >= bar
     return (
         f"The cheapest that meets the bar of {_percent(bar, 1)}: {best.name} "
-        f"({_percent(best.accuracy.value, 2)} right, {_dollars(best.cost_per_success.value)} a success)"
+        f"({_percent(best.accuracy.value, 2)} right, {_dollars(best.cost_per_success.value)} per success)"
         + ("." if sure else "; its interval reaches below the bar, so more tasks are needed to be sure.")
     )
 

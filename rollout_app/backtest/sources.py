@@ -47,16 +47,18 @@ class Source:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options for reading a file of tasks, shared by all commands that read one."""
-    parser.add_argument("--mapping", default="", help="of a table: YAML that says which column is what")
-    parser.add_argument("--log", default="", choices=["", *LOGS], help="the file is such a log")
-    parser.add_argument("--latency-unit", default="", choices=["", "ms", "s"], help="of Langfuse's latency")
-    parser.add_argument("--grade", default="", help="of a log: where the grade stands, or the score's name")
-    parser.add_argument("--grades", default="", help="of Langfuse: the file of scores")
+    parser.add_argument("--mapping", default="", help="for a table: a YAML file that maps its columns")
+    parser.add_argument("--log", default="", choices=["", *LOGS], help="the kind of log that the file is")
+    parser.add_argument(
+        "--latency-unit", default="", choices=["", "ms", "s"], help="unit of Langfuse's latency"
+    )
+    parser.add_argument("--grade", default="", help="for a log: where the grade is, or the score's name")
+    parser.add_argument("--grades", default="", help="for Langfuse: the file of scores")
     parser.add_argument("--success-from", type=float, default=0.5, help="a score from here on is a success")
 
 
 def source_of(options: Mapping[str, Any], prices: Prices) -> Source:
-    """What `add_arguments` and `tasks` were given."""
+    """Return the source for parsed options of `add_arguments` and `tasks`."""
     names = ("log", "mapping", "latency_unit", "grade", "grades", "success_from")
     return Source(path=options["tasks"], prices=prices, **{name: options[name] for name in names})
 
@@ -122,5 +124,5 @@ def _grades(source: Source) -> Grades:
     if source.log != "langfuse" or not source.grades:
         return {}
     if not source.grade:
-        raise ValueError("Name the score that grades: a Langfuse project has many.")
+        raise ValueError("Name the score that grades; a Langfuse project can have several.")
     return formats.langfuse_grades(source.grades, source.grade, source.success_from)

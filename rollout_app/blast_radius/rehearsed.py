@@ -86,7 +86,7 @@ def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
 
 
 def _rows(rollout: Rollout) -> Any:
-    """By the key that begins with environment and workload."""
+    """Return the rollout's rows by the index that starts with environment and workload."""
     place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
     # From the first minute that a router stamped: those of a replay, or of a wrong clock, lie before the start.
     known = [

@@ -76,7 +76,7 @@ def _of_moves(radius: BlastRadius) -> list[str]:
 def _of_traffic(radius: BlastRadius) -> list[str]:
     week, said = radius.week, []
     if week.days < 6.5:
-        said.append(f"Traffic was seen for {week.days:.1f} of the 7 days only.")
+        said.append(f"There was traffic in only {week.days:.1f} of the 7 days.")
     if not week.own_version and radius.basis != BY_SHADOW:
         said.append(
             f"Version {radius.baseline.number} has had hardly any traffic, so tasks of earlier versions are used."

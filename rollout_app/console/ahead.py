@@ -71,7 +71,9 @@ def _shown(read: Callable[[], BlastRadius], baseline: PolicyVersion, candidate: 
         return _ahead(read(), changed)
     except Exception:
         log.exception("the blast radius of version %s could not be computed", candidate.pk)
-        return Ahead(differences=changed, problem="It could not be computed; the server's log says why.")
+        return Ahead(
+            differences=changed, problem="It could not be computed; the server's log has the details."
+        )
 
 
 def _ahead(radius: BlastRadius, changed: tuple[Difference, ...]) -> Ahead:
@@ -106,7 +108,7 @@ def realised_of(rollout: Rollout) -> list[str]:
         return [] if found is None else realised_sentences(found, float(rollout.workload.quality_bar))
     except Exception:
         log.exception("what rollout %s realised could not be computed", rollout.pk)
-        return ["It could not be computed; the server's log says why."]
+        return ["It could not be computed; the server's log has the details."]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,9 @@ def _story(rollout: Rollout) -> str:
         found = realised(rollout, clock.now())
     except Exception:
         log.exception("what rollout %s saved could not be computed", rollout.pk)
-        return "What it saved could not be computed; the server's log says why."
+        return "Its saving could not be computed; the server's log has the details."
     if found is None:
-        return "It has just completed: what it saves is not known yet."
+        return "It has just completed; its saving is not known yet."
     ran = (
         f"{saved_or_unknown(found.ran)} while it ran, both versions in the same minutes. "
         if found.ran

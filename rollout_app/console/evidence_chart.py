@@ -1,4 +1,6 @@
-"""Evidence over time: how much of what decides was there at each evaluation that changed something. Reads only."""
+"""The evidence over time, relative to what is needed to decide, at each evaluation that changed a verdict.
+Reads only.
+"""
 
 import math
 from collections.abc import Mapping

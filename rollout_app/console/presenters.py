@@ -304,7 +304,7 @@ _EVENT_TONES = {
 }  # fmt: skip
 _EVENT_WORDS = {
     "propose": "Proposed", "amend": "Amended", "approve": "Approved", "reject": "Rejected",
-    "withdraw_approval": "Approval taken back",
+    "withdraw_approval": "Approval withdrawn",
     "cancel": "Cancelled", "start": "Started", "break_glass": "Started without approval",
     "pause": "Paused", "resume": "Resumed", "roll_back": "Rolling back", "abort": "Rolling back",
     "confirm_rollback": "Rolled back", "confirm_abort": "Aborted", "complete": "Completed",
@@ -322,7 +322,7 @@ class HistoryEntry:
 
 
 def history(rollout: Rollout) -> list[HistoryEntry]:
-    """What happened to the rollout, newest first."""
+    """Return the rollout's history, newest first."""
     return [_history_entry(rollout, transition) for transition in rollout.transitions.order_by("-sequence")]
 
 

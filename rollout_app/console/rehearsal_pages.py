@@ -61,7 +61,7 @@ class TasksForm(TriedForm):
 
     recorded = forms.ChoiceField(
         required=False,
-        label="Recorded tasks that come along",
+        label="Included recorded tasks",
         choices=[("", "None: my own file"), *((name, name) for name in RECORDED)],
     )
     file = forms.FileField(
@@ -77,7 +77,7 @@ class TasksForm(TriedForm):
         widget=forms.Textarea(
             attrs={"rows": 4, "class": "pm-code pm-low", "spellcheck": "false", "wrap": "off"}
         ),
-        help_text="YAML that says which column is what, where the file has names of its own.",
+        help_text="YAML that maps the file's columns, if they have other names.",
     )
     log = forms.ChoiceField(
         required=False,
@@ -92,7 +92,7 @@ class TasksForm(TriedForm):
     grade = forms.CharField(
         required=False,
         max_length=200,
-        label="Where the log's grade stands",
+        label="Where the log has its grade",
         widget=forms.TextInput(attrs={"placeholder": "metadata.success"}),
         help_text="LiteLLM: a dotted path. Helicone: a score's name. Without it only costs are known.",
     )
@@ -106,20 +106,20 @@ class BacktestForm(TasksForm):
         max_length=200,
         label="Sweep of one threshold",
         widget=forms.TextInput(attrs={"placeholder": "escalate:0.4:0.9:11"}),
-        help_text="PLACE:LOW:HIGH:STEPS, where the place is escalate or the id of a rule. Of one version.",
+        help_text="PLACE:LOW:HIGH:STEPS, where PLACE is escalate or the id of a rule. For one version only.",
     )
     score = forms.CharField(
         required=False,
         max_length=200,
         label="Score of the weak model",
         widget=forms.TextInput(attrs={"placeholder": "confidence"}),
-        help_text="A request input that says how likely the weak model is right: its ranking is judged, too.",
+        help_text="A request input that says how likely the weak model is right. Its ranking is judged as well.",
     )
 
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if not self.errors and bool(data.get("file")) == bool(data.get("recorded")):
-            raise forms.ValidationError("Choose a file, or tasks that come along: one of them.")
+            raise forms.ValidationError("Choose either a file or included tasks, not both.")
         return data
 
 
@@ -132,7 +132,7 @@ class PlaygroundForm(TasksForm):
         strip=False,
         max_length=20_000,
         widget=forms.Textarea(attrs={"rows": 8, "class": "pm-code pm-low", "spellcheck": "false"}),
-        help_text="The inputs as JSON: prompt_tokens, endpoint, attributes, history … Or leave it empty, and take the "
+        help_text="The inputs as JSON: prompt_tokens, endpoint, attributes, history … Or leave it empty and use the "
         "inputs of recorded tasks: a router's task log, a gateway's log, a table.",
     )
     field_order = ["versions", "draft", "request"]
@@ -146,13 +146,15 @@ class PlaygroundForm(TasksForm):
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(f"The request is not JSON: {error}") from None
         if not isinstance(inputs, dict):
-            raise forms.ValidationError('The request is an object of inputs, such as {"prompt_tokens": 900}.')
+            raise forms.ValidationError(
+                'The request must be an object of inputs, such as {"prompt_tokens": 900}.'
+            )
         return inputs
 
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if data.get("file") and data.get("recorded"):
-            raise forms.ValidationError("Choose a file, or tasks that come along: one of them.")
+            raise forms.ValidationError("Choose either a file or included tasks, not both.")
         if (
             not self.errors
             and data.get("request") is None
@@ -251,7 +253,7 @@ def _asked(form: TasksForm, workload: Workload, documents: Mapping[str, Any]) ->
     """Return the tasks that the form names. Raises `InvalidInput` for a file that is too large for the page."""
     data, file = form.cleaned_data, form.cleaned_data["file"]
     if file is not None and (file.size or 0) > waiting.MOST_BYTES:
-        raise InvalidInput("The file is larger than 4 MiB: manage.py backtest reads any.")
+        raise InvalidInput("The file is larger than 4 MiB; manage.py backtest has no limit.")
     names = ("recorded", "mapping", "log", "latency_unit", "grade", "sweep", "score")
     return waiting.Asked(
         documents=documents,

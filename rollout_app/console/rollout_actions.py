@@ -86,12 +86,12 @@ ROLLOUT_ACTIONS = {
         ),
         RolloutAction(
             "withdraw-approval",
-            "Take back your yes",
+            "Withdraw your approval",
             Role.APPROVER,
             actions.withdraw_approval,
             Event.WITHDRAW_APPROVAL,
-            "Your approval counts no more, and the rollout waits for one again.",
-            "Your approval is taken back.",
+            "Your approval no longer counts, and the rollout waits for one again.",
+            "Your approval is withdrawn.",
         ),
         RolloutAction(
             "start",
@@ -141,8 +141,8 @@ ROLLOUT_ACTIONS = {
             Role.OPERATOR,
             actions.complete_rollout,
             Event.COMPLETE,
-            "The candidate becomes the baseline now, before the last stage has run its time. After that, the "
-            "way back is a revert.",
+            "The candidate becomes the baseline now, before the last stage has reached its minimum time. After "
+            "that, only a revert goes back.",
             "Completed: the candidate is the baseline now.",
         ),
         RolloutAction(
@@ -182,8 +182,8 @@ ROLLOUT_ACTIONS = {
             Role.OPERATOR,
             actions.abort_rollout,
             Event.ABORT,
-            "All traffic goes back to the baseline at once, as in a rollback. It says that the rollout was stopped "
-            "for another reason than the candidate's harm.",
+            "All traffic goes back to the baseline at once, as in a rollback. Use it to stop a rollout for a "
+            "reason other than harm by the candidate.",
             "Aborting: all traffic goes to the baseline.",
             "pm-danger-line",
         ),
@@ -193,9 +193,9 @@ ROLLOUT_ACTIONS = {
             Role.EDITOR,
             actions.amend_rollout,
             Event.AMEND,
-            "You propose it anew with another plan or time, compared with what is served now. Approvals that were "
-            "given are void.",
-            "Changed. It is proposed anew.",
+            "You propose it again with another plan or time, compared with what is served now. Earlier approvals "
+            "become void.",
+            "Changed and proposed again.",
         ),
         RolloutAction(
             "cancel",

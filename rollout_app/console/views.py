@@ -1,4 +1,4 @@
-"""Pages of rollouts: propose one, watch it, decide."""
+"""Pages of rollouts: list, propose, watch and decide."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

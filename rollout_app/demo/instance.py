@@ -101,11 +101,11 @@ def _serve(story: Story, team: Team, author: Actor) -> Served:
     )
     for metric, reason in story.off.items():
         set_guardrail(workload, metric, actor=author, reason=reason, enabled=False)
-    first = actions.add_version(workload, story.baseline, actor=author, note="As it always was.")
+    first = actions.add_version(workload, story.baseline, actor=author, note="The original policy.")
     actions.serve_first(environment, first, actor=SYSTEM, reason="The policy before the story begins.")
     if story.approved_by_a_person:
         environment = actions.edit_environment(
-            environment, actor=SYSTEM, reason="From here on a second person agrees.", four_eyes=True
+            environment, actor=SYSTEM, reason="From now on a second person must approve.", four_eyes=True
         )
     candidate = actions.add_version(workload, story.candidate, actor=author, note=story.why)
     return Served(environment, workload, candidate)
@@ -120,4 +120,4 @@ def fresh_router_key(environment: str) -> str:
 
 def forget_router_keys(environment: str) -> None:
     for key in Key.objects.filter(environment=environment, label=KEY_LABEL, revoked_at=None):
-        revoke_key(key.key_id, actor=SYSTEM, reason="The demo has ended, or begins again.")
+        revoke_key(key.key_id, actor=SYSTEM, reason="The demo has ended or is starting again.")

@@ -97,12 +97,12 @@ STORIES = (
                     + ", ".join(f'"{subject}"' for subject in EASY_SUBJECTS.split())
                     + "]",
                     "use": "weak",
-                    "note": "In these the weak model's recorded success is as good.",
+                    "note": "The weak model's recorded success is as good in these.",
                 }
             ],
         ),
         plan=_plan(),
-        why="18 % of the tasks cost a hundredth of what they did, and succeed as often.",
+        why="18 % of the tasks cost a hundredth of the price and succeed as often.",
         off=_NO_LATENCY,
     ),
     Story(
@@ -118,7 +118,7 @@ STORIES = (
         baseline=_policy("mmlu-all-weak", _TWO, "strong"),
         candidate=_policy("mmlu-all-weak", _TWO, "weak"),
         plan=_plan(),
-        why="A hundredth of the price; somebody thinks that nobody will notice.",
+        why="A hundredth of the price; someone thinks that nobody will notice.",
         off=_NO_LATENCY,
     ),
     Story(
@@ -148,7 +148,7 @@ STORIES = (
         why="The weak model first, the strong one when it is unsure: about half of the tasks.",
         off={
             **_NO_LATENCY,
-            "escalation": "The baseline asks the strong model at once: there are no escalations to compare.",
+            "escalation": "The baseline asks the strong model first, so there are no escalations to compare.",
         },
     ),
     Story(

@@ -96,10 +96,10 @@ class Traffic(threading.Thread):
             rollout = actions.approve_rollout(
                 rollout,
                 actor=reviewer,
-                reason="A shadow enforces nothing: let us see what it would do.",
+                reason="A shadow stage enforces nothing, and it shows what the candidate would do.",
                 expected_binding=actions.binding(rollout),
             )
-        actions.start_rollout(rollout, actor=owner, reason="The baseline is known well enough.")
+        actions.start_rollout(rollout, actor=owner, reason="Enough is known about the baseline.")
 
     def rollout(self) -> Rollout | None:
         """Return the story's rollout, the newest of its candidate."""

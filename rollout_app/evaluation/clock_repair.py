@@ -25,7 +25,7 @@ def set_back(rollout: Rollout, now: datetime) -> bool:
     if not ahead:
         return False
     logger.warning(
-        "rollout %s: %s lay in the future, so a clock was put back; set to now", rollout.pk, ", ".join(ahead)
+        "rollout %s: %s was in the future because of a wrong clock; set to now", rollout.pk, ", ".join(ahead)
     )
     Rollout.objects.filter(pk=rollout.pk, version=rollout.version).update(wake_at=None, **ahead)
     return True

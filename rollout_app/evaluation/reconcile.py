@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationIncomplete(Exception):
-    """Some of the evidence could not be computed; the log says why."""
+    """Part of the evidence could not be computed; the log has the details."""
 
 
 BETWEEN_HEARTBEATS = 2_000  # rollouts: a few seconds of work
@@ -97,7 +97,7 @@ def _failed(pk: UUID | str, error: Exception, now: datetime) -> str:
         if rescue.roll_back_if_failing(pk, now, error, anew=True):
             return "roll_back"
     except Exception:
-        logger.exception("rollout %s could not be judged by what is left of it either", pk)
+        logger.exception("rollout %s could not be judged from partial evidence either", pk)
     _hold_failed(pk, error)
     return "error"
 
@@ -183,7 +183,7 @@ def _read_back(rollout: Rollout, now: datetime) -> str:
 
 
 def _act(evaluation: Evaluation, now: datetime) -> str:
-    """Carry out the decision. A hold was stored with the evaluation itself."""
+    """Carry out the decision. A hold was already stored with the evaluation."""
     decision = evaluation.decision
     if isinstance(decision, Hold):
         return _rescued(evaluation, now) if evaluation.broken else "hold"

@@ -136,7 +136,7 @@ def _judged_anew(rollout: Rollout, before: int) -> Judgement | None:
         try:
             judgement = _judgement(rollout, read, before)
         except Exception:
-            logger.exception("rollout %s could not be judged anew by %s", rollout.pk, read.__name__)
+            logger.exception("rollout %s could not be judged again by %s", rollout.pk, read.__name__)
         else:
             return judgement if judgement.log_e >= least else None
     return None

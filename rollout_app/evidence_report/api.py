@@ -16,7 +16,7 @@ from rollout_app.selectors import rollout_for
 
 
 class ReportView(ApiView):
-    """The evidence report of a rollout: what, who, why, blast radius, shadow, stages, verdicts, result, caveats."""
+    """The evidence report of a rollout: what, who, why, blast radius, shadow, stages, verdicts, result and caveats."""
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, rollout: UUID, as_text: bool = False) -> HttpResponseBase:

@@ -11,7 +11,7 @@ def realised_sentences(found: Realised, bar: float) -> list[str]:
     """Describe saving and quality after completion next to the projection, then what is unknown."""
     if found.after.tasks < LEAST_TASKS:
         return [
-            f"Since completion the version has had {count(found.after.tasks)} tasks: what it saves is not known yet."
+            f"Since completion the version has had {count(found.after.tasks)} tasks, too few to know its saving."
         ]
     said = [*_cost(found), *_quality(found, bar), *_late_harm(found)]
     if found.others:
@@ -24,10 +24,10 @@ def realised_sentences(found: Realised, bar: float) -> list[str]:
 def _cost(found: Realised) -> list[str]:
     change, projected = found.comparison.cost_per_success, found.projected
     if change is None:
-        return ["What it saves is not known: too few tasks before or after have a cost and a grade."]
-    told = f"Cost per success after completion: {relative(change)} against the week before the rollout"
+        return ["Its saving is unknown: too few tasks before or after have a cost and a grade."]
+    told = f"Cost per success after completion: {relative(change)} compared with the week before the rollout"
     if projected is None:
-        return [f"{told}; the rollout itself had shown no figure."]
+        return [f"{told}; the rollout itself showed no figure."]
     verdict = (
         "as projected"
         if change.low <= projected.high and projected.low <= change.high
@@ -44,7 +44,7 @@ def _cost(found: Realised) -> list[str]:
 def _quality(found: Realised, bar: float) -> list[str]:
     success, before = found.after.success, found.before.success
     if success is None:
-        return ["No task since completion has a grade: what it does to success is not known."]
+        return ["No task since completion has a grade, so its effect on success is unknown."]
     where = "within" if success >= bar else "below"
     was = "" if before is None else f"{percent(before)} → "
     said = [f"Success: {was}{percent(success)} ({where} the bar of {percent(bar)})."]
@@ -73,21 +73,21 @@ def _late_harm(found: Realised) -> list[str]:
 def saved_since(found: Realised) -> str:
     """Return one sentence: what a completed rollout has saved since, with its interval, or why that is unknown."""
     if found.after.tasks < LEAST_TASKS:
-        return f"What it has saved since cannot be told yet: it has had {count(found.after.tasks)} tasks."
+        return f"Its saving since completion is not known yet: it has had {count(found.after.tasks)} tasks."
     a_day = found.saved_a_day
     if a_day is None:
         return (
-            "What it has saved since cannot be told: too few tasks before or after have a cost and a grade."
+            "Its saving since completion is unknown: too few tasks before or after have a cost and a grade."
         )
     success = "" if found.after.success is None else f" Success is {percent(found.after.success)}."
     since = Change(*(value * found.days for value in (a_day.estimate, a_day.low, a_day.high)))
-    return f"{saved_or_unknown(since)} since it completed, against the week before.{success}"
+    return f"{saved_or_unknown(since)} since it completed, compared with the week before.{success}"
 
 
 def saved_or_unknown(change: Change) -> str:
     """Return `saved`, or that the saving is unclear if the interval contains 0."""
     if change.low < 0 < change.high:
-        return f"Whether it saved anything cannot be told (between {_signed(change.low)} and {_signed(change.high)})"
+        return f"It is unclear whether it saved anything (between {_signed(change.low)} and {_signed(change.high)})"
     return saved(change)
 
 

@@ -43,7 +43,7 @@ def token_of(
             Problem(number, "decision_id", "the decision was made in another environment", "feedback")
         )
     if token.arm not in ("baseline", "candidate") or not _is_plausible(token):
-        problems.append(Problem(number, "decision_id", "its fields are not those of a decision", "feedback"))
+        problems.append(Problem(number, "decision_id", "its fields do not form a valid decision", "feedback"))
         return None
     return token
 

@@ -58,7 +58,7 @@ class ReportedTasks:
             yield _counted(
                 "outcomes", "Tasks that routers reported, by their grade", "grade", pid, self._tasks
             )
-            text = "Of these, tasks whose cost, grade or latency is not known"
+            text = "Reported tasks whose cost, grade or latency is unknown"
             yield _counted("outcomes_missing", text, "figure", pid, self._missing)
             family = HistogramMetricFamily(
                 "pointsman_outcome_latency_seconds",

@@ -36,7 +36,7 @@ _DAYS = OpenApiParameter("days", int, description=f"Length in days, 1 to {MOST_D
 
 
 class ReviewView(ApiView):
-    """Base: the answer as JSON, or as a table at the address that ends in `.csv`."""
+    """Base of the review views: the answer as JSON, or as a table at the URL that ends in `.csv`."""
 
     table = staticmethod(answers.table)
     file_name = "review.csv"
@@ -51,7 +51,7 @@ class ReviewView(ApiView):
 
 
 class EnvironmentReviewView(ReviewView):
-    """Cost, success and route mix of all workloads, by owner, workload and endpoint, what changed most first."""
+    """Cost, success and route mix of all workloads, by owner, workload and endpoint, largest change first."""
 
     @extend_schema(
         parameters=[_DAYS, OpenApiParameter("owner", str, description="Only the workloads of this team.")],
@@ -70,7 +70,7 @@ class EnvironmentReviewView(ReviewView):
 
 
 class SpendView(ReviewView):
-    """Spend and saving of all workloads by day or week, together and by owner."""
+    """Spend and saving of all workloads by day or week, in total and by owner."""
 
     table = staticmethod(answers.spend_table)
     file_name = "spend.csv"
@@ -89,7 +89,7 @@ class SpendView(ReviewView):
         place, days = environment_for(self.actor, environment), _days(request)
         by = request.query_params.get("by", "day" if days <= MOST_DAYS_BY_DAY else "week")
         if by not in STEPS or (by == "day" and days > MOST_BY_DAY):
-            raise InvalidInput(f"by is day (up to {MOST_BY_DAY} days) or week, not {by[:40]!r}.")
+            raise InvalidInput(f"by must be day (up to {MOST_BY_DAY} days) or week, not {by[:40]!r}.")
         owner = request.query_params.get("owner")
         period, parts = spend_by_owner(place, days=days, now=clock.now(), step=STEPS[by], owner=owner)
         return self.reply(answers.spend_answer(place, period, by, parts), as_csv=as_csv)
@@ -117,12 +117,12 @@ class RolloutReviewView(ReviewView):
         found = rollout_for(self.actor, rollout)
         review = review_rollout(found)
         if review is None:
-            raise Conflict("This rollout has not started: there is nothing to review.")
+            raise Conflict("This rollout has not started, so there is nothing to review.")
         return self.reply(answers.rollout_answer(found, review), as_csv=as_csv)
 
 
 def _days(request: Request) -> int:
     text = request.query_params.get("days", "7")
     if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MOST_DAYS):
-        raise InvalidInput(f"days is a whole number from 1 to {MOST_DAYS}, not {text[:40]!r}.")
+        raise InvalidInput(f"days must be a whole number from 1 to {MOST_DAYS}, not {text[:40]!r}.")
     return int(text)

@@ -1,4 +1,4 @@
-"""The columns of sums: how each is added up from the outcomes, and how a row becomes `OutcomeSums`."""
+"""The columns of sums: how each is computed from the outcomes, and how a row becomes `OutcomeSums`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -63,7 +63,7 @@ def _differences_of(environment: int, workload: int, hour: datetime) -> list[str
         for name in columns.COLUMNS
         if not _is_equal(kept.get(key, {}).get(name), row[name])
     ]
-    return wrong + [f"{at}, {key} has sums and no outcomes" for key in kept.keys() - right.keys()]
+    return wrong + [f"{at}, {key} has sums but no outcomes" for key in kept.keys() - right.keys()]
 
 
 def _is_equal(one: Any, other: Any) -> bool:

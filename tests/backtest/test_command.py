@@ -62,7 +62,7 @@ def test_it_draws_the_curve(policy: str, tmp_path: Path, ending: str) -> None:
         (["--tasks", "missing.csv"], "missing.csv: No such file or directory"),
         (["--tasks", "gsm8k", "--sweep", "escalate"], "write PLACE:LOW:HIGH:STEPS"),
         (["--tasks", "mmlu", "--sweep", "nowhere:0:1:3"], "There is no condition at 'nowhere'"),
-        (["--tasks", "gsm8k", "--picture", "curve.pdf"], "ends in .svg or .png"),
+        (["--tasks", "gsm8k", "--picture", "curve.pdf"], "must end in .svg or .png"),
         (["--tasks", "routerarena"], "None of 809 tasks can be compared"),
     ],
 )

@@ -98,7 +98,7 @@ def test_a_loss_is_called_a_loss() -> None:
 def test_nothing_that_succeeded_gives_no_cost_per_success() -> None:
     result = backtest({"p": policy()}, [task(BAD, STRONG)] * 5)
     assert result.policies[0].cost_per_success.value is None
-    assert "can't be given" in report.as_text(result)
+    assert "cost per success is unknown" in report.as_text(result)
 
 
 def test_a_missing_input_is_named() -> None:

@@ -156,14 +156,14 @@ def test_tasks_of_unknown_cost_are_left_out_and_counted(place: Any) -> None:
     traffic(place, priced=50)
     answer = radius_answer(of(place, default="small", rules=[]))
     assert answer["cost_known_of"] == pytest.approx(100 / 400)
-    assert any("Costs are of the 25.0" in sentence for sentence in answer["unknown"])
+    assert any("Costs cover the 25.0" in sentence for sentence in answer["unknown"])
 
 
 def test_few_days_are_said(place: Any) -> None:
     traffic(place, days=2)
     radius = of(place, default="small", rules=[])
     assert 1.5 < radius.week.days < 2.1
-    assert any("Traffic was seen for" in sentence for sentence in radius_answer(radius)["unknown"])
+    assert any("There was traffic in only" in sentence for sentence in radius_answer(radius)["unknown"])
 
 
 def test_other_parameters_and_a_pin_are_said(place: tuple[Environment, Workload]) -> None:

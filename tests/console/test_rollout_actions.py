@@ -285,9 +285,9 @@ def test_only_the_approver_can_withdraw_an_approval_and_give_it_again(
     )
     assert submit(other, rollout, "withdraw-approval").status_code == 422
     eva = people("eva", "approver")
-    assert "Your approval is taken back" in text(submit(eva, rollout, "withdraw-approval"))
+    assert "Your approval is withdrawn" in text(submit(eva, rollout, "withdraw-approval"))
     page = text(other.get(reverse("console:rollout", args=[rollout.pk])))
-    assert "taken back" in page and "awaiting approval" in page
+    assert "withdrawn" in page and "awaiting approval" in page
     rollout = approve(Rollout.objects.get(pk=rollout.pk), "eva")
     assert (rollout.state, rollout.approvals.count()) == (State.SCHEDULED, 1)
     # Teams and roles were created without entries here; only findings about the approval count.

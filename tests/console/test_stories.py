@@ -56,21 +56,21 @@ def test_a_completed_rollout_shows_its_saving_with_an_interval(
     traffic(completed(summaries, production), cost_after=600_000)
     page = stories(people)
     assert "Results of this week's rollouts" in page
-    assert "saved (between $" in page and "since it completed, against the week before" in page
+    assert "saved (between $" in page and "since it completed, compared with the week before" in page
 
 
 def test_a_difference_that_may_be_chance_is_not_called_a_saving(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     traffic(completed(summaries, production), cost_after=999_000)
-    assert "Whether it saved anything cannot be told (between −$" in stories(people)
+    assert "It is unclear whether it saved anything (between −$" in stories(people)
 
 
 def test_without_later_tasks_the_saving_is_unknown(
     people: People, summaries: Workload, production: Environment
 ) -> None:
     completed(summaries, production)
-    assert "cannot be told yet: it has had 0 tasks" in stories(people)
+    assert "is not known yet: it has had 0 tasks" in stories(people)
 
 
 def test_a_rollback_shows_its_reason(people: People, summaries: Workload, production: Environment) -> None:

@@ -1,4 +1,4 @@
-"""Which column says what: a small YAML file, for a table in which each row is one task with every model's outcome.
+"""Map the columns of a table whose rows are tasks with every model's outcome. The mapping is a small YAML file:
 
     request:
       task_type: {value: reasoning}              # the same for every row
@@ -18,9 +18,9 @@
         tokens: {input: prompt_tokens, output: large_output_tokens}
         price_usd_per_million: {input: 2.5, output: 10}          # without it the catalogue's
 
-Without a mapping a table is read by its own column names: `<model>:success`, `<model>:score`, `<model>:cost_usd`,
-`<model>:confidence`, `<model>:latency_ms`, `<model>:error`; every other column is a request input (`attributes.x` an
-attribute).
+Without a mapping, the table's column names are used: `<model>:success`, `<model>:score`, `<model>:cost_usd`,
+`<model>:confidence`, `<model>:latency_ms`, `<model>:error`; every other column is a request input (`attributes.x` is
+an attribute).
 """
 
 import math

@@ -68,7 +68,7 @@ class StageForm(forms.Form):
         widget=forms.NumberInput(attrs={**_NUMBER, "step": "any"}),
     )
     approval = forms.BooleanField(required=False, label="needs an approval")
-    skippable = forms.BooleanField(required=False, label="may be passed over")
+    skippable = forms.BooleanField(required=False, label="may be skipped")
 
     @property
     def share(self) -> int:

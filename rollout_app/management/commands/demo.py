@@ -172,13 +172,13 @@ def _only_in_its_own_instance() -> None:
     own = settings.VAR_DIR / "pointsman.sqlite3"
     if settings.VAR_DIR.name != "demo" or str(settings.DATABASES["default"]["NAME"]) != str(own):
         raise CommandError(
-            "The demo makes people, keys and rollouts, so it keeps an instance of its own in var/demo: "
+            "The demo creates people, keys and rollouts, so it uses its own instance in var/demo: "
             "run `make demo`."
         )
 
 
 def _begin_anew() -> None:
-    """Forget the instance, except for its secrets, which this process has read already."""
+    """Delete the instance except for its secrets, which this process has already read."""
     connection.close()
     for path in settings.VAR_DIR.iterdir():
         if path.is_file() and not path.name.endswith("-key"):

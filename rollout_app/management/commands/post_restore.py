@@ -1,4 +1,4 @@
-"""manage.py post_restore: after the database was restored from a backup, let routers follow it again."""
+"""manage.py post_restore: let routers follow the database again after it was restored from a backup."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ from rollout_app.models import Rollout
 
 class Command(BaseCommand):
     help = (
-        "After a restore from a backup: begin a new epoch in each environment, so that routers take what the database "
-        "holds now, and pause the rollouts that the backup brought back."
+        "After a restore from a backup: begin a new epoch in each environment, so that routers accept the restored "
+        "state, and pause the rollouts that were running in the backup."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,8 +38,8 @@ class Command(BaseCommand):
         except OSError as error:
             self.stderr.write(f"{high_water.file()} cannot be written: {error}")
         self.stdout.write(
-            "Routers take it with their next poll. What was decided after the backup was made is lost: see "
-            "docs/how-to/restore.md for what to check."
+            "Routers receive it with their next poll. Changes made after the backup are lost; "
+            "docs/how-to/restore.md lists what to check."
         )
 
     def _environments(self, names: list[str]) -> list[Environment]:
@@ -55,7 +55,9 @@ class Command(BaseCommand):
         return list(running.select_related("environment", "workload", "baseline", "candidate"))
 
     def _pause(self, rollout: Rollout, reason: str) -> None:
-        """It may have been taken back after the backup was made: no share moves before a person has looked."""
+        """Pause it: it may have been rolled back after the backup, so no traffic should move before a person has
+        checked.
+        """
         try:
             actions.pause_rollout(rollout, actor=SYSTEM, reason=f"The database was restored: {reason}")
         except RolloutMoved:

@@ -1,12 +1,14 @@
-"""`manage.py replay`: rehearse a plan. Recorded tasks go through real routers and the real HTTP doors of this
-instance, many times faster than real time, with harm injected where you say.
+"""`manage.py replay`: rehearse a plan with recorded tasks.
+
+The tasks go through real routers and the real HTTP API of this instance, much faster than real time, with harm
+injected at a given time.
 
     manage.py replay tasks.csv --environment staging --workload support --candidate 13 \\
         --plan standard --times 60 --harm success:-5 --at 0.4
 
-The file is whatever `manage.py backtest` reads: a table (CSV, JSON lines, Parquet; `--mapping` says which column
-is what) or a gateway's log. A task is played when success and cost of every model that the policies may choose are
-known; the others are left out and counted. `gsm8k`, `mmlu` and `routerarena` are sets that come along.
+The file can be anything that `manage.py backtest` reads: a table (CSV, JSON lines, Parquet; `--mapping` maps its
+columns) or a gateway's log. A task is played if success and cost of every model that the policies may choose are
+known; others are left out and counted. `gsm8k`, `mmlu` and `routerarena` are included sets.
 """
 
 import argparse
@@ -52,9 +54,11 @@ class Command(BaseCommand):
         parser.add_argument("--plan", default="standard")
         parser.add_argument("--times", type=float, default=60, help="how many times faster than real time")
         parser.add_argument("--per-minute", type=int, default=300, help="tasks a minute")
-        parser.add_argument("--hours", type=float, default=12, help="of traffic at most")
+        parser.add_argument("--hours", type=float, default=12, help="maximum hours of traffic")
         parser.add_argument("--harm", type=_harm, help="success:-5 (points) or cost:+25 (per cent)")
-        parser.add_argument("--at", type=float, default=0.0, help="from which share of the tasks on, 0 … 1")
+        parser.add_argument(
+            "--at", type=float, default=0.0, help="the share of the tasks after which the harm begins, 0 … 1"
+        )
         parser.add_argument("--routers", type=int, default=2)
         parser.add_argument("--seed", type=int, default=1)
 

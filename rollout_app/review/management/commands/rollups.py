@@ -10,11 +10,11 @@ from rollout_app.review import recount, rollups
 
 
 class Command(BaseCommand):
-    help = "Brings the review's hourly and daily sums up to date."
+    help = "Bring the review's hourly and daily sums up to date."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--rebuild", action="store_true", help="sum everything again from the outcomes that are kept"
+            "--rebuild", action="store_true", help="sum everything again from the stored outcomes"
         )
         parser.add_argument(
             "--check", action="store_true", help="compare the sums with the outcomes; changes nothing"
