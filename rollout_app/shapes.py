@@ -29,7 +29,10 @@ class StageShape(serializers.Serializer[Any]):
     )
     min_minutes = serializers.FloatField(required=False, min_value=0, max_value=44_640)
     min_tasks = serializers.IntegerField(
-        required=False, min_value=0, max_value=10**9, help_text="candidate tasks to judge in this stage"
+        required=False,
+        min_value=0,
+        max_value=10**9,
+        help_text="candidate tasks to judge in this stage; in shadow: decisions",
     )
     max_hours = serializers.FloatField(required=False, allow_null=True, min_value=0.01, max_value=8_760)
     on_timeout = serializers.ChoiceField(["hold", "roll_back"], required=False)
@@ -100,6 +103,7 @@ class JudgementShape(serializers.Serializer[Any]):
     )
     strata = serializers.DictField(child=StageCounts(), help_text="by stage number")
     missing = serializers.ListField(
-        child=serializers.DictField(), help_text="shares of missing data that differ between the arms"
+        child=serializers.DictField(),
+        help_text="shares of tasks that miss something, compared between the arms",
     )
     units = serializers.DictField(allow_null=True, help_text="for a workload whose unit is not the request")

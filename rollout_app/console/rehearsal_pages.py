@@ -119,7 +119,7 @@ class BacktestForm(TasksForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if not self.errors and bool(data.get("file")) == bool(data.get("recorded")):
-            raise forms.ValidationError("Choose either a file or included tasks, not both.")
+            raise forms.ValidationError("Choose a file or included tasks, but not both.")
         return data
 
 
@@ -154,7 +154,7 @@ class PlaygroundForm(TasksForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean()
         if data.get("file") and data.get("recorded"):
-            raise forms.ValidationError("Choose either a file or included tasks, not both.")
+            raise forms.ValidationError("Choose a file or included tasks, but not both.")
         if (
             not self.errors
             and data.get("request") is None

@@ -58,7 +58,7 @@ class Realised:
 
 
 def realised(rollout: Rollout, now: datetime) -> Realised | None:
-    """Return the effect; None unless the rollout completed at least a minute ago."""
+    """Return the effect; None unless the rollout is completed and some time has passed since."""
     if rollout.state != State.COMPLETED or rollout.ended_at is None or now <= rollout.ended_at:
         return None
     start, end = rollout.ended_at, min(now, rollout.ended_at + LONGEST_AFTER)

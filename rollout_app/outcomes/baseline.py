@@ -1,4 +1,4 @@
-"""Measure the baseline before a rollout. The tail edges and cost caps of its guardrails come from this."""
+"""Measure the baseline before a rollout: the source of its guardrails' margins, tail edges and cost caps."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta

@@ -85,8 +85,9 @@ def grade(
 
 
 def _identity(decision_id: str, token: DecisionToken) -> str:
-    """Return the same hash for every id of a decision: since token version 2, ids of one task may differ in later
-    fields.
+    """Return the same hash for every id of a decision.
+
+    Since token version 2, the id has more fields once the task is recorded.
     """
     if decision_id.startswith("1."):
         return hashlib.sha256(decision_id.encode()).hexdigest()

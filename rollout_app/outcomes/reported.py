@@ -22,7 +22,7 @@ Arm = tuple[str, str]  # environment, arm
 
 
 class ReportedTasks:
-    """Counts reported tasks. `add` runs on the event loop, `collect` in the scraping thread."""
+    """Counts reported tasks. The event loop calls `add`, a scrape calls `collect`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -66,7 +66,7 @@ def test_the_page_shows_what_a_version_would_have_done(workload: Workload) -> No
 @pytest.mark.parametrize(
     ("posted", "said"),
     [
-        ({"versions": ["1"]}, "Choose either a file or included tasks, not both."),
+        ({"versions": ["1"]}, "Choose a file or included tasks, but not both."),
         ({"recorded": "gsm8k", "draft": " "}, "Choose a version, or write a draft."),
         ({"versions": ["1"], "recorded": "gsm8k"}, "1,307 have no known outcome of"),
         ({"draft": "format: [", "recorded": "gsm8k"}, "The draft is not valid"),

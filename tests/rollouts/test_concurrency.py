@@ -50,7 +50,7 @@ def test_it_enters_each_stage_once_and_skips_none() -> None:
         choose = random.Random(seed)
         try:
             while left and not errors:
-                # The first few are what everybody wants: that is where they meet.
+                # The first few are the ones that everyone picks, so that they collide there.
                 pk = choose.choice(sorted(left)[:4])
                 try:
                     actions.advance_rollout(pk, actor=actor, reason="on")
