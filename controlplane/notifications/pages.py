@@ -44,7 +44,7 @@ class TellingForm(forms.Form):
 class ReviewForm(forms.Form):
     reason = forms.CharField(
         max_length=400,
-        label="What you found",
+        label="Your findings",
         widget=forms.Textarea(
             attrs={"rows": 3, "placeholder": "Was it necessary? What is served now, and is it good?"}
         ),

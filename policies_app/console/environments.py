@@ -70,7 +70,7 @@ def freeze(request: HttpRequest, name: str) -> HttpResponse:
     )
     if frozen := attempt(request, form, _freeze, environment):
         begins = "is frozen now" if frozen.is_frozen(clock.now()) else "will be frozen"
-        return done(request, f"{name} {begins}. It ends by itself.", to=_listed())
+        return done(request, f"{name} {begins}. It ends automatically.", to=_listed())
     about = "Nothing starts or advances in a freeze. Pause, rollback and pin work as always."
     title, button = f"Freeze {name}", "Freeze it"
     context = {"heading": title, "about": about, "button": button, "form": form, "back": _listed()}
@@ -94,7 +94,7 @@ def thaw(request: HttpRequest, name: str) -> HttpResponse:
         return done(request, f"The change freeze of {name} is over.", to=_listed())
     title = f"End the freeze of {name}"
     about = (
-        f"It would end by itself at {environment.frozen_until:%Y-%m-%d %H:%M} UTC."
+        f"It would end automatically at {environment.frozen_until:%Y-%m-%d %H:%M} UTC."
         if environment.frozen_until
         else ""
     )

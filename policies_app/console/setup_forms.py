@@ -144,12 +144,12 @@ class FreezeForm(forms.Form):
     frozen_from = UtcDateTimeField(
         required=False, label="From", help_text="UTC. Leave it empty to freeze now."
     )
-    frozen_until = UtcDateTimeField(label="Until", help_text="UTC. Then it ends by itself.")
+    frozen_until = UtcDateTimeField(label="Until", help_text="UTC. The freeze ends automatically.")
     freeze_reason = forms.CharField(
         max_length=200,
         label="Why",
         widget=forms.TextInput(attrs={"placeholder": "Black Friday"}),
-        help_text="Shown at every rollout held by it.",
+        help_text="Shown on every rollout that it holds.",
     )
 
     def clean(self) -> dict[str, Any]:

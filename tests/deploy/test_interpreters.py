@@ -17,7 +17,7 @@ from pointsman.version import VERSION
 from tests.deploy.test_wheels import CLIENT, build, run
 
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
-# Every module, a policy in YAML, a router that decides. Dependencies of the command line are compiled: left out.
+# Every module, a policy in YAML, a router that decides. The command line needs packages compiled for one version.
 SCRIPT = """
 import importlib, pathlib, pkgutil, sys
 import pointsman

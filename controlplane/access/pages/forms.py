@@ -109,7 +109,7 @@ class AcceptForm(forms.Form):
         strip=False, max_length=1_000, widget=forms.PasswordInput(attrs={"autocomplete": "new-password"})
     )
     again = forms.CharField(
-        label="The password again",
+        label="Repeat the password",
         strip=False,
         max_length=1_000,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
