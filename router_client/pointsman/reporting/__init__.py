@@ -1,1 +1,1 @@
-"""What came of the tasks: minute sums and feedback, kept until the control plane acknowledges them."""
+"""Report outcomes as sums per minute, and feedback; both are kept until the control plane acknowledges them."""

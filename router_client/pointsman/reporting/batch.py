@@ -1,4 +1,4 @@
-"""What is sent, retried and kept as one, known by its id: a batch of outcomes, or of feedback."""
+"""Batches of outcomes or feedback, which are sent, retried and stored as a unit with one id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MAX_BUCKETS = BUCKETS
-MAX_BYTES = BYTES - 1_024  # the rest is room for the frame around the entries
+MAX_BYTES = BYTES - 1_024  # the rest is reserved for the enclosing JSON
 _LISTS = ("buckets", "decided", "cells")
 
 # List of a report → its entries.
@@ -30,7 +30,7 @@ Entries = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Message(Protocol):
-    """A request's body, sent as it is at every try. `count`: how many things are in it."""
+    """A request's body, sent unchanged at every attempt. `count` is the number of items in it."""
 
     @property
     def id(self) -> str: ...
@@ -42,9 +42,9 @@ class Message(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A report as a request's body, made once: every retry sends the same bytes under the same id.
+    """A report as a request's body, created once: every retry sends the same bytes with the same id.
 
-    count   the tasks in its buckets
+    count   the number of tasks in its buckets
     """
 
     id: str
@@ -53,10 +53,10 @@ class Batch:
     count: int
 
     def without(self, bad: set[tuple[str, int]]) -> list[Batch]:
-        """What is left when the control plane refused some entries, by (list, index), as a new batch.
+        """Return a new batch without the entries that the control plane refused, given as (list, index).
 
-        A new id, because the refusal counted nothing of the old one, and the contents differ. It follows from
-        the old id: if a crash makes this happen twice, the second time is the same batch again.
+        It has a new id, because nothing of the old batch was counted and the contents differ. The id is derived from
+        the old one: if a crash causes this to happen twice, the result is the same batch.
         """
         entries = self._entries()
         kept = {
@@ -68,7 +68,7 @@ class Batch:
         return [_batch(self.router, kept, _child(self.id, f"without {sorted(bad)}"))]
 
     def halves(self) -> list[Batch]:
-        """The batch in two, for a control plane that takes less at once; empty when it cannot be cut."""
+        """Split the batch in two, for a control plane that accepts less at once; empty if it cannot be split."""
         entries = self._entries()
         if _size(entries) < 2:
             return []
@@ -93,9 +93,9 @@ class Batch:
 class FeedbackBatch:
     """Feedback as a request's body.
 
-    The protocol has no id for it, since it keeps one item per decision and kind: this id names it on disk.
+    The protocol needs no id for it, because it keeps one item per decision and kind; this id is its name on disk.
 
-    count   the items in it
+    count   the number of items
     """
 
     id: str
@@ -103,7 +103,7 @@ class FeedbackBatch:
     count: int
 
     def halves(self) -> list[FeedbackBatch]:
-        """The items in two, to find the one that is refused; empty when there is only one."""
+        """Split the items in two, to find the one that is refused; empty if there is only one."""
         items = [_encode(item) for item in json.loads(self.body)["feedback"]]
         middle = len(items) // 2
         if not middle:
@@ -113,12 +113,12 @@ class FeedbackBatch:
 
 
 def feedback_batch(items: Sequence[bytes], batch_id: str) -> FeedbackBatch:
-    """These items, each JSON already."""
+    """Return a batch of these items, each already encoded as JSON."""
     return FeedbackBatch(batch_id, b'{"feedback":[' + b",".join(items) + b"]}", len(items))
 
 
 def batches(router: str, entries: Entries) -> Iterator[Batch]:
-    """Cut a report into batches within the protocol's limits. An entry too large by itself goes alone."""
+    """Divide a report into batches within the protocol's limits. An entry that is too large by itself is sent alone."""
     part: dict[str, list[bytes]] = {}
     size = tasks = 0
     for name, entry in ((name, entry) for name, listed in entries.items() for entry in listed):
@@ -134,7 +134,7 @@ def batches(router: str, entries: Entries) -> Iterator[Batch]:
 
 
 def tasks_of(buckets: Iterable[Mapping[str, Any]]) -> int:
-    """How many tasks the buckets hold, to count what is sent or dropped."""
+    """Return the number of tasks in the buckets, to count what is sent or dropped."""
     return sum(bucket["tasks"] for bucket in buckets)
 
 
@@ -149,7 +149,7 @@ def _batch(router: str, entries: Entries, batch_id: str) -> Batch:
 
 def _framed(router: str, entries: Mapping[str, Sequence[bytes]], batch_id: str, tasks: int) -> Batch:
     frame = _encode({"batch_id": batch_id, "router": router}).removesuffix(b"}")
-    # Left out, `decided` would say that this router does not count decisions.
+    # Omitting `decided` would mean that this router does not count decisions.
     lists: dict[str, Sequence[bytes]] = {"buckets": (), "decided": (), **entries}
     body = b"".join(b',"%s":[%s]' % (name.encode(), b",".join(part)) for name, part in lists.items())
     return Batch(batch_id, router, frame + body + b"}", tasks)
@@ -160,5 +160,5 @@ def _child(batch_id: str, name: str) -> str:
 
 
 def _encode(data: Mapping[str, Any]) -> bytes:
-    # NaN would be written as a word that is no JSON; a report never holds one, and this makes sure.
+    # NaN would be encoded as invalid JSON. A report never contains one; this makes sure of it.
     return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""One minute's outcomes of one route, summed: the protocol's bucket, as plain integers and floats."""
+"""The sums of one minute's outcomes of one route: the protocol's bucket, as plain integers and floats."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pointsman.reporting.limits import OTHER, PARTS
 
 
 def minute_text(minute: int) -> str:
-    """A minute since 1970 as RFC 3339."""
+    """Return a minute, counted since 1970, in RFC 3339."""
     return time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(minute * 60))
 
 
 class BucketKey(NamedTuple):
-    """What a bucket is about. `minute`: whole minutes since 1970, UTC; `stage`: None outside a rollout."""
+    """The key of a bucket. `minute` is in whole minutes since 1970, UTC; `stage` is None outside a rollout."""
 
     minute: int
     workload: str
@@ -35,9 +35,9 @@ class BucketKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What the candidate would have chosen, beside what was served, by the policies' own names.
+    """The candidate's choice in shadow and the one that was served, by the policies' own names.
 
-    Two policies may give one catalogue model two names, so `agreed` is told. Costs are None when not known.
+    Two policies may have different names for one catalogue model, hence `agreed`. Costs are None if unknown.
     """
 
     served: str
@@ -46,12 +46,12 @@ class Shadow:
     served_cost_nusd: int | None = None
     candidate_cost_nusd: int | None = None
     error: bool = False  # the candidate could not be evaluated
-    whole: bool = False  # the candidate's cost has its second stage in it
+    whole: bool = False  # the candidate's cost includes its second stage
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Both arms' models ran for one task: how each ended. Costs are None when not known."""
+    """The results of both arms' models for one mirrored task. Costs are None if unknown."""
 
     baseline_success: bool
     candidate_success: bool
@@ -61,18 +61,18 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one task, through all its attempts.
+    """The outcome of one task, over all its attempts.
 
-    success             True, False, or None: nobody graded it
+    success             True, False, or None if it was not graded
     quality, confidence 0 … 1, None when unknown
     cost_nusd           nano-US-dollars of all attempts together, None when unknown
     latency_ms          until the final answer, None when unknown
-    error               the kind of error the task ended with (`timeout`, `rate_limited`, …), None if it was
+    error               the kind of error with which the task ended (`timeout`, `rate_limited`, …), None if it was
                         answered
-    models              every model that was asked, the policy's own names
-    differing           the route pair, "" where the two policies agree, None where it is not known
-    mirror_failed       the candidate's model ran beside and gave no answer, or one too late
-    mirror_braked       it would have run, but for the brake
+    models              every model that was asked, by the policy's own names
+    differing           the route pair, "" if the two policies agree, None if unknown
+    mirror_failed       the candidate's mirrored request gave no answer, or one too late
+    mirror_braked       the mirrored request was skipped because of the brake
     """
 
     success: bool | None
@@ -95,7 +95,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Moments:
-    """n, Σx and Σx² of a score between 0 and 1."""
+    """n, Σx and Σx² of scores between 0 and 1."""
 
     n: int = 0
     sum: float = 0.0
@@ -112,7 +112,7 @@ class Moments:
 
 @dataclass(slots=True)
 class MoneySums:
-    """Σ, Σ² and Σ over successes of costs, in integers: money sums exactly."""
+    """Σ, Σ² and Σ over successes of costs, as integers so that money adds up exactly."""
 
     sum: int = 0
     sum_sq: int = 0
@@ -125,15 +125,15 @@ class MoneySums:
             self.sum_on_success += cost
 
     def as_dict(self) -> dict[str, Any]:
-        # The square sum feeds a variance; as a float it stays readable for every JSON parser.
+        # The sum of squares is used for a variance; as a float every JSON parser can read it.
         return {"sum": self.sum, "sum_sq": float(self.sum_sq), "sum_on_success": self.sum_on_success}
 
 
 @dataclass(slots=True)
 class CostSums:
-    """Costs of the tasks of which each attempt's is known, as they were and cut at the rollout's cap.
+    """Costs of the tasks with a known cost for every attempt, both uncapped and limited to the rollout's cap.
 
-    graded   the same of those that have a grade: what cost per success is taken over
+    graded   the same for tasks that have a grade, from which cost per success is computed
     """
 
     n: int = 0
@@ -156,7 +156,7 @@ class CostSums:
             self.graded_capped.add(cut, success)
 
     def as_dict(self, tasks: int) -> dict[str, Any]:
-        """The protocol's form. `graded` is left out where each of the `tasks` has both a cost and a grade."""
+        """Return the protocol's form. `graded` is omitted if all `tasks` have both a cost and a grade."""
         sums = {"n": self.n, **self.exact.as_dict(), "capped": self.capped.as_dict()}
         if self.graded_n == tasks:
             return sums
@@ -173,7 +173,7 @@ class CostSums:
 
 @dataclass(slots=True)
 class DifferingSums:
-    """The tasks of one route pair."""
+    """The sums of the tasks of one route pair."""
 
     successes: int = 0
     failures: int = 0
@@ -212,9 +212,9 @@ def _no_mirror() -> dict[str, int]:
 
 @dataclass(slots=True)
 class Bucket:
-    """The sums. `escalations`, `fallbacks`, `retries` count tasks with at least one, like their guardrails.
+    """A bucket's sums. `escalations`, `fallbacks` and `retries` count tasks with at least one, like their guardrails.
 
-    `models` counts in how many tasks each was asked: more than `tasks` together once one escalates.
+    `models` counts the tasks in which each model was asked; with escalations they add up to more than `tasks`.
     """
 
     tasks: int = 0
@@ -236,11 +236,11 @@ class Bucket:
     routes: dict[str, int] = field(default_factory=dict)
     shadow: dict[str, int] = field(default_factory=_no_shadow)
     mirror: dict[str, int] = field(default_factory=_no_mirror)
-    compared: int = 0  # tasks of which is known whether the policies differ on them
+    compared: int = 0  # tasks for which it is known whether the policies differ
     differing: dict[str, DifferingSums] = field(default_factory=dict)
 
     def add(self, outcome: Outcome, cap: int | None) -> None:
-        """Fold one task in. `cap` is the rollout's `cost_cap_nusd`."""
+        """Add one task. `cap` is the rollout's `cost_cap_nusd`."""
         self._count(outcome)
         if outcome.quality is not None:
             self.quality.add(outcome.quality)
@@ -257,7 +257,7 @@ class Bucket:
             self._add_shadow(outcome.shadow)
         if outcome.mirror is not None:
             self._add_mirror(outcome.mirror)
-        # Left out where nothing was: a control plane of before knows no such counts.
+        # Omitted if zero: an older control plane does not know these counts.
         if outcome.mirror_failed:
             _bump(self.mirror, "failed")
         if outcome.mirror_braked:
@@ -296,7 +296,7 @@ class Bucket:
         self.shadow["candidate_priced"] += shadow.candidate_cost_nusd is not None
         if shadow.whole:
             _bump(self.shadow, "candidate_whole")
-        # Both or neither: a sum over different tasks on the two sides would compare nothing.
+        # Both or neither: sums over different tasks for the two arms would not be comparable.
         if shadow.served_cost_nusd is not None and shadow.candidate_cost_nusd is not None:
             self.shadow["baseline_cost_nusd"] += shadow.served_cost_nusd
             self.shadow["candidate_cost_nusd"] += shadow.candidate_cost_nusd
@@ -315,10 +315,10 @@ class Bucket:
             self.mirror["candidate_cost_nusd"] += mirror.candidate_cost_nusd
 
     def as_dict(self, key: BucketKey) -> dict[str, Any]:
-        """The protocol's bucket."""
+        """Return the protocol's bucket."""
         counts = ("tasks", "successes", "failures", "ungraded", "errors")
         attempts = ("escalations", "fallbacks", "retries", "attempts")
-        # Of some tasks only it would look as if the others agreed: then nothing is said.
+        # If known only for some tasks, the others would seem to agree; then it is omitted.
         known = self.compared == self.tasks
         pairs = {pair: sums.as_dict() for pair, sums in sorted(self.differing.items())}
         return {

@@ -1,10 +1,10 @@
-"""Whether a report contradicts itself: counts, sums, histograms and times against one another.
+"""Check whether a report contradicts itself: counts, sums, histograms and times must be consistent.
 
-The control plane and `FakeControlPlane` ask the same rules, each of which stands here once. Reports are objects
-with the protocol's fields as attributes. Their types and ranges were checked when they were read.
+The control plane and `FakeControlPlane` use the same rules, each of which is defined here once. Reports are objects
+with the protocol's fields as attributes. Their types and ranges were checked during parsing.
 
-Nearly every bucket is consistent, and tens of thousands come each second: `is_consistent` only says yes or no.
-The sentences are made for one that is not.
+Nearly all buckets are consistent, and tens of thousands arrive each second: `is_consistent` only returns a bool.
+Messages are created only for inconsistent ones.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ _AT_LEAST_ONE = ("errors", "escalations", "fallbacks", "retries")  # count tasks
 Found = list[tuple[str, str]]  # (field, sentence)
 
 
-# --- what is asked ------------------------------------------------------------------------------------
+# --- entry points ------------------------------------------------------------------------------------
 
 
 def is_ahead(minute: datetime, now: datetime) -> bool:
-    """Whether the reporter's clock is ahead: a minute that is not refused for good, only not taken yet."""
+    """Return whether the reporter's clock is ahead, so that the minute cannot be accepted yet."""
     return minute.tzinfo is not None and minute > now + NEWEST
 
 
 def contradictions(bucket: BucketReport, now: datetime | None) -> Found:
-    """Everything by which a bucket contradicts itself, as (field, sentence). Empty for a consistent one.
+    """Return all contradictions of a bucket as (field, sentence); empty if it is consistent.
 
-    now   None: do not compare the minute with a clock
+    now   None to skip the comparison of the minute with a clock
     """
     if is_consistent(bucket, now):
         return []
@@ -76,7 +76,7 @@ def contradictions(bucket: BucketReport, now: datetime | None) -> Found:
 
 
 def event_contradictions(event: EventReport, now: datetime | None) -> Found:
-    """The same for a single outcome."""
+    """Return the contradictions of a single outcome."""
     found = _place("at", event.at, event, now, whole=False)
     if "\0" in event.event_id or "\0" in (event.error or ""):
         found.append(("event_id", "a text holds a NUL character"))
@@ -84,7 +84,7 @@ def event_contradictions(event: EventReport, now: datetime | None) -> Found:
 
 
 def decided_contradictions(entry: DecidedReport, now: datetime | None) -> Found:
-    """The same for an entry of `decided`."""
+    """Return the contradictions of an entry of `decided`."""
     found = _place("minute", entry.minute, entry, now, whole=True)
     if entry.differing is not None and entry.differing > entry.tasks:
         found.append(("differing", "it counts decisions: it cannot exceed tasks"))
@@ -92,7 +92,7 @@ def decided_contradictions(entry: DecidedReport, now: datetime | None) -> Found:
 
 
 def cells_contradictions(entry: CellsReport, now: datetime | None) -> Found:
-    """The same for an entry of `cells`."""
+    """Return the contradictions of an entry of `cells`."""
     found = _place("minute", entry.minute, entry, now, whole=True)
     if not (entry.tasks.keys() <= _CELLS and entry.failures.keys() <= _CELLS):
         found.append(("tasks", f"a cell is a whole number from 0 to {CELLS - 1}"))
@@ -102,7 +102,7 @@ def cells_contradictions(entry: CellsReport, now: datetime | None) -> Found:
 
 
 def is_consistent(bucket: BucketReport, now: datetime | None) -> bool:
-    """True exactly when there is nothing to object to."""
+    """Return whether the bucket has no contradictions."""
     tasks, cost, latency, minute = bucket.tasks, bucket.cost_nusd, bucket.latency_ms, bucket.minute
     return (
         tasks == bucket.successes + bucket.failures + bucket.ungraded
@@ -142,14 +142,14 @@ def is_consistent(bucket: BucketReport, now: datetime | None) -> bool:
 
 
 def _are_shares(moments: MomentsReport) -> bool:
-    """Values between 0 and 1: Σx² ≤ Σx ≤ n, and (Σx)² ≤ n Σx² (Cauchy-Schwarz)."""
+    """Return whether n values between 0 and 1 can have these sums: Σx² ≤ Σx ≤ n, and (Σx)² ≤ n Σx² (Cauchy-Schwarz)."""
     n, total, squares = moments.n, moments.sum, moments.sum_sq
     slack = _SLACK * (n + 1)
     return total <= n + slack and squares <= total + slack and total * total <= n * squares + slack * (n + 1)
 
 
 def _impossible(n: int, total: int, squares: float) -> bool:
-    """True when no n values from 0 up have these sums: Σx²/n ≥ (Σx/n)², and Σx² ≤ (Σx)²."""
+    """Return whether no n values ≥ 0 can have these sums: Σx²/n ≥ (Σx/n)², and Σx² ≤ (Σx)²."""
     if n == 0:
         return bool(total or squares)
     square = float(total) * total
@@ -174,9 +174,9 @@ def _is_capped(n: int, capped: MoneyReport, whole: MoneyReport) -> bool:
 
 
 def _is_graded(graded: GradedReport, cost: CostReport, of: GradesReport) -> bool:
-    """Whether these are sums over those of the priced tasks that have a grade.
+    """Return whether these can be the sums over the priced tasks that have a grade.
 
-    A success has a grade: the cost of priced successes is the same in both.
+    A success has a grade, so the cost of priced successes must be the same in both.
     """
     failures = graded.n - graded.successes
     return (
@@ -197,7 +197,7 @@ def _counted(histogram: HistogramReport) -> int:
 
 
 def _are_groups(groups: Mapping[str, GroupReport], tasks: int, failures: int) -> bool:
-    """Whether they add up to the whole. Their names are checked elsewhere."""
+    """Return whether the groups add up to the total. Their names are checked elsewhere."""
     for group in groups.values():
         if group.failures > group.tasks:
             return False
@@ -207,7 +207,7 @@ def _are_groups(groups: Mapping[str, GroupReport], tasks: int, failures: int) ->
 
 
 def _are_parts(counts: Mapping[str, int], whole: int) -> bool:
-    """At most 64 names, each of which may count up to the whole."""
+    """Return whether there are at most 64 names, none with more than the total."""
     return not counts or (len(counts) <= PARTS and max(counts.values()) <= whole)
 
 
@@ -272,7 +272,7 @@ def _names_hold_nul(bucket: BucketReport) -> bool:
     return "\0" in "".join((*bucket.models, *bucket.errors_by_kind, *bucket.shadow.routes))
 
 
-# --- the sentences ------------------------------------------------------------------------------------
+# --- the messages ------------------------------------------------------------------------------------
 
 
 def _counts(bucket: BucketReport) -> Found:

@@ -1,4 +1,4 @@
-"""What is counted beside the buckets: decisions, reported or not, and the units' hash cells."""
+"""Counts in addition to the buckets: all decisions, whether reported or not, and the units' hash cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CellCounts", "CountKey", "DecidedCounts", "DecisionTallies", "Tally"
 
 
 class CountKey(NamedTuple):
-    """What a count is about; `minute` and `stage` as in `BucketKey`."""
+    """The key of a count; `minute` and `stage` are as in `BucketKey`."""
 
     minute: int
     workload: str
@@ -34,7 +34,7 @@ class CountKey(NamedTuple):
 
 @dataclass(slots=True)
 class DecidedCounts:
-    """`differing`: those on which the policies differ; None when that is not known of each."""
+    """Counts of decisions. `differing` are those on which the policies differ; None if unknown for any."""
 
     tasks: int = 0
     differing: int | None = 0
@@ -44,7 +44,7 @@ class DecidedCounts:
         self.differing = None if differing is None or self.differing is None else self.differing + differing
 
     def as_dict(self, key: CountKey) -> dict[str, Any]:
-        """The protocol's entry of `decided`."""
+        """Return the protocol's entry of `decided`."""
         return {**key.as_dict(), "tasks": self.tasks, "differing": self.differing}
 
 
@@ -61,13 +61,13 @@ class CellCounts:
             self.failures[cell] = self.failures.get(cell, 0) + 1
 
     def as_dict(self, key: CountKey) -> dict[str, Any]:
-        """The protocol's entry of `cells`."""
+        """Return the protocol's entry of `cells`."""
         tasks, failures = ({str(c): n for c, n in sorted(d.items())} for d in (self.tasks, self.failures))
         return {**key.as_dict(), "tasks": tasks, "failures": failures}
 
 
 class Tally:
-    """The decisions of one side in one minute. `hit` counts one, `differs` and `unknown` what is known of it."""
+    """The decisions of one side in one minute. `hit` counts a decision, `differs` and `unknown` classify it."""
 
     __slots__ = (
         "_hits",
@@ -92,7 +92,7 @@ class Tally:
         self.moved_at = monotonic()
 
     def take(self) -> tuple[int, int, int]:
-        """(decisions, differing, unknown) since the last time."""
+        """Return (decisions, differing, unknown) since the last call."""
         values = [counter.value for counter in self._hits]
         decided, differing, unknown = (value - sent for value, sent in zip(values, self._sent, strict=True))
         self._sent = values
@@ -110,12 +110,12 @@ class Tally:
 
 
 class DecisionTallies:
-    """Decisions, reported or not, counted without a lock: a decision costs a look-up and one step of a counter.
+    """Count all decisions without a lock: a decision costs a lookup and one step of a counter.
 
-    now   side → its tally of the present minute; `turn` makes the next one
+    now   side → its tally of the current minute; `turn` creates the next one
     """
 
-    # Any thread that had fetched a tally has long counted into it.
+    # By now, any thread that had fetched a tally has finished counting into it.
     _KEPT_S = 60.0
 
     def __init__(self) -> None:
@@ -123,20 +123,18 @@ class DecisionTallies:
         self._all: deque[Tally] = deque()
 
     def turn(self, assignment: WorkloadAssignment, side: Side, at: float) -> Tally:
-        """The tally of the minute of `at`. Two threads may make one each: they add up."""
+        """Return the tally for the minute of `at`. Two threads may create one each; both are added up."""
         tally = Tally(assignment, side, at)
         self._all.append(tally)
         self.now[side] = tally
         return tally
 
     def fold(self, counts: dict[CountKey, DecidedCounts]) -> None:
-        """Add what was counted since the last time. One caller at a time."""
+        """Add the counts since the last call. Only one caller at a time."""
         for _ in range(len(self._all)):
             tally = self._all.popleft()
             decided, differing, unknown = tally.take()
-            if (
-                decided and tally.side.version
-            ):  # 0 is a router's own default: the control plane knows none such
+            if decided and tally.side.version:  # 0 is a router's own default, unknown to the control plane
                 known = tally.assignment.comparison is not None and not unknown
                 counts.setdefault(tally.key, DecidedCounts()).add(decided, differing if known else None)
             idle_s = monotonic() - tally.moved_at

@@ -1,8 +1,8 @@
-"""Feedback on its way: later words on a task, in the order they were given.
+"""Queue of feedback, in the order in which it was given.
 
-    put → words not yet sealed → seal → `Outbox` (memory, or the spool directory) → 202 → forgotten
+    put → items not yet sealed → seal → `Outbox` (memory, or the spool directory) → 202 → forgotten
 
-Sending one twice is harmless: the control plane keeps one word per decision and kind.
+Sending an item twice is harmless: the control plane keeps one per decision and kind.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MOST_AT_ONCE = 500
 
 
 class FeedbackQueue:
-    """FeedbackBatch until they are acknowledged. Thread-safe; no call waits for the network.
+    """Keeps feedback until it is acknowledged. Thread-safe; no call waits for the network.
 
-    limit      words not yet sealed; beyond, the oldest are dropped
-    max_bytes  sealed ones in memory; beyond, the oldest go (with a spool they stay on disk)
+    limit      number of items not yet sealed; beyond it the oldest are dropped
+    max_bytes  of sealed batches in memory; beyond it the oldest are removed (with a spool they stay on disk)
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class FeedbackQueue:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, empty: a forked child's parent sends what it was given."""
+        """Start empty in a forked child; the parent sends its own feedback."""
         self._lock = threading.Lock()
         self._words: deque[bytes] = deque()
         self._outbox: Outbox[FeedbackBatch] = Outbox(self._max_bytes, self._spool)
         self._dropped = 0
 
     def put(self, word: Mapping[str, Any]) -> None:
-        """Add a word. Raises TypeError or ValueError for what is no JSON."""
+        """Add an item. Raises TypeError or ValueError if it cannot be encoded as JSON."""
         encoded = json.dumps(word, separators=(",", ":"), allow_nan=False).encode()
         with self._lock:
             self._words.append(encoded)
@@ -53,7 +53,7 @@ class FeedbackQueue:
                 self._dropped += 1
 
     def seal(self) -> None:
-        """Put the words in line."""
+        """Move the items to the outbox."""
         with self._lock:
             sealed, self._words = self._words, deque()
             self._outbox.expect(len(sealed))
@@ -64,26 +64,26 @@ class FeedbackQueue:
             self._outbox.expect(-len(sealed))
 
     def adopt(self) -> None:
-        """Take over words in the spool that another process left, or that memory had no room for."""
+        """Take over batches in the spool that another process left, or for which there was no room in memory."""
         self._outbox.adopt()
 
     def oldest(self) -> FeedbackBatch | None:
-        """The words to send next; they stay in line until they are accepted or refused."""
+        """Return the batch to send next; it stays in the outbox until it is accepted or refused."""
         return self._outbox.oldest()
 
     def accept(self, words: FeedbackBatch) -> None:
-        """The control plane took these."""
+        """Remove an accepted batch."""
         self._outbox.forget(words)
 
     def refuse(self, words: FeedbackBatch) -> None:
-        """The control plane will not take these. Halving them finds the one that it means."""
+        """Split a refused batch, to find the item that was refused."""
         halves = words.halves()
         self._outbox.replace(words, halves)
         if not halves:
             self._dropped += words.count
 
     def abandon(self) -> int:
-        """The end: drop and count what is neither acknowledged nor on disk. Returns how many words."""
+        """At the end, drop and count items neither acknowledged nor on disk. Return their number."""
         with self._lock:
             lost, self._words = len(self._words), deque()
             self._dropped += lost
@@ -91,7 +91,7 @@ class FeedbackQueue:
 
     @property
     def dropped(self) -> int:
-        """FeedbackBatch that found no room, were refused, or left at the end."""
+        """Number of items dropped for lack of room, refused, or unsent at the end."""
         return self._dropped + self._outbox.dropped
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class FeedbackQueue:
 
 
 def _parts(words: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Cut within the protocol's limits."""
+    """Divide items within the protocol's limits."""
     part: list[bytes] = []
     size = 0
     for word in words:

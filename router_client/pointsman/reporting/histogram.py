@@ -1,12 +1,12 @@
-"""The exponential histogram of cost and latency, OpenTelemetry's, at scale 4.
+"""OpenTelemetry's exponential histogram at scale 4, for cost and latency.
 
-Bucket i holds the values in (base^i, base^(i+1)], base = 2^(1/16): 16 buckets to a doubling, so a
-bucket's geometric middle is at most 2.2 % off any value in it. Values have no unit here; the caller's is
-kept (nano-US-dollars, milliseconds). Zero has a count of its own; below zero there is nothing.
+Bucket i holds the values in (base^i, base^(i+1)] with base = 2^(1/16): 16 buckets per doubling, so a
+bucket's geometric middle is at most 2.2 % off any value in it. The histogram does not depend on the unit
+of the values (nano-US-dollars, milliseconds). Zero has its own count; negative values are not allowed.
 
-Router and control plane share this file. A bucket edge that one side put elsewhere would shift the share
-of slow or dear tasks without anybody seeing it, so `index` is exact: it compares against the doubles that
-lie next to each edge, found with integers, and never goes through a logarithm.
+Router and control plane share this module. If they disagreed on a bucket edge, the share of slow or expensive
+tasks would be silently wrong, so `index` is exact: it compares with the doubles next to each edge, which are
+computed with integers, and uses no logarithm.
 
 Source: OpenTelemetry, metrics data model, "ExponentialHistogram".
 """
@@ -24,7 +24,7 @@ MAX_INDEX = 1024 * PER_DOUBLING - 1  # holds the largest
 
 
 def _edge_mantissa(step: int) -> int:
-    """floor(2^(step/16) · 2^52), exactly: four nested integer square roots are a sixteenth root."""
+    """Return floor(2^(step/16) · 2^52) exactly: four nested integer square roots give a sixteenth root."""
     root = 1 << (step + 52 * PER_DOUBLING)
     for _ in range(SCALE):
         root = math.isqrt(root)
@@ -32,13 +32,13 @@ def _edge_mantissa(step: int) -> int:
 
 
 _MANTISSAS = tuple(_edge_mantissa(step) for step in range(PER_DOUBLING))
-# For each edge inside a doubling: the largest double on it or below, the smallest double above it.
+# For each edge within a doubling: the largest double at or below it, and the smallest double above it.
 _AT_OR_BELOW = tuple(math.ldexp(mantissa, -52) for mantissa in _MANTISSAS)
 _ABOVE = tuple(math.ldexp(mantissa + 1, -52) for mantissa in _MANTISSAS)
 
 
 def index(value: float) -> int | None:
-    """The bucket of a value; None for zero. A negative value, NaN or infinity is a ValueError."""
+    """Return the bucket of a value; None for zero. Raises ValueError for a negative value, NaN or infinity."""
     if not 0 <= value < math.inf:
         raise ValueError(f"a histogram takes finite values from 0 up, not {value!r}")
     if value == 0:
@@ -48,7 +48,7 @@ def index(value: float) -> int | None:
 
 
 def upper_edge(bucket: int) -> float:
-    """The largest double in the bucket: `index(upper_edge(i)) == i`. Infinity above the doubles."""
+    """Return the largest double in the bucket: `index(upper_edge(i)) == i`. Infinity beyond the range of doubles."""
     doublings, step = divmod(bucket + 1, PER_DOUBLING)
     try:
         return math.ldexp(_AT_OR_BELOW[step], doublings)
@@ -57,13 +57,13 @@ def upper_edge(bucket: int) -> float:
 
 
 def middle(bucket: int) -> float:
-    """The bucket's geometric middle, the best single guess for a value in it."""
+    """Return the bucket's geometric middle, the best single estimate of a value in it."""
     return math.pow(2.0, (bucket + 0.5) / PER_DOUBLING)
 
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts per bucket, sparse. Merging is addition, in any order."""
+    """Sparse counts per bucket. Histograms are merged by addition, in any order."""
 
     zero: int = 0
     counts: dict[int, int] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Histogram:
         return self.zero + sum(self.counts.values())
 
     def record(self, value: float, times: int = 1) -> None:
-        """Count a value. ValueError as in `index`."""
+        """Count a value. Raises ValueError like `index`."""
         bucket = index(value)
         if bucket is None:
             self.zero += times
@@ -86,19 +86,19 @@ class Histogram:
             self.counts[bucket] = self.counts.get(bucket, 0) + count
 
     def count_above(self, bucket: int) -> int:
-        """How many values lie above that bucket's upper edge."""
+        """Return the number of values above that bucket's upper edge."""
         return sum(count for key, count in self.counts.items() if key > bucket)
 
     def share_above(self, bucket: int) -> float | None:
-        """The share of values above that bucket's upper edge; None when nothing was counted."""
+        """Return the share of values above that bucket's upper edge; None if the histogram is empty."""
         total = self.total
         return self.count_above(bucket) / total if total else None
 
     def tail_edge(self, share: float) -> int | None:
-        """The smallest bucket with at most `share` of the values above its upper edge.
+        """Return the smallest bucket with at most `share` of the values above its upper edge.
 
-        None when nothing was counted, or when even the zeros reach that share alone: then no edge
-        above zero tells slow from fast.
+        None if the histogram is empty, or if at most `share` of the values are above zero: then no edge
+        above zero separates slow from fast.
         """
         allowed = share * self.total
         above, edge = 0, None
@@ -110,7 +110,7 @@ class Histogram:
         return None
 
     def quantile(self, q: float) -> float | None:
-        """The q-quantile (0 … 1), as its bucket's middle; None when nothing was counted."""
+        """Return the q-quantile (0 … 1) as the middle of its bucket; None if the histogram is empty."""
         if not 0 <= q <= 1:
             raise ValueError(f"a quantile lies between 0 and 1, not at {q!r}")
         total = self.total
@@ -127,13 +127,13 @@ class Histogram:
         raise AssertionError("the ranks of a histogram end at its total")
 
     def as_dict(self) -> dict[str, Any]:
-        """The protocol's form: `{"scale": 4, "zero": 0, "counts": {"301": 80}}`."""
+        """Return the protocol's form: `{"scale": 4, "zero": 0, "counts": {"301": 80}}`."""
         counts = {str(bucket): self.counts[bucket] for bucket in sorted(self.counts)}
         return {"scale": SCALE, "zero": self.zero, "counts": counts}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Histogram":
-        """Read the protocol's form. ValueError says what contradicts it."""
+        """Parse the protocol's form. Raises ValueError with the reason if it is invalid."""
         if data.get("scale") != SCALE:
             raise ValueError(f"the histogram's scale must be {SCALE}, not {data.get('scale')!r}")
         counts = data.get("counts")

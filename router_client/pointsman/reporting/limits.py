@@ -1,6 +1,6 @@
-"""Bounds of what a router may report, which routers, control plane and `FakeControlPlane` share.
+"""Limits for reports, shared by routers, control plane and `FakeControlPlane`.
 
-No honest minute reaches them. They keep the sums of very many reports within 64 bits.
+No real minute reaches them. They keep the sums of very many reports within 64 bits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pointsman.comparison import SAME
 __all__ = ["CELLS", "SAME"]
 
 COUNT = 10**9
-MONEY_NUSD = 10**15  # a million dollars, of one bucket
-TASK_COST_NUSD = 10**12  # a thousand dollars, of one task
+MONEY_NUSD = 10**15  # a million dollars per bucket
+TASK_COST_NUSD = 10**12  # a thousand dollars per task
 REAL = 1e36
 LATENCY_MS = 1e12
 VERSION = 2**31 - 1
@@ -25,10 +25,10 @@ ROUTER = 128
 EVENT_ID = 62
 DECISION_ID = 4_096
 
-BUCKETS = 1_000  # of one batch; as many `decided` and `cells` entries
-BYTES = 1 << 20  # of one request's body
-PARTS = 64  # models, kinds of error, route pairs of one bucket
-ROUTES = 256  # of one bucket's shadow
+BUCKETS = 1_000  # per batch; the same for `decided` and `cells` entries
+BYTES = 1 << 20  # of a request's body
+PARTS = 64  # models, kinds of error, or route pairs per bucket
+ROUTES = 256  # per bucket, in shadow
 GROUPS = 32
 
-OTHER = "other"  # what takes in the route pairs of a bucket beyond the first `PARTS`
+OTHER = "other"  # counts the route pairs of a bucket beyond the first `PARTS`

@@ -1,6 +1,4 @@
-"""What a router counts and tells: exact counters, and a Prometheus collector when that client is
-installed.
-"""
+"""A router's metrics: exact counters, and a Prometheus collector if prometheus_client is installed."""
 
 from __future__ import annotations
 
@@ -19,9 +17,9 @@ __all__ = ["Counter", "register"]
 
 
 class Counter:
-    """Counts from any thread without a lock: the count itself is one atomic step of an iterator.
+    """Counts from any thread without a lock: counting is one atomic step of an iterator.
 
-    Reading takes a step too, and subtracts the steps that were reads; only readers wait for each other.
+    Reading also takes a step, and subtracts the steps taken by reads; only readers wait for each other.
     """
 
     __slots__ = ("_lock", "_reads", "_steps", "hit")
@@ -54,15 +52,15 @@ _GAUGES = {
     ),
     "failures_in_a_row": (
         "pointsman_poll_failures_in_a_row",
-        "Polls that failed since the last that succeeded",
+        "Failed polls since the last successful one",
     ),
     "outcomes_waiting": ("pointsman_outcomes_waiting", "Tasks recorded and not yet acknowledged"),
     "batches_waiting": ("pointsman_batches_waiting", "Outcome batches not yet acknowledged"),
     "clock_ahead_s": (
         "pointsman_clock_ahead_seconds",
-        "How far this clock is ahead, while outcomes wait for that",
+        "How far this clock is ahead, while outcomes wait because of it",
     ),
-    "feedback_waiting": ("pointsman_feedback_waiting", "Words of feedback not yet acknowledged"),
+    "feedback_waiting": ("pointsman_feedback_waiting", "Items of feedback not yet acknowledged"),
 }
 _COUNTERS = {
     "decisions": ("pointsman_decisions", "Decisions made"),
@@ -88,11 +86,11 @@ _COUNTERS = {
     ),
     "figures_invalid": (
         "pointsman_figures_invalid",
-        "Costs, latencies and scores left out because they are none",
+        "Costs, latencies and scores left out because they are invalid",
     ),
-    "feedback_dropped": ("pointsman_feedback_dropped", "Words of feedback dropped or refused"),
-    "mirrors_failed": ("pointsman_mirrors_failed", "Mirrored tasks whose mirror gave no answer"),
-    "mirrors_braked": ("pointsman_mirrors_braked", "Tasks that were not mirrored because mirrors fail"),
+    "feedback_dropped": ("pointsman_feedback_dropped", "Items of feedback dropped or refused"),
+    "mirrors_failed": ("pointsman_mirrors_failed", "Mirrored tasks whose mirrored request gave no answer"),
+    "mirrors_braked": ("pointsman_mirrors_braked", "Tasks not mirrored because mirrored requests fail"),
     "task_log_written": ("pointsman_task_log_written", "Lines of the task log that were written"),
     "task_log_dropped": ("pointsman_task_log_dropped", "Lines of the task log that were dropped"),
 }
@@ -116,7 +114,7 @@ class _Collector:
 def register(status: Callable[[], Mapping[str, Any]], registry: CollectorRegistry | None = None) -> object:
     """Export a router's `status` to Prometheus, read at every scrape: `register(router.status)`.
 
-    Returns the collector, for `registry.unregister(…)`. ConfigurationError when prometheus_client is missing.
+    Returns the collector, for `registry.unregister(…)`. Raises ConfigurationError if prometheus_client is missing.
     """
     try:
         from prometheus_client.registry import REGISTRY

@@ -1,8 +1,8 @@
-"""What waits to be acknowledged: in memory, and on disk where there is a spool. Bounded in both, and counted.
+"""Messages waiting to be acknowledged: in memory, and on disk if there is a spool. Both are bounded and counted.
 
-Nothing leaves before it was taken, refused or crowded out; what is crowded out of memory stays on disk, and
-is taken up again when there is room. The oldest goes first, because the newest evidence is what a running
-rollout is judged by.
+A message stays until it is accepted, refused or displaced. A message displaced from memory stays on disk, and
+is loaded again when there is room. The oldest is displaced first, because a running rollout is judged by
+the newest evidence.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ P = TypeVar("P", bound=Message)
 
 
 class Outbox(Generic[P]):
-    """Messages in line. Thread-safe; no call waits for the network.
+    """A queue of messages. Thread-safe; no call waits for the network.
 
-    max_bytes   of bodies in memory
-    dropped     how many things found no room, or were left at the end
+    max_bytes   limit for bodies in memory
+    dropped     number of items dropped for lack of room, or unsent at the end
     """
 
     def __init__(self, max_bytes: int, spool: SpoolFiles[P] | None = None) -> None:
@@ -42,15 +42,15 @@ class Outbox(Generic[P]):
         self._expected = 0
 
     def expect(self, count: int) -> None:
-        """So many things more are about to be put in line; negative: they were. They wait already.
+        """Announce items that are about to be queued; negative once they were. They already count as waiting.
 
-        Say it in the same breath in which they leave where they were, or for a moment nothing seems to wait.
+        Call it together with their removal from the previous place; otherwise nothing seems to wait for a moment.
         """
         with self._lock:
             self._expected += count
 
     def put(self, message: P) -> None:
-        """Put it in line, on disk first."""
+        """Queue a message, on disk first."""
         if self._spool is not None:
             try:
                 gone = sum(old.count for old in self._spool.put(message))
@@ -61,7 +61,7 @@ class Outbox(Generic[P]):
         self._hold(message)
 
     def adopt(self) -> None:
-        """Take up what another process left on disk, or what memory had no room for."""
+        """Load messages that another process left on disk, or for which there was no room in memory."""
         if self._spool is None:
             return
         for message in self._spool.orphans(set(self._waiting)):
@@ -70,12 +70,12 @@ class Outbox(Generic[P]):
             self._hold(message)
 
     def oldest(self) -> P | None:
-        """What to send next; it stays in line until it is forgotten or replaced."""
+        """Return the message to send next; it stays queued until it is forgotten or replaced."""
         with self._lock:
             return next(iter(self._waiting.values()), None)
 
     def forget(self, message: P) -> None:
-        """It was taken, or never will be."""
+        """Remove a message that was accepted or never will be."""
         with self._lock, suppress(KeyError):
             del self._waiting[message.id]
             self._bytes -= len(message.body)
@@ -83,15 +83,15 @@ class Outbox(Generic[P]):
             self._spool.remove(message.id)
 
     def replace(self, message: P, parts: list[P]) -> None:
-        """Send these instead. They are on disk before the whole is removed: a crash between the two makes the
-        same parts again.
+        """Replace a message by others. They are written to disk before the original is removed; after a crash in
+        between, the same parts are created again.
         """
         for part in parts:
             self.put(part)
         self.forget(message)
 
     def abandon(self) -> int:
-        """The end: drop and count what is not on disk. Returns how many things that were."""
+        """At the end, drop and count the messages not on disk. Return the number of their items."""
         with self._lock:
             lost = sum(
                 p.count for p in self._waiting.values() if self._spool is None or p.id not in self._spool
@@ -102,7 +102,7 @@ class Outbox(Generic[P]):
 
     @property
     def count(self) -> int:
-        """How many things wait in memory; for a moment twice while they are put in line."""
+        """Number of items waiting in memory; briefly doubled while they are queued."""
         with self._lock:
             return self._expected + sum(message.count for message in self._waiting.values())
 

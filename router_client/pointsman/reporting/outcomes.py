@@ -1,11 +1,11 @@
-"""Outcomes on their way to the control plane: folded into minutes, cut into batches, kept until acknowledged.
+"""Aggregate outcomes into minutes, divide them into batches, and keep these until they are acknowledged.
 
     decided  → counts of decisions ┐
     record   → open minute buckets ┴→ seal → `Outbox` (memory, or the spool directory) → 202 → forgotten
 
-A batch keeps its id through every retry and on disk, so the control plane counts it once however often it
-arrives. Memory is bounded whatever the outage: what finds no room is dropped, oldest batch first, because
-the newest evidence is what a running rollout is judged by; and it is counted.
+A batch keeps its id in every retry and on disk, so the control plane counts it once however often it
+arrives. Memory is bounded even in long outages: if there is no room, the oldest batch is dropped and counted, because
+a running rollout is judged by the newest evidence.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["OutcomeBuffer"]
 
 
 class OutcomeBuffer:
-    """Folds outcomes and holds batches until they are accepted. Thread-safe; no call waits for the network.
+    """Aggregates outcomes and keeps batches until they are accepted. Thread-safe; no call waits for the network.
 
-    max_buckets  open minute buckets; a task that would need another is dropped
-    max_bytes    waiting batches in memory; beyond, the oldest goes (with a spool it stays on disk)
+    max_buckets  number of open minute buckets; a task that would need another is dropped
+    max_bytes    of waiting batches in memory; beyond it the oldest is removed (with a spool it stays on disk)
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class OutcomeBuffer:
         self.restart(router)
 
     def restart(self, router: str) -> None:
-        """Begin anew, empty: a forked child does, because its parent sends what it had recorded."""
+        """Start empty in a forked child; the parent sends the outcomes that it had recorded."""
         self.router = router
         self._lock = threading.Lock()
         self._open: dict[BucketKey, Bucket] = {}
@@ -56,9 +56,9 @@ class OutcomeBuffer:
     def record(
         self, key: BucketKey, outcome: Outcome, cost_cap_nusd: int | None = None, cell: int | None = None
     ) -> bool:
-        """Fold one task into its minute; False when it was dropped for lack of room.
+        """Add one task to its minute. Return False if it was dropped for lack of room.
 
-        cell   of its unit; None where each request is its own unit
+        cell   of its unit; None if each request is its own unit
         """
         with self._lock:
             bucket = self._open.get(key)
@@ -74,7 +74,7 @@ class OutcomeBuffer:
         return True
 
     def seal(self) -> None:
-        """Put the open buckets in line as batches. A minute sealed in several parts adds up."""
+        """Move the open buckets to the outbox as batches. The parts of a minute sealed several times add up."""
         with self._lock:
             self.decisions.fold(self._decided)
             sealed, self._open = self._open, {}
@@ -82,7 +82,7 @@ class OutcomeBuffer:
             cells, self._cells = self._cells, {}
             tasks = sum(bucket.tasks for bucket in sealed.values())
             self._outbox.expect(tasks)
-        # Only the thread that swapped the dicts out holds them now; encoding needs no lock.
+        # Only this thread now has the old dicts, so encoding needs no lock.
         try:
             entries = {
                 "buckets": [bucket.as_dict(key) for key, bucket in sealed.items()],
@@ -95,7 +95,7 @@ class OutcomeBuffer:
             self._outbox.expect(-tasks)
 
     def adopt(self) -> None:
-        """Take over batches in the spool that another process left, or that memory had no room for."""
+        """Take over batches in the spool that another process left, or for which there was no room in memory."""
         self._outbox.adopt()
 
     @property
@@ -105,43 +105,43 @@ class OutcomeBuffer:
 
     @property
     def tasks_waiting(self) -> int:
-        """Tasks not yet acknowledged, in memory; for a moment twice while they are put in line, but never 0."""
+        """Tasks not yet acknowledged, in memory; briefly counted twice while they are queued, but never 0."""
         with self._lock:
             still_open = sum(bucket.tasks for bucket in self._open.values())
         return still_open + self._outbox.count
 
     @property
     def dropped(self) -> int:
-        """Tasks that found no room, or were left at the end."""
+        """Tasks dropped for lack of room, or unsent at the end."""
         return self._dropped + self._outbox.dropped
 
     def oldest(self) -> Batch | None:
-        """The batch to send next; it stays in line until it is accepted, refused or dropped."""
+        """Return the batch to send next; it stays queued until it is accepted, refused or dropped."""
         return self._outbox.oldest()
 
     def accept(self, batch: Batch) -> None:
-        """The control plane has committed it."""
+        """Remove a batch that the control plane has committed."""
         self._outbox.forget(batch)
         self.accepted += batch.count
 
     def refuse(self, batch: Batch, bad: set[tuple[str, int]]) -> None:
-        """It will never be taken. What is good in it goes on as a new batch, the rest is counted.
+        """Replace a refused batch by one with its valid entries, and count the rest.
 
-        bad   (list, index) of the entries that were named
+        bad   (list, index) of the entries listed in the response
         """
         rest = batch.without(bad) if bad else []
         self._outbox.replace(batch, rest)
         self.refused += batch.count - sum(part.count for part in rest)
 
     def split(self, batch: Batch) -> None:
-        """It is too large for the control plane: send it in two."""
+        """Split a batch that is too large for the control plane."""
         halves = batch.halves()
         self._outbox.replace(batch, halves)
         if not halves:
             self.refused += batch.count
 
     def abandon(self) -> int:
-        """The end: drop and count what is neither acknowledged nor on disk. Returns how many tasks."""
+        """At the end, drop and count tasks neither acknowledged nor on disk. Return their number."""
         with self._lock:
             lost = sum(bucket.tasks for bucket in self._open.values())
             self._open, self._decided, self._cells = {}, {}, {}

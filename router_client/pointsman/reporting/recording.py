@@ -1,4 +1,4 @@
-"""From a decision and what the caller says of its end to an outcome that the protocol takes."""
+"""Turn a decision and the caller's result into an outcome for the protocol."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pointsman.reporting.limits import LATENCY_MS, NAME
 
 __all__ = ["TaskResult", "TypicalCosts", "bucket_key", "learn", "mirror_end", "outcome_of"]
 
-# A longer name would have its whole bucket refused.
+# With a longer name the whole bucket would be refused.
 _MODEL_LENGTH = NAME
 _KINDS = frozenset((*UNREACHABLE, *ANSWERED_BADLY))
 
 
 class TaskResult(NamedTuple):
-    """What the caller says of a task's end; None: take it from the attempts, or it is not known."""
+    """A task's result as given by the caller. None means taken from the attempts, or unknown."""
 
     success: bool | None
     quality: float | None
@@ -39,10 +39,10 @@ class TaskResult(NamedTuple):
 
 
 class TypicalCosts:
-    """What a task cost on average that began on a model: a moving mean over about the last 50.
+    """The average cost of tasks that began on a model: a moving mean over about the last 50.
 
-    In shadow this projects what the candidate's other choice would have cost, from
-    this process's own tasks; a model never seen has no figure, and such a task stays out of both cost sums.
+    In shadow this projects the cost of the candidate's choice from this process's own tasks. A model without
+    tasks has no figure, and such a task is left out of both cost sums.
     """
 
     _WEIGHT = 0.02
@@ -62,14 +62,14 @@ class TypicalCosts:
 def learn(history: FailureHistory, decision: Decision, success: bool | None) -> None:
     """Add a finished task to the failure history, if it began on the weakest model and was graded or escalated.
 
-    An escalated task counts as failed, whatever the strong model then made of it: the weak one was not enough.
+    An escalated task counts as failed even if the strong model succeeded, because the weak one was not sufficient.
     """
     if decision.weakest and (success is not None or decision.escalations):
         history.record(decision.workload, decision.endpoint, decision.escalations > 0 or not success)
 
 
 def bucket_key(decision: Decision) -> BucketKey:
-    """Where the outcome counts: the minute of the decision, since arms are compared at one time of day."""
+    """Return the bucket's key. The minute is that of the decision, because arms are compared at the same time."""
     return BucketKey(
         int(decision.at // 60),
         decision.workload,
@@ -86,7 +86,7 @@ def bucket_key(decision: Decision) -> BucketKey:
 def outcome_of(
     decision: Decision, ending: TaskResult, costs: TypicalCosts
 ) -> tuple[Outcome, list[tuple[str, str]]]:
-    """The outcome, and what had to be left out because it is no such figure, as (figure, why)."""
+    """Return the outcome, and the invalid figures that were left out, as (figure, reason)."""
     steps = decision.steps
     tried = steps.attempts > 0
     left_out: list[tuple[str, str]] = []
@@ -131,7 +131,7 @@ def _first(told: object, otherwise: object) -> object:
 
 
 def _figure(name: str, value: object, highest: float, left_out: list[tuple[str, str]]) -> float | None:
-    """The number from 0 to `highest`; None when it is not known, or none."""
+    """Return the number if it is between 0 and `highest`; None if it is unknown or invalid."""
     if value is None:
         return None
     try:
@@ -147,7 +147,7 @@ def _figure(name: str, value: object, highest: float, left_out: list[tuple[str, 
 
 
 def _cost(decision: Decision, ending: TaskResult, left_out: list[tuple[str, str]]) -> int | None:
-    """The cost of all attempts; None unless that of each one is known."""
+    """Return the cost of all attempts; None unless the cost of each is known."""
     steps = decision.steps
     if steps.cost_problem is not None:
         left_out.append(("cost", steps.cost_problem))
@@ -155,7 +155,9 @@ def _cost(decision: Decision, ending: TaskResult, left_out: list[tuple[str, str]
         if ending.usage is None:
             return steps.cost_nusd if steps.attempts and not steps.unpriced else None
         if steps.attempts > 1:
-            left_out.append(("cost", "usage is that of one call; tell that of several with each Attempt"))
+            left_out.append(
+                ("cost", "usage is for a single call; for several calls, pass it with each Attempt")
+            )
             return None
     model = steps.route.model
     try:
@@ -175,7 +177,7 @@ def _other_cost(told: object, left_out: list[tuple[str, str]]) -> int | None:
 
 def _error(decision: Decision, ending: TaskResult) -> str | None:
     if ending.error is not None:
-        # Kinds are a closed list: free words would each become a counter of their own.
+        # Kinds are a closed list: with free strings, each would become a separate counter.
         known = isinstance(ending.error, str) and ending.error in _KINDS
         return ending.error if known else "error"
     steps = decision.steps
@@ -214,26 +216,26 @@ def _shadow(
 
 
 def _goes_on_alike(decision: Decision, agreed: bool) -> bool:
-    """Whether both policies take the task through the same two stages: its own cost is then all of the candidate's."""
+    """Return whether both policies run the task through the same stages, so that its cost is the candidate's too."""
     comparison = decision.assignment.comparison
     return agreed and comparison is not None and not comparison.second_stage
 
 
 def _priced(decision: Decision, ending: TaskResult, model: str) -> int | None:
-    """What the same tokens would have cost on another model; None when tokens or prices are not known."""
+    """Return the cost of the same tokens on another model; None if tokens or prices are unknown."""
     steps = decision.steps
     told = steps.last.usage if steps.attempts == 1 and steps.last is not None else None
     try:
         return cost_of(None, None, _first(ending.usage, told), model, decision.prices)
-    except CostInvalid:  # told once already, with the task's own cost
+    except CostInvalid:  # already reported with the task's own cost
         return None
 
 
 def _mirror(
     success: bool | None, cost: int | None, ending: TaskResult, left_out: list[tuple[str, str]]
 ) -> Mirror | None:
-    # A mirror runs in shadow only, where the baseline is what was served.
-    # A candidate that gives no answer has not succeeded: left out, its failures would make it look good.
+    # Mirroring happens only in shadow, where the baseline is served.
+    # A candidate that gives no answer has failed: leaving it out would make the candidate look good.
     other = False if ending.mirror_error is not None else ending.mirror_success
     if other is None or success is None:
         return None
@@ -241,7 +243,7 @@ def _mirror(
 
 
 def mirror_end(ending: TaskResult, left_out: list[tuple[str, str]]) -> tuple[bool | None, float | None]:
-    """For the brake: (failed, milliseconds) of the mirror; None where the caller does not say."""
+    """Return (failed, milliseconds) of the mirror for the brake; None if the caller does not say."""
     took = _figure("mirror_latency_ms", ending.mirror_latency_ms, LATENCY_MS, left_out)
     said = ending.mirror_success is not None or took is not None
     return (True if ending.mirror_error is not None else False if said else None), took
@@ -252,5 +254,5 @@ def _model(alias: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without control characters and lone surrogates: a control plane refuses the whole batch for them."""
+    """Remove control characters and lone surrogates, for which a control plane refuses the whole batch."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -1,4 +1,4 @@
-"""Sends what waits: outcome batches first, then feedback, each until the control plane acknowledges it."""
+"""Send waiting outcome batches, then feedback, until the control plane acknowledges them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Sender"]
 
 log = logging.getLogger("pointsman")
 
-# While nothing gets through, minutes stay open this long: an outage does not cut them into small pieces.
+# During an outage minutes stay open for this long, so that they are not divided into many small batches.
 _SEAL_IN_OUTAGE_S = 60.0
 _ADOPT_EVERY_S = 60.0
 
@@ -26,9 +26,9 @@ _ADOPT_EVERY_S = 60.0
 class Sender:
     """Flushes outcomes and feedback. `rounds` runs in the background thread's loop until it is cancelled.
 
-    flush_every    seconds between two flushes, spread by a fifth to either side
-    last_error     why outcomes or feedback wait; None: nothing failed
-    clock_ahead_s  by how much this machine's clock is ahead, when the control plane keeps outcomes waiting for it
+    flush_every    seconds between two flushes, ± 20 %
+    last_error     why outcomes or feedback wait; None if nothing failed
+    clock_ahead_s  how far this machine's clock is ahead, if the control plane refuses outcomes for that reason
     """
 
     def __init__(self, outcomes: OutcomeBuffer, feedback: FeedbackQueue, flush_every: float) -> None:
@@ -41,19 +41,19 @@ class Sender:
         self.got_through: Callable[[], None] = lambda: None  # called when it sends again after failures
 
     def retry(self) -> None:
-        """Something else got through: no reason to wait any longer, unless the control plane said so. In the loop."""
+        """Send now because another request got through, unless the control plane set the wait. Call it in the loop."""
         if self._backoff.failures and not self._backoff.told:
             self._wake.set()
 
     async def rounds(self, transport: Transport) -> None:
-        """Flush for ever."""
+        """Flush until cancelled."""
         while True:
             await asyncio.sleep(self._backoff.spread(self._flush_every))
             wait = await guarded(lambda: self._flush(transport), self._failed)
             await self._wait(wait)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait before the next try. Meanwhile a spool takes what is recorded: a kill loses one flush interval."""
+        """Wait before the next attempt. Meanwhile new outcomes go to the spool, so a kill loses one flush interval."""
         self._wake.clear()
         ends = monotonic() + seconds
         while (left := ends - monotonic()) > 0 and not self._wake.is_set():
@@ -62,7 +62,7 @@ class Sender:
                 self._seal()
 
     async def last_flush(self, transport: Transport) -> None:
-        """Seal and send what waits, once."""
+        """Seal and send everything that waits, once."""
         self._seal()
         await self._send(transport)
 
@@ -86,7 +86,7 @@ class Sender:
         self._feedback.seal()
 
     async def _send(self, transport: Transport) -> float:
-        """Send what waits; the seconds to wait when something did not get through, else 0."""
+        """Send everything that waits. Return the seconds to wait after a failure, or 0."""
         try:
             while batch := self._outcomes.oldest():
                 answer = await transport.post("outcomes", batch.body, batch.router)
@@ -120,30 +120,30 @@ class Sender:
         return 0.0
 
     def _kept(self, what: str, answer: Answer) -> float:
-        """It was not taken and is tried again; the seconds to wait."""
+        """Note that a message was not accepted and return the seconds to wait before trying again."""
         self.clock_ahead_s = _clock_ahead(answer)
         if self.clock_ahead_s is None:
-            return self._failed(f"{what} not taken, {answer.describe()}", answer.retry_after_s)
-        # Without the figure, which changes from try to try: it is said once.
+            return self._failed(f"{what} not accepted, {answer.describe()}", answer.retry_after_s)
+        # Without the number, which changes with each attempt, so that the message is logged only once.
         return self._failed(
             f"{what} wait, {answer.describe()}: this machine's clock is ahead of the control plane's. "
-            "Set it right; nothing is lost meanwhile",
+            "Correct it; nothing is lost meanwhile",
             answer.retry_after_s,
         )
 
     def _failed(self, why: str, retry_after_s: float | None = None) -> float:
         before, self.last_error = self.last_error, why
         if why != before:
-            log.warning("outcomes and feedback are kept and sent later: %s", why)
+            log.warning("outcomes and feedback are kept and will be sent later: %s", why)
         return self._backoff.failure(retry_after_s)
 
 
 def _clock_ahead(answer: Answer) -> float | None:
-    """Seconds by which this clock is ahead of the control plane's; None when that is not why it refused."""
+    """Return how many seconds this clock is ahead of the control plane's; None if the refusal had another reason."""
     problem = answer.problem
     if problem.get("code") != "clock_ahead":
         return None
     try:
         return time() - datetime.fromisoformat(problem["server_time"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
-        return 0.0  # ahead, and nobody says by how much
+        return 0.0  # ahead by an unknown amount

@@ -1,6 +1,6 @@
-"""What the rules of `consistency` read of a report: the protocol's fields, as attributes.
+"""The attributes of reports that the rules in `consistency` read, named like the protocol's fields.
 
-The control plane's own classes have these shapes, and so has what `FakeControlPlane` reads.
+The control plane's classes and those of `FakeControlPlane` have these shapes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Outcomes and feedback on disk: one file for each batch, named by its id.
+"""Outcomes and feedback on disk: one file per batch, named by its id.
 
-Sending one twice (after a crash, or from two processes that share the directory) is harmless: the control
-plane counts a batch id once, and keeps one word per decision and kind. Bounded: beyond `max_bytes` the oldest
-files go, and what they held is counted as dropped.
+Sending a batch twice (after a crash, or from two processes that share the directory) is harmless: the control
+plane counts a batch id once, and keeps one feedback per decision and kind. Beyond `max_bytes` the oldest
+files are removed, and their contents are counted as dropped.
 
     <batch id>.json       {"batch_id": …, "router": …, "buckets": […]}     the request's body, as it is sent
     <id>.feedback         {"feedback": […]}                                likewise
@@ -21,8 +21,8 @@ from pointsman.reporting.batch import Batch, FeedbackBatch, Message, tasks_of
 from pointsman.sync.files import write_whole
 from pointsman.sync.headers import fits_header
 
-# A process writes its own batches and sends them itself. Only files that nobody has touched for a while
-# are somebody's who died, and are taken over.
+# A process sends the batches that it wrote. Only files that have not been touched for a while belong to a
+# process that died, and are taken over.
 ORPHANED_AFTER_S = 60.0
 
 
@@ -30,10 +30,10 @@ P = TypeVar("P", bound=Message)
 
 
 class SpoolFiles(Generic[P]):
-    """One kind of files in a directory.
+    """The files of one kind in a directory.
 
     max_bytes         of all of them together
-    orphaned_after_s  a file that nobody has touched for so long is taken over
+    orphaned_after_s  a file that was not touched for this long is taken over
     """
 
     suffix: ClassVar[str]
@@ -50,12 +50,12 @@ class SpoolFiles(Generic[P]):
         self.orphaned_after_s = orphaned_after_s
 
     def put(self, message: P) -> list[P]:
-        """Write it; raises OSError when the disk refuses. Returns the oldest ones, dropped for room."""
+        """Write a file; return the oldest ones, dropped to make room. Raises OSError if the disk is full."""
         write_whole(self._file(message.id), message.body)
         return list(self._make_room(keep=message.id))
 
     def remove(self, message_id: str) -> None:
-        """It was accepted or given up."""
+        """Remove a batch that was accepted or given up."""
         with suppress(OSError):
             self._file(message_id).unlink()
 
@@ -63,7 +63,7 @@ class SpoolFiles(Generic[P]):
         return self._file(message_id).exists()
 
     def orphans(self, known: set[str]) -> Iterator[P]:
-        """What another process left behind, oldest first; damaged files are removed, others' are left alone."""
+        """Return batches left by another process, oldest first. Damaged files are removed, foreign files left alone."""
         newest = time.time() - self.orphaned_after_s
         for file, changed, _ in self._files():
             if file.stem not in known and changed <= newest and (message := self._read(file)):
@@ -82,11 +82,11 @@ class SpoolFiles(Generic[P]):
                     yield message
 
     def _files(self) -> list[tuple[Path, float, int]]:
-        """(file, changed at, bytes), oldest first. A file may vanish meanwhile: another process sent it."""
+        """Return (file, modification time, bytes), oldest first. A file may vanish if another process sends it."""
         found = []
         with suppress(OSError):
             for file in self.path.glob(f"*{self.suffix}"):
-                # The directory may hold more than the spool: what was not named here is not ours to remove.
+                # The directory may contain other files: never remove files that this module did not name.
                 with suppress(OSError, ValueError):
                     if str(uuid.UUID(file.stem)) != file.stem:
                         continue
@@ -98,7 +98,7 @@ class SpoolFiles(Generic[P]):
         try:
             return self._parse(file.stem, file.read_bytes())
         except OSError:
-            return None  # Gone, or not to be read just now (no descriptors left, say): no reason to lose it.
+            return None  # Gone, or temporarily unreadable (for example, no file descriptors left): do not remove it.
         except (ValueError, KeyError, TypeError, RecursionError):
             with suppress(OSError):
                 file.unlink()
@@ -112,12 +112,12 @@ class SpoolFiles(Generic[P]):
 
 
 class Spool(SpoolFiles[Batch]):
-    """The directory of a router, `Router(spool=Spool(path, max_bytes=…))`; by itself its outcome batches."""
+    """A router's spool directory, `Router(spool=Spool(path, max_bytes=…))`. Its own methods handle outcome batches."""
 
     suffix = ".json"
 
     def feedback(self) -> "FeedbackSpool":
-        """The words of feedback in the same directory."""
+        """The feedback in the same directory."""
         limit = max(self.max_bytes // 8, 1)
         return FeedbackSpool(self.path, max_bytes=limit, orphaned_after_s=self.orphaned_after_s)
 
@@ -126,12 +126,14 @@ class Spool(SpoolFiles[Batch]):
         if data["batch_id"] != message_id:
             raise ValueError("the name and the id differ")
         if not fits_header(data["router"]):
-            raise ValueError("no router's name: no header could carry it, and the batch would block the line")
+            raise ValueError(
+                "not a valid router name: it does not fit a header, and the batch would block the queue"
+            )
         return Batch(message_id, data["router"], body, tasks_of(data["buckets"]))
 
 
 class FeedbackSpool(SpoolFiles[FeedbackBatch]):
-    """FeedbackBatch of feedback."""
+    """Batches of feedback in a spool directory."""
 
     suffix = ".feedback"
 

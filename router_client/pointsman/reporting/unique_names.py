@@ -1,7 +1,7 @@
-"""One object, one meaning: JSON whose objects have no name twice (RFC 8259 section 4, I-JSON RFC 7493 section 2.3).
+"""Refuse JSON objects with duplicate names (RFC 8259 section 4, I-JSON RFC 7493 section 2.3).
 
-Of two members with one name, one reader keeps the first and another the last. What two readers understand differently
-is refused, by the control plane and by the one for tests alike.
+Of two members with the same name, some parsers keep the first and others the last. Both the control plane and the
+fake one for tests refuse such ambiguous documents.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["DuplicateName", "unique"]
 
 
 class DuplicateName(ValueError):  # noqa: N818 - named for what happened
-    """`name` occurs twice in one object."""
+    """An object has two members with this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The key {name[:80]!r} occurs twice in one object.")
@@ -20,7 +20,7 @@ class DuplicateName(ValueError):  # noqa: N818 - named for what happened
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object, for `json.loads(…, object_pairs_hook=unique)`. Raises `DuplicateName`."""
+    """Build an object for `json.loads(…, object_pairs_hook=unique)`. Raises `DuplicateName`."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
