@@ -1,6 +1,6 @@
 """One suite, two databases: `pytest --db sqlite` (the default) and `pytest --db postgres` (with Redis).
 
-The second leaves out what touches no database: it would only repeat the first. The first leaves out what needs Redis.
+The second omits tests that use no database, because it would only repeat them. The first omits tests that need Redis.
 """
 
 import os
@@ -14,8 +14,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-# The examples of every run are the same, and no slow machine fails one. `--hypothesis-profile explore` looks for
-# new ones; what fails there is printed as a line to put above the test.
+# Every run uses the same examples, and a slow machine fails none. `--hypothesis-profile explore` looks for new
+# ones; each failure is printed as a line to copy above the test.
 hypothesis.settings.register_profile(
     "steady",
     derandomize=True,
@@ -26,7 +26,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("explore", hypothesis.settings.get_profile("steady"), derandomize=False)
 hypothesis.settings.load_profile("steady")
 
-# Fixtures by which a test touches a database, besides the mark `django_db`.
+# Fixtures through which a test uses a database, besides the mark `django_db`.
 DATABASE_FIXTURES = {"db", "transactional_db", "instance"}
 REDIS_FIXTURES = {"redis_port", "broker"}
 
@@ -42,7 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
         _forget_this_machine()
         _bring_postgres(config)
         if config.getoption("numprocesses", None):
-            # Settings are for the workers, each with its own: one that inherited their name would read them too soon.
+            # Only the workers load settings, each its own. A worker that inherited their name would load them too
+            # early.
             os.environ.pop("DJANGO_SETTINGS_MODULE", None)
             return
     home = Path(tempfile.mkdtemp(prefix="pointsman-tests-"))
@@ -50,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _bring_redis(config)
     os.environ["POINTSMAN_VAR"] = str(home)
     os.environ["STATIC_ROOT"] = str(home)  # one that exists
-    os.environ["API_LIMIT"] = os.environ["SIGN_IN_LIMIT"] = "0"  # a suite asks more often than anybody
+    os.environ["API_LIMIT"] = os.environ["SIGN_IN_LIMIT"] = "0"  # a suite sends more requests than any client
     os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
     if config.getoption("--db") == "sqlite":
         os.environ["DATABASE_URL"] = f"sqlite:///{home / 'unused.sqlite3'}"
@@ -60,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     handlers: Any = settings.LOGGING["handlers"]
     handlers["stderr"]["class"] = "tests.support.stderr.CurrentStderr"
     if config.getoption("--db") == "sqlite":
-        # A file: an SQLite database in memory has other locks than the one that people run.
+        # A file, because an in-memory SQLite database has other locks than the one in production.
         settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(home / "test.sqlite3")
         if template := os.environ.get(
             "POINTSMAN_TEST_TEMPLATE"
@@ -71,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _forget_this_machine() -> None:
-    """What is set for other programs here: settings of the same names, a proxy, somebody's keys for AWS."""
+    """Remove settings meant for other programs on this machine: variables of the same names, proxies, AWS keys."""
     text = (Path(__file__).parent.parent / "controlplane" / "settings.py").read_text()
     ours = set(re.findall(r"""env\.\w+\(\s*"([A-Z_]+)\"""", text))
     for name in list(os.environ):
@@ -80,7 +81,7 @@ def _forget_this_machine() -> None:
 
 
 def _bring_postgres(config: pytest.Config) -> None:
-    """One for all workers: pytest-django makes a database in it for each."""
+    """Start one for all workers; pytest-django creates a database in it for each."""
     if config.getoption("--db") == "postgres":
         from tests.support import services
 
@@ -89,7 +90,7 @@ def _bring_postgres(config: pytest.Config) -> None:
 
 
 def _bring_redis(config: pytest.Config) -> None:
-    """One for each worker: what is published in one Redis is heard in all of its databases."""
+    """Start one for each worker, because messages in one Redis reach all of its databases."""
     os.environ["REDIS_URL"] = ""
     if config.getoption("--db") == "postgres":
         from tests.support import services

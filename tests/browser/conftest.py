@@ -1,4 +1,4 @@
-"""A real Chromium in front of a real server. Without one these tests are skipped, and say so."""
+"""A real Chromium against a real server. If there is no Chromium, these tests are skipped with that reason."""
 
 import os
 import shutil
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ARGS += ["--disable-component-update", "--disable-sync"]
 ARGS += ["--disable-dev-shm-usage"]  # a container has little of it
-PATIENCE_MS = 60_000.0  # for what must come about, on a slow machine
+PATIENCE_MS = 60_000.0  # for events that must happen, on a slow machine
 PASSWORD = "a long enough word"
 
 
 def program() -> str | None:
-    """POINTSMAN_CHROMIUM, else the first Chromium in the path."""
+    """POINTSMAN_CHROMIUM, or the first Chromium on the PATH."""
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     return os.environ.get("POINTSMAN_CHROMIUM") or next(filter(None, found), None)
 
@@ -29,8 +29,8 @@ def chromium() -> Iterator[Browser]:
     path = program()
     if path is None:
         pytest.skip("there is no Chromium; install one, or name it in POINTSMAN_CHROMIUM")
-    # Playwright runs an event loop in this thread, so that Django takes the test for a coroutine that blocks;
-    # not for longer than this module: the loop ends with it.
+    # Playwright runs an event loop in this thread, so Django would refuse to use the database. The setting lasts only
+    # as long as this module, because the loop ends with it.
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=path, args=ARGS, timeout=PATIENCE_MS)

@@ -1,4 +1,4 @@
-"""axe-core on every page of the console: light and dark, on a desk and on a phone; and no page is too wide."""
+"""axe-core on every page of the console, light and dark, on a desktop and a phone; and no page is too wide."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,9 +25,9 @@ from tests.support.people import actor_of, proposed, running
 People = Callable[..., Page]
 pytestmark = pytest.mark.django_db(transaction=True)
 DESK, PHONE = 1440, 360  # px wide
-PARTS = 4  # of the pages, so that no test takes long
+PARTS = 4  # of the list of pages, so that no test takes long
 
-# Not pages: they answer a script or a form, send a file, or go on elsewhere. Beside them Django's own frame.
+# Not pages: they respond to a script or a form, send a file, or redirect. Also Django's own pages.
 NOT_PAGES = {
     "audit_export", "check_version", "draw_plan", "rehearse_margin", "rollout_figures", "spend", "approve_change",
     "reject_change", "withdraw_change", "write_models", "test_receiver", "send_again",
@@ -40,7 +40,7 @@ DJANGOS = {
 
 @pytest.fixture
 def town(transactional_db: None) -> dict[str, Any]:
-    """One of everything that a page is about: the arguments of addresses by their names."""
+    """One of every kind of object that a page shows: the arguments of URLs by name."""
     _save_plans("default")
     production = builders.environment("production", four_eyes=True)
     workloads = {name: builders.workload(name) for name in ("summaries", "tickets", "triage")}
@@ -62,7 +62,7 @@ def town(transactional_db: None) -> dict[str, Any]:
 
 
 def addresses(town: dict[str, Any], *, known: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
-    """(name, address) of every page: those without arguments, and those in `known` with theirs."""
+    """Yield (name, URL) of every page: those without arguments, and those in `known` with theirs."""
     for pattern in _patterns(get_resolver().url_patterns):
         name = pattern.name or ""
         if name in NOT_PAGES | DJANGOS:
@@ -127,7 +127,7 @@ def filled(town: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _broken(page: Page, name: str) -> list[str]:
-    """What is wrong with the page that is shown: rules of axe that it breaks, and whether it is too wide."""
+    """Return the problems of the current page: violated rules of axe, and whether it is too wide."""
     page.wait_for_selector("main h1")
     found = Axe().run(page).response["violations"]
     wrong = [f"{name}: {rule['id']} at {node['target']}" for rule in found for node in rule["nodes"]]
@@ -153,9 +153,7 @@ def test_no_page_breaks_a_rule_of_axe(
     assert wrong == []
 
 
-def test_a_refused_form_and_an_action_beside_its_page_break_none(
-    as_person: People, town: dict[str, Any]
-) -> None:
+def test_a_refused_form_and_an_open_action_break_no_rule(as_person: People, town: dict[str, Any]) -> None:
     page = as_person("ada", "admin")
     home = page.url
     page.goto(f"{home}new-environment/")
@@ -175,12 +173,12 @@ def test_a_refused_form_and_an_action_beside_its_page_break_none(
     assert wrong == []
 
 
-def test_every_page_with_arguments_is_walked(town: dict[str, Any]) -> None:
-    """A new page is added to `filled`, so that nobody forgets to look at it."""
+def test_every_page_with_arguments_is_tested(town: dict[str, Any]) -> None:
+    """A new page must be added to `filled`, so that it is not forgotten."""
     walked = {name for name, _ in addresses(town, known=filled(town))}
     everything = {pattern.name for pattern in _patterns(get_resolver().url_patterns)}
     assert everything - walked - NOT_PAGES - DJANGOS - {None} == ELSEWHERE
 
 
-# Forms of the same shape as others that are walked, of things that take a letter to make.
+# Forms of the same shape as tested ones, or that need a key which is valid only once.
 ELSEWHERE = {"change_person", "revoke_invitation", "review_break_glass"}

@@ -1,4 +1,4 @@
-"""The path of a promotion through the console, by two people, in a real browser."""
+"""A promotion through the console, by two people, in a real browser."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ PLAN = [{"mode": "percentage", "share_pcm": 20_000, "min_tasks": 50}, {"mode": "
 def summaries(transactional_db: None) -> Workload:
     from rollout_app.apps import _save_plans
 
-    _save_plans("default")  # an emptied database has lost them
+    _save_plans("default")  # an emptied database has none
     Plan.objects.filter(name="standard").update(stages=PLAN)  # without the hours that its stages take
     production = builders.environment("production", four_eyes=True)
     workload = builders.workload("summaries")
@@ -37,10 +37,10 @@ def summaries(transactional_db: None) -> Workload:
     return workload
 
 
-def test_a_harmful_version_is_written_approved_started_and_goes_back_by_itself(
+def test_a_harmful_version_is_approved_started_and_rolled_back_automatically(
     as_person: People, summaries: Workload
 ) -> None:
-    """In five clicks from home to proposed; every problem is shown before anything is saved."""
+    """From home to a proposal in five clicks; every problem is shown before anything is saved."""
     maria = as_person("maria", "editor", team=summaries.owner)
     count_clicks(maria)
     maria.click("nav >> text=Workloads")
@@ -73,14 +73,14 @@ def test_a_harmful_version_is_written_approved_started_and_goes_back_by_itself(
 
 
 def goes_back_while_one_looks(page: Page, traffic: Traffic) -> None:
-    """The candidate fails half of its tasks: the engine sees it, and the page shows it without a click."""
+    """The candidate fails half of its tasks. The engine notices, and the page shows it without a click."""
     rollout = Rollout.objects.get()
     places.listening()
     places.router(rollout)
     traffic.minutes(6, candidate=0.5)
     assert reconcile.reconcile(rollout.pk) == "roll_back"
     expect(page.locator("#head .pm-badge")).to_have_text("rolling back")
-    reconcile.reconcile(rollout.pk)  # the router has not asked yet
+    reconcile.reconcile(rollout.pk)  # the router has not polled yet
     expect(page.locator("#live")).to_contain_text("0 of 1 router confirmed")
     places.router(rollout)  # it polls, and has the baseline
     assert reconcile.reconcile(rollout.pk, now=clock.now() + ON_RECORD_AFTER) == "confirm"
@@ -95,7 +95,7 @@ COUNTER = """addEventListener("click", (event) => {
 
 
 def count_clicks(page: Page) -> None:
-    """From now on, of a person's hand, over all pages of this tab."""
+    """Count clicks from now on, over all pages of this tab."""
     page.add_init_script(COUNTER)
     page.evaluate(COUNTER)
 
@@ -108,7 +108,7 @@ EDITOR = "document.querySelector('.django-ace-widget').editor"
 
 
 def written(page: Page) -> str:
-    """What is in the editor."""
+    """Return the text in the editor."""
     page.wait_for_selector(".ace_content")
     return str(page.evaluate(f"{EDITOR}.getValue()"))
 
@@ -119,16 +119,14 @@ def write(page: Page, policy: str) -> None:
 
 
 def decide(page: Page, button: str, reason: str) -> None:
-    """The button opens its form in the page; the form is sent."""
+    """Click the button, which opens its form in the page, and submit the form."""
     page.click(f"#head >> text='{button}'")
     page.fill("#sheet textarea[name=reason]", reason)
     page.click(f"#sheet button:has-text('{button}')")
     page.wait_for_load_state()
 
 
-def test_the_page_follows_the_rollout_and_keeps_what_one_types(
-    as_person: People, summaries: Workload
-) -> None:
+def test_the_page_follows_the_rollout_and_keeps_the_input(as_person: People, summaries: Workload) -> None:
     builders.version(summaries, actor=actor_of("maria"))
     rollout = running(summaries, summaries.assignments.get().environment)
     page = as_person("tom", "operator")

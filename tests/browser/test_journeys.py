@@ -1,4 +1,4 @@
-"""What people do from beginning to end, in a real browser: with a server that goes away, on a phone, by keyboard."""
+"""Complete journeys in a real browser: with a server outage, on a phone, with the keyboard."""
 
 import re
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def away(route: Route) -> None:
     route.fulfill(status=502, body="Bad gateway")
 
 
-def test_a_server_that_is_away_costs_nothing_that_was_typed(as_person: People, summaries: Workload) -> None:
+def test_a_server_outage_loses_no_input(as_person: People, summaries: Workload) -> None:
     rollout = moving(summaries)
     page = as_person("tom", "operator")
     page.goto(f"{page.url}rollouts/{rollout.pk}/")
@@ -57,7 +57,7 @@ def test_a_server_that_is_away_costs_nothing_that_was_typed(as_person: People, s
     assert Rollout.objects.get().rollback_reason == "the provider is down"
 
 
-def test_a_refresh_takes_neither_the_focus_nor_an_open_form(as_person: People, summaries: Workload) -> None:
+def test_a_refresh_keeps_the_focus_and_an_open_form(as_person: People, summaries: Workload) -> None:
     rollout = moving(summaries)
     page = as_person("tom", "operator")
     page.goto(f"{page.url}rollouts/{rollout.pk}/")
@@ -79,7 +79,7 @@ def test_a_lost_session_keeps_the_form(as_person: People, summaries: Workload) -
     assert page.input_value("main textarea[name=reason]") == "half an hour of thought"
 
 
-def test_a_pin_and_its_end_on_a_phone(as_person: People, summaries: Workload) -> None:
+def test_a_model_is_pinned_and_unpinned_on_a_phone(as_person: People, summaries: Workload) -> None:
     page = as_person("tom", "operator", **PHONE)
     page.goto(f"{page.url}workloads/summaries/")
     page.tap("text=Pin a model")
@@ -94,7 +94,7 @@ def test_a_pin_and_its_end_on_a_phone(as_person: People, summaries: Workload) ->
     expect(page.locator("main")).not_to_contain_text("incident 231")
 
 
-def test_a_rollback_by_keyboard_alone(as_person: People, summaries: Workload) -> None:
+def test_a_rollback_works_with_the_keyboard_alone(as_person: People, summaries: Workload) -> None:
     rollout = moving(summaries)
     page = as_person("tom", "operator")
     page.goto(f"{page.url}rollouts/{rollout.pk}/")
@@ -109,7 +109,7 @@ def test_a_rollback_by_keyboard_alone(as_person: People, summaries: Workload) ->
 
 
 def tab_to(page: Page, label: str) -> None:
-    """Tab until the element with this text has the focus."""
+    """Press Tab until the element with this text has the focus."""
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.textContent.trim()") == label:
@@ -117,7 +117,7 @@ def tab_to(page: Page, label: str) -> None:
     raise AssertionError(f"no {label!r} within 60 tabs")
 
 
-def test_the_editor_marks_problems_as_one_types_and_keeps_a_draft(
+def test_the_editor_marks_problems_while_typing_and_keeps_a_draft(
     as_person: People, summaries: Workload
 ) -> None:
     page = as_person("maria", "editor", team=summaries.owner)
@@ -183,7 +183,7 @@ def next_step(page: Page) -> None:
 
 
 def fill(page: Page, button: str, **values: str) -> None:
-    """Fill in the form and send it; it leads to another page."""
+    """Fill in the form and submit it; it leads to another page."""
     for name, value in values.items():
         page.fill(f"main [name={name}]", value)
     sent_from = page.url
@@ -191,10 +191,10 @@ def fill(page: Page, button: str, **values: str) -> None:
     page.wait_for_url(lambda url: url != sent_from)
 
 
-def test_the_log_is_verified_at_a_click_and_names_what_nobody_recorded(
+def test_the_log_is_verified_on_the_page_and_names_unrecorded_rows(
     as_person: People, summaries: Workload
 ) -> None:
-    """The team of the tests was made past the actions, and so past the log: that is what it has to find."""
+    """The tests create the team without an entry in the log, so this is what verification must find."""
     page = as_person("ada", "viewer")
     page.goto(f"{page.url}audit/")
     page.click("main a:has-text('Verify')")
@@ -229,7 +229,9 @@ def test_a_backtest_leads_to_a_proposal(as_person: People, summaries: Workload) 
     assert Rollout.objects.get().reason.startswith("the backtest")
 
 
-def test_a_text_is_tried_beside_the_editor_before_it_is_kept(as_person: People, summaries: Workload) -> None:
+def test_a_text_is_tried_next_to_the_editor_before_it_is_saved(
+    as_person: People, summaries: Workload
+) -> None:
     page = as_person("maria", "editor", team=summaries.owner)
     page.goto(f"{page.url}workloads/summaries/versions/new/")
     write(page, re.sub(r"prompt_tokens > \d+", "prompt_tokens > 3", written(page)))

@@ -1,4 +1,4 @@
-"""Being invited, a second factor, what a role opens and what it does not, in a real browser."""
+"""Invitations, the second factor, and what a role permits, in a real browser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def code(secret: str) -> str:
-    """What an authenticator app shows now."""
+    """Return the code that an authenticator app shows now."""
     return str(format_hotp_value(hotp_value(secret, int(timezone.now().timestamp()) // 30)))
 
 
-def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says(
+def test_an_invited_person_sets_up_a_second_factor_and_uses_the_role(
     as_person: People, chromium: Browser, live_server: Any, transactional_db: None
 ) -> None:
     production = builders.environment("production")
@@ -54,7 +54,7 @@ def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says
     secret = second_factor(vera, f"{live_server.url}/console/")
 
     vera.context.clear_cookies()
-    cache.clear()  # the code that set it up is used up, and half a minute is long
+    cache.clear()  # the code of the set-up cannot be used again, and waiting for the next takes half a minute
     vera.goto(f"{live_server.url}/console/rollouts/{rollout.pk}/")
     vera.fill("#id_username", "vera")
     vera.fill("#id_password", PASSWORD)
@@ -62,7 +62,7 @@ def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says
     expect(vera.locator("h1")).to_have_text("Second factor")
     vera.fill("[name=code]", code(secret))
     vera.click("button:has-text('Log in') >> nth=0")
-    # To where she wanted to go; a viewer sees everything and may do nothing.
+    # To the page she wanted; a viewer can see everything and change nothing.
     expect(vera.locator("#head")).to_contain_text("Roll back (needs the role operator in production)")
     assert vera.locator("#head a:has-text('Roll back')").count() == 0
     vera.goto(f"{vera.url}roll-back/")
@@ -74,11 +74,11 @@ def test_an_invited_person_sets_up_a_second_factor_and_may_do_what_the_role_says
 
 
 def second_factor(page: Page, home: str) -> str:
-    """Sets it up from the account's page; returns its key."""
+    """Set it up from the account's page. Return its key."""
     page.goto(f"{home}account/")
     page.click("a:has-text('Set up')")
     page.wait_for_selector("main form")
-    if page.locator("main input[type=password]").count():  # it asks who is there
+    if page.locator("main input[type=password]").count():  # it asks for the password
         page.fill("main input[type=password]", PASSWORD)
         page.click("main button[type=submit]")
     secret = page.inner_text("main code")

@@ -1,4 +1,4 @@
-"""Who does to the database what goes wrong with it, by a connection of their own, past every proxy."""
+"""Causes faults of the database through a connection of its own that bypasses every proxy."""
 
 import sqlite3
 import time
@@ -24,8 +24,8 @@ RETRIES = 100  # a tenth of a second apart: after a fault of the whole server
 
 
 class Administrator:
-    """`with Administrator() as administrator`: on PostgreSQL with a role for the installation's processes, without
-    a superuser's privileges: those walk past a limit of connections.
+    """`with Administrator() as administrator`. On PostgreSQL it creates a role for the installation's processes without
+    a superuser's privileges, because superusers are exempt from the limit of connections.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Administrator:
         with it:
             yield it
 
-    # --- what goes wrong --------------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------------
 
     def kill_backends(self) -> None:
         with self._connected() as it:
@@ -82,14 +82,14 @@ class Administrator:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """As after a failover to a standby that is not promoted yet."""
+        """Read-only, as after a failover to a standby that has not been promoted."""
         with self._altered("SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
             yield
-        self.kill_backends()  # sessions keep what they began with
+        self.kill_backends()  # sessions keep the setting that they started with
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """No room for more than two connections."""
+        """Allow only two more connections."""
         with self._altered("CONNECTION LIMIT 2", "CONNECTION LIMIT -1"):
             yield
 
@@ -111,7 +111,7 @@ class Administrator:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Somebody holds the lock that every change needs."""
+        """Hold the lock that every change needs."""
         if not self.on_postgres:
             with self._sqlite() as file:
                 file.execute("BEGIN IMMEDIATE")
@@ -124,7 +124,7 @@ class Administrator:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """SQLite: a transaction that reads, and keeps what it has begun to read."""
+        """SQLite: keep a read transaction open."""
         with self._sqlite() as file:
             file.execute("BEGIN")
             file.execute(f"SELECT count(*) FROM {Head._meta.db_table}").fetchone()
@@ -143,10 +143,10 @@ class Administrator:
         finally:
             it.close()
 
-    # --- and what it says -------------------------------------------------------------------------------
+    # --- observations -----------------------------------------------------------------------------------
 
     def engine_seen_at(self) -> float:
-        """When the engine last came to the end of a sweep, as Unix time; 0: never, or nobody can say now."""
+        """Return when the engine last completed a sweep, as Unix time; 0 if never, or if it cannot be read now."""
         query = f"SELECT at FROM {Heartbeat._meta.db_table} WHERE job = "
         with suppress(psycopg.Error, sqlite3.Error):
             if self.on_postgres:

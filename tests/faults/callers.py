@@ -1,4 +1,4 @@
-"""Others who call the gateways while faults are injected: reporters, people, and those who send nonsense."""
+"""Clients that call the gateways while faults are injected: reporters, people, and senders of bad input."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ from tests.support.reports import batch, bucket
 
 OUTCOMES = "/router/v1/outcomes"
 TASKS = 118  # of `reports.bucket`
-PATIENCE_S = 5  # with an answer
+PATIENCE_S = 5  # with a response
 TRIES = 600  # a tenth of a second apart
 BAD_INPUT: list[tuple[str, str, bytes]] = [
     ("POST", OUTCOMES, b"{"),
@@ -36,14 +36,15 @@ def client(key: str) -> httpx.Client:
 
 
 class Reporter:
-    """Batches of known size, each sent until it is acknowledged, and now and then once more."""
+    """Sends batches of known size, each until it is acknowledged, and occasionally once more."""
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:
         self._urls, self._served, self._history = urls, scene.served, history
         self._chance = random.Random(seed)
         self._unacknowledged: dict[str, Any] = {}
         self._made_at: dict[str, float] = {}
-        self.newest_at = dict.fromkeys(urls, 0.0)  # when the newest batch was made that each gateway took
+        # Creation time of the newest batch that each gateway accepted.
+        self.newest_at = dict.fromkeys(urls, 0.0)
 
     def work(self, over: threading.Event) -> None:
         with client(self._served.key) as http:
@@ -61,7 +62,7 @@ class Reporter:
 
     def _send(self, http: httpx.Client) -> None:
         for name, document in list(self._unacknowledged.items())[-10:]:
-            # Often the same to both gateways: it counts once.
+            # Often sent to both gateways; it must count once.
             for url in self._chance.sample(self._urls, self._chance.randint(1, len(self._urls))):
                 try:
                     answer = http.post(url + OUTCOMES, json=document)
@@ -74,8 +75,8 @@ class Reporter:
 
 
 class Person:
-    """Asks for changes. Those of odd numbers bear an `Idempotency-Key` and are asked for until there is an answer;
-    the others are asked for once, and may be done or not when none comes.
+    """Requests changes. Those with odd numbers carry an `Idempotency-Key` and are repeated until there is a response.
+    The others are sent once; without a response they may or may not have been made.
     """
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:
@@ -84,7 +85,7 @@ class Person:
         self._numbers = count()
         self.revisions: list[
             tuple[float, int]
-        ] = []  # when a change was first asked for, the revision it made
+        ] = []  # when a change was first requested, and the revision it created
 
     def work(self, over: threading.Event) -> None:
         served = self._scene.served
@@ -117,7 +118,7 @@ class Person:
 
 
 class Steerer:
-    """Pauses and resumes the silent rollout by turns, at whichever gateway."""
+    """Alternately pauses and resumes the silent rollout, at a random gateway."""
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:
         self._urls, self._scene, self._history = urls, scene, history
@@ -138,7 +139,7 @@ class Steerer:
 
 
 class Author:
-    """Tries to approve what is the author's own."""
+    """Tries to approve their own rollout."""
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:
         self._urls, self._scene, self._history = urls, scene, history
@@ -156,7 +157,7 @@ class Author:
 
 
 class Stranger:
-    """Sends nonsense."""
+    """Sends bad input."""
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:
         self._urls, self._scene, self._history = urls, scene, history

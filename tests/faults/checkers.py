@@ -1,4 +1,4 @@
-"""The invariants that hold throughout any fault. A checker returns what contradicts its own."""
+"""The invariants that hold throughout any fault. A checker returns the violations of its invariant."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ ADVANCES = ("advance", "complete")
 
 
 def revisions_never_fall(history: History, recorded: Recorded) -> list[str]:
-    """Within an epoch, as each router sees it."""
+    """Within an epoch, as seen by each router."""
     return [
         f"{router} went from revision {before[1]} to {after[1]} of epoch {after[0]}"
         for router, positions in history.positions.items()
@@ -21,12 +21,12 @@ def revisions_never_fall(history: History, recorded: Recorded) -> list[str]:
 
 
 def snapshots_are_whole(history: History, recorded: Recorded) -> list[str]:
-    """Signature, ETag, revision and digests belong to the body that they came with."""
+    """Signature, ETag, revision and digests match the body."""
     return list(history.broken_snapshots)
 
 
 def batches_count_once(history: History, recorded: Recorded) -> list[str]:
-    """All that was acknowledged, and nothing twice."""
+    """Every acknowledged batch counts, and none twice."""
     waiting = [name for name, batch in history.batches.items() if not batch.acknowledged]
     found = [f"batch {name} was never acknowledged" for name in waiting]
     expected = sum(batch.tasks for batch in history.batches.values() if batch.acknowledged)
@@ -36,7 +36,7 @@ def batches_count_once(history: History, recorded: Recorded) -> list[str]:
 
 
 def added(routers: Mapping[str, Mapping[str, Counted]]) -> dict[str, Counted]:
-    """What all routers recorded, by arm."""
+    """Sum what all routers recorded, by arm."""
     total: dict[str, Counted] = {}
     for arms in routers.values():
         for arm, counted in arms.items():
@@ -50,7 +50,7 @@ def added(routers: Mapping[str, Mapping[str, Counted]]) -> dict[str, Counted]:
 
 
 def routers_lose_nothing(history: History, recorded: Recorded) -> list[str]:
-    """Whatever a router recorded is counted, in its arm, with its success and its cost."""
+    """Everything that a router recorded is counted, in its arm, with its success and its cost."""
     return [
         f"{arm}: the routers recorded {counted}, the totals are {recorded.routed.get(arm)}"
         for arm, counted in added(history.routed).items()
@@ -68,7 +68,7 @@ def acknowledged_changes_survive(history: History, recorded: Recorded) -> list[s
 
 
 def changes_and_entries_are_one_to_one(history: History, recorded: Recorded) -> list[str]:
-    """No change without its entry, no entry without its change, none done twice."""
+    """Each change has exactly one entry and each entry one change; nothing is done twice."""
     tried = {change.reason for change in history.changes}
     entries = Counter(reason for _, reason in recorded.entries if reason in tried)
     found = [
@@ -83,7 +83,7 @@ def changes_and_entries_are_one_to_one(history: History, recorded: Recorded) -> 
 
 
 def transitions_skip_nothing(history: History, recorded: Recorded) -> list[str]:
-    """One transition for each (rollout, sequence), none skipped, each beginning where the last ended."""
+    """Transitions of a rollout are numbered without gaps, and each starts in the state where the previous one ended."""
     found: list[str] = []
     for rollout in dict.fromkeys(moved.rollout for moved in recorded.transitions):
         moves = sorted(
@@ -101,7 +101,7 @@ def transitions_skip_nothing(history: History, recorded: Recorded) -> list[str]:
 
 
 def nothing_advances_that_should_not(history: History, recorded: Recorded) -> list[str]:
-    """One rollout here gets no outcomes at all, the other's candidate fails most of its tasks."""
+    """One rollout gets no outcomes at all; the candidate of the other fails most of its tasks."""
     return [
         f"rollout {moved.rollout} did {moved.event}"
         for moved in recorded.transitions
@@ -123,7 +123,7 @@ def the_audit_log_verifies(history: History, recorded: Recorded) -> list[str]:
 
 
 def bad_input_is_refused(history: History, recorded: Recorded) -> list[str]:
-    """By a 4xx; while what it needs is away by a 503; and by no other 5xx, ever."""
+    """With a 4xx, or with a 503 while a dependency is unavailable, but never with another 5xx."""
     return [
         f"bad input was answered by {status}, {number} times"
         for status, number in history.bad_input.items()
@@ -132,7 +132,7 @@ def bad_input_is_refused(history: History, recorded: Recorded) -> list[str]:
 
 
 def routers_route(history: History, recorded: Recorded) -> list[str]:
-    """On the last known good, whatever happens to the control plane."""
+    """They route with the last known good policy, whatever happens to the control plane."""
     found = [f"{history.undecided} decisions had no model"] if history.undecided else []
     return found if history.decisions else [*found, "no decision was made"]
 

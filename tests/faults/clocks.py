@@ -1,6 +1,6 @@
-"""A clock of its own for each process, which can be put wrong while it runs.
+"""A separate clock for each process, which can be set wrong while the process runs.
 
-`clock.c` is built at the start of a run: where there is no C compiler, no clock is put wrong.
+`clock.c` is built at the start of a run. Without a C compiler no clock is set wrong.
 """
 
 import mmap
@@ -13,7 +13,7 @@ SOURCE = Path(__file__).with_name("clock.c")
 
 
 class Clock:
-    """`environment` is for the process; `step` takes effect at once, in its children, too."""
+    """`environment` is for the process. `step` takes effect immediately, also in its children."""
 
     def __init__(self, library: Path, file: Path) -> None:
         file.write_bytes(bytes(8))
@@ -22,12 +22,12 @@ class Clock:
         self.environment = {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(file)}
 
     def step(self, seconds: int) -> None:
-        """So far ahead of the machine's, from now on; behind it, where negative."""
+        """Set it ahead of the machine's clock by this much from now on; behind it if negative."""
         self._ahead[:] = struct.pack("=q", seconds)
 
 
 class Clocks:
-    """Hands out clocks, whose files lie in `home`."""
+    """Creates clocks with their files in `home`."""
 
     def __init__(self, home: Path, compiler: str) -> None:
         self._home, self._library = home, home / "clock.so"
@@ -40,6 +40,6 @@ class Clocks:
 
 
 def clocks(home: Path) -> Clocks | None:
-    """None: there is no compiler, or no `LD_PRELOAD`."""
+    """Return None if there is no compiler or no `LD_PRELOAD`."""
     compiler = shutil.which("cc")
     return Clocks(home, compiler) if compiler and hasattr(mmap, "MAP_SHARED") else None

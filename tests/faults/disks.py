@@ -1,4 +1,4 @@
-"""A router's disk that may be full: what is written is refused, what is there can be read."""
+"""A router's disk that can be full: writes are refused, and existing files can be read."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from pointsman.sync.store import DiskStore, Received
 
 
 class Disk:
-    """`store` and `spool` are for one router."""
+    """`store` and `spool` belong to one router."""
 
     def __init__(self, store: Path, spool: Path) -> None:
         self.full = False

@@ -1,4 +1,4 @@
-"""What happened while faults were injected, as those outside saw it, and what the database says afterwards."""
+"""What clients observed while faults were injected, and what the database contains afterwards."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Batch:
-    """Outcomes that were reported. Sent again, the same, until they are acknowledged."""
+    """A reported batch of outcomes. It is sent again, unchanged, until it is acknowledged."""
 
     tasks: int
     acknowledged: bool = False
@@ -14,10 +14,10 @@ class Batch:
 
 @dataclass
 class Change:
-    """A change that somebody asked for once, told from all others by its reason.
+    """A change that was requested once, identified by its reason.
 
-    publishes     a pin or unpin, which makes a revision; else a pause or resume
-    acknowledged  it was answered by a 2xx; else it may be done or not
+    publishes     a pin or unpin, which creates a revision; otherwise a pause or resume
+    acknowledged  the response was a 2xx; otherwise it may or may not have been made
     """
 
     reason: str
@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Counted:
-    """Sums of tasks, of one arm."""
+    """Sums over the tasks of one arm."""
 
     tasks: int = 0
     successes: int = 0
@@ -39,16 +39,17 @@ class Counted:
 
 @dataclass
 class History:
-    """Filled by several threads; each list and key has one writer."""
+    """Filled by several threads. Each list and each key has one writer."""
 
     positions: dict[str, list[tuple[str, int]]] = field(
         default_factory=dict
     )  # router → (epoch, revision) in order
-    broken_snapshots: list[str] = field(default_factory=list)  # what was wrong with a 200
+    broken_snapshots: list[str] = field(default_factory=list)  # what was wrong with a response 200
     batches: dict[str, Batch] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    bad_input: Counter[int] = field(default_factory=Counter)  # answers to it, by status
-    self_approvals: Counter[int] = field(default_factory=Counter)  # answers to an author's own yes, by status
+    bad_input: Counter[int] = field(default_factory=Counter)  # responses by status
+    # Responses to an author's attempts to approve, by status.
+    self_approvals: Counter[int] = field(default_factory=Counter)
     decisions: int = 0
     undecided: int = 0  # decisions without a model
     routed: dict[str, dict[str, Counted]] = field(default_factory=dict)  # router → arm → what it recorded
@@ -56,7 +57,7 @@ class History:
 
 @dataclass(frozen=True)
 class Moved:
-    """One transition of a rollout, as its row says."""
+    """One transition of a rollout, as stored."""
 
     rollout: str
     sequence: int
@@ -67,10 +68,10 @@ class Moved:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the database holds at the end."""
+    """What the database contains at the end."""
 
     tasks: int  # of the batches, in the totals
-    routed: dict[str, Counted]  # arm → what the routers' outcomes add up to
+    routed: dict[str, Counted]  # arm → sums of the routers' outcomes
     transitions: list[Moved]
     approvers: list[str]  # of the rollout that its author tries to approve
     entries: list[tuple[str, str]]  # (action, reason) of the audit log

@@ -1,6 +1,6 @@
-"""An installation of real processes, with a proxy on every way between them, kept alive as a supervisor would.
+"""An installation of real processes, with a proxy on every connection between them, restarted as by a supervisor.
 
-On SQLite: one gateway with its runner. On PostgreSQL and Redis: two gateways, two workers, two beats.
+On SQLite: one gateway with its embedded runner. On PostgreSQL and Redis: two gateways, two workers, two beats.
 """
 
 import os
@@ -32,10 +32,10 @@ RESTARTED_AFTER_S = 0.5  # deploy/systemd has 2 s
 
 
 class Process:
-    """One process of the installation, started again whenever it ends."""
+    """One process of the installation, restarted whenever it exits."""
 
-    database: Proxy  # its own way to PostgreSQL
-    clock: Clock  # its own, where there can be one
+    database: Proxy  # its own connection to PostgreSQL
+    clock: Clock  # its own, if possible
 
     def __init__(self, name: str, command: list[str], home: Path, **environment: str) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class Process:
         )
 
     def signal(self, number: signal.Signals) -> None:
-        """To the process and its children."""
+        """Send the signal to the process and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self.running.pid, number)
 
@@ -81,7 +81,7 @@ class Process:
             self.running.send_signal(signal.SIGTERM)
 
     def end(self, within_s: float) -> None:
-        """What has not ended by then is killed: a fault may have left it in the middle of something."""
+        """Stop it. A process that does not exit in time, perhaps because of a fault, is killed."""
         with suppress(subprocess.TimeoutExpired):
             self.running.wait(within_s)
         self.signal(signal.SIGKILL)
@@ -90,23 +90,23 @@ class Process:
 
 
 class Installation:
-    """`with Installation(home) as installation`. `urls` lead to the gateways through `doors`, their proxies."""
+    """`with Installation(home) as installation`. `urls` reach the gateways through `doors`, their proxies."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.on_postgres = connection.vendor == "postgresql"
         self.clocks: Clocks | None = clocks(home)
         self.processes: list[Process] = []
-        self.doors: list[Proxy] = []  # before each gateway; where there is one, it has two
-        self.redis_door: Proxy  # before Redis
+        self.doors: list[Proxy] = []  # in front of each gateway; a single gateway has two
+        self.redis_door: Proxy  # in front of Redis
         self.administrator: Administrator  # of the database
         self.urls: list[str] = []  # through each door
-        self.direct: list[str] = []  # of each gateway, past its doors
+        self.direct: list[str] = []  # of each gateway, without its proxies
         self._stack = ExitStack()
         self._http = self._stack.enter_context(httpx.Client(timeout=5))
         self._over = threading.Event()
-        self._restarting = threading.Lock()  # so that nothing is started while all of it is ended
-        self._ended_by: Any = None  # what handled SIGTERM before
+        self._restarting = threading.Lock()  # so that nothing is started during the shutdown
+        self._ended_by: Any = None  # the previous handler of SIGTERM
 
     def __enter__(self) -> Self:
         try:
@@ -129,7 +129,7 @@ class Installation:
         self._stack.close()
 
     def _killed(self, number: int, frame: object) -> None:
-        """The tests are told to end: nothing of the installation outlives them."""
+        """The tests are told to exit: stop every process of the installation."""
         self._over.set()
         with self._restarting:
             for process in self.processes:
@@ -185,41 +185,41 @@ class Installation:
         self.processes.append(process)
 
     def _tend(self) -> None:
-        """Start again what has ended, as `Restart=always` does."""
+        """Restart processes that have exited, like `Restart=always`."""
         while not self._over.wait(RESTARTED_AFTER_S):
             for process in self.processes:
                 with self._restarting:
                     if process.running.poll() is not None and not process.stopping:
-                        process.signal(signal.SIGKILL)  # what a killed parent left behind
+                        process.signal(signal.SIGKILL)  # children that a killed parent left behind
                         process.start()
 
     def _end_redis(self) -> None:
         with suppress(redis.RedisError):
             redis.Redis(port=self.redis_port).shutdown(nosave=True)
 
-    # --- what is asked of it ----------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------
 
     def named(self, kind: str) -> list[Process]:
         return [process for process in self.processes if process.name.startswith(kind)]
 
     @property
     def databases(self) -> list[Proxy]:
-        """Every process's way to PostgreSQL."""
+        """Every process's connection to PostgreSQL."""
         return [process.database for process in self.processes]
 
     def ready(self) -> bool:
-        """Every process runs, and every gateway is ready, its engine included."""
+        """Return whether every process runs, and every gateway is ready, including its engine."""
         return not any(self.missing())
 
     def missing(self) -> Iterator[str]:
-        """What does not work just now."""
+        """Yield what does not work at the moment."""
         yield from (process.name for process in self.processes if not process.up)
         for number, url in enumerate(self.direct):
             if unready := self._unready(url):
                 yield f"{unready} of gateway-{number}"
 
     def _unready(self, url: str) -> str:
-        """The first check that fails, or why there is no answer; "" where all is well."""
+        """Return the first failing check, or why there is no response; "" if all is well."""
         try:
             answer = self._http.get(url + "/readyz")
             if answer.status_code == 200:
@@ -236,5 +236,5 @@ class Installation:
 
 
 def pause(seconds: float) -> None:
-    """How long a fault lasts."""
+    """Sleep for the duration of a fault."""
     time.sleep(seconds)

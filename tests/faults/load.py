@@ -1,4 +1,4 @@
-"""All that goes on while faults are injected, a thread for each; and whether it goes on again after one."""
+"""Everything that runs while faults are injected, one thread each; and whether all of it works again afterwards."""
 
 import threading
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ class Worker(Protocol):
 
 
 class Load:
-    """`start` its threads, `stop` them; what they saw is in `history`."""
+    """`start` and `stop` the threads. Their observations are in `history`."""
 
     def __init__(self, urls: list[str], scene: Scene, home: Path, seed: int) -> None:
         self.history = history = History()
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.errors: list[BaseException] = []  # what ended a thread of the tests' own
+        self.errors: list[BaseException] = []  # errors that ended a thread of the tests themselves
         self.followers = [Follower(f"follower-{n}", url, scene.served, history) for n, url in enumerate(urls)]
         self.routers = [
             RealRouter(f"router-{n}", url, scene.served, history, home, records=False, seed=seed)
@@ -58,8 +58,8 @@ class Load:
             raise
 
     def missing_since(self, moment: float) -> Iterator[str]:
-        """What has not yet been begun after that moment (monotonic) and come to its end: a change, which every router
-        has; a batch, which each gateway took; and each recording router's poll and report.
+        """Yield what has not yet been started after this moment (monotonic) and completed: a change that every router
+        has applied, a batch accepted by each gateway, and a poll and a report of each recording router.
         """
         made = [revision for began, revision in list(self._person.revisions) if began > moment]
         if not made:

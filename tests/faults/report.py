@@ -1,8 +1,4 @@
-"""What several runs came to, as a table; and that table in docs/reliability.md.
-
-python -m tests.faults.report var/faults/*.json      keeps the runs in tests/faults/runs.jsonl and writes the table
-python -m tests.faults.report --add var/faults/*.json  beside those that are kept already
-"""
+"""The results of several runs as a table, and this table in docs/reliability.md."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,7 +14,7 @@ BEGIN, END = "<!-- from tests/faults/runs.jsonl: begin -->\n", "<!-- end -->"
 
 
 def table(runs: Iterable[Run]) -> Iterator[str]:
-    """Kinds, how often, recovery. A violation belongs to a whole run, so only the total has them."""
+    """Kinds, their number, recovery times. A violation belongs to a whole run, so only the total has them."""
     runs = list(runs)
     yield "| kind | injected | median recovery, s | worst recovery, s |"
     yield "|---|---:|---:|---:|"
@@ -51,7 +47,7 @@ def kept() -> list[Run]:
 
 
 def page(runs: list[Run], text: str) -> str:
-    """The page with the table of these runs in it."""
+    """Return the page with the table of these runs."""
     before, _, rest = text.partition(BEGIN)
     return before + BEGIN + "\n".join(table(runs)) + "\n" + END + rest.partition(END)[2]
 

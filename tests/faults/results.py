@@ -10,9 +10,9 @@ RECOVERED_WITHIN_S = 60.0
 
 @dataclass
 class Run:
-    """`recoveries`: seconds from each fault's own end until everything went on, by kind, in order.
+    """`recoveries`: seconds from the end of each fault until everything worked again, by kind, in order.
 
-    `last`: how often each part was the last that went on again.
+    `last`: how often each part was the last to recover.
     """
 
     database: str
@@ -30,7 +30,7 @@ class Run:
         return sum(map(len, self.recoveries.values()))
 
     def late(self) -> dict[str, float]:
-        """The kinds that took longer than they may, with their worst."""
+        """The kinds that took longer than allowed, with their worst time."""
         worst = {name: max(seconds) for name, seconds in self.recoveries.items()}
         return {name: seconds for name, seconds in worst.items() if seconds > RECOVERED_WITHIN_S}
 

@@ -1,4 +1,4 @@
-"""Routers at work while faults are injected: one that looks at every byte, and real ones with known truth."""
+"""Routers that run while faults are injected: one that checks every byte, and real ones with a known truth."""
 
 import random
 import threading
@@ -19,15 +19,16 @@ from tests.faults.history import Counted, History
 from tests.support.plane import Served
 
 SNAPSHOT = "/router/v1/snapshot"
-# The truth: how often each arm succeeds, and what a task costs there, in nano-USD.
+# The truth: the success rate of each arm, and the cost of a task in nano-USD.
 SUCCESS = {"baseline": 0.92, "candidate": 0.3}
 COST = {"baseline": 1_000_000, "candidate": 700_000}
-POLL_S = 2  # long polls are short here, so that one that ends soon after a fault says that all goes on
-MOST_S = 150  # what is left over is sent within; what a router left on disk when it ended, a minute later
+POLL_S = 2  # short long polls, so that one that completes soon after a fault shows that everything works
+# Remaining reports are sent within this time; those that a router left on disk at its end, a minute later.
+MOST_S = 150
 
 
 class Follower:
-    """Polls one gateway and looks at every byte of what it gets."""
+    """Polls one gateway and checks every byte of the responses."""
 
     def __init__(self, name: str, url: str, served: Served, history: History) -> None:
         self.name, self._url, self._served, self._history = name, url, served, history
@@ -56,7 +57,7 @@ class Follower:
 
 
 def objection(answer: httpx.Response, document: Any, keys: PublicKeys) -> str | None:
-    """What of a 200 does not belong to the rest of it."""
+    """Return what is inconsistent in a response 200."""
     try:
         keys.verify(answer.content, answer.headers.get("pointsman-signature"))
     except PointsmanError as error:
@@ -74,7 +75,7 @@ def objection(answer: httpx.Response, document: Any, keys: PublicKeys) -> str | 
 
 
 class RealRouter:
-    """`pointsman.Router`, which decides without a pause; `records`: and says what came of each task."""
+    """A `pointsman.Router` that decides without a pause. With `records` it also records the outcome of each task."""
 
     def __init__(
         self, name: str, url: str, served: Served, history: History, home: Path, *, records: bool, seed: int
@@ -82,7 +83,7 @@ class RealRouter:
         self.name, self._url, self._served, self._history = name, url, served, history
         self._records, self._chance = records, random.Random(f"{seed} {name}")
         self.disk = Disk(home / f"{name}.snapshot", home / f"{name}.spool")
-        self.ahead_s = 0.0  # its clock, of ours
+        self.ahead_s = 0.0  # its clock, relative to ours
         self.positions = history.positions[name] = []
         self._truth = history.routed.setdefault(name, {})
         self._restart = threading.Event()
@@ -105,7 +106,7 @@ class RealRouter:
         )
 
     def restart(self) -> None:
-        """End it and begin a new one, which goes on from what lies on disk."""
+        """Stop it and start a new one, which continues from what is on disk."""
         self._restart.set()
 
     def work(self, over: threading.Event) -> None:
@@ -140,7 +141,7 @@ class RealRouter:
         self._truth[arm] = self._truth.get(arm, Counted()).plus(success=success, cost_nusd=cost)
 
     def _send_the_rest(self) -> None:
-        """All that was recorded is on its way in the end; what is not is a violation, and found as one."""
+        """Send everything that was recorded. What is missing in the end is detected as a violation."""
         waited = threading.Event()
         for _ in range(MOST_S * 10):
             status = self.router.status()
@@ -153,10 +154,10 @@ class RealRouter:
         return not self._restart.is_set() and (self.router.revision or 0) >= revision
 
     def confirmed_since(self, moment: float) -> bool:
-        """Whether the control plane confirmed what it has after that moment (monotonic)."""
+        """Return whether it confirmed its revision to the control plane after this moment (monotonic)."""
         staleness = self.router.status()["staleness_s"]
         return staleness is not None and time.monotonic() - staleness > moment
 
     def reported_since(self, moment: float) -> bool:
-        """Whether outcomes were acknowledged after that moment, and none wait that were not taken."""
+        """Return whether outcomes were acknowledged after this moment, and none is waiting after a refusal."""
         return self._accepted_at > moment and self.router.status()["sending_error"] is None

@@ -1,4 +1,4 @@
-"""One run: waves of faults into one installation, until it goes on after each."""
+"""One run: waves of faults in one installation, until everything works again after each."""
 
 import random
 import time
@@ -15,21 +15,21 @@ from tests.faults.results import RECOVERED_WITHIN_S, Run
 from tests.faults.waves import Where, waves
 
 GIVEN_UP_AFTER_S = 3 * RECOVERED_WITHIN_S
-TOGETHER_S = 1.0  # the faults of a wave begin within
+TOGETHER_S = 1.0  # the faults of a wave start within this time
 AHEAD_S = 1.0
-LOOKED_EVERY_S = 0.2  # seldom: what recovers needs the processor
+LOOKED_EVERY_S = 0.2  # infrequent, because recovery needs the processor
 
 
 @dataclass
 class Strike:
-    """One fault. `ended` is when it was over: monotonic, and as Unix time."""
+    """One fault. `ended` is its end: monotonic, and as Unix time."""
 
     kind: kinds.Kind
     place: Place
     wait_s: float
     ended: tuple[float, float] | None = None
     recovered_s: float | None = None
-    last: str = ""  # what was the last that went on
+    last: str = ""  # the last thing that recovered
 
     def inject(self) -> None:
         time.sleep(self.wait_s)
@@ -40,7 +40,7 @@ class Strike:
 def inject(
     installation: Installation, load: Load, run: Run, *, number: int, seconds: float, whole: bool
 ) -> None:
-    """Wave after wave, until there were so many faults (0: each kind once) or the seconds are over."""
+    """Inject waves until there were this many faults (0: each kind once) or the time is over."""
     chance = random.Random(run.seed)
     possible = kinds.possible(installation, whole=whole)
     _wait_for_the_start(load)
@@ -71,7 +71,7 @@ def _wait_for_the_start(load: Load) -> None:
 
 
 def _struck(installation: Installation, load: Load, strikes: list[Strike]) -> bool:
-    """Inject them, and wait for each recovery. Whether all of it came about."""
+    """Inject them, and wait for each recovery. Return whether all recovered."""
     with ThreadPoolExecutor(len(strikes)) as together:
         injected = [together.submit(strike.inject) for strike in strikes]
         while any(strike.recovered_s is None for strike in strikes):
@@ -91,14 +91,14 @@ def _raise_errors(injected: list[Future[None]]) -> None:
 
 
 def _look(installation: Installation, load: Load, strikes: list[Strike]) -> None:
-    """Which of them everything has recovered from."""
+    """Note the faults from which everything has recovered."""
     waiting = [strike for strike in strikes if strike.ended and strike.recovered_s is None]
     if not waiting:
         return
     here = [*installation.missing()]
     engine_seen_at = installation.administrator.engine_seen_at()
     if engine_seen_at > time.time() + AHEAD_S:
-        engine_seen_at = 0.0  # a clock that was wrong wrote it
+        engine_seen_at = 0.0  # it was written by a wrong clock
     for strike in waiting:
         assert strike.ended is not None
         ended, ended_at = strike.ended
@@ -125,7 +125,7 @@ def _note(run: Run, strikes: list[Strike]) -> None:
 
 
 def _tell(run: Run, strikes: list[Strike]) -> None:
-    """A line for each wave, so that a long run can be watched."""
+    """Print a line for each wave, so that a long run can be watched."""
     each = ", ".join(f"{s.kind.name}@{s.place.number} {s.recovered_s} ({s.last})" for s in strikes)
     rate = run.faults / max(run.seconds, 1.0) * 60
     print(f"{run.seconds:7.1f} s, {run.faults:4d} faults, {rate:4.1f} a minute: {each}", flush=True)

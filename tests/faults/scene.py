@@ -1,4 +1,4 @@
-"""What the installation serves while faults are injected, and what its database holds afterwards."""
+"""What the installation serves while faults are injected, and what its database contains afterwards."""
 
 from django.contrib.auth.models import User
 from django.db.models import Sum
@@ -19,7 +19,7 @@ HALF = [
     {"mode": "percentage", "share_pcm": 50_000, "min_tasks": 50, "min_minutes": 0},
     {"mode": "full"},
 ]
-# A test's rows are made in shorter ways: without entries, or before them.
+# Rows that tests create without entries, or before them.
 OF_THE_TESTS_OWN = ("unrecorded", "contradicted")
 
 
@@ -45,7 +45,8 @@ class Scene:
         self.operator_key = self._person("operator", Role.OPERATOR, assignment.workload, self.silent.workload)
         anna = User.objects.get(pk=int(places.ANNA.id))
         self.author_key = _key(anna, Role.APPROVER)
-        # Routers that were told to poll plainly look again soon: what is tested is that they do, not how patient.
+        # Routers that were told to poll plainly try long polls again soon: the test is that they do, not how long
+        # they wait.
         Environment.objects.update(poll_interval_ms=500)
         self.first_revision = self.revision()
         self._first_routed = self._routed()

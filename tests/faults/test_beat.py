@@ -1,4 +1,4 @@
-"""Celery beat, whose clock is put right after it was ahead."""
+"""Celery beat after its clock was ahead and has been corrected."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Sent = list[str]
 
 @pytest.fixture
 def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Sent]]:
-    """Called, it lets beat look until nothing is due, and says what it has sent. Called anew it is the same beat."""
+    """Each call lets the same beat run until nothing is due, and returns what it sent."""
     kind = import_string(settings.CELERY_BEAT_SCHEDULER)
     sent: Sent = []
     monkeypatch.setattr(kind, "apply_entry", lambda self, entry, producer=None: sent.append(entry.task))
@@ -42,7 +42,7 @@ def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=10), timedelta(hours=1), timedelta(days=1)])
 def test_a_clock_that_was_ahead_leaves_no_job_waiting(ticks: Callable[[], Sent], ahead: timedelta) -> None:
-    """Each job waited until its clock had come as far again: the engine stood still for a day."""
+    """Each job used to wait until the clock had caught up: the engine stood still for a day."""
     with time_machine.travel(NOW, tick=False) as clock:
         ticks()
         clock.move_to(NOW + ahead)
@@ -55,10 +55,10 @@ def test_a_clock_that_was_ahead_leaves_no_job_waiting(ticks: Callable[[], Sent],
         assert {job.path for job in TABLE} <= set(ticks())
 
 
-def test_a_schedule_of_the_future_on_disk_is_begun_anew(
+def test_a_stored_schedule_from_the_future_is_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beat was started again after its clock was put right, and read when it had been."""
+    """Beat was restarted after its clock had been corrected, and read when it had run."""
     kind = import_string(settings.CELERY_BEAT_SCHEDULER)
     sent: Sent = []
     monkeypatch.setattr(kind, "apply_entry", lambda self, entry, producer=None: sent.append(entry.task))
@@ -78,12 +78,12 @@ def test_a_schedule_of_the_future_on_disk_is_begun_anew(
 
 
 def test_a_turn_does_not_expire_by_a_workers_clock() -> None:
-    """Turns of the engine expired after two seconds: a worker three seconds ahead of beat threw all of them away."""
+    """Turns of the engine expired after two seconds: a worker three seconds ahead of beat discarded all of them."""
     assert all("expires" not in entry["options"] for entry in app.conf.beat_schedule.values())
 
 
 def _turn(path: str) -> object:
-    """As a worker does it when beat has sent it."""
+    """Run it as a worker does after beat has sent it."""
     task = app.tasks[path]
     task.push_request(**app.conf.beat_schedule[path]["options"].get("headers", {}))
     try:
@@ -93,8 +93,8 @@ def _turn(path: str) -> object:
 
 
 @pytest.mark.django_db
-def test_turns_that_were_missed_are_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a pause they lie in the queue by the hundred. A hint that something is due now is no turn."""
+def test_missed_turns_are_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause there are hundreds in the queue. A hint that something is due now is not a turn."""
     app.loader.import_default_modules()
     done: list[str] = []
     monkeypatch.setattr(app.tasks[DELIVER], "run", lambda: done.append("done"))

@@ -1,4 +1,4 @@
-"""Between the processes and Redis, as Celery uses it."""
+"""The connections between the processes and Redis, as used by Celery."""
 
 import pytest
 import redis
@@ -14,12 +14,12 @@ GIVEN_UP = (OperationalError, redis.TimeoutError)
 
 @pytest.fixture
 def broker(transactional_db: None) -> int:
-    """The port of Redis, which the half on SQLite does not have."""
+    """The port of Redis, which test runs on SQLite do not have."""
     return int(settings.REDIS_URL.rpartition(":")[2].partition("/")[0])
 
 
-def test_what_is_sent_on_a_half_open_connection_is_given_up(broker: int) -> None:
-    """Beat waited for ever for the reply, and the engine stood still: red, and healed by nobody."""
+def test_sending_on_a_half_open_connection_is_given_up(broker: int) -> None:
+    """Beat used to wait forever for the reply, so the engine stood still until somebody intervened."""
     with Proxy(broker) as proxy, app.connection_for_write(f"redis://127.0.0.1:{proxy.port}/9") as connection:
         connection.transport_options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
         producer = app.amqp.Producer(connection)

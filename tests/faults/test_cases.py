@@ -1,4 +1,4 @@
-"""Single cases that were seen, each with its right answer."""
+"""Cases found in earlier runs, each with the correct result."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import httpx
 from tests.faults.administrator import Administrator
 from tests.support.plane import PATIENCE_S, Server
 
-MOST_MIB = 500  # of a worker: two hashes at once take 100 each
+MOST_MIB = 500  # of a worker: two hashes at once take 100 MiB each
 
 
 def _sign_in(url: str) -> int:
@@ -21,7 +21,7 @@ def _sign_in(url: str) -> int:
 
 
 def _most_mib(pid: int) -> int:
-    """Of the memory that its largest child has ever had."""
+    """Return the peak memory of its largest child."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return max(
         int(found[1]) // 1024

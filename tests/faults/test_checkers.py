@@ -1,4 +1,4 @@
-"""Each checker on a seeded defect: it finds that one, and no other finds anything."""
+"""Each checker against a seeded defect: it finds that one, and no other checker finds anything."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +15,7 @@ RUNNING, PAUSED = ("running", 1), ("paused", 1)
 
 
 def history() -> History:
-    """A run in which all went well."""
+    """A run without a violation."""
     return History(
         positions={"r-1": [("e1", 1), ("e1", 2), ("e1", 2), ("e2", 1)], "r-2": [("e1", 2)]},
         batches={"a": Batch(10, acknowledged=True), "b": Batch(5, acknowledged=True)},
@@ -79,7 +79,7 @@ def _recorded(**changes: Any) -> Defect:
 
 
 def _without_entry(history: History, recorded: Recorded) -> Recorded:
-    """A change that was answered and is nowhere: lost with the transaction, revision and all."""
+    """An acknowledged change that is missing: lost with its transaction, including the revision."""
     return replace(recorded, entries=recorded.entries[1:], revision=3)
 
 
@@ -129,6 +129,6 @@ def test_a_checker_finds_its_defect(checker: Checker, defect: Defect) -> None:
     assert {line.partition(":")[0] for line in found} == {checker.__name__}
 
 
-def test_every_checker_was_tried() -> None:
+def test_every_checker_is_tested() -> None:
     (mark,) = test_a_checker_finds_its_defect.pytestmark  # type: ignore[attr-defined]
     assert {checker for checker, _ in mark.args[1]} == set(checkers.CHECKERS)

@@ -1,9 +1,9 @@
-"""Faults into an installation of real processes, with routers, reports and people at work all the while.
+"""Faults in an installation of real processes, while routers, reporters and people are at work.
 
     pytest --db postgres tests/faults      each kind of fault once, in the order of FAULT_SEED (1)
     make faults                            as many as FAULTS says, for at most FAULT_SECONDS, written to FAULT_LOG
 
-A run that fails prints its seed, which repeats its choices, and keeps the processes' logs.
+A failing run prints its seed, which repeats its choices, and keeps the logs of the processes.
 """
 
 import logging
@@ -29,14 +29,14 @@ LOG = os.environ.get("FAULT_LOG", "")
 
 
 @pytest.mark.timeout(6 * 3600)
-def test_no_fault_breaks_what_is_promised(transactional_db: None, tmp_path: Path) -> None:
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each of a hundred thousand requests
+def test_no_fault_breaks_an_invariant(transactional_db: None, tmp_path: Path) -> None:
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each of a hundred thousand requests
     scene, run = Scene(), Run(connection.vendor, SEED)
     with Installation(tmp_path) as installation:
         load = Load(installation.urls, scene, tmp_path, SEED)
         load.start()
         try:
-            connections.close_all()  # what this process held would be cut with the rest
+            connections.close_all()  # otherwise this process's connections would be cut, too
             inject(installation, load, run, number=NUMBER, seconds=SECONDS, whole=bool(NUMBER))
         finally:
             load.stop()
@@ -50,14 +50,14 @@ def test_no_fault_breaks_what_is_promised(transactional_db: None, tmp_path: Path
         run.write(Path(LOG))
     print("", *table([run]), sep="\n", flush=True)
     assert (run.violations, run.ended) == ([], ""), f"seed {SEED}"
-    if NUMBER:  # a slice runs beside other tests, on a machine of two cores: its times say nothing
+    if NUMBER:  # a slice runs together with other tests on two cores, so its times mean nothing
         assert run.late() == {}, f"seed {SEED}"
 
 
 def _wait_for_the_rest(scene: Scene, load: Load) -> None:
-    """What was acknowledged is committed; what a router has just sent may still be on its way."""
+    """Acknowledged data is committed, but what a router has just sent may still be in transit."""
     expected = checkers.added(load.history.routed)
     try:
         until(lambda: scene.recorded().routed == expected, RECOVERED_WITHIN_S)
     except AssertionError:
-        return  # the checkers say what is missing
+        return  # the checkers report what is missing

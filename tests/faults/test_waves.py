@@ -1,4 +1,4 @@
-"""Which faults come together."""
+"""Which faults are injected together."""
 
 import random
 from collections import Counter
@@ -22,12 +22,12 @@ def _drawn(kinds: list[Kind], places: list[Where], number: int) -> list[list[tup
     return list(islice(waves(kinds, places, random.Random(1), once=False), number))
 
 
-def test_each_kind_has_a_name_of_its_own() -> None:
+def test_each_kind_has_a_unique_name() -> None:
     assert len({kind.name for kind in KINDS}) == len(KINDS) >= 60
 
 
 @pytest.mark.parametrize(("kinds", "places"), [(KINDS, ON_POSTGRES), (SQLITE_KINDS, ON_SQLITE)])
-def test_no_place_is_struck_twice_in_a_wave(kinds: list[Kind], places: list[Where]) -> None:
+def test_no_place_is_used_twice_in_a_wave(kinds: list[Kind], places: list[Where]) -> None:
     for wave in _drawn(kinds, places, 100):
         struck = [where for _, where in wave]
         assert len(set(struck)) == len(struck)
@@ -36,7 +36,7 @@ def test_no_place_is_struck_twice_in_a_wave(kinds: list[Kind], places: list[Wher
             assert {part for part, _ in struck} <= {EVERYTHING, *BESIDE_EVERYTHING}
 
 
-def test_each_kind_comes_about_as_often_as_any_other_of_its_part() -> None:
+def test_kinds_of_a_part_are_equally_frequent() -> None:
     times = Counter(kind for wave in _drawn(KINDS, ON_POSTGRES, 400) for kind, _ in wave)
     assert set(times) == set(KINDS)
     for part in {kind.part for kind in KINDS}:
@@ -48,4 +48,4 @@ def test_each_kind_comes_about_as_often_as_any_other_of_its_part() -> None:
 def test_a_slice_draws_each_kind_and_ends(kinds: list[Kind], places: list[Where]) -> None:
     drawn = [kind for wave in waves(kinds, places, random.Random(1), once=True) for kind, _ in wave]
     assert set(drawn) == set(kinds)
-    assert len(drawn) <= len(kinds) + 3  # the last of a part that has two places may be drawn with another
+    assert len(drawn) <= len(kinds) + 3  # the last one of a part with two places may be drawn with another

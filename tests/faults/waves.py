@@ -1,4 +1,4 @@
-"""Which faults come together: at several places of an installation at the same time, one at each."""
+"""Which faults are injected together: at several places of an installation at the same time, one at each."""
 
 import random
 from collections import defaultdict
@@ -8,14 +8,14 @@ from tests.faults.kinds import Kind
 from tests.faults.kinds.place import EVERYTHING
 
 Where = tuple[str, int]  # part, number
-# Where "everything" strikes, these are left for others.
+# Places that are not used together with "everything".
 BESIDE_EVERYTHING = ("clients", "Redis", "database")
 LEAST = 7  # faults of a wave
 EVERYTHING_EVERY = 6  # waves
 
 
 class Decks:
-    """Each part's kinds in an order that chance chooses; when all were drawn, in another."""
+    """Draws the kinds of each part in a random order, and in another order when all have been drawn."""
 
     def __init__(self, kinds: Sequence[Kind], chance: random.Random) -> None:
         self._chance = chance
@@ -23,10 +23,10 @@ class Decks:
         for kind in kinds:
             self._kinds[kind.part].append(kind)
         self._left: dict[str, list[Kind]] = defaultdict(list)
-        self.never = set(kinds)  # drawn so far
+        self.never = set(kinds)  # not drawn yet
 
     def weight(self, part: str, places: int) -> float:
-        """How often a place of this part should be struck, so that each kind is as frequent."""
+        """How often a place of this part should be used, so that all kinds are equally frequent."""
         return len(self._kinds[part]) / places
 
     def draw(self, part: str) -> Kind:
@@ -41,7 +41,7 @@ class Decks:
 def waves(
     kinds: Sequence[Kind], places: Sequence[Where], chance: random.Random, *, once: bool
 ) -> Iterator[list[tuple[Kind, Where]]]:
-    """Without end; `once`: at as many places as can be, until each kind was drawn."""
+    """Yield waves forever; with `once`, use as many places as possible until each kind has been drawn."""
     decks = Decks(kinds, chance)
     parts = [part for part, _ in places]
     weights = {where: decks.weight(where[0], parts.count(where[0])) for where in places}
@@ -51,7 +51,7 @@ def waves(
         wanted = {kind.part for kind in (decks.never if once else kinds)}
         struck = [where for where in places if where[0] in wanted]
         size = len(struck) if once else chance.randint(min(LEAST, len(struck)), len(struck))
-        # The smaller this is, the earlier; so that a place comes as often as its weight says (Efraimidis, Spirakis).
+        # Smaller is earlier, so a place is used as often as its weight says (Efraimidis, Spirakis).
         wave = sorted(struck, key=lambda where: chance.expovariate(weights[where]))[:size]
         if EVERYTHING in wanted and (number % EVERYTHING_EVERY == 0 or not wave):
             wave = [(EVERYTHING, 0), *(where for where in wave if where[0] in BESIDE_EVERYTHING)]

@@ -1,4 +1,4 @@
-"""A policy as flagd definitions: flagd's own in-process provider decides as a router does."""
+"""A policy as flagd definitions: flagd's in-process provider decides like a router."""
 
 import json
 import random
@@ -59,7 +59,7 @@ VALUES: dict[str, list[Any]] = {
 
 
 def policies() -> list[dict[str, Any]]:
-    """One for each condition, and one with all of them in a row."""
+    """One for each condition, and one with all of them in sequence."""
     single = [
         {**POLICY, "workload": f"chat-{at}", "rules": [{"id": "r", "when": when, "use": "large"}]}
         for at, when in enumerate(CONDITIONS)
@@ -72,7 +72,7 @@ def policies() -> list[dict[str, Any]]:
 
 
 def contexts() -> list[dict[str, Any]]:
-    """Each input there or missing, by chance; the seed makes it the same every time."""
+    """Each input is present or missing at random, with a fixed seed."""
     chance = random.Random(7)
     return [
         {name: chance.choice(values) for name, values in VALUES.items() if chance.random() < 0.6}
@@ -80,7 +80,7 @@ def contexts() -> list[dict[str, Any]]:
     ]
 
 
-def test_flagd_decides_as_a_router_does(tmp_path: Path) -> None:
+def test_flagd_decides_like_a_router(tmp_path: Path) -> None:
     file = tmp_path / "flags.json"
     file.write_text(definitions(policies()))
     api.set_provider_and_wait(

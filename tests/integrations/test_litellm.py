@@ -1,6 +1,6 @@
-"""Pointsman in LiteLLM's real proxy, with mock answers: one outcome a request, after LiteLLM's own retries.
+"""Pointsman in LiteLLM's real proxy with mock responses: one outcome per request, after LiteLLM's own retries.
 
-Needs LiteLLM and what its proxy imports: `make integrations` has them.
+It needs LiteLLM and the dependencies of its proxy: `make integrations` installs them.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ def asked(
     *,
     scorer: Callable[[Any], float | None] | None = None,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """(what the talk with the proxy came to, the outcome buckets that the control plane got)."""
+    """Return (the result of the conversation with the proxy, the outcome buckets that the control plane received)."""
     proxy_server = pytest.importorskip(
         "litellm.proxy.proxy_server", reason="what LiteLLM's proxy imports is not installed here"
     )
@@ -83,7 +83,8 @@ def asked(
         (home / "config.yaml").write_text(json.dumps(CONFIGURATION))
 
         async def run() -> Any:
-            litellm.logging_callback_manager._reset_all_callbacks()  # each test's proxy registers the hook anew
+            # Each test's proxy registers the hook again.
+            litellm.logging_callback_manager._reset_all_callbacks()
             await proxy_server.initialize(config=str(home / "config.yaml"))
             transport = httpx.ASGITransport(proxy_server.app)
             headers = {"authorization": "Bearer sk-test"}
@@ -91,7 +92,7 @@ def asked(
                 transport=transport, base_url="http://proxy", headers=headers
             ) as client:
                 found = await talk(client)
-            for _ in range(200):  # LiteLLM logs behind the answer
+            for _ in range(200):  # LiteLLM logs after the response
                 if not hook._pending:
                     break
                 await asyncio.sleep(0.05)
@@ -108,7 +109,7 @@ async def complete(client: Any, text: str = "hi", model: str = "pointsman/chat",
     return await client.post("/chat/completions", json=body, headers=headers, timeout=60)
 
 
-def test_it_sends_each_request_where_the_policy_says(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_it_sends_each_request_to_the_model_of_the_policy(plane: FakeControlPlane, tmp_path: Path) -> None:
     async def talk(client: Any) -> Any:
         return await complete(client), await complete(client, "x" * 1_000)
 
@@ -123,23 +124,21 @@ def test_it_sends_each_request_where_the_policy_says(plane: FakeControlPlane, tm
     assert all(bucket["ungraded"] == 1 for bucket in buckets), "answered is not successful"
 
 
-def test_a_rescued_request_is_one_task_that_did_not_fail(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_a_rescued_request_is_one_successful_task(plane: FakeControlPlane, tmp_path: Path) -> None:
     answer, (bucket,) = asked(plane, BROKEN, complete, tmp_path)
     assert answer.status_code == 200
     assert (bucket["tasks"], bucket["failures"], bucket["errors"]) == (1, 0, 0)
     assert (bucket["retries"], bucket["fallbacks"], bucket["attempts"], bucket["model"]) == (1, 1, 3, "large")
 
 
-def test_a_request_that_failed_altogether_is_one_failure_with_its_kind(
-    plane: FakeControlPlane, tmp_path: Path
-) -> None:
+def test_a_failed_request_is_one_failure_with_its_kind(plane: FakeControlPlane, tmp_path: Path) -> None:
     answer, (bucket,) = asked(plane, HOPELESS, complete, tmp_path)
     assert answer.status_code == 500
     assert (bucket["tasks"], bucket["failures"], bucket["errors"]) == (1, 1, 1)
     assert bucket["errors_by_kind"] == {"server_error": 1}
 
 
-def test_a_stream_is_recorded_at_its_end_and_says_its_decision(
+def test_a_stream_is_recorded_at_its_end_and_returns_its_decision(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     async def talk(client: Any) -> Any:
@@ -151,7 +150,7 @@ def test_a_stream_is_recorded_at_its_end_and_says_its_decision(
     assert (bucket["tasks"], bucket["attempts"]) == (1, 1)
 
 
-def test_the_second_stage_runs_on_an_answer_that_nobody_has_read(
+def test_the_second_stage_replaces_an_answer_before_it_is_sent(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     def unsure(response: Any) -> float:
@@ -163,7 +162,7 @@ def test_the_second_stage_runs_on_an_answer_that_nobody_has_read(
     assert bucket["cost_nusd"]["n"] == 1
 
 
-def test_a_grade_in_a_header_reaches_its_task(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_a_grade_in_a_header_is_assigned_to_its_task(plane: FakeControlPlane, tmp_path: Path) -> None:
     async def talk(client: Any) -> Any:
         first = await complete(client)
         await complete(client, headers={"pointsman-grade": f"{first.headers['x-pointsman-decision-id']}=1"})
@@ -175,7 +174,7 @@ def test_a_grade_in_a_header_reaches_its_task(plane: FakeControlPlane, tmp_path:
     ]
 
 
-def test_what_is_no_workload_goes_on_as_it_came(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_workload_is_passed_through(plane: FakeControlPlane, tmp_path: Path) -> None:
     async def talk(client: Any) -> Any:
         return await complete(client, model="large"), await complete(client, model="pointsman/nobody")
 
@@ -185,8 +184,8 @@ def test_what_is_no_workload_goes_on_as_it_came(plane: FakeControlPlane, tmp_pat
     assert buckets == []
 
 
-def test_litellm_finds_the_hooks_where_it_looks_for_them() -> None:
-    """LiteLLM asks `vars(type(callback))` for `async_pre_call_hook`; the others must be overrides of its class's."""
+def test_litellm_finds_the_hooks() -> None:
+    """LiteLLM looks up `async_pre_call_hook` in `vars(type(callback))`; the other hooks must override its class's."""
     from litellm.integrations.custom_logger import CustomLogger
 
     ours = {name for name in vars(PointsmanHook) if name.startswith("async_")}
@@ -196,7 +195,7 @@ def test_litellm_finds_the_hooks_where_it_looks_for_them() -> None:
         assert list(inspect.signature(getattr(PointsmanHook, name)).parameters) == list(theirs), name
 
 
-def test_a_hang_up_is_swept_and_leaves_its_task_unfinished(
+def test_a_disconnect_is_cleaned_up_and_its_task_stays_unfinished(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plane.serve("chat", POLICY)

@@ -1,4 +1,4 @@
-"""Pointsman under the OpenFeature SDK, in the process. Needs the SDK: `make integrations` has it."""
+"""Pointsman as a provider of the OpenFeature SDK, in process. Needs the SDK: `make integrations` installs it."""
 
 import asyncio
 import time
@@ -69,13 +69,13 @@ def test_it_decides_in_a_coroutine_too(client: Any) -> None:
     assert (details.value, details.reason) == ("x/small", "DEFAULT")
 
 
-def test_the_callers_default_answers_for_an_unknown_workload(client: Any) -> None:
+def test_an_unknown_workload_returns_the_callers_default(client: Any) -> None:
     details = client.get_string_details("nobody", "mine")
     assert (details.value, details.error_code) == ("mine", ErrorCode.FLAG_NOT_FOUND)
 
 
 @pytest.mark.parametrize(("kind", "default"), [("boolean", True), ("integer", 3), ("float", 0.5)])
-def test_a_workload_is_no_boolean_and_no_number(client: Any, kind: str, default: Any) -> None:
+def test_a_workload_is_neither_a_boolean_nor_a_number(client: Any, kind: str, default: Any) -> None:
     details = getattr(client, f"get_{kind}_details")("chat", default)
     assert (details.value, details.error_code) == (default, ErrorCode.TYPE_MISMATCH)
 
@@ -104,7 +104,7 @@ def test_tracking_is_feedback(plane: FakeControlPlane, client: Any) -> None:
     ] == [(decision, "human_review", True, 0.8)]
 
 
-def test_a_control_plane_that_is_away_makes_the_provider_stale(plane: FakeControlPlane, client: Any) -> None:
+def test_an_unavailable_control_plane_makes_the_provider_stale(plane: FakeControlPlane, client: Any) -> None:
     said: list[str] = []
     client.add_handler(ProviderEvent.PROVIDER_STALE, lambda details: said.append(details.message))
     with plane.outage():
@@ -115,7 +115,7 @@ def test_a_control_plane_that_is_away_makes_the_provider_stale(plane: FakeContro
         assert client.get_string_value("chat", "mine") == "x/small", "the last known good goes on"
 
 
-def test_no_policy_in_time_is_not_ready() -> None:
+def test_without_a_policy_in_time_it_is_not_ready() -> None:
     with FakeControlPlane() as plane:
         url, key = plane.url, plane.key
     router = Router(url, key, pace=Pace(first_poll_within=0))

@@ -1,4 +1,4 @@
-"""Decisions on spans, and evaluations of spans as feedback, with OpenTelemetry's own SDK."""
+"""Decisions on spans, and evaluations of spans as feedback, with the OpenTelemetry SDK."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def router(plane: FakeControlPlane) -> Iterator[Router]:
         yield router
 
 
-def test_a_span_says_which_policy_chose_which_model_and_why(plane: FakeControlPlane, router: Router) -> None:
+def test_a_span_contains_the_policy_the_model_and_the_rule(plane: FakeControlPlane, router: Router) -> None:
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     with provider.get_tracer("test").start_as_current_span("chat") as span:
@@ -71,7 +71,7 @@ def test_a_span_says_which_policy_chose_which_model_and_why(plane: FakeControlPl
         ({}, None),
     ],
 )
-def test_an_evaluation_of_a_span_is_a_word_on_its_task(
+def test_an_evaluation_of_a_span_is_feedback_on_its_task(
     plane: FakeControlPlane, event: dict[str, Any], word: tuple[str, bool, float | None] | None
 ) -> None:
     with Router(plane.url, plane.key, pace=Pace(first_poll_within=0, flush_every=0.05)) as router:
@@ -87,7 +87,7 @@ def test_an_evaluation_of_a_span_is_a_word_on_its_task(
     assert said == ([] if word is None else [word])
 
 
-def test_spans_without_a_decision_are_somebody_elses(plane: FakeControlPlane) -> None:
+def test_spans_without_a_decision_are_ignored(plane: FakeControlPlane) -> None:
     with Router(plane.url, plane.key, pace=Pace(first_poll_within=0, flush_every=0.05)) as router:
         assert router.wait_ready(20)
         provider = TracerProvider()

@@ -1,4 +1,4 @@
-"""A small town to walk through. Imports wait for the fixtures: settings are not chosen yet."""
+"""A small installation for the tests of paths. Imports wait for the fixtures, because settings are not chosen yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def town(transactional_db: None, tmp_path: Path) -> Iterator[Town]:
-    """A server as `make run` has it, and one workload that it serves in `production`."""
+    """A server as started by `make run`, and one workload that it serves in `production`."""
     from tests.support.town import Town
 
     with Town(tmp_path) as town:

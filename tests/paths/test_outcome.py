@@ -1,6 +1,6 @@
 """The path of an outcome: folded → ingest → committed → 202 → nudge → reconcile → judged → rolled back → read back.
 
-The candidate fails; nobody is asked; what was decided can be computed again by anybody.
+The candidate fails. No person is involved, and everybody can recompute the decision.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.support.plane import PATIENCE_S, until
 from tests.support.town import NAME, Town
 
 
-def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
+def test_a_failing_candidate_is_rolled_back(town: Town) -> None:
     candidate = town.candidate()
     with town.router() as router:
         assert router.wait_ready(PATIENCE_S)
@@ -46,7 +46,7 @@ def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
 
         until(taken_back)
 
-        # It is the baseline again, as a new revision; over it is only when the fleet has said that it follows.
+        # The baseline is served again, as a new revision. The rollout ends when the routers have confirmed it.
         until(lambda: Rollout.objects.get(pk=rollout.pk).state == "rolled_back")
         assert {router.decide(NAME).version for _ in range(100)} == {town.first.number}
         rollout.refresh_from_db()
@@ -61,7 +61,7 @@ def test_a_candidate_that_fails_is_taken_back(town: Town) -> None:
 
 
 def _adds_up(rollout: Rollout, evidence: dict[str, Any]) -> None:
-    """The entry's own figures give its verdict, and the outcomes that are kept give the same figures again."""
+    """The entry's figures give its verdict, and the stored outcomes give the same figures again."""
     judgement = evidence["judgement"]
     counted = [verdict for verdict in judgement["verdicts"] if verdict["counted"]]
     total = sum(float(v["weight"]) * exp(float(v["log_e_counted"])) for v in counted)

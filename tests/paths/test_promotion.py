@@ -1,6 +1,6 @@
 """The path of a promotion: API → action → table → compare-and-swap → transition → assignment → revision → audit.
 
-Anna proposes, Ben approves, Anna starts; then outcomes come in and the engine does the rest.
+Anna proposes, Ben approves, Anna starts. Then outcomes arrive, and the engine does the rest.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def test_a_candidate_goes_from_proposal_to_full(town: Town) -> None:
         assert router.wait_ready(PATIENCE_S)
         town.minute(router, 1_500, lambda decision: 0.97)  # the baseline is known
 
-        # Four eyes: what Ben approves is bound to the candidate's digest, the baseline and the plan.
+        # Four eyes: Ben's approval is bound to the candidate's digest, the baseline and the plan.
         proposal = {"environment": "production", "workload": NAME, "candidate": candidate.number}
         answer = anna.post(
             "rollouts", json=proposal | {"stages": PLAN, "reason": "long prompts fail too often"}
@@ -41,7 +41,7 @@ def test_a_candidate_goes_from_proposal_to_full(town: Town) -> None:
         answer = anna.post(f"rollouts/{rollout.pk}/start", json={"reason": "now"}, headers=_as(answer))
         assert answer.json()["state"] == "running"
 
-        # From here on nobody does anything: tasks are decided, outcomes come in, the engine looks.
+        # From here on no person acts: tasks are decided, outcomes arrive, the engine evaluates.
         def completed() -> bool:
             town.minute(router, 500, lambda decision: 0.97)
             rollout.refresh_from_db()
@@ -55,7 +55,7 @@ def test_a_candidate_goes_from_proposal_to_full(town: Town) -> None:
 
 
 def _told_once(town: Town, rollout: Rollout) -> None:
-    """Each step is one transition, one audit entry and, where it moved what is served, one revision."""
+    """Each step is one transition, one audit entry and, if it changed what is served, one revision."""
     steps = list(rollout.transitions.all())
     assert [step.event for step in steps] == [
         "propose", "approve", "start", "advance", "advance", "complete",
@@ -77,5 +77,5 @@ def _told_once(town: Town, rollout: Rollout) -> None:
 
 
 def _as(answer: Any) -> dict[str, str]:
-    """Do it to the rollout as it was when it was read."""
+    """Headers for an action on the rollout as it was read."""
     return {"If-Match": answer.headers["etag"]}

@@ -1,7 +1,6 @@
-"""docs/tutorial/your-first-guarded-rollout.md, done: its commands in its order, from an empty folder.
+"""Runs the commands of docs/tutorial/your-first-guarded-rollout.md in order, from an empty folder.
 
-It takes as long as plan `trial` does, about five minutes, most of which is waiting. Its times are printed with
-`pytest -s`.
+This takes as long as plan `trial`, about five minutes, most of it waiting. `pytest -s` prints the times.
 """
 
 import os
@@ -27,20 +26,20 @@ PORTS = (8000, 8080, 9000)
 MINUTES = 10
 
 
-def test_it_has_at_most_eight_commands_of_a_line_each() -> None:
+def test_it_has_at_most_eight_commands_of_one_line() -> None:
     assert 5 < len(COMMANDS) <= 8
     assert all("\n" not in command for command in COMMANDS)
     assert PAGE.read_text().startswith("# Your first guarded rollout\n\nEight commands,")
 
 
 @pytest.mark.parametrize(("name", "text"), FILES, ids=[name for name, _ in FILES])
-def test_the_files_that_it_shows_are_those_that_it_uses(name: str, text: str) -> None:
+def test_the_files_shown_are_those_used(name: str, text: str) -> None:
     assert (ROOT / "examples" / "tutorial" / name).read_text() == text
 
 
 @dataclass
 class Shell:
-    """One shell that the commands are typed into, one after the other; what each took, and how it ended."""
+    """One shell in which the commands are typed in sequence, with the time and the exit code of each."""
 
     process: subprocess.Popen[str]
     said: Path
@@ -48,7 +47,7 @@ class Shell:
     transcript: list[str] = field(default_factory=list)
 
     def type(self, command: str) -> tuple[int, str]:
-        """(exit code, what was said) of the command, or of its start where it ends with `&`."""
+        """Return (exit code, output) of the command, or of its start if it ends with `&`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         before, began = self.said.stat().st_size, time.monotonic()
@@ -63,7 +62,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """In an empty folder, with the checkout's own packages where the tutorial installs them."""
+    """In an empty folder, with the packages of the checkout where the tutorial installs them."""
     for port in PORTS:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -91,7 +90,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     said = tmp_path / "said"
     with said.open("a") as output:
         process = subprocess.Popen(
-            ["/bin/bash", "-s"],  # reads a line, does it, reads the next
+            ["/bin/bash", "-s"],  # reads a line, runs it, reads the next
             cwd=folder,
             env=env,
             stdin=subprocess.PIPE,
@@ -126,7 +125,7 @@ def test_its_commands_lead_to_a_completed_and_a_rolled_back_rollout(shell: Shell
     install, up, key, init, shop, gateway, cheaper, too_cheap = COMMANDS
     assert "pip install" in install, "the one that needs an index: tests/deploy/test_wheels.py installs both"
     shell.type(up)
-    while not ready():  # a person reads on meanwhile
+    while not ready():  # meanwhile a person would read on
         assert time.monotonic() - shell.began < 120, shell.said.read_text()
         time.sleep(0.2)
     assert shell.type(key)[0] == 0

@@ -1,4 +1,4 @@
-"""The faults, by what they happen to. Each is done to one place and undone; the rest is the installation's own."""
+"""The faults, by the component that they affect. Each is applied to one place and undone; processes recover alone."""
 
 from tests.faults.kinds import broker, clients, clocks, database, everything, links, processes
 from tests.faults.kinds.kind import KINDS, Kind, possible

@@ -1,4 +1,4 @@
-"""Redis, as a broker, as a cache, and as the messenger between processes."""
+"""Redis as a broker, as a cache, and as the messenger between processes."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def _pid(place: Place) -> int:
 
 @fault("Redis")
 def redis_killed(place: Place) -> None:
-    """F14: workers that end of it are started again by what the documents give."""
+    """F14: workers that exit because of it are restarted by the documented supervisors."""
     os.kill(_pid(place), signal.SIGKILL)
     place.last(2)
     services.start_redis(place.installation.redis_port)
@@ -59,7 +59,7 @@ def redis_out_of_memory(place: Place) -> None:
 
 @fault("Redis")
 def redis_read_only(place: Place) -> None:
-    """As after a failover: it follows somebody, and writes are refused."""
+    """As after a failover: it is a replica, and refuses writes."""
     with _redis(place) as client:
         client.replicaof("127.0.0.1", "1")
         place.last(2)
@@ -79,7 +79,7 @@ def redis_cut(place: Place) -> None:
 
 @fault("Redis")
 def redis_held(place: Place) -> None:
-    """Half open: nothing comes on the present connections any more, neither a word nor a reset."""
+    """Half open: existing connections carry nothing any more, not even a reset."""
     place.installation.redis_door.hold()
 
 

@@ -1,4 +1,4 @@
-"""The clock of one process is wrong for a while, and is put right again."""
+"""The clock of one process is wrong for a while, and is then corrected."""
 
 from tests.faults.kinds.kind import fault
 from tests.faults.kinds.place import Place

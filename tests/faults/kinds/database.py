@@ -1,4 +1,4 @@
-"""The database itself, or every way to it."""
+"""The database itself, or every connection to it."""
 
 from collections.abc import Callable
 
@@ -21,20 +21,20 @@ def database_locked(place: Place) -> None:
 
 @fault("database", "sqlite")
 def file_read(place: Place) -> None:
-    """Somebody copies it, in one long read: what is written meanwhile cannot go from the journal into the file."""
+    """A backup copies it in one long read; meanwhile the journal cannot be written back into the file."""
     with place.installation.administrator.reading():
         place.last(3)
 
 
 @fault("database", "sqlite")
 def file_rewritten(place: Place) -> None:
-    """VACUUM: all of the file is written anew, under a lock that lets nobody write."""
+    """VACUUM: the whole file is rewritten under a lock that blocks all writes."""
     place.installation.administrator.rewrite()
 
 
 @fault("database", "postgres")
 def environments_locked(place: Place) -> None:
-    """Somebody's transaction holds the rows that every change of an environment begins with."""
+    """Another transaction holds the rows that every change of an environment locks first."""
     with place.installation.administrator.rows_locked():
         place.last(2)
 
@@ -85,7 +85,7 @@ def connections_exhausted(place: Place) -> None:
 
 @fault("database", "alone")
 def postgres_stopped_at_once(place: Place) -> None:
-    """An immediate shutdown, which leaves all to the recovery at the next start."""
+    """An immediate shutdown, which requires recovery at the next start."""
     services.stop_postgres_at_once()
     place.last(1)
     services.start_postgres_again()

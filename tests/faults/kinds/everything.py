@@ -13,7 +13,7 @@ def _killed(place: Place, name: str = "") -> None:
 
 @fault(EVERYTHING)
 def everything_killed(place: Place) -> None:
-    """The machine went down."""
+    """As when the machine goes down."""
     _killed(place)
 
 

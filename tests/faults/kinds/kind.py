@@ -1,4 +1,4 @@
-"""What a fault is, and which of them an installation can have."""
+"""What a fault is, and which faults an installation can have."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from tests.support import services
 from tests.support.proxy import Proxy
 
 Inject = Callable[[Place], None]
-ON_SQLITE = ("gateway", "clients", "database", EVERYTHING)  # the parts that an installation there has, too
+ON_SQLITE = ("gateway", "clients", "database", EVERYTHING)  # the parts that an installation on SQLite has
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`part`: what it happens to. `needs`: nothing, "sqlite", "postgres", "clock" (one that can be put wrong), or
-    "alone": a PostgreSQL that nobody else uses.
+    """`part`: the affected component. `needs`: nothing, "sqlite", "postgres", "clock" (one that can be set wrong), or
+    "alone": a PostgreSQL server that nobody else uses.
     """
 
     name: str
@@ -41,8 +41,8 @@ def fault(part: str, needs: str = "") -> Callable[[Inject], Inject]:
 
 
 def possible(installation: Installation, *, whole: bool) -> list[Kind]:
-    """`whole`: all that can be; else, on PostgreSQL, only what SQLite's installation cannot have, so that a slice on
-    each is all kinds once, but for those that would stop the server under other tests.
+    """`whole`: all possible kinds. Otherwise, on PostgreSQL, only those that are impossible on SQLite, so that one
+    slice on each covers every kind once, except those that would stop the server under other tests.
     """
     has = {"", *(("clock",) if installation.clocks is not None else ())}
     if not installation.on_postgres:
@@ -54,7 +54,7 @@ def possible(installation: Installation, *, whole: bool) -> list[Kind]:
 
 @contextmanager
 def wrong(*proxies: Proxy, how: Callable[[Proxy], object]) -> Iterator[None]:
-    """Each proxy goes wrong in this way, and is healed at the end."""
+    """Break each proxy in this way, and heal it at the end."""
     for proxy in proxies:
         how(proxy)
     try:
@@ -65,6 +65,6 @@ def wrong(*proxies: Proxy, how: Callable[[Proxy], object]) -> Iterator[None]:
 
 
 def away(proxy: Proxy) -> None:
-    """Nobody there: new connections are refused, those of now are reset."""
+    """Refuse new connections, and reset the existing ones."""
     proxy.refuse()
     proxy.cut()

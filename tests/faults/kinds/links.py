@@ -1,4 +1,4 @@
-"""One process's way to the database goes wrong, and nobody else's."""
+"""The connection of one process to the database fails; the others work."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ def gateway_database_cut(place: Place) -> None:
 
 @fault("gateway", "postgres")
 def gateway_database_held(place: Place) -> None:
-    """Half open, as a firewall leaves it that forgot a connection: nothing heals it."""
+    """Half open, as after a firewall has forgotten the connection. Nothing heals it."""
     place.process.database.hold()
 
 

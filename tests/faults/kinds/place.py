@@ -1,4 +1,4 @@
-"""Where a fault strikes. No two faults strike one place at the same time."""
+"""The place of a fault. No two faults affect one place at the same time."""
 
 import random
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ EVERYTHING = "everything"
 
 @dataclass(frozen=True)
 class Place:
-    """`part`: gateway, worker, beat, clients, Redis, database or everything; `number` tells two of a part apart."""
+    """`part`: gateway, worker, beat, clients, Redis, database or everything; `number` distinguishes several of a
+    part."""
 
     installation: Installation
     load: Load
@@ -32,21 +33,21 @@ class Place:
 
     @property
     def port(self) -> int:
-        """Of that gateway, past its door."""
+        """Of this gateway, without its proxy."""
         return int(self.installation.direct[self.number % len(self.installation.direct)].rpartition(":")[2])
 
     @property
     def routers(self) -> tuple[RealRouter, ...]:
-        """Those of that gateway."""
+        """Those of this gateway."""
         return self.load.routers[self.number], self.load.recorders[self.number]
 
     def last(self, longest_s: float) -> None:
-        """How long the fault lasts: from half of `longest_s` to all of it."""
+        """Wait for the duration of the fault: between half of `longest_s` and all of it."""
         pause(self.chance.uniform(longest_s / 2, longest_s))
 
 
 def places(installation: Installation) -> list[tuple[str, int]]:
-    """(part, number) of every place but "everything"."""
+    """Return (part, number) of every place except "everything"."""
     found = [("database", 0)]
     for part, number in (("gateway", 2), ("clients", 2), ("worker", 2), ("beat", 2), ("Redis", 1)):
         if installation.on_postgres:

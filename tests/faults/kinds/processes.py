@@ -1,4 +1,4 @@
-"""A process is killed, ended, stopped, or may open and write nothing more."""
+"""A process is killed, terminated or stopped, or can open or write nothing more."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from tests.faults.installation import Process
 from tests.faults.kinds.kind import fault
 from tests.faults.kinds.place import Place
 
-FEW = 8  # open files: fewer than a process has, so that it can open none more
+FEW = 8  # open files: fewer than a process has, so it can open no more
 
 
 def _killed(place: Place) -> None:
@@ -36,7 +36,7 @@ def _children_killed(place: Place) -> None:
 
 @contextmanager
 def _limited(process: Process, what: int, most: int) -> Iterator[None]:
-    """The process and its children get along with so little. What they have already, they keep."""
+    """Limit a resource of the process and its children. What they already have, they keep."""
     before: dict[int, tuple[int, int]] = {}
     for pid in (process.running.pid, *process.children()):
         with suppress(ProcessLookupError):
@@ -57,13 +57,13 @@ def gateway_killed(place: Place) -> None:
 
 @fault("gateway")
 def gateway_worker_killed(place: Place) -> None:
-    """granian's worker, which its parent starts anew."""
+    """The worker of granian, which its parent restarts."""
     _children_killed(place)
 
 
 @fault("gateway")
 def gateway_parent_killed(place: Place) -> None:
-    """The worker is left alone, and must not go on for ever."""
+    """The worker is orphaned, and must not run forever."""
     place.process.running.kill()
 
 
@@ -79,14 +79,14 @@ def gateway_stands_still(place: Place) -> None:
 
 @fault("gateway")
 def gateway_opens_nothing(place: Place) -> None:
-    """Out of file descriptors: it can accept no connection, and begin none."""
+    """Out of file descriptors: it can accept and open no connection."""
     with _limited(place.process, resource.RLIMIT_NOFILE, FEW):
         place.last(2)
 
 
 @fault("gateway")
 def gateway_disk_full(place: Place) -> None:
-    """Whatever it writes to a file is refused: its log, and on SQLite its database."""
+    """Writes to files are refused: to its log, and on SQLite to its database."""
     with _limited(place.process, resource.RLIMIT_FSIZE, 0):
         place.last(2)
 
