@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +42,7 @@ def _same(kept: Any, now: Any, rel: float) -> bool:
     if type(kept) in (int, float) and type(now) in (int, float):
         return math.isclose(kept, now, rel_tol=rel, abs_tol=1e-9)
     return type(kept) is type(now) and bool(kept == now)
+
+
+def each(function: Callable[..., Any], *arguments: tuple[Any, ...]) -> list[Any]:
+    return [function(*given) for given in arguments]
