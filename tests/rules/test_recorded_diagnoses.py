@@ -1,6 +1,6 @@
 """A table of policies at each border of the diagnosis, each crossed with each other, and what is said of them.
 
-The sentences stand in `tests/vectors/diagnoses/`. Who changes one on purpose writes the files anew and reads their
+Codes and figures stand in `tests/vectors/diagnoses/`. Who changes one on purpose writes the files anew and reads their
 difference: `python -m tests.rules.test_recorded_diagnoses`. Why a border lies where it does is in `test_diagnosis`.
 """
 
@@ -27,7 +27,7 @@ from rollout_app.engine.diagnosis import (
 )
 from rollout_app.engine.diagnosis.compare import around
 from rollout_app.engine.diagnosis.models import recorded_success, strongest
-from tests.support.recorded import as_json, differences, write
+from tests.support.recorded import as_json, differences, figures_in, write
 
 HOME = Path(__file__).parents[1] / "vectors" / "diagnoses"
 
@@ -197,11 +197,11 @@ def crossed() -> Iterator[tuple[str, PolicyFigures]]:
 
 
 def said() -> dict[str, dict[str, list[str]]]:
-    """By code and sentence: of which policies it is said."""
+    """By code and the figures in the sentence: of which policies it is said."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, figures in crossed():
         diagnosis = diagnose(figures)
-        found.setdefault(diagnosis.code, {}).setdefault(diagnosis.sentence, []).append(name)
+        found.setdefault(diagnosis.code, {}).setdefault(figures_in(diagnosis.sentence), []).append(name)
     return found
 
 
@@ -309,7 +309,7 @@ def figures_of() -> dict[str, Any]:
 
 
 def test_it_says_what_is_recorded() -> None:
-    assert list(differences(json.loads((HOME / "sentences.json").read_text()), as_json(said()))) == []
+    assert list(differences(json.loads((HOME / "said.json").read_text()), as_json(said()))) == []
 
 
 def test_it_compares_as_is_recorded() -> None:
@@ -317,5 +317,5 @@ def test_it_compares_as_is_recorded() -> None:
 
 
 if __name__ == "__main__":
-    write(HOME / "sentences.json", said())
+    write(HOME / "said.json", said())
     write(HOME / "figures.json", figures_of())

@@ -1,7 +1,7 @@
 """What is said and decided at each border, as recorded: verdicts in words, holds, decisions.
 
-The sentences stand in `tests/vectors/sentences.json`; who changes one on purpose writes the file anew and reads the
-difference: `python -m tests.rules.test_recorded_sentences`.
+The sentences' figures stand in `tests/vectors/sentences.json`; who changes one on purpose writes the file anew and
+reads the difference: `python -m tests.rules.test_recorded_sentences`.
 """
 
 import json

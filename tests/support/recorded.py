@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ def write(path: Path, data: Any) -> None:
 
 
 def as_json(data: Any) -> Any:
-    """As it is kept: nine digits, and infinities as text."""
+    """As it is kept: nine digits, infinities as text, and of a sentence its figures: its words are held elsewhere."""
     return json.loads(json.dumps(_rounded(data)))
 
 
@@ -23,7 +24,13 @@ def _rounded(data: Any) -> Any:
         return [_rounded(value) for value in data]
     if isinstance(data, float):
         return float(f"{data:.9g}") if math.isfinite(data) else str(data)
+    if isinstance(data, str) and data.count(" ") > 2:
+        return figures_in(data)
     return data
+
+
+def figures_in(sentence: str) -> str:
+    return " ".join(["…", *re.findall(r"[-+]?\d[\d.,]*|None|unknown|%|points", sentence)])
 
 
 def differences(kept: Any, now: Any, at: str = "", rel: float = 1e-7) -> Iterator[str]:
