@@ -88,7 +88,8 @@ def differing_tasks(rollout: Rollout) -> dict[str, DifferingShare]:
 def _rows(rollout: Rollout) -> Any:
     """Return the rollout's rows by the index that starts with environment and workload."""
     place = {"environment": rollout.environment_id, "workload": rollout.workload_id}
-    # From the first minute that a router stamped: those of a replay, or of a wrong clock, lie before the start.
+    # Begin with the first minute that a router stamped: in a replay or with a wrong clock, it is before the
+    # start.
     known = [
         moment for moment in (rollout.started_at, minute_totals.stamped(rollout)[0]) if moment is not None
     ]

@@ -72,7 +72,7 @@ def _people() -> tuple[User, User]:
         if person is None:
             person = create_person(
                 name, actor=SYSTEM, reason="One of the demo's people."
-            )  # no password: no login
+            )  # without a password there is no login
             for role in held:
                 grant_role(person, role, "", actor=SYSTEM, reason="One of the demo's people.")
         people.append(person)

@@ -123,7 +123,7 @@ def _evaluate_batch(ids: Sequence[UUID | str], now: datetime, fleets: Fleets) ->
         if is_ahead(now, subject.stage_entered_at, subject.paused_at) and set_back(
             whole_rollout(subject.pk), now
         ):
-            words[subject.name] = "clock"  # the next evaluation finds its times as if they were now
+            words[subject.name] = "clock"  # the next evaluation finds the corrected times
             continue
         match subject.state:
             case State.RUNNING | State.PAUSED:

@@ -30,7 +30,7 @@ from rollout_app.review.workloads import review_workload
 from rollout_app.selectors import rollout_for
 
 MOST_DAYS = 90
-MOST_BY_DAY = 31  # days told one by one: each is a row of every endpoint
+MOST_BY_DAY = 31  # maximum days listed one by one; each is a row per endpoint
 STEPS = {"day": 1, "week": 7}
 _DAYS = OpenApiParameter("days", int, description=f"Length in days, 1 to {MOST_DAYS}; 7 if not given.")
 

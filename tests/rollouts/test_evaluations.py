@@ -82,7 +82,8 @@ def test_it_counts_each_minute_once_in_any_batches() -> None:
     row = Rollout.objects.get(pk=rollout.pk)
     judged = sum(tally["candidate_tasks"] for tally in row.evidence["tallies"].values())
     minutes = ArmTotals.objects.filter(rollout=str(rollout.pk), arm="candidate").order_by("minute")
-    closed = [minute.tasks for minute in minutes][:-2]  # the last was not evaluated, the one before is open
+    # The last was not evaluated, the one before is still open.
+    closed = [minute.tasks for minute in minutes][:-2]
     assert judged == sum(closed)
     assert row.evaluations == len(closed)  # an evaluation without a new window is not counted
 

@@ -143,7 +143,7 @@ def test_unreadable_minutes_are_read_again_once_a_minute(monkeypatch: pytest.Mon
         reads = 0
         assert reconcile.evaluate([rollout.pk], now=now + timedelta(seconds=seconds)) == ["error"]
         seen.append(reads)
-    assert seen == [2, 1, 1, 2]  # by the evaluation itself, and for what is asked then
+    assert seen == [2, 1, 1, 2]  # by the evaluation itself, and by the rescue
 
 
 @pytest.mark.parametrize("unit", ["request", "user"])
@@ -164,7 +164,7 @@ def test_it_does_not_advance_if_a_part_of_the_evidence_raises(
         assert set(reconcile.evaluate([rollout.pk])) <= {"hold", "error"}
     rollout.refresh_from_db()
     assert (rollout.state, rollout.stage) == (State.RUNNING, 0)
-    if part.endswith("_exact"):  # not asked for, in a rollout without its figures
+    if part.endswith("_exact"):  # not used in a rollout without its figures
         return
     assert rollout.hold_code == "evaluation_failed"
     assert "OverflowError" in rollout.hold_sentence

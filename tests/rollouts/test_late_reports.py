@@ -60,7 +60,7 @@ def test_it_advances_if_both_arms_report_late_equally() -> None:
     traffic.minutes(60)
     assert reconcile.reconcile(rollout.pk) == "advance"
     rollout.refresh_from_db()
-    assert rollout.evidence["shares"]["late"]["0"][:2] == [12, 48]  # of three judged minutes
+    assert rollout.evidence["shares"]["late"]["0"][:2] == [12, 48]  # over three judged minutes
 
 
 def test_it_advances_once_late_reports_are_negligible() -> None:

@@ -38,7 +38,7 @@ from rollout_app.rehearsal import scenario
 from rollout_app.rehearsal.replay import Replay, Stamps
 
 _OPERATOR = Actor("system", "replay", "manage.py replay")
-_READBACK_S = 20  # its routers follow within a poll, and the engine looks every two seconds
+_READBACK_S = 20  # routers follow within a poll, and the engine evaluates every two seconds
 
 
 class Command(BaseCommand):
@@ -71,7 +71,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def _rehearse(self, options: dict[str, Any]) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request of the routers
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # otherwise logs every request of the routers
         _check(options)
         rollout, playable = _proposed(options, scenario.tasks_of(source_of(options, dollars_per_million())))
         tasks = playable.tasks
