@@ -1,4 +1,4 @@
-"""The reviews by API: of a workload, an owner, an environment, a rollout; as JSON and as CSV."""
+"""The reviews through the API: of a workload, an owner, an environment, a rollout; as JSON and CSV."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def two(db: None) -> tuple[Environment, Workload, Workload]:
-    """Two teams' workloads in one environment, with outcomes of the last two weeks."""
+    """The workloads of two teams in one environment, with outcomes of the last two weeks."""
     environment, now = builders.environment(), clock.now()
     workloads = [builders.workload(owner=builders.team(name)) for name in ("support", "search")]
     for number, workload in enumerate(workloads):
@@ -38,7 +38,7 @@ def get(path: str, **query: Any) -> Any:
     return logged_in("viewer", "viewer").get(f"/api/v1/{path}", query)
 
 
-def test_the_environments_parts_add_up(two: tuple[Environment, Workload, Workload]) -> None:
+def test_the_parts_of_an_environment_add_up(two: tuple[Environment, Workload, Workload]) -> None:
     environment, support, search = two
     told = get(f"environments/{environment.name}/review").json()
     for level in ("by_owner", "by_workload", "by_endpoint"):
@@ -53,7 +53,7 @@ def test_the_environments_parts_add_up(two: tuple[Environment, Workload, Workloa
     assert told["as_of"] is not None
 
 
-def test_an_owners_review_holds_only_their_workloads(two: tuple[Environment, Workload, Workload]) -> None:
+def test_the_review_of_an_owner_has_only_their_workloads(two: tuple[Environment, Workload, Workload]) -> None:
     environment, support, _ = two
     told = get(f"environments/{environment.name}/review", owner="support").json()
     assert [row["workload"] for row in told["by_workload"]] == [support.name]
@@ -61,7 +61,7 @@ def test_an_owners_review_holds_only_their_workloads(two: tuple[Environment, Wor
     assert get(f"environments/{environment.name}/review", owner="nobody").status_code == 404
 
 
-def test_a_workloads_review_says_what_changed(two: tuple[Environment, Workload, Workload]) -> None:
+def test_the_review_of_a_workload_shows_what_changed(two: tuple[Environment, Workload, Workload]) -> None:
     environment, support, _ = two
     told = get(f"environments/{environment.name}/review/{support.name}").json()
     first = told["what_changed"][0]
@@ -78,8 +78,8 @@ def test_a_workloads_review_says_what_changed(two: tuple[Environment, Workload, 
     assert sum(row["effects"]["total_nusd"] for row in told["what_changed"]) == told["effects"]["total_nusd"]
 
 
-def test_a_review_without_a_figure_says_null_and_never_fails(db: None) -> None:
-    """A7: the time before cost nothing; and with nothing at all."""
+def test_a_missing_figure_is_null(db: None) -> None:
+    """A7: the period before cost nothing; and a review without any outcome."""
     environment, workload, now = builders.environment(), builders.workload(), clock.now()
     builders.served(environment, workload)
     path = f"environments/{environment.name}/review/{workload.name}"
@@ -93,7 +93,7 @@ def test_a_review_without_a_figure_says_null_and_never_fails(db: None) -> None:
 
 
 @pytest.mark.parametrize("days", ["0", "91", "-1", "x", "1.5", "", "٣"])
-def test_it_refuses_a_length_that_is_none(two: tuple[Environment, Workload, Workload], days: str) -> None:
+def test_it_refuses_an_invalid_length(two: tuple[Environment, Workload, Workload], days: str) -> None:
     environment, support, _ = two
     for path in (
         f"environments/{environment.name}/review",
@@ -108,7 +108,7 @@ def table(path: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(response.content.decode())))
 
 
-def test_the_csv_holds_the_same_figures(two: tuple[Environment, Workload, Workload]) -> None:
+def test_the_csv_has_the_same_figures(two: tuple[Environment, Workload, Workload]) -> None:
     environment, support, _ = two
     told = get(f"environments/{environment.name}/review").json()
     rows = table(f"environments/{environment.name}/review.csv")
@@ -123,7 +123,7 @@ def test_the_csv_holds_the_same_figures(two: tuple[Environment, Workload, Worklo
     assert {row["level"] for row in rows} == parts | {"change", "latency", "what_changed", "diagnosis"}
 
 
-def test_the_csv_holds_no_formula(db: None) -> None:
+def test_the_csv_contains_no_formulas(db: None) -> None:
     environment, workload = builders.environment(), builders.workload()
     builders.served(environment, workload)
     outcome(environment, workload, clock.now() - DAY, endpoint='=HYPERLINK("http://x")')
@@ -133,7 +133,7 @@ def test_the_csv_holds_no_formula(db: None) -> None:
 
 
 def served_both(rollout: Rollout, *, minutes: int, ours: int, cost: int) -> None:
-    """Both arms' outcomes of the rollout's first minutes."""
+    """Write outcomes of both arms in the first minutes of the rollout."""
     assert rollout.started_at is not None
     for minute in range(minutes):
         at = rollout.started_at.replace(second=0, microsecond=0) + minute * MINUTE
@@ -144,7 +144,7 @@ def served_both(rollout: Rollout, *, minutes: int, ours: int, cost: int) -> None
             )  # fmt: skip
 
 
-def test_a_rollouts_review_compares_its_arms(db: None) -> None:
+def test_the_review_of_a_rollout_compares_its_arms(db: None) -> None:
     rollout = places.started(plan=[{"mode": "percentage", "share_pcm": 50_000}, {"mode": "full"}])
     Rollout.objects.filter(pk=rollout.pk).update(started_at=clock.now() - 10 * MINUTE)
     rollout.refresh_from_db()
@@ -186,10 +186,10 @@ def test_it_requires_a_role_in_that_environment(db: None, path: str) -> None:
     assert logged_in("stranger", "admin", environment="elsewhere").get(f"/api/v1/{asked}").status_code == 404
 
 
-def test_an_environments_interval_is_of_the_sums_that_keep_squares(
+def test_the_interval_of_an_environment_uses_only_sums_with_squares(
     two: tuple[Environment, Workload, Workload],
 ) -> None:
-    """Running sums are read without squares: an interval from them would be wrong, and looked right."""
+    """Running sums are read without squares; an interval from them would look right and be wrong."""
     environment, support, _ = two
     for place in (environment.name, f"{environment.name}/review/{support.name}"):
         path = f"environments/{place}" if "/review/" in place else f"environments/{place}/review"

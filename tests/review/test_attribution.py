@@ -1,4 +1,4 @@
-"""Why the cost changed: the parts add up to the whole, whatever the cells are."""
+"""Why the cost changed: the parts add up to the total for any cells."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_the_effects_add_up_to_the_change_of_cost(now: dict[str, Any], before: d
         ({"a": OutcomeSums(tasks=9)}, {"a": OutcomeSums(tasks=7)}, CostEffects()),
     ],
 )
-def test_it_tells_more_traffic_from_dearer_tasks(
+def test_it_distinguishes_more_traffic_from_more_expensive_tasks(
     now: dict[str, Any], before: dict[str, Any], effects: CostEffects
 ) -> None:
     assert joined(None, attribute(now, before)).effects == effects
@@ -67,7 +67,7 @@ def test_a_shift_between_endpoints_is_mix() -> None:
     assert effects == {"cheap": CostEffects(mix=-600), "rich": CostEffects(mix=6_000)}
 
 
-def test_what_changed_most_comes_first() -> None:
+def test_the_largest_change_comes_first() -> None:
     before = {"a": sums(100, 10), "b": sums(100, 10), "c": sums(100, 10, success=0.95)}
     now = {"a": sums(100, 11), "b": sums(100, 30), "c": sums(100, 10, success=0.5)}
     assert [cell.key for cell in attribute(now, before)] == ["b", "c", "a"]
@@ -82,7 +82,7 @@ def test_what_changed_most_comes_first() -> None:
         ({}, {"large": 100}, None),
     ],
 )
-def test_it_says_where_tasks_moved(
+def test_it_shows_where_tasks_moved(
     now: dict[str, int], before: dict[str, int], moved: tuple[str, float] | None
 ) -> None:
     shift = model_shift(now, before)
@@ -96,7 +96,7 @@ def said(now: OutcomeSums, before: OutcomeSums, *, moved: dict[str, int] | None 
     return text.replace("\u202f", " ")
 
 
-def test_its_sentence_says_where_tasks_went_what_that_costs_and_what_it_did_to_success() -> None:
+def test_its_sentence_names_the_shift_its_cost_and_its_effect_on_success() -> None:
     dollar = 10**9
     text = said(
         sums(1_000, 6 * dollar, 0.916), sums(1_000, 10 * dollar, 0.918), moved={"small": 31, "large": 69}
@@ -123,5 +123,5 @@ def test_its_sentence_says_where_tasks_went_what_that_costs_and_what_it_did_to_s
         ),
     ],
 )
-def test_its_sentence_says_what_cannot_be_told(now: OutcomeSums, before: OutcomeSums, text: str) -> None:
+def test_its_sentence_names_what_is_unknown(now: OutcomeSums, before: OutcomeSums, text: str) -> None:
     assert said(now, before) == text

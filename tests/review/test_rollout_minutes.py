@@ -1,4 +1,4 @@
-"""Which minutes a rollout's review is of."""
+"""The minutes that the review of a rollout covers."""
 
 from datetime import timedelta
 
@@ -12,8 +12,8 @@ from tests.support.traffic import Traffic
 
 
 @pytest.mark.django_db
-def test_minutes_that_routers_stamped_before_its_start_are_its_own() -> None:
-    """A replay's routers live an hour ago; the demo said "0 graded tasks" of thousands."""
+def test_minutes_stamped_before_its_start_are_included() -> None:
+    """The routers of a replay are an hour behind; the demo reported "0 graded tasks" out of thousands."""
     rollout = places.started(plan=[{"mode": "percentage", "share_pcm": 20_000}, {"mode": "full"}])
     start = (clock.now() - timedelta(hours=1)).replace(second=0, microsecond=0)
     Traffic(rollout, start=start).minutes(10)

@@ -1,4 +1,4 @@
-"""Sums by hour and day: exact, whatever comes late, and made again on demand."""
+"""Sums by hour and day: exact, including late outcomes, and rebuilt on demand."""
 
 import random
 from collections.abc import Iterator
@@ -52,14 +52,14 @@ def week(place: tuple[Environment, Workload]) -> Iterator[tuple[Environment, Wor
 
 
 def plain(environment: Environment, workload: Workload, start: datetime, end: datetime) -> dict[Any, Any]:
-    """The same from the outcomes alone."""
+    """Compute the same from the outcomes alone."""
     whole = reading.Sources((), (), [(start, end)])
     ((rows, aggregates),) = reading._rows(environment, workload, whole)
     found = rows.order_by().values_list(*reading.Route._fields).annotate(**aggregates)
     return {tuple(values[:7]): columns.as_sums(values[7:]) for values in found}
 
 
-def test_any_time_reads_as_the_outcomes_add_up(week: tuple[Environment, Workload]) -> None:
+def test_any_period_equals_the_sum_of_the_outcomes(week: tuple[Environment, Workload]) -> None:
     rng = random.Random(5)
     rollups.refresh(NOW)
     used = reading.sources(*week, NOW - 7 * DAY, NOW)
@@ -85,7 +85,7 @@ def test_latencies_are_merged(week: tuple[Environment, Workload]) -> None:
     assert sum(histogram.total for histogram in after.values()) == tasks
 
 
-def test_what_comes_late_is_read_at_once_and_rolled_up_next(place: tuple[Environment, Workload]) -> None:
+def test_late_outcomes_are_read_at_once_and_rolled_up_next(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - 3 * DAY, tasks=10)
     rollups.refresh(NOW)
     outcome(*place, NOW - 3 * DAY + timedelta(minutes=1), tasks=5)
@@ -96,7 +96,7 @@ def test_what_comes_late_is_read_at_once_and_rolled_up_next(place: tuple[Environ
     assert [row.tasks for row in RunningOutcomes.objects.order_by("day")] == [15, 15, 15, 15]
 
 
-def test_an_hour_that_changes_while_it_is_rolled_up_stays_marked(
+def test_an_hour_that_changes_during_its_roll_up_stays_marked(
     place: tuple[Environment, Workload], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome(*place, NOW - HOUR, tasks=10)
@@ -115,19 +115,19 @@ def test_an_hour_that_changes_while_it_is_rolled_up_stays_marked(
     assert sum(HourOutcomes.objects.values_list("tasks", flat=True)) == 17
 
 
-def test_an_hour_under_way_is_rolled_up_again_once_it_is_over(place: tuple[Environment, Workload]) -> None:
+def test_the_current_hour_is_rolled_up_again_once_it_is_over(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - timedelta(minutes=5))
     rollups.roll_up(NOW)
     state = HourState.objects.get()
     assert (state.changes, state.rolled, state.final) == (1, 1, False)
     assert HourOutcomes.objects.get().latency_histogram == {}
-    assert rollups.roll_up(NOW) == 0  # nothing came in
+    assert rollups.roll_up(NOW) == 0  # no new outcomes
     rollups.roll_up(NOW + HOUR)
     assert HourState.objects.get().final
     assert HourOutcomes.objects.get().latency_histogram == {"zero": 0, "counts": {"100": 100}}
 
 
-def test_a_day_is_ready_only_when_it_is_over(place: tuple[Environment, Workload]) -> None:
+def test_a_day_is_complete_only_when_it_is_over(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - HOUR)
     rollups.refresh(NOW)
     assert not DayState.objects.exists()
@@ -136,7 +136,7 @@ def test_a_day_is_ready_only_when_it_is_over(place: tuple[Environment, Workload]
     assert [state.day for state in DayState.objects.all()] == [(NOW - DAY).date()]
 
 
-def test_running_sums_go_on_without_traffic(place: tuple[Environment, Workload]) -> None:
+def test_running_sums_continue_without_traffic(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - 2 * DAY, tasks=10)
     rollups.refresh(NOW - 2 * DAY)
     rollups.refresh(NOW + 2 * DAY)
@@ -144,7 +144,7 @@ def test_running_sums_go_on_without_traffic(place: tuple[Environment, Workload])
     assert list(rows) == [((NOW + n * DAY).date(), 10) for n in (-2, -1, 0, 1, 2)]
 
 
-def test_running_sums_hold_though_an_older_day_comes_later(place: tuple[Environment, Workload]) -> None:
+def test_running_sums_are_correct_after_late_days(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - DAY, tasks=10)
     rollups.refresh(NOW)
     outcome(*place, NOW - 4 * DAY, tasks=3, endpoint="/b")
@@ -154,7 +154,7 @@ def test_running_sums_hold_though_an_older_day_comes_later(place: tuple[Environm
     assert not RunningOutcomes.objects.filter(day=(NOW - 2 * DAY).date(), endpoint="/a").exists()
 
 
-def test_every_figure_of_the_running_sums_is_the_sum_of_the_days(week: tuple[Environment, Workload]) -> None:
+def test_the_running_sums_equal_the_sums_of_the_days(week: tuple[Environment, Workload]) -> None:
     rollups.refresh(NOW)
     for endpoint in ("/a", "/b"):
         days = DayOutcomes.objects.filter(endpoint=endpoint)
@@ -163,7 +163,7 @@ def test_every_figure_of_the_running_sums_is_the_sum_of_the_days(week: tuple[Env
             assert getattr(last, column) == pytest.approx(sum(days.values_list(column, flat=True)))
 
 
-def test_a_rebuild_gives_the_same(week: tuple[Environment, Workload]) -> None:
+def test_a_rebuild_gives_the_same_sums(week: tuple[Environment, Workload]) -> None:
     rollups.refresh(NOW)
     before = list(DayOutcomes.objects.order_by("day", "version").values(*columns.COLUMNS))
     HourOutcomes.objects.update(tasks=0)
@@ -172,7 +172,7 @@ def test_a_rebuild_gives_the_same(week: tuple[Environment, Workload]) -> None:
     assert list(DayOutcomes.objects.order_by("day", "version").values(*columns.COLUMNS)) == before
 
 
-def test_the_check_finds_what_was_written_past_ingest(week: tuple[Environment, Workload]) -> None:
+def test_the_check_finds_outcomes_not_written_by_ingest(week: tuple[Environment, Workload]) -> None:
     rollups.refresh(NOW)
     call_command("rollups", check=True)
     row = HourOutcomes.objects.order_by("pk")[3]
@@ -183,7 +183,7 @@ def test_the_check_finds_what_was_written_past_ingest(week: tuple[Environment, W
     call_command("rollups", check=True)
 
 
-def test_the_command_says_which_day_it_cannot_read(db: None) -> None:
+def test_the_command_names_the_day_that_it_cannot_read(db: None) -> None:
     with pytest.raises(CommandError, match="is not a date"):
         call_command("rollups", rebuild=True, since="soon")
 
@@ -198,7 +198,7 @@ def test_pruning_keeps_days_longer_than_hours(place: tuple[Environment, Workload
     assert total(reading.routes(*place, NOW - 120 * DAY, NOW).values()).tasks == 200
 
 
-def test_a_mirrored_run_is_counted_apart(place: tuple[Environment, Workload]) -> None:
+def test_mirrored_runs_are_counted_separately(place: tuple[Environment, Workload]) -> None:
     outcome(*place, NOW - 2 * HOUR, mirror={"n": 4, "both": 4, "candidate_cost_nusd": 500})
     for _ in range(2):
         sums = total(reading.routes(*place, NOW - DAY, NOW).values())
@@ -212,7 +212,7 @@ def test_a_mirrored_run_is_counted_apart(place: tuple[Environment, Workload]) ->
         ({}, 100, 92, 100_000),
         ({"priced": 50, "success": 1.0}, 50, 50, 50_000),  # A1
         ({"priced": 50, "success": 0.0}, 50, 0, 50_000),
-        ({"priced": 50}, 0, 0, 0),  # which of the 92 have a cost, nobody knows
+        ({"priced": 50}, 0, 0, 0),  # it is unknown which of the 92 have a cost
         ({"graded": 50}, 0, 0, 0),
         ({"priced": 0}, 0, 0, 0),
         (  # as reported: 40 tasks have both
@@ -223,7 +223,7 @@ def test_a_mirrored_run_is_counted_apart(place: tuple[Environment, Workload]) ->
         ),
     ],
 )
-def test_cost_per_success_rests_on_what_follows_from_the_counts(
+def test_cost_per_success_uses_only_what_the_counts_imply(
     place: tuple[Environment, Workload], fields: dict[str, Any], n: int, successes: int, cost: int
 ) -> None:
     outcome(*place, NOW - HOUR, **fields)

@@ -29,7 +29,7 @@ def review(place: Place, days: int, owner: str | None = None) -> EnvironmentRevi
     return review_environment(place[0], days=days, now=NOW, owner=owner)
 
 
-def test_the_days_add_up_and_say_what_was_saved(place: Place) -> None:
+def test_the_days_add_up_and_show_the_saving(place: Place) -> None:
     for day in range(14):
         outcome(*place, NOW - day * DAY, tasks=100, cost=1_000 if day >= 7 else 600)
     found = review(place, 7)
@@ -39,7 +39,7 @@ def test_the_days_add_up_and_say_what_was_saved(place: Place) -> None:
     assert sum(part.saved or 0 for part in found.spend) == found.owners[0].saved
 
 
-def test_a_long_time_is_told_by_weeks(place: Place) -> None:
+def test_a_long_period_is_shown_by_weeks(place: Place) -> None:
     for day in range(0, 60, 5):
         outcome(*place, NOW - day * DAY, tasks=10, cost=100)
     found = review(place, 30)
@@ -47,7 +47,7 @@ def test_a_long_time_is_told_by_weeks(place: Place) -> None:
     assert sum(part.spend for part in found.spend) == found.whole.now.cost
 
 
-def test_an_endpoint_that_is_new_has_saved_nobody_knows_what(place: Place) -> None:
+def test_the_saving_of_a_new_endpoint_is_unknown(place: Place) -> None:
     outcome(*place, NOW - 9 * DAY, tasks=100, cost=1_000, endpoint="/old")
     outcome(*place, NOW - DAY, tasks=100, cost=500, endpoint="/new")
     outcome(*place, NOW - DAY, tasks=100, cost=500, endpoint="/old")
@@ -56,12 +56,12 @@ def test_an_endpoint_that_is_new_has_saved_nobody_knows_what(place: Place) -> No
     assert (parts[0].spend, parts[0].saved, parts[0].covered) == (0, None, 0)
 
 
-def test_without_a_time_before_nothing_is_said_of_a_saving(place: Place) -> None:
+def test_without_an_earlier_period_there_is_no_saving(place: Place) -> None:
     outcome(*place, NOW - DAY, tasks=100, cost=500)
     assert [part.saved for part in review(place, 7).spend] == [None] * 7
 
 
-def test_the_interval_is_of_these_tasks_or_not_told(place: Place) -> None:
+def test_the_interval_covers_these_tasks_or_is_missing(place: Place) -> None:
     for day in range(3):
         for model, cost in (("small", 500), ("large", 1_500)):
             outcome(*place, NOW - day * DAY, tasks=200, cost=cost, model=model)
@@ -75,13 +75,13 @@ def test_the_interval_is_of_these_tasks_or_not_told(place: Place) -> None:
     assert interval_of_the_whole(place[0], review(place, 7, "elsewhere"), "elsewhere") == (None, None)
 
 
-def test_the_api_gives_it(place: Place) -> None:
+def test_the_api_returns_it(place: Place) -> None:
     answer: Any = Caller("viewer")("GET", "environments/production/review?days=30").json()
     assert len(answer["by_time"]) == 5 and answer["by_time"][0]["saved_nusd"] is None
     assert answer["now"]["cost_per_success_low_nusd"] is None
 
 
-def test_spend_is_told_by_owner_as_json_and_as_csv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spend_is_available_by_owner_as_json_and_csv(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     other = builders.workload("search")
     for day in range(14):
         outcome(*place, NOW - day * DAY, tasks=100, cost=1_000 if day >= 7 else 600)

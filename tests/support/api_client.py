@@ -1,4 +1,4 @@
-"""People at the admin API, and how they send."""
+"""People who use the admin API, and their requests."""
 
 from typing import Any
 

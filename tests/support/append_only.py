@@ -1,4 +1,4 @@
-"""How tests empty tables that only grow: the triggers are lifted for the flush between two tests, only then.
+"""Lets tests empty append-only tables: the triggers are removed for the flush between two tests, and only then.
 
 Production code has no such switch. `conftest.py` wraps the flush in `lifted`.
 """
@@ -13,7 +13,7 @@ from controlplane.audit.triggers import PREFIX
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Without the append-only triggers inside; they stand again afterwards, as they were."""
+    """Remove the append-only triggers inside the block, and restore them afterwards."""
     lift, restore = _postgresql() if connection.vendor == "postgresql" else _sqlite()
     _run(lift)
     try:

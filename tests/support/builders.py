@@ -1,4 +1,4 @@
-"""Things to test with, made by the real actions. Each call makes a new one; `next_name` keeps names apart."""
+"""Test data, created with the real actions. Each call creates a new object; `next_name` makes names unique."""
 
 from itertools import count
 from typing import Any
@@ -33,7 +33,7 @@ def team(name: str = "") -> Team:
 
 
 def catalogue() -> dict[str, Model]:
-    """The two models of `document`, added when they are not there yet."""
+    """Return the two models of `document`, and add them if they are missing."""
     for name, (tokens_in, tokens_out, window, quality) in CATALOGUE.items():
         if not Model.objects.filter(name=name).exists():
             actions.add_model(
@@ -78,7 +78,7 @@ def document(workload: Workload, **changes: Any) -> dict[str, Any]:
 
 
 def version(workload: Workload, *, actor: Actor = SYSTEM, **changes: Any) -> PolicyVersion:
-    """A new version; without changes its content still differs from every other, by the rule's border."""
+    """Create a version. Without changes its content still differs from every other one, by the rule's threshold."""
     catalogue()
     if not changes:
         when = f"request.prompt_tokens > {8_000 + next(_numbers)}"
@@ -87,7 +87,7 @@ def version(workload: Workload, *, actor: Actor = SYSTEM, **changes: Any) -> Pol
 
 
 def served(environment: Environment, workload: Workload, **changes: Any) -> Assignment:
-    """A first version, served."""
+    """Create a first version and serve it."""
     return actions.serve_first(
         environment,
         version(workload, **changes),

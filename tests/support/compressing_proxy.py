@@ -1,4 +1,4 @@
-"""A reverse proxy that compresses answers itself and marks their ETags, as Apache's mod_deflate does."""
+"""A reverse proxy that compresses responses itself and changes their ETags, like Apache's mod_deflate."""
 
 import gzip
 import threading
@@ -13,7 +13,7 @@ _OF_EACH_HOP = frozenset(
 
 
 class CompressingProxy:
-    """`with CompressingProxy(url) as proxy`: `proxy.url` leads to `url`; `statuses` are of its answers to GETs."""
+    """`with CompressingProxy(url) as proxy`: `proxy.url` leads to `url`; `statuses` are those of responses to GETs."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=60)
@@ -46,7 +46,7 @@ class CompressingProxy:
 
             def _forward(self, body: bytes) -> None:
                 asked = {k: v for k, v in self.headers.items() if k.lower() not in _OF_EACH_HOP | {"host"}}
-                # The proxy compresses, so it asks for the plain body.
+                # The proxy compresses, so it requests the plain body.
                 answer = proxy._client.request(
                     self.command, self.path, content=body, headers={**asked, "Accept-Encoding": "identity"}
                 )

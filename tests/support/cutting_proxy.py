@@ -1,4 +1,4 @@
-"""A reverse proxy with a short time limit: it answers 504, or resets, when an answer takes too long."""
+"""A reverse proxy with a short time limit: it answers 504, or resets, if a response takes too long."""
 
 import socket
 import struct
@@ -12,9 +12,9 @@ _GATEWAY_TIMEOUT = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\nConnec
 
 
 class CuttingProxy:
-    """`with CuttingProxy(url, after_s=3, how="504") as proxy`: forwards to `url`, cuts what takes longer.
+    """`with CuttingProxy(url, after_s=3, how="504") as proxy`: forwards to `url`, and cuts what takes longer.
 
-    how   `504`: an answer of its own; `reset`: the connection is reset without a word
+    how   `504`: its own response; `reset`: a reset without a response
     """
 
     def __init__(self, url: str, *, after_s: float, how: str) -> None:
@@ -35,7 +35,7 @@ class CuttingProxy:
         self._listener.close()
 
     def wait_for_cuts(self, number: int, timeout: float = 30.0) -> bool:
-        """Whether so many were cut in time."""
+        """Return whether this many were cut in time."""
         deadline = time.monotonic() + timeout
         return all(self._cuts.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in range(number))
 
@@ -48,7 +48,7 @@ class CuttingProxy:
             threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
     def _forward(self, client: socket.socket) -> None:
-        """One connection, request after request: whole requests and answers are small here."""
+        """Serve one connection, request after request. Requests and responses are small here, so each is read whole."""
         try:
             with client, socket.create_connection(self._target) as server:
                 while request := client.recv(65_536):

@@ -1,4 +1,4 @@
-"""What `deploy/` would run: each process's command and settings, read from its files."""
+"""What `deploy/` runs: the command and settings of each process, read from its files."""
 
 import configparser
 import re
@@ -21,7 +21,7 @@ ENV_FILES = sorted(DEPLOY.glob("*/*.env.example"))
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """`where` it stands; its command, without the interpreter's path."""
+    """`where` it is defined, and its command without the interpreter's path."""
 
     where: str
     command: list[str] = field(default_factory=list)

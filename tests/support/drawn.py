@@ -1,4 +1,4 @@
-"""Simulated logs of a rollout whose truth is known: success depends on what the outcome model is not told."""
+"""Simulated logs of a rollout with a known truth: success depends on something hidden from the outcome model."""
 
 import math
 import random
@@ -13,10 +13,10 @@ _DRIFT = 0.1  # of success, over the hidden difficulty; less where it would reac
 
 @dataclass(frozen=True, slots=True)
 class DrawnLog:
-    """How the tasks come about.
+    """How the tasks are generated.
 
     success    of the baseline and of the candidate
-    per_unit   tasks of a unit; `unlike` is how far units' rates differ (uniform, ± this)
+    per_unit   tasks of a unit; `unlike` is how much the rates of units differ (uniform, ± this)
     ungraded   share of the baseline's and of the candidate's tasks
     """
 
@@ -30,7 +30,8 @@ class DrawnLog:
 
     @property
     def truth(self) -> dict[str, float]:
-        """Of the candidate, and its change against the baseline; without rounding of costs to whole nano-dollars."""
+        """The values of the candidate, and their change from the baseline, without rounding costs to whole
+        nano-dollars."""
         mean = math.exp(_SPREAD**2 / 2) * 1.5
         cost, before = self.cost[1] * mean, self.cost[0] * mean
         return {
@@ -43,7 +44,7 @@ class DrawnLog:
 
     @staticmethod
     def figures(value: Value, change: ValueChange) -> dict[str, Interval]:
-        """What is estimated, by the names of `truth`."""
+        """Return the estimates under the names of `truth`."""
         return {
             "success": value.success,
             "cost_per_task": value.cost_per_task,
@@ -53,7 +54,8 @@ class DrawnLog:
         }
 
     def draw(self, seed: int) -> tuple[list[Observation], list[Observation]]:
-        """The candidate's view of one log and the baseline's. Their outcome model sees a die, not the difficulty."""
+        """Return the candidate's view of one log and the baseline's. Their outcome model sees a die, not the
+        difficulty."""
         chance = random.Random(seed)
         views: tuple[list[Observation], list[Observation]] = ([], [])
         for unit in range(self.tasks // self.per_unit):

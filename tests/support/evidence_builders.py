@@ -1,4 +1,4 @@
-"""Short ways to make evidence."""
+"""Shortcuts for creating evidence."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,7 +79,7 @@ def stratum(stage: int, minute: int, candidate: ArmSums, baseline: ArmSums) -> C
 
 
 def ledger(stage: int = 1, looks: int = 0, n: tuple[int, int] = (100, 1_900), **bad: float) -> Accumulator:
-    """A ledger that saw `looks` strata of n tasks (candidate, baseline); `bad` is the candidate's."""
+    """A ledger that saw `looks` strata of n tasks (candidate, baseline). `bad` are rates of the candidate."""
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     for minute in range(looks):
         opened.add(stratum(stage, minute, arm(n[0], **bad), arm(n[1])))

@@ -1,8 +1,8 @@
-"""The API's document put to the test by schemathesis: requests drawn from it, sent to Django in this process.
+"""Tests the API document with schemathesis: requests drawn from it, sent to Django in this process.
 
-Most drawn requests would end at their address: nothing has that name. So a part of each is put back to what the matrix
-grants (`tests/trust/matrix`): the address, `If-Match`, some members of the body. What is left of the drawn values is
-read by the code behind the guards.
+Most drawn requests would fail at their URL, because no object has that name. So a part of each is replaced by what the
+matrix grants (`tests/trust/matrix`): the URL, `If-Match`, some members of the body. The code behind the guards reads
+the remaining drawn values.
 """
 
 import logging
@@ -27,20 +27,20 @@ from tests.trust.matrix.asking import ROWS
 from tests.trust.matrix.needs import Row
 from tests.trust.matrix.world import World
 
-# What every answer must keep to. That unknown members are taken is the API's rule, so "negative" data may be granted.
+# What every response must satisfy. The API accepts unknown members by design, so "negative" data may be accepted.
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
-KEPT = 0.8  # of addresses, `If-Match` and members of a body: how many are as the matrix has them
-TOLD = 2_000  # characters of a failure
+KEPT = 0.8  # share of URLs, `If-Match` and members of a body that are taken from the matrix
+TOLD = 2_000  # of a failure, in characters
 
 
 @contextmanager
 def quiet_requests() -> Iterator[None]:
-    """Django ends connections between requests, which would end the test's own transaction, and logs each 4xx."""
+    """Django closes connections between requests, which would end the test's transaction, and logs each 4xx."""
     signals = (request_started, request_finished)
     for signal in signals:
         signal.disconnect(close_old_connections)
@@ -54,13 +54,13 @@ def quiet_requests() -> Iterator[None]:
 
 
 def granted_rows() -> dict[str, Row]:
-    """The matrix's row of each operation, by `GET /api/v1/plans/{}`: what a parameter is called differs."""
+    """The matrix's row of each operation, by `GET /api/v1/plans/{}`, because parameter names differ."""
     rows = [row for row in ROWS if row.template.startswith("api/v1/")]
     return {f"{row.method} /{re.sub('<[^>]*>', '{}', row.template)}": row for row in rows}
 
 
 class Fuzzer:
-    """`seed` decides what is drawn. `asked` counts the answers by status; `failures` are texts for people, by kind."""
+    """`seed` determines the draws. `asked` counts responses by status; `failures` are readable texts, by kind."""
 
     def __init__(self, world: World, key: str, seed: int) -> None:
         self._world, self._seed, self._rows = world, seed, granted_rows()
@@ -75,7 +75,7 @@ class Fuzzer:
         return [one.ok() for one in found]
 
     def ask(self, operation: Any, cases: int) -> None:
-        """Draw and send `cases` requests: two in three such as the document allows, the others not."""
+        """Draw and send `cases` requests: two in three are valid according to the document, the others are not."""
         rng = random.Random(f"{self._seed} {operation.label}")
         row = self._rows[re.sub(r"\{[^}]*\}", "{}", operation.label)]
         negative = cases // 3
@@ -102,7 +102,7 @@ class Fuzzer:
         try:
             send()
         except hypothesis.errors.Unsatisfiable:
-            return  # nothing of it can be wrong
+            return  # it has nothing that could be invalid
 
     def _put_back(self, case: Any, row: Row, rng: random.Random) -> None:
         path, body = row.request(self._world)

@@ -1,4 +1,4 @@
-"""A bucket that speaks S3: moto's server in this process, on a port of its own, which may be stopped and started."""
+"""A bucket with the S3 protocol: moto's server in this process, on its own port, which can be stopped and restarted."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ REGION = "us-east-1"
 
 
 class S3:
-    """`url` is where it answers; objects live on while it is stopped."""
+    """`url` is its address. Objects survive while it is stopped."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -35,7 +35,7 @@ class S3:
         self._server = None
 
     def bucket(self) -> str:
-        """A new one, which anybody may read: without a key, as a CDN would be let in."""
+        """A new bucket that is publicly readable without a key, as for a CDN."""
         name = next_name("snapshots")
         anybody = {
             "Effect": "Allow",
@@ -54,13 +54,13 @@ class S3:
         return boto3.client("s3", endpoint_url=self.url, region_name=REGION)
 
     def get(self, address: str, **headers: str) -> httpx.Response:
-        """An object as a router gets it: over plain HTTP, without a key."""
+        """Read an object like a router: over plain HTTP, without a key."""
         return httpx.get(f"{self.url}/{address}", headers=headers, timeout=10)
 
 
 @contextmanager
 def running() -> Iterator[S3]:
-    # Keys where boto3 looks for them; moto takes any.
+    # Keys where boto3 looks for them; moto accepts any.
     os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
     s3 = S3()

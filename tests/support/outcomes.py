@@ -1,4 +1,4 @@
-"""Outcomes by minute and route, written as ingest writes them."""
+"""Outcomes by minute and route, written like ingest writes them."""
 
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,8 @@ def outcome(
     model: str = "small",
     **fields: Any,
 ) -> OutcomeBucket:
-    """`tasks` tasks of one route, each at `cost`; `priced` and `graded`: how many of them have a cost, a grade."""
+    """`tasks` tasks of one route, each at `cost`. `priced` and `graded` are the numbers of tasks with a cost and a
+    grade."""
     known = tasks if graded is None else graded
     n = tasks if priced is None else priced
     good = round(known * success)

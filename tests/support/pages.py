@@ -1,9 +1,9 @@
-"""Reading the console's pages."""
+"""Reading the pages of the console."""
 
 import re
 from typing import Any
 
 
 def text(response: Any) -> str:
-    """The page's words, white space made one blank (the narrow one between figure and unit stays)."""
+    """Return the page's text with white space collapsed; the narrow space between figure and unit stays."""
     return re.sub(r"[ \n]+", " ", response.content.decode())

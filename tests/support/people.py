@@ -19,7 +19,7 @@ ONE_STEP: list[dict[str, Any]] = [{"mode": "percentage", "share_pcm": 5_000}, {"
 
 
 def logged_in(name: str, *roles: str, environment: str = "", team: Team | None = None) -> Client:
-    """This person's browser, with these roles in the environment (empty: everywhere), on that team."""
+    """The browser of this person, with these roles in the environment (empty: everywhere), on that team."""
     user, _ = User.objects.get_or_create(username=name)
     for role in roles:
         Membership.objects.get_or_create(user=user, environment=environment, role=role)
@@ -35,7 +35,7 @@ def actor_of(name: str) -> Actor:
 
 
 def approve(rollout: Rollout | UUID, by: str = "eva") -> Rollout:
-    """This person's yes to the start, as an approver of the environment."""
+    """Approve the start, as an approver of the environment."""
     rollout = loaded(rollout)
     return actions.approve_rollout(
         rollout, actor=approver(rollout, by), reason="looks right", expected_binding=actions.binding(rollout)
@@ -58,7 +58,7 @@ def approver(rollout: Rollout, name: str) -> Actor:
 def proposed(
     workload: Workload, environment: Environment, by: str = "maria", *, draft: bool = False
 ) -> Rollout:
-    """A rollout of the newest version, waiting for an approval where the environment asks for one."""
+    """A rollout of the newest version, waiting for an approval if the environment requires one."""
     newest = workload.versions.first()
     assert newest is not None
     return actions.propose_rollout(

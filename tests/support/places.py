@@ -1,4 +1,4 @@
-"""Rollouts to test with, each brought where it is by the real actions."""
+"""Rollouts for tests, each brought to its state by the real actions."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from rollout_app.models import Rollout
 from tests.support import builders
 from tests.support.traffic import Traffic
 
-# People of their own numbers and names, so that a test may have an anna of its own.
+# People with reserved ids and names, so that a test can have its own anna.
 ANNA = Actor("user", "9001", "anna", "9001")  # writes and proposes
 BEN = Actor("user", "9002", "ben", "9002")  # approves and operates
 CARL = Actor("user", "9003", "carl", "9003")  # approves, too
@@ -30,7 +30,7 @@ PLAN: list[dict[str, Any]] = [
 
 
 def people() -> None:
-    """Ann, Ben and Carl, as people whose approval counts."""
+    """Create Anna, Ben and Carl as people whose approval counts."""
     for actor in (ANNA, BEN, CARL):
         user, new = User.objects.get_or_create(
             pk=int(actor.id), defaults={"username": f"{actor.label} of places"}
@@ -40,7 +40,7 @@ def people() -> None:
 
 
 def approve(rollout: Rollout | UUID, *, actor: Actor = BEN, reason: str = "looks right") -> Rollout:
-    """A yes to the start as it is now."""
+    """Approve the start of the rollout in its current state."""
     rollout = loaded(rollout)
     return actions.approve_rollout(
         rollout, actor=actor, reason=reason, expected_binding=actions.binding(rollout)
@@ -50,7 +50,7 @@ def approve(rollout: Rollout | UUID, *, actor: Actor = BEN, reason: str = "looks
 def approve_stage(
     rollout: Rollout | UUID, stage: int, *, actor: Actor = BEN, reason: str = "looks right"
 ) -> Rollout:
-    """A yes to entering that stage as it is now."""
+    """Approve entering this stage in its current state."""
     rollout = loaded(rollout)
     bound = actions.binding(rollout, stage)
     return actions.approve_stage(rollout, stage, actor=actor, reason=reason, expected_binding=bound)
@@ -63,7 +63,7 @@ def proposed(
     prepare: Callable[[Workload], object] = lambda workload: None,
     **fields: Any,
 ) -> Rollout:
-    """`prepare` sets up the workload: how it is judged is fixed when the rollout is proposed."""
+    """`prepare` sets up the workload, because its criteria are fixed when the rollout is proposed."""
     people()
     listening()
     environment = builders.environment(four_eyes=four_eyes)
@@ -85,7 +85,7 @@ def approved(**fields: Any) -> Rollout:
 
 
 def started(*, calibrated: bool = True, **fields: Any) -> Rollout:
-    """In its first stage; `calibrated`: with enough of the baseline known before."""
+    """In its first stage. `calibrated`: enough is known about the baseline before."""
     rollout = approved(**fields)
     if calibrated:
         Traffic(rollout, start=clock.now() - timedelta(days=1)).before()
@@ -117,7 +117,7 @@ def router(
 
 
 def listening(began: datetime | None = None, until: datetime | None = None) -> None:
-    """A gateway has been listening: since yesterday and until tomorrow, if nothing else is said."""
+    """A gateway is listening, by default from yesterday until tomorrow."""
     now = clock.now()
     Listening.objects.create(
         began_at=began or now - timedelta(days=1), until=until or now + timedelta(days=1)

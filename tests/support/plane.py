@@ -1,4 +1,4 @@
-"""One gateway in a thread of this process, behind the server that `serve` runs; and whole servers as processes."""
+"""One gateway in a thread of this process, behind the server used by `serve`; and whole servers as processes."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ from policies_app.models import Assignment, Environment
 from tests.support.services import free_port
 
 T = TypeVar("T")
-# How long to wait for what must come about. No test is about these limits: they only end one that has failed.
+# Time limits for events that must happen. No test is about them; they only end a failed one.
 PATIENCE_S = 60
 START_S = 120  # a server's start takes a few seconds of processor time
 
@@ -61,18 +61,18 @@ class Answered:
 
     @property
     def code(self) -> str:
-        """The problem's code."""
+        """The code of the problem."""
         assert self.headers["content-type"] == "application/problem+json"
         return str(self.json()["code"])
 
 
 async def _django(request: Request) -> Reply:
-    """Stands for what is behind the gateway."""
+    """Replaces what is behind the gateway."""
     return Reply(418, [], b"behind")
 
 
 class Asked(Future[Answered]):
-    """An answer that will come, and the connection that it will come on."""
+    """A future response, and its connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -85,9 +85,9 @@ class Asked(Future[Answered]):
 
 
 class Granian:
-    """`with Granian(application) as server`: behind the server that `serve` runs, on an event loop in a thread.
+    """`with Granian(application) as server`: behind the server used by `serve`, on an event loop in a thread.
 
-    With the limits that `serve` gives it.
+    It has the limits that `serve` sets.
     """
 
     def __init__(self, application: Any, **limits: Any) -> None:
@@ -132,7 +132,7 @@ class Granian:
 
 
 class Plane(Granian):
-    """`with Plane() as plane`: the gateway as one process has it, on an event loop in a thread."""
+    """`with Plane() as plane`: the gateway of one process, on an event loop in a thread."""
 
     def __init__(self) -> None:
         super().__init__(Application(self._answer, nullcontext))
@@ -141,7 +141,7 @@ class Plane(Granian):
         super().__enter__()
         self.gateway = Gateway(_django)
         self.run(self.gateway.start())
-        until(lambda: self.gateway.ready)  # a slow machine's gateway starts before it has looked
+        until(lambda: self.gateway.ready)  # on a slow machine it starts before the first poll of the database
         self.run(asyncio.sleep(0))
         return self
 
@@ -155,7 +155,7 @@ class Plane(Granian):
     def begin(
         self, path: str, key: str = "", *, method: str = "GET", body: bytes | None = None, **headers: str
     ) -> Asked:
-        """Send a request; its answer comes later. `if_none_match="…"` sets a header."""
+        """Send a request and return its future response. `if_none_match="…"` sets a header."""
         given = {"host": "localhost", **headers}
         if key:
             given["authorization"] = f"Bearer {key}"
@@ -165,7 +165,7 @@ class Plane(Granian):
         return self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b""))
 
     def send(self, data: bytes) -> Asked:
-        """These very bytes, on a connection of their own."""
+        """Send exactly these bytes on a new connection."""
         asked = Asked(self.loop)
 
         async def ask() -> None:
@@ -178,7 +178,7 @@ class Plane(Granian):
             except BaseException as error:
                 asked.set_exception(error)
 
-        # Kept: a task that waits for a stream is in nobody's hands but its own, and could be collected.
+        # Keep a reference: a task that waits for a stream has no other one, and could be collected.
         asked.asking = asyncio.run_coroutine_threadsafe(ask(), self.loop)
         return asked
 
@@ -193,7 +193,7 @@ class Plane(Granian):
         return self.get(f"/router/v1/snapshot{query}", key, **headers)
 
     def until(self, condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
-        """Wait for what another thread brings about."""
+        """Wait for an effect of another thread."""
         return until(condition, seconds)
 
 
@@ -206,7 +206,7 @@ def until(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
 
 
 async def answered(reader: asyncio.StreamReader) -> Answered:
-    """The next answer on a connection. Raises `asyncio.IncompleteReadError` when it ends before."""
+    """Return the next response on a connection. Raises `asyncio.IncompleteReadError` if it ends before."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name: value for name, _, value in (line.partition(": ") for line in head[1:-2])}
     body = b""
@@ -228,7 +228,8 @@ def key_row(text: str) -> Key:
 
 
 def process_environment(**given: str) -> dict[str, str]:
-    """For a process of this instance: its database, its Redis, the code under test; no runner, and what is given."""
+    """The environment of a process of this instance: its database, its Redis, the code under test; no runner; and
+    `given`."""
     return {
         **os.environ,
         "DATABASE_URL": _database_url(),
@@ -244,7 +245,7 @@ class Server:
     """`manage.py serve` on the test database, as a process. `with Server() as server`.
 
     program      another script than manage.py
-    stderr       where its log goes; else to the tests' own
+    stderr       where its log goes; by default to that of the tests
     environment  settings
     """
 
@@ -269,7 +270,7 @@ class Server:
             with httpx.Client(timeout=5) as client:
                 until(lambda: self._answers(client), START_S)
         except BaseException:
-            self.__exit__()  # nobody else would: a server that is late must not outlive its test
+            self.__exit__()  # otherwise a late server would outlive its test
             raise
         return self
 
@@ -291,7 +292,7 @@ class Server:
 
 
 def signing_key() -> str:
-    """This instance's own, for a server in another directory: as `POINTSMAN_SIGNING_KEY` takes it."""
+    """The key of this instance for a server in another directory, in the format of `POINTSMAN_SIGNING_KEY`."""
     return base64.b64encode(signing.private_key().private_bytes_raw()).decode()
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that goes wrong on demand: cuts, holds without a word, delays, drips, refuses."""
+"""A TCP proxy that misbehaves on demand: it cuts, stalls, delays, throttles, refuses."""
 
 import asyncio
 import socket
@@ -18,11 +18,11 @@ class Link:
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self.server = client, server
-        self.flowing = asyncio.Event()  # cleared: nothing goes through any more, in either direction
+        self.flowing = asyncio.Event()  # cleared: nothing passes any more, in either direction
         self.flowing.set()
 
     def cut(self) -> None:
-        """A reset to both sides."""
+        """Reset both sides."""
         for writer in (self.client, self.server):
             raw = writer.get_extra_info("socket")
             with suppress(OSError):
@@ -31,14 +31,14 @@ class Link:
 
 
 class Proxy:
-    """`with Proxy(port) as proxy`: what connects to `proxy.port` reaches `port`, as well as the proxy lets it."""
+    """`with Proxy(port) as proxy`: connections to `proxy.port` reach `port`, subject to the current fault."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.accepted = 0  # connections so far
         self._links: set[Link] = set()
         self._delay_s = 0.0
-        self._bytes_per_s = 0.0  # 0: as many as there are
+        self._bytes_per_s = 0.0  # 0: unlimited
         self._refusing = False
 
     def __enter__(self) -> Self:
@@ -57,10 +57,10 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    # --- what may go wrong ----------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------------
 
     def cut(self) -> int:
-        """Reset every connection; how many there were."""
+        """Reset every connection. Return how many there were."""
 
         def cut() -> int:
             links = list(self._links)
@@ -71,7 +71,8 @@ class Proxy:
         return self._do(cut)
 
     def hold(self) -> int:
-        """Let nothing through on the present connections any more, and say nothing; new ones work."""
+        """Let nothing pass on the existing connections, without closing them. New ones work. Return how many are
+        held."""
 
         def hold() -> int:
             for link in self._links:
@@ -81,19 +82,19 @@ class Proxy:
         return self._do(hold)
 
     def refuse(self, refusing: bool = True) -> None:
-        """Reset new connections at once."""
+        """Reset new connections immediately."""
         self._do(lambda: setattr(self, "_refusing", refusing))
 
     def delay(self, seconds: float) -> None:
-        """Every piece comes so much later."""
+        """Delay every piece by this time."""
         self._do(lambda: setattr(self, "_delay_s", seconds))
 
     def drip(self, bytes_per_s: float) -> None:
-        """Let so little through; 0: all of it."""
+        """Limit the throughput; 0: no limit."""
         self._do(lambda: setattr(self, "_bytes_per_s", bytes_per_s))
 
     def heal(self) -> None:
-        """New connections work as they should; those that are held stay held."""
+        """Let new connections work normally; those that are held stay held."""
         self.refuse(False)
         self.delay(0)
         self.drip(0)
@@ -107,7 +108,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(done(), self._loop).result(PATIENCE_S)
 
     async def _end(self) -> None:
-        """Cancel what is still held, so that nothing is left pending when the loop ends."""
+        """Cancel what is still held, so that nothing is pending when the loop ends."""
         pending = asyncio.all_tasks() - {asyncio.current_task()}
         for task in pending:
             task.cancel()
@@ -131,7 +132,7 @@ class Proxy:
         try:
             await asyncio.gather(self._pump(link, reader, ahead), self._pump(link, behind, writer))
         except asyncio.CancelledError:
-            return  # the proxy ends; asyncio's streams complain of a task that was cancelled
+            return  # the proxy is stopping; asyncio's streams complain about a cancelled task
         finally:
             self._links.discard(link)
             link.cut()

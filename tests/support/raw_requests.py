@@ -1,7 +1,7 @@
-"""Requests at the routers' doors with bytes that nobody expects, given to the ASGI application itself: no socket.
+"""Malformed requests to the router endpoints, passed directly to the ASGI application without a socket.
 
-Each begins as one that a router may send. Then something of it is changed: bytes of the body, a number or a text in it,
-the query, a header, the method, how the body comes in pieces, or that it ends before its end.
+Each starts as a request that a router may send. Then something is changed: bytes of the body, a number or a text in it,
+the query, a header, the method, how the body arrives in pieces, or the client disconnects early.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-LIMIT_S = 20.0  # that a request may take; none of these waits for anything
+LIMIT_S = 20.0  # for a request; none of these waits for anything
 TEXTS = [
     b"", b"\x00", b"\\u0000", b"\\ud800", b"\xff", b"\xed\xa0\x80", b"x" * 5_000, b"\\", b'"', b"\xef\xbb\xbf",
     "\u202e".encode(),
@@ -41,7 +41,7 @@ PUNCTUATION = b'{}[],:"\\ 0'
 
 @dataclass
 class Raw:
-    """One request as ASGI has it. `cut`: the client hangs up before the last piece."""
+    """One request in ASGI's form. `cut`: the client disconnects before the last piece."""
 
     method: str
     path: str
@@ -58,7 +58,7 @@ class Raw:
         }  # fmt: skip
 
     def messages(self) -> list[dict[str, Any]]:
-        """What the server would hand on."""
+        """The messages that the server would pass on."""
         size = max(-(-len(self.body) // self.pieces), 1)
         parts = [self.body[at : at + size] for at in range(0, len(self.body), size)] or [b""]
         last = len(parts) - 1
@@ -68,7 +68,7 @@ class Raw:
 
 @dataclass
 class Told:
-    """The answer, whole."""
+    """The complete response."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -76,18 +76,18 @@ class Told:
 
     @property
     def code(self) -> str:
-        """The problem's code, or what OFREP calls it."""
+        """The code of the problem, or OFREP's error code."""
         told = json.loads(self.body)
         return str(told.get("code") or told["errorCode"])
 
 
 async def ask(application: Any, raw: Raw) -> Told:
-    """Raises `AssertionError` for an answer that is not one whole answer, `TimeoutError` for none."""
+    """Raises `AssertionError` if there is not exactly one complete response, `TimeoutError` if there is none."""
     incoming, sent = iter(raw.messages()), []
 
     async def receive() -> dict[str, Any]:
         if (message := next(incoming, None)) is None:
-            await asyncio.sleep(3_600)  # after its end nothing comes any more
+            await asyncio.sleep(3_600)  # after its end nothing arrives any more
         return message or {}
 
     async def send(message: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ async def ask(application: Any, raw: Raw) -> Told:
 
 
 class Mutator:
-    """`doors`: by address with its query, the method, and what gives another valid document each time."""
+    """`doors`: by URL with its query, the method, and a function that returns another valid document each time."""
 
     def __init__(
         self, rng: random.Random, key: str, doors: Mapping[str, tuple[str, Callable[[], Any]]]
@@ -145,7 +145,7 @@ class Mutator:
         ])  # fmt: skip
 
     def _value(self, raw: Raw) -> None:
-        """One number or text is another: the document stays one, mostly."""
+        """Replace one number or text; usually the document stays valid JSON."""
         rng = self._rng
         numbers = rng.random() < 0.6
         found = list(re.finditer(rb"(?<=: )-?[0-9.e+]+" if numbers else rb'"[^"]*"', raw.body))
@@ -158,7 +158,7 @@ class Mutator:
         raw.body = raw.body[: at.start()] + odd + raw.body[at.end() :]
 
     def _twice(self, raw: Raw) -> None:
-        """One member is there twice, with its value."""
+        """Duplicate one member with its value."""
         found = list(re.finditer(rb'"[^"]*": [^,{}\[\]]+', raw.body))
         if found:
             at = self._rng.choice(found)

@@ -1,4 +1,4 @@
-"""A webhook's receiver on this machine: keeps what it gets, and answers as it is told."""
+"""A webhook receiver on this machine, which stores what it gets and answers as configured."""
 
 import threading
 import time
@@ -25,12 +25,12 @@ def status(code: int, body: bytes = b"thank you", **headers: str) -> Answer:
 
 
 def hang(handler: BaseHTTPRequestHandler) -> None:
-    """Says nothing for as long as the test runs."""
+    """Send nothing for as long as the test runs."""
     time.sleep(30)
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
-    """A header's byte now and then: no single read ever times out."""
+    """Send a byte of a header now and then, so that no single read times out."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
     for _ in range(300):
         handler.wfile.write(b"a")
@@ -46,7 +46,7 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 @dataclass
 class Listener:
-    """`answers` are used up one by one; the last goes on."""
+    """`answers` are used up one by one; the last one is repeated."""
 
     answers: list[Answer] = field(default_factory=lambda: [status(200)])
     got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Listener:
                 pass
 
             def handle(self) -> None:
-                with suppress(BrokenPipeError, ConnectionResetError):  # the sender hung up
+                with suppress(BrokenPipeError, ConnectionResetError):  # the sender disconnected
                     super().handle()
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,4 +1,5 @@
-"""`docs/recompute_verdicts.py` as a module: the verdicts' second opinion, which shares no line with the engine."""
+"""`docs/recompute_verdicts.py` as a module: an independent computation of verdicts that shares no code with the
+engine."""
 
 import importlib.util
 from typing import Any
@@ -9,7 +10,7 @@ SCRIPT = ROOT / "docs" / "recompute_verdicts.py"
 
 
 def recompute() -> Any:
-    """The script, loaded anew."""
+    """Load the script again."""
     spec = importlib.util.spec_from_file_location("recompute_verdicts", SCRIPT)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

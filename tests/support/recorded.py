@@ -1,4 +1,4 @@
-"""What was said once, kept as a file, and where it differs from what is said now."""
+"""Recorded results in a file, and their differences from the present ones."""
 
 import json
 import math
@@ -13,7 +13,7 @@ def write(path: Path, data: Any) -> None:
 
 
 def as_json(data: Any) -> Any:
-    """As it is kept: nine digits, infinities as text, and of a sentence its figures: its words are held elsewhere."""
+    """Return the data as stored: nine digits, infinities as text, and only the figures of sentences."""
     return json.loads(json.dumps(_rounded(data)))
 
 
@@ -34,7 +34,7 @@ def figures_in(sentence: str) -> str:
 
 
 def differences(kept: Any, now: Any, at: str = "", rel: float = 1e-7) -> Iterator[str]:
-    """Where the two are not the same: a path and both values. Floats may differ by `rel` of themselves."""
+    """Yield where the two differ: a path and both values. Floats may differ by the relative amount `rel`."""
     if isinstance(kept, dict) and isinstance(now, dict):
         for key in {**kept, **now}:
             yield from differences(kept.get(key, "nothing"), now.get(key, "nothing"), f"{at}/{key}", rel)

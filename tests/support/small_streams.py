@@ -1,4 +1,4 @@
-"""Small streams of traffic, drawn by `random.Random` alone: the same on every machine, and each reports all it can."""
+"""Small streams of traffic, drawn with `random.Random` only: the same on every machine, with every optional figure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -38,16 +38,16 @@ FIRST = 29_500_000  # a Unix minute
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What a stream is of. Rates are the candidate's where they end in `_t`, both arms' else."""
+    """Parameters of a stream. Rates ending in `_t` are those of the candidate; the others apply to both arms."""
 
     name: str
     seed: int = 1
-    tasks: int = 70  # a minute
-    minutes: int = 24  # a third of it in each percentage stage
+    tasks: int = 70  # per minute
+    minutes: int = 24  # a third of them in each percentage stage
     fail: float = 0.10
     fail_t: float = 0.10
     cost: int = 4_000
-    cost_t: float = 1.0  # times
+    cost_t: float = 1.0  # factor
     tail: float = 0.06  # tasks that cost ten times as much
     slow_t: float = 0.05
     error_t: float = 0.02
@@ -59,21 +59,22 @@ class Stream:
     unpriced_t: float = 0.02
     unreported_t: float = 0.0
     late_t: float = 0.0
-    calm: float = 1.0  # times the rates of errors, escalations, fallbacks, retries, slow tasks of both arms
-    sets_in: int = 1  # the stage in which the candidate's harm begins
-    share_t: float = 1.0  # times the share that the plan says
-    differing_t: float = 1.0  # times the share of differing tasks
-    hurt: str = ""  # the endpoint that has all of the candidate's harm
+    # Factor on the rates of errors, escalations, fallbacks, retries, slow tasks of both arms.
+    calm: float = 1.0
+    sets_in: int = 1  # the stage in which the candidate's harm starts
+    share_t: float = 1.0  # factor on the share of the plan
+    differing_t: float = 1.0  # factor on the share of differing tasks
+    hurt: str = ""  # the endpoint with all of the candidate's harm
     units: int = 0  # sticky ones
     tells: bool = True  # routers send decisions, differing tasks, graded costs and cells
     rehearses: int = 0  # minutes in shadow first
     mechanisms: tuple[str, ...] | None = ("escalate", "fallback", "retry")
-    bounds: Mapping[str, float] = field(default_factory=dict)  # by metric: guardrails with a bound besides
+    bounds: Mapping[str, float] = field(default_factory=dict)  # by metric: guardrails that also have a bound
 
 
 @dataclass
 class Arm:
-    """One arm's tasks of one minute."""
+    """The tasks of one arm in one minute."""
 
     counts: Counter[str] = field(default_factory=Counter)
     costs: list[int] = field(default_factory=list)
@@ -85,7 +86,7 @@ class Arm:
 
 
 class Traffic:
-    """The rows of one stream; `late`: what came late so far, by stage."""
+    """The rows of one stream. `late`: what has arrived late so far, by stage."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream, self.random = stream, Random(stream.seed)
@@ -164,7 +165,7 @@ class Traffic:
             arm.cells.setdefault(unit * 11 % 1024, []).append(not grade)
 
     def _lost(self, stage: int, failed: bool) -> bool:
-        """Whether the task is never reported, or too late."""
+        """Return whether the task is never reported, or too late."""
         if self.random.random() < self.stream.unreported_t:
             return True
         if self.random.random() >= self.stream.late_t:

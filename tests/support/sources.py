@@ -1,4 +1,4 @@
-"""The repository's own files, as the tests of the house read them."""
+"""The repository's files, for the tests of tests/house."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Where the modules of each package lie.
+# Where the modules of each package are.
 PACKAGES = {
     "controlplane": ROOT / "controlplane",
     "policies_app": ROOT / "policies_app",
@@ -16,7 +16,7 @@ PACKAGES = {
 
 
 def modules(package: str) -> Iterator[Path]:
-    """A package's Python files, without migrations: those are written by Django."""
+    """Yield the Python files of a package without migrations, which Django writes."""
     return (path for path in sorted(PACKAGES[package].rglob("*.py")) if "migrations" not in path.parts)
 
 

@@ -1,4 +1,4 @@
-"""Where log lines go in tests."""
+"""The destination of log lines in tests."""
 
 import logging
 import sys
@@ -6,10 +6,10 @@ from typing import TextIO
 
 
 class CurrentStderr(logging.StreamHandler[TextIO]):
-    """Writes to the `sys.stderr` of the moment.
+    """Writes to the current `sys.stderr`.
 
-    A StreamHandler keeps the one that it was made with: pytest's, which is closed when the last test has ended, while
-    threads may still have something to say.
+    A StreamHandler keeps the one that it was created with. That is pytest's, which is closed after the last test, while
+    threads may still log.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A router's task log, for tests of what reads one."""
+"""A task log of a router, for tests of its readers."""
 
 import json
 
@@ -8,7 +8,7 @@ SMALL = "openai/gpt-4o-mini"
 
 
 def task_log(workload: Workload, tasks: int) -> str:
-    """Of a rollout of version 1 against itself under another number: the one that served is drawn."""
+    """Of a rollout of version 1 against itself under another number; the arm is drawn."""
     lines = (
         {
             "task_log": 1, "at": 1.79e9 + at, "workload": workload.name, "decision": f"d{at}", "unit": f"u{at}",

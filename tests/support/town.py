@@ -1,7 +1,7 @@
-"""What the three paths lead through: people, one workload in `production`, a server process, a router.
+"""The setting of the three tests in tests/paths: people, one workload in `production`, a server process, a router.
 
-The server is `manage.py serve` with its runner in it, as `make run` starts it; the routers are the `Router` that
-a gateway would use. Only time is made: a minute of tasks passes as soon as its outcomes are committed.
+The server is `manage.py serve` with its embedded runner, as started by `make run`; the routers are the `Router` that a
+gateway would use. Only time is simulated: a minute of tasks passes as soon as its outcomes are committed.
 """
 
 import random
@@ -66,7 +66,7 @@ class Town:
     # --- routers ------------------------------------------------------------------------------------------
 
     def router(self, **options: Any) -> Router:
-        """It believes nothing that the instance's key did not sign."""
+        """A router that accepts only what is signed with the instance's key."""
         return Router(
             self.server.url,
             self.key,
@@ -79,7 +79,7 @@ class Town:
         )
 
     def minute(self, router: Router, tasks: int, succeeds: Callable[[Decision], float]) -> None:
-        """A minute's tasks, decided and recorded; over when every outcome was answered by 202."""
+        """Decide and record the tasks of a minute, until every outcome has been acknowledged with 202."""
         for number in range(tasks):
             decision = router.decide(NAME, {"prompt_tokens": 900}, {"request": f"q-{next(self._numbers)}"})
             router.record(
@@ -95,7 +95,7 @@ class Town:
     # --- people -------------------------------------------------------------------------------------------
 
     def person(self, name: str, *roles: Role) -> httpx.Client:
-        """Somebody at the admin API, by a key of their own."""
+        """A person at the admin API, with their own key."""
         user = User.objects.create_user(name)
         for role in roles:
             grant_role(user, role, "production", actor=SYSTEM, reason="a new colleague")
@@ -108,14 +108,14 @@ class Town:
         )
 
     def candidate(self) -> PolicyVersion:
-        """The strong model from 500 tokens on, where the first version has it from 8,000."""
+        """The strong model from 500 tokens on; the first version uses it from 8,000."""
         return builders.version(
             self.workload,
             actor=ANNA,
             rules=[{"id": "heavy", "when": "request.prompt_tokens > 500", "use": "large"}],
         )
 
-    # --- what is known --------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------
 
     def assignment(self) -> Assignment:
         return Assignment.objects.get(environment=self.environment, workload=self.workload)
@@ -125,7 +125,7 @@ class Town:
         return list(Entry.objects.filter(target_kind="rollout", target_id=str(rollout.pk)).order_by("seq"))
 
     def audit_says(self) -> str:
-        """What an auditor's own copy of the script makes of the exported log, without Pointsman."""
+        """The output of an auditor's copy of the script on the exported log, without Pointsman."""
         export = self.home / "audit.jsonl"
         export.write_text("".join(exports.lines(Entry.objects.all(), "jsonl")))
         script = settings.BASE_DIR / "docs" / "verify_audit.py"

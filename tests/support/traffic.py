@@ -1,4 +1,4 @@
-"""Outcomes as routers report them, made to measure: minutes of both arms with known rates."""
+"""Outcomes as routers report them, with chosen properties: minutes of both arms with known rates."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 
 
 class Traffic:
-    """Writes minutes of a rollout, one after the other, at the share of the stage that it is in."""
+    """Writes consecutive minutes of a rollout, at the share of its current stage."""
 
     def __init__(self, rollout: Rollout, *, seed: int = 1, start: datetime = START) -> None:
         self.rollout, self.random, self.minute = rollout, random.Random(seed), start
 
     def before(self, tasks: int = 2_000, success: float = 0.92) -> "Traffic":
-        """The baseline's outcomes before any rollout, so that nothing needs to be calibrated."""
+        """Write outcomes of the baseline before any rollout, so that no calibration is needed."""
         self._write("", -1, "baseline", tasks, success, cost=1_000_000, shadow={})
         return self
 

@@ -1,7 +1,7 @@
-"""Ways to play with a database behind Pointsman's back, as somebody with its password would.
+"""Ways to tamper with the database outside Pointsman, as somebody with its password could.
 
-Each kind draws rows and values at random, changes them by plain SQL, and says by what names `audit verify` may call
-what was done. `tests/trust/test_tampering.py` tries a few of each, `benchmarks/tampering.py` thousands.
+Each kind draws rows and values at random, changes them with plain SQL, and returns the names by which `audit verify`
+may report the change. `tests/trust/test_tampering.py` tries a few of each, `benchmarks/tampering.py` thousands.
 """
 
 import random
@@ -20,25 +20,25 @@ from tests.support.tampering.of_entries import OF_ENTRIES
 from tests.support.tampering.of_people import OF_PEOPLE
 from tests.support.tampering.of_rows import OF_ROWS
 
-# Of these the log itself is the victim: writes must go on all the same.
+# These damage the log itself; writes must continue nevertheless.
 OF_LOG: dict[str, Change] = OF_ENTRIES | OF_CHECKPOINTS
 KINDS: dict[str, Change] = OF_LOG | OF_ROWS | OF_PEOPLE
-DRAWS = 50  # tries until a draw can be written: some collide with a unique key
+DRAWS = 50  # attempts until a draw can be written, since some violate a unique key
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one tampering; `found` and `named` are what `audit verify` must do."""
+    """The result of one attempt; `found` and `named` are what `audit verify` must do."""
 
     kind: str
     found: bool
     named: bool
-    went_on: bool  # an emergency write and a checkpoint were made, and it was still found
+    went_on: bool  # an emergency write and a checkpoint succeeded, and the tampering was still found
     told: str
 
 
 def tried(kind: str, rng: random.Random) -> Outcome:
-    """Do it, verify, write on if the log was the victim, verify again; then take it back."""
+    """Tamper, verify, write more if the log was damaged, verify again; then undo it."""
     with undone():
         names = _done(kind, rng)
         if names is None:
@@ -53,7 +53,7 @@ def tried(kind: str, rng: random.Random) -> Outcome:
 
 
 def _done(kind: str, rng: random.Random) -> set[str] | None:
-    """The names of what was played with; None where PostgreSQL's foreign keys let nobody take the row away."""
+    """Return the names of the changed things, or None if PostgreSQL's foreign keys prevent the deletion."""
     for _ in range(DRAWS):
         try:
             with transaction.atomic():
@@ -66,7 +66,7 @@ def _done(kind: str, rng: random.Random) -> set[str] | None:
 
 
 def _goes_on(kind: str) -> bool:
-    """A write and a checkpoint are made, and it is still found; notes that the file lost are written again."""
+    """Make a write and a checkpoint, and verify again. Notes that the file lost are written again."""
     assignment = Assignment.objects.order_by("pk")[0]
     actions.pin(
         actions.served_assignment(assignment.environment_id, assignment.workload_id),

@@ -1,4 +1,4 @@
-"""Rows and values drawn at random, and plain SQL to write them with."""
+"""Rows and values drawn at random, and plain SQL that writes them."""
 
 import random
 from collections.abc import Callable
@@ -8,10 +8,8 @@ from django.db import connection
 
 from controlplane.audit.models import Entry
 
-Names = set[str]  # by which `audit verify` may call what was done
-Change = Callable[
-    [random.Random], Names
-]  # raises a DatabaseError where the draw cannot be written: draw again
+Names = set[str]  # by which `audit verify` may report the change
+Change = Callable[[random.Random], Names]  # raises a DatabaseError if the draw cannot be written: draw again
 
 
 def sql(statement: str, *parameters: Any) -> None:
@@ -20,7 +18,7 @@ def sql(statement: str, *parameters: Any) -> None:
 
 
 def other_text(rng: random.Random, value: str, length: int = 12) -> str:
-    """A text of the same kind that is not `value`."""
+    """Return a different text of the same kind."""
     new = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(length))
     return new if new != value else new + "x"
 
@@ -30,7 +28,7 @@ def other_hash(rng: random.Random) -> str:
 
 
 def no_hash(rng: random.Random) -> str:
-    """Something in place of a hash that is none."""
+    """Return something that is not a hash."""
     return rng.choice(
         ["", "zz" * 32, "0" * 63, "G" + "0" * 63, rng.randbytes(32).hex().upper(), "NULL", "é" * 20]
     )
@@ -49,5 +47,5 @@ def name(entry: "Entry | int") -> str:
 
 
 def near(entry: Entry) -> Names:
-    """An entry, or its neighbours, where a broken link shows."""
+    """Return an entry and its neighbours, where a broken link shows."""
     return {name(entry.seq + step) for step in (-1, 0, 1)}

@@ -1,4 +1,4 @@
-"""Ways to play with checkpoints, in rows and in the file."""
+"""Ways to tamper with checkpoints, in rows and in the file."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -72,7 +72,7 @@ def checkpoint_signature(rng: random.Random) -> Names:
 
 
 def checkpoint_forged(rng: random.Random) -> Names:
-    """A row that keeps the next checkpoint from being made, if it is believed."""
+    """A row that, if it is believed, prevents the next checkpoint."""
     seq = rng.choice([last().seq, last().seq + 1, 2**40, 2**62])
     note = rng.choice(["", "note", _foreign_note(rng, Head.objects.get().chain, seq)])
     Checkpoint.objects.create(seq=seq, hash=other_hash(rng), note=note, at=datetime(2031, 1, 1, tzinfo=UTC))

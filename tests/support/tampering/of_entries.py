@@ -1,4 +1,4 @@
-"""Ways to play with entries and with the head."""
+"""Ways to tamper with entries and the head."""
 
 import json
 import random
@@ -139,7 +139,7 @@ def end_gone(rng: random.Random) -> Names:
 
 
 def end_gone_and_head(rng: random.Random) -> Names:
-    """Only what a checkpoint speaks of: the entries behind the last one were signed by nobody yet."""
+    """Only up to a checkpoint: no signature covers the entries after the last one."""
     signed = Checkpoint.objects.order_by("-seq")[0].seq
     kept = rng.randrange(1, signed)
     entry = Entry.objects.get(seq=kept)
@@ -174,7 +174,7 @@ def two_swapped(rng: random.Random) -> Names:
 
 
 def written_anew(rng: random.Random) -> Names:
-    """Everything from one entry on, hashes and head and all. What no checkpoint covers cannot be told."""
+    """Rewrite everything from one entry on, including hashes and head. What no checkpoint covers cannot be detected."""
     signed = Checkpoint.objects.order_by("-seq")[0].seq
     first = rng.randrange(1, signed + 1)
     previous = Entry.objects.get(seq=first).prev_hash
@@ -198,7 +198,7 @@ def insert_entry(seq: int, body: bytes, previous: str, hash_: str) -> None:
 
 
 def forged_behind(rng: random.Random) -> Names:
-    """A well-made entry behind the head, as somebody would write it who knows how."""
+    """A well-formed entry after the head, as an expert would write it."""
     head = Head.objects.get()
     body = chain.canonical(
         json.loads(bytes(last().body)) | {"seq": head.seq + 1, "reason": other_text(rng, "")}
@@ -230,7 +230,7 @@ def before_the_first(rng: random.Random) -> Names:
 
 
 def replayed(rng: random.Random) -> Names:
-    """An old entry once more, at the end."""
+    """An old entry again, at the end."""
     entry, head = an_entry(rng), Head.objects.get()
     body = bytes(entry.body)
     insert_entry(head.seq + 1, body, head.hash, chain.link(head.hash, body))
@@ -239,7 +239,7 @@ def replayed(rng: random.Random) -> Names:
 
 
 def resumed_by_hand(rng: random.Random) -> Names:
-    """An entry that claims to resume the log, so that what it cuts off passes for forged."""
+    """An entry that claims to resume the log, so that the entries it cuts off appear forged."""
     base = an_entry(rng, seq__lt=last().seq)
     head = Head.objects.get()
     proof: dict[str, Any] = {"found": [], "nonce": "n"}

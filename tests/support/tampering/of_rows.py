@@ -1,4 +1,4 @@
-"""Ways to play with the rows that entries speak of."""
+"""Ways to tamper with the rows that entries describe."""
 
 import json
 import random
@@ -57,7 +57,7 @@ def row_gone(model: type[models.Model], label: Callable[[Any], str], **where: An
 def row_twice(
     model: type[models.Model], label: Callable[[Any], str], alter: Callable[[random.Random, Any], None]
 ) -> Change:
-    """A row like another one, with something of its own, that no action made."""
+    """A copy of a row with a different value, which no action created."""
 
     def change(rng: random.Random) -> Names:
         row = rng.choice(list(model._default_manager.order_by("pk")))
@@ -167,7 +167,7 @@ def _version_but(rng: random.Random, value: int) -> int:
 
 
 def _other_served(rng: random.Random, value: str) -> str:
-    """Another policy, pin or revision in the text; or none."""
+    """Another policy, pin or revision in the text, or none."""
     said = json.loads(value)
     said[rng.choice(["pin", "candidate", "revision", "unit"])] = {"model": "small", "reason": text(rng, "")}
     return rng.choice([json.dumps(said), "", "{}", value + "}", value.replace("small", "large", 1)])
