@@ -88,7 +88,7 @@ def test_a_command_sets_a_password_with_an_entry(typed: list[str]) -> None:
         (("createsuperuser", "nina"), [PASSWORD, "another"], "do not match"),
         (("createsuperuser", "nina"), ["short", "short"], "too short"),
         (("createsuperuser", "bad name"), [PASSWORD, PASSWORD], "letters, digits"),
-        (("createsuperuser", "ROOT"), [PASSWORD, PASSWORD], "called ROOT already"),
+        (("createsuperuser", "ROOT"), [PASSWORD, PASSWORD], "The name ROOT is taken"),
         (("changepassword", "nobody"), [], "no user called nobody"),
         (("changepassword", "root"), ["12345678901", "12345678901"], "numeric"),
     ],

@@ -204,7 +204,7 @@ def test_the_token_leaves_the_url_immediately() -> None:
         ("username", "nína", "letters, digits"),
         ("username", "nina\u200b", "letters, digits"),
         ("username", "a" * 65, "at most 64"),
-        ("username", "ROOT", "is called ROOT already"),
+        ("username", "ROOT", "The name ROOT is taken"),
         ("password", "short", "too short"),
         ("password", "1234567890123", "numeric"),
         ("password", "nina", "too short"),

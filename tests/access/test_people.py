@@ -114,7 +114,7 @@ def test_it_requires_an_admin_of_every_environment_and_a_reason(change: Any) -> 
     ann, sam = person("ann"), Actor.of_user(person("sam", "admin", environment="staging"))
     with pytest.raises(RoleMissing):
         change(ann, actor=sam, reason="because")
-    with pytest.raises(InvalidInput, match="say why"):
+    with pytest.raises(InvalidInput, match="give a reason"):
         change(ann, actor=root(), reason=" ")
     assert Entry.objects.get().outcome == "refused"
 

@@ -83,7 +83,7 @@ def test_one_model_that_changed_meanwhile_stops_all(people: People, summaries: W
         ({"file": upload("name,price\n")}, "unknown column"),
         ({"file": upload("name,input_usd_per_mtok\nx/y,free\n")}, "line 2: input_usd_per_mtok"),
         ({"file": upload("{", "a.json")}, "is not JSON"),
-        ({"file": upload("x" * (4 * 1024 * 1024 + 1))}, "an upload has at most 4,194,304"),
+        ({"file": upload("x" * (4 * 1024 * 1024 + 1))}, "the limit for an upload is 4,194,304"),
     ],
     ids=["nothing", "column", "row", "json", "huge"],
 )

@@ -282,7 +282,7 @@ def test_an_operator_stops_serving(people: People, summaries: Workload) -> None:
     address = reverse("console:stop", args=["summaries", "production"])
     assert people("maria", "editor").post(address, {"reason": "x"}).status_code == 403
     response = people("tom", "operator").post(address, {"reason": "retired"}, follow=True)
-    assert "production serves summaries no more" in text(response)
+    assert "production no longer serves summaries" in text(response)
     assert not summaries.assignments.exists()
 
 
