@@ -39,7 +39,7 @@ def shown(client: Client, name: str, *args: Any, status: int = 200) -> str:
 def test_an_environment_is_registered(people: People) -> None:
     form = {"name": "staging", "description": "", "poll_interval_ms": "5000", "reason": "a second one"}
     response = people("ada", "admin").post(reverse("console:new_environment"), form, follow=True)
-    assert "staging is there" in text(response)
+    assert "staging was registered" in text(response)
     staging = Environment.objects.get(name="staging")
     assert (staging.poll_interval_ms, staging.four_eyes) == (5_000, False)
     assert Entry.objects.get(action="environment.register").reason == "a second one"

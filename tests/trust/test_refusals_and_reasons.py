@@ -191,7 +191,7 @@ WEAKER: list[dict[str, Any]] = [{"enabled": False}, {"margin": 0.5}, {"weight": 
 
 @pytest.mark.parametrize("change", WEAKER, ids=str)
 def test_a_weaker_guardrail_needs_a_reason(served: Workload, ann: Actor, change: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match="say why"):
+    with pytest.raises(InvalidInput, match="give a reason"):
         rollouts.set_guardrail(served, "failure", actor=ann, reason=" ", **change)
     rollouts.set_guardrail(served, "failure", actor=ann, reason="noisy", **change)
     with pytest.raises(InvalidInput):
