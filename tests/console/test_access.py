@@ -56,7 +56,7 @@ def test_a_person_without_a_role_sees_nothing(
 
 
 def test_a_person_without_a_role_is_told_what_to_do(people: People) -> None:
-    assert b"You hold no role yet" in people("stranger").get(reverse("console:index")).content
+    assert b"You have no role yet" in people("stranger").get(reverse("console:index")).content
 
 
 @pytest.mark.django_db
