@@ -60,7 +60,7 @@ def write_parquet(path: Path, table: Path) -> None:
 
 
 def measure(name: str, *arguments: str) -> None:
-    """One line: seconds on the clock, seconds of processor, MB at the peak of a fresh process."""
+    """Print one line: elapsed seconds, processor seconds, and peak MB of a fresh process."""
     command = [sys.executable, "-W", "ignore", str(ROOT / "manage.py"), "backtest", *arguments]
     began = time.monotonic()
     nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
@@ -86,7 +86,7 @@ def main(rows: int, home: Path) -> None:
     )
     policy.write_text(POLICY)
     other.write_text(POLICY.replace("> 3000", "> 2000"))
-    # In a process of its own: a child's peak begins with its parent's.
+    # In a separate process, because a child's peak memory starts with its parent's.
     subprocess.run([sys.executable, __file__, str(rows), str(home), "--write"], check=True)
     sizes = [file.stat().st_size / 1e6 for file in (table, columns)]
     print(f"{rows:,} tasks, {sizes[0]:.0f} MB of CSV, {sizes[1]:.0f} of Parquet")

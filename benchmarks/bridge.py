@@ -1,9 +1,10 @@
-"""Pages for people: Django behind the gateway's WSGI bridge, under its own ASGI handler, under granian's WSGI.
+"""Console pages: Django behind the gateway's WSGI bridge, with its own ASGI handler, and on granian's WSGI.
 
     python benchmarks/bridge.py [requests a round]    default: 100
 
-Processor time of the server for each request of the same page of the same instance, on one core; the three are up
-at once and measured in turn, the medians of the rounds are shown. Four connections: a console is not a fleet.
+Measures the server's processor time per request, for the same page of the same instance on one core. The three
+servers run at once and are measured in turn; figures are medians of the rounds. There are only four connections,
+because a console has few users.
 """
 
 import statistics
@@ -58,7 +59,7 @@ def _measured(servers: list[tuple[load.Server, int]], page: str, cookie: str, co
 
 
 def _session() -> str:
-    """The session of an administrator who has logged in."""
+    """The session of a logged-in administrator."""
     from django.contrib.auth.models import User
     from django.test import Client
 

@@ -1,8 +1,8 @@
 """Server time and queries of the console's pages: 1,000 workloads, 500 routers, and a rollout of 14 days by minute.
 
 `python -m benchmarks.console [workloads] [days]` on SQLite; with DATABASE_URL on the empty database that it names.
-The times are of a request through all middleware, the best of some: of this process's processor (SQLite's included,
-PostgreSQL's not), and by the clock. A poll is asked without and with its tag.
+Times are those of a request through all middleware, the best of several: processor time of this process (including
+SQLite, not PostgreSQL), and elapsed time. Polls are sent with and without their tag.
 """
 
 import os
@@ -80,7 +80,7 @@ def long_rollout(rollout: Rollout) -> Rollout:
 
 
 def first(client: object, address: str) -> None:
-    """A process's first look at it: nothing is kept yet."""
+    """The first request of a process, without anything cached."""
     best = Timed()
     for _ in range(RUNS):
         kept_sums._KEPT.clear()
@@ -89,7 +89,7 @@ def first(client: object, address: str) -> None:
 
 
 class Timed:
-    """The least of some requests: milliseconds of processor time and by the clock."""
+    """The minimum over some requests: milliseconds of processor time and elapsed time."""
 
     def __init__(self) -> None:
         self.cpu = self.clock = float("inf")

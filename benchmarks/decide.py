@@ -1,14 +1,14 @@
-"""How long one local decision takes, beside what feature-flag SDKs take for their nearest equal.
+"""The time of one local decision, compared with the nearest equivalent in feature-flag SDKs.
 
     python benchmarks/decide.py [--venv DIR] [--rounds 60]
 
-Makes a virtual environment (a temporary one, unless `--venv` names one to keep), installs the router client
-and the SDKs from PyPI, and measures them in one process, in turns, offline, with inputs built beforehand.
+Creates a virtual environment (a temporary one, unless `--venv` names one to keep), installs the router client and
+the SDKs from PyPI, and measures them in one process, in turn, offline, with inputs built beforehand.
 
 - pointsman decides for one of 100 workloads: five rules, history, a running 50 % rollout, unit ids.
-- each SDK answers one of 100 boolean flags: three constraints (all hold), then a 50 % rollout by the unit.
-- the closure is the same five rules by hand, the limit of an evaluator: 100 of them, each its own code.
-Before it is measured, each must send between 40 and 60 % of 1,000 units into its rollout.
+- each SDK evaluates one of 100 boolean flags: three constraints (all hold), then a 50 % rollout by the unit.
+- the closure is the same five rules written in Python, the limit of an evaluator: 100 of them, each its own code.
+Before it is measured, each must assign between 40 and 60 % of 1,000 units to its rollout.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from flag_sdks import (
 )  # fmt: skip
 
 CLIENT = Path(__file__).resolve().parent.parent / "router_client"
-CALLS = 200  # a round; its mean is one sample
+CALLS = 200  # per round; their mean is one sample
 
 Call = Callable[[int], Any]
 
@@ -75,7 +75,7 @@ def policy(workload: str) -> dict[str, Any]:
 
 
 def pointsman_decide() -> Contestant:
-    """The whole of it: router.decide with ids, history, rollout, counters."""
+    """The complete call: router.decide with ids, history, rollout, counters."""
     from pointsman import Router
     from pointsman.policy.canonical import digest
     from pointsman.sync.store import DiskStore, Received
@@ -109,7 +109,7 @@ def pointsman_decide() -> Contestant:
 
 
 def pointsman_route() -> Contestant:
-    """Evaluation alone: the compiled policy, five rules, none holds."""
+    """Evaluation alone: the compiled policy, five rules, of which none matches."""
     from pointsman.evaluate import compile_policy
     from pointsman.history import Window
 
@@ -121,7 +121,7 @@ def pointsman_route() -> Contestant:
 
 
 def closure() -> Contestant:
-    """The same rules by hand, reading the same inputs."""
+    """The same rules written in Python, with the same inputs."""
     from pointsman.history import Window
 
     window = Window()
@@ -147,7 +147,7 @@ def closure() -> Contestant:
             return "large"
         return "small"
 
-    # One code object for all would stay in the processor's cache, which 100 policies do not.
+    # Shared code would stay in the processor's cache, unlike that of 100 policies.
     routes = [FunctionType(route.__code__.replace(co_name=f"route_{number}"), {}) for number in range(100)]
     return Contestant("closure by hand", None, lambda n: routes[n % 100](REQUEST, window), None)
 
@@ -161,7 +161,7 @@ MAKERS = (
 
 
 def check(contestant: Contestant) -> str | None:
-    """Why a contestant does not take part, or None: what does not roll out measures nothing."""
+    """Return why a contestant is left out, or None. One that does not roll out measures nothing."""
     if contestant.inside is None:
         return None
     inside = sum(contestant.inside(contestant.call(n)) for n in range(1_000))
@@ -169,7 +169,7 @@ def check(contestant: Contestant) -> str | None:
 
 
 def sample(call: Call) -> float:
-    """Microseconds a call, the mean of one round."""
+    """Microseconds per call, as the mean of one round."""
     began = time.perf_counter_ns()
     for n in range(CALLS):
         call(n)
@@ -192,7 +192,7 @@ def measure(rounds: int) -> None:
     for contestant in contestants:
         sample(contestant.call)
     gc.collect()
-    for _ in range(rounds):  # in turns: what else the machine does hits all of them alike
+    for _ in range(rounds):  # in turn, so that other load on the machine affects all of them alike
         for contestant in contestants:
             samples[contestant.name].append(sample(contestant.call))
     report(contestants, samples, absent)
@@ -242,7 +242,7 @@ def main() -> None:
 
 
 def prepare(home: Path) -> Path:
-    """Make the environment; one package at a time, so that one that does not install stops no other."""
+    """Create the environment, one package at a time, so that a failing one does not prevent the others."""
     if not (home / "pyvenv.cfg").exists():
         venv.create(home, with_pip=True)
     python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"

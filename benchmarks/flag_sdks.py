@@ -1,4 +1,4 @@
-"""The flag SDKs' nearest equal of a decision: three constraints that hold, then a 50 % rollout by unit."""
+"""The nearest equivalent of a decision in flag SDKs: three constraints that hold, then a 50 % rollout by unit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PACKAGES = (
 )
 WORKLOADS = [f"workload-{number}" for number in range(100)]
 UNITS = [f"conversation-{number}" for number in range(1_000)]
-# What the constraints look at; each holds.
+# The inputs of the constraints; each holds.
 ATTRIBUTES = {"customer_tier": "gold", "prompt_tokens": 900, "turns": 3}
 
 
 class Contestant(NamedTuple):
-    """`call(n)` decides for the n-th unit and workload; `inside(result)`: whether that was in the rollout."""
+    """`call(n)` decides for the n-th unit and workload; `inside(result)` says whether it was in the rollout."""
 
     name: str
     package: str | None

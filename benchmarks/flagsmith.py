@@ -1,17 +1,17 @@
-"""Flagsmith's API beside the gateway: polls, on one core each, in the same run with the same load.
+"""Flagsmith's API compared with the gateway: polls, on one core each, in the same run with the same load.
 
     python benchmarks/flagsmith.py --source <checkout of github.com/Flagsmith/flagsmith> [--home directory]
 
-Written for version 2.265.0 (tag v2.265.0). Its locked dependencies come from PyPI into a virtual environment in a
-temporary directory, or in the one that is named, to use it again; the checkout is copied and stays as it is. One of
-them is locked to a commit on GitHub (django-clickhouse-backend): its release of the same number takes that place,
-and none of what is measured uses it.
+Written for version 2.265.0 (tag v2.265.0). Its locked dependencies are installed from PyPI into a virtual environment
+in a temporary directory, or in `--home`, to reuse it; the checkout is copied and stays unchanged. One dependency is
+locked to a commit on GitHub (django-clickhouse-backend). The release with the same number replaces it; the measured
+code does not use it.
 
-It is served as its image serves it (`flagsmith start api`: gunicorn with two threads), by one worker on one core; and
-again with everything on that its documentation knows against the cost of a poll: the whole answer kept in the
-process's memory (`GET_FLAGS_ENDPOINT_CACHE_…`), no tracking of its API's use, and nothing logged. The load and
-PostgreSQL have the other core; figures are the server's own processor time, as medians of rounds in turn.
-Flagsmith gives no ETag: who holds the newest is sent all of it again.
+It is served like in its image (`flagsmith start api`: gunicorn with two threads), with one worker on one core; and
+again with every documented option that makes polls cheaper: the whole response cached in the process's memory
+(`GET_FLAGS_ENDPOINT_CACHE_…`), no tracking of API usage, and no logging. The load and PostgreSQL have the other core;
+figures are the server's own processor time, as medians of rounds in turn. Flagsmith has no ETags, so a client with
+the newest version receives all of it again.
 """
 
 import argparse
@@ -45,7 +45,7 @@ CACHED = {
     "ENABLE_API_USAGE_TRACKING": "false",
     "LOG_LEVEL": "ERROR",
 }
-# Run by Flagsmith's own shell: an environment for each number of flags, and their keys as the last line.
+# Run by Flagsmith's shell: creates an environment for each number of flags, and prints their keys last.
 FILL = f"""
 import json
 from environments.models import Environment
@@ -67,7 +67,7 @@ print(json.dumps(keys))
 
 
 class Flagsmith(NamedTuple):
-    """What is installed: its programs, its code, and what they are given to run."""
+    """The installation: its programs, its code, and their environment variables."""
 
     programs: Path
     api: Path
@@ -129,7 +129,7 @@ def _compared(
     for name, unchanged in (("nothing newer (gateway: 304)", True), ("all of it (200)", False)):
         mine = ours.poll(cached=unchanged)
         theirs, kept, gateway, limit = peers.compared(
-            # Of a hundred flags one answer takes some ten milliseconds.
+            # With a hundred flags one response takes some ten milliseconds.
             plain.poll(number, max(100, 400 // number)),
             cached.poll(number, 400),
             mine,
@@ -145,7 +145,7 @@ def _compared(
 def _flagsmith(installed: Flagsmith, keys: dict[str, str], settings: dict[str, str]) -> Iterator[Theirs]:
     port = free_port()
     command = [str(installed.programs / "flagsmith"), "start", "--bind", f"127.0.0.1:{port}"]
-    # It is found from the directory that it runs in, as in its image.
+    # It is found from the working directory, as in its image.
     command = ["env", "-C", str(installed.api), *command, "api"]
     health = f"http://127.0.0.1:{port}/health/liveness"
     with load.served(command, health, **{**installed.environment, **settings}) as server:
@@ -172,7 +172,7 @@ def _install(source: Path, home: Path) -> Flagsmith:
     return Flagsmith(programs, api, _environment(home, programs))
 
 
-# The number that a package is locked to.
+# The version to which a package is locked.
 RELEASE = """
 import sys, tomllib
 packages = tomllib.load(open(sys.argv[1], "rb"))["package"]
@@ -181,7 +181,7 @@ print(next(package["version"] for package in packages if package["name"] == sys.
 
 
 def _environment(home: Path, programs: Path) -> dict[str, str]:
-    """Its image's, and of its compose file what concerns the API; one worker, because it has one core."""
+    """The environment of its image and, for the API, of its compose file; with one worker, because it has one core."""
     metrics = home / "prometheus"
     metrics.mkdir(exist_ok=True)
     return {

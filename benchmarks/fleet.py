@@ -1,8 +1,8 @@
-"""What a fleet costs the database's side: writing down who polled, and counting who is up to date.
+"""The database work for a fleet: recording the routers that polled, and counting those that are up to date.
 
     python benchmarks/fleet.py [routers …]           default: 1000 10000
-A gateway writes each of its routers every 30 s; the engine counts them at every look at a running rollout.
-Processor time of this process (PostgreSQL's is its own), and the time that passed; medians of the rounds.
+A gateway writes each of its routers every 30 s; the engine counts them at every evaluation of a running rollout.
+Figures are the processor time of this process (PostgreSQL's is separate) and the elapsed time, as medians of rounds.
 """
 
 import statistics

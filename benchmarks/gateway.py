@@ -1,11 +1,11 @@
-"""Polls: the gateway's processor time per request, beside what does nothing on the same server, and nginx.
+"""Polls: the gateway's processor time per request, compared with the bare server and with nginx.
 
     python benchmarks/gateway.py [workloads …]        default: 1 100 1000 10000
 
-The servers share one core, the load has the other, with 64 connections. Every server is up at once and they are
-measured in turn, round after round, so that what else runs on the machine falls on all of them; a figure is the
-median of the rounds, a ratio the median of the ratios within each round. nginx serves a file of as many bytes, and
-is left out where it is not installed. The last table: polls while 500 clients send a byte a second each.
+The servers share one core; the load has the other, with 64 connections. All servers run at once and are measured in
+turn, round after round, so that other load on the machine affects all of them. A figure is the median over the
+rounds, a ratio the median of the ratios within each round. nginx serves a file of the same size, and is left out if
+it is not installed. The last table: polls while 500 clients send one byte a second each.
 """
 
 import shutil
@@ -24,14 +24,14 @@ from benchmarks.dataplane import instance, load, table
 from tests.support.services import free_port
 
 ROUNDS = 9
-COUNT = 4_000  # requests a round, fewer where they are large
-BYTES = 40_000_000  # a round, at most
+COUNT = 4_000  # per round, fewer if they are large
+BYTES = 40_000_000  # per round, at most
 SNAPSHOT = "/router/v1/snapshot"
 SLOW = 500
 
 
 class Case(NamedTuple):
-    """A server and what it is asked; the answer's status and bytes."""
+    """A server with its request; the status and size of the response."""
 
     server: load.Server
     port: int
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 class Gateway(NamedTuple):
-    """A gateway in front of so many workloads."""
+    """A gateway with this many workloads."""
 
     server: load.Server
     port: int
@@ -73,7 +73,7 @@ def main(sizes: list[int]) -> None:
 
 
 def _small(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx | None") -> None:
-    """The same question to every size of environment: is it near the limit, and is it flat?"""
+    """The same request with environments of every size: is it near the limit, and is it constant?"""
     ten = "&".join(f"workload=w{n}" for n in range(10))
     rows = []
     for name, query, cached, since, least in (
@@ -110,7 +110,7 @@ def _small(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx
 
 
 def _whole(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx | None") -> None:
-    """The first 200 of a router that asks for everything."""
+    """The first 200 for a router that requests everything."""
     rows = []
     for gateway in gateways:
         case = gateway.case("", cached=False)
@@ -123,7 +123,7 @@ def _whole(gateways: list[Gateway], bare: tuple[load.Server, int], nginx: "Nginx
 
 
 def _slow(gateway: Gateway) -> None:
-    """Polls of eight routers, alone and while 500 clients send a byte of a report each second."""
+    """Polls of eight routers, alone and while 500 clients send one byte of a report each second."""
     case, rows = gateway.case("", cached=True), []
     head = load.request("POST", "/router/v1/outcomes", b"", **gateway.headers, Content_Length="5000")
     for name, slow in (("alone", 0), (f"with {SLOW} slow clients", SLOW), ("alone again", 0)):
@@ -202,7 +202,7 @@ def nginx() -> Iterator[Nginx | None]:
 
 @contextmanager
 def _dripping(port: int, head: bytes, number: int) -> Iterator[None]:
-    """So many clients that have sent the head of a report, and send its body a byte a second."""
+    """This many clients that have sent the head of a report, and send its body one byte a second."""
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(number)]
     ended = threading.Event()
 
@@ -215,7 +215,7 @@ def _dripping(port: int, head: bytes, number: int) -> Iterator[None]:
 
     thread = threading.Thread(target=drip)
     thread.start()
-    ended.wait(1.5)  # all of them are in
+    ended.wait(1.5)  # all of them are connected
     try:
         yield
     finally:

@@ -1,10 +1,10 @@
-"""How often the engine is right: the real pure engine over simulated rollouts.
+"""How often the engine is right: the real engine on simulated rollouts.
 
     python -m benchmarks.guardrails --runs 200 --jobs 2
     python -m benchmarks.guardrails --runs 200 --only "identical;success -5" --tuning "no slices"
 
-Every run takes in windows, judges and decides at every evaluation, by the functions that a rollout goes through;
-only the traffic is made up. `--tuning` leaves out one part of the evidence, to measure what it is worth.
+Every run reads windows, judges and decides at every evaluation, with the same functions as a real rollout; only the
+traffic is simulated. `--tuning` leaves out one part of the evidence, to measure its value.
 """
 
 import argparse
@@ -40,9 +40,9 @@ MARGIN = next(guardrail.margin for guardrail in guardrails_for() if guardrail.me
 
 
 def summary(scenario: Scenario, runs: list[Run]) -> dict[str, Any]:
-    """One row of the table. Shares in percent.
+    """Return one row of the table, with shares in percent.
 
-    `mean`: candidate tasks until rollback. `beyond`: runs in which all traffic bore more failures than the margin.
+    `mean`: candidate tasks until rollback. `beyond`: runs whose total traffic had more failures than the margin.
     """
     back = [run for run in runs if run.end == "rolled back"]
     full = [run for run in runs if run.end == "full"]

@@ -2,10 +2,10 @@
 
     python benchmarks/ingest.py [routes …]            default: 10 1000 10000
 
-Routes are the different places (workload, endpoint, rule, model) that the fleet reports on, in each minute. The
-server has one core; the load, and PostgreSQL with it, the other. "decoding" is the limit measured in the same run: the
-same server, which reads and decodes the same batches and keeps nothing. The server's time includes what it does
-after the last answer until everything is in the totals; then the totals must be exactly what was accepted.
+Routes are the different keys (workload, endpoint, rule, model) that the fleet reports on in each minute. The server
+has one core; the load and PostgreSQL have the other. "decoding" is the limit, measured in the same run: the same
+server, which reads and decodes the same batches and stores nothing. The server's time includes its work after the
+last response until everything is in the totals; then the totals must equal exactly what was accepted.
 """
 
 import json
@@ -23,8 +23,8 @@ from benchmarks.dataplane.reports import TASKS, Fleet
 
 BUCKETS = 10
 SECONDS = 4
-WARM = 1_000  # batches before any that is measured
-MOST = 15_000  # batches of one measurement: they are made beforehand, and held in memory
+WARM = 1_000  # batches before the measured ones
+MOST = 15_000  # batches of one measurement, which are created beforehand and held in memory
 ROUTERS = (64, 640)
 COLUMNS = (
     "database, routes, routers", "batches/s", "server µs", "× decoding", "PostgreSQL µs", "load µs",
@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def one(database: str, routes: int, workers: int) -> None:
-    """A database, filled and measured; prints a row for each number of routers."""
+    """Fill and measure one database. Prints a row for each number of routers."""
     from tests.support.services import free_port
 
     instance.prepare(instance.durable_postgres() if database == "PostgreSQL" else "")
@@ -85,7 +85,7 @@ def _measured(
 
 
 def _settled() -> None:
-    """Wait until nothing that was accepted is left to be counted."""
+    """Wait until everything accepted has been counted."""
     from rollout_app.models import DeferredGroup
 
     while DeferredGroup.objects.exists():
@@ -101,7 +101,7 @@ def _postgres() -> Family:
 
 
 def _check(accepted: int) -> None:
-    """Every batch that got its 202 is in the totals, once."""
+    """Check that every batch with a 202 is in the totals exactly once."""
     from django.db.models import Sum
 
     from rollout_app.models import ArmTotals, OutcomeBucket

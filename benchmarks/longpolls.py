@@ -1,10 +1,10 @@
-"""Long polls: memory of each that is held, and the time from a promotion's commit to every router's answer.
+"""Long polls: memory of each waiting one, and the time from a promotion's commit to every router's response.
 
     python benchmarks/longpolls.py [number …]         default: 500 5000
 
-The limit, measured in the same run: an application that does nothing else on the same server, held by as many
-requests until they hang up.
-Memory is the growth of the server's resident set, divided by the number; each router has a name of its own.
+The limit, measured in the same run: an application that does nothing else on the same server, with as many requests
+that wait until they disconnect. Memory is the growth of the server's resident set divided by the number; each router
+has its own name.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ import uvloop
 from benchmarks.dataplane import instance, load, table
 
 WORKLOADS = 100
-SETTLES_S = 3.0  # until the first routers were written down, once
+SETTLES_S = 3.0  # until the first routers have been recorded once
 
 
 class Poll(asyncio.Protocol):
-    """One router that waits."""
+    """One waiting router."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -50,7 +50,7 @@ class Poll(asyncio.Protocol):
 
 
 async def hold(number: int, port: int, path: str, key: str, tag: str) -> list[Poll]:
-    """So many routers, each on a connection of its own, all waiting."""
+    """Start this many routers, each on its own connection, all waiting."""
     loop, polls = asyncio.get_running_loop(), []
     for router in range(number):
         request = load.request(
@@ -64,7 +64,7 @@ async def hold(number: int, port: int, path: str, key: str, tag: str) -> list[Po
 
 
 async def bare(number: int, server: load.Server, port: int) -> float:
-    """Bytes of resident memory for each request that the bare app holds."""
+    """Bytes of resident memory for each waiting request of the bare app."""
     before = server.rss()
     polls = await hold(number, port, "/hold", "x" * 80, '"limit"')
     each = (server.rss() - before) / number
@@ -76,7 +76,7 @@ async def bare(number: int, server: load.Server, port: int) -> float:
 async def gateway(
     number: int, server: load.Server, port: int, key: str, tag: str
 ) -> tuple[float, list[float]]:
-    """Bytes for each long poll, and the sorted seconds from the commit of a pin to each answer."""
+    """Bytes for each long poll, and the sorted seconds from the commit of a pin to each response."""
     before = server.rss()
     polls = await hold(number, port, f"/router/v1/snapshot?since={WORKLOADS}", key, tag)
     each = (server.rss() - before) / number

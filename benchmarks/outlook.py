@@ -1,9 +1,9 @@
-"""How good "about N more candidate tasks" is: what was said at each hold, beside what it then took.
+"""Accuracy of "about N more candidate tasks": the forecast at each hold, compared with what was needed.
 
     python -m benchmarks.outlook --runs 60
 
-Candidates that are no worse, through the plan `cautious`; what is said every fifth minute of a stage counts,
-against the tasks that came until every guardrail had passed. Minimum times and tasks of a stage are left aside.
+Candidates that are no worse, with the plan `cautious`. The forecast of every fifth minute of a stage is compared with
+the tasks that arrived until every guardrail had passed. Minimum times and tasks of a stage are ignored.
 """
 
 import argparse
@@ -24,11 +24,11 @@ SCENARIOS = (
     Scenario("identical, cost lognormal sigma 2", sigma=2.0),
 )
 EVERY = 5  # minutes
-Said = tuple[int | None, int]  # more candidate tasks: as forecast (None: can't be told), as it came
+Said = tuple[int | None, int]  # more candidate tasks: forecast (None: unknown), and actual
 
 
 def holds(job: tuple[Scenario, int]) -> list[Said]:
-    """What one rollout was told, stage by stage; what it waits for when the evaluations end is left out."""
+    """The forecasts of one rollout, stage by stage, without what it waits for when the evaluations end."""
     scenario, seed = job
     traffic, stages = Traffic(scenario, seed), stages_of(scenario.plan)
     accumulator = Accumulator.open(guardrails_for(), stages, traffic.reference)

@@ -1,8 +1,8 @@
-"""Draws the pictures of `docs/explanation/why-e-values.md`: rollouts as a threshold and as evidence see them.
+"""Draws the pictures of `docs/explanation/why-e-values.md`: rollouts as seen by a threshold and by evidence.
 
-Python draws them anew from the same seed; nothing but the engine's own formulas is in them. One line is one rollout
-of 60 minutes: 20 candidate tasks and 180 of the baseline a minute, of which 8 % fail (and more of the candidate's,
-where it says so).
+The same seed always gives the same pictures, using only the engine's formulas. One line is one rollout of 60 minutes
+with 20 tasks of the candidate and 180 of the baseline per minute, of which 8 % fail (more of the candidate's where
+the heading says so).
 """
 
 import math

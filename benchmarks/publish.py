@@ -1,12 +1,12 @@
-"""Publishing one change among many workloads: when is it served, how large is it, and whom does it hold up?
+"""Publishing one change among many workloads: when is it served, how large is it, and what does it delay?
 
     python benchmarks/publish.py [workloads …]        default: 100 1000 10000
 
-From the commit of a change, made by another process, to the whole delta at a router that waits. With Redis the
-gateway is told at once; without, it looks every 200 ms, and half of that is in the figure. Meanwhile four routers
-poll without waiting, and after each change one more asks for everything, so that the full body is built and sent
-beside them: their slowest answers around a change and between changes show what publishing costs everybody else.
-The server has one core; the load, the process that commits and the databases the other.
+Measures from the commit of a change, made by another process, to the complete delta at a waiting router. With Redis
+the gateway is notified at once; without, it polls every 200 ms, and half of that is in the figure. Meanwhile four
+routers poll without waiting, and after each change another one requests everything, so that the full body is built
+and sent at the same time. Their slowest responses around a change and between changes show what publishing costs the
+others. The server has one core; the load, the committing process and the databases have the other.
 """
 
 import asyncio
@@ -30,25 +30,25 @@ SNAPSHOT = "/router/v1/snapshot"
 
 
 class Change(NamedTuple):
-    """Times are seconds, by `time.perf_counter()` where they are moments."""
+    """Times are in seconds; moments are values of `time.perf_counter()`."""
 
     began: float
     committed: float
-    served: float  # the delta had arrived
+    served: float  # arrival of the delta
     delta: int  # bytes
-    full_s: float  # for the first answer with everything
+    full_s: float  # for the first complete response
     full: int  # bytes
     over: float
 
 
 class Router:
-    """A connection that is used again."""
+    """A connection that is reused."""
 
     def __init__(self, port: int, key: str) -> None:
         self._port, self._key = port, key
 
     async def ask(self, query: str = "", **headers: str) -> tuple[str, int]:
-        """The answer's tag and the bytes of its body."""
+        """Return the tag of the response and the bytes of its body."""
         if not hasattr(self, "_writer"):
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**22)
         self._writer.write(
@@ -63,7 +63,7 @@ class Router:
 
 
 async def poll(router: Router, query: str, tag: str, seen: list[tuple[float, float]]) -> None:
-    """Poll for ever; `seen` takes when each was sent and how long it took."""
+    """Poll forever. `seen` collects the time of each request and its duration."""
     while True:
         began = time.perf_counter()
         await router.ask(query, If_None_Match=tag)
@@ -75,7 +75,7 @@ async def change(made: instance.Filled, waiting: Router, whole: Router, revision
     delta = asyncio.create_task(
         waiting.ask(f"?since={revision}", If_None_Match=tag, Prefer="wait=30"),
     )
-    # Not in step with the gateway's own looks.
+    # Not in step with the gateway's polls.
     await asyncio.sleep(BETWEEN_S + random.random() * 0.2)
     began, committed = await asyncio.to_thread(made.change)
     _, size = await delta

@@ -1,8 +1,8 @@
-"""From the commit of the deciding outcomes to the published revision without the candidate: how long?
+"""The time from the commit of the deciding outcomes to the published revision without the candidate.
 
-`python benchmarks/reaction.py [times]` — the embedded runner's own loop in a thread, real actions, a rollout
-each time; the last minutes that make the harm certain are committed, and the clock runs until the new
-revision is announced to the servers of snapshots. Prints the median, p95, p99 and the worst.
+`python benchmarks/reaction.py [times]` runs the embedded runner's loop in a thread, with real actions and a new
+rollout each time. The last minutes that make the harm certain are committed, and the clock runs until the new
+revision is announced to the snapshot servers. Prints the median, p95, p99 and the maximum.
 """
 
 import os
@@ -51,7 +51,7 @@ def once(published: threading.Event) -> float:
 
 def main() -> None:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    # A file: the runner's thread has a connection of its own.
+    # A file, because the runner's thread has its own connection.
     connection.settings_dict["TEST"]["NAME"] = f"{os.environ['POINTSMAN_VAR']}/reaction.sqlite3"
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     published, stop = threading.Event(), threading.Event()

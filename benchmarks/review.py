@@ -1,4 +1,4 @@
-"""Processor time and queries of the review's pages: 1,000 workloads, 90 days beside 90.
+"""Processor time and queries of the review's pages: 1,000 workloads, 90 days compared with 90.
 
 `python -m benchmarks.review [workloads] [days]` on SQLite; with DATABASE_URL on the empty database that it names.
 Each workload has three endpoints, with two rules and two models a day; one has its last two hours by minute.
@@ -40,7 +40,7 @@ NOW = datetime.now(UTC)
 ROUTES = [
     (f"/endpoint-{n}", *route) for n in range(3) for route in (("default", "small"), ("heavy", "large"))
 ]
-# Made up from the workload w, the day d and the route r, the same on both databases.
+# Generated from the workload w, the day d and the route r, the same on both databases.
 _TASKS = "(50 + (w * 7919 + d * 104729 + r * 1299709) % 5000)"
 _GOOD = f"({_TASKS} * (880 + (w * 31 + d * 17 + r) % 90) / 1000)"
 _COST = "(60000 + 840000 * (r % 2))"
@@ -84,7 +84,7 @@ def _insert_days(environment: int, first: object) -> None:
     values = {name: _VALUES.get(name, "0") for name in columns.COLUMNS}
     names = ", ".join(values)
     with connection.cursor() as cursor:
-        cursor.execute(  # names of our own tables and columns, and figures from above
+        cursor.execute(  # our own names of tables and columns, and figures from above
             "WITH RECURSIVE days(d) AS (SELECT 0 UNION ALL SELECT d + 1 FROM days WHERE d < %s), "  # noqa: S608
             f"routes(r, endpoint, rule, model) AS ({routes}), "
             "works(w) AS (SELECT workload_id FROM policies_app_assignment WHERE environment_id = %s) "

@@ -1,8 +1,8 @@
-"""What outcomes take in PostgreSQL: bytes of each row with its indexes, and the server's connections.
+"""The space of outcomes in PostgreSQL: bytes of each row with its indexes, and the server's connections.
 
     python benchmarks/rows.py [minutes] [routers]           default: 120 20
-Every router reports every minute of the same 10 routes, so a row is written once and then updated by each of the
-others: that is what leaves the dead versions that the table carries between two vacuums.
+Every router reports every minute of the same 10 routes, so a row is inserted once and then updated by each of the
+others. That leaves the dead versions that the table contains between two vacuums.
 """
 
 import sys
@@ -55,7 +55,7 @@ def _sizes(when: str, minutes: int) -> None:
 
     for table in TABLES:
         with connection.cursor() as cursor:
-            # Only the names above are formatted in.
+            # Only the names above are inserted.
             sizes = f"SELECT count(*), pg_table_size('{table}'), pg_indexes_size('{table}') FROM {table}"  # noqa: S608
             cursor.execute(sizes)
             rows, heap, indexes = cursor.fetchone()
@@ -65,7 +65,7 @@ def _sizes(when: str, minutes: int) -> None:
 
 
 def _vacuum() -> None:
-    """What a vacuum makes reusable is not given back; a full one shows what the rows themselves need."""
+    """A vacuum makes space reusable but does not return it; a full one shows the size of the rows themselves."""
     from django.db import connection
 
     with connection.cursor() as cursor:

@@ -1,10 +1,11 @@
-"""What the server itself costs: the same 304 and the same 2 kB from memory, behind each server that could be in front.
+"""The cost of the server itself: the same 304 and the same 2 kB from memory, behind each possible server.
 
     python benchmarks/servers.py [rounds]             default: 9
 
-All of them are up at once on one core and are measured in turn, with 64 connections from the other core; medians of
-the rounds, ratios within a round, to the server and interface that `manage.py serve` has. "gateway" is all of it: key,
-fleet, snapshot. What is not installed is left out; `pip install uvicorn httptools` brings the others.
+All of them run at once on one core and are measured in turn, with 64 connections from the other core. Figures are
+medians over the rounds, ratios are within a round, relative to the server and interface of `manage.py serve`.
+"gateway" is the complete one: key, fleet, snapshot. Servers that are not installed are left out; `pip install uvicorn
+httptools` adds the others.
 """
 
 import statistics
@@ -27,7 +28,7 @@ UVICORN = [
 ASGI = ["--interface", "asgi", "--loop", "uvloop"]
 RSGI = ["--interface", "rsgi", "--loop", "uvloop"]
 OURS = "granian, ASGI"
-# Name, the module that it needs, the command up to its port, what comes behind it.
+# Name, the module that it needs, the command up to its port, the rest of the command.
 SERVERS = [
     (OURS, "granian", [*load.GRANIAN, *ASGI], f"{PLACE}:asgi"),
     (
@@ -70,7 +71,7 @@ def main(rounds: int) -> None:
 
 
 def _cases(stack: ExitStack) -> dict[str, tuple[gateway.Case, gateway.Case]]:
-    """A 304 and a 200 at each of them."""
+    """A 304 and a 200 for each of them."""
     cases = {}
     if nginx := stack.enter_context(gateway.nginx()):
         cases["nginx, a file"] = (nginx.case(SIZE, True), nginx.case(SIZE, False))

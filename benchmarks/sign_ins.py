@@ -1,10 +1,10 @@
-"""24 people sign in at once, again and again; meanwhile a script asks the API. What do both wait for?
+"""24 people sign in at once, repeatedly, while a script uses the API. How long do both wait?
 
     python benchmarks/sign_ins.py [rounds]    default: 5
 
-The server is `manage.py serve` on SQLite with one worker, on all cores: a password hash is worth several of them.
-Each person has a browser of their own. The API is asked for its keys, one request after the other, with and without
-the crowd; `rss` is the largest resident memory of the server's processes, read ten times a second.
+The server is `manage.py serve` on SQLite with one worker, on all cores, because one password hash uses several. Each
+person has a separate browser. The script lists the API's keys, one request after the other, with and without the
+crowd. `rss` is the largest resident memory of the server's processes, read ten times a second.
 """
 
 import logging
@@ -33,7 +33,7 @@ def main(rounds: int) -> None:
     with _server() as (url, rss):
         asked = Asked(url, key)
         for _ in range(10):
-            asked.once()  # loads what is loaded once
+            asked.once()  # loads what is loaded only once
         alone = asked.until(lambda began: time.perf_counter() - began > QUIET_S)
         before = rss()
         crowd: list[float] = []
@@ -55,7 +55,7 @@ def main(rounds: int) -> None:
 
 
 class Asked:
-    """A script at the API, with its key."""
+    """A script that uses the API with its key."""
 
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120)
@@ -73,7 +73,7 @@ class Asked:
 
 
 def _crowd(url: str, asked: Asked) -> tuple[list[float], list[float]]:
-    """How long each of the 24 waited, and each request of the API until the last one was in."""
+    """Return how long each of the 24 waited, and each API request until the last one had signed in."""
     browsers = [httpx.Client(base_url=url, timeout=120) for _ in range(PEOPLE)]
     for browser in browsers:
         browser.get("/console/login/").raise_for_status()
@@ -112,7 +112,7 @@ def _people_and_key() -> str:
 
 
 def _server():  # type: ignore[no-untyped-def]
-    """The server's address, and what reads the memory of its processes."""
+    """Yields the server's address, and a function that reads the memory of its processes."""
     from contextlib import contextmanager
 
     from benchmarks.dataplane import load

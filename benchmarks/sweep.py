@@ -1,12 +1,12 @@
-"""How long one process needs to sweep its active rollouts, on SQLite and on PostgreSQL.
+"""The time in which one process sweeps its active rollouts, on SQLite and on PostgreSQL.
 
-`python benchmarks/sweep.py [rollouts …]` (1,000 and 10,000 without) on both; on the server of TEST_DATABASE_URL,
-else on a PostgreSQL that the tests bring (without fsync). Every rollout has a baseline of its own, and is 20
-minutes into its second stage; its routers send all that there is: decisions, four endpoints, two route pairs on which
-the policies differ, costs with grades. Sweeps: the first look after a restart of everything (all evidence read), one
-with a new stratum for every rollout, some with a new stratum for one in thirty (the steady state: each has one
-a minute, a sweep is every two seconds), and one in which nothing came in. Seconds are of the wall, and of this
-process's processor. A database of its own is made and dropped.
+`python benchmarks/sweep.py [rollouts …]` (default 1,000 and 10,000) on both: on the server of TEST_DATABASE_URL, or on
+a PostgreSQL started by the tests (without fsync). Every rollout has its own baseline, and is 20 minutes into its
+second stage. Its routers report every optional figure: decisions, four endpoints, two route pairs on which the
+policies differ, costs with grades. Sweeps: the first one after a restart of everything (all evidence is read), one
+with a new stratum for every rollout, some with a new stratum for one in thirty (the steady state: each has one per
+minute, and a sweep runs every two seconds), and one without new outcomes. Seconds are elapsed time and processor time
+of this process. A separate database is created and dropped.
 """
 
 import os
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-if "--on" not in sys.argv:  # one process for each database and size: settings are read once
+if "--on" not in sys.argv:  # one process for each database and size, because settings are read only once
     from tests.support.services import postgres_url
 
     for url in ("", postgres_url()):
@@ -31,7 +31,7 @@ if "--on" not in sys.argv:  # one process for each database and size: settings a
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
                 for line in child.stdout or ():
                     print(line, end="", flush=True)
-            each.append(float(line.split()[-1]))  # its last line ends with ms a look
+            each.append(float(line.split()[-1]))  # its last line ends with ms per sweep
         print(
             f"growth from the fewest to the most rollouts: {each[-1] / each[0]:.2f} times as long a look\n",
             flush=True,
@@ -68,11 +68,11 @@ PLAN = [
 ]
 STAGE, TASKS, MINUTES = 1, 60, 20
 IN_A_MINUTE = 30  # sweeps
-MADE = 97  # rollouts with outcomes of their own; making them is slow
+MADE = 97  # rollouts with their own outcomes; creating them is slow
 
 
 class Place(NamedTuple):
-    """Where a rollout's outcomes go. The rollouts themselves are let go: they would be the collector's work."""
+    """The key of a rollout's outcomes. The rollouts themselves are released, to spare the garbage collector."""
 
     environment: int
     workload: int
@@ -80,7 +80,7 @@ class Place(NamedTuple):
 
 
 def reference(seed: int) -> Reference:
-    """No two baselines are alike."""
+    """No two baselines are equal."""
     rng = random.Random(seed)
     means = {
         "failure": 0.08, "error": 0.01, "escalation": 0.1, "fallback": 0.01, "retry": 0.02,
@@ -100,7 +100,7 @@ def reference(seed: int) -> Reference:
 
 
 def slices(tasks: int, good: int, shares: dict[str, float]) -> dict[str, list[float]]:
-    """{name: figures in the order of `aggregate.SLICE`}."""
+    """Return {name: figures in the order of `aggregate.SLICE`}."""
     made = {}
     for name, share in shares.items():
         n, x = round(tasks * share), min(round(tasks * share), round(good * share))
@@ -156,7 +156,7 @@ def totals(place: Place, arm: str, minute: datetime, tasks: int, rng: random.Ran
 
 
 def minutes_of(rollouts: list[Place], first: datetime, minutes: int, seed: int) -> None:
-    """Minutes of both arms for each, at the second stage's share: made for some, copied to the others."""
+    """Insert minutes of both arms at the second stage's share: generated for some rollouts, copied to the others."""
     rng, ours = random.Random(seed), round(TASKS * 0.5)
     made, copied = rollouts[:MADE], rollouts[MADE:]
     rows = [
@@ -182,7 +182,7 @@ def minutes_of(rollouts: list[Place], first: datetime, minutes: int, seed: int) 
 
 
 def many(count: int) -> list[Place]:
-    """`count` running rollouts: one by the real actions, the rest as copies of its rows."""
+    """Create `count` running rollouts: one with the real actions, the rest as copies of its rows."""
     from tests.support import builders
 
     environment, workload = builders.environment(), builders.workload()
@@ -229,7 +229,7 @@ def many(count: int) -> list[Place]:
 
 
 def timed(what: str) -> tuple[float, float]:
-    """Seconds of the wall, and milliseconds of our processor a look."""
+    """Elapsed seconds, and milliseconds of our processor time per sweep."""
     began, worked = time.perf_counter(), time.process_time()
     words = reconcile.sweep()
     took, worked = time.perf_counter() - began, time.process_time() - worked
@@ -250,7 +250,7 @@ def main() -> None:
         rollouts = many(count)
         start = clock.now() - timedelta(hours=2)
         minutes_of(rollouts, start, MINUTES, 0)
-        connection.cursor().execute("ANALYZE")  # as any database that has run for a day
+        connection.cursor().execute("ANALYZE")  # as on any database that has run for a day
         print(f"{count} rollouts on {connection.vendor}, {MINUTES} minutes each, 8 guardrails", flush=True)
         timed("first look: all evidence read")
         for at in (MINUTES, MINUTES + 1):

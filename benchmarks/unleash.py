@@ -1,13 +1,13 @@
-"""unleash-server beside the gateway: polls and reports, on one core each, in the same run with the same load.
+"""unleash-server compared with the gateway: polls and reports, on one core each, in the same run with the same load.
 
     python benchmarks/unleash.py [directory]
 
-Installs unleash-server and the node that it asks for from npm into a temporary directory, or into the one that is
-named, to use it again. It runs as its documentation wants it in production, without its API's documentation and with
-its cache of answers. Both run on a PostgreSQL that waits for the disk, which this script brings; the server that is
-measured has one core, the load and PostgreSQL the other. Figures are the server's own processor time, PostgreSQL's
-not counted, as the median of rounds that measure the two in turn once both are warm. What is compared is not the same
-in one point: unleash-server answers a report from memory and writes it later, the gateway after its commit.
+Installs unleash-server and the node version that it needs from npm into a temporary directory, or into the given one,
+to reuse it. It runs as its documentation recommends for production, without its API documentation and with its
+response cache. Both run on a PostgreSQL that waits for the disk, which this script starts. The measured server has one
+core, the load and PostgreSQL the other. Figures are the server's own processor time without PostgreSQL's, as medians
+of rounds that measure the two in turn once both are warm. The comparison is unequal in one point: unleash-server
+answers a report from memory and writes it later, the gateway answers after its commit.
 """
 
 import json
@@ -29,7 +29,7 @@ from benchmarks.dataplane.peers import Asked
 from tests.support.services import free_port
 
 PACKAGE = "unleash-server@8.2.0"
-# It asks for node 22 or newer, which a distribution may not have.
+# It needs node 22 or newer, which a distribution may not have.
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), "x64")
 NODE, NODE_VERSION = f"node-linux-{MACHINE}", "22.23.3"
 SERVER = "node_modules/unleash-server/dist/server.js"
@@ -111,7 +111,7 @@ class Theirs(NamedTuple):
 
 @contextmanager
 def _unleash(home: Path, flags: int) -> Iterator[Theirs]:
-    """On loopback, asking nobody for a newer version and telling nobody of itself; its rate limits out of the way."""
+    """Run it on loopback, without version checks, telemetry or rate limits."""
     port = free_port()
     limits = ("SDK_API", "TOKEN_AUTHENTICATION", "REGISTER_CLIENT", "CLIENT_METRICS")
     environment = {
@@ -131,7 +131,7 @@ def _unleash(home: Path, flags: int) -> Iterator[Theirs]:
 
 
 def _make_flag(port: int, name: str) -> None:
-    """A flag that is on for half of the users, in the one environment that the load reads."""
+    """Create a flag that is on for half of the users, in the one environment that the load reads."""
     features = "/api/admin/projects/default/features"
     rollout = {"rollout": "50", "stickiness": "default", "groupId": name}
     _post(port, features, {"name": name, "type": "release"})

@@ -1,7 +1,7 @@
-"""What mkdocs does besides: pages that are generated from code, and documents that lie beside `docs/`.
+"""Hooks of mkdocs: pages that are generated from code, and documents outside `docs/`.
 
-Links in documents are written for whoever reads them in the repository. Here those that leave `docs/` are turned to the
-page's place in the site, or, where it has none, to nothing but their words.
+Links in documents are written for readers of the repository. Links that leave `docs/` are changed here to the page's
+place in the site or, if it has none, to plain text.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-# Documents outside of `docs/`, and where they stand in the site.
+# Documents outside `docs/`, and their places in the site.
 OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def _links(text: str, path: str, place: str) -> str:
-    """The links of a document of the repository, as they are in the site."""
+    """Rewrite the links of a document of the repository for the site."""
 
     def turned(link: re.Match[str]) -> str:
         image, words, target = link.groups()
@@ -81,7 +81,7 @@ def _set_up_django() -> None:
 
 
 def _settings() -> str:
-    """The README's table, which `tests/house/test_readme.py` holds against settings.py."""
+    """Return the README's table, which `tests/house/test_readme.py` compares with settings.py."""
     readme = (ROOT / "README.md").read_text()
     table = readme.partition("## Settings")[2].partition("\n## ")[0]
     return "# Settings\n" + _links(table, "README.md", "reference/settings.md")

@@ -1,1 +1,1 @@
-"""What the data plane's benchmarks share: an instance, servers pinned to a core, load from the other one."""
+"""Shared code of the data plane's benchmarks: an instance, servers pinned to a core, load from the other one."""

@@ -1,6 +1,6 @@
-"""The limit: what answers from memory and does nothing else, on the server that the gateway has.
+"""The limit: an application that answers from memory and does nothing else, on the gateway's server.
 
-`/<n>` is a body of n bytes, or 304 to whoever holds its tag; `/hold` waits until the client hangs up.
+`/<n>` is a body of n bytes, or 304 if the tag matches; `/hold` waits until the client disconnects.
 """
 
 from functools import cache
@@ -41,7 +41,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def rsgi(scope: Any, protocol: Any) -> None:
-    """The same over granian's own interface."""
+    """The same with granian's own interface."""
     if scope.headers.get("if-none-match") == TAG:
         protocol.response_empty(304, HEADERS)
     else:

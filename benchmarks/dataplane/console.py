@@ -1,4 +1,4 @@
-"""Django by itself, for a server to run: what the gateway's bridge is compared with."""
+"""Django alone, for a server to run: the reference for the gateway's bridge."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The limit of ingest: an application that reads and decodes a batch, answers 202, and keeps nothing."""
+"""The limit of ingest: an application that reads and decodes a batch, answers 202, and stores nothing."""
 
 import os
 from contextlib import nullcontext

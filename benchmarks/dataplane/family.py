@@ -1,4 +1,4 @@
-"""A process and its children, which are not ours: PostgreSQL's."""
+"""A process that is not ours, with its children: PostgreSQL."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Family:
-    """`pid` and whatever it has started, at any time."""
+    """`pid` and everything that it has started, at any time."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
     def pin(self, core: int) -> None:
-        """Now and for children to come."""
+        """Pin it now, including future children."""
         for pid, _ in self._members():
             os.sched_setaffinity(pid, {core})
 
     def cpu_s(self) -> float:
-        """Processor seconds, of ended children too, to 10 ms."""
+        """Processor seconds to 10 ms, including those of ended children."""
         total = 0
         for pid, fields in self._members():
             total += sum(map(int, fields[11:15] if pid == self._pid else fields[11:13]))
@@ -30,7 +30,7 @@ class Family:
             try:
                 fields = path.read_text().rpartition(")")[2].split()
             except OSError:
-                continue  # it has ended
+                continue  # it has exited
             pid = int(path.parent.name)
             if pid == self._pid or int(fields[1]) == self._pid:
                 yield pid, fields

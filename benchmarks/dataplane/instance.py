@@ -1,6 +1,6 @@
-"""An instance of one's own in a temporary directory, filled with as many workloads as one likes.
+"""A separate instance in a temporary directory, filled with any number of workloads.
 
-In this process by `prepare` and `fill`; or, as settings are read once, in one of its own by `filled`.
+In this process with `prepare` and `fill`. Since settings are read only once, `filled` uses a separate process.
 """
 
 import atexit
@@ -24,7 +24,7 @@ SERVE = [sys.executable, str(ROOT / "manage.py"), "serve"]
 
 
 class Filled:
-    """An instance that another process has made: `environment` is what its servers need to be given."""
+    """An instance created by another process. `environment` is for its servers."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -33,7 +33,7 @@ class Filled:
         self.environment: dict[str, str] = said["environment"]
 
     def change(self) -> tuple[float, float]:
-        """Pin a workload, or let go of it; `time.perf_counter()` before the change and after its commit."""
+        """Pin or unpin a workload. Return `time.perf_counter()` before the change and after its commit."""
         assert self._process.stdin is not None
         print("change", file=self._process.stdin, flush=True)
         began, committed = self._heard()
@@ -46,7 +46,7 @@ class Filled:
 
 @contextmanager
 def filled(workloads: int, database_url: str = "", redis_url: str = "") -> Iterator[Filled]:
-    """As many instances at a time as a benchmark wants; each is gone with its block."""
+    """Any number of instances at a time; each is removed at the end of its block."""
     command = [sys.executable, "-m", "benchmarks.dataplane.instance", str(workloads), database_url, redis_url]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -58,7 +58,8 @@ def filled(workloads: int, database_url: str = "", redis_url: str = "") -> Itera
 
 
 def prepare(database_url: str = "", redis_url: str = "") -> Path:
-    """Point the settings at a new database and migrate it. Call once, before anything of Django's."""
+    """Create and migrate a new database, and set the settings to it. Call this once, before importing anything of
+    Django."""
     import django
 
     home = Path(tempfile.mkdtemp(prefix="pointsman-bench-"))
@@ -75,7 +76,7 @@ def prepare(database_url: str = "", redis_url: str = "") -> Path:
 
 
 def durable_postgres() -> str:
-    """A PostgreSQL that waits for the disk, unlike the tests'."""
+    """A PostgreSQL that waits for the disk, unlike that of the tests."""
     import psycopg
 
     from tests.support import services
@@ -92,7 +93,7 @@ _postgres = cache(durable_postgres)
 
 
 def new_database() -> str:
-    """One more database in the PostgreSQL of this run."""
+    """Create another database in the PostgreSQL of this run."""
     import uuid
 
     import psycopg
@@ -104,7 +105,8 @@ def new_database() -> str:
 
 
 def fill(workloads: int) -> str:
-    """Serve that many workloads of about 2 kB each; returns a router's key. Written in bulk, not by actions."""
+    """Serve this many workloads of about 2 kB each. Return a router's key. Rows are written in bulk, without
+    actions."""
     from controlplane.access.actions import issue_key
     from controlplane.access.models import Team
     from controlplane.core import clock
@@ -160,7 +162,7 @@ def document(workload: str) -> dict[str, object]:
 
 
 def report(buckets: int, router: int, minute: str) -> bytes:
-    """A batch of a router: so many buckets of 100 tasks, each of another workload (0 … buckets − 1)."""
+    """A batch of a router: this many buckets of 100 tasks, each of another workload (0 … buckets − 1)."""
     import uuid
 
     one = {
@@ -181,7 +183,7 @@ def report(buckets: int, router: int, minute: str) -> bytes:
 
 
 def _obey(workloads: int, database_url: str, redis_url: str) -> None:
-    """The process behind `Filled`: a line in is a change to make, until there are no more."""
+    """The process behind `Filled`: each input line is a change to make, until the input ends."""
     prepare(database_url, redis_url)
     key = fill(workloads)
     names = ("POINTSMAN_VAR", "DATABASE_URL", "REDIS_URL", "EMBEDDED_RUNNER")

@@ -1,4 +1,4 @@
-"""Servers on one core, load from another, and the processor time that each request cost the server."""
+"""Servers on one core, load from another, and the server's processor time per request."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
 
 class Measured(NamedTuple):
-    """`cpu_us`: the server's processor time per request, of all its processes and threads."""
+    """`cpu_us`: the server's processor time per request, over all its processes and threads."""
 
     cpu_us: float
     per_second: float
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
 
 
 class Server:
-    """A process group pinned to the server's core."""
+    """A process group pinned to the core of the server."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
@@ -46,8 +46,8 @@ class Server:
                 yield int(path.parent.name), fields
 
     def cpu_s(self) -> float:
-        """Of all threads, ended ones too, to the nanosecond: /proc counts in ticks of 10 ms."""
-        # Linux: the clock of another process is named by its inverted id, the scheduler's by 2.
+        """Processor seconds of all threads, also ended ones, to the nanosecond; /proc counts in ticks of 10 ms."""
+        # Linux: the clock of another process is identified by its inverted id, that of the scheduler by 2.
         return sum(time.clock_gettime((~pid << 3) | 2) for pid, _ in self._stats())
 
     def rss(self) -> int:
@@ -61,7 +61,7 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         process_group=0, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
     )  # fmt: skip
-    # A benchmark that is told to end takes its servers with it.
+    # A benchmark that is told to exit stops its servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     try:
         _wait_for(url)
@@ -74,7 +74,7 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
             os.killpg(process.pid, signal.SIGKILL)
 
 
-# The limits that `controlplane.server.process` gives the server, for another application on it.
+# The limits that `controlplane.server.process` sets, for another application on the same server.
 GRANIAN = [
     sys.executable, "-m", "granian", "--http", "1", "--no-ws", "--backpressure", "20000", "--backlog", "4096",
     "--log-level", "error", "--http1-buffer-size", "65536",
@@ -83,7 +83,7 @@ GRANIAN = [
 
 @contextmanager
 def bare(application: str = "benchmarks.dataplane.bare:asgi") -> Iterator[tuple[Server, int]]:
-    """The limit (`bare.py`) on the server that the gateway has; with its port."""
+    """Run the limit (`bare.py`) on the gateway's server. Yields it with its port."""
     from tests.support.services import free_port
 
     port = free_port()
@@ -93,7 +93,7 @@ def bare(application: str = "benchmarks.dataplane.bare:asgi") -> Iterator[tuple[
 
 
 def tag(url: str, headers: dict[str, str]) -> tuple[str, int]:
-    """The ETag that is served now, and the body's bytes."""
+    """Return the current ETag and the bytes of the body."""
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:  # noqa: S310
         return answer.headers["ETag"], len(answer.read())
 
@@ -111,14 +111,14 @@ def _wait_for(url: str) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the next request as soon as the answer to the last one is complete."""
+    """Sends the next request as soon as the previous response is complete."""
 
     def __init__(
         self, following: Callable[[], bytes | None], seen: list[float], statuses: dict[int, int]
     ) -> None:
         self._following, self._seen, self._statuses = following, seen, statuses
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._left = -1  # bytes of the body still to come; -1: in the head
+        self._left = -1  # remaining bytes of the body; -1: still in the head
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -165,7 +165,7 @@ def stay_off_the_servers_core() -> None:
 def measure(
     server: Server, port: int, requests: "list[bytes] | bytes", count: int, connections: int = 64
 ) -> Measured:
-    """Send `count` requests over so many connections; a list is sent in turn, a single one again and again."""
+    """Send `count` requests over this many connections; a list is sent in turn, a single one repeatedly."""
     stay_off_the_servers_core()
     given = [requests] if isinstance(requests, bytes) else requests
     numbers = iter(range(count))

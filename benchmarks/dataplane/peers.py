@@ -1,7 +1,7 @@
-"""The gateway beside another server: the same load on each in turn, after each has become as fast as it gets.
+"""The gateway compared with another server: the same load on each in turn, after both have warmed up.
 
-A peer's first requests say little of it: node compiles what it runs often, and needs some thousand requests for
-that (unleash-server's first thousand take three times what its tenth takes).
+A peer's first requests say little about it: node compiles what it runs often, which needs some thousand requests
+(the first thousand of unleash-server take three times as long as its tenth).
 """
 
 import statistics
@@ -15,19 +15,19 @@ from tests.support.services import free_port
 
 SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
 ROUNDS = 7
-# Warm is what was not a thirtieth faster than its best, so many times in a row; or has run for so long.
+# Warm: not a thirtieth faster than its best this many times in a row, or this long.
 UNIMPROVED, FASTER, AT_MOST_S = 4, 0.97, 20.0
 
 
 class Asked(NamedTuple):
-    """Requests to one server, each sent once a round and again; the status that answers them."""
+    """Requests to one server, each repeated every round, and the expected status."""
 
     server: load.Server
     port: int
     requests: Callable[[], list[bytes]]
     status: int
     count: int
-    size: int = 0  # bytes of an answer
+    size: int = 0  # bytes of a response
 
     def measure(self) -> load.Measured:
         measured = load.measure(self.server, self.port, self.requests(), self.count)
@@ -43,7 +43,7 @@ class Asked(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What one server needed, round by round."""
+    """The processor time of one server, by round."""
 
     rounds: Sequence[load.Measured]
 
@@ -56,14 +56,14 @@ class Side(NamedTuple):
         return statistics.median(measured.per_second for measured in self.rounds)
 
     def times(self, other: "Side") -> str:
-        """How many times as much this one needs: the median of the rounds' ratios, and the least and the most."""
+        """The ratio to the other one: the median over the rounds, with the minimum and the maximum."""
         pairs = zip(self.rounds, other.rounds, strict=True)
         ratios = sorted(mine.cpu_us / theirs.cpu_us for mine, theirs in pairs)
         return f"{statistics.median(ratios):.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f})"
 
 
 def compared(*sides: Asked) -> list[Side]:
-    """Each warmed up, then all of them in turn, round after round."""
+    """Warm up each, then measure them in turn, round after round."""
     for asked in sides:
         asked.warm_up()
     rounds = [[asked.measure() for asked in sides] for _ in range(ROUNDS)]
@@ -71,7 +71,7 @@ def compared(*sides: Asked) -> list[Side]:
 
 
 def limit(bare: tuple[load.Server, int], size: int, *, cached: bool) -> Asked:
-    """The bare app's answer of that size, or its 304."""
+    """A response of this size from the bare app, or its 304."""
     held = {"If_None_Match": '"limit"'} if cached else {}
     sent = [load.request("GET", f"/{size}", Authorization="Bearer " + "x" * 80, **held)]
     return Asked(*bare, lambda: sent, 304 if cached else 200, 4_000, size)
@@ -92,7 +92,7 @@ class Gateway(NamedTuple):
     def report(self, buckets: int) -> Asked:
         count = max(120, 1_200 // buckets)
 
-        def requests() -> list[bytes]:  # each batch is counted once, so each is a new one
+        def requests() -> list[bytes]:  # each batch counts only once, so each is new
             minute = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime())
             return [
                 load.request(
@@ -109,7 +109,7 @@ class Gateway(NamedTuple):
 
 @contextmanager
 def gateway(workloads: int) -> Iterator[Gateway]:
-    """Of an instance with so many workloads, on this run's PostgreSQL."""
+    """Run a gateway with this many workloads, on the PostgreSQL of this run."""
     port = free_port()
     with instance.filled(workloads, instance.new_database()) as made:
         url = f"http://127.0.0.1:{port}{SNAPSHOT}"

@@ -1,4 +1,4 @@
-"""What a fleet of routers reports: batches of the client's own buckets, over as many routes as one likes."""
+"""Reports of a fleet of routers: batches of the client's own buckets, over any number of routes."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
 
 TASKS = 20  # of a bucket: its histograms fill 10 to 20 buckets, and 15 of the 32 groups
 WORKLOADS = 100
-_VARIANTS = 200  # different figures; making them takes longer than to count them
+_VARIANTS = 200  # different figures; creating them takes longer than counting them
 
 
 class Fleet:
-    """Routers that report on `routes` different keys of the current minute, ten of them in each batch."""
+    """Routers that report on `routes` different keys of the current minute, ten in each batch."""
 
     def __init__(self, routes: int, buckets: int = 10) -> None:
         self._buckets = buckets
@@ -38,7 +38,7 @@ class Fleet:
             yield f'{{"batch_id":"{uuid.uuid4()}","router":"{router}","buckets":[{buckets}]}}'.encode()
 
     def _bucket(self) -> str:
-        """The figures of a bucket, without what says where it belongs."""
+        """The figures of a bucket, without its key."""
         bucket = Bucket()
         for _ in range(TASKS):
             bucket.add(self._outcome(), cap=None)
@@ -68,7 +68,7 @@ _PLACE = ("minute", "workload", "rollout", "stage", "arm", "version", "endpoint"
 
 
 def _place(number: int) -> str:
-    """Routes are spread over the workloads, then over endpoints, of which each has four rules."""
+    """Routes are spread over the workloads, then over endpoints with four rules each."""
     workload, route = number % WORKLOADS, number // WORKLOADS
     place: dict[str, Any] = {
         "workload": f"w{workload}", "rollout": None, "stage": None, "arm": "baseline", "version": 1,

@@ -1,10 +1,10 @@
-"""Prints what was measured as a table of Markdown, ready for benchmarks/README.md."""
+"""Prints results as a Markdown table, ready for benchmarks/README.md."""
 
 from collections.abc import Iterable, Sequence
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Floats are shown with three digits that count; the first column is the row's name."""
+    """Floats have three significant digits; the first column is the name of the row."""
     table = [list(columns), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     print(f"\n{title}\n")

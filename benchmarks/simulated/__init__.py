@@ -1,1 +1,1 @@
-"""Made-up traffic for `benchmarks.guardrails`: what both arms of a workload report, by the minute."""
+"""Simulated traffic for `benchmarks.guardrails`: the reports on both arms of a workload, by minute."""

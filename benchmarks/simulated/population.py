@@ -1,4 +1,4 @@
-"""Sticky units: users who come and go, tenants with failure rates of their own, one heavy unit."""
+"""Sticky units: users who come and go, tenants with individual failure rates, one heavy unit."""
 
 import numpy as np
 from numpy.random import Generator
@@ -9,13 +9,14 @@ from benchmarks.simulated.scenario import Scenario, Units
 POOL, REQUESTS, CORRELATION = 1_200, 10, 0.3
 CELLS = 1_024
 ZIPF = 0.8
-OTHERS = 20_000  # units of the traffic beside one heavy unit
+OTHERS = 20_000  # units of the traffic besides one heavy unit
 
 Drawn = tuple[NDArray[np.float64], NDArray[np.int_], NDArray[np.float64]]
 
 
 class Population:
-    """`draw` gives of each task its unit's place (0 … 1, the candidate's below the share), cell and chance to fail."""
+    """`draw` returns for each task the place of its unit (0 … 1, the candidate's are below the share), cell and
+    failure risk."""
 
     def __init__(self, scenario: Scenario, rng: Generator) -> None:
         self.rng, self.units = rng, scenario.units or Units()
@@ -52,7 +53,7 @@ class Population:
         return drawn
 
     def _users(self, n: int, p: float) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-        """A user fails always (with chance p) or as anybody does; the mix gives the correlation."""
+        """A user fails always (with probability p) or like everybody; the mix gives the correlation."""
         who = self.rng.integers(0, POOL, n)
         stuck = self.rng.random(n) < CORRELATION**0.5
         return who, np.where(stuck, (self.trouble[who] < p).astype(float), p)
@@ -65,7 +66,7 @@ class Population:
         self.cell[gone] = self.rng.integers(0, CELLS, len(gone))
 
     def before(self, n: int, p: float) -> tuple[dict[int, tuple[int, int, int, int]], int]:
-        """Per cell tasks and failures in two halves of the time before, and all failures."""
+        """Tasks and failures per cell in two halves of the time before, and all failures."""
         halves, failures = np.zeros((CELLS, 4), int), 0
         for half in (0, 2):
             for _ in range(max(1, n // 400)):

@@ -1,4 +1,4 @@
-"""What is done instead, on pooled sums: a threshold on the estimate, a z-test at every evaluation."""
+"""The usual alternatives, on pooled sums: a threshold on the estimate, a z-test at every evaluation."""
 
 import math
 
@@ -13,7 +13,7 @@ MARGINS = {g.metric: g.margin for g in guardrails_for()}
 
 
 class Rivals:
-    """Fed what the engine is fed; remembers which of them would have rolled back."""
+    """Gets the same data as the engine, and remembers which alternatives would have rolled back."""
 
     def __init__(self) -> None:
         self.sums = {metric: [0, 0, 0, 0] for metric in RATES}

@@ -1,4 +1,4 @@
-"""One simulated rollout by the engine's own entry: take in the windows, judge, decide, as an evaluation does."""
+"""One simulated rollout with the engine's own functions: read the windows, judge, decide, as in an evaluation."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -22,31 +22,31 @@ FLEET = FleetView(routers=9, applied=9)
 
 @dataclass(frozen=True)
 class Run:
-    """How one simulated rollout ended."""
+    """The end of one simulated rollout."""
 
     end: str  # rolled back, full, hold
     tasks: int  # of both arms until then
     candidate_tasks: int
     candidate_failures: int
-    by: str = ""  # what rolled it back, or what holds it at the end
+    by: str = ""  # what rolled it back, or holds it at the end
     named: tuple[str, ...] = ()  # endpoints in the reason
     fired: tuple[bool, bool, bool, bool] = (False, False, False, False)
     unhealthy: float = 0.0  # share of evaluations that found the baseline unhealthy
-    harm: float = 0.0  # excess failures to expect of all tasks, as a fraction, at the largest share
+    harm: float = 0.0  # expected excess failures over all tasks, as a fraction, at the largest share
     codes: dict[str, int] = field(default_factory=dict)
 
 
 def stages_of(plan: str) -> tuple[Stage, ...]:
-    """The saved plan without its shadow stage; `cautious 5` starts at 5 %, 1 minute a share for `evidence 5`."""
+    """The saved plan without its shadow stage. `cautious 5` starts at 5 %; `evidence 5` has 1 minute per share."""
     name, _, first = plan.partition(" ")
     stages = [Stage.from_dict(stage) for stage in SAVED[name][1] if stage["mode"] != "shadow"]
-    if name != "evidence":  # 15 minutes a share, the bake included: as the first engine was measured
+    if name != "evidence":  # 15 minutes per share, including the bake, as for the first engine
         stages = [replace(s, min_minutes=15) if s.mode == "percentage" else s for s in stages]
     return tuple(s for s in stages if not first or s.mode == "full" or s.share_pcm >= 1_000 * int(first))
 
 
 def simulate(scenario: Scenario, seed: int, tuning: Tuning = DEFAULT) -> Run:
-    """One rollout from its first percentage until it is full, rolled back, or out of evaluations."""
+    """Run one rollout from its first percentage until it is full, rolled back, or out of evaluations."""
     traffic, stages = Traffic(scenario, seed), stages_of(scenario.plan)
     accumulator = Accumulator.open(guardrails_for(), stages, traffic.reference, tuning)
     rivals, rows, stage, entered = Rivals(), [], 0, 0

@@ -1,4 +1,4 @@
-"""What a simulated rollout goes through: the traffic, what the candidate does to it, and what is not reported."""
+"""The setting of a simulated rollout: the traffic, the candidate's effect on it, and what is not reported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,20 @@ LATENCY_MS, LATENCY_SIGMA = 900, 0.6
 
 @dataclass(frozen=True)
 class Units:
-    """Sticky units. `tenants`: how many, with failure rates of their own; `heavy`: one unit's share of the traffic."""
+    """Sticky units. `tenants`: their number, with individual failure rates; `heavy`: one unit's share of the
+    traffic."""
 
     users: bool = False  # ten requests each over about an hour, correlated .3
     tenants: int = 0
     spread: float = 0.05  # standard deviation of the tenants' failure rates
     heavy: float = 0.0
     heavy_rate: float = 0.30
-    arrives: int = 0  # the minute in which the heavy unit comes
+    arrives: int = 0  # the minute in which the heavy unit starts
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not reported, as a share of the candidate's tasks of that kind; `both`: of all tasks of both arms."""
+    """What is not reported, as a share of the candidate's tasks of that kind; `both`: of the tasks of both arms."""
 
     ungraded_failures: float = 0.0
     ungraded_successes: float = 0.0
@@ -37,16 +38,16 @@ class Missing:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One row. Harm is the candidate's, added to the baseline's (success) or as a factor (cost, latency)."""
+    """One row. The candidate's harm is added to the baseline's rate (success), or is a factor (cost, latency)."""
 
     name: str
     success: float = 0.0
     cost: float = 1.0
     latency: float = 1.0
-    late_stage: int = 0  # the harm sets in with this stage
+    late_stage: int = 0  # the harm starts with this stage
     drift: str = ""  # "linear" 95 to 89 %, "diurnal" with volume
     outage: bool = False  # five minutes of the provider, both arms
-    delay: int = 0  # minutes until an outcome is judged; 5 % come later still
+    delay: int = 0  # minutes until an outcome is judged; another 5 % arrive later
     sigma: float = COST_SIGMA
     dear: float = (
         0.0  # the share of the candidate's tasks that cost `dear_factor` times as much, taken at random
@@ -66,13 +67,13 @@ class Scenario:
     units: Units | None = None
     missing: Missing = Missing()
     before: int = 2_000  # graded tasks of the baseline before the rollout
-    reports: bool = True  # routers send what was decided, and which tasks differ
+    reports: bool = True  # routers report decisions and which tasks differ
     per_minute: int = 200
-    step: int = 1  # minutes an evaluation
+    step: int = 1  # minutes per evaluation
     looks: int = 450
     plan: str = "cautious"
     goal: str = ""
-    was: str = ""  # of the engine before (commit fed308a), where it is known
+    was: str = ""  # result of the previous engine (commit fed308a), where known
 
     @property
     def unharmed(self) -> "Harm":
@@ -87,7 +88,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Harm:
-    """What one arm's tasks suffer."""
+    """What affects the tasks of one arm."""
 
     success: float = 0.0
     cost: float = 1.0

@@ -1,4 +1,4 @@
-"""The rows of both tables of design 5. `was`: what the engine before did (commit fed308a), where that is known."""
+"""The rows of both tables of design 5. `was`: the result of the previous engine (commit fed308a), where known."""
 
 from benchmarks.simulated.scenario import Missing, Scenario, Units
 

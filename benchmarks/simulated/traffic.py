@@ -1,4 +1,4 @@
-"""One run's stream of outcomes. All tasks of a minute are drawn at once; the engine sees sums, as from routers."""
+"""The outcomes of one run. All tasks of a minute are drawn at once; the engine sees sums, as from routers."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from rollout_app.engine.evidence import ArmSums, Differing, GradedCosts, Group, 
 from rollout_app.engine.reference import Reference
 
 Mask = NDArray[np.bool_]
-STRONG_SHARE = 0.1  # what the weak model costs, of the strong one
+STRONG_SHARE = 0.1  # cost of the weak model, relative to the strong one
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Tasks:
 
 
 class Traffic:
-    """`row(look, share, stage)` gives what comes in for one evaluation; `late` what came after its window."""
+    """`row(look, share, stage)` returns the data for one evaluation; `late` what arrived after its window."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario = scenario
@@ -56,7 +56,7 @@ class Traffic:
     # --- one evaluation ------------------------------------------------------------------------------
 
     def row(self, look: int, share: float, stage: int) -> MinuteRow:
-        """Both arms at `share` of the traffic."""
+        """Return both arms at `share` of the traffic."""
         scenario = self.scenario
         harm = scenario.harm if stage >= scenario.late_stage else scenario.unharmed
         tasks = self._tasks(look, int(self.rng.poisson(self._volume(look))), share, harm)
@@ -100,7 +100,7 @@ class Traffic:
         return Tasks(candidate, differs, endpoint, failed, cell)
 
     def _only_the_first(self, candidate: Mask, failed: Mask) -> None:
-        """The candidate's first task succeeds, all later ones fail."""
+        """Let the candidate's first task succeed and all later ones fail."""
         ours = np.flatnonzero(candidate)
         failed[ours] = True
         if len(ours) and not self.first_succeeded:
@@ -152,7 +152,7 @@ class Traffic:
         return sums, differing, self._slices(tasks.endpoint[mask], reported, graded, failed)
 
     def _known(self, failed: Mask, harm: Harm, stage: int, arm: str) -> tuple[Mask, Mask, Mask]:
-        """Which tasks are reported in time, which of all have a grade, which have a cost."""
+        """Return which tasks are reported in time, which of all have a grade, and which have a cost."""
         n, what, rng = len(failed), harm.missing, self.rng
         reported, graded, priced = np.ones(n, bool), np.ones(n, bool), np.ones(n, bool)
         both = self.scenario.missing
@@ -179,7 +179,7 @@ class Traffic:
         self.late[stage] = Late(kept.candidate + more[0], kept.baseline + more[1])
 
     def _costs(self, n: int, differs: Mask, harm: Harm) -> tuple[NDArray[np.float64], Mask]:
-        """Each task's cost, and which were escalated (or cost far more)."""
+        """Return the cost of each task, and which were escalated (or cost far more)."""
         rng, scenario = self.rng, self.scenario
         spend = np.rint(rng.lognormal(math.log(COST_NUSD), scenario.sigma, n))
         chosen = np.zeros(n, bool)
@@ -202,7 +202,8 @@ class Traffic:
         return counts
 
     def _slow(self, n: int, escalated: int, harm: Harm) -> int:
-        """Tasks above the edge. An escalated one waits for the weak model (40 % of the time) and the strong one."""
+        """Return the tasks above the threshold. An escalated one waits for the weak model (40 % of the time) and the
+        strong one."""
         if harm.weak_first:
             twice = self._tail(1.4)
             once = self._tail(0.4)

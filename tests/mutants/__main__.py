@@ -1,12 +1,12 @@
-"""`make mutants`: change one small thing, and see whether a test notices.
+"""`make mutants`: make one small change, and see whether a test fails.
 
 Why not a library: mutmut (3.8) leaves out functions with a decorator (`@transaction.atomic`, `@property`) and tables at
-the top of a module (the states, the metrics); cosmic-ray (8.7) changes the files in place, starts the suite anew for
-each mutant, has a dozen variants of each arithmetic operator and none that removes a statement.
+the top of a module (the states, the metrics); cosmic-ray (8.7) changes the files in place, restarts the suite for
+each mutant, and has a dozen variants of each arithmetic operator but none that removes a statement.
 
-Here the third-party libraries are imported once, and each mutant is a fork of that process in which the module is
-loaded changed; no file is touched. It meets the tests that run its lines, the quickest first. It is killed when a test
-fails, when the tests cannot even begin, or when they take far longer than they do without it.
+Here the third-party libraries are imported once, and each mutant is a fork of that process in which the changed module
+is loaded; no file is modified. It runs the tests that execute its lines, the quickest first. It is killed when a test
+fails, when the tests cannot start, or when they take far longer than without it.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
 
 
 def _recorded(targets: list[Target], template: Path) -> CoverageMap:
-    """The tests without a mutant: which lines each runs, and how long it takes."""
+    """Run the tests without a mutant, and record which lines each runs and how long it takes."""
     tests = list(dict.fromkeys(test for target in targets for test in target.test_paths()))
     paths = [path for target in targets for path in target.paths()]
     home = coverage_map.new_home()

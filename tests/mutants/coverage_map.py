@@ -1,4 +1,4 @@
-"""Which test runs which line: asked of coverage.py once, so that a mutant meets only tests that can see it."""
+"""Which test runs which line: recorded once with coverage.py, so that a mutant runs only tests that can notice it."""
 
 import json
 import os
@@ -20,9 +20,9 @@ IMPORT = ""  # coverage's context outside of any test
 @dataclass(frozen=True, slots=True)
 class CoverageMap:
     """
-    seconds  of each test that passes without a mutant, by its id; the quick ones first
-    lines    the tests that ran each line of each file
-    failed   the tests that fail as it is: they can tell nothing
+    seconds  of each test that passes without a mutant, by its id; the quickest first
+    lines    the tests that run each line of each file
+    failed   the tests that fail without a mutant, which cannot be used
     """
 
     seconds: dict[str, float]
@@ -30,14 +30,15 @@ class CoverageMap:
     failed: list[str]
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """The quickest first; empty: no test runs it. At a module's top: what runs anything of the module."""
+        """Return the quickest first; empty if no test runs it. At the top of a module: every test that runs the
+        module."""
         ran = self.lines.get(str(mutant.path), {})
         lines = ran if mutant.lines is None else range(mutant.lines[0], mutant.lines[1] + 1)
         found = set[str]().union(*(ran.get(line, set()) for line in lines)) - {IMPORT}
         return [test for test in self.seconds if test in found]
 
     def rounds(self, mutant: Mutant) -> list[list[str]]:
-        """The same in two rounds: most mutants end in the first, of a few quick tests in few files."""
+        """Return the same in two rounds. Most mutants are killed in the first, by a few quick tests in few files."""
         first: list[str] = []
         files = set[str]()
         tests = self.tests(mutant)
@@ -51,12 +52,13 @@ class CoverageMap:
         return [tests for tests in (first, rest) if tests]
 
     def limit_s(self, tests: Sequence[str]) -> float:
-        """How long they may take with a mutant: five times what they take without, on a machine that is busy."""
+        """Return how long they may take with a mutant: five times as long as without, because the machine may be
+        busy."""
         return 60 + 5 * sum(self.seconds[test] for test in tests)
 
 
 class Recorder:
-    """A pytest plugin: tells coverage which test is running, and keeps how long each took."""
+    """A pytest plugin: tells coverage which test is running, and records the duration of each."""
 
     def __init__(self, paths: Sequence[Path], home: Path) -> None:
         self._file, self._seconds, self._failed = home / "coverage", dict[str, float](), set[str]()
@@ -66,7 +68,7 @@ class Recorder:
         self._home = home
 
     def start(self) -> None:
-        """Before the modules are imported."""
+        """Call this before the modules are imported."""
         self._measuring.start()
 
     @pytest.hookimpl(wrapper=True)
@@ -91,7 +93,7 @@ class Recorder:
 
 
 def read(home: Path) -> CoverageMap:
-    """What a recorder has left in its directory."""
+    """Read what a recorder has stored in its directory."""
     tests = json.loads((home / "tests.json").read_text())
     passed = {test: s for test, s in tests["seconds"].items() if test not in tests["failed"]}
     data = coverage.CoverageData(basename=str(home / "coverage"))

@@ -1,4 +1,4 @@
-"""A fork for each mutant, of a process that has imported every library and nothing of ours."""
+"""A fork for each mutant, of a process that has imported every library but none of our modules."""
 
 import contextlib
 import importlib
@@ -29,7 +29,7 @@ LIBRARIES = [
     "numpy.random", "pytest_django.plugin", "pytest_timeout", "redis", "rest_framework.generics", "scipy.integrate",
     "scipy.special", "scipy.stats", "time_machine", "unfold.admin", "uvloop", "yaml",
 ]  # fmt: skip
-# Only the plugins that the tests need, and no rewritten assertions: both would be paid again in every fork.
+# Only the plugins that the tests need, and no assertion rewriting: every fork would pay for both again.
 OPTIONS = [
     "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--assert=plain", "--no-header", "--tb=no",
 ]  # fmt: skip
@@ -37,16 +37,16 @@ WITH_DJANGO = ["-p", "pytest_django.plugin", "--reuse-db"]
 
 
 class WithoutDjango:
-    """Stands in for pytest-django where no test needs it: setting Django up takes longer than most of these tests."""
+    """Replaces pytest-django if no test needs it, because setting up Django takes longer than most of these tests."""
 
     def pytest_addoption(self, parser: pytest.Parser) -> None:
         parser.addini("django_find_project", "an option of pytest-django")
 
 
 def prepare() -> Path:
-    """Import the libraries; returns an empty SQLite database of today's schema, for each fork to copy."""
+    """Import the libraries. Return an empty SQLite database with the current schema, for each fork to copy."""
     for library in LIBRARIES:
-        # Some of them want Django's settings, which each fork reads for itself.
+        # Some of them need Django's settings, which each fork loads itself.
         with contextlib.suppress(Exception):
             importlib.import_module(library)
     template = Path(tempfile.mkdtemp(prefix="pointsman-mutants-")) / "template.sqlite3"
@@ -62,7 +62,7 @@ def prepare() -> Path:
 
 
 class Run:
-    """Tests in a fork: against one mutant, or against the code as it is, recorded.
+    """Tests in a fork, against one mutant or, for the recording, against the unchanged code.
 
     outcome  `killed`, `survived`, `too slow`; valid once `done()` is true
     """
@@ -80,7 +80,7 @@ class Run:
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if not pid and time.monotonic() < self._limit:
             return False
-        # Whatever its tests started ends with it.
+        # Everything that its tests started ends with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
         if pid:
@@ -132,7 +132,7 @@ def _pytest(arguments: Sequence[str], django: bool, *plugins: object) -> int:
 
 
 def _load_changed(mutant: Mutant) -> None:
-    """Have the mutant's module loaded with its change, whoever imports it."""
+    """Make every import of the mutant's module load it with its change."""
     tree = mutated(mutant)
 
     class Loader(SourceFileLoader):
