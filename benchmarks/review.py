@@ -29,6 +29,7 @@ from django.test import Client  # noqa: E402
 from django.test.utils import CaptureQueriesContext  # noqa: E402
 
 from controlplane.access.models import Membership  # noqa: E402
+from controlplane.server.lifespan import _spare_the_garbage_collector  # noqa: E402
 from policies_app.models import Environment  # noqa: E402
 from rollout_app.review import columns, rollups  # noqa: E402
 from rollout_app.review.models import DayOutcomes, DayState, RunningOutcomes, RunningState  # noqa: E402
@@ -132,6 +133,7 @@ def main() -> None:
     Membership.objects.create(user=user, environment="", role="admin")
     client = Client()
     client.force_login(user)
+    _spare_the_garbage_collector()  # as a server does that starts
     sums = DayOutcomes.objects.count()
     print(
         f"{WORKLOADS:,} workloads, {DAYS} days beside {DAYS}, {sums:,} daily sums, median of {RUNS}",
@@ -143,7 +145,9 @@ def main() -> None:
         f"/console/review/production/?days={DAYS}",
         f"/console/review/production/?days={DAYS}&owner=team-3",
         f"/console/review/production/workload-0/?days={DAYS}",
+        f"/api/v1/environments/production/spend?days={DAYS}",
         "/console/",
+        "/console/spend/",
         "/console/workloads/",
         "/console/workloads/workload-0/",
         "/console/rollouts/",

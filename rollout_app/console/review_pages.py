@@ -25,6 +25,7 @@ from rollout_app.review.environments import (
     interval_of_the_whole,
     model_shifts,
     review_environment,
+    spend_by_time,
 )
 from rollout_app.review.figures import breakdown, cost_interval, figures
 from rollout_app.review.reading import grouped
@@ -46,11 +47,7 @@ def environment_review(request: HttpRequest, name: str = "") -> HttpResponse:
         return page(request, "review/empty.html", {}, title="Review")
     environment, owner = environment_for(request, name or places[0].name), request.GET.get("owner") or None
     review = review_environment(environment, days=_days(request), now=clock.now(), owner=owner)
-    context = _environment_context(environment, review) | {
-        "environments": places,
-        "owner": owner,
-        "interval": interval_of_the_whole(environment, review, owner),
-    }
+    context = _environment_context(environment, review) | {"environments": places, "owner": owner}
     return page(request, "review/environment.html", context, title="Review")
 
 
@@ -92,8 +89,8 @@ def _days(request: HttpRequest) -> int:
 
 
 def _environment_context(environment: Environment, review: EnvironmentReview) -> dict[str, Any]:
-    elapsed, first = review.period.elapsed, review.cells[:_SENTENCES]
-    shifts = model_shifts(environment, review.period, [cell.key for cell in first])
+    elapsed, first = review.period.elapsed(review.known.first), review.cells[:_SENTENCES]
+    shifts = model_shifts(review, [cell.key for cell in first])
     return {
         "environment": environment,
         "review": review,
@@ -101,6 +98,8 @@ def _environment_context(environment: Environment, review: EnvironmentReview) ->
         "days": review.period.days,
         "now": figures(review.whole.now),
         "before": figures(review.whole.before),
+        "interval": interval_of_the_whole(review),
+        "spend": spend_by_time(review),
         "sentences": [
             change_sentence(
                 f"{review.names[cell.key.workload].name} {cell.key.endpoint}".strip(),
@@ -114,7 +113,7 @@ def _environment_context(environment: Environment, review: EnvironmentReview) ->
         ],
         "owners": review.owners[:_ROWS],
         "workloads": review.workloads[:_ROWS],
-        "partial": review.known_since is None or review.known_since > review.period.before_first,
+        "partial": review.known.first is None or review.known.first > review.period.before_first,
     }
 
 

@@ -63,10 +63,9 @@ def workload_answer(environment: Environment, workload: Workload, review: Worklo
 
 
 def environment_answer(
-    environment: Environment,
     review: EnvironmentReview,
-    owner: str | None,
     interval: tuple[float | None, float | None],
+    spend: Iterable[SpendPart],
 ) -> dict[str, Any]:
     """Return the answer. `interval`: of cost per success now."""
     low, high = interval
@@ -75,17 +74,17 @@ def environment_answer(
         "cost_per_success_high_nusd": high,
     }
     return {
-        "environment": environment.name,
-        "owner": owner,
+        "environment": review.environment.name,
+        "owner": review.owner,
         "first_day": review.period.first,
         "last_day": review.period.last,
         "days": review.period.days,
-        "as_of": review.as_of,
-        "known_since": review.known_since,
+        "as_of": review.known.as_of,
+        "known_since": review.known.first,
         "now": now,
         "before": figures(review.whole.before),
         "effects": _effects(review.whole.effects),
-        "by_time": [_spent(part) for part in review.spend],
+        "by_time": [_spent(part) for part in spend],
         "by_owner": [_cell({"owner": cell.key}, cell) for cell in review.owners[:MOST_ROWS]],
         "by_workload": [
             _cell({"workload": cell.key.name, "owner": cell.key.owner, "quality_bar": cell.key.bar}, cell)

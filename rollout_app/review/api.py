@@ -24,6 +24,7 @@ from rollout_app.review.environments import (
     interval_of_the_whole,
     review_environment,
     spend_by_owner,
+    spend_by_time,
 )
 from rollout_app.review.rollouts import review_rollout
 from rollout_app.review.workloads import review_workload
@@ -63,10 +64,8 @@ class EnvironmentReviewView(ReviewView):
         review = review_environment(place, days=_days(request), now=clock.now(), owner=owner)
         if owner is not None and not review.names:
             raise NotFound(f"No workload belongs to a team {owner[:80]!r}.")
-        return self.reply(
-            answers.environment_answer(place, review, owner, interval_of_the_whole(place, review, owner)),
-            as_csv=as_csv,
-        )
+        answer = answers.environment_answer(review, interval_of_the_whole(review), spend_by_time(review))
+        return self.reply(answer, as_csv=as_csv)
 
 
 class SpendView(ReviewView):

@@ -6,26 +6,25 @@ The figures are as of the job's last turn, and the review says so.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
-from operator import sub
+from operator import add, sub
 from typing import Any, NamedTuple, TypeVar
 
-from django.db.models import Max, Min, Q, Sum
+from django.db.models import Q, Sum
 
 from policies_app.models import Environment, Workload
 from rollout_app.engine.diagnosis import OutcomeSums
-from rollout_app.review import columns
+from rollout_app.review import columns, running_sums
 from rollout_app.review.attribution import CellChange, ModelShift, attribute, joined, model_shift
 from rollout_app.review.figures import cost_interval
-from rollout_app.review.models import DayOutcomes, OwnerDay, RunningOutcomes, RunningState
+from rollout_app.review.models import DayOutcomes, OwnerDay
 from rollout_app.review.rollups import DAY
+from rollout_app.review.running_sums import Known
 
 K = TypeVar("K")
-_COLUMNS = columns.IN_ORDER[: columns.IN_ORDER.index("attempts")]  # the leading fields of `OutcomeSums`
 MOST_DAYS_BY_DAY = 14  # a longer period is shown by weeks
-_ZERO = (0,) * len(_COLUMNS)
 
 
 class Place(NamedTuple):
@@ -62,10 +61,10 @@ class Period:
     def before_first(self) -> date:
         return self.first - self.days * DAY
 
-    @property
-    def elapsed(self) -> float:
-        """Days of the period that have passed, because today is not over."""
-        start = datetime(self.first.year, self.first.month, self.first.day, tzinfo=UTC)
+    def elapsed(self, since: date | None) -> float:
+        """Days of the period that have passed since the first day with outcomes. Today is not over."""
+        first = max(self.first, since or self.first)
+        start = datetime(first.year, first.month, first.day, tzinfo=UTC)
         return max((self.now - start) / DAY, 1 / 24)
 
 
@@ -73,13 +72,13 @@ class Period:
 class SpendPart:
     """A day or a week of the period.
 
-    `saved`: how much more its tasks would have cost at the earlier cost per task of their endpoint, over the
-    `covered` share of the spend; None if no endpoint had a cost then.
+    `spend`: None if it is not summed yet. `saved`: how much more its tasks would have cost at the earlier cost per task
+    of their endpoint, over the `covered` share of the spend; None if no endpoint had a cost then.
     """
 
     first: date
     last: date
-    spend: int
+    spend: int | None
     saved: int | None
     covered: float
 
@@ -88,42 +87,39 @@ class SpendPart:
 class EnvironmentReview:
     """Cells with the largest change first, the same by workload and by owner, and all together.
 
-    `known_since`: the first day with sums. `as_of`: when they were last updated.
+    `owner`: a team's name if only its workloads are included. `known`: the days with sums, and when they were updated.
     """
 
+    environment: Environment
+    owner: str | None
     period: Period
+    known: Known
     cells: list[CellChange[Place]]
     workloads: list[CellChange[WorkloadName]]
     owners: list[CellChange[str]]
     whole: CellChange[None]
     names: Mapping[int, WorkloadName]
-    known_since: date | None
-    as_of: datetime | None
-    spend: Sequence[SpendPart]
 
 
 def review_environment(
     environment: Environment, *, days: int, now: datetime, owner: str | None = None
 ) -> EnvironmentReview:
     """Review an environment. `owner`: a team's name, to include only its workloads."""
-    period = Period.ending_today(days, now)
+    period, known = Period.ending_today(days, now), running_sums.known(environment, now)
     names = _names(owner)
-    now_sums, before_sums = _sums(environment, period, names)
-    cells = attribute(now_sums, before_sums)
+    cells = attribute(*_sums(environment, period, known, owner, names))
     workloads = _joined_by(cells, lambda place: names[place.workload])
     owners = _joined_by(workloads, lambda workload: workload.owner)
-    state = RunningState.objects.filter(environment=environment).aggregate(at=Max("rolled_at"))
-    first = RunningOutcomes.objects.filter(environment=environment).aggregate(first=Min("day"))
     return EnvironmentReview(
+        environment=environment,
+        owner=owner,
         period=period,
+        known=known,
         cells=cells,
         workloads=workloads,
         owners=owners,
         whole=joined(None, owners),
         names=names,
-        known_since=first["first"],
-        as_of=state["at"],
-        spend=_spend(environment, period, names, before_sums, 1 if days <= MOST_DAYS_BY_DAY else 7)[""],
     )
 
 
@@ -135,26 +131,26 @@ def _names(owner: str | None) -> dict[int, WorkloadName]:
 
 
 def _sums(
-    environment: Environment, period: Period, names: Mapping[int, WorkloadName]
+    environment: Environment,
+    period: Period,
+    known: Known,
+    owner: str | None,
+    names: Mapping[int, WorkloadName],
 ) -> tuple[dict[Place, OutcomeSums], dict[Place, OutcomeSums]]:
-    """Return sums now and before by place, as differences of the running sums at three days."""
-    days = (period.before_first - DAY, period.first - DAY, period.last)
-    start, middle, end = (_running(environment, day) for day in days)
+    """Return sums now and before by place."""
     now, before = {}, {}
-    for place, sums in end.items():
-        if place[0] not in names:
-            continue
-        then = middle.get(place, _ZERO)
-        if sums != then:
-            now[Place(*place)] = OutcomeSums(*map(sub, sums, then))
-        if (first := start.get(place, _ZERO)) != then:
-            before[Place(*place)] = OutcomeSums(*map(sub, then, first))
+    start, middle, end = (
+        known.bound(day) for day in (period.before_first - DAY, period.first - DAY, period.last)
+    )
+    for cell in running_sums.cells(environment, (start, middle, end), owner):
+        place = Place(cell.workload, cell.endpoint)
+        if place.workload not in names:
+            continue  # created, or given to another owner, after the names were read
+        if any(cell.now):
+            now[place] = OutcomeSums(*cell.now)
+        if any(cell.before):
+            before[place] = OutcomeSums(*cell.before)
     return now, before
-
-
-def _running(environment: Environment, day: date) -> dict[tuple[int, str], tuple[int, ...]]:
-    rows = RunningOutcomes.objects.filter(environment=environment, day=day).order_by()
-    return {(row[0], row[1]): row[2:] for row in rows.values_list("workload_id", "endpoint", *_COLUMNS)}
 
 
 def _joined_by(cells: Iterable[CellChange[Any]], key: Callable[[Any], K]) -> list[CellChange[K]]:
@@ -169,117 +165,103 @@ def _joined_by(cells: Iterable[CellChange[Any]], key: Callable[[Any], K]) -> lis
 # --- only for the rows that are shown --------------------------------------------------------------------
 
 
-def model_shifts(
-    environment: Environment, period: Period, places: Sequence[Place]
-) -> dict[Place, ModelShift | None]:
-    """Return where the tasks of a few places moved to."""
-    days = DayOutcomes.objects.filter(
-        environment=environment, workload__in={place.workload for place in places}, day__lte=period.last
+def model_shifts(review: EnvironmentReview, places: Sequence[Place]) -> dict[Place, ModelShift | None]:
+    """Return where the tasks of a few places moved to, in one query."""
+    period = review.period
+    sides = {"now": Q(day__gte=period.first), "before": Q(day__lt=period.first)}
+    rows = DayOutcomes.objects.filter(
+        environment=review.environment,
+        workload__in={place.workload for place in places},
+        day__gte=period.before_first,
+        day__lte=period.last,
     )
-    tasks = {
-        side: days.filter(condition)
-        .order_by()
+    tasks: dict[str, dict[Place, dict[str, int]]] = {side: defaultdict(dict) for side in sides}
+    for workload, endpoint, model, *counts in (
+        rows.order_by()
         .values_list("workload_id", "endpoint", "model")
-        .annotate(n=Sum("tasks"))
-        for side, condition in (
-            ("now", Q(day__gte=period.first)),
-            ("before", Q(day__gte=period.before_first, day__lt=period.first)),
-        )
-    }
-    by_place: dict[str, dict[Place, dict[str, int]]] = {side: defaultdict(dict) for side in tasks}
-    for side, rows in tasks.items():
-        for workload, endpoint, model, n in rows:
-            by_place[side][Place(workload, endpoint)][model] = int(n)
-    return {place: model_shift(by_place["now"][place], by_place["before"][place]) for place in places}
+        .annotate(**{side: Sum("tasks", filter=condition) for side, condition in sides.items()})
+    ):
+        for side, count in zip(sides, counts, strict=True):
+            tasks[side][Place(workload, endpoint)][model] = int(count or 0)
+    return {place: model_shift(tasks["now"][place], tasks["before"][place]) for place in places}
 
 
 # --- spend and saving ------------------------------------------------------------------------------------
+
+
+def spend_by_time(review: EnvironmentReview) -> list[SpendPart]:
+    """Return the spend of a period by day, or by week if it is long, in one query. The parts add up to the whole."""
+    period = review.period
+    step = 1 if period.days <= MOST_DAYS_BY_DAY else 7
+    return _spend(review.environment, period, review.known, step, review.owner, by_owner=False)[""]
 
 
 def spend_by_owner(
     environment: Environment, *, days: int, now: datetime, step: int, owner: str | None = None
 ) -> tuple[Period, dict[str, list[SpendPart]]]:
     """Return parts of `step` days (1 or 7) by owner; the empty name stands for all owners together."""
-    period, names = Period.ending_today(days, now), _names(owner)
-    return period, _spend(environment, period, names, _sums(environment, period, names)[1], step)
+    period, known = Period.ending_today(days, now), running_sums.known(environment, now)
+    return period, _spend(environment, period, known, step, owner, by_owner=True)
 
 
 def _spend(
-    environment: Environment,
-    period: Period,
-    names: Mapping[int, WorkloadName],
-    before: Mapping[Place, OutcomeSums],
-    step: int,
+    environment: Environment, period: Period, known: Known, step: int, owner: str | None, *, by_owner: bool
 ) -> dict[str, list[SpendPart]]:
-    """Return the parts by owner, and under the empty name for all, in one query. They add up to the period's spend."""
+    """Return the parts by owner, and under the empty name for all, in one query."""
     ends = [period.first - DAY]
     while ends[-1] < period.last:
         ends.append(min(ends[-1] + step * DAY, period.last))
-    rows = RunningOutcomes.objects.filter(environment=environment, day__in=ends).order_by()
-    running: dict[date, dict[Place, tuple[int, int]]] = {end: {} for end in ends}
-    for day, workload, endpoint, n, cost in rows.values_list(
-        "day", "workload_id", "endpoint", "cost_n", "cost_sum"
-    ):
-        if workload in names:
-            running[day][Place(workload, endpoint)] = (n, cost)
-    price = {place: sums.cost_per_task for place, sums in before.items() if sums.cost_n}
-    owners = {"": None} | dict.fromkeys(sorted({names[place.workload].owner for place in running[ends[-1]]}))
-    found: dict[str, list[SpendPart]] = {owner: [] for owner in owners}
-    for first, last in pairwise(ends):
-        ledgers = _ledgers(running[first], running[last], price, names)
-        for owner, parts in found.items():
-            parts.append(ledgers.get(owner, _Ledger()).part(first + DAY, last))
-    return found
+    days = known.bound(period.before_first - DAY), known.bound(ends[0])
+    at: dict[str, dict[date, _Ledger]] = {"": {days[1]: _Ledger()}}
+    asked = sorted({known.bound(end) for end in ends[1:]})
+    for row in running_sums.spent(environment, days, asked, by_owner=by_owner or owner is not None):
+        if owner not in (None, row.owner):
+            continue
+        ledger = _Ledger(row.cost, row.covered, row.tasks, row.would)
+        for name in {"", row.owner if by_owner else ""}:
+            days_of = at.setdefault(name, {})
+            days_of[row.day] = days_of.get(row.day, _Ledger()) + ledger
+    return {
+        name: [_part(first, last, days_of, known) for first, last in pairwise(ends)]
+        for name, days_of in sorted(at.items())
+    }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Ledger:
-    """In nano-USD: the spend, the part at endpoints with a known earlier cost, and what that part would have
-    cost then.
-    """
+    """The fields of `running_sums.Spent` that add up."""
 
-    spend: int = 0
+    cost: int = 0
     covered: int = 0
+    tasks: int = 0
     would: float = 0.0
-    known: bool = False
 
-    def add(self, tasks: int, spent: int, was: float | None) -> None:
-        self.spend += spent
-        if tasks and was is not None:
-            self.covered, self.would, self.known = self.covered + spent, self.would + tasks * was, True
+    def __add__(self, other: "_Ledger") -> "_Ledger":
+        return _Ledger(*map(add, astuple(self), astuple(other)))
 
-    def part(self, first: date, last: date) -> SpendPart:
-        saved = round(self.would - self.covered) if self.known else None
-        return SpendPart(first, last, self.spend, saved, self.covered / self.spend if self.spend else 0.0)
+    def __sub__(self, other: "_Ledger") -> "_Ledger":
+        return _Ledger(*map(sub, astuple(self), astuple(other)))
 
 
-def _ledgers(
-    start: Mapping[Place, tuple[int, int]],
-    end: Mapping[Place, tuple[int, int]],
-    price: Mapping[Place, float | None],
-    names: Mapping[int, WorkloadName],
-) -> dict[str, _Ledger]:
-    found: dict[str, _Ledger] = defaultdict(_Ledger)
-    for place, (n, cost) in end.items():
-        n_before, cost_before = start.get(place, (0, 0))
-        tasks, spent, was = n - n_before, cost - cost_before, price.get(place)
-        found[""].add(tasks, spent, was)
-        found[names[place.workload].owner].add(tasks, spent, was)
-    return found
+def _part(after: date, last: date, at: Mapping[date, _Ledger], known: Known) -> SpendPart:
+    first = after + DAY
+    if known.newest is None or first > known.newest:
+        return SpendPart(first, last, None, None, 0.0)
+    of = at.get(known.bound(last), _Ledger()) - at.get(known.bound(after), _Ledger())
+    saved = round(of.would - of.covered) if of.tasks else None
+    return SpendPart(first, last, of.cost, saved, of.covered / of.cost if of.cost else 0.0)
 
 
-def interval_of_the_whole(
-    environment: Environment, review: EnvironmentReview, owner: str | None
-) -> tuple[float | None, float | None]:
+def interval_of_the_whole(review: EnvironmentReview) -> tuple[float | None, float | None]:
     """Return the interval of cost per success, from the sums that include squares.
 
     (None, None) if these cover other tasks, because a workload changed its owner in the meantime.
     """
     days = OwnerDay.objects.filter(
-        environment=environment, day__gte=review.period.first, day__lte=review.period.last
+        environment=review.environment, day__gte=review.period.first, day__lte=review.period.last
     )
-    if owner is not None:
-        days = days.filter(owner__name=owner)
+    if review.owner is not None:
+        days = days.filter(owner__name=review.owner)
     found = days.aggregate(**columns.from_rows())
     sums = columns.as_sums(found[f"{column}_"] for column in columns.COLUMNS)
     same = (sums.tasks, sums.cost) == (review.whole.now.tasks, review.whole.now.cost)

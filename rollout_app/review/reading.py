@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
 from django.db.models.functions import TruncHour, TruncMinute
 
 from pointsman.reporting.histogram import Histogram
@@ -48,6 +48,24 @@ class Sources:
     spans: Sequence[Span]
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Consecutive periods of a workload without a gap, and the sources of each."""
+
+    environment: Environment
+    workload: Workload
+    parts: Sequence[Span]
+    read: Sequence[Sources]
+
+    @property
+    def whole(self) -> Sources:
+        return Sources(
+            [day for part in self.read for day in part.days],
+            [hour for part in self.read for hour in part.hours],
+            [span for part in self.read for span in part.spans],
+        )
+
+
 def routes(
     environment: Environment,
     workload: Workload,
@@ -57,36 +75,53 @@ def routes(
     rollout: str | None = None,
 ) -> dict[Route, OutcomeSums]:
     """Return sums by route over the minutes from `start` up to but not including `end`."""
-    found: dict[Route, OutcomeSums] = {}
-    for rows, aggregates in _rows(environment, workload, sources(environment, workload, start, end)):
-        some = rows if rollout is None else rows.filter(rollout=rollout)
-        for values in some.order_by().values_list(*Route._fields).annotate(**aggregates):
-            route, sums = Route(*values[: len(Route._fields)]), columns.as_sums(values[len(Route._fields) :])
-            found[route] = found[route] + sums if route in found else sums
+    (found,) = routes_by_part(times(environment, workload, [(start, end)]), rollout=rollout)
     return found
 
 
-def latencies(
-    environment: Environment, workload: Workload, start: datetime, end: datetime
-) -> dict[str, Histogram]:
-    """Return latencies in milliseconds by endpoint."""
-    place = {"environment": environment, "workload": workload}
-    read = sources(environment, workload, start, end)
-    merged: dict[str, Histogram] = defaultdict(Histogram)
-    rows: list[Iterable[tuple[str, Any]]] = []
-    if read.days:
-        days = DayLatency.objects.filter(**place, day__in=read.days)
-        rows.append(days.values_list("endpoint", "histogram"))
-    if read.hours:
-        hours = HourOutcomes.objects.filter(**place, hour__in=read.hours)
-        rows.append(hours.values_list("endpoint", "latency_histogram"))
-    if read.spans:
-        rows.append(_outcomes(environment, workload, read.spans).values_list("endpoint", "latency_histogram"))
-    for some in rows:
-        for endpoint, histogram in some:
+def routes_by_part(read: Times, *, rollout: str | None = None) -> list[dict[Route, OutcomeSums]]:
+    """Return sums by route of each period, in as many queries as one period takes."""
+    found: list[dict[Route, OutcomeSums]] = [{} for _ in read.parts]
+    for rows, aggregates in _rows(read.environment, read.workload, read.whole):
+        some = rows if rollout is None else rows.filter(rollout=rollout)
+        numbered = some.annotate(part=_part(rows.model, read.parts)).order_by()
+        for part, *values in numbered.values_list("part", *Route._fields).annotate(**aggregates):
+            route, sums = Route(*values[: len(Route._fields)]), columns.as_sums(values[len(Route._fields) :])
+            mine = found[part]
+            mine[route] = mine[route] + sums if route in mine else sums
+    return found
+
+
+def _part(model: Any, parts: Sequence[Span]) -> Case | Value:
+    """Return the number of the period that a row belongs to. No row crosses the end of a period."""
+    if len(parts) == 1:
+        return Value(0)
+    field = {DayOutcomes: "day", DayLatency: "day", HourOutcomes: "hour", OutcomeBucket: "minute"}[model]
+    ends = [last.astimezone(UTC).date() if field == "day" else last for _, last in parts[:-1]]
+    return Case(
+        *(When(**{f"{field}__lt": end}, then=Value(number)) for number, end in enumerate(ends)),
+        default=Value(len(ends)),
+        output_field=IntegerField(),
+    )
+
+
+def latencies_by_part(read: Times) -> list[dict[str, Histogram]]:
+    """Return latencies in milliseconds by endpoint, of each period."""
+    place, whole = {"environment": read.environment, "workload": read.workload}, read.whole
+    found: list[dict[str, Histogram]] = [defaultdict(Histogram) for _ in read.parts]
+    rows: list[tuple[QuerySet[Any], str]] = []
+    if whole.days:
+        rows.append((DayLatency.objects.filter(**place, day__in=whole.days), "histogram"))
+    if whole.hours:
+        rows.append((HourOutcomes.objects.filter(**place, hour__in=whole.hours), "latency_histogram"))
+    if whole.spans:
+        rows.append((_outcomes(read.environment, read.workload, whole.spans), "latency_histogram"))
+    for some, column in rows:
+        numbered = some.annotate(part=_part(some.model, read.parts)).order_by()
+        for part, endpoint, histogram in numbered.values_list("part", "endpoint", column):
             if histogram:
-                merge(merged[endpoint], histogram)
-    return dict(merged)
+                merge(found[part][endpoint], histogram)
+    return [dict(histograms) for histograms in found]
 
 
 def arms_by_time(
@@ -133,6 +168,15 @@ def added(parts: Iterable[Routes]) -> dict[Route, OutcomeSums]:
     return whole
 
 
+def merged(parts: Iterable[Mapping[str, Histogram]]) -> dict[str, Histogram]:
+    """Combine the histograms of several periods."""
+    whole: dict[str, Histogram] = defaultdict(Histogram)
+    for part in parts:
+        for endpoint, histogram in part.items():
+            merge(whole[endpoint], {"zero": histogram.zero, "counts": histogram.counts})
+    return dict(whole)
+
+
 # --- choosing the sources --------------------------------------------------------------------------------
 
 
@@ -140,31 +184,60 @@ def sources(
     environment: Environment, workload: Workload, start: datetime, end: datetime, *, days: bool = True
 ) -> Sources:
     """Split a period into whole days, whole hours and the rest. Rollups that changed since are never used."""
+    return times(environment, workload, [(start, end)], days=days).whole
+
+
+def times(environment: Environment, workload: Workload, parts: Sequence[Span], *, days: bool = True) -> Times:
+    """Choose the sources of consecutive periods, in three queries for all of them."""
+    start, end = parts[0][0], parts[-1][1]
     states = HourState.objects.filter(environment=environment, workload=workload)
     changed = states.exclude(READY).filter(hour__gte=hour_of(start), hour__lt=end)
-    dirty = {hour.astimezone(UTC) for hour in changed.values_list("hour", flat=True)}
-    ready = _ready_days(environment, workload, start, end, dirty) if days else []
-    gaps = list(_gaps(start, end, [(_midnight(day), _midnight(day) + DAY) for day in ready]))
-    hours: list[datetime] = []
-    if gaps:
-        inside = Q()
-        for first, last in gaps:
-            inside |= Q(hour__gte=first, hour__lte=last - HOUR)
-        known = states.filter(inside, READY).order_by("hour").values_list("hour", flat=True)
-        hours = [hour.astimezone(UTC) for hour in known]
-    return Sources(ready, hours, _spans(gaps, hours))
+    dirty = {hour.astimezone(UTC).date() for hour in changed.values_list("hour", flat=True)}
+    ready = map(_of_day, _ready_days(environment, workload, start, end, dirty) if days else ())
+    taken = [day for day in ready if any(_is_in(day, part) for part in parts)]
+    hours = _ready_hours(states, list(_gaps(start, end, taken)))
+    return Times(environment, workload, parts, [_sources_in(part, taken, hours) for part in parts])
+
+
+def _sources_in(part: Span, days: Sequence[Span], hours: Sequence[Span]) -> Sources:
+    """Return the whole days and hours inside a period, and the rest of it."""
+    mine = [day for day in days if _is_in(day, part)]
+    gaps = list(_gaps(*part, mine))
+    inside = [[hour for hour in hours if _is_in(hour, gap)] for gap in gaps]
+    spans = [span for gap, some in zip(gaps, inside, strict=True) for span in _gaps(*gap, some)]
+    return Sources(
+        [first.date() for first, _ in mine], [first for some in inside for first, _ in some], spans
+    )
+
+
+def _is_in(span: Span, whole: Span) -> bool:
+    return whole[0] <= span[0] and span[1] <= whole[1]
+
+
+def _of_day(day: date) -> Span:
+    return _midnight(day), _midnight(day) + DAY
+
+
+def _ready_hours(states: QuerySet[HourState], gaps: Sequence[Span]) -> list[Span]:
+    """Return the whole hours of some gaps whose rollups are up to date."""
+    if not gaps:
+        return []
+    inside = Q()
+    for first, last in gaps:
+        inside |= Q(hour__gte=first, hour__lte=last - HOUR)
+    known = states.filter(inside, READY).order_by("hour").values_list("hour", flat=True)
+    return [(hour.astimezone(UTC), hour.astimezone(UTC) + HOUR) for hour in known]
 
 
 def _ready_days(
-    environment: Environment, workload: Workload, start: datetime, end: datetime, dirty: set[datetime]
+    environment: Environment, workload: Workload, start: datetime, end: datetime, dirty: set[date]
 ) -> list[date]:
     first, last = start.astimezone(UTC), end.astimezone(UTC)
     begin = first.date() if first == _midnight(first.date()) else first.date() + DAY
     done = DayState.objects.filter(
         environment=environment, workload=workload, day__gte=begin, day__lt=last.date()
     )
-    touched = {hour.date() for hour in dirty}
-    return [day for day in done.order_by("day").values_list("day", flat=True) if day not in touched]
+    return [day for day in done.order_by("day").values_list("day", flat=True) if day not in dirty]
 
 
 def _gaps(start: datetime, end: datetime, taken: Iterable[Span]) -> Iterator[Span]:
@@ -175,15 +248,6 @@ def _gaps(start: datetime, end: datetime, taken: Iterable[Span]) -> Iterator[Spa
         start = max(start, last)
     if start < end:
         yield start, end
-
-
-def _spans(gaps: Iterable[Span], hours: Sequence[datetime]) -> list[Span]:
-    """Return the gaps without the hours."""
-    spans: list[Span] = []
-    for first, last in gaps:
-        inside = [(hour, hour + HOUR) for hour in hours if first <= hour < last]
-        spans += _gaps(first, last, inside)
-    return spans
 
 
 def _midnight(day: date) -> datetime:

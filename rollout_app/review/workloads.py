@@ -52,8 +52,10 @@ def review_workload(
     """Review the period of `length` that ends at `end`."""
     start, earlier = end - length, end - 2 * length
     spans = reading.parts_of(start, end, PARTS)
-    parts = [reading.routes(environment, workload, *span) for span in spans]
-    now, before = reading.added(parts), reading.routes(environment, workload, earlier, start)
+    read = reading.times(environment, workload, [(earlier, start), *spans])
+    before, *parts = reading.routes_by_part(read)
+    now = reading.added(parts)
+    latencies = reading.latencies_by_part(read)
     endpoints = attribute(*(grouped(side, lambda route: route.endpoint) for side in (now, before)))
     served = served_assignment(environment.pk, workload.pk)
     return WorkloadReview(
@@ -65,10 +67,7 @@ def review_workload(
         endpoints=endpoints,
         whole=joined(None, endpoints),
         shifts={cell.key: _shift(cell.key, now, before) for cell in endpoints},
-        latencies=(
-            reading.latencies(environment, workload, start, end),
-            reading.latencies(environment, workload, earlier, start),
-        ),
+        latencies=(reading.merged(latencies[1:]), latencies[0]),
         trend=[(span, total(part.values())) for span, part in zip(spans, parts, strict=True)],
         diagnosis=_diagnosis(served, now, before, parts, time_before(length)),
     )

@@ -70,6 +70,24 @@ def test_any_period_equals_the_sum_of_the_outcomes(week: tuple[Environment, Work
         assert reading.routes(*week, start, end) == plain(*week, start, end)
 
 
+def test_parts_of_a_time_read_as_each_alone(
+    week: tuple[Environment, Workload], django_assert_num_queries: Any
+) -> None:
+    """Six parts cost six queries, as one does: which days, which hours, and the sums of each kind."""
+    rng = random.Random(11)
+    for refreshed in (False, True):
+        for _ in range(20):
+            start = NOW - timedelta(minutes=rng.randrange(1440, 7 * 1440))
+            end = min(start + timedelta(minutes=rng.randrange(60, 6 * 1440)), NOW)
+            parts = reading.parts_of(start, end, 6)
+            found = reading.routes_by_part(reading.times(*week, parts))
+            assert found == [plain(*week, *part) for part in parts]
+        if not refreshed:
+            rollups.refresh(NOW)
+    with django_assert_num_queries(6):
+        reading.routes_by_part(reading.times(*week, reading.parts_of(NOW - 7 * DAY, NOW, 6)))
+
+
 def test_it_reads_the_same_before_the_job_has_run(week: tuple[Environment, Workload]) -> None:
     before = reading.routes(*week, NOW - 7 * DAY, NOW)
     rollups.refresh(NOW)
@@ -77,10 +95,13 @@ def test_it_reads_the_same_before_the_job_has_run(week: tuple[Environment, Workl
 
 
 def test_latencies_are_merged(week: tuple[Environment, Workload]) -> None:
-    before = reading.latencies(*week, NOW - 7 * DAY, NOW)
+    whole = [(NOW - 7 * DAY, NOW)]
+    (before,) = reading.latencies_by_part(reading.times(*week, whole))
     rollups.refresh(NOW)
-    after = reading.latencies(*week, NOW - 7 * DAY, NOW)
+    (after,) = reading.latencies_by_part(reading.times(*week, whole))
     assert after == before
+    parts = reading.latencies_by_part(reading.times(*week, reading.parts_of(*whole[0], 6)))
+    assert reading.merged(parts) == before
     tasks = sum(OutcomeBucket.objects.values_list("tasks", flat=True))
     assert sum(histogram.total for histogram in after.values()) == tasks
 

@@ -2,14 +2,26 @@
 
 import csv
 import io
+import random
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from policies_app.models import Environment, Workload
+from rollout_app.models import OutcomeBucket
 from rollout_app.review import rollups
-from rollout_app.review.environments import EnvironmentReview, interval_of_the_whole, review_environment
+from rollout_app.review.environments import (
+    EnvironmentReview,
+    SpendPart,
+    interval_of_the_whole,
+    review_environment,
+    spend_by_owner,
+    spend_by_time,
+)
+from rollout_app.review.models import RunningOutcomes
 from tests.support import builders
 from tests.support.callers import Caller
 from tests.support.outcomes import outcome
@@ -29,36 +41,42 @@ def review(place: Place, days: int, owner: str | None = None) -> EnvironmentRevi
     return review_environment(place[0], days=days, now=NOW, owner=owner)
 
 
+def spent(parts: Sequence[SpendPart]) -> int:
+    return sum(part.spend or 0 for part in parts)
+
+
 def test_the_days_add_up_and_show_the_saving(place: Place) -> None:
     for day in range(14):
         outcome(*place, NOW - day * DAY, tasks=100, cost=1_000 if day >= 7 else 600)
     found = review(place, 7)
-    assert len(found.spend) == 7
-    assert {(part.spend, part.saved, part.covered) for part in found.spend} == {(60_000, 40_000, 1.0)}
-    assert sum(part.spend for part in found.spend) == found.whole.now.cost
-    assert sum(part.saved or 0 for part in found.spend) == found.owners[0].saved
+    parts = spend_by_time(found)
+    assert len(parts) == 7
+    assert {(part.spend, part.saved, part.covered) for part in parts} == {(60_000, 40_000, 1.0)}
+    assert spent(parts) == found.whole.now.cost
+    assert sum(part.saved or 0 for part in parts) == found.owners[0].saved
 
 
 def test_a_long_period_is_shown_by_weeks(place: Place) -> None:
     for day in range(0, 60, 5):
         outcome(*place, NOW - day * DAY, tasks=10, cost=100)
     found = review(place, 30)
-    assert [(part.last - part.first).days + 1 for part in found.spend] == [7, 7, 7, 7, 2]
-    assert sum(part.spend for part in found.spend) == found.whole.now.cost
+    parts = spend_by_time(found)
+    assert [(part.last - part.first).days + 1 for part in parts] == [7, 7, 7, 7, 2]
+    assert spent(parts) == found.whole.now.cost
 
 
 def test_the_saving_of_a_new_endpoint_is_unknown(place: Place) -> None:
     outcome(*place, NOW - 9 * DAY, tasks=100, cost=1_000, endpoint="/old")
     outcome(*place, NOW - DAY, tasks=100, cost=500, endpoint="/new")
     outcome(*place, NOW - DAY, tasks=100, cost=500, endpoint="/old")
-    parts = {(NOW.date() - part.first).days: part for part in review(place, 7).spend}
+    parts = {(NOW.date() - part.first).days: part for part in spend_by_time(review(place, 7))}
     assert (parts[1].spend, parts[1].saved, parts[1].covered) == (100_000, 50_000, 0.5)
     assert (parts[0].spend, parts[0].saved, parts[0].covered) == (0, None, 0)
 
 
 def test_without_an_earlier_period_there_is_no_saving(place: Place) -> None:
     outcome(*place, NOW - DAY, tasks=100, cost=500)
-    assert [part.saved for part in review(place, 7).spend] == [None] * 7
+    assert [part.saved for part in spend_by_time(review(place, 7))] == [None] * 7
 
 
 def test_the_interval_covers_these_tasks_or_is_missing(place: Place) -> None:
@@ -66,13 +84,77 @@ def test_the_interval_covers_these_tasks_or_is_missing(place: Place) -> None:
         for model, cost in (("small", 500), ("large", 1_500)):
             outcome(*place, NOW - day * DAY, tasks=200, cost=cost, model=model)
     found = review(place, 7)
-    low, high = interval_of_the_whole(place[0], found, None)
+    low, high = interval_of_the_whole(found)
     assert low is not None and high is not None and low < (found.whole.now.cost_per_success or 0) < high
     owner = place[1].owner.name
-    assert interval_of_the_whole(place[0], review(place, 7, owner), owner) == (low, high)
+    assert interval_of_the_whole(review(place, 7, owner)) == (low, high)
     other = builders.team("elsewhere")
     Workload.objects.filter(pk=place[1].pk).update(owner=other)
-    assert interval_of_the_whole(place[0], review(place, 7, "elsewhere"), "elsewhere") == (None, None)
+    assert interval_of_the_whole(review(place, 7, "elsewhere")) == (None, None)
+
+
+def test_the_database_adds_up_what_the_outcomes_say(place: Place) -> None:
+    """Spend, saving and the share of which it is known, by day and owner, beside sums of the outcomes themselves."""
+    rng, other, now = random.Random(7), builders.workload("search", owner=builders.team("search")), NOW.date()
+    for number in range(120):
+        workload, endpoint, back = rng.choice((place[1], other)), rng.choice("abc"), rng.randrange(14)
+        tasks, cost = rng.randrange(1, 40), rng.randrange(10**9)
+        if (endpoint, back < 7) != ("c", False):  # an endpoint without a time before
+            at = NOW - back * DAY
+            outcome(place[0], workload, at, tasks=tasks, cost=cost, endpoint=endpoint, rule=f"r{number}")
+    rollups.refresh(NOW)
+    period, parts = spend_by_owner(place[0], days=7, now=NOW, step=1)
+    sums: dict[Any, Any] = defaultdict(lambda: (0, 0))
+    for b in OutcomeBucket.objects.select_related("workload__owner"):
+        back = (now - b.minute.date()).days
+        key = b.workload.owner.name, b.endpoint, back if back < 7 else "before"
+        sums[key] = (sums[key][0] + b.cost_n, sums[key][1] + b.cost_sum)
+    for owner in (place[1].owner.name, "search"):
+        for back, part in zip(range(6, -1, -1), parts[owner], strict=True):
+            cells = {e: (sums[owner, e, back], sums[owner, e, "before"]) for e in "abc"}
+            known = {e: (now_, then) for e, (now_, then) in cells.items() if then[0]}
+            would = sum(n * then[1] / then[0] for (n, _), then in known.values())
+            covered = sum(cost for (_, cost), _ in known.values())
+            assert part.spend == sum(cost for (_, cost), _ in cells.values())
+            if any(n for (n, _), _ in known.values()):
+                assert part.saved == pytest.approx(would - covered, abs=1)
+                assert part.covered == covered / part.spend
+            else:
+                assert part.saved is None
+    for whole, *some in zip(parts[""], parts[place[1].owner.name], parts["search"], strict=True):
+        assert whole.spend == spent(some)
+        assert whole.saved == pytest.approx(sum(part.saved or 0 for part in some), abs=1)
+    assert [part.spend for part in spend_by_time(review(place, 7))] == [part.spend for part in parts[""]]
+
+
+def test_days_that_are_not_summed_yet_have_an_unknown_spend(place: Place) -> None:
+    """The job did not run since Sunday: what it summed is shown, and no day after it costs nothing."""
+    for day in range(14):
+        outcome(*place, NOW - day * DAY, tasks=100, cost=1_000)
+    rollups.refresh(NOW - 2 * DAY)
+    RunningOutcomes.objects.filter(day__gt=(NOW - 2 * DAY).date()).delete()
+    found = review_environment(place[0], days=7, now=NOW)
+    parts = spend_by_time(found)
+    assert [part.spend for part in parts] == [100_000] * 5 + [None] * 2
+    assert [part.saved for part in parts] == [0] * 5 + [None] * 2
+    assert (found.whole.now.tasks, found.whole.before.tasks) == (500, 700)
+    late = review_environment(place[0], days=7, now=NOW + 30 * DAY)
+    assert (late.whole.now.tasks, late.whole.before.tasks) == (0, 0)
+    assert [part.spend for part in spend_by_time(late)] == [None] * 7
+
+
+def test_days_that_were_pruned_are_no_part_of_the_time(place: Place, settings: Any) -> None:
+    """Running sums hold all days before them: without the row of its beginning a time would hold them, too."""
+    settings.TOTALS_RETENTION_DAYS = 10
+    for day in range(30):
+        outcome(*place, NOW - day * DAY, tasks=100, cost=1_000)
+    rollups.refresh(NOW)
+    rollups.prune(NOW)
+    found = review_environment(place[0], days=7, now=NOW)
+    assert (found.whole.now.tasks, found.whole.before.tasks) == (700, 300)
+    longer = review_environment(place[0], days=30, now=NOW)
+    assert (longer.whole.now.tasks, longer.whole.before.tasks) == (1_000, 0)
+    assert sum(part.spend or 0 for part in spend_by_time(longer)) == longer.whole.now.cost
 
 
 def test_the_api_returns_it(place: Place) -> None:
