@@ -44,7 +44,7 @@ class Known:
         return min(max(day, self.kept), self.newest or day)
 
 
-class Cell(NamedTuple):
+class RunningCell(NamedTuple):
     """An endpoint of a workload: the leading figures of `OutcomeSums` after the middle day, and up to it."""
 
     workload: int
@@ -82,7 +82,9 @@ def known(environment: Environment, now: datetime) -> Known:
     return Known(_day(first), _day(newest), _moment(at), kept)
 
 
-def cells(environment: Environment, days: tuple[date, date, date], owner: str | None) -> Iterator[Cell]:
+def cells(
+    environment: Environment, days: tuple[date, date, date], owner: str | None
+) -> Iterator[RunningCell]:
     """Return every endpoint that had tasks after the first of three days, up to the last. `owner`: a team's name."""
     start, middle, end = map(_stored, days)
     now = ", ".join(f"e.{name} - COALESCE(m.{name}, 0)" for name in _COLUMNS)
@@ -98,7 +100,7 @@ def cells(environment: Environment, days: tuple[date, date, date], owner: str | 
     with connection.cursor() as cursor:
         cursor.execute(statement, [middle, start, environment.pk, end, *team])
         for row in cursor.fetchall():
-            cell = Cell(row[0], row[1], row[2:half], row[half:])
+            cell = RunningCell(row[0], row[1], row[2:half], row[half:])
             if any(cell.now) or any(cell.before):
                 yield cell
 

@@ -28,7 +28,7 @@ def test_the_page_of_an_environment_shows_the_largest_changes(
     people: People, two_weeks: None, summaries: Workload, django_assert_max_num_queries: Any
 ) -> None:
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(19):
+    with django_assert_max_num_queries(21):
         page = text(client.get(reverse("console:review"))).replace("\u202f", " ")
     assert "Spend and saving" in page and "By team" in page
     assert "between $0.00109 and $0.00109" in page or "between $0.00" in page
