@@ -69,9 +69,9 @@ def test_a_routers_task_log_is_estimated_with_intervals(run: Run, workload: Work
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["1"], "Give --tasks FILE, or --recorded SET"),
-        (["1", "--tasks", "x", "--recorded", "mmlu"], "one of them"),
-        (["--recorded", "mmlu"], "Name versions to try"),
+        (["1"], "Give either --tasks FILE or --recorded SET"),
+        (["1", "--tasks", "x", "--recorded", "mmlu"], "Give either --tasks FILE"),
+        (["--recorded", "mmlu"], "Give at least one version"),
         (["9", "--recorded", "mmlu"], "9"),
         (["1", "--recorded", "nosuch"], "nosuch"),
         (["1", "--tasks", "/no/such/file"], "/no/such/file"),

@@ -130,7 +130,7 @@ def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
     code, _, error = run("apply", folder)
     assert code == 2
     assert "Nothing was applied:" in error
-    assert "plans.yaml: it is no YAML" in error
+    assert "plans.yaml is not valid YAML" in error
     assert 'policy.yaml: default (line 7, column 10): no model "nowhere" under models' in error
     assert not Model.objects.filter(name__startswith="x/").exists()
 
@@ -138,10 +138,10 @@ def test_nothing_is_applied_if_one_file_is_bad(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("models.yaml", "{}", "a list is meant"),
-        ("models.yaml", "- {name: a}\n- {name: a}", "a stands twice"),
-        ("workloads/chat/workload.yaml", "- 1", "a workload's fields are meant"),
-        ("workloads/chat/workload.yaml", "guardrails: [1]", "guardrails maps names to their settings"),
+        ("models.yaml", "{}", "expected a list of objects"),
+        ("models.yaml", "- {name: a}\n- {name: a}", "duplicate name a"),
+        ("workloads/chat/workload.yaml", "- 1", "expected an object with a workload's fields"),
+        ("workloads/chat/workload.yaml", "guardrails: [1]", "guardrails must map names to their settings"),
         ("workloads/chat/workload.yaml", "name: other", "belongs to 'chat', the folder to 'other'"),
     ],
 )
@@ -181,4 +181,4 @@ def test_a_missing_or_empty_folder_is_refused(
     monkeypatch.chdir(tmp_path)
     code, _, error = run("plan", where)
     assert code == 2
-    assert "is no folder" in error or "is it the right one?" in error
+    assert "is not a folder" in error or "is it the right one?" in error

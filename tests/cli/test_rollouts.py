@@ -128,9 +128,9 @@ def test_a_policy_is_checked_against_the_servers_catalogue(run: Run, tmp_path: P
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("POINTSMAN_URL", "", "Say where the control plane is"),
-        ("POINTSMAN_URL", "localhost", "is no address of a control plane"),
-        ("POINTSMAN_KEY", "", "An admin key (pma_…) is needed"),
+        ("POINTSMAN_URL", "", "The control plane's address is missing"),
+        ("POINTSMAN_URL", "localhost", "is not a valid address of a control plane"),
+        ("POINTSMAN_KEY", "", "An admin key (pma_…) is missing"),
         ("POINTSMAN_KEY", "pma_wrong", "unauthenticated"),
     ],
 )
@@ -181,7 +181,7 @@ def test_init_sets_up_everything_from_litellms_configuration(run: Run, tmp_path:
     assert Key.objects.filter(kind="router", environment="trial").count() == 1
     assert "POINTSMAN_KEY" in said and "pmr_trial_" in said
     code, said, _ = run(*arguments, "--workload", "support", "-e", "trial")
-    assert (code, "Everything was there already." in said) == (0, True)
+    assert (code, "Everything existed already." in said) == (0, True)
 
 
 def test_init_stores_the_router_key_for_its_user_only(run: Run, tmp_path: Path) -> None:
@@ -207,13 +207,13 @@ def test_init_creates_nothing_for_a_model_with_an_unknown_window(run: Run, tmp_p
         "model_list: [{model_name: small, litellm_params: {model: x/unheard-of}}]"
     )
     code, _, error = run("init", "--from", "litellm", tmp_path / "config.yaml", "-y")
-    assert (code, "No context window is known of small" in error) == (2, True), error
+    assert (code, "The context window of small is not known" in error) == (2, True), error
     assert not Model.objects.exists()
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{}", "has no model_list"), ("model_list: [{a: 1}]", "no model_name"), ("a: [", "is no YAML")],
+    [("{}", "has no model_list"), ("model_list: [{a: 1}]", "no model_name"), ("a: [", "is not YAML")],
 )
 def test_init_explains_what_is_wrong_with_a_configuration(
     run: Run, tmp_path: Path, text: str, says: str

@@ -1,7 +1,7 @@
 """`pointsman`: policies, rollouts and a control plane from the command line. Needs the extra `cli`.
 
-Exit codes: 0 done, nothing to say against it; 1 the answer is no (a policy with errors, a rollout taken back, changes
-that `plan --exit-code` found); 2 the command was wrong, or the control plane refused or could not be reached.
+Exit codes: 0 for success; 1 for a negative result (a policy with errors, a rollout that was rolled back, changes
+found by `plan --exit-code`); 2 if the command was invalid, or the control plane refused it or could not be reached.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     try:
         from pointsman.cli.app import run
     except ImportError as error:

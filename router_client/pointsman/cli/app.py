@@ -1,4 +1,4 @@
-"""The commands, put together, and what becomes of an error."""
+"""The command-line application and its error handling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["app", "run"]
 
 app = typer.Typer(
     name="pointsman",
-    help="Router policies from the command line: check them, keep them, move them to traffic.",
+    help="Manage router policies from the command line: validate, store and roll them out.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -44,7 +44,7 @@ def _settings(
     key: Annotated[
         str, typer.Option(envvar="POINTSMAN_KEY", help="An admin key (pma_…).", show_envvar=True)
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -53,8 +53,8 @@ def _settings(
 
 
 def run(arguments: list[str]) -> int:
-    """Run; returns the exit code. Every error ends in a sentence."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request is no answer
+    """Run a command and return the exit code. Errors are printed as a sentence."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # do not mix a line per request into the output
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="pointsman", standalone_mode=False)
@@ -69,8 +69,8 @@ def run(arguments: list[str]) -> int:
         print(f"pointsman: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except Exception as error:
-        if hasattr(error, "format_message"):  # what was typed is no command
-            if message := error.format_message():  # none: nothing was typed, and the help has been shown
+        if hasattr(error, "format_message"):  # the command line is invalid
+            if message := error.format_message():  # empty if no command was given and the help was shown
                 print(f"pointsman: {message}", file=sys.stderr)
             return 2
         if type(error).__name__ == "Abort":

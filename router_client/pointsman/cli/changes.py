@@ -1,4 +1,4 @@
-"""What it takes to make a control plane as a folder says: compared first, then done in order."""
+"""The changes that make a control plane match a folder: compare first, then apply in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNDER_WAY = ("draft", "awaiting_approval", "scheduled", "running", "paused", "ro
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that would be done. `details`: what changes in it, name → (before, after)."""
+    """One change to be made. `details` maps the changed fields to (before, after)."""
 
     action: str  # create, update, propose, serve, wait
     kind: str
@@ -28,13 +28,13 @@ class Change:
         return f"{self.action} {self.kind} {self.name}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the change for `--json`."""
         details = {name: {"before": before, "after": after} for name, (before, after) in self.details.items()}
         return {"action": self.action, "kind": self.kind, "name": self.name, "changes": details}
 
 
 def compare(server: Server, desired: Desired) -> list[Change]:
-    """The changes, in the order in which they can be done. Empty: all is as the folder says."""
+    """Return the changes in the order in which they can be applied; empty if the control plane matches the folder."""
     changes: list[Change] = []
     for kind, wanted in (
         ("models", desired.models),
@@ -49,7 +49,7 @@ def compare(server: Server, desired: Desired) -> list[Change]:
 
 
 def _things(server: Server, kind: str, name: str, fields: Mapping[str, Any]) -> Iterator[Change]:
-    """Create it, or change the fields that differ."""
+    """Return the changes that create objects or update the fields that differ."""
     present = server.find(path(kind, name))
     if present is None:
         yield Change("create", kind[:-1], name, _all(fields), _creates(kind, {**fields, "name": name}))
@@ -91,7 +91,7 @@ def _guardrails(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterat
 
 
 def _policy(server: Server, wanted: DesiredWorkload, exists: bool) -> Iterator[Change]:
-    """A version where the document is a new one, and its way to each environment that is named."""
+    """Return a new version if the document has changed, and a rollout for each listed environment."""
     versions = list(server.every(path("workloads", wanted.name, "versions"))) if exists else []
     known = {one["digest"]: one["number"] for one in versions}
     number = known.get(wanted.policy_digest)
@@ -149,7 +149,7 @@ def _different(wanted: Mapping[str, Any], present: Mapping[str, Any]) -> dict[st
 
 
 def _same(present: Any, wanted: Any) -> bool:
-    """Whether two say the same: the API writes decimals as text and fills in what a plan's stage leaves out."""
+    """Return whether two values are equal; the API returns decimals as text and fills in a stage's defaults."""
     if isinstance(present, Mapping) and isinstance(wanted, Mapping):
         return all(_same(present.get(name), value) for name, value in wanted.items())
     if isinstance(present, list) and isinstance(wanted, list):

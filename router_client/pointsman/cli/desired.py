@@ -1,13 +1,13 @@
-"""A folder of YAML files: what should be on the control plane.
+"""A folder of YAML files that describes the desired state of a control plane.
 
     models.yaml                     a list of models, each with `name` and any other field of the API
     environments.yaml               a list of environments
     plans.yaml                      a list of plans
     workloads/<name>/workload.yaml  the workload's fields; `guardrails: {failure: {margin: 0.01}}`;
-                                    `environments: {production: {plan: standard}}`: where its policy is to be served
+                                    `environments: {production: {plan: standard}}`: where to serve its policy
     workloads/<name>/policy.yaml    the policy document, or policy.json
 
-Every file may be left out. Only the fields that a file names are compared and changed.
+All files are optional. Only the fields present in a file are compared and changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Desired", "DesiredWorkload", "read_folder"]
 
 @dataclass(frozen=True, slots=True)
 class DesiredWorkload:
-    """One workload of the folder. `policy` None: the folder has no document for it."""
+    """One workload of the folder. `policy` is None if the folder has no document for it."""
 
     name: str
     fields: Mapping[str, Any]
@@ -38,7 +38,7 @@ class DesiredWorkload:
 
 @dataclass(slots=True)
 class Desired:
-    """All of the folder, by kind and name."""
+    """The contents of a folder, by kind and name."""
 
     models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     environments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -47,9 +47,9 @@ class Desired:
 
 
 def read_folder(folder: Path) -> Desired:
-    """The folder, read whole: one bad file and nothing is. Raises `CliError` that names every bad file."""
+    """Read the whole folder. If any file is invalid, raise a `CliError` that lists all invalid files."""
     if not folder.is_dir():
-        raise CliError(f"{folder} is no folder.")
+        raise CliError(f"{folder} is not a folder.")
     wrong: list[str] = []
     desired = Desired(
         _named(folder / "models.yaml", wrong),
@@ -63,7 +63,7 @@ def read_folder(folder: Path) -> Desired:
         raise CliError("Nothing was applied:\n  " + "\n  ".join(wrong))
     if not (desired.models or desired.environments or desired.plans or desired.workloads):
         raise CliError(
-            f"{folder} holds none of models.yaml, environments.yaml, plans.yaml and workloads/<name>/: "
+            f"{folder} contains none of models.yaml, environments.yaml, plans.yaml and workloads/<name>/: "
             "is it the right one?"
         )
     return desired
@@ -75,7 +75,7 @@ def _workload(home: Path, wrong: list[str]) -> DesiredWorkload | None:
     if content is None:
         content = {}
     if not isinstance(content, Mapping):
-        wrong.append(f"{home / 'workload.yaml'}: a workload's fields are meant")
+        wrong.append(f"{home / 'workload.yaml'}: expected an object with a workload's fields")
         return None
     fields = {str(name): value for name, value in content.items()}
     guardrails, environments = fields.pop("guardrails", None) or {}, fields.pop("environments", None) or {}
@@ -84,7 +84,7 @@ def _workload(home: Path, wrong: list[str]) -> DesiredWorkload | None:
         if not isinstance(value, Mapping) or not all(
             isinstance(one or {}, Mapping) for one in value.values()
         ):
-            wrong.append(f"{home / 'workload.yaml'}: {what} maps names to their settings")
+            wrong.append(f"{home / 'workload.yaml'}: {what} must map names to their settings")
             return None
     if policy is not None and policy.get("workload") != name:
         wrong.append(f"{home}: the policy belongs to {policy.get('workload')!r}, the folder to {name!r}")
@@ -117,12 +117,12 @@ def _named(file: Path, wrong: list[str]) -> dict[str, Mapping[str, Any]]:
     if not isinstance(content, list) or not all(
         isinstance(one, Mapping) and one.get("name") for one in content
     ):
-        wrong.append(f"{file}: a list is meant, of which each has a `name`")
+        wrong.append(f"{file}: expected a list of objects with a `name`")
         return {}
     found: dict[str, Mapping[str, Any]] = {}
     for one in content:
         if str(one["name"]) in found:
-            wrong.append(f"{file}: {one['name']} stands twice")
+            wrong.append(f"{file}: duplicate name {one['name']}")
         found[str(one["name"])] = one
     return found
 
@@ -137,5 +137,5 @@ def _yaml(file: Path, wrong: list[str]) -> Any:
     try:
         return yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        wrong.append(f"{file}: it is no YAML: {error}".replace("\n", " "))
+        wrong.append(f"{file} is not valid YAML: {error}".replace("\n", " "))
         return None

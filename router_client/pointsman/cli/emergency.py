@@ -25,12 +25,12 @@ def pin(
     context: typer.Context,
     workload: str,
     model: Annotated[
-        str, typer.Argument(help="The policy's name of the model that answers everything until `unpin`.")
+        str, typer.Argument(help="The policy's name of the model to use for all requests until `unpin`.")
     ],
     environment: Environment,
     reason: Reason,
 ) -> None:
-    """The emergency switch: one model for everything, whatever the policy says."""
+    """Use one model for all requests, whatever the policy says (emergency switch)."""
     settings: Settings = context.obj
     with settings.connect() as server:
         where = path("environments", environment, "assignments", workload)
@@ -41,7 +41,7 @@ def pin(
 
 
 def unpin(context: typer.Context, workload: str, environment: Environment, reason: Reason) -> None:
-    """Let the policy decide again."""
+    """Return to the policy's decisions."""
     settings: Settings = context.obj
     with settings.connect() as server:
         where = path("environments", environment, "assignments", workload)

@@ -1,4 +1,4 @@
-"""`backtest`, `audit verify`: what a version would do before any traffic, and whether the log is whole."""
+"""`backtest` tests versions on recorded tasks before any traffic; `audit verify` checks the audit log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pointsman.cli.server import path
 __all__ = ["register"]
 
 BACKTEST_S = 300.0  # thousands of tasks, under up to five versions
-MOST_BYTES = 4 * 1024 * 1024  # of a file of tasks: what the server takes
+MOST_BYTES = 4 * 1024 * 1024  # of a file of tasks, the server's limit
 
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 
@@ -28,28 +28,32 @@ def backtest(
     context: typer.Context,
     workload: str,
     versions: Annotated[list[int] | None, typer.Argument(help="Versions to compare.")] = None,
-    draft: Annotated[Path | None, typer.Option(help="A policy that is no version yet, YAML or JSON.")] = None,
+    draft: Annotated[
+        Path | None, typer.Option(help="A policy that is not a version yet, YAML or JSON.")
+    ] = None,
     tasks: Annotated[
         Path | None, typer.Option(help="Recorded tasks: CSV, JSON lines, a gateway's log.")
     ] = None,
     recorded: Annotated[
-        str, typer.Option(help="Instead: a set that comes along (gsm8k, mmlu, routerarena).")
+        str, typer.Option(help="An included data set instead of a file (gsm8k, mmlu, routerarena).")
     ] = "",
-    mapping: Annotated[Path | None, typer.Option(help="YAML that says what the columns are.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="YAML file that describes the columns.")] = None,
     log: Annotated[
-        str, typer.Option(help="The file is a log of litellm, langfuse, helicone, opentelemetry, pointsman.")
+        str, typer.Option(help="The kind of log: litellm, langfuse, helicone, opentelemetry or pointsman.")
     ] = "",
-    sweep: Annotated[str, typer.Option(help="PLACE:LOW:HIGH:STEPS, the curve over a threshold.")] = "",
+    sweep: Annotated[
+        str, typer.Option(help="PLACE:LOW:HIGH:STEPS, to print the curve over a threshold.")
+    ] = "",
     bar: Annotated[
-        float | None, typer.Option(help="End with 1 where a version succeeds less often than this, 0 to 1.")
+        float | None, typer.Option(help="Exit with 1 if a version's success rate is below this, 0 to 1.")
     ] = None,
 ) -> None:
-    """Run versions over recorded tasks, before any traffic: success, cost, saving, beside each model alone."""
+    """Run versions over recorded tasks, before any traffic, and compare success, cost and saving with single models."""
     settings: Settings = context.obj
     if (tasks is None) == (not recorded):
-        raise CliError("Give --tasks FILE, or --recorded SET: one of them.")
+        raise CliError("Give either --tasks FILE or --recorded SET.")
     if not versions and draft is None:
-        raise CliError("Name versions to try, or a --draft.")
+        raise CliError("Give at least one version or a --draft.")
     if bar is not None and not 0 <= bar <= 1:
         raise CliError("--bar is a share from 0 to 1.")
     body: dict[str, Any] = {"versions": versions or [], "recorded": recorded, "log": log, "sweep": sweep}
@@ -68,7 +72,7 @@ def backtest(
 
 
 def _reaches(found: dict[str, Any], bar: float) -> bool:
-    """Whether every version succeeds often enough; one of which nobody knows does not."""
+    """Return whether every version's success rate reaches the bar; an unknown rate does not."""
     policies = found["policies"]
     lines = list(policies.values()) if isinstance(policies, dict) else policies
     known = [line["accuracy"]["value"] for line in lines if line.get("accuracy")]
@@ -100,7 +104,7 @@ def _tell_backtest(output: Output, found: dict[str, Any]) -> None:
 
 
 def _tell_log(output: Output, found: dict[str, Any]) -> None:
-    """A log of one model for each task: only where the policy would ask the same one is anything known."""
+    """Print the result for a log with one model per task; only tasks where the policy asks the same model count."""
     rows = [
         (name, one["tasks"], one["agreed"], one["graded"], _share(one["accuracy"]))
         for name, one in found["policies"].items()
@@ -144,11 +148,11 @@ def _dollars(interval: Any) -> str:
 
 @audit.command("verify")
 def verify(context: typer.Context) -> None:
-    """Read the whole log and hold it against its head, its checkpoints and what it speaks of. 1: tampered with."""
+    """Check the whole audit log against its head, checkpoints and the data. Exits with 1 if it was tampered with."""
     settings: Settings = context.obj
     with settings.connect() as server:
         found = server.compute("audit/verification", {}, BACKTEST_S)
-    signed = f", signed up to {found['checkpoint']}" if found["checkpoint"] else ", nothing of it signed yet"
+    signed = f", signed up to {found['checkpoint']}" if found["checkpoint"] else ", not signed yet"
     text = f"{found['entries']:,} entries{signed}. The log ends with {found['hash']}."
     if found["verified"]:
         text = f"Verified: {text}"
@@ -164,12 +168,12 @@ def verify(context: typer.Context) -> None:
 def _text(file: Path) -> str:
     if file.stat().st_size > MOST_BYTES:
         raise CliError(
-            f"{file} is larger than {MOST_BYTES // 1024 // 1024} MiB, which is what a server takes. "
-            "`manage.py backtest` on the server's machine reads any size."
+            f"{file} is larger than {MOST_BYTES // 1024 // 1024} MiB, the server's limit. "
+            "`manage.py backtest` on the server accepts files of any size."
         )
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise CliError(
-            f"{file} is not UTF-8: byte {error.start}. Give a text, not Parquet or an archive."
+            f"{file} is not UTF-8: byte {error.start}. Give a text file, not Parquet or an archive."
         ) from None

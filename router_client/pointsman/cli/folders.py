@@ -1,4 +1,4 @@
-"""`plan`, `apply`, `export`: a control plane as a folder of YAML files, for Git and for CI."""
+"""`plan`, `apply` and `export`: describe a control plane as a folder of YAML files, for Git and CI."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def plan(
     context: typer.Context,
     folder: Folder,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 1 when something would change.")
+        bool, typer.Option("--exit-code", help="Exit with 1 if anything would change.")
     ] = False,
 ) -> None:
-    """Say what `apply` would do, and do nothing."""
+    """Show what `apply` would change, without changing anything."""
     settings: Settings = context.obj
     desired = read_folder(folder)
     with settings.connect() as server:
@@ -49,16 +49,14 @@ def apply(
     context: typer.Context,
     folder: Folder,
     reason: Annotated[str, typer.Option(help="For the audit log.")] = "pointsman apply",
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the rollouts that it proposes to their end.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the proposed rollouts to their end.")] = False,
     start: Annotated[
-        bool, typer.Option("--start", help="Start what it proposes, where nobody has to approve.")
+        bool, typer.Option("--start", help="Start proposed rollouts that need no approval.")
     ] = False,
 ) -> None:
-    """Make the control plane as the folder says. A second time it changes nothing.
+    """Make the control plane match the folder. Running it again changes nothing.
 
-    With --wait the exit code is 1 when a rollout is taken back.
+    With --wait the exit code is 1 if a rollout is rolled back.
     """
     settings: Settings = context.obj
     desired = read_folder(folder)
@@ -118,7 +116,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     environment: Annotated[str, typer.Option(help="Export the policies that this environment serves.")] = "",
 ) -> None:
-    """Write the control plane as such a folder; `apply` of it changes nothing."""
+    """Write the control plane's state to a folder; applying it unchanged has no effect."""
     settings: Settings = context.obj
     if folder.exists() and any(folder.iterdir()):
         raise CliError(f"{folder} is not empty; nothing was written.")
@@ -131,7 +129,7 @@ def export(
     settings.output.data({"files": sorted(files)}, f"{len(files)} files are in {folder}.")
 
 
-# What the server makes by itself: no folder says it.
+# Fields that the server generates; they are not part of a folder.
 _OWN = {"version", "created_at", "epoch", "revision", "key", "frozen_from", "frozen_until", "freeze_reason"}
 
 
@@ -160,7 +158,7 @@ def _files(server: Server, environment: str) -> Any:
 
 
 def _served(server: Server, workload: str, environment: str) -> Any:
-    """The document that the environment serves; without one the newest version."""
+    """Return the document that the environment serves, or the newest version without an environment."""
     if environment:
         present = server.find(path("environments", environment, "assignments", workload))
         number = present and present.get("baseline")
@@ -172,7 +170,7 @@ def _served(server: Server, workload: str, environment: str) -> Any:
         return None
     policy = dict(server.get(path("workloads", workload, "versions", number))["policy"])
     rank = policy.pop("rank", None)
-    if rank:  # the order of `models` says it in a text
+    if rank:  # in a text, the order of `models` is the rank
         policy["models"] = {alias: policy["models"][alias] for alias in rank}
     return policy
 

@@ -1,4 +1,4 @@
-"""What a command answers: tables for people, JSON for programs, and errors in a sentence."""
+"""Output of commands: tables for people, JSON for programs, and errors as a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CliError", "Output", "Settings"]
 
 
 class CliError(Exception):
-    """Ends a command with a sentence. `exit_code` 1 says no, 2 that the command could not be done."""
+    """Ends a command with a message. `exit_code` is 1 for a negative result, 2 if the command could not be run."""
 
     def __init__(self, sentence: str, exit_code: int = 2) -> None:
         super().__init__(sentence)
@@ -26,28 +26,28 @@ class CliError(Exception):
 
 
 class Output:
-    """Standard output, as text or as JSON. Notes go to standard error, so that JSON stays JSON."""
+    """Standard output, as text or JSON. Notes go to standard error, so that the JSON stays valid."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self._console = Console(highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """A sentence for people."""
+        """Print a message for people."""
         if self.as_json:
             print(text, file=sys.stderr)
         else:
             self._console.print(text, markup=False)
 
     def data(self, document: Any, text: str = "") -> None:
-        """The answer: as JSON, or as the text."""
+        """Print the result, as JSON or as text."""
         if self.as_json or not text:
             print(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             self._console.print(text, markup=False)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], document: Any) -> None:
-        """The answer as a table, or the document as JSON."""
+        """Print the result as a table, or the document as JSON."""
         if self.as_json:
             print(json.dumps(document, indent=2, ensure_ascii=False))
             return
@@ -61,27 +61,27 @@ class Output:
 
 @dataclass(slots=True)
 class Settings:
-    """What the options before the command say."""
+    """The global options, given before the command."""
 
     server: str
     key: str
     output: Output
 
     def connect(self) -> Server:
-        """The control plane. Raises `CliError` where its address or key is missing."""
+        """Return the control plane. Raises `CliError` if its address or key is missing."""
         from pointsman.cli.server import Server
 
         if not self.server:
-            raise CliError("Say where the control plane is: --server https://… or POINTSMAN_URL.")
+            raise CliError("The control plane's address is missing: set --server https://… or POINTSMAN_URL.")
         if not self.key:
             raise CliError(
-                "An admin key (pma_…) is needed: --key or POINTSMAN_KEY. An admin issues one in the console."
+                "An admin key (pma_…) is missing: set --key or POINTSMAN_KEY. An admin can create one in the console."
             )
         return Server(self.server, self.key)
 
 
 def lines(entries: Mapping[str, Any]) -> str:
-    """`name  value`, a line each."""
+    """Return `name  value` lines."""
     width = max(map(len, entries), default=0)
     return "\n".join(
         f"{name:<{width}}  {'–' if value in (None, '') else value}" for name, value in entries.items()

@@ -1,4 +1,4 @@
-"""Policy files: validate, schema, digest, decide, diff. Without a server, but where `--server` is given."""
+"""Commands for policy files: validate, schema, digest, decide, diff. They need no server unless `--server` is given."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def register(app: typer.Typer) -> None:
 
 
 def read(name: str) -> bytes:
-    """A file's bytes, or standard input's."""
+    """Return the bytes of a file or of standard input."""
     return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
 
 
 def validate_files(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(help="YAML or JSON; - is the standard input.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Problems as one JSON list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as one JSON list.")] = False,
 ) -> None:
-    """Name every problem of one or more policies; with --server against its catalogue, too.
+    """List all problems of one or more policies; with --server also check the catalogue.
 
-    For pull requests: exit code 1 when one has an error.
+    For pull requests: the exit code is 1 if a policy has an error.
     """
     settings: Settings = context.obj
     catalogue = _catalogue(settings)
@@ -68,7 +68,7 @@ def validate_files(
 
 
 def _catalogue(settings: Settings) -> dict[str, CatalogueModel] | None:
-    """The server's models, where a server is given."""
+    """Return the server's models if a server is given."""
     if not settings.server:
         return None
     with settings.connect() as server:
@@ -94,7 +94,7 @@ def print_digest(
     file: File,
     canonical_form: Annotated[bool, typer.Option("--canonical", help="The canonical JSON itself.")] = False,
 ) -> None:
-    """Print the digest by which routers know a policy."""
+    """Print the digest that identifies a policy."""
     data = load(read(file))
     print(canonical(data).decode() if canonical_form else digest(data))
 
@@ -105,14 +105,14 @@ def decide(
         str, typer.Argument(help='Inputs as JSON: {"prompt_tokens": 9000}; - is standard input.')
     ],
 ) -> None:
-    """Say which model a request would get, by which rule, and why."""
+    """Show which model a request would get, by which rule, and why."""
     text = read("-").decode() if request == "-" else request
     try:
         inputs = json.loads(text)
     except ValueError as error:
         raise ConfigurationError(f"the request is not JSON: {error}") from None
     if not isinstance(inputs, dict):
-        raise ConfigurationError('the request is an object of inputs, like {"prompt_tokens": 9000}')
+        raise ConfigurationError('the request must be an object of inputs, like {"prompt_tokens": 9000}')
     route = compile_policy(load(read(file))).route(inputs, inputs.get("history"))
     print(json.dumps({**route._asdict(), "params": dict(route.params)}, indent=2))
 
@@ -122,7 +122,7 @@ def diff(
     old: Annotated[str, typer.Argument(help="A file, or WORKLOAD/NUMBER of a version on the server.")],
     new: Annotated[str, typer.Argument(help="A file, or WORKLOAD/NUMBER of a version on the server.")],
 ) -> None:
-    """Show what changes between two policies. Exit code 1 when something does."""
+    """Show the differences between two policies. The exit code is 1 if there are any."""
     settings: Settings = context.obj
     before, after = (_document(settings, name) for name in (old, new))
     found = list(difflib.unified_diff(_text(before), _text(after), old, new, lineterm="", n=3))
@@ -136,15 +136,15 @@ def flagd(
     context: typer.Context,
     policies: Annotated[
         list[str],
-        typer.Argument(help="Files, or WORKLOAD/NUMBER of versions on the server; a workload once."),
+        typer.Argument(help="Files, or WORKLOAD/NUMBER of versions on the server; each workload only once."),
     ],
 ) -> None:
-    """Print policies as flagd flag definitions. Rollouts are not in them: see the documentation's limits."""
+    """Print policies as flagd flag definitions. They do not include rollouts: see the limits in the documentation."""
     settings: Settings = context.obj
     documents = [_document(settings, name) for name in policies]
     workloads = [document["workload"] for document in documents]
     if twice := sorted({name for name in workloads if workloads.count(name) > 1}):
-        raise CliError(f"{twice[0]} is there twice; a flag has one policy.")
+        raise CliError(f"{twice[0]} was given twice; a flag has one policy.")
     print(definitions(documents), end="")
 
 
@@ -157,7 +157,7 @@ def _document(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def version_of(server: Server, workload: str, number: int) -> dict[str, Any]:
-    """A version's document."""
+    """Return a version's document."""
     found = server.find(path("workloads", workload, "versions", number))
     if found is None:
         raise CliError(f"{workload} has no version {number}.")

@@ -1,4 +1,4 @@
-"""`rollout …`: propose one, watch it, and everything a person can do with it."""
+"""`rollout …`: propose and watch rollouts, and all actions on them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ __all__ = ["register", "watch_until_done"]
 
 WATCH_EVERY_S = 2.0
 GOOD_ENDS, BAD_ENDS = ("completed",), ("rolled_back", "aborted", "rejected", "cancelled")
-# Commands that need a reason and nothing else, and the API's word for each.
+# Commands that need only a reason, with the API's name for each.
 _ACTIONS = {
-    "start": "Start it.", "pause": "Stand still; rollback stays armed.", "resume": "Go on after a pause.",
-    "advance": "Go to the next stage, if the evidence allows it.", "complete": "Make the candidate the baseline.",
-    "roll-back": "Take the candidate back.", "abort": "Take it back and end it.", "cancel": "End it before it starts.",
-    "submit": "Ask for approval.", "revert": "Propose the way back from a completed rollout.",
-    "reject": "Say no to it.",
+    "start": "Start the rollout.", "pause": "Pause it; automatic rollback stays active.",
+    "resume": "Resume after a pause.",
+    "advance": "Advance to the next stage, if the evidence allows it.", "complete": "Make the candidate the baseline.",
+    "roll-back": "Roll back to the baseline.", "abort": "Roll back and end the rollout.",
+    "cancel": "Cancel the rollout before it starts.", "submit": "Request approval.",
+    "revert": "Propose to revert a completed rollout.", "reject": "Reject the rollout.",
 }  # fmt: skip
 
-rollout = typer.Typer(help="Propose, watch and move rollouts.", no_args_is_help=True)
+rollout = typer.Typer(help="Propose, watch and control rollouts.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="The rollout's id.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="For the audit log.")]
 
@@ -42,11 +43,11 @@ def register(app: typer.Typer) -> None:
 def propose(
     context: typer.Context,
     workload: str,
-    version: Annotated[int, typer.Argument(help="The candidate's number.")],
+    version: Annotated[int, typer.Argument(help="The candidate's version number.")],
     environment: Annotated[str, typer.Option("--environment", "-e")],
     reason: Reason,
     plan: Annotated[str, typer.Option(help="A saved plan.")] = "standard",
-    start: Annotated[bool, typer.Option("--start", help="Start it, where nobody has to approve.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Start it if it needs no approval.")] = False,
 ) -> None:
     """Propose a rollout."""
     settings: Settings = context.obj
@@ -92,7 +93,7 @@ def list_rollouts(
 
 @rollout.command("status")
 def status(context: typer.Context, rollout_id: Id) -> None:
-    """Say where it is, what holds it and what the guardrails say."""
+    """Show the stage, the reason for holding and the guardrails' verdicts."""
     settings: Settings = context.obj
     with settings.connect() as server:
         found = server.get(path("rollouts", rollout_id))
@@ -103,9 +104,11 @@ def status(context: typer.Context, rollout_id: Id) -> None:
 def report(
     context: typer.Context,
     rollout_id: Id,
-    to: Annotated[Path | None, typer.Option("--to", help="A file, in place of the standard output.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A file to write instead of standard output.")
+    ] = None,
 ) -> None:
-    """Write the evidence report, for a change board: Markdown, or JSON with --json."""
+    """Write the evidence report, for example for a change board, in Markdown or with --json in JSON."""
     settings: Settings = context.obj
     where = path("rollouts", rollout_id, "report")
     with settings.connect() as server:
@@ -117,12 +120,12 @@ def report(
         print(text, end="")
     else:
         to.write_text(text, encoding="utf-8")
-        settings.output.say(f"The report is in {to}.")
+        settings.output.say(f"The report was written to {to}.")
 
 
 @rollout.command("watch")
 def watch(context: typer.Context, rollout_id: Id) -> None:
-    """Follow it to its end. Exit code 1 when it is taken back."""
+    """Follow a rollout to its end. The exit code is 1 if it is rolled back."""
     settings: Settings = context.obj
     with settings.connect() as server:
         if not watch_until_done(server, settings.output, rollout_id):
@@ -130,7 +133,7 @@ def watch(context: typer.Context, rollout_id: Id) -> None:
 
 
 def watch_until_done(server: Server, output: Output, rollout_id: str) -> bool:
-    """Tell each change until the end; whether that is a good one. A short outage of the control plane is waited out."""
+    """Print each change until the end and return whether it completed. Waits out short outages of the control plane."""
     said, failures = "", 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The control plane's admin API, as the commands use it. Refusals become sentences."""
+"""Client of the control plane's admin API. Refusals become error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_S = 30.0
 
 
 class Refused(CliError):
-    """The control plane's no, with its stable code."""
+    """A refusal by the control plane, with its stable code."""
 
     def __init__(self, status: int, code: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -27,13 +27,13 @@ class Refused(CliError):
 
 
 class Server:
-    """One control plane. Paths are below /api/v1; names in them are quoted by `path`."""
+    """One control plane. Paths are relative to /api/v1; `path` quotes the names in them."""
 
     def __init__(self, address: str, key: str) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise CliError(
-                f"{address!r} is no address of a control plane; https://pointsman.example is meant."
+                f"{address!r} is not a valid address of a control plane; use one like https://pointsman.example."
             )
         try:
             self._client = httpx.Client(
@@ -42,7 +42,7 @@ class Server:
                 timeout=TIMEOUT_S,
             )
         except (ValueError, UnicodeError) as error:
-            raise CliError(f"The key can't be sent: {error}.") from None
+            raise CliError(f"The key cannot be sent: {error}.") from None
 
     def __enter__(self) -> Server:
         return self
@@ -53,17 +53,17 @@ class Server:
         self._client.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """The document. Raises `Refused`."""
+        """Return the document. Raises `Refused`."""
         return self._ask(
             "GET", path, params={name: value for name, value in query.items() if value is not None}
         )[0]
 
     def text(self, path: str) -> str:
-        """What is no JSON: a report in Markdown."""
+        """Return a response that is not JSON, such as a report in Markdown."""
         return self._ask("GET", path)[1].text
 
     def find(self, path: str) -> Any:
-        """The document, or None where there is none."""
+        """Return the document, or None if it does not exist."""
         try:
             return self.get(path)
         except Refused as refused:
@@ -72,7 +72,7 @@ class Server:
             raise
 
     def every(self, path: str, **query: Any) -> Iterator[Any]:
-        """All items of a list, page after page."""
+        """Yield all items of a list, page by page."""
         page = self.get(path, limit=200, **query)
         while True:
             yield from page["items"]
@@ -81,30 +81,30 @@ class Server:
             page = self._ask("GET", page["next"])[0]
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Do it once, however often the connection breaks: the request carries an `Idempotency-Key`."""
+        """Post with an `Idempotency-Key`, so that it takes effect once however often the connection breaks."""
         return self._ask("POST", path, json=dict(body), headers={"Idempotency-Key": str(uuid.uuid4())})[0]
 
     def compute(self, path: str, body: Mapping[str, Any], seconds: float) -> Any:
-        """An answer that is worked out and changes nothing, and may take that long."""
+        """Post a computation that changes nothing, with a longer time limit."""
         return self._ask("POST", path, json=dict(body), timeout=seconds)[0]
 
     def act(self, thing: str, action: str, body: Mapping[str, Any]) -> Any:
-        """Do something with a thing as it was read just now, once."""
+        """Post an action once, conditional on the object just read."""
         etag = self._ask("GET", thing)[1].headers.get("ETag", "*")
         headers = {"Idempotency-Key": str(uuid.uuid4()), "If-Match": etag}
         return self._ask("POST", f"{thing}/{action}", json=dict(body), headers=headers)[0]
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Change what was read just now: nobody's change in between is overwritten."""
+        """Patch the object just read, without overwriting changes made since."""
         etag = self._ask("GET", path)[1].headers.get("ETag", "*")
         return self._ask("PATCH", path, json=dict(body), headers={"If-Match": etag})[0]
 
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Set it."""
+        """Put the object."""
         return self._ask("PUT", path, json=dict(body))[0]
 
     def delete(self, path: str, **query: Any) -> None:
-        """Take it away."""
+        """Delete the object."""
         self._ask("DELETE", path, params={name: value for name, value in query.items() if value is not None})
 
     def _ask(self, method: str, path: str, **how: Any) -> tuple[Any, httpx.Response]:
@@ -114,7 +114,7 @@ class Server:
             seconds = how.get("timeout", TIMEOUT_S)
             raise CliError(f"The control plane did not answer within {seconds:g} s.") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise CliError(f"The control plane can't be reached: {error}.") from None
+            raise CliError(f"The control plane cannot be reached: {error}.") from None
         if answer.is_success:
             is_json = "json" in answer.headers.get("Content-Type", "") and answer.content
             return (answer.json() if is_json else None), answer
@@ -122,7 +122,7 @@ class Server:
 
 
 def path(*parts: str | int) -> str:
-    """A path below /api/v1 of names that may hold anything."""
+    """Return a path below /api/v1 from names with arbitrary characters."""
     return "/".join(quote(str(part), safe="") for part in parts)
 
 

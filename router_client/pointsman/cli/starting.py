@@ -1,4 +1,4 @@
-"""`init`: from what a team runs today to a workload that Pointsman serves, in one command."""
+"""`init`: import a team's configuration into a workload that Pointsman serves, in one command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PRICE_MAPS = ("model_prices_and_context_window_backup.json", "model_prices_and_
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """A model that a team uses. Prices in nano-USD per million tokens; None: nobody said one."""
+    """A model that a team uses. Prices are in nano-USD per million tokens, None if unknown."""
 
     name: str
     input_nusd_per_mtok: int | None
@@ -38,29 +38,25 @@ def register(app: typer.Typer) -> None:
 def init(
     context: typer.Context,
     source: Annotated[
-        str, typer.Option("--from", help="litellm: read its config.yaml. Without it you are asked.")
+        str, typer.Option("--from", help="litellm: read its config.yaml. Without this option you are asked.")
     ] = "",
     config: Annotated[Path | None, typer.Argument(help="The configuration to read.")] = None,
     workload: Annotated[str, typer.Option("--workload", "-w", help="Its name.")] = "",
     environment: Annotated[str, typer.Option("--environment", "-e")] = "staging",
-    owner: Annotated[str, typer.Option(help="The team that owns it; made where it is missing.")] = "",
-    model: Annotated[
-        str, typer.Option(help="The model that answers today: version 1 sends everything there.")
-    ] = "",
+    owner: Annotated[str, typer.Option(help="The team that owns it; created if it does not exist.")] = "",
+    model: Annotated[str, typer.Option(help="The model used today: version 1 sends everything to it.")] = "",
     task_type: Annotated[
         str, typer.Option(help="extraction, classification, summary, chat, reasoning, …")
     ] = "chat",
-    quality_bar: Annotated[
-        float, typer.Option(help="The share of tasks that must be done well, 0 to 1.")
-    ] = 0.9,
+    quality_bar: Annotated[float, typer.Option(help="The share of tasks that must succeed, 0 to 1.")] = 0.9,
     prices: Annotated[
         Path | None, typer.Option(help="LiteLLM's price map (JSON), for models without a price.")
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option(help="Keep the router's address and key in this file, for it alone to read."),
+        typer.Option(help="Write the router's address and key to this file, readable only by you."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the defaults, ask nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Use the defaults and ask no questions.")] = False,
 ) -> None:
     """Set up models with their prices, a workload, its version 1 (today's model), and a router key."""
     settings: Settings = context.obj
@@ -69,7 +65,7 @@ def init(
     model = _chosen_model(model, found, yes)
     workload = workload or _asked("Name of the workload", "chat", yes)
     owner = owner or _asked("Team that owns it", "platform", yes)
-    if write is not None:  # before anything is made: a key that can't be kept is lost
+    if write is not None:  # check before anything is created: a key that cannot be written is lost
         write.touch(mode=0o600)
     with settings.connect() as server:
         done = list(_set_up(server, found, workload, environment, owner, model, task_type, quality_bar))
@@ -83,11 +79,11 @@ def init(
 
 
 def _refuse_unknown_windows(found: list[FoundModel]) -> None:
-    """Before anything is made: the catalogue takes no model whose context window nobody knows."""
+    """Refuse models without a context window, which the catalogue requires, before anything is created."""
     if unknown := [one.name for one in found if one.context_window is None]:
         raise CliError(
-            f"No context window is known of {', '.join(unknown)}. Say model_info.max_input_tokens in the "
-            "configuration, or name LiteLLM's price map with --prices. Nothing was made."
+            f"The context window of {', '.join(unknown)} is not known. Set model_info.max_input_tokens in the "
+            "configuration, or give LiteLLM's price map with --prices. Nothing was created."
         )
 
 
@@ -95,7 +91,7 @@ def _set_up(
     server: Server, found: list[FoundModel], workload: str, environment: str, owner: str, model: str,
     task_type: str, quality_bar: float,
 ) -> Iterator[str]:  # fmt: skip
-    """What is missing, step by step; a second run goes on where the first one stopped."""
+    """Create what is missing, step by step; a second run continues where the first one stopped."""
     reason = "pointsman init"
     if server.find(path("environments", environment)) is None:
         server.post("environments", {"name": environment, "four_eyes": False})
@@ -128,7 +124,7 @@ def _set_up(
 
 
 def _first_policy(workload: str, model: str, found: list[FoundModel]) -> dict[str, Any]:
-    """Everything to today's model; a fallback to another one where there is one."""
+    """Return a policy that sends everything to today's model, with another model as the fallback if there is one."""
     other = next((one.name for one in found if one.name != model), None)
     models = {"today": {"model": model}}
     if other is not None:
@@ -139,25 +135,23 @@ def _first_policy(workload: str, model: str, found: list[FoundModel]) -> dict[st
     }  # fmt: skip
 
 
-# --- what a team has ----------------------------------------------------------------------------------
+# --- existing configuration ----------------------------------------------------------------------------------
 
 
 def _models(source: str, config: Path | None, prices: Path | None, yes: bool) -> list[FoundModel]:
     if source == "litellm":
         if config is None:
-            raise CliError("Name LiteLLM's configuration: pointsman init --from litellm config.yaml.")
+            raise CliError("LiteLLM's configuration is missing: pointsman init --from litellm config.yaml.")
         return models_of_litellm(_yaml(config), _price_map(prices), str(config))
     if source:
-        raise CliError(f"--from {source} is not known; litellm is.")
+        raise CliError(f"--from {source} is not supported; use litellm.")
     if yes:
-        raise CliError(
-            "Without --from there is nothing to take the models from; leave --yes out to be asked."
-        )
+        raise CliError("Without --from the models are not known; omit --yes to be asked for them.")
     return list(_asked_models(_price_map(prices)))
 
 
 def models_of_litellm(document: Any, price_map: Mapping[str, Any], where: str = "config") -> list[FoundModel]:
-    """The models of a LiteLLM configuration, under the names by which clients ask for them."""
+    """Return the models of a LiteLLM configuration, under the names that clients use."""
     entries = document.get("model_list") if isinstance(document, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise CliError(f"{where} has no model_list.")
@@ -172,7 +166,7 @@ def models_of_litellm(document: Any, price_map: Mapping[str, Any], where: str = 
             **_prices_in(entry),
             **_prices_in(parameters),
         }
-        # Several deployments share a name; the first that says a price says it for all.
+        # Several deployments may share a name; the first price found applies to all.
         if name not in found or (found[name].input_nusd_per_mtok is None and known):
             found[name] = FoundModel(
                 name,
@@ -184,7 +178,7 @@ def models_of_litellm(document: Any, price_map: Mapping[str, Any], where: str = 
 
 
 def _prices_in(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Prices that the configuration itself says, in an entry or its `model_info`."""
+    """Return the prices in the configuration itself, in an entry or its `model_info`."""
     information = entry.get("model_info")
     places = (information, entry) if isinstance(information, Mapping) else (entry,)
     names = ("input_cost_per_token", "output_cost_per_token", "max_input_tokens")
@@ -192,7 +186,7 @@ def _prices_in(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _priced(price_map: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """A model's entry in the price map: under its whole name, or without its provider."""
+    """Return a model's entry in the price map, by its full name or without the provider."""
     for name in (model, model.partition("/")[2]):
         entry = price_map.get(name)
         if name and isinstance(entry, Mapping):
@@ -201,14 +195,14 @@ def _priced(price_map: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def _price_map(file: Path | None) -> Mapping[str, Any]:
-    """LiteLLM's price map: the file, else the copy that an installed LiteLLM ships."""
+    """Return LiteLLM's price map from the file, or from an installed LiteLLM."""
     if file is not None:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CliError(f"{file} is no JSON: {error}") from None
+            raise CliError(f"{file} is not JSON: {error}") from None
         if not isinstance(found, Mapping):
-            raise CliError(f"{file} is no price map: an object of models is meant.")
+            raise CliError(f"{file} is not a price map, which is an object of models.")
         return found
     if find_spec("litellm") is None:
         return {}
@@ -234,9 +228,7 @@ def _whole(value: Any) -> int | None:
 
 def _asked_models(price_map: Mapping[str, Any]) -> Iterator[FoundModel]:
     while True:
-        name = typer.prompt(
-            "A model that you use (empty: that is all)", default="", show_default=False
-        ).strip()
+        name = typer.prompt("A model that you use (empty to finish)", default="", show_default=False).strip()
         if not name:
             return
         known = _priced(price_map, name)
@@ -254,7 +246,7 @@ def _asked_price(question: str) -> int | None:
     try:
         return round(float(text) * 1e9) if text else None
     except ValueError:
-        raise CliError(f"{text!r} is no price.") from None
+        raise CliError(f"{text!r} is not a price.") from None
 
 
 def _asked_window() -> int:
@@ -269,12 +261,12 @@ def _asked(question: str, default: str, yes: bool) -> str:
 def _chosen_model(model: str, found: list[FoundModel], yes: bool) -> str:
     names = [one.name for one in found]
     if not names:
-        raise CliError("There is no model, so there is nothing to route to.")
+        raise CliError("No model was given, so there is nothing to route to.")
     if model and model not in names:
-        raise CliError(f"--model {model} is none of {', '.join(names)}.")
+        raise CliError(f"--model {model} is not one of {', '.join(names)}.")
     if model or yes or len(names) == 1:
         return model or names[-1]
-    return str(typer.prompt(f"Which one answers today ({', '.join(names)})", default=names[-1]))
+    return str(typer.prompt(f"Which one is used today ({', '.join(names)})", default=names[-1]))
 
 
 def _tell(
@@ -297,10 +289,10 @@ def _tell(
         "environment": environment,
         "unpriced": unpriced,
     }
-    text = "\n".join([f"Made: {one}" for one in done] or ["Everything was there already."])
+    text = "\n".join([f"Made: {one}" for one in done] or ["Everything existed already."])
     if unpriced:
         text += (
-            f"\n\nNo price is known of {', '.join(unpriced)}. Costs of their tasks stay unknown, and no "
+            f"\n\nThe price of {', '.join(unpriced)} is not known. Costs of their tasks stay unknown, and no "
             "rollout is judged by cost, until the catalogue has one."
         )
     if written is not None:
@@ -308,10 +300,10 @@ def _tell(
         text += f"\n\nThe router's address and key are in {written}."
     else:
         document["router_key"] = key
-        text += "\n\nFor the router (the key is shown this once):\n" + lines(
+        text += "\n\nFor the router (the key is shown only once):\n" + lines(
             {"POINTSMAN_URL": settings.server, "POINTSMAN_KEY": key}
         )
-    text += f"\n\nAsk LiteLLM for the model pointsman/{workload}; everything goes to {model}, as before."
+    text += f"\n\nRequest the model pointsman/{workload} from LiteLLM; everything goes to {model}, as before."
     output.data(document, text)
 
 
@@ -323,4 +315,4 @@ def _yaml(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CliError(f"{file} is no YAML: {error}") from None
+        raise CliError(f"{file} is not YAML: {error}") from None
