@@ -1,9 +1,8 @@
-"""Thousands of tamperings with the audit log and with what it speaks of, on SQLite and on PostgreSQL.
+"""Thousands of manipulations of the audit log and the rows it describes, on SQLite and on PostgreSQL.
 
-`python benchmarks/tampering.py [how many on each] [sqlite or postgres]`: 5,000 on both, without. Rows and values are
-drawn at random, each time by another seed, which is printed. Every tampering must be found and named by
-`audit verify`, none may crash it, and an emergency write and a checkpoint must be made all the same. Ends with exit
-code 1 where one is not.
+`python benchmarks/tampering.py [how many on each] [sqlite or postgres]`: by default 5,000 on both. Rows and values are
+drawn at random, each time with a new seed, which is printed. `audit verify` must find and name every manipulation and
+crash on none, and an emergency write and a checkpoint must succeed after each. Exits with code 1 otherwise.
 """
 
 import json
@@ -19,7 +18,7 @@ COLUMNS = ("drawn", "found", "named", "went on")
 
 
 def on(database: str, count: int, seed: str) -> dict[str, list[int]]:
-    """By kind: drawn, found, named, went on."""
+    """By kind: drawn, found, named, continued."""
     with tempfile.TemporaryDirectory() as home:
         result = Path(home) / "result.json"
         asked = {"TAMPERINGS": str(count), "TAMPERINGS_SEED": seed, "TAMPERINGS_RESULT": str(result)}
