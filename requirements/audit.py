@@ -1,4 +1,4 @@
-"""Ask for known vulnerabilities in what is locked (`pip-audit`). What could not be asked is not called good.
+"""Check the locked packages for known vulnerabilities (`pip-audit`). A failed check is never reported as good.
 
 Exit 1 for a vulnerability. Without a network, or behind a mirror that knows no advisories: a sentence on the error
 stream and exit 0, so that `make check` works offline; with AUDIT_STRICT=1 that is a failure, too.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the lock files anew: `sh requirements/compile.sh` (needs `uv`; add `--upgrade` to move versions).
-# Hashes are kept and index addresses are not, so the locks install from any mirror.
+# Regenerates the lock files: `sh requirements/compile.sh` (needs `uv`; add `--upgrade` to move versions).
+# They contain hashes but no index URLs, so that they install from any mirror.
 set -eu
 cd "$(dirname "$0")/.."
 lock="uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the integrations are proven against into a virtual environment: all at once, or what can be had of it.
-# What can't is named here with pip's reason; its tests then say that they are skipped.
+# Installs the packages for the integration tests into a virtual environment: all at once, or as many as possible.
+# Each one that fails is listed with pip's reason, and its tests are then skipped by name.
 # usage: install.sh DIRECTORY-OF-THE-ENVIRONMENT
 set -eu
 here=$(dirname "$0")
