@@ -1,7 +1,7 @@
 """What can be changed in a module, one small thing at a time.
 
 Left alone, because a change there is no change of behaviour or no interesting one: annotations, docstrings, log lines,
-texts, `__slots__` and `__all__`, sizes of columns, and what only a type checker reads.
+texts, assertions, `__slots__` and `__all__`, sizes of columns, and what only a type checker reads.
 """
 
 import ast
@@ -21,6 +21,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
 }  # fmt: skip
 SIZES = {"max_length", "max_digits", "decimal_places"}  # of columns and fields
+ASSERTED = "strict"  # of `zip`: an assertion, which nothing that is right can fail
 LOGGERS = {"log", "logger", "logging", "warnings"}
 
 
@@ -145,7 +146,7 @@ class _Finder:
         if isinstance(node, ast.JoinedStr):
             return
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.keyword) and child.arg in SIZES:
+            if isinstance(child, ast.keyword) and child.arg in {*SIZES, ASSERTED}:
                 continue
             if isinstance(child, ast.Lambda | ast.comprehension | ast.keyword | ast.expr | ast.withitem):
                 self._expression(child, inside)

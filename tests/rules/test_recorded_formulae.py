@@ -191,6 +191,7 @@ def missing_ones() -> Table:
 @table
 def normal() -> Table:
     return {
+        "phi beyond its square": [mixture.log_phi(z) + z * z / 2 for z in (-60.0, -31.0, -30.0, -29.9, -8.0)],
         "phi": [mixture.log_phi(z) for z in (-200.0, -30.5, -30.0, -29.9, -3.0, -0.1, 0.0, 0.1, 2.0, 9.0)],
         "e": [
             mixture.log_e_normal(s, v, rho)
