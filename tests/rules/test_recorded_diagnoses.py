@@ -169,6 +169,24 @@ vary(
 vary("nothing", compared(from_nothing=True))
 
 
+TWO = models((0.8, 0.5, -0.5), (0.9, 0.9, 0.3))
+FALLING = {
+    f"{name}, {strong} strong, {len(found)} models": replace(
+        FIGURES, windows=windows(*failures, n=n), strong_tasks=strong, models=found
+    )
+    for name, failures, n in (
+        ("a hundred", (0, 10, 25), 50),
+        ("fewer", (0, 10, 25), 49),
+        ("many", (20, 60, 120), 200),
+        ("the first are left out", (190, 20, 60, 120), 200),
+        ("not the last", (20, 120, 60), 200),
+        ("the same twice", (20, 60, 60), 200),
+    )
+    for strong in (0, 500, 501)
+    for found in ((), TWO[:1], TWO)
+}
+
+
 def together(one: PolicyFigures, other: PolicyFigures) -> PolicyFigures:
     """What either of them changes, both."""
     fields = {
@@ -187,6 +205,7 @@ def together(one: PolicyFigures, other: PolicyFigures) -> PolicyFigures:
 
 
 def crossed() -> Iterator[tuple[str, PolicyFigures]]:
+    yield from FALLING.items()
     for what, values in VARIED.items():
         for at, one in enumerate(values):
             yield f"{what} {at}", one

@@ -218,6 +218,8 @@ def named() -> Table:
     given = [
         {},
         {"a": twenty},
+        {"a": 3.0},
+        {"a": 3.7, "b": 2.4},
         {"a": math.nextafter(twenty, 0)},
         {"a": 0.0},
         {"a": math.log(40), "b": math.log(40)},
@@ -335,6 +337,8 @@ ARMS = [
     arm(200, 10.0, 200, 1.0),
     ratios.Moments(),
     ratios.Moments(50, 0.0, 50, 0.0, 0.0, 50),
+    arm(200, 0.001, 180),
+    arm(150, 0.002, 100),
 ]
 
 

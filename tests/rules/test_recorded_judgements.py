@@ -80,7 +80,7 @@ def said(opened: Accumulator, stage: int, minute: int, *, detail: bool) -> dict[
     return {
         "judgement": judgement.as_dict(),
         "besides": {
-            "furthest": judgement.furthest,
+            "furthest": [judgement.furthest, *(opened.judge(at, forecast=False).furthest for at in (1, 4))],
             "broken": judgement.broken,
             "harmful": [verdict.name for verdict in judgement.harmful],
             "differing": judgement.differing_mismatch and judgement.differing_mismatch.as_dict(),

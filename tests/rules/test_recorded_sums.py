@@ -171,7 +171,13 @@ def kept() -> Table:
             *(money.after(stretch, f).dump() for stretch, f in product(stretches, (0.5, 1.0))),
         ],
         "ratio errors": [money.squared_errors(1.0), money.squared_errors(2.0), money.squared_errors(2.0)],
-        "none": [sufficient.RatioStatistics().uncapped_ratio, sufficient.RateStatistics(()).difference],
+        "none": [
+            *(
+                sufficient.RatioStatistics(uncapped_a=a, uncapped_b=b).uncapped_ratio
+                for a, b in product((0.0, 0.5, 3.0), (0.0, 0.5, 3.0))
+            ),
+            sufficient.RateStatistics(()).difference,
+        ],
         "older": sufficient.RateStatistics.load_older(PSIS, [9, 1, 8, 2, 0.5, 4.0, 0.1, 0.2]).dump(),
         "shrinkage": [shrinkage(rate, margin, d) for margin, d in product((0.0, 0.02, 0.2), (1.0, 3.0))]
         + [shrinkage(sufficient.RateStatistics(()), 0.02, 1.0)],

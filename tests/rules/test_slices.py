@@ -96,3 +96,12 @@ def test_it_is_the_same_after_it_was_kept() -> None:
     again = FollowedSlices.load(followed.dump())
     assert (again.endpoints, again.pairs) == (["chat", "mail"], ["a>b", "a>c"])
     assert again.dump() == followed.dump()
+
+
+def test_it_follows_twelve_endpoints_and_eight_pairs() -> None:
+    """The largest ones; the rest come together."""
+    followed = FollowedSlices()
+    pairs = {f"p{at:02}": (40 - at, 40 - at) for at in range(10)}
+    followed.take(window(2_000, pairs, **{f"e{at:02}": 90 - at for at in range(14)}))
+    assert followed.endpoints == [f"e{at:02}" for at in range(12)]
+    assert followed.pairs == [f"p{at:02}" for at in range(8)]

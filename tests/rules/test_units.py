@@ -245,3 +245,12 @@ def test_it_is_the_same_after_it_was_kept() -> None:
     assert again.design_effect == pytest.approx(units.design_effect, abs=1e-4)
     assert (again.stage, again.reported, again.left_out) == (units.stage, True, units.left_out)
     assert again.baseline_level == pytest.approx(units.baseline_level, abs=1e-3)
+
+
+@pytest.mark.parametrize(("tasks", "left_out"), [(30, False), (31, True)])
+def test_of_a_thousand_tasks_thirty_are_not_heavy(tasks: int, left_out: bool) -> None:
+    """Exactly three hundredths; more would be heavy."""
+    units = Units.begin(reference())
+    units.take(window({}, {1: (tasks, 0), 99: (40 - tasks, 0), **many(96, 10)}))
+    assert sum(units.recent.values()) == 1_000
+    assert (1 in units.left_out) is left_out
