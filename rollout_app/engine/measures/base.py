@@ -1,4 +1,4 @@
-"""What the measures share: what they take in, under which conditions they are asked, and what they answer."""
+"""The common types of the measures: their input, the conditions of an evaluation, and their output."""
 
 import logging
 import math
@@ -10,49 +10,56 @@ from rollout_app.engine.evidence import ClosedWindow, SliceSums
 from rollout_app.engine.measures.sufficient import Counts
 
 logger = logging.getLogger(__name__)
-ALL, DIFFERING, EXACT, SHIFT = "all", "differing", "exact", "shift"  # parts; others: "since 3", "slice /x"
-CERTAIN = math.log(1_000)  # ln E of what needs no evidence, as a share of traffic that is below the margin
+ALL, DIFFERING, EXACT, SHIFT = (
+    "all",
+    "differing",
+    "exact",
+    "shift",
+)  # names of parts; also "since 3", "slice /x"
+CERTAIN = math.log(
+    1_000
+)  # ln E of a certainty, for example if fewer tasks differ than the margin allows to fail
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How a guardrail's evidence is divided. The weights of its parts add up to 1, so it stays an e-process.
+    """The weights of the parts of a guardrail's evidence. They add up to 1, so the sum stays an e-process.
 
-    The defaults are what simulation found to need the fewest tasks (docs/statistics.md).
+    In simulations, the defaults needed the fewest tasks (docs/explanation/statistics.md).
     """
 
-    restart: float = 0.05  # each of three: harm since a later stage
-    slices: float = 0.10  # of what is left: the mean over endpoints and route pairs
-    differing: float = 0.5  # of the rest: the tasks that the two policies treat differently
-    exact_cost: float = 0.5  # of cost per success: the shares of costs above calibrated quantiles
-    shift: float = 0.05  # of failures of sticky units: far more than units can differ
-    least_cost_tasks: int = 50  # per arm, of known cost and grade, before costs are evidence
+    restart: float = 0.05  # weight of each of three parts: harm since a later stage
+    slices: float = 0.10  # share of the remaining weight: the mean over endpoints and route pairs
+    differing: float = 0.5  # share of what then remains: the tasks that the two policies treat differently
+    exact_cost: float = 0.5  # for cost per success: the shares of costs above calibrated quantiles
+    shift: float = 0.05  # for failures of sticky units: far more harm than units can differ by
+    least_cost_tasks: int = 50  # tasks per arm with known cost and grade before costs count as evidence
 
 
 DEFAULT = Tuning()
-# One part, one test: the formulas as the shared vectors have them.
+# A single part with a single test: the plain formulas of the shared vectors.
 PLAIN = Tuning(0.0, 0.0, 0.0, 0.0, 0.0, least_cost_tasks=100)
 RESTARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WindowView:
-    """One closed window as the measures take it in."""
+    """One closed window in the form that the measures read."""
 
     window: ClosedWindow
-    failures: Sequence[Counts]  # graded tasks and failures, one entry per class of alike units
-    no_grade: Counts  # missing a grade, of how many tasks: candidate's, baseline's
-    no_cost: Counts  # missing a cost or a grade
+    failures: Sequence[Counts]  # graded tasks and failures, one entry per class of similar units
+    no_grade: Counts  # (tasks without a grade, all tasks) of the candidate, the same of the baseline
+    no_cost: Counts  # the same for tasks without a cost or a grade
     differing: tuple[SliceSums, SliceSums] | None = None  # candidate's, baseline's; None: not known
     slices: Mapping[str, tuple[SliceSums, SliceSums]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a guardrail is judged under at one evaluation.
+    """The conditions under which one evaluation judges all guardrails.
 
-    `differing`: the share of tasks that the policies would treat differently, as the upper end of what it may be; None
-    where it is not known, or all differ, or the arms disagree on it: then all tasks stand in.
+    `differing` is the upper bound of the share of differing tasks. It is None if the share is not known, if all tasks
+    differ, or if the arms report different shares: then only all tasks together are judged.
     """
 
     tuning: Tuning = DEFAULT
@@ -60,20 +67,22 @@ class Conditions:
     differing: float | None = None
     slices: bool = False
     sticky: bool = False
-    # By part: what to add to ln of cost per success because the arms' units would fail differently anyway.
+    # By part: the amount to add to ln of cost per success because the arms' units would fail differently anyway.
     success_shift: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class HarmPart:
-    """One part of a guardrail's evidence of harm. `estimate`: of all tasks, in the best case of what is missing."""
+    """One part of a guardrail's evidence of harm. `estimate` assumes the best case for missing data."""
 
     name: str
     weight: float
     log_e: float
     estimate: float | None = None
-    counted: bool = False  # its own estimate reaches the margin
-    failed: str = ""  # the error's name, where it could not be computed: then it counts nothing, and holds
+    counted: bool = False  # the estimate reaches the margin
+    failed: str = (
+        ""  # the error's name if it could not be computed: then it is no evidence, and the rollout holds
+    )
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -83,7 +92,7 @@ class HarmPart:
 
 
 class Measure(Protocol):
-    """A guardrail's evidence. `threshold`: its margin or bound."""
+    """Collects and evaluates the evidence for one guardrail. `threshold` is the margin or bound."""
 
     threshold: float
 
@@ -104,7 +113,7 @@ class Measure(Protocol):
 
 
 def guarded(name: str, weight: float, make: Callable[..., HarmPart], *given: Any) -> HarmPart:
-    """What `make` gives, or a part that counts nothing where it can't be computed: the others still roll back."""
+    """Return the result of `make`, or an empty part if it raises, so that the other parts can still roll back."""
     try:
         return make(*given)
     except Exception as error:
@@ -112,17 +121,17 @@ def guarded(name: str, weight: float, make: Callable[..., HarmPart], *given: Any
         return HarmPart(name, weight, 0.0, failed=type(error).__name__)
 
 
-_USUAL = 0.25  # of the margin: a difference that a candidate is about as likely to make as not
+_USUAL = 0.25  # fraction of the margin: a typical difference between candidate and baseline
 
 
 def kept_of(margin: float, squared_error: float) -> float:
-    """How much of a difference seen so far is likely to stay: shrunk to none by its standard error."""
+    """Return the fraction (0 … 1) of an observed difference that is likely to persist: less for larger errors."""
     usual = (_USUAL * margin) ** 2
     return usual / (usual + squared_error)
 
 
 def since(stage: int) -> str:
-    """The name of the part that counts from a stage on."""
+    """Return the name of the part that covers a stage and all later ones."""
     return f"since {stage}"
 
 
@@ -131,10 +140,10 @@ def slice_part(name: str) -> str:
 
 
 def slice_of(part: str) -> str | None:
-    """The endpoint or route pair that a part counts; None for another part."""
+    """Return the endpoint or route pair of a part, or None if it is not a slice."""
     return part.removeprefix("slice ") if part.startswith("slice ") else None
 
 
 def stage_of(part: str) -> int | None:
-    """The stage from which a part counts; None: from the start."""
+    """Return the first stage that a part covers, or None if it covers the whole rollout."""
     return int(part.removeprefix("since ")) if part.startswith("since ") else None

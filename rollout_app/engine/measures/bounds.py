@@ -1,4 +1,4 @@
-"""Custom guardrails: the candidate alone, held to a bound of a rate, of cost per success or of mean quality."""
+"""Absolute guardrails: the candidate's rate, cost per success or mean quality must stay within a bound."""
 
 import math
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from rollout_app.engine.stats import missing, rates, ratios
 from rollout_app.engine.stats.capped import capped_factor, uncapped_factor
 from rollout_app.engine.stats.combine import stage_margin
 
-_CLOSE = 0.05  # the relative standard error at which an absolute figure is taken from uncapped costs
+_CLOSE = 0.05  # the relative standard error from which uncapped costs are used for the estimate
 
 
 class RateBound(Rate):
-    """The candidate's rate against an absolute bound."""
+    """The candidate's rate, tested against an absolute bound."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RateBound(Rate):
         self.p_ref = reference.rates.get(metric, 0.0)
 
     def margin_for(self, share: float) -> float:
-        """The bound itself at full traffic; before, as much more as keeps everybody's rate within it."""
+        """Return the bound at full traffic; at a smaller share, a higher one that keeps all traffic within it."""
         room = self.threshold - self.p_ref
         return self.p_ref + stage_margin(room, self.cap, share) if room > 0 else self.threshold
 
@@ -79,7 +79,7 @@ class RateBound(Rate):
         return self._after(stretch, conditions).safe(margin, conditions)
 
     def _unknown(self, part: RatePart, z: float, conditions: Conditions) -> float:
-        """The candidate's tasks that miss a grade beyond the baseline."""
+        """Return the number of the candidate's ungraded tasks in excess of the baseline's share."""
         if not self.spec.graded:
             return 0.0
         excess = part.missing.excess(z, conditions.deff)
@@ -87,7 +87,7 @@ class RateBound(Rate):
 
 
 class RatioBound(Ratio):
-    """The candidate's ratio against a bound: nUSD per success from above, mean quality from below."""
+    """The candidate's ratio, tested against a bound: at most so many nUSD per success, or at least a mean quality."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class RatioBound(Ratio):
         self.threshold = bound
 
     def margin_for(self, share: float) -> float:
-        """The bound itself at full traffic; before, as much more as keeps everybody's cost within it."""
+        """Return the bound at full traffic; at a smaller share, a higher one that keeps all traffic within it."""
         if not self.ref or self.sign < 0 or self.threshold <= self.ref:
             return self.threshold
         return self.ref * (1 + stage_margin(self.threshold / self.ref - 1, self.cap, share))
@@ -166,7 +166,7 @@ class RatioBound(Ratio):
         return "No task of the candidate has both a cost and a grade." if silent else ""
 
     def _log_lost_alone(self, part: RatioPart, safe: bool, conditions: Conditions) -> float:
-        """As `_log_lost`, where only what the candidate misses matters."""
+        """Like `_log_lost`, but only the candidate's missing data matters."""
         z = missing.Z_SAFE if safe else missing.Z_HARM
         excess = part.missing.excess(z, conditions.deff)
         return self._log_lost(part, safe, conditions) if excess.candidate else 0.0
@@ -180,7 +180,7 @@ class RatioBound(Ratio):
     def _log_e(
         self, part: RatioPart, bound: float, sign: int, alpha: float, lost: float, conditions: Conditions
     ) -> float:
-        """Against the wrong side of the bound; `sign` -1 turns it round. `lost` is for what is missing."""
+        """Return ln E against the wrong side of the bound; `sign` -1 reverses it. `lost` adjusts for missing data."""
         arm = part.stats.candidate
         se2, ratio = self._error(part, conditions.deff), arm.ratio
         if not se2 or not ratio or arm.n < self.tuning.least_cost_tasks or bound <= 0 or math.isinf(lost):
@@ -190,13 +190,13 @@ class RatioBound(Ratio):
         return ratios.log_e(shown, sign * log_bound, se2, self.v_ref, alpha)
 
     def _capped(self, ratio: float) -> float:
-        """What a cost per success comes to once capped, if it is the baseline's times a factor."""
+        """Convert a cost per success to the capped one, assuming that it is the baseline's times a factor."""
         if not self.curve or not self.ref:
             return ratio
         return self.ref * self.kept * capped_factor(self.curve, ratio / self.ref)
 
     def _uncapped(self, capped: float) -> float:
-        """The other way round."""
+        """Convert a capped cost per success to the uncapped one."""
         if not self.curve or not self.ref:
             return capped
         return self.ref * uncapped_factor(self.curve, capped / (self.ref * self.kept))

@@ -1,8 +1,8 @@
-"""How many more tasks an advance takes: what was seen, stretched with the difference shrunk to none. For people only.
+"""Forecast how many more tasks an advance takes, by extrapolating the evidence so far. For display only.
 
-A difference seen on few tasks is mostly chance, and a forecast that lets it go on is off by as much. So of the
-difference only as much goes on as its standard error leaves likely; where tasks of one unit resemble each other, the
-design effect grows with each unit's tasks; and at a large share a task of the candidate tells less than it did before.
+A difference seen on few tasks is mostly chance, so the forecast does not extrapolate all of it: it is shrunk by its
+standard error. The design effect of sticky units grows with the tasks of each unit. At a large share, each candidate
+task carries less information than at a small one.
 """
 
 import math
@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from rollout_app.engine.measures.base import Conditions, Measure
 from rollout_app.engine.stats.combine import LOG_SAFE
 
-_FURTHEST = 4_096.0  # times what was seen: beyond, a forecast is a guess
-_CLOSE = 0.05  # of the answer: it is a forecast, and rounded anyway
+_FURTHEST = 4_096.0  # multiple of the tasks so far; beyond it, a forecast would be a guess
+_CLOSE = 0.05  # relative precision of the answer, which is rounded anyway
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the tasks to come compare with those so far. `dilution`: how many more of them tell as much.
+    """How future tasks compare with those so far.
 
-    `least`: candidate tasks of two windows; what is nearly shown is as often as not undone by the next one.
+    dilution  how many future tasks carry as much information as one task so far
+    least     candidate tasks of two windows, the shortest forecast: one window can undo nearly sufficient evidence
     """
 
     dilution: float = 1.0
@@ -28,10 +29,13 @@ class Pace:
 
 
 def pace_of(arms: Iterable[tuple[int, int]], share: float, window: float) -> Pace:
-    """From the tasks of candidate and baseline by stage, the present share (0 … 1), and a window's candidate tasks.
+    """Return the pace, given the (candidate, baseline) tasks by stage.
 
-    n tasks of the candidate tell as much as n (1 - share) against a baseline without noise. What was seen early weighs
-    on, so the square root fits better than the whole (benchmarks/outlook.py).
+    share   the present share (0 … 1)
+    window  the number of candidate tasks in one window
+
+    n candidate tasks carry as much information as n (1 - share) of them compared with a baseline without noise. Early
+    evidence keeps its effect, so the square root of the ratio fits better than the ratio (benchmarks/outlook.py).
     """
     known = [(nt, nc) for nt, nc in arms if nt]
     told, n = sum(nt * nc / (nt + nc) for nt, nc in known), sum(nt for nt, _ in known)
@@ -40,9 +44,9 @@ def pace_of(arms: Iterable[tuple[int, int]], share: float, window: float) -> Pac
 
 
 def needed_tasks(measure: Measure, margin: float, conditions: Conditions, at_least: int = 0) -> int | None:
-    """About how many more candidate tasks until the guardrail is safe at `margin`; None where it can't be told.
+    """Estimate how many more candidate tasks it takes until the guardrail is safe at `margin`. None: unknown.
 
-    `at_least`: what another guardrail needs anyway; where that is enough, no less is looked for.
+    `at_least` is the number that another guardrail needs anyway. If it is sufficient, it is returned at once.
     """
     n = measure.tasks()[0]
     if not n:
@@ -69,5 +73,5 @@ def needed_tasks(measure: Measure, margin: float, conditions: Conditions, at_lea
 
 
 def _grown(deff: float, stretch: float) -> float:
-    """The design effect after more tasks of (partly) the same units: half of what it exceeds 1 by grows with them."""
+    """Return the design effect after more tasks of (partly) the same units: its excess over 1 grows with them."""
     return 1 + (deff - 1) * math.sqrt(1 + stretch)

@@ -1,4 +1,4 @@
-"""A guardrail's evidence in parts: all tasks since the start, since each of three later stages, slices of them."""
+"""The parts of a guardrail's evidence: all tasks since the start, since each of three later stages, and slices."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ P = TypeVar("P", bound=_Part)
 
 
 class Parted(ABC, Generic[P]):
-    """The parts by name. `restarts`: the stages from which harm is counted anew as well."""
+    """Holds the parts by name. For each stage in `restarts`, one part counts harm only from that stage on."""
 
     def __init__(self, restarts: Sequence[int], tuning: Tuning) -> None:
         self.restarts = tuple(restarts)[:RESTARTS]
@@ -39,7 +39,7 @@ class Parted(ABC, Generic[P]):
         return {name: part.dump() for name, part in self.parts.items()}
 
     def _restarted(self, one: Callable[[str, float], HarmPart]) -> list[HarmPart]:
-        """The parts since later stages; one that has not begun is no evidence."""
+        """Return the parts since later stages. Stages that have not begun share one part without evidence."""
         weight = self.tuning.restart
         begun = [one(since(at), weight) for at in self.restarts if since(at) in self.parts]
         waiting = [HarmPart("later", weight * (RESTARTS - len(begun)), 0.0)] if len(begun) < RESTARTS else []

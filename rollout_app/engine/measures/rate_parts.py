@@ -1,4 +1,4 @@
-"""What rate guardrails keep: x bad of n tasks per part, with those that have no grade."""
+"""The stored sums of rate guardrails: x bad of n tasks per part, and the number of ungraded tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -29,7 +29,7 @@ from rollout_app.engine.stats import rates
 
 @dataclass(slots=True)
 class RatePart:
-    """The statistics of some of the tasks, and of those of them that have no grade."""
+    """The statistics of one part's tasks, and of its ungraded tasks."""
 
     stats: RateStatistics
     missing: MissingStatistics = field(default_factory=MissingStatistics)
@@ -49,7 +49,7 @@ class RatePart:
 
 
 def shrinkage(stats: RateStatistics, margin: float, deff: float) -> float:
-    """How much of the difference seen so far is likely to stay."""
+    """Return the fraction of the difference so far that is likely to persist."""
     n = stats.nt + stats.nc
     if not n or not stats.mh_denominator:
         return 0.0
@@ -58,7 +58,7 @@ def shrinkage(stats: RateStatistics, margin: float, deff: float) -> float:
 
 
 class Rate(Parted[RatePart]):
-    """The bookkeeping that both rate measures share: all tasks since the start, and since each of three stages."""
+    """Common base of both rate measures: sums of all tasks since the start, and since each of three later stages."""
 
     threshold: float
 
@@ -88,7 +88,7 @@ class Rate(Parted[RatePart]):
         self._miss(view, running)
 
     def miss(self, candidate: int, baseline: int) -> None:
-        """Tasks of the candidate and of the baseline that came too late to be judged, and were not expected."""
+        """Count tasks of both arms as missing that came too late to be judged and were not expected."""
         if self.spec.graded:
             self.whole.missing.add_later(candidate, baseline)
 
@@ -110,7 +110,7 @@ class Rate(Parted[RatePart]):
         return self.psis if name == ALL or stage_of(name) is not None else rates.HARM_PSIS
 
     def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None:
-        """From sums per stage, as format 4 kept them."""
+        """Load the sums per stage of format 4."""
         loaded = {stage: RateStatistics.load_older(self.psis, data) for stage, data in by_stage.items()}
         self.parts[ALL].stats = merged(loaded, RateStatistics(self.psis))
         for at in self.restarts:
@@ -124,7 +124,7 @@ class Rate(Parted[RatePart]):
         }
 
     def _after(self, stretch: float, conditions: Conditions) -> Self:
-        """As if `stretch` times as many tasks had come on top; the difference so far, shrunk to none, goes on."""
+        """Return a copy extrapolated by `stretch` times as many tasks, with the difference so far shrunk."""
         later = copy(self)
         later.parts = {}
         for name in (ALL, DIFFERING):

@@ -1,4 +1,4 @@
-"""The share of bad tasks, candidate against concurrent baseline."""
+"""Rate guardrails: the share of bad tasks of the candidate, compared with the concurrent baseline."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ from rollout_app.engine.reference import Reference
 from rollout_app.engine.stats import missing, rates
 from rollout_app.engine.stats.combine import stage_margin, weighted
 
-# Far more than units can differ by themselves: tested against an odds ratio of 6, undivided by the design effect.
+# Far more harm than units can differ by: tested against an odds ratio of 6, without dividing by the design effect.
 SHIFT_GRID, SHIFT_NULL = ((12.0, 0.4), (25.0, 0.3), (100.0, 0.3)), 6.0
-_PRIOR_TASKS = 50  # with which the reference's rate counts in that of the differing tasks
-_ENOUGH = 5  # graded candidate tasks before a slice takes part
+_PRIOR_TASKS = 50  # weight of the reference's rate, in tasks, when estimating the rate of the differing tasks
+_ENOUGH = 5  # graded tasks per arm that a slice needs to be judged
 
 
 class RateDifference(Rate):
-    """Candidate against concurrent baseline, in points."""
+    """The difference of the candidate's rate from the concurrent baseline's, in points."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class RateDifference(Rate):
             metric, dict.fromkeys((*rates.HARM_PSIS, *safe, *bounds, *shift)), restarts, tuning, weight
         )
         self._place = {psi: i for i, psi in enumerate(self.psis)}
-        # Of sticky units: the same failures, all units in one piece; only the difference of rates is kept.
+        # For sticky units: the same failures without classes of units; only the difference of rates is kept.
         self.raw: dict[str, RateStatistics] = {}
         self.splits = self.broken_down and reference.sticky
 
@@ -84,9 +84,9 @@ class RateDifference(Rate):
                 self.raw.setdefault(name, RateStatistics(())).take(step)
 
     def success_shift(self) -> dict[str, float]:
-        """By part, ln of the success ratio of all units over that of units compared like with like.
+        """Return, by part, ln of the success ratio of all units over the success ratio among similar units.
 
-        Cost per success of the arm that happens to have the units that fail more is higher by as much, for no harm.
+        An arm that happens to have units that fail more has a cost per success higher by this amount, without harm.
         """
         shifts = {}
         for name, raw in self.raw.items():
@@ -131,7 +131,7 @@ class RateDifference(Rate):
         return [name for name in self.parts if name.startswith("slice ")]
 
     def _weights(self, differing: bool, slices: bool) -> dict[str, float]:
-        """Of the parts since the start, without what sticky units set aside."""
+        """Return the weights of the parts that cover the whole rollout, except `SHIFT`."""
         tuning = self.tuning
         start = 1 - RESTARTS * tuning.restart
         sliced = start * tuning.slices if slices and self.broken_down else 0.0
@@ -172,7 +172,7 @@ class RateDifference(Rate):
         return HarmPart(name, weight, log_e, *self._reached(name, best, conditions))
 
     def _reached(self, name: str, best: float, conditions: Conditions) -> tuple[float, bool]:
-        """The part's estimate of the harm to all tasks, and whether it counts."""
+        """Return the part's estimate of the harm, and whether it counts."""
         if name == DIFFERING:
             stats, whole = self.parts[DIFFERING].stats, self.whole.stats
             best *= (stats.nt + stats.nc) / max(1, whole.nt + whole.nc)
@@ -183,7 +183,7 @@ class RateDifference(Rate):
         return best, best >= self.threshold
 
     def _excess(self, part: RatePart, z: float, conditions: Conditions) -> missing.Excess:
-        """What is missing beyond the other arm; of a part at least the share that is missing of all."""
+        """Return the excess of missing data over the other arm; for a part, at least the share of all tasks."""
         if not self.spec.graded:
             return missing.NONE
         own = part.missing.excess(z, conditions.deff)
@@ -196,7 +196,7 @@ class RateDifference(Rate):
         return missing.Excess(whole.share, whole.share * n, whole.candidate)
 
     def _shifted(self, weight: float, whole: HarmPart) -> HarmPart:
-        """Far more harm than units can differ by, whatever the design effect: a total failure."""
+        """Return the part for a total failure: far more harm than units can differ by, whatever the design effect."""
         stats = self.whole.stats
         at_null = stats.llr[self._place[SHIFT_NULL]]
         llrs = [stats.llr[self._place[psi]] - at_null for psi, _ in SHIFT_GRID]
@@ -204,7 +204,7 @@ class RateDifference(Rate):
         return HarmPart(SHIFT, weight, log_e, whole.estimate, whole.counted)
 
     def _telling_slices(self) -> list[str]:
-        """The slices with enough tasks to take part; one that is nearly everything is no slice."""
+        """Return the slices with enough tasks to be judged, except one that holds nearly all tasks."""
         whole = self.whole.stats
         enough = []
         for name in self._slices:
@@ -221,7 +221,7 @@ class RateDifference(Rate):
 
     def safe(self, margin: float, conditions: Conditions) -> float:
         if conditions.differing is not None and conditions.differing <= margin:
-            return CERTAIN  # so few differ that all of them could go wrong
+            return CERTAIN  # even if all differing tasks failed, the harm would stay within the margin
         whole = self._safe_whole(margin, conditions)
         if conditions.differing is None or DIFFERING not in self.parts:
             return whole
@@ -229,10 +229,10 @@ class RateDifference(Rate):
         return weighted([(1 - apart, whole), (apart, self._safe_differing(margin, conditions))])
 
     def _safe_whole(self, margin: float, conditions: Conditions) -> float:
-        """By comparison, or because the candidate alone stays below what the margin allows; either suffices.
+        """Return the evidence from the comparison, or from the candidate's rate alone if that is stronger.
 
-        A candidate whose rate is below the margin can't be worse by it, whatever the baseline does. Without
-        this route, nothing failing in either arm would never be evidence.
+        A candidate with a rate below the margin cannot be worse by the margin, whatever the baseline does. Without this
+        second route, there would never be evidence if nothing fails in either arm.
         """
         stats = self.whole.stats
         excess = self._excess(self.whole, missing.Z_SAFE, conditions)
@@ -245,9 +245,10 @@ class RateDifference(Rate):
         return max(alone, compared)
 
     def _safe_differing(self, margin: float, conditions: Conditions) -> float:
-        """The same claim from the tasks that can carry an effect: their margin is that of all over their share.
+        """Return the evidence from the differing tasks, which alone can carry an effect.
 
-        After trigger-dilute analysis: A. Deng and others, arXiv 2112.13299.
+        Their margin is the margin of all tasks divided by their share. This follows trigger-dilute analysis: A. Deng
+        and others, arXiv 2112.13299.
         """
         part = self.parts[DIFFERING]
         stats, share = part.stats, conditions.differing or 1.0
@@ -272,7 +273,7 @@ class RateDifference(Rate):
         place = self._place.get(psi)
         return rates.log_ratio_at(self.psis, stats.llr, psi) if place is None else stats.llr[place]
 
-    # --- for people ----------------------------------------------------------------------------------
+    # --- display -------------------------------------------------------------------------------------
 
     def estimate(self, conditions: Conditions) -> float | None:
         return self.whole.stats.difference

@@ -1,4 +1,4 @@
-"""What ratio guardrails keep: moments of cost and success (or of scores) per part, with those that are not known."""
+"""The stored sums of ratio guardrails: moments of cost and success (or of scores) per part, and missing tasks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from rollout_app.engine.stats import missing, ratios
 from rollout_app.engine.stats.capped import Curve
 from rollout_app.engine.stats.combine import ALPHA
 
-# relative variance of cost per success where none was seen yet; tunes sharpness, never validity
+# relative variance of cost per success if none is known yet; affects the power, not the validity
 DEFAULT_V = 3.3
 
 
 @dataclass(slots=True)
 class RatioPart:
-    """The statistics of some of the tasks, and of those of them whose cost or grade is not known."""
+    """The statistics of one part's tasks, and of its tasks without a known cost or grade."""
 
     stats: RatioStatistics = field(default_factory=RatioStatistics)
     missing: MissingStatistics = field(default_factory=MissingStatistics)
@@ -37,7 +37,7 @@ class RatioPart:
 
 
 class Ratio(Parted[RatioPart]):
-    """The bookkeeping that both ratio measures share. `sign` is -1 where lower is the harm (quality)."""
+    """Common base of both ratio measures. `sign` is -1 if a lower ratio is the harm (quality)."""
 
     threshold: float
 
@@ -92,7 +92,7 @@ class Ratio(Parted[RatioPart]):
             self.parts[name] = RatioPart.load(part)
 
     def load_older(self, by_stage: Mapping[int, Sequence[Any]]) -> None:
-        """From sums per stage, as format 4 kept them."""
+        """Load the sums per stage of format 4."""
         loaded = {stage: RatioStatistics.load(data) for stage, data in by_stage.items()}
         self.parts[ALL].stats = merged(loaded, RatioStatistics())
         for at in self.restarts:
@@ -109,7 +109,7 @@ class Ratio(Parted[RatioPart]):
         return self.noise * se2 <= error * error
 
     def _log_lost(self, part: RatioPart, safe: bool, conditions: Conditions) -> float:
-        """What to add to ln ratio (times sign) for what is missing: in the worst case if `safe`, else in the best."""
+        """Return the correction of sign * ln ratio for missing data: the worst case if `safe`, else the best case."""
         excess = part.missing.excess(missing.Z_SAFE if safe else missing.Z_HARM, conditions.deff)
         if not excess.share:
             return 0.0
@@ -122,7 +122,7 @@ class Ratio(Parted[RatioPart]):
 
 
 def _log_quality_lost(excess: missing.Excess, stats: RatioStatistics, safe: bool) -> float:
-    """The same for mean quality (0 … 1), harm counted up: the missing scored 0 or 1, as the case asks."""
+    """Return the same correction for mean quality (0 … 1): missing scores count as 0 or 1, depending on the case."""
     e, arm = excess.share, stats.candidate if excess.candidate else stats.baseline
     mean = arm.ratio
     if not mean or e >= 1:

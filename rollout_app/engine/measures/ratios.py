@@ -1,4 +1,4 @@
-"""Cost per success and mean quality, candidate against concurrent baseline."""
+"""Ratio guardrails: the candidate's cost per success or mean quality, compared with the concurrent baseline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ _QUANTILES = (
 
 
 class RatioChange(Ratio):
-    """Candidate's ratio over the concurrent baseline's, as a fraction of it."""
+    """The relative change of the candidate's ratio from the concurrent baseline's."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class RatioChange(Ratio):
         return HarmPart(name, weight, log_e, best, counted)
 
     def _best_estimate(self, name: str, lost: float, conditions: Conditions) -> float | None:
-        """The change, harm counted up, if what is missing beyond the other arm went the best way."""
+        """Return the change (positive is harm) in the best case for the excess of missing data."""
         estimate = self._shifted(name, conditions)
         if estimate is None or not lost:
             return estimate
@@ -148,21 +148,24 @@ class RatioChange(Ratio):
         return self.sign * ((1 + self.sign * estimate) * math.exp(self.sign * lost) - 1)
 
     def _of_all(self, change: float, conditions: Conditions) -> float:
-        """What a change among the differing tasks comes to over all tasks."""
+        """Convert a change among the differing tasks to a change over all tasks."""
         return change * self._share_of(DIFFERING)
 
     def _share_of(self, name: str) -> float:
-        """The part's share of the baseline's cost, or of its successes: whichever is greater bounds its effect."""
+        """Return the part's share of the baseline's cost or of its successes, whichever is greater.
+
+        It is an upper bound of the part's effect on all tasks.
+        """
         ours, whole = self.parts[name].stats.baseline, self.whole.stats.baseline
         if not whole.y or not whole.d:
             return 1.0
         return min(1.0, max(ours.y / whole.y, ours.d / whole.d))
 
     def _exact(self, weight: float, estimate: float | None, conditions: Conditions) -> HarmPart:
-        """More of the candidate's tasks cost more than half, three quarters, nine tenths of the baseline's did.
+        """Test whether more of the candidate's tasks exceed the baseline's 50th, 75th and 90th percentile of cost.
 
-        Exact at any number of tasks, and blind to how successes went: it counts while the ratio itself is as bad as
-        the margin. A task without a known cost counts as cheap where one arm has more of them.
+        The test is exact at any number of tasks, but ignores successes, so it counts only while the ratio itself is
+        at least as bad as the margin. An arm's excess of tasks without a known cost is treated as cheap.
         """
         excess = self.over_missing.excess(missing.Z_HARM, conditions.deff)
         log_es = []
@@ -191,7 +194,10 @@ class RatioChange(Ratio):
         return weighted([(1 - apart, whole), (apart, among)])
 
     def _safe_part(self, name: str, margin: float, conditions: Conditions) -> float:
-        """Nothing is called safe against the plain estimate: harm in the most expensive tasks hides under the cap."""
+        """Return the evidence of safety, or 0 if the uncapped estimate reaches the margin.
+
+        Otherwise the cap could hide harm in the most expensive tasks.
+        """
         part = self.parts[name]
         stats = part.stats
         if self._both_free(stats):
@@ -208,7 +214,7 @@ class RatioChange(Ratio):
         return ratios.log_e(shown, -self.sign * bound, errors[1], self.v_ref, self.alpha_safe)
 
     def _both_free(self, stats: RatioStatistics) -> bool:
-        """Neither arm's tasks cost anything, and it is known of enough of them."""
+        """Return whether the tasks of both arms are free, with enough known costs to be sure."""
         enough = ratios.enough(stats.candidate, stats.baseline, self.tuning.least_cost_tasks)
         return self.spec.priced and enough and not stats.candidate.y and not stats.baseline.y
 
@@ -221,7 +227,7 @@ class RatioChange(Ratio):
         return conditions.success_shift.get(name, 0.0) if self.spec.priced else 0.0
 
     def _shifted(self, name: str, conditions: Conditions) -> float | None:
-        """The part's estimate, without what the arms' units would do anyway."""
+        """Return the part's estimate, adjusted for units whose failure rates differ anyway."""
         estimate, shift = self._estimate(self.parts[name], conditions.deff), self._shift(name, conditions)
         return estimate if estimate is None or not shift else (1 + estimate) * math.exp(shift) - 1
 
@@ -233,15 +239,15 @@ class RatioChange(Ratio):
             return None
         return stats.squared_errors(conditions.deff)
 
-    # --- for people ----------------------------------------------------------------------------------
+    # --- display -------------------------------------------------------------------------------------
 
     def estimate(self, conditions: Conditions) -> float | None:
         return self._estimate(self.whole, conditions.deff)
 
     def _estimate(self, part: RatioPart, deff: float) -> float | None:
-        """Of the uncapped cost, which is what the margin is about, once it is precise enough to tell the margin.
+        """Return the change of the uncapped cost, to which the margin applies, once it is precise enough.
 
-        Until then, and under tails so heavy that it never is, of capped costs translated back.
+        Until then (or always, with a very heavy tail), return the change of capped costs, converted back.
         """
         stats = part.stats
         if self._both_free(stats):
@@ -257,7 +263,7 @@ class RatioChange(Ratio):
         return self.sign * (uncapped_factor(self.curve, ratio) - 1)
 
     def interval(self, conditions: Conditions) -> tuple[float, float] | None:
-        """From capped costs, translated back; stretched to the estimate where the two do not agree."""
+        """Return the interval from capped costs, converted back, and extended to include the estimate."""
         stats = self.whole.stats
         errors = self._errors(self.whole, conditions)
         estimate = self._estimate(self.whole, conditions.deff)
@@ -268,7 +274,7 @@ class RatioChange(Ratio):
         return min(low, estimate), max(high, estimate)
 
     def note(self) -> str:
-        """What keeps it from being judged, in one sentence; empty where nothing does."""
+        """Return why the guardrail cannot be judged, in one sentence; empty if it can."""
         stats, what = self.whole.stats, self.whole.missing
         if not self.spec.priced or not (what.nt and what.nc):
             return ""
@@ -278,11 +284,11 @@ class RatioChange(Ratio):
         if silent:
             return f"No task of the {' or the '.join(silent)} has both a cost and a grade."
         if stats.baseline.y == 0 and stats.candidate.y > 0:
-            return "The baseline's tasks cost nothing: no change can be given as a share of that."
+            return "The baseline's tasks cost nothing, so a relative change is undefined."
         return ""
 
     def safe_after(self, stretch: float, margin: float, conditions: Conditions) -> float:
-        """As if `stretch` times as many tasks had come on top; the change so far, shrunk to none, goes on."""
+        """Return the evidence of safety, extrapolated by `stretch` times as many tasks, with the change shrunk."""
         later = copy(self)
         later.parts = {}
         for name in (ALL, DIFFERING):
@@ -297,7 +303,7 @@ class RatioChange(Ratio):
         log_r = ratios.log_ratio(stats.contrast, stats.candidate)
         errors = self._errors(part, conditions)
         kept = kept_of(self.threshold, errors[0]) if errors is not None else 0.0
-        # Over all tasks ln ratio is the mean of what was and what is to come.
+        # Over all tasks, ln ratio is the weighted mean of past and future tasks.
         factor = math.exp(-(log_r or 0.0) * (1 - kept) * stretch / (1 + stretch))
         return stats.after(stretch, factor)
 

@@ -1,8 +1,8 @@
-"""The shares of tasks that are missing something, compared between the arms: missing data never makes an arm look good.
+"""Compare the shares of tasks with missing data between the arms, so that missing data never makes an arm look good.
 
-Four kinds: unfinished (decided, never reported), late (after their window closed), ungraded, unpriced. A difference
-that is shown holds the rollout. The fifth, differing, is no lack: the two arms' routers must find the same share of
-tasks on which the policies differ, or the comparison of these tasks is not to be trusted.
+There are four kinds: unfinished (decided, never reported), late (reported after their window closed), ungraded and
+unpriced. A significant difference holds the rollout. A fifth kind, differing, is not missing data: both arms' routers
+must find the same share of tasks on which the policies differ, or the comparison of these tasks cannot be trusted.
 """
 
 import math
@@ -19,15 +19,15 @@ from rollout_app.engine.stats.srm import LOG_MISMATCH
 
 UNFINISHED, LATE, UNGRADED, UNPRICED, DIFFERING = "unfinished", "late", "ungraded", "unpriced", "differing"
 MISSING = (UNFINISHED, LATE, UNGRADED, UNPRICED)
-LEAST_DIFFERENCE = 0.01  # a point: less is too little to hold for
-_KNOWN = 0.95  # of the tasks of which it must be known whether they differ
+LEAST_DIFFERENCE = 0.01  # one point; a smaller difference does not hold a rollout
+_KNOWN = 0.95  # share of tasks for which routers must report whether they differ
 _BOTH_WAYS = (*HARM_PSIS, *(1 / psi for psi in HARM_PSIS))
 _LOG_WEIGHTS = tuple(weight - math.log(2) for weight in (*HARM_LOG_WEIGHTS, *HARM_LOG_WEIGHTS))
 
 
 @dataclass(frozen=True, slots=True)
 class ShareVerdict:
-    """One share in both arms. `shown`: they differ, beyond what chance makes."""
+    """One share in both arms. `shown`: the arms differ by more than chance explains."""
 
     kind: str
     candidate: float
@@ -47,29 +47,32 @@ class ShareVerdict:
 
 
 def decided(arm: ArmSums) -> int | None:
-    """Decisions of the arm; None where its routers did not say, or said fewer than it has tasks (some did not)."""
+    """Return the number of decisions of the arm, or None if not all of its routers reported it.
+
+    Fewer decisions than tasks mean that some routers did not report theirs.
+    """
     return arm.decided if arm.decided is not None and arm.decided >= arm.tasks else None
 
 
 def expected(arm: ArmSums) -> int:
-    """The tasks that should have come in: what was decided, or where that is not known, what came."""
+    """Return the number of expected tasks: the decisions, or the reported tasks if decisions are not known."""
     known = decided(arm)
     return arm.tasks if known is None else known
 
 
 class Shares:
-    """The counts behind the shares, over the compared stages."""
+    """The counts behind the shares, over all percentage stages."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, RateStatistics] = {}
-        self.late: dict[int, Late] = {}  # counted in so far, by stage
-        self.late_of: dict[int, tuple[int, int]] = {}  # tasks per arm that had been judged by then
+        self.late: dict[int, Late] = {}  # late reports counted so far, by stage
+        self.late_of: dict[int, tuple[int, int]] = {}  # tasks per arm that had been judged by then, by stage
         self.judged: dict[int, tuple[int, int]] = {}  # tasks per arm, by stage
         self.tasks = 0
         self.known_to_differ_or_not = 0
 
     def take(self, window: ClosedWindow) -> None:
-        """Take in one closed window of a compared stage."""
+        """Add one closed window of a percentage stage."""
         t, c = window.candidate, window.baseline
         dt, dc = decided(t), decided(c)
         if dt is not None and dc is not None:
@@ -85,7 +88,7 @@ class Shares:
             self._add(DIFFERING, (a.known_of, _differing(a), b.known_of, _differing(b)))
 
     def take_late(self, late: Mapping[int, Late]) -> list[Late]:
-        """What came in late since the last time, one entry per stage that had some."""
+        """Add the late reports since the last call, and return them, one entry per stage with new ones."""
         news = []
         for stage, now in late.items():
             more = Late(*map(sub, now.figures, self.late.get(stage, Late()).figures))
@@ -119,7 +122,7 @@ class Shares:
 
     @property
     def differing(self) -> tuple[float, int] | None:
-        """The share of tasks on which the policies differ and of how many; None where too few say so."""
+        """(Share of differing tasks, number of tasks it is based on), or None if too few routers report it."""
         stats = self.kinds.get(DIFFERING)
         n = stats.nt + stats.nc if stats else 0
         if stats is None or not n or self.known_to_differ_or_not < _KNOWN * self.tasks:
@@ -127,13 +130,13 @@ class Shares:
         return (stats.xt + stats.xc) / n, n
 
     def differing_mismatch(self, deff: float) -> ShareVerdict | None:
-        """Both arms' shares of differing tasks where they are not the same, as sure as a wrong sample ratio."""
+        """Return the shares of differing tasks if the arms disagree, tested as strictly as the sample ratio."""
         stats = self.kinds.get(DIFFERING)
         if stats is None or _log_e(stats, deff) < LOG_MISMATCH:
             return None
         return self._verdict(DIFFERING, deff)
 
-    # --- kept ------------------------------------------------------------------------------------------
+    # --- storage ---------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
         return {
@@ -162,5 +165,5 @@ def _differing(arm: Differing) -> int:
 
 
 def _log_e(stats: RateStatistics, deff: float) -> float:
-    """Against "the shares are equal", whichever way."""
+    """Return ln E against "the shares are equal", in both directions."""
     return log_mixture(stats.llr, _LOG_WEIGHTS, deff)

@@ -1,7 +1,8 @@
-"""Which endpoints and route pairs are followed by themselves: the first that carry traffic, and the rest together.
+"""Select the endpoints and route pairs that are judged as slices: the first with enough traffic, and all others as one.
 
-A slice is what is known before an arm acts, so it holds alike tasks of both arms. Chosen by task counts alone, and
-bounded: an evaluation costs the same whatever the number of endpoints.
+A slice is defined by properties known before either arm acts, so it holds comparable tasks of both arms. Slices are
+chosen by task counts alone. Their number is bounded, so the cost of an evaluation does not depend on the number of
+endpoints.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,19 +11,19 @@ from dataclasses import dataclass, field
 from rollout_app.engine.evidence import ClosedWindow, Differing, Slices, SliceSums
 
 MOST_ENDPOINTS, MOST_PAIRS = 12, 8
-_LEAST_SHARE = 0.01  # of a window's tasks, for a slice to be followed from then on
+_LEAST_SHARE = 0.01  # share of a window's tasks from which a slice is followed
 OTHERS = "(others)"
 
 
 @dataclass(slots=True)
 class FollowedSlices:
-    """The names that are followed, in the order in which they came up."""
+    """The names of the followed slices, in the order in which they appeared."""
 
     endpoints: list[str] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
 
     def take(self, window: ClosedWindow) -> dict[str, tuple[SliceSums, SliceSums]]:
-        """The window's slices by name; one endpoint alone, or one pair alone, is no slice."""
+        """Return the window's slices by name. A single endpoint, or a single pair, is not a slice."""
         pairs = _pairs(window.candidate_differing, window.baseline_differing)
         tasks = window.candidate.tasks + window.baseline.tasks
         _follow(self.endpoints, window.endpoints, MOST_ENDPOINTS, tasks)
@@ -46,7 +47,7 @@ class FollowedSlices:
 
 
 def differing_sums(window: ClosedWindow) -> tuple[SliceSums, SliceSums] | None:
-    """All differing tasks of both arms; None where an arm with tasks does not say which they are."""
+    """Return the sums of all differing tasks per arm, or None if an arm with tasks does not report them."""
     arms = (
         (window.candidate, window.candidate_differing), (window.baseline, window.baseline_differing)
     )  # fmt: skip
@@ -81,7 +82,7 @@ def _tasks(sums: tuple[SliceSums, SliceSums]) -> int:
 
 
 def _folded(kind: str, followed: Iterable[str], found: Slices) -> Mapping[str, tuple[SliceSums, SliceSums]]:
-    """By name; what is not followed comes together under one name."""
+    """Return the sums by name, with all slices that are not followed under one name."""
     known = set(followed)
     slices: dict[str, tuple[SliceSums, SliceSums]] = {}
     for name, (candidate, baseline) in found.items():

@@ -1,6 +1,6 @@
-"""Sufficient statistics of the windows that were judged, so that an evaluation costs only the new ones.
+"""Sufficient statistics of the judged windows, so that an evaluation only has to read the new ones.
 
-A sum over windows is the same in one go or one by one, and it is a few dozen numbers whatever the traffic.
+Sums are the same whether windows are added at once or one by one, and take a few dozen numbers whatever the traffic.
 """
 
 import math
@@ -13,13 +13,13 @@ from rollout_app.engine.stats import missing
 from rollout_app.engine.stats.rates import UNSEEN, mantel_haenszel, stratum_llrs
 from rollout_app.engine.stats.ratios import Contrast, Errors, Moments, contrast, squared_errors
 
-_UNUSED = 0.0  # older evidence of this format has a figure here that is not used any more
-Counts = tuple[int, int, int, int]  # tasks and bad ones of the candidate, tasks and bad ones of the baseline
+_UNUSED = 0.0  # the place of a figure in the stored format that is no longer used
+Counts = tuple[int, int, int, int]  # tasks and bad tasks of the candidate, then of the baseline
 
 
 @dataclass(slots=True)
 class RateStatistics:
-    """x bad of n per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio.
+    """x bad of n tasks per arm, the Mantel-Haenszel sums, and the log likelihood ratio at each odds ratio in `psis`.
 
     `psis` begin with HARM_PSIS.
     """
@@ -37,11 +37,11 @@ class RateStatistics:
         self.llr = self.llr or [0.0] * len(self.psis)
 
     def add(self, counts: Counts) -> None:
-        """Take in one closed window."""
+        """Add one closed window."""
         self.take(RateStep(counts, self.psis))
 
     def take(self, step: "RateStep") -> None:
-        """Take in one closed window."""
+        """Add one closed window, given its precomputed step."""
         nt, xt, nc, xc = step.counts
         if step.tells:
             self.llr = list(map(add, self.llr, step.llrs))
@@ -58,14 +58,14 @@ class RateStatistics:
 
     @property
     def difference(self) -> float | None:
-        """Mantel-Haenszel, candidate minus baseline."""
+        """The Mantel-Haenszel difference of the rates, candidate minus baseline."""
         return self.mh_numerator / self.mh_denominator if self.mh_denominator else None
 
     def after(self, stretch: float, kept: float) -> "RateStatistics":
-        """As if `stretch` times as many tasks had come on top, with `kept` (0 … 1) of the difference seen so far.
+        """Extrapolate by `stretch` times as many tasks that show `kept` (0 … 1) of the difference so far.
 
-        Each window's log likelihood ratio is the candidate's bad tasks times ln psi, less what depends on the totals
-        alone; and the Mantel-Haenszel numerator is what the candidate has beyond its share of the bad tasks.
+        A window's log likelihood ratio is the candidate's bad tasks times ln psi, minus a term that depends only on the
+        totals. The Mantel-Haenszel numerator is the number of the candidate's bad tasks beyond its share of all.
         """
         lost = (1 - kept) * self.mh_numerator
         llr = [
@@ -95,14 +95,14 @@ class RateStatistics:
 
     @classmethod
     def load_older(cls, psis: tuple[float, ...], data: Sequence[Any]) -> Self:
-        """From evidence of format 4: odds ratios that came later are not in it, and never will be."""
+        """Load evidence of format 4, which lacks the odds ratios that were added later."""
         llr = list(data[6:])
         nt, xt, nc, xc, numerator, denominator = data[:6]
         llr += [UNSEEN] * (len(psis) - len(llr))
         return cls(psis, nt, xt, nc, xc, numerator, denominator, llr)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a verdict: names instead of positions."""
+        """Return the figures by name, for a verdict."""
         return {
             "candidate": {"n": self.nt, "x": self.xt},
             "baseline": {"n": self.nc, "x": self.xc},
@@ -112,7 +112,7 @@ class RateStatistics:
 
 
 class RateStep:
-    """What one closed window adds, computed once for all the statistics that take it in."""
+    """The contribution of one closed window, computed once for all statistics that add it."""
 
     __slots__ = ("counts", "denominator", "llrs", "numerator", "tells")
 
@@ -125,7 +125,7 @@ class RateStep:
 
 @dataclass(slots=True)
 class MissingStatistics:
-    """How many of n tasks are missing a figure, per arm, and the Mantel-Haenszel sums of the difference."""
+    """The number of tasks without some figure, of n tasks per arm, and the Mantel-Haenszel sums of the difference."""
 
     mt: int = 0
     nt: int = 0
@@ -141,13 +141,13 @@ class MissingStatistics:
         self.mh_denominator += denominator
 
     def add_later(self, mt: int, mc: int) -> None:
-        """Tasks that are in already, and turn out to be missing after their window closed."""
+        """Count tasks as missing after their window closed."""
         self.mt, self.mc = self.mt + mt, self.mc + mc
         if self.nt + self.nc:
             self.mh_numerator += (mt * self.nc - mc * self.nt) / (self.nt + self.nc)
 
     def after(self, stretch: float) -> "MissingStatistics":
-        """As if `stretch` times as much of the same had come on top."""
+        """Extrapolate by `stretch` times as many tasks with the same shares."""
         more = 1 + stretch
         mt, nt, mc, nc = (round(more * n) for n in (self.mt, self.nt, self.mc, self.nc))
         return MissingStatistics(mt, nt, mc, nc, more * self.mh_numerator, more * self.mh_denominator)
@@ -180,17 +180,17 @@ class RatioStatistics:
     uncapped_a: float = 0.0  # the contrast's a and b from uncapped costs
     uncapped_b: float = 0.0
     uncapped_y: float = 0.0  # the candidate's uncapped cost
-    # (design effect, squared errors) as last asked for: an evaluation asks several times
+    # cache of the last (design effect, squared errors), which an evaluation needs several times
     errors: tuple[float, Errors | None] | None = field(default=None, compare=False)
 
     def squared_errors(self, deff: float) -> Errors | None:
-        """Of ln ratio: as observed, and for a claim of safety."""
+        """Return the squared standard errors of ln ratio: as observed, and for a claim of safety."""
         if self.errors is None or self.errors[0] != deff:
             self.errors = deff, squared_errors(self.contrast, self.candidate, self.baseline, deff)
         return self.errors[1]
 
     def add(self, candidate: Moments, baseline: Moments, uncapped: tuple[int, int] | None = None) -> None:
-        """Take in one closed window; `uncapped` is y of both arms before any cap, where there is one."""
+        """Add one closed window. `uncapped` is y of both arms before capping, if there is a cap."""
         self.errors = None
         self.contrast += contrast(candidate, baseline)
         if uncapped:
@@ -212,7 +212,7 @@ class RatioStatistics:
         self.baseline += other.baseline
 
     def after(self, stretch: float, factor: float) -> "RatioStatistics":
-        """As if `stretch` times as many tasks had come on top, and the candidate's cost changed by `factor`."""
+        """Extrapolate by `stretch` times as many tasks, with the candidate's cost multiplied by `factor`."""
         more = 1 + stretch
         t, c, between = self.candidate, self.baseline, self.contrast
         full = [more * value for value in self._uncapped]
@@ -235,7 +235,7 @@ class RatioStatistics:
 
     @property
     def uncapped_ratio(self) -> float | None:
-        """Of uncapped figures, candidate's over baseline's; None where they were not kept."""
+        """The ratio of the candidate's uncapped figure to the baseline's; None if they were not recorded."""
         return self.uncapped_a / self.uncapped_b if self.uncapped_a > 0 and self.uncapped_b > 0 else None
 
     @property
@@ -250,7 +250,7 @@ class RatioStatistics:
         return cls(Moments(*data[:6]), Moments(*data[6:12]), Contrast(*data[12:16]), *data[16:])
 
     def as_dict(self) -> dict[str, Any]:
-        """For a verdict: names instead of positions."""
+        """Return the figures by name, for a verdict."""
         names = ("n", "y", "d", "yy", "yd", "dd")
         return {
             "candidate": dict(zip(names, self.candidate.figures, strict=True)),
@@ -264,7 +264,7 @@ SufficientStatistics = RateStatistics | RatioStatistics | MissingStatistics
 
 
 def merged(parts: Mapping[int, Any], empty: Any, since: int | None = None) -> Any:
-    """The statistics of several stages as one: all, or those from stage `since` on."""
+    """Merge the statistics of several stages into `empty`: all of them, or those from stage `since` on."""
     for stage, part in parts.items():
         if since is None or stage >= since:
             empty.merge(part)

@@ -1,8 +1,8 @@
-"""Sticky units: which of their tasks are compared, and with which.
+"""Select and group the tasks of sticky units for the comparison.
 
-A unit keeps to one arm, so units that fail more than others are no harm of the arm that happens to have them. Heavy
-ones are left out (chosen by how many tasks they send, never by how those went), the others are compared among units
-whose past predicts alike (`stats.cells`), and what the prediction leaves unexplained divides the evidence.
+A unit stays in one arm. If a unit fails more than others anyway, this is no harm done by its arm. Heavy units are
+excluded (chosen by the number of their tasks, never by the outcomes). The others are compared among units whose past
+predicts similar failure rates (`stats.cells`), and the unexplained variation divides the evidence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,34 +21,34 @@ from rollout_app.engine.stats.cells import (
 )
 from rollout_app.engine.stats.deff import unit_spread
 
-HEAVY_BEFORE = 0.05  # of the tasks before the rollout: a cell with more is left out
-HEAVY_HOUR = 0.03  # of the last hour's
-ARRIVED, WAS_LIGHT, ARRIVED_TASKS = 0.05, 0.01, 8  # of one window's, by a cell that had next to none
-_HOUR = 60  # minutes in which what was counted falls to its e-th part
-_PRIOR_TASKS = 500  # with which the shares before the rollout count in those of the first hour
-_OUTLIER = (
-    16  # squared standard errors (times the design effect) from which a cell is left out at a new share
-)
-_ROUNDED = 1 + 1e-6  # so that a tie stays one after the sums were kept, which rounds them
-_COVERED = 0.95  # of an arm's graded tasks and failures that its cells must account for
+HEAVY_BEFORE = 0.05  # a cell with a larger share of the tasks before the rollout is excluded
+HEAVY_HOUR = 0.03  # the same for the tasks of the last hour
+# A cell is also excluded once it sends the share ARRIVED of a window's tasks (at least ARRIVED_TASKS), after a share
+# below WAS_LIGHT.
+ARRIVED, WAS_LIGHT, ARRIVED_TASKS = 0.05, 0.01, 8
+_HOUR = 60  # minutes in which recent counts decay to 1/e
+_PRIOR_TASKS = 500  # weight, in tasks, of the shares before the rollout in those of the first hour
+# At a new share, a cell is excluded if it deviates by more squared standard errors (times the design effect).
+_OUTLIER = 16
+_ROUNDED = 1 + 1e-6  # keeps a tie a tie after the sums were stored, which rounds them
+_COVERED = 0.95  # share of an arm's graded tasks and failures for which its cells must account
 
 
 @dataclass(slots=True)
 class Units:
-    """What is known of one rollout's cells. `seen`: of each the baseline's tasks, failures, expected, variance."""
+    """The state of one rollout's hash cells. `seen`: by cell, the baseline's tasks, failures, expected, variance."""
 
     before: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
     left_out: set[int] = field(default_factory=set)
     recent: dict[int, float] = field(default_factory=dict)  # tasks of both arms, decaying over an hour
     recent_minute: int | None = None
     seen: dict[int, list[float]] = field(default_factory=dict)
-    tasks: dict[int, int] = field(default_factory=dict)  # of both arms, so far
-    ours: dict[int, int] = field(default_factory=dict)  # of the candidate, so far
-    stage: int | None = None  # of which the rates were last predicted
-    reported: bool = False  # cells have come in
-    level: list[float] = field(
-        default_factory=lambda: [0.0, 0.0]
-    )  # baseline tasks of the hour, expected failures
+    tasks: dict[int, int] = field(default_factory=dict)  # tasks of both arms so far
+    ours: dict[int, int] = field(default_factory=dict)  # tasks of the candidate so far
+    stage: int | None = None  # the stage of the current predictions
+    reported: bool = False  # routers have reported cells
+    # baseline tasks of the last hour (decaying), and their expected failures
+    level: list[float] = field(default_factory=lambda: [0.0, 0.0])
     prediction: Prediction = field(default_factory=lambda: Prediction(0.0))
 
     @classmethod
@@ -65,13 +65,13 @@ class Units:
 
     @property
     def vary(self) -> bool:
-        """Whether units have failure rates of their own, as far as the past shows."""
+        """Whether the past shows that units differ in their failure rates."""
         return bool(self.prediction.persistent) or bool(self.left_out)
 
     def take(self, window: ClosedWindow) -> list[Counts]:
-        """The window's graded tasks and failures, one entry per class of alike units; the cells are counted in.
+        """Add the window, and return its graded tasks and failures, one entry per class of similar units.
 
-        Where the cells do not account for the window's tasks (older routers, later grades), it stays in one piece.
+        If the cells do not account for the window's tasks (older routers, later grades), return one entry for all.
         """
         if self.stage is not None and window.stage != self.stage:
             self._predict_again()
@@ -90,7 +90,7 @@ class Units:
         return classes
 
     def _expect(self, window: ClosedWindow) -> None:
-        """What the baseline's present units would fail by their past, the heavy ones included."""
+        """Add the failures to expect from the baseline's present units, including heavy ones, given their past."""
         for cell, group in window.baseline_cells.items():
             n1, x1, n2, x2 = self.before.get(cell, (0, 0, 0, 0))
             heavy = cell in self.left_out and n1 + n2
@@ -115,7 +115,7 @@ class Units:
         return [(nt, xt, nc, xc) for nt, xt, nc, xc in split.values()]
 
     def _observe(self, window: ClosedWindow) -> None:
-        """The baseline's cells against what was predicted, at the level that the window had as a whole."""
+        """Compare the baseline's cells with their predictions, scaled to the window's overall failure level."""
         cells = {
             cell: g for cell, g in window.baseline_cells.items() if cell not in self.left_out and g.tasks
         }
@@ -137,7 +137,7 @@ class Units:
         return rate or (window.baseline.failures / graded if graded else 0.0)
 
     def _weigh(self, window: ClosedWindow) -> None:
-        """From the next window on, leave out what has become heavy. By the counts of both arms alone."""
+        """Exclude cells that have become heavy, from the next window on. Only task counts of both arms matter."""
         tasks: dict[int, int] = {}
         for cells in (window.candidate_cells, window.baseline_cells):
             for cell, group in cells.items():
@@ -164,7 +164,10 @@ class Units:
         self.recent = {cell: n * factor for cell, n in self.recent.items() if n * factor > 0.01}
 
     def _predict_again(self) -> None:
-        """At a new share: the rates anew, the baseline's own tasks so far as the second half, without outliers."""
+        """Predict the rates again at a new share. The baseline's tasks so far are the second half of the past.
+
+        Outliers are excluded.
+        """
         limit = _OUTLIER * self.residual * _ROUNDED
         for cell, (_, x, expected, variance) in self.seen.items():
             if (x - expected) ** 2 > limit * variance:
@@ -178,25 +181,25 @@ class Units:
 
     @property
     def residual(self) -> float:
-        """How much more the baseline's cells scatter than tasks by themselves, beyond what was predicted."""
+        """The design effect that remains in the baseline's cells after the prediction."""
         cells = (kept for cell, kept in self.seen.items() if cell not in self.left_out)
         return residual_design_effect((x, expected, variance) for _, x, expected, variance in cells)
 
     @property
     def design_effect(self) -> float:
-        """Of the comparison: the baseline's, and the candidate's as its units are larger or smaller ones."""
+        """The design effect of the comparison, adjusted for the sizes of the units in each arm."""
         theirs = [(kept[0], self.tasks.get(c, 0)) for c, kept in self.seen.items() if c not in self.left_out]
         ours = [(n, self.tasks.get(c, 0)) for c, n in self.ours.items() if c not in self.left_out]
         return compared_design_effect(self.residual, ours, theirs)
 
     @property
     def spread(self) -> float:
-        """The sum of squared traffic shares of the units: one over how many equal ones they amount to."""
+        """The sum of squared traffic shares of the units, that is 1 / (effective number of units)."""
         empty = max(0, CELLS - len(self.tasks))
         return unit_spread([*self.tasks.values(), *[0] * empty]) if self.tasks else 0.0
 
     def share_left_out(self) -> float:
-        """Of the recent traffic."""
+        """Return the share of the recent traffic in excluded cells."""
         total = sum(self.recent.values())
         return sum(self.recent.get(cell, 0.0) for cell in self.left_out) / total if total else 0.0
 
@@ -240,7 +243,7 @@ def _counts(window: ClosedWindow) -> Counts:
 
 
 def _covers(window: ClosedWindow) -> bool:
-    """Whether the cells hold (nearly) all graded tasks and failures of both arms, and no more."""
+    """Return whether the cells account for (nearly) all graded tasks and failures of both arms, and no more."""
     arms: Sequence[tuple[Mapping[int, Group], int, int]] = (
         (window.candidate_cells, window.candidate.graded, window.candidate.failures),
         (window.baseline_cells, window.baseline.graded, window.baseline.failures),

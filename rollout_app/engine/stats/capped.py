@@ -1,12 +1,12 @@
-"""What a change of cost looks like once each task's cost is capped, and back.
+"""Convert between changes of the true cost and changes of the cost with each task capped.
 
-Costs are capped per task so that one huge task decides nothing. But a candidate that makes every task dearer
-by a tenth moves the *capped* mean by less, because the tasks above the cap can't rise: a test of capped
-figures against "a tenth" would see too little harm and promise too much safety. So the margin is translated:
-the baseline's own costs, scaled and capped, say what a factor looks like.
+Costs are capped per task so that a single huge task cannot dominate. But if a candidate makes every task 10 % more
+expensive, the *capped* mean rises by less, because the tasks above the cap cannot rise. A test of capped costs against
+10 % would understate harm and overstate safety. So the margin is converted: the baseline's own costs, scaled by the
+factor and capped, give the capped factor.
 
-Exact for a change of scale. A change that falls on the dearest tasks alone hides under the cap; the uncapped
-ratio and the tail guardrails are there for it.
+This is exact for a change of scale. A change of only the most expensive tasks is hidden by the cap; the uncapped ratio
+and the tail guardrails cover it.
 """
 
 import math
@@ -41,7 +41,7 @@ _FACTORS = (
 
 
 def curve(values: Iterable[tuple[float, float]], cap: float) -> Curve:
-    """(true factor, capped factor) on a grid, from (cost, how many tasks) of the baseline; () without any."""
+    """Return (true factor, capped factor) on a grid, given the baseline's (cost, number of tasks); () without costs."""
     values = [(cost, times) for cost, times in values if cost > 0 and times > 0]
 
     def capped(factor: float) -> float:
@@ -52,17 +52,17 @@ def curve(values: Iterable[tuple[float, float]], cap: float) -> Curve:
 
 
 def capped_factor(curve: Curve, factor: float) -> float:
-    """What a true `factor` (> 0) comes to once capped; itself where nothing is capped."""
+    """Convert a true `factor` (> 0) to the capped one. Without a curve they are equal."""
     return _read(curve, 0, 1, factor)
 
 
 def uncapped_factor(curve: Curve, factor: float) -> float:
-    """The true factor behind a capped one."""
+    """Convert a capped factor to the true one."""
     return _read(curve, 1, 0, factor)
 
 
 def _read(curve: Curve, of: int, to: int, x: float) -> float:
-    """What lies at x, by straight lines between logarithms; beyond the grid in proportion to its end."""
+    """Return the value at x: linear in the logarithms between points, proportional beyond the ends of the grid."""
     if not curve:
         return x
     i = bisect_left(curve, x, key=itemgetter(of))

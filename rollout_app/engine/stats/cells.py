@@ -1,10 +1,10 @@
-"""Units with failure rates of their own: what a hash cell's past says of its rate, and what is left unexplained.
+"""Predict the failure rates of hash cells from their past, and measure the variation that remains.
 
-Tasks of one sticky unit keep to one arm. If units differ, the arms differ by chance, and a test that takes tasks
-for independent finds harm where there is none. Rates that persist can be predicted from the past, cell by cell, and
-then compared among cells that are alike; what the prediction leaves is a design effect. Random-effects moments: R.
-DerSimonian, N. Laird, Meta-analysis in clinical trials, 1986; shrinkage: C. Morris, Parametric empirical Bayes
-inference, 1983; a design effect from the spread of clusters: J. Rao, A. Scott, 1992.
+All tasks of a sticky unit stay in one arm. If units differ, the arms differ by chance, and a test that treats tasks as
+independent finds harm where there is none. Persistent rates can be predicted from the past, cell by cell, and then
+compared among similar cells; the remaining variation is a design effect. Random-effects moments: R. DerSimonian, N.
+Laird, Meta-analysis in clinical trials, 1986; shrinkage: C. Morris, Parametric empirical Bayes inference, 1983; a
+design effect from the spread of clusters: J. Rao, A. Scott, 1992.
 """
 
 import math
@@ -14,31 +14,31 @@ from dataclasses import dataclass, field
 CELLS = 1024
 Halves = tuple[int, int, int, int]  # tasks and failures in the first and in the second half of the past
 
-CLASS_WIDTH = 0.3  # of ln odds ratio: cells of one class are taken for alike
-_CLEAR = 2.5  # standard errors from which rates are taken to persist
+CLASS_WIDTH = 0.3  # width of a class of similar cells, in ln odds ratio
+_CLEAR = 2.5  # number of standard errors from which rates count as persistent
 _LONE_TASKS, _LONE_Z = 20, 2.0
-_LEAST = 20  # no cell is predicted to fail less than the mean's 20th part
+_LEAST = 20  # no predicted rate is below the mean divided by this
 _FURTHEST_CLASS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The failure rate that each cell is expected to have; `mean` for a cell without a past."""
+    """The expected failure rate of each cell; `mean` for a cell without a past."""
 
     mean: float
     rates: Mapping[int, float] = field(default_factory=dict)
-    persistent: float = 0.0  # T: variance of the rates that persists, in units of p (1 - p)
+    persistent: float = 0.0  # T: persistent variance of the rates, in units of p (1 - p)
 
     def rate(self, cell: int) -> float:
         return self.rates.get(cell, self.mean)
 
     def kind(self, cell: int) -> int:
-        """The class of alike cells that it belongs to; 0 is the mean's."""
+        """Return the cell's class of similar cells; 0 is the class of the mean."""
         return _kind(self.rates.get(cell, self.mean), self.mean)
 
 
 def predict(cells: Mapping[int, Halves]) -> Prediction:
-    """What each cell's past says of its failure rate, shrunk to the mean as far as rates do not persist."""
+    """Predict each cell's failure rate from its past, shrunk towards the mean if rates do not persist."""
     n1, x1, n2, x2 = (sum(counts[i] for counts in cells.values()) for i in range(4))
     n, x = n1 + n2, x1 + x2
     if not n or not 0 < x < n:
@@ -57,7 +57,10 @@ def predict(cells: Mapping[int, Halves]) -> Prediction:
 
 
 def _persistent_variance(cells: Mapping[int, Halves], p1: float, p2: float) -> float:
-    """The covariance of a cell's rates in the two halves: what transient differences do not make. 0 unless clear."""
+    """Return the covariance of the cells' rates in the two halves, or 0 unless it is clear.
+
+    Transient differences do not contribute to it.
+    """
     terms, weights = [], 0.0
     for n1, x1, n2, x2 in cells.values():
         if n1 and n2:
@@ -70,7 +73,7 @@ def _persistent_variance(cells: Mapping[int, Halves], p1: float, p2: float) -> f
 
 
 def _shrunk(counts: Halves, p: float, persistent: float, phi: float) -> float | None:
-    """The predicted rate; None where it is the mean."""
+    """Return the predicted rate, or None if it is the mean."""
     n1, x1, n2, x2 = counts
     n = n1 + n2
     if not n:
@@ -97,7 +100,10 @@ def _kind(rate: float, mean: float) -> int:
 
 
 def residual_design_effect(cells: Iterable[tuple[float, float, float]]) -> float:
-    """From (failures, expected, variance) per cell: how much more they scatter than tasks by themselves. At least 1."""
+    """Return the design effect (at least 1), given (failures, expected, variance) per cell.
+
+    It is the scatter of the cells relative to that of independent tasks.
+    """
     used = [(x - expected) ** 2 / variance for x, expected, variance in cells if variance > 0]
     return max(1.0, sum(used) / (len(used) - 1)) if len(used) > 1 else 1.0
 
@@ -105,11 +111,14 @@ def residual_design_effect(cells: Iterable[tuple[float, float, float]]) -> float
 def compared_design_effect(
     residual: float, candidate: Sequence[tuple[float, float]], baseline: Sequence[tuple[float, float]]
 ) -> float:
-    """The design effect of the difference of two arms, from the baseline's and, per cell, (the arm's tasks, all tasks).
+    """Return the design effect of the difference between two arms.
 
-    Tasks that resemble each other add variance in proportion to how many a unit sends: a slice of small units
-    suffers less than the baseline, one with a large unit more. A cell's tasks in both arms stand for its units'
-    size, as units may be finer than cells. Each arm's part counts as its variance does (L. Kish, Survey sampling,
+    residual             the baseline's design effect
+    candidate, baseline  per cell: (the arm's tasks, all tasks)
+
+    Correlated tasks add variance in proportion to the number of tasks per unit: an arm with small units has less
+    variance than the baseline, one with a large unit has more. A cell's tasks in both arms stand for the size of its
+    units, as units can be finer than cells. The arms' parts are weighted by their variances (L. Kish, Survey sampling,
     1965: 1 + (m - 1) rho).
     """
     nt, nc = sum(n for n, _ in candidate), sum(n for n, _ in baseline)

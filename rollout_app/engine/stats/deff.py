@@ -1,15 +1,15 @@
-"""What it costs that tasks of one sticky unit resemble each other."""
+"""Design effects: the loss of information because tasks of one sticky unit resemble each other."""
 
 from collections.abc import Sequence
 
-_CHANCE_Z = 3.09  # exceeded once in a thousand times by chance
+_CHANCE_Z = 3.09  # standard normal quantile that chance exceeds once in a thousand times
 
 
 def design_effect(groups: Sequence[tuple[int, int]]) -> float:
-    """How many correlated tasks tell as much as one independent one: at least 1.
+    """Return how many correlated tasks carry as much information as one independent task (at least 1).
 
-    `groups` are (tasks, bad ones) by hash of the unit; one unit lies in one group. The groups' rates scatter
-    by sampling alone if tasks are independent; what they scatter more is the design effect.
+    `groups` are (tasks, bad tasks) by hash of the unit; all tasks of a unit are in one group. The design effect is the
+    scatter of the groups' rates relative to that of independent tasks.
     """
     used = [(n, x) for n, x in groups if n > 0]
     n_all, x_all = sum(n for n, _ in used), sum(x for _, x in used)
@@ -21,10 +21,9 @@ def design_effect(groups: Sequence[tuple[int, int]]) -> float:
 
 
 def unit_spread(tasks: Sequence[int]) -> float:
-    """The sum of squared traffic shares of the units (1 / how many equal ones it amounts to), from group
-    sizes.
+    """Return the sum of squared traffic shares of the units, 1 / (effective number of units), from group sizes.
 
-    0 as long as the groups differ no more than single tasks would.
+    It is 0 if the groups differ no more than with independent tasks.
     """
     count, total = len(tasks), sum(tasks)
     if count < 2 or not total:
@@ -35,7 +34,9 @@ def unit_spread(tasks: Sequence[int]) -> float:
 
 
 def _chance(degrees: int) -> float:
-    """What the index of dispersion of independent tasks (chi² / degrees) exceeds once in a thousand times.
+    """Return the bound that the index of dispersion of independent tasks exceeds once in a thousand times.
+
+    The index is chi² / degrees.
 
     E. Wilson, M. Hilferty: The distribution of chi-square, 1931.
     """

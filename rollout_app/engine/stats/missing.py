@@ -1,11 +1,10 @@
-"""What one arm misses beyond the other: how much harm it could hide, and how much it could only seem to be.
+"""Bounds for missing data: how much harm it could hide, and how much apparent harm it could explain.
 
-d is the difference of the arms' missing shares, d_z what is left of it z standard errors towards 0. The arm with
-the larger share has e = d_z / (1 - the other's share) of excess: that part of its tasks is missing though it would
-be known in the other arm. A claim of safety takes the worst of them (a candidate's failed, at the cap's cost), a
-claim of harm the best (they succeeded, for nothing). Bounds of this kind: C. Manski, Nonparametric bounds on
-treatment effects, 1990; D. Lee, Training, wages, and sample selection, 2009 (trimming by the difference of the
-shares).
+d is the difference of the arms' missing shares, and d_z is d moved z standard errors towards 0. The arm with the larger
+share has an excess of e = d_z / (1 - the other's share): this fraction of its tasks is missing although it would be
+known in the other arm. A claim of safety assumes the worst about them (the candidate's failed, at the cap's cost), a
+claim of harm the best (they succeeded, at no cost). Bounds of this kind: C. Manski, Nonparametric bounds on treatment
+effects, 1990; D. Lee, Training, wages, and sample selection, 2009 (trimming by the difference of the shares).
 """
 
 import math
@@ -16,7 +15,12 @@ Z_SAFE, Z_HARM = 2.0, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """`share` (e, 0 … 1) of one arm's tasks, `tasks` (K) of them; `candidate`: it is the candidate that misses more."""
+    """The excess of missing data in one arm.
+
+    share      e (0 … 1), the fraction of the arm's tasks
+    tasks      K, the number of tasks
+    candidate  whether the candidate is that arm; else the baseline
+    """
 
     share: float = 0.0
     tasks: float = 0.0
@@ -29,10 +33,11 @@ NONE = Excess()
 def excess(
     difference: float, weight: float, candidate: tuple[int, int], baseline: tuple[int, int], z: float
 ) -> Excess:
-    """What is certain to be missing beyond the other arm, z standard errors towards nothing.
+    """Return the excess of missing data that remains z standard errors towards 0.
 
-    `difference` of the missing shares (candidate minus baseline) and its `weight`, the Mantel-Haenszel denominator;
-    `candidate` and `baseline`: (missing, tasks).
+    difference           of the missing shares, candidate minus baseline
+    weight               of the difference: the Mantel-Haenszel denominator
+    candidate, baseline  (missing tasks, all tasks)
     """
     (mt, nt), (mc, nc) = candidate, baseline
     if not weight or not nt or not nc or not mt + mc:
@@ -48,9 +53,9 @@ def excess(
 
 
 def safe_margin(margin: float, p_ref: float, missing: Excess) -> float:
-    """What the known tasks must stay below for all tasks to stay below `margin`, in the worst case. May be negative.
+    """Return the margin for the known tasks that keeps all tasks within `margin` in the worst case. It may be negative.
 
-    The candidate's excess failed: (margin - e (1 - p)) / (1 - e). The baseline's succeeded: margin - e p.
+    If the candidate's excess failed: (margin - e (1 - p)) / (1 - e). If the baseline's succeeded: margin - e p.
     """
     e = missing.share
     if not e:
@@ -61,12 +66,12 @@ def safe_margin(margin: float, p_ref: float, missing: Excess) -> float:
 
 
 def harm_difference(difference: float, pt: float, pc: float, missing: Excess) -> float:
-    """All tasks' difference of rates in the best case: the candidate's excess succeeded, or the baseline's failed."""
+    """Return the best-case difference of all tasks: the candidate's excess succeeded or the baseline's failed."""
     return difference - missing.share * (pt if missing.candidate else 1 - pc)
 
 
 def harm_odds_ratio(pc: float, missing: Excess) -> float:
-    """The odds ratio that equal arms would show if all that is missing beyond the other arm went the best way (≥ 1)."""
+    """Return the odds ratio (≥ 1) that equal arms would show in the best case for the excess."""
     e = missing.share
     if not e or not 0 < pc < 1:
         return 1.0
@@ -79,9 +84,12 @@ def harm_odds_ratio(pc: float, missing: Excess) -> float:
 
 
 def log_cost_worst(missing: Excess, cap: float | None, spent: float, successes: float) -> float:
-    """What to add to ln ratio for a claim of safety. spent: the candidate's cost; successes: the baseline's.
+    """Return the amount to add to ln ratio for a claim of safety.
 
-    The candidate's excess cost the cap each, without a success; the baseline's succeeded for nothing.
+    spent      the candidate's cost
+    successes  the baseline's
+
+    It assumes that the candidate's excess cost the cap each without a success, or the baseline's succeeded for free.
     """
     if not missing.tasks:
         return 0.0
@@ -91,9 +99,12 @@ def log_cost_worst(missing: Excess, cap: float | None, spent: float, successes: 
 
 
 def log_cost_best(missing: Excess, cap: float | None, spent: float, successes: float) -> float:
-    """What to take from ln ratio for a claim of harm. spent: the baseline's cost; successes: the candidate's.
+    """Return the amount to subtract from ln ratio for a claim of harm.
 
-    The candidate's excess succeeded for nothing; the baseline's cost the cap each, without a success.
+    spent      the baseline's cost
+    successes  the candidate's
+
+    It assumes that the candidate's excess succeeded for free, or the baseline's cost the cap each without a success.
     """
     if not missing.tasks:
         return 0.0

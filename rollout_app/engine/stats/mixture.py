@@ -1,8 +1,7 @@
-"""The one-sided normal mixture: an e-process for a mean, and the interval that it gives.
+"""The one-sided normal mixture: an e-process for a mean, and the interval derived from it.
 
-S is a sum with variance V under the hypothesis that its drift is at most 0.
-Source: Howard, Ramdas, McAuliffe, Sekhon: Time-uniform, nonparametric, nonasymptotic confidence sequences,
-2021.
+S is a sum with variance V, under the hypothesis that its drift is at most 0. Source: Howard, Ramdas, McAuliffe, Sekhon:
+Time-uniform, nonparametric, nonasymptotic confidence sequences, 2021.
 """
 
 import math
@@ -10,11 +9,11 @@ from functools import lru_cache
 
 _LOG_2 = math.log(2)
 _SQRT_2, _SQRT_2_PI = math.sqrt(2), math.sqrt(2 * math.pi)
-_FAR = -30.0  # below it `erfc` comes near the smallest double; the asymptotic series is exact to 1e-9 there
+_FAR = -30.0  # below it, `erfc` approaches the smallest double; the asymptotic series is exact to 1e-9 there
 
 
 def log_phi(z: float) -> float:
-    """ln of the standard normal distribution function, without underflow."""
+    """Return ln of the standard normal distribution function, without underflow."""
     if z > 0:
         return math.log1p(-0.5 * math.erfc(z / math.sqrt(2)))
     if z > _FAR:
@@ -25,22 +24,22 @@ def log_phi(z: float) -> float:
 
 
 def log_e_normal(s: float, v: float, rho: float) -> float:
-    """ln E after sum `s` with variance `v`; `rho` says at which variance it is sharpest (`rho_for`)."""
+    """Return ln E for a sum `s` with variance `v`; `rho` sets the variance at which it is sharpest (`rho_for`)."""
     scale = v + rho
     return _LOG_2 + 0.5 * math.log(rho / scale) + s * s / (2 * scale) + log_phi(s / math.sqrt(scale))
 
 
 @lru_cache(maxsize=1024)
 def rho_for(v: float, alpha: float) -> float:
-    """The rho that makes the boundary at level `alpha` tightest around variance `v`."""
+    """Return the rho that makes the boundary at level `alpha` tightest around variance `v`."""
     return v / (-_lambert_w_minus_1(-((2 * alpha) ** 2) / math.e) - 1)
 
 
 def bound_normal(v: float, alpha: float, rho: float) -> float:
-    """The sum at which ln E reaches ln(1/alpha).
+    """Return the sum at which ln E reaches ln(1/alpha).
 
-    By Newton's method in z = s / sqrt(v + rho), from the right: there ln E grows and bends upwards, so that
-    each step stays on the right of the root. The start is on the right because ln Phi(z) >= -ln 2 for z >= 0.
+    This uses Newton's method in z = s / sqrt(v + rho), starting to the right of the root. There ln E is increasing and
+    convex, so every step stays on that side. The start is on the right because ln Phi(z) >= -ln 2 for z >= 0.
     """
     scale = v + rho
     target = -math.log(alpha) - _LOG_2 - 0.5 * math.log(rho / scale)
@@ -56,7 +55,7 @@ def bound_normal(v: float, alpha: float, rho: float) -> float:
 
 
 def _lambert_w_minus_1(x: float) -> float:
-    """The lower real branch of Lambert's W on [-1/e, 0), by Halley's method."""
+    """Return the lower real branch of Lambert's W on [-1/e, 0), by Halley's method."""
     if x < -0.25:
         p = -math.sqrt(max(0.0, 2 * (1 + math.e * x)))
         w = -1 + p - p * p / 3

@@ -1,20 +1,20 @@
-"""Which slices are hurt: the closed e-BH procedure, with the false discovery rate held at every moment.
+"""Identify the slices that are hurt, by the closed e-BH procedure, which controls the false discovery rate at any time.
 
-A set of slices is named when every subset of all slices that meets it holds enough mean evidence. It names at least
-what e-BH names, and needs no independence between slices. Source: Z. Xu, A. Solari, L. Fischer, R. de Heide, A. Ramdas,
-J. Goeman: Bringing closure to FDR control, arXiv 2504.11759, theorem 2 with averages as local e-values; e-BH: R. Wang,
-A. Ramdas, arXiv 2009.02824.
+A set of slices is named if every set of slices that intersects it has enough mean evidence. The procedure names at
+least the slices that e-BH names, and does not assume that slices are independent. Source: Z. Xu, A. Solari, L. Fischer,
+R. de Heide, A. Ramdas, J. Goeman: Bringing closure to FDR control, arXiv 2504.11759, theorem 2 with averages as local
+e-values; e-BH: R. Wang, A. Ramdas, arXiv 2009.02824.
 """
 
 from collections.abc import Mapping
 from math import exp
 
 FDR = 0.05
-_LARGEST = 600.0  # ln: more evidence changes no answer, and the sums stay finite
+_LARGEST = 600.0  # cap on ln E: more evidence would not change the result, and the sums stay finite
 
 
 def hurt(log_es: Mapping[str, float], fdr: float = FDR) -> tuple[str, ...]:
-    """The names of the slices that are hurt, the strongest evidence first, from ln E of each."""
+    """Return the names of the slices that are hurt, the strongest evidence first, given ln E by name."""
     ranked = sorted(log_es, key=lambda name: (-log_es[name], name))
     values = [exp(min(log_es[name], _LARGEST)) for name in ranked]
     for size in range(len(ranked), 0, -1):
@@ -24,10 +24,10 @@ def hurt(log_es: Mapping[str, float], fdr: float = FDR) -> tuple[str, ...]:
 
 
 def _holds(values: list[float], size: int, fdr: float) -> bool:
-    """Whether the `size` largest may be named: the mean over any set with s of them is at least s / (fdr size).
+    """Return whether the `size` largest can be named: any set with s of them must have a mean of s / (fdr size).
 
-    For each s the hardest set takes the s smallest of those named, and of the others, smallest first, as long as they
-    lower the mean.
+    For each s, the set with the lowest mean consists of the s smallest of the named ones, and of others, smallest
+    first, as long as they lower the mean.
     """
     named, others = values[:size][::-1], values[size:][::-1]
     inside = 0.0

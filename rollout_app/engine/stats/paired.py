@@ -1,8 +1,8 @@
-"""Mirrored tasks: both arms ran the same task, so each task is its own stratum.
+"""Tests for mirrored tasks: both arms ran the same task, so each task is its own stratum.
 
-b = only the baseline succeeded, c = only the candidate did. One-sided, valid at every look, exact at any n.
-Sources: McNemar 1947 (the discordant pairs carry the difference); Waudby-Smith & Ramdas 2024, arXiv
-2010.09686 (betting on a bounded mean).
+b is the number of tasks in which only the baseline succeeded, c that in which only the candidate did. The tests are
+one-sided, valid at every look and exact at any n. Sources: McNemar 1947 (the discordant pairs carry the difference);
+Waudby-Smith & Ramdas 2024, arXiv 2010.09686 (betting on a bounded mean).
 """
 
 import math
@@ -10,11 +10,11 @@ import math
 from rollout_app.engine.stats.combine import log_sum_exp
 from rollout_app.engine.stats.rates import HARM_GRID
 
-_BETS = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the largest stake that can't lose everything
+_BETS = (0.05, 0.1, 0.2, 0.4, 0.7)  # fractions of the largest stake that cannot lose everything
 
 
 def log_e_worse(only_baseline: int, only_candidate: int) -> float:
-    """Against "of the tasks that tell the arms apart, the candidate wins at least half"."""
+    """Return ln E against "the candidate wins at least half of the discordant tasks"."""
     b, c = only_baseline, only_candidate
     return log_sum_exp(
         math.log(weight) + b * math.log(psi) - (b + c) * math.log((1 + psi) / 2) for psi, weight in HARM_GRID
@@ -22,7 +22,7 @@ def log_e_worse(only_baseline: int, only_candidate: int) -> float:
 
 
 def log_e_not_worse(n: int, only_baseline: int, only_candidate: int, margin: float) -> float:
-    """Against "the candidate's success is lower by `margin` or more" (a mean of -1, 0, 1 per task)."""
+    """Return ln E against "the candidate's success is lower by `margin` or more" (a mean of -1, 0, 1 per task)."""
     if not n or not 0 < margin < 1:
         return 0.0
     ties = n - only_baseline - only_candidate
@@ -38,9 +38,9 @@ def log_e_not_worse(n: int, only_baseline: int, only_candidate: int, margin: flo
 
 
 def exact_p(only_baseline: int, only_candidate: int) -> float:
-    """Two-sided p-value of "of the tasks that tell the arms apart, each arm wins half" (McNemar's exact test).
+    """Return the two-sided p-value of "each arm wins half of the discordant tasks" (McNemar's exact test).
 
-    For one look, as a report shows it; what is looked at again and again is judged by the e-values above.
+    It is valid for a single look, as in a report. For repeated looks, use the e-values above.
     """
     n, k = only_baseline + only_candidate, min(only_baseline, only_candidate)
     if not n:
@@ -53,10 +53,10 @@ def exact_p(only_baseline: int, only_candidate: int) -> float:
 
 
 def difference_interval(n: int, only_baseline: int, only_candidate: int) -> tuple[float, float] | None:
-    """Candidate's success minus the baseline's, 95 %; None without tasks.
+    """Return the 95 % interval of the candidate's success minus the baseline's, or None without tasks.
 
     Bonett & Price 2012, Adjusted Wald confidence interval for a difference of binomial proportions based on paired
-    data: holds its level from few tasks on.
+    data. It keeps its level even with few tasks.
     """
     if not n:
         return None

@@ -1,8 +1,8 @@
-"""Rates: x bad of n in each arm, stratum by stratum, compared by the conditional odds ratio.
+"""Rates: x bad of n tasks per arm, compared within strata by the conditional odds ratio.
 
-Given how many were bad in both arms together, the candidate's share of them is hypergeometric under equality
-and Fisher's noncentral hypergeometric at odds ratio psi. What the rate itself does through the day cancels
-out. Sources: Turner & Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.03567; Mantel & Haenszel 1959.
+Given the number of bad tasks in both arms together, the candidate's part is hypergeometric if the arms are equal, and
+Fisher's noncentral hypergeometric at odds ratio psi. Changes of the rate through the day cancel out. Sources: Turner &
+Grünwald, arXiv 2302.11401; Lindon & Malek, arXiv 2011.03567; Mantel & Haenszel 1959.
 """
 
 import math
@@ -13,25 +13,25 @@ from operator import add
 from rollout_app.engine.stats.combine import log_sum_exp
 from rollout_app.engine.stats.mixture import bound_normal, rho_for
 
-# (odds ratio, weight): small harms that many tasks show, down to a candidate that answers nothing.
+# (odds ratio, weight): from small harms that need many tasks, to a candidate that fails nearly everything.
 HARM_GRID = ((1.2, 0.15), (1.5, 0.30), (2.0, 0.30), (3.0, 0.15), (6.0, 0.06), (25.0, 0.04))
 SAFE_GRID = ((0.65, 0.10), (0.8, 0.20), (1.0, 0.50), (1.1, 0.20))
 HARM_PSIS = tuple(psi for psi, _ in HARM_GRID)
 HARM_LOG_PSIS = tuple(math.log(psi) for psi in HARM_PSIS)
 HARM_LOG_WEIGHTS = tuple(math.log(weight) for _, weight in HARM_GRID)
-UNSEEN = -1e6  # the log likelihood ratio at an odds ratio that older evidence did not keep
-N_OPT = 500  # tasks at which intervals and cost evidence are sharpest
+UNSEEN = -1e6  # the log likelihood ratio at an odds ratio that older stored evidence lacks
+N_OPT = 500  # number of tasks at which intervals and cost evidence are sharpest
 
 _NEGLIGIBLE = 1e-17
-_SHORT = 32  # terms: 25^32 and the binomials beside it stay far below the largest double
+_SHORT = 32  # terms: 25^32 times the binomials stays far below the largest double
 
 
 def stratum_llrs(nt: int, xt: int, nc: int, xc: int, psis: Sequence[float]) -> list[float]:
-    """ln likelihood ratio of each odds ratio against 1: `xt ln psi - ln sum_j h(j) psi^j`.
+    """Return the ln likelihood ratio of each odds ratio against 1: `xt ln psi - ln sum_j h(j) psi^j`.
 
-    nt, nc tasks and xt, xc bad ones of candidate and baseline; h is the hypergeometric probability of j bad
-    ones in the candidate. All 0 when an arm is empty, or when none or all are bad: then nothing is told
-    apart.
+    nt, nc are the tasks and xt, xc the bad tasks of candidate and baseline; h is the hypergeometric probability of j
+    bad tasks in the candidate. All values are 0 if an arm is empty, or if no or all tasks are bad: then the stratum
+    has no information.
     """
     bad = xt + xc
     if not nt or not nc or not bad or bad == nt + nc:
@@ -42,7 +42,7 @@ def stratum_llrs(nt: int, xt: int, nc: int, xc: int, psis: Sequence[float]) -> l
 
 
 def _short_llrs(nt: int, xt: int, nc: int, bad: int, psis: Sequence[float]) -> list[float]:
-    """The same for few terms: their weights once, up to a factor, then a polynomial in each psi."""
+    """Return the same for few terms: compute their weights once, up to a factor, then a polynomial in each psi."""
     low, high = max(0, bad - nc), min(bad, nt)
     weights = [1.0]
     for j in range(low, high):
@@ -59,7 +59,7 @@ def _short_llrs(nt: int, xt: int, nc: int, bad: int, psis: Sequence[float]) -> l
 
 
 def _log_tilted_sum(nt: int, nc: int, bad: int, psi: float) -> float:
-    """ln sum_j h(j) psi^j, summed outwards from its largest term until terms no longer count."""
+    """Return ln sum_j h(j) psi^j, summed outwards from the largest term until terms are negligible."""
     low, high = max(0, bad - nc), min(bad, nt)
     b = (bad + nt + 2) * psi + nc - bad
     c = (bad + 1) * (nt + 1) * psi
@@ -86,10 +86,10 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
-    """The odds ratio that a difference of `margin` makes at `p_ref`; None where p_ref is 0."""
+    """Return the odds ratio that corresponds to a difference of `margin` at `p_ref`, or None if p_ref is 0."""
     if p_ref <= 0:
         return None
-    # Above 1 there is no rate: half the room that is left stands in, which asks for more, never for less.
+    # A rate cannot exceed 1: use at most half of the room above p_ref, which is stricter, never looser.
     p_bad = min(p_ref + margin, (1 + p_ref) / 2)
     if p_bad >= 1:
         return None
@@ -98,14 +98,14 @@ def margin_odds_ratio(p_ref: float, margin: float) -> float | None:
 
 @lru_cache(maxsize=1024)
 def safe_alternatives(psi_margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
+    """Return the odds ratios of SAFE_GRID below the margin's, and the logarithms of their weights."""
     grid = [(psi, weight) for psi, weight in SAFE_GRID if psi < psi_margin]
     total = sum(weight for _, weight in grid)
     return tuple(psi for psi, _ in grid), tuple(math.log(weight / total) for _, weight in grid)
 
 
 def harm_above(psis: Sequence[float], llr: Sequence[float], psi_null: float, deff: float = 1.0) -> float:
-    """ln E against "odds ratio <= psi_null" (at least 1); 0 where nothing on the grid lies above it."""
+    """Return ln E against "odds ratio <= psi_null" (at least 1); 0 if no point of the grid is above it."""
     if psi_null <= 1:
         return log_mixture(llr[: len(HARM_PSIS)], HARM_LOG_WEIGHTS, deff)
     grid = [(llr[i], weight) for i, (psi, weight) in enumerate(HARM_GRID) if psi > psi_null]
@@ -116,11 +116,11 @@ def harm_above(psis: Sequence[float], llr: Sequence[float], psi_null: float, def
 
 
 def log_ratio_at(psis: Sequence[float], llr: Sequence[float], psi: float) -> float:
-    """The log likelihood ratio at any odds ratio within the grid, from those on it (and 0 at 1).
+    """Interpolate the log likelihood ratio at any odds ratio within the grid (it is 0 at 1).
 
-    Cubic through the four nearest points in ln psi: the function is a line minus a sum of cumulant generating
-    functions, smooth and concave. On the points of HARM_GRID and SAFE_GRID the error is below 1e-4 of the
-    candidate's bad tasks up to an odds ratio of 3, and below 3e-3 of them up to 6.
+    The interpolation is a cubic through the four nearest points in ln psi. The function is a line minus a sum of
+    cumulant generating functions, so it is smooth and concave. With the points of HARM_GRID and SAFE_GRID, the error is
+    below 1e-4 of the candidate's bad tasks up to an odds ratio of 3, and below 3e-3 of them up to 6.
     """
     points = [point for point in _grid(tuple(psis)) if point[1] < 0 or llr[point[1]] > UNSEEN]
     x = math.log(psi)
@@ -146,7 +146,7 @@ def _value(llr: Sequence[float], place: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
-    """(ln psi, its place in `psis`; -1 for 1 itself) in order, without points so close that they would cancel."""
+    """Return (ln psi, index in `psis`, or -1 for psi = 1) in order, without points too close for interpolation."""
     places = {1.0: -1, **{psi: i for i, psi in enumerate(psis)}}
     points: list[tuple[float, int]] = []
     for psi in sorted(places):
@@ -156,7 +156,7 @@ def _grid(psis: tuple[float, ...]) -> tuple[tuple[float, int], ...]:
 
 
 def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float = 1.0) -> float:
-    """ln of the weighted sum of likelihood ratios: an average of e-values is one."""
+    """Return ln of the weighted sum of likelihood ratios. An average of e-values is an e-value."""
     logs: list[float]
     if deff == 1:
         logs = list(map(add, llrs, log_weights))
@@ -167,7 +167,7 @@ def log_mixture(llrs: Sequence[float], log_weights: Sequence[float], deff: float
 
 
 def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0) -> float:
-    """One arm alone, against "rate >= bound"; sharpest at `expected` (from a tenth of it up)."""
+    """Return ln E of one arm against "rate >= bound"; sharpest at `expected`, but at least a tenth of the bound."""
     if not n or not 0 < bound < 1:
         return 0.0
     guess = max(expected, bound / 10)
@@ -177,7 +177,7 @@ def log_e_below(n: int, x: int, bound: float, expected: float, deff: float = 1.0
 
 
 def log_e_above(n: int, x: int, bound: float, deff: float = 1.0) -> float:
-    """One arm alone, against "rate <= bound", over the odds ratios of HARM_GRID."""
+    """Return ln E of one arm against "rate <= bound", over the odds ratios of HARM_GRID."""
     if not n or not 0 < bound < 1:
         return 0.0
     return log_sum_exp(
@@ -187,7 +187,7 @@ def log_e_above(n: int, x: int, bound: float, deff: float = 1.0) -> float:
 
 
 def mantel_haenszel(strata: Iterable[tuple[int, int, int, int]]) -> tuple[float, float]:
-    """Numerator and denominator of the stratified difference of rates, from (nt, xt, nc, xc)."""
+    """Return numerator and denominator of the stratified difference of rates, given (nt, xt, nc, xc) per stratum."""
     numerator = denominator = 0.0
     for nt, xt, nc, xc in strata:
         if nt and nc:
@@ -199,10 +199,10 @@ def mantel_haenszel(strata: Iterable[tuple[int, int, int, int]]) -> tuple[float,
 def difference_interval(
     difference: float, weight: float, n: int, x: int, deff: float = 1.0, alpha: float = 0.05
 ) -> tuple[float, float]:
-    """For display: both one-sided bounds of the difference at level alpha each, valid at every look.
+    """Return both one-sided bounds of the difference, at level alpha each and valid at every look. For display.
 
-    `weight` is the Mantel-Haenszel denominator; x bad of n over both arms give the variance, with half a bad
-    task added so that zero failures are not certainty.
+    `weight` is the Mantel-Haenszel denominator. The variance comes from x bad of n tasks in both arms, with half a bad
+    task added so that zero failures do not mean certainty.
     """
     p = (x + 0.5) / (n + 1)
     variance = p * (1 - p)
@@ -212,6 +212,6 @@ def difference_interval(
 
 
 def rate_interval(n: int, x: int, deff: float = 1.0, alpha: float = 0.05) -> tuple[float, float]:
-    """The same for one arm's rate alone, within 0 and 1."""
+    """Return the same bounds for one arm's rate, within 0 and 1."""
     low, high = difference_interval(x / n, n, n, x, deff, alpha)
     return max(0.0, low), min(1.0, high)

@@ -1,8 +1,8 @@
 """Ratios: cost per success (y = cost, d = successes) and mean quality (y = score, d = tasks).
 
-Both arms' ratio is compared within strata by Mantel-Haenszel-like sums A and B, so that a drift of price or
-success through the day cancels; its logarithm feeds the normal mixture. Sources: Howard et al. 2021;
-Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
+The arms' ratios are compared within strata by Mantel-Haenszel-like sums A and B, so that a drift of price or success
+through the day cancels out. The logarithm of A / B feeds the normal mixture. Sources: Howard et al. 2021; Waudby-Smith,
+Arbour, Sinha, Kennedy, Ramdas, arXiv 2103.06476.
 """
 
 import math
@@ -12,16 +12,16 @@ from operator import add
 from rollout_app.engine.stats.mixture import bound_normal, log_e_normal, rho_for
 from rollout_app.engine.stats.rates import N_OPT
 
-N_MIN = 100  # tasks per arm below which the normal approximation is not trusted
-V_LEAST = 0.01  # no baseline is taken to vary by less per task, whatever rounding leaves of its variance
-_WIDEST = 50.0  # of an interval, in ln: wider says nothing more, and its ends would overflow
+N_MIN = 100  # tasks per arm from which the normal approximation is trusted
+V_LEAST = 0.01  # lower limit of a baseline's relative variance per task, which rounding can make too small
+_WIDEST = 50.0  # maximum half-width of an interval, in ln, so that its ends do not overflow
 
 Errors = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """One arm's sums over its n tasks: y, d, and their squares and product."""
+    """One arm's sums over its n tasks: y, d, their squares and their product."""
 
     n: float = 0
     y: float = 0
@@ -32,7 +32,7 @@ class Moments:
 
     @property
     def figures(self) -> tuple[float, ...]:
-        """In the order of the fields; `astuple` copies deeply, and a look asks for this often."""
+        """The values in the order of the fields. `astuple` is too slow here, because it copies deeply."""
         return self.n, self.y, self.d, self.yy, self.yd, self.dd
 
     def __add__(self, other: "Moments") -> "Moments":
@@ -40,18 +40,18 @@ class Moments:
 
     @property
     def ratio(self) -> float | None:
-        """y per d; None without any d: cost per success with no success is no evidence, never 0."""
+        """y / d; None, never 0, if d is 0: without a success there is no cost per success."""
         return self.y / self.d if self.d > 0 else None
 
     @property
     def squared_error(self) -> float | None:
-        """Of ln(y/d) in this arm alone."""
+        """The squared standard error of ln(y/d) in this arm alone; None if unknown or 0."""
         v = self.relative_variance
         return v * self.n / (self.d * self.d) if v else None
 
     @property
     def relative_variance(self) -> float | None:
-        """v: the variance per task of y - R d, in units of R² (delta method); None where it can't be told."""
+        """v: the variance per task of y - R d, in units of R² (delta method); None if it is undefined."""
         if self.d <= 0 or self.y <= 0 or self.n < 2:
             return None
         ratio = self.y / self.d
@@ -84,7 +84,7 @@ class Contrast:
 
 
 def contrast(candidate: Moments, baseline: Moments) -> Contrast:
-    """One stratum's part; nothing when neither arm had a success."""
+    """Return one stratum's contribution; empty if neither arm had a success."""
     d = candidate.d + baseline.d
     if d <= 0:
         return Contrast()
@@ -93,10 +93,10 @@ def contrast(candidate: Moments, baseline: Moments) -> Contrast:
 
 
 def log_ratio(c: Contrast, candidate: Moments) -> float | None:
-    """ln of the candidate's ratio over the baseline's; None where that can't be said.
+    """Return ln of the candidate's ratio over the baseline's, or None if it is undefined.
 
-    A candidate that cost nothing, against a baseline that cost something, counts as half of one baseline task's cost
-    spent over all its tasks: its ratio is 0, whose logarithm no test can use.
+    If the candidate cost nothing and the baseline did not, the ratio is 0 and its logarithm is unusable. Then the
+    candidate counts as if all its tasks together had cost half of one baseline task.
     """
     if c.b <= 0:
         return None
@@ -107,16 +107,16 @@ def log_ratio(c: Contrast, candidate: Moments) -> float | None:
 
 
 def squared_errors(c: Contrast, candidate: Moments, baseline: Moments, deff: float) -> Errors | None:
-    """Squared standard errors of ln ratio: as observed, and for a claim of safety. None without a ratio.
+    """Return the squared standard errors of ln ratio: as observed, and for a claim of safety. None without a ratio.
 
-    A safe claim never rests on a candidate that by luck varied less than the baseline. No arm of n tasks is taken to
-    vary by less than 1/n: constant costs would leave no variance at all, or what rounding makes of it.
+    A claim of safety never benefits from a candidate that by chance varied less than the baseline. The variance of an
+    arm of n tasks is at least 1/n, because constant costs would otherwise leave none, or only rounding errors.
     """
     rc = baseline.ratio
     if c.b <= 0 or not rc or min(candidate.n, baseline.n) < 2 or candidate.d <= 0:
         return None
     vt, vc = (max(arm.relative_variance or 0.0, 1 / arm.n) for arm in (candidate, baseline))
-    # Per arm ratio over weighted sum is one over the harmonic mean of successes: where a is 0, b says the same.
+    # In each arm, ratio over weighted sum is 1 / (harmonic mean of successes), so if a is 0, use b instead.
     weight_c = rc / c.b
     weight_t = (candidate.ratio or 0.0) / c.a if c.a > 0 else weight_c
     part_t, part_c = c.qa * weight_t**2, c.qb * weight_c**2
@@ -129,7 +129,7 @@ def enough(candidate: Moments, baseline: Moments, least: int = N_MIN) -> bool:
 
 
 def log_e(log_ratio: float, log_bound: float, se2: float, v_ref: float, alpha: float) -> float:
-    """Against "ratio <= bound" (give the negatives of both for "ratio >= bound")."""
+    """Return ln E against "ratio <= bound"; for "ratio >= bound", pass the negatives of both logarithms."""
     v = 1 / se2
     return log_e_normal((log_ratio - log_bound) * v, v, rho_for(N_OPT / max(v_ref, V_LEAST), alpha))
 
@@ -137,7 +137,7 @@ def log_e(log_ratio: float, log_bound: float, se2: float, v_ref: float, alpha: f
 def ratio_interval(
     ratio: float, own: float, safe: float, v_ref: float, alpha: float = 0.05
 ) -> tuple[float, float]:
-    """For display: one-sided bounds at level alpha each; the upper one with the variance of a safe claim."""
+    """Return one-sided bounds at level alpha each, the upper one with the variance of a safety claim. For display."""
     rho = rho_for(N_OPT / max(v_ref, V_LEAST), alpha)
     low, high = (min(bound_normal(1 / se2, alpha, rho) * se2, _WIDEST) for se2 in (own, safe))
     return ratio * math.exp(-low), ratio * math.exp(high)

@@ -1,7 +1,6 @@
-"""Sample-ratio mismatch: is the candidate's share of the tasks what the router was told?
+"""Sample-ratio mismatch: does the candidate's share of the tasks match the plan?
 
-A mismatch means that tasks are lost or counted twice in one arm, and then no comparison of the arms is to be
-trusted.
+A mismatch means that tasks of one arm are lost or counted twice, and then no comparison of the arms can be trusted.
 """
 
 import math
@@ -12,13 +11,12 @@ LOG_MISMATCH = math.log(1000)
 
 
 def log_e_srm(segments: Iterable[tuple[float, int, int]], unit_spread: float = 0.0) -> float:
-    """ln E against the planned share, over segments of constant share: (share 0 … 1, candidate n, baseline
-    n).
+    """Return ln E against the planned share, given segments of constant share: (share 0 … 1, candidate n, baseline n).
 
-    Beta mixture with `KAPPA` pseudo-tasks around the plan. `unit_spread` is the sum of squared traffic shares
-    of the sticky units: with few or unequal tenants the share of *tasks* wanders although the share of
-    tenants is right. It is measured over all segments, and so is the dispersion that it makes: units that come and go
-    send as much in one segment as they ever do.
+    The test is a beta mixture with `KAPPA` pseudo-tasks around the plan. `unit_spread` is the sum of squared traffic
+    shares of the sticky units: with few or unequal tenants, the share of *tasks* varies even if the share of tenants is
+    right. It is measured over all segments, and so is the resulting dispersion, because intermittent units can send all
+    their tasks in one segment.
     """
     known = [(share, nt, nc) for share, nt, nc in segments if 0 < share < 1]
     dispersion = 1 + unit_spread * sum(nt + nc for _, nt, nc in known)
