@@ -1,4 +1,4 @@
-"""What other margins would have done to a rollout that has run: the same minutes, judged anew. Reads only."""
+"""Judge the recorded minutes of a rollout again with other guardrails, to see what they would have done. Reads only."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -18,11 +18,11 @@ from rollout_app.outcomes import minute_totals
 
 
 def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Judge every stratum of `rollout` in turn with the guardrails that it had, changed by `overrides`.
+    """Judge every stratum of `rollout` in turn with its guardrails, changed by `overrides`.
 
-    Says when it would have rolled back, if ever, and the verdicts at that moment or at the end: when the deciding
-    window closed, the workload's outcome lag included. The traffic is the one that was: a plan that would have
-    stopped earlier would have shown the candidate to fewer.
+    Return when it would have rolled back, if ever, and the verdicts at that time or at the end. The time is when the
+    deciding window closed, including the workload's outcome lag. The traffic stays as recorded, although an earlier
+    stop would have exposed fewer tasks to the candidate. Raise `InvalidInput` for invalid overrides.
     """
     try:
         guardrails = _changed(rollout, overrides)
@@ -44,7 +44,7 @@ def dry_run(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> dict[st
 
 
 def _changed(rollout: Rollout, overrides: Iterable[Mapping[str, Any]]) -> tuple[Guardrail, ...]:
-    """The rollout's guardrails with other margins: what is not named is as it was (before a start: the defaults)."""
+    """Return the rollout's guardrails (before a start: the defaults) with the overrides applied."""
     own = {guardrail.name: guardrail for guardrail in map(Guardrail.from_dict, rollout.guardrails)}
     if not own:
         return guardrails_for(overrides)
@@ -86,10 +86,10 @@ def _sentence(
 ) -> str:
     margins = ", ".join(f"{figure(v.metric)} {_limit(v)}" for v in judgement.verdicts)
     if rolled_back is None:
-        return f"With these margins it would not have rolled back in {strata} windows ({margins})."
+        return f"With these margins, it would not have rolled back in {strata} windows ({margins})."
     stage = stages[rolled_back["stage"]]
     why = "; ".join(harm_of(verdict, stages) for verdict in judgement.harmful[:3])
     return (
-        f"With these margins it would have rolled back at {rolled_back['at']:%Y-%m-%d %H:%M} UTC, at "
+        f"With these margins, it would have rolled back at {rolled_back['at']:%Y-%m-%d %H:%M} UTC, at "
         f"{stage.label} and after {rolled_back['candidate_tasks']:,} candidate tasks: {why}."
     )

@@ -1,8 +1,8 @@
-"""Recorded tasks through real routers: what was recorded of each model is what comes of a task, nothing else.
+"""Send recorded tasks through real routers. The recorded outcome of the chosen model becomes the task's outcome.
 
-A task knows the outcome of every model that could be chosen for it. `Replay` draws tasks, lets a
-`pointsman.Router` decide as it would in a gateway, follows its second stage, and records the outcome, which
-reaches the control plane over HTTP like any other. No Django here: a replay is a client.
+A task has the outcome of every model that could be chosen for it. `Replay` draws tasks, lets a `pointsman.Router`
+decide as in a gateway, follows its second stage, and records the outcome, which reaches the control plane over HTTP
+like any other. A replay is a client, so this module does not import Django.
 """
 
 import logging
@@ -16,16 +16,15 @@ from pointsman.attempt import Attempt
 from pointsman.decision import Decision
 from rollout_app.backtest.tasks import Answer, Task
 
-# Where how long an answer took was not recorded. Not a number means "no figure"; without it a router would take the
-# microseconds of the replay for it.
+# The latency if none was recorded. A router treats NaN as "no figure"; if nothing were passed, it would measure the
+# microseconds of the replay.
 UNKNOWN = math.nan
-_CHUNKS = (
-    10  # a minute's tasks are spread over it: a change of policy meets the minute's middle, as it would live
-)
+# A minute's tasks are sent in this many chunks, so a change of policy can happen within a minute, as in production.
+_CHUNKS = 10
 
 
 def _is_told(record: logging.LogRecord) -> bool:
-    """Not the router's line about a latency that it left out: here it is left out on purpose, for every task."""
+    """Drop the router's log line about an omitted latency: here latencies are omitted on purpose, for every task."""
     return not (record.args and isinstance(record.args, tuple) and record.args[0] == "latency_ms")
 
 
@@ -33,16 +32,16 @@ logging.getLogger("pointsman").addFilter(_is_told)
 
 
 class Stamps:
-    """A clock that a replay moves by hand, a minute at a time: an hour of traffic passes in a minute.
+    """A clock that a replay advances one minute at a time, so that an hour of traffic can pass in a minute.
 
-    It begins in the past and never runs ahead of the real one: the control plane refuses minutes to come.
+    It starts in the past and never runs ahead of the real time, because the control plane refuses future minutes.
     """
 
     def __init__(self, start: float) -> None:
         self._now = start
 
     def __call__(self) -> float:
-        """Unix seconds."""
+        """Return the time in Unix seconds."""
         return self._now
 
     def tick(self) -> None:
@@ -50,11 +49,11 @@ class Stamps:
 
 
 class Replay:
-    """Sends `per_minute` tasks through `routers` in turn and calls that a minute; it takes `pace_s` seconds.
+    """Sends `per_minute` tasks through `routers` in turn for each simulated minute, which takes `pace_s` seconds.
 
-    draw   gives the next task
-    stamps the routers' clock; it moves on only when every outcome of the minute has been accepted, because
-           the control plane judges a minute once it has seen a later one
+    draw   returns the next task
+    stamps the routers' clock; it advances only after every outcome of the minute has been accepted, because the
+           control plane judges a minute once it has seen a later one
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Replay:
         self._numbers = count()
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Minute after minute until `stopped()`."""
+        """Run minute after minute until `stopped()` returns True."""
         while not stopped():
             self.minute(stopped)
 
@@ -84,7 +83,7 @@ class Replay:
                 self._one()
             if stopped():
                 return
-            # The last part of the second is left for the outcomes to arrive in.
+            # The rest of the time is for the outcomes to arrive.
             _sleep_until(began + self.pace_s * 0.6 * (chunk + 1) / _CHUNKS)
         while any(router.status()["outcomes_waiting"] for router in self.routers) and not stopped():
             time.sleep(0.02)
@@ -99,7 +98,7 @@ class Replay:
 
 
 def play(router: Router, workload: str, task: Task, unit: str) -> None:
-    """One task, from the decision through its second stage to its outcome."""
+    """Play one task, from the decision through its second stage to its outcome."""
     decision = router.decide(workload, task.request, {"request": unit})
     answer, took = _follow(decision, task)
     would = _candidates_own(decision)
@@ -117,7 +116,7 @@ def play(router: Router, workload: str, task: Task, unit: str) -> None:
 
 
 def _follow(decision: Decision, task: Task) -> tuple[Answer, float]:
-    """Attempt after attempt, until the policy is done: the answer that ended it, the milliseconds of all."""
+    """Make attempts until the policy is done. Return the last answer and the total latency in milliseconds."""
     answer = task.answers[decision.model]
     took = UNKNOWN if answer.latency_ms is None else answer.latency_ms
     while not (step := decision.next(_attempt(answer))).done:
@@ -127,7 +126,7 @@ def _follow(decision: Decision, task: Task) -> tuple[Answer, float]:
 
 
 def _candidates_own(decision: Decision) -> Decision | None:
-    """In shadow: the decision that the candidate would have served, to follow through its second stage too."""
+    """Return the candidate's shadow decision in a form that can be followed through its second stage, or None."""
     side = decision.assignment.candidate
     if decision.shadow is None or side is None:
         return None

@@ -1,7 +1,7 @@
-"""Versions over many requests: what each would ask, where they differ, and what they were not told.
+"""Run versions over many recorded requests: which models each would use, where they differ, which inputs are missing.
 
-Only the inputs of recorded tasks are looked at (a router's task log holds figures and names, never a text), not what
-came of them: that is the backtest's question.
+This reads only the inputs of recorded tasks (a router's task log holds figures and names, never a text), not their
+outcomes. For outcomes, use a backtest.
 """
 
 from collections import Counter, deque
@@ -16,17 +16,17 @@ from rollout_app.backtest.readers.mapping import Prices
 from rollout_app.backtest.tasks import Task
 from rollout_app.rehearsal.waiting import Decided, decided
 
-MOST_INPUTS = 1_000  # the last ones of a file
-SHOWN = 20  # requests, one by one
+MOST_INPUTS = 1_000  # requests read from the end of a file
+SHOWN = 20  # requests shown individually
 
 
 @dataclass(slots=True)
 class Routed:
-    """What one version does with all of the requests.
+    """One version's decisions on all requests.
 
-    models, rules, missing   how many requests each; an absent input is counted once a request
-    errors                   the policy could not be evaluated, and its guard decided
-    prompt_nusd, priced      what their prompts cost, of those `priced` requests of which that is known
+    models, rules, missing   number of requests by model, rule and missing input
+    errors                   requests for which the policy could not be evaluated and its guard decided
+    prompt_nusd, priced      the total cost of the prompts, and the number of requests for which it is known
     """
 
     name: str
@@ -39,7 +39,7 @@ class Routed:
 
     @property
     def tables(self) -> dict[str, list[tuple[str, int]]]:
-        """Each count by what is most frequent. (A template asks a Counter for `items` by its key, and gets 0.)"""
+        """The counts, most frequent first, as lists. (In a template, `counter.items` would look up the key "items".)"""
         counts = {"models": self.models, "rules": self.rules, "missing": self.missing}
         return {name: found.most_common() for name, found in counts.items()}
 
@@ -53,16 +53,17 @@ class Routed:
             self.priced += 1
 
 
-Shown = tuple[list[tuple[str, Any]], list[Decided]]  # a request's inputs, and what each version decides
+Shown = tuple[list[tuple[str, Any]], list[Decided]]  # a request's inputs, and each version's decision
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Versions over the last requests of a file.
+    """A comparison of versions on the last requests of a file.
 
-    given, looked_at   requests: in the file, and of these the last ones
-    differing          not all versions ask the same model; `moves` are these by (first version's, last version's)
-    shown              some of them one by one: those that differ, else the last
+    given, looked_at   number of requests in the file, and of those that were compared (the last ones)
+    differing          number of requests for which not all versions choose the same model
+    moves              the differing requests by (first version's model, last version's model)
+    shown              some individual requests: differing ones, or if there are none, the last ones
     """
 
     given: int
@@ -74,7 +75,7 @@ class Compared:
 
 
 def compare(documents: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task], prices: Prices) -> Compared:
-    """Each of the last requests under each policy, as a router that has just started decides. Raises `InvalidInput`."""
+    """Decide the last requests with each policy, like a router that has just started. Raise `InvalidInput`."""
     try:
         policies = {name: compile_policy(document) for name, document in documents.items()}
     except PolicyInvalid as error:
@@ -85,7 +86,7 @@ def compare(documents: Mapping[str, Mapping[str, Any]], tasks: Iterable[Task], p
         given += 1
         last.append(task.request)
     if not last:
-        raise InvalidInput("There are no tasks in it.")
+        raise InvalidInput("The file contains no tasks.")
     return _compared(policies, given, list(last), prices)
 
 

@@ -1,4 +1,4 @@
-"""What `manage.py replay` is made of: recorded tasks that can be played, harm done to the candidate, the telling."""
+"""The parts of `manage.py replay`: selecting playable tasks, harming the candidate, and describing the rollout."""
 
 import math
 import random
@@ -28,7 +28,7 @@ RECORDED = {"gsm8k": recorded.gsm8k, "mmlu": recorded.mmlu, "routerarena": recor
 
 
 def tasks_of(source: Source) -> list[Task]:
-    """A set that comes with Pointsman, by its name, or whatever a backtest reads. Errors as in `open_tasks`."""
+    """Return the tasks of a set that comes with Pointsman, by its name, or of a file. Errors as in `open_tasks`."""
     tasks = RECORDED[source.path]() if source.path in RECORDED else list(open_tasks(source))
     if not tasks:
         raise ValueError(f"{source.path} has no tasks.")
@@ -37,13 +37,13 @@ def tasks_of(source: Source) -> list[Task]:
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """Tasks that can be played, and by model how many can't because of what is not known of it."""
+    """Tasks that can be played, and by model the number of tasks left out because its outcome is not known."""
 
     tasks: list[Task]
     left_out: Mapping[str, int]
 
     def told(self) -> str:
-        """Empty where nothing was left out."""
+        """Return a sentence about the tasks that were left out, or "" without any."""
         if not self.left_out:
             return ""
         each = ", ".join(f"{count:,} of {model}" for model, count in sorted(self.left_out.items()))
@@ -52,9 +52,9 @@ class Playable:
 
 
 def playable(tasks: Sequence[Task], documents: Sequence[Mapping[str, Any]]) -> Playable:
-    """The tasks of which success and cost of every model of the policies are known: any of them may be chosen.
+    """Return the tasks with a known success and cost for every model of the policies, since any could be chosen.
 
-    Raises `ValueError` when there is none: found out before anything moves.
+    Raise `ValueError` if there are none, so that the replay fails before it changes anything.
     """
     named = sorted({entry["model"] for document in documents for entry in document["models"].values()})
     kept, left_out = [], Counter[str]()
@@ -67,9 +67,9 @@ def playable(tasks: Sequence[Task], documents: Sequence[Mapping[str, Any]]) -> P
     if not kept:
         each = ", ".join(f"{model} ({count:,} tasks)" for model, count in left_out.most_common())
         raise ValueError(
-            f"No task can be played: success or cost is not known of {each}. "
+            f"No task can be played: success or cost is not known for {each}. "
             f"The policies may choose {', '.join(named)}; "
-            f"the tasks know {', '.join(sorted(tasks[0].answers)) or 'no model'}."
+            f"the tasks have outcomes for {', '.join(sorted(tasks[0].answers)) or 'no model'}."
         )
     return Playable(kept, left_out)
 
@@ -79,7 +79,7 @@ def _is_known(answer: Answer | None) -> bool:
 
 
 def parse_harm(text: str) -> Harm:
-    """`success:-5` (points) or `cost:+25` (per cent). ValueError says what is meant."""
+    """Parse `success:-5` (points) or `cost:+25` (per cent). Raise `ValueError` with the expected format."""
     what, _, amount = text.partition(":")
     try:
         value = float(amount) / 100
@@ -93,16 +93,15 @@ def parse_harm(text: str) -> Harm:
 def announced(harm: Harm, minute: float) -> str:
     what, amount = harm
     by = f"{amount * 100:+g} points" if what == "success" else f"{amount * 100:+g} %"
-    return (
-        f"From minute {minute:.0f} on the candidate's {what} changes by {by}, in every stage that it serves."
-    )
+    return f"From minute {minute:.0f} on, the candidate's {what} changes by {by} in every stage in which it serves."
 
 
 class Harmed:
-    """A router whose candidate does worse from the `after`-th recorded task on. All else is the router's own.
+    """A router that makes its candidate worse from the `after`-th recorded task on, and is otherwise unchanged.
 
-    Success falls by the points, however high it is: as often as they say a failure is owed, and the candidate's
-    next success pays it. (A share of its successes would be fewer points of a candidate that has fewer.)
+    Success falls by the given number of points whatever its level: with that probability, a task owes a failure, and
+    the candidate's next success is turned into one. (Failing a fixed share of the successes would remove fewer points
+    from a candidate with a lower success rate.)
     """
 
     def __init__(self, router: Router, harm: Harm, after: int, chance: random.Random) -> None:
@@ -132,15 +131,15 @@ class Harmed:
 
 
 def harmed(router: Router, harm: Harm | None, after: int, seed: int) -> Router:
-    """The router, with `harm` if there is one."""
+    """Return the router, wrapped so that it harms its candidate if `harm` is given."""
     if harm is None:
         return router
-    chance = random.Random(seed)  # noqa: S311 — to be repeated, not secret
+    chance = random.Random(seed)  # noqa: S311 — reproducible, not secret
     return cast("Router", Harmed(router, harm, after, chance))
 
 
 def hurried(stages: Iterable[Mapping[str, Any]], times: float) -> list[dict[str, Any]]:
-    """The plan with its times as much shorter as the traffic is faster: stages wait by the wall clock."""
+    """Return the plan with its times divided by `times`, as stages wait by the wall clock while traffic is faster."""
     return [
         {
             **stage,
@@ -152,13 +151,13 @@ def hurried(stages: Iterable[Mapping[str, Any]], times: float) -> list[dict[str,
 
 
 def told(rollout: Rollout) -> str:
-    """Where it is and what holds it, in one line."""
+    """Describe the rollout's state, stage and hold in one line."""
     held = f": {rollout.hold_sentence}" if rollout.hold_sentence else ""
     return f"{rollout.state.replace('_', ' ')}, {_stage(rollout, rollout.stage)}{held}"
 
 
 def phase(rollout: Rollout) -> tuple[str, int, str]:
-    """What must change before another line is told: figures change with every look."""
+    """Return what must change before another line is printed. Figures are not part of it, as they change every time."""
     return rollout.state, rollout.stage, rollout.hold_code
 
 
@@ -167,7 +166,7 @@ def _stage(rollout: Rollout, at: int) -> str:
 
 
 def summary(rollout: Rollout) -> str:
-    """What would have happened: every step with its reason, what holds it at the end, and each arm's figures."""
+    """Describe the whole rollout: every step with its reason, what holds it at the end, and each arm's figures."""
     lines = ["", f"{rollout.workload.name}, {rollout}: it is {rollout.state.replace('_', ' ')}."]
     lines += [
         f"  {moved.sequence}. {moved.event.replace('_', ' ')} → {moved.after_state.replace('_', ' ')}, "
@@ -180,12 +179,12 @@ def summary(rollout: Rollout) -> str:
 
 
 def afterwards(rollout: Rollout, harm: Harm | None, minute: float, lasted: float) -> list[str]:
-    """What one may not expect of a rehearsal that has ended."""
+    """Return notes on a finished rehearsal that its user may not expect."""
     lines = []
     if harm and lasted <= minute:
         lines.append(
-            f"It ended after {lasted:.0f} minutes of traffic, before the harm of minute {minute:.0f}: a smaller --at "
-            "lets it set in earlier, --per-minute slows the plan down."
+            f"It ended after {lasted:.0f} minutes of traffic, before the harm of minute {minute:.0f}. Use a smaller "
+            "--at to start the harm earlier, or --per-minute to slow the plan down."
         )
     if rollout.state == State.COMPLETED:
         before, now, place = rollout.baseline.number, rollout.candidate.number, rollout.environment.name

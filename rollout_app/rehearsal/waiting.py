@@ -1,6 +1,7 @@
-"""A backtest, or one decision, while somebody waits for the answer: on a page, or in the API.
+"""Run a backtest or a single decision within a request, from a page or the API.
 
-A backtest is bounded here, in bytes and in work, so that it holds up nobody else; `manage.py backtest` is not.
+The size and work of a backtest are limited here, so that it does not delay other requests; `manage.py backtest` has no
+limits.
 """
 
 import tempfile
@@ -25,28 +26,22 @@ from rollout_app.backtest.tasks import Task
 from rollout_app.backtest.threshold import policies_of
 from rollout_app.rehearsal.scenario import RECORDED
 
-MOST_BYTES = 4 * 1024 * 1024  # of a file of tasks: what the server lets through
+MOST_BYTES = 4 * 1024 * 1024  # size of a file of tasks; the server accepts no larger requests
 MOST_WORK = 60_000  # tasks × policies: a few seconds
-MOST_COMPARED = 5  # versions side by side
-ENDINGS = (
-    ".csv",
-    ".tsv",
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".parquet",
-)  # none compressed: 4 MiB may hold gigabytes
+MOST_COMPARED = 5  # versions in one comparison
+# No compressed files: 4 MiB could expand to gigabytes.
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to try on what.
+    """The input of a backtest: policies and tasks.
 
-    documents   policies by the name that the answer gives them
-    recorded    one of the sets that come along; else `content` is a file with the ending of `file_name`
-    mapping     YAML text: which column of a table is what
-    log         one of `LOGS`, where the file is a gateway's log
-    sweep       PLACE:LOW:HIGH:STEPS of the only policy
+    documents   policies by their name in the answer
+    recorded    a set of tasks that comes with Pointsman; if empty, `content` is a file with the ending of `file_name`
+    mapping     YAML text that maps the columns of a table
+    log         one of `LOGS` if the file is a gateway's log
+    sweep       PLACE:LOW:HIGH:STEPS, for a single policy
     versions    the workload's versions by number, for a router's task log
     """
 
@@ -66,7 +61,7 @@ class Asked:
 
 
 def run(asked: Asked) -> Backtest | dict[str, Agreement]:
-    """The backtest; of a gateway's log what it says of each policy, by name. Raises `InvalidInput` in words."""
+    """Run the backtest, or for a gateway's log return the agreement of each policy by name. Raise `InvalidInput`."""
     if not 1 <= len(asked.documents) <= MOST_COMPARED:
         raise InvalidInput(f"Compare 1 to {MOST_COMPARED} versions.")
     try:
@@ -87,7 +82,7 @@ def run(asked: Asked) -> Backtest | dict[str, Agreement]:
 
 @contextmanager
 def tasks_of(asked: Asked) -> Iterator[Iterator[Task]]:
-    """The tasks of what is asked, bounded as a backtest of one policy. Raises `InvalidInput` in words."""
+    """Yield the tasks, limited like a backtest of one policy. Raise `InvalidInput`."""
     try:
         with ExitStack() as stack:
             yield _bounded(_tasks(asked, stack), 1)
@@ -96,7 +91,7 @@ def tasks_of(asked: Asked) -> Iterator[Iterator[Task]]:
 
 
 def _tasks(asked: Asked, stack: ExitStack) -> Iterator[Task]:
-    """The tasks; a file lies in a folder of its own until `stack` is closed."""
+    """Return the tasks. A file stays in its own temporary folder until `stack` is closed."""
     if asked.recorded:
         if asked.recorded not in RECORDED:
             raise ValueError(f"There is no set {asked.recorded[:40]!r}; there are {', '.join(RECORDED)}.")
@@ -109,13 +104,13 @@ def _source(asked: Asked, stack: ExitStack) -> Source:
         raise ValueError(f"There is no log {asked.log[:40]!r}; there are {', '.join(LOGS)}.")
     if len(asked.content) > MOST_BYTES:
         raise ValueError(
-            f"The file has {len(asked.content):,} bytes, and here at most {MOST_BYTES:,} are read: "
-            "`manage.py backtest` reads any."
+            f"The file has {len(asked.content):,} bytes; at most {MOST_BYTES:,} are allowed here. "
+            "`manage.py backtest` has no limit."
         )
     ending = Path(asked.file_name).suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(
-            f"The file's name ends in {ending or 'nothing'!r}; here it is one of {', '.join(ENDINGS)}."
+            f"The file's name must end in one of {', '.join(ENDINGS)}, not {ending or 'nothing'!r}."
         )
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="backtest-")))
     tasks, mapping = home / f"tasks{ending}", home / "mapping.yaml"
@@ -133,11 +128,11 @@ def _source(asked: Asked, stack: ExitStack) -> Source:
 
 
 def _bounded(tasks: Iterator[Task], policies: int) -> Iterator[Task]:
-    """The tasks, up to the work that somebody can wait for. Half an answer would not be the answer."""
+    """Yield the tasks; raise `ValueError` if the work exceeds the limit. A partial answer would be misleading."""
     for number, task in enumerate(tasks, start=1):
         if number * policies > MOST_WORK:
             raise ValueError(
-                f"More than {MOST_WORK:,} tasks times policies are too many to wait for: take fewer, or use "
+                f"More than {MOST_WORK:,} tasks times policies are too many to wait for: use fewer, or run "
                 "`manage.py backtest`."
             )
         yield task
@@ -148,7 +143,7 @@ def _bounded(tasks: Iterator[Task], policies: int) -> Iterator[Task]:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a router would do with a request. `prompt_nusd`: what its prompt costs there; None: not known."""
+    """A router's decision on a request. `prompt_nusd`: the cost of its prompt with this model; None: not known."""
 
     name: str
     model: str
@@ -165,11 +160,11 @@ class Decided:
 def decide(
     documents: Mapping[str, Mapping[str, Any]], request: Mapping[str, Any], prices: Prices
 ) -> list[Decided]:
-    """The request under each policy, as a router that has just started decides. Raises `InvalidInput`."""
+    """Decide the request with each policy, like a router that has just started. Raise `InvalidInput`."""
     history = request.get("history")
     inputs = {name: value for name, value in request.items() if name != "history"}
     if history is not None and not isinstance(history, Mapping):
-        raise InvalidInput('history is an object of figures, such as {"failure_rate": 0.1}.')
+        raise InvalidInput('history must be an object of figures, such as {"failure_rate": 0.1}.')
     try:
         policies = {name: compile_policy(document) for name, document in documents.items()}
     except PolicyInvalid as error:
@@ -180,7 +175,7 @@ def decide(
 def decided(
     name: str, policy: CompiledPolicy, inputs: Mapping[str, Any], history: Any, prices: Prices
 ) -> Decided:
-    """The request under one policy. `history`: figures of the model's last tasks; None: a router's first minute."""
+    """Decide the request with one policy. `history`: figures of recent tasks; None: a router's first minute."""
     route = policy.route(inputs, history)
     second = policy.escalate
     return Decided(
@@ -198,21 +193,21 @@ def decided(
 
 
 def _prompt_cost(tokens: Any, price: tuple[float, float] | None) -> int | None:
-    """In nano-USD; None where the number of tokens or the price is not known."""
+    """Return the cost in nano-USD, or None if the number of tokens or the price is not known."""
     if price is None or not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 10**9:
         return None
     return round(tokens * price[0] * 1_000)
 
 
 def versions_of(workload: Workload, log: str) -> Documents:
-    """What a router's task log is read with; nothing for any other."""
+    """Return the versions needed to read a router's task log; empty for other logs."""
     if log != "pointsman":
         return {}
     return {version.number: version.document for version in workload.versions.all()}
 
 
 def documents_of(workload: Workload, numbers: list[int], text: str = "") -> dict[str, dict[str, Any]]:
-    """Versions of a workload by `v3`, and a text that is no version yet as `draft`. Raises `InvalidInput`."""
+    """Return versions of a workload as `v3`, and an unsaved text as `draft`. Raise `InvalidInput`."""
     found = {version.number: version.document for version in workload.versions.filter(number__in=numbers)}
     if missing := [number for number in numbers if number not in found]:
         raise InvalidInput(f"{workload.name} has no version {missing[0]}.")

@@ -78,7 +78,7 @@ def test_incomplete_tasks_are_left_out_and_counted() -> None:
         "1 task is played. Left out, because success or cost is not known: 2 of large, 1 of small."
     )
     assert playable(tasks[:1], documents).told() == ""
-    with pytest.raises(ValueError, match="No task can be played: success or cost is not known of large"):
+    with pytest.raises(ValueError, match="No task can be played: success or cost is not known for large"):
         playable(tasks[1:2], documents)
 
 
