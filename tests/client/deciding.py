@@ -1,4 +1,4 @@
-"""Assignments for the tests of decisions, built from snapshot entries as a router gets them."""
+"""Assignments for the tests of decisions, built from snapshot entries like those a router receives."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def entry(policy: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any
 
 
 def moving(mode: str, share_pcm: int = 0, **changes: Any) -> dict[str, Any]:
-    """A workload whose candidate sends everything to the large model."""
+    """A workload whose candidate routes everything to the large model."""
     rollout = {"id": "0192", "stage": 2, "mode": mode, "share_pcm": share_pcm, "salt": "s", "mirror_pcm": 0}
     return entry(candidate=side(always("large"), 13), rollout={**rollout, **changes})
 

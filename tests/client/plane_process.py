@@ -1,4 +1,4 @@
-"""A control plane in a process of its own, to be killed: `plane_process.py <port> <journal> <revision>`."""
+"""A control plane in a separate process, to be killed: `plane_process.py <port> <journal> <revision>`."""
 
 import sys
 import time

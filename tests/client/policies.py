@@ -1,10 +1,10 @@
-"""Policies for the client's tests: the usual two stages, and whatever a test changes in them."""
+"""Policies for the client's tests: the usual two stages, with the changes of a test."""
 
 from typing import Any
 
 
 def two_stage(**changes: Any) -> dict[str, Any]:
-    """Cheap first, strong on uncertainty or failure."""
+    """The cheap model first, the strong one on uncertainty or failure."""
     policy: dict[str, Any] = {
         "format": 1,
         "workload": "summaries",
@@ -18,7 +18,7 @@ def two_stage(**changes: Any) -> dict[str, Any]:
 
 
 def always(model: str) -> dict[str, Any]:
-    """Everything to one of the two models; the other is the fallback."""
+    """Route everything to one of the two models; the other is the fallback."""
     other = "large" if model == "small" else "small"
     policy = two_stage(rules=[], default=model, fallback=[other])
     if model == "large":

@@ -1,7 +1,7 @@
-"""A server as gunicorn preloads it: `prefork_process.py <url> <workers>`. The master makes the router, forks
-workers, and replaces each that dies; SIGTERM ends them all.
+"""A preloading server like gunicorn's: `prefork_process.py <url> <workers>`. The master creates the router, forks
+workers, and replaces each one that dies; SIGTERM stops them all.
 
-Each worker prints its process id when it starts. It ends as Python ends, so that what runs at exit runs.
+Each worker prints its process id when it starts. It exits normally, so that exit handlers run.
 """
 
 import os
@@ -17,9 +17,9 @@ ending = False
 
 
 def work() -> None:
-    """Serve until SIGTERM: one task each few milliseconds, its endpoint this worker's own."""
+    """Serve until SIGTERM: one task every few milliseconds, with this worker's own endpoint."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # One write for the line: with PYTHONUNBUFFERED, print() makes two, and the workers' would mix.
+    # One write per line: with PYTHONUNBUFFERED, print() makes two, and lines of several workers would mix.
     os.write(sys.stdout.fileno(), f"{os.getpid()}\n".encode())
     while True:
         decision = router.decide("summaries", {"endpoint": f"/{os.getpid()}"})
@@ -28,7 +28,7 @@ def work() -> None:
 
 
 def fork() -> int:
-    """A worker; its process id."""
+    """Fork a worker. Return its process id."""
     pid = os.fork()
     if not pid:
         work()
@@ -36,7 +36,7 @@ def fork() -> int:
 
 
 def main(url: str, workers: int) -> None:
-    """Keep so many workers running until SIGTERM."""
+    """Keep this many workers running until SIGTERM."""
     global router
     router = Router(url, "pmr_test", pace=Pace(first_poll_within=0, flush_every=0.1))
     if not router.wait_ready(60):

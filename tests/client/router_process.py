@@ -1,6 +1,6 @@
-"""A router in a process of its own, to be killed: `router_process.py <url> <spool> <name>`.
+"""A router in a separate process, to be killed: `router_process.py <url> <spool> <name>`.
 
-Each task has an endpoint of its own and each word a decision of its own, so that one counted twice shows.
+Each task has its own endpoint and each feedback its own decision, so that one counted twice shows.
 """
 
 import itertools

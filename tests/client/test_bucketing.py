@@ -16,7 +16,9 @@ def test_it_agrees_with_every_language(case: dict[str, Any]) -> None:
 
 
 @given(st.text(), st.text(), SHARES, SHARES)
-def test_it_keeps_whoever_is_in(salt: str, unit: str, one: int, other: int) -> None:
+def test_it_keeps_units_on_the_candidate_when_the_share_grows(
+    salt: str, unit: str, one: int, other: int
+) -> None:
     low, high = sorted((one, other))
     if in_candidate("percentage", low, salt, unit):
         assert in_candidate("percentage", high, salt, unit)
@@ -25,15 +27,15 @@ def test_it_keeps_whoever_is_in(salt: str, unit: str, one: int, other: int) -> N
 
 
 @given(st.text(st.characters()), st.text(st.characters(categories=["Cs"])))
-def test_it_takes_any_text_lone_surrogates_too(salt: str, unit: str) -> None:
+def test_it_accepts_any_text_including_lone_surrogates(salt: str, unit: str) -> None:
     assert 0 <= bucket(salt, unit) < BUCKETS
 
 
-def test_it_replaces_a_lone_surrogate_as_browsers_do() -> None:
+def test_it_replaces_a_lone_surrogate_like_browsers() -> None:
     assert bucket("s", "a\ud800") == bucket("s", "a\ufffd")
 
 
-def test_it_takes_the_border_as_out() -> None:
+def test_a_unit_exactly_at_the_threshold_is_out() -> None:
     border = bucket("s", "u")
     assert not in_candidate("percentage", border, "s", "u")
     assert in_candidate("percentage", border + 1, "s", "u")
@@ -49,13 +51,13 @@ def test_it_mirrors_across_the_slices() -> None:
     assert not any(mirrored(0, "s", unit) for unit in units)
 
 
-def test_it_mirrors_up_to_the_border_and_not_at_it() -> None:
+def test_it_mirrors_up_to_but_not_at_the_threshold() -> None:
     border = bucket("s/mirror", "u")
     assert not mirrored(border, "s", "u")
     assert mirrored(border + 1, "s", "u")
 
 
-def test_it_mirrors_one_unit_in_100_000_when_asked_for_that() -> None:
+def test_it_can_mirror_one_unit_in_100_000() -> None:
     assert bucket("s/mirror", "u68768") == 0
     assert mirrored(1, "s", "u68768")
     assert not mirrored(0, "s", "u68768")

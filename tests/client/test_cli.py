@@ -68,13 +68,13 @@ def test_it_explains_a_route(
 
 
 @pytest.mark.parametrize("request_", ["{", "[]"])
-def test_it_says_what_is_wrong_with_a_request(
+def test_it_explains_what_is_wrong_with_a_request(
     good: str, request_: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explain", good, request_]) == 2
     assert "the request " in capsys.readouterr().err
 
 
-def test_it_says_when_a_file_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_reports_a_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_it_has_three_truth_values(text: str, request_: dict[str, Any], expected
         ("request.language.startsWith(request.endpoint)", "wrong_argument"),
     ],
 )
-def test_it_refuses_what_is_not_of_the_subset(text: str, code: str) -> None:
+def test_it_refuses_expressions_outside_the_subset(text: str, code: str) -> None:
     assert codes(text) == [code]
     with pytest.raises(PolicyInvalid):
         compile_condition(text, FIRST_STAGE)
@@ -132,7 +132,7 @@ def test_it_counts_lines_and_columns() -> None:
     assert (problem.line, problem.column) == (2, 3)
 
 
-def test_it_keeps_to_its_limits() -> None:
+def test_it_enforces_its_limits() -> None:
     parse_condition("(" * 16 + "true" + ")" * 16)
     parse_condition(" || ".join(["true"] * 64))
     parse_condition("true" + " " * 1_996)
@@ -150,7 +150,7 @@ def test_it_fills_in_defaults() -> None:
     assert condition({"attributes": "none"}) is True
 
 
-def test_it_puts_no_text_of_a_policy_into_its_source() -> None:
+def test_its_source_contains_no_text_of_a_policy() -> None:
     node = parse_condition(
         'request.language == "__import__" || request.turns in [31337] || request.endpoint.contains("os")'
     )

@@ -1,4 +1,4 @@
-"""Random conditions over random inputs against Google's CEL: the same answer wherever CEL gives one."""
+"""Random conditions on random inputs, compared with Google's CEL: the same result wherever CEL has one."""
 
 import random
 from typing import Any
@@ -23,11 +23,11 @@ INPUTS = {
 }
 INPUTS = {
     name: Input(name, entry.type) for name, entry in INPUTS.items()
-}  # without ranges: nothing is refused
+}  # without ranges nothing is refused
 WORDS = ["", "a", "ab", "gold", "critical", "é", "ab😀", 'q"uote', "\\", "\n"]
 OPERATORS = ["==", "!=", "<", "<=", ">", ">="]
-# Between 2^53 and 2^63 the C++ library rounds an int before it compares it with a double. We compare exactly,
-# as CEL's definition asks ("as if on a continuous number line"). Such pairs are not drawn.
+# Between 2^53 and 2^63 the C++ library rounds an int before it compares it with a double. We compare exactly, as
+# CEL's definition requires ("as if on a continuous number line"). Such pairs are not drawn.
 CASES = 4_000
 DRAWS = 6
 
@@ -88,7 +88,7 @@ def expression(random_: random.Random, depth: int) -> str:
 
 
 def possible(random_: random.Random) -> Condition:
-    """A random condition, drawn again as long as ours is refused because it can never hold."""
+    """Draw a condition, again if ours is refused because it can never hold."""
     while True:
         try:
             return compile_condition(expression(random_, 3), INPUTS)
@@ -107,7 +107,7 @@ def value(random_: random.Random, kind: str) -> Any:
 
 
 def draw(random_: random.Random) -> dict[str, dict[str, Any]]:
-    """Inputs as CEL sees them; about a third are absent."""
+    """Inputs for CEL; about a third are absent."""
     data: dict[str, dict[str, Any]] = {"request": {"attributes": {}}, "history": {}, "response": {}}
     for name, entry in INPUTS.items():
         if random_.random() < 0.33:
@@ -142,7 +142,7 @@ def test_it_agrees_with_cel_wherever_cel_answers(environment: Any) -> None:
                 answered += 1
                 assert ours(condition, data) is theirs, (text, data)
             else:
-                # CEL fails: an input is absent that its answer hangs on, and so it does for us.
+                # CEL fails, because its result depends on an absent input; so does ours.
                 unknown += 1
                 assert ours(condition, data) is UNKNOWN, (text, data, theirs)
     assert answered + unknown == CASES * DRAWS >= 20_000

@@ -1,4 +1,4 @@
-"""What a task cost: as told, from dollars, or from its tokens and the snapshot's prices; unknown is never 0."""
+"""The cost of a task: given, in dollars, or from its tokens and the snapshot's prices. Unknown is never 0."""
 
 import base64
 import json
@@ -36,19 +36,19 @@ def plane() -> Iterator[FakeControlPlane]:
 
 
 def steady(plane: FakeControlPlane, **options: Any) -> Router:
-    """All that is recorded is of one minute and goes in one batch, at the end."""
+    """A router whose records all belong to one minute and go into one batch, at the end."""
     pace = Pace(first_poll_within=0, flush_every=60, stop_within=20)
     return plane.router(**{"pace": pace, "clock": lambda: 1_700_000_030.0, **options})
 
 
 def costs(plane: FakeControlPlane) -> tuple[int, int]:
-    """(n, sum) over all that was recorded."""
+    """Return (n, sum) over everything recorded."""
     found = [bucket["cost_nusd"] for bucket in plane.buckets("summaries")]
     return sum(cost["n"] for cost in found), sum(cost["sum"] for cost in found)
 
 
-def test_a_cost_of_nothing_is_known(plane: FakeControlPlane) -> None:
-    """A3: a free model's tasks are not unpriced."""
+def test_a_cost_of_zero_is_known(plane: FakeControlPlane) -> None:
+    """A3: the tasks of a free model are not unpriced."""
     with steady(plane) as router:
         decision = router.decide("summaries")
         decision.next(Attempt(cost_nusd=0))
@@ -57,7 +57,7 @@ def test_a_cost_of_nothing_is_known(plane: FakeControlPlane) -> None:
 
 
 def test_a_task_with_one_attempt_of_unknown_cost_has_no_cost(plane: FakeControlPlane) -> None:
-    """A4: half a cost would pass for the whole."""
+    """A4: half a cost would count as the whole."""
     with steady(plane) as router:
         decision = router.decide("summaries")
         decision.next(Attempt(ok=False, error="timeout", cost_nusd=1_000))
@@ -66,10 +66,10 @@ def test_a_task_with_one_attempt_of_unknown_cost_has_no_cost(plane: FakeControlP
     assert costs(plane) == (0, 0)
 
 
-def test_dollars_given_as_nano_dollars_are_left_out_counted_and_said_once(
+def test_dollars_given_as_nano_dollars_are_omitted_counted_and_reported_once(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F7: a sum of 0 that looks known hides the price of everything."""
+    """F7: a sum of 0 that looks known would hide all costs."""
     with steady(plane) as router:
         for _ in range(100):
             router.record(router.decide("summaries"), success=True, cost_nusd=0.00041)
@@ -104,7 +104,7 @@ def test_each_attempt_is_priced_by_its_own_model(plane: FakeControlPlane) -> Non
     [
         (Usage(input=1_000_000, output=0, batch=True), "vendor/small", PRICES, 75_000_000),
         (Usage(input=1), "vendor/small", PRICES, 150),
-        (Usage(input=10, cache_write=10), "vendor/small", PRICES, None),  # the catalogue knows no such price
+        (Usage(input=10, cache_write=10), "vendor/small", PRICES, None),  # the catalogue has no such price
         (Usage(input=10, batch=True), "vendor/large", PRICES, None),
         (Usage(input=10), "vendor/unknown", PRICES, None),
         (Usage(), "vendor/unknown", PRICES, None),
@@ -118,7 +118,7 @@ def test_each_attempt_is_priced_by_its_own_model(plane: FakeControlPlane) -> Non
         ),  # half a nano-dollar, rounded
     ],
 )
-def test_tokens_cost_what_the_catalogue_says(
+def test_tokens_cost_the_price_of_the_catalogue(
     usage: Usage, model: str, prices: dict[str, dict[str, int | None]], cost: int | None
 ) -> None:
     assert cost_of(None, None, usage, model, prices) == cost
@@ -132,7 +132,7 @@ def test_tokens_cost_what_the_catalogue_says(
         {"cost_nusd": 0.5}, {"cost_nusd": "410000"}, {"cost_usd": -0.1}, {"cost_usd": 1_001}, {"cost_usd": "1"},
     ],
 )  # fmt: skip
-def test_what_is_no_cost_is_refused_in_words(given: dict[str, Any]) -> None:
+def test_an_invalid_cost_is_refused_with_an_explanation(given: dict[str, Any]) -> None:
     named = {"cost_nusd": None, "cost_usd": None, "usage": None, **given}
     with pytest.raises(CostInvalid) as refused:
         cost_of(named["cost_nusd"], named["cost_usd"], named["usage"], "vendor/small", PRICES)
@@ -144,11 +144,11 @@ def test_decimals_are_numbers() -> None:
     assert cost_of(Decimal(410_000), None, None, "") == 410_000
 
 
-# Units: who is counted where
+# Units
 
 
 def test_an_empty_unit_is_missing_and_not_one_big_unit() -> None:
-    """F6: nobody's requests are all of one user, who happens to be on the candidate."""
+    """F6: otherwise all requests without a unit would be those of one user, who may be on the candidate."""
     salt = next(f"salt-{n}" for n in range(10_000) if bucket(f"salt-{n}", "") < 1_000)
     with FakeControlPlane() as plane:
         plane.serve("summaries", two_stage(), unit="user")

@@ -38,7 +38,7 @@ def test_it_serves_the_candidate_to_all_when_full() -> None:
     assert (decision.rollout, decision.stage) == ("0192", 2)
 
 
-def test_it_serves_the_baseline_in_shadow_and_tells_the_candidates_choice() -> None:
+def test_in_shadow_it_serves_the_baseline_and_reports_the_candidates_choice() -> None:
     decision = decide(assigned(moving("shadow", mirror_pcm=100_000)), {"prompt_tokens": 9})
     assert (decision.arm, decision.version, decision.alias) == ("baseline", 12, "small")
     assert decision.shadow is not None
@@ -58,7 +58,7 @@ def test_it_lets_a_pin_override_everything(pin: str) -> None:
     assert decision.next(Attempt(ok=False, error="connection")).action == "stop"
 
 
-def test_it_counts_a_unit_that_was_not_given() -> None:
+def test_it_counts_a_missing_unit() -> None:
     assignment = assigned(moving("percentage", 50_000))
     given = decide(assignment, {}, {"conversation": "c", "request": "r"})
     assert (given.unit, given.unit_missing) == ("c", False)
@@ -81,7 +81,7 @@ def test_it_keeps_an_escalated_conversation_on_the_stronger_model() -> None:
     assert decide(assignment, {}, memory=memory).alias == "small"
 
 
-def test_it_latches_a_task_only_unless_told() -> None:
+def test_it_latches_only_the_task_by_default() -> None:
     policy = two_stage(escalate={"to": "large", "on": ["refusal"]})
     assignment, memory, ids = assigned(entry(policy)), Memory(), {"conversation": "c"}
     assert decide(assignment, {}, ids, memory=memory).next(Attempt(error="refusal")).action == "escalate"
@@ -95,13 +95,13 @@ def test_it_guards_against_a_model_that_cannot_be_called() -> None:
     assert "vendor/small is not known here" in decision.reason
 
 
-def test_it_passes_over_models_that_cannot_be_called() -> None:
+def test_it_skips_models_that_cannot_be_called() -> None:
     decision = decide(assigned(), {})
     step = decision.next(Attempt(ok=False, error="connection"), available={"vendor/small"})
     assert step.action == "stop"
 
 
-def test_it_learns_from_finished_tasks() -> None:
+def test_it_learns_from_completed_tasks() -> None:
     rule = {"id": "flaky", "when": "history.failure_rate > 0.5 && history.tasks >= 2", "use": "large"}
     assignment, memory = assigned(entry(two_stage(rules=[rule]))), Memory()
     history = memory.history
@@ -110,7 +110,7 @@ def test_it_learns_from_finished_tasks() -> None:
         learn(history, decide(assignment, request, memory=memory), success)
     assert decide(assignment, request, memory=memory).rule == "flaky"
     assert decide(assignment, {"endpoint": "/y"}, memory=memory).rule == "default"
-    # Chosen by the rule, the strong model's failures are not the weak one's.
+    # If a rule chose the strong model, its failures do not count for the weak one.
     learn(history, decide(assignment, request, memory=memory), True)
     window = history.window("summaries", "/x")
     assert window is not None
@@ -130,7 +130,7 @@ def test_it_counts_an_escalated_task_as_failed() -> None:
 @pytest.mark.parametrize(
     "broken", [{"unit_ids": 5}, {"request": 5}, {"memory": 5}, {"memory": 5, "unit_ids": {"conversation": 1}}]
 )
-def test_it_answers_whatever_the_caller_passes(broken: dict[str, Any]) -> None:
+def test_it_answers_for_any_argument(broken: dict[str, Any]) -> None:
     rule = {"id": "flaky", "when": "history.tasks >= 2", "use": "large"}
     policy = {**LATCHED, "rules": [rule]}
     given = {**moving("percentage", 50_000), "baseline": entry(policy)["baseline"]}
@@ -144,7 +144,7 @@ def test_it_answers_whatever_the_caller_passes(broken: dict[str, Any]) -> None:
     assert decision.cell is None or decision.cell >= 0
 
 
-def test_it_repeats_the_end() -> None:
+def test_after_the_end_it_repeats_the_end() -> None:
     decision = decide(assigned(), {})
     end = decision.next(Attempt(confidence=0.9))
     assert end.action == "accept"
@@ -152,7 +152,7 @@ def test_it_repeats_the_end() -> None:
     assert decision.steps.attempts == 1
 
 
-def test_it_keeps_the_account_of_a_task() -> None:
+def test_it_sums_up_a_task() -> None:
     decision = decide(assigned(entry(two_stage(retry={"attempts": 1, "on": ["timeout"]}))), {})
     decision.next(Attempt(ok=False, error="timeout", cost_nusd=1, latency_ms=10))
     decision.next(Attempt(confidence=0.1, cost_nusd=2, latency_ms=20))
@@ -164,19 +164,19 @@ def test_it_keeps_the_account_of_a_task() -> None:
     assert (decision.final_alias, decision.escalations) == ("large", 1)
 
 
-def test_it_limits_the_next_attempt_by_what_is_left() -> None:
+def test_it_limits_the_next_attempt_by_the_remaining_budget() -> None:
     decision = decide(assigned(entry(two_stage(timeouts={"attempt_ms": 800, "total_ms": 1_000}))), {})
     step = decision.next(Attempt(confidence=0.1, latency_ms=700))
     assert (step.action, step.timeout_ms) == ("escalate", 300)
 
 
-def test_it_measures_time_itself_when_not_told() -> None:
+def test_it_measures_time_itself_by_default() -> None:
     decision = decide(assigned(), {})
     decision.next(Attempt(confidence=0.9))
     assert 0 <= decision.steps.latency_ms < 10_000
 
 
-def test_it_gives_every_decision_an_id_that_reads_back() -> None:
+def test_every_decision_id_can_be_read_back() -> None:
     assignment = assigned(moving("full"))
     decisions = [decide(assignment, {"endpoint": "/é"}) for _ in range(100)]
     assert len({decision.decision_id for decision in decisions}) == 100
@@ -197,7 +197,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("change", CUT.values(), ids=CUT)
-def test_it_refuses_an_id_that_was_changed(change: Any) -> None:
+def test_it_refuses_a_modified_id(change: Any) -> None:
     with pytest.raises(TokenInvalid):
         DecisionToken.decode(change(decide(assigned(), {}).decision_id))
 
@@ -216,7 +216,7 @@ def test_it_makes_other_ids_in_a_forked_child() -> None:
     assert theirs[:16] != decide(assignment, {}).nonce[:16]
 
 
-def test_it_refuses_a_policy_that_its_digest_does_not_name() -> None:
+def test_it_refuses_a_policy_with_another_digest() -> None:
     given = entry()
     given["baseline"]["policy"] = always("large")
     with pytest.raises(SnapshotRefused) as caught:
@@ -232,7 +232,7 @@ def test_it_refuses_a_policy_with_errors() -> None:
 @pytest.mark.parametrize(
     "broken", [{"baseline": None}, {"revision": "x"}, {"pin": {"reason": 1}}, {"rollout": {"mode": "half"}}]
 )
-def test_it_refuses_an_entry_that_is_none(broken: dict[str, Any]) -> None:
+def test_it_refuses_an_invalid_entry(broken: dict[str, Any]) -> None:
     with pytest.raises(SnapshotRefused) as caught:
         assigned({**entry(), **broken})
     assert caught.value.code == "malformed"

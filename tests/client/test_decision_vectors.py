@@ -21,14 +21,16 @@ def policies() -> dict[str, CompiledPolicy]:
 
 
 @pytest.mark.parametrize("case", VECTORS["routes"], ids=named)
-def test_it_routes_as_every_language_does(case: dict[str, Any], policies: dict[str, CompiledPolicy]) -> None:
+def test_it_routes_like_every_other_language(
+    case: dict[str, Any], policies: dict[str, CompiledPolicy]
+) -> None:
     route = policies[case["policy"]].route(case["request"], case["history"])
     assert (route.rule, route.alias, list(route.missing)) == (case["rule"], case["model"], case["missing"])
     assert not route.error
 
 
 @pytest.mark.parametrize("case", VECTORS["tasks"], ids=named)
-def test_it_goes_on_as_every_language_does(case: dict[str, Any]) -> None:
+def test_it_continues_like_every_other_language(case: dict[str, Any]) -> None:
     decision = decide(assigned(entry(VECTORS["policies"][case["policy"]])), case["request"])
     steps = [
         decision.next(Attempt(**a), expected_cost_nusd=case["expected_cost_nusd"]) for a in case["attempts"]

@@ -1,4 +1,4 @@
-"""Tasks on which the two policies of a rollout differ: found in both arms alike, counted by route pair."""
+"""Tasks on which the two policies of a rollout differ: detected equally in both arms, counted by route pair."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ LATCHED = {"escalate": {"to": "large", "on": ["refusal"], "latch": "conversation
 
 
 def rolling(baseline: dict[str, Any], candidate: dict[str, Any], **changes: Any) -> Any:
-    """An assignment whose rollout serves half of the units by each policy."""
+    """An assignment whose rollout serves half of the units with each policy."""
     rollout = {"id": "0192", "stage": 2, "mode": "percentage", "share_pcm": 50_000, "salt": "s"}
     return assigned(
         entry(baseline=side(baseline, 12), candidate=side(candidate, 13), rollout={**rollout, **changes})
@@ -30,7 +30,7 @@ def rolling(baseline: dict[str, Any], candidate: dict[str, Any], **changes: Any)
 
 
 def unit_of(assignment: Any, arm: str, start: int = 0) -> dict[str, str]:
-    """A conversation that this arm serves."""
+    """A conversation in this arm."""
     for number in range(start, start + 1_000):
         ids = {"conversation": f"c-{number}"}
         if decide(assignment, {}, ids).arm == arm:
@@ -71,7 +71,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("baseline", "candidate", "request_", "pair"), CASES.values(), ids=CASES)
-def test_it_names_the_route_pair_in_both_arms_alike(
+def test_it_names_the_same_route_pair_in_both_arms(
     baseline: dict[str, Any], candidate: dict[str, Any], request_: dict[str, Any], pair: str
 ) -> None:
     decisions = both(rolling(baseline, candidate), request_)
@@ -102,10 +102,10 @@ _requests = st.fixed_dictionaries(
 
 
 @given(_rules, _rules, st.sampled_from(["small", "large"]), _requests)
-def test_it_finds_what_evaluating_both_policies_finds(
+def test_it_finds_the_same_as_evaluating_both_policies(
     rules: list[tuple[str, str]], others: list[tuple[str, str]], default: str, request_: dict[str, Any]
 ) -> None:
-    """However the rules of the two overlap: shared rules are asked once, the others by themselves."""
+    """For any overlap of the two: shared rules are evaluated once, the others separately."""
 
     def policy(given: list[tuple[str, str]], otherwise: str) -> dict[str, Any]:
         fallback = ["large", "small"]
@@ -123,7 +123,7 @@ def test_it_finds_what_evaluating_both_policies_finds(
     assert [decision.model for decision in decisions] == models
 
 
-def test_it_says_nothing_outside_a_rollout_or_at_full() -> None:
+def test_it_reports_nothing_outside_a_rollout_or_at_full() -> None:
     assert decide(assigned(), {}).differing is None
     assert decide(rolling(two_stage(), always("large"), mode="full"), {}).differing is None
 
@@ -134,7 +134,7 @@ def test_no_task_differs_under_a_pin() -> None:
     assert decide(assigned(pinned), {}).differing == AGREE
 
 
-def test_it_compares_in_shadow_too() -> None:
+def test_it_also_compares_in_shadow() -> None:
     decision = decide(rolling(two_stage(), always("large"), mode="shadow"), {})
     assert (decision.arm, decision.differing) == ("baseline", "vendor/small>vendor/large")
 
@@ -152,7 +152,7 @@ def ended(assignment: Any, arm: str, attempt: Attempt, memory: Memory | None = N
 
 
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])
-def test_a_task_differs_once_the_policies_go_on_differently(arm: str) -> None:
+def test_a_task_differs_once_the_policies_continue_differently(arm: str) -> None:
     once = two_stage()
     del once["escalate"]
     assignment = rolling(once, two_stage())
@@ -169,7 +169,9 @@ def test_a_task_differs_once_the_policies_go_on_differently(arm: str) -> None:
         ({"retry": {"attempts": 1, "on": ["timeout"], "backoff_ms": 9}}, "timeout"),
     ],
 )
-def test_retries_and_waits_make_it_differ_too(arm: str, section: dict[str, Any], error: str | None) -> None:
+def test_different_retries_and_timeouts_make_it_differ(
+    arm: str, section: dict[str, Any], error: str | None
+) -> None:
     baseline = (
         two_stage(retry={"attempts": 1, "on": ["timeout"]}) if "backoff_ms" in str(section) else two_stage()
     )
@@ -189,8 +191,8 @@ def test_it_differs_from_the_second_attempt_on() -> None:
 
 
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])
-def test_a_unit_that_met_a_differing_task_differs_from_then_on(arm: str) -> None:
-    """Under policies with a latch: its conversation may have been escalated in one arm and not in the other."""
+def test_after_a_differing_task_all_tasks_of_its_unit_differ(arm: str) -> None:
+    """With policies that latch: its conversation may have been escalated in one arm only."""
     assignment, memory = rolling(two_stage(**LATCHED), HEAVY | LATCHED), Memory()
     unit = unit_of(assignment, arm)
     asked = [
@@ -201,7 +203,7 @@ def test_a_unit_that_met_a_differing_task_differs_from_then_on(arm: str) -> None
     assert decide(assignment, {}, other, memory).differing == AGREE
 
 
-def test_a_unit_is_forgotten_by_the_next_rollout() -> None:
+def test_the_next_rollout_forgets_units() -> None:
     policies, memory = (two_stage(**LATCHED), HEAVY | LATCHED), Memory()
     first, second = rolling(*policies), rolling(*policies, id="0193")
     unit = unit_of(first, "baseline")
@@ -210,7 +212,7 @@ def test_a_unit_is_forgotten_by_the_next_rollout() -> None:
     assert decide(second, {}, unit, memory).differing == AGREE
 
 
-def test_without_a_memory_of_units_each_task_stands_for_itself() -> None:
+def test_without_a_memory_of_units_each_task_is_separate() -> None:
     assignment, memory = rolling(two_stage(), HEAVY), Memory()
     unit = unit_of(assignment, "baseline")
     decide(assignment, {"prompt_tokens": 100}, unit, memory)
@@ -219,7 +221,7 @@ def test_without_a_memory_of_units_each_task_stands_for_itself() -> None:
 
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])
 def test_a_conversation_that_both_arms_would_have_latched_agrees(arm: str) -> None:
-    """Only the small model's rule differs; once escalated, both stay with the large one."""
+    """Only the small model's rule differs; after an escalation both stay with the large one."""
     assignment, memory = rolling(two_stage(**LATCHED), HEAVY | LATCHED), Memory()
     unit = unit_of(assignment, arm)
     first = decide(assignment, {"prompt_tokens": 9}, unit, memory)
@@ -229,7 +231,7 @@ def test_a_conversation_that_both_arms_would_have_latched_agrees(arm: str) -> No
     assert (second.rule, second.differing) == (("latch", AGREE) if arm == "baseline" else ("heavy", AGREE))
 
 
-def test_it_counts_differing_tasks_by_route_pair_and_decisions_beside_them() -> None:
+def test_it_counts_decisions_and_differing_tasks_by_route_pair() -> None:
     with FakeControlPlane() as plane:
         plane.serve("summaries", two_stage(), unit="conversation")
         plane.roll_out("summaries", always("large"), share_pcm=50_000)
@@ -237,7 +239,7 @@ def test_it_counts_differing_tasks_by_route_pair_and_decisions_beside_them() -> 
             for number in range(40):
                 request = {"prompt_tokens": 9_000 if number % 4 else 9}
                 decision = router.decide("summaries", request, {"conversation": f"c-{number}"})
-                if number != 39:  # decided, and never reported
+                if number != 39:  # decided, but never reported
                     router.record(decision, success=number % 8 > 0, cost_nusd=1_000)
         sums = {"tasks": 0, "failures": 0, "cost": 0}
         for bucket in plane.buckets("summaries"):
@@ -256,7 +258,7 @@ def test_it_counts_differing_tasks_by_route_pair_and_decisions_beside_them() -> 
         assert plane.tasks("summaries") == 39
 
 
-def test_it_folds_further_route_pairs_together() -> None:
+def test_it_combines_further_route_pairs() -> None:
     bucket = Bucket()
     for number in range(70):
         bucket.add(Outcome(success=True, cost_nusd=1, differing=f"v/a{number}>v/b"), None)
@@ -265,7 +267,7 @@ def test_it_folds_further_route_pairs_together() -> None:
     assert pairs["other"]["tasks"] == 6
 
 
-def test_it_says_nothing_of_a_bucket_of_which_some_tasks_are_not_known() -> None:
+def test_a_bucket_with_unknown_tasks_omits_them() -> None:
     bucket = Bucket()
     bucket.add(Outcome(success=True, differing=AGREE), None)
     assert bucket.as_dict(KEY)["differing"] == {}

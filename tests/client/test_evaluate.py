@@ -23,13 +23,13 @@ FLAKY = {"id": "flaky", "when": "history.failure_rate > 0.5 && history.tasks >= 
 
 
 class Broken(dict[str, Any]):
-    """A request whose reading fails, as a lazily loaded one might."""
+    """A request that fails when it is read, as a lazily loaded one might."""
 
     def get(self, *_: Any) -> Any:
         raise RuntimeError("the database is away")
 
 
-def test_it_says_why() -> None:
+def test_it_gives_its_reason() -> None:
     policy = compile_policy(two_stage())
     assert (
         policy.route({"prompt_tokens": 9_000}).reason
@@ -50,13 +50,13 @@ def test_it_prefers_the_note_as_the_reason() -> None:
 
 
 @pytest.mark.parametrize("request_", [Broken(), None, 5, "prompt"])
-def test_it_answers_with_the_guard_when_evaluation_fails(request_: Any) -> None:
+def test_it_answers_with_the_guard_if_evaluation_fails(request_: Any) -> None:
     route = compile_policy(two_stage(guard={"on_evaluation_error": "small"})).route(request_)
     assert (route.rule, route.alias, route.error) == ("guard", "small", True)
     assert "could not be evaluated" in route.reason
 
 
-def test_it_guards_with_the_strongest_model_unless_told() -> None:
+def test_the_guard_is_the_strongest_model_by_default() -> None:
     assert compile_policy(two_stage()).route(Broken()).alias == "large"
 
 
@@ -67,12 +67,12 @@ def test_it_never_raises(request_: dict[str, Any], history: Any) -> None:
     assert policy.route(request_, history).alias in ("small", "large")
 
 
-def test_it_refuses_to_compile_what_does_not_validate() -> None:
+def test_it_refuses_to_compile_an_invalid_policy() -> None:
     with pytest.raises(PolicyInvalid):
         compile_policy(two_stage(default="smal"))
 
 
-def test_it_ranks_by_the_list_when_there_is_one() -> None:
+def test_a_list_of_models_is_their_rank() -> None:
     shuffled = two_stage(
         models={"large": {"model": "v/l"}, "small": {"model": "v/s"}}, rank=["small", "large"]
     )
@@ -85,7 +85,7 @@ def test_it_ranks_by_the_list_when_there_is_one() -> None:
 def test_it_reads_a_window_as_history() -> None:
     policy = compile_policy(two_stage(rules=[FLAKY]))
     window = Window()
-    assert policy.route({}, window).missing == ()  # no tasks is known: surely not 4
+    assert policy.route({}, window).missing == ()  # no tasks is a known value: certainly not 4
     for failed in (True, True, True, False):
         window.record(failed)
     assert policy.route({}, window).rule == "flaky"
@@ -118,7 +118,7 @@ def test_it_counts_every_task_of_many_threads() -> None:
     assert window.reading() == (1.0, 175)
 
 
-def test_it_remembers_a_bounded_number_of_things() -> None:
+def test_its_memory_is_bounded() -> None:
     recent: Recent[int, int] = Recent(10)
     for key in range(1_000):
         recent.put(key, key)

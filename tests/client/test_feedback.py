@@ -1,4 +1,4 @@
-"""Feedback kept until it is acknowledged: in memory, in the spool, in bounds."""
+"""Feedback is kept until it is acknowledged: in memory, in the spool, within limits."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def sent(queue: FeedbackQueue) -> list[dict[str, Any]]:
     return found
 
 
-def test_it_gives_back_the_words_in_order_and_within_the_protocols_limits() -> None:
+def test_it_returns_feedback_in_order_and_within_the_limits_of_the_protocol() -> None:
     queue = FeedbackQueue()
     for number in range(1_234):
         queue.put(word(number))
@@ -41,7 +41,7 @@ def test_it_gives_back_the_words_in_order_and_within_the_protocols_limits() -> N
     assert (len(queue), queue.dropped) == (0, 0)
 
 
-def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feedback_being_queued_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     queue, waiting = FeedbackQueue(), list[int]()
     queue.put(word(1))
 
@@ -54,7 +54,7 @@ def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) ->
     assert (waiting, len(queue)) == ([1], 1)
 
 
-def test_it_cuts_by_size_too() -> None:
+def test_it_also_splits_by_size() -> None:
     queue = FeedbackQueue()
     for _ in range(600):
         queue.put({"decision_id": "x" * 4_000, "kind": "satisfaction", "score": 1})
@@ -72,7 +72,7 @@ def test_it_keeps_the_newest_when_there_is_no_room() -> None:
     assert sent(queue) == [word(number) for number in range(15, 25)]
 
 
-def test_it_bounds_what_waits_in_memory() -> None:
+def test_it_limits_the_feedback_in_memory() -> None:
     queue = FeedbackQueue(max_bytes=2_000)
     for number in range(100):
         queue.put(word(number))
@@ -82,7 +82,7 @@ def test_it_bounds_what_waits_in_memory() -> None:
     assert sent(queue)[-1] == word(99)
 
 
-def test_it_drops_the_one_word_that_is_refused() -> None:
+def test_it_drops_only_the_refused_feedback() -> None:
     queue = FeedbackQueue()
     for number in range(50):
         queue.put(word(number))
@@ -99,7 +99,7 @@ def test_it_drops_the_one_word_that_is_refused() -> None:
     assert queue.dropped == 1
 
 
-def test_it_keeps_on_disk_what_memory_has_no_room_for(tmp_path: Path) -> None:
+def test_what_exceeds_memory_is_kept_on_disk(tmp_path: Path) -> None:
     spool = Spool(tmp_path, orphaned_after_s=0)
     queue = FeedbackQueue(max_bytes=300, spool=spool.feedback())
     for number in range(20):
@@ -114,7 +114,7 @@ def test_it_keeps_on_disk_what_memory_has_no_room_for(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_bounds_the_disk_and_counts_what_goes(tmp_path: Path) -> None:
+def test_it_limits_the_disk_space_and_counts_drops(tmp_path: Path) -> None:
     queue = FeedbackQueue(spool=Spool(tmp_path, max_bytes=8_000).feedback())
     for number in range(50):
         queue.put(word(number))
@@ -123,7 +123,7 @@ def test_it_bounds_the_disk_and_counts_what_goes(tmp_path: Path) -> None:
     assert queue.dropped > 0
 
 
-def test_it_removes_a_damaged_file_and_leaves_those_of_others_alone(tmp_path: Path) -> None:
+def test_it_removes_a_damaged_file_and_ignores_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "0b0e8a30-0000-4000-8000-000000000000.feedback").write_text('{"feedback": [')
     others = tmp_path / "notes.feedback"
     others.write_text('{"feedback": []}')
@@ -132,14 +132,14 @@ def test_it_removes_a_damaged_file_and_leaves_those_of_others_alone(tmp_path: Pa
     assert (queue.oldest(), list(tmp_path.iterdir())) == (None, [others])
 
 
-def test_it_goes_on_in_memory_when_the_disk_refuses(tmp_path: Path) -> None:
+def test_it_continues_in_memory_if_the_disk_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     queue = FeedbackQueue(spool=Spool(tmp_path / "file").feedback())
     queue.put(word(1))
     assert sent(queue) == [word(1)]
 
 
-def test_it_refuses_what_is_no_json_where_it_is_given() -> None:
+def test_feedback_that_is_not_json_is_refused_immediately() -> None:
     queue = FeedbackQueue()
     with pytest.raises(TypeError):
         queue.put({"decision_id": object(), "kind": "satisfaction"})

@@ -1,4 +1,4 @@
-"""A policy as flagd flag definitions: what it says, and what it refuses. The proof is in `tests/integrations`."""
+"""A policy as flagd flag definitions: the conversion and its refusals. `tests/integrations` tests it with flagd."""
 
 import json
 from typing import Any
@@ -50,6 +50,6 @@ def test_what_flagd_cannot_do_is_refused_with_the_rule(when: str, what: str) -> 
         flag({**POLICY, "rules": rules})
 
 
-def test_a_pin_to_no_model_of_its_is_refused() -> None:
+def test_a_pin_to_an_unknown_model_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="the pin 'huge' is none of its models"):
         flag(POLICY, "huge")

@@ -1,4 +1,4 @@
-"""A router says what is so of itself: when it leaves, what it is called, and nothing is lost that a spool holds."""
+"""What a router reports about itself: when it leaves, its name; and nothing in a spool is lost."""
 
 import os
 from pathlib import Path
@@ -13,19 +13,19 @@ from tests.client.watching import eventually
 
 @pytest.mark.parametrize("key", [None, "", " \n"])
 def test_it_refuses_to_start_without_a_key(key: str | None) -> None:
-    """F20: else each poll failed with a traceback."""
+    """F20: otherwise each poll fails with a traceback."""
     with pytest.raises(ConfigurationError, match="key is missing or empty"):
         Router("http://pointsman.example", key, start=False)  # type: ignore[arg-type]
 
 
-def test_it_says_that_it_leaves(plane: FakeControlPlane) -> None:
+def test_it_signs_off(plane: FakeControlPlane) -> None:
     with plane.router(instance="job-1"):
         pass
     assert [(ack["router"], ack["state"]) for ack in plane.acks][-1] == ("job-1", "leaving")
 
 
-def test_a_forked_child_takes_a_name_of_its_own(plane: FakeControlPlane) -> None:
-    """F2: two processes under one name would pass for one in the readback."""
+def test_a_forked_child_gets_its_own_name(plane: FakeControlPlane) -> None:
+    """F2: two processes with one name would count as one in the readback."""
     with plane.router(instance="x" * 128) as router:
         reading, writing = os.pipe()
         child = os.fork()
@@ -42,8 +42,8 @@ def test_a_forked_child_takes_a_name_of_its_own(plane: FakeControlPlane) -> None
     assert len(name) == 128
 
 
-def test_an_outage_leaves_what_is_recorded_in_the_spool(plane: FakeControlPlane, tmp_path: Path) -> None:
-    """F13: however long it waits to try again, what is recorded reaches the disk within a flush interval."""
+def test_in_an_outage_records_are_spooled(plane: FakeControlPlane, tmp_path: Path) -> None:
+    """F13: for any retry delay, records reach the disk within a flush interval."""
     with (
         plane.router(spool=tmp_path, pace=Pace(first_poll_within=0, flush_every=0.05)) as router,
         plane.outage(),

@@ -1,4 +1,4 @@
-"""Prefork servers: the child has a thread of its own, and its parent's outcomes stay its parent's."""
+"""Prefork servers: a child has its own thread, and its parent's outcomes stay with its parent."""
 
 import io
 import logging
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Fork; the child's pid. The child ends without pytest's own ending, with 0 when `work` did not raise."""
+    """Fork, and return the child's pid. The child exits without pytest's cleanup, with 0 if `work` did not raise."""
     pid = os.fork()
     if pid:
         return pid
@@ -125,7 +125,7 @@ def test_it_starts_no_thread_in_a_child_of_a_router_that_has_none() -> None:
 
 
 class SlowLog(io.RawIOBase):
-    """Takes its time over each line, and says when it is at it."""
+    """Writes each line slowly, and signals when it does."""
 
     def __init__(self) -> None:
         self.writing = threading.Event()
@@ -140,7 +140,7 @@ class SlowLog(io.RawIOBase):
         return len(line)  # type: ignore[arg-type]
 
 
-def test_a_fork_waits_until_the_poller_writes_no_log(
+def test_a_fork_waits_until_the_poller_has_written_its_log_line(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow = SlowLog()
@@ -150,7 +150,7 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
     caplog.set_level(logging.INFO, logger.name)
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(background, "_FORK_WAITS_S", 60)  # however slow the machine
+    monkeypatch.setattr(background, "_FORK_WAITS_S", 60)  # for a slow machine
     plane.poll_interval_ms = 100
 
     async def line(_: object) -> None:
@@ -170,7 +170,7 @@ def test_a_fork_waits_until_the_poller_writes_no_log(
         assert {ended_well(pid) for pid in pids} == {True}
 
 
-def test_the_parent_goes_on_after_two_forks_at_once(plane: FakeControlPlane) -> None:
+def test_the_parent_continues_after_two_forks_at_once(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         for _ in range(2):
             router._background.pause()
@@ -194,7 +194,7 @@ def test_it_serves_in_workers_that_a_preloading_master_forks_and_replaces(plane:
         plane.serve("summaries", always("large"), version=2)
         alive = {*first[1:], replacement}
         assert plane.wait_for(lambda: workers(plane, version=2) >= alive)
-        # Each process polls for itself, and says what it applied.
+        # Each process polls for itself, and acknowledges what it applied.
         assert plane.wait_for(
             lambda: all(any(f"-{pid}-" in name for name in said(plane, 2)) for pid in alive)
         )
@@ -207,11 +207,11 @@ def test_it_serves_in_workers_that_a_preloading_master_forks_and_replaces(plane:
 
 
 def said(plane: FakeControlPlane, revision: int) -> set[str]:
-    """The routers that said that they applied it."""
+    """Return the routers that have acknowledged it."""
     return {ack["router"] for ack in plane.acks if ack["revision"] == revision}
 
 
 def workers(plane: FakeControlPlane, **where: int) -> set[int]:
-    """Those whose outcomes have arrived."""
+    """Return those whose outcomes have arrived."""
     found = [b for b in plane.buckets("summaries") if all(b[name] == value for name, value in where.items())]
     return {int(bucket["endpoint"].removeprefix("/")) for bucket in found}

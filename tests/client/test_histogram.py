@@ -1,4 +1,4 @@
-"""The exponential histogram that router and control plane share."""
+"""The exponential histogram shared by routers and control plane."""
 
 import math
 import sys
@@ -20,7 +20,7 @@ def above_edge(value: float, bucket: int) -> bool:
 
 
 @given(POSITIVE)
-def test_it_puts_every_value_between_its_edges_exactly(value: float) -> None:
+def test_every_value_lies_exactly_within_the_bounds_of_its_bucket(value: float) -> None:
     bucket = index(value)
     assert bucket is not None
     assert above_edge(value, bucket)
@@ -28,7 +28,7 @@ def test_it_puts_every_value_between_its_edges_exactly(value: float) -> None:
 
 
 @given(st.integers(-1000 * 16, 1023 * 16))
-def test_it_keeps_an_edge_in_the_lower_bucket_and_the_next_double_in_the_upper(bucket: int) -> None:
+def test_a_bound_belongs_to_the_lower_bucket_and_the_next_double_to_the_upper(bucket: int) -> None:
     edge = upper_edge(bucket)
     assert index(edge) == bucket
     assert index(math.nextafter(edge, math.inf)) == bucket + 1
@@ -42,13 +42,13 @@ def test_it_closes_powers_of_two_from_above(value: float, bucket: int) -> None:
 
 
 @given(POSITIVE.filter(lambda value: 1e-300 < value < 1e300))
-def test_it_guesses_within_two_point_two_percent(value: float) -> None:
+def test_its_estimates_are_within_2_2_percent(value: float) -> None:
     bucket = index(value)
     assert bucket is not None
     assert abs(middle(bucket) / value - 1) <= 0.0222
 
 
-def test_it_reaches_from_the_smallest_double_to_the_largest() -> None:
+def test_it_covers_the_smallest_and_the_largest_double() -> None:
     assert index(sys.float_info.max) == MAX_INDEX
     smallest = index(5e-324)
     assert smallest is not None
@@ -57,13 +57,13 @@ def test_it_reaches_from_the_smallest_double_to_the_largest() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf])
-def test_it_refuses_what_is_no_amount(value: float) -> None:
+def test_it_refuses_invalid_amounts(value: float) -> None:
     with pytest.raises(ValueError, match="finite values from 0 up"):
         index(value)
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=60), st.lists(st.integers(0, 10**9), max_size=60))
-def test_it_merges_to_what_recording_all_would_give(left: list[int], right: list[int]) -> None:
+def test_merging_equals_recording_everything(left: list[int], right: list[int]) -> None:
     merged, whole = Histogram(), Histogram()
     other = Histogram()
     for value in left:
@@ -131,6 +131,6 @@ def test_it_reads_quantiles() -> None:
         {"scale": 4, "zero": 0, "counts": {"99999": 1}},
     ],
 )
-def test_it_refuses_a_form_that_contradicts_itself(data: dict[str, object]) -> None:
+def test_it_refuses_inconsistent_data(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="histogram"):
         Histogram.from_dict(data)

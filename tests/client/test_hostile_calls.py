@@ -1,4 +1,4 @@
-"""Whatever a caller hands over: `decide`, `next` and `record` never raise into its request."""
+"""For any arguments, `decide`, `next` and `record` never raise into the caller's request."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 
 class Hostile:
-    """Fails at every look."""
+    """Fails at every access."""
 
     def _refuse(self, *_: object) -> Any:
         raise Refusal
@@ -150,13 +150,13 @@ def test_it_never_raises(
 
 
 @pytest.mark.parametrize("make", [list, dict, Hostile, Vanished])
-def test_it_answers_for_a_workload_that_is_no_name(make: type) -> None:
+def test_it_answers_for_an_invalid_workload_name(make: type) -> None:
     decision = ROUTERS["full"].decide(make())
     assert (decision.model, decision.version) == ("", 0)
 
 
 @pytest.mark.parametrize("make", [Vanished, Hostile, list])
-def test_it_decides_without_what_cannot_be_read(make: type) -> None:
+def test_it_ignores_unreadable_inputs(make: type) -> None:
     decision = ROUTERS["percentage"].decide("summaries", make(), make())
     assert (decision.rule, decision.model) == ("default", "vendor/small")
 
@@ -165,7 +165,7 @@ def test_it_decides_for_a_pinned_workload_whose_ids_cannot_be_read() -> None:
     assert ROUTERS["pinned"].decide("summaries", {}, HostileMapping()).rule == "pin"
 
 
-def test_it_decides_by_its_own_time_when_the_callers_clock_fails() -> None:
+def test_it_uses_its_own_time_if_the_callers_clock_fails() -> None:
     def clock() -> float:
         raise OSError("no time")
 

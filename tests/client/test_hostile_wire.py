@@ -1,4 +1,4 @@
-"""Connections that cannot be made, headers and files that no honest control plane writes: told, and survived."""
+"""Failing connections, and headers and files that no correct control plane sends, are reported and survived."""
 
 import gzip
 import hashlib
@@ -27,7 +27,9 @@ def last_error(router: Router) -> str:
     return str(router.status()["last_error"])
 
 
-def test_it_polls_on_after_an_etag_that_cannot_be_sent_back(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_it_keeps_polling_after_an_etag_that_cannot_be_sent_back(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
     def odd(request: Request, reply: Reply) -> Reply:
         return replace(reply, headers={**reply.headers, "ETag": '"caf\xe9"'}) if reply.body else reply
 
@@ -37,19 +39,19 @@ def test_it_polls_on_after_an_etag_that_cannot_be_sent_back(plane: FakeControlPl
         assert eventually(lambda: router.revision == 2)
 
 
-def test_it_takes_a_key_with_the_line_break_of_its_file(plane: FakeControlPlane) -> None:
+def test_it_accepts_a_key_with_a_trailing_line_break(plane: FakeControlPlane) -> None:
     with Router(plane.url, plane.key + "\n", pace=AT_ONCE) as router:
         assert router.wait_ready(10)
 
 
-def test_it_says_of_a_bad_key_what_is_wrong_and_not_what_it_is(plane: FakeControlPlane) -> None:
+def test_it_explains_a_bad_key_without_showing_it(plane: FakeControlPlane) -> None:
     with Router(plane.url, "pmr_se\ncret", pace=AT_ONCE) as router:
         said = last_error(router)
     assert "the key contains characters" in said
     assert "cret" not in said
 
 
-def test_it_tells_of_a_proxy_that_it_cannot_use_and_tries_again(
+def test_it_reports_an_unusable_proxy_and_tries_again(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -65,7 +67,7 @@ def test_it_tells_of_a_proxy_that_it_cannot_use_and_tries_again(
 
 
 @pytest.mark.parametrize("url", ["http://x:99999", "http://[::1", "http://:80", "ftp://x", "x"])
-def test_it_refuses_an_address_that_cannot_be_one(url: str) -> None:
+def test_it_refuses_an_invalid_url(url: str) -> None:
     with pytest.raises(ConfigurationError, match="must be like"):
         Router(url, "pmr_test", start=False)
 
@@ -74,11 +76,11 @@ def test_it_refuses_an_address_that_cannot_be_one(url: str) -> None:
     "value",
     ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "x", "", "Mon, 32 Jan 2026 00:00:00 GMT", "nan"],
 )
-def test_it_passes_over_a_retry_after_that_is_none(value: str) -> None:
+def test_it_ignores_an_invalid_retry_after(value: str) -> None:
     assert _retry_after(value) is None
 
 
-def test_it_reads_no_problem_out_of_rubbish() -> None:
+def test_it_ignores_an_unreadable_problem() -> None:
     assert Answer(422, b"[" * 200_000).bad_entries == set()
 
 
@@ -93,7 +95,7 @@ def test_it_reads_no_problem_out_of_rubbish() -> None:
         [{"etag": None, "signature": None, "length": "2"}],
     ],
 )
-def test_it_starts_without_a_store_that_another_hand_wrote(tmp_path: Path, index: Any) -> None:
+def test_it_starts_despite_a_foreign_store(tmp_path: Path, index: Any) -> None:
     rest = json.dumps(index).encode() + b"\n{}"
     path = tmp_path / "snapshot"
     path.write_bytes(MAGIC + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
@@ -104,7 +106,7 @@ def test_it_starts_without_a_store_that_another_hand_wrote(tmp_path: Path, index
     assert not router.ready
 
 
-def test_it_rejects_a_share_beyond_all_numbers_alone(plane: FakeControlPlane) -> None:
+def test_it_rejects_only_the_workload_with_an_infinite_share(plane: FakeControlPlane) -> None:
     def endless(request: Request, reply: Reply) -> Reply:
         return replace(reply, body=reply.body.replace(b'"share_pcm": 777', b'"share_pcm": 1e999'))
 
@@ -119,7 +121,7 @@ def test_it_rejects_a_share_beyond_all_numbers_alone(plane: FakeControlPlane) ->
 
 @pytest.fixture(scope="module")
 def bomb() -> bytes:
-    """A gigabyte in a megabyte, and that once more: some kilobytes."""
+    """A gigabyte compressed to a megabyte, and again: some kilobytes."""
     deflater = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
     piece = bytes(1 << 20)
     once = b"".join([deflater.compress(piece) for _ in range(1_024)]) + deflater.flush()
@@ -127,7 +129,7 @@ def bomb() -> bytes:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br, gzip"])
-def test_it_inflates_no_more_of_an_answer_than_it_may_hold(
+def test_it_decompresses_no_more_than_the_limit(
     plane: FakeControlPlane, bomb: bytes, coding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent = threading.Event()
@@ -149,7 +151,7 @@ def test_it_inflates_no_more_of_an_answer_than_it_may_hold(
     assert grown_kb < 200 * 1024
 
 
-def test_it_reads_an_answer_to_outcomes_only_as_far_as_a_problem_may_be_long(plane: FakeControlPlane) -> None:
+def test_it_reads_a_response_to_outcomes_only_up_to_a_limit(plane: FakeControlPlane) -> None:
     def endless(request: Request, reply: Reply) -> Reply:
         return replace(reply, body=b"[" * (2 << 20)) if "outcomes" in request.path else reply
 

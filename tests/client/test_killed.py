@@ -1,4 +1,4 @@
-"""Routers killed without warning (kill -9) while answers get lost: what reached the spool counts exactly once."""
+"""Routers killed without warning (kill -9) while responses get lost: what reached the spool counts exactly once."""
 
 import json
 import random
@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).with_name("router_process.py")
 
 @pytest.fixture
 def plane() -> Iterator[FakeControlPlane]:
-    """Commits what it gets, and loses two of three answers to outcomes and feedback."""
+    """Commits everything, and loses two of three responses to outcomes and feedback."""
     chance = random.Random(5)
 
     def lose_answers(request: Request, reply: Reply) -> Reply:
@@ -36,8 +36,9 @@ def plane() -> Iterator[FakeControlPlane]:
 
 
 def killed(plane: FakeControlPlane, spool: Path, name: str) -> tuple[set[str], set[str]]:
-    """Start a router and kill it while a batch lies on its disk whose answer was lost, and some feedback;
-    (batches, decisions with feedback) that it left there.
+    """Start a router, and kill it while its disk contains a batch whose response was lost, and some feedback.
+
+    Return (batches, decisions with feedback) that it left there.
     """
     command = [sys.executable, str(SCRIPT), plane.url, str(spool), name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -69,7 +70,7 @@ def test_what_is_on_disk_counts_exactly_once(plane: FakeControlPlane, tmp_path: 
     plane.tamper = None
     heir = Spool(spool, orphaned_after_s=0)
     with plane.router(spool=heir, pace=Pace(first_poll_within=0, flush_every=0.05, stop_within=20)):
-        # Torn writes are temporary files of a name that nobody reads.
+        # Torn writes are temporary files with names that nobody reads.
         assert eventually(lambda: not [file for file in spool.iterdir() if not file.name.startswith(".")])
     assert left_batches <= set(plane.batches)
     assert left_words <= {word["decision_id"] for word in plane.feedback}

@@ -1,4 +1,4 @@
-"""A proxy that cuts what hangs too long: the router asks for less, and loses nothing by it."""
+"""A proxy with a short time limit: the router requests shorter polls, and loses nothing."""
 
 import pytest
 
@@ -18,7 +18,7 @@ class Clock:
         return self.now
 
 
-def test_it_asks_for_half_after_each_cut_and_then_polls_plainly() -> None:
+def test_it_halves_the_wait_after_each_cut_and_then_polls_plainly() -> None:
     wait, asked = LongPollWait(25), []
     while wait.seconds:
         asked.append(wait.seconds)
@@ -33,7 +33,7 @@ def test_a_poll_that_did_not_hang_was_not_cut(asked: int, took: float) -> None:
     assert wait.seconds == 25
 
 
-def test_it_tries_the_whole_wait_again_after_an_hour() -> None:
+def test_it_tries_the_full_wait_again_after_an_hour() -> None:
     clock = Clock()
     wait = LongPollWait(25, clock)
     wait.was_cut(25, 3.0)
@@ -44,7 +44,7 @@ def test_it_tries_the_whole_wait_again_after_an_hour() -> None:
 
 
 @pytest.mark.parametrize("how", ["504", "reset"])
-def test_a_proxy_that_cuts_after_a_second_is_no_outage(how: str) -> None:
+def test_a_proxy_with_a_limit_of_a_second_causes_no_outage(how: str) -> None:
     with FakeControlPlane() as plane, CuttingProxy(plane.url, after_s=1.2, how=how) as proxy:
         plane.serve("w", two_stage())
         with Router(proxy.url, plane.key, pace=Pace(first_poll_within=0)) as router:

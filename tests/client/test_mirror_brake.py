@@ -1,4 +1,4 @@
-"""The brake of mirrors: a candidate's model that fails, hangs or is slow is not called beside every task."""
+"""The brake of mirrors: a candidate's model that fails, hangs or is slow is not called for every task."""
 
 import logging
 from typing import Any
@@ -36,7 +36,7 @@ def plane(plane: FakeControlPlane) -> FakeControlPlane:
 
 
 def task(router: Router, **ended: Any) -> Decision:
-    """A task whose mirror, if it may have one, ends so."""
+    """A task whose mirror, if it may have one, ends like this."""
     decision = router.decide("summaries")
     router.record(decision, success=True, cost_nusd=1, **(ended if decision.mirror else {}))
     return decision
@@ -48,7 +48,7 @@ WELL = {"mirror_success": True, "mirror_latency_ms": 100}
 
 
 @pytest.mark.parametrize("ended", [FAILED, SLOW], ids=["failed", "slow"])
-def test_it_stops_mirrors_that_fail_or_are_slow_and_says_so_once(
+def test_it_stops_failing_or_slow_mirrors_and_reports_it_once(
     plane: FakeControlPlane, brake: MirrorBrake, ended: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with plane.router(mirror_brake=brake) as router:
@@ -63,7 +63,7 @@ def test_it_stops_mirrors_that_fail_or_are_slow_and_says_so_once(
     ]
 
 
-def test_it_lets_go_after_a_while_and_looks_at_new_ends_only(
+def test_it_releases_after_a_while_and_counts_only_new_results(
     plane: FakeControlPlane, brake: MirrorBrake, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "pointsman")
@@ -81,13 +81,13 @@ def test_it_lets_go_after_a_while_and_looks_at_new_ends_only(
         )
 
 
-def test_mirrors_that_hang_are_not_piled_up(plane: FakeControlPlane, brake: MirrorBrake) -> None:
+def test_hanging_mirrors_do_not_accumulate(plane: FakeControlPlane, brake: MirrorBrake) -> None:
     with plane.router(mirror_brake=brake) as router:
         waiting = [router.decide("summaries") for _ in range(9)]
         assert [decision.mirror for decision in waiting] == [True] * 6 + [False] * 3
 
 
-def test_recorded_tasks_make_room(plane: FakeControlPlane, brake: MirrorBrake) -> None:
+def test_recorded_tasks_free_their_places(plane: FakeControlPlane, brake: MirrorBrake) -> None:
     with plane.router(mirror_brake=brake) as router:
         assert all(task(router).mirror for _ in range(50)), "nobody says how they ended: that is no failure"
 
@@ -97,13 +97,13 @@ def test_a_few_failures_stop_nothing(plane: FakeControlPlane, brake: MirrorBrake
         assert all(task(router, **(FAILED if at % 4 == 0 else WELL)).mirror for at in range(40))
 
 
-def test_a_decision_says_the_same_at_every_look(plane: FakeControlPlane, brake: MirrorBrake) -> None:
+def test_a_decision_gives_the_same_answer_every_time(plane: FakeControlPlane, brake: MirrorBrake) -> None:
     with plane.router(mirror_brake=brake) as router:
         first = router.decide("summaries")
         assert [first.mirror for _ in range(20)] == [True] * 20
 
 
-def test_the_control_plane_is_told_and_a_candidate_without_an_answer_has_not_succeeded(
+def test_the_control_plane_is_informed_and_a_missing_answer_is_not_a_success(
     plane: FakeControlPlane, brake: MirrorBrake
 ) -> None:
     with plane.router(mirror_brake=brake) as router:
@@ -117,15 +117,15 @@ def test_the_control_plane_is_told_and_a_candidate_without_an_answer_has_not_suc
     assert (bucket["tasks"], bucket["successes"]) == (7, 7), "the tasks themselves are as good as ever"
 
 
-def test_where_all_is_well_no_new_count_is_sent(plane: FakeControlPlane, brake: MirrorBrake) -> None:
-    """A control plane of before refuses members that it does not know."""
+def test_without_stopped_mirrors_no_new_member_is_sent(plane: FakeControlPlane, brake: MirrorBrake) -> None:
+    """An older control plane refuses unknown members."""
     with plane.router(mirror_brake=brake) as router:
         task(router, **WELL)
     (bucket,) = plane.buckets("summaries")
     assert not {"failed", "braked"} & bucket["mirror"].keys()
 
 
-def test_rollouts_are_braked_one_by_one(brake: MirrorBrake) -> None:
+def test_each_rollout_has_its_own_brake(brake: MirrorBrake) -> None:
     for at in range(4):
         assert brake.lets("r-1", "a", str(at))
         brake.ended("r-1", "a", str(at), failed=True, latency_ms=None)
@@ -134,7 +134,7 @@ def test_rollouts_are_braked_one_by_one(brake: MirrorBrake) -> None:
     assert brake.braked == ["a"]
 
 
-def test_a_rollout_that_ended_while_braked_is_not_named_for_ever(brake: MirrorBrake, clock: Clock) -> None:
+def test_a_rollout_that_ended_while_braked_is_forgotten(brake: MirrorBrake, clock: Clock) -> None:
     for at in range(4):
         brake.lets("r-1", "a", str(at))
         brake.ended("r-1", "a", str(at), failed=True, latency_ms=None)
@@ -147,7 +147,7 @@ def test_a_rollout_that_ended_while_braked_is_not_named_for_ever(brake: MirrorBr
     [{"over": 0}, {"bad_share": 0}, {"bad_share": 2}, {"slowest_ms": 0}, {"under_way": 0}, {"rest_s": 0}],
     ids=str,
 )
-def test_bounds_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="a mirror brake takes"):
         MirrorBrake(**wrong)
 
@@ -155,7 +155,7 @@ def test_bounds_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "odd", [{"mirror_latency_ms": "soon"}, {"mirror_latency_ms": -1}, {"mirror_error": ""}], ids=str
 )
-def test_odd_ends_raise_nothing(plane: FakeControlPlane, brake: MirrorBrake, odd: dict[str, Any]) -> None:
+def test_odd_results_raise_nothing(plane: FakeControlPlane, brake: MirrorBrake, odd: dict[str, Any]) -> None:
     with plane.router(mirror_brake=brake) as router:
         task(router, **odd)
         assert router.status()["outcomes_recorded"] == 1

@@ -1,6 +1,6 @@
-"""A control plane that is killed and restarted again and again, while a router goes on.
+"""A control plane that is repeatedly killed and restarted while a router runs.
 
-`POINTSMAN_OUTAGE_SECONDS=120 pytest tests/client/test_outage.py` makes each last two minutes.
+`POINTSMAN_OUTAGE_SECONDS=120 pytest tests/client/test_outage.py` makes each test last two minutes.
 """
 
 import json
@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).with_name("plane_process.py")
 
 
 class PlaneProcess:
-    """The killable control plane: one port, one journal, a higher revision at each start."""
+    """The control plane to kill: one port, one journal, a higher revision at each start."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -110,7 +110,7 @@ def test_it_fails_no_decision_and_loses_no_outcome_through_outages(
     assert (status["outcomes_dropped"], status["outcomes_refused"]) == (0, 0)
 
 
-def test_a_line_that_a_kill_cut_takes_no_later_one_with_it(tmp_path: Path) -> None:
+def test_a_line_cut_by_a_kill_does_not_damage_the_next(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     journal.write_bytes(b'{"batch_id": "0b1c')
     for tasks in (1, 2):

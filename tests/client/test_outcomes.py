@@ -1,4 +1,4 @@
-"""Outcomes folded into minutes, cut into batches, kept until acknowledged."""
+"""Outcomes are folded into minutes, split into batches, and kept until they are acknowledged."""
 
 import json
 from dataclasses import replace
@@ -61,7 +61,7 @@ def sealed(buffer: OutcomeBuffer) -> list[dict[str, Any]]:
 
 
 @given(st.lists(outcomes(), max_size=30), st.none() | st.integers(0, 10**9))
-def test_it_never_makes_a_bucket_that_contradicts_itself(told: list[Outcome], cap: int | None) -> None:
+def test_its_buckets_are_always_consistent(told: list[Outcome], cap: int | None) -> None:
     bucket = Bucket()
     for outcome in told:
         bucket.add(outcome, cap)
@@ -70,7 +70,7 @@ def test_it_never_makes_a_bucket_that_contradicts_itself(told: list[Outcome], ca
     assert data["tasks"] == len(told)
 
 
-def test_it_writes_the_bucket_of_the_protocol() -> None:
+def test_it_writes_the_example_of_the_protocol() -> None:
     bucket = Bucket()
     bucket.add(GOOD, 300_000)
     failed = replace(
@@ -103,7 +103,7 @@ def test_it_writes_the_bucket_of_the_protocol() -> None:
     }  # fmt: skip
 
 
-def test_it_leaves_a_shadow_cost_out_on_both_sides_when_one_is_unknown() -> None:
+def test_if_one_shadow_cost_is_unknown_both_are_omitted() -> None:
     bucket = Bucket()
     bucket.add(replace(GOOD, shadow=Shadow("small", "large", False, 400_000, None)), None)
     bucket.add(replace(GOOD, shadow=Shadow("small", "large", False, 400_000, 900_000)), None)
@@ -119,14 +119,14 @@ def test_it_counts_a_candidate_that_could_not_be_evaluated() -> None:
     assert bucket.as_dict(KEY)["shadow"]["evaluation_errors"] == 1
 
 
-def test_it_keeps_money_exact_beyond_what_doubles_hold() -> None:
+def test_money_is_exact_beyond_the_precision_of_doubles() -> None:
     bucket = Bucket()
     for _ in range(3):
         bucket.add(replace(GOOD, cost_nusd=2**53 - 1), None)
     assert bucket.as_dict(KEY)["cost_nusd"]["sum"] == 3 * (2**53 - 1)
 
 
-def test_it_adds_up_over_partial_batches_of_one_minute() -> None:
+def test_partial_batches_of_one_minute_add_up() -> None:
     buffer = OutcomeBuffer("r-1")
     buffer.record(KEY, GOOD)
     first = sealed(buffer)
@@ -137,7 +137,7 @@ def test_it_adds_up_over_partial_batches_of_one_minute() -> None:
     assert (buffer.recorded, buffer.accepted, buffer.tasks_waiting) == (3, 3, 0)
 
 
-def test_it_cuts_batches_at_the_protocols_limits() -> None:
+def test_it_splits_batches_at_the_limits_of_the_protocol() -> None:
     keys = [KEY._replace(endpoint=f"/{number}") for number in range(2 * MAX_BUCKETS + 1)]
     bucket = Bucket()
     bucket.add(GOOD, None)
@@ -148,7 +148,7 @@ def test_it_cuts_batches_at_the_protocols_limits() -> None:
         assert len(json.loads(batch.body)["buckets"]) <= MAX_BUCKETS
 
 
-def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcomes_being_queued_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer, waiting = OutcomeBuffer("r-1"), list[int]()
     buffer.record(KEY, GOOD)
     buffer.record(KEY, GOOD)
@@ -162,7 +162,7 @@ def test_what_is_being_put_in_line_waits_too(monkeypatch: pytest.MonkeyPatch) ->
     assert (waiting, buffer.tasks_waiting) == ([2], 2)
 
 
-def test_it_sends_the_same_bytes_again_until_they_are_accepted() -> None:
+def test_it_resends_the_same_bytes_until_they_are_accepted() -> None:
     buffer = OutcomeBuffer("r-1")
     buffer.record(KEY, GOOD)
     buffer.seal()
@@ -173,7 +173,7 @@ def test_it_sends_the_same_bytes_again_until_they_are_accepted() -> None:
     assert buffer.oldest() is None
 
 
-def test_it_drops_and_counts_a_task_that_needs_one_bucket_too_many() -> None:
+def test_it_drops_and_counts_tasks_beyond_the_limit_of_buckets() -> None:
     buffer = OutcomeBuffer("r-1", max_buckets=2)
     told = [buffer.record(KEY._replace(endpoint=f"/{number}"), GOOD) for number in (1, 2, 3, 1)]
     assert told == [True, True, False, True]
@@ -191,7 +191,7 @@ def test_it_drops_and_counts_the_oldest_batch_when_memory_is_full() -> None:
     assert buffer.dropped == 20 - len(left)
 
 
-def test_it_sends_on_what_is_good_in_a_refused_batch() -> None:
+def test_it_resends_the_good_part_of_a_refused_batch() -> None:
     buffer = OutcomeBuffer("r-1")
     for endpoint in "abc":
         buffer.record(KEY._replace(endpoint=endpoint), GOOD)
@@ -204,11 +204,11 @@ def test_it_sends_on_what_is_good_in_a_refused_batch() -> None:
     assert rest.id != batch.id
     assert [bucket["endpoint"] for bucket in json.loads(rest.body)["buckets"]] == ["a", "c"]
     assert (buffer.refused, buffer.tasks_waiting) == (1, 2)
-    # After a crash in between, the same refusal makes the same batch, and it is counted once.
+    # After a crash in between, the same refusal produces the same batch, so it counts once.
     assert batch.without({("buckets", 1)})[0].id == rest.id
 
 
-def test_it_gives_up_a_batch_whose_fault_nobody_names() -> None:
+def test_it_drops_a_batch_refused_without_details() -> None:
     buffer = OutcomeBuffer("r-1")
     buffer.record(KEY, GOOD)
     buffer.seal()
@@ -243,7 +243,7 @@ def test_it_keeps_a_batch_and_its_id_on_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_takes_over_only_what_nobody_has_touched_for_a_while(tmp_path: Path) -> None:
+def test_it_takes_over_only_files_untouched_for_a_while(tmp_path: Path) -> None:
     first, second = OutcomeBuffer("r-1", spool=Spool(tmp_path)), OutcomeBuffer("r-2", spool=Spool(tmp_path))
     first.record(KEY, GOOD)
     first.seal()
@@ -251,7 +251,7 @@ def test_it_takes_over_only_what_nobody_has_touched_for_a_while(tmp_path: Path) 
     assert second.oldest() is None
 
 
-def test_it_bounds_the_spool_and_counts_what_goes(tmp_path: Path) -> None:
+def test_it_limits_the_spool_and_counts_drops(tmp_path: Path) -> None:
     buffer = OutcomeBuffer("r-1", spool=Spool(tmp_path, max_bytes=5_000))
     for endpoint in range(20):
         buffer.record(KEY._replace(endpoint=f"/{endpoint}"), GOOD)
@@ -275,12 +275,12 @@ def test_it_removes_a_damaged_file_from_the_spool(tmp_path: Path) -> None:
         b'{"batch_id": "5f0c7a60-0000-4000-8000-000000000000", "router": 7, "buckets": []}',
     ],
 )
-def test_it_sends_on_past_a_file_that_nobody_can_send(tmp_path: Path, body: bytes) -> None:
+def test_it_skips_a_file_that_cannot_be_sent(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "5f0c7a60-0000-4000-8000-000000000000.json").write_bytes(body)
     assert list(Spool(tmp_path, orphaned_after_s=0).orphans(set())) == []
 
 
-def test_it_leaves_alone_what_it_did_not_put_there(tmp_path: Path) -> None:
+def test_it_ignores_files_that_are_not_its_own(tmp_path: Path) -> None:
     others = tmp_path / "config.json"
     others.write_text('{"port": 8000}')
     spool = Spool(tmp_path, max_bytes=1, orphaned_after_s=0)
@@ -292,7 +292,7 @@ def test_it_leaves_alone_what_it_did_not_put_there(tmp_path: Path) -> None:
     assert others.exists()
 
 
-def test_it_keeps_a_batch_that_cannot_be_read_just_now(
+def test_it_keeps_a_batch_that_is_temporarily_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buffer = OutcomeBuffer("r-1", spool=Spool(tmp_path))
@@ -309,7 +309,7 @@ def test_it_keeps_a_batch_that_cannot_be_read_just_now(
     assert [batch.count for batch in spool.orphans(set())] == [1]
 
 
-def test_it_goes_on_in_memory_when_the_disk_refuses(tmp_path: Path) -> None:
+def test_it_continues_in_memory_if_the_disk_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     buffer = OutcomeBuffer("r-1", spool=Spool(tmp_path / "file"))
     buffer.record(KEY, GOOD)
@@ -317,7 +317,7 @@ def test_it_goes_on_in_memory_when_the_disk_refuses(tmp_path: Path) -> None:
     assert buffer.tasks_waiting == 1
 
 
-def test_it_counts_what_the_end_loses() -> None:
+def test_it_counts_what_is_lost_at_the_end() -> None:
     buffer = OutcomeBuffer("r-1")
     buffer.record(KEY, GOOD)
     buffer.seal()

@@ -1,4 +1,4 @@
-"""What only the control plane knows: the workload's own rules and the model catalogue."""
+"""Checks that only the control plane can make: the workload's rules and the model catalogue."""
 
 from dataclasses import replace
 from typing import Any
@@ -58,7 +58,7 @@ def test_it_refuses_models_that_do_not_exist_or_are_disabled() -> None:
     ]
 
 
-def test_it_warns_of_an_escalation_to_a_worse_model() -> None:
+def test_it_warns_about_an_escalation_to_a_worse_model() -> None:
     worse = replace(LARGE, quality=0.79)
     assert found(two_stage(), large=worse) == [("escalate.to", "escalates_down", "warning")]
     assert found(two_stage(), large=replace(LARGE, quality=None)) == []
@@ -77,23 +77,23 @@ def test_it_warns_of_an_escalation_to_a_worse_model() -> None:
         ("request.prompt_tokens <= 16000", None),
     ],
 )
-def test_it_holds_prompts_against_the_context_window(when: str, severity: str | None) -> None:
+def test_it_compares_prompts_with_the_context_window(when: str, severity: str | None) -> None:
     assert found(tokens(when)) == ([("rules[0].when", "context_too_small", severity)] if severity else [])
 
 
 @pytest.mark.parametrize(
     ("budget", "severities"),
     [
-        (749, ["error", "error"]),  # small: one token in, one out is 750
+        (749, ["error", "error"]),  # small: one token in and one out cost 750
         (750, ["error", "warning"]),
-        (299_999, ["error", "warning"]),  # a usual call of small: 150,000 in, 150,000 out
+        (299_999, ["error", "warning"]),  # a typical call of small: 150,000 in, 150,000 out
         (300_000, ["error"]),
         (24_017_999, ["error"]),
-        (24_018_000, ["warning"]),  # the rule lets 8,001 tokens and more through to the large one
+        (24_018_000, ["warning"]),  # the rule sends prompts of 8,001 tokens and more to the large model
         (30_000_000, []),
     ],
 )
-def test_it_holds_the_budget_against_one_call(budget: int, severities: list[str]) -> None:
+def test_it_compares_the_budget_with_one_call(budget: int, severities: list[str]) -> None:
     problems = found(two_stage(budget={"max_cost_per_task_nusd": budget}))
     assert all(problem[:2] == ("budget.max_cost_per_task_nusd", "budget_too_small") for problem in problems)
     assert sorted(problem[2] for problem in problems) == sorted(severities)

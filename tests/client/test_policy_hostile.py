@@ -1,4 +1,4 @@
-"""What an attacker or an accident might send: a problem each time, never a crash, never slow."""
+"""Input from attackers or accidents: always a problem, never a crash, never slow."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from pointsman.errors import PolicyInvalid
 from pointsman.policy import parse, validate
 from tests.client.policies import two_stage
 
-MOST_CALLS = 1_000_000  # twice what the largest crowd of mistakes takes, and thirty times all else
+MOST_CALLS = 1_000_000  # twice what the largest set of mistakes needs, and thirty times everything else
 T = TypeVar("T")
 
 CONDITIONS = {
@@ -40,7 +40,7 @@ CONDITIONS = {
 
 
 def briefly(action: Callable[[], T]) -> T:
-    """The action's result, after at most `MOST_CALLS` calls: the same number on every machine, busy or not."""
+    """Run the action with at most `MOST_CALLS` calls: the same limit on every machine, busy or not."""
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -70,7 +70,7 @@ def test_it_refuses_a_document_with_a_hostile_condition(text: str) -> None:
     assert any(problem.severity == "error" for problem in problems)
 
 
-def test_it_checks_the_largest_conditions_at_once() -> None:
+def test_it_checks_the_largest_conditions_quickly() -> None:
     rule = " || ".join(f"request.prompt_tokens == {10_000 + n}" for n in range(55))
     assert briefly(lambda: examine(rule, FIRST_STAGE))[1] == []
 
@@ -95,7 +95,7 @@ def test_it_refuses_hostile_data(data: Any) -> None:
     assert any(problem.severity == "error" for problem in problems)
 
 
-def test_it_refuses_data_deeper_than_the_stack() -> None:
+def test_it_refuses_data_nested_deeper_than_the_stack() -> None:
     data: Any = []
     for _ in range(sys.getrecursionlimit() * 3):
         data = [data]
@@ -127,14 +127,14 @@ def test_it_refuses_hostile_text(text: str) -> None:
 
 
 def crowd(leaf: str, rules: int, leaves: int) -> dict[str, Any]:
-    """Many long rules that differ in their last comparison only: the costliest to compare."""
+    """Many long rules that differ only in their last comparison: the most expensive to compare."""
     shared = [leaf.format(n) for n in range(leaves - 1)]
     whens = [" || ".join([*shared, f"request.turns == {1_000 + rule}"]) for rule in range(rules)]
     return two_stage(rules=[{"id": f"r{n}", "when": when, "use": "large"} for n, when in enumerate(whens)])
 
 
 @pytest.mark.parametrize("leaf", ["abcdef{} == 1", "request.promt_tokens == {}"])
-def test_it_names_each_of_a_crowd_of_mistakes(leaf: str) -> None:
+def test_it_names_each_of_many_mistakes(leaf: str) -> None:
     document = parse(json.dumps(crowd(leaf, 40, 40), indent=1))
     problems = briefly(lambda: validate(document.data, locate=document.locate))
     assert Counter(problem.code for problem in problems) == {"unknown_input": 40 * 39}
@@ -155,7 +155,7 @@ def test_it_names_each_mistake_in_a_list_beyond_its_limit(key: str, value: list[
     assert (codes["too_many"], codes[code]) == (1, len(value))
 
 
-def test_it_names_every_unknown_key_and_suggests_as_long_as_that_is_cheap() -> None:
+def test_it_names_every_unknown_key_with_a_limited_number_of_suggestions() -> None:
     data = two_stage(**{f"fallbac{n}": 1 for n in range(4_000)})
     problems = briefly(lambda: validate(data))
     assert Counter(problem.code for problem in problems) == {"unknown_key": 4_000}
@@ -163,7 +163,7 @@ def test_it_names_every_unknown_key_and_suggests_as_long_as_that_is_cheap() -> N
     assert "did you mean" not in problems[-1].message
 
 
-def test_it_names_500_problems_at_once() -> None:
+def test_it_names_500_problems_quickly() -> None:
     rules = [
         {"id": f"r{n}", "when": " || ".join([f"request.promt_tokens == {n}"] * 10), "use": "large"}
         for n in range(50)
@@ -174,7 +174,7 @@ def test_it_names_500_problems_at_once() -> None:
     assert 'did you mean "request.prompt_tokens"?' in problems[0].message
 
 
-def test_it_compares_many_long_rules_in_bounded_steps() -> None:
+def test_comparing_many_long_rules_takes_bounded_steps() -> None:
     assert validate(crowd("request.turns == {}", 40, 50)) == []
     nested = crowd("(request.turns == {0} && request.tool_calls == {0})", 30, 25)
     assert validate(nested) == []

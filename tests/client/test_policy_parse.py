@@ -62,7 +62,7 @@ def test_it_finds_the_column_inside_escaped_json() -> None:
     assert text.splitlines()[problem.line - 1][problem.column - 1 :].startswith("nope")
 
 
-def test_it_reads_on_as_a_name_not_as_true() -> None:
+def test_it_reads_on_as_a_name_and_not_as_true() -> None:
     assert parse(YAML).data["escalate"]["on"] == ["refusal"]
 
 
@@ -76,7 +76,7 @@ def test_it_keeps_the_rank_through_canonical_json() -> None:
     assert digest(swapped) != digest(written)
 
 
-def test_it_has_one_digest_however_it_is_written() -> None:
+def test_its_digest_does_not_depend_on_the_format() -> None:
     data = {**parse(YAML).data, "rules": []}
     assert (
         digest(data)
@@ -107,13 +107,13 @@ def test_it_refuses_nul_and_lone_surrogates_in_yaml(text: str) -> None:
     assert refusal(text, syntax="yaml").problems
 
 
-def test_it_says_what_to_install_when_yaml_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_names_the_missing_package_for_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(ConfigurationError, match=r"pointsman\[yaml\]"):
         parse(YAML)
 
 
-def test_it_loads_what_is_valid_and_refuses_what_is_not() -> None:
+def test_it_loads_valid_and_refuses_invalid_policies() -> None:
     assert load(json.dumps(two_stage())) == two_stage()
     with pytest.raises(PolicyInvalid) as caught:
         load(YAML)
@@ -121,7 +121,7 @@ def test_it_loads_what_is_valid_and_refuses_what_is_not() -> None:
 
 
 @given(st.dictionaries(TEXT, JSON, max_size=4))
-def test_it_reads_json_as_the_standard_library_does(data: dict[str, Any]) -> None:
+def test_it_reads_json_like_the_standard_library(data: dict[str, Any]) -> None:
     assert parse(json.dumps(data), syntax="json").data == data
     assert parse(json.dumps(data, ensure_ascii=False, indent=2), syntax="json").data == data
 
@@ -143,7 +143,7 @@ def test_it_never_fails_on_any_data(data: Any) -> None:
 
 
 @pytest.mark.parametrize("before", ["", "\\u0041", "\\n\\n", "\\ud83d\\ude00", "é"])
-def test_it_counts_columns_in_the_text_as_it_is_written(before: str) -> None:
+def test_it_counts_columns_in_the_original_text(before: str) -> None:
     text = f'{{"rules": [{{"when": "has(\'{before}\') || nope"}}]}}'
     when = "has('" + json.loads(f'"{before}"') + "') || "
     assert parse(text).locate("rules[0].when", len(when)) == (1, text.index("nope") + 1)

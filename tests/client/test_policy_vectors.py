@@ -8,7 +8,7 @@ from pointsman.policy import json_schema, parse, validate
 from tests.client.vectors import vectors
 
 VECTORS = vectors("policies")
-# Codes that the JSON Schema knows too: with one of them a document must fail there, without any it must pass.
+# Codes that the JSON Schema also checks: with one of them a document must fail there, without any it must pass.
 SHAPE = {
     "missing_key",
     "unknown_key",
@@ -33,7 +33,7 @@ def test_it_names_every_problem_of_a_document(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["texts"], ids=named)
-def test_it_says_where_a_text_cannot_be_read(case: dict[str, Any]) -> None:
+def test_it_names_the_place_where_a_text_cannot_be_parsed(case: dict[str, Any]) -> None:
     with pytest.raises(PolicyInvalid) as refusal:
         parse(case["text"], syntax=case["syntax"])
     found = [(problem.path, problem.code, problem.line, problem.column) for problem in refusal.value.problems]

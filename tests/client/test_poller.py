@@ -22,7 +22,7 @@ PACE = Pace(first_poll_within=0, flush_every=0.02, stop_within=20)
 PATIENT = Pace(first_poll_within=0, flush_every=60, stop_within=20)
 
 
-def test_it_holds_one_poll_open_and_learns_of_a_change_at_once(plane: FakeControlPlane) -> None:
+def test_it_holds_one_poll_open_and_receives_changes_at_once(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         assert eventually(lambda: router.revision == 1)
         plane.serve("summaries", always("large"), version=2)
@@ -54,10 +54,10 @@ def test_it_polls_only_its_workloads(plane: FakeControlPlane) -> None:
     assert polls(plane)[0].query["workload"] == ["summaries", "a&b"]
 
 
-def test_it_says_what_it_applied_and_what_it_rejected(plane: FakeControlPlane) -> None:
+def test_it_acknowledges_what_it_applied_and_rejected(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         assert plane.wait_for(lambda: plane.acks)
-        plane.fail(503, path="/acks", times=2)  # the applied one's first tries
+        plane.fail(503, path="/acks", times=2)  # the first attempts of the acknowledgement
         plane.roll_out("summaries", two_stage(default="nobody"))
         assert eventually(lambda: router.status()["rejected"] == ["summaries"])
         assert plane.wait_for(lambda: any(ack["state"] == "rejected" for ack in plane.acks))
@@ -69,7 +69,7 @@ def test_it_says_what_it_applied_and_what_it_rejected(plane: FakeControlPlane) -
     assert "nobody" in rejected[0]["error"]
 
 
-def test_it_does_not_advance_its_etag_past_a_body_that_it_refused(plane: FakeControlPlane) -> None:
+def test_it_does_not_advance_its_etag_past_a_refused_body(plane: FakeControlPlane) -> None:
     def cut(request: Request, reply: Reply) -> Reply:
         torn = request.path.endswith("/snapshot") and b'"revision": 2' in reply.body
         return replace(reply, body=reply.body[:-20]) if torn else reply
@@ -95,7 +95,7 @@ def test_it_stops_reading_a_body_over_its_limit(plane: FakeControlPlane) -> None
         assert not router.ready
 
 
-def test_the_reason_of_a_refusal_is_there_when_it_is_said_or_counted(
+def test_a_refusal_has_its_reason_when_it_is_reported_or_counted(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = Router(plane.url, "pmr_test", start=False)
@@ -112,7 +112,7 @@ def test_the_reason_of_a_refusal_is_there_when_it_is_said_or_counted(
     assert router.status()["snapshots_refused"] == 1
 
 
-def test_it_goes_on_with_what_it_has_when_the_key_is_revoked(plane: FakeControlPlane) -> None:
+def test_it_continues_when_the_key_is_revoked(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         plane.key = "another"
         plane.fail(401)
@@ -121,7 +121,7 @@ def test_it_goes_on_with_what_it_has_when_the_key_is_revoked(plane: FakeControlP
         assert router.status()["staleness_s"] >= 0
 
 
-def test_it_asks_for_the_key_each_time_so_that_it_can_be_rotated(plane: FakeControlPlane) -> None:
+def test_it_calls_for_the_key_each_time_so_that_it_can_be_rotated(plane: FakeControlPlane) -> None:
     keys = iter(["pmr_old"])
     with Router(plane.url, lambda: next(keys, "pmr_test"), pace=PACE) as router:
         assert router.wait_ready(30)
@@ -144,11 +144,12 @@ def test_it_does_not_poll_in_a_tight_loop_when_a_proxy_drops_the_etag(plane: Fak
     plane.poll_interval_ms = 200
     began = time.monotonic()
     with plane.router():
-        assert plane.wait_for(lambda: len(polls(plane)) >= 7)  # the first few might be a change and another
+        # The first few might be one change after another.
+        assert plane.wait_for(lambda: len(polls(plane)) >= 7)
         assert time.monotonic() - began >= 4 * 0.16
 
 
-def test_it_waits_as_long_as_retry_after_says(plane: FakeControlPlane) -> None:
+def test_it_respects_retry_after(plane: FakeControlPlane) -> None:
     plane.fail(429, retry_after_s=30)
     with plane.router(ready=False) as router:
         assert eventually(lambda: router.status()["poll_failures"] == 1)
@@ -158,8 +159,8 @@ def test_it_waits_as_long_as_retry_after_says(plane: FakeControlPlane) -> None:
         assert router.wait_ready(30), "asking for it polls at once"
 
 
-def test_it_backs_off_with_full_jitter_and_is_back_in_half_a_minute() -> None:
-    """A wait of a minute after the control plane's own start: some routers were back after 66 s."""
+def test_it_backs_off_with_full_jitter_of_at_most_half_a_minute() -> None:
+    """A wait of a minute, counted from the control plane's start, once kept some routers away for 66 s."""
     backoff = Backoff(Random(7))
     waits = [backoff.failure() for _ in range(2_000)]
     for failures, wait in enumerate(waits[:8]):
@@ -186,7 +187,7 @@ def test_it_reads_retry_after_as_a_date() -> None:
     assert 30 < seconds <= 91
 
 
-def test_it_starts_the_first_poll_somewhere_within_its_first_seconds() -> None:
+def test_it_delays_the_first_poll_randomly_by_a_few_seconds() -> None:
     firsts = [Backoff(Random(seed)).first(5) for seed in range(200)]
     assert min(firsts) < 0.3
     assert 4.7 < max(firsts) <= 5
@@ -207,7 +208,7 @@ def test_it_delivers_outcomes_while_a_poll_hangs(plane: FakeControlPlane) -> Non
         assert plane.wait_for(lambda: plane.tasks("summaries") == 1, 20)
 
 
-def test_it_counts_a_batch_once_however_often_it_is_sent(plane: FakeControlPlane) -> None:
+def test_a_batch_counts_once_however_often_it_is_sent(plane: FakeControlPlane) -> None:
     def lose_answer(request: Request, reply: Reply) -> Reply:
         lost = request.path.endswith("/outcomes") and sum(plane.deliveries.values()) <= 2
         return replace(reply, status=503) if lost else reply
@@ -220,7 +221,7 @@ def test_it_counts_a_batch_once_however_often_it_is_sent(plane: FakeControlPlane
     assert plane.tasks("summaries") == 1
 
 
-def test_it_sends_in_halves_what_is_too_large_for_the_control_plane(plane: FakeControlPlane) -> None:
+def test_it_halves_what_is_too_large_for_the_control_plane(plane: FakeControlPlane) -> None:
     plane.max_buckets = 3
     with plane.router(pace=replace(PACE, flush_every=0.3)) as router:
         for number in range(10):
@@ -229,7 +230,7 @@ def test_it_sends_in_halves_what_is_too_large_for_the_control_plane(plane: FakeC
         assert router.status()["outcomes_refused"] == 0
 
 
-def test_it_drops_only_the_buckets_that_the_control_plane_names(plane: FakeControlPlane) -> None:
+def test_it_drops_only_the_buckets_named_by_the_control_plane(plane: FakeControlPlane) -> None:
     def refuse_one(request: Request, reply: Reply) -> Reply:
         bad = [b["endpoint"] for b in request.json()["buckets"]] if request.path.endswith("/outcomes") else []
         if "/bad" not in bad:
@@ -245,7 +246,7 @@ def test_it_drops_only_the_buckets_that_the_control_plane_names(plane: FakeContr
         assert router.status()["outcomes_refused"] == 1
 
 
-def test_it_delivers_feedback_and_isolates_a_word_that_is_refused(plane: FakeControlPlane) -> None:
+def test_it_delivers_feedback_and_isolates_a_refused_one(plane: FakeControlPlane) -> None:
     def refuse_bad(request: Request, reply: Reply) -> Reply:
         bad = request.path.endswith("/feedback") and b'"bad"' in request.body
         if bad:
@@ -266,12 +267,12 @@ def test_it_stops_and_flushes_while_a_poll_hangs(plane: FakeControlPlane) -> Non
     router.record(router.decide("summaries"), success=True)
     began = time.monotonic()
     router.close()
-    assert time.monotonic() - began < 20  # of the 25 that the poll may hang
+    assert time.monotonic() - began < 20  # of the 25 s that the poll may hang
     assert plane.tasks("summaries") == 1
     assert not any(thread.name == "pointsman" for thread in threading.enumerate())
 
 
-def test_it_waits_for_the_last_flush_as_long_as_its_pace_allows(plane: FakeControlPlane) -> None:
+def test_its_last_flush_may_take_as_long_as_its_limit(plane: FakeControlPlane) -> None:
     def slow(request: Request, reply: Reply) -> Reply:
         time.sleep(1.5)
         return reply
@@ -295,7 +296,7 @@ def test_it_stops_when_the_control_plane_hangs_and_spools(plane: FakeControlPlan
     plane.tamper = hang
     began = time.monotonic()
     router.close()
-    assert time.monotonic() - began < 30  # not as long as that
+    assert time.monotonic() - began < 30  # much less than the server hangs
     release.set()
     assert len(list(tmp_path.iterdir())) == 1
     assert router.status()["outcomes_dropped"] == 0
@@ -314,7 +315,7 @@ def test_it_stops_while_a_name_cannot_be_resolved(monkeypatch: pytest.MonkeyPatc
     assert asked.wait(30)
     began = time.monotonic()
     router.close()
-    assert time.monotonic() - began < 30  # not as long as that
+    assert time.monotonic() - began < 30  # much less than the resolution hangs
     assert not any(thread.name == "pointsman" for thread in threading.enumerate())
     assert not any(
         thread.name == "pointsman-resolver" and not thread.daemon for thread in threading.enumerate()
@@ -322,7 +323,7 @@ def test_it_stops_while_a_name_cannot_be_resolved(monkeypatch: pytest.MonkeyPatc
     release.set()
 
 
-def test_it_stops_even_before_it_polled(plane: FakeControlPlane) -> None:
+def test_it_stops_even_before_the_first_poll(plane: FakeControlPlane) -> None:
     router = plane.router(ready=False, pace=Pace(first_poll_within=600))
     began = time.monotonic()
     router.close()
@@ -330,9 +331,7 @@ def test_it_stops_even_before_it_polled(plane: FakeControlPlane) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_it_survives_an_error_nobody_thought_of(
-    plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_survives_an_unexpected_error(plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     with plane.router() as router:
         monkeypatch.setattr(router._good, "receive", lambda received: 1 / 0)
         plane.serve("summaries", always("large"), version=2)
@@ -342,7 +341,7 @@ def test_it_survives_an_error_nobody_thought_of(
 
 
 def _waits(backoff: Backoff, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each failure it waits so long."""
+    """Check the wait after each failure."""
     count = backoff.failure
 
     def failure(retry_after_s: float | None = None) -> float:
@@ -353,10 +352,10 @@ def _waits(backoff: Backoff, seconds: float, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("told", "polls_again"), [(None, True), (3_600, False)])
-def test_it_polls_again_as_soon_as_a_report_gets_through(
+def test_it_polls_again_as_soon_as_a_report_succeeds(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch, told: float | None, polls_again: bool
 ) -> None:
-    """Unless the control plane has said when to poll again."""
+    """Unless the control plane has set the time of the next poll."""
     with plane.router(pace=PACE) as router:
         poller, sender = router._background.poller, router._background.sender
         _waits(poller._backoff, 3_600, monkeypatch)
@@ -373,7 +372,7 @@ def test_it_polls_again_as_soon_as_a_report_gets_through(
         )
 
 
-def test_it_reports_again_as_soon_as_a_poll_gets_through(
+def test_it_reports_again_as_soon_as_a_poll_succeeds(
     plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with plane.router(pace=PACE) as router:

@@ -1,4 +1,4 @@
-"""Snapshots polled from a CDN in front of a bucket: no key goes there, and only the signature is trusted."""
+"""Snapshots polled from a CDN in front of a bucket: it gets no key, and only the signature is trusted."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from tests.client.watching import eventually
 
 @dataclass
 class Bucket:
-    """One object behind HTTP, as S3 gives it: an ETag of its own, what was stored beside it as headers."""
+    """One object behind HTTP, like S3: with its own ETag, and its metadata as headers."""
 
     signed_as: str = "x-amz-meta-pointsman-signature"
     tagged_as: str = "x-amz-meta-pointsman-etag"
@@ -101,7 +101,7 @@ def test_it_polls_there_and_reports_to_the_control_plane(plane: FakeControlPlane
     assert {request.path for request in bucket.requests} == {"/prod/router/v1/snapshot"}
 
 
-def test_it_tells_the_cdn_nothing_but_what_it_has(plane: FakeControlPlane, bucket: Bucket) -> None:
+def test_it_tells_the_cdn_only_what_it_has(plane: FakeControlPlane, bucket: Bucket) -> None:
     http = {"auth": ("user", "password"), "cookies": {"session": "s"}}
     with follow(plane, bucket, http=http):
         assert eventually(lambda: len(bucket.requests) >= 3)
@@ -133,7 +133,7 @@ def test_it_finds_the_signature(plane: FakeControlPlane, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x-amz-meta-pointsman-etag", "x-goog-meta-pointsman-etag"])
-def test_it_refuses_a_tag_of_another_revision_than_the_body(plane: FakeControlPlane, name: str) -> None:
+def test_it_refuses_a_tag_of_another_revision(plane: FakeControlPlane, name: str) -> None:
     with Bucket(tagged_as=name) as bucket:
         bucket.publish(plane)
         bucket.metadata[name] = f'"{plane.epoch}.7.0123456789abcdef"'
@@ -142,7 +142,7 @@ def test_it_refuses_a_tag_of_another_revision_than_the_body(plane: FakeControlPl
             assert not router.ready
 
 
-def test_it_needs_no_tag_beside_the_object(plane: FakeControlPlane, bucket: Bucket) -> None:
+def test_it_needs_no_tag_with_the_object(plane: FakeControlPlane, bucket: Bucket) -> None:
     del bucket.metadata[bucket.tagged_as]
     with follow(plane, bucket):
         assert eventually(lambda: len(bucket.requests) >= 2)
@@ -150,7 +150,7 @@ def test_it_needs_no_tag_beside_the_object(plane: FakeControlPlane, bucket: Buck
 
 
 @pytest.mark.parametrize("how", ["unsigned", "altered", "by a stranger"])
-def test_it_trusts_the_signature_alone(plane: FakeControlPlane, bucket: Bucket, how: str) -> None:
+def test_it_trusts_only_the_signature(plane: FakeControlPlane, bucket: Bucket, how: str) -> None:
     with follow(plane, bucket) as router:
         plane.serve("summaries", always("large"), version=2)
         with FakeControlPlane(sign=True, epoch=plane.epoch) as stranger:
@@ -166,9 +166,7 @@ def test_it_trusts_the_signature_alone(plane: FakeControlPlane, bucket: Bucket, 
         assert (router.revision, router.decide("summaries").model) == (1, "vendor/small")
 
 
-def test_an_edge_that_still_has_the_older_one_takes_nothing_back(
-    plane: FakeControlPlane, bucket: Bucket
-) -> None:
+def test_an_outdated_edge_reverts_nothing(plane: FakeControlPlane, bucket: Bucket) -> None:
     older = (bucket.body, bucket.metadata)
     plane.serve("summaries", always("large"), version=2)
     bucket.publish(plane)
@@ -181,7 +179,7 @@ def test_an_edge_that_still_has_the_older_one_takes_nothing_back(
         assert eventually(lambda: router.status()["last_error"] is None)
 
 
-def test_it_goes_on_and_asks_nobody_else_when_the_cdn_fails(plane: FakeControlPlane, bucket: Bucket) -> None:
+def test_it_continues_without_a_fallback_when_the_cdn_fails(plane: FakeControlPlane, bucket: Bucket) -> None:
     with follow(plane, bucket) as router:
         bucket.failing = Reply(503, b"", {"Retry-After": "30"})
         assert eventually(lambda: router.status()["poll_failures"] == 1)
@@ -193,7 +191,7 @@ def test_it_goes_on_and_asks_nobody_else_when_the_cdn_fails(plane: FakeControlPl
     assert not [request for request in plane.requests if request.path.endswith("/snapshot")]
 
 
-def test_it_says_again_and_again_what_it_applied(
+def test_it_repeats_its_acknowledgement(
     plane: FakeControlPlane, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert acks_of.AGAIN_S * 1.2 < 90, "the control plane forgets an ack after 90 s"
@@ -204,7 +202,7 @@ def test_it_says_again_and_again_what_it_applied(
     assert told == {(router.instance, "applied", 1)}
 
 
-def test_it_asks_with_the_stores_own_tag_after_a_restart(
+def test_after_a_restart_it_polls_with_the_stores_tag(
     plane: FakeControlPlane, bucket: Bucket, tmp_path: Path
 ) -> None:
     store = tmp_path / "snapshot"
@@ -216,7 +214,7 @@ def test_it_asks_with_the_stores_own_tag_after_a_restart(
     assert bucket.requests[0].headers["If-None-Match"] == bucket.md5
 
 
-def test_it_moves_between_cdn_and_control_plane_with_one_store(
+def test_one_store_works_for_cdn_and_control_plane(
     plane: FakeControlPlane, bucket: Bucket, tmp_path: Path
 ) -> None:
     store = tmp_path / "snapshot"
@@ -244,6 +242,6 @@ KEY = {"k": base64.b64encode(bytes(32)).decode()}
         ({"http": {"headers": {}, "timeout": 1}}, "headers, timeout"),
     ],
 )
-def test_it_refuses_what_cannot_work(options: dict[str, Any], said: str) -> None:
+def test_it_refuses_invalid_options(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         Router("https://pointsman.example", "pmr_x", start=False, **options)

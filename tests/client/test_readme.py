@@ -1,4 +1,4 @@
-"""The README's examples: run as they are printed, and typed as strictly as the library itself."""
+"""The README's examples: run unchanged, and type-checked as strictly as the library."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ NAMES = ("quickstart", "gateway", "cdn", "logged", "test_gateway")
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    """A folder with the examples, a file each."""
+    """A folder with the examples, one file each."""
     texts = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     for name, text in zip(NAMES, texts, strict=True):
         (tmp_path / f"{name}.py").write_text(text)
@@ -34,7 +34,7 @@ def test_it_runs_the_two_stage_and_the_testing_examples(
         monkeypatch.delitem(sys.modules, name, raising=False)
     tests = import_module("test_gateway")
     for name in ("gateway", "test_gateway"):
-        monkeypatch.setitem(sys.modules, name, sys.modules[name])  # gone again afterwards
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])  # removed afterwards
     tests.test_our_gateway_escalates_uncertain_answers()
     tests.test_our_gateway_survives_an_outage()
 
@@ -52,8 +52,8 @@ def test_its_examples_pass_mypy_strict(
 
 
 @pytest.mark.parametrize("name", ["quickstart", "gateway"])
-def test_its_examples_grade_by_a_check_of_the_answer(examples: Path, name: str) -> None:
-    """What is copied from a README is what gateways do: that an answer came is no success."""
+def test_its_examples_grade_with_a_check_of_the_answer(examples: Path, name: str) -> None:
+    """Gateways copy from a README: a received answer alone is not a success."""
     (grade,) = (
         ast.unparse(keyword.value)
         for node in ast.walk(ast.parse((examples / f"{name}.py").read_text()))

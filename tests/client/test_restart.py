@@ -1,4 +1,4 @@
-"""Starting from disk, and what an earlier process left there."""
+"""Starting from disk, and the remains of an earlier process."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,9 @@ def offline(**options: Any) -> Router:
     return Router("http://127.0.0.1:9", "pmr_test", start=False, **options)
 
 
-def test_it_starts_from_disk_while_the_control_plane_is_away(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_it_starts_from_disk_while_the_control_plane_is_unavailable(
+    plane: FakeControlPlane, tmp_path: Path
+) -> None:
     store = tmp_path / "snapshot"
     plane.router(store=store).close()
     with plane.outage(), plane.router(store=store, ready=False) as router:
@@ -60,7 +62,7 @@ def test_it_restores_a_chain_of_signed_deltas_and_verifies_each(tmp_path: Path) 
         assert "altered" in refused.status()["store_problem"]
 
 
-def test_it_asks_for_a_full_snapshot_before_the_chain_on_disk_outgrows_it(
+def test_it_requests_a_full_snapshot_before_the_chain_on_disk_outgrows_it(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     with plane.router(store=tmp_path / "snapshot") as router:
@@ -73,7 +75,7 @@ def test_it_asks_for_a_full_snapshot_before_the_chain_on_disk_outgrows_it(
     assert (tmp_path / "snapshot").stat().st_size < 10_000
 
 
-def test_it_applies_a_snapshot_even_when_the_disk_refuses(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_it_applies_a_snapshot_even_if_the_disk_refuses(plane: FakeControlPlane, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with plane.router(store=tmp_path / "file" / "snapshot") as router:
         assert router.revision == 1
@@ -81,7 +83,7 @@ def test_it_applies_a_snapshot_even_when_the_disk_refuses(plane: FakeControlPlan
         assert router.status()["store_problem"]
 
 
-def test_it_sends_what_an_earlier_process_left_in_the_spool(plane: FakeControlPlane, tmp_path: Path) -> None:
+def test_it_sends_the_spool_of_an_earlier_process(plane: FakeControlPlane, tmp_path: Path) -> None:
     router = plane.router(spool=tmp_path, pace=Pace(first_poll_within=0, flush_every=60, stop_within=20))
     router.record(router.decide("summaries"), success=True)
     with plane.outage():

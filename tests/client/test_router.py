@@ -1,4 +1,4 @@
-"""The router's door: decisions, outcomes, status."""
+"""The router's public interface: decisions, outcomes, status."""
 
 import asyncio
 import math
@@ -31,7 +31,7 @@ def offline(**options: Any) -> Router:
 
 
 def steady(plane: FakeControlPlane) -> Router:
-    """All that is recorded is of one minute and goes in one batch, at the end."""
+    """A router whose records all belong to one minute and go into one batch, at the end."""
     pace = Pace(first_poll_within=0, flush_every=60, stop_within=20)
     return plane.router(pace=pace, clock=lambda: 1_700_000_030.0)
 
@@ -44,7 +44,7 @@ def only(plane: FakeControlPlane) -> dict[str, Any]:
 # Deciding
 
 
-def test_it_decides_and_tells_the_two_stages_apart(plane: FakeControlPlane) -> None:
+def test_it_decides_and_distinguishes_the_two_stages(plane: FakeControlPlane) -> None:
     with steady(plane) as router:
         decision = router.decide(
             "summaries", {"prompt_tokens": 900, "endpoint": "/t"}, {"conversation": "c-1"}
@@ -61,7 +61,7 @@ def test_it_decides_and_tells_the_two_stages_apart(plane: FakeControlPlane) -> N
     assert bucket["latency_ms"]["counts"] == {"157": 1}
     assert (bucket["confidence"]["sum"], bucket["quality"]["sum"]) == (0.9, 0.9)
     assert bucket["endpoint"] == "/t"
-    assert "groups" not in bucket  # of units, cells are reported
+    assert "groups" not in bucket  # for units, cells are reported
 
 
 def test_it_reports_the_error_that_ended_a_task(plane: FakeControlPlane) -> None:
@@ -91,7 +91,7 @@ def test_it_reports_the_arm_the_stage_and_costs_cut_at_the_cap(plane: FakeContro
         assert bucket["cost_nusd"]["capped"]["sum"] == 500 * bucket["tasks"]
 
 
-def test_it_reports_what_the_shadow_would_have_done(plane: FakeControlPlane) -> None:
+def test_it_reports_the_candidates_choice_in_shadow(plane: FakeControlPlane) -> None:
     candidate = two_stage(rules=[{"id": "any", "when": "request.turns > 3", "use": "large"}])
     plane.roll_out("summaries", candidate, mode="shadow", mirror_pcm=100_000)
     with steady(plane) as router:
@@ -114,7 +114,7 @@ def test_it_reports_what_the_shadow_would_have_done(plane: FakeControlPlane) -> 
     }  # fmt: skip
 
 
-def test_it_projects_a_shadow_cost_from_what_the_model_cost_here(plane: FakeControlPlane) -> None:
+def test_it_projects_a_shadow_cost_from_the_models_cost_here(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         heavy = router.decide("summaries", {"prompt_tokens": 9_000})
         router.record(heavy, success=True, cost_nusd=5_000)
@@ -125,14 +125,14 @@ def test_it_projects_a_shadow_cost_from_what_the_model_cost_here(plane: FakeCont
     assert [(s["candidate_cost_nusd"], s["baseline_cost_nusd"]) for s in shadow] == [(5_000, 100)]
 
 
-def test_it_counts_a_unit_that_the_caller_left_out(plane: FakeControlPlane) -> None:
+def test_it_counts_a_missing_unit(plane: FakeControlPlane) -> None:
     with plane.router() as router:
         router.decide("summaries", {}, {"conversation": "c-1"})
         router.decide("summaries", {}, {"user": "u-1"})
         assert router.status()["unit_missing"] == 1
 
 
-def test_it_answers_an_unknown_workload_with_the_default_or_an_empty_model() -> None:
+def test_an_unknown_workload_gets_the_default_or_an_empty_model() -> None:
     defaults: dict[str, Any] = {"summaries": two_stage(), "chat": "vendor/fallback"}
     router = offline(defaults=defaults)
     assert router.decide("summaries", {"prompt_tokens": 9_000}).model == "vendor/large"
@@ -147,7 +147,7 @@ def test_it_answers_an_unknown_workload_with_the_default_or_an_empty_model() -> 
     assert (status["outcomes_recorded"], status["revision"], status["staleness_s"]) == (0, None, None)
 
 
-def test_it_does_not_start_with_a_default_policy_that_must_not_run() -> None:
+def test_it_does_not_start_with_an_invalid_default_policy() -> None:
     with pytest.raises(ConfigurationError, match="nobody"):
         offline(defaults={"summaries": two_stage(default="nobody")})
 
@@ -180,9 +180,7 @@ def test_it_never_raises_into_the_callers_request(plane: FakeControlPlane, reque
         {"quality": "0.9"}, {"confidence": {}}, {"latency_ms": object()}, {"cost_nusd": 10**400},
     ],
 )  # fmt: skip
-def test_it_leaves_out_and_counts_a_figure_that_is_none(
-    plane: FakeControlPlane, figures: dict[str, Any]
-) -> None:
+def test_it_omits_and_counts_an_invalid_figure(plane: FakeControlPlane, figures: dict[str, Any]) -> None:
     with steady(plane) as router:
         router.record(router.decide("summaries"), success=True, **figures)
         assert router.status()["figures_invalid"] == 1
@@ -191,21 +189,21 @@ def test_it_leaves_out_and_counts_a_figure_that_is_none(
     assert bucket["cost_nusd"]["n"] == bucket["quality"]["n"] == bucket["confidence"]["n"] == 0
 
 
-def test_it_counts_an_outcome_that_cannot_be_read() -> None:
+def test_it_counts_an_unreadable_outcome() -> None:
     router = offline()
     router.record("not a decision", success=True)  # type: ignore[arg-type]
     router.record(None, success=True)  # type: ignore[arg-type]
     assert router.status()["outcomes_invalid"] == 2
 
 
-def test_it_names_only_known_kinds_of_error(plane: FakeControlPlane) -> None:
+def test_it_reports_only_known_kinds_of_error(plane: FakeControlPlane) -> None:
     with steady(plane) as router:
         router.record(router.decide("summaries"), error="Traceback: 0x7f…")
         router.record(router.decide("summaries"), error="refusal")
     assert only(plane)["errors_by_kind"] == {"error": 1, "refusal": 1}
 
 
-def test_it_stamps_decisions_with_the_given_clock(plane: FakeControlPlane) -> None:
+def test_decisions_use_the_given_clock(plane: FakeControlPlane) -> None:
     with steady(plane) as router:
         router.record(router.decide("summaries"), success=True)
     assert only(plane)["minute"] == "2023-11-14T22:13:00Z"
@@ -214,7 +212,7 @@ def test_it_stamps_decisions_with_the_given_clock(plane: FakeControlPlane) -> No
 # Threads and coroutines
 
 
-def test_it_loses_no_outcome_among_threads(plane: FakeControlPlane) -> None:
+def test_it_loses_no_outcome_with_many_threads(plane: FakeControlPlane) -> None:
     with plane.router() as router:
 
         def work() -> None:
@@ -260,7 +258,7 @@ def test_it_works_inside_an_event_loop_without_blocking_it(plane: FakeControlPla
     assert plane.tasks("summaries") == 1
 
 
-def test_it_counts_exactly_among_threads() -> None:
+def test_it_counts_exactly_with_many_threads() -> None:
     counter = Counter()
     threads = [threading.Thread(target=lambda: [counter.hit() for _ in range(5_000)]) for _ in range(4)]
     for thread in threads:
@@ -286,7 +284,7 @@ def test_it_counts_exactly_among_threads() -> None:
         ("https://pointsman.example", {"public_keys": {}}),
     ],
 )
-def test_it_says_what_to_change_in_a_set_up_that_cannot_work(url: str, options: dict[str, Any]) -> None:
+def test_it_explains_how_to_fix_an_invalid_setup(url: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         Router(url, "key", start=False, **options)
 
@@ -294,7 +292,7 @@ def test_it_says_what_to_change_in_a_set_up_that_cannot_work(url: str, options: 
 @pytest.mark.parametrize(
     "said", [("hearsay", True, None), ("satisfaction", None, None), ("downstream", None, 1.5)]
 )
-def test_it_refuses_feedback_that_says_nothing(said: tuple[str, bool | None, float | None]) -> None:
+def test_it_refuses_empty_feedback(said: tuple[str, bool | None, float | None]) -> None:
     kind, success, score = said
     with pytest.raises(ValueError, match="feedback|score"):
         offline().feedback("1.x", kind, success=success, score=score)
@@ -311,7 +309,7 @@ def test_it_exports_its_status_to_prometheus(plane: FakeControlPlane) -> None:
     assert "pointsman_staleness_seconds" in text
 
 
-def test_it_tells_feedback_by_the_decisions_id(plane: FakeControlPlane) -> None:
+def test_it_reports_feedback_under_the_decisions_id(plane: FakeControlPlane) -> None:
     with steady(plane) as router:
         decision = router.decide("summaries")
         router.record(decision)
@@ -320,7 +318,7 @@ def test_it_tells_feedback_by_the_decisions_id(plane: FakeControlPlane) -> None:
     assert only(plane)["ungraded"] == 1
 
 
-def test_it_flushes_when_the_process_ends_without_close(plane: FakeControlPlane) -> None:
+def test_it_flushes_when_the_process_exits_without_close(plane: FakeControlPlane) -> None:
     script = (
         "import sys; from pointsman import Pace, Router\n"
         "router = Router(sys.argv[1], 'pmr_test', pace=Pace(first_poll_within=0, flush_every=60, stop_within=20))\n"

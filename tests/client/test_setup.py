@@ -1,4 +1,4 @@
-"""A set-up that cannot work is said at once: what is wrong, where, and what to do about it."""
+"""An invalid setup is reported at once: what is wrong, where, and how to fix it."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ from tests.client.policies import two_stage
 from tests.client.watching import eventually
 
 PACE = Pace(first_poll_within=0, flush_every=0.05, stop_within=20)
-LONG = 60.0  # far more than an error at once takes; a test that waits for it fails by its own limit
+LONG = 60.0  # much longer than an error takes; a test that waits for it fails by its own limit
 
 
 def asked(url: str, key: str | Callable[[], str] = "pmr_test") -> Router:
@@ -36,7 +36,7 @@ def asked(url: str, key: str | Callable[[], str] = "pmr_test") -> Router:
         ("", "pmr_test", Reply(200, b"<!doctype html><p>Hello"), "that is a web page"),
     ],
 )
-def test_it_ends_the_wait_for_a_snapshot_at_once(
+def test_it_ends_the_wait_for_a_snapshot_immediately(
     plane: FakeControlPlane, path: str, key: str, answer: Reply | None, says: str
 ) -> None:
     if answer is not None:
@@ -50,7 +50,7 @@ def test_it_ends_the_wait_for_a_snapshot_at_once(
         assert router.decide("summaries").model == "", "a request is answered all the same"
 
 
-def test_it_says_nothing_of_a_last_known_good_where_there_is_none(
+def test_it_mentions_no_last_known_good_if_there_is_none(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     with plane.outage(), asked(plane.url) as router:
@@ -61,7 +61,7 @@ def test_it_says_nothing_of_a_last_known_good_where_there_is_none(
     assert "there is no policy yet, only defaults" in caplog.text
 
 
-def test_it_names_the_last_known_good_where_there_is_one(
+def test_it_mentions_the_last_known_good_if_there_is_one(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     with plane.router() as router:
@@ -72,7 +72,7 @@ def test_it_names_the_last_known_good_where_there_is_one(
     assert "continuing with the last known good: HTTP 401" in caplog.text
 
 
-def test_a_key_that_is_asked_for_each_time_may_be_right_the_next_time(plane: FakeControlPlane) -> None:
+def test_a_key_from_a_function_may_be_correct_the_next_time(plane: FakeControlPlane) -> None:
     keys = iter(["pmr_old"])
     with asked(plane.url, lambda: next(keys, "pmr_test")) as router:
         assert router.wait_ready(LONG)
@@ -91,7 +91,7 @@ def test_it_names_a_workload_that_is_not_served_once(
     assert 'it serves summaries. Correct the name, or serve that workload; did you mean "summaries"?' in said
 
 
-def test_it_says_of_a_rejected_policy_that_it_cannot_run_here(
+def test_it_explains_that_a_rejected_policy_cannot_run_here(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     plane.serve("chat", two_stage(workload="chat", default="nobody"))
@@ -101,7 +101,7 @@ def test_it_says_of_a_rejected_policy_that_it_cannot_run_here(
     assert "serves no workload" not in caplog.text
 
 
-def test_it_names_no_more_unknown_workloads_than_a_log_can_bear(
+def test_it_names_a_limited_number_of_unknown_workloads(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     with plane.router() as router:
@@ -121,7 +121,7 @@ def test_it_names_a_chosen_workload_that_is_not_served(
         assert eventually(lambda: router.status()["workloads_unknown"] == [])
 
 
-def test_its_requests_put_no_lines_into_the_applications_log(
+def test_its_requests_write_nothing_to_the_applications_log(
     plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
 ) -> None:
     import httpx
@@ -137,8 +137,10 @@ def test_its_requests_put_no_lines_into_the_applications_log(
     assert logging.getLogger("httpx").level == logging.INFO, "its level is the application's"
 
 
-def test_it_says_that_its_clock_is_ahead(plane: FakeControlPlane, caplog: pytest.LogCaptureFixture) -> None:
-    """F8: what was counted is kept and the operator is told, once."""
+def test_it_reports_that_its_clock_is_ahead(
+    plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F8: counts are kept, and the operator is told once."""
     ahead = threading.Event()
     ahead.set()
 
@@ -163,7 +165,7 @@ def test_it_says_that_its_clock_is_ahead(plane: FakeControlPlane, caplog: pytest
     assert caplog.text.count("this machine's clock is ahead") == 1
 
 
-# The fake control plane takes a policy however it comes
+# The fake control plane accepts a policy in any form
 
 YAML = """
 format: 1
@@ -175,7 +177,7 @@ fallback: [large]
 """
 
 
-def test_the_fake_takes_yaml_text_and_paths(tmp_path: Path) -> None:
+def test_the_fake_accepts_yaml_text_and_paths(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(YAML)
     policies: list[str | Path] = [YAML, tmp_path / "policy.yaml"]
     with FakeControlPlane() as plane:
@@ -188,7 +190,7 @@ def test_the_fake_takes_yaml_text_and_paths(tmp_path: Path) -> None:
                 assert router.status()["rejected"] == []
 
 
-def test_the_fake_names_yaml_1_1_where_on_became_true() -> None:
+def test_the_fake_explains_that_yaml_1_1_reads_on_as_true() -> None:
     """F21: `yaml.safe_load` makes `{True: ["error"]}` of `on: [error]`."""
     data = yaml.safe_load(YAML)
     assert True in data["escalate"]
@@ -200,8 +202,8 @@ def test_the_fake_names_yaml_1_1_where_on_became_true() -> None:
 
 
 @pytest.mark.parametrize("name", [True, "true", "True"])
-def test_a_policy_that_became_true_by_yaml_1_1_is_told_so(name: str | bool) -> None:
-    """F21: through JSON, as the API takes it, the name is the text "true"."""
+def test_a_policy_changed_by_yaml_1_1_is_explained(name: str | bool) -> None:
+    """F21: in JSON, which the API accepts, the name is the text "true"."""
     problems = validate(two_stage(escalate={"max": 1, "to": "large", name: ["error"]}))
     assert any("YAML 1.1" in problem.message for problem in problems)
     assert not any("YAML 1.1" in p.message for p in validate(two_stage(true=1)))

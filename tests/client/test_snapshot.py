@@ -1,4 +1,4 @@
-"""Snapshots: verified before parsed, applied as a whole or not at all."""
+"""Snapshots are verified before they are parsed, and applied completely or not at all."""
 
 import json
 from base64 import b64encode
@@ -74,13 +74,13 @@ def model(snapshot: Snapshot | None, workload: str = "summaries") -> str:
 # Signatures
 
 
-def test_it_applies_what_a_trusted_key_signed() -> None:
+def test_it_applies_a_snapshot_signed_with_a_trusted_key() -> None:
     good = trusting()
     good.receive(signed(body()))
     assert model(good.current) == "vendor/small"
 
 
-def test_it_accepts_either_signature_while_keys_are_changed() -> None:
+def test_during_a_rotation_it_accepts_either_signature() -> None:
     old = signed(body(), Ed25519PrivateKey.generate(), "k0")
     new = signed(body())
     both = Received(new.body, None, f"{old.signature}, {new.signature}")
@@ -99,11 +99,11 @@ def test_it_accepts_either_signature_while_keys_are_changed() -> None:
         (Received(body(), None, "keyid=k1, alg=ed25519, sig=AAA"), "signature_invalid"),
     ],
 )
-def test_it_refuses_what_no_trusted_key_signed(received: Received, code: str) -> None:
+def test_it_refuses_a_snapshot_not_signed_with_a_trusted_key(received: Received, code: str) -> None:
     assert refusal(trusting(), received) == code
 
 
-def test_it_does_not_take_a_signature_over_the_bare_body() -> None:
+def test_it_refuses_a_signature_over_the_bare_body() -> None:
     content = body()
     bare = b64encode(KEY.sign(content)).decode()
     assert (
@@ -116,14 +116,14 @@ def test_it_verifies_before_it_parses() -> None:
     assert refusal(trusting(), Received(b"[" * 100_000, None, signed(b"x").signature)) == "signature_invalid"
 
 
-def test_it_takes_keys_as_bytes_base64_and_pem() -> None:
+def test_it_accepts_keys_as_bytes_base64_and_pem() -> None:
     raw = KEY.public_key().public_bytes_raw()
     pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     for key in (raw, b64encode(raw), b64encode(raw).decode(), pem, pem.decode()):
         PublicKeys({"k1": key}).verify(body(), signed(body()).signature)
 
 
-def test_it_takes_keys_as_the_control_plane_prints_them() -> None:
+def test_it_accepts_keys_as_printed_by_the_control_plane() -> None:
     text = f"k1:{b64encode(KEY.public_key().public_bytes_raw()).decode()}"
     for keys in (text, [text, "k2" + text[2:]]):
         PublicKeys(keys).verify(body(), signed(body()).signature)
@@ -132,12 +132,12 @@ def test_it_takes_keys_as_the_control_plane_prints_them() -> None:
 @pytest.mark.parametrize(
     "keys", [{}, [], "no colon", {"k1": "short"}, {"k1": b"x" * 31}, {"k1": "-----BEGIN nothing"}]
 )
-def test_it_does_not_start_with_a_key_that_is_none(keys: Any) -> None:
+def test_it_does_not_start_with_an_invalid_key(keys: Any) -> None:
     with pytest.raises(ConfigurationError):
         PublicKeys(keys)
 
 
-# What is no snapshot
+# Invalid snapshots
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_it_does_not_start_with_a_key_that_is_none(keys: Any) -> None:
         (body(poll_interval_ms=1.5), "malformed"),
     ],
 )
-def test_it_refuses_what_is_no_snapshot(content: bytes, code: str) -> None:
+def test_it_refuses_an_invalid_snapshot(content: bytes, code: str) -> None:
     assert refusal(LastKnownGood(), Received(content)) == code
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_it_refuses_any_other_bytes_without_an_error_of_its_own(content: bytes) -> None:
+def test_it_refuses_any_other_bytes_without_an_unexpected_error(content: bytes) -> None:
     with pytest.raises(SnapshotRefused):
         parse(content)
 
@@ -202,7 +202,7 @@ def test_it_refuses_an_etag_of_another_revision(etag: str) -> None:
 
 
 @pytest.mark.parametrize("etag", ['"e1.7.0123456789abcdef"', 'W/"e1.7.0123456789abcdef"', '"proxy"', None])
-def test_it_takes_an_etag_of_its_revision_or_a_proxys_own(etag: str | None) -> None:
+def test_it_accepts_an_etag_of_its_revision_or_of_a_proxy(etag: str | None) -> None:
     assert LastKnownGood().receive(Received(body(7), etag)).etag == etag
 
 
@@ -217,7 +217,7 @@ def test_it_refuses_a_delta_that_it_cannot_apply() -> None:
     assert refusal(good, Received(body(5, full=False, epoch="e2"))) == "delta_mismatch"
 
 
-def test_it_leaves_everything_as_it_was_when_a_delta_is_refused() -> None:
+def test_a_refused_delta_changes_nothing() -> None:
     good = LastKnownGood()
     good.receive(Received(body(3)))
     broken = {"summaries": entry(4, always("large")), "other": None}
@@ -231,7 +231,7 @@ CHANGES = st.lists(st.tuples(NAMES, st.none() | st.integers(0, len(POLICIES) - 1
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(CHANGES, min_size=1, max_size=5))
-def test_it_reaches_by_deltas_what_a_full_snapshot_gives(steps: list[list[tuple[str, int | None]]]) -> None:
+def test_deltas_lead_to_the_same_state_as_a_full_snapshot(steps: list[list[tuple[str, int | None]]]) -> None:
     by_delta = LastKnownGood()
     by_delta.receive(Received(body(1, {})))
     workloads: dict[str, Any] = {}
@@ -257,7 +257,7 @@ def test_it_reaches_by_deltas_what_a_full_snapshot_gives(steps: list[list[tuple[
 # Policies
 
 
-def test_it_compiles_a_policy_once_for_as_long_as_it_is_served() -> None:
+def test_it_compiles_a_policy_once_while_it_is_served() -> None:
     good = LastKnownGood()
     first = good.receive(Received(body(1)))
     second = good.receive(Received(body(2, {"summaries": entry(2, pin={"model": "large", "reason": ""})})))
@@ -266,7 +266,7 @@ def test_it_compiles_a_policy_once_for_as_long_as_it_is_served() -> None:
     assert model(second) == "vendor/large"
 
 
-def test_it_rejects_a_bad_baseline_alone_and_keeps_the_last_good() -> None:
+def test_it_rejects_only_a_bad_baseline_and_keeps_the_last_good_one() -> None:
     good = LastKnownGood()
     good.receive(Received(body(1, {"summaries": entry(1), "other": entry(1)})))
     bad = two_stage(default="nobody")
@@ -278,14 +278,14 @@ def test_it_rejects_a_bad_baseline_alone_and_keeps_the_last_good() -> None:
     assert (model(healed), healed.rejected) == ("vendor/large", ())
 
 
-def test_it_lets_the_pin_reach_a_workload_whose_new_baseline_is_bad() -> None:
+def test_a_pin_applies_despite_a_bad_new_baseline() -> None:
     good = LastKnownGood()
     good.receive(Received(body(1)))
     pinned = entry(2, two_stage(default="nobody"), pin={"model": "large", "reason": "incident"})
     assert model(good.receive(Received(body(2, {"summaries": pinned})))) == "vendor/large"
 
 
-def test_it_leaves_the_workload_on_the_entrys_own_baseline_when_the_candidate_is_bad() -> None:
+def test_a_bad_candidate_leaves_the_workload_on_its_baseline() -> None:
     good = LastKnownGood()
     good.receive(Received(body(1)))
     bad = version(2, two_stage(format=99))
@@ -296,7 +296,7 @@ def test_it_leaves_the_workload_on_the_entrys_own_baseline_when_the_candidate_is
     assert [r.digest for r in after.rejected] == [bad["digest"]]
 
 
-def test_it_rejects_a_policy_that_is_not_the_one_its_digest_names() -> None:
+def test_it_rejects_a_policy_with_another_digest() -> None:
     good = LastKnownGood()
     forged = entry(1)
     forged["baseline"] = version(1, always("large"), named=digest(two_stage()))
@@ -328,7 +328,7 @@ def test_it_does_not_reuse_a_compiled_policy_for_other_content_under_its_digest(
         {"pin": {"reason": "no model"}},
     ],
 )
-def test_it_rejects_a_malformed_entry_alone(changes: dict[str, Any]) -> None:
+def test_it_rejects_only_the_malformed_entry(changes: dict[str, Any]) -> None:
     good = LastKnownGood()
     good.receive(Received(body(1, {"summaries": entry(1), "other": entry(1)})))
     workloads = {"summaries": entry(2, **changes), "other": entry(2, always("large"))}

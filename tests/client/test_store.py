@@ -1,4 +1,4 @@
-"""The last known good on disk."""
+"""The last known good policies on disk."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ CHAIN = [
 ]
 
 
-def test_it_gives_back_what_was_saved(tmp_path: Path) -> None:
+def test_it_returns_what_was_saved(tmp_path: Path) -> None:
     store = DiskStore(tmp_path / "deep" / "er" / "snapshot")
     store.save(CHAIN)
     assert DiskStore(store.path).load() == CHAIN
@@ -50,7 +50,7 @@ def test_it_treats_a_file_with_any_byte_changed_as_absent(tmp_path: Path) -> Non
         assert store.load() == []
 
 
-def test_it_leaves_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "snapshot"
     write_whole(path, b"old")
 
@@ -69,7 +69,7 @@ def test_it_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / "snapshot").stat().st_mode & 0o077 == 0
 
 
-def test_it_says_what_is_wrong_with_a_file_that_is_no_store(tmp_path: Path) -> None:
+def test_it_explains_what_is_wrong_with_an_invalid_file(tmp_path: Path) -> None:
     path = tmp_path / "snapshot"
     path.write_text("something else\n")
     store = DiskStore(path)

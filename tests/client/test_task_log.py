@@ -1,4 +1,4 @@
-"""The task log: a line of figures for each finished task, which never holds up a request."""
+"""The task log: one line of figures for each completed task, which never delays a request."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def logged(plane: FakeControlPlane, log: TaskLog | Path, tasks: int = 1, **request: Any) -> Router:
-    """A router that has finished some tasks and is closed."""
+    """A router that has completed some tasks and is closed."""
     with plane.router(task_log=log) as router:
         for at in range(tasks):
             decision = router.decide("summaries", request, {"request": f"r-{at}"})
@@ -43,7 +43,7 @@ def logged(plane: FakeControlPlane, log: TaskLog | Path, tasks: int = 1, **reque
     return router
 
 
-def test_a_line_holds_what_an_estimate_takes_and_no_text(plane: FakeControlPlane, home: Path) -> None:
+def test_a_line_has_the_data_for_estimates_and_no_text(plane: FakeControlPlane, home: Path) -> None:
     plane.roll_out("summaries", always("large"), share_pcm=100_000 - 1)
     request = {"prompt_tokens": 900, "endpoint": "/tickets", "prompt": PROMPT, "task_type": "summary",
                "priority": "a b", "turns": "three",
@@ -70,7 +70,7 @@ def test_a_line_holds_what_an_estimate_takes_and_no_text(plane: FakeControlPlane
     assert (line["success"], line["quality"], line["latency_ms"]) == (True, 0.5, 100)
 
 
-def test_a_task_without_attempts_has_the_one_that_was_made(plane: FakeControlPlane, home: Path) -> None:
+def test_a_task_without_attempts_gets_the_one_that_was_made(plane: FakeControlPlane, home: Path) -> None:
     plane.prices = {"vendor/small": {"input": 150_000_000, "output": 600_000_000}}
     plane.serve("summaries", two_stage(), version=2)
     with plane.router(task_log=home) as router:
@@ -93,20 +93,20 @@ def test_a_task_without_attempts_has_the_one_that_was_made(plane: FakeControlPla
     ],
 )
 def test_the_propensity_is_the_share_of_the_slice(given: dict[str, Any], expected: set[float]) -> None:
-    """By arm; where nothing is drawn it is 1."""
+    """By arm; without randomness it is 1."""
     assignment = assigned(given)
     found = {propensity(decide(assignment, {}, {"conversation": f"c-{at}"})) for at in range(200)}
     assert found == expected
 
 
-def test_over_many_units_the_arms_come_as_often_as_their_propensities_say() -> None:
+def test_over_many_units_arms_are_as_frequent_as_their_propensities() -> None:
     assignment = assigned(moving("percentage", 20_000))
     decisions = [decide(assignment, {}, {"conversation": f"c-{at}"}) for at in range(5_000)]
     weights = [1 / propensity(decision) for decision in decisions if decision.arm == "candidate"]
     assert sum(weights) / 5_000 == pytest.approx(1, abs=0.1)
 
 
-def test_units_are_pseudonyms_that_a_secret_makes_impossible_to_guess(
+def test_units_are_pseudonyms_that_cannot_be_guessed_without_the_secret(
     plane: FakeControlPlane, tmp_path: Path
 ) -> None:
     units = []
@@ -116,7 +116,7 @@ def test_units_are_pseudonyms_that_a_secret_makes_impossible_to_guess(
     assert units[0] == units[1] != units[2]
 
 
-def test_a_later_word_is_a_line_of_its_own(plane: FakeControlPlane, home: Path) -> None:
+def test_later_feedback_is_a_separate_line(plane: FakeControlPlane, home: Path) -> None:
     with plane.router(task_log=home) as router:
         decision = router.decide("summaries")
         router.record(decision)
@@ -128,14 +128,14 @@ def test_a_later_word_is_a_line_of_its_own(plane: FakeControlPlane, home: Path) 
     assert router.status()["task_log_dropped"] == 1, "nobody can tell which task that was about"
 
 
-def test_what_no_policy_decided_is_not_logged(plane: FakeControlPlane, home: Path) -> None:
+def test_decisions_without_a_policy_are_not_logged(plane: FakeControlPlane, home: Path) -> None:
     with plane.router(task_log=home, defaults={"other": "openai/gpt-4o"}) as router:
         router.record(router.decide("other"), success=True)
         assert router.status()["outcomes_without_policy"] == 1
     assert not home.exists()
 
 
-def test_only_its_owner_may_read_it(plane: FakeControlPlane, home: Path) -> None:
+def test_it_is_readable_by_its_owner_only(plane: FakeControlPlane, home: Path) -> None:
     before = os.umask(0)
     try:
         logged(plane, TaskLog(home, max_bytes=4_096), tasks=40)
@@ -147,7 +147,7 @@ def test_only_its_owner_may_read_it(plane: FakeControlPlane, home: Path) -> None
     assert stat.S_IMODE(home.parent.stat().st_mode) == 0o700
 
 
-def test_its_files_are_bounded_and_no_line_is_cut(plane: FakeControlPlane, home: Path) -> None:
+def test_its_files_are_limited_and_no_line_is_cut(plane: FakeControlPlane, home: Path) -> None:
     files = LogFiles(home, 4_096, 2)
     for at in range(300):
         files.append(json.dumps({"at": at, "filler": "x" * 80}).encode() + b"\n")
@@ -163,7 +163,7 @@ def test_its_files_are_bounded_and_no_line_is_cut(plane: FakeControlPlane, home:
     assert kept == list(range(kept[0], 300)), "the oldest went, whole, and the rest is in order"
 
 
-def test_without_older_files_it_begins_anew(home: Path) -> None:
+def test_without_older_files_it_starts_again(home: Path) -> None:
     files = LogFiles(home, 4_096, 0)
     for _ in range(100):
         files.append(b"x" * 99 + b"\n")
@@ -171,8 +171,8 @@ def test_without_older_files_it_begins_anew(home: Path) -> None:
     assert [file.name for file in home.parent.iterdir()] == ["tasks.jsonl"]
 
 
-def test_a_line_that_was_half_written_takes_no_other_with_it(plane: FakeControlPlane, home: Path) -> None:
-    """A process that was killed, or a disk that was full, left half a line."""
+def test_a_partial_line_does_not_damage_the_next(plane: FakeControlPlane, home: Path) -> None:
+    """A killed process or a full disk left half a line."""
     home.parent.mkdir()
     home.write_text('{"task_log": 1, "at": 17')
     logged(plane, home)
@@ -181,7 +181,7 @@ def test_a_line_that_was_half_written_takes_no_other_with_it(plane: FakeControlP
     assert json.loads(whole)["workload"] == "summaries"
 
 
-def test_a_file_that_is_moved_away_is_not_written_on(home: Path) -> None:
+def test_a_moved_file_is_not_written_to(home: Path) -> None:
     files = LogFiles(home, 4_096, 2)
     files.append(b"1\n")
     home.rename(home.with_name("moved"))
@@ -202,7 +202,7 @@ for at in range(200):
 """
 
 
-def test_processes_that_share_a_path_lose_nothing(home: Path) -> None:
+def test_processes_with_a_common_path_lose_nothing(home: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", SHARED, str(home), name]) for name in "abc"]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     lines = [line for file in home.parent.iterdir() for line in file.read_text().splitlines()]
@@ -211,7 +211,7 @@ def test_processes_that_share_a_path_lose_nothing(home: Path) -> None:
 
 
 class Stuck(LogFiles):
-    """A disk that hangs until it is let go."""
+    """A disk that hangs until it is released."""
 
     def __init__(self) -> None:
         super().__init__(Path("nowhere"), 1 << 20, 0)
@@ -230,7 +230,7 @@ def stuck(home: Path) -> Iterator[tuple[TaskLog, Stuck]]:
     files.let_go.set()
 
 
-def test_a_disk_that_hangs_holds_up_no_request_and_what_finds_no_room_is_counted(
+def test_a_hanging_disk_delays_no_request_and_overflow_is_counted(
     plane: FakeControlPlane, stuck: tuple[TaskLog, Stuck]
 ) -> None:
     log, _ = stuck
@@ -242,10 +242,10 @@ def test_a_disk_that_hangs_holds_up_no_request_and_what_finds_no_room_is_counted
     )
 
 
-def test_a_disk_that_refuses_is_said_once_and_tried_again(
+def test_a_failing_disk_is_reported_once_and_tried_again(
     plane: FakeControlPlane, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home.mkdir(parents=True)  # a folder where the file should be
+    home.mkdir(parents=True)  # a folder in place of the file
     with plane.router(task_log=home) as router:
         for _ in range(3):
             router.record(router.decide("summaries"), success=True)
@@ -256,16 +256,14 @@ def test_a_disk_that_refuses_is_said_once_and_tried_again(
     assert sum("the task log can't be written" in record.message for record in caplog.records) == 1
 
 
-def test_a_pipe_of_that_name_is_found_out_and_not_waited_for(home: Path) -> None:
+def test_a_pipe_of_that_name_is_detected_without_waiting(home: Path) -> None:
     home.parent.mkdir()
     os.mkfifo(home)
     with pytest.raises(OSError, match="not a regular file"):
         LogFiles(home, 4_096, 0).append(b"1\n")
 
 
-def test_a_write_that_was_cut_short_leaves_nothing_behind(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_partial_write_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = LogFiles(home, 1 << 20, 0)
     files.append(b"first\n")
     with monkeypatch.context() as patched:
@@ -278,13 +276,13 @@ def test_a_write_that_was_cut_short_leaves_nothing_behind(
 
 
 class Text(str):
-    """An input that fails at every look."""
+    """An input that fails at every access."""
 
     def isprintable(self) -> bool:
         raise RuntimeError
 
 
-def test_a_line_that_cannot_be_made_is_counted_and_the_outcome_kept(
+def test_a_line_that_cannot_be_written_is_counted_and_the_outcome_kept(
     plane: FakeControlPlane, home: Path
 ) -> None:
     with plane.router(task_log=home) as router:
@@ -294,7 +292,7 @@ def test_a_line_that_cannot_be_made_is_counted_and_the_outcome_kept(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
-def test_a_forked_child_writes_its_own_lines_and_not_its_parents(plane: FakeControlPlane, home: Path) -> None:
+def test_a_forked_child_writes_only_its_own_lines(plane: FakeControlPlane, home: Path) -> None:
     with plane.router(task_log=home) as router:
         router.record(router.decide("summaries"), success=True)
         child = os.fork()
@@ -313,6 +311,6 @@ def test_a_forked_child_writes_its_own_lines_and_not_its_parents(plane: FakeCont
     [{"max_bytes": 10}, {"older": -1}, {"waiting": 0}, {"secret": b"x" * 65}],
     ids=lambda one: next(iter(one)),
 )
-def test_sizes_that_cannot_work_are_refused(home: Path, wrong: dict[str, Any]) -> None:
+def test_invalid_sizes_are_refused(home: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="a task log takes"):
         TaskLog(home, **wrong)

@@ -1,4 +1,4 @@
-"""A disk that refuses what was applied: the router follows, and its ETag waits for the disk."""
+"""A disk that refuses what was applied: the router uses it, and its ETag waits for the disk."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ PADDED = two_stage(rules=[{"id": "r", "when": "request.turns > 3", "use": "large
 
 
 class FullDisk(DiskStore):
-    """Refuses while `full`."""
+    """Refuses writes while `full`."""
 
     full = False
 
@@ -36,7 +36,7 @@ class FullDisk(DiskStore):
 
 
 class Plane(FakeControlPlane):
-    """Knows which poll waits for its answer."""
+    """Knows which poll is waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Plane(FakeControlPlane):
         return super()._snapshot(request)
 
     def held(self) -> Request | None:
-        """The long poll that waits now."""
+        """The currently waiting long poll."""
         asked = self.asked
         answered = asked is None or any(asked is request for request in self.requests)
         return None if answered or not asked or not asked.wait_s else asked
@@ -69,7 +69,7 @@ def plane() -> Iterator[Plane]:
 
 
 def asked_from(request: Request) -> str:
-    """The revision that If-None-Match names, "" without."""
+    """Return the revision in If-None-Match, "" without one."""
     tag = request.headers.get("If-None-Match", "")
     return tag.split(".")[1] if tag else ""
 
@@ -79,7 +79,7 @@ def applied(plane: FakeControlPlane) -> list[int]:
 
 
 def rolled_out_onto_a_full_disk(plane: Plane, disk: FullDisk) -> Router:
-    """Revision 2 is on disk, revision 3 found no room there."""
+    """A router with revision 2 on disk and revision 3 only in memory."""
     router = plane.router(store=disk)
     disk.full = True
     plane.roll_out("summaries", always("large"), mode="full")
@@ -89,7 +89,7 @@ def rolled_out_onto_a_full_disk(plane: Plane, disk: FullDisk) -> Router:
 
 
 def next_poll(plane: Plane, router: Router) -> Request:
-    """The long poll that begins once the disk has taken everything; a change ends it."""
+    """Return the long poll that starts once the disk has stored everything, and end it with a change."""
     assert eventually(plane.held)
     poll, revision = plane.held(), plane.revision + 1
     assert poll is not None
@@ -98,7 +98,7 @@ def next_poll(plane: Plane, router: Router) -> Request:
     return poll
 
 
-def test_a_rollback_reaches_it_at_once_while_its_etag_stays_on_what_is_stored(
+def test_a_rollback_is_applied_at_once_while_its_etag_stays_at_the_stored_one(
     plane: Plane, disk: FullDisk
 ) -> None:
     with rolled_out_onto_a_full_disk(plane, disk) as router:
@@ -113,7 +113,7 @@ def test_a_rollback_reaches_it_at_once_while_its_etag_stays_on_what_is_stored(
         assert router.status()["store_errors"] >= 2
 
 
-def test_a_rollback_does_not_wait_for_a_disk_that_hangs(
+def test_a_rollback_does_not_wait_for_a_hanging_disk(
     plane: Plane, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with plane.router(store=disk) as router:
@@ -124,7 +124,7 @@ def test_a_rollback_does_not_wait_for_a_disk_that_hangs(
         release.set()
 
 
-def test_its_etag_advances_once_the_disk_takes_it(plane: Plane, disk: FullDisk) -> None:
+def test_its_etag_advances_once_the_disk_has_stored_it(plane: Plane, disk: FullDisk) -> None:
     with rolled_out_onto_a_full_disk(plane, disk) as router:
         disk.full = False
         poll = next_poll(plane, router)
@@ -132,13 +132,13 @@ def test_its_etag_advances_once_the_disk_takes_it(plane: Plane, disk: FullDisk) 
     assert Router(plane.url, "k", store=disk.path, start=False).revision == 4
 
 
-def test_a_restart_begins_with_what_was_stored(plane: Plane, disk: FullDisk) -> None:
+def test_a_restart_uses_the_stored_snapshot(plane: Plane, disk: FullDisk) -> None:
     rolled_out_onto_a_full_disk(plane, disk).close()
     with plane.outage(), plane.router(store=disk.path, ready=False) as router:
         assert (router.revision, router.decide("summaries").model) == (2, "vendor/small")
 
 
-def test_it_goes_at_the_poll_interval_while_the_disk_refuses(plane: Plane, disk: FullDisk) -> None:
+def test_it_polls_at_the_interval_while_the_disk_refuses(plane: Plane, disk: FullDisk) -> None:
     with rolled_out_onto_a_full_disk(plane, disk) as router:
         before, began = len(polls(plane)), time.monotonic()
         assert plane.wait_for(lambda: len(polls(plane)) >= before + 5)
@@ -151,7 +151,7 @@ def test_it_goes_at_the_poll_interval_while_the_disk_refuses(plane: Plane, disk:
     assert (status["last_error"], status["poll_failures"]) == (None, 0)
 
 
-def test_it_asks_without_an_etag_while_nothing_was_ever_stored(plane: Plane, disk: FullDisk) -> None:
+def test_it_polls_without_an_etag_while_nothing_was_ever_stored(plane: Plane, disk: FullDisk) -> None:
     disk.full = True
     with plane.router(store=disk) as router:
         assert router.ready
@@ -170,7 +170,7 @@ def test_it_follows_a_restore_while_the_disk_refuses(plane: Plane, disk: FullDis
         assert plane.epoch in next_poll(plane, router).headers["If-None-Match"]
 
 
-def test_it_says_again_what_it_applied_for_as_long_as_its_etag_cannot(plane: Plane, disk: FullDisk) -> None:
+def test_it_repeats_its_acknowledgement_while_its_etag_cannot_advance(plane: Plane, disk: FullDisk) -> None:
     with rolled_out_onto_a_full_disk(plane, disk) as router:
         assert plane.wait_for(lambda: applied(plane).count(3) >= 3)
         disk.full = False
@@ -181,19 +181,19 @@ def test_it_says_again_what_it_applied_for_as_long_as_its_etag_cannot(plane: Pla
         assert applied(plane).count(3) == said
 
 
-def test_it_says_an_ack_again_that_was_not_heard(plane: Plane) -> None:
+def test_it_repeats_a_lost_acknowledgement(plane: Plane) -> None:
     plane.fail(503, path="/acks", times=2)
     with plane.router():
         assert plane.wait_for(lambda: applied(plane) == [2])
 
 
-def test_it_says_an_ack_once_that_was_heard(plane: Plane) -> None:
+def test_it_sends_a_received_acknowledgement_once(plane: Plane) -> None:
     with plane.router(wait_s=0):
         assert plane.wait_for(lambda: len(polls(plane)) >= 4)
     assert applied(plane) == [2]
 
 
-# What is kept in memory meanwhile
+# In memory meanwhile
 
 
 def body(revision: int, *, full: bool, **changes: Any) -> Received:
@@ -205,7 +205,7 @@ def body(revision: int, *, full: bool, **changes: Any) -> Received:
     return Received(json.dumps(document).encode(), f'"e.{revision}.0123456789abcdef"')
 
 
-def test_it_keeps_nothing_of_a_delta_that_says_nothing(disk: FullDisk) -> None:
+def test_it_keeps_no_delta_without_changes(disk: FullDisk) -> None:
     good = LastKnownGood(store=disk)
     good.receive(body(1, full=True))
     disk.full = True
@@ -219,7 +219,7 @@ def test_it_keeps_nothing_of_a_delta_that_says_nothing(disk: FullDisk) -> None:
     assert (good.etag, good.unstored) == ('"e.2.0123456789abcdef"', False)
 
 
-def test_it_has_no_word_of_what_it_applied_from_a_304_to_an_older_etag(disk: FullDisk) -> None:
+def test_a_304_to_an_older_etag_does_not_acknowledge_what_was_applied(disk: FullDisk) -> None:
     good = LastKnownGood(store=disk)
     good.receive(body(1, full=True))
     disk.full = True
@@ -229,7 +229,7 @@ def test_it_has_no_word_of_what_it_applied_from_a_304_to_an_older_etag(disk: Ful
     assert good.confirmed_at == heard
 
 
-def test_its_etag_is_the_applied_one_where_nothing_is_stored() -> None:
+def test_without_a_store_its_etag_is_the_applied_one() -> None:
     good = LastKnownGood()
     good.receive(body(1, full=True))
     assert (good.etag, good.unstored) == ('"e.1.0123456789abcdef"', False)
@@ -244,8 +244,8 @@ CHANGES = st.lists(
 
 
 @given(st.lists(st.tuples(CHANGES, st.booleans(), st.booleans()), min_size=1, max_size=8))
-def test_what_is_on_disk_is_what_its_etag_says(steps: list[tuple[Any, bool, bool]]) -> None:
-    """Each step: what changes, whether it comes as a full snapshot, whether the disk is full."""
+def test_the_disk_matches_the_etag(steps: list[tuple[Any, bool, bool]]) -> None:
+    """Each step: what changes, whether it arrives as a full snapshot, whether the disk is full."""
     with TemporaryDirectory() as directory:
         disk = FullDisk(Path(directory) / "snapshot")
         good = LastKnownGood(store=disk)

@@ -1,4 +1,4 @@
-"""The shared truth: `tests/vectors/*.json`, the same for every language."""
+"""The shared test vectors `tests/vectors/*.json`, the same for every language."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a test watches: something that comes about in another thread, and what a router asked for."""
+"""Waits for events in other threads, and lists a router's polls."""
 
 import time
 from collections.abc import Callable
