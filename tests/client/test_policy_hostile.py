@@ -1,9 +1,12 @@
 """Input from attackers or accidents: always a problem, never a crash, never slow."""
 
 import json
+import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from copy import copy
 from typing import Any, TypeVar
 
 import pytest
@@ -11,6 +14,10 @@ import pytest
 from pointsman.conditions import FIRST_STAGE, examine
 from pointsman.errors import PolicyInvalid
 from pointsman.policy import parse, validate
+from pointsman.policy.catalogue import CatalogueModel
+from pointsman.policy.schema import SCHEMA
+from pointsman.policy.validate import WorkloadRules
+from pointsman.problems import Problem
 from tests.client.policies import two_stage
 
 MOST_CALLS = 1_000_000  # twice what the largest set of mistakes needs, and thirty times everything else
@@ -178,3 +185,87 @@ def test_comparing_many_long_rules_takes_bounded_steps() -> None:
     assert validate(crowd("request.turns == {}", 40, 50)) == []
     nested = crowd("(request.turns == {0} && request.tool_calls == {0})", 30, 25)
     assert validate(nested) == []
+
+
+# --- every key, every kind of value ------------------------------------------------------------------
+
+EVERYTHING: dict[str, Any] = {
+    "format": 1,
+    "workload": "summaries",
+    "models": {
+        "small": {"model": "vendor/small", "params": {"temperature": 0.1}},
+        "large": {"model": "vendor/large"},
+    },
+    "rank": ["small", "large"],
+    "inputs": {"tier": {"type": "string", "default": "silver", "note": "the plan"}},
+    "rules": [
+        {"id": "gold", "when": 'request.attributes.tier == "gold"', "use": "large", "note": "they pay"},
+        {"id": "critical", "when": 'request.priority == "critical"', "use": "small"},
+        {"id": "long", "when": "request.prompt_tokens > 8000", "use": "large"},
+    ],
+    "default": "small",
+    "escalate": {
+        "max": 1, "to": "large", "on": ["error"], "when": "response.confidence < 0.7",
+        "missing_confidence": "accept", "latch": "task",
+    },
+    "fallback": ["large", "small"],
+    "retry": {"attempts": 1, "on": ["timeout"], "backoff_ms": 10},
+    "timeouts": {"attempt_ms": 1_000, "total_ms": 5_000},
+    "budget": {"max_cost_per_task_nusd": 10**9},
+    "batch": False,
+    "guard": {"on_evaluation_error": "large", "on_unknown_model": "large"},
+}  # fmt: skip
+VALUES = (
+    None, True, False, 0, 1, -1, 0.1, 2**64, float("nan"), "", "small", "\ud800", [], [None], [[]], [{}], ["small"],
+    [["small"]], [True], {}, {"": None}, {"small": None}, {"small": []}, {"a": {"b": [{}]}},
+)  # fmt: skip
+WORKLOAD = WorkloadRules("summaries", escalatable=False, retryable=False, batchable=False)
+CATALOGUE = {
+    name: CatalogueModel(name, 10, 20, context_window=100_000, enabled=True)
+    for name in ("vendor/small", "vendor/large")
+}
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in items:
+        yield from places(part, (*at, name))
+
+
+def with_value(document: Any, at: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy of the document with the value at one place replaced."""
+    if not at:
+        return value
+    changed = copy(document)
+    changed[at[0]] = with_value(document[at[0]], at[1:], value)
+    return changed
+
+
+def test_the_document_with_every_key_is_valid_and_has_every_key() -> None:
+    assert [problem.code for problem in checked(EVERYTHING) if problem.severity == "error"] == [
+        "not_escalatable", "not_retryable",
+    ]  # fmt: skip
+    assert set(EVERYTHING) == set(SCHEMA["properties"])
+
+
+def checked(data: Any) -> list[Problem]:
+    return validate(data, workload=WORKLOAD, catalogue=CATALOGUE)
+
+
+@pytest.mark.parametrize("at", list(places(EVERYTHING)), ids=lambda at: "/".join(map(str, at)) or "all")
+def test_no_value_at_any_place_makes_it_raise(at: tuple[Any, ...]) -> None:
+    """`"rank": true` did."""
+    for value in VALUES:
+        for problem in checked(with_value(EVERYTHING, at, value)):
+            assert problem.code
+
+
+def test_no_two_values_at_two_places_make_it_raise() -> None:
+    rng, spots = random.Random("two places"), list(places(EVERYTHING))
+    for _ in range(5_000):
+        data: Any = EVERYTHING
+        for at in rng.sample(spots, 2):
+            with suppress(KeyError, IndexError, TypeError):  # the first change took the second's place away
+                data = with_value(data, at, rng.choice(VALUES))
+        checked(data)

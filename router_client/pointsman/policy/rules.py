@@ -67,7 +67,8 @@ def _pass_on(path: str, finding: Finding, report: Reporter) -> None:
 
 def _check_critical(data: Mapping[str, Any], rules: list[Rule], report: Reporter) -> None:
     """Critical work on the weakest model may be meant, but seldom is."""
-    ranked = list(data.get("rank") or as_mapping(data.get("models")))
+    rank = data.get("rank")
+    ranked = rank if isinstance(rank, list) else list(as_mapping(data.get("models")))
     for rule in rules:
         if rule.node is not None and len(ranked) > 1 and rule.use == ranked[0] and _names_critical(rule.node):
             text = f'sends critical requests to "{rule.use}", the weakest model'
