@@ -1,8 +1,8 @@
-"""What a package index shows: the README, with links that hold there, and the project's addresses.
+"""Prepare the README and the project URLs for a package index.
 
-Links in the repository are relative, and lead nowhere on the page of an index. They become addresses in the repository
-that POINTSMAN_REPOSITORY_URL names; without it, in the one that a pipeline of GitHub or GitLab runs for, or that an
-sdist was built from. Where none is known they become their words alone, and there are no project URLs.
+Relative links do not work on the page of an index. They are replaced by links to the repository in
+POINTSMAN_REPOSITORY_URL, or that of the GitHub or GitLab pipeline, or that from which the sdist was built. If none is
+known, links are replaced by their text, and there are no project URLs.
 """
 
 import os
@@ -19,7 +19,7 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 class ReadmeAndAddresses(MetadataHookInterface):
-    """Used by both distributions: by this folder's pyproject.toml, and by the one above."""
+    """The metadata hook of both distributions, in this folder's pyproject.toml and the one above."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         root = Path(self.root)
@@ -31,7 +31,7 @@ class ReadmeAndAddresses(MetadataHookInterface):
 
 
 def known_repository(root: Path) -> str:
-    """The repository's address, or "". A variable that is set to nothing says that there is none."""
+    """Return the repository's address, or "". An empty variable means that there is none."""
     environ = os.environ
     if VARIABLE in environ:
         return environ[VARIABLE]
@@ -57,7 +57,7 @@ def addresses(repository: str, folder: str) -> dict[str, str]:
 
 
 def readable(text: str, folder: str, repository: str) -> str:
-    """The README as it is read away from the repository. `folder`: where it lies in it."""
+    """Return the README for use outside the repository. `folder` is its folder in the repository."""
 
     def turned(link: re.Match[str]) -> str:
         picture, words, target = link.groups()

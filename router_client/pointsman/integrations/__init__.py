@@ -1,1 +1,1 @@
-"""Pointsman in the gateways and tools that teams run already. Each module needs the package that it is for."""
+"""Integrations with gateways and tools that teams already use. Each module needs the package that it integrates."""

@@ -1,11 +1,11 @@
-"""A policy as flagd flag definitions (https://flagd.dev/reference/flag-definitions), for those who run flagd already.
+"""Convert policies to flagd flag definitions (https://flagd.dev/reference/flag-definitions).
 
-A workload is a flag, its models are the variants, its rules the targeting, as JsonLogic. The request's inputs are the
-evaluation context: standard names as they are, attributes by their own name.
+A workload becomes a flag, its models the variants, and its rules the targeting in JsonLogic. The request's inputs are
+the evaluation context: standard inputs and attributes by their own names.
 
-What flagd can't do, and this therefore does not pretend: rollouts (flagd's buckets are not Pointsman's, so who is in an
-arm would differ from every router's), `history.*`, the number of characters in an input, second stages, retries,
-outcomes. A policy that needs them in a rule is refused. A rule whose input is missing does not match, as in a router.
+flagd does not support rollouts (its buckets differ from Pointsman's, so units would be in other arms than in routers),
+`history.*`, the number of characters in an input, second stages, retries and outcomes. A policy with a rule that needs
+them is refused. A rule whose input is missing does not match, as in a router.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _REQUEST = "request."
 _NEGATED = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _STRICT = {"==": "===", "!=": "!=="}
 _METHODS = {"startsWith": "starts_with", "endsWith": "ends_with"}
-Logic = Any  # of JsonLogic
+Logic = Any  # a JsonLogic expression
 
 
 def definitions(policies: Iterable[Mapping[str, Any]], pins: Mapping[str, str] | None = None) -> str:
-    """The JSON of a flag definition file.
+    """Return the JSON of a flag definition file.
 
-    policies  documents that passed validation, one for each workload
-    pins      by workload the model (the policy's own name) that is pinned
-    Raises `ConfigurationError` for what flagd can't do, with the workload and the rule.
+    policies  validated documents, one per workload
+    pins      workload → pinned model (the policy's own name)
+    Raises `ConfigurationError` with the workload and the rule for anything that flagd does not support.
     """
     flags = {
         policy["workload"]: flag(policy, (pins or {}).get(policy["workload"], "")) for policy in policies
@@ -44,7 +44,7 @@ def definitions(policies: Iterable[Mapping[str, Any]], pins: Mapping[str, str] |
 
 
 def flag(policy: Mapping[str, Any], pin: str = "") -> dict[str, Any]:
-    """One workload's flag: objects with `model` and `params`. A pin leaves no targeting."""
+    """Return one workload's flag, whose values are objects with `model` and `params`. A pin removes the targeting."""
     variants = {
         alias: {"model": entry["model"], "params": dict(entry.get("params", {}))}
         for alias, entry in policy["models"].items()
@@ -71,21 +71,21 @@ def flag(policy: Mapping[str, Any], pin: str = "") -> dict[str, Any]:
 
 
 class _Impossible(Exception):
-    """What flagd does not have, in words."""
+    """A feature that flagd does not support; the message names it."""
 
 
 class _Logic:
     """Conditions as JsonLogic.
 
-    Three values, as in a router: a node is true, or false, or unknown (an input is missing). Each has its own
-    expression, so that `!` of something unknown does not become true.
+    Logic is three-valued, as in a router: a node is true, false or unknown (an input is missing). True and false have
+    separate expressions, so that the negation of unknown does not become true.
     """
 
     def __init__(self, inputs: Mapping[str, Input]) -> None:
         self.inputs = inputs
 
     def of(self, node: Node) -> Logic:
-        """True exactly where the condition certainly holds."""
+        """Return an expression that is true exactly if the condition is certainly true."""
         return self._true(node)
 
     def _true(self, node: Node) -> Logic:
@@ -140,7 +140,7 @@ class _Logic:
         return {_METHODS[node.method]: [self._var(node.ref), node.text]}
 
     def _known(self, operands: Iterable[Operand], logic: Logic) -> Logic:
-        """`logic`, where the inputs are there: JsonLogic takes a missing one for 0 or for an empty text."""
+        """Return `logic`, false if an input is missing: JsonLogic treats a missing one as 0 or an empty string."""
         present = [{"!==": [self._var(one), None]} for one in operands if isinstance(one, Ref)]
         return {"and": [*present, logic]} if present else logic
 

@@ -1,7 +1,7 @@
-"""A decision as a feature flag's evaluation, for OpenFeature and OFREP alike.
+"""Represent a decision as the evaluation of a feature flag, for OpenFeature and OFREP.
 
 A workload is a flag. Its value is the model's catalogue name (a string), or an object with `model` and `params`. The
-variant is the policy's own name of the model, and the metadata carry what an outcome needs: the decision's id.
+variant is the policy's own name of the model. The metadata contain the decision's id, which outcomes need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INPUTS = frozenset(
 
 
 def inputs_of(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The `request.*` inputs of an evaluation context: standard names as they are, all others as attributes."""
+    """Return the `request.*` inputs of an evaluation context; names that are not standard become attributes."""
     inputs: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     for name, value in context.items():
@@ -35,13 +35,13 @@ def inputs_of(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def units_of(targeting_key: str | None, context: Mapping[str, Any]) -> dict[str, str]:
-    """The unit ids: named ones as they are; the targeting key stands for the workload's unit, whichever it is."""
+    """Return the unit ids: named ones, and the targeting key for the workload's unit, whatever its kind."""
     found = {name: str(context[name]) for name in UNITS if context.get(name) not in (None, "")}
     return {**dict.fromkeys(UNITS, targeting_key), **found} if targeting_key else found
 
 
 def reason_of(decision: Decision) -> str:
-    """OpenFeature's reason for the choice."""
+    """Return OpenFeature's reason for the choice."""
     if decision.error:
         return "ERROR"
     if decision.rule == "pin":
@@ -53,12 +53,12 @@ def reason_of(decision: Decision) -> str:
 
 
 def object_of(decision: Decision) -> dict[str, Any]:
-    """The value as an object."""
+    """Return the value as an object."""
     return {"model": decision.model, "params": dict(decision.params)}
 
 
 def metadata_of(decision: Decision) -> dict[str, bool | int | float | str]:
-    """What an outcome, a span or a log line needs to know of the decision."""
+    """Return the decision's metadata for an outcome, a span or a log line."""
     found: dict[str, bool | int | float | str] = {
         "decision_id": decision.decision_id,
         "workload": decision.workload,

@@ -1,4 +1,4 @@
-"""Pointsman in LiteLLM's proxy: one line in its configuration.
+"""Use Pointsman in LiteLLM's proxy with one line of configuration.
 
     litellm_settings:
       callbacks: ["pointsman.integrations.litellm.hook"]
@@ -8,23 +8,23 @@ the proxy's `model_list`, which the catalogue uses too. One outcome is recorded 
 retries and fallbacks; each attempt's cost is in it.
 
 environment
-    POINTSMAN_URL, POINTSMAN_KEY   the control plane, a router key
+    POINTSMAN_URL, POINTSMAN_KEY   the control plane's address and a router key
     POINTSMAN_STORE                directory for the last known good; without it a restart waits for the control plane
-    POINTSMAN_LITELLM_MODELS       `name=workload,…`: model names that are workloads, besides `pointsman/…`
-    POINTSMAN_LITELLM_SCORER       `package.module:function`: a response to a confidence of 0 … 1, or None. With it the
-                                   policy's second stage runs on answers that are not streamed
+    POINTSMAN_LITELLM_MODELS       `name=workload,…`: further model names for workloads, in addition to `pointsman/…`
+    POINTSMAN_LITELLM_SCORER       `package.module:function`, from a response to a confidence of 0 … 1 or None. With it
+                                   the policy's second stage runs on answers that are not streamed
 
-a request may say
-    metadata.pointsman   {"endpoint": …, "conversation": …, "user": …, "tenant": …, "attributes": {…}}, any of them
-    header pointsman-grade: <decision id>=1 (or 0)   a word on an earlier task, of the kind `downstream`
+a request may contain
+    metadata.pointsman   {"endpoint": …, "conversation": …, "user": …, "tenant": …, "attributes": {…}}, all optional
+    header pointsman-grade: <decision id>=1 (or 0)   feedback on an earlier task, of the kind `downstream`
     header pointsman-endpoint, pointsman-conversation
 
-an answer says
-    header x-pointsman-decision-id, for feedback; also of a stream
+a response contains
+    header x-pointsman-decision-id, for feedback, also for streams
 
-Limits. LiteLLM decides about its retries and fallbacks: give the policy's models `fallbacks` and `num_retries` there. A
-stream can't be escalated: its first words are with the reader before its confidence is known. A client that hangs up in
-the middle of a stream leaves a task that is decided and unfinished, and the control plane counts it as that.
+Limits: LiteLLM controls retries and fallbacks, so configure `fallbacks` and `num_retries` there. A stream cannot be
+escalated, because its first words are sent before its confidence is known. If a client disconnects in the middle of a
+stream, the task was decided but never finishes, and the control plane counts it as unfinished.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ __all__ = ["PointsmanHook", "hook"]
 log = logging.getLogger("pointsman.litellm")
 
 PREFIX = "pointsman/"
-KEY = "pointsman_decision_id"  # in the request's metadata: by it the calls of one request are joined
+KEY = "pointsman_decision_id"  # in the request's metadata, to join the calls of one request
 CALLS = frozenset(
     {"completion", "acompletion", "text_completion", "atext_completion", "responses", "aresponses",
      "anthropic_messages", "generate_content", "agenerate_content"}
 )  # fmt: skip
-PENDING_FOR_S = 900.0  # then nobody will say any more what came of a request
+PENDING_FOR_S = 900.0  # after this, no outcome of a request is expected
 CHARACTERS_A_TOKEN = 4
 
 # LiteLLM's exceptions (litellm/exceptions.py) as the policy format's kinds.
@@ -68,19 +68,19 @@ _KINDS = {
 
 @dataclass(slots=True)
 class Pending:
-    """A request that was decided and has not ended."""
+    """A request that was decided and has not ended yet."""
 
     decision: Decision
     since: float
     streamed: bool
-    scored: bool  # the answer is scored before it goes out, so the success hook records it
+    scored: bool  # the answer is scored before it is returned, so the success hook records it
     success: bool | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: bool = False
 
 
 class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM is installed
-    """LiteLLM's callback. Never raises into a request: where Pointsman can't decide, the request goes on as it came."""
+    """LiteLLM's callback. Never raises into a request: if Pointsman cannot decide, the request continues unchanged."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         self._scorer_path = os.environ.get("POINTSMAN_LITELLM_SCORER", "") if scorer is None else ""
         self._pending: dict[str, Pending] = {}
         self._lock = threading.Lock()
-        self.swept = 0  # requests of which nobody said what came of them
+        self.swept = 0  # requests whose outcome was never reported
 
     # --- before the call ------------------------------------------------------------------------------
 
@@ -111,8 +111,8 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             return None
 
     def choose(self, data: dict[str, Any], call_type: str = "acompletion") -> dict[str, Any] | None:
-        """Set the request's model to what the policy says; None for a request that is no workload's."""
-        if KEY in _metadata(data):  # chosen already: a request may pass a hook twice
+        """Set the request's model as the policy decides; return None for a request without a workload."""
+        if KEY in _metadata(data):  # already chosen: a request may pass a hook twice
             return None
         workload = self._workload(data.get("model"))
         self._take_grades(data)
@@ -122,9 +122,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         given = _given(data)
         request, units = _inputs(data, given), _units(data, given)
         decision = self.router.decide(workload, request, units, available=_known_models())
-        if (
-            not decision.model
-        ):  # no policy is known, and nothing was set to stand in: LiteLLM says so of the name asked
+        if not decision.model:  # no policy and no default: LiteLLM reports the requested name as unknown
             return None
         data["model"] = decision.model
         for name, value in decision.params.items():
@@ -148,11 +146,11 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         call_type: Any,
         fallback_depth: int | None = None,
     ) -> None:
-        """One attempt failed; LiteLLM may retry or fall back, so this is not the request's end."""
+        """Record a failed attempt. LiteLLM may retry or fall back, so this is not the end of the request."""
         pending = self._of(request_data)
         if pending is not None:
             with pending.lock:
-                # A call that failed costs nothing that anybody can tell; LiteLLM says 0, too.
+                # The cost of a failed call is unknown; LiteLLM also reports 0.
                 enter_attempt(
                     pending.decision,
                     _group(request_data),
@@ -162,7 +160,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
     async def async_log_success_event(
         self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """A call answered, a stream to its end: the request's outcome, unless its answer is still to be scored."""
+        """Record the outcome of an answered call or a finished stream, unless its answer is still to be scored."""
         payload = kwargs.get("standard_logging_object") or {}
         if _internal(payload):
             return
@@ -174,7 +172,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any
     ) -> Any:
-        """The policy's second stage, on an answer that nobody has read yet."""
+        """Run the policy's second stage on an answer that was not returned yet."""
         pending = self._of(data)
         if pending is None or not pending.scored:
             return response
@@ -190,7 +188,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> None:  # fmt: skip
-        """All attempts failed: only this is the request's failure."""
+        """Record the failure of a request after all attempts have failed."""
         pending = self._of(request_data)
         if pending is not None:
             self._end(pending, error=_kind(original_exception))
@@ -201,14 +199,14 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any,
         request_headers: dict[str, str] | None = None, litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:  # fmt: skip
-        """The decision's id, by which feedback finds its task."""
+        """Add the decision's id, which identifies the task in feedback."""
         found = _metadata(data).get(KEY)
         return {"x-pointsman-decision-id": str(found)} if found else None
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """The stream as it is, with the decision's id on its last chunk."""
+        """Pass on the stream, with the decision's id in its last chunk."""
         found = _metadata(request_data).get(KEY)
         async for chunk in response:
             choices = getattr(chunk, "choices", None)
@@ -216,11 +214,11 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
                 chunk.pointsman_decision_id = found
             yield chunk
 
-    # --- inside ---------------------------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------------------------------
 
     @property
     def router(self) -> Router:
-        """The process's router, made at the first request: a configuration may be read before the network is there."""
+        """The process's router, created at the first request: the configuration may be read before the network is up."""
         if self._router is None:
             with self._lock:
                 if self._router is None:
@@ -233,7 +231,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
 
     @property
     def scorer(self) -> Callable[[Any], float | None] | None:
-        """Response → confidence, as the environment names it."""
+        """The function from a response to a confidence, as configured in the environment."""
         if self._scorer is None and self._scorer_path:
             module, _, name = self._scorer_path.partition(":")
             self._scorer = getattr(importlib.import_module(module), name)
@@ -241,10 +239,10 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
         return self._scorer
 
     def sweep(self) -> None:
-        """Forget requests that never ended: hang-ups. They are decided and unfinished, and counted as that."""
+        """Forget requests that never ended because the client disconnected. They count as unfinished."""
         oldest = time.monotonic() - PENDING_FOR_S
         with self._lock:
-            # In the order of their beginning, so the first young one ends the search.
+            # Sorted by start time, so the first recent one ends the search.
             while self._pending:
                 found, pending = next(iter(self._pending.items()))
                 if pending.since > oldest:
@@ -291,11 +289,11 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
             finish(pending.decision, answered=error is None)
         with self._lock:
             self._pending.pop(pending.decision.decision_id, None)
-        # Answered is not successful: who knows better says so by feedback. A failure is known.
+        # An answer is not a success; feedback may grade it. A failure is certain.
         self.router.record(pending.decision, False if error else None, error=error)
 
     def _cost(self, payload: Mapping[str, Any]) -> int | None:
-        """Nano-USD. LiteLLM says 0 for a cached answer, which is free, and for a model without a price, too."""
+        """Return the cost in nano-USD. LiteLLM reports 0 for a cached answer, but also for a model without a price."""
         cost = _nusd(payload.get("response_cost"))
         if cost or payload.get("cache_hit"):
             return cost
@@ -316,7 +314,7 @@ def _workloads_from_environment() -> dict[str, str]:
 
 
 def _metadata(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's metadata, wherever this call of LiteLLM keeps it."""
+    """Return the request's metadata, wherever this LiteLLM call keeps it."""
     parameters = data.get("litellm_params")
     places = (data, parameters) if isinstance(parameters, Mapping) else (data,)
     for place in places:
@@ -346,7 +344,7 @@ def _given(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _inputs(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The `request.*` inputs that a proxy can tell. Lengths only: no text leaves the process."""
+    """Return the `request.*` inputs that a proxy knows. Only lengths, so no text leaves the process."""
     messages = data.get("messages") or data.get("input") or data.get("prompt") or ()
     inputs: dict[str, Any] = {"prompt_tokens": -(-_characters(messages) // CHARACTERS_A_TOKEN)}
     if isinstance(messages, list):
@@ -384,7 +382,7 @@ def _units(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _characters(value: Any) -> int:
-    """Of all texts in it. Iterative: a request's nesting is its sender's choice."""
+    """Count the characters of all strings in a value. Iterative, because senders control the nesting."""
     total, left = 0, [value]
     while left:
         one = left.pop()
@@ -398,7 +396,7 @@ def _characters(value: Any) -> int:
 
 
 def _known_models() -> frozenset[str] | None:
-    """What the proxy can call; None outside of a proxy."""
+    """Return the models that the proxy can call; None outside a proxy."""
     import sys
 
     server = sys.modules.get("litellm.proxy.proxy_server")
@@ -408,7 +406,7 @@ def _known_models() -> frozenset[str] | None:
 
 
 async def _call(model: str, data: dict[str, Any]) -> Any:
-    """Another model for the same request, through the proxy's own router."""
+    """Call another model for the same request, through the proxy's router."""
     import sys
 
     router = getattr(sys.modules.get("litellm.proxy.proxy_server"), "llm_router", None)
@@ -420,13 +418,13 @@ async def _call(model: str, data: dict[str, Any]) -> Any:
 
 
 def _group(data: Mapping[str, Any]) -> str:
-    """The name in `model_list` of the deployment that was called."""
+    """Return the called deployment's name in `model_list`."""
     metadata = _metadata(data)
     return str(metadata.get("model_group") or data.get("model_group") or data.get("model") or "")
 
 
 def _internal(payload: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM made the call for its own ends: a silent experiment, a classifier, a judge."""
+    """Return whether LiteLLM made the call for itself: a silent experiment, a classifier or a judge."""
     metadata = payload.get("metadata") or {}
     return bool(metadata.get("is_silent_experiment") or metadata.get("internal_call_origin"))
 

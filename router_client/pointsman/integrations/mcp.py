@@ -1,11 +1,11 @@
-"""An MCP server by which an agent works with a control plane: read, check, propose, pause, roll back. Extra `mcp`.
+"""An MCP server that lets an agent read, validate, propose, pause and roll back. Needs the extra `mcp`.
 
     POINTSMAN_URL=… POINTSMAN_KEY=pma_… POINTSMAN_AGENT=claude python -m pointsman.integrations.mcp
 
-It has no tool that approves, breaks the glass, starts a rollout, switches a guardrail or four eyes off, or touches a
-key. That is what it lacks, not what protects you: the key does. Give it a key whose only scope is `agent`; the control
-plane answers nothing else to such a key. The key's label stands in the audit log as who acted ("agent …"), and the
-agent's name before every reason.
+It has no tools that approve, break the glass, start a rollout, switch off a guardrail or four eyes, or manage
+keys. But the protection is the key, not the missing tools: use one whose only scope is `agent`, with which the control plane
+refuses everything else. The audit log records the key's label as the actor ("agent …"), and the agent's name before
+every reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pointsman.policy import parse, validate
 
 __all__ = ["main", "make_server"]
 
-# Words of the API that no tool may send, whatever a tool's arguments say.
+# API actions that no tool may send, whatever its arguments.
 FORBIDDEN = frozenset(
     {"approve", "break-glass", "four-eyes-off", "keys", "memberships", "guardrails", "serve", "stop"}
 )
@@ -38,40 +38,40 @@ COMPUTE_S = 300.0  # a backtest of thousands of tasks under several versions
 
 
 class AgentServer:
-    """The control plane as an agent may use it: every write carries the agent's name, and some doors are shut."""
+    """The control plane as an agent may use it: every write has the agent's name, and some endpoints are blocked."""
 
     def __init__(self, server: Server, agent: str) -> None:
         self._server, self._agent = server, agent
 
     def get(self, where: str, **query: Any) -> Any:
-        """Read."""
+        """Get a document."""
         return self._server.get(where, **query)
 
     def items(self, where: str, limit: int = 50, **query: Any) -> list[Any]:
-        """The first items of a list."""
+        """Return the first items of a list."""
         return list(self._server.get(where, limit=max(1, min(limit, 200)), **query)["items"])
 
     def text(self, where: str) -> str:
-        """What is no JSON."""
+        """Return a response that is not JSON."""
         return self._server.text(where)
 
     def compute(self, where: str, body: dict[str, Any]) -> Any:
-        """Work something out that changes nothing."""
+        """Post a computation that changes nothing."""
         self._allowed(where)
         return self._server.compute(where, body, COMPUTE_S)
 
     def post(self, where: str, body: dict[str, Any]) -> Any:
-        """Make something."""
+        """Create an object."""
         self._allowed(where)
         return self._server.post(where, body)
 
     def act(self, thing: str, action: str, reason: str) -> Any:
-        """Do something with a thing as it is now."""
+        """Post an action on an object's current state."""
         self._allowed(f"{thing}/{action}")
         return self._server.act(thing, action, {"reason": self.reason(reason)})
 
     def reason(self, text: str) -> str:
-        """The reason with the agent's name before it."""
+        """Return the reason, prefixed with the agent's name."""
         return f"[agent {self._agent}] {text}"[:400]
 
     def _allowed(self, where: str) -> None:
@@ -80,13 +80,13 @@ class AgentServer:
 
 
 class Tools:
-    """What an agent may do, a method each. Docstrings are what the agent reads."""
+    """The agent's tools, one method each. The docstrings are shown to the agent."""
 
     def __init__(self, plane: AgentServer) -> None:
         self._plane = plane
 
     def all(self) -> list[Callable[..., Any]]:
-        """The tools."""
+        """Return the tools."""
         return [
             self.list_workloads,
             self.served,
@@ -108,25 +108,25 @@ class Tools:
         ]
 
     def list_workloads(self) -> list[Any]:
-        """Every workload: task type, owner, quality bar, success signal."""
+        """List all workloads with task type, owner, quality bar and success signal."""
         return self._plane.items("workloads", 200)
 
     def served(self, environment: str, workload: str) -> Any:
-        """What an environment serves for a workload now: baseline, candidate, rollout, pin."""
+        """Show what an environment currently serves for a workload: baseline, candidate, rollout, pin."""
         return self._plane.get(path("environments", environment, "assignments", workload))
 
     def policy(self, workload: str, version: int) -> Any:
-        """A policy version with its document and digest."""
+        """Show a policy version with its document and digest."""
         return self._plane.get(path("workloads", workload, "versions", version))
 
     def compare_policies(self, workload: str, version: int, other: int) -> Any:
-        """What changes between two versions of a workload."""
+        """Show the differences between two versions of a workload."""
         return self._plane.get(path("workloads", workload, "versions", version, "diff", other))
 
     def check_policy(self, text: str, workload: str = "") -> list[dict[str, Any]]:
-        """Every problem of a policy document (YAML or JSON), with line and column. An empty list: it is valid.
+        """List all problems of a policy document (YAML or JSON), with line and column. An empty list means it is valid.
 
-        With a workload also what the catalogue and that workload's limits say of it.
+        With a workload, also check it against the catalogue and the workload's limits.
         """
         if workload:
             checked = self._plane.compute(path("workloads", workload, "versions", "validate"), {"text": text})
@@ -140,10 +140,10 @@ class Tools:
     def backtest(
         self, workload: str, versions: list[int], draft: str = "", recorded: str = "", tasks: str = ""
     ) -> Any:
-        """What versions, or a draft that is no version yet, would have got right and cost over recorded tasks.
+        """Compute the success and cost of versions, or of a draft that is not a version yet, over recorded tasks.
 
-        recorded  a set that comes along: gsm8k, mmlu, routerarena
-        tasks     instead: CSV text, for each model the columns `<model>:success` and `<model>:cost`
+        recorded  an included data set: gsm8k, mmlu, routerarena
+        tasks     alternatively CSV text, for each model the columns `<model>:success` and `<model>:cost`
         """
         body: dict[str, Any] = {"versions": versions, "draft": draft, "recorded": recorded}
         if tasks:
@@ -152,58 +152,58 @@ class Tools:
         return self._plane.compute(path("workloads", workload, "backtest"), given)
 
     def add_version(self, workload: str, text: str, note: str) -> Any:
-        """Keep a policy document as a new version. It serves no traffic until a rollout of it does."""
+        """Store a policy document as a new version. It gets no traffic until it is rolled out."""
         where = path("workloads", workload, "versions")
         return self._plane.post(where, {"text": text, "note": self._plane.reason(note)})
 
     def review(self, environment: str, workload: str, days: int = 7) -> Any:
-        """Cost per successful task, quality, route mix and owner impact: the last days against those before."""
+        """Compare cost per successful task, quality, route mix and owner impact of the last days with those before."""
         return self._plane.get(path("environments", environment, "review", workload), days=days)
 
     def list_rollouts(self, environment: str = "", workload: str = "", state: str = "") -> list[Any]:
-        """Rollouts, the newest first. States: awaiting_approval, running, paused, rolled_back, completed …"""
+        """List rollouts, newest first. States: awaiting_approval, running, paused, rolled_back, completed …"""
         named = {"environment": environment or None, "workload": workload or None, "state": state or None}
         return self._plane.items("rollouts", 50, **named)
 
     def rollout(self, rollout_id: str) -> Any:
-        """One rollout: its stage, what holds it, what would move it, and what can be done now."""
+        """Show a rollout: its stage, why it is held, what would advance it, and the possible actions."""
         return self._plane.get(path("rollouts", rollout_id))
 
     def evidence(self, rollout_id: str) -> Any:
-        """The guardrails' verdicts on a rollout with their figures."""
+        """Show the guardrails' verdicts on a rollout with their figures."""
         return self._plane.get(path("rollouts", rollout_id, "judgement"))
 
     def shadow_report(self, rollout_id: str) -> Any:
-        """What the shadow stage saw: agreement, route mix, projected cost."""
+        """Show the results of the shadow stage: agreement, route mix, projected cost."""
         return self._plane.get(path("rollouts", rollout_id, "shadow"))
 
     def report(self, rollout_id: str) -> str:
-        """The evidence report of a rollout, in Markdown: what, who, why, blast radius, verdicts, what came of it."""
+        """Return the evidence report of a rollout in Markdown: what, who, why, blast radius, verdicts, result."""
         return self._plane.text(path("rollouts", rollout_id, "report.md"))
 
     def propose_rollout(
         self, environment: str, workload: str, version: int, reason: str, plan: str = "standard"
     ) -> Any:
-        """Propose to move a version to traffic. Where four eyes are on, a person must approve it before it starts."""
+        """Propose a rollout of a version. With four eyes, a person must approve it before it starts."""
         body = {"environment": environment, "workload": workload, "candidate": version, "plan": plan,
                 "reason": self._plane.reason(reason)}  # fmt: skip
         return self._plane.post("rollouts", body)
 
     def pause_rollout(self, rollout_id: str, reason: str) -> Any:
-        """Let a rollout stand still; automatic rollback stays armed."""
+        """Pause a rollout; automatic rollback stays active."""
         return self._plane.act(path("rollouts", rollout_id), "pause", reason)
 
     def roll_back_rollout(self, rollout_id: str, reason: str) -> Any:
-        """Take the candidate back at once."""
+        """Roll back the candidate at once."""
         return self._plane.act(path("rollouts", rollout_id), "roll-back", reason)
 
     def audit_entries(self, limit: int = 20, workload: str = "") -> list[Any]:
-        """The last entries of the audit log: who changed what, why, on what evidence."""
+        """Show the last entries of the audit log: who changed what, why, on what evidence."""
         return self._plane.items("audit", limit, workload=workload or None)
 
 
 def make_server(control_plane: Server, agent: str) -> MCPServer[Any]:
-    """The MCP server with its tools."""
+    """Create the MCP server with its tools."""
     server: MCPServer[Any] = MCPServer(
         "pointsman",
         instructions="Router policies: read them, check them, propose rollouts of them, pause and roll back. You can't "
@@ -215,7 +215,7 @@ def make_server(control_plane: Server, agent: str) -> MCPServer[Any]:
 
 
 def _told(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """The tool, with a refusal as an answer that the agent can read."""
+    """Wrap a tool so that a refusal becomes a response that the agent can read."""
 
     @wraps(tool)
     def told(*arguments: Any, **named: Any) -> Any:
@@ -228,7 +228,7 @@ def _told(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Serve over standard input and output, as MCP clients start it."""
+    """Serve over standard input and output, as MCP clients expect."""
     control_plane = Server(os.environ.get("POINTSMAN_URL", ""), os.environ.get("POINTSMAN_KEY", ""))
     make_server(control_plane, os.environ.get("POINTSMAN_AGENT", "unnamed")).run()
 

@@ -1,4 +1,4 @@
-"""An OpenFeature provider that decides in the process: no request on the way.
+"""An OpenFeature provider that decides in the process, without a request.
 
     from openfeature import api
     from pointsman.integrations.openfeature import PointsmanProvider
@@ -11,12 +11,12 @@
 A workload is a flag: a string (the model), or an object (`model`, `params`). A context's targeting key is the
 workload's unit (a conversation, a user); `prompt_tokens`, `endpoint` and the policy's other inputs are its attributes.
 
-`track("human_review", context, details)` is feedback: `details.attributes["decision_id"]` names the task, `success`
-among them says how it went, `details.value` is a score of 0 to 1.
+`track("human_review", context, details)` sends feedback: `details.attributes` contain the task's `decision_id` and
+optionally `success`; `details.value` is a score from 0 to 1.
 
-Limits. OpenFeature knows evaluations and no outcomes: cost, latency and success of a task are recorded with
-`Router.record`, for which `decide` on the same router gives the decision itself. A policy's second stage needs
-`Decision.next`, which no flag has. Booleans and numbers are no values of a workload: they are a type mismatch.
+Limits: OpenFeature has evaluations but no outcomes. Record a task's cost, latency and success with
+`Router.record` and the decision from this provider's `decide`. A policy's second stage needs
+`Decision.next`, which flags do not have. Evaluating a workload as a boolean or a number is a type mismatch.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _LOOK_EVERY_S = 5.0
 
 
 class PointsmanProvider(AbstractProvider):
-    """OpenFeature's provider over a `Router`, which stays the caller's to close unless `closes_router` is set.
+    """An OpenFeature provider for a `Router`, which the caller must close unless `closes_router` is set.
 
-    ready_within   seconds that `initialize` waits for a first policy
-    stale_after    seconds without word from the control plane after which the provider says STALE
+    ready_within   how many seconds `initialize` waits for the first policy
+    stale_after    seconds without contact to the control plane after which the provider becomes STALE
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class PointsmanProvider(AbstractProvider):
         self._stopped = threading.Event()
         self._watch: threading.Thread | None = None
 
-    # --- life -----------------------------------------------------------------------------------------
+    # --- life cycle -----------------------------------------------------------------------------------------
 
     def get_metadata(self) -> Metadata:
         """The provider's name."""
         return Metadata(name="Pointsman")
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:
-        """Wait for a policy; raises `ProviderNotReadyError` where none has come."""
+        """Wait for a policy. Raises `ProviderNotReadyError` if none arrives."""
         if not self.router.wait_ready(self._ready_within):
             raise ProviderNotReadyError(
                 f"There is no policy after {self._ready_within:g} s: {self.router.status()}"
@@ -83,7 +83,7 @@ class PointsmanProvider(AbstractProvider):
         self._watch.start()
 
     def shutdown(self) -> None:
-        """End the watch of staleness; close the router if that was asked for."""
+        """Stop watching for staleness; close the router if `closes_router` is set."""
         self._stopped.set()
         if self._watch is not None:
             self._watch.join(1.0)
@@ -91,7 +91,7 @@ class PointsmanProvider(AbstractProvider):
             self.router.close()
 
     def _look(self) -> None:
-        """Tell OpenFeature when the policy gets stale, and when it is fresh again."""
+        """Notify OpenFeature when the policy becomes stale, and when it is fresh again."""
         stale = False
         while not self._stopped.wait(min(_LOOK_EVERY_S, self._stale_after / 2)):
             age = self.router.status().get("staleness_s")
@@ -106,7 +106,7 @@ class PointsmanProvider(AbstractProvider):
     # --- evaluation -----------------------------------------------------------------------------------
 
     def decide(self, flag_key: str, evaluation_context: EvaluationContext | None = None) -> Decision:
-        """The decision itself, for `Router.record`. Raises `FlagNotFoundError` for an unknown workload."""
+        """Return the decision, for `Router.record`. Raises `FlagNotFoundError` for an unknown workload."""
         context = evaluation_context or EvaluationContext()
         attributes: Mapping[str, Any] = context.attributes
         units = units_of(context.targeting_key, attributes)
@@ -118,7 +118,7 @@ class PointsmanProvider(AbstractProvider):
     def resolve_string_details(
         self, flag_key: str, default_value: str, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[str]:
-        """The model's catalogue name."""
+        """Return the model's catalogue name."""
         decision = self.decide(flag_key, evaluation_context)
         return _details(decision, decision.model)
 
@@ -158,7 +158,7 @@ class PointsmanProvider(AbstractProvider):
         evaluation_context: EvaluationContext | None = None,
         tracking_event_details: TrackingEventDetails | None = None,
     ) -> None:
-        """A word on an earlier task. Events of other names are somebody else's and pass."""
+        """Send feedback on an earlier task. Events with other names are ignored."""
         if tracking_event_name not in FEEDBACK_KINDS or tracking_event_details is None:
             return
         given = tracking_event_details.attributes

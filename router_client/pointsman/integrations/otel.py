@@ -1,4 +1,4 @@
-"""A decision on OpenTelemetry's spans, and evaluations of spans as feedback. Needs the extra `otel`.
+"""Add decisions to OpenTelemetry spans, and turn evaluations of spans into feedback. Needs the extra `otel`.
 
     with tracer.start_as_current_span("chat") as span:
         decision = router.decide(…)
@@ -6,9 +6,9 @@
 
     provider.add_span_processor(FeedbackFromSpans(router))
 
-Names of the GenAI conventions are those of the repository semantic-conventions-genai, v0.1.0: `gen_ai.request.model`,
-and the event `gen_ai.evaluation.result` with `gen_ai.evaluation.name`, `.score.value` and `.score.label`. Names of
-Pointsman's own begin with `pointsman.`.
+The names of the GenAI conventions are from the repository semantic-conventions-genai, v0.1.0: `gen_ai.request.model`,
+and the event `gen_ai.evaluation.result` with `gen_ai.evaluation.name`, `.score.value` and `.score.label`. Pointsman's
+own names begin with `pointsman.`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PASSED, _FAILED = (
 
 
 def attributes_of(decision: Decision) -> dict[str, Any]:
-    """The span attributes of a decision. Names and figures only: nothing of a prompt is among them."""
+    """Return the span attributes of a decision: only names and figures, nothing from the prompt."""
     found: dict[str, Any] = {
         "gen_ai.request.model": decision.model,
         "pointsman.workload": decision.workload,
@@ -52,16 +52,16 @@ def attributes_of(decision: Decision) -> dict[str, Any]:
 
 
 def annotate(span: Span, decision: Decision) -> None:
-    """Put the decision on the span; free for a span that is not recorded."""
+    """Add the decision to the span. Costs nothing for a span that is not recorded."""
     if span.is_recording():
         span.set_attributes(attributes_of(decision))
 
 
 class FeedbackFromSpans(SpanProcessor):
-    """Reads evaluation events of spans that carry a decision: each is a word on its task.
+    """Sends evaluation events of spans with a decision as feedback on the task.
 
-    kinds         evaluation names → kinds of feedback; a name that is a kind itself is one, others are `downstream`
-    success_from  a score from here on is a success, where the event has no label that says it
+    kinds         evaluation name → kind of feedback; by default a kind's own name, otherwise `downstream`
+    success_from  the score from which a task counts as a success if the event has no label
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class FeedbackFromSpans(SpanProcessor):
         self._router, self._kinds, self._success_from = router, dict(kinds or {}), success_from
 
     def on_end(self, span: ReadableSpan) -> None:
-        """A span ended. Never raises: telemetry must not break what it watches."""
+        """Handle the end of a span. Never raises, because telemetry must not break the application."""
         decision = (span.attributes or {}).get(_DECISION)
         if not isinstance(decision, str):
             return

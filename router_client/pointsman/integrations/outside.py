@@ -1,7 +1,7 @@
-"""Attempts that another program made: a gateway that retries and falls back by its own rules.
+"""Record attempts made by another program, such as a gateway with its own retries and fallbacks.
 
-`Decision.next` says what to do next. Where somebody else decides that, what they did is entered afterwards, so that
-retries, fallbacks and the cost of every attempt are in the task's one outcome.
+Normally `Decision.next` determines the next step. If another program does, its attempts are added afterwards, so that
+retries, fallbacks and the cost of every attempt are part of the task's outcome.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ __all__ = ["enter_attempt", "finish"]
 
 
 def enter_attempt(decision: Decision, model: str, attempt: Attempt) -> None:
-    """Enter one ended attempt of `model`, a catalogue name. The same model again is a retry; another one after one that
-    could not be reached is a fallback. A model that the policy does not name counts under its own name."""
+    """Add a finished attempt of `model`, a catalogue name.
+
+    The same model again is a retry; a different model after one that could not be reached is a fallback. A model
+    that is not in the policy counts under its own name.
+    """
     steps = decision.steps
     if steps.done is not None:
         return
@@ -30,7 +33,7 @@ def enter_attempt(decision: Decision, model: str, attempt: Attempt) -> None:
 
 
 def finish(decision: Decision, *, answered: bool) -> None:
-    """The task has ended, with an answer or without one, whatever the policy would have done."""
+    """End the task with or without an answer, whatever the policy would have done."""
     steps = decision.steps
     if steps.done is None:
         route, action = steps.route, "accept" if answered else "stop"

@@ -1,4 +1,4 @@
-"""For tests of your own router: a control plane that speaks the protocol on this machine."""
+"""A fake control plane that speaks the protocol on localhost, for tests of your own router."""
 
 from pointsman.testing.control_plane import FakeControlPlane
 from pointsman.testing.server import Reply, Request

@@ -1,5 +1,4 @@
-"""A control plane for tests: it speaks the protocol over real HTTP on this machine, and keeps what it is
-told.
+"""A control plane for tests: it speaks the protocol over real HTTP on localhost, and stores all reports.
 
     with FakeControlPlane() as plane:
         plane.serve("summaries", policy)
@@ -8,8 +7,8 @@ told.
             router.record(decision, success=True, cost_nusd=410_000)
         assert plane.tasks("summaries") == 1
 
-It checks what routers send as the real one does, but for catalogue and clock. `outage`, `fail` and `tamper`
-make it misbehave. It decides nothing about rollouts: the test moves them.
+It validates reports like the real one, except for catalogue and clock. `outage`, `fail` and `tamper`
+simulate failures. It makes no decisions about rollouts: the test moves them.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeControlPlane", "Reply", "Request"]
 
-# A policy as data, as JSON or YAML text, or the path of a file that holds such text.
+# A policy as data, as JSON or YAML text, or the path of a file with such text.
 Policy = Mapping[str, Any] | str | os.PathLike[str]
-# A test waits for the last flush, however slow the machine.
+# Long enough for the last flush, however slow the machine.
 _AT_ONCE = Pace(first_poll_within=0, flush_every=0.05, stop_within=20)
 
 
@@ -62,11 +61,11 @@ class _Failure:
 class FakeControlPlane:
     """One environment, in memory. All methods may be called from any thread while routers are connected.
 
-    environment, key, epoch   what the snapshot says, and the key it asks for
-    events    single outcomes by id, as routers without sums report them; kept as they come
+    environment, key, epoch   as in the snapshot, and the required key
+    events    single outcomes by id, from routers that do not aggregate; stored as received
     prices    catalogue model → nano-USD per million tokens by kind; set them before `serve`
-    sign      sign snapshots; `public_keys` is then what routers trust
-    journal   a file: batches are on it before they are acknowledged, and read back at the start
+    sign      whether to sign snapshots; routers then need `public_keys`
+    journal   a file for batches, written before they are acknowledged and read at the start
     """
 
     def __init__(
@@ -102,13 +101,13 @@ class FakeControlPlane:
         self._replay()
         self._server = FakeServer(self._answer, port)
 
-    # What is served
+    # Serving
 
     def serve(self, workload: str, policy: Policy, *, version: int = 1, unit: str = "request") -> None:
-        """Make this the workload's baseline; a rollout of it ends, a pin stays.
+        """Make this the workload's baseline. Its rollout ends, a pin stays.
 
-        policy   data, JSON or YAML text, or the path of such a file. Raises PolicyInvalid for what cannot be read, and
-                 for data that no snapshot can carry. That it is a good policy is for the router to say
+        policy   data, JSON or YAML text, or the path of such a file. Raises PolicyInvalid if it cannot be parsed
+                 or encoded in a snapshot. Whether it is a valid policy is left to the router
         """
         with self._change(workload) as entry:
             entry.update(unit=unit, baseline=_version(version, policy), candidate=None, rollout=None)
@@ -126,7 +125,7 @@ class FakeControlPlane:
         mirror_pcm: int = 0,
         cost_cap_nusd: int | None = None,
     ) -> None:
-        """Give the workload a candidate, or move its rollout to another stage."""
+        """Start a rollout of the workload, or move it to another stage."""
         with self._change(workload) as entry:
             entry["candidate"] = _version(version, policy)
             entry["rollout"] = {
@@ -140,22 +139,22 @@ class FakeControlPlane:
             }
 
     def roll_back(self, workload: str) -> None:
-        """Take the candidate away: a new revision with the old content."""
+        """Remove the candidate, in a new revision with the old content."""
         with self._change(workload) as entry:
             entry.update(candidate=None, rollout=None)
 
     def pin(self, workload: str, model: str | None, reason: str = "") -> None:
-        """Pin the workload to one model; None takes the pin away."""
+        """Pin the workload to one model; None removes the pin."""
         with self._change(workload) as entry:
             entry["pin"] = None if model is None else {"model": model, "reason": reason}
 
     def change(self, workload: str, **fields: Any) -> None:
-        """Put anything into a workload's entry, also what a real control plane never would."""
+        """Set any fields of a workload's entry, even to values that a real control plane would never send."""
         with self._change(workload) as entry:
             entry.update(fields)
 
     def remove(self, workload: str) -> None:
-        """Take the workload out of the environment."""
+        """Remove the workload from the environment."""
         with self._changed:
             self.revision += 1
             del self._entries[workload]
@@ -163,12 +162,12 @@ class FakeControlPlane:
             self._changed.notify_all()
 
     def restore(self, revision: int = 1) -> None:
-        """What a restore from a backup does: a new epoch, and a revision that may be lower."""
+        """Simulate a restore from a backup: a new epoch, and a revision that may be lower."""
         with self._changed:
             self.epoch, self.revision = uuid.uuid4().hex, revision
             self._changed.notify_all()
 
-    # How it misbehaves
+    # Failures
 
     def fail(
         self,
@@ -178,36 +177,36 @@ class FakeControlPlane:
         times: int | None = None,
         path: str = "",
     ) -> None:
-        """Answer with an error, `times` or until `recover`, at paths that contain `path`."""
+        """Answer with an error, `times` times or until `recover`, for paths that contain `path`."""
         self._failure = _Failure(status, retry_after_s, times, path)
         with self._changed:
             self._changed.notify_all()
 
     def recover(self) -> None:
-        """End what `fail` began."""
+        """End the effect of `fail`."""
         self._failure = None
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """Nobody listens: open connections are cut, new ones refused. The port stays the same."""
+        """Stop listening: open connections are closed, new ones refused. The port stays the same."""
         self._server.stop()
         try:
             yield
         finally:
             self._server.start()
 
-    # What it was told
+    # Reports
 
     def buckets(self, workload: str) -> list[dict[str, Any]]:
-        """The accepted outcome buckets of a workload."""
+        """Return the accepted outcome buckets of a workload."""
         return [b for batch in list(self.batches.values()) for b in batch if b["workload"] == workload]
 
     def decided(self, workload: str) -> list[dict[str, Any]]:
-        """The accepted counts of what was decided for a workload, reported or not."""
+        """Return the accepted counts of decisions for a workload, whether or not their outcomes were reported."""
         return self._entries_of("decided", workload)
 
     def cells(self, workload: str) -> list[dict[str, Any]]:
-        """The accepted counts by the units' hash cells."""
+        """Return the accepted counts by the units' hash cells."""
         return self._entries_of("cells", workload)
 
     def _entries_of(self, member: str, workload: str) -> list[dict[str, Any]]:
@@ -215,31 +214,31 @@ class FakeControlPlane:
         return [entry for r in reports for entry in r.get(member, []) if entry["workload"] == workload]
 
     def tasks(self, workload: str, **where: Any) -> int:
-        """How many tasks were accepted; `where` narrows by a bucket's fields: `arm="candidate"`."""
+        """Return the number of accepted tasks; `where` filters by a bucket's fields, such as `arm="candidate"`."""
         found = [b for b in self.buckets(workload) if all(b[name] == value for name, value in where.items())]
         return sum(bucket["tasks"] for bucket in found)
 
     def wait_for(self, condition: Callable[[], object], timeout: float = 30.0) -> bool:
-        """Wait until something holds, looking again at every request. False after `timeout` seconds."""
+        """Wait until the condition is true, checking after every request. Return False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(condition()), timeout)
 
-    # Where it is
+    # Address
 
     @property
     def url(self) -> str:
-        """What routers connect to."""
+        """The address for routers."""
         return self._server.url
 
     @property
     def public_keys(self) -> dict[str, str]:
-        """What routers trust when `sign` is set."""
+        """The keys for routers if `sign` is set."""
         if self._signing is None:
             return {}
         return {"test-key": b64encode(self._signing.public_key().public_bytes_raw()).decode()}
 
     def router(self, *, ready: bool = True, **options: Any) -> Router:
-        """A router of this control plane that polls at once; `ready` waits for its first snapshot."""
+        """Create a router that polls at once; with `ready`, wait for its first snapshot."""
         router = Router(self.url, self.key, **{"pace": _AT_ONCE, **options})
         if ready and not router.wait_ready(30):
             raise TimeoutError(f"no snapshot within 30 s: {router.status()['last_error']}")
@@ -393,7 +392,7 @@ class FakeControlPlane:
         if self._journal is None or not self._journal.exists():
             return
         *whole, cut = self._journal.read_bytes().split(b"\n")
-        if cut:  # by a kill: it was not acknowledged, and the next one must not be written behind it
+        if cut:  # truncated by a kill: it was not acknowledged, and the next line must not be appended to it
             os.truncate(self._journal, sum(len(line) + 1 for line in whole))
         for line in whole:
             self._keep(json.loads(line))
@@ -422,7 +421,7 @@ def _read(policy: Policy) -> dict[str, Any]:
 
 
 def _decision(decision_id: str) -> str:
-    """What tells a decision from every other. Its id changes once the task was recorded; its nonce does not."""
+    """Return the decision's nonce. Unlike the id, it does not change when the task is recorded."""
     try:
         return DecisionToken.decode(decision_id).nonce
     except TokenInvalid:

@@ -1,4 +1,4 @@
-"""Reads what a router reports as the control plane does: types, ranges, unknown fields, then the contradictions."""
+"""Validate reports like the control plane: types, ranges, unknown fields, then contradictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pointsman.reporting import consistency, limits
 
 __all__ = ["Member", "problems"]
 
-Reader = Callable[[Any, str], Any]  # (value, path) → what it is; raises _Wrong
+Reader = Callable[[Any, str], Any]  # (value, path) → parsed value; raises _Wrong
 Member = str  # `buckets`, `decided` or `cells`
 
 
@@ -21,7 +21,7 @@ class _Wrong(Exception):  # noqa: N818 - caught where it is raised
 
 
 def problems(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What is wrong with the entries of a batch: `{"list": "buckets", "index": 3, "field": …, "message": …}`."""
+    """Return the problems in the entries of a batch: `{"list": "buckets", "index": 3, "field": …, "message": …}`."""
     for member, (read, rules) in _MEMBERS.items():
         for index, entry in enumerate(report.get(member, [])):
             where = {"list": member, "index": index}
@@ -89,7 +89,7 @@ def _counts(key: Reader, value: Reader) -> Reader:
 
 
 def _record(required: Mapping[str, Reader], optional: Mapping[str, tuple[Reader, Any]]) -> Reader:
-    """An object with these members. A member that is left out is read from its default."""
+    """Return a reader of objects with these members. A missing member is read from its default."""
     members = {**required, **{name: reader for name, (reader, _) in optional.items()}}
 
     def read(data: Any, path: str) -> SimpleNamespace:

@@ -1,6 +1,4 @@
-"""The HTTP of the control plane for tests: threads, keep-alive, gzip, and an end that cuts every
-connection.
-"""
+"""The HTTP server of the control plane for tests: threads, keep-alive, gzip; stopping it closes all connections."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ __all__ = ["FakeServer", "Reply", "Request", "problem"]
 
 @dataclass(frozen=True)
 class Request:
-    """What a router sent."""
+    """A request from a router."""
 
     method: str
     path: str
@@ -48,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the router gets. `raw`: send the body as it is, even if gzip was accepted."""
+    """A response to a router. `raw`: send the body unchanged, even if gzip was accepted."""
 
     status: int
     body: bytes = b""
@@ -57,13 +55,13 @@ class Reply:
 
 
 def problem(status: int, code: str, **more: Any) -> Reply:
-    """An RFC 9457 problem."""
+    """Return an RFC 9457 problem."""
     body = json.dumps({"title": code, "status": status, "code": code, **more}).encode()
     return Reply(status, body, {"Content-Type": "application/problem+json"})
 
 
 class FakeServer:
-    """Serves `answer` on 127.0.0.1; stops and starts again on the same port."""
+    """Serves `answer` on 127.0.0.1; can be stopped and restarted on the same port."""
 
     def __init__(self, answer: Callable[[Request], Reply], port: int = 0) -> None:
         self._answer = answer
@@ -115,7 +113,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that was cut is part of the test, not worth a traceback."""
+        """Ignore errors: closed connections are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
