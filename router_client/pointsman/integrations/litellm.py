@@ -218,7 +218,7 @@ class PointsmanHook(CustomLogger):  # type: ignore[misc]  # typed where LiteLLM 
 
     @property
     def router(self) -> Router:
-        """The process's router, created at the first request: the configuration may be read before the network is up."""
+        """The process's router, created at the first request: configuration may be read before the network is up."""
         if self._router is None:
             with self._lock:
                 if self._router is None:

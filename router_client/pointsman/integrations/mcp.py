@@ -3,9 +3,9 @@
     POINTSMAN_URL=… POINTSMAN_KEY=pma_… POINTSMAN_AGENT=claude python -m pointsman.integrations.mcp
 
 It has no tools that approve, break the glass, start a rollout, switch off a guardrail or four eyes, or manage
-keys. But the protection is the key, not the missing tools: use one whose only scope is `agent`, with which the control plane
-refuses everything else. The audit log records the key's label as the actor ("agent …"), and the agent's name before
-every reason.
+keys. But the protection is the key, not the missing tools: use one whose only scope is `agent`, with which the control
+plane refuses everything else. The audit log records the key's label as the actor ("agent …"), and the agent's
+name before every reason.
 """
 
 from __future__ import annotations
