@@ -1,4 +1,4 @@
-"""manage.py backtest, as a person runs it."""
+"""manage.py backtest, as run by a person."""
 
 import json
 from io import StringIO
@@ -34,7 +34,7 @@ def answered(*arguments: str) -> str:
     return out.getvalue()
 
 
-def test_it_answers_in_a_table_with_sentences(policy: str) -> None:
+def test_it_prints_a_table_with_sentences(policy: str) -> None:
     text = answered(policy, "--tasks", "gsm8k", "--bar", "0.8")
     assert "1,307 tasks read, 1,307 compared, 1,307 of them with every cost known." in text
     assert "81.03 %" in text
@@ -42,7 +42,7 @@ def test_it_answers_in_a_table_with_sentences(policy: str) -> None:
     assert "its interval reaches below the bar" in text
 
 
-def test_it_answers_in_json(policy: str) -> None:
+def test_it_prints_json(policy: str) -> None:
     document = json.loads(answered(policy, "--tasks", "gsm8k", "--json"))
     assert document["tasks"]["compared"] == 1_307
     assert document["policies"][0]["routing"]["escalation_rate"] == pytest.approx(0.69, abs=0.01)
@@ -66,17 +66,17 @@ def test_it_draws_the_curve(policy: str, tmp_path: Path, ending: str) -> None:
         (["--tasks", "routerarena"], "None of 809 tasks can be compared"),
     ],
 )
-def test_it_ends_with_a_sentence(policy: str, arguments: list[str], says: str) -> None:
+def test_it_ends_with_an_explanation(policy: str, arguments: list[str], says: str) -> None:
     with pytest.raises(CommandError, match=says):
         answered(policy, *arguments)
 
 
-def test_a_version_that_is_not_there_is_named() -> None:
+def test_a_missing_version_is_named() -> None:
     with pytest.raises(CommandError, match="no version 3 of a workload 'support'"):
         answered("support/3", "--tasks", "gsm8k")
 
 
-def test_a_log_is_compared_where_both_agree(policy: str, tmp_path: Path) -> None:
+def test_a_log_is_compared_where_both_policies_agree(policy: str, tmp_path: Path) -> None:
     row = {"trace_id": "t", "call_type": "completion", "model": "mistralai/mixtral-8x7b-instruct-v0.1", "startTime": 1,
            "endTime": 2, "status": "success", "response_cost": 0.1, "ok": 1}  # fmt: skip
     log = tmp_path / "log.jsonl"
@@ -86,10 +86,10 @@ def test_a_log_is_compared_where_both_agree(policy: str, tmp_path: Path) -> None
     assert "Nothing is projected from this" in text
 
 
-def test_it_needs_no_catalogue_where_the_file_has_costs(
+def test_it_needs_no_catalogue_if_the_file_has_costs(
     policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A checkout whose database was never set up can try a policy all the same."""
+    """A checkout whose database was never set up can still try a policy."""
 
     def no_table() -> None:
         raise OperationalError("no such table: policies_app_model")
@@ -104,7 +104,7 @@ def test_it_needs_no_catalogue_where_the_file_has_costs(
     assert "no such table" in capsys.readouterr().err
 
 
-def test_a_policy_that_is_no_text_is_said(tmp_path: Path) -> None:
+def test_a_binary_policy_is_refused(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CommandError, match="not UTF-8"):
         answered(str(tmp_path / "policy.yaml"), "--tasks", "gsm8k")

@@ -1,17 +1,17 @@
-"""Cost against quality, by examples that a reader can work out."""
+"""Cost against quality, with examples that a reader can verify."""
 
 import pytest
 
 from rollout_app.backtest.curve import Point, aiq, hull, mixed, pgr, ranked
 
 
-def test_the_gap_recovered_is_none_where_there_is_no_gap() -> None:
+def test_without_a_gap_the_recovered_gap_is_none() -> None:
     assert pgr(0.7, 0.6, 0.8) == pytest.approx(0.5)
     assert pgr(0.7, 0.8, 0.8) is None
     assert pgr(0.7, 0.9, 0.8) is None
 
 
-def test_a_perfect_ranking_recovers_all_with_the_gaining_tasks_alone() -> None:
+def test_a_perfect_ranking_recovers_everything_with_the_gaining_tasks() -> None:
     score = ranked([1, 1, 0, 0])
     # PGR after 0 … 4 strong calls: 0, .5, 1, 1, 1; the trapezoids over four steps: (.25 + .75 + 1 + 1) / 4.
     assert score.apgr == pytest.approx(0.75)
@@ -29,7 +29,7 @@ def test_a_strong_model_that_is_not_stronger_has_no_score() -> None:
     assert ranked([]).cpt_50 is None
 
 
-def test_the_hull_leaves_out_what_a_mix_of_others_beats() -> None:
+def test_the_hull_omits_points_below_a_mix_of_others() -> None:
     cheap, middling, strong = Point("cheap", 0, 0.5), Point("middling", 5, 0.6), Point("strong", 10, 0.9)
     dear_and_bad = Point("bad", 12, 0.8)
     assert hull([strong, dear_and_bad, middling, cheap]) == [cheap, strong]

@@ -1,4 +1,4 @@
-"""The estimate against known truth, with an outcome model that is wrong. benchmarks/drawn.py has the long runs."""
+"""The estimate compared with a known truth, with a wrong outcome model. benchmarks/drawn.py has the long runs."""
 
 import math
 from typing import NamedTuple
@@ -19,7 +19,7 @@ LOGS = {
 
 
 class Runs(NamedTuple):
-    """By figure: how many intervals covered the truth, and the mean error."""
+    """By figure: the number of intervals that covered the truth, and the mean error."""
 
     covered: dict[str, int]
     error: dict[str, float]
@@ -48,19 +48,19 @@ def test_its_intervals_cover_the_truth_in_93_of_100(found: dict[str, Runs]) -> N
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_it_is_unbiased_whatever_the_outcome_model_says(found: dict[str, Runs], name: str) -> None:
+def test_it_is_unbiased_with_any_outcome_model(found: dict[str, Runs], name: str) -> None:
     truth, error = LOGS[name].truth, found[name].error
     assert abs(error["success"]) < 0.02
     assert abs(error["cost_per_success"]) < 0.05 * truth["cost_per_success"]
 
 
-def test_a_wrong_outcome_model_costs_width_and_not_truth() -> None:
-    """The model is told nothing but the opposite of what is: still the weighted mean of what came."""
+def test_a_wrong_outcome_model_costs_width_but_not_correctness() -> None:
+    """The model says the opposite of the truth: the result is still the weighted mean of the outcomes."""
     one = [Observation(f"u{at}", (), 0.5, at % 2 == 0, at % 4 == 0, 10) for at in range(400)]
     assert value_of(one).success.value == pytest.approx(0.5, abs=0.005)
 
 
-def test_doubling_each_units_tasks_makes_no_interval_narrower() -> None:
+def test_doubling_the_tasks_of_each_unit_does_not_narrow_an_interval() -> None:
     single = [Observation(f"u{at}", (), 0.5, at % 2 == 0, at % 6 == 0, 10) for at in range(400)]
     once, twice = value_of(single).success, value_of([one for one in single for _ in range(2)]).success
     assert once.low is not None and twice.low is not None
@@ -75,14 +75,14 @@ def test_too_few_units_have_a_value_and_no_interval() -> None:
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_outcomes_that_are_all_alike_are_not_certain(good: bool) -> None:
+def test_equal_outcomes_are_not_certain(good: bool) -> None:
     found = value_of([Observation(f"u{at}", (), 0.5, True, good, 10) for at in range(100)])
     assert found.success.low is not None and found.success.high is not None
     assert found.success.high - found.success.low > 0.02
     assert found.cost_per_success.value == (10 if good else None), "without a success there is no cost of one"
 
 
-def test_free_tasks_cost_nothing_and_have_no_change_in_per_cent() -> None:
+def test_free_tasks_cost_nothing_and_have_no_relative_change() -> None:
     free = [Observation(f"u{at}", (), 0.5, True, True, 0) for at in range(100)]
     assert value_of(free).cost_per_task.value == 0
     assert change_of(free, free).cost_per_task.value is None

@@ -1,4 +1,4 @@
-"""Recorded tasks from the files that owners have. Every sample here is made up."""
+"""Recorded tasks from common file formats. Every sample here is invented."""
 
 import gzip
 import json
@@ -38,13 +38,13 @@ def test_a_table_is_read_by_its_own_column_names(tmp_path: Path) -> None:
     assert task.answers == {"a/small": Answer(True, 1_000_000), "a/large": Answer(False, 20_000_000)}
 
 
-def test_an_empty_value_is_missing_and_a_zero_is_not(tmp_path: Path) -> None:
+def test_an_empty_value_is_missing_but_a_zero_is_not(tmp_path: Path) -> None:
     (task,) = tasks_of(written(tmp_path, "t.csv", TABLE + ",law,1,0,,\n"))
     assert task.request == {"attributes": {"subject": "law"}}
     assert task.answers == {"a/small": Answer(True, 0)}, "nothing is known of the large one"
 
 
-def test_a_file_with_unreadable_values_is_refused_whole_with_rows_and_columns(tmp_path: Path) -> None:
+def test_a_file_with_unreadable_values_is_refused_with_rows_and_columns(tmp_path: Path) -> None:
     rows = "".join(f"12,law,{'maybe' if at % 2 else 1},0.001,0,-3\n" for at in range(60))
     with pytest.raises(UnreadableTasks) as refused:
         tasks_of(written(tmp_path, "t.csv", TABLE + rows))
@@ -74,12 +74,12 @@ def test_a_file_with_unreadable_values_is_refused_whole_with_rows_and_columns(tm
         ("t.parquet", b"nothing", "not a Parquet file"),
     ],
 )
-def test_what_is_no_table_is_said(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_an_invalid_table_is_explained(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     with pytest.raises(ValueError, match=says.replace("`", ".").replace("<", ".").replace(">", ".")):
         tasks_of(written(tmp_path, name, content))
 
 
-def test_compressed_and_json_tables_hold_the_same(tmp_path: Path) -> None:
+def test_compressed_and_json_tables_give_the_same(tmp_path: Path) -> None:
     row = {"prompt_tokens": 3, "a/small:success": True, "a/small:cost_usd": 0.5}
     packed = written(tmp_path, "t.jsonl.gz", gzip.compress(json.dumps(row).encode()))
     array = written(tmp_path, "t.json", json.dumps([row]))
@@ -118,7 +118,7 @@ models:
 """
 
 
-def test_a_mapping_says_which_column_is_what(tmp_path: Path) -> None:
+def test_a_mapping_assigns_columns(tmp_path: Path) -> None:
     header = "set,chars,topic,small_ok,small_eur,small_conf,small_s,large_score,large_out"
     table = f"{header}\ngsm,9,law,yes,1,0.4,1.5,0.79,100\n"
     (task,) = tasks_of(written(tmp_path, "t.csv", table), mapping=str(written(tmp_path, "m.yaml", MAPPING)))
@@ -126,7 +126,7 @@ def test_a_mapping_says_which_column_is_what(tmp_path: Path) -> None:
         "task_type": "reasoning", "endpoint": "gsm", "prompt_tokens": 3, "attributes": {"subject": "law"}
     }  # fmt: skip
     assert task.answers["a/small"] == Answer(True, 1_100_000_000, None, 0.4, 1_500.0)
-    # 3 tokens at 2 dollars and 100 at 10 dollars a million.
+    # 3 tokens at 2 dollars and 100 at 10 dollars per million.
     assert task.answers["a/large"] == Answer(False, 3 * 2_000 + 100 * 10_000, 0.79)
 
 
@@ -152,20 +152,20 @@ def test_a_mapping_says_which_column_is_what(tmp_path: Path) -> None:
         ("a: [", "is not valid YAML"),
     ],
 )
-def test_a_wrong_mapping_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
+def test_a_wrong_mapping_is_explained(tmp_path: Path, text: str, says: str) -> None:
     table = written(tmp_path, "t.csv", "s,c\n1,1\n")
     with pytest.raises(ValueError, match=says):
         tasks_of(table, mapping=str(written(tmp_path, "m.yaml", text)))
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
     mapping = written(tmp_path, "m.yaml", "models: {a/b: {success: ok}}")
     with pytest.raises(UnreadableTasks, match="column ok: the mapping names it"):
         tasks_of(written(tmp_path, "t.csv", "s\n1\n"), mapping=str(mapping))
 
 
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    """Half a row is no row with missing values: what is not there may be the outcome that mattered."""
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    """Half a row is not a row with missing values: the missing part may be the decisive outcome."""
     whole = TABLE + "12,law,1,0.001,0,0.02\n" * 30
     with pytest.raises(UnreadableTasks, match="row 30: it has 3 values, but the header names 6 columns"):
         tasks_of(written(tmp_path, "t.csv", whole[: -len(",0.001,0,0.02\n")]))
@@ -178,7 +178,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         tasks_of(written(tmp_path, "t.csv.gz", packed[:20] + b"\0" * 20 + packed[40:]))
 
 
-def test_rows_that_cannot_be_taken_apart_are_all_named_and_counted(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_parsed_are_named_and_counted(tmp_path: Path) -> None:
     with pytest.raises(UnreadableTasks) as refused:
         tasks_of(written(tmp_path, "t.csv", TABLE + "1,2\n" * 25 + ",law,x,0.001,0,0.02\n"))
     assert "26 problems" in str(refused.value)
@@ -190,13 +190,13 @@ def test_rows_that_cannot_be_taken_apart_are_all_named_and_counted(tmp_path: Pat
     assert "row 5, column a/b:success: 2 is neither 1 nor 0" in str(refused.value)
 
 
-def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+def test_a_header_with_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     table = "a/b:success,a/b:success\n1,0\n"
     with pytest.raises(UnreadableTasks, match="the header names a/b:success twice"):
         tasks_of(written(tmp_path, "t.csv", table))
 
 
-def test_a_json_column_that_comes_late_is_read_all_the_same(tmp_path: Path) -> None:
+def test_a_json_column_that_appears_late_is_read(tmp_path: Path) -> None:
     first, second = {"a/small:success": 1}, {"a/small:success": 1, "a/large:success": 0, "turns": 3}
     assert tasks_of(lines(tmp_path, first, second)) == [
         Task({}, {"a/small": Answer(True, None)}),
@@ -204,7 +204,7 @@ def test_a_json_column_that_comes_late_is_read_all_the_same(tmp_path: Path) -> N
     ]
 
 
-def test_a_text_is_not_taken_for_a_number_by_pythons_rules(tmp_path: Path) -> None:
+def test_pythons_extra_number_formats_are_not_accepted(tmp_path: Path) -> None:
     (task,) = tasks_of(written(tmp_path, "t.csv", "endpoint,a/b:success\n1_000,1\n"))
     assert task.request == {"endpoint": "1_000"}
     with pytest.raises(UnreadableTasks, match="'1_0' is not a number"):
@@ -218,11 +218,11 @@ def test_an_empty_file_has_no_tasks(tmp_path: Path) -> None:
     assert tasks_of(written(tmp_path, "t.csv", TABLE)) == []
 
 
-# --- gateways' logs -----------------------------------------------------------------------------------
+# --- logs of gateways -----------------------------------------------------------------------------------
 
 
 def payload(**changes: Any) -> dict[str, Any]:
-    """What LiteLLM logs of one call."""
+    """LiteLLM's log of one call."""
     return {
         "id": "chatcmpl-1", "trace_id": "t-1", "call_type": "acompletion", "response_cost": 0.002, "status": "success",
         "custom_llm_provider": "openai", "model": "gpt-4o-mini", "prompt_tokens": 100, "completion_tokens": 20,
@@ -244,7 +244,7 @@ def test_a_litellm_trace_is_one_task_through_retry_and_fallback(tmp_path: Path) 
     assert task.answers["anthropic/claude-x"] == Answer(None, 2_000_000, None, None, 1_000.0)
 
 
-def test_litellms_own_calls_are_no_tasks(tmp_path: Path) -> None:
+def test_litellms_own_calls_are_not_tasks(tmp_path: Path) -> None:
     path = lines(
         tmp_path,
         payload(trace_id="a", metadata={"is_silent_experiment": True}),
@@ -255,7 +255,7 @@ def test_litellms_own_calls_are_no_tasks(tmp_path: Path) -> None:
     assert len(tasks_of(path, log="litellm")) == 1
 
 
-def test_litellms_zero_is_no_price_unless_the_answer_was_cached(tmp_path: Path) -> None:
+def test_litellms_zero_is_not_a_price_unless_the_answer_was_cached(tmp_path: Path) -> None:
     unpriced, cached = (
         payload(trace_id="a", response_cost=0),
         payload(trace_id="b", response_cost=0, cache_hit=True),
@@ -277,7 +277,7 @@ def test_a_spend_log_is_read_with_its_grade(tmp_path: Path) -> None:
     assert task.answers["openai/gpt-4o-mini"] == Answer(True, 1_000_000, None, None, 2_000.0)
 
 
-def test_langfuse_needs_to_be_told_its_unit_of_latency(tmp_path: Path) -> None:
+def test_langfuse_requires_its_unit_of_latency(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="in ms or s: integrations made before 2026-04-01"):
         tasks_of(lines(tmp_path, {}), log="langfuse")
 
@@ -343,7 +343,7 @@ def test_spans_are_read_under_old_and_new_names(tmp_path: Path) -> None:
     assert first.request == second.request == {"prompt_tokens": 11}
 
 
-def test_a_row_without_what_it_needs_is_named(tmp_path: Path) -> None:
+def test_a_row_without_required_fields_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableTasks, match="row 2, column startTime: there is no 'startTime'"):
         tasks_of(lines(tmp_path, payload(), {"call_type": "acompletion", "model": "m"}), log="litellm")
 
@@ -353,7 +353,7 @@ def test_an_unknown_log_is_refused(tmp_path: Path) -> None:
         tasks_of(lines(tmp_path, {}), log="other")
 
 
-def test_a_file_of_spans_as_the_collector_writes_it_is_taken_apart(tmp_path: Path) -> None:
+def test_a_file_of_spans_from_the_collector_is_read(tmp_path: Path) -> None:
     span = {"traceId": "n", "attributes": {"gen_ai.system": "openai", "gen_ai.request.model": "gpt-4o"}}
     request = {"resourceSpans": [{"scopeSpans": [{"spans": [span, {**span, "traceId": "m"}, None]}, 7]}, {}]}
     assert len(tasks_of(lines(tmp_path, request), log="opentelemetry")) == 2
@@ -361,7 +361,7 @@ def test_a_file_of_spans_as_the_collector_writes_it_is_taken_apart(tmp_path: Pat
     assert len(tasks_of(array, log="opentelemetry")) == 2
 
 
-def test_a_call_that_was_logged_twice_is_paid_once(tmp_path: Path) -> None:
+def test_a_call_logged_twice_counts_once(tmp_path: Path) -> None:
     (task,) = tasks_of(lines(tmp_path, payload(), payload()), log="litellm")
     assert task.answers["openai/gpt-4o-mini"].cost_nusd == 2_000_000
     retried = payload(startTime=1_790_000_002.0, endTime=1_790_000_003.0)
@@ -369,12 +369,12 @@ def test_a_call_that_was_logged_twice_is_paid_once(tmp_path: Path) -> None:
     assert task.answers["openai/gpt-4o-mini"].cost_nusd == 4_000_000
 
 
-def test_a_log_under_another_ones_name_is_refused(tmp_path: Path) -> None:
+def test_a_log_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 2 rows, but none is a call that answers a task"):
         tasks_of(lines(tmp_path, payload(), payload()), log="opentelemetry")
 
 
-def test_a_trace_that_joins_everything_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_that_joins_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollout_app.backtest.readers.calls.MOST_CALLS", 3)
     rows = [payload(startTime=1_790_000_000.0 + at, endTime=1_790_000_001.0 + at) for at in range(4)]
     with pytest.raises(ValueError, match="more than 3 calls"):
@@ -393,9 +393,7 @@ def test_a_trace_that_joins_everything_is_refused(tmp_path: Path, monkeypatch: p
         ({"model": None}, "there is no 'model'"),
     ],
 )
-def test_a_value_that_no_gateway_means_is_named(
-    tmp_path: Path, changes: Mapping[str, Any], says: str
-) -> None:
+def test_an_impossible_value_is_named(tmp_path: Path, changes: Mapping[str, Any], says: str) -> None:
     with pytest.raises(UnreadableTasks, match=says) as refused:
         tasks_of(lines(tmp_path, payload(), payload(**changes)), log="litellm")
     assert "row 2" in str(refused.value)
@@ -403,8 +401,8 @@ def test_a_value_that_no_gateway_means_is_named(
 
 @pytest.mark.parametrize("log", ["litellm", "langfuse", "helicone", "opentelemetry"])
 @pytest.mark.parametrize("value", [None, "", "x", -1, 1e400, [], {"a": [1]}, True, "9" * 5_000])
-def test_no_value_of_a_log_is_more_than_a_problem(tmp_path: Path, log: str, value: Any) -> None:
-    """Whatever stands in one field, the file is read or refused: nothing else is raised."""
+def test_no_value_of_a_log_raises_an_unexpected_error(tmp_path: Path, log: str, value: Any) -> None:
+    """With any value in one field, the file is read or refused; nothing else is raised."""
     rows = {
         "litellm": payload(),
         "langfuse": {"id": "o", "trace_id": "t", "type": "GENERATION", "provided_model_name": "m", "latency": 1,

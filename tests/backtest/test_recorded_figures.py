@@ -1,4 +1,4 @@
-"""The figures that the recorded sets' sources name (SOURCES.md), from the backtest itself."""
+"""The figures given by the sources of the recorded sets (SOURCES.md), computed by the backtest."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def compared(tasks: list[Task], weak: str, strong: str) -> Backtest:
     return backtest({"weak for all": always(weak, strong)}, tasks)
 
 
-def test_it_gives_mmlu_as_recorded() -> None:
+def test_mmlu_is_as_recorded() -> None:
     result = compared(recorded.mmlu(), recorded.WEAK, recorded.STRONG)
     assert (result.read, result.compared, result.priced) == (14_037, 14_037, 14_037)
     assert round(100 * (of(list(result.models), recorded.WEAK).accuracy.value or 0), 3) == 68.091
@@ -32,14 +32,14 @@ def test_it_gives_mmlu_as_recorded() -> None:
     assert result.strong == recorded.STRONG
 
 
-def test_it_gives_gsm8k_as_recorded() -> None:
+def test_gsm8k_is_as_recorded() -> None:
     result = compared(recorded.gsm8k(), recorded.WEAK, recorded.STRONG)
     assert result.compared == 1_307
     assert round(100 * (of(list(result.models), recorded.WEAK).accuracy.value or 0), 3) == 63.734
     assert round(100 * (of(list(result.models), recorded.STRONG).accuracy.value or 0), 3) == 85.769
 
 
-def test_it_says_that_the_dearer_model_of_routerarena_is_the_weaker_one() -> None:
+def test_the_more_expensive_model_of_routerarena_is_the_weaker_one() -> None:
     result = compared(recorded.routerarena(), recorded.HAIKU, recorded.GEMINI)
     haiku, gemini = of(list(result.models), recorded.HAIKU), of(list(result.models), recorded.GEMINI)
     assert round(haiku.totals.cost / 1e9, 4) == 0.1424
@@ -52,10 +52,8 @@ def test_it_says_that_the_dearer_model_of_routerarena_is_the_weaker_one() -> Non
 @pytest.mark.parametrize(
     ("tasks", "cpt_50", "cpt_80"), [(recorded.mmlu, 0.4996, 0.7986), (recorded.gsm8k, 0.4995, 0.7973)]
 )
-def test_a_router_that_knows_nothing_recovers_half_of_the_gap(
-    tasks: object, cpt_50: float, cpt_80: float
-) -> None:
-    """SOURCES.md's figures are one person's random orders, these are others: they agree within their error."""
+def test_a_random_router_recovers_half_of_the_gap(tasks: object, cpt_50: float, cpt_80: float) -> None:
+    """The figures in SOURCES.md come from other random orders, so they agree within their error."""
     gains = [
         task.answers[recorded.STRONG].success - task.answers[recorded.WEAK].success
         for task in tasks()  # type: ignore[operator]
@@ -66,7 +64,7 @@ def test_a_router_that_knows_nothing_recovers_half_of_the_gap(
     assert score.cpt_80 == pytest.approx(cpt_80, abs=0.01)
 
 
-def test_the_confidence_of_gsm8k_is_a_weak_signal_but_one() -> None:
+def test_the_confidence_of_gsm8k_is_a_weak_signal() -> None:
     tasks = recorded.gsm8k()
     gains = [
         int(task.answers[recorded.STRONG].success or 0) - int(task.answers[recorded.WEAK].success or 0)

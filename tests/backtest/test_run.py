@@ -1,4 +1,4 @@
-"""A policy over tasks: what counts, what is left out, and what is never made up."""
+"""A policy on tasks: what counts, what is left out, and that nothing is invented."""
 
 import random
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_cost_of_zero_is_known() -> None:
     assert result.policies[0].saving.value == 1.0
 
 
-def test_all_attempts_of_an_escalated_task_are_paid() -> None:
+def test_all_attempts_of_an_escalated_task_are_counted() -> None:
     escalating = policy(escalate={"to": "large", "on": ["error"], "when": "response.confidence < 0.7"})
     unsure = Answer(False, 1_000, confidence=0.2)
     result = backtest({"p": escalating}, [task(unsure, STRONG)])
@@ -65,7 +65,7 @@ def test_all_attempts_of_an_escalated_task_are_paid() -> None:
     assert result.policies[0].counts is not None and result.policies[0].counts.escalated == 1
 
 
-def test_a_failure_falls_back_as_a_router_would() -> None:
+def test_a_failure_falls_back_like_in_a_router() -> None:
     down = Answer(False, 0, error="timeout")
     result = backtest({"p": policy()}, [task(down, STRONG)])
     line = result.policies[0]
@@ -73,14 +73,14 @@ def test_a_failure_falls_back_as_a_router_would() -> None:
     assert line.accuracy.value == 1.0
 
 
-def test_a_log_of_one_model_is_refused_with_the_reason() -> None:
+def test_a_log_of_one_model_is_refused_with_an_explanation() -> None:
     with pytest.raises(
         ValueError, match="None of 1 tasks can be compared: 1 have no known outcome of x/large"
     ):
         backtest({"p": policy()}, [task(GOOD, None)])
 
 
-def test_a_log_of_one_model_says_only_where_they_agree() -> None:
+def test_a_log_of_one_model_only_shows_where_the_policies_agree() -> None:
     to_large = policy(rules=[{"id": "hard", "when": "request.prompt_tokens > 100", "use": "large"}])
     found = agreement(to_large, [task(GOOD, None, prompt_tokens=1), task(BAD, None, prompt_tokens=500)])
     assert (found.tasks, found.agreed, found.graded) == (2, 1, 1)
@@ -88,14 +88,14 @@ def test_a_log_of_one_model_says_only_where_they_agree() -> None:
     assert found.accuracy.value == 1.0
 
 
-def test_a_loss_is_called_a_loss() -> None:
+def test_a_loss_is_reported_as_a_loss() -> None:
     tasks = [task(Answer(True, 5_000), Answer(True, 1_000)) for _ in range(200)]
     text = report.as_text(backtest({"p": policy()}, tasks))
     assert "p costs 400.0 % (400.0 to 400.0 %) more per success" in text
     assert "saves" not in text
 
 
-def test_nothing_that_succeeded_gives_no_cost_per_success() -> None:
+def test_without_a_success_there_is_no_cost_per_success() -> None:
     result = backtest({"p": policy()}, [task(BAD, STRONG)] * 5)
     assert result.policies[0].cost_per_success.value is None
     assert "cost per success is unknown" in report.as_text(result)
@@ -107,7 +107,7 @@ def test_a_missing_input_is_named() -> None:
     assert "request.prompt_tokens (3)" in report.as_text(result)
 
 
-def test_a_sweep_changes_one_number_and_nothing_else() -> None:
+def test_a_sweep_changes_only_one_number() -> None:
     rules = [
         {"id": "hard", "when": 'request.endpoint != "/v1" && request.prompt_tokens > 100', "use": "large"}
     ]
@@ -129,8 +129,8 @@ def test_a_sweep_needs_exactly_one_number(place: str) -> None:
         swept(document(rules=rules), place, [1, 2])
 
 
-def test_the_interval_is_that_of_a_share() -> None:
-    """400 tasks, a quarter good: the bootstrap agrees with 1.96 standard errors."""
+def test_the_interval_is_that_of_a_proportion() -> None:
+    """400 tasks, a quarter of them good: the bootstrap agrees with 1.96 standard errors."""
     tally = Tally()
     for at in range(400):
         tally.add(at, at % 4 == 0, None)

@@ -1,4 +1,4 @@
-"""A router's task log as a source, and what the arms that were drawn say of a policy."""
+"""A router's task log as a source, and what the drawn arms show about a policy."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ VERSIONS = {12: STRONG, 13: WEAK_FIRST}
 
 
 def line(at: int = 0, arm: str = "candidate", **changes: Any) -> dict[str, Any]:
-    """A task of a rollout at 20 %, from all strong to weak first."""
+    """A task of a rollout at 20 %, from the strong model only to the weak one first."""
     ours, theirs = ((13, SMALL), (12, LARGE)) if arm == "candidate" else ((12, LARGE), (13, SMALL))
     return {
         "task_log": 1, "at": 1_790_000_000.0 + at, "environment": "production", "workload": "summaries",
@@ -55,7 +55,7 @@ def many(good: int, bad: int, arm: str, start: int = 0, **changes: Any) -> Itera
 # --- the reader ---------------------------------------------------------------------------------------
 
 
-def test_what_a_router_wrote_is_read_back(tmp_path: Path) -> None:
+def test_the_log_of_a_router_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     with FakeControlPlane() as plane:
         plane.serve("summaries", STRONG, version=12)
@@ -79,7 +79,7 @@ def test_what_a_router_wrote_is_read_back(tmp_path: Path) -> None:
     assert (weak.cost_nusd, weak.other, weak.model) == (1_000, (12, LARGE), SMALL)
 
 
-def test_broken_and_doubled_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_broken_and_duplicate_lines_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     path = written(
         tmp_path, line(1), '{"task_log": 1, "at": 17', line(1), "[]", '{"task_log": 2}', "\0\xff", "", line(2)
     )
@@ -103,13 +103,13 @@ def test_broken_and_doubled_lines_are_counted_and_the_rest_is_read(tmp_path: Pat
     ],
     ids=str,
 )
-def test_a_line_whose_figures_are_none_is_broken(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_line_with_invalid_figures_is_broken(tmp_path: Path, changes: dict[str, Any]) -> None:
     files = TaskLogFiles.of(written(tmp_path, line(1), {**line(2), **changes}))
     assert len(list(files.tasks())) == 1
     assert files.read.broken == 1
 
 
-def test_a_file_that_is_no_task_log_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_task_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableTasks, match="none of its lines"):
         list(open_tasks(Source(str(written(tmp_path, {"model": "x"})), log="pointsman")))
 
@@ -124,7 +124,7 @@ def test_a_compressed_log_is_read(tmp_path: Path) -> None:
     assert len(list(open_tasks(Source(str(path), log="pointsman")))) == 1
 
 
-def test_a_later_word_grades_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_later_feedback_is_the_grade_if_requested(tmp_path: Path) -> None:
     def word(decision: str, **said: Any) -> dict[str, Any]:
         return {"task_log": 1, "at": 1.0, "feedback": decision, "kind": "human_review", **said}
 
@@ -140,16 +140,16 @@ def test_a_later_word_grades_where_it_is_asked_for(tmp_path: Path) -> None:
     assert [task.success for task in TaskLogFiles.of(path).tasks()] == [True] * 4
 
 
-def test_a_mirrored_task_tells_of_both_models(tmp_path: Path) -> None:
+def test_a_mirrored_task_shows_both_models(tmp_path: Path) -> None:
     row = line(1, "baseline", mirror={"model": SMALL, "success": False, "cost_nusd": 7})
     (task,) = open_tasks(Source(str(written(tmp_path, row)), log="pointsman"))
     assert task.answers[SMALL] == Answer(False, 7)
 
 
-# --- which tasks tell ---------------------------------------------------------------------------------
+# --- informative tasks ---------------------------------------------------------------------------------
 
 
-def test_the_value_of_both_arms_is_what_came_weighted_by_what_was_drawn(tmp_path: Path) -> None:
+def test_the_value_of_both_arms_is_the_weighted_mean_of_the_outcomes(tmp_path: Path) -> None:
     path = written(tmp_path, *many(180, 20, "candidate"), *many(760, 40, "baseline", 200))
     weak, strong = study(
         {"weak": WEAK_FIRST, "strong": STRONG}, VERSIONS, TaskLogFiles.of(path).tasks()
@@ -163,7 +163,7 @@ def test_the_value_of_both_arms_is_what_came_weighted_by_what_was_drawn(tmp_path
     assert weak.bounds == pytest.approx((0.9, 0.9), abs=0.005), "nothing is unknown"
 
 
-def test_tasks_on_which_the_arms_act_alike_tell_of_both(tmp_path: Path) -> None:
+def test_tasks_treated_alike_by_the_arms_count_for_both(tmp_path: Path) -> None:
     heavy: dict[str, Any] = {"model": LARGE, "other": {"version": 12, "model": LARGE}, "differing": ""}
     found = studied(written(tmp_path, *many(50, 50, "candidate", **heavy)), STRONG)
     assert found.value is not None
@@ -184,7 +184,7 @@ def test_tasks_on_which_the_arms_act_alike_tell_of_both(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_tells_nothing_is_counted_and_left_out(
+def test_uninformative_tasks_are_counted_and_left_out(
     tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
     found = studied(written(tmp_path, *many(30, 10, "candidate"), *many(0, 25, "candidate", 100, **changes)))
@@ -199,7 +199,7 @@ def test_tasks_that_were_not_drawn_are_not_used(tmp_path: Path) -> None:
     assert (found.tasks, found.undrawn, found.value, found.bounds) == (0, 20, None, None)
 
 
-def test_a_model_that_no_arm_asks_is_not_known_and_bounds_the_whole(tmp_path: Path) -> None:
+def test_an_unused_model_is_unknown_and_bounds_the_total(tmp_path: Path) -> None:
     third = two_stage(
         models={**two_stage()["models"], "huge": {"model": "vendor/huge"}},
         rules=[{"id": "heavy", "when": "request.prompt_tokens > 8000", "use": "huge"}],
@@ -212,7 +212,7 @@ def test_a_model_that_no_arm_asks_is_not_known_and_bounds_the_whole(tmp_path: Pa
     assert found.bounds == pytest.approx((0.45, 0.95))
 
 
-def test_a_policy_that_goes_on_otherwise_is_not_known_by_its_first_model_alone(tmp_path: Path) -> None:
+def test_a_policy_that_continues_differently_is_unknown(tmp_path: Path) -> None:
     other = two_stage(
         escalate={"max": 1, "to": "large", "on": ["error"], "when": "response.confidence < 0.2"}
     )
@@ -220,7 +220,7 @@ def test_a_policy_that_goes_on_otherwise_is_not_known_by_its_first_model_alone(t
     assert (found.value, found.unsupported) == (None, {SMALL: 100})
 
 
-def test_missing_grades_and_costs_are_counted_and_never_zero(tmp_path: Path) -> None:
+def test_missing_grades_and_costs_are_counted_and_not_zero(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         *many(80, 20, "candidate"), *(line(at, success=None, cost_nusd=None) for at in range(100, 150)),
@@ -235,7 +235,7 @@ def test_missing_grades_and_costs_are_counted_and_never_zero(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "rows", [[], [line(1, success=None, cost_nusd=None)], [line(1, "baseline")]], ids=len
 )
-def test_where_nothing_is_known_nothing_is_said(tmp_path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def test_without_knowledge_there_is_no_estimate(tmp_path: Path, rows: Sequence[dict[str, Any]]) -> None:
     value = studied(written(tmp_path, *rows)).value
     assert (
         value is None
@@ -249,7 +249,7 @@ def test_a_tiny_propensity_is_clipped_and_named(tmp_path: Path) -> None:
     assert value.clipped == 10
 
 
-def test_inputs_that_the_lines_do_not_hold_are_named(tmp_path: Path) -> None:
+def test_missing_inputs_are_named(tmp_path: Path) -> None:
     asks = two_stage(rules=[{"id": "vip", "when": 'request.customer_tier == "gold"', "use": "large"}])
     found = studied(written(tmp_path, *many(9, 1, "candidate")), asks)
     assert found.missing == {"request.customer_tier": 10}
@@ -266,7 +266,9 @@ def policies(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.django_db
-def test_the_command_says_that_an_unknown_version_tells_nothing(tmp_path: Path, policies: list[str]) -> None:
+def test_the_command_explains_that_an_unknown_version_is_uninformative(
+    tmp_path: Path, policies: list[str]
+) -> None:
     out = StringIO()
     path = written(tmp_path, *many(9, 1, "candidate"), "{")
     call_command("backtest", *policies, "--tasks", str(path), "--log", "pointsman", stdout=out)

@@ -1,4 +1,4 @@
-"""A backtest and a decision while somebody waits: on the page and in the API."""
+"""Backtests and decisions while a person waits: on the page and in the API."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def asked(workload: Workload, **changes: Any) -> waiting.Asked:
     return waiting.Asked(**given)
 
 
-def test_the_page_shows_what_a_version_would_have_done(workload: Workload) -> None:
+def test_the_page_shows_the_result_of_a_version(workload: Workload) -> None:
     client = logged_in("vera", "viewer")
     address = reverse("console:backtest", args=[workload.name])
     file = SimpleUploadedFile("tasks.csv", TASKS.encode())
@@ -75,7 +75,7 @@ def test_the_page_shows_what_a_version_would_have_done(workload: Workload) -> No
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(
+def test_the_page_explains_errors_and_keeps_the_input(
     workload: Workload, posted: dict[str, Any], said: str
 ) -> None:
     answer = logged_in("vera", "viewer").post(reverse("console:backtest", args=[workload.name]), posted)
@@ -103,22 +103,20 @@ def test_the_page_says_what_is_wrong_and_keeps_what_was_typed(
     ],
     ids=str,
 )
-def test_what_cannot_be_tried_is_refused_in_words(
-    workload: Workload, changes: dict[str, Any], said: str
-) -> None:
+def test_an_invalid_combination_is_explained(workload: Workload, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         waiting.run(asked(workload, **changes))
     assert said in refusal.value.detail
 
 
-def test_more_work_than_one_can_wait_for_is_refused(workload: Workload) -> None:
+def test_too_much_work_for_a_request_is_refused(workload: Workload) -> None:
     rows = "".join(f"{n},1,0,1,0\n" for n in range(waiting.MOST_WORK + 1))
     with pytest.raises(InvalidInput, match="too many to wait for"):
         waiting.run(asked(workload, content=(HEADER + rows).encode()))
     assert isinstance(waiting.run(asked(workload)), Backtest)
 
 
-def test_the_api_answers_the_same(workload: Workload) -> None:
+def test_the_api_returns_the_same(workload: Workload) -> None:
     caller, path = Caller(), f"workloads/{workload.name}/backtest"
     answer = caller("POST", path, {"versions": [1], "file": {"name": "tasks.csv", "text": TASKS}})
     assert answer.status_code == 200, answer.json()
@@ -163,7 +161,7 @@ def test_the_playground_shows_two_versions_side_by_side(workload: Workload) -> N
 @pytest.mark.parametrize(
     "request_text", ["{", "[]", "5", '{"history": 3}', "[" * 9_000], ids=lambda t: t[:14]
 )
-def test_a_request_that_is_none_is_refused_beside_its_field(workload: Workload, request_text: str) -> None:
+def test_an_invalid_request_is_refused_next_to_its_field(workload: Workload, request_text: str) -> None:
     answer = logged_in("vera", "viewer").post(
         reverse("console:playground", args=[workload.name]), {"versions": ["1"], "request": request_text}
     )
@@ -190,7 +188,7 @@ def test_the_playground_compares_versions_over_recorded_inputs(workload: Workloa
     assert "250 of the last 1,000 requests differ" in text(answer).replace("\u202f", ",")
 
 
-def test_the_editors_panels_try_what_is_typed_and_answer_with_a_part_of_the_page(workload: Workload) -> None:
+def test_the_panels_of_the_editor_use_its_text_and_return_a_fragment(workload: Workload) -> None:
     client, panel = logged_in("vera", "viewer"), {"HX-Request": "true"}
     draft = as_yaml(workload.versions.get(number=1).document)
     draft = re.sub(r"prompt_tokens > \d+", "prompt_tokens > 50", draft)
@@ -210,8 +208,8 @@ def test_the_editors_panels_try_what_is_typed_and_answer_with_a_part_of_the_page
 
 
 @pytest.mark.parametrize("name", ["playground", "backtest"])
-def test_a_refusal_beside_the_editor_is_shown_there(workload: Workload, name: str) -> None:
-    """htmx puts no answer of a refusal in place, and the text in the editor is no part of what it replaces."""
+def test_a_refusal_in_the_panel_is_shown_there(workload: Workload, name: str) -> None:
+    """htmx does not swap in responses to refused requests, and the editor's text is not part of what it replaces."""
     posted = {"versions": ["1"], "text": "format: [", "recorded": "gsm8k"}
     address = reverse(f"console:{name}", args=[workload.name])
     answer = logged_in("vera", "viewer").post(address, posted, headers={"HX-Request": "true"})
@@ -219,7 +217,7 @@ def test_a_refusal_beside_the_editor_is_shown_there(workload: Workload, name: st
     assert "The draft is not valid" in text(answer) and 'role="alert"' in text(answer)
 
 
-def test_the_editor_has_both_beside_it(workload: Workload) -> None:
+def test_the_editor_has_both_panels(workload: Workload) -> None:
     client = logged_in("ada", "admin")
     page = text(client.get(reverse("console:new_version", args=[workload.name])))
     for name in ("playground", "backtest"):
@@ -227,13 +225,13 @@ def test_the_editor_has_both_beside_it(workload: Workload) -> None:
 
 
 @pytest.mark.parametrize("tokens", [None, "many", -1, True, 10**30, 1.5], ids=str)
-def test_a_cost_that_is_not_known_is_not_0(workload: Workload, tokens: Any) -> None:
+def test_an_unknown_cost_is_not_zero(workload: Workload, tokens: Any) -> None:
     documents = waiting.documents_of(workload, [1])
     (decided,) = waiting.decide(documents, {"prompt_tokens": tokens}, {SMALL: (0.15, 0.6), LARGE: (3, 15)})
     assert decided.prompt_nusd is None
 
 
-def test_a_routers_task_log_is_estimated_on_the_page_and_in_the_api(workload: Workload) -> None:
+def test_a_task_log_is_estimated_on_the_page_and_in_the_api(workload: Workload) -> None:
     file = SimpleUploadedFile("tasks.jsonl", task_log(workload, 400).encode())
     posted = {"versions": ["1"], "file": file, "log": "pointsman"}
     page = text(logged_in("vera", "viewer").post(reverse("console:backtest", args=[workload.name]), posted))

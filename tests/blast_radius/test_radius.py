@@ -1,4 +1,4 @@
-"""The blast radius of a candidate, from what is stored."""
+"""The blast radius of a candidate, from stored data."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,12 +21,12 @@ from tests.support.outcomes import outcome
 SMALL, LARGE = "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"
 DAY = timedelta(days=1)
 PLAIN: dict[str, Any] = {"rules": [], "escalate": None}
-COST = 1_000_000  # nano-USD, of a task
+COST = 1_000_000  # nano-USD per task
 
 
 @pytest.fixture
 def place(db: None) -> tuple[Environment, Workload]:
-    """Everything goes to the large model; a week of traffic, /a three times as much as /b."""
+    """Everything goes to the large model; a week of traffic, with /a three times as frequent as /b."""
     environment, workload = builders.environment("production"), builders.workload("support")
     served(environment, workload, default="large", rules=[])
     return environment, workload
@@ -65,11 +65,11 @@ def of(place: tuple[Environment, Workload], **changes: Any) -> BlastRadius:
 
 
 def per_day(radius: BlastRadius, task: float) -> float:
-    """A cost a task as one of a day."""
+    """Convert a cost per task to a cost per day."""
     return task * radius.week.tasks_a_day
 
 
-def test_all_strong_to_all_weak_moves_everything_and_costs_what_the_prices_say(place: Any) -> None:
+def test_all_strong_to_all_weak_moves_everything_at_the_catalogues_prices(place: Any) -> None:
     traffic(place)
     radius = of(place, default="small", rules=[])
     assert radius.basis == "documents"
@@ -83,7 +83,7 @@ def test_all_strong_to_all_weak_moves_everything_and_costs_what_the_prices_say(p
     assert radius.whole.covered == pytest.approx(radius.week.tasks_a_day)
 
 
-def test_a_second_stage_may_ask_the_strong_model_for_every_task(place: Any) -> None:
+def test_a_second_stage_may_call_the_strong_model_for_every_task(place: Any) -> None:
     traffic(place)
     escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
     radius = of(place, default="small", rules=[], escalate=escalate)
@@ -97,7 +97,7 @@ def test_a_second_stage_may_ask_the_strong_model_for_every_task(place: Any) -> N
     assert "The number of escalated tasks is unknown" in said
 
 
-def test_it_expects_as_many_escalations_as_there_are_now(db: None) -> None:
+def test_it_expects_the_present_rate_of_escalations(db: None) -> None:
     place = builders.environment("production"), builders.workload("support")
     escalate = {"max": 1, "to": "large", "when": "response.confidence < 0.7"}
     rule = {"id": "heavy", "when": "request.prompt_tokens > 8000", "use": "large"}
@@ -111,7 +111,7 @@ def test_it_expects_as_many_escalations_as_there_are_now(db: None) -> None:
     assert radius.whole.change.expected is not None
 
 
-def test_only_what_the_rules_tell_is_certain(place: Any) -> None:
+def test_only_what_follows_from_the_rules_is_certain(place: Any) -> None:
     traffic(place, rule="default")
     rule = {"id": "short", "when": "request.prompt_tokens < 500", "use": "small"}
     radius = of(place, default="large", rules=[rule])
@@ -141,7 +141,7 @@ def test_without_traffic_it_says_so(place: Any) -> None:
     assert (answer["moved"], answer["change_a_day_nusd"], answer["cost_a_day_nusd"]) == (None, None, None)
 
 
-def test_what_has_no_price_costs_nobody_knows_what(place: tuple[Environment, Workload]) -> None:
+def test_without_a_price_the_cost_is_unknown(place: tuple[Environment, Workload]) -> None:
     traffic(place)
     candidate = version(place[1], default="small", rules=[])
     policies.edit_model(Model.objects.get(name=SMALL), actor=SYSTEM, input_nusd_per_mtok=None)
@@ -159,14 +159,14 @@ def test_tasks_of_unknown_cost_are_left_out_and_counted(place: Any) -> None:
     assert any("Costs cover the 25.0" in sentence for sentence in answer["unknown"])
 
 
-def test_few_days_are_said(place: Any) -> None:
+def test_a_short_history_is_mentioned(place: Any) -> None:
     traffic(place, days=2)
     radius = of(place, default="small", rules=[])
     assert 1.5 < radius.week.days < 2.1
     assert any("There was traffic in only" in sentence for sentence in radius_answer(radius)["unknown"])
 
 
-def test_other_parameters_and_a_pin_are_said(place: tuple[Environment, Workload]) -> None:
+def test_changed_parameters_and_a_pin_are_mentioned(place: tuple[Environment, Workload]) -> None:
     traffic(place)
     models = {"small": {"model": SMALL}, "large": {"model": LARGE, "params": {"temperature": 1}}}
     candidate = version(place[1], default="large", rules=[], models=models)
@@ -201,7 +201,7 @@ def shadowed(place: tuple[Environment, Workload]) -> Rollout:
     return rollout
 
 
-def test_after_a_shadow_stage_the_routers_have_said_it(place: Any) -> None:
+def test_after_a_shadow_stage_it_uses_the_reports_of_routers(place: Any) -> None:
     traffic(place)
     radius = radius_of(shadowed(place))
     assert radius.basis == "shadow"
@@ -213,7 +213,7 @@ def test_after_a_shadow_stage_the_routers_have_said_it(place: Any) -> None:
     assert not any("inputs are not stored" in sentence for sentence in answer["unknown"])
 
 
-def test_the_api_gives_it_of_a_rollout_and_of_a_version(
+def test_the_api_returns_it_for_a_rollout_and_for_a_version(
     place: Any, django_assert_max_num_queries: Any
 ) -> None:
     traffic(place)

@@ -1,4 +1,4 @@
-"""What a policy can choose for a task of which only the deciding rule and the endpoint are known."""
+"""The possible choices of a policy for a task of which only the deciding rule and the endpoint are known."""
 
 import random
 from typing import Any
@@ -37,7 +37,7 @@ LONG = "request.prompt_tokens > 8000"
             "r0",
             document(("request.prompt_tokens >= 9000", "middle")),
             ["middle", "small"],
-        ),  # a stronger one may
+        ),  # a stronger one may hold
         ("default", document((LONG, "middle")), ["small"]),
         ("default", document(("request.prompt_tokens > 9000", "middle")), ["small"]),
         ("default", document(("request.prompt_tokens > 4000", "middle")), ["middle", "small"]),
@@ -51,17 +51,17 @@ LONG = "request.prompt_tokens > 8000"
         ("r0", document((LONG, "middle"), inputs={"x": {"type": "int"}}), ["middle", "small"]),
     ],
 )
-def test_it_knows_what_follows_from_the_rule_that_decided(
+def test_it_concludes_from_the_rule_that_decided(
     rule: str, after: dict[str, Any], possible: list[str]
 ) -> None:
     assert chosen(document((LONG, "large")), after, rule) == possible
 
 
-def test_a_rule_that_the_version_does_not_have_says_nothing() -> None:
+def test_a_rule_that_the_version_does_not_have_shows_nothing() -> None:
     assert facts_of(document(), "pin", "/a") is None
 
 
-def test_an_endpoint_that_was_not_given_or_was_cut_is_not_known() -> None:
+def test_a_missing_or_truncated_endpoint_is_unknown() -> None:
     after = document(('request.endpoint == "/a"', "middle"))
     for endpoint in ("", "/" + "a" * 199):
         assert chosen(document(), after, "default", endpoint) == ["middle", "small"]
@@ -104,7 +104,7 @@ def request(rng: random.Random) -> dict[str, Any]:
     return {name: value for name, value in values.items() if rng.random() < 0.8}
 
 
-def test_what_really_happens_is_always_among_what_is_possible() -> None:
+def test_the_actual_choice_is_always_a_possible_one() -> None:
     rng, certain, asked = random.Random(7), 0, 0
     for _ in range(400):
         pool = [condition(rng) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The evidence report, and what a completed rollout did afterwards."""
+"""The evidence report, and the effect of a completed rollout."""
 
 import json
 from datetime import timedelta
@@ -38,7 +38,7 @@ def place(db: None) -> Place:
 
 
 def completed(place: Place, *, days: float = 20) -> Rollout:
-    """Completed so many days ago, after an hour."""
+    """A rollout that completed this many days ago, an hour after it started."""
     rollout = proposed(place[1], place[0])
     rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
     rollout = actions.advance_rollout(rollout, actor=SYSTEM, reason="on")
@@ -51,7 +51,7 @@ def completed(place: Place, *, days: float = 20) -> Rollout:
 
 
 def weeks(place: Place, rollout: Rollout, *after: dict[str, Any]) -> None:
-    """Traffic of the week before, and of as many weeks after completion."""
+    """Traffic of the week before, and of this many weeks after completion."""
     assert rollout.started_at and rollout.ended_at
     for day in range(1, 8):
         outcome(*place, minute(rollout.started_at - day * DAY), cost=1_000_000, tasks=500)
@@ -73,7 +73,7 @@ def sentences(rollout: Rollout) -> str:
     return " ".join(realised_answer(rollout, found)["sentences"]).replace(THIN, " ")
 
 
-def test_it_says_what_was_saved_and_what_it_did_to_success(place: Place) -> None:
+def test_it_shows_the_saving_and_the_effect_on_success(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {}, {})
     said = sentences(rollout)
@@ -83,20 +83,20 @@ def test_it_says_what_was_saved_and_what_it_did_to_success(place: Place) -> None
     assert "A revert" not in said
 
 
-def test_harm_after_completion_is_said(place: Place) -> None:
+def test_harm_after_completion_is_reported(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {"success": 0.8}, {"success": 0.8})
     said = sentences(rollout)
     assert "below the bar" in said and "More tasks fail" in said and "A revert is one click" in said
 
 
-def test_harm_of_one_week_is_not_hidden_in_a_month(place: Place) -> None:
+def test_harm_in_one_week_is_not_hidden_in_a_month(place: Place) -> None:
     rollout = completed(place, days=29)
     weeks(place, rollout, {"success": 0.93}, {"success": 0.93}, {"success": 0.88}, {"success": 0.95})
     assert "more tasks failed: +4.0 points" in sentences(rollout)
 
 
-def test_hardly_any_tasks_say_nothing(place: Place) -> None:
+def test_with_few_tasks_it_reports_nothing(place: Place) -> None:
     rollout = completed(place)
     assert "has had 0 tasks, too few to know its saving" in sentences(rollout)
 
@@ -108,7 +108,7 @@ def test_ungraded_tasks_leave_success_unknown(place: Place) -> None:
     assert "its effect on success is unknown" in said and "Its saving is unknown" in said
 
 
-def test_tasks_of_a_later_version_are_not_its_own(place: Place) -> None:
+def test_tasks_of_a_later_version_do_not_count(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {})
     outcome(*place, clock.now() - DAY, version=3, tasks=50)
@@ -116,7 +116,7 @@ def test_tasks_of_a_later_version_are_not_its_own(place: Place) -> None:
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.ROLLED_BACK, State.DRAFT])
-def test_what_was_not_completed_realised_nothing(place: Place, state: State) -> None:
+def test_without_completion_nothing_is_realised(place: Place, state: State) -> None:
     rollout = completed(place)
     rollout.state = state
     assert realised(rollout, clock.now()) is None
@@ -125,7 +125,7 @@ def test_what_was_not_completed_realised_nothing(place: Place, state: State) -> 
 # --- the report ---------------------------------------------------------------------------------------------
 
 
-def test_it_holds_what_who_why_and_what_came_of_it(place: Place) -> None:
+def test_it_contains_what_who_why_and_the_result(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {})
     report = evidence_report(rollout)
@@ -140,7 +140,7 @@ def test_it_holds_what_who_why_and_what_came_of_it(place: Place) -> None:
 
 
 @pytest.mark.parametrize("moves", [0, 1, 2])
-def test_it_is_written_at_any_state(place: Place, moves: int) -> None:
+def test_it_can_be_written_in_any_state(place: Place, moves: int) -> None:
     rollout = proposed(place[1], place[0], draft=not moves)
     if moves > 1:
         rollout = actions.start_rollout(rollout, actor=SYSTEM, reason="now")
@@ -150,7 +150,7 @@ def test_it_is_written_at_any_state(place: Place, moves: int) -> None:
     assert "None" not in markdown.replace("None.", "")
 
 
-def test_words_of_others_stay_words(place: Place) -> None:
+def test_markup_in_texts_is_escaped(place: Place) -> None:
     newest = place[1].versions.first()
     assert newest is not None
     reason = "# Approved\n\n| x | [click](http://evil) <script>"
@@ -162,7 +162,7 @@ def test_words_of_others_stay_words(place: Place) -> None:
     assert "](http" not in markdown
 
 
-def test_a_part_that_fails_is_named_and_the_rest_is_there(
+def test_a_failing_part_is_named_and_the_rest_is_present(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(rollout: Rollout) -> Any:
@@ -174,7 +174,7 @@ def test_a_part_that_fails_is_named_and_the_rest_is_there(
     assert "## Stages" in as_markdown(report)
 
 
-def test_approvals_and_their_bindings_are_in_it(db: None) -> None:
+def test_it_contains_approvals_and_their_bindings(db: None) -> None:
     environment, workload = builders.environment("production", four_eyes=True), builders.workload("support")
     builders.served(environment, workload)
     builders.version(workload)
@@ -184,7 +184,7 @@ def test_approvals_and_their_bindings_are_in_it(db: None) -> None:
     assert report["who"]["approvals_needed"] >= 1 and "| eva | the start |" in as_markdown(report)
 
 
-def test_the_api_gives_both(place: Place) -> None:
+def test_the_api_returns_both_formats(place: Place) -> None:
     rollout = completed(place)
     call = Caller("viewer")
     assert call("GET", f"rollouts/{rollout.pk}/report").json()["format"] == 1
@@ -195,7 +195,7 @@ def test_the_api_gives_both(place: Place) -> None:
     assert other("GET", f"rollouts/{rollout.pk}/report").status_code == 404
 
 
-def test_the_command_writes_both(place: Place, capsys: Any, tmp_path: Any) -> None:
+def test_the_command_writes_both_formats(place: Place, capsys: Any, tmp_path: Any) -> None:
     rollout = completed(place)
     call_command("report", str(rollout.pk))
     assert capsys.readouterr().out.startswith("# support in production")
@@ -209,7 +209,7 @@ def test_the_command_writes_both(place: Place, capsys: Any, tmp_path: Any) -> No
         call_command("report", str(rollout.pk), "--to", str(tmp_path / "no" / "file"))
 
 
-def test_the_pages_of_a_completed_rollout_say_what_came_of_it(place: Place) -> None:
+def test_the_pages_of_a_completed_rollout_show_its_effect(place: Place) -> None:
     rollout = completed(place)
     weeks(place, rollout, {})
     client = logged_in("tom", "viewer")
