@@ -1,4 +1,4 @@
-"""The ledger: sums, not history."""
+"""The accumulator keeps sums, not history."""
 
 import json
 import random
@@ -23,7 +23,7 @@ def strata() -> list[ClosedWindow]:
     return made
 
 
-def test_it_judges_alike_in_one_go_and_bit_by_bit_through_json() -> None:
+def test_it_judges_the_same_at_once_and_step_by_step_through_json() -> None:
     every = strata()
     at_once = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     bit_by_bit = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
@@ -34,7 +34,7 @@ def test_it_judges_alike_in_one_go_and_bit_by_bit_through_json() -> None:
     assert bit_by_bit.judge(3).as_dict() == at_once.judge(3).as_dict()
 
 
-def test_it_does_not_care_for_the_order() -> None:
+def test_the_order_of_windows_does_not_matter() -> None:
     every = strata()
     forward, backward = (Accumulator.open(guardrails_for(), STAGES, REFERENCE) for _ in range(2))
     for one in every:
@@ -46,7 +46,7 @@ def test_it_does_not_care_for_the_order() -> None:
         assert [a.log_e_harm, a.log_e_safe] == pytest.approx([b.log_e_harm, b.log_e_safe])
 
 
-def test_it_takes_each_minute_once() -> None:
+def test_it_counts_each_minute_once() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     rows = [MinuteRow(1, minute, arm(10), arm(90)) for minute in range(5)]
     assert len(opened.take(rows, before=3)) == 3
@@ -55,7 +55,7 @@ def test_it_takes_each_minute_once() -> None:
     assert opened.judge(1).candidate_tasks(1) == 50
 
 
-def test_a_verdict_can_be_computed_again_from_what_it_keeps() -> None:
+def test_a_verdict_can_be_recomputed_from_its_sums() -> None:
     data = json.loads(json.dumps(ledger(looks=10, failure=0.2).judge(1).as_dict()))
     verdict = next(v for v in data["verdicts"] if v["name"] == "failure")
     [[part, sums]] = verdict["sums"]
@@ -76,13 +76,13 @@ def test_a_verdict_can_be_computed_again_from_what_it_keeps() -> None:
     }
 
 
-def test_it_sees_lost_outcomes_as_a_mismatch_of_shares() -> None:
+def test_lost_outcomes_cause_a_share_mismatch() -> None:
     assert ledger(looks=10, n=(100, 1_900)).judge(1).srm_log_e < 0
     assert ledger(looks=10, n=(60, 1_900)).judge(1).srm_log_e > 7
 
 
-def test_it_lets_the_share_of_tasks_wander_once_units_turn_out_to_be_few() -> None:
-    """A reference of minutes sees each unit once; the rollout's own baseline arm sees that they are few."""
+def test_the_share_of_tasks_may_vary_more_if_there_are_few_units() -> None:
+    """A reference of a few minutes sees each unit once; the rollout's own baseline arm shows that there are few."""
     opened = ledger(looks=10, n=(60, 1_900))
     before = opened.judge(1).srm_log_e
     groups = {i: Group(20 if i % 4 else 600, 0) for i in range(32)}
@@ -90,7 +90,7 @@ def test_it_lets_the_share_of_tasks_wander_once_units_turn_out_to_be_few() -> No
     assert before > 7 > opened.judge(1).srm_log_e
 
 
-def test_it_asks_more_once_units_turn_out_to_be_alike() -> None:
+def test_it_needs_more_evidence_if_tasks_of_a_unit_are_correlated() -> None:
     opened = ledger(looks=10, failure=0.2)
     before = opened.judge(1).log_e
     groups = {i: Group(100, 40 if i % 4 == 0 else 0) for i in range(32)}
@@ -99,12 +99,12 @@ def test_it_asks_more_once_units_turn_out_to_be_alike() -> None:
     assert opened.judge(1).log_e < before / 5
 
 
-def test_it_refuses_sums_of_another_format() -> None:
+def test_it_refuses_an_unknown_format() -> None:
     with pytest.raises(ValueError, match="format 99"):
         Accumulator.from_dict({**ledger().as_dict(), "format": 99})
 
 
-def test_it_compares_nothing_in_shadow_and_in_full() -> None:
+def test_it_compares_only_percentage_stages() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     opened.add(stratum(0, 1, ArmSums(), arm(500)))
     opened.add(stratum(5, 2, arm(500), ArmSums()))

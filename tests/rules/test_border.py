@@ -1,4 +1,4 @@
-"""The weighted sum that decides a rollback, at its border of 20: every weight in it matters."""
+"""The weighted sum that decides a rollback, at its threshold of 20: every weight in it matters."""
 
 import math
 from dataclasses import replace
@@ -21,7 +21,7 @@ LN_20 = math.log(20)
 def judged(
     weight: float, windows: int, tuning: Tuning = PLAIN, metric: Metric = Metric.FAILURE, **bad: float
 ) -> Judgement:
-    """One guardrail of that weight after so many windows; the others' weight is held by one that sees no harm."""
+    """Judge one guardrail with this weight after so many windows; another one without harm has the remaining weight."""
     guardrails = [Guardrail(metric, 0.02, weight)]
     if weight < 1:
         guardrails.append(Guardrail(Metric.ERROR, 0.01, 1 - weight))
@@ -32,11 +32,11 @@ def judged(
 
 
 def first_window(weight: float, tuning: Tuning = PLAIN) -> int:
-    """The window after which it rolls back."""
+    """Return the number of the window after which it rolls back."""
     return next(n for n in range(1, 200) if judged(weight, n, tuning, failure=0.2).roll_back)
 
 
-def test_it_rolls_back_from_twenty_on() -> None:
+def test_it_rolls_back_from_an_evidence_of_20() -> None:
     assert math.isclose(LOG_ROLL_BACK, LN_20)
     seen = judged(1.0, 3, failure=0.2)
     for log_e, back in ((LN_20 - 1e-9, Hold), (LN_20, RollBack), (LN_20 + 1e-9, RollBack)):
@@ -45,8 +45,8 @@ def test_it_rolls_back_from_twenty_on() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.1, 0.3, 0.5])
-def test_it_takes_more_evidence_the_less_a_guardrail_weighs(weight: float) -> None:
-    """Without the weight it would roll back with the evidence of a guardrail that is all there is."""
+def test_a_guardrail_with_less_weight_needs_more_evidence(weight: float) -> None:
+    """Without its weight, a guardrail would need only the evidence of a single guardrail to roll back."""
     at = first_window(weight)
     assert at > first_window(1.0)
     before, after = judged(weight, at - 1, failure=0.2), judged(weight, at, failure=0.2)
@@ -59,7 +59,7 @@ def test_it_takes_more_evidence_the_less_a_guardrail_weighs(weight: float) -> No
 
 
 def test_the_evidence_of_several_guardrails_adds_up() -> None:
-    """Failures and errors of which neither alone would do."""
+    """Neither failures nor errors alone would be enough."""
     for n in range(1, 60):
         judgement = judged(0.5, n, failure=0.17, error=0.06)
         alone = [math.log(v.weight) + v.log_e_counted for v in judgement.verdicts]
@@ -80,7 +80,7 @@ def test_the_parts_of_a_guardrail_add_up_to_one(tuning: Tuning) -> None:
         assert math.exp(verdict.log_e_harm) == pytest.approx(whole)
 
 
-def test_a_part_counts_only_what_reaches_the_margin() -> None:
+def test_a_part_below_the_margin_does_not_count() -> None:
     opened = Accumulator.open([Guardrail(Metric.FAILURE, 0.02, 1.0)], STAGES, REFERENCE)
     for minute in range(80):
         opened.add(ClosedWindow(3, minute, minute, arm(2_000, failure=0.09), arm(2_000)))
@@ -90,7 +90,7 @@ def test_a_part_counts_only_what_reaches_the_margin() -> None:
     assert not small.harmful
 
 
-def test_guardrails_weigh_one_in_all() -> None:
+def test_the_weights_of_all_guardrails_add_up_to_one() -> None:
     assert sum(guardrail.weight for guardrail in guardrails_for()) == pytest.approx(1)
     own = guardrails_for([{"metric": "failure", "weight": 3.0}, {"metric": "retry", "enabled": False}])
     assert sum(guardrail.weight for guardrail in own) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""The baseline before the rollout, frozen."""
+"""Calibration: measuring the baseline before a rollout."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ LATENCY = histogram(*[100.0] * 960, *[900.0] * 40)
 COST = histogram(*[800.0] * 950, *[4_000.0] * 45, *[90_000.0] * 5)
 
 
-def test_it_takes_the_rates_over_what_was_graded_or_seen() -> None:
+def test_rates_cover_graded_or_reported_tasks() -> None:
     frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     assert frozen.outcomes == 1_000
     assert frozen.rates["failure"] == 0.1
@@ -39,7 +39,7 @@ def test_it_takes_the_rates_over_what_was_graded_or_seen() -> None:
     assert frozen.cost_per_success == pytest.approx(1_100_000 / 900)
 
 
-def test_it_puts_the_edges_where_five_and_one_percent_lie_above() -> None:
+def test_the_tail_edges_cut_five_and_one_percent() -> None:
     frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     assert frozen.latency_edge == index(100.0)
     assert frozen.rates["latency_tail"] == 0.04
@@ -49,7 +49,7 @@ def test_it_puts_the_edges_where_five_and_one_percent_lie_above() -> None:
     assert 4_000 <= frozen.cost_cap_nusd < 4_200
 
 
-def test_it_measures_spread_as_the_capped_costs_will_have_it() -> None:
+def test_the_cost_variance_is_that_of_capped_costs() -> None:
     frozen = calibrate(ARM, latency=LATENCY, cost=COST)
     calm = calibrate(ARM, latency=LATENCY, cost=histogram(*[800.0] * 1_000))
     assert calm.cost_v == pytest.approx(0.09, abs=0.001)  # only success varies: .9 * .1
@@ -64,8 +64,8 @@ def test_it_corrects_for_sticky_units_only() -> None:
     assert sticky.unit_spread == 0
 
 
-def test_it_has_no_cost_per_success_where_no_cost_was_reported() -> None:
-    """None, not 0; and what is not known is not within its margin."""
+def test_it_has_no_cost_per_success_without_reported_costs() -> None:
+    """It is None, not 0, and an unknown figure is never within its margin."""
     free = calibrate(replace(ARM, cost_n=0, cost=0, costs=NO_COSTS), latency=LATENCY, cost=Histogram())
     assert free.cost_per_success is None
     opened = Accumulator.open(guardrails_for(), STAGES, free)
@@ -83,7 +83,7 @@ def test_it_has_no_cost_per_success_where_no_cost_was_reported() -> None:
     assert waiting.note == "No task of the candidate or the baseline has both a cost and a grade."
 
 
-def test_it_takes_the_declared_tolerance_for_the_slow_edge() -> None:
+def test_the_declared_tolerance_is_the_latency_edge() -> None:
     declared = calibrate(ARM, latency=LATENCY, cost=COST, latency_tolerance_ms=500)
     assert declared.latency_edge == index(500.0)
     assert declared.latency_declared
@@ -109,7 +109,7 @@ def test_it_gives_a_candidate_that_adds_a_mechanism_three_times_the_time() -> No
     assert declared.latency_edge == index(500.0)
 
 
-def test_it_freezes_nothing_from_nothing() -> None:
+def test_figures_are_unknown_without_outcomes() -> None:
     frozen = calibrate(ArmSums(), latency=Histogram(), cost=Histogram())
     assert frozen.outcomes == 0
     assert (frozen.cost_v, frozen.cost_per_success, frozen.mean_quality) == (None, None, None)

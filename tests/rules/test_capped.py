@@ -1,4 +1,4 @@
-"""What capping makes of a change of cost: the lognormal's closed form is the oracle."""
+"""The effect of the cap on a change of cost, compared with the closed form for lognormal costs."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ COST = Guardrail(Metric.COST_PER_SUCCESS, 0.10, 1.0)
 
 
 def frozen(sigma: float, n: int = 20_000) -> Reference:
-    """A baseline of lognormal costs around 1,000 nUSD, nine tasks of ten successful."""
+    """Return a baseline with lognormal costs around 1,000 nUSD and 90 % success."""
     costs = Histogram()
     for value in 1_000 * np.exp(sigma * stats.norm.ppf((np.arange(n) + 0.5) / n)):
         costs.record(float(value))
@@ -36,14 +36,14 @@ def frozen(sigma: float, n: int = 20_000) -> Reference:
 
 
 def capped_mean(factor: float, sigma: float, cap: float) -> float:
-    """E min(factor X, cap) of a lognormal X around 1,000."""
+    """Return E min(factor X, cap) for a lognormal X around 1,000."""
     z = math.log(cap / (1_000 * factor)) / sigma
     whole = 1_000 * factor * math.exp(sigma**2 / 2)
     return float(whole * stats.norm.cdf(z - sigma) + cap * stats.norm.sf(z))
 
 
 def arm(reference: Reference, n: int, factor: float = 1.0, dear: float = 0.0, sigma: float = 1.2) -> ArmSums:
-    """n tasks whose costs are the lognormal's quantiles times `factor`; a share `dear` costs eightfold."""
+    """Return n tasks whose costs are the lognormal quantiles times `factor`; a share `dear` costs eight times that."""
     costs = 1_000 * factor * np.exp(sigma * stats.norm.ppf((np.arange(n) + 0.5) / n))
     if dear:
         costs[:: -round(1 / dear)] *= 8  # from the dearest down
@@ -67,7 +67,7 @@ def judged(
 
 @pytest.mark.parametrize("sigma", [0.6, 1.2])
 @pytest.mark.parametrize("factor", [0.3, 0.95, 1.1, 1.33, 2.0, 4.0])
-def test_it_sees_a_factor_as_the_lognormal_has_it(sigma: float, factor: float) -> None:
+def test_the_capped_factor_matches_the_lognormal(sigma: float, factor: float) -> None:
     reference = frozen(sigma)
     cap = float(reference.cost_cap_nusd or 0)
     expected = capped_mean(factor, sigma, cap) / capped_mean(1, sigma, cap)
@@ -80,15 +80,15 @@ def test_it_sees_a_factor_as_the_lognormal_has_it(sigma: float, factor: float) -
 @given(
     st.floats(0.01, 50), st.lists(st.tuples(st.floats(1, 1e9), st.integers(1, 99)), min_size=1, max_size=30)
 )
-def test_it_reads_back_what_it_sees(factor: float, values: list[tuple[float, float]]) -> None:
-    """Wherever a change shows at all: where every task lies above the cap, dearer looks the same."""
+def test_the_conversion_can_be_inverted(factor: float, values: list[tuple[float, float]]) -> None:
+    """If every task is above the cap, a rise cannot be seen, so those factors are excluded."""
     drawn = curve(values, cap=max(cost for cost, _ in values))
     assert [pair for pair in drawn if pair[0] == 1.0] == [(1.0, 1.0)]
     if factor < drawn[-1][0] and capped_factor(drawn, factor) < drawn[-1][1] * 0.999:
         assert uncapped_factor(drawn, capped_factor(drawn, factor)) == pytest.approx(factor, rel=1e-6)
 
 
-def test_it_leaves_alone_what_is_not_capped() -> None:
+def test_without_a_cap_factors_do_not_change() -> None:
     assert capped_factor((), 1.1) == uncapped_factor((), 1.1) == 1.1
     assert curve([], 100) == curve([(0.0, 5)], 100) == ()
 
@@ -104,7 +104,7 @@ def test_it_caps_heavier_tails_lower() -> None:
     assert heavy.tail_noise > light.tail_noise >= 1
 
 
-def test_it_counts_a_tenth_on_every_task_although_capping_hides_a_part() -> None:
+def test_it_counts_a_ten_percent_rise_although_capping_hides_part_of_it() -> None:
     reference = frozen(1.2)
     verdict = judged(reference, factor=1.101)
     sums = dict(verdict.sums)["all"]
@@ -115,7 +115,7 @@ def test_it_counts_a_tenth_on_every_task_although_capping_hides_a_part() -> None
     assert verdict.result is VerdictResult.FAIL
 
 
-def test_it_does_not_call_a_tenth_safe_because_capping_hides_a_part() -> None:
+def test_it_does_not_call_a_ten_percent_rise_safe_because_of_capping() -> None:
     """At the margin the evidence of safety does not grow, however many tasks there are."""
     reference = frozen(1.2)
     few, many = (judged(reference, looks=looks, factor=1.0995, n=5_000) for looks in (2, 40))
@@ -123,8 +123,8 @@ def test_it_does_not_call_a_tenth_safe_because_capping_hides_a_part() -> None:
     assert judged(reference, looks=40, factor=1.02, n=5_000).result is VerdictResult.PASS
 
 
-def test_it_calls_nothing_safe_against_the_plain_estimate() -> None:
-    """Fifteen per cent that fall on the dearest: capped they are less than ten."""
+def test_it_is_not_safe_if_the_uncapped_estimate_reaches_the_margin() -> None:
+    """Costs rise by 15 %, all of it on the most expensive tasks; capped, the rise is below 10 %."""
     verdict = judged(frozen(1.2), looks=40, n=5_000, dear=0.02)
     sums = dict(verdict.sums)["all"]
     assert sums["contrast"]["a"] / sums["contrast"]["b"] < 1.09
@@ -132,8 +132,8 @@ def test_it_calls_nothing_safe_against_the_plain_estimate() -> None:
     assert verdict.log_e_safe == 0
 
 
-def test_it_does_not_lean_on_whole_costs_that_a_few_tasks_rule() -> None:
-    """Too few tasks to tell a tenth: the estimate is of capped costs, translated back."""
+def test_it_does_not_use_imprecise_uncapped_costs() -> None:
+    """With too few tasks to detect 10 %, the estimate comes from capped costs, converted back."""
     reference = frozen(1.2)
     verdict = judged(reference, looks=1, n=300, dear=0.02)
     sums = dict(verdict.sums)["all"]
@@ -149,8 +149,8 @@ def test_it_shows_an_interval_around_the_estimate() -> None:
 
 
 @pytest.mark.parametrize(("bound", "result"), [(1.05, VerdictResult.FAIL), (1.4, VerdictResult.PASS)])
-def test_it_reads_an_absolute_bound_through_the_cap(bound: float, result: VerdictResult) -> None:
-    """A candidate dearer by a sixth, against bounds five and forty per cent above the baseline."""
+def test_an_absolute_bound_applies_to_uncapped_costs(bound: float, result: VerdictResult) -> None:
+    """The candidate costs 17 % more; the bounds are 5 and 40 % above the baseline."""
     reference = frozen(1.2)
     assert reference.cost_per_success is not None
     guardrail = replace(COST, bound=bound * reference.cost_per_success)

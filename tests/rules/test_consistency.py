@@ -1,4 +1,4 @@
-"""The quick yes or no, and the sentences, say the same of every bucket."""
+"""The quick consistency check and the one that returns sentences agree on every bucket."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -66,7 +66,7 @@ members: dict[str, st.SearchStrategy[Any]] = {
 
 
 def _good(**changes: Any) -> ReportedBucket:
-    """Four tasks of which everything is told."""
+    """Return a bucket of four tasks with every member."""
     return ReportedBucket(**{
         "minute": NOW.replace(second=0), "workload": "w", "arm": "baseline", "version": 1,
         "tasks": 4, "successes": 2, "failures": 1, "ungraded": 1, "errors": 1,
@@ -79,13 +79,13 @@ def _good(**changes: Any) -> ReportedBucket:
 
 
 @given(st.fixed_dictionaries({}, optional=members))
-def test_it_is_quick_and_thorough_about_the_same(changes: dict[str, Any]) -> None:
+def test_the_quick_and_the_thorough_check_agree(changes: dict[str, Any]) -> None:
     _agree(_good(**changes))
 
 
 @pytest.mark.parametrize("member", sorted(members))
-def test_it_is_quick_and_thorough_about_each_member(member: str) -> None:
-    """A single member replaced, so that no other one's fault hides its own."""
+def test_the_checks_agree_on_each_member(member: str) -> None:
+    """A single member is replaced, so that no other fault hides its own."""
 
     @given(members[member])
     def about(value: Any) -> None:
@@ -106,7 +106,7 @@ def _agree(bucket: ReportedBucket) -> None:
 
 
 def _sentences(bucket: ReportedBucket) -> consistency.Found:
-    """What the slow way finds, without asking the quick one."""
+    """Return the findings of the thorough check, without the quick one."""
     parts: list[Callable[[], consistency.Found]] = [
         lambda: consistency._counts(bucket),
         lambda: consistency._moments(bucket),

@@ -1,4 +1,4 @@
-"""Adding up: the order and the grouping make no difference, and what is added stays as it was."""
+"""Adding up contributions: order and grouping make no difference, and the inputs are not modified."""
 
 import copy
 from datetime import UTC, datetime
@@ -72,7 +72,7 @@ def _plain(totals: Totals) -> Any:
 
 
 @given(reports, st.integers(0, 6))
-def test_it_adds_up_the_same_in_one_go_and_in_two(
+def test_the_sum_is_the_same_in_one_step_or_two(
     contributions: list[Contribution | ArmContribution], cut: int
 ) -> None:
     before = copy.deepcopy(contributions)
@@ -112,7 +112,7 @@ def test_it_breaks_an_arm_down_by_endpoint_within_a_rollout() -> None:
     assert cells == {"9": Group(3, 1)}
 
 
-def test_it_keeps_so_many_endpoints_and_takes_the_others_together() -> None:
+def test_it_limits_the_endpoints_and_merges_the_others() -> None:
     place = ArmKey(1, 1, datetime(2026, 11, 25, tzinfo=UTC), "r-1", 0, "candidate", 2)
     nothing: Any = ({}, {}, {}, {}, {}, {}, {}, {})
     routes = [
@@ -125,7 +125,7 @@ def test_it_keeps_so_many_endpoints_and_takes_the_others_together() -> None:
 
 
 @given(st.lists(_contributions(), max_size=3))
-def test_it_reads_a_contribution_as_it_was_packed(contributions: list[Contribution]) -> None:
+def test_a_packed_contribution_can_be_read_back(contributions: list[Contribution]) -> None:
     packed = msgspec.msgpack.encode(contributions)
     assert msgspec.msgpack.decode(packed, type=list[Contribution]) == contributions
 

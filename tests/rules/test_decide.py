@@ -1,4 +1,4 @@
-"""The decision: what takes the candidate back, what holds it, and what lets it on."""
+"""The decision: roll back, hold or advance."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def verdict(result: VerdictResult, *, log_e: float = 0.0) -> Verdict:
 
 
 @pytest.mark.parametrize("case", VECTORS, ids=lambda case: str(case["out"]))
-def test_it_decides_as_agreed(case: dict[str, Any]) -> None:
+def test_it_decides_as_the_shared_vectors_do(case: dict[str, Any]) -> None:
     given = case["in"]
     one = verdict(
         VerdictResult.PASS if given["all_safe"] else VerdictResult.INCONCLUSIVE, log_e=given["log_E"]
@@ -120,7 +120,7 @@ def test_it_rolls_back_while_calibrating() -> None:
 
 
 @pytest.mark.parametrize(("decisions", "outcomes", "back"), [(19, 0, False), (20, 0, True), (20, 1, False)])
-def test_it_rolls_back_a_candidate_that_is_not_heard_of(decisions: int, outcomes: int, back: bool) -> None:
+def test_it_rolls_back_a_candidate_without_outcomes(decisions: int, outcomes: int, back: bool) -> None:
     seen = evidence(ledger().judge(1), telemetry=Telemetry(decisions, outcomes, NOW))
     assert (decided(view(), seen) == "roll_back:telemetry") is back
 
@@ -208,14 +208,14 @@ def test_it_names_the_stage_whose_shares_are_wrong() -> None:
 
 
 @pytest.mark.parametrize(("tasks", "expected"), [(199, "hold:evidence"), (200, "complete")])
-def test_it_waits_for_the_last_stage_s_least_tasks(tasks: int, expected: str) -> None:
+def test_it_waits_for_the_last_stages_minimum_tasks(tasks: int, expected: str) -> None:
     stages = (*STAGES[:5], replace(STAGES[5], min_tasks=200))
     judgement = replace(GOOD, tallies={5: StageTally(tasks, 0, 9, 0, 9)})
     seen = evidence(judgement, baseline_last_hour=ArmSums())
     assert decided(view(5, stages=stages), seen) == expected
 
 
-def test_it_says_how_many_outcomes_calibration_lacks() -> None:
+def test_it_says_how_many_outcomes_calibration_still_needs() -> None:
     decision = decide(view(0), evidence(GOOD, reference=replace(REFERENCE, outcomes=400)), FLEET, NOW)
     assert isinstance(decision, Hold)
     assert decision.outlook.startswith("600 more graded outcomes of the baseline.")
@@ -230,11 +230,11 @@ def test_it_says_what_would_advance_it() -> None:
 
 
 def test_it_holds_for_too_few_tasks_in_this_stage() -> None:
-    """All evidence may come from earlier stages; the stage itself must still be seen."""
+    """Even if earlier stages gave enough evidence, this stage must judge some tasks."""
     assert decided(view(2), evidence(ledger(1, looks=200).judge(2))) == "hold:evidence"
 
 
-def test_it_asks_for_the_next_stage_s_approval() -> None:
+def test_it_holds_for_the_next_stages_approval() -> None:
     stages = (*STAGES[:2], replace(STAGES[2], approval=True), *STAGES[3:])
     assert decided(view(stages=stages), evidence(GOOD)) == "hold:approval"
     assert decided(view(stages=stages, next_stage_approved=True), evidence(GOOD)) == "advance"
@@ -249,13 +249,13 @@ def test_it_asks_for_the_next_stage_s_approval() -> None:
         ("roll_back", 72, "roll_back:timeout"),
     ],
 )
-def test_it_does_what_the_plan_says_when_time_is_up(on_timeout: Any, hours: float, expected: str) -> None:
+def test_it_applies_on_timeout_when_the_time_is_up(on_timeout: Any, hours: float, expected: str) -> None:
     stages = (STAGES[0], replace(STAGES[1], on_timeout=on_timeout), *STAGES[2:])
     seen = evidence(ledger(looks=1, n=(5, 95)).judge(1))
     assert decided(view(stages=stages, minutes=hours * 60), seen) == expected
 
 
-def test_it_never_ships_because_time_is_up() -> None:
+def test_it_never_advances_because_the_time_is_up() -> None:
     assert decided(view(minutes=1e6), evidence(ledger().judge(1))) == "hold:timeout"
     assert decided(view(minutes=1e6), evidence(GOOD)) == "advance"
 
@@ -314,8 +314,8 @@ class TestShadow:
         assert decided(view(0), self.seen(telemetry=Telemetry(500, 0, NOW))) == "advance"
 
 
-def test_its_sentences_are_whole() -> None:
-    """No figure is missing, whatever the verdict."""
+def test_its_sentences_have_all_figures() -> None:
+    """No figure is missing for any verdict."""
     for judgement in (GOOD, BAD, ledger().judge(1), ledger(looks=3, cost=1.2, n=(40, 60)).judge(1)):
         for state in (State.RUNNING, State.PAUSED):
             decision = decide(view(state=state), evidence(judgement), FLEET, NOW)
@@ -337,7 +337,7 @@ LADDER = (
 
 
 def on_the_ladder(looks: int, **bad: float) -> Decision:
-    """At its first share after so many strata of 100 candidate tasks."""
+    """Return the evidence at the first share after so many strata of 100 candidate tasks."""
     opened = Accumulator.open(guardrails_for(), LADDER, REFERENCE)
     for minute in range(looks):
         opened.add(stratum(0, minute, arm(100, **bad), arm(4_900)))
@@ -345,13 +345,13 @@ def on_the_ladder(looks: int, **bad: float) -> Decision:
 
 
 @pytest.mark.parametrize(("looks", "to"), [(1, 2), (20, 3)])
-def test_it_goes_to_the_largest_share_that_the_evidence_allows(looks: int, to: int) -> None:
+def test_it_skips_to_the_largest_share_that_the_evidence_allows(looks: int, to: int) -> None:
     decision = on_the_ladder(looks)
     assert isinstance(decision, Advance) and decision.to == to
 
 
 @pytest.mark.parametrize(("failure", "to"), [(0.09, 2), (0.11, 1)])
 def test_it_skips_no_share_while_harm_is_suspected(failure: float, to: int) -> None:
-    """Either is shown to be far below the 10 points that 20 % asks for; at 11 % it may be harm, too."""
+    """Both are shown to be far below the 10 points that 20 % requires, but at 11 % harm is possible."""
     decision = on_the_ladder(4, failure=failure)
     assert isinstance(decision, Advance) and decision.to == to

@@ -1,4 +1,4 @@
-"""The diagnosis: the right word for each case that was once wrong, and for the plain ones."""
+"""The diagnosis of each case that was once wrong, and of plain cases."""
 
 import random
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def sums(
     priced: float = 1,
     **counts: int,
 ) -> OutcomeSums:
-    """n tasks, each at the same cost; `graded` and `priced` are shares, chosen independently of each other."""
+    """Return n tasks at the same cost; `graded` and `priced` are shares, chosen independently of each other."""
     known, with_cost = round(n * graded), round(n * priced)
     good = round(known * success)
     both = round(n * graded * priced)
@@ -63,7 +63,7 @@ def periods(now: OutcomeSums, before: OutcomeSums, **more: Any) -> PolicyFigures
 
 
 def simulated(rng: random.Random, n: int, failing: float, cost: float) -> OutcomeSums:
-    """n tasks, each failing and costing at random."""
+    """Return n tasks with random failures and costs."""
     costs = [round(cost * rng.lognormvariate(0, 0.8)) for _ in range(n)]
     good = [rng.random() >= failing for _ in range(n)]
     on_success = sum(c for c, g in zip(costs, good, strict=True) if g)
@@ -84,7 +84,7 @@ def simulated(rng: random.Random, n: int, failing: float, cost: float) -> Outcom
 
 
 def drifting(seed: int, *, dearer: float) -> PolicyFigures:
-    """Equal arms through 5, 25, 50 and 95 %, while failures drift from 5 to 11 % and costs by `dearer`."""
+    """Return equal arms at 5, 25, 50 and 95 %, while failures drift from 5 to 11 % and costs by `dearer`."""
     rng = random.Random(seed)
     strata = []
     for step in range(40):
@@ -116,8 +116,8 @@ def test_it_sees_no_difference_between_equal_arms_while_both_drift(seed: int, de
     assert "lower" not in said.sentence and "higher" not in said.sentence
 
 
-def test_a_shift_of_traffic_hides_no_rise_of_each_endpoint() -> None:
-    """D3: each endpoint 15 % dearer per task and worse; traffic moves from 20/80 to 80/20."""
+def test_a_shift_of_traffic_does_not_hide_a_rise_on_every_endpoint() -> None:
+    """D3: each endpoint costs 15 % more per task and fails more; traffic moves from 20/80 to 80/20."""
     before = {"/cheap": sums(2_000, success=0.96, cost=100), "/rich": sums(8_000, success=0.96, cost=1_000)}
     now = {"/cheap": sums(8_000, success=0.94, cost=115), "/rich": sums(2_000, success=0.92, cost=1_150)}
     compared = compare_periods(now, before)
@@ -130,7 +130,7 @@ def test_a_shift_of_traffic_hides_no_rise_of_each_endpoint() -> None:
     assert "the shift of traffic between them alone" in said.sentence
 
 
-def test_mix_and_behaviour_multiply_to_the_plain_change() -> None:
+def test_mix_and_behaviour_multiply_to_the_unadjusted_change() -> None:
     before = {"/cheap": sums(2_000, cost=100), "/rich": sums(8_000, cost=1_000)}
     now = {"/cheap": sums(8_000, cost=115), "/rich": sums(2_000, cost=1_150)}
     compared = compare_periods(now, before)
@@ -190,7 +190,7 @@ def test_it_gives_each_case_of_evidence_its_diagnosis(
 # --- costs and grades that are not known -----------------------------------------------------------------
 
 
-def test_cost_per_success_is_over_tasks_with_a_cost_and_a_grade() -> None:
+def test_cost_per_success_covers_tasks_with_a_cost_and_a_grade() -> None:
     """A1: 100 tasks succeed; half of them cost 1,000 each, and the cost of the others is unknown."""
     half = OutcomeSums(
         tasks=100, successes=100, cost_n=50, cost=50_000, both_n=50, both_successes=50, both_cost=50_000
@@ -199,21 +199,21 @@ def test_cost_per_success_is_over_tasks_with_a_cost_and_a_grade() -> None:
     assert half.unpriced == 0.5
 
 
-def test_a_missing_cost_is_no_saving() -> None:
+def test_a_missing_cost_is_not_a_saving() -> None:
     """A2: 40 % of the candidate's tasks cost three times as much, but report no cost."""
     said = diagnose(periods(sums(cost=60, priced=0.6), sums()))
     assert said.code == "unknown"
     assert "40.0 % of the tasks have no known cost, compared with 0.0 %" in said.sentence
 
 
-def test_a_missing_grade_is_no_failure_and_no_success() -> None:
+def test_a_missing_grade_is_neither_failure_nor_success() -> None:
     said = diagnose(periods(sums(success=0.99, graded=0.6), sums(success=0.8), quality_bar=0.7))
     assert said.code == "unknown"
     assert "40.0 % of the tasks have no grade" in said.sentence
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_grades_of_a_sample_are_enough_where_people_review_a_sample(sampled: bool) -> None:
+def test_a_sample_of_grades_is_enough_if_people_review_a_sample(sampled: bool) -> None:
     said = diagnose(periods(sums(40_000, cost=60, graded=0.05), sums(40_000, graded=0.05), sampled=sampled))
     assert said.code == ("healthy" if sampled else "unknown")
     assert "95.0 % of the tasks have no grade" in said.sentence
@@ -235,9 +235,7 @@ def test_grades_of_a_sample_are_enough_where_people_review_a_sample(sampled: boo
         (sums(cost=10**15), sums(cost=1), "dearer"),
     ],
 )  # fmt: skip
-def test_nothing_of_it_crashes_on_zeros_and_extremes(
-    now: OutcomeSums, before: OutcomeSums, code: str
-) -> None:
+def test_it_does_not_crash_on_zeros_and_extremes(now: OutcomeSums, before: OutcomeSums, code: str) -> None:
     assert diagnose(periods(now, before)).code == code
     pairs = compare_arms([(now, before)])
     assert diagnose(periods(now, before, comparison=pairs)).sentence
@@ -262,7 +260,7 @@ def test_nothing_of_it_crashes_on_zeros_and_extremes(
         (periods(sums(), sums()), "no_difference", "Cost per success is the same"),
     ],
 )
-def test_it_says_which(figures: PolicyFigures, code: str, says: str) -> None:
+def test_it_names_the_reason(figures: PolicyFigures, code: str, says: str) -> None:
     said = diagnose(figures)
     assert (said.code, says in said.sentence) == (code, True), said
 
@@ -283,7 +281,7 @@ def test_a_fall_over_the_last_windows_is_too_aggressive(rates: tuple[float, ...]
         assert "98.0 % → 95.0 % → 91.0 %" in said.sentence
 
 
-def test_a_fall_that_the_mix_explains_is_none() -> None:
+def test_a_fall_explained_by_the_mix_is_not_a_trend() -> None:
     easy, hard = sums(2_000, success=0.98), sums(2_000, success=0.88)
     windows = [
         {"/easy": easy, "/hard": sums(100, success=0.88)},
@@ -294,7 +292,7 @@ def test_a_fall_that_the_mix_explains_is_none() -> None:
 
 
 def strong_costs(small: float, large: float) -> tuple[ModelRecord, ModelRecord]:
-    """What asking only one model would cost against what the policy does."""
+    """Return the change of cost if only one model were used."""
     return (
         ModelRecord("small", always=Change(small, small, small)),
         ModelRecord("large", always=Change(large, large, large)),
@@ -310,14 +308,14 @@ def strong_costs(small: float, large: float) -> tuple[ModelRecord, ModelRecord]:
         (100, -0.9, 0.04, "no_difference"),  # nearly all is on the small one
     ],
 )
-def test_it_is_too_conservative_only_where_strong_tasks_save_little_of_much(
+def test_it_is_too_conservative_only_if_it_saves_little_and_could_save_much(
     strong_tasks: int, small: float, large: float, code: str
 ) -> None:
     figures = periods(sums(), sums(), strong_tasks=strong_tasks, models=strong_costs(small, large))
     assert diagnose(figures).code == code
 
 
-def test_a_baseline_as_bad_in_the_same_minutes_acquits_the_policy() -> None:
+def test_an_equally_bad_concurrent_baseline_clears_the_policy() -> None:
     bad = sums(success=0.8)
     said = diagnose(periods(bad, bad, comparison=compare_arms([(bad, bad)]), against="the baseline"))
     assert said.code == "under_the_bar"
@@ -343,9 +341,7 @@ def record(alias: str, success: float | None = None, declared: float | None = No
         ([], None),
     ],
 )
-def test_the_strongest_is_the_best_recorded_not_the_last_listed(
-    models: list[ModelRecord], best: str | None
-) -> None:
+def test_the_strongest_model_has_the_best_record(models: list[ModelRecord], best: str | None) -> None:
     found = strongest(models)
     assert (found and found.alias) == best
 
@@ -353,14 +349,14 @@ def test_the_strongest_is_the_best_recorded_not_the_last_listed(
 PRICES = {"small": (10, 20), "large": (100, 400)}
 
 
-def test_the_cost_of_one_model_for_all_comes_from_tokens_times_price() -> None:
+def test_the_cost_of_using_one_model_is_tokens_times_price() -> None:
     routes = [RouteCost("small", "small", 1_000)]
     change = cost_if_always("large", routes, PRICES)
     assert change == Change(14.0, 9.0, 19.0)  # 10 to 20 times the price
     assert cost_if_always("small", routes, PRICES) == Change(0.0, 0.0, 0.0)
 
 
-def test_an_escalated_task_would_cost_only_the_strong_attempt() -> None:
+def test_an_escalated_task_would_cost_only_its_strong_attempt() -> None:
     change = cost_if_always("large", [RouteCost("small", "large", 1_100)], PRICES)
     assert change is not None
     assert change.low == pytest.approx(1 / 1.1 - 1) and change.high == pytest.approx(1 / 1.05 - 1)
@@ -379,8 +375,8 @@ def test_without_prices_nothing_is_projected(routes: list[RouteCost]) -> None:
 
 
 @pytest.mark.parametrize("compare", [compare_arms, None])
-def test_an_interval_holds_the_truth_nearly_always(compare: Callable[..., Any] | None) -> None:
-    """Both kinds of comparison: cost per success really 10 % lower, failures equal."""
+def test_an_interval_nearly_always_contains_the_true_change(compare: Callable[..., Any] | None) -> None:
+    """Both kinds of comparison, with a true cost per success 10 % lower and equal failures."""
     rng = random.Random(7)
     held = 0
     for _ in range(60):

@@ -1,7 +1,7 @@
-"""The shared vectors through the engine's own entry: windows are taken in, judged, and decided upon.
+"""The shared vectors, run through the engine's public entry points: windows are added, judged and decided on.
 
-`PLAIN` is the test without what simulation added to it since (differing tasks, slices, restarts, the exact
-cost test): that is what the vectors' figures are of. The weights of these parts are pinned in `test_border`.
+`PLAIN` is the test without the parts that were added later (differing tasks, slices, restarts, the exact cost test),
+because the vectors do not have them. `test_border` pins the weights of these parts.
 """
 
 import json
@@ -27,7 +27,7 @@ NUSD = 1_000_000_000  # the vectors count dollars
 
 
 def close(value: Any) -> Any:
-    """The vectors' tolerance."""
+    """Compare with the vectors' tolerance."""
     return pytest.approx(value, rel=0, abs=1e-6)
 
 
@@ -36,7 +36,7 @@ def graded(n: int, failures: int) -> ArmSums:
 
 
 def failures_judged(case: dict[str, Any], deff: float = 1.0) -> tuple[Accumulator, list[Verdict]]:
-    """The accumulator, and the verdict after each of the vector's windows."""
+    """Return the accumulator, and the verdicts after each of the vector's windows."""
     reference = Reference(outcomes=5_000, rates={"failure": case["p_ref"]}, deff=deff)
     guardrail = Guardrail(Metric.FAILURE, case["delta"], 1.0)
     opened = Accumulator.open([guardrail], (HALF, FULL), reference, PLAIN)
@@ -62,7 +62,7 @@ def test_it_judges_failures(case: dict[str, Any]) -> None:
 
 
 def alone(case: dict[str, Any]) -> float:
-    """The other way to be safe, which the section leaves out: the candidate's own rate is below the margin."""
+    """Return the evidence from the candidate's own rate below the margin, which this section does not include."""
     n = sum(nt for nt, *_ in case["strata_nT_xT_nC_xC"])
     x = sum(xt for _, xt, *_ in case["strata_nT_xT_nC_xC"])
     bound = case["delta"]
@@ -73,7 +73,7 @@ def alone(case: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize("case", VECTORS["rate_guard"], ids=lambda case: case["name"])
 def test_it_rolls_back_at_the_vectors_crossings(case: dict[str, Any]) -> None:
-    """With the weights that the vectors name, the window that rolls back is the one they name."""
+    """With the vectors' weights, the same window rolls back as in the vectors."""
     for name, weight, tuning in (
         ("ln(1/0.05)", 1.0, PLAIN),
         ("ln(1/(0.05*0.25))", 0.25, PLAIN),
@@ -93,7 +93,7 @@ def test_it_rolls_back_at_the_vectors_crossings(case: dict[str, Any]) -> None:
 
 
 def costs(moments: dict[str, float]) -> ArmSums:
-    """One arm whose costs are the vector's, in nano-dollars."""
+    """Return one arm with the vector's costs in nano-dollars."""
     n, good = int(moments["n"]), int(moments["d"])
     known = GradedCosts(
         n, good, round(moments["y"] * NUSD), moments["yy"] * NUSD**2, round(moments["yd"] * NUSD)
@@ -124,8 +124,8 @@ def test_it_judges_costs(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["combine"])
-def test_it_adds_evidence_up_by_its_weights(case: dict[str, Any]) -> None:
-    """The sum that both a guardrail's parts and a rollout's guardrails go through; its border is in `test_border`."""
+def test_it_adds_up_evidence_by_weight(case: dict[str, Any]) -> None:
+    """The sum over a guardrail's parts and over a rollout's guardrails. `test_border` tests its threshold."""
     if case["op"] == "restart":
         assert weighted(zip(case["weights"], case["log_es"], strict=True)) == close(case["log_e"])
         return

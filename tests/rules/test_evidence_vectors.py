@@ -1,4 +1,4 @@
-"""`tests/vectors/evidence.json`: missing data, slices, cells, by an implementation that shares no code."""
+"""Missing data, slices and cells agree with `tests/vectors/evidence.json`, from an independent implementation."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def llrs(strata: list[list[int]], psis: tuple[float, ...]) -> list[float]:
 
 
 @pytest.mark.parametrize("case", VECTORS["missing"])
-def test_it_reckons_with_what_is_missing(case: Case) -> None:
+def test_it_accounts_for_missing_data(case: Case) -> None:
     given, out = case["in"], case["out"]
     mt, nt, mc, nc = given["missing"]
     found = missing.excess(mt / nt - mc / nc, nt * nc / (nt + nc), (mt, nt), (mc, nc), given["z"])
@@ -41,8 +41,8 @@ def test_it_reckons_with_what_is_missing(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["harm_above"])
-def test_it_weighs_harm_against_a_null_above_one(case: Case) -> None:
-    """The null lies between the grid's points, where the engine interpolates: to 3e-3 of the candidate's bad tasks."""
+def test_it_tests_harm_against_a_null_above_one(case: Case) -> None:
+    """The null is between grid points, where the engine interpolates, accurate to 3e-3 of the candidate's bad tasks."""
     given = case["in"]
     psis = (*rates.HARM_PSIS, *(psi for psi, _ in rates.SAFE_GRID if psi != 1))
     found = rates.harm_above(psis, llrs(given["strata"], psis), given["null"])
@@ -51,7 +51,7 @@ def test_it_weighs_harm_against_a_null_above_one(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["shift"])
-def test_it_weighs_harm_beyond_what_units_differ_by(case: Case) -> None:
+def test_it_tests_for_harm_beyond_the_differences_of_units(case: Case) -> None:
     psis = (SHIFT_NULL, *(psi for psi, _ in SHIFT_GRID))
     at_null, *others = llrs(case["in"]["strata"], psis)
     found = rates.log_mixture([llr - at_null for llr in others], [math.log(w) for _, w in SHIFT_GRID])
@@ -74,12 +74,12 @@ def test_it_predicts_the_rates_of_cells(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["residual_design_effect"])
-def test_it_measures_what_the_prediction_leaves(case: Case) -> None:
+def test_it_measures_the_variation_left_by_the_prediction(case: Case) -> None:
     assert cells.residual_design_effect(map(tuple, case["in"])) == close(case["out"])
 
 
 @pytest.mark.parametrize("case", VECTORS["compared_design_effect"])
-def test_it_weighs_both_arms_units(case: Case) -> None:
+def test_the_design_effect_uses_the_units_of_both_arms(case: Case) -> None:
     given = case["in"]
     arms = ([(n, size) for n, size in given[arm]] for arm in ("candidate", "baseline"))
     assert cells.compared_design_effect(given["residual"], *arms) == close(case["out"])

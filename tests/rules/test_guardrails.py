@@ -27,7 +27,7 @@ def custom(guardrail: Guardrail, looks: int, **bad: float) -> Verdict:
     return opened.judge(4).verdicts[0]
 
 
-def test_it_has_the_agreed_defaults() -> None:
+def test_it_has_the_specified_defaults() -> None:
     agreed = {
         "failure": (0.02, 0.30),
         "cost_per_success": (0.10, 0.20),
@@ -42,7 +42,7 @@ def test_it_has_the_agreed_defaults() -> None:
     assert [g.name for g in DEFAULT_GUARDRAILS if not g.gates] == ["cost_tail"]
 
 
-def test_it_takes_a_workload_s_own() -> None:
+def test_a_workload_can_override_guardrails() -> None:
     own = guardrails_for(
         [
             {"metric": "failure", "margin": 0.05},
@@ -68,7 +68,7 @@ def test_it_takes_a_workload_s_own() -> None:
         {"metric": "quality", "bound": 0},
     ],
 )
-def test_it_refuses_what_can_t_be_judged(wrong: dict[str, object]) -> None:
+def test_it_refuses_invalid_overrides(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"speed|margin and weight|out of range"):
         guardrails_for([wrong])
 
@@ -86,7 +86,7 @@ def test_it_refuses_what_can_t_be_judged(wrong: dict[str, object]) -> None:
         ("cost_tail", {"cost_tail": 0.2}),
     ],
 )
-def test_it_fails_on_its_own_harm_only(name: str, bad: dict[str, Any]) -> None:
+def test_it_fails_only_on_its_own_harm(name: str, bad: dict[str, Any]) -> None:
     seen = ledger(looks=20, **bad)
     failed = [verdict.name for verdict in seen.judge(1).verdicts if verdict.result is VerdictResult.FAIL]
     also = {"cost_per_success"} if name == "failure" else set()  # fewer successes make each one dearer
@@ -94,7 +94,7 @@ def test_it_fails_on_its_own_harm_only(name: str, bad: dict[str, Any]) -> None:
     assert set(failed) <= {name} | also
 
 
-def test_it_passes_all_that_gate_when_nothing_is_worse() -> None:
+def test_all_gating_guardrails_pass_if_nothing_is_worse() -> None:
     judgement = ledger(looks=20).judge(1)
     assert judgement.open == ()
     assert not judgement.roll_back
@@ -114,14 +114,14 @@ def test_it_has_no_data_without_a_baseline() -> None:
     assert verdict_of(opened, "failure").log_e_harm == pytest.approx(0)
 
 
-def test_it_never_takes_no_success_for_a_cheap_one() -> None:
+def test_a_candidate_without_success_is_not_cheap() -> None:
     verdict = verdict_of(ledger(looks=20, failure=1.0), "cost_per_success")
     assert (verdict.estimate, verdict.result) == (None, VerdictResult.NO_DATA)
     assert verdict.log_e_harm == pytest.approx(0)
 
 
-def test_it_takes_nothing_failing_for_evidence() -> None:
-    """Neither arm ever escalates: comparison is silent, the candidate's own zero is not."""
+def test_a_rate_of_zero_in_both_arms_is_evidence() -> None:
+    """Neither arm ever escalates: the comparison has no evidence, but the candidate's own rate of 0 has."""
     opened = Accumulator.open(guardrails_for(), STAGES, replace(REFERENCE, rates={}))
     for minute in range(20):
         opened.add(stratum(1, minute, arm(100, escalation=0), arm(1_900, escalation=0)))
@@ -130,8 +130,8 @@ def test_it_takes_nothing_failing_for_evidence() -> None:
     assert verdict.result is VerdictResult.PASS
 
 
-def test_it_counts_a_harm_only_from_its_margin_on() -> None:
-    """One point worse on a great many tasks: certain, and accepted."""
+def test_it_counts_harm_only_from_the_margin_on() -> None:
+    """One point worse on a great many tasks is certain harm, but within the margin."""
     seen = ledger(stage=3, looks=80, n=(2_000, 2_000), failure=0.09)
     verdict = verdict_of(seen, "failure", stage=3)
     assert verdict.log_e_harm > LOG_ROLL_BACK
@@ -139,8 +139,8 @@ def test_it_counts_a_harm_only_from_its_margin_on() -> None:
     assert not seen.judge(3).roll_back
 
 
-def test_it_sees_a_harm_that_sets_in_late() -> None:
-    """Three good stages must not pay for a bad fourth."""
+def test_it_detects_harm_that_begins_late() -> None:
+    """Three good stages must not offset a bad fourth one."""
     seen = ledger(stage=1, looks=60)
     for stage in (2, 3):
         for minute in range(60):
@@ -153,8 +153,8 @@ def test_it_sees_a_harm_that_sets_in_late() -> None:
     ]  # fmt: skip
 
 
-def test_it_counts_a_late_harm_by_its_own_stages() -> None:
-    """Good early stages keep the estimate since the start below the margin; the harm is certain since then."""
+def test_late_harm_is_estimated_from_the_later_stages() -> None:
+    """Good early stages keep the estimate since the start below the margin, but later harm is certain."""
     seen = ledger(stage=2, looks=60, n=(500, 1_500), failure=0.05)
     for minute in range(40):
         seen.add(stratum(4, 900 + minute, arm(500, failure=0.11), arm(500)))
@@ -168,8 +168,8 @@ def test_it_counts_a_late_harm_by_its_own_stages() -> None:
     assert "since 95 %); the evidence that it stays below +2.0 points is" in lacking_of(verdict, STAGES)
 
 
-def test_it_counts_no_part_of_the_evidence_whose_own_estimate_is_small() -> None:
-    """What counts is at most all there is, so the chance of a false rollback stays bounded."""
+def test_a_part_with_a_small_estimate_does_not_count() -> None:
+    """Leaving out parts only lowers the evidence, so the probability of a false rollback stays bounded."""
     seen = ledger(stage=2, looks=10, n=(50, 150), failure=0.2)
     for minute in range(12):
         seen.add(stratum(4, 900 + minute, arm(500, failure=0.095), arm(500)))
@@ -179,7 +179,7 @@ def test_it_counts_no_part_of_the_evidence_whose_own_estimate_is_small() -> None
     assert verdict_of(ledger(looks=20), "failure").log_e_counted == -math.inf
 
 
-def test_it_says_about_how_many_more_tasks_it_takes() -> None:
+def test_it_forecasts_the_number_of_further_tasks() -> None:
     few = verdict_of(ledger(stage=3, looks=5, n=(100, 100)), "failure", 3)
     assert few.result is VerdictResult.INCONCLUSIVE
     assert few.needed_tasks is not None
@@ -187,13 +187,13 @@ def test_it_says_about_how_many_more_tasks_it_takes() -> None:
     assert verdict_of(enough, "failure", 3).result is VerdictResult.PASS
 
 
-def test_it_says_that_it_can_t_tell_when_the_evidence_does_not_grow() -> None:
+def test_it_makes_no_forecast_if_the_evidence_does_not_grow() -> None:
     verdict = verdict_of(ledger(stage=4, looks=200, n=(100, 100), failure=0.12), "failure", 4)
     assert verdict.needed_tasks is None
 
 
-def test_it_takes_a_difference_on_few_tasks_for_chance() -> None:
-    """A forecast that let four points on 500 tasks go on would say that it never passes."""
+def test_a_difference_on_few_tasks_is_treated_as_chance() -> None:
+    """A forecast that extrapolated four points on 500 tasks would say that it never passes."""
     verdict = verdict_of(ledger(stage=4, looks=5, n=(100, 100), failure=0.12), "failure", 4)
     assert verdict.needed_tasks is not None
     assert 2_000 < verdict.needed_tasks < 40_000
@@ -225,7 +225,7 @@ def test_it_judges_custom_guardrails(
     assert custom(guardrail, 0).result is VerdictResult.NO_DATA
 
 
-def test_it_does_not_wait_for_a_figure_that_the_baseline_never_had() -> None:
+def test_it_does_not_wait_for_a_figure_that_the_baseline_never_reported() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, replace(REFERENCE, latency_edge=None))
     assert "latency_tail" not in [verdict.name for verdict in opened.judge(1).open]
     assert "failure" in [verdict.name for verdict in opened.judge(1).open]

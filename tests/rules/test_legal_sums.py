@@ -1,4 +1,4 @@
-"""No legal sum raises: whatever routers may report is judged, and shown, with finite figures."""
+"""No legal sum raises: everything that routers may report can be judged and shown with finite figures."""
 
 import math
 from typing import Any
@@ -97,21 +97,21 @@ def cost_of(judgement: Judgement) -> Verdict:
 
 
 @pytest.mark.parametrize(("each", "v"), [(10, -1.1e-16), (10, 2e-16), (1_005_000, 0.0)])
-def test_a_candidate_that_fails_is_taken_back_although_costs_never_vary(each: int, v: float) -> None:
-    """The reference rounds to a variance below nothing; the candidate's first failure raised for good."""
+def test_a_failing_candidate_with_constant_costs_is_rolled_back(each: int, v: float) -> None:
+    """The reference's variance was rounded below zero, and the candidate's first failure raised on every evaluation."""
     windows = [(constant(20, 20, each), constant(80, 0, each)) for _ in range(3)]
     assert seen(windows, cost_v=v, cost_per_success=float(each)).roll_back
 
 
-def test_one_success_and_then_only_failures_is_taken_back() -> None:
-    """A ratio of thousands, whose interval overflowed."""
+def test_a_candidate_with_a_single_success_is_rolled_back() -> None:
+    """The ratio is in the thousands, and its interval once overflowed."""
     first = (constant(20, 19, 10), constant(80, 0, 10))
     judgement = seen([first, *[(constant(20, 20, 10), constant(80, 0, 10))] * 3], cost_v=0.0015)
     assert judgement.roll_back
 
 
 def test_constant_costs_are_judged() -> None:
-    """Equal ones are safe, ten times dearer ones are found, though nobody fails and nothing varies."""
+    """Equal costs are safe and ten times higher costs are detected, without failures or variance."""
     same = [(constant(20, 0, 10), constant(80, 0, 10)) for _ in range(30)]
     dear = [(constant(20, 0, 100), constant(80, 0, 10)) for _ in range(30)]
     assert cost_of(seen(same)).result == "pass"
@@ -125,7 +125,7 @@ def test_a_free_candidate_is_safe() -> None:
     assert verdict.estimate == -1.0
 
 
-def test_a_cost_that_rises_from_nothing_is_said_and_holds() -> None:
+def test_a_cost_that_rises_from_zero_holds_with_a_note() -> None:
     rising = [(constant(20, 0, 5), constant(80, 0, 0)) for _ in range(30)]
     verdict = cost_of(seen(rising))
     assert verdict.result == "no_data"

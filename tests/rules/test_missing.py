@@ -1,4 +1,4 @@
-"""What is missing never makes an arm look good, and is never taken for harm by itself."""
+"""Missing data never makes an arm look good, and is never treated as harm by itself."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def held(judgement: Judgement) -> tuple[str, str]:
 
 
 def without_prices(sums: ArmSums, share: float) -> ArmSums:
-    """The same tasks; of that share nobody knows the cost."""
+    """Return the same tasks, with an unknown cost for that share of them."""
     known = round(sums.tasks * (1 - share))
     part = known / sums.tasks
     costs = sums.costs
@@ -38,8 +38,8 @@ def without_prices(sums: ArmSums, share: float) -> ArmSums:
     return replace(sums, cost_n=known, costs=kept)
 
 
-def test_cost_per_success_is_over_tasks_whose_cost_and_grade_are_known() -> None:
-    """Half of the candidate's costs are unknown: it is no cheaper for that."""
+def test_cost_per_success_covers_tasks_with_a_known_cost_and_grade() -> None:
+    """Unknown costs for half of the candidate's tasks do not make it cheaper."""
     judgement = judged(without_prices(arm(200), 0.4), arm(200))
     [verdict] = [v for v in judgement.verdicts if v.name == "cost_per_success"]
     assert verdict.estimate == pytest.approx(0, abs=0.01)
@@ -56,25 +56,25 @@ def test_it_holds_when_one_arm_s_tasks_are_not_reported() -> None:
 
 
 def test_it_holds_when_the_baseline_s_tasks_have_no_grade() -> None:
-    """The difference counts both ways: a baseline that loses its successes makes the candidate look good."""
+    """The difference matters in both directions: a baseline that loses successes makes the candidate look good."""
     baseline = arm(200)
     blind = replace(baseline, successes=baseline.successes - 40)
     assert held(judged(arm(200), blind))[0] == "incomplete"
 
 
-def test_equal_shares_hold_nothing_up() -> None:
+def test_equal_missing_shares_do_not_hold() -> None:
     some = replace(arm(180), decided=200)
     judgement = judged(some, some)
     assert judgement.incomplete == ()
     assert not judgement.open
 
 
-def test_what_routers_do_not_say_is_not_judged() -> None:
+def test_shares_that_routers_do_not_report_are_not_judged() -> None:
     judgement = judged(arm(200), arm(200))
     assert "unfinished" not in [share.kind for share in judgement.missing]
 
 
-def test_it_counts_what_came_late() -> None:
+def test_it_counts_late_reports() -> None:
     opened = Accumulator.open(guardrails_for(), STAGES, REFERENCE)
     for minute in range(20):
         opened.add(ClosedWindow(3, minute, minute, arm(200), arm(200)))
@@ -85,8 +85,8 @@ def test_it_counts_what_came_late() -> None:
     assert late.shown
 
 
-def test_a_rollback_rests_on_no_difference_that_only_the_missing_share_makes() -> None:
-    """Thirty per cent of the candidate's successes come late: of those in time, more failed."""
+def test_it_does_not_roll_back_because_of_missing_data_alone() -> None:
+    """30 % of the candidate's successes are late, so the failure rate among tasks in time is higher."""
     whole = arm(200)
     lost = round(whole.successes * 0.3)
     in_time = replace(whole, tasks=200 - lost, successes=whole.successes - lost, decided=200)

@@ -1,4 +1,4 @@
-"""What a plan must look like, each rule before, at and after its border; and the plans that come along."""
+"""The rules for plans, each just within and just beyond its limits, and the saved plans."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def percent(share_pcm: Any = 5_000, **fields: Any) -> dict[str, Any]:
 
 
 def problems(stages: Any) -> list[str]:
-    """The paths of what is wrong; none when it is taken."""
+    """Return the paths of all problems; empty if the plan is accepted."""
     try:
         check(stages)
     except PlanRefused as refused:
@@ -25,12 +25,12 @@ def problems(stages: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("stages", [None, {}, "full", 7, [], [FULL] * (MAX_STAGES + 1)])
-def test_it_refuses_what_is_no_list_of_stages(stages: Any) -> None:
+def test_it_refuses_anything_but_a_list_of_stages(stages: Any) -> None:
     with pytest.raises(PlanRefused):
         check(stages)
 
 
-def test_it_takes_as_many_stages_as_there_may_be() -> None:
+def test_it_accepts_the_maximum_number_of_stages() -> None:
     shares = [percent(share) for share in range(1, MAX_STAGES)]
     assert problems([*shares, FULL]) == []
     with pytest.raises(PlanRefused, match="1 to 20 stages"):
@@ -38,7 +38,7 @@ def test_it_takes_as_many_stages_as_there_may_be() -> None:
 
 
 @pytest.mark.parametrize("raw", [None, 5, "full", [FULL]])
-def test_it_refuses_what_is_no_stage(raw: Any) -> None:
+def test_it_refuses_an_invalid_stage(raw: Any) -> None:
     assert problems([raw, FULL])[0] == "stages[0]"
 
 
@@ -93,12 +93,12 @@ def test_it_names_every_problem_at_once() -> None:
         (percent(mirror_pcm=1), "mirror_pcm"),
     ],
 )
-def test_it_takes_each_field_up_to_its_border(stage: dict[str, Any], path: str) -> None:
+def test_it_checks_the_limits_of_each_field(stage: dict[str, Any], path: str) -> None:
     assert problems([stage, FULL]) == ([f"stages[0].{path}"] if path else [])
 
 
 @pytest.mark.parametrize(("share", "path"), [(100_000, []), (99_999, ["stages[0].share_pcm"])])
-def test_full_is_everything(share: int, path: list[str]) -> None:
+def test_the_full_stage_serves_all_traffic(share: int, path: list[str]) -> None:
     assert problems([{"mode": "full", "share_pcm": share}]) == path
     assert check([FULL])[0]["share_pcm"] == 100_000
 
@@ -123,7 +123,7 @@ def test_shadow_comes_first_shares_grow_and_full_comes_last(
 
 
 def test_it_fills_in_every_default() -> None:
-    """A percentage needs evidence of its own; the last stage asks for nothing more."""
+    """A percentage stage needs evidence of its own; the last stage requires nothing."""
     (stage, last) = check([percent(5_000), FULL])
     assert (last["min_minutes"], last["min_tasks"]) == (0, 0)
     defaults = {"min_minutes": 5, "min_tasks": 50, "max_hours": None, "on_timeout": "hold", "approval": False}
@@ -156,6 +156,6 @@ def test_a_saved_plan_has_these_stages(name: str, stages: list[tuple[Any, ...]])
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_every_saved_plan_is_one(name: str) -> None:
+def test_every_saved_plan_is_valid(name: str) -> None:
     assert problems(SAVED[name][1]) == []
     assert SAVED[name][0]

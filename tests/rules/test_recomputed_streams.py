@@ -46,8 +46,8 @@ BOUNDS = {Metric.FAILURE: 0.12, Metric.ERROR: 0.03, Metric.COST_PER_SUCCESS: 900
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
-def test_it_comes_out_again_after_each_window(stream: Scenario, seed: int) -> None:
-    """A third of the minutes in each of three stages, judged at every third."""
+def test_every_verdict_can_be_recomputed(stream: Scenario, seed: int) -> None:
+    """A third of the minutes is in each of three stages; every third minute is judged."""
     module, traffic, stages = recompute(), Traffic(stream, seed), stages_of("cautious")[:4]
     guardrails = guardrails_for({"metric": metric, "bound": bound} for metric, bound in BOUNDS.items())
     accumulator = Accumulator.open(guardrails, stages, traffic.reference)
@@ -76,7 +76,7 @@ def test_it_comes_out_again_after_each_window(stream: Scenario, seed: int) -> No
 
 
 def alike(one: Any, other: Any) -> bool:
-    """To a hundredth: what is kept of a thousand cells is rounded."""
+    """Compare to 1 %, because the stored sums of a thousand cells are rounded."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
@@ -87,5 +87,5 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def as_answered(data: Any) -> Any:
-    """As it comes over the wire."""
+    """Return the data as sent over the wire."""
     return json.loads(json.dumps(data))

@@ -1,4 +1,4 @@
-"""Failures alone, from plain counts: what is asked where an evaluation raises."""
+"""The check of failures alone, from plain counts, used if an evaluation raises."""
 
 import math
 import random
@@ -20,7 +20,7 @@ def minutes(count: int, pt: float, pc: float, *, n: int = 100, seed: int = 1) ->
     ]  # fmt: skip
 
 
-def test_it_weighs_as_the_engine_does() -> None:
+def test_it_agrees_with_the_engine() -> None:
     seen = minutes(7, 0.2, 0.08)
     harm = failures_alone(seen, weight=0.3)
     assert harm is not None
@@ -37,31 +37,31 @@ def test_it_finds_no_harm_in_equal_arms() -> None:
 
 
 @pytest.mark.parametrize("arms", [(0, 100), (100, 0), (0, 0)])
-def test_it_says_nothing_where_an_arm_is_empty(arms: tuple[int, int]) -> None:
+def test_it_has_no_result_if_an_arm_is_empty(arms: tuple[int, int]) -> None:
     nt, nc = arms
     assert failures_alone([PlainMinute(1, 0, nt=nt, xt=nt, nc=nc)], weight=0.3) is None
 
 
 @pytest.mark.parametrize("sticky", [False, True])
-def test_it_finds_a_total_failure_of_units_too(sticky: bool) -> None:
+def test_it_finds_a_total_failure_with_sticky_units_too(sticky: bool) -> None:
     harm = failures_alone([PlainMinute(1, 0, nt=20, xt=20, nc=200, xc=16)], weight=0.3, sticky=sticky)
     assert harm is not None and harm.reaches(0.02)
 
 
-def test_it_takes_units_that_fail_thrice_as_often_for_units() -> None:
+def test_sticky_units_may_fail_three_times_as_often() -> None:
     harm = failures_alone([PlainMinute(1, 0, nt=200, xt=48, nc=2_000, xc=160)], weight=0.3, sticky=True)
     assert harm is not None and not harm.reaches(0.02)
 
 
-def test_successes_without_a_grade_are_no_harm() -> None:
-    """Of 1,000 tasks in each arm 80 failed; of the candidate's, half of the successes have no grade."""
+def test_ungraded_successes_are_not_harm() -> None:
+    """In each arm, 80 of 1,000 tasks failed; half of the candidate's successes have no grade."""
     seen = [PlainMinute(1, at, nt=54, xt=8, ungraded_t=46, nc=100, xc=8) for at in range(10)]
     harm = failures_alone(seen, weight=0.3)
     assert harm is not None and not harm.reaches(0.02)
 
 
-def test_minutes_join_within_a_stage_until_they_tell() -> None:
-    """Single tasks of one arm each tell nothing alone."""
+def test_minutes_of_a_stage_are_joined_until_both_arms_have_tasks() -> None:
+    """Minutes with a single task of one arm have no evidence on their own."""
     seen = [
         PlainMinute(stage, at, nt=at % 2, xt=at % 2, nc=1 - at % 2) for stage in (0, 1) for at in range(50)
     ]

@@ -1,4 +1,4 @@
-"""What the shadow stage reports."""
+"""The report and the gate of the shadow stage."""
 
 from dataclasses import replace
 
@@ -19,12 +19,12 @@ def test_it_reports_the_shadow_stage() -> None:
     assert list(report.shifts) == ["large", "small"]
 
 
-def test_it_reports_nothing_from_nothing() -> None:
+def test_it_reports_no_figures_without_decisions() -> None:
     report = shadow_report(ShadowSums(), MirrorSums())
     assert (report.agreement, report.cost_change, report.route_shift, report.mirror_difference) == (None,) * 4
 
 
-def test_it_gives_the_cost_of_the_decisions_of_which_it_is_known() -> None:
+def test_the_cost_covers_decisions_with_a_known_cost() -> None:
     shadow = ShadowSums(
         decisions=100,
         candidate_cost_nusd=80,
@@ -46,7 +46,7 @@ def test_it_gives_the_cost_of_the_decisions_of_which_it_is_known() -> None:
         (None, None, None),
     ],
 )
-def test_it_lets_go_only_where_the_projected_costs_are_known(
+def test_it_goes_on_only_if_the_projected_costs_are_known(
     candidate: int | None, baseline: int | None, word: str | None
 ) -> None:
     shadow = ShadowSums(
@@ -82,13 +82,13 @@ CHEAP = ShadowSums(
     ids=str,
 )
 def test_escalations_count_in_the_projected_cost(costs: SecondStageCosts | None, says: str | None) -> None:
-    """First calls alone are 90 % cheaper. Where nobody knows how many are escalated, the next stage finds out."""
+    """First calls alone are 90 % cheaper. If the escalation rate is unknown, the next stage measures it."""
     sentence = gate(CHEAP, min_decisions=200, cost_margin=0.1, second_stage=costs)
     assert (sentence is None) if says is None else (says in str(sentence))
 
 
 @pytest.mark.parametrize(("whole", "lets_go"), [(200, True), (180, True), (179, False), (None, False)])
-def test_what_routers_told_with_the_second_stage_in_it_is_taken(whole: int | None, lets_go: bool) -> None:
+def test_reported_costs_with_the_second_stage_are_used(whole: int | None, lets_go: bool) -> None:
     shadow = replace(CHEAP, candidate_whole=whole)
     costs = SecondStageCosts(-0.8, 0.4, 0.2)
     assert (gate(shadow, min_decisions=200, cost_margin=0.1, second_stage=costs) is None) == lets_go

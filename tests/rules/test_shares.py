@@ -1,4 +1,4 @@
-"""The shares of what is missing, at each border; and the tasks on which two policies differ."""
+"""The shares of missing data at their limits, and the tasks on which two policies differ."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def test_it_counts_each_kind() -> None:
     assert (shares.tasks, shares.judged) == (800, {1: (200, 600)})
 
 
-def test_more_grades_or_prices_than_tasks_are_none_missing() -> None:
+def test_nothing_is_missing_with_more_grades_or_prices_than_tasks() -> None:
     shares = taken(arm(10, graded=12, priced=13), arm(10, graded=12, priced=13))
     assert counted(shares, "ungraded") == (10, 0, 10, 0)
     assert counted(shares, "unpriced") == (10, 0, 10, 0)
@@ -47,20 +47,20 @@ def test_more_grades_or_prices_than_tasks_are_none_missing() -> None:
 @pytest.mark.parametrize(
     ("told", "known", "expects"), [(None, None, 50), (49, None, 50), (50, 50, 50), (60, 60, 60)]
 )
-def test_fewer_decisions_than_tasks_tell_nothing(told: int | None, known: int | None, expects: int) -> None:
+def test_fewer_decisions_than_tasks_are_ignored(told: int | None, known: int | None, expects: int) -> None:
     assert decided(arm(50, told=told)) == known
     assert expected(arm(50, told=told)) == expects
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_one_arm_that_does_not_count_decisions_leaves_unfinished_unknown(silent: int) -> None:
+def test_unfinished_is_unknown_unless_both_arms_count_decisions(silent: int) -> None:
     arms = [arm(50, told=60), arm(50, told=60)]
     arms[silent] = replace(arms[silent], decided=None)
     candidate, baseline = arms
     assert "unfinished" not in taken(candidate, baseline).kinds
 
 
-def test_it_says_what_it_compares() -> None:
+def test_a_verdict_has_the_compared_figures() -> None:
     shares = taken(arm(100, graded=80), arm(300, graded=297), windows=10)
     [ungraded] = [verdict for verdict in shares.verdicts(1.0) if verdict.kind == "ungraded"]
     assert (ungraded.candidate, ungraded.baseline) == (0.2, 0.01)
@@ -75,14 +75,14 @@ def test_it_says_what_it_compares() -> None:
     assert (unpriced.difference, unpriced.shown) == (0.0, False)
 
 
-def test_units_that_resemble_each_other_show_less() -> None:
+def test_correlated_tasks_are_weaker_evidence() -> None:
     shares = taken(arm(100, graded=95), arm(300, graded=297), windows=3)
     alone, alike = (shares.verdicts(deff)[0] for deff in (1.0, 4.0))
     assert alone.shown and not alike.shown
     assert alone.log_e > LOG_SAFE > alike.log_e
 
 
-def test_both_directions_are_shown_alike() -> None:
+def test_it_detects_both_directions() -> None:
     fewer, more = arm(200, graded=150), arm(200, graded=200)
     one, other = (taken(*arms, windows=5).verdicts(1.0)[0] for arms in ((fewer, more), (more, fewer)))
     assert one.difference == -other.difference
@@ -91,8 +91,8 @@ def test_both_directions_are_shown_alike() -> None:
 
 
 @pytest.mark.parametrize(("lacking", "shown"), [(9_900, True), (9_910, False)])
-def test_less_than_a_point_is_too_little_to_hold_for(lacking: int, shown: bool) -> None:
-    """Sure as it is: of ten million tasks."""
+def test_a_difference_below_one_point_does_not_hold(lacking: int, shown: bool) -> None:
+    """With ten million tasks, the difference is certain but too small."""
     shares = taken(arm(10_000, graded=lacking), arm(10_000), windows=500)
     verdict = shares.verdicts(1.0)[0]
     assert verdict.log_e > LOG_SAFE
@@ -109,14 +109,14 @@ def test_it_counts_late_tasks_and_grades_once() -> None:
     assert counted(shares, "late") == (150, 11, 370, 6)
 
 
-def test_more_late_tasks_than_were_judged_since_are_counted_as_they_are() -> None:
+def test_more_late_tasks_than_judged_ones_are_counted() -> None:
     shares = taken(arm(5), arm(5))
     shares.take_late({1: Late(9, 1), 2: Late(0, 3)})
     assert counted(shares, "late") == (9, 9, 8, 4)
 
 
-def test_a_count_that_falls_is_no_news() -> None:
-    """A route that was removed takes its counts along."""
+def test_a_falling_count_is_ignored() -> None:
+    """Counts fall if a route was removed."""
     shares = taken(arm(100), arm(100))
     shares.take_late({1: Late(4, 4)})
     assert shares.take_late({1: Late(9, 3)}) == []
@@ -140,20 +140,20 @@ def with_differing(n: int, candidate: tuple[int, int], baseline: tuple[int, int]
 
 
 @pytest.mark.parametrize(("known", "share"), [(95, (0.2, 190)), (94, None)])
-def test_it_must_be_known_of_nearly_all_tasks_whether_they_differ(
+def test_nearly_all_tasks_must_report_whether_they_differ(
     known: int, share: tuple[float, int] | None
 ) -> None:
     shares = with_differing(100, (known, 19), (known, 19))
     assert shares.differing == share
 
 
-def test_it_is_unknown_of_no_tasks() -> None:
+def test_the_differing_share_is_unknown_without_tasks() -> None:
     assert Shares().differing is None
     assert with_differing(0, (0, 0), (0, 0)).differing is None
     assert taken(arm(10), arm(10)).differing is None
 
 
-def test_more_differing_tasks_than_tasks_are_all_of_them() -> None:
+def test_the_differing_share_is_at_most_one() -> None:
     assert with_differing(100, (100, 130), (100, 100)).differing == (1.0, 200)
 
 
@@ -166,7 +166,7 @@ def test_both_arms_must_find_the_same_share_of_differing_tasks() -> None:
     assert Shares().differing_mismatch(1.0) is None
 
 
-def test_it_is_the_same_after_it_was_kept() -> None:
+def test_it_is_the_same_after_storage() -> None:
     shares = with_differing(100, (100, 20), (99, 24), 3)
     shares.take(ClosedWindow(2, 9, 9, arm(40, graded=30, told=44), arm(50, priced=20, told=55)))
     shares.take_late({1: Late(3, 1, 2, 0), 2: Late(0, 0, 0, 5)})
@@ -177,6 +177,6 @@ def test_it_is_the_same_after_it_was_kept() -> None:
     assert again.take_late({1: Late(3, 1, 2, 0), 2: Late(0, 1, 0, 5)}) == [Late(0, 1, 0, 0)]
 
 
-def test_evidence_without_shares_has_none() -> None:
+def test_older_evidence_loads_without_shares() -> None:
     empty = Shares.load({})
     assert (empty.verdicts(1.0), empty.differing, empty.tasks) == ((), None, 0)

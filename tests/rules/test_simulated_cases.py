@@ -1,6 +1,6 @@
-"""What the first engine got wrong on whole rollouts, each played once through the real one (benchmarks/simulated).
+"""Whole rollouts that the first engine got wrong, each simulated once with the present one (benchmarks/simulated).
 
-How often each ends as it should, of 200 runs, is in docs/explanation/statistics.md; here is that it can.
+docs/explanation/statistics.md has the number of correct results in 200 runs of each.
 """
 
 from dataclasses import replace
@@ -33,14 +33,14 @@ TAKEN_BACK = [
 
 
 @pytest.mark.parametrize("name", NEVER_FULL)
-def test_what_is_not_reported_makes_no_arm_look_good(name: str) -> None:
+def test_missing_data_makes_no_arm_look_good(name: str) -> None:
     run = simulate(replace(BY_NAME[name], looks=90), SEED)
     assert run.end != "full"
     assert run.codes.get("incomplete") or run.end == "rolled back"
 
 
 @pytest.mark.parametrize("name", NOT_TAKEN_BACK)
-def test_what_is_not_reported_is_no_harm(name: str) -> None:
+def test_missing_data_is_not_harm(name: str) -> None:
     assert simulate(replace(BY_NAME[name], looks=90), SEED).end == "hold"
 
 
@@ -51,26 +51,26 @@ def test_harm_is_found_in_time(name: str, most: int, by: str) -> None:
     assert run.candidate_tasks <= most
 
 
-def test_the_product_s_main_case_reaches_full() -> None:
+def test_the_main_use_case_reaches_full() -> None:
     assert simulate(BY_NAME["weak first, 40 % escalated, cost -50 %"], SEED).end == "full"
 
 
-def test_the_endpoint_that_is_hurt_is_in_the_reason() -> None:
+def test_the_reason_names_the_hurt_endpoint() -> None:
     run = simulate(BY_NAME["one endpoint of 5 % at -30 points"], SEED)
     assert run.end == "rolled back" and "endpoint /a" in run.named
 
 
-def test_a_healthy_baseline_of_few_tasks_is_not_called_unwell() -> None:
+def test_a_healthy_baseline_with_few_tasks_is_not_called_unhealthy() -> None:
     run = simulate(replace(BY_NAME["identical, 20 tasks an hour, 60 days"], looks=300), SEED)
     assert run.codes.get("baseline_unhealthy", 0) <= 0.03 * 300
 
 
-def test_all_traffic_never_bears_more_than_the_margin_under_the_plan_evidence() -> None:
-    """Ten points at a fifth of the traffic are two of all."""
+def test_the_evidence_plan_keeps_total_harm_within_the_margin() -> None:
+    """Harm of ten points on a fifth of the traffic is two points overall."""
     assert simulate(BY_NAME["plan evidence: -10 points"], SEED).harm <= 0.02
 
 
-def test_a_row_of_the_table_adds_its_runs_up() -> None:
+def test_a_row_of_the_table_adds_up_its_runs() -> None:
     scenario = Scenario("made up", goal="none")
     runs = [
         Run("rolled back", 900, 100, 9, by="failure", named=("/mail",), harm=0.03),

@@ -1,4 +1,4 @@
-"""Which endpoints and route pairs are followed, at each border."""
+"""The selection of endpoints and route pairs as slices, at its limits."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def sums(tasks: int) -> SliceSums:
 
 
 def window(tasks: int, pairs: dict[str, tuple[int, int]] | None = None, **endpoints: int) -> ClosedWindow:
-    """`tasks` in all, half of them the candidate's; an endpoint's are all the baseline's but one."""
+    """Return a window of `tasks`, half of them the candidate's; each endpoint has one candidate task."""
     arm = ArmSums(tasks=tasks // 2)
     known = {name: (sums(1), sums(n - 1)) for name, n in endpoints.items()}
     if pairs is None:
@@ -28,31 +28,31 @@ def window(tasks: int, pairs: dict[str, tuple[int, int]] | None = None, **endpoi
     )
 
 
-def test_one_endpoint_is_no_slice() -> None:
+def test_a_single_endpoint_is_not_a_slice() -> None:
     followed = FollowedSlices()
     assert followed.take(window(100, chat=100)) == {}
     assert set(followed.take(window(100, chat=60, mail=40))) == {"endpoint chat", "endpoint mail"}
 
 
 @pytest.mark.parametrize(("tasks", "name"), [(10, "endpoint mail"), (9, "endpoint (others)")])
-def test_it_follows_what_carries_a_hundredth_of_a_window(tasks: int, name: str) -> None:
+def test_it_follows_endpoints_with_one_percent_of_a_window(tasks: int, name: str) -> None:
     found = FollowedSlices().take(window(1_000, chat=600, search=400 - tasks, mail=tasks))
     assert set(found) == {"endpoint chat", "endpoint search", name}
     assert found[name] == (sums(1), sums(tasks - 1))
 
 
-def test_what_is_followed_once_stays_followed() -> None:
+def test_a_followed_endpoint_stays_followed() -> None:
     followed = FollowedSlices()
     followed.take(window(100, chat=50, mail=50))
     assert "endpoint mail" in followed.take(window(1_000, chat=999, mail=2))
 
 
-def test_the_rest_comes_together() -> None:
+def test_all_others_are_merged() -> None:
     found = FollowedSlices().take(window(10_000, chat=5_000, search=4_800, a=60, b=70, c=70))
     assert found["endpoint (others)"] == (sums(1) + sums(1) + sums(1), sums(59) + sums(69) + sums(69))
 
 
-def test_it_follows_the_largest_and_no_more_than_so_many() -> None:
+def test_it_follows_only_the_largest_up_to_the_limit() -> None:
     followed = FollowedSlices()
     names = {f"e{i:02}": 100 + i for i in range(MOST_ENDPOINTS + 3)}
     followed.take(window(1_000, None, **names))
@@ -65,7 +65,7 @@ def test_it_follows_the_largest_and_no_more_than_so_many() -> None:
     assert found["pair (others)"] == (sums(20) + sums(20), sums(20) + sums(20))
 
 
-def test_a_pair_that_one_arm_has_not_seen_has_no_tasks_there() -> None:
+def test_a_pair_of_one_arm_has_no_tasks_in_the_other() -> None:
     found = FollowedSlices().take(window(100, {"a>b": (40, 50), "a>c": (5, 0), "c>b": (0, 5)}))
     assert found == {
         "pair a>b": (sums(40), sums(50)),
@@ -74,13 +74,13 @@ def test_a_pair_that_one_arm_has_not_seen_has_no_tasks_there() -> None:
     }
 
 
-def test_pairs_are_unknown_where_an_arm_does_not_say() -> None:
+def test_pairs_are_unknown_if_an_arm_does_not_report_them() -> None:
     one = Differing(10, {"a>b": sums(6), "a>c": sums(4)})
     arm = ArmSums(tasks=50)
     assert FollowedSlices().take(ClosedWindow(1, 0, 0, arm, arm, candidate_differing=one)) == {}
 
 
-def test_all_differing_tasks_of_both_arms() -> None:
+def test_it_sums_the_differing_tasks_of_both_arms() -> None:
     found = differing_sums(window(100, {"a>b": (40, 50), "a>c": (5, 0), "c>b": (0, 5)}))
     assert found == (sums(40) + sums(5), sums(50) + sums(5))
     known, arm, none = Differing(10, {"a>b": sums(6)}), ArmSums(tasks=50), ArmSums()
@@ -90,7 +90,7 @@ def test_all_differing_tasks_of_both_arms() -> None:
     assert differing_sums(quiet) == (SliceSums(), sums(6)), "an arm without tasks need not say"
 
 
-def test_it_is_the_same_after_it_was_kept() -> None:
+def test_it_is_the_same_after_storage() -> None:
     followed = FollowedSlices()
     followed.take(window(100, {"a>b": (40, 50), "a>c": (5, 0)}, chat=60, mail=40))
     again = FollowedSlices.load(followed.dump())

@@ -63,11 +63,11 @@ def test_a_stage_ahead_can_be_approved_while_the_rollout_can_still_reach_it() ->
         (State.COMPLETED, ()),
     ],
 )
-def test_it_offers_what_somebody_can_do(state: State, events: tuple[str, ...]) -> None:
+def test_it_lists_the_possible_events(state: State, events: tuple[str, ...]) -> None:
     assert allowed_events(state) == events
 
 
-def test_what_may_be_served_and_what_has_ended() -> None:
+def test_active_and_ended_states() -> None:
     assert {"running", "paused", "rolling_back"} == ACTIVE
     assert {"rejected", "rolled_back", "aborted", "completed", "cancelled"} == ENDED
 
@@ -90,12 +90,12 @@ def test_it_refuses_every_other_pair_and_says_what_would_be_allowed(state: State
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.PAUSED])
-def test_it_rolls_back_from_wherever_the_candidate_is_served(state: State) -> None:
+def test_it_can_roll_back_from_every_state_that_serves_the_candidate(state: State) -> None:
     assert next_state(state, Event.ROLL_BACK) is State.ROLLING_BACK
     assert next_state(state, Event.ABORT) is State.ROLLING_BACK
 
 
-def test_it_never_leaves_an_end() -> None:
+def test_no_event_leaves_an_ended_state() -> None:
     assert not [pair for pair in TRANSITIONS if pair[0] in ENDED]
     assert not ACTIVE & ENDED
 

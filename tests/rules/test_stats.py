@@ -1,4 +1,4 @@
-"""The statistics against scipy, and their validity: an e-value's expectation under the null is at most 1."""
+"""The statistics agree with scipy and are valid: an e-value's expectation under the null is at most 1."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ def test_it_neither_overflows_nor_underflows(strata: tuple[int, int, int, int]) 
 
 @pytest.mark.parametrize(("nt", "nc", "bad"), [(1, 9, 3), (7, 5, 4), (20, 20, 6)])
 def test_its_harm_is_an_e_value(nt: int, nc: int, bad: int) -> None:
-    """Given the number of bad ones, each psi's likelihood ratio has expectation 1 under equality, exactly."""
+    """Given the number of bad tasks, each likelihood ratio has an expectation of exactly 1 if the arms are equal."""
     h = stats.hypergeom(nt + nc, bad, nt)
     total = 0.0
     for x in range(max(0, bad - nc), min(bad, nt) + 1):
@@ -56,7 +56,7 @@ def test_its_harm_is_an_e_value(nt: int, nc: int, bad: int) -> None:
 @pytest.mark.parametrize(("nt", "nc", "bad"), [(12, 18, 8), (40, 40, 12), (30, 200, 50)])
 @pytest.mark.parametrize("null", [1.05, 1.3, 1.43, 2.5])
 def test_its_harm_is_an_e_value_against_a_greater_odds_ratio(nt: int, nc: int, bad: int, null: float) -> None:
-    """Between the grid's points the log likelihood ratio is read off a cubic: the expectation stays 1 within 2 %."""
+    """Between grid points the log likelihood ratio is interpolated by a cubic; the expectation is 1 within 2 %."""
     h = stats.nchypergeom_fisher(nt + nc, bad, nt, null)
     psis = [psi for psi, _ in (*rates.HARM_GRID, *rates.SAFE_GRID)]
     total = 0.0
@@ -68,7 +68,7 @@ def test_its_harm_is_an_e_value_against_a_greater_odds_ratio(nt: int, nc: int, b
 
 
 @pytest.mark.parametrize("psi", [0.7, 1.03, 1.15, 1.278, 1.4, 1.8, 2.7, 4.0])
-def test_it_reads_the_log_likelihood_ratio_between_the_grid(psi: float) -> None:
+def test_it_interpolates_the_log_likelihood_ratio(psi: float) -> None:
     psis = [psi for psi, _ in (*rates.HARM_GRID, *rates.SAFE_GRID)]
     counts = 300, 31, 2_700, 210
     llr = rates.stratum_llrs(*counts, psis)
@@ -79,7 +79,7 @@ def test_it_reads_the_log_likelihood_ratio_between_the_grid(psi: float) -> None:
 
 @pytest.mark.parametrize("true", [1.5, 2.0, 4.0])
 def test_its_safe_is_an_e_value(true: float) -> None:
-    """At the margin the expectation is 1; at a greater harm less."""
+    """The expectation is 1 at the margin, and lower for greater harm."""
     nt, nc, bad, margin = 12, 18, 8, 1.5
     h = stats.nchypergeom_fisher(nt + nc, bad, nt, true)
     psis = [*(psi for psi, _ in rates.SAFE_GRID), margin]
@@ -93,7 +93,7 @@ def test_its_safe_is_an_e_value(true: float) -> None:
 
 
 @pytest.mark.parametrize(("bound", "expected"), [(0.1, 0.02), (0.1, 0.3), (0.02, 0.0)])
-def test_its_one_arm_forms_are_e_values_at_the_bound(bound: float, expected: float) -> None:
+def test_its_one_arm_tests_are_e_values_at_the_bound(bound: float, expected: float) -> None:
     n = 40
     binomial = stats.binom(n, bound)
     safe = sum(binomial.pmf(x) * math.exp(rates.log_e_below(n, x, bound, expected)) for x in range(n + 1))
@@ -112,7 +112,7 @@ def test_it_takes_the_normal_tail_without_underflow(z: float) -> None:
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.1, 0.2])
-def test_its_mirror_forms_are_e_values(margin: float) -> None:
+def test_its_mirror_tests_are_e_values(margin: float) -> None:
     """Worst cases of each null: a fair coin among the discordant; a mean loss of exactly the margin."""
     pairs = stats.binom(30, 0.5)
     worse = sum(pairs.pmf(b) * math.exp(paired.log_e_worse(b, 30 - b)) for b in range(31))
@@ -127,7 +127,7 @@ def test_its_mirror_forms_are_e_values(margin: float) -> None:
     assert total == pytest.approx(1)
 
 
-def test_it_asks_more_of_correlated_units() -> None:
+def test_it_needs_more_evidence_from_correlated_units() -> None:
     rng = np.random.default_rng(1)
     independent = [(100, int(x)) for x in rng.binomial(100, 0.1, 32)]
     together = [(100, int(10 * x)) for x in rng.binomial(10, 0.1, 32)]
@@ -136,7 +136,7 @@ def test_it_asks_more_of_correlated_units() -> None:
     assert deff.design_effect([]) == deff.design_effect([(5, 0), (5, 0)]) == 1
 
 
-def test_it_expects_the_share_of_tasks_to_wander_with_few_tenants() -> None:
+def test_the_share_of_tasks_may_vary_with_few_tenants() -> None:
     tenants = [1_000 if i % 4 else 6_000 for i in range(32)]
     spread = deff.unit_spread(tenants)
     assert spread > 0.01
@@ -158,8 +158,8 @@ def test_it_has_no_evidence_without_success() -> None:
     assert ratios.squared_errors(ratios.contrast(none, none), none, none, 1) is None
 
 
-def test_it_takes_constant_costs_to_vary_a_little() -> None:
-    """No variance at all would be no evidence at all, or what rounding makes of it."""
+def test_constant_costs_have_a_minimum_variance() -> None:
+    """Without a minimum, there would be no evidence, or only rounding errors."""
     flat = ratios.Moments(n=200, y=2000, d=200, yy=20_000, yd=2000, dd=200)
     errors = ratios.squared_errors(ratios.contrast(flat, flat), flat, flat, 1)
     assert errors == pytest.approx((2 * 200 / 200 / 200**2, 2 * 200 / 200 / 200**2))
@@ -167,7 +167,7 @@ def test_it_takes_constant_costs_to_vary_a_little() -> None:
 
 @given(SMALL, SMALL, st.data())
 def test_its_harm_never_claims_more_than_fisher_s_exact_test(nt: int, nc: int, data: st.DataObject) -> None:
-    """E grows with the candidate's bad ones, so by Markov a single look's p-value is at most 1/E."""
+    """E grows with the candidate's bad tasks, so by Markov's inequality a single look's p-value is at most 1/E."""
     xt, xc = data.draw(st.integers(0, nt)), data.draw(st.integers(0, nc))
     llr = rates.stratum_llrs(nt, xt, nc, xc, rates.HARM_PSIS)
     p = stats.fisher_exact([[xt, nt - xt], [xc, nc - xc]], alternative="greater").pvalue
@@ -182,7 +182,7 @@ def test_its_mirror_never_claims_more_than_mcnemar_s_exact_test(lost: int, won: 
 
 @pytest.mark.parametrize(("s", "v", "rho"), [(0.0, 10.0, 3.0), (25.0, 40.0, 8.0), (-12.0, 30.0, 5.0)])
 def test_its_normal_mixture_is_the_integral_over_positive_drifts(s: float, v: float, rho: float) -> None:
-    """E = the average of exp(drift s - drift² v / 2) over a half-normal drift of variance 1 / rho."""
+    """E is the average of exp(drift s - drift² v / 2) over a half-normal drift with variance 1 / rho."""
     half_normal = stats.halfnorm(scale=1 / math.sqrt(rho))
     averaged, _ = integrate.quad(
         lambda drift: half_normal.pdf(drift) * math.exp(drift * s - drift**2 * v / 2), 0, 8
@@ -191,7 +191,7 @@ def test_its_normal_mixture_is_the_integral_over_positive_drifts(s: float, v: fl
 
 
 @pytest.mark.parametrize(("share", "nt", "nc"), [(0.05, 40, 1_000), (0.5, 700, 300), (0.95, 5_000, 260)])
-def test_its_share_is_weighed_as_a_beta_binomial_against_a_binomial(share: float, nt: int, nc: int) -> None:
+def test_its_share_test_is_a_beta_binomial_against_a_binomial(share: float, nt: int, nc: int) -> None:
     mixed = stats.betabinom(nt + nc, srm.KAPPA * share, srm.KAPPA * (1 - share)).logpmf(nt)
     assert srm.log_e_srm([(share, nt, nc)]) == pytest.approx(
         mixed - stats.binom(nt + nc, share).logpmf(nt), abs=1e-6
@@ -207,8 +207,8 @@ def test_its_design_effect_is_pearson_s_dispersion() -> None:
     assert deff.design_effect(groups) == pytest.approx(pearson / 31)
 
 
-def test_its_ratio_varies_as_the_residuals_do() -> None:
-    """The delta method's variance is that of y - R d, from sums alone."""
+def test_its_ratio_variance_is_that_of_the_residuals() -> None:
+    """The variance by the delta method, computed from sums, is that of y - R d."""
     rng = np.random.default_rng(4)
     d = rng.random(500) < 0.8
     y = rng.lognormal(0, 1, 500) * (1 + d)

@@ -1,4 +1,4 @@
-"""The formulas against the shared vectors, one test per section; `test_engine_vectors` runs the engine itself."""
+"""The formulas agree with the shared vectors, one test per section; `test_engine_vectors` runs the engine itself."""
 
 import json
 import math
@@ -14,11 +14,11 @@ VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "s
 
 
 def close(value: Any) -> Any:
-    """The vectors' tolerance."""
+    """Compare with the vectors' tolerance."""
     return pytest.approx(value, rel=0, abs=1e-6)
 
 
-def test_it_uses_the_agreed_constants() -> None:
+def test_it_uses_the_specified_constants() -> None:
     agreed = VECTORS["constants"]
     assert [list(pair) for pair in rates.HARM_GRID] == agreed["HARM_GRID"]
     assert [list(pair) for pair in rates.SAFE_GRID] == agreed["SAFE_GRID"]
@@ -38,7 +38,7 @@ def test_it_finds_rho(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["log_e_normal"])
-def test_it_weighs_a_sum(case: dict[str, Any]) -> None:
+def test_the_evidence_of_a_sum(case: dict[str, Any]) -> None:
     assert mixture.log_e_normal(case["S"], case["V"], case["rho"]) == close(case["log_e"])
 
 
@@ -48,7 +48,7 @@ def test_it_bounds_a_sum(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["stratum_llr"])
-def test_it_weighs_a_stratum(case: dict[str, Any]) -> None:
+def test_the_evidence_of_a_stratum(case: dict[str, Any]) -> None:
     [llr] = rates.stratum_llrs(case["nT"], case["xT"], case["nC"], case["xC"], [case["psi"]])
     assert llr == close(case["llr"])
 
@@ -61,7 +61,7 @@ def test_it_sees_a_sample_ratio_mismatch(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["log_e_abs_safe"])
-def test_it_weighs_one_arm_alone(case: dict[str, Any]) -> None:
+def test_the_evidence_of_one_arm(case: dict[str, Any]) -> None:
     bound = case["p_ref"] + case["delta"]
     log_e = rates.log_e_below(case["n"], case["x"], bound, case["p_ref"])
     assert log_e == close(case["log_e"])
@@ -69,7 +69,7 @@ def test_it_weighs_one_arm_alone(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["missing_breach"])
-def test_it_misses_outcomes(case: dict[str, Any]) -> None:
+def test_it_detects_missing_outcomes(case: dict[str, Any]) -> None:
     assert combine.missing_breach(*case["in"]) is case["out"]
 
 
@@ -82,7 +82,7 @@ def test_it_widens_the_margin_of_a_small_stage(case: dict[str, Any]) -> None:
 
 
 def test_it_freezes_a_tail_edge() -> None:
-    """The vectors' buckets, numbered: the edge is the upper one of bucket 4."""
+    """The vectors' buckets are numbered; the edge is the upper edge of bucket 4."""
     case = VECTORS["latency_tail"]
     baseline = Histogram(counts=dict(enumerate(case["baseline_pre_counts_last_is_overflow"])))
     edge = baseline.tail_edge(0.05)

@@ -1,4 +1,4 @@
-"""What a judgement keeps beside its verdicts, and how minutes and their parts add up into windows."""
+"""The other parts of a judgement than its verdicts, and how minutes add up to windows."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_a_tally_counts_both_arms() -> None:
     assert StageTally.from_dict(told) == tally
 
 
-def test_an_older_tally_counted_neither_decisions_nor_the_baseline_s_grades() -> None:
+def test_an_older_tally_has_neither_decisions_nor_baseline_grades() -> None:
     older = {"candidate_tasks": 12, "baseline_tasks": 34, "strata": 3, "candidate_graded": 10}
     tally = StageTally.from_dict(older)
     assert (tally.candidate_expected, tally.baseline_expected, tally.baseline_graded) == (12, 34, 34)
@@ -38,13 +38,13 @@ def share(difference: float, *, shown: bool) -> ShareVerdict:
     return ShareVerdict("late", 0.1, 0.1 - difference, 100, 100, difference, 4.0, shown)
 
 
-def test_incomplete_names_the_greatest_difference_first() -> None:
+def test_incomplete_lists_the_greatest_difference_first() -> None:
     small, large, none = share(0.02, shown=True), share(-0.3, shown=True), share(0.5, shown=False)
     judgement = Judgement((), 0.0, 0.0, {}, (small, none, large))
     assert judgement.incomplete == (large, small)
 
 
-def test_what_the_audit_entry_keeps() -> None:
+def test_the_fields_of_the_audit_entry() -> None:
     units = UnitsSeen((3, 5), 0.25, 1.5, 0.08)
     tallies = {1: StageTally(candidate_tasks=9)}
     judgement = Judgement((), float("-inf"), 1.25, tallies, (share(0.02, shown=True),), units=units)
@@ -84,7 +84,9 @@ def differing(known: int, tasks: int, told: int | None) -> Differing:
         ([(9, differing(9, 2, 3)), (1, None)], None),
     ],
 )
-def test_differing_tasks_add_up_where_each_part_says(parts: list[Any], merged: Differing | None) -> None:
+def test_differing_tasks_add_up_if_every_part_reports_them(
+    parts: list[Any], merged: Differing | None
+) -> None:
     assert merge_differing([(ArmSums(tasks=tasks), part) for tasks, part in parts]) == merged
 
 

@@ -1,4 +1,4 @@
-"""Sticky units: which are left out, at each border, and what the baseline's cells are held against."""
+"""Sticky units: which cells are excluded, at each limit, and the prediction for the baseline's cells."""
 
 import pytest
 
@@ -11,12 +11,12 @@ Cells = dict[int, tuple[int, int]]
 
 
 def reference(**cells: tuple[int, int, int, int]) -> Reference:
-    """c3=(n1, x1, n2, x2): cell 3's tasks and failures in the two halves of the time before."""
+    """Return a reference; c3=(n1, x1, n2, x2) are cell 3's tasks and failures in the two halves of the past."""
     return Reference(1_000, sticky=True, cells={int(name[1:]): counts for name, counts in cells.items()})
 
 
 def window(candidate: Cells, baseline: Cells, *, minute: int = 0, stage: int = 0) -> ClosedWindow:
-    """Whose cells account for all graded tasks."""
+    """Return a window whose cells account for all graded tasks."""
 
     def arm(cells: Cells) -> ArmSums:
         n, x = (sum(counts[i] for counts in cells.values()) for i in (0, 1))
@@ -32,12 +32,12 @@ def window(candidate: Cells, baseline: Cells, *, minute: int = 0, stage: int = 0
 
 
 def many(n: int, each: int, first: int = 100) -> Cells:
-    """n light cells of `each` tasks, none of which failed."""
+    """Return n light cells with `each` tasks and no failures."""
     return {first + i: (each, 0) for i in range(n)}
 
 
 @pytest.mark.parametrize(("tasks", "left_out"), [(50, False), (51, True)])
-def test_a_cell_with_more_than_a_twentieth_before_is_left_out(tasks: int, left_out: bool) -> None:
+def test_a_cell_with_more_than_5_percent_before_the_rollout_is_excluded(tasks: int, left_out: bool) -> None:
     light = {f"c{10 + i}": (25, 0, 25, 0) for i in range(18)} | {"c99": (50 - (tasks - 50), 0, 0, 0)}
     units = Units.begin(reference(c1=(tasks, 0, 0, 0), **light))
     assert sum(n1 + n2 for n1, _, n2, _ in units.before.values()) == 1_000
@@ -45,20 +45,20 @@ def test_a_cell_with_more_than_a_twentieth_before_is_left_out(tasks: int, left_o
     assert units.vary is left_out
 
 
-def test_the_second_half_of_the_time_before_counts_as_the_first() -> None:
+def test_both_halves_of_the_past_count_equally() -> None:
     units = Units.begin(reference(c1=(0, 0, 60, 0), **{f"c{10 + i}": (0, 0, 47, 0) for i in range(20)}))
     assert units.left_out == {1}
     assert units.recent == {1: pytest.approx(30), **{10 + i: pytest.approx(23.5) for i in range(20)}}
 
 
-def test_without_a_past_nothing_is_left_out() -> None:
+def test_nothing_is_excluded_without_a_past() -> None:
     units = Units.begin(reference())
     assert (units.left_out, units.recent, units.vary, units.baseline_level) == (set(), {}, False, None)
 
 
 @pytest.mark.parametrize(("tasks", "left_out"), [(26, False), (32, True)])
-def test_a_cell_with_more_than_three_hundredths_of_the_hour_is_left_out(tasks: int, left_out: bool) -> None:
-    """Of 500 prior tasks, a minute older by now, and the window's 400: the limit is 26.8, its own share included."""
+def test_a_cell_with_more_than_3_percent_of_the_hour_is_excluded(tasks: int, left_out: bool) -> None:
+    """With 500 prior tasks, decayed by a minute, and the window's 400, the limit is 26.8, its own share included."""
     units = Units.begin(reference(**{f"c{100 + i}": (10, 0, 10, 0) for i in range(50)}))
     units.take(window({}, many(50, 8) | {1: (tasks // 4, 0)}, minute=0))
     for minute in range(1, 4):
@@ -68,7 +68,7 @@ def test_a_cell_with_more_than_three_hundredths_of_the_hour_is_left_out(tasks: i
     assert (1 in units.left_out) is left_out
 
 
-def test_too_few_tasks_tell_no_heavy_cell() -> None:
+def test_no_cell_is_heavy_with_too_few_tasks() -> None:
     units = Units.begin(reference())
     units.take(window({}, {1: (200, 0), **many(40, 5)}))
     assert sum(units.recent.values()) == 400
@@ -85,9 +85,7 @@ def test_too_few_tasks_tell_no_heavy_cell() -> None:
         (7, 40, False),  # fewer than eight
     ],
 )
-def test_a_cell_that_comes_with_a_twentieth_of_a_window_is_left_out(
-    tasks: int, others: int, left_out: bool
-) -> None:
+def test_a_new_cell_with_5_percent_of_a_window_is_excluded(tasks: int, others: int, left_out: bool) -> None:
     past = {f"c{100 + i}": (20, 0, 20, 0) for i in range(60)}
     units = Units.begin(reference(**past))
     rest = {100 + i: (others // 60 + (i < others % 60), 0) for i in range(60)}
@@ -95,14 +93,14 @@ def test_a_cell_that_comes_with_a_twentieth_of_a_window_is_left_out(
     assert (1 in units.left_out) is left_out
 
 
-def test_what_had_traffic_before_has_not_arrived() -> None:
+def test_a_cell_with_earlier_traffic_is_not_new() -> None:
     past = {f"c{100 + i}": (20, 0, 20, 0) for i in range(60)} | {"c1": (30, 0, 0, 0)}
     units = Units.begin(reference(**past))
     units.take(window({1: (8, 0)}, many(60, 2)))
     assert 1 not in units.left_out
 
 
-def test_it_forgets_over_an_hour() -> None:
+def test_recent_counts_decay_over_an_hour() -> None:
     units = Units.begin(reference())
     units.take(window({}, {1: (100, 20), 2: (100, 0)}, minute=10))
     assert units.recent == {1: 100, 2: 100}
@@ -118,8 +116,8 @@ def test_it_forgets_over_an_hour() -> None:
     assert units.ours == {2: 50}
 
 
-def test_it_compares_alike_units() -> None:
-    """Cells 1 and 2 fail half of their tasks, and did before; the others hardly any."""
+def test_it_compares_similar_units() -> None:
+    """Cells 1 and 2 fail half of their tasks, now and in the past; the others hardly any."""
     past = {f"c{100 + i}": (40, 1, 40, 1) for i in range(40)}
     units = Units.begin(reference(c1=(40, 20, 40, 20), c2=(40, 20, 40, 20), **past))
     assert units.prediction.kind(1) == units.prediction.kind(2) > units.prediction.kind(100)
@@ -127,7 +125,7 @@ def test_it_compares_alike_units() -> None:
     assert sorted(found) == [(10, 4, 8, 5), (20, 1, 35, 2)]
 
 
-def test_it_leaves_the_heavy_ones_out_of_the_comparison() -> None:
+def test_it_excludes_heavy_units_from_the_comparison() -> None:
     units = Units.begin(reference(c1=(60, 6, 0, 0), **{f"c{100 + i}": (20, 1, 0, 0) for i in range(47)}))
     assert units.left_out == {1}
     assert units.take(window({1: (10, 9), 100: (4, 1)}, {1: (10, 9), 101: (4, 0)})) == [(4, 1, 4, 0)]
@@ -137,7 +135,7 @@ def test_it_leaves_the_heavy_ones_out_of_the_comparison() -> None:
     assert units.share_left_out() == pytest.approx(of_one / (500 * 59 / 60 + 28))
 
 
-def test_it_holds_the_baseline_s_cells_against_their_prediction() -> None:
+def test_it_compares_the_baselines_cells_with_their_prediction() -> None:
     units = Units.begin(reference())
     units.prediction = Prediction(0.1, {1: 0.2, 2: 0.4}, 1.0)
     units.take(window({1: (50, 50)}, {1: (20, 5), 2: (10, 5), 3: (30, 3)}))
@@ -148,7 +146,7 @@ def test_it_holds_the_baseline_s_cells_against_their_prediction() -> None:
     assert units.baseline_level == pytest.approx((20 * 0.2 + 10 * 0.4 + 30 * 0.1) / 60)
 
 
-def test_without_a_prediction_the_window_s_own_rate_stands_in() -> None:
+def test_without_a_prediction_it_uses_the_windows_own_rate() -> None:
     units = Units.begin(reference())
     units.take(window({}, {1: (20, 5), 2: (20, 1)}))
     assert units.seen[1] == pytest.approx([20, 5, 3, 3 * 0.85])
@@ -157,15 +155,15 @@ def test_without_a_prediction_the_window_s_own_rate_stands_in() -> None:
     assert 3 not in units.seen, "a cell without tasks is no cell"
 
 
-def test_a_certain_failure_still_varies() -> None:
-    """A predicted rate of 1 would have no variance, and one success would count without end."""
+def test_a_predicted_rate_stays_below_one() -> None:
+    """A predicted rate of 1 would have no variance, so a single success would be infinitely surprising."""
     units = Units.begin(reference())
     units.prediction = Prediction(0.6, {}, 1.0)
     units.take(window({}, {1: (10, 10)}))
     assert units.seen[1] == pytest.approx([10, 10, 9.99, 9.99 * 0.001])
 
 
-def test_the_level_of_a_heavy_unit_is_its_own_past() -> None:
+def test_the_level_of_a_heavy_unit_comes_from_its_own_past() -> None:
     units = Units.begin(reference(c1=(40, 20, 20, 4), **{f"c{100 + i}": (47, 2, 0, 0) for i in range(20)}))
     assert units.left_out == {1}
     units.take(window({}, {1: (10, 0)}))
@@ -173,7 +171,7 @@ def test_the_level_of_a_heavy_unit_is_its_own_past() -> None:
 
 
 @pytest.mark.parametrize(("told", "covered"), [(95, True), (94, False), (105, True), (106, False)])
-def test_cells_must_account_for_the_window_s_tasks(told: int, covered: bool) -> None:
+def test_cells_must_account_for_the_windows_tasks(told: int, covered: bool) -> None:
     units = Units.begin(reference())
     whole = ArmSums(tasks=100, successes=90, failures=10)
     cells = {1: Group(told // 2, 5), 2: Group(told - told // 2, 5)}
@@ -192,14 +190,14 @@ def test_cells_must_account_for_the_failures(told: int, covered: bool) -> None:
     assert bool(units.ours) is covered
 
 
-def test_a_window_without_cells_stays_in_one_piece() -> None:
+def test_a_window_without_cells_is_not_split() -> None:
     units = Units.begin(reference())
     arm = ArmSums(tasks=10, successes=7, failures=1)
     assert units.take(ClosedWindow(0, 0, 0, arm, arm)) == [(8, 1, 8, 1)]
     assert not units.reported
 
 
-def test_at_a_new_share_it_predicts_anew_and_leaves_outliers_out() -> None:
+def test_at_a_new_share_it_predicts_again_and_excludes_outliers() -> None:
     past = {f"c{100 + i}": (100, 10, 100, 10) for i in range(40)}
     units = Units.begin(reference(**past))
     base = {100 + i: (60, 6) for i in range(39)}
@@ -213,7 +211,7 @@ def test_at_a_new_share_it_predicts_anew_and_leaves_outliers_out() -> None:
     assert units.stage == 1
 
 
-def test_the_design_effect_is_of_what_scatters_beyond_the_prediction() -> None:
+def test_the_design_effect_is_the_scatter_beyond_the_prediction() -> None:
     units = Units.begin(reference())
     units.prediction = Prediction(0.1, {}, 1.0)
     for minute in range(4):
@@ -232,7 +230,7 @@ def test_spread_counts_the_empty_cells() -> None:
     assert 0 < units.spread < some
 
 
-def test_it_is_the_same_after_it_was_kept() -> None:
+def test_it_is_the_same_after_storage() -> None:
     past = {f"c{100 + i}": (40, i % 5, 40, i % 5) for i in range(40)} | {"c1": (400, 200, 400, 200)}
     units = Units.begin(reference(**past))
     for minute in range(5):

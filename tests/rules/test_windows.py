@@ -1,4 +1,4 @@
-"""Minutes become strata."""
+"""Joining minutes into strata."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,13 +21,13 @@ def spans(strata: list[ClosedWindow]) -> list[tuple[int, int]]:
     return [(stratum.first_minute, stratum.last_minute) for stratum in strata]
 
 
-def test_it_closes_a_minute_that_holds_fifty_tasks() -> None:
+def test_it_closes_a_minute_with_fifty_tasks() -> None:
     strata, cursors = close_windows([row(0, 49), row(1, 1), row(2, 50)], before=3, cursors={})
     assert spans(strata) == [(0, 1), (2, 2)]
     assert cursors == {1: 3}
 
 
-def test_it_leaves_an_open_window_for_the_next_look() -> None:
+def test_it_leaves_an_open_window_for_the_next_call() -> None:
     strata, cursors = close_windows([row(0, 50), row(1, 49)], before=2, cursors={})
     assert spans(strata) == [(0, 0)]
     assert cursors == {1: 1}
@@ -49,7 +49,7 @@ def test_it_never_joins_two_stages() -> None:
     assert cursors == {1: 2, 2: 1}
 
 
-def test_it_ignores_what_came_too_late_and_what_is_still_open() -> None:
+def test_it_ignores_late_and_open_minutes() -> None:
     strata, cursors = close_windows([row(4, 90), row(5, 90), row(6, 90)], before=6, cursors={1: 5})
     assert spans(strata) == [(5, 5)]
     assert cursors == {1: 6}
@@ -63,7 +63,7 @@ def test_it_ignores_what_came_too_late_and_what_is_still_open() -> None:
     ),
     st.lists(st.integers(0, 260), max_size=5),
 )
-def test_it_forms_the_same_strata_in_one_look_or_many(
+def test_it_forms_the_same_strata_in_one_call_or_many(
     minutes: list[tuple[int, int, int]], looks: list[int]
 ) -> None:
     rows = [row(minute, tasks, stage=stage) for minute, tasks, stage in minutes]
@@ -92,7 +92,7 @@ def test_it_forms_the_same_strata_in_one_look_or_many(
         (NOON - 3, 961, 900, NOON - 15),
     ],
 )
-def test_it_closes_by_the_stamps_or_when_quiet_by_the_clock(
+def test_it_closes_by_timestamps_or_without_reports_by_the_clock(
     newest: int, quiet_s: int, lag_s: int, closed: int
 ) -> None:
     received = NOW - timedelta(seconds=quiet_s)
