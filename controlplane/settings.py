@@ -208,7 +208,11 @@ ACCOUNT_RATE_LIMITS = {"login": None}  # django-axes counts sign-ins
 ACCOUNT_REAUTHENTICATION_REQUIRED = True  # ask for the password before sign-in settings change
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300  # seconds
 MFA_ADAPTER = "controlplane.access.sign_in.stored_secrets.SecondFactorAdapter"
-MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_RATE_LIMITS = {
+    "webauthn_login": "60/m/ip"
+}  # a challenge and its answer count as two; each makes a session
 MFA_TOTP_ISSUER = "Pointsman"
 MFA_TOTP_TOLERANCE = 1  # steps of 30 s by which a phone's clock may be off
 # Require a second factor for people who sign in with a password. They set it up on their first page.

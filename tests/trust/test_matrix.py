@@ -49,6 +49,11 @@ FRAME: dict[str, tuple[int, str]] = {
     "console/account/password/": (302, "of one's own account"),
     "console/account/confirm/": (302, "of one's own account"),
     "console/account/confirm-code/": (302, "of one's own account"),
+    "console/login/passkey/": (302, "leads to where one signs in; a script gets a challenge"),
+    "console/account/confirm-passkey/": (302, "of one's own account"),
+    "console/account/passkeys/": (302, "leads to one's own account"),
+    "console/account/passkeys/add/": (302, "of one's own account"),
+    "console/account/passkeys/<int:pk>/remove/": (302, "of one's own account"),
     "console/account/totp/on/": (302, "of one's own account"),
     "console/account/totp/off/": (302, "of one's own account"),
     "console/account/recovery-codes/": (302, "of one's own account"),
@@ -118,7 +123,7 @@ def test_every_url_has_a_row_for_each_of_its_methods() -> None:
 @pytest.mark.parametrize("at", FRAME)
 def test_framework_pages_reveal_nothing(at: str) -> None:
     path = "/" + at.replace("(?P<url>.*)$", "x").replace("<path:content_type_id>/<path:object_id>", "1/1")
-    path = path.replace("<str:token>", "x").replace("<slug:provider_id>", "company")
+    path = path.replace("<str:token>", "x").replace("<slug:provider_id>", "company").replace("<int:pk>", "1")
     assert Client(raise_request_exception=False).get(path).status_code == FRAME[at][0]
 
 

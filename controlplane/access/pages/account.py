@@ -6,7 +6,7 @@ from allauth.socialaccount.models import SocialAccount
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.access.models import Key
-from controlplane.access.sign_in import company
+from controlplane.access.sign_in import company, passkeys
 from controlplane.core import clock
 from controlplane.web.pages import console_view, page, person
 
@@ -21,6 +21,7 @@ def account(request: HttpRequest) -> HttpResponse:
         "memberships": user.memberships.order_by("environment", "role"),
         "teams": user.pointsman_teams.order_by("name"),
         "totp": kept.get(Authenticator.Type.TOTP),
+        "passkeys": [passkey.wrap() for passkey in passkeys.of(user)],
         "codes_left": None if codes is None else len(RecoveryCodes(codes).get_unused_codes()),
         "company": company.name(),
         "connected": SocialAccount.objects.filter(user=user).exists(),

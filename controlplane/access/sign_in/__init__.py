@@ -1,9 +1,10 @@
-"""How people sign in: by password, second factor or their company's provider. django-allauth does it; this sets it up.
+"""How people sign in: by password and second factor, passkey, or provider. django-allauth does it; this sets it up.
 
 hashing         at most two password hashes at once
 passwords       the check of a password; a hash of old costs is replaced, with an entry
 throttle        what django-axes asks: under which name failures are counted, what somebody locked out sees
 adapters        what django-allauth asks of Pointsman: who may sign up, and what the audit log gets
+passkeys        WebAuthn: instead of the password, or after it
 stored_secrets  those of second factors, encrypted
 guard           REQUIRE_SECOND_FACTOR
 invited         the invitation that a browser came with

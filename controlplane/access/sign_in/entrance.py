@@ -9,11 +9,13 @@ from allauth.account import views as account
 from allauth.account.forms import LoginForm
 from allauth.mfa import signals
 from allauth.mfa.base import views as mfa
+from allauth.mfa.models import Authenticator
+from django import forms
 from django.contrib.auth.models import User
 from django.dispatch import receiver
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
-from controlplane.access.sign_in import company
+from controlplane.access.sign_in import company, passkeys
 from controlplane.access.sign_in.adapters import refuse
 from controlplane.access.sign_in.frames import Framed
 from controlplane.core.errors import SignInFailed
@@ -39,9 +41,22 @@ class SignInView(Framed, account.LoginView):  # type: ignore[misc]
 
 
 class SecondFactorView(Framed, mfa.AuthenticateView):  # type: ignore[misc]
-    """After the password: a code of the authenticator app, or one of the recovery codes."""
+    """After the password: a passkey, a code of the authenticator app, or one of the recovery codes."""
 
     title = "Second factor"
+    webauthn_form_class = passkeys.SecondFactorForm
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        found = super().get_context_data(**kwargs)
+        types = set(Authenticator.objects.filter(user=self.stage.login.user).values_list("type", flat=True))
+        has = {"has_passkey": "webauthn" in types, "has_app": "totp" in types}
+        return {**found, **has, **passkeys.for_the_script(found)}
+
+    def form_invalid(self, form: forms.BaseForm) -> HttpResponse:
+        if form is self.webauthn_form:  # of a wrong code, allauth's signal tells
+            passkeys.failed(self.request, self.stage.login.user)
+        page: HttpResponse = super().form_invalid(form)
+        return page
 
 
 class SignOutView(Framed, account.LogoutView):  # type: ignore[misc]

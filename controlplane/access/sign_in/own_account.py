@@ -34,14 +34,16 @@ class ChangePasswordView(Sheet, account.PasswordChangeView):  # type: ignore[mis
 
 
 class ConfirmPasswordView(Sheet, account.ReauthenticateView):  # type: ignore[misc]
+    template_name = "account/confirm.html"
     title = "Confirm that it is you"
     about = "Your password again, before this change."
     button = "Confirm"
 
 
 class ConfirmCodeView(Sheet, mfa.ReauthenticateView):  # type: ignore[misc]
+    template_name = "account/confirm.html"
     title = "Confirm that it is you"
-    about = "A code of your authenticator app, before this change."
+    about = "A code of your authenticator app, or a recovery code, before this change."
     button = "Confirm"
 
 
@@ -55,7 +57,10 @@ class TurnOnTotpView(Sheet, totp.ActivateTOTPView):  # type: ignore[misc]
 
 class TurnOffTotpView(Sheet, totp.DeactivateTOTPView):  # type: ignore[misc]
     title = "Turn the authenticator app off"
-    about = "Your password alone will log you in. The recovery codes end, too."
+    about = (
+        "Its codes count no more. Without another second factor your password alone logs you in, and the "
+        "recovery codes end."
+    )
     button = "Turn off"
     danger = True
     change = "second_factor.remove"

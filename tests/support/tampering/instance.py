@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP
+from allauth.mfa.webauthn.internal.auth import WebAuthn
 from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -94,6 +95,7 @@ def _people() -> None:
     with access.account_change(dora, "second_factor.add", actor=Actor.of_user(dora)):
         TOTP.activate(dora, "JBSWY3DPEHPK3PXP")
         RecoveryCodes.activate(dora)
+        WebAuthn.add(dora, "her laptop", {"id": "a1", "response": {"attestationObject": "o2Nm"}})
     with access.account_change(dora, "provider.connect", actor=Actor.of_user(dora)):
         SocialAccount.objects.create(user=dora, provider="company", uid="dora@idp")
     receiver, _ = notifications.add_receiver("hook", "webhook", "https://hooks.example.org/a", actor=SYSTEM)

@@ -119,6 +119,13 @@ OF_PEOPLE: dict[str, Change] = {
         owner_label,
         lambda rng, v: {**v, rng.choice(["secret", "seed"]): other_hash(rng)},
     ),
+    "passkey: another device's": column_of(
+        Authenticator,
+        "data",
+        owner_label,
+        lambda rng, v: {**v, "credential": {**v["credential"], "id": other_hash(rng)}},
+        type="webauthn",
+    ),
     "second factor: somebody else's": column_of(
         Authenticator, "user_id", owner_label, lambda rng, v: User.objects.exclude(pk=v).order_by("pk")[0].pk
     ),

@@ -1,0 +1,35 @@
+/* Forms whose button asks the browser for a passkey: data-passkey is the ceremony (add, authenticate, login),
+   data-options its challenge. allauth's webauthn.js does it; here are the button, and what is said when it fails. */
+document.addEventListener("DOMContentLoaded", () => {
+  for (const form of document.querySelectorAll("form[data-passkey]")) {
+    const button = form.querySelector("[data-passkey-button]");
+    const note = form.querySelector("[data-passkey-note]");
+    if (!window.webauthnJSON?.supported()) {
+      note.textContent = "This browser, or this address, knows no passkeys: they need https (or localhost).";
+      note.hidden = form.dataset.passkey === "login";
+      continue;
+    }
+    button.hidden = false;
+    const ids = { credential: form.elements.credential.id, passwordless: form.elements.passwordless?.id };
+    for (const name of ["add", "authenticate", "login"]) ids[name] = button.id;
+    window.allauth.webauthn.forms[`${form.dataset.passkey}Form`]({ ids, data: JSON.parse(form.dataset.options || "null") });
+    button.addEventListener("click", () => { note.hidden = true; });
+    // Enter in a field means the button: without the browser's answer there is nothing to send.
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      button.click();
+    });
+    document.addEventListener("allauth.error", (event) => {
+      event.preventDefault();
+      note.textContent = SAID[event.detail.exception?.name] || SAID.other;
+      note.hidden = false;
+    });
+  }
+});
+
+const SAID = {
+  InvalidStateError: "This device has a passkey for your account already.",
+  SecurityError: "Passkeys need https and a host name (or localhost): an address of numbers is none.",
+  other: "No passkey was used. Try again, or go another way.",
+};
