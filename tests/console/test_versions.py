@@ -102,7 +102,7 @@ def test_a_diff_names_rules_by_id(people: People, summaries: Workload) -> None:
     client = people("tom", "viewer")
     page = text(client.get(reverse("console:diff", args=["summaries"]), {"before": 1, "after": 2}))
     assert "rules[heavy].when" in page
-    assert "1 difference;" in page
+    assert "1 difference." in page
     assert "<mark>" in page
 
 
