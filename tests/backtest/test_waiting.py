@@ -88,9 +88,9 @@ def test_the_page_explains_errors_and_keeps_the_input(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"content": b"x" * (waiting.MOST_BYTES + 1)}, "at most 4,194,304 are read"),
-        ({"file_name": "tasks.csv.gz"}, "ends in '.gz'"),
-        ({"file_name": ""}, "ends in 'nothing'"),
+        ({"content": b"x" * (waiting.MOST_BYTES + 1)}, "at most 4,194,304 are allowed here"),
+        ({"file_name": "tasks.csv.gz"}, "not '.gz'"),
+        ({"file_name": ""}, "not 'nothing'"),
         ({"content": b"\xff\xfe\x00"}, "tasks.csv"),
         ({"content": b""}, "There are no tasks."),
         ({"content": HEADER.encode()}, "There are no tasks."),

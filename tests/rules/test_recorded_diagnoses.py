@@ -1,7 +1,7 @@
-"""A table of policies at each border of the diagnosis, each crossed with each other, and what is said of them.
+"""Policies at each threshold of the diagnosis, in all pairs, and the recorded diagnosis of each.
 
-Codes and figures stand in `tests/vectors/diagnoses/`. Who changes one on purpose writes the files anew and reads their
-difference: `python -m tests.rules.test_recorded_diagnoses`. Why a border lies where it does is in `test_diagnosis`.
+`tests/vectors/diagnoses/` has the codes and figures. If you change one on purpose, write the files again with
+`python -m tests.rules.test_recorded_diagnoses` and review the diff. `test_diagnosis` tests the thresholds themselves.
 """
 
 import json
@@ -53,13 +53,13 @@ SUCCESS = FIGURES.success
 
 
 def bars() -> Iterator[float]:
-    """Quality bars at the ends of what success may be, and a little to either side."""
+    """Yield quality bars at the ends of the interval of success, and a little to either side."""
     for at in (SUCCESS.high, SUCCESS.estimate, SUCCESS.low + 0.02):
         yield from (at, math.nextafter(at, 0), math.nextafter(at, 1), at - 0.001, at + 0.001)
 
 
 def changes(border: float) -> list[Change | None]:
-    """Estimates at a border and beside it, shown to be up, shown to be down, neither; intervals that end at 0."""
+    """Return changes at a threshold and next to it, significant in either direction or not; some intervals end at 0."""
     found: list[Change | None] = [None]
     for at in (border, -border):
         for estimate in (at, at * 0.99, at * 1.01):
@@ -71,7 +71,7 @@ def changes(border: float) -> list[Change | None]:
 
 
 def models(*records: tuple[float | None, float | None, float | None]) -> tuple[ModelRecord, ...]:
-    """From success, declared quality and the change of cost if always asked, weakest first."""
+    """Return models from success, declared quality and the change of cost if always used, weakest first."""
     return tuple(
         ModelRecord(
             f"m{at}",
@@ -188,7 +188,7 @@ FALLING = {
 
 
 def together(one: PolicyFigures, other: PolicyFigures) -> PolicyFigures:
-    """What either of them changes, both."""
+    """Return the figures with the changes of both."""
     fields = {
         name: getattr(one, name) if getattr(one, name) is not getattr(FIGURES, name) else getattr(other, name)
         for name in PolicyFigures.__dataclass_fields__
@@ -216,7 +216,7 @@ def crossed() -> Iterator[tuple[str, PolicyFigures]]:
 
 
 def said() -> dict[str, dict[str, list[str]]]:
-    """By code and the figures in the sentence: of which policies it is said."""
+    """Return the policies by diagnosis: its code and the figures in its sentence."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, figures in crossed():
         diagnosis = diagnose(figures)
@@ -224,7 +224,7 @@ def said() -> dict[str, dict[str, list[str]]]:
     return found
 
 
-# --- what they are compared by ---------------------------------------------------------------------------
+# --- comparisons --------------------------------------------------------------------------------------------
 
 
 def drawn(random: Random, n: int) -> OutcomeSums:

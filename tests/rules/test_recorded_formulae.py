@@ -1,8 +1,8 @@
-"""Each formula of the engine at many points, its borders among them, against what it gave before.
+"""Each formula of the engine at many points, including its limits, compared with recorded results.
 
-That they are the right formulas is held by scipy, by enumeration and by the shared vectors (`test_stats`,
-`test_stats_vectors`, `test_missing`); this holds each of their terms, at points that those do not visit. The figures
-stand in `tests/vectors/formulae.json`; `python -m tests.rules.test_recorded_formulae` writes them anew.
+scipy, enumeration and the shared vectors show that the formulas are right (`test_stats`, `test_stats_vectors`,
+`test_missing`). This pins every term of them at further points. `tests/vectors/formulae.json` has the figures;
+`python -m tests.rules.test_recorded_formulae` writes them again.
 """
 
 import json

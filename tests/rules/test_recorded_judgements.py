@@ -1,8 +1,8 @@
-"""Small streams, and all that the engine says of them: each figure that is stored, judged by or shown.
+"""Small streams and the engine's complete output: every figure that is stored, used for a decision or shown.
 
-What is expected stands in `tests/vectors/judgements/`, one file a stream. Whether a verdict's evidence is right is held
-elsewhere (the shared vectors, `test_recomputed_streams`); this holds that no figure changes unseen. Who changes one on
-purpose writes the files anew and reads their difference: `python -m tests.rules.test_recorded_judgements`.
+`tests/vectors/judgements/` has the expected output, one file per stream. Other tests show that a verdict's evidence is
+right (the shared vectors, `test_recomputed_streams`); this one detects any change of a figure. If you change one on
+purpose, write the files again with `python -m tests.rules.test_recorded_judgements` and review the diff.
 """
 
 import json
@@ -57,7 +57,7 @@ def guardrails(stream: Stream) -> list[dict[str, Any]]:
 
 
 def looked_at(stream: Stream) -> Iterator[dict[str, Any]]:
-    """After each stage's minutes: what is said; at the end what is stored."""
+    """Yield the output after each stage, and at the end the stored sums."""
     traffic = Traffic(stream)
     opened = Accumulator.open(guardrails_for(guardrails(stream)), STAGES, traffic.reference)
     rows = list(traffic.rows())

@@ -1,7 +1,7 @@
-"""The shadow gate, plans, windows and guardrails at each border, as recorded.
+"""The shadow gate, plans, windows and guardrails at each limit, compared with recorded results.
 
-The answers stand in `tests/vectors/plans.json`; who changes one on purpose writes the file anew and reads the
-difference: `python -m tests.rules.test_recorded_plans`.
+`tests/vectors/plans.json` has the results. If you change one on purpose, write the file again with
+`python -m tests.rules.test_recorded_plans` and review the diff.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""What is said and decided at each border, as recorded: verdicts in words, holds, decisions.
+"""Verdicts in words, holds and decisions at each limit, compared with recorded results.
 
-The sentences' figures stand in `tests/vectors/sentences.json`; who changes one on purpose writes the file anew and
-reads the difference: `python -m tests.rules.test_recorded_sentences`.
+`tests/vectors/sentences.json` has the figures of the sentences. If you change one on purpose, write the file again with
+`python -m tests.rules.test_recorded_sentences` and review the diff.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The baseline's calibration, the sums that are kept, and the harm by plain counts: at many points, as before.
+"""Calibration, stored sums and the harm from plain counts at many points, compared with recorded results.
 
-As `test_recorded_formulae`, whose note says what this holds and what holds the rest. The figures stand in
-`tests/vectors/sums.json`; `python -m tests.rules.test_recorded_sums` writes them anew.
+`test_recorded_formulae` explains what such tests show. `tests/vectors/sums.json` has the figures;
+`python -m tests.rules.test_recorded_sums` writes them again.
 """
 
 import json
@@ -51,7 +51,7 @@ def histogram(*values: tuple[float, int]) -> Histogram:
 
 
 def tailed(tail: int, factor: float) -> Histogram:
-    """A thousand costs about 100, of which `tail` are `factor` times as high."""
+    """Return a thousand costs around 100, of which `tail` are `factor` times as high."""
     return histogram(
         *((80 + 2 * at, 49) for at in range(20)), (100 * factor, tail), (100 * factor * 3, tail // 3)
     )
@@ -124,7 +124,7 @@ def calibrated() -> Table:
 
 
 class Grows:
-    """Stands in for a measure: its evidence is a line of the tasks to come, less as the design effect grows."""
+    """A fake measure: its evidence is linear in the number of future tasks and falls with the design effect."""
 
     def __init__(self, n: int, slope: float) -> None:
         self.n, self.slope = n, slope
