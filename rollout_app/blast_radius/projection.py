@@ -25,7 +25,7 @@ class Bounds(NamedTuple):
     high: float
     expected: float | None
 
-    def __add__(self, other: "Bounds") -> "Bounds":  # adds up element by element
+    def __add__(self, other: "Bounds") -> "Bounds":  # type: ignore[override]  # adds up element by element
         both = None if self.expected is None or other.expected is None else self.expected + other.expected
         return Bounds(self.low + other.low, self.high + other.high, both)
 
