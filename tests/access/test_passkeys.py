@@ -104,7 +104,7 @@ def test_making_one_asks_for_the_password_and_is_an_entry(client: Client, maria:
     )
     assert [change["path"] for change in body["diff"]] == ["/second_factors"]
     page = text(client.get("/console/account/"))
-    assert "my laptop" in page and "logs you in alone" in page
+    assert "my laptop" in page and "without password" in page
     assert verification.verify().findings == []
 
 
@@ -335,5 +335,5 @@ def test_whatever_is_sent_is_a_refusal_and_no_500(
 
 def test_a_name_with_what_cannot_be_seen_is_refused(client: Client, maria: User) -> None:
     answer = added(client, Passkey(), name="my\u202elaptop")
-    assert "cannot be seen" in text(answer)
+    assert "invisible character" in text(answer)
     assert not Authenticator.objects.exists()

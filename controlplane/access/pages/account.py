@@ -1,4 +1,4 @@
-"""One's own account: what one may do, and how one signs in."""
+"""The page of one's own account: roles, ways to sign in, and keys."""
 
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes

@@ -1,6 +1,6 @@
-"""Pages of people who are not signed in yet, and of those who leave.
+"""Pages for people who are signing in or out.
 
-They lie below /console/, before the site's own: the site's `login` and `logout` have the same addresses.
+Their URLs are below /console/ and come before those of the admin site, whose `login` and `logout` are the same.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from controlplane.core.errors import SignInFailed
 
 
 class SignInForm(LoginForm):  # type: ignore[misc]  # allauth carries no types
-    """Name and password. The name's field is called `username`, as password managers expect."""
+    """Name and password. The field of the name is called `username`, because password managers expect it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,7 +41,7 @@ class SignInView(Framed, account.LoginView):  # type: ignore[misc]
 
 
 class SecondFactorView(Framed, mfa.AuthenticateView):  # type: ignore[misc]
-    """After the password: a passkey, a code of the authenticator app, or one of the recovery codes."""
+    """Comes after the password: a passkey, a code from the authenticator app, or a recovery code."""
 
     title = "Second factor"
     webauthn_form_class = passkeys.SecondFactorForm
@@ -53,25 +53,25 @@ class SecondFactorView(Framed, mfa.AuthenticateView):  # type: ignore[misc]
         return {**found, **has, **passkeys.for_the_script(found)}
 
     def form_invalid(self, form: forms.BaseForm) -> HttpResponse:
-        if form is self.webauthn_form:  # of a wrong code, allauth's signal tells
+        if form is self.webauthn_form:  # a wrong code is reported by allauth's signal
             passkeys.failed(self.request, self.stage.login.user)
         page: HttpResponse = super().form_invalid(form)
         return page
 
 
 class SignOutView(Framed, account.LogoutView):  # type: ignore[misc]
-    """A form asks first: a link from elsewhere logs nobody out."""
+    """Requires a form, so that a link from elsewhere cannot log anybody out."""
 
     title = "Log out"
 
 
 class ClosedAccountView(Framed, account.AccountInactiveView):  # type: ignore[misc]
-    """The right password of somebody who was deactivated."""
+    """Shown after the correct password of a deactivated person."""
 
     title = "Account closed"
 
 
 @receiver(signals.authentication_failed)
 def record_wrong_code(request: HttpRequest, user: User, **kwargs: Any) -> None:
-    """A wrong code, of somebody whose password was right."""
+    """Record a wrong code after a correct password."""
     refuse(request, SignInFailed("The code of the second factor is wrong."), user)

@@ -1,4 +1,4 @@
-"""What people do to their own account: password, authenticator app, recovery codes. Each asks for the password."""
+"""Pages that change one's own account: password, authenticator app, recovery codes. Each requires the password."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ ACCOUNT = reverse_lazy("console:account")
 
 
 class ChangePasswordView(Sheet, account.PasswordChangeView):  # type: ignore[misc]
-    """The new password ends every other session of this person."""
+    """A new password ends all other sessions of this person."""
 
     title = "Change your password"
     about = "You stay logged in here, and are logged out everywhere else."
@@ -36,14 +36,14 @@ class ChangePasswordView(Sheet, account.PasswordChangeView):  # type: ignore[mis
 class ConfirmPasswordView(Sheet, account.ReauthenticateView):  # type: ignore[misc]
     template_name = "account/confirm.html"
     title = "Confirm that it is you"
-    about = "Your password again, before this change."
+    about = "This change requires your password."
     button = "Confirm"
 
 
 class ConfirmCodeView(Sheet, mfa.ReauthenticateView):  # type: ignore[misc]
     template_name = "account/confirm.html"
     title = "Confirm that it is you"
-    about = "A code of your authenticator app, or a recovery code, before this change."
+    about = "This change requires a code from your authenticator app, or a recovery code."
     button = "Confirm"
 
 
@@ -58,7 +58,7 @@ class TurnOnTotpView(Sheet, totp.ActivateTOTPView):  # type: ignore[misc]
 class TurnOffTotpView(Sheet, totp.DeactivateTOTPView):  # type: ignore[misc]
     title = "Turn the authenticator app off"
     about = (
-        "Its codes count no more. Without another second factor your password alone logs you in, and the "
+        "Its codes stop working. Without another second factor your password alone logs you in, and the "
         "recovery codes end."
     )
     button = "Turn off"
@@ -78,21 +78,21 @@ class RecoveryCodesView(Framed, recovery.ViewRecoveryCodesView):  # type: ignore
 
 class NewRecoveryCodesView(Sheet, recovery.GenerateRecoveryCodesView):  # type: ignore[misc]
     title = "New recovery codes"
-    about = "The codes that you have now end."
-    button = "Make new codes"
+    about = "Your present codes stop working."
+    button = "Create new codes"
     change = "second_factor.new_recovery_codes"
 
 
 @login_required
 @reauthentication_required(app="allauth.socialaccount")  # type: ignore[untyped-decorator]
 def connect(request: HttpRequest) -> HttpResponse:
-    """To the company's provider, to show that an account there is one's own."""
+    """Redirect to the company's provider, to prove that an account there belongs to this person."""
     start = reverse("openid_connect_login", args=[company.PROVIDER])
     return redirect(f"{start}?process=connect")
 
 
 class NothingToFill(forms.Form):
-    """A button."""
+    """A form with only a button."""
 
 
 @method_decorator(login_required, name="dispatch")
@@ -100,7 +100,7 @@ class NothingToFill(forms.Form):
 class DisconnectView(Sheet, FormView):  # type: ignore[misc,type-arg]
     form_class = NothingToFill
     title = "Disconnect your company's account"
-    about = "From then on only your password logs you in."
+    about = "From then on you can log in only with your password."
     button = "Disconnect"
     danger = True
     success_url = ACCOUNT

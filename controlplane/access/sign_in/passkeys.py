@@ -1,8 +1,7 @@
 """Passkeys and security keys (WebAuthn): a second factor after the password, or name, password and factor in one.
 
-django-allauth and python-fido2 check them; here is what they leave open: input that is bounded and read strictly, an
-entry for each failure, and the console's look. A passkey belongs to the host name that it was made under (its relying
-party's id).
+django-allauth and python-fido2 check them. This module limits and strictly parses the input, records each failure, and
+adds the console's layout. A passkey belongs to the host name under which it was created (its relying party's id).
 """
 
 import json
@@ -26,17 +25,17 @@ from controlplane.core.errors import PointsmanError, SignInFailed
 from controlplane.core.names import hidden_character
 
 ACCOUNT = reverse_lazy("console:account")
-MOST_BYTES = 16_384  # of what a browser sends of a passkey; about 1 kB, a few with an attestation
+MOST_BYTES = 16_384  # of a browser's response; usually about 1 kB, a few with an attestation
 REFUSED = "The passkey was not accepted. Try again, or log in another way."
 
 
 def of(user: User) -> list[Authenticator]:
-    """This person's passkeys, the oldest first."""
+    """Return the passkeys of this person, the oldest first."""
     return list(Authenticator.objects.filter(user=user, type=Authenticator.Type.WEBAUTHN).order_by("pk"))
 
 
 class CredentialField(forms.Field):
-    """What the browser's script puts into the form: one JSON object. It becomes a row, so it is read strictly."""
+    """The JSON object that the browser's script puts into the form. It is stored in a row, so it is parsed strictly."""
 
     widget = forms.HiddenInput
 
@@ -54,32 +53,32 @@ class CredentialField(forms.Field):
 
 @contextmanager
 def _one_answer() -> Iterator[None]:
-    """Whatever is wrong with a passkey, the answer is one sentence, and never a 500: the bytes are the caller's."""
+    """Turn every error of a passkey into one message, never a 500, because the caller controls the bytes."""
     try:
         yield
     except forms.ValidationError as error:
         raise error if error.code == "too_many_login_attempts" else forms.ValidationError(REFUSED) from None
-    except Exception as error:  # parsers of CBOR, COSE and signatures raise what they like
+    except Exception as error:  # parsers of CBOR, COSE and signatures raise various exceptions
         raise forms.ValidationError(REFUSED) from error
 
 
 class AddForm(webauthn_forms.AddWebAuthnForm):  # type: ignore[misc]  # allauth carries no types
     credential = CredentialField()
     name = forms.CharField(
-        required=False, max_length=60, help_text="Where it lives: my laptop, the key on my ring."
+        required=False, max_length=60, help_text="Where it is stored, for example: my laptop, my key ring."
     )
     passwordless = forms.BooleanField(
         required=False,
         initial=True,
         label="Log in with it alone",
-        help_text="Without name and password. It asks for a fingerprint, a face or a PIN then. "
-        "Not ticked: it comes after the password.",
+        help_text="Without name and password, but with a fingerprint, a face or a PIN. "
+        "If not ticked, it is used after the password.",
     )
 
     def clean_name(self) -> str:
         name: str = super().clean_name()
         if hidden_character(name):
-            raise forms.ValidationError("It holds a character that cannot be seen.")
+            raise forms.ValidationError("It contains an invisible character.")
         return name
 
     def clean(self) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class ConfirmForm(SecondFactorForm):
 
 
 class LoginForm(SecondFactorForm):
-    """Whose it is, the passkey says; it must have asked for a fingerprint, a face or a PIN."""
+    """The passkey identifies the person. It must have verified a fingerprint, a face or a PIN."""
 
     passwordless = True
 
@@ -113,16 +112,16 @@ class LoginForm(SecondFactorForm):
 
 
 def for_the_script(context: dict[str, Any]) -> dict[str, Any]:
-    """The challenge, as the attribute that `passkeys.js` reads."""
+    """Return the challenge as the attribute that `passkeys.js` reads."""
     return {"passkey_options": json.dumps(context["js_data"], cls=DjangoJSONEncoder)}
 
 
 class PasskeySheet(Sheet):
     template_name = "account/passkey.html"
-    kind = ""  # which of the script's ceremonies
+    kind = ""  # the ceremony of the script: `add`, `authenticate`
 
     def get_form(self, form_class: Any = None) -> Any:
-        """Read once: allauth's views make the form anew to show it, and would check it against the next challenge."""
+        """Create it only once. allauth's views create it again to show it, which would check the next challenge."""
         if "_form" not in self.__dict__:
             self.__dict__["_form"] = super().get_form(form_class)  # type: ignore[misc]
         return self.__dict__["_form"]
@@ -135,7 +134,7 @@ class PasskeySheet(Sheet):
 class AddPasskeyView(PasskeySheet, webauthn.AddWebAuthnView):  # type: ignore[misc]
     form_class = AddForm
     title = "Add a passkey"
-    about = "Your browser asks where it shall live: in this device, in your phone, or in a security key."
+    about = "Your browser asks where to store it: on this device, on your phone, or on a security key."
     button = "Add"
     change = "second_factor.add"
     kind = "add"
@@ -146,7 +145,7 @@ class AddPasskeyView(PasskeySheet, webauthn.AddWebAuthnView):  # type: ignore[mi
 
 
 class RemovePasskeyView(Sheet, webauthn.RemoveWebAuthnView):  # type: ignore[misc]
-    about = "It logs you in no more. Remove it from the device, too: that side keeps it."
+    about = "You can no longer log in with it. Remove it from the device, too, which keeps its copy."
     button = "Remove"
     danger = True
     change = "second_factor.remove"
@@ -164,7 +163,7 @@ class RemovePasskeyView(Sheet, webauthn.RemoveWebAuthnView):  # type: ignore[mis
 class ConfirmPasskeyView(PasskeySheet, webauthn.ReauthenticateWebAuthnView):  # type: ignore[misc]
     form_class = ConfirmForm
     title = "Confirm that it is you"
-    about = "Your passkey, before this change."
+    about = "This change requires your passkey."
     button = "Use a passkey"
     kind = "authenticate"
 
@@ -176,7 +175,7 @@ class ConfirmPasskeyView(PasskeySheet, webauthn.ReauthenticateWebAuthnView):  # 
 
 
 class LoginPasskeyView(webauthn.LoginWebAuthnView):  # type: ignore[misc]
-    """A script asks for a challenge by GET; the form brings the answer. Its page is the one to log in."""
+    """A script gets a challenge by GET and submits the response by POST. The page is the login page."""
 
     form_class = LoginForm
     http_method_names = ["get", "post", "head", "options"]
@@ -188,5 +187,5 @@ class LoginPasskeyView(webauthn.LoginWebAuthnView):  # type: ignore[misc]
 
 
 def failed(request: HttpRequest, user: User | None) -> None:
-    """Append a passkey that was not accepted. Whose it claims to be proves nothing: without a password, nobody's."""
+    """Record a refused passkey. `user` is None if no correct password came first: its claim proves nothing."""
     refuse(request, SignInFailed("The passkey was not accepted."), user)
