@@ -9,25 +9,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pointsman.reporting.histogram import Histogram
 from rollout_app.blast_radius.answers import radius_answer
+from rollout_app.blast_radius.latency import LatencyProjection, mean, projected_latency
 from rollout_app.blast_radius.radius import BlastRadius, radius_of
 from rollout_app.blast_radius.rehearsed import RehearsedRoute
-from rollout_app.blast_radius.week import first_alias
 from rollout_app.engine.diagnosis.figures import ratio
 from rollout_app.engine.evidence import MirrorSums
 from rollout_app.engine.stats.paired import difference_interval, exact_p
 from rollout_app.models import Rollout
-from rollout_app.review.models import HourOutcomes
-from rollout_app.review.rollups import merge
-
-LEAST_TIMED = 100  # tasks needed to report a model's latency
 
 
 def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
     """Return the answer of the API: shares 0 … 1, nano-USD, milliseconds; null: unknown."""
     radius = radius_of(rollout)
-    projected = radius_answer(radius)
+    projected, latency = radius_answer(radius), projected_latency(radius)
     mirrored = [route.mirrored for route in radius.rehearsed.values()]
     kept = (
         "basis",
@@ -44,7 +39,8 @@ def shadow_stage_answer(rollout: Rollout) -> dict[str, Any]:
         "by_rule": _by(radius, "rule", lambda key: key[1]),
         "mirror": mirror_answer(mirrored),
         "mirror_brake": {name: sum(getattr(one, name) for one in mirrored) for name in ("failed", "braked")},
-        "latency_ms": _latencies(radius),
+        "latency_ms": _latencies(latency),
+        "latency_change": _change(latency),
         "unknown": projected["unknown"],
     }
 
@@ -106,26 +102,25 @@ def _decided(parts: Iterable[RehearsedRoute]) -> dict[str, Any]:
     }
 
 
-def _latencies(radius: BlastRadius) -> dict[str, Mapping[str, float | None]]:
-    """Return latencies by model, of the tasks that it answered on the first attempt in the week before.
-
-    A model with too few such tasks is left out.
-    """
-    week = radius.week
-    rows = HourOutcomes.objects.filter(
-        environment=radius.environment, workload=radius.workload, hour__gte=week.start, hour__lt=week.end
-    )
-    merged: dict[str, Histogram] = defaultdict(Histogram)
-    columns = ("version", "rule", "model", "escalations", "latency_histogram")
-    for number, rule, model, escalations, histogram in rows.values_list(*columns).iterator(chunk_size=2_000):
-        version = week.versions.get(number)
-        if version is None or escalations or not histogram:
-            continue
-        entry = version.document["models"].get(model)
-        if entry and first_alias(version.document, rule, model) == model:
-            merge(merged[entry["model"]], histogram)
+def _latencies(found: LatencyProjection) -> dict[str, Mapping[str, float | None]]:
+    """Return latencies by model. A model with too few timed tasks is left out."""
     return {
-        model: {"tasks": timed.total, "p50": timed.quantile(0.5), "p95": timed.quantile(0.95)}
-        for model, timed in sorted(merged.items())
-        if timed.total >= LEAST_TIMED
+        model: {
+            "tasks": timed.total,
+            "mean": mean(timed),
+            "p50": timed.quantile(0.5),
+            "p95": timed.quantile(0.95),
+        }
+        for model, timed in sorted(found.models.items())
+    }
+
+
+def _change(found: LatencyProjection) -> dict[str, Any]:
+    """Return mean milliseconds per task now and with the candidate, with its second stage; null: unknown."""
+    return {
+        "now_ms": found.now,
+        "candidate_ms": found.candidate and found.candidate._asdict(),
+        "change_ms": found.change and found.change._asdict(),
+        "unmeasured": list(found.unmeasured),
+        "sentence": found.sentence,
     }

@@ -10,6 +10,7 @@ from controlplane.core.errors import NotServed
 from controlplane.web.display import NONE, percent
 from policies_app.documents.differences import Difference, differences
 from policies_app.models import Environment, PolicyVersion, Workload
+from rollout_app.blast_radius.latency import projected_latency
 from rollout_app.blast_radius.projection import Bounds
 from rollout_app.blast_radius.radius import BlastRadius, radius_of, radius_of_candidate
 from rollout_app.blast_radius.words import endpoint_sentence, headline, unknowns
@@ -36,6 +37,7 @@ class Ahead:
     more: int = 0
     asked: tuple[tuple[str, str], ...] = ()
     differing: str = NONE
+    latency: str = ""
     unknown: tuple[str, ...] = ()
     notices: tuple[Any, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -87,6 +89,7 @@ def _ahead(radius: BlastRadius, changed: tuple[Difference, ...]) -> Ahead:
             (model, _share(bounds, radius.whole.tasks)) for model, bounds in radius.whole.asked.items()
         ),
         differing=percent(radius.differing.share) if radius.differing else "not known yet",
+        latency=projected_latency(radius).sentence if radius.endpoints else "",
         unknown=tuple(unknowns(radius)),
         notices=tuple(radius.notices),
         differences=changed,

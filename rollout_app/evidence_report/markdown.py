@@ -109,6 +109,7 @@ def _shadow(shadow: Document | None) -> Iterator[str]:
     yield f"- evaluation errors: {errors}"
     for model, asked in shadow["decided"]["asked"].items():
         yield f"- tasks that would ask {_text(model)}: {_between(asked, percent)}"
+    yield f"- {_text(shadow['latency_change']['sentence'])}"
     mirror = shadow["mirror"]
     if mirror is None:
         yield "- no task was mirrored, so cheap and strong models cannot be compared"

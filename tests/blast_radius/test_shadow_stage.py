@@ -11,6 +11,7 @@ from scipy import stats
 
 from controlplane.core import clock
 from controlplane.core.actors import SYSTEM
+from pointsman.reporting.histogram import middle
 from policies_app.models import Environment, Workload
 from rollout_app import actions
 from rollout_app.blast_radius.shadow_stage import mirror_answer, shadow_stage_answer
@@ -19,6 +20,7 @@ from rollout_app.engine.shadow import SecondStageCosts
 from rollout_app.engine.stats.paired import difference_interval, exact_p
 from rollout_app.evaluation.second_stage import second_stage_costs
 from rollout_app.models import ArmTotals, OutcomeBucket, Rollout
+from rollout_app.review import rollups
 from tests.blast_radius.test_radius import LARGE, SMALL, place, traffic, version
 from tests.support.callers import Caller
 from tests.support.outcomes import outcome
@@ -91,6 +93,37 @@ def test_it_tells_endpoints_and_rules_apart(place: Place) -> None:
 def test_latencies_are_of_models_that_answered_enough(place: Place) -> None:
     traffic(place)
     assert set(shadow_stage_answer(shadowed(place))["latency_ms"]) == {LARGE}
+
+
+def timed(place: Place, model: str, bucket: int, **fields: Any) -> None:
+    """Tasks of the hour before the last one, each as slow as the middle of a bucket."""
+    at = clock.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    histogram = {"zero": 0, "counts": {str(bucket): 200}}
+    outcome(*place, at, tasks=200, model=model, endpoint="/timed", latency_histogram=histogram, **fields)
+    rollups.refresh()
+
+
+def test_the_change_of_latency_includes_the_second_stage(place: Place) -> None:
+    """The weak model takes 2^(5.03) ms where it served, the strong one 2^(6.28): all first ask the weak one."""
+    other = version(place[1], default="small", rules=[])
+    timed(place, "large", 100)
+    timed(place, "small", 80, version=other.number, rule="default")
+    rollout = shadowed(place)
+    found = shadow_stage_answer(rollout)["latency_change"]
+    weak, strong = middle(80), middle(100)
+    assert found["now_ms"] == pytest.approx(strong) and found["unmeasured"] == []
+    assert found["candidate_ms"]["low"] == pytest.approx(weak)
+    assert found["candidate_ms"]["high"] == pytest.approx(weak + strong)
+    assert found["change_ms"]["high"] == pytest.approx(weak)
+    assert "between" in found["sentence"] and found["sentence"].endswith("now.")
+
+
+def test_the_latency_of_a_model_that_never_served_is_unknown(place: Place) -> None:
+    timed(place, "large", 100)
+    found = shadow_stage_answer(shadowed(place))["latency_change"]
+    assert found["now_ms"] == pytest.approx(middle(100))
+    assert (found["candidate_ms"], found["change_ms"], found["unmeasured"]) == (None, None, [SMALL])
+    assert "unknown" in found["sentence"] and SMALL in found["sentence"]
 
 
 def test_cheap_against_strong_is_paired(place: Place) -> None:
@@ -191,4 +224,5 @@ def test_before_anything_was_shadowed_nothing_is_claimed(place: Place) -> None:
     rollout = actions.propose_rollout(*place, candidate, plan=STAGES, reason="r", actor=SYSTEM)
     answer = shadow_stage_answer(rollout)
     assert (answer["by_endpoint"], answer["mirror"], answer["latency_ms"]) == ([], None, {})
+    assert (answer["latency_change"]["now_ms"], answer["latency_change"]["change_ms"]) == (None, None)
     assert answer["decided"]["change_a_day_nusd"] is None
