@@ -97,14 +97,19 @@ def agreement_document(found: Agreement) -> dict[str, Any]:
 
 
 _HEAD = ("", "success", "95 % interval", "$ a success", "$ a task", "saving", "mix", "PGR", "escalated")
+_SCORED = ("mean score",)  # a column only where the tasks have scores
 
 
 def _table(result: Backtest) -> str:
-    rows: list[tuple[str, ...]] = [_HEAD]
-    rows += [_row(line.name, line) for line in result.policies]
-    rows += [_row(f"always {line.name}", line) for line in result.models]
-    rows.append(_row("oracle", result.oracle))
-    widths = [max(len(row[at]) for row in rows) for at in range(len(_HEAD))]
+    is_scored = bool(result.oracle.totals.scored)
+    rows: list[tuple[str, ...]] = [_HEAD + _SCORED * is_scored]
+    named = [
+        *((line.name, line) for line in result.policies),
+        *((f"always {line.name}", line) for line in result.models),
+        ("oracle", result.oracle),
+    ]
+    rows += [_row(name, line) + (_score(line),) * is_scored for name, line in named]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in
                   enumerate(zip(row, widths, strict=True))).rstrip()
@@ -125,6 +130,10 @@ def _row(name: str, line: Line) -> tuple[str, ...]:
         _percent(line.pgr, 1),
         _percent(counts.escalated / line.totals.n if counts and line.totals.n else None, 1),
     )
+
+
+def _score(line: Line) -> str:
+    return "–" if line.totals.mean_score is None else f"{line.totals.mean_score:.4f}"
 
 
 def sentences(line: Line, result: Backtest) -> list[str]:
@@ -207,6 +216,8 @@ def _line(line: Line) -> dict[str, Any]:
         "cost_per_task_usd": _interval(line.cost_per_task, NUSD),
         "cost_per_success_usd": _interval(line.cost_per_success, NUSD),
         "cost_usd": line.totals.cost / NUSD if line.totals.priced else None,
+        "mean_score": line.totals.mean_score,
+        "scored": line.totals.scored,
         "saving": _interval(line.saving),
         "random_mix_accuracy": line.random_mix,
         "pgr": line.pgr,

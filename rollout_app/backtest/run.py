@@ -150,13 +150,16 @@ class Run:
         self.compared += 1
         answers = [task.answers[model] for model in self.models]
         known = self._is_priced(answers, followed)
-        for name, one in followed.items():
-            self.tallies[name].add(group, one.success is True, one.cost_nusd if known else None)
-            self.counts[name].add(one)
-        for model, answer in zip(self.models, answers, strict=True):
-            self.singles[model].add(group, answer.success is True, answer.cost_nusd if known else None)
+        scored = _are_scored(answers, followed)
         best = _cheapest_right(answers)
-        self.oracle.add(group, best.success is True, best.cost_nusd if known else None)
+        outcomes: list[tuple[Tally, Answer | Followed]] = [(self.oracle, best)]
+        outcomes += [(self.tallies[name], one) for name, one in followed.items()]
+        outcomes += [(self.singles[model], at) for model, at in zip(self.models, answers, strict=True)]
+        for tally, done in outcomes:
+            cost, score = done.cost_nusd if known else None, done.quality if scored else None
+            tally.add(group, done.success is True, cost, score)
+        for name, one in followed.items():
+            self.counts[name].add(one)
         if self.score is not None and (value := _input(task, self.score)) is not None:
             self.scores.append(value)
             for kept, answer in zip(self.outcomes, answers, strict=True):
@@ -277,6 +280,14 @@ def _nothing(run: Run) -> str:
         f"None of {run.read:,} tasks can be compared: {count:,} have no known outcome of {model}. "
         "A log of one model says nothing about another one."
     )
+
+
+def _are_scored(answers: Sequence[Answer], followed: Mapping[str, Followed]) -> bool:
+    """Return whether every compared answer has a score: mean scores, too, are over the same tasks."""
+    if answers[0].quality is None:  # most recordings have none
+        return False
+    by_policies = all(one.quality is not None for one in followed.values())
+    return by_policies and all(answer.quality is not None for answer in answers)
 
 
 def _cheapest_right(answers: Sequence[Answer]) -> Answer:

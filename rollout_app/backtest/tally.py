@@ -5,9 +5,10 @@ bootstrap for sums of groups; up to `GROUPS` tasks, each is its own group, and i
 1979). A million tasks use as much memory as a few hundred.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GROUPS = 400  # an interval from 400 groups is as wide as one from all tasks, to within a few per cent
 RESAMPLES = 1_000
@@ -28,9 +29,10 @@ class Tally:
 
     n, successes        tasks with a known outcome under everything that is compared, and the good ones
     priced, good, cost  of these, tasks with every cost known: their number, successes and nano-USD
+    scored, score       of these, tasks with every score (0 … 1) known: their number and the sum of the scores
     """
 
-    __slots__ = ("cost", "good", "n", "priced", "successes")
+    __slots__ = ("cost", "good", "n", "priced", "score", "scored", "successes")
 
     def __init__(self) -> None:
         self.n = [0] * GROUPS
@@ -38,21 +40,27 @@ class Tally:
         self.priced = [0] * GROUPS
         self.good = [0] * GROUPS
         self.cost = [0] * GROUPS
+        self.scored = [0] * GROUPS
+        self.score = [0.0] * GROUPS
 
-    def add(self, group: int, success: bool, cost_nusd: int | None) -> None:
-        """Add one task. With `cost_nusd` None it is left out of all cost figures."""
+    def add(self, group: int, success: bool, cost_nusd: int | None, score: float | None = None) -> None:
+        """Add one task. With `cost_nusd` None it is left out of all cost figures, without a score of the mean score."""
         self.n[group] += 1
         self.successes[group] += success
         if cost_nusd is not None:
             self.priced[group] += 1
             self.good[group] += success
             self.cost[group] += cost_nusd
+        if score is not None:
+            self.scored[group] += 1
+            self.score[group] += score
 
     def totals(self, groups: Sequence[int] | None = None) -> "TaskSums":
         """Return the sums over the groups, each as often as it is listed; None: each once."""
         columns = (self.n, self.successes, self.priced, self.good, self.cost)
         if groups is None:
-            return TaskSums(*map(sum, columns))
+            once = TaskSums(*map(sum, columns))
+            return replace(once, scored=sum(self.scored), score=math.fsum(self.score))
         return TaskSums(*(sum(map(column.__getitem__, groups)) for column in columns))
 
 
@@ -65,6 +73,13 @@ class TaskSums:
     priced: int
     good: int
     cost: int
+    scored: int = 0  # 0 in a resample: a mean score has no interval
+    score: float = 0.0
+
+    @property
+    def mean_score(self) -> float | None:
+        """The mean recorded score, 0 … 1."""
+        return self.score / self.scored if self.scored else None
 
     @property
     def accuracy(self) -> float | None:

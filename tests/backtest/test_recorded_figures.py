@@ -5,6 +5,7 @@ import pytest
 from pointsman.evaluate import CompiledPolicy, compile_policy
 from rollout_app import recorded
 from rollout_app.backtest.curve import by_score, random_router
+from rollout_app.backtest.report import as_document, as_text
 from rollout_app.backtest.run import Backtest, Line, backtest
 from rollout_app.backtest.tasks import Task
 
@@ -44,6 +45,11 @@ def test_the_more_expensive_model_of_routerarena_is_the_weaker_one() -> None:
     haiku, gemini = of(list(result.models), recorded.HAIKU), of(list(result.models), recorded.GEMINI)
     assert round(haiku.totals.cost / 1e9, 4) == 0.1424
     assert round(gemini.totals.cost / 1e9, 4) == 0.0384
+    assert (haiku.totals.scored, gemini.totals.scored) == (809, 809)
+    assert round(haiku.totals.mean_score or 0, 4) == 0.5234
+    assert round(gemini.totals.mean_score or 0, 4) == 0.6901
+    assert "0.5234" in as_text(result) and "0.6901" in as_text(result)
+    assert [round(line["mean_score"], 4) for line in as_document(result)["models"]] == [0.5234, 0.6901]
     assert (result.weak, result.strong) == (recorded.HAIKU, recorded.GEMINI)
     (line,) = result.policies
     assert line.saving.high is not None and line.saving.high < 0, "the weak model costs more: no saving"
@@ -72,3 +78,8 @@ def test_the_confidence_of_gsm8k_is_a_weak_signal() -> None:
     ]
     scores = [task.answers[recorded.WEAK].confidence or 0.0 for task in tasks]
     assert 0.55 < (by_score(gains, scores).apgr or 0) < 0.65
+
+
+def test_without_scores_there_is_no_mean_score() -> None:
+    result = compared(recorded.gsm8k(), recorded.WEAK, recorded.STRONG)
+    assert result.oracle.totals.mean_score is None and "mean score" not in as_text(result)
