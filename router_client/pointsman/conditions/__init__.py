@@ -4,7 +4,7 @@
     has(x)  size(x)  x.startsWith("a")  x.endsWith("a")  x.contains("a")
 
 over typed inputs and literals (string, int, double, bool). Every condition is valid CEL and means the same
-(github.com/google/cel-spec), wherever CEL gives an answer; where CEL fails because an input is absent, the
+(github.com/google/cel-spec) whenever CEL gives an answer; if CEL fails because an input is absent, the
 answer is *unknown*. Limits: 2,000 characters, 64 comparisons, 16 parentheses or negations in one another.
 """
 
@@ -32,8 +32,7 @@ UNKNOWN: Final = None
 
 
 class Condition:
-    """A compiled condition. Calling it gives True, False or `UNKNOWN`, and never raises for any value of an
-    input.
+    """A compiled condition. Calling it returns True, False or `UNKNOWN`, and never raises for any input value.
 
     Shapes: request `{"prompt_tokens": 12, "attributes": {…}}`, response `{"confidence": 0.4}`, history a
     `Window` or `{"failure_rate": 0.1, "tasks": 90}`. A value of another type than declared counts as absent.
@@ -49,12 +48,12 @@ class Condition:
     def __call__(
         self, request: Mapping[str, Any], response: Mapping[str, Any] | None = None, history: Any = None
     ) -> bool | None:
-        """True, False, or UNKNOWN."""
+        """Return True, False, or UNKNOWN."""
         return self._evaluate(request, response or {}, history)
 
 
 def examine(text: str, inputs: Mapping[str, Input]) -> tuple[Node | None, list[Finding]]:
-    """The tree and all findings. The tree is None when the text is not a condition."""
+    """Return the tree and all findings. The tree is None if the text is not a condition."""
     try:
         node = parse_condition(text)
     except ConditionError as error:
@@ -84,12 +83,12 @@ def _problem(text: str, finding: Finding) -> Problem:
 
 
 def _names(node: Node) -> list[str]:
-    """Every input of a condition once, those under has() included."""
+    """Return every input of a condition once, including those under has()."""
     return list(dict.fromkeys(ref.name for leaf in leaves(node) for ref in _refs(leaf)))
 
 
 def inputs_needed(node: Node) -> tuple[list[str], list[str]]:
-    """(every input once, those of them whose absence can leave the condition unknown)."""
+    """Return (every input once, those whose absence can make the condition unknown)."""
     needed = [
         ref.name
         for leaf in leaves(node)
@@ -105,9 +104,9 @@ def _refs(leaf: Node) -> list[Ref]:
 
 
 def define(name: str, parameters: str, lines: list[str], constants: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function with these lines as its body.
+    """Compile a function with these lines as its body.
 
-    They come from an `Emitter` and hold no text of any policy.
+    They come from an `Emitter` and contain no text from any policy.
     """
     source = f"def {name}({parameters}):\n" + "".join(f"    {line}\n" for line in lines)
     scope: dict[str, Any] = {"__builtins__": {"Exception": Exception}, **SUPPORT, **constants}

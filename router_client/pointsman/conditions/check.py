@@ -1,4 +1,4 @@
-"""Checks a condition's tree against the inputs: names, types, and whether it can hold at all."""
+"""Check a condition's tree against the inputs: names, types, and whether it can ever be true."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Inputs = Mapping[str, Input]
 
 
 def leaves(node: Node) -> Iterator[Node]:
-    """The comparisons of a condition, from left to right."""
+    """Yield the comparisons of a condition, from left to right."""
     if isinstance(node, Not):
         yield from leaves(node.part)
     elif isinstance(node, And | Or):
@@ -40,7 +40,7 @@ def leaves(node: Node) -> Iterator[Node]:
 
 
 def check(node: Node, inputs: Inputs) -> list[Finding]:
-    """All findings in a condition. With an `error` among them it must not be compiled."""
+    """Return all findings in a condition. If there is an `error`, it must not be compiled."""
     found = [finding for leaf in leaves(node) for finding in _leaf(leaf, inputs)]
     if not any(finding.severity == "error" for finding in found):
         found += _conjunctions(node, inputs)
@@ -212,7 +212,7 @@ def _show(operand: Operand) -> str:
 
 
 def _conjunctions(node: Node, inputs: Inputs) -> list[Finding]:
-    """Parts of one `&&` that exclude each other, at any depth outside a negation."""
+    """Find parts of one `&&` that exclude each other, at any depth outside a negation."""
     if isinstance(node, Or):
         return [finding for part in node.parts for finding in _conjunctions(part, inputs)]
     if not isinstance(node, And):
@@ -246,7 +246,7 @@ def _exclusions(node: And, inputs: Inputs) -> list[Finding]:
 
 
 def _allowed(node: Node) -> tuple[Ref, Range | frozenset[object]] | None:
-    """The values that a comparison allows its input."""
+    """Return the values that a comparison allows for its input."""
     if isinstance(node, Compare) and (plain := flipped(node)):
         op, ref, literal = plain
         if not isinstance(literal.value, str | bool):

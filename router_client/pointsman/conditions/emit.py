@@ -1,11 +1,11 @@
-"""Turns conditions into Python source that evaluates them without a call or an exception on the usual path.
+"""Generate Python source for conditions, without a call or an exception on the usual path.
 
-Three-valued logic without a third value: a condition is emitted twice, as *certainly true* and as *certainly
-false*. An absent input (None) makes both of its comparisons false; when neither holds, the condition is
-unknown. A rule asks only the first; the second is looked at when an input was absent, to tell "no" from "not
-known".
+Three-valued logic is implemented without a third value: a condition has two expressions, *certainly true* and
+*certainly false*. An absent input (None) makes both false; if neither is true, the condition is
+unknown. A rule evaluates only the first; the second is used if an input was absent, to distinguish false from
+unknown.
 
-No text of a policy gets into the source. Names are numbered (`v0`, `k0`), literals are passed beside it as
+No text of a policy becomes part of the source. Names are numbered (`v0`, `k0`), and literals are passed as
 constants.
 """
 
@@ -29,7 +29,7 @@ def _text(value: Any) -> str | None:
 
 
 def _int(value: Any) -> Any:
-    """An int; an integral float counts, since JSON does not tell them apart. Anything else is absent."""
+    """Return an int, also for an integral float, since JSON does not distinguish them. Anything else is absent."""
     if value is None or isinstance(value, bool | str):
         return None
     if isinstance(value, float):
@@ -55,7 +55,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _reading(history: Any) -> tuple[float | None, int | None]:
-    """(failure rate, tasks) of a `Window`, of a mapping, or of nothing."""
+    """Return (failure rate, tasks) of a `Window`, a mapping, or None."""
     if history is None:
         return None, None
     if isinstance(history, Mapping):
@@ -74,7 +74,7 @@ _METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
 
 
 class Emitter:
-    """Collects what one function needs: the inputs already loaded, and its constants."""
+    """The state of one generated function: the inputs already loaded, and its constants."""
 
     def __init__(self, inputs: Mapping[str, Input]) -> None:
         self.inputs = inputs
@@ -83,13 +83,13 @@ class Emitter:
         self._roots: set[str] = set()
 
     def constant(self, value: Any) -> str:
-        """The name under which the source finds a value."""
+        """Return the name of a value in the source."""
         name = f"k{len(self.constants)}"
         self.constants[name] = value
         return name
 
     def load(self, name: str) -> list[str]:
-        """Lines that load an input into its local, once per function.
+        """Return the lines that load an input into its local variable, once per function.
 
         A value of another type counts as absent.
         """
@@ -118,11 +118,11 @@ class Emitter:
     # Conditions
 
     def true(self, node: Node) -> str:
-        """An expression that is true exactly when the condition certainly holds."""
+        """Return an expression that is true exactly if the condition is certainly true."""
         return self._emit(node, True)
 
     def false(self, node: Node) -> str:
-        """An expression that is true exactly when the condition certainly does not hold."""
+        """Return an expression that is true exactly if the condition is certainly false."""
         return self._emit(node, False)
 
     def _emit(self, node: Node, wanted: bool) -> str:
@@ -145,7 +145,7 @@ class Emitter:
 
     def _compare(self, node: Compare, wanted: bool) -> str:
         text = f"{self._operand(node.left)} {node.op} {self._operand(node.right)}"
-        # None equals no literal, so a wanted equality needs no look at whether the input is there.
+        # None equals no literal, so an equality needs no check for the presence of the input.
         plain = (
             Lit in (type(node.left), type(node.right)) and not _sized(node.left) and not _sized(node.right)
         )
@@ -184,7 +184,7 @@ class Emitter:
         return self.constant(operand.value)
 
     def gaps(self, names: list[str]) -> str:
-        """An expression that is true when one of the inputs is absent; empty when none can be."""
+        """Return an expression that is true if one of the inputs is absent; empty if none can be."""
         can_lack = [name for name in names if self.inputs[name].default is None]
         return " or ".join(f"{self.locals[name]} is None" for name in can_lack)
 
@@ -201,6 +201,6 @@ _ROOTS = {
         "attribute = (attributes if type(attributes) is dict else mapping(attributes)).get",
     ],
     "response": ["answer = response.get"],
-    # A router's own window is asked directly: a call and a look at an abstract class less.
+    # A router's own window is read directly, which saves a call and an abstract isinstance check.
     "history": ["rate, tasks = history.reading() if type(history) is Window else reading(history)"],
 }

@@ -1,4 +1,4 @@
-"""The inputs that conditions may name: their types, ranges and defaults."""
+"""The inputs that conditions may use: their types, ranges and defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input. `low` and `high` bound its value (inclusive), `values` lists all of them if they are few."""
+    """One input. `low` and `high` are inclusive bounds of its value; `values` lists all of them if there are few."""
 
     name: str
     type: Type
@@ -55,9 +55,9 @@ _DECLARED: Mapping[str, Type] = {"string": "string", "int": "int", "number": "do
 
 
 def declared(inputs: Any, standard: Mapping[str, Input]) -> dict[str, Input]:
-    """The standard inputs and the workload's own, `request.attributes.<name>`.
+    """Return the standard inputs and the workload's own, `request.attributes.<name>`.
 
-    Malformed entries are passed over.
+    Malformed entries are skipped.
     """
     known = dict(standard)
     for name, entry in inputs.items() if isinstance(inputs, Mapping) else ():

@@ -1,4 +1,4 @@
-"""Text into tokens. One pass, one regular expression, no backtracking that could blow up."""
+"""Split text into tokens in one pass, with one regular expression without catastrophic backtracking."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FORBIDDEN = {
 
 
 class ConditionError(Exception):
-    """A syntax error; carries its finding."""
+    """A syntax error with its finding."""
 
     def __init__(self, at: int, code: str, message: str) -> None:
         self.finding = Finding(at, code, message)
@@ -47,7 +47,7 @@ class Token(NamedTuple):
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens of a condition, an `end` last. Raises `ConditionError`."""
+    """Return the tokens of a condition, followed by `end`. Raises `ConditionError`."""
     found: list[Token] = []
     at = 0
     while at < len(text):

@@ -32,7 +32,7 @@ Op = Literal["==", "!=", "<", "<=", ">", ">="]
 class Finding:
     """A problem within a condition's text; `at` is an offset in characters.
 
-    near   a misspelt word and the known ones, for whoever shows the message to add a suggestion
+    near   a misspelt word and the known ones, from which a suggestion can be made
     """
 
     at: int
@@ -42,14 +42,14 @@ class Finding:
     near: Near | None = field(default=None, compare=False)
 
 
-# `at` never takes part in equality: two conditions are the same if they say the same, wherever they stand.
+# `at` is excluded from equality: equal conditions may be at different positions.
 @dataclass(frozen=True, slots=True)
 class Lit:
     """A literal."""
 
     value: Value
     at: int = field(compare=False)
-    # True == 1 in Python, and 1 == 1.0; in a condition the kinds differ.
+    # In Python True == 1 and 1 == 1.0, but in a condition the kinds differ.
     kind: str = ""
 
 
@@ -104,7 +104,7 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A bool input or literal standing by itself."""
+    """A bool input or literal on its own."""
 
     operand: Operand
     at: int = field(compare=False)

@@ -1,4 +1,4 @@
-"""Tokens into a tree: the subset of CEL that routers execute, with its limits."""
+"""Parse tokens into a tree: the subset of CEL that routers execute, with its limits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _AFTER_COMPARISON = {("name", "in"), *(("op", relation) for relation in _RELATIO
 
 
 def parse_condition(text: str) -> Node:
-    """The tree of a condition. Raises `ConditionError` at the first thing that is not of the subset."""
+    """Return the tree of a condition. Raises `ConditionError` at the first token that is not in the subset."""
     if len(text) > MAX_LENGTH:
         raise ConditionError(
             MAX_LENGTH, "too_long", f"a condition has at most {MAX_LENGTH:,} characters, this {len(text):,}"
@@ -44,7 +44,7 @@ def parse_condition(text: str) -> Node:
 
 
 class _Parser:
-    """Recursive descent. `nest` bounds the recursion, so no input can exhaust the stack."""
+    """A recursive descent parser. `nest` limits the recursion, so no input can exhaust the stack."""
 
     def __init__(self, stream: list[Token]) -> None:
         self.stream = stream
@@ -59,7 +59,7 @@ class _Parser:
         return self.stream[self.index]
 
     def take(self, text: str) -> bool:
-        """Pass over an operator or keyword, if it stands here."""
+        """Consume an operator or keyword if it is next."""
         token = self.token
         if token.text == text and token.kind in ("op", "name"):
             self.index += 1
@@ -217,7 +217,7 @@ class _Parser:
         while not self.take("]"):
             if found:
                 self.expect(",", 'or "]" in the list')
-                # CEL allows a comma after the last item.
+                # CEL allows a trailing comma.
                 if self.take("]"):
                     break
             found.append(self.literal())
@@ -243,7 +243,7 @@ class _Parser:
         return self.fail("expected an input, a text, a number, true or false")
 
     def integer(self, token: Token, sign: int) -> int:
-        # Counted before it is converted: Python refuses thousands of digits with an exception of its own.
+        # Check the length before the conversion: Python raises its own exception for thousands of digits.
         digits = token.text.lstrip("0") or "0"
         if len(digits) > 19 or not -_INT_MAX <= sign * int(digits) < _INT_MAX:
             self.fail("an integer must fit into 64 bits", "bad_number", token.at)
@@ -252,7 +252,7 @@ class _Parser:
     # From operands to conditions
 
     def node(self, found: Node | Operand) -> Node:
-        """An operand that stands where a condition is wanted: a bool by itself."""
+        """Turn an operand into a condition: a bool on its own."""
         return self.leaf(Truth(found, found.at)) if isinstance(found, Lit | Ref) else found
 
     def operand(self, found: Node | Operand, at: int) -> Operand:
@@ -262,7 +262,7 @@ class _Parser:
 
 
 def _flat(parts: list[Node], kind: type[And | Or]) -> tuple[Node, ...]:
-    """`(a || b) || c` is `a || b || c`."""
+    """Flatten `(a || b) || c` into `a || b || c`."""
     flat: list[Node] = []
     for part in parts:
         flat.extend(part.parts if isinstance(part, kind) else [part])

@@ -1,4 +1,4 @@
-"""What a comparison leaves of an input's values: enough to see that a condition can never hold."""
+"""The values that comparisons leave for an input, to detect conditions that are never true."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NEGATED: Mapping[Op, Op] = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """An interval of numbers; an end is open or closed.
+    """An interval of numbers whose ends are open or closed.
 
-    `whole` ranges hold integers only, and are kept closed.
+    `whole` ranges contain only integers, and are kept closed.
     """
 
     low: float = -inf
@@ -30,7 +30,7 @@ class Range:
 
     @property
     def empty(self) -> bool:
-        """Whether no number is in it."""
+        """Whether the interval contains no number."""
         return self.low > self.high or (self.low == self.high and (self.low_open or self.high_open))
 
     def __and__(self, other: Range) -> Range:
@@ -39,7 +39,7 @@ class Range:
         return Range(low, high, low_open, not high_closed, self.whole or other.whole).tidy()
 
     def __or__(self, other: Range) -> Range:
-        """The smallest interval around both."""
+        """Return the smallest interval that contains both."""
         if self.empty or other.empty:
             return other if self.empty else self
         low, low_open = min((self.low, self.low_open), (other.low, other.low_open))
@@ -47,7 +47,7 @@ class Range:
         return Range(low, high, low_open, not high_closed, self.whole and other.whole)
 
     def tidy(self) -> Range:
-        """A whole range with closed, integral ends."""
+        """Return a whole range with closed, integral ends."""
         if not self.whole:
             return self
         low, high = self.low, self.high
@@ -58,12 +58,12 @@ class Range:
         return Range(low, high, whole=True)
 
     def covers(self, other: Range) -> bool:
-        """Whether every number of the other is in this one."""
+        """Return whether this interval contains the other."""
         return other.empty or (self & other) == other.tidy()
 
 
 def flipped(node: Compare) -> tuple[Op, Ref, Lit] | None:
-    """The comparison with its input on the left; None when it does not compare an input with a literal."""
+    """Return the comparison with its input on the left; None if it does not compare an input with a literal."""
     if isinstance(node.left, Ref) and isinstance(node.right, Lit):
         return node.op, node.left, node.right
     if isinstance(node.left, Lit) and isinstance(node.right, Ref):
@@ -72,14 +72,14 @@ def flipped(node: Compare) -> tuple[Op, Ref, Lit] | None:
 
 
 def domain(ref: Ref, known: Input) -> Range:
-    """All values that the input can have."""
+    """Return all values that the input can have."""
     if ref.size:
         return Range(0, whole=True)
     return Range(known.low, known.high, whole=known.type == "int")
 
 
 def narrowed(op: Op, value: float) -> Range:
-    """The numbers x for which `x op value` holds; for `!=` all of them, which is near enough here."""
+    """Return the numbers x for which `x op value` is true; for `!=` all numbers, which is sufficient here."""
     if op == "==":
         return Range(value, value)
     if op in ("<", "<="):
@@ -90,9 +90,9 @@ def narrowed(op: Op, value: float) -> Range:
 
 
 def bounds(node: Node, name: str, start: Range, *, negated: bool = False) -> Range:
-    """The smallest interval of input `name` outside which the condition is not true.
+    """Return the smallest interval of input `name` outside of which the condition is not true.
 
-    `start` is its domain.
+    `start` is the input's domain.
     """
     if isinstance(node, Not):
         return bounds(node.part, name, start, negated=not negated)

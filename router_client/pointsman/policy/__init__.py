@@ -1,6 +1,6 @@
 """The policy document, format 1: parse, validate, canonical bytes, digest, schema.
 
-One package for routers and the control plane: the policy that was checked is the policy that runs.
+Routers and the control plane share this package, so the policy that was validated is the policy that runs.
 """
 
 from pointsman.policy.canonical import canonical, completed, digest

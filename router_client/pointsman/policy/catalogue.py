@@ -1,6 +1,4 @@
-"""Checks a document against the model catalogue: what exists, what it can hold, what it costs, how good it
-is.
-"""
+"""Check a document against the model catalogue: existence, context windows, prices and quality of models."""
 
 from __future__ import annotations
 
@@ -20,16 +18,16 @@ __all__ = ["CatalogueModel", "check_catalogue"]
 
 _TOKENS = "request.prompt_tokens"
 _MTOK = 1_000_000
-# The call that a budget is held against where no rule says how long requests are: input and output tokens.
+# The (input, output) tokens of the call to compare a budget with if no rule limits the length of requests.
 TYPICAL_CALL = (1_000, 250)
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueModel:
-    """One model of the catalogue. Prices are nano-US-dollars per million tokens, None where the catalogue knows none;
-    the window counts tokens.
+    """One model of the catalogue. Prices are nano-US-dollars per million tokens, None if unknown;
+    the window is in tokens.
 
-    quality is what was measured of it, on any scale where more is better, or None.
+    quality is a measurement on any scale where more is better, or None.
     """
 
     name: str
@@ -40,7 +38,7 @@ class CatalogueModel:
     quality: float | None = None
 
     def price(self, tokens_in: float, tokens_out: float) -> float | None:
-        """What a call costs, in nano-US-dollars; None where that is not known."""
+        """Return the cost of a call in nano-US-dollars; None if it is unknown."""
         if self.input_nusd_per_mtok is None or self.output_nusd_per_mtok is None:
             return None
         return (tokens_in * self.input_nusd_per_mtok + tokens_out * self.output_nusd_per_mtok) / _MTOK
@@ -49,7 +47,7 @@ class CatalogueModel:
 def check_catalogue(
     data: Mapping[str, Any], rules: list[Rule], catalogue: Mapping[str, CatalogueModel], report: Reporter
 ) -> None:
-    """Report models that are not there, and rules that the models cannot serve."""
+    """Report models that do not exist, and rules that the models cannot serve."""
     known: dict[str, CatalogueModel] = {}
     for alias, entry in as_mapping(data.get("models")).items():
         name, path = as_mapping(entry).get("model"), f"models.{alias}.model"
@@ -75,7 +73,7 @@ def check_catalogue(
 def _tokens(node: Node | None) -> Range:
     whole = domain(Ref(_TOKENS, 0), FIRST_STAGE[_TOKENS])
     found = whole if node is None else bounds(node, _TOKENS, whole)
-    return whole if found.empty else found  # what never holds is a problem of its own
+    return whole if found.empty else found  # a condition that is never true is reported elsewhere
 
 
 def _check_window(rule: Rule, node: Node, model: CatalogueModel, report: Reporter) -> None:
@@ -97,7 +95,7 @@ def _check_budget(
     budget: Any,
     report: Reporter,
 ) -> None:
-    """A budget that some rule's smallest call passes is an error, one that a usual call passes a warning."""
+    """Report a budget below some rule's smallest call as an error, and below a typical call as a warning."""
     if not isinstance(budget, int) or isinstance(budget, bool):
         return
     path = "budget.max_cost_per_task_nusd"
@@ -122,7 +120,7 @@ def _check_budget(
 
 
 def _check_strength(data: Mapping[str, Any], known: Mapping[str, CatalogueModel], report: Reporter) -> None:
-    """Price is not strength: ranks come from the order, and from quality where it was measured."""
+    """Check escalations by rank and by measured quality, not by price."""
     default, to = str(data.get("default")), as_mapping(data.get("escalate")).get("to")
     if isinstance(to, str) and to in known and default in known:
         before, after = known[default].quality, known[to].quality

@@ -1,4 +1,4 @@
-"""A parsed document: its data, and where in the text each part stands."""
+"""A parsed document: its data, and the position of each part in the text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["KEY", "MAX_BYTES", "MAX_DEPTH", "MAX_INTEGER", "Document", "Locate",
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
-# What a double holds exactly, and so what every JSON reader agrees on (RFC 8259, section 6).
+# The largest integer that a double represents exactly and all JSON parsers agree on (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
 
-# Ask for the place of a member's name instead of its value.
+# Locates the name of a member instead of its value.
 KEY = -1
-# One character of a quoted text; two halves of a surrogate pair are one.
+# One character of a quoted string; a surrogate pair is one.
 _CHARACTER = re.compile(
     r"\\(?:u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}"
     r"|x[0-9A-Fa-f]{2}|.)|.",
@@ -29,32 +29,34 @@ _QUOTED = re.compile(r'(?:[^"\\]|\\.)*', re.DOTALL)
 
 
 class Locate(Protocol):
-    """Where a path stands: (line, column), both from 1, or None when that is not known."""
+    """Returns the position of a path as (line, column), both from 1, or None if unknown."""
 
     def __call__(self, path: str, offset: int = 0, /) -> tuple[int, int] | None: ...
 
 
 @dataclass(slots=True)
 class Source:
-    """The text and what was found in it: values and names by path, as offsets; and the problems."""
+    """The text, the offsets of values and names by path, and the problems found."""
 
     text: str
     values: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    _lines: list[int] = field(default_factory=list)  # where each line begins
-    _characters: dict[int, list[int]] = field(default_factory=dict)  # of quoted texts with escapes, by start
+    _lines: list[int] = field(default_factory=list)  # offset of each line
+    _characters: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # offsets within quoted strings with escapes, by start
 
     def place(self, at: int) -> tuple[int, int]:
-        """Line and column of an offset."""
+        """Return the line and column of an offset."""
         if not self._lines:
             self._lines = [0, *(match.end() for match in re.finditer("\n", self.text))]
         line = bisect_right(self._lines, at)
         return line, at - self._lines[line - 1] + 1
 
     def within(self, start: int, offset: int) -> int:
-        """Where the n-th character of the text at `start` stands, quotes and escapes counted; of a block
-        scalar its start.
+        """Return the position of the n-th character of the string at `start`, taking quotes and escapes into
+        account; for a block scalar, its start.
         """
         quote = self.text[start : start + 1]
         if not offset or quote in ("|", ">"):
@@ -75,22 +77,22 @@ class Source:
         return characters[offset] if offset < len(characters) else start
 
     def problem(self, at: int, code: str, message: str, path: str = "") -> None:
-        """Note a problem at an offset."""
+        """Add a problem at an offset."""
         line, column = self.place(at)
         self.problems.append(Problem(path, code, message, "error", line, column))
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`data` as parsed; `locate("rules[2].when")` gives the line and column where it stands."""
+    """`data` as parsed; `locate("rules[2].when")` returns its line and column."""
 
     data: dict[str, Any]
     source: Source
 
     def locate(self, path: str, offset: int = 0, /) -> tuple[int, int] | None:
-        """Where a value stands, or with `offset` the character within a text.
+        """Return the position of a value, or with `offset` of a character within a string.
 
-        What is not there: its nearest parent.
+        For a missing value, return the position of its nearest parent.
         """
         found = path
         while found not in self.source.values:
@@ -103,5 +105,5 @@ class Document:
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
-    """The value if it is an object, else an empty one."""
+    """Return the value if it is an object, otherwise an empty one."""
     return value if isinstance(value, Mapping) else {}

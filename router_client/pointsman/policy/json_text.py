@@ -1,6 +1,4 @@
-"""JSON into data with positions (RFC 8259), stricter than the standard library: no NaN, no duplicate name,
-bounded.
-"""
+"""Parse JSON (RFC 8259) into data with positions. Stricter than the standard library: no NaN, no duplicate names, bounded."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _UNSAFE = re.compile("[\0\ud800-\udfff]")
 
 
 class TextError(Exception):
-    """The text cannot be read on from here."""
+    """A syntax error after which the text cannot be parsed further."""
 
     def __init__(self, at: int, code: str, message: str) -> None:
         self.at, self.code = at, code
@@ -31,7 +29,7 @@ class TextError(Exception):
 
 
 def read_json(source: Source) -> Any:
-    """The data. Fills the source's positions and problems; raises `TextError` where the syntax breaks."""
+    """Return the data. Fills the source's positions and problems; raises `TextError` for a syntax error."""
     reader = _Reader(source)
     value = reader.value(reader.skip(0), "", 0)
     if reader.at != len(source.text):
@@ -40,7 +38,7 @@ def read_json(source: Source) -> Any:
 
 
 class _Reader:
-    """Recursive, at most 32 deep. `at` is where reading goes on, white space passed over."""
+    """A recursive parser, at most 32 levels deep. `at` is the next position after white space."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -113,7 +111,7 @@ class _Reader:
             if isinf(value):
                 self.source.problem(at, "bad_number", "this number is too large for a double", path)
             return value
-        # Measured before it is converted: Python refuses thousands of digits with an exception of its own.
+        # Check the length before the conversion: Python raises its own exception for thousands of digits.
         if len(whole) > 17 or abs(int(whole)) > MAX_INTEGER:
             self.source.problem(
                 at, "bad_number", "integers beyond 2^53 are not the same in every JSON reader", path
@@ -130,7 +128,7 @@ class _Reader:
         return _WORDS[word]
 
     def odd(self, at: int) -> TextError:
-        """The error for something that is no value."""
+        """Return the error for something that is not a value."""
         match = _WORD.match(self.text, at)
         found = match[0] if match else self.text[at : at + 1]
         if found.lstrip("-") in ("NaN", "Infinity"):

@@ -1,4 +1,4 @@
-"""Checks that names lead somewhere, and that fallback and escalation change anything."""
+"""Check that names are defined, and that fallback and escalation have an effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pointsman.problems import join
 
 __all__ = ["check_references", "uses"]
 
-# Words that CEL keeps for itself, in any language's library.
+# Words reserved by CEL.
 _RESERVED_INPUTS = frozenset(
     [
         "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let",
@@ -22,7 +22,7 @@ _RESERVED_INPUTS = frozenset(
 
 
 def uses(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(path, alias) of every place that names a model. Malformed places are passed over."""
+    """Yield (path, alias) for every reference to a model. Malformed references are skipped."""
     places: list[tuple[str, Any]] = [("default", data.get("default"))]
     for kind, owner in (("rules", "use"), ("fallback", "")):
         entries = data.get(kind)
@@ -36,7 +36,7 @@ def uses(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def check_references(data: Mapping[str, Any], report: Reporter) -> None:
-    """Report names that lead nowhere and second choices that are the first one again."""
+    """Report undefined names, and second choices that are the same as the first."""
     models = as_mapping(data.get("models"))
     named = dict(uses(data))
     for path, alias in named.items():
@@ -131,7 +131,7 @@ def _ranks_above(alias: Any, other: Any, ranked: Any) -> bool:
 
 
 def _same(alias: Any, other: Any, models: Mapping[str, Any]) -> bool:
-    """Whether two aliases are one model, be it under two names."""
+    """Return whether two aliases are the same model, even under two names."""
     if alias == other:
         return True
     if not isinstance(alias, str) or not isinstance(other, str):

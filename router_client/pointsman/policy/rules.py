@@ -1,4 +1,4 @@
-"""Checks the rules' conditions, and whether each rule can be reached."""
+"""Check the rules' conditions, and whether each rule can be reached."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pointsman.policy.shape import Reporter
 
 __all__ = ["Rule", "check_conditions", "read_rules"]
 
-# A document has at most 50 rules; with more it is refused, and comparing each with each would take time.
+# A document has at most 50 rules; with more it is refused anyway, and comparing all pairs would take too long.
 _COMPARED = 50
 _TRUE = Truth(Lit(True, 0, "bool"), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule as far as it is well-formed. `node` is None when its condition cannot be read."""
+    """The well-formed parts of a rule. `node` is None if its condition cannot be parsed."""
 
     path: str
     id: str
@@ -30,7 +30,7 @@ class Rule:
 
 
 def read_rules(data: Mapping[str, Any]) -> list[Rule]:
-    """The rules that have a condition, in order."""
+    """Return the rules that have a condition, in order."""
     inputs = declared(data.get("inputs"), FIRST_STAGE)
     entries = data.get("rules")
     rules: list[Rule] = []
@@ -43,7 +43,7 @@ def read_rules(data: Mapping[str, Any]) -> list[Rule]:
 
 
 def check_conditions(data: Mapping[str, Any], rules: list[Rule], report: Reporter) -> None:
-    """Report what is wrong in each condition, and rules that an earlier one leaves nothing."""
+    """Report problems in each condition, and rules that an earlier rule makes unreachable."""
     for rule in rules:
         for finding in rule.findings:
             _pass_on(f"{rule.path}.when", finding, report)
@@ -66,7 +66,7 @@ def _pass_on(path: str, finding: Finding, report: Reporter) -> None:
 
 
 def _check_critical(data: Mapping[str, Any], rules: list[Rule], report: Reporter) -> None:
-    """Critical work on the weakest model may be meant, but seldom is."""
+    """Warn about critical work on the weakest model, which is rarely intended."""
     rank = data.get("rank")
     ranked = rank if isinstance(rank, list) else list(as_mapping(data.get("models")))
     for rule in rules:
@@ -76,7 +76,7 @@ def _check_critical(data: Mapping[str, Any], rules: list[Rule], report: Reporter
 
 
 def _names_critical(node: Node) -> bool:
-    """Whether a condition picks requests of critical priority out by name."""
+    """Return whether a condition selects requests of critical priority by name."""
     priority, critical = Ref("request.priority", 0), Lit("critical", 0, "string")
     if isinstance(node, Compare):
         return node.op == "==" and {priority, critical} == {node.left, node.right}
@@ -86,10 +86,10 @@ def _names_critical(node: Node) -> bool:
 
 
 class _Shapes:
-    """Conditions as numbers: the same number, the same condition, whatever the order of its parts.
+    """Numbers for conditions: equal conditions have the same number, whatever the order of their parts.
 
-    Whether one condition implies another is judged by shape alone, and only for so many steps: the question
-    is exponential in general, and a document must not be able to ask it.
+    Implication between conditions is judged by shape alone, and with a limited number of steps: the general question
+    is exponential, and a document must not be able to cause that.
     """
 
     def __init__(self, steps: int = 20_000) -> None:
@@ -98,7 +98,7 @@ class _Shapes:
         self._forms: list[tuple[type, frozenset[int]]] = []
 
     def code(self, node: Node) -> int:
-        """The number of a condition."""
+        """Return the number of a condition."""
         if isinstance(node, And | Or):
             parts = frozenset(self.code(part) for part in node.parts)
             return self._number((type(node), parts), parts, type(node))
@@ -114,7 +114,7 @@ class _Shapes:
         return self._codes[key]
 
     def implies(self, one: int, other: int) -> bool:
-        """Whether `other` certainly holds wherever `one` does; no, when that would take too long to tell."""
+        """Return whether `one` certainly implies `other`; False if that would take too long to determine."""
         if one == other or other == self._codes.get(_TRUE):
             return True
         self.steps -= 1

@@ -1,6 +1,6 @@
 """The format's shape as JSON Schema (2020-12).
 
-The validator walks this very table, so the two cannot disagree.
+The validator uses this table as well, so the two cannot disagree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pointsman.conditions.parser import MAX_LENGTH
 
 __all__ = ["RESERVED_RULES", "SCHEMA", "json_schema"]
 
-# What a decision's `rule` says when no rule of the policy decided.
+# Values of a decision's `rule` when no rule of the policy matched.
 RESERVED_RULES = ("default", "fallback", "guard", "latch", "pin")
 
 _NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
@@ -155,8 +155,8 @@ SCHEMA: dict[str, Any] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, for editors.
+    """Return the schema, for editors.
 
-    It tells a document's shape; `validate` also checks names, conditions and sense.
+    It describes only the shape of a document; `validate` also checks names, conditions and consistency.
     """
     return deepcopy(SCHEMA)

@@ -1,4 +1,4 @@
-"""Checks a document against the schema table, in words that say what to do."""
+"""Check a document against the schema table, with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Reporter", "check_json", "check_shape"]
 
 
 class Reporter(Protocol):
-    """Takes a finding: where (`offset` within a text, or KEY), what kind, what to do about it.
+    """Receives a finding: its position (`offset` within a string, or KEY), its kind, and what to do about it.
 
-    near   a misspelt word and the known ones: the message gets a suggestion
+    near   a misspelt word and the known ones, for a suggestion in the message
     """
 
     def __call__(
@@ -38,9 +38,7 @@ _KINDS: Mapping[str, str] = {
 
 
 def check_json(data: Any, report: Reporter) -> bool:
-    """Whether the data is JSON that every database and reader can hold: depth, NUL, surrogates, NaN, huge
-    integers.
-    """
+    """Return whether every database and parser can handle the JSON: depth, NUL, surrogates, NaN, huge integers."""
     sound = True
 
     def bad(path: str, code: str, message: str) -> None:
@@ -79,7 +77,7 @@ def check_json(data: Any, report: Reporter) -> bool:
 
 
 def _yaml_1_1(name: object) -> str:
-    """What made `true` of a name, if something did: `yaml.safe_load` of a policy's `on:`, maybe through JSON."""
+    """Return an explanation if a name is `true`: `yaml.safe_load` of a policy's `on:`, possibly via JSON."""
     if not (isinstance(name, bool) or name in ("true", "True")):
         return ""
     return (
@@ -89,7 +87,7 @@ def _yaml_1_1(name: object) -> str:
 
 
 def check_shape(value: Any, schema: Mapping[str, Any], report: Reporter, path: str = "") -> None:
-    """Report everything in which the value differs from the schema."""
+    """Report all differences between the value and the schema."""
     kinds = schema.get("type", ())
     allowed = [kinds] if isinstance(kinds, str) else kinds
     if allowed and not any(_is(value, kind) for kind in allowed):

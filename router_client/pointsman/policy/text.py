@@ -1,4 +1,4 @@
-"""Text into a `Document`: JSON or YAML, at most 64 KiB, with every problem that the text itself has."""
+"""Parse text into a `Document`: JSON or YAML, at most 64 KiB, with all problems in the text itself."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _UNSAFE = re.compile("[\0\ud800-\udfff]")
 
 
 def parse(text: str | bytes, *, syntax: Literal["json", "yaml"] | None = None) -> Document:
-    """Read a document. Without `syntax` a text that begins with `{` is JSON, any other YAML.
+    """Parse a document. Without `syntax`, text that begins with `{` is JSON, and all other text is YAML.
 
-    Raises `PolicyInvalid` for what cannot be read: syntax, size, duplicate names, NUL, unpaired surrogates,
-    NaN. What was read may still be no policy: `validate` says.
+    Raises `PolicyInvalid` for text that cannot be parsed: syntax, size, duplicate names, NUL, unpaired surrogates,
+    NaN. The result may still be an invalid policy: use `validate`.
     """
     source = Source(_decoded(text))
     try:

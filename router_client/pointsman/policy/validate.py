@@ -1,4 +1,4 @@
-"""All problems of a document at once: its shape, its names, its conditions, its sense."""
+"""Find all problems of a document at once: shape, names, conditions, consistency."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pointsman.problems import Near, Problem, Severity, did_you_mean
 
 __all__ = ["WorkloadRules", "load", "validate"]
 
-# Suggestions cost far more than problems, so a hostile document must not buy them without end: when misspelt
-# words have been held against so many known ones, further problems come without.
+# Suggestions cost far more than problems, so a hostile document must not cause an unlimited number: after this
+# many comparisons of misspelt words with known ones, further problems have no suggestion.
 _HELD_AGAINST = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRules:
-    """What the workload allows its policies."""
+    """What the workload allows in its policies."""
 
     name: str
     escalatable: bool
@@ -41,12 +41,12 @@ def validate(
     workload: WorkloadRules | None = None,
     catalogue: Mapping[str, CatalogueModel] | None = None,
 ) -> list[Problem]:
-    """Every problem of a document, warnings included, in the order of the text when `locate` knows it.
+    """Return all problems of a document including warnings, in the order of the text if `locate` is given.
 
-    data       as parsed; anything is allowed, nothing makes this raise
+    data       as parsed; any value is allowed, and none makes this function raise
     locate     `Document.locate`, for lines and columns
-    workload   what the workload allows; without it that is not checked
-    catalogue  the models that exist, by name; without it that is not checked
+    workload   what the workload allows; not checked if omitted
+    catalogue  the existing models, by name; not checked if omitted
     """
     found: list[Problem] = []
     left = _HELD_AGAINST
@@ -94,7 +94,7 @@ def _check(
 
 
 def load(text: str | bytes) -> dict[str, Any]:
-    """Parse and validate. Raises `PolicyInvalid` with all problems when one of them is an error."""
+    """Parse and validate. Raises `PolicyInvalid` with all problems if one of them is an error."""
     document = parse(text)
     problems = validate(document.data, locate=document.locate)
     if any(problem.severity == "error" for problem in problems):

@@ -1,7 +1,7 @@
-"""YAML into data with positions: the part of YAML 1.2 that is JSON in another dress.
+"""Parse YAML into data with positions: the subset of YAML 1.2 that corresponds to JSON.
 
-Refused: anchors and aliases (a small text can stand for a huge document), tags (they construct objects),
-duplicate names, several documents. Plain words follow YAML 1.2's core schema; in YAML 1.1 the policy's `on:`
+Refused are anchors and aliases (a small text can represent a huge document), tags (they construct objects),
+duplicate names, and several documents. Plain words follow YAML 1.2's core schema; in YAML 1.1 the policy's `on:`
 would be `true:`.
 """
 
@@ -30,9 +30,9 @@ _WORDS: dict[str, bool | None] = {
 
 
 def read_yaml(source: Source) -> Any:
-    """The data. Fills the source's positions and problems; raises `TextError` where the syntax breaks."""
+    """Return the data. Fills the source's positions and problems; raises `TextError` for a syntax error."""
     try:
-        import yaml  # here, because it is an extra and slow to import
+        import yaml  # imported here because it is optional and slow to import
     except ImportError:
         raise ConfigurationError(
             'reading YAML needs PyYAML: pip install "pointsman[yaml]", or write the policy as JSON'
@@ -51,7 +51,7 @@ def read_yaml(source: Source) -> Any:
 
 
 class _Builder:
-    """Takes the parser's events and builds the value. `stack` holds the open containers, with their paths."""
+    """Builds the value from the parser's events. `stack` holds the open containers with their paths."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -95,7 +95,7 @@ class _Builder:
         self.name = None
 
     def naming(self) -> bool:
-        """Whether a member's name comes next."""
+        """Whether the next event is a member's name."""
         return bool(self.stack) and isinstance(self.stack[-1][0], dict) and self.name is None
 
     def path(self) -> str:
@@ -153,9 +153,9 @@ class _Builder:
 
 
 def _integer(text: str) -> int | None:
-    """The integer, or None when it is too large.
+    """Return the integer, or None if it is too large.
 
-    Its length first: Python refuses to convert thousands of digits.
+    Checks the length first, because Python refuses to convert thousands of digits.
     """
     if len(text) > 40:
         return None

@@ -1,5 +1,5 @@
-"""The task log: a line of figures for each finished task, on the router's own disk, when its owner asks for one.
+"""The optional task log: a line of figures for each finished task, on the router's own disk.
 
-Minute sums judge a rollout. What another policy would have done takes the tasks one by one, with the exact probability
-by which each was assigned: `manage.py backtest --log pointsman` reads them. No text enters: see `line`.
+Sums per minute suffice to judge a rollout. Estimating another policy requires individual tasks with the exact
+probability of their assignment: `manage.py backtest --log pointsman` reads them. The log contains no text: see `line`.
 """

@@ -1,7 +1,7 @@
-"""Lines at the end of a file of bounded size, which several processes may share.
+"""Append lines to a file of bounded size, which several processes may share.
 
-Each batch of lines is one write under a lock, after a look at how the file ends: what another process left half
-written when it was killed stays one broken line and takes none of ours with it.
+Each batch of lines is one write under a lock, after checking the end of the file: a line truncated when another
+process was killed stays one broken line, and does not damage the next.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: one process a file there
+except ImportError:  # Windows: only one process per file
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LogFiles"]
 
-_MOST_ROTATIONS = 5  # by other processes between our look and our lock
+_MOST_ROTATIONS = 5  # by other processes between the check and the lock
 
 
 class LogFiles:
-    """`tasks.jsonl`, and beside it the older `tasks.1.jsonl`, `tasks.2.jsonl`, …: at most `older` of them.
+    """`tasks.jsonl` and at most `older` older files `tasks.1.jsonl`, `tasks.2.jsonl`, … in the same folder.
 
-    max_bytes  of one file; the next line begins a new one
-    Files are made for their owner only (0600). One thread at a time.
+    max_bytes  of one file; the next line starts a new one
+    Files are readable only by their owner (0600). Not thread-safe.
     """
 
     def __init__(self, path: Path, max_bytes: int, older: int) -> None:
@@ -34,7 +34,7 @@ class LogFiles:
         self._descriptor: int | None = None
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines; raises OSError, and then none of them count as written."""
+        """Append whole lines. After an OSError none of them count as written."""
         for _ in range(_MOST_ROTATIONS):
             descriptor = self._opened()
             _lock(descriptor)
@@ -54,7 +54,7 @@ class LogFiles:
         raise OSError(errno.EAGAIN, "the file is moved away again and again", str(self.path))
 
     def close(self) -> None:
-        """Give the file back. In a forked child: the parent keeps its own."""
+        """Close the file. In a forked child, the parent's file stays open."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
@@ -63,7 +63,7 @@ class LogFiles:
     def _opened(self) -> int:
         if self._descriptor is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Non-blocking, so that a pipe of this name is found out and not waited for.
+            # Non-blocking, so that a pipe with this name is detected instead of blocking.
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             descriptor = os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -73,7 +73,7 @@ class LogFiles:
         return self._descriptor
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the name still leads to this file: another process, or logrotate, may have moved it away."""
+        """Return whether the path still refers to this file; another process or logrotate may have moved it."""
         try:
             named, ours = self.path.stat(), os.fstat(descriptor)
         except OSError:
@@ -81,7 +81,7 @@ class LogFiles:
         return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
     def _rotate(self) -> None:
-        """Every file becomes one older, and the oldest goes. Under the lock of the newest."""
+        """Rename each file to the next older name and remove the oldest. Requires the lock of the newest file."""
         if not self.older:
             self.path.unlink()
             return
@@ -102,7 +102,7 @@ def _write(descriptor: int, size: int, lines: bytes) -> None:
         if written < len(content):
             raise OSError(errno.ENOSPC, "the disk took only a part")
     except OSError:
-        # None of them count, so none may stay: tried again, they would be there twice.
+        # None of them count as written, so remove all: otherwise a retry would duplicate them.
         with suppress(OSError):
             os.ftruncate(descriptor, size)
         raise

@@ -1,4 +1,4 @@
-"""One finished task as a line of figures and names from closed lists; prompts and answers never enter.
+"""A finished task as a line of figures and names from closed lists, without prompts or answers.
 
     {"task_log": 1, "at": 1796000000.12, "environment": …, "workload": …, "decision": …, "unit": …,
      "rollout": …, "stage": 2, "mode": "percentage", "share_pcm": 5000, "arm": "candidate", "version": 13,
@@ -29,7 +29,7 @@ _NAMES = (
     "priority",
     "customer_tier",
     "language",
-)  # the standard inputs that are words
+)  # the standard inputs of type string
 _FIGURES = ("prompt_tokens", "retrieved_chunks", "tool_calls", "turns", "confidence")
 _OUTCOME = (
     "success",
@@ -42,15 +42,15 @@ _OUTCOME = (
     "fallbacks",
     "retries",
 )
-_LONGEST = 64  # characters of a word; an endpoint may have 200, as in the buckets
-_MOST = 50  # attributes of a task
-_HIGHEST = 2**53  # beyond it JSON's readers lose digits
+_LONGEST = 64  # characters of a string; an endpoint may have 200, as in the buckets
+_MOST = 50  # attributes per task
+_HIGHEST = 2**53  # beyond this, JSON parsers lose digits
 
 
 def task_line(
     decision: Decision, outcome: Outcome, attributes: frozenset[str], secret: bytes
 ) -> dict[str, Any]:
-    """The line's content. `attributes`: those whose words may be written; figures always are."""
+    """Return the line's content. `attributes` lists those whose strings may be written; figures always are."""
     request, withheld = _inputs(decision, attributes)
     steps = decision.steps
     line: dict[str, Any] = {
@@ -84,7 +84,7 @@ def task_line(
 
 
 def _drawn(decision: Decision) -> dict[str, Any]:
-    """The rollout as the snapshot told it, and what the other arm would have asked first; empty outside of one."""
+    """Return the rollout according to the snapshot, and the other arm's first choice; empty outside a rollout."""
     assignment, rollout, other = decision.assignment, decision.assignment.rollout, decision.other
     if rollout is None:
         return {}
@@ -98,7 +98,7 @@ def _drawn(decision: Decision) -> dict[str, Any]:
 
 
 def feedback_line(at: float, word: Mapping[str, Any]) -> dict[str, Any]:
-    """A later word on a task, under the name that its own line has. Raises TokenInvalid."""
+    """Return a line of feedback, with the same decision name as the task's line. Raises TokenInvalid."""
     return {
         "task_log": FORMAT,
         "at": round(at, 3),
@@ -110,9 +110,9 @@ def feedback_line(at: float, word: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def propensity(decision: Decision) -> float:
-    """The probability by which this arm served the task: the slice's share, exact because it was drawn by hash.
+    """Return the probability of the task's arm: its share, which is exact because it is drawn by hash.
 
-    Where nothing is drawn (no rollout, shadow, full, a pin) it is 1.
+    If nothing is drawn (no rollout, shadow, full, a pin) it is 1.
     """
     rollout = decision.assignment.rollout
     if rollout is None or rollout.mode != "percentage" or decision.assignment.pinned is not None:
@@ -122,13 +122,13 @@ def propensity(decision: Decision) -> float:
 
 
 def unit_hash(workload: str, unit: str, secret: bytes) -> str:
-    """16 hexadecimal digits that join the tasks of one unit. A pseudonym: unit and secret make it."""
+    """Return the unit's pseudonym, 16 hexadecimal digits derived from unit and secret."""
     text = f"{workload}/task-log:{unit}".encode("utf-8", "replace")
     return blake2b(text, digest_size=8, key=secret).hexdigest()
 
 
 def _inputs(decision: Decision, attributes: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """What is known of the request, and the names of what is withheld because it is, or may be, text."""
+    """Return the request's known inputs, and the names of those withheld because they may be text."""
     given, withheld = decision.request, list[str]()
     found: dict[str, Any] = {}
     for name in (*_NAMES, *_FIGURES):
@@ -166,14 +166,14 @@ def _number(value: object) -> float | bool | None:
 
 
 def _word(value: object, longest: int) -> str | None:
-    """A name, not a text: short, on one line, without a space."""
+    """Return the string if it is a name rather than text: short, on one line, without spaces; otherwise None."""
     if not isinstance(value, str) or len(value) > longest or not value.isprintable() or " " in value:
         return None
     return str(value)
 
 
 def _attempts(decision: Decision, outcome: Outcome) -> list[dict[str, Any]]:
-    """In their order; of a caller that does not tell its attempts the one that it must have made."""
+    """Return the attempts in order; if the caller reported none, the one that it must have made."""
     trail = decision.steps.trail
     if len(trail) > 1:
         return [

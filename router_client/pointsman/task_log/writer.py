@@ -1,4 +1,4 @@
-"""TaskLog: lines wait in memory until a thread of their own has written them. A request never waits for the disk."""
+"""TaskLog: lines wait in memory until a separate thread has written them, so requests never wait for the disk."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = ["TaskLog"]
 log = logging.getLogger("pointsman")
 
 _EVERY_S = 0.5
-_SLOWEST_S = 30.0  # between tries while the disk refuses
-_AT_ONCE = 500  # lines a write
+_SLOWEST_S = 30.0  # between attempts while writing fails
+_AT_ONCE = 500  # lines per write
 _LEAST_BYTES = 4_096
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class TaskLog:
-    """Where a router keeps a line of figures for each finished task: `Router(task_log=TaskLog("tasks.jsonl"))`.
+    """A file with a line of figures for each finished task: `Router(task_log=TaskLog("tasks.jsonl"))`.
 
-    path        the newest file; older ones stand beside it as `tasks.1.jsonl`, `tasks.2.jsonl`, …
+    path        the newest file; older ones are in the same folder as `tasks.1.jsonl`, `tasks.2.jsonl`, …
     max_bytes   of one file
-    older       how many older ones are kept: together at most (older + 1) × max_bytes
-    attributes  request attributes whose words may be written, because they come from a short list (a product, a
-                region); numbers and true/false always are, other words never
-    secret      makes the units' pseudonyms impossible to guess; the same in every process whose logs are read together
-    waiting     lines in memory; what finds no room is dropped and counted, and the request goes on
+    older       number of older files to keep: in total at most (older + 1) × max_bytes
+    attributes  request attributes whose strings may be written because they come from a short list (a product, a
+                region); numbers and booleans are always written, other strings never
+    secret      makes the units' pseudonyms unguessable; must be equal in all processes whose logs are read together
+    waiting     maximum number of lines in memory; further lines are dropped and counted
 
-    Raises ConfigurationError for sizes that cannot work. Several processes may share a path.
+    Raises ConfigurationError for invalid sizes. Several processes may share a path.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TaskLog:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, empty: a forked child's parent writes what it was given."""
+        """Start empty in a forked child; the parent writes its own lines."""
         self._files.close()
         self._lines: deque[bytes] = deque()
         self._dropped = Counter()
@@ -72,13 +72,13 @@ class TaskLog:
         self.problem: str | None = None
 
     def start(self) -> None:
-        """Start the thread that writes. A daemon: it keeps no process from ending."""
+        """Start the writing thread, a daemon that does not keep the process alive."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="pointsman-task-log", daemon=True)
             self._thread.start()
 
     def put(self, line: Mapping[str, Any]) -> None:
-        """Give it a line. Never waits for the disk; drops and counts what finds no room. Raises for what is no JSON."""
+        """Queue a line. Never waits for the disk; drops and counts it if there is no room. Raises if it is not JSON."""
         if len(self._lines) >= self._limit:
             self._dropped.hit()
             return
@@ -87,11 +87,11 @@ class TaskLog:
             self._wake.set()
 
     def drop(self) -> None:
-        """A line that could not even be made."""
+        """Count a line that could not be created."""
         self._dropped.hit()
 
     def close(self, timeout: float) -> int:
-        """Write what waits, for at most `timeout` seconds; returns how many lines were left and dropped."""
+        """Write the waiting lines for at most `timeout` seconds; return the number of lines dropped."""
         self._stopped.set()
         self._wake.set()
         if self._lines:
@@ -112,7 +112,7 @@ class TaskLog:
 
     @property
     def dropped(self) -> int:
-        """Lines that found no room, could not be made, or were left at the end."""
+        """Lines dropped for lack of room, not created, or unwritten at the end."""
         return self._dropped.value
 
     def _work(self) -> None:
@@ -125,10 +125,10 @@ class TaskLog:
                 while self._lines:
                     self._write_some()
                 wait_s, self.problem = _EVERY_S, None
-            except Exception as error:  # A thread's loop goes on whatever happens: the disk may come back.
+            except Exception as error:  # The loop continues whatever happens, because the disk may recover.
                 self._say(error)
                 wait_s = min(_SLOWEST_S, wait_s * 2)
-                # A full queue wakes the thread at each line: while the disk refuses it must not spin.
+                # A full queue wakes the thread at each line; while writing fails it must not spin.
                 self._stopped.wait(wait_s)
         if self._lines:
             log.warning("the task log was closed with %d lines not written", len(self._lines))
@@ -138,11 +138,11 @@ class TaskLog:
         self._files.close()
 
     def _write_some(self) -> None:
-        """Lines leave memory only when they are written; nobody else takes any away."""
+        """Write some lines. They are removed from memory only after they are written, and only here."""
         batch, size = [self._lines[0]], len(self._lines[0])
         for at in range(1, min(_AT_ONCE, len(self._lines))):
             size += len(self._lines[at]) + 1
-            if size > self._files.max_bytes // 4:  # no write may fill a file by itself
+            if size > self._files.max_bytes // 4:  # a single write must not fill a file
                 break
             batch.append(self._lines[at])
         self._files.append(b"\n".join(batch) + b"\n")
