@@ -1,4 +1,4 @@
-"""Parse JSON (RFC 8259) into data with positions. Stricter than the standard library: no NaN, no duplicate names, bounded."""
+"""Parse JSON (RFC 8259) into data with positions, more strictly than the standard library: no NaN, no duplicate names."""
 
 from __future__ import annotations
 
