@@ -1,4 +1,4 @@
-"""Parse JSON (RFC 8259) into data with positions, more strictly than the standard library: no NaN, no duplicate names."""
+"""Parse JSON (RFC 8259) into data with positions. Unlike the standard library it refuses NaN and duplicate names."""
 
 from __future__ import annotations
 
