@@ -1,4 +1,4 @@
-"""Passkeys: made, asked for after the password, logging somebody in alone, taken away; each an entry."""
+"""Passkeys: added, used after the password or instead of it, removed, each with an entry."""
 
 import html
 import json
@@ -46,7 +46,7 @@ def maria() -> User:
 
 
 def options_on(page: Any) -> Any:
-    """The challenge that the page hands to the script."""
+    """Return the challenge that the page gives to the script."""
     found = re.search(r'data-options="([^"]+)"', page.content.decode())
     assert found, page.content.decode()
     asked = json.loads(html.unescape(found[1]))
@@ -78,7 +78,7 @@ def added(client: Client, passkey: Passkey, name: str = "my laptop") -> Any:
 
 @pytest.fixture
 def passkey(maria: User) -> Passkey:
-    """Hers, made in a browser that is logged out again."""
+    """Her passkey, added in a browser that is then logged out."""
     found, client = Passkey(), Client(SERVER_NAME="localhost")
     assert added(client, found).status_code == 302
     client.post("/console/logout/")
@@ -92,7 +92,7 @@ def challenge(client: Client) -> Any:
 # --- made and taken away ---------------------------------------------------------------------------------
 
 
-def test_making_one_asks_for_the_password_and_is_an_entry(client: Client, maria: User) -> None:
+def test_adding_one_requires_the_password_and_is_an_entry(client: Client, maria: User) -> None:
     with_password(client)
     assert client.get(ADD)["Location"].startswith("/console/account/confirm/")
     answer = added(client, Passkey())
@@ -108,7 +108,7 @@ def test_making_one_asks_for_the_password_and_is_an_entry(client: Client, maria:
     assert verification.verify().findings == []
 
 
-def test_the_log_notices_one_that_was_put_there_by_hand(maria: User, passkey: Passkey) -> None:
+def test_one_inserted_in_the_database_is_detected(maria: User, passkey: Passkey) -> None:
     other = Authenticator.objects.get(type="webauthn")
     Authenticator.objects.create(user=maria, type="webauthn", data=other.data)
     assert "second_factors" in str(verification.verify().findings[0])
@@ -128,7 +128,7 @@ def test_removing_the_last_one_ends_the_recovery_codes_and_is_an_entry(
     assert last_body()["evidence"] == {"kind": "passkey", "name": "my laptop"}
 
 
-def test_nobody_elses_can_be_removed(client: Client, passkey: Passkey) -> None:
+def test_those_of_others_cannot_be_removed(client: Client, passkey: Passkey) -> None:
     client.force_login(actions.create_person("tom", password=RIGHT, actor=SYSTEM, reason="x"))
     client.post("/console/account/confirm/", {"password": RIGHT})
     number = Authenticator.objects.get(type="webauthn").pk
@@ -136,7 +136,7 @@ def test_nobody_elses_can_be_removed(client: Client, passkey: Passkey) -> None:
     assert Authenticator.objects.filter(pk=number).exists()
 
 
-def test_an_admin_removes_a_lost_one(maria: User, passkey: Passkey) -> None:
+def test_an_admin_can_remove_a_lost_one(maria: User, passkey: Passkey) -> None:
     ada = actions.create_person("ada", actor=SYSTEM, reason="an admin", superuser=True)
     actions.remove_second_factor(maria, actor=Actor.of_user(ada), reason="it is lost")
     assert not Authenticator.objects.exists()
@@ -146,7 +146,7 @@ def test_an_admin_removes_a_lost_one(maria: User, passkey: Passkey) -> None:
 # --- after the password ------------------------------------------------------------------------------------
 
 
-def test_it_is_asked_for_after_the_password(client: Client, maria: User, passkey: Passkey) -> None:
+def test_it_is_required_after_the_password(client: Client, maria: User, passkey: Passkey) -> None:
     assert with_password(client)["Location"].startswith(AFTER)
     assert not inside(client)
     page = client.get(AFTER)
@@ -163,14 +163,14 @@ def test_after_the_password_a_touch_is_enough(client: Client, maria: User, passk
     assert inside(client)
 
 
-def test_a_recovery_code_does_too(client: Client, maria: User, passkey: Passkey) -> None:
+def test_a_recovery_code_works_too(client: Client, maria: User, passkey: Passkey) -> None:
     codes = Authenticator.objects.get(type="recovery_codes").wrap().get_unused_codes()
     with_password(client)
     client.post(AFTER, {"code": codes[0]})
     assert inside(client)
 
 
-def test_it_does_where_a_second_factor_is_demanded(client: Client, maria: User, passkey: Passkey) -> None:
+def test_it_satisfies_a_required_second_factor(client: Client, maria: User, passkey: Passkey) -> None:
     with override_settings(REQUIRE_SECOND_FACTOR=True):
         with_password(client)
         client.post(AFTER, {"credential": passkey.used(options_on(client.get(AFTER)))})
@@ -202,7 +202,7 @@ def test_a_wrong_one_opens_nothing_and_is_one_entry(
     assert last_body()["target"]["id"] == str(maria.pk)
 
 
-def test_an_answer_works_once(client: Client, maria: User, passkey: Passkey) -> None:
+def test_a_response_works_once(client: Client, maria: User, passkey: Passkey) -> None:
     with_password(client)
     answer = passkey.used(options_on(client.get(AFTER)))
     client.post(AFTER, {"credential": answer})
@@ -213,7 +213,7 @@ def test_an_answer_works_once(client: Client, maria: User, passkey: Passkey) -> 
     assert not inside(client)
 
 
-def test_they_cannot_be_guessed_for_ever(client: Client, maria: User, passkey: Passkey) -> None:
+def test_guesses_are_limited(client: Client, maria: User, passkey: Passkey) -> None:
     with_password(client)
     for _ in range(12):
         answer = client.post(AFTER, {"credential": Passkey().used(options_on(client.get(AFTER)))})
@@ -223,7 +223,7 @@ def test_they_cannot_be_guessed_for_ever(client: Client, maria: User, passkey: P
 # --- alone ---------------------------------------------------------------------------------------------------
 
 
-def test_it_logs_in_alone_and_to_where_one_wanted(client: Client, maria: User, passkey: Passkey) -> None:
+def test_it_logs_in_alone_and_opens_the_requested_page(client: Client, maria: User, passkey: Passkey) -> None:
     assert "Log in with a passkey" in text(client.get("/console/login/?next=/console/audit/"))
     form = {"credential": passkey.used(challenge(client)), "next": "/console/audit/"}
     assert client.post(LOGIN, form)["Location"] == "/console/audit/"
@@ -232,7 +232,7 @@ def test_it_logs_in_alone_and_to_where_one_wanted(client: Client, maria: User, p
     assert last_body()["evidence"] == {"by": ["webauthn"]}
 
 
-def test_alone_it_must_have_asked_who_is_there(client: Client, maria: User, passkey: Passkey) -> None:
+def test_alone_it_must_have_verified_the_person(client: Client, maria: User, passkey: Passkey) -> None:
     passkey.verifies = False
     assert (
         client.post(LOGIN, {"credential": passkey.used(challenge(client))})["Location"] == "/console/login/"
@@ -241,7 +241,7 @@ def test_alone_it_must_have_asked_who_is_there(client: Client, maria: User, pass
     assert entries("refused") == ["session.begin"]
 
 
-def test_a_deactivated_person_stays_out(client: Client, maria: User, passkey: Passkey) -> None:
+def test_a_deactivated_person_cannot_log_in(client: Client, maria: User, passkey: Passkey) -> None:
     actions.create_person("ada", actor=SYSTEM, reason="an admin", superuser=True)
     actions.deactivate_person(maria, actor=SYSTEM, reason="left")
     client.post(LOGIN, {"credential": passkey.used(challenge(client))})
@@ -249,8 +249,8 @@ def test_a_deactivated_person_stays_out(client: Client, maria: User, passkey: Pa
     assert last_body()["outcome"] == "refused"
 
 
-def test_a_handle_of_somebody_else_does_not_help(client: Client, maria: User, passkey: Passkey) -> None:
-    """Whose it is, the passkey says; that it is theirs, the person's own keys."""
+def test_the_handle_of_somebody_else_does_not_help(client: Client, maria: User, passkey: Passkey) -> None:
+    """The passkey names its person; only that person's keys can prove it."""
     boss = actions.create_person("boss", password=RIGHT, actor=SYSTEM, reason="x", superuser=True)
     passkey.handle = str(boss.pk).encode()
     client.post(LOGIN, {"credential": passkey.used(challenge(client))})
@@ -258,7 +258,7 @@ def test_a_handle_of_somebody_else_does_not_help(client: Client, maria: User, pa
     assert last_body()["target"]["id"] == "of an unknown name"
 
 
-def test_a_wrong_next_leads_nowhere_else(client: Client, maria: User, passkey: Passkey) -> None:
+def test_a_foreign_next_is_ignored(client: Client, maria: User, passkey: Passkey) -> None:
     form = {"credential": passkey.used(challenge(client)), "next": "https://evil.example/"}
     assert client.post(LOGIN, form)["Location"] == "/console/"
 
@@ -266,7 +266,7 @@ def test_a_wrong_next_leads_nowhere_else(client: Client, maria: User, passkey: P
 # --- before a change -----------------------------------------------------------------------------------------
 
 
-def test_who_has_no_password_confirms_with_it(client: Client, maria: User, passkey: Passkey) -> None:
+def test_a_person_without_a_password_confirms_with_it(client: Client, maria: User, passkey: Passkey) -> None:
     User.objects.filter(pk=maria.pk).update(password="!")
     client.post(LOGIN, {"credential": passkey.used(challenge(client))})
     sent_to = client.get(ADD)["Location"]
@@ -288,7 +288,9 @@ def test_a_wrong_one_confirms_nothing_and_is_an_entry(client: Client, maria: Use
     assert entries("refused") == ["session.begin"]
 
 
-def test_the_app_may_go_and_the_passkey_stays(client: Client, maria: User, passkey: Passkey) -> None:
+def test_the_app_can_be_removed_while_the_passkey_stays(
+    client: Client, maria: User, passkey: Passkey
+) -> None:
     TOTP.activate(maria, "JBSWY3DPEHPK3PXP")
     client.force_login(maria)
     client.post("/console/account/confirm/", {"password": RIGHT})
@@ -317,7 +319,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_whatever_is_sent_is_a_refusal_and_no_500(
+def test_any_bad_input_is_refused_without_a_500(
     client: Client, maria: User, passkey: Passkey, what: str
 ) -> None:
     challenge(client)
@@ -333,7 +335,7 @@ def test_whatever_is_sent_is_a_refusal_and_no_500(
     assert Authenticator.objects.filter(type="webauthn").count() == 1
 
 
-def test_a_name_with_what_cannot_be_seen_is_refused(client: Client, maria: User) -> None:
+def test_a_name_with_an_invisible_character_is_refused(client: Client, maria: User) -> None:
     answer = added(client, Passkey(), name="my\u202elaptop")
     assert "invisible character" in text(answer)
     assert not Authenticator.objects.exists()

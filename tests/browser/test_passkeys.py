@@ -1,4 +1,4 @@
-"""A passkey in a real Chromium with a virtual authenticator: made, used after the password, used alone."""
+"""A passkey in a real Chromium with a virtual authenticator: added, used after the password, used alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def broken(page: Page) -> list[str]:
     return [f"{rule['id']} at {page.url}" for rule in Axe().run(page).response["violations"]]
 
 
-def test_a_passkey_is_made_and_logs_in_after_the_password_and_alone(
+def test_a_passkey_is_added_and_logs_in_after_the_password_and_alone(
     as_person: People, live_server: Any, transactional_db: None
 ) -> None:
     page = as_person("ada", "admin")

@@ -1,4 +1,4 @@
-"""A passkey in software, as a browser and an authenticator make one together (WebAuthn level 3, attestation `none`)."""
+"""A passkey in software, like that of a browser with an authenticator (WebAuthn level 3, attestation `none`)."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ UP, UV, AT = 0x01, 0x04, 0x40  # flags: somebody touched it, it asked who, it br
 
 @dataclass
 class Passkey:
-    """`verifies`: it asks for a fingerprint or a PIN. `origin`: of the page that asked for it."""
+    """`verifies`: it checks a fingerprint or a PIN. `origin`: that of the page."""
 
     origin: str = "http://localhost"
     domain: str = "localhost"
@@ -27,7 +27,7 @@ class Passkey:
     handle: bytes = b""
 
     def made(self, options: dict[str, Any]) -> str:
-        """What the browser's script posts for creation options."""
+        """Return what the browser's script posts for creation options."""
         public = options["publicKey"]
         self.handle = unsafe(public["user"]["id"])
         shape = bytes(16) + len(self.id).to_bytes(2, "big") + self.id
@@ -38,7 +38,7 @@ class Passkey:
         return self._posted("webauthn.create", public["challenge"], answer, {"credProps": {"rk": True}})
 
     def used(self, options: dict[str, Any]) -> str:
-        """What the browser's script posts for request options."""
+        """Return what the browser's script posts for request options."""
         challenge, told = options["publicKey"]["challenge"], self._data()
         client = self._client("webauthn.get", challenge)
         signature = self.key.sign(told + hashlib.sha256(client).digest(), ec.ECDSA(hashes.SHA256()))

@@ -1,11 +1,11 @@
-/* Forms whose button asks the browser for a passkey: data-passkey is the ceremony (add, authenticate, login),
-   data-options its challenge. allauth's webauthn.js does it; here are the button, and what is said when it fails. */
+/* Forms with a button that requests a passkey from the browser: data-passkey is the ceremony (add, authenticate,
+   login), data-options its challenge. allauth's webauthn.js does the work; this adds the button and error messages. */
 document.addEventListener("DOMContentLoaded", () => {
   for (const form of document.querySelectorAll("form[data-passkey]")) {
     const button = form.querySelector("[data-passkey-button]");
     const note = form.querySelector("[data-passkey-note]");
     if (!window.webauthnJSON?.supported()) {
-      note.textContent = "This browser, or this address, knows no passkeys: they need https (or localhost).";
+      note.textContent = "This browser does not support passkeys at this address. They need https (or localhost).";
       note.hidden = form.dataset.passkey === "login";
       continue;
     }
@@ -14,7 +14,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const name of ["add", "authenticate", "login"]) ids[name] = button.id;
     window.allauth.webauthn.forms[`${form.dataset.passkey}Form`]({ ids, data: JSON.parse(form.dataset.options || "null") });
     button.addEventListener("click", () => { note.hidden = true; });
-    // Enter in a field means the button: without the browser's answer there is nothing to send.
+    // Enter in a field clicks the button, because the form needs the browser's response.
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       event.stopPropagation();
