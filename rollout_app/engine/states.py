@@ -96,7 +96,7 @@ class IllegalTransition(Exception):
         self.state = state
         self.event = event
         self.allowed = allowed_events(state)
-        could = words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing: it has ended")
+        could = words(", ".join(self.allowed)) or _NOTHING.get(state, "nothing, since it has ended")
         super().__init__(f"A rollout that is {words(state)} cannot {words(event)}. Possible now: {could}.")
 
 

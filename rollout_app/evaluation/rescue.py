@@ -174,7 +174,7 @@ def _harm_in_words(rollout: Rollout, judgement: Judgement) -> str:
     worst, stages = judgement.harmful[:3], [Stage.from_dict(stage) for stage in rollout.stages]
     names = ", ".join(verdict.name for verdict in worst)
     said = for_display("the reason", lambda: "; ".join(harm_of(v, stages) for v in worst), f"Harm: {names}")
-    return f"{said}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough)."
+    return f"{said}. Evidence of harm: {evidence_of(judgement.log_e)} (20 is enough to roll back)."
 
 
 def _roll_back(rollout: Rollout, reason: str, evidence: dict[str, Any]) -> bool:

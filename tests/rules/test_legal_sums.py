@@ -129,4 +129,4 @@ def test_a_cost_that_rises_from_zero_holds_with_a_note() -> None:
     rising = [(constant(20, 0, 5), constant(80, 0, 0)) for _ in range(30)]
     verdict = cost_of(seen(rising))
     assert verdict.result == "no_data"
-    assert verdict.note == "The baseline's tasks cost nothing: no change can be given as a share of that."
+    assert verdict.note == "The baseline's tasks cost nothing, so a relative change is undefined."
