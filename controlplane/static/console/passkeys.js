@@ -29,7 +29,7 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 const SAID = {
-  InvalidStateError: "This device has a passkey for your account already.",
-  SecurityError: "Passkeys need https and a host name (or localhost): an address of numbers is none.",
-  other: "No passkey was used. Try again, or go another way.",
+  InvalidStateError: "This device already has a passkey for your account.",
+  SecurityError: "Passkeys need https and a host name (or localhost); an IP address does not work.",
+  other: "No passkey was used. Try again, or use another way.",
 };
