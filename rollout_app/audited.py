@@ -35,7 +35,9 @@ def register() -> None:
     sentences.register("rollout", _people_call)
     sentences.register("guardrail", _guardrail_names)
     subjects.register(Subject("rollout", _said_of_rollouts, _rollouts))
-    subjects.register(Subject("transition", _said_of_transitions, _transitions))
+    subjects.register(
+        Subject("transition", _said_of_transitions, _transitions, implied=_unchanged_in_transitions)
+    )
     subjects.register(Subject("approval", _said_of_approvals, _approvals))
     subjects.register(Subject("contributor", _said_of_contributors, _contributors))
     subjects.register(Subject("plan", _said_of_plans, _plans, _plan_of_new_databases))
@@ -65,10 +67,12 @@ _PROPOSED = {
 def _said_of_rollouts(body: Mapping[str, Any]) -> Iterable[Said]:
     if body["action"] == "rollout.draft":
         told = subjects.replayed(body["diff"])
-        yield body["target"]["id"], {"state": "draft"} | _proposed(told)
+        yield body["target"]["id"], {"state": "draft", "stage": 0} | _proposed(told)
     elif _is_move(body):
         told = subjects.replayed(body["diff"])
         said: dict[str, Any] = {name: told[name] for name in ("state", "stage", "version") if name in told}
+        if told["version"] == 2:  # its first move; a rollout begins at version 1, in its first stage
+            said.setdefault("stage", 0)
         fixed = body["evidence"]
         if body["action"] in (*PROPOSING, "rollout.revert") and isinstance(fixed, dict):
             said |= _proposed(fixed)
@@ -103,8 +107,26 @@ def _said_of_transitions(body: Mapping[str, Any]) -> Iterable[Said]:
     for column in ("state", "stage"):
         if column in told:
             said |= {f"before_{column}": told[column]["before"], f"after_{column}": told[column]["after"]}
-    # A rollout begins at version 1, and each transition adds 1.
-    yield f"{body['target']['id']}/{told['version']['after'] - 1}", said
+    yield _transition_name(body), said
+
+
+def _unchanged_in_transitions(body: Mapping[str, Any], told: subjects.Told) -> Iterable[Said]:
+    """A diff has only what changed: a state or stage that it leaves out is the rollout's own, before and after."""
+    if not _is_move(body):
+        return
+    changed = {change["path"][1:] for change in body["diff"]}
+    rollout = told.get("rollout", {}).get(body["target"]["id"]) or {}
+    kept = [column for column in ("state", "stage") if column in rollout and column not in changed]
+    yield (
+        _transition_name(body),
+        {f"{when}_{column}": rollout[column] for column in kept for when in ("before", "after")},
+    )
+
+
+def _transition_name(body: Mapping[str, Any]) -> str:
+    """A rollout begins at version 1, and each transition adds 1."""
+    version = next(change["after"] for change in body["diff"] if change["path"] == "/version")
+    return f"{body['target']['id']}/{version - 1}"
 
 
 def _transitions() -> Rows:

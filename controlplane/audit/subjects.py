@@ -17,6 +17,7 @@ from controlplane.audit import chain
 from controlplane.audit.verify import Finding
 
 Values = Mapping[str, Any]
+Told = Mapping[str, Mapping[str, Values | None]]  # by kind and row
 Said = tuple[str, Values | None]  # a row's name, and its values from now on; None: the row was removed
 UNSAID = object()  # an entry changed the column but does not give its value (older versions did this)
 
@@ -25,13 +26,15 @@ UNSAID = object()  # an entry changed the column but does not give its value (ol
 class Subject:
     """`said` yields the rows of this kind, with values, that an entry's body describes; `rows` yields the stored rows.
 
-    `unsaid` returns the values of rows that every new database contains, which no entry describes.
+    `unsaid` returns the values of rows that every new database contains, which no entry describes. `implied` yields
+    values that an entry leaves out because they did not change, from what the log has said so far of every kind.
     """
 
     kind: str
     said: Callable[[Mapping[str, Any]], Iterable[Said]]
     rows: Callable[[], Iterable[tuple[str, Values]]]
     unsaid: Callable[[str], Values | None] = lambda name: None
+    implied: Callable[[Mapping[str, Any], Told], Iterable[Said]] = lambda body, told: ()
 
 
 _registered: dict[str, Subject] = {}
@@ -67,7 +70,7 @@ class Witness:
             return
         for subject in _registered.values():
             try:
-                told = list(subject.said(body))
+                told = [*subject.said(body), *subject.implied(body, self.expected)]
             except (KeyError, TypeError, AttributeError, ValueError):
                 continue  # a malformed entry is reported elsewhere
             known = self.expected.setdefault(subject.kind, {})

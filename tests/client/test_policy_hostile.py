@@ -215,7 +215,7 @@ EVERYTHING: dict[str, Any] = {
     "batch": False,
     "guard": {"on_evaluation_error": "large", "on_unknown_model": "large"},
 }  # fmt: skip
-VALUES = (
+VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 0.1, 2**64, float("nan"), "", "small", "\ud800", [], [None], [[]], [{}], ["small"],
     [["small"]], [True], {}, {"": None}, {"small": None}, {"small": []}, {"a": {"b": [{}]}},
 )  # fmt: skip

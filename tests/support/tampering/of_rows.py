@@ -200,7 +200,7 @@ OF_ROWS: dict[str, Change] = {
         rollout_label,
         lambda rng, v: rng.choice([s for s in ("scheduled", "completed", "cancelled", "rejected") if s != v]),
     ),
-    "rollout: its stage": column_of(Rollout, "stage", rollout_label, number, version__gt=3),
+    "rollout: its stage": column_of(Rollout, "stage", rollout_label, number),
     "rollout: its version": column_of(Rollout, "version", rollout_label, number, version__gt=1),
     "rollout: its guardrails": column_of(
         Rollout, "guardrails", rollout_label, lambda rng, v: v[1:], version__gt=1
@@ -227,15 +227,10 @@ OF_ROWS: dict[str, Change] = {
         for column in ("event", "reason", "actor_kind", "actor_label")
     },
     "transition: its revision": column_of(Transition, "revision", transition_label, number),
-    "transition: the state after it": column_of(
-        Transition, "after_state", transition_label, text, event="approve"
-    ),
-    "transition: the state before it": column_of(
-        Transition, "before_state", transition_label, text, event="approve"
-    ),
-    "transition: the stage after it": column_of(
-        Transition, "after_stage", transition_label, number, event="advance"
-    ),
+    "transition: the state after it": column_of(Transition, "after_state", transition_label, text),
+    "transition: the state before it": column_of(Transition, "before_state", transition_label, text),
+    "transition: the stage before it": column_of(Transition, "before_stage", transition_label, number),
+    "transition: the stage after it": column_of(Transition, "after_stage", transition_label, number),
     "transition: its number": column_of(Transition, "sequence", transition_label, number),
     "transition: gone": row_gone(Transition, transition_label),
     "transition: one that never was": row_twice(Transition, transition_label, _set(sequence=number)),
@@ -291,7 +286,10 @@ OF_ROWS: dict[str, Change] = {
     "key: one that nobody issued": row_twice(Key, key_label, _set(key_id=text)),
     "membership: its role": column_of(Membership, "role", membership_label, lambda rng, v: "admin"),
     "membership: its environment": column_of(
-        Membership, "environment", membership_label, lambda rng, v: rng.choice(["", "staging"])
+        Membership,
+        "environment",
+        membership_label,
+        lambda rng, v: rng.choice([place for place in ("", "staging", "production") if place != v]),
     ),
     "membership: gone": row_gone(Membership, membership_label),
     "membership: one that nobody granted": row_twice(
