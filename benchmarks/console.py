@@ -1,8 +1,11 @@
-"""Server time and queries of the console's pages: 1,000 workloads, 500 routers, and a rollout of 14 days by minute.
+"""Server time and queries of the console's pages, on an instance that has run for months.
 
-`python -m benchmarks.console [workloads] [days]` on SQLite; with DATABASE_URL on the empty database that it names.
-Times are those of a request through all middleware, the best of several: processor time of this process (including
-SQLite, not PostgreSQL), and elapsed time. Polls are sent with and without their tag.
+1,000 workloads with 90 days of outcomes beside 90, 500 routers, 3,000 rollouts that ended, 60 under way, one of them
+for 90 days by minute, 100,000 audit entries.
+
+`python -m benchmarks.console [workloads] [days]` on SQLite; with DATABASE_URL on the empty database that it names, or
+on one that it has filled before. The times are of a request through all middleware, the best of some: of this process's
+processor (SQLite's included, PostgreSQL's not), and by the clock. A poll is asked without and with its tag.
 """
 
 import os
@@ -12,7 +15,7 @@ import time
 from datetime import timedelta
 
 WORKLOADS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
-DAYS = int(sys.argv[2]) if len(sys.argv) > 2 else 14
+DAYS = int(sys.argv[2]) if len(sys.argv) > 2 else 90
 os.environ["POINTSMAN_VAR"] = tempfile.mkdtemp(prefix="pointsman-console-")
 os.environ["DJANGO_SETTINGS_MODULE"] = "controlplane.settings"
 os.environ["REDIS_URL"] = ""
@@ -23,73 +26,74 @@ import django  # noqa: E402
 django.setup()
 
 from django.conf import settings  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.test.utils import CaptureQueriesContext  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
+from benchmarks.filled.days import insert_days  # noqa: E402
+from benchmarks.filled.log import insert_entries  # noqa: E402
+from benchmarks.filled.rollouts import insert_ended, make_long  # noqa: E402
+from controlplane.access.models import Key  # noqa: E402
 from policies_app.models import Environment, Router, Workload  # noqa: E402
-from rollout_app.console import kept_sums  # noqa: E402
-from rollout_app.models import ArmTotals, Rollout  # noqa: E402
-from rollout_app.review.rollups import mark_changed  # noqa: E402
+from rollout_app.console import kept_sums, presenters  # noqa: E402
+from rollout_app.models import Rollout  # noqa: E402
+from rollout_app.review import rollups  # noqa: E402
 from tests.support import builders  # noqa: E402
-from tests.support.evidence_builders import ledger  # noqa: E402
-from tests.support.people import actor_of, logged_in, running  # noqa: E402
+from tests.support.people import actor_of, logged_in, proposed, running  # noqa: E402
 
-RUNS, ROUTERS = 5, 500
+RUNS, ROUTERS, ENTRIES, ENDED = 5, 500, 100_000, 3_000
+SECONDS, UNDER_WAY, WAITING = 200, 60, 40  # workloads with a second version; rollouts that run, that wait
 POLL = {"HX-Request": "true"}
 
 
-def fill() -> tuple[Environment, Rollout]:
+def fill() -> None:
+    now = timezone.now()
     environment = builders.environment("production")
     teams = [builders.team(f"team-{n}") for n in range(20)]
-    for n in range(WORKLOADS):
-        builders.served(environment, builders.workload(f"workload-{n}", owner=teams[n % 20]))
+    workloads = [builders.workload(f"workload-{n}", owner=teams[n % 20]) for n in range(WORKLOADS)]
+    for workload in workloads:
+        builders.served(environment, workload)
+    add_routers(environment)
+    for workload in workloads[:SECONDS]:
+        builders.version(workload, actor=actor_of("maria"))
+    ada = actor_of("ada")
+    insert_ended(environment, ENDED, DAYS, now, str(ada.id))
+    first, *others = workloads[: UNDER_WAY + WAITING]
+    rollout = running(first, environment)
+    for workload in others[: UNDER_WAY - 1]:
+        running(workload, environment)
+    for workload in others[UNDER_WAY - 1 :]:
+        proposed(workload, environment, by="ada")
+    make_long(rollout, DAYS, now)
+    insert_days(environment, 2 * DAYS, now)
+    rollups.refresh(now)
+    listed = list(Rollout.objects.select_related("workload").only("pk", "workload__name"))
+    insert_entries(ENTRIES, environment.name, listed, now)
+
+
+def add_routers(environment: Environment) -> None:
     now = timezone.now()
     Router.objects.bulk_create(
         Router(environment=environment, instance=f"gateway-{n}", epoch=environment.epoch, revision=WORKLOADS,
                polled_at=now, first_polled_at=now)
         for n in range(ROUTERS)
     )  # fmt: skip
-    workload = Workload.objects.get(name="workload-0")
-    builders.version(workload, actor=actor_of("maria"))
-    return environment, long_rollout(running(workload, environment))
-
-
-def long_rollout(rollout: Rollout) -> Rollout:
-    start = timezone.now().replace(second=0, microsecond=0) - timedelta(days=DAYS)
-    ArmTotals.objects.bulk_create(
-        (
-            ArmTotals(
-                environment=rollout.environment, workload=rollout.workload, rollout=str(rollout.pk), stage=0, arm=arm,
-                version=version, minute=start + timedelta(minutes=n), tasks=50, successes=45, failures=5, cost_n=50,
-                cost_sum=10**9,
-            )
-            for n in range(DAYS * 1_440)
-            for arm, version in (("baseline", 1), ("candidate", 2))
-        ),
-        batch_size=500,
-    )  # fmt: skip
-    hours = (start.replace(minute=0) + timedelta(hours=n) for n in range(DAYS * 24))
-    mark_changed(
-        (rollout.environment_id, rollout.workload_id, hour) for hour in hours
-    )  # as ingest counts them
-    kept = ledger(looks=50).as_dict()
-    Rollout.objects.filter(pk=rollout.pk).update(started_at=start, evidence=kept, evaluated_at=timezone.now())
-    return rollout
 
 
 def first(client: object, address: str) -> None:
-    """The first request of a process, without anything cached."""
+    """A process's first look at it: nothing is kept yet."""
     best = Timed()
     for _ in range(RUNS):
         kept_sums._KEPT.clear()
+        presenters._KEPT.clear()
         best.ask(client, address, {})
     print(f"{'a rollout that this process has not shown yet':56} {best}")
 
 
 class Timed:
-    """The minimum over some requests: milliseconds of processor time and elapsed time."""
+    """The least of some requests: milliseconds of processor time and by the clock."""
 
     def __init__(self) -> None:
         self.cpu = self.clock = float("inf")
@@ -110,26 +114,50 @@ def measured(client: object, name: str, address: str, **headers: str) -> None:
     status = [best.ask(client, address, headers) for _ in range(RUNS)][-1]
     with CaptureQueriesContext(connection) as asked:
         client.get(address, headers=headers)  # type: ignore[attr-defined]
-    print(f"{name:56} {best} {len(asked):8} {'' if status == 200 else status}")
+    print(f"{name:56} {best} {len(asked):8} {'' if status == 200 else status}", flush=True)
+
+
+def pages(rollout: Rollout) -> list[str]:
+    """Every kind of page."""
+    ended = Rollout.objects.filter(state="completed").first()
+    waiting = Rollout.objects.filter(state="scheduled").first()
+    key = Key.objects.first()
+    team = Workload.objects.get(name="workload-0").owner.name
+    of_workload = [
+        "", "edit/", "versions/1/", "versions/new/", "diff/?before=1&after=2", "playground/", "backtest/",
+        "guardrails/", "guardrails/failure/", "production/pin/", "production/serve/", "production/stop/",
+    ]  # fmt: skip
+    others = [
+        "", "spend/", "workloads/", "workloads/?page=7", "workloads/?q=workload-77", "new-workload/",
+        *(f"workloads/workload-0/{page}" for page in of_workload),
+        "rollouts/", "rollouts/?show=ended&page=40", "rollouts/propose/", "rollouts/propose/?workload=workload-150",
+        *(f"rollouts/{rollout.pk}/{page}" for page in ("", "figures/", "blast-radius/", "review/", "roll-back/")),
+        f"rollouts/{ended.pk if ended else ''}/", f"rollouts/{waiting.pk if waiting else ''}/",
+        f"rollouts/{waiting.pk if waiting else ''}/start/",
+        "fleet/", "fleet/production/?page=3", "audit/", "audit/?page=900", "audit/?workload=workload-5&outcome=refused",
+        "audit/?actor=person-7&since=2026-01-01", "audit/90000/", "audit/verify/", "environments/",
+        "environments/production/edit/", "environments/production/freeze/", "models/", "models/import/",
+        "models/openai/gpt-4o-mini/edit/", "plans/", "plans/standard/edit/", "keys/",
+        f"keys/{key.key_id if key else ''}/rotate/", "people/", "teams/", f"teams/{team}/", "changes/",
+        "notifications/", "account/",
+    ]  # fmt: skip
+    return [f"/console/{page}" for page in others]
 
 
 def main() -> None:
     settings.ALLOWED_HOSTS = ["*"]
     call_command("migrate", verbosity=0)
-    _, rollout = fill()
+    if not Environment.objects.exists():
+        fill()
+    Router.objects.update(polled_at=timezone.now())
+    long_one = Rollout.objects.get(workload__name="workload-0", state="running")
     client = logged_in("ada", "admin")
-    page = f"/console/rollouts/{rollout.pk}/"
-    pages = [
-        "/console/", "/console/spend/", "/console/workloads/", "/console/workloads/workload-0/", "/console/rollouts/",
-        page, f"{page}figures/", f"{page}blast-radius/", "/console/fleet/", "/console/audit/", "/console/models/",
-        "/console/keys/", "/console/plans/", "/console/workloads/workload-0/guardrails/failure/",
-    ]  # fmt: skip
-    print(
-        f"{WORKLOADS:,} workloads, {ROUTERS} routers, a rollout of {DAYS} days by minute ({connection.vendor})"
-    )
+    User.objects.filter(username="ada").update(last_login=timezone.now() - timedelta(minutes=1))
+    print(f"{WORKLOADS:,} workloads, {DAYS} days beside {DAYS}, {ROUTERS} routers ({connection.vendor})")
     print(f"{'page':56} {'cpu ms':>8} {'ms':>8} {'queries':>8}")
-    for address in pages:
-        measured(client, address.replace(str(rollout.pk), "ID"), address)
+    for address in pages(long_one):
+        measured(client, address.replace(str(long_one.pk), "LONG")[:56], address)
+    page = f"/console/rollouts/{long_one.pk}/"
     first(client, page)
     tag = client.get(page, headers=POLL).headers["ETag"]
     measured(client, "its poll, something new", page, **POLL)
