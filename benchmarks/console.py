@@ -68,7 +68,9 @@ def fill() -> None:
         proposed(workload, environment, by="ada")
     make_long(rollout, DAYS, now)
     insert_days(environment, 2 * DAYS, now)
-    rollups.refresh(now)
+    while rollups.roll_up(now):  # the long rollout's hours
+        pass
+    rollups.run_on(now)
     listed = list(Rollout.objects.select_related("workload").only("pk", "workload__name"))
     insert_entries(ENTRIES, environment.name, listed, now)
 

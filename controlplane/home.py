@@ -18,7 +18,7 @@ from policies_app.console.fleet import fleets
 from policies_app.console.lookups import environments_of
 from policies_app.four_eyes import pages as changes
 from rollout_app.console.ahead import stories_of
-from rollout_app.console.needs import RolloutNeeds, ended_lately, needs
+from rollout_app.console.needs import SHOWN, RolloutNeeds, ended_lately, needs
 from rollout_app.console.setup.first_steps import first_steps
 from rollout_app.review.attribution import CellChange
 from rollout_app.review.environments import review_environment
@@ -55,6 +55,7 @@ def _now(request: HttpRequest) -> dict[str, Any]:
     waiting_changes = changes.waiting_for(request)
     return {
         "needs": found,
+        "most": SHOWN,
         "heading": _heading(found, len(waiting_changes)),
         "engine": engine_seen(),
         "alarms": alarms(environments),
@@ -73,7 +74,7 @@ def _heading(found: RolloutNeeds, changes: int) -> str:
         (len(found.active), "1 rollout under way", "{} rollouts under way"),
     ):
         if count:
-            return one if count == 1 else many.format(count)
+            return one if count == 1 else many.format(f"{count} or more" if count == SHOWN else count)
     return "All quiet"
 
 

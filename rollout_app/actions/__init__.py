@@ -7,7 +7,7 @@
                 resume_rollout
     rollbacks   roll_back_rollout  abort_rollout  confirm_rolled_back  revert_rollout
     settings    add_plan  edit_plan  remove_plan  set_guardrail  remove_guardrail
-    refusals    refusals  refusal
+    refusals    refusals  refusal  surroundings_of
 
 Each rollout action takes the rollout, the actor and the reason, and returns the updated rollout. Pass an instance to
 act only if the rollout has not changed since you read it; pass an id to act on its current state. When a person
@@ -24,7 +24,15 @@ from rollout_app.actions.approvals import (
     withdraw_approval,
 )
 from rollout_app.actions.proposals import amend_rollout, cancel_rollout, propose_rollout, submit_rollout
-from rollout_app.actions.refusals import APPROVE_STAGE, Refusal, freeze_sentence, refusal, refusals
+from rollout_app.actions.refusals import (
+    APPROVE_STAGE,
+    Refusal,
+    Surroundings,
+    freeze_sentence,
+    refusal,
+    refusals,
+    surroundings_of,
+)
 from rollout_app.actions.rollbacks import (
     abort_rollout,
     confirm_rolled_back,
@@ -44,6 +52,7 @@ from rollout_app.actions.stages import (
 __all__ = [
     "APPROVE_STAGE",
     "Refusal",
+    "Surroundings",
     "abort_rollout",
     "add_plan",
     "advance_rollout",
@@ -72,5 +81,6 @@ __all__ = [
     "standing_approval",
     "start_rollout",
     "submit_rollout",
+    "surroundings_of",
     "withdraw_approval",
 ]

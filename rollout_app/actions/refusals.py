@@ -4,7 +4,7 @@ Each refusal is worded in one place, here or in `approvals`, as the error that t
 check who may act: views check roles, and the approval actions check four eyes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -44,12 +44,43 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What the checks of many rollouts read beside them, read in four queries (`surroundings_of`)."""
+
+    environments: Mapping[int, Environment]
+    assignments: Mapping[tuple[int, int], Assignment]
+    enabled_models: frozenset[str]
+    active: frozenset[tuple[int, int]]  # (environment, workload) with a rollout under way
+
+
+def surroundings_of(rollouts: Iterable[Rollout]) -> Surroundings:
+    places = {(rollout.environment_id, rollout.workload_id) for rollout in rollouts}
+    environments, workloads = {place[0] for place in places}, {place[1] for place in places}
+    here = {"environment__in": environments, "workload__in": workloads}
+    served = (
+        Assignment.objects.filter(**here).select_related("baseline").defer("fragment", "baseline__canonical")
+    )
+    under_way = Rollout.objects.filter(**here, state__in=[state.value for state in ACTIVE]).order_by()
+    return Surroundings(
+        environments=Environment.objects.in_bulk(environments),
+        assignments={(a.environment_id, a.workload_id): a for a in served},
+        enabled_models=frozenset(Model.objects.filter(enabled=True).values_list("name", flat=True)),
+        active=frozenset(under_way.values_list("environment_id", "workload_id")),
+    )
+
+
+@dataclass(frozen=True)
 class _Situation:
-    """A rollout and its surroundings, read from the database only when a check needs them."""
+    """A rollout and its surroundings, read from the database only when a check needs them and `known` has not."""
 
     rollout: Rollout
     event: str
     now: datetime
+    known: Surroundings | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.rollout.environment_id, self.rollout.workload_id
 
     @property
     def state(self) -> State:
@@ -57,11 +88,18 @@ class _Situation:
 
     @cached_property
     def environment(self) -> Environment:
-        return fresh_environment(self.rollout)
+        found = self.known and self.known.environments.get(self.rollout.environment_id)
+        return found or fresh_environment(self.rollout)
 
     @cached_property
     def assignment(self) -> Assignment:
-        return served_assignment(self.rollout.environment_id, self.rollout.workload_id)
+        found = self.known and self.known.assignments.get(self.place)
+        return found or served_assignment(*self.place)
+
+    @property
+    def needs_approval(self) -> bool:
+        """As `approvals.needs_approval`, by the environment that is known."""
+        return self.rollout.four_eyes or self.environment.four_eyes
 
     @property
     def next_stage(self) -> int:
@@ -77,9 +115,9 @@ def refusals(rollout: Rollout, now: datetime) -> dict[str, Refusal | None]:
     return {event: refusal(rollout, event, now) for event in _CHECKS}
 
 
-def refusal(rollout: Rollout, event: str, now: datetime) -> Refusal | None:
-    """Return the first refusal of `event`, or None if it is possible now."""
-    situation = _Situation(rollout, event, now)
+def refusal(rollout: Rollout, event: str, now: datetime, known: Surroundings | None = None) -> Refusal | None:
+    """Return the first refusal of `event`, or None if it is possible now. `known`: to ask of many rollouts."""
+    situation = _Situation(rollout, event, now, known)
     at_point, conditions = _CHECKS[event]
     for checks, by_state in ((at_point, True), (conditions, False)):
         if error := _first_error(situation, checks):
@@ -176,11 +214,13 @@ def _completed_lately(s: _Situation) -> None:
 
 
 def _start_is_approved(s: _Situation) -> None:
-    start_approvals(s.rollout)
+    if s.needs_approval:
+        needed_approvals(s.rollout)
 
 
 def _same_terms(s: _Situation) -> None:
-    require_same_terms(s.rollout)
+    if s.needs_approval:
+        require_same_terms(s.rollout)
 
 
 def _no_freeze(s: _Situation) -> None:
@@ -216,14 +256,14 @@ def _no_pin(s: _Situation) -> None:
 
 def _no_other_active(s: _Situation) -> None:
     """A hint for the page. The partial unique index makes the decision."""
-    if active_elsewhere(s.rollout):
+    if (s.place in s.known.active and s.state not in ACTIVE) if s.known else active_elsewhere(s.rollout):
         raise another_is_active(s.rollout)
 
 
 def _models_enabled(s: _Situation) -> None:
     """A model may have been disabled after the version was written."""
     names = {entry["model"] for entry in s.rollout.candidate.document["models"].values()}
-    enabled = Model.objects.filter(name__in=names, enabled=True).values_list("name", flat=True)
+    enabled = s.known.enabled_models if s.known else _enabled(names)
     if missing := sorted(names.difference(enabled)):
         several = len(missing) > 1
         raise Conflict(
@@ -231,6 +271,10 @@ def _models_enabled(s: _Situation) -> None:
             f"disabled in the catalogue: enable {'them' if several else 'it'}, or write a version without "
             f"{'them' if several else 'it'}."
         )
+
+
+def _enabled(names: Iterable[str]) -> Iterable[str]:
+    return Model.objects.filter(name__in=names, enabled=True).values_list("name", flat=True)
 
 
 def _somebody_approved(s: _Situation) -> None:

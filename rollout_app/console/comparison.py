@@ -1,19 +1,23 @@
 """Both arms of a rollout side by side, in total and over time. Reads only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
-from django.db.models import Func, IntegerField, Sum
+from django.db.models import Func, IntegerField, Q, QuerySet, Sum
 from django.utils import timezone
 
 from controlplane.web.display import NONE, count, money, percent, points, signed
 from rollout_app.console.charts import LineChart
-from rollout_app.console.kept_sums import kept_slots
+from rollout_app.console.kept_sums import STAMPED_BEFORE, kept_slots
 from rollout_app.models import ArmTotals, Rollout
+from rollout_app.review import reading
+from rollout_app.review.models import DayOutcomes
 
 _DAY, _LONG = timedelta(days=1), timedelta(hours=3)
+_DAY_S = 86_400
 _POINTS = 36  # per line
 _TASKS = 50  # minimum per point
 ARMS = ("baseline", "candidate")
@@ -103,13 +107,52 @@ def _slots(rollout: Rollout) -> dict[int, dict[str, ArmFigures]]:
     length = _length(rollout)
     if length < _LONG:
         return _sums(rollout, 60)
-    seconds = 3_600 if length < 14 * _DAY else 86_400
+    seconds = 3_600 if length < 14 * _DAY else _DAY_S
     return kept_slots(rollout, "arms", seconds, lambda since: _sums(rollout, seconds, since))
 
 
 def _sums(rollout: Rollout, seconds: int, since: datetime | None = None) -> dict[int, dict[str, ArmFigures]]:
-    """Sum the minutes from `since` on, in one query."""
+    """Sum the minutes from `since` on. By day, days that were rolled up have their sums already."""
     rows = ArmTotals.of_rollout(rollout).filter(**({"minute__gte": since} if since else {}))
+    if seconds != _DAY_S:
+        return _of_minutes(rows, seconds)
+    days = _rolled_days(rollout, since)
+    return _of_days(rollout, days) | _of_minutes(rows.filter(_outside(days)), seconds)
+
+
+def _rolled_days(rollout: Rollout, since: datetime | None) -> list[date]:
+    """Return the whole days whose sums hold."""
+    start = since or (rollout.started_at or rollout.created_at) - STAMPED_BEFORE
+    return list(reading.sources(rollout.environment, rollout.workload, start, timezone.now()).days)
+
+
+def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmFigures]]:
+    place = {"environment": rollout.environment, "workload": rollout.workload, "rollout": str(rollout.pk)}
+    rows = DayOutcomes.objects.filter(**place, day__in=days).order_by().values("arm", "day")
+    found: dict[int, dict[str, ArmFigures]] = {}
+    for row in rows.annotate(**{f"{n}_": Sum(n) for n in _SUMS if n != "ungraded"}):
+        row["ungraded_"] = row["tasks_"] - row["successes_"] - row["failures_"]
+        found.setdefault(int(_midnight(row["day"]).timestamp()), {})[row["arm"]] = ArmFigures.of_row(row)
+    return found
+
+
+def _outside(days: Sequence[date]) -> Q:
+    """The minutes of other days: a rollout's rolled up days follow each other but for a few."""
+    if not days:
+        return Q()
+    outside = Q(minute__lt=_midnight(days[0])) | Q(minute__gte=_midnight(days[-1]) + _DAY)
+    for before, after in pairwise(days):
+        if after - before > _DAY:
+            outside |= Q(minute__gte=_midnight(before) + _DAY, minute__lt=_midnight(after))
+    return outside
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _of_minutes(rows: QuerySet[ArmTotals], seconds: int) -> dict[int, dict[str, ArmFigures]]:
+    """One query."""
     grouped = rows.annotate(slot=_Slot("minute", seconds=seconds)).values("arm", "slot").order_by("slot")
     found: dict[int, dict[str, ArmFigures]] = {}
     for row in grouped.annotate(**{f"{n}_": Sum(n) for n in _SUMS}):

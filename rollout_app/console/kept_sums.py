@@ -17,7 +17,7 @@ from rollout_app.review.models import HourState
 T = TypeVar("T")
 Read = Callable[[datetime | None], dict[int, T]]
 # A router may stamp a minute before the start: ingest accepts minutes up to 7 days old.
-_STAMPED_BEFORE = timedelta(days=8)
+STAMPED_BEFORE = timedelta(days=8)
 _KEPT_AT_MOST = 200
 
 
@@ -52,7 +52,7 @@ def kept_slots(rollout: Rollout, name: str, seconds: int, read: Read[T]) -> dict
 
 
 def _changes(rollout: Rollout) -> dict[datetime, int]:
-    since = (rollout.started_at or timezone.now()) - _STAMPED_BEFORE
+    since = (rollout.started_at or timezone.now()) - STAMPED_BEFORE
     rows = HourState.objects.filter(
         environment=rollout.environment_id, workload=rollout.workload_id, hour__gte=since
     )

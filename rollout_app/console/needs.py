@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import islice
 
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
@@ -12,11 +13,13 @@ from controlplane.web.pages import person
 from rollout_app import actions
 from rollout_app.console.rollout_actions import ROLLOUT_ACTIONS, may_approve, why_not
 from rollout_app.console.views import visible
-from rollout_app.engine.states import ACTIVE, ENDED, Event, State
+from rollout_app.engine.states import ACTIVE, Event, State
 from rollout_app.models import Rollout
 
 _NEWS = timedelta(days=7)
-_SHOWN = 50  # per list; the page of rollouts shows all
+SHOWN = 20  # per list; the page of rollouts shows all
+_ASKED = 200  # rollouts of which it is asked what the person may do
+_IDLE = {State.AWAITING_APPROVAL, State.SCHEDULED}
 _GONE_BACK = {State.ROLLED_BACK, State.ABORTED, State.REJECTED}
 
 
@@ -31,21 +34,29 @@ class RolloutNeeds:
 
 
 def needs(request: HttpRequest) -> RolloutNeeds:
-    seen = visible(request)
-    open_ones = list(seen.exclude(state__in=sorted(ENDED)).order_by("state", "-created_at")[: 4 * _SHOWN])
+    """Return at most `SHOWN` of each; whether a start is possible is asked until enough are found."""
+    seen, now = visible(request), clock.now()
+    active = list(seen.filter(state__in=sorted(ACTIVE)).order_by("state", "-created_at")[:_ASKED])
+    written = seen.defer(None).defer(
+        "evidence", "baseline__canonical"
+    )  # a start looks at the candidate's models
+    idle = list(written.filter(state__in=sorted(_IDLE)).order_by("state", "-created_at")[:_ASKED])
+    known = actions.surroundings_of([*active, *idle])
+    waiting = (each for each in [*idle, *active] if may_approve(request, each, now, known))
+    ready = (each for each in idle if _may_start(request, each, now, known))
     return RolloutNeeds(
-        waiting=[rollout for rollout in open_ones if may_approve(request, rollout)][:_SHOWN],
-        ready=[rollout for rollout in open_ones if _may_start(request, rollout)][:_SHOWN],
-        mine=list(_mine(request, seen, open_ones)),
-        active=[rollout for rollout in open_ones if State(rollout.state) in ACTIVE][:_SHOWN],
+        waiting=list(islice(waiting, SHOWN)),
+        ready=list(islice(ready, SHOWN)),
+        mine=list(_mine(request, seen, [*active, *idle])),
+        active=active[:SHOWN],
     )
 
 
-def _may_start(request: HttpRequest, rollout: Rollout) -> bool:
+def _may_start(request: HttpRequest, rollout: Rollout, now: datetime, known: actions.Surroundings) -> bool:
     """Return whether it only waits for this person to start it."""
     if rollout.state != State.SCHEDULED or rollout.scheduled_for is not None:
         return False
-    refusal = actions.refusal(rollout, Event.START, clock.now())
+    refusal = actions.refusal(rollout, Event.START, now, known)
     return not why_not(request, rollout, ROLLOUT_ACTIONS["start"], refusal)
 
 

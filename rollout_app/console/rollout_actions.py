@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
@@ -279,11 +280,12 @@ def why_not(
     return refusal.sentence.rstrip(".") if refusal else ""
 
 
-def may_approve(request: HttpRequest, rollout: Rollout) -> bool:
+def may_approve(
+    request: HttpRequest, rollout: Rollout, now: datetime, known: actions.Surroundings | None = None
+) -> bool:
     """Return whether this person can give an approval that the rollout waits for, of its start or its next stage."""
-    now = clock.now()
     for action in (ROLLOUT_ACTIONS[name] for name in ("approve", "approve-stage")):
-        refusal = actions.refusal(rollout, action.refused_as, now)
+        refusal = actions.refusal(rollout, action.refused_as, now, known)
         if refusal is None and not why_not(request, rollout, action, refusal):
             return True
     return False

@@ -12,11 +12,14 @@ from django.utils import timezone
 from controlplane.core.actors import SYSTEM
 from policies_app.actions import pin
 from policies_app.models import Environment, Workload
+from rollout_app.console import kept_sums
 from rollout_app.console.comparison import compare_arms
 from rollout_app.console.presenters import shadow_figures
 from rollout_app.models import ArmTotals, Rollout
 from rollout_app.outcomes.minute_totals import stamped
+from rollout_app.review import rollups
 from rollout_app.review.rollups import hour_of, mark_changed
+from tests.support.outcomes import outcome
 from tests.support.pages import text
 from tests.support.people import People, approve_stage, running
 
@@ -70,6 +73,24 @@ def test_unchanged_days_are_not_read_again(long_one: Rollout) -> None:
         assert tasks(long_one) == whole
     sums = [query["sql"] for query in asked if "SUM(" in query["sql"]]
     assert len(sums) == 1 and '"minute" >=' in sums[0]
+
+
+def test_days_that_are_rolled_up_are_read_from_their_sums(long_one: Rollout) -> None:
+    """They say the same as the minutes, of which only the other days' are read; a late report undoes a day's."""
+    for total in ArmTotals.objects.all():
+        figures = {"tasks": total.tasks, "success": total.successes / total.tasks, "cost": 9}
+        place = {"rollout": total.rollout, "stage": total.stage, "arm": total.arm, "version": total.version}
+        outcome(long_one.environment, long_one.workload, total.minute, **figures, **place)
+    whole = tasks(long_one)
+    kept_sums._KEPT.clear()
+    while rollups.roll_up():
+        pass
+    old = ArmTotals.objects.filter(arm="candidate").order_by("minute")[100]
+    ArmTotals.objects.filter(minute__date=old.minute.date()).delete()  # only the day's sums are left
+    assert tasks(long_one) == whole
+    kept_sums._KEPT.clear()
+    mark_changed([(long_one.environment_id, long_one.workload_id, hour_of(old.minute))])
+    assert tasks(long_one) != whole
 
 
 def test_a_rollout_without_hourly_counts_shows_its_newest_minutes(long_one: Rollout) -> None:

@@ -1,0 +1,63 @@
+"""Home asks the database the same few questions, however many rollouts wait or run."""
+
+from typing import Any
+
+from django.urls import reverse
+
+from controlplane.core import clock
+from controlplane.core.actors import SYSTEM
+from policies_app import actions as policies
+from policies_app.models import Environment, Workload
+from rollout_app import actions
+from rollout_app.models import Rollout
+from tests.support import builders
+from tests.support.pages import text
+from tests.support.people import People, actor_of, proposed, running
+
+MANY = 21
+
+
+def ready(environment: Environment, name: str) -> Rollout:
+    workload = builders.workload(name)
+    builders.served(environment, workload)
+    builders.version(workload, actor=actor_of("maria"))
+    return proposed(workload, environment)
+
+
+def test_many_rollouts_are_no_more_queries(people: People, django_assert_max_num_queries: Any) -> None:
+    staging = builders.environment("staging")
+    for n in range(MANY):
+        ready(staging, f"workload-{n}")
+    client = people("tom", "operator")
+    with django_assert_max_num_queries(40):
+        page = text(client.get(reverse("console:index")))
+    assert "20 or more rollouts are ready to start" in page
+    assert "The newest 20 are shown" in page
+
+
+def test_what_waits_is_not_crowded_out_and_crowds_nothing_out(people: People, monkeypatch: Any) -> None:
+    monkeypatch.setattr("rollout_app.console.needs._ASKED", 1)
+    staging = builders.environment("staging")
+    for name in ("alpha", "beta"):
+        ready(staging, name)
+    started = ready(staging, "gamma")
+    actions.start_rollout(started, actor=SYSTEM, reason="now")
+    page = text(people("tom", "operator").get(reverse("console:index")))
+    assert "gamma: v1" in page and "beta: v1" in page
+
+
+def test_asked_together_the_answers_are_those_of_each_alone(
+    production: Environment, summaries: Workload
+) -> None:
+    staging = builders.environment("staging")
+    rollouts = [proposed(summaries, production), ready(staging, "ready"), ready(staging, "pinned")]
+    policies.pin(rollouts[2].workload.assignments.get(), "large", actor=SYSTEM, reason="incident 231")
+    rollouts.append(ready(staging, "twice"))
+    rollouts.append(running(rollouts[-1].workload, staging))
+    model = builders.catalogue()["openai/gpt-4o-mini"]
+    policies.edit_model(model, actor=SYSTEM, reason="retired", enabled=False)
+    now, known = clock.now(), actions.surroundings_of(rollouts)
+    for rollout in rollouts:
+        alone = actions.refusals(rollout, now)
+        assert {event: actions.refusal(rollout, event, now, known) for event in alone} == alone
+        assert any(alone.values())
