@@ -35,7 +35,9 @@ from django.utils import timezone  # noqa: E402
 from benchmarks.filled.days import insert_days  # noqa: E402
 from benchmarks.filled.log import insert_entries  # noqa: E402
 from benchmarks.filled.rollouts import insert_ended, make_long  # noqa: E402
+from controlplane.access.actions import issue_key  # noqa: E402
 from controlplane.access.models import Key  # noqa: E402
+from controlplane.core.actors import SYSTEM  # noqa: E402
 from policies_app.models import Environment, Router, Workload  # noqa: E402
 from rollout_app.console import kept_sums, presenters  # noqa: E402
 from rollout_app.models import Rollout  # noqa: E402
@@ -123,14 +125,14 @@ def pages(rollout: Rollout) -> list[str]:
     """Every kind of page."""
     ended = Rollout.objects.filter(state="completed").first()
     waiting = Rollout.objects.filter(state="scheduled").first()
-    key = Key.objects.first()
+    key = Key.objects.first() or issue_key("router", "production", "the gateway", actor=SYSTEM)[0]
     team = Workload.objects.get(name="workload-0").owner.name
     of_workload = [
         "", "edit/", "versions/1/", "versions/new/", "diff/?before=1&after=2", "playground/", "backtest/",
         "guardrails/", "guardrails/failure/", "production/pin/", "production/serve/", "production/stop/",
     ]  # fmt: skip
     others = [
-        "", "spend/", "workloads/", "workloads/?page=7", "workloads/?q=workload-77", "new-workload/",
+        "", "spend/", "stories/", "workloads/", "workloads/?page=7", "workloads/?q=workload-77", "new-workload/",
         *(f"workloads/workload-0/{page}" for page in of_workload),
         "rollouts/", "rollouts/?show=ended&page=40", "rollouts/propose/", "rollouts/propose/?workload=workload-150",
         *(f"rollouts/{rollout.pk}/{page}" for page in ("", "figures/", "blast-radius/", "review/", "roll-back/")),
@@ -140,7 +142,7 @@ def pages(rollout: Rollout) -> list[str]:
         "audit/?actor=person-7&since=2026-01-01", "audit/90000/", "audit/verify/", "environments/",
         "environments/production/edit/", "environments/production/freeze/", "models/", "models/import/",
         "models/openai/gpt-4o-mini/edit/", "plans/", "plans/standard/edit/", "keys/",
-        f"keys/{key.key_id if key else ''}/rotate/", "people/", "teams/", f"teams/{team}/", "changes/",
+        f"keys/{key.key_id}/rotate/", "people/", "teams/", f"teams/{team}/", "changes/",
         "notifications/", "account/",
     ]  # fmt: skip
     return [f"/console/{page}" for page in others]

@@ -131,8 +131,9 @@ def _of_days(rollout: Rollout, days: Sequence[date]) -> dict[int, dict[str, ArmF
     rows = DayOutcomes.objects.filter(**place, day__in=days).order_by().values("arm", "day")
     found: dict[int, dict[str, ArmFigures]] = {}
     for row in rows.annotate(**{f"{n}_": Sum(n) for n in _SUMS if n != "ungraded"}):
-        row["ungraded_"] = row["tasks_"] - row["successes_"] - row["failures_"]
-        found.setdefault(int(_midnight(row["day"]).timestamp()), {})[row["arm"]] = ArmFigures.of_row(row)
+        sums: dict[str, Any] = dict(row)
+        sums["ungraded_"] = sums["tasks_"] - sums["successes_"] - sums["failures_"]
+        found.setdefault(int(_midnight(sums["day"]).timestamp()), {})[sums["arm"]] = ArmFigures.of_row(sums)
     return found
 
 

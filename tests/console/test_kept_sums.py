@@ -78,9 +78,11 @@ def test_unchanged_days_are_not_read_again(long_one: Rollout) -> None:
 def test_days_that_are_rolled_up_are_read_from_their_sums(long_one: Rollout) -> None:
     """They say the same as the minutes, of which only the other days' are read; a late report undoes a day's."""
     for total in ArmTotals.objects.all():
-        figures = {"tasks": total.tasks, "success": total.successes / total.tasks, "cost": 9}
-        place = {"rollout": total.rollout, "stage": total.stage, "arm": total.arm, "version": total.version}
-        outcome(long_one.environment, long_one.workload, total.minute, **figures, **place)
+        fields: dict[str, Any] = {
+            name: getattr(total, name) for name in ("tasks", "rollout", "stage", "arm", "version")
+        }
+        success = total.successes / total.tasks
+        outcome(long_one.environment, long_one.workload, total.minute, success=success, cost=9, **fields)
     whole = tasks(long_one)
     kept_sums._KEPT.clear()
     while rollups.roll_up():
