@@ -62,8 +62,8 @@ def test_nothing_is_nought(empty: Any) -> None:
 
 def test_nothing_adds_nothing() -> None:
     """The neutral element of each sum, seen on sums whose fields are all different."""
-    counted: list[Any] = list(range(1, 19))
-    arm = ArmSums(*counted, GradedCosts(1, 2, 3, 4.0, 5, 6), (7, 8, 9), 70)
+    figures: list[Any] = [*range(1, 19), GradedCosts(1, 2, 3, 4.0, 5, 6), (7, 8, 9), 70]
+    arm = ArmSums(*figures)
     assert arm + ArmSums() == ArmSums() + arm == arm
     shadow = ShadowSums(9, 8, 7, 6, 5, 4, 3, 2)
     mirror = MirrorSums(*range(1, 10))
