@@ -132,7 +132,7 @@ def pages(rollout: Rollout) -> list[str]:
         "guardrails/", "guardrails/failure/", "production/pin/", "production/serve/", "production/stop/",
     ]  # fmt: skip
     others = [
-        "", "spend/", "stories/", "workloads/", "workloads/?page=7", "workloads/?q=workload-77", "new-workload/",
+        "", "spend/", "workloads/", "workloads/?page=7", "workloads/?q=workload-77", "new-workload/",
         *(f"workloads/workload-0/{page}" for page in of_workload),
         "rollouts/", "rollouts/?show=ended&page=40", "rollouts/propose/", "rollouts/propose/?workload=workload-150",
         *(f"rollouts/{rollout.pk}/{page}" for page in ("", "figures/", "blast-radius/", "review/", "roll-back/")),

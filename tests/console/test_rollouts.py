@@ -191,7 +191,7 @@ def test_home_shows_active_rollouts_and_changes(
     rollout = running(summaries, production)
     Rollout.objects.filter(pk=rollout.pk).update(hold_sentence="calibrating")
     client = people("tom", "viewer")
-    with django_assert_max_num_queries(31):
+    with django_assert_max_num_queries(32):
         page = text(client.get("/console/"))
     assert "1 rollout under way" in page
     assert "On hold: calibrating" in page
