@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Compute a rollout's verdicts again, with nothing but Python: recompute_verdicts.py ROLLOUT.json VERDICTS.json
+"""Recompute a rollout's verdicts, using only Python's standard library.
 
-ROLLOUT.json is the answer of /api/v1/rollouts/<id>, VERDICTS.json that of …/verdicts?look=7 (or a list of its rows).
-The formulas are those of statistics.md; nothing here is taken from the engine. Prints each row with what was stored and
-what comes out, and ends with 1 if any differs.
+Usage: recompute_verdicts.py ROLLOUT.json VERDICTS.json
+
+ROLLOUT.json is the response of /api/v1/rollouts/<id>, VERDICTS.json that of …/verdicts?look=7 (or a list of its rows).
+The formulas are those of statistics.md; no code is shared with the engine. Prints each row, with the stored and the
+computed value where they differ. The exit status is 1 if any row differs.
 """
 
 import json
@@ -23,14 +25,14 @@ LEAST_COSTS, APART = 50, 0.5
 
 
 def ln_sum(terms):
-    """ln of the weighted sum of e-values, from (weight, ln E); None of nothing."""
+    """Return ln of the weighted sum of e-values, given as (weight, ln E), or None if there are none."""
     terms = [(w, x) for w, x in terms if x is not None and w > 0]
     top = max((x for _, x in terms), default=None)
     return None if top is None else top + math.log(sum(w * math.exp(x - top) for w, x in terms))
 
 
 def compute(rollout, row):
-    """(result, estimate, ln E harm, ln E safe, margin of the next stage, ln E counted) of one row."""
+    """Return (result, estimate, ln E harm, ln E safe, margin of the next stage, ln E counted) of one row."""
     data, stages = row["data"], rollout["stages"]
     measure = (Ratio if data["metric"] in RATIOS else Rate)(data, rollout["reference"])
     after = stages[row["stage"] + 1] if row["stage"] + 1 < len(stages) else None
@@ -38,7 +40,7 @@ def compute(rollout, row):
     margin = measure.margin(share / (after or {}).get("tolerance", 1.0))
     parts = [(part["weight"], *measure.part(part["name"]), part) for part in data["parts"]]
     harm = ln_sum((w, x) for w, x, _, _ in parts) if parts else 0.0
-    # What was set aside counts for nothing, whatever its own estimate.
+    # A guardrail that was set aside does not count, whatever its own estimate.
     aside = data["note"] and not any(part["counted"] for part in data["parts"])
     counted = None if aside else ln_sum((w, x) for w, x, yes, _ in parts if yes)
     estimate = measure.estimate("all")
@@ -53,7 +55,7 @@ def compute(rollout, row):
 
 
 class Missing:
-    """What one arm misses beyond the other, z standard errors towards nothing: share e, tasks K, and whose."""
+    """The excess of missing data in one arm, z standard errors towards 0: its share e, its tasks K, and the arm."""
 
     def __init__(self, sums, z, deff):
         self.e, self.k, self.candidate = 0.0, 0.0, True
@@ -73,7 +75,7 @@ class Measure:
         self.metric, self.d, self.deff = data["metric"], data["margin"], data["deff"]
         self.bound, self.weight = data["name"] != data["metric"], data["weight"]
         self.sums, self.differing, self.reference = dict(data["sums"]), data["differing"], reference
-        # A bound is the candidate's alone: no other arm's units to be compared with.
+        # A bound applies to the candidate alone, so its units are not compared with those of the baseline.
         self.shift = {} if self.bound else data["success_shift"]
 
     def missing(self, name, z):
@@ -92,11 +94,11 @@ class Measure:
         return ln_sum((w, x / deff) for x, w in zip(llrs, weights, strict=True))
 
     def above(self, sums, psi):
-        """Against "odds ratio <= psi"."""
+        """Return ln E against "odds ratio <= psi"."""
         llr = dict(map(tuple, sums["llr"]))
         if psi <= 1:
             ln_e = self.mixture([llr[p] for p, _ in HARM], [w for _, w in HARM], self.deff)
-            # Only rows of earlier versions have a gain.
+            # Only rows from earlier releases have a gain.
             return ln_e + (sums.get("gain", 0.0) if self.deff <= 1 else 0.0)
         grid = [(p, w) for p, w in HARM if p > psi]
         if not grid:
@@ -106,7 +108,7 @@ class Measure:
 
 
 def shifted_odds(pc, missing):
-    """The odds ratio that equal arms would show if all that is missing beyond the other arm went the best way."""
+    """Return the odds ratio that equal arms would show in the best case for the excess of missing data."""
     e = missing.e
     if not e or not 0 < pc < 1:
         return 1.0
@@ -115,7 +117,7 @@ def shifted_odds(pc, missing):
 
 
 def at(llr, psi):
-    """The log likelihood ratio at any odds ratio: a cubic in ln psi through the four nearest points."""
+    """Interpolate the log likelihood ratio at any odds ratio: a cubic in ln psi through the four nearest points."""
     points = []
     for p, x in sorted([(1.0, 0.0), *((p, x) for p, x in llr if x > -1e6 and p != 1.0)]):
         if not points or math.log(p) - points[-1][0] > 1e-3:
@@ -131,7 +133,7 @@ def at(llr, psi):
 
 
 class Rate(Measure):
-    """x bad of n, against the concurrent baseline or (`…_bound`) a bound."""
+    """A rate, x bad of n tasks, compared with the concurrent baseline or (`…_bound`) with a bound."""
 
     def __init__(self, data, reference):
         super().__init__(data, reference)
@@ -155,7 +157,7 @@ class Rate(Measure):
         return self.sums[name]["candidate"]["n"] + self.sums[name]["baseline"]["n"]
 
     def part(self, name):
-        """(ln E of harm, whether it counts)."""
+        """Return (ln E of harm, whether it counts)."""
         if name == "later":
             return 0.0, False
         if name == "shift":
@@ -223,7 +225,7 @@ class Rate(Measure):
 
 
 class Ratio(Measure):
-    """Cost per success or mean quality, against the concurrent baseline or a bound."""
+    """Cost per success or mean quality, compared with the concurrent baseline or with a bound."""
 
     def __init__(self, data, reference):
         super().__init__(data, reference)
@@ -293,7 +295,10 @@ class Ratio(Measure):
         return estimate if estimate is None or not shift else (1 + estimate) * math.exp(shift) - 1
 
     def error(self, name):
-        """Squared errors of ln ratio: as observed, and for a claim of safety. No arm varies by less than 1/n."""
+        """Return the squared errors of ln ratio: as observed, and for a claim of safety.
+
+        The variance of an arm is at least 1/n.
+        """
         sums = self.sums[name]
         t, c = sums["candidate"], sums["baseline"]
         if self.bound:
@@ -320,7 +325,7 @@ class Ratio(Measure):
         return max(max(0.0, spread) / r**2 * n / (n - 1), 1 / n)
 
     def lost(self, name, safe):
-        """What to add, harm counted up, for what is missing: in the worst case if `safe`, else in the best."""
+        """Return the correction of ln ratio for missing data (positive is harm): worst case if `safe`, else best."""
         missing, sums = self.missing(name, 2.0 if safe else 1.0), self.sums[name]
         if not missing.e or (self.bound and not missing.candidate):
             return 0.0
@@ -372,7 +377,7 @@ class Ratio(Measure):
         return estimate * (self.share() if name == "differing" else 1.0) >= self.d
 
     def share(self):
-        """The differing tasks' share of the baseline's cost, or of its successes: the greater."""
+        """Return the differing tasks' share of the baseline's cost or of its successes, whichever is greater."""
         ours, whole = self.sums["differing"]["baseline"], self.sums["all"]["baseline"]
         return (
             min(1.0, max(ours["y"] / whole["y"], ours["d"] / whole["d"]))
@@ -417,7 +422,7 @@ class Ratio(Measure):
         return self.evidence(shown, error[1], 0.05)
 
     def evidence(self, shown, error, alpha):
-        """The one-sided normal mixture against "shown <= 0"."""
+        """Return ln E of the one-sided normal mixture against "shown <= 0"."""
         v = 1 / error
         rho = 500 / self.v_ref / (-lambert(-((2 * alpha) ** 2) / math.e) - 1)
         z = shown * v / math.sqrt(v + rho)
@@ -435,14 +440,14 @@ class Ratio(Measure):
 
 
 def ln_phi(z):
-    """ln of the standard normal distribution function; far out by its asymptotic series."""
+    """Return ln of the standard normal distribution function. Far in the tail, use its asymptotic series."""
     if z > -30:
         return math.log(0.5 * math.erfc(-z / math.sqrt(2)))
     return -z * z / 2 - math.log(-z * math.sqrt(2 * math.pi)) + math.log1p(-1 / z**2 + 3 / z**4)
 
 
 def along(curve, x, of, to):
-    """What lies at x on the curve of (true, capped) factors: straight between logarithms, in proportion beyond."""
+    """Read the curve of (true, capped) factors at x: linear in the logarithms, proportional beyond its ends."""
     if not curve:
         return x
     above = next((i for i, point in enumerate(curve) if point[of] >= x), len(curve))
@@ -458,7 +463,7 @@ def along(curve, x, of, to):
 
 
 def lambert(x):
-    """The lower branch of Lambert's W: w e^w = x with w <= -1, by halving."""
+    """Return the lower branch of Lambert's W (w e^w = x with w <= -1), by bisection."""
     low, high = -800.0, -1.0
     for _ in range(200):
         middle = (low + high) / 2
@@ -473,7 +478,7 @@ def same(stored, computed):
 
 
 def differences(rollout, row):
-    """What was stored and does not come out, by name."""
+    """Return the values that differ, by name: (stored, computed)."""
     result, *figures = compute(rollout, row)
     names = ("estimate", "log_e_harm", "log_e_safe", "stage_margin", "log_e_counted")
     found = {} if result == row["verdict"] else {"verdict": (row["verdict"], result)}

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Verify an exported audit log with nothing but Python: verify_audit.py EXPORT.jsonl [CHECKPOINTS]
+"""Verify an exported audit log, using only Python's standard library: verify_audit.py EXPORT.jsonl [CHECKPOINTS]
 
-body = the entry's bytes                leaf = SHA-256(0x00 || body)
+body = the bytes of the entry           leaf = SHA-256(0x00 || body)
 H0 = SHA-256("pointsman.audit.v1.genesis" 0x00 || chain id)
 Hn = SHA-256("pointsman.audit.v1" 0x00 || H(n-1) || leaf)
-Checkpoints (var/checkpoints) are compared by number and hash; any signed-note tool checks their signatures.
+Checkpoints (var/checkpoints) are compared by number and hash. Check their signatures with any signed-note tool.
 """
 
 import base64
