@@ -1,8 +1,8 @@
-"""`manage.py backtest` of a million recorded tasks: seconds and memory of a fresh process, from CSV and from Parquet.
+"""`manage.py backtest` on a million recorded tasks: seconds and memory of a fresh process, from CSV and from Parquet.
 
 `python benchmarks/backtest.py [rows] [folder]`. The folder keeps the files for another run. Each row is a task with the
 outcomes of two models: three request inputs, success, cost, confidence and latency; one in a hundred has no outcome of
-the strong model. Memory is the process's peak (ru_maxrss), with Django and all libraries in it.
+the strong model. Memory is the process's peak (ru_maxrss), including Django and all libraries.
 """
 
 import csv

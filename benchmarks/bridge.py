@@ -3,8 +3,8 @@
     python benchmarks/bridge.py [requests a round]    default: 100
 
 Measures the server's processor time per request, for the same page of the same instance on one core. The three
-servers run at once and are measured in turn; figures are medians of the rounds. There are only four connections,
-because a console has few users.
+servers run at the same time and are measured in turn; figures are medians of the rounds. There are only four
+connections, because a console has few users.
 """
 
 import statistics
@@ -42,7 +42,7 @@ def main(count: int) -> None:
             servers.append((stack.enter_context(started), port))
         rows = [[f"`{page}`", *_measured(servers, page, cookie, count)] for page in PAGES]
     columns = ["CPU ms per request", *SERVERS, "bridge ÷ ASGI", "bridge ÷ WSGI"]
-    table.show("Django's pages, by what stands in front of it", columns, rows)
+    table.show("Django's pages, by the server in front of Django", columns, rows)
 
 
 def _measured(servers: list[tuple[load.Server, int]], page: str, cookie: str, count: int) -> list[float]:
@@ -52,14 +52,14 @@ def _measured(servers: list[tuple[load.Server, int]], page: str, cookie: str, co
         found = [load.measure(server, port, asked, count, CONNECTIONS) for server, port in servers]
         for measured in found:
             assert set(measured.statuses) == {200}, (page, measured.statuses)
-        if number:  # the first one loads templates
+        if number:  # the first request loads the templates
             rounds.append([measured.cpu_us / 1e3 for measured in found])
     middle = [statistics.median(side) for side in zip(*rounds, strict=True)]
     return [*middle, *(statistics.median(r[0] / r[other] for r in rounds) for other in (1, 2))]
 
 
 def _session() -> str:
-    """The session of a logged-in administrator."""
+    """Create the session of a signed-in administrator."""
     from django.contrib.auth.models import User
     from django.test import Client
 

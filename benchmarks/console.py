@@ -1,11 +1,12 @@
 """Server time and queries of the console's pages, on an instance that has run for months.
 
-1,000 workloads with 90 days of outcomes beside 90, 500 routers, 3,000 rollouts that ended, 60 under way, one of them
-for 90 days by minute, 100,000 audit entries.
+The instance has 1,000 workloads with twice 90 days of outcomes, 500 routers, 3,000 rollouts that ended, 60 under way
+(one of them for 90 days, by minute), and 100,000 audit entries.
 
-`python -m benchmarks.console [workloads] [days]` on SQLite; with DATABASE_URL on the empty database that it names, or
-on one that it has filled before. The times are of a request through all middleware, the best of some: of this process's
-processor (SQLite's included, PostgreSQL's not), and by the clock. A poll is asked without and with its tag.
+`python -m benchmarks.console [workloads] [days]` runs on SQLite; with DATABASE_URL, on the empty database that it
+names, or on one that it has filled before. Each request passes through all middleware. Times are the best of several
+requests: the processor time of this process (it includes SQLite, but not PostgreSQL) and the elapsed time. Polls are
+sent without and with an ETag.
 """
 
 import os
@@ -46,7 +47,8 @@ from tests.support import builders  # noqa: E402
 from tests.support.people import actor_of, logged_in, proposed, running  # noqa: E402
 
 RUNS, ROUTERS, ENTRIES, ENDED = 5, 500, 100_000, 3_000
-SECONDS, UNDER_WAY, WAITING = 200, 60, 40  # workloads with a second version; rollouts that run, that wait
+# Workloads with a second version; running rollouts; waiting rollouts.
+SECONDS, UNDER_WAY, WAITING = 200, 60, 40
 POLL = {"HX-Request": "true"}
 
 
@@ -70,7 +72,7 @@ def fill() -> None:
         proposed(workload, environment, by="ada")
     make_long(rollout, DAYS, now)
     insert_days(environment, 2 * DAYS, now)
-    while rollups.roll_up(now):  # the long rollout's hours
+    while rollups.roll_up(now):  # adds up the hours of the long rollout
         pass
     rollups.run_on(now)
     listed = list(Rollout.objects.select_related("workload").only("pk", "workload__name"))
@@ -87,7 +89,7 @@ def add_routers(environment: Environment) -> None:
 
 
 def first(client: object, address: str) -> None:
-    """A process's first look at it: nothing is kept yet."""
+    """Measure the first request of a process, when nothing is cached yet."""
     best = Timed()
     for _ in range(RUNS):
         kept_sums._KEPT.clear()
@@ -97,7 +99,7 @@ def first(client: object, address: str) -> None:
 
 
 class Timed:
-    """The least of some requests: milliseconds of processor time and by the clock."""
+    """The fastest of several requests: milliseconds of processor time and of elapsed time."""
 
     def __init__(self) -> None:
         self.cpu = self.clock = float("inf")
@@ -122,7 +124,7 @@ def measured(client: object, name: str, address: str, **headers: str) -> None:
 
 
 def pages(rollout: Rollout) -> list[str]:
-    """Every kind of page."""
+    """Yield every kind of page."""
     ended = Rollout.objects.filter(state="completed").first()
     waiting = Rollout.objects.filter(state="scheduled").first()
     key = Key.objects.first() or issue_key("router", "production", "the gateway", actor=SYSTEM)[0]
@@ -157,7 +159,7 @@ def main() -> None:
     long_one = Rollout.objects.get(workload__name="workload-0", state="running")
     client = logged_in("ada", "admin")
     User.objects.filter(username="ada").update(last_login=timezone.now() - timedelta(minutes=1))
-    print(f"{WORKLOADS:,} workloads, {DAYS} days beside {DAYS}, {ROUTERS} routers ({connection.vendor})")
+    print(f"{WORKLOADS:,} workloads, 2 × {DAYS} days, {ROUTERS} routers ({connection.vendor})")
     print(f"{'page':56} {'cpu ms':>8} {'ms':>8} {'queries':>8}")
     for address in pages(long_one):
         measured(client, address.replace(str(long_one.pk), "LONG")[:56], address)

@@ -201,7 +201,7 @@ def measure(rounds: int) -> None:
 def report(contestants: list[Contestant], samples: dict[str, list[float]], absent: list[str]) -> None:
     medians = {name: statistics.median(taken) for name, taken in samples.items()}
     whole = medians["pointsman: decide()"]
-    print(f"Python {platform.python_version()}, {platform.machine()}; microseconds a decision\n")
+    print(f"Python {platform.python_version()}, {platform.machine()}; microseconds per decision\n")
     print(f"{'':24} {'version':>12} {'median':>9} {'p95':>9} {'/ decide()':>11}")
     for contestant in contestants:
         taken = sorted(samples[contestant.name])
@@ -226,8 +226,8 @@ def released(package: str | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time per decision, beside feature-flag SDKs.")
-    parser.add_argument("--venv", type=Path, help="a virtual environment to make or use again")
+    parser = argparse.ArgumentParser(description="Time per decision, compared with feature-flag SDKs.")
+    parser.add_argument("--venv", type=Path, help="a virtual environment to create or reuse")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

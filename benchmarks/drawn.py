@@ -1,7 +1,8 @@
 """How often the doubly robust intervals cover the truth: `python benchmarks/drawn.py [RUNS]`.
 
-Logs are simulated with a known truth and an outcome model that sees a die instead of the task's difficulty
-(`tests/support/drawn.py`). Prints for each log and figure the share of 95 % intervals that cover, and the mean error.
+Logs are simulated with a known truth, and with an outcome model that sees a random number instead of the task's
+difficulty (`tests/support/drawn.py`). For each log and figure, prints the share of 95 % intervals that cover the truth,
+and the mean error.
 """
 
 import sys

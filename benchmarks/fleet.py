@@ -21,7 +21,7 @@ def main(numbers: list[int]) -> None:
     instance.prepare(instance.durable_postgres())
     instance.fill(10)
     rows = [row for number in numbers for row in _measured(number)]
-    columns = ["what", "routers", "µs of CPU a router", "ms in all"]
+    columns = ["what", "routers", "µs of CPU per router", "ms in all"]
     table.show("The fleet in PostgreSQL", columns, rows)
 
 

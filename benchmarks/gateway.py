@@ -131,7 +131,9 @@ def _slow(gateway: Gateway) -> None:
             found = [case.measure(connections=8) for _ in range(ROUNDS)]
         middle = [statistics.median(values) for values in zip(*(m[:4] for m in found), strict=True)]
         rows.append([name, *middle])
-    table.show("Polls (304) beside slow clients", ["", "CPU µs", "req/s", "p50 ms", "p99 ms"], rows)
+    table.show(
+        "Polls (304) while slow clients are connected", ["", "CPU µs", "req/s", "p50 ms", "p99 ms"], rows
+    )
 
 
 def _in_turn(cases: "list[Case | None]") -> list[list[load.Measured] | None]:

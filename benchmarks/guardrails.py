@@ -115,7 +115,7 @@ def _kept(rows: Iterator[dict[str, Any]], path: Path | None) -> Iterator[dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--runs", type=int, default=200, help="runs a scenario (200)")
+    parser.add_argument("--runs", type=int, default=200, help="runs per scenario (200)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", default="", help="names or parts of names, separated by ;")
     parser.add_argument("--plan", help="another plan for all scenarios")

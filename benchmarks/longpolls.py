@@ -1,10 +1,10 @@
-"""Long polls: memory of each waiting one, and the time from a promotion's commit to every router's response.
+"""Long polls: the memory of each waiting poll, and the time from a promotion's commit to every router's response.
 
     python benchmarks/longpolls.py [number …]         default: 500 5000
 
 The limit, measured in the same run: an application that does nothing else on the same server, with as many requests
-that wait until they disconnect. Memory is the growth of the server's resident set divided by the number; each router
-has its own name.
+that wait until the client disconnects. Memory is the growth of the server's resident set divided by the number; each
+router has its own name.
 """
 
 import asyncio
@@ -117,7 +117,11 @@ def main(numbers: list[str]) -> None:
         command = [sys.executable, __file__, "--one", number]
         rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     columns = ["held", "bare app, kB each", "gateway, kB each", "× bare", "p50 ms", "p99 ms", "last ms"]
-    table.show("Long polls: memory, and from a pin's commit in another process to the answers", columns, rows)
+    table.show(
+        "Long polls: memory, and the time from a pin's commit in another process to the answers",
+        columns,
+        rows,
+    )
 
 
 if __name__ == "__main__":

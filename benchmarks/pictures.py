@@ -1,7 +1,7 @@
 """Draws the pictures of `docs/explanation/why-e-values.md`: rollouts as seen by a threshold and by evidence.
 
 The same seed always gives the same pictures, using only the engine's formulas. One line is one rollout of 60 minutes
-with 20 tasks of the candidate and 180 of the baseline per minute, of which 8 % fail (more of the candidate's where
+with 20 tasks of the candidate and 180 of the baseline per minute, of which 8 % fail (more of the candidate's if
 the heading says so).
 """
 

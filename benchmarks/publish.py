@@ -135,7 +135,8 @@ def main(sizes: list[int]) -> None:
         "database, notice, workloads", "commit ms", "delta after, ms", "worst", "delta bytes",
         "full 200, ms", "bytes", "others p99, ms", "worst", "around a change p99", "worst",
     ]  # fmt: skip
-    table.show("One change: from its commit to a waiting router, and what others notice of it", columns, rows)
+    title = "One change: the time from its commit to a waiting router, and its effect on other requests"
+    table.show(title, columns, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Processor time and queries of the review's pages: 1,000 workloads, 90 days beside 90.
+"""Processor time and queries of the review's pages: 1,000 workloads, 90 days compared with the 90 before.
 
-`python -m benchmarks.review [workloads] [days]` on SQLite; with DATABASE_URL on the empty database that it names.
-Each workload has three endpoints, with two rules and two models a day; one has its last two hours by minute.
+`python -m benchmarks.review [workloads] [days]` on SQLite; with DATABASE_URL, on the empty database that it names.
+Each workload has three endpoints, with two rules and two models a day. One workload has its last two hours by minute.
 """
 
 import os
@@ -47,7 +47,7 @@ def fill() -> Environment:
         builders.served(environment, builders.workload(f"workload-{n}", owner=teams[n % 20]))
     insert_days(environment, 2 * DAYS, NOW)
     busy = environment.assignments.select_related("workload").get(workload__name="workload-0").workload
-    for minute in range(120):  # hours that are read from the outcomes
+    for minute in range(120):  # the last two hours, which the page reads from the outcomes
         outcome(environment, busy, NOW.replace(second=0, microsecond=0) - timedelta(minutes=minute))
     rollups.refresh(NOW)
     return environment
@@ -78,7 +78,7 @@ def main() -> None:
     client.force_login(user)
     sums = DayOutcomes.objects.count()
     print(
-        f"{WORKLOADS:,} workloads, {DAYS} days beside {DAYS}, {sums:,} daily sums, median of {RUNS}",
+        f"{WORKLOADS:,} workloads, {DAYS} days compared with {DAYS}, {sums:,} daily sums, median of {RUNS}",
         flush=True,
     )
     for path in (

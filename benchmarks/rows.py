@@ -2,7 +2,7 @@
 
     python benchmarks/rows.py [minutes] [routers]           default: 120 20
 Every router reports every minute of the same 10 routes, so a row is inserted once and then updated by each of the
-others. That leaves the dead versions that the table contains between two vacuums.
+others. This leaves as many dead row versions as the table has between two vacuums.
 """
 
 import sys
@@ -73,7 +73,7 @@ def _vacuum() -> None:
 
 
 def _connections() -> int:
-    """Of others to this database."""
+    """Count the connections of other processes to this database."""
     from django.db import connection
 
     with connection.cursor() as cursor:

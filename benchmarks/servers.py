@@ -67,7 +67,7 @@ def main(rounds: int) -> None:
             ]
         rows.append([name, *cells])
     columns = ["", "304, CPU µs", f"× {OURS}", "req/s", "200 of 2 kB, CPU µs", f"× {OURS}", "req/s"]
-    table.show("What the server itself costs", columns, rows)
+    table.show("The cost of the server itself", columns, rows)
 
 
 def _cases(stack: ExitStack) -> dict[str, tuple[gateway.Case, gateway.Case]]:

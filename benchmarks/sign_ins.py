@@ -26,14 +26,14 @@ QUIET_S = 5.0  # of the API alone
 
 
 def main(rounds: int) -> None:
-    os.environ.update(SIGN_IN_LIMIT="1000000", API_LIMIT="0")  # all come from one address
+    os.environ.update(SIGN_IN_LIMIT="1000000", API_LIMIT="0")  # all requests come from one address
     instance.prepare()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     key = _people_and_key()
     with _server() as (url, rss):
         asked = Asked(url, key)
         for _ in range(10):
-            asked.once()  # loads what is loaded only once
+            asked.once()  # warm-up: some modules are loaded on first use
         alone = asked.until(lambda began: time.perf_counter() - began > QUIET_S)
         before = rss()
         crowd: list[float] = []

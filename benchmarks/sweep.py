@@ -67,7 +67,7 @@ PLAN = [
     {"mode": "full"},
 ]
 STAGE, TASKS, MINUTES = 1, 60, 20
-IN_A_MINUTE = 30  # sweeps
+IN_A_MINUTE = 30  # sweeps per minute
 MADE = 97  # rollouts with their own outcomes; creating them is slow
 
 
@@ -80,7 +80,7 @@ class Place(NamedTuple):
 
 
 def reference(seed: int) -> Reference:
-    """No two baselines are equal."""
+    """Return the reference of a rollout. No two are equal."""
     rng = random.Random(seed)
     means = {
         "failure": 0.08, "error": 0.01, "escalation": 0.1, "fallback": 0.01, "retry": 0.02,
@@ -229,7 +229,7 @@ def many(count: int) -> list[Place]:
 
 
 def timed(what: str) -> tuple[float, float]:
-    """Elapsed seconds, and milliseconds of our processor time per sweep."""
+    """Return elapsed seconds, and milliseconds of our processor time per sweep."""
     began, worked = time.perf_counter(), time.process_time()
     words = reconcile.sweep()
     took, worked = time.perf_counter() - began, time.process_time() - worked

@@ -18,7 +18,7 @@ COLUMNS = ("drawn", "found", "named", "went on")
 
 
 def on(database: str, count: int, seed: str) -> dict[str, list[int]]:
-    """By kind: drawn, found, named, continued."""
+    """Return counts by kind: drawn, found, named, continued."""
     with tempfile.TemporaryDirectory() as home:
         result = Path(home) / "result.json"
         asked = {"TAMPERINGS": str(count), "TAMPERINGS_SEED": seed, "TAMPERINGS_RESULT": str(result)}

@@ -41,7 +41,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def rsgi(scope: Any, protocol: Any) -> None:
-    """The same with granian's own interface."""
+    """Serve the same with granian's own interface, RSGI."""
     if scope.headers.get("if-none-match") == TAG:
         protocol.response_empty(304, HEADERS)
     else:

@@ -1,4 +1,4 @@
-"""A process that is not ours, with its children: PostgreSQL."""
+"""A foreign process with its children: PostgreSQL."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Family:
-    """`pid` and everything that it has started, at any time."""
+    """The process `pid` and all its descendants at any time."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -19,7 +19,7 @@ class Family:
             os.sched_setaffinity(pid, {core})
 
     def cpu_s(self) -> float:
-        """Processor seconds to 10 ms, including those of ended children."""
+        """Return processor seconds, accurate to 10 ms, including those of ended children."""
         total = 0
         for pid, fields in self._members():
             total += sum(map(int, fields[11:15] if pid == self._pid else fields[11:13]))

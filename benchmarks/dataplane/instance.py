@@ -1,6 +1,6 @@
 """A separate instance in a temporary directory, filled with any number of workloads.
 
-In this process with `prepare` and `fill`. Since settings are read only once, `filled` uses a separate process.
+`prepare` and `fill` create it in this process. `filled` uses a separate process, because settings are read only once.
 """
 
 import atexit
@@ -46,7 +46,7 @@ class Filled:
 
 @contextmanager
 def filled(workloads: int, database_url: str = "", redis_url: str = "") -> Iterator[Filled]:
-    """Any number of instances at a time; each is removed at the end of its block."""
+    """Create an instance, and remove it at the end of the block. There can be several at the same time."""
     command = [sys.executable, "-m", "benchmarks.dataplane.instance", str(workloads), database_url, redis_url]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -144,7 +144,7 @@ def fill(workloads: int) -> str:
 
 
 def document(workload: str) -> dict[str, object]:
-    """A policy of about 2 kB."""
+    """Return a policy of about 2 kB."""
     rules = [
         {
             "id": f"rule-{n}",
@@ -162,7 +162,7 @@ def document(workload: str) -> dict[str, object]:
 
 
 def report(buckets: int, router: int, minute: str) -> bytes:
-    """A batch of a router: this many buckets of 100 tasks, each of another workload (0 … buckets − 1)."""
+    """Return a router's batch: this many buckets of 100 tasks, each of a different workload (0 … buckets − 1)."""
     import uuid
 
     one = {
@@ -183,7 +183,7 @@ def report(buckets: int, router: int, minute: str) -> bytes:
 
 
 def _obey(workloads: int, database_url: str, redis_url: str) -> None:
-    """The process behind `Filled`: each input line is a change to make, until the input ends."""
+    """Run the process behind `Filled`: make the change in each input line, until the input ends."""
     prepare(database_url, redis_url)
     key = fill(workloads)
     names = ("POINTSMAN_VAR", "DATABASE_URL", "REDIS_URL", "EMBEDDED_RUNNER")

@@ -46,12 +46,12 @@ class Server:
                 yield int(path.parent.name), fields
 
     def cpu_s(self) -> float:
-        """Processor seconds of all threads, also ended ones, to the nanosecond; /proc counts in ticks of 10 ms."""
+        """Return processor seconds of all threads, including ended ones. Accurate to 1 ns; /proc only to 10 ms."""
         # Linux: the clock of another process is identified by its inverted id, that of the scheduler by 2.
         return sum(time.clock_gettime((~pid << 3) | 2) for pid, _ in self._stats())
 
     def rss(self) -> int:
-        """Resident bytes of the whole group."""
+        """Return the resident bytes of the whole group."""
         return sum(int(fields[21]) for _, fields in self._stats()) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -61,7 +61,7 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
         command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         process_group=0, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
     )  # fmt: skip
-    # A benchmark that is told to exit stops its servers.
+    # A benchmark that receives this signal stops its servers before it exits.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     try:
         _wait_for(url)
@@ -74,7 +74,7 @@ def served(command: list[str], url: str, **environment: str) -> Iterator[Server]
             os.killpg(process.pid, signal.SIGKILL)
 
 
-# The limits that `controlplane.server.process` sets, for another application on the same server.
+# The same limits as in `controlplane.server.process`, for another application on the same server.
 GRANIAN = [
     sys.executable, "-m", "granian", "--http", "1", "--no-ws", "--backpressure", "20000", "--backlog", "4096",
     "--log-level", "error", "--http1-buffer-size", "65536",

@@ -15,7 +15,7 @@ from tests.support.services import free_port
 
 SNAPSHOT, OUTCOMES = "/router/v1/snapshot", "/router/v1/outcomes"
 ROUNDS = 7
-# Warm: not a thirtieth faster than its best this many times in a row, or this long.
+# A server is warm if it has not improved its best by a thirtieth so many times in a row, or after so many seconds.
 UNIMPROVED, FASTER, AT_MOST_S = 4, 0.97, 20.0
 
 
@@ -56,7 +56,7 @@ class Side(NamedTuple):
         return statistics.median(measured.per_second for measured in self.rounds)
 
     def times(self, other: "Side") -> str:
-        """The ratio to the other one: the median over the rounds, with the minimum and the maximum."""
+        """Return the ratio to the other server: the median over the rounds, with the minimum and the maximum."""
         pairs = zip(self.rounds, other.rounds, strict=True)
         ratios = sorted(mine.cpu_us / theirs.cpu_us for mine, theirs in pairs)
         return f"{statistics.median(ratios):.1f} ({ratios[0]:.1f}–{ratios[-1]:.1f})"
@@ -71,7 +71,7 @@ def compared(*sides: Asked) -> list[Side]:
 
 
 def limit(bare: tuple[load.Server, int], size: int, *, cached: bool) -> Asked:
-    """A response of this size from the bare app, or its 304."""
+    """Measure a response of this size from the bare app, or its 304."""
     held = {"If_None_Match": '"limit"'} if cached else {}
     sent = [load.request("GET", f"/{size}", Authorization="Bearer " + "x" * 80, **held)]
     return Asked(*bare, lambda: sent, 304 if cached else 200, 4_000, size)
@@ -92,7 +92,7 @@ class Gateway(NamedTuple):
     def report(self, buckets: int) -> Asked:
         count = max(120, 1_200 // buckets)
 
-        def requests() -> list[bytes]:  # each batch counts only once, so each is new
+        def requests() -> list[bytes]:  # a repeated batch would not be counted, so each is new
             minute = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime())
             return [
                 load.request(

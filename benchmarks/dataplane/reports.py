@@ -10,7 +10,7 @@ from typing import Any
 
 from pointsman.reporting.buckets import Bucket, BucketKey, Outcome
 
-TASKS = 20  # of a bucket: its histograms fill 10 to 20 buckets, and 15 of the 32 groups
+TASKS = 20  # per bucket; so its histograms have 10 to 20 filled buckets, and 15 of the 32 groups have tasks
 WORKLOADS = 100
 _VARIANTS = 200  # different figures; creating them takes longer than counting them
 
@@ -38,7 +38,7 @@ class Fleet:
             yield f'{{"batch_id":"{uuid.uuid4()}","router":"{router}","buckets":[{buckets}]}}'.encode()
 
     def _bucket(self) -> str:
-        """The figures of a bucket, without its key."""
+        """Return the figures of a bucket, without its key."""
         bucket = Bucket()
         for _ in range(TASKS):
             bucket.add(self._outcome(), cap=None)
@@ -68,7 +68,7 @@ _PLACE = ("minute", "workload", "rollout", "stage", "arm", "version", "endpoint"
 
 
 def _place(number: int) -> str:
-    """Routes are spread over the workloads, then over endpoints with four rules each."""
+    """Return the key of a route. Routes are spread over workloads, then over endpoints with four rules each."""
     workload, route = number % WORKLOADS, number // WORKLOADS
     place: dict[str, Any] = {
         "workload": f"w{workload}", "rollout": None, "stage": None, "arm": "baseline", "version": 1,

@@ -1,4 +1,4 @@
-"""Prints results as a Markdown table, ready for benchmarks/README.md."""
+"""Print results as a Markdown table for benchmarks/README.md."""
 
 from collections.abc import Iterable, Sequence
 

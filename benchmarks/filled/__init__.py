@@ -1,1 +1,1 @@
-"""Instances that have run for long, written in bulk: what is measured is a page over them, not how they came about."""
+"""Instances with a long history, written in bulk, because benchmarks measure only the pages that read it."""

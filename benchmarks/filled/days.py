@@ -1,5 +1,7 @@
-"""Days of outcomes of all workloads that an environment serves, as the roll-up leaves them: three endpoints a workload,
-with two rules and two models a day."""
+"""Daily outcomes of all workloads that an environment serves, as the roll-up stores them.
+
+Each workload has three endpoints, with two rules and two models a day.
+"""
 
 from datetime import date, datetime, timedelta
 
@@ -12,7 +14,7 @@ from rollout_app.review.models import DayOutcomes, DayState, RunningOutcomes, Ru
 ROUTES = [
     (f"/endpoint-{n}", *route) for n in range(3) for route in (("default", "small"), ("heavy", "large"))
 ]
-# Made up from the workload w, the day d and the route r, the same on both databases.
+# Computed from the workload w, the day d and the route r, so they are the same on both databases.
 _TASKS = "(50 + (w * 7919 + d * 104729 + r * 1299709) % 5000)"
 _GOOD = f"({_TASKS} * (880 + (w * 31 + d * 17 + r) % 90) / 1000)"
 _COST = "(60000 + 840000 * (r % 2))"
@@ -25,7 +27,7 @@ _VALUES = {
 
 
 def insert_days(environment: Environment, days: int, now: datetime) -> None:
-    """The `days` days before today, and that they are rolled up."""
+    """Insert the `days` days before today, and mark them as rolled up."""
     first = (now - timedelta(days=days)).date()
     _insert_days(environment.pk, first, days)
     _insert_running(environment.pk)
@@ -48,7 +50,7 @@ def _insert_days(environment: int, first: date, days: int) -> None:
     values = {name: _VALUES.get(name, "0") for name in columns.COLUMNS}
     names = ", ".join(values)
     with connection.cursor() as cursor:
-        cursor.execute(  # names of our own tables and columns, and figures from above
+        cursor.execute(  # safe: names of our own tables and columns, and figures from above
             "WITH RECURSIVE days(d) AS (SELECT 0 UNION ALL SELECT d + 1 FROM days WHERE d < %s), "  # noqa: S608
             f"routes(r, endpoint, rule, model) AS ({routes}), "
             "works(w) AS (SELECT workload_id FROM policies_app_assignment WHERE environment_id = %s) "

@@ -1,4 +1,4 @@
-"""A long audit log: a chain that `audit verify` finds sound, without what its entries would have done."""
+"""A long audit log: a chain that passes `audit verify`, without the effects of its entries."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ _AT_ONCE = 2_000
 
 
 def insert_entries(many: int, environment: str, rollouts: Sequence[Rollout], now: datetime) -> None:
-    """Of forty people and these rollouts, a second apart."""
+    """Insert entries of forty people about these rollouts, one second apart."""
     head = Head.objects.get(pk=HEAD)
     for first in range(0, many, _AT_ONCE):
         rows = []

@@ -1,4 +1,4 @@
-"""Rollouts as months leave them: many that ended, and one that has run for long, by minute."""
+"""Rollouts of several months: many that ended, and one that has run for a long time, by minute."""
 
 from datetime import datetime, timedelta
 from itertools import cycle, islice
@@ -22,7 +22,7 @@ _ENDS = (State.COMPLETED, State.COMPLETED, State.ROLLED_BACK, State.COMPLETED, S
 
 
 def insert_ended(environment: Environment, many: int, days: int, now: datetime, proposer: str) -> None:
-    """Spread over the days, of the workloads that have a second version; each with its history and its figures."""
+    """Insert ended rollouts of the workloads with a second version, spread over the days, with history and figures."""
     seconds = list(PolicyVersion.objects.filter(number=2).select_related("workload"))
     firsts = {v.workload_id: v for v in PolicyVersion.objects.filter(number=1)}
     evidence = ledger(looks=50).as_dict()
@@ -53,7 +53,7 @@ def insert_ended(environment: Environment, many: int, days: int, now: datetime, 
 
 
 def _insert_one_minute_each(rollouts: list[Rollout]) -> None:
-    """What the page of one that ended sums up."""
+    """Insert the minutes that the page of an ended rollout adds up."""
     ArmTotals.objects.bulk_create(
         (
             ArmTotals(**_place(rollout, arm, rollout.ended_at), **_FIGURES)
@@ -79,7 +79,7 @@ def _place(rollout: Rollout, arm: str, minute: Any) -> dict[str, Any]:
 
 
 def make_long(rollout: Rollout, days: int, now: datetime) -> Rollout:
-    """As if it had started `days` ago: both arms by minute, with their routes, and an evaluation of all of it."""
+    """Make the rollout look started `days` ago: both arms by minute, with routes, and an evaluation of everything."""
     start = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     for arm in ("baseline", "candidate"):
         place = _place(rollout, arm, start)
@@ -97,13 +97,13 @@ def make_long(rollout: Rollout, days: int, now: datetime) -> Rollout:
 
 
 def _repeat(row: Model, minutes: int) -> None:
-    """The same row in each of the following minutes."""
+    """Copy the row to each of the following minutes."""
     columns = [f.column for f in row._meta.concrete_fields if f.column not in ("id", "minute")]
     later = "datetime(minute, '+' || n || ' minutes')"
     if connection.vendor == "postgresql":
         later = "minute + n * interval '1 minute'"
     with connection.cursor() as cursor:
-        cursor.execute(  # names of our own tables and columns
+        cursor.execute(  # safe: names of our own tables and columns
             f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < %s) "  # noqa: S608
             f"INSERT INTO {row._meta.db_table} (minute, {', '.join(columns)}) "
             f"SELECT {later}, {', '.join(columns)} FROM {row._meta.db_table}, numbers WHERE id = %s",

@@ -53,7 +53,7 @@ class Population:
         return drawn
 
     def _users(self, n: int, p: float) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-        """A user fails always (with probability p) or like everybody; the mix gives the correlation."""
+        """Draw users, who fail always (with probability p) or at the general rate; the mix gives the correlation."""
         who = self.rng.integers(0, POOL, n)
         stuck = self.rng.random(n) < CORRELATION**0.5
         return who, np.where(stuck, (self.trouble[who] < p).astype(float), p)
@@ -66,7 +66,7 @@ class Population:
         self.cell[gone] = self.rng.integers(0, CELLS, len(gone))
 
     def before(self, n: int, p: float) -> tuple[dict[int, tuple[int, int, int, int]], int]:
-        """Tasks and failures per cell in two halves of the time before, and all failures."""
+        """Return tasks and failures per cell in two halves of the time before the rollout, and all failures."""
         halves, failures = np.zeros((CELLS, 4), int), 0
         for half in (0, 2):
             for _ in range(max(1, n // 400)):

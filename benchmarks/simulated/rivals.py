@@ -1,4 +1,4 @@
-"""The usual alternatives, on pooled sums: a threshold on the estimate, a z-test at every evaluation."""
+"""The usual alternatives, applied to pooled sums: a threshold on the estimate, or a z-test at every evaluation."""
 
 import math
 
@@ -13,7 +13,7 @@ MARGINS = {g.metric: g.margin for g in guardrails_for()}
 
 
 class Rivals:
-    """Gets the same data as the engine, and remembers which alternatives would have rolled back."""
+    """Receives the same data as the engine, and records which alternatives would have rolled back."""
 
     def __init__(self) -> None:
         self.sums = {metric: [0, 0, 0, 0] for metric in RATES}
@@ -23,7 +23,7 @@ class Rivals:
 
     @property
     def fired(self) -> tuple[bool, bool, bool, bool]:
-        """Threshold on failures, on any rate; z-test on failures, on any rate."""
+        """Whether each would have rolled back: threshold on failures, on any rate; z-test on failures, on any rate."""
         return Metric.FAILURE in self.threshold, bool(self.threshold), Metric.FAILURE in self.z, bool(self.z)
 
     def look(self, candidate: ArmSums, baseline: ArmSums) -> None:

@@ -25,10 +25,10 @@ class Run:
     """The end of one simulated rollout."""
 
     end: str  # rolled back, full, hold
-    tasks: int  # of both arms until then
+    tasks: int  # of both arms until the end
     candidate_tasks: int
     candidate_failures: int
-    by: str = ""  # what rolled it back, or holds it at the end
+    by: str = ""  # the guardrail that rolled it back, or the reason for the hold at the end
     named: tuple[str, ...] = ()  # endpoints in the reason
     fired: tuple[bool, bool, bool, bool] = (False, False, False, False)
     unhealthy: float = 0.0  # share of evaluations that found the baseline unhealthy

@@ -30,7 +30,7 @@ class Missing:
     ungraded_successes: float = 0.0
     late_failures: float = 0.0
     late_successes: float = 0.0
-    unpriced: float = 0.0  # and these cost `unpriced_factor` times as much
+    unpriced: float = 0.0  # these tasks cost `unpriced_factor` times as much
     unpriced_factor: float = 1.0
     both_ungraded: float = 0.0
     both_unfinished: float = 0.0

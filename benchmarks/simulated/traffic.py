@@ -37,7 +37,7 @@ class Tasks:
 
 
 class Traffic:
-    """`row(look, share, stage)` returns the data for one evaluation; `late` what arrived after its window."""
+    """`row(look, share, stage)` returns the data for one evaluation; `late` the data that arrived after its window."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario = scenario
@@ -202,8 +202,10 @@ class Traffic:
         return counts
 
     def _slow(self, n: int, escalated: int, harm: Harm) -> int:
-        """Return the tasks above the threshold. An escalated one waits for the weak model (40 % of the time) and the
-        strong one."""
+        """Return the tasks above the threshold.
+
+        An escalated task waits for the weak model (40 % of the time) and then for the strong one.
+        """
         if harm.weak_first:
             twice = self._tail(1.4)
             once = self._tail(0.4)
