@@ -17,15 +17,17 @@ from controlplane.core.schedule import ENGINE
 from policies_app.models import Environment
 from tests.support.plane import process_environment
 
-ALL_OF_IT = (
+KILL_SESSIONS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()"
 )
-RETRIES = 100  # a tenth of a second apart: after a fault of the whole server
+RETRIES = 100  # a tenth of a second apart, because the whole server may have failed
 
 
 class Administrator:
-    """`with Administrator() as administrator`. On PostgreSQL it creates a role for the installation's processes without
-    a superuser's privileges, because superusers are exempt from the limit of connections.
+    """Use as `with Administrator() as administrator`.
+
+    On PostgreSQL, it creates a role without superuser privileges for the installation's processes, because superusers
+    are exempt from the connection limit.
     """
 
     def __init__(self) -> None:
@@ -41,10 +43,10 @@ class Administrator:
                     "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
                 ).fetchone() or (False,)
                 if superuser:
-                    self._own_role(it)
+                    self._create_role(it)
         return self
 
-    def _own_role(self, it: "psycopg.Connection[Any]") -> None:
+    def _create_role(self, it: "psycopg.Connection[Any]") -> None:
         self.role = f"pointsman_{time.time_ns()}"
         for statement in (
             f"CREATE ROLE {self.role} LOGIN",
@@ -56,7 +58,7 @@ class Administrator:
     def __exit__(self, *_: object) -> None:
         if self.on_postgres and self.role.startswith("pointsman_"):
             with self._connected() as it:
-                it.execute(ALL_OF_IT, [self.role])
+                it.execute(KILL_SESSIONS, [self.role])
                 it.execute(f"REASSIGN OWNED BY {self.role} TO CURRENT_USER")
                 it.execute(f"DROP OWNED BY {self.role}")
                 it.execute(f"DROP ROLE {self.role}")
@@ -78,14 +80,14 @@ class Administrator:
 
     def kill_backends(self) -> None:
         with self._connected() as it:
-            it.execute(ALL_OF_IT, [self.role])
+            it.execute(KILL_SESSIONS, [self.role])
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Read-only, as after a failover to a standby that has not been promoted."""
+        """Make the database read-only, as after a failover to a standby that has not been promoted."""
         with self._altered("SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
             yield
-        self.kill_backends()  # sessions keep the setting that they started with
+        self.kill_backends()  # existing sessions keep the old setting
 
     @contextmanager
     def full(self) -> Iterator[None]:
@@ -98,7 +100,7 @@ class Administrator:
         with self._connected() as it:
             try:
                 it.execute(f"ALTER DATABASE {self._database} {change}")
-                it.execute(ALL_OF_IT, [self.role])
+                it.execute(KILL_SESSIONS, [self.role])
                 yield
             finally:
                 it.execute(f"ALTER DATABASE {self._database} {back}")

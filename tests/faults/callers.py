@@ -14,8 +14,8 @@ from tests.faults.scene import Scene
 from tests.support.reports import batch, bucket
 
 OUTCOMES = "/router/v1/outcomes"
-TASKS = 118  # of `reports.bucket`
-PATIENCE_S = 5  # with a response
+TASKS = 118  # per batch: those of `reports.bucket`
+PATIENCE_S = 5  # timeout for a response
 TRIES = 600  # a tenth of a second apart
 BAD_INPUT: list[tuple[str, str, bytes]] = [
     ("POST", OUTCOMES, b"{"),
@@ -36,7 +36,7 @@ def client(key: str) -> httpx.Client:
 
 
 class Reporter:
-    """Sends batches of known size, each until it is acknowledged, and occasionally once more."""
+    """Sends batches of known size. Repeats each until it is acknowledged, and sometimes once more."""
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:
         self._urls, self._served, self._history = urls, scene.served, history
@@ -75,8 +75,10 @@ class Reporter:
 
 
 class Person:
-    """Requests changes. Those with odd numbers carry an `Idempotency-Key` and are repeated until there is a response.
-    The others are sent once; without a response they may or may not have been made.
+    """Requests changes.
+
+    Changes with odd numbers carry an `Idempotency-Key` and are repeated until there is a response. The others are sent
+    only once; without a response, they may or may not have been made.
     """
 
     def __init__(self, urls: list[str], scene: Scene, history: History, seed: int) -> None:

@@ -11,7 +11,7 @@ ADVANCES = ("advance", "complete")
 
 
 def revisions_never_fall(history: History, recorded: Recorded) -> list[str]:
-    """Within an epoch, as seen by each router."""
+    """No router sees a lower revision after a higher one within an epoch."""
     return [
         f"{router} went from revision {before[1]} to {after[1]} of epoch {after[0]}"
         for router, positions in history.positions.items()
@@ -26,7 +26,7 @@ def snapshots_are_whole(history: History, recorded: Recorded) -> list[str]:
 
 
 def batches_count_once(history: History, recorded: Recorded) -> list[str]:
-    """Every acknowledged batch counts, and none twice."""
+    """Every batch is acknowledged, and each is counted exactly once."""
     waiting = [name for name, batch in history.batches.items() if not batch.acknowledged]
     found = [f"batch {name} was never acknowledged" for name in waiting]
     expected = sum(batch.tasks for batch in history.batches.values() if batch.acknowledged)
@@ -50,7 +50,7 @@ def added(routers: Mapping[str, Mapping[str, Counted]]) -> dict[str, Counted]:
 
 
 def routers_lose_nothing(history: History, recorded: Recorded) -> list[str]:
-    """Everything that a router recorded is counted, in its arm, with its success and its cost."""
+    """Every task that a router recorded is counted in its arm, with its success and its cost."""
     return [
         f"{arm}: the routers recorded {counted}, the totals are {recorded.routed.get(arm)}"
         for arm, counted in added(history.routed).items()
@@ -78,7 +78,7 @@ def changes_and_entries_are_one_to_one(history: History, recorded: Recorded) -> 
     published = sum(number for reason, number in entries.items() if reason in publishing)
     made = recorded.revision - recorded.first_revision
     if made != published:
-        found.append(f"{made} revisions were made by {published} recorded changes")
+        found.append(f"{made} revisions were created, but {published} changes are in the audit log")
     return found
 
 
@@ -101,7 +101,7 @@ def transitions_skip_nothing(history: History, recorded: Recorded) -> list[str]:
 
 
 def nothing_advances_that_should_not(history: History, recorded: Recorded) -> list[str]:
-    """One rollout gets no outcomes at all; the candidate of the other fails most of its tasks."""
+    """Neither rollout advances: one gets no outcomes at all, the candidate of the other fails most of its tasks."""
     return [
         f"rollout {moved.rollout} did {moved.event}"
         for moved in recorded.transitions
@@ -123,7 +123,7 @@ def the_audit_log_verifies(history: History, recorded: Recorded) -> list[str]:
 
 
 def bad_input_is_refused(history: History, recorded: Recorded) -> list[str]:
-    """With a 4xx, or with a 503 while a dependency is unavailable, but never with another 5xx."""
+    """The response is a 4xx, or a 503 while a dependency is unavailable, but never another 5xx."""
     return [
         f"bad input was answered by {status}, {number} times"
         for status, number in history.bad_input.items()
@@ -132,7 +132,7 @@ def bad_input_is_refused(history: History, recorded: Recorded) -> list[str]:
 
 
 def routers_route(history: History, recorded: Recorded) -> list[str]:
-    """They route with the last known good policy, whatever happens to the control plane."""
+    """Routers decide with the last known good policy, whatever happens to the control plane."""
     found = [f"{history.undecided} decisions had no model"] if history.undecided else []
     return found if history.decisions else [*found, "no decision was made"]
 

@@ -1,6 +1,6 @@
 """A separate clock for each process, which can be set wrong while the process runs.
 
-`clock.c` is built at the start of a run. Without a C compiler no clock is set wrong.
+`clock.c` is built at the start of a run. Without a C compiler, the runs leave out wrong clocks.
 """
 
 import mmap
@@ -13,7 +13,7 @@ SOURCE = Path(__file__).with_name("clock.c")
 
 
 class Clock:
-    """`environment` is for the process. `step` takes effect immediately, also in its children."""
+    """Start the process with `environment`. `step` takes effect immediately, also in its children."""
 
     def __init__(self, library: Path, file: Path) -> None:
         file.write_bytes(bytes(8))
@@ -22,7 +22,7 @@ class Clock:
         self.environment = {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(file)}
 
     def step(self, seconds: int) -> None:
-        """Set it ahead of the machine's clock by this much from now on; behind it if negative."""
+        """Set the clock ahead of the machine's by this many seconds; behind it if negative."""
         self._ahead[:] = struct.pack("=q", seconds)
 
 

@@ -1,4 +1,4 @@
-"""An installation of real processes, with a proxy on every connection between them, restarted as by a supervisor.
+"""An installation of real processes, with a proxy on every connection between them, restarted when they exit.
 
 On SQLite: one gateway with its embedded runner. On PostgreSQL and Redis: two gateways, two workers, two beats.
 """
@@ -28,7 +28,7 @@ from tests.support.services import free_port, start_redis
 
 WORKER = ("worker", "--without-mingle", "--without-gossip", "--concurrency", "1")
 ENDS_WITHIN_S = 10.0
-RESTARTED_AFTER_S = 0.5  # deploy/systemd has 2 s
+RESTARTED_AFTER_S = 0.5  # 2 s in deploy/systemd
 
 
 class Process:
@@ -63,7 +63,7 @@ class Process:
             os.killpg(self.running.pid, number)
 
     def children(self) -> list[int]:
-        """The processes that it started: granian's workers, Celery's pool."""
+        """Return its child processes: granian's workers, or Celery's pool."""
         try:
             found = Path(f"/proc/{self.running.pid}/task/{self.running.pid}/children").read_text()
         except FileNotFoundError:
@@ -74,14 +74,14 @@ class Process:
     def up(self) -> bool:
         return self.running.poll() is None
 
-    def ask_to_end(self) -> None:
+    def terminate(self) -> None:
         self.stopping = True
         self.signal(signal.SIGCONT)
         if self.up:
             self.running.send_signal(signal.SIGTERM)
 
     def end(self, within_s: float) -> None:
-        """Stop it. A process that does not exit in time, perhaps because of a fault, is killed."""
+        """Wait for its exit. Kill it if it does not exit in time, perhaps because of a fault."""
         with suppress(subprocess.TimeoutExpired):
             self.running.wait(within_s)
         self.signal(signal.SIGKILL)
@@ -90,7 +90,7 @@ class Process:
 
 
 class Installation:
-    """`with Installation(home) as installation`. `urls` reach the gateways through `doors`, their proxies."""
+    """Use as `with Installation(home) as installation`. `urls` lead to the gateways through their proxies, `doors`."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -105,8 +105,8 @@ class Installation:
         self._stack = ExitStack()
         self._http = self._stack.enter_context(httpx.Client(timeout=5))
         self._over = threading.Event()
-        self._restarting = threading.Lock()  # so that nothing is started during the shutdown
-        self._ended_by: Any = None  # the previous handler of SIGTERM
+        self._restarting = threading.Lock()  # prevents a restart during the shutdown
+        self._previous_handler: Any = None  # the previous handler of SIGTERM
 
     def __enter__(self) -> Self:
         try:
@@ -118,18 +118,18 @@ class Installation:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        if self._ended_by is not None:
-            signal.signal(signal.SIGTERM, self._ended_by)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
         with self._restarting:
             for process in self.processes:
-                process.ask_to_end()
+                process.terminate()
         ends = time.monotonic() + ENDS_WITHIN_S
         for process in self.processes:
             process.end(max(0.1, ends - time.monotonic()))
         self._stack.close()
 
-    def _killed(self, number: int, frame: object) -> None:
-        """The tests are told to exit: stop every process of the installation."""
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        """Stop every process of the installation, because the tests were told to exit."""
         self._over.set()
         with self._restarting:
             for process in self.processes:
@@ -138,8 +138,8 @@ class Installation:
         sys.exit(128 + number)
 
     def _start(self) -> None:
-        with suppress(ValueError):  # not in the main thread
-            self._ended_by = signal.signal(signal.SIGTERM, self._killed)
+        with suppress(ValueError):  # only the main thread can set a handler
+            self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
         self.administrator = self._stack.enter_context(Administrator())
         if self.on_postgres:
             self.redis_port = free_port()
@@ -152,7 +152,7 @@ class Installation:
             for number in range(2):
                 self._celery(f"worker-{number}", *WORKER)
                 self._celery(f"beat-{number}", "beat", "--schedule", str(self.home / f"schedule-{number}"))
-        threading.Thread(target=self._tend, daemon=True).start()
+        threading.Thread(target=self._supervise, daemon=True).start()
         until(self.ready, 3 * PATIENCE_S)
 
     def _gateway(self, number: int) -> None:
@@ -184,7 +184,7 @@ class Installation:
         vars(process).update(given)
         self.processes.append(process)
 
-    def _tend(self) -> None:
+    def _supervise(self) -> None:
         """Restart processes that have exited, like `Restart=always`."""
         while not self._over.wait(RESTARTED_AFTER_S):
             for process in self.processes:
@@ -204,7 +204,7 @@ class Installation:
 
     @property
     def databases(self) -> list[Proxy]:
-        """Every process's connection to PostgreSQL."""
+        """The proxies between the processes and PostgreSQL."""
         return [process.database for process in self.processes]
 
     def ready(self) -> bool:

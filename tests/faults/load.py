@@ -1,4 +1,4 @@
-"""Everything that runs while faults are injected, one thread each; and whether all of it works again afterwards."""
+"""The clients that run while faults are injected, one thread each, and a check that everything works again."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Load:
         self.history = history = History()
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.errors: list[BaseException] = []  # errors that ended a thread of the tests themselves
+        self.errors: list[BaseException] = []  # errors that ended a thread of the test
         self.followers = [Follower(f"follower-{n}", url, scene.served, history) for n, url in enumerate(urls)]
         self.routers = [
             RealRouter(f"router-{n}", url, scene.served, history, home, records=False, seed=seed)
@@ -58,8 +58,10 @@ class Load:
             raise
 
     def missing_since(self, moment: float) -> Iterator[str]:
-        """Yield what has not yet been started after this moment (monotonic) and completed: a change that every router
-        has applied, a batch accepted by each gateway, and a poll and a report of each recording router.
+        """Yield the activities that have not yet started and completed since this moment (monotonic).
+
+        These are a change that every router has applied, a batch accepted by each gateway, and a poll and a report of
+        each recording router.
         """
         made = [revision for began, revision in list(self._person.revisions) if began > moment]
         if not made:

@@ -1,4 +1,4 @@
-"""The results of several runs as a table, and this table in docs/reliability.md."""
+"""Format the results of several runs as a table, and write the table to docs/reliability.md."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,15 @@ from tests.faults.results import RECOVERED_WITHIN_S, Run
 
 KEPT = Path(__file__).with_name("runs.jsonl")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-WHOLE = 1_500  # faults of `make faults`
+WHOLE = 1_500  # number of faults that `make faults` injects
 BEGIN, END = "<!-- from tests/faults/runs.jsonl: begin -->\n", "<!-- end -->"
 
 
 def table(runs: Iterable[Run]) -> Iterator[str]:
-    """Kinds, their number, recovery times. A violation belongs to a whole run, so only the total has them."""
+    """Yield the lines of the table: for each kind, the number of faults and the recovery times.
+
+    Violations belong to a whole run, so they are listed only below the total.
+    """
     runs = list(runs)
     yield "| kind | injected | median recovery, s | worst recovery, s |"
     yield "|---|---:|---:|---:|"

@@ -1,4 +1,4 @@
-"""What one run came to, as it is written down. Needs no settings: a report reads it."""
+"""The results of one run, as they are stored. Needs no settings, because the report is made without them."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -20,8 +20,8 @@ class Run:
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     tasks: int = 0  # recorded by the routers
-    changes: int = 0  # asked for
-    ended: str = ""  # why the run ended before its time
+    changes: int = 0  # requested
+    ended: str = ""  # why the run ended early
     seconds: float = 0.0  # from the first fault to the last recovery
     last: dict[str, int] = field(default_factory=dict)
 
@@ -30,7 +30,7 @@ class Run:
         return sum(map(len, self.recoveries.values()))
 
     def late(self) -> dict[str, float]:
-        """The kinds that took longer than allowed, with their worst time."""
+        """Return the kinds whose recovery took longer than allowed, with their worst time."""
         worst = {name: max(seconds) for name, seconds in self.recoveries.items()}
         return {name: seconds for name, seconds in worst.items() if seconds > RECOVERED_WITHIN_S}
 

@@ -22,8 +22,8 @@ SNAPSHOT = "/router/v1/snapshot"
 # The truth: the success rate of each arm, and the cost of a task in nano-USD.
 SUCCESS = {"baseline": 0.92, "candidate": 0.3}
 COST = {"baseline": 1_000_000, "candidate": 700_000}
-POLL_S = 2  # short long polls, so that one that completes soon after a fault shows that everything works
-# Remaining reports are sent within this time; those that a router left on disk at its end, a minute later.
+POLL_S = 2  # short long polls, so that one completes soon after a fault and shows that everything works
+# Remaining reports are sent within this time. Reports that a router left on disk are sent a minute after its end.
 MOST_S = 150
 
 
@@ -57,25 +57,25 @@ class Follower:
 
 
 def objection(answer: httpx.Response, document: Any, keys: PublicKeys) -> str | None:
-    """Return what is inconsistent in a response 200."""
+    """Return the inconsistency in a response 200, or None."""
     try:
         keys.verify(answer.content, answer.headers.get("pointsman-signature"))
     except PointsmanError as error:
         return str(error)
     if not answer.headers["etag"].startswith(f'"{document["epoch"]}.{document["revision"]}.'):
-        return f"the ETag {answer.headers['etag']} is not of revision {document['revision']}"
+        return f"the ETag {answer.headers['etag']} does not belong to revision {document['revision']}"
     if answer.headers["pointsman-revision"] != str(document["revision"]):
-        return "the headers name another revision than the body"
+        return "the revisions in the headers and in the body differ"
     for name, workload in document["workloads"].items():
         for arm in ("baseline", "candidate"):
             version = workload[arm]
             if version is not None and digest(version["policy"]) != version["digest"]:
-                return f"{name}: the digest of the {arm} is not of its document"
+                return f"{name}: the digest of the {arm} does not match its document"
     return None
 
 
 class RealRouter:
-    """A `pointsman.Router` that decides without a pause. With `records` it also records the outcome of each task."""
+    """A `pointsman.Router` that decides continuously. With `records` it also records the outcome of each task."""
 
     def __init__(
         self, name: str, url: str, served: Served, history: History, home: Path, *, records: bool, seed: int
@@ -106,7 +106,7 @@ class RealRouter:
         )
 
     def restart(self) -> None:
-        """Stop it and start a new one, which continues from what is on disk."""
+        """Stop it and start a new one, which continues with the files on disk."""
         self._restart.set()
 
     def work(self, over: threading.Event) -> None:
@@ -141,7 +141,7 @@ class RealRouter:
         self._truth[arm] = self._truth.get(arm, Counted()).plus(success=success, cost_nusd=cost)
 
     def _send_the_rest(self) -> None:
-        """Send everything that was recorded. What is missing in the end is detected as a violation."""
+        """Wait until everything that was recorded has been sent. The checkers report missing tasks."""
         waited = threading.Event()
         for _ in range(MOST_S * 10):
             status = self.router.status()

@@ -19,16 +19,16 @@ HALF = [
     {"mode": "percentage", "share_pcm": 50_000, "min_tasks": 50, "min_minutes": 0},
     {"mode": "full"},
 ]
-# Rows that tests create without entries, or before them.
+# Findings about rows that the test itself creates without audit entries, or before them.
 OF_THE_TESTS_OWN = ("unrecorded", "contradicted")
 
 
 class Scene:
-    """Four environments, each with one thing that must hold.
+    """Four environments, each for one invariant.
 
-    served   a workload that is pinned and unpinned, and of which batches of known size are reported
-    routed   a rollout at half of the tasks, whose candidate fails most of them; real routers decide and record
-    silent   a rollout that gets no outcomes at all, paused and resumed by turns
+    served   a workload that is pinned and unpinned, and for which batches of known size are reported
+    routed   a rollout at a share of one half, whose candidate fails most of its tasks; real routers decide and record
+    silent   a rollout that gets no outcomes at all, alternately paused and resumed
     own      a rollout that its author tries to approve
     """
 
@@ -45,8 +45,8 @@ class Scene:
         self.operator_key = self._person("operator", Role.OPERATOR, assignment.workload, self.silent.workload)
         anna = User.objects.get(pk=int(places.ANNA.id))
         self.author_key = _key(anna, Role.APPROVER)
-        # Routers that were told to poll plainly try long polls again soon: the test is that they do, not how long
-        # they wait.
+        # Routers that fell back to plain polls soon try long polls again. This tests that they do, not how long they
+        # wait.
         Environment.objects.update(poll_interval_ms=500)
         self.first_revision = self.revision()
         self._first_routed = self._routed()

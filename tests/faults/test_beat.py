@@ -21,7 +21,7 @@ Sent = list[str]
 
 @pytest.fixture
 def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Sent]]:
-    """Each call lets the same beat run until nothing is due, and returns what it sent."""
+    """Return a function that lets one beat run until nothing is due, and returns the tasks that it sent."""
     kind = import_string(settings.CELERY_BEAT_SCHEDULER)
     sent: Sent = []
     monkeypatch.setattr(kind, "apply_entry", lambda self, entry, producer=None: sent.append(entry.task))
@@ -42,13 +42,13 @@ def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=10), timedelta(hours=1), timedelta(days=1)])
 def test_a_clock_that_was_ahead_leaves_no_job_waiting(ticks: Callable[[], Sent], ahead: timedelta) -> None:
-    """Each job used to wait until the clock had caught up: the engine stood still for a day."""
+    """Each job used to wait until the clock had caught up, so the engine could stop for a day."""
     with time_machine.travel(NOW, tick=False) as clock:
         ticks()
         clock.move_to(NOW + ahead)
         assert ENGINE in ticks()
         clock.move_to(NOW + timedelta(seconds=3))
-        ticks()  # it notices
+        ticks()  # beat notices the correction
         clock.move_to(NOW + timedelta(seconds=6))
         assert ENGINE in ticks()
         clock.move_to(NOW + timedelta(hours=1, seconds=6))
@@ -58,7 +58,7 @@ def test_a_clock_that_was_ahead_leaves_no_job_waiting(ticks: Callable[[], Sent],
 def test_a_stored_schedule_from_the_future_is_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beat was restarted after its clock had been corrected, and read when it had run."""
+    """Beat was restarted after its clock had been corrected, and its schedule said that jobs had run in the future."""
     kind = import_string(settings.CELERY_BEAT_SCHEDULER)
     sent: Sent = []
     monkeypatch.setattr(kind, "apply_entry", lambda self, entry, producer=None: sent.append(entry.task))
@@ -77,13 +77,13 @@ def test_a_stored_schedule_from_the_future_is_discarded(
     assert ENGINE in sent
 
 
-def test_a_turn_does_not_expire_by_a_workers_clock() -> None:
-    """Turns of the engine expired after two seconds: a worker three seconds ahead of beat discarded all of them."""
+def test_a_scheduled_run_does_not_expire_by_a_workers_clock() -> None:
+    """Engine runs used to expire after two seconds, so a worker three seconds ahead of beat discarded all of them."""
     assert all("expires" not in entry["options"] for entry in app.conf.beat_schedule.values())
 
 
-def _turn(path: str) -> object:
-    """Run it as a worker does after beat has sent it."""
+def _scheduled_run(path: str) -> object:
+    """Run the task as a worker does when beat has sent it."""
     task = app.tasks[path]
     task.push_request(**app.conf.beat_schedule[path]["options"].get("headers", {}))
     try:
@@ -93,17 +93,17 @@ def _turn(path: str) -> object:
 
 
 @pytest.mark.django_db
-def test_missed_turns_are_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a pause there are hundreds in the queue. A hint that something is due now is not a turn."""
+def test_missed_runs_are_made_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause, the queue holds hundreds of scheduled runs. A direct call is not one of them."""
     app.loader.import_default_modules()
     done: list[str] = []
     monkeypatch.setattr(app.tasks[DELIVER], "run", lambda: done.append("done"))
     monkeypatch.setattr(celery, "_ended_at", {})
     for _ in range(100):
-        _turn(DELIVER)
+        _scheduled_run(DELIVER)
     assert len(done) == 1
     app.tasks[DELIVER]()
     assert len(done) == 2
     monkeypatch.setattr(celery, "_ended_at", {DELIVER: time.monotonic() - 1.5})
-    _turn(DELIVER)
+    _scheduled_run(DELIVER)
     assert len(done) == 3

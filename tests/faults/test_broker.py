@@ -14,12 +14,12 @@ GIVEN_UP = (OperationalError, redis.TimeoutError)
 
 @pytest.fixture
 def broker(transactional_db: None) -> int:
-    """The port of Redis, which test runs on SQLite do not have."""
+    """Return the port of Redis, which is missing in test runs on SQLite."""
     return int(settings.REDIS_URL.rpartition(":")[2].partition("/")[0])
 
 
-def test_sending_on_a_half_open_connection_is_given_up(broker: int) -> None:
-    """Beat used to wait forever for the reply, so the engine stood still until somebody intervened."""
+def test_publishing_on_a_half_open_connection_fails_instead_of_hanging(broker: int) -> None:
+    """Beat used to wait forever for the reply, so the engine stopped until somebody intervened."""
     with Proxy(broker) as proxy, app.connection_for_write(f"redis://127.0.0.1:{proxy.port}/9") as connection:
         connection.transport_options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
         producer = app.amqp.Producer(connection)

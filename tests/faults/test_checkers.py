@@ -1,4 +1,4 @@
-"""Each checker against a seeded defect: it finds that one, and no other checker finds anything."""
+"""Each checker finds its seeded defect, and no other checker finds anything."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def _recorded(**changes: Any) -> Defect:
 
 
 def _without_entry(history: History, recorded: Recorded) -> Recorded:
-    """An acknowledged change that is missing: lost with its transaction, including the revision."""
+    """Seed a lost change: it was acknowledged, but its entry and its revision are missing."""
     return replace(recorded, entries=recorded.entries[1:], revision=3)
 
 

@@ -1,4 +1,4 @@
-"""Faults in an installation of real processes, while routers, reporters and people are at work.
+"""Faults in an installation of real processes, while routers, reporters and people use it.
 
     pytest --db postgres tests/faults      each kind of fault once, in the order of FAULT_SEED (1)
     make faults                            as many as FAULTS says, for at most FAULT_SECONDS, written to FAULT_LOG
@@ -36,7 +36,7 @@ def test_no_fault_breaks_an_invariant(transactional_db: None, tmp_path: Path) ->
         load = Load(installation.urls, scene, tmp_path, SEED)
         load.start()
         try:
-            connections.close_all()  # otherwise this process's connections would be cut, too
+            connections.close_all()  # otherwise faults would also cut this process's connections
             inject(installation, load, run, number=NUMBER, seconds=SECONDS, whole=bool(NUMBER))
         finally:
             load.stop()
@@ -50,12 +50,12 @@ def test_no_fault_breaks_an_invariant(transactional_db: None, tmp_path: Path) ->
         run.write(Path(LOG))
     print("", *table([run]), sep="\n", flush=True)
     assert (run.violations, run.ended) == ([], ""), f"seed {SEED}"
-    if NUMBER:  # a slice runs together with other tests on two cores, so its times mean nothing
+    if NUMBER:  # the short run shares two cores with other tests, so its times mean nothing
         assert run.late() == {}, f"seed {SEED}"
 
 
 def _wait_for_the_rest(scene: Scene, load: Load) -> None:
-    """Acknowledged data is committed, but what a router has just sent may still be in transit."""
+    """Wait for reports that routers have just sent and that are still in transit."""
     expected = checkers.added(load.history.routed)
     try:
         until(lambda: scene.recorded().routed == expected, RECOVERED_WITHIN_S)

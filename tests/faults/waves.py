@@ -1,4 +1,4 @@
-"""Which faults are injected together: at several places of an installation at the same time, one at each."""
+"""Draw the faults that are injected together: at several places of an installation, one fault per place."""
 
 import random
 from collections import defaultdict
@@ -10,12 +10,12 @@ from tests.faults.kinds.place import EVERYTHING
 Where = tuple[str, int]  # part, number
 # Places that are not used together with "everything".
 BESIDE_EVERYTHING = ("clients", "Redis", "database")
-LEAST = 7  # faults of a wave
-EVERYTHING_EVERY = 6  # waves
+LEAST = 7  # faults per wave
+EVERYTHING_EVERY = 6  # every sixth wave includes "everything"
 
 
 class Decks:
-    """Draws the kinds of each part in a random order, and in another order when all have been drawn."""
+    """Draws the kinds of each part in random order. When all have been drawn, it starts again in a new order."""
 
     def __init__(self, kinds: Sequence[Kind], chance: random.Random) -> None:
         self._chance = chance
@@ -26,7 +26,7 @@ class Decks:
         self.never = set(kinds)  # not drawn yet
 
     def weight(self, part: str, places: int) -> float:
-        """How often a place of this part should be used, so that all kinds are equally frequent."""
+        """Return how often to use a place of this part, so that all kinds are equally frequent."""
         return len(self._kinds[part]) / places
 
     def draw(self, part: str) -> Kind:
@@ -51,7 +51,7 @@ def waves(
         wanted = {kind.part for kind in (decks.never if once else kinds)}
         struck = [where for where in places if where[0] in wanted]
         size = len(struck) if once else chance.randint(min(LEAST, len(struck)), len(struck))
-        # Smaller is earlier, so a place is used as often as its weight says (Efraimidis, Spirakis).
+        # Take the smallest draws, so that a place is used in proportion to its weight (Efraimidis, Spirakis).
         wave = sorted(struck, key=lambda where: chance.expovariate(weights[where]))[:size]
         if EVERYTHING in wanted and (number % EVERYTHING_EVERY == 0 or not wave):
             wave = [(EVERYTHING, 0), *(where for where in wave if where[0] in BESIDE_EVERYTHING)]

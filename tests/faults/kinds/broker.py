@@ -50,7 +50,7 @@ def redis_emptied(place: Place) -> None:
 
 @fault("Redis")
 def redis_out_of_memory(place: Place) -> None:
-    """F14."""
+    """F14: Redis refuses writes because its memory is full."""
     with _redis(place) as client:
         client.config_set("maxmemory", "1")
         place.last(3)
@@ -59,7 +59,7 @@ def redis_out_of_memory(place: Place) -> None:
 
 @fault("Redis")
 def redis_read_only(place: Place) -> None:
-    """As after a failover: it is a replica, and refuses writes."""
+    """Redis becomes a replica and refuses writes, as after a failover."""
     with _redis(place) as client:
         client.replicaof("127.0.0.1", "1")
         place.last(2)
@@ -79,7 +79,7 @@ def redis_cut(place: Place) -> None:
 
 @fault("Redis")
 def redis_held(place: Place) -> None:
-    """Half open: existing connections carry nothing any more, not even a reset."""
+    """Half-open: existing connections no longer carry anything, not even a reset."""
     place.installation.redis_door.hold()
 
 

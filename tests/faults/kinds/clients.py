@@ -20,7 +20,7 @@ def routers_restarted(place: Place) -> None:
 
 @fault("clients")
 def router_clocks_wrong(place: Place) -> None:
-    """An hour or a day behind, or as far ahead as is accepted."""
+    """The clocks are an hour or a day behind, or as far ahead as the gateway accepts."""
     for router in place.routers:
         router.ahead_s = place.chance.choice((-DAY_S, -3_600.0, 200.0))
     place.last(2)
@@ -30,7 +30,7 @@ def router_clocks_wrong(place: Place) -> None:
 
 @fault("clients")
 def router_disks_full(place: Place) -> None:
-    """Routers cannot store what they apply and record on disk."""
+    """Routers can store neither snapshots nor outcomes on disk."""
     for router in place.routers:
         router.disk.full = True
     place.last(2)
@@ -45,7 +45,7 @@ def clients_cut(place: Place) -> None:
 
 @fault("clients")
 def clients_held(place: Place) -> None:
-    """Half open, and cut after a while, like the idle limit of a load balancer."""
+    """Half-open connections that are cut after a while, as by a load balancer's idle timeout."""
     place.door.hold()
     place.last(2)
     place.door.cut()
@@ -71,7 +71,7 @@ def clients_refused(place: Place) -> None:
 
 @fault("clients")
 def clients_reset(place: Place) -> None:
-    """Two hundred clients that send a request and disconnect with a reset."""
+    """Two hundred clients send a request and disconnect with a reset."""
     for _ in range(200):
         with suppress(OSError), socket.create_connection(("127.0.0.1", place.port), timeout=2) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -21,14 +21,14 @@ def database_locked(place: Place) -> None:
 
 @fault("database", "sqlite")
 def file_read(place: Place) -> None:
-    """A backup copies it in one long read; meanwhile the journal cannot be written back into the file."""
+    """A backup copies the file in one long read; meanwhile SQLite cannot write its journal back into the file."""
     with place.installation.administrator.reading():
         place.last(3)
 
 
 @fault("database", "sqlite")
 def file_rewritten(place: Place) -> None:
-    """VACUUM: the whole file is rewritten under a lock that blocks all writes."""
+    """VACUUM rewrites the whole file under a lock that blocks all writes."""
     place.installation.administrator.rewrite()
 
 

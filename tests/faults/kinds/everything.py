@@ -1,4 +1,4 @@
-"""Several processes at once."""
+"""Faults that affect several processes at once."""
 
 import signal
 
@@ -13,7 +13,7 @@ def _killed(place: Place, name: str = "") -> None:
 
 @fault(EVERYTHING)
 def everything_killed(place: Place) -> None:
-    """As when the machine goes down."""
+    """Every process is killed, as in a crash of the machine."""
     _killed(place)
 
 

@@ -1,4 +1,4 @@
-"""What a fault is, and which faults an installation can have."""
+"""The definition of a fault, and the selection of faults for an installation."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +15,11 @@ ON_SQLITE = ("gateway", "clients", "database", EVERYTHING)  # the parts that an 
 
 @dataclass(frozen=True)
 class Kind:
-    """`part`: the affected component. `needs`: nothing, "sqlite", "postgres", "clock" (one that can be set wrong), or
-    "alone": a PostgreSQL server that nobody else uses.
+    """A kind of fault.
+
+    part   the affected component
+    needs  nothing, "sqlite", "postgres", "clock" (one that can be set wrong), or "alone": a PostgreSQL server that
+           nobody else uses
     """
 
     name: str
@@ -41,8 +44,10 @@ def fault(part: str, needs: str = "") -> Callable[[Inject], Inject]:
 
 
 def possible(installation: Installation, *, whole: bool) -> list[Kind]:
-    """`whole`: all possible kinds. Otherwise, on PostgreSQL, only those that are impossible on SQLite, so that one
-    slice on each covers every kind once, except those that would stop the server under other tests.
+    """Return the kinds that are possible in the installation; all of them if `whole`.
+
+    Otherwise, on PostgreSQL, leave out those that are possible on SQLite, so that one short run on each database covers
+    every kind once, and those that would stop the server while other tests use it.
     """
     has = {"", *(("clock",) if installation.clocks is not None else ())}
     if not installation.on_postgres:

@@ -29,7 +29,7 @@ def gateway_database_cut(place: Place) -> None:
 
 @fault("gateway", "postgres")
 def gateway_database_held(place: Place) -> None:
-    """Half open, as after a firewall has forgotten the connection. Nothing heals it."""
+    """Half-open, as when a firewall has forgotten the connection. It is not healed afterwards."""
     place.process.database.hold()
 
 

@@ -13,8 +13,11 @@ EVERYTHING = "everything"
 
 @dataclass(frozen=True)
 class Place:
-    """`part`: gateway, worker, beat, clients, Redis, database or everything; `number` distinguishes several of a
-    part."""
+    """A place in the installation.
+
+    part    gateway, worker, beat, clients, Redis, database or everything
+    number  distinguishes places of the same part
+    """
 
     installation: Installation
     load: Load
@@ -28,17 +31,17 @@ class Place:
 
     @property
     def door(self) -> Proxy:
-        """Between the routers and their gateway."""
+        """The proxy between the routers and their gateway."""
         return self.installation.doors[self.number]
 
     @property
     def port(self) -> int:
-        """Of this gateway, without its proxy."""
+        """The port of this gateway itself, without its proxy."""
         return int(self.installation.direct[self.number % len(self.installation.direct)].rpartition(":")[2])
 
     @property
     def routers(self) -> tuple[RealRouter, ...]:
-        """Those of this gateway."""
+        """The routers of this gateway."""
         return self.load.routers[self.number], self.load.recorders[self.number]
 
     def last(self, longest_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A process is killed, terminated or stopped, or can open or write nothing more."""
+"""A process is killed, terminated or stopped, or can no longer open or write files."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from tests.faults.installation import Process
 from tests.faults.kinds.kind import fault
 from tests.faults.kinds.place import Place
 
-FEW = 8  # open files: fewer than a process has, so it can open no more
+FEW = 8  # limit of open files, below the number that a process has open, so it cannot open another
 
 
 def _killed(place: Place) -> None:
@@ -36,7 +36,7 @@ def _children_killed(place: Place) -> None:
 
 @contextmanager
 def _limited(process: Process, what: int, most: int) -> Iterator[None]:
-    """Limit a resource of the process and its children. What they already have, they keep."""
+    """Limit a resource of the process and its children. They keep the files that are already open."""
     before: dict[int, tuple[int, int]] = {}
     for pid in (process.running.pid, *process.children()):
         with suppress(ProcessLookupError):
@@ -57,13 +57,13 @@ def gateway_killed(place: Place) -> None:
 
 @fault("gateway")
 def gateway_worker_killed(place: Place) -> None:
-    """The worker of granian, which its parent restarts."""
+    """Granian's worker is killed; its parent restarts it."""
     _children_killed(place)
 
 
 @fault("gateway")
 def gateway_parent_killed(place: Place) -> None:
-    """The worker is orphaned, and must not run forever."""
+    """The worker becomes an orphan, and must not run forever."""
     place.process.running.kill()
 
 
@@ -79,14 +79,14 @@ def gateway_stands_still(place: Place) -> None:
 
 @fault("gateway")
 def gateway_opens_nothing(place: Place) -> None:
-    """Out of file descriptors: it can accept and open no connection."""
+    """It has no free file descriptors, so it can neither accept nor open connections."""
     with _limited(place.process, resource.RLIMIT_NOFILE, FEW):
         place.last(2)
 
 
 @fault("gateway")
 def gateway_disk_full(place: Place) -> None:
-    """Writes to files are refused: to its log, and on SQLite to its database."""
+    """It cannot write to files: its log, and on SQLite also its database."""
     with _limited(place.process, resource.RLIMIT_FSIZE, 0):
         place.last(2)
 
@@ -134,6 +134,6 @@ def beat_stands_still(place: Place) -> None:
 
 @fault("beat")
 def beat_disk_full(place: Place) -> None:
-    """Its log and its schedule cannot be written."""
+    """It cannot write its log and its schedule."""
     with _limited(place.process, resource.RLIMIT_FSIZE, 0):
         place.last(3)
