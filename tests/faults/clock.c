@@ -1,5 +1,5 @@
-/* A process's own wall clock, put wrong by as many seconds as a file says: LD_PRELOAD=clock.so WRONG_CLOCK=file.
-   Its monotonic clock is left alone, as a machine's is when its time is set. */
+/* Sets the wall clock of one process wrong by the number of seconds in a file: LD_PRELOAD=clock.so WRONG_CLOCK=file.
+   The monotonic clock stays right, as on a machine whose time is changed. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
