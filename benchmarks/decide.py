@@ -109,7 +109,7 @@ def pointsman_decide() -> Contestant:
 
 
 def pointsman_route() -> Contestant:
-    """Evaluation alone: the compiled policy, five rules, of which none matches."""
+    """Evaluation alone: the compiled policy, with five rules, none of which matches."""
     from pointsman.evaluate import compile_policy
     from pointsman.history import Window
 

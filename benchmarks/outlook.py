@@ -24,15 +24,15 @@ SCENARIOS = (
     Scenario("identical, cost lognormal sigma 2", sigma=2.0),
 )
 EVERY = 5  # minutes
-Said = tuple[int | None, int]  # more candidate tasks: forecast (None: unknown), and actual
+Forecast = tuple[int | None, int]  # more candidate tasks: the forecast (None: unknown) and the actual number
 
 
-def holds(job: tuple[Scenario, int]) -> list[Said]:
-    """The forecasts of one rollout, stage by stage, without what it waits for when the evaluations end."""
+def holds(job: tuple[Scenario, int]) -> list[Forecast]:
+    """Return the forecasts of one rollout, except those of a stage that has not passed when the evaluations end."""
     scenario, seed = job
     traffic, stages = Traffic(scenario, seed), stages_of(scenario.plan)
     accumulator = Accumulator.open(guardrails_for(), stages, traffic.reference)
-    said: list[Said] = []
+    forecasts: list[Forecast] = []
     waiting: list[tuple[int | None, int]] = []
     stage = ours = since = 0
     for look in range(scenario.looks):
@@ -41,7 +41,7 @@ def holds(job: tuple[Scenario, int]) -> list[Said]:
         accumulator.take([row], before=look + 1)
         judgement = accumulator.judge(stage, forecast=False, detail=False)
         if not judgement.open:
-            said += [(told, ours - then) for told, then in waiting]
+            forecasts += [(forecast, ours - then) for forecast, then in waiting]
             waiting, stage, since = [], stage + 1, look + 1
             if stages[stage].mode == "full":
                 break
@@ -51,7 +51,7 @@ def holds(job: tuple[Scenario, int]) -> list[Said]:
             ]
             known = [n for n in needed if n is not None]
             waiting.append((max(known) if len(known) == len(needed) else None, ours))
-    return said
+    return forecasts
 
 
 def main() -> None:
@@ -59,17 +59,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    print("| scenario | holds | can't be told, % | within a factor of 2, % | median of forecast / actual |")
+    print("| scenario | holds | no forecast, % | within a factor of 2, % | median of forecast / actual |")
     print("|---|---|---|---|---|")
     with Pool(options.jobs) as pool:
         for scenario in SCENARIOS:
             found = pool.map(holds, [(scenario, 90_000 + seed) for seed in range(options.runs)])
-            said = [one for run in found for one in run]
-            ratios = [told / max(1, took) for told, took in said if told is not None]
+            forecasts = [one for run in found for one in run]
+            ratios = [forecast / max(1, actual) for forecast, actual in forecasts if forecast is not None]
             close = sum(0.5 <= ratio <= 2 for ratio in ratios)
             print(
-                f"| {scenario.name} | {len(said)} | {100 * (len(said) - len(ratios)) / len(said):.1f} "
-                f"| {100 * close / len(said):.0f} | {median(ratios):.2f} |",
+                f"| {scenario.name} | {len(forecasts)} | {100 * (len(forecasts) - len(ratios)) / len(forecasts):.1f} "
+                f"| {100 * close / len(forecasts):.0f} | {median(ratios):.2f} |",
                 flush=True,
             )
 

@@ -28,9 +28,9 @@ class Filled:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        said = self._heard()
-        self.key: str = said["key"]
-        self.environment: dict[str, str] = said["environment"]
+        answer = self._heard()
+        self.key: str = answer["key"]
+        self.environment: dict[str, str] = answer["environment"]
 
     def change(self) -> tuple[float, float]:
         """Pin or unpin a workload. Return `time.perf_counter()` before the change and after its commit."""

@@ -1,7 +1,7 @@
 """The gateway compared with another server: the same load on each in turn, after both have warmed up.
 
-A peer's first requests say little about it: node compiles what it runs often, which needs some thousand requests
-(the first thousand of unleash-server take three times as long as its tenth).
+The first requests are not representative: node compiles code that runs often, which takes some thousand requests
+(the first thousand of unleash-server take three times as long as the tenth).
 """
 
 import statistics
